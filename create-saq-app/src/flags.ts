@@ -1,0 +1,184 @@
+import { parseArgs } from "node:util";
+import { UsageError } from "./errors.js";
+
+/** What was said on the command line, and only that: a flag that was not given is absent. */
+export interface Flags {
+  directory?: string;
+  yes?: boolean;
+  install?: boolean;
+  git?: boolean;
+  frontend?: boolean;
+  db?: string;
+  port?: string;
+  force?: boolean;
+  dryRun?: boolean;
+  json?: boolean;
+  help?: boolean;
+  version?: boolean;
+}
+
+const KNOWN = {
+  yes: { type: "boolean", short: "y" },
+  install: { type: "boolean" },
+  "no-install": { type: "boolean" },
+  git: { type: "boolean" },
+  "no-git": { type: "boolean" },
+  frontend: { type: "boolean" },
+  "no-frontend": { type: "boolean" },
+  db: { type: "string" },
+  port: { type: "string" },
+  force: { type: "boolean" },
+  "dry-run": { type: "boolean" },
+  json: { type: "boolean" },
+  help: { type: "boolean", short: "h" },
+  version: { type: "boolean", short: "v" },
+} as const;
+type FlagName = keyof typeof KNOWN;
+const FLAG_NAMES = Object.keys(KNOWN) as FlagName[];
+
+/**
+ * Reads the arguments. `--help` wins over anything else that stands on the line; of a flag given twice the last counts.
+ *
+ * parseArgs' own strict mode is off because its errors carry the flag's name only inside an English sentence, where
+ * did-you-mean cannot reach it; everything it would refuse is refused here.
+ * @throws UsageError
+ */
+export function parseFlags(argv: readonly string[], env: NodeJS.ProcessEnv): Flags {
+  const { tokens } = parseArgs({
+    args: [...argv],
+    options: KNOWN,
+    allowPositionals: true,
+    strict: false,
+    tokens: true,
+  });
+  if (tokens.some((token) => token.kind === "option" && token.name === "help")) return { help: true };
+
+  const flags: Flags = {};
+  const positionals: string[] = [];
+  for (const token of tokens) {
+    if (token.kind === "positional") positionals.push(token.value);
+    if (token.kind !== "option") continue;
+    if (!isFlagName(token.name)) throw unknownFlag(argv[token.index] ?? token.rawName);
+    const known = KNOWN[token.name];
+    if (known.type === "string") {
+      // Without "=" parseArgs takes whatever comes next, even another flag.
+      const missing = token.value === undefined || (!token.inlineValue && token.value.startsWith("-"));
+      if (missing)
+        throw new UsageError(`--${token.name} needs a value, for example ${EXAMPLES[token.name]}.`);
+    } else if (token.value !== undefined) {
+      throw new UsageError(`--${token.name} takes no value, and got "${token.value}".${offHint(token.name)}`);
+    }
+    assign(flags, token.name, token.value);
+  }
+  if (positionals.length > 1) throw secondPositional(positionals);
+  if (positionals[0] !== undefined) flags.directory = positionals[0];
+  refuseFlagsKeptByNpm(flags, env);
+  return flags;
+}
+
+const EXAMPLES: Partial<Record<FlagName, string>> = { db: "--db docker", port: "--port 8000" };
+
+function assign(flags: Flags, name: FlagName, value: string | undefined): void {
+  switch (name) {
+    case "install":
+    case "git":
+    case "frontend":
+      flags[name] = true;
+      return;
+    case "no-install":
+      flags.install = false;
+      return;
+    case "no-git":
+      flags.git = false;
+      return;
+    case "no-frontend":
+      flags.frontend = false;
+      return;
+    case "dry-run":
+      flags.dryRun = true;
+      return;
+    case "db":
+    case "port":
+      flags[name] = value;
+      return;
+    case "yes":
+    case "force":
+    case "json":
+    case "help":
+    case "version":
+      flags[name] = true;
+      return;
+    default:
+      name satisfies never;
+  }
+}
+
+function isFlagName(name: string): name is FlagName {
+  return Object.hasOwn(KNOWN, name);
+}
+
+function offHint(name: FlagName): string {
+  return Object.hasOwn(KNOWN, `no-${name}`) ? ` To turn it off: --no-${name}.` : "";
+}
+
+function unknownFlag(argument: string): UsageError {
+  const given = argument.split("=", 1)[0] ?? argument;
+  const meant = closestFlag(given);
+  const hint = meant ? `Did you mean --${meant}?` : "See create-saq-app --help for all flags.";
+  return new UsageError(`There is no flag "${given}". ${hint}`);
+}
+
+/** The flag most like `given`, compared without dashes and case, with "skip" read as "no"; none when nothing is near. */
+export function closestFlag(given: string): string | undefined {
+  const bare = (text: string) => text.toLowerCase().replace(/[-_]/g, "");
+  const wanted = bare(given).replace(/^skip/, "no");
+  const near = FLAG_NAMES.map((name) => ({ name, distance: editDistance(wanted, bare(name)) }))
+    .filter(({ name, distance }) => distance <= Math.max(1, Math.floor(name.length / 3)))
+    .sort((a, b) => a.distance - b.distance);
+  return near[0]?.name;
+}
+
+/** Levenshtein distance: how many letters must be added, dropped or changed. */
+function editDistance(from: string, to: string): number {
+  let row = Array.from({ length: to.length + 1 }, (_, column) => column);
+  for (let i = 1; i <= from.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= to.length; j++) {
+      const change = (row[j - 1] ?? 0) + (from[i - 1] === to[j - 1] ? 0 : 1);
+      next.push(Math.min(change, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row[to.length] ?? 0;
+}
+
+function secondPositional([first, second]: string[]): UsageError {
+  return new UsageError(
+    `Only one folder can be given, and there is a second argument: "${second}".\n` +
+      "npm keeps flags that stand before a lone -- for itself and passes their values on. Write:\n" +
+      `  npm create saq-app@latest ${first} -- --db docker`,
+  );
+}
+
+/**
+ * `npm create saq-app my-app --no-install` runs us without the flag: npm took it for one of its own settings and shows
+ * it only in the environment. Going on would do the opposite of what was asked. `--force` and `--json` are left out
+ * because a line in .npmrc looks the same here, and missing them does no harm.
+ */
+function refuseFlagsKeptByNpm(flags: Flags, env: NodeJS.ProcessEnv): void {
+  if (env.npm_command !== "exec") return;
+  const switchedOff = (value: string | undefined) => value === "" || value === "false";
+  const kept = [
+    env.npm_config_dry_run === "true" && flags.dryRun === undefined && "--dry-run",
+    env.npm_config_db !== undefined && flags.db === undefined && "--db",
+    env.npm_config_port !== undefined && flags.port === undefined && "--port",
+    switchedOff(env.npm_config_frontend) && flags.frontend === undefined && "--no-frontend",
+    switchedOff(env.npm_config_install) && flags.install === undefined && "--no-install",
+    env.npm_config_git === "false" && flags.git === undefined && "--no-git",
+  ].filter((flag) => flag !== false);
+  if (kept.length === 0) return;
+  throw new UsageError(
+    `npm kept ${kept.join(", ")} for itself. Put a lone -- before the flags:\n` +
+      `  npm create saq-app@latest ${flags.directory ?? "my-app"} -- ${kept.join(" ")}`,
+  );
+}

@@ -1,0 +1,203 @@
+import { basename, relative, resolve, sep } from "node:path";
+import { UsageError } from "./errors.js";
+import type { Flags } from "./flags.js";
+
+export const DATABASES = ["auto", "embedded", "docker", "url"] as const;
+export type Database = (typeof DATABASES)[number];
+
+/** Everything that was decided; from here on nothing is asked and nothing is guessed. */
+export interface Options {
+  project: Project;
+  frontend: boolean;
+  db: Database;
+  /** Set by `--db postgresql://...`; null leaves the line in .env for the user to fill. */
+  databaseUrl: string | null;
+  /** TCP port of the API. */
+  port: number;
+  install: boolean;
+  git: boolean;
+  force: boolean;
+  dryRun: boolean;
+}
+
+export interface Project {
+  /** Absolute path of the folder. */
+  directory: string;
+  /** The folder's name as it was typed. */
+  title: string;
+  /** The title as a package name without scope: lower-case letters, digits and dashes. */
+  slug: string;
+  /** `slug`, with the scope where one was given. */
+  packageName: string;
+  /** `slug` as a PostgreSQL database name. */
+  databaseName: string;
+}
+
+/** What the prompts can answer; each has a flag that answers it too. */
+export interface Answers {
+  directory?: string;
+  frontend?: boolean;
+  db?: string;
+  install?: boolean;
+}
+
+export const DEFAULTS = {
+  directory: "my-saq-app",
+  frontend: true,
+  db: "auto",
+  port: 8000,
+  install: true,
+  git: true,
+} as const;
+
+/** The front end's own port; `strictPort`, so the API must not take it. */
+export const FRONTEND_PORT = 5173;
+
+/** PostgreSQL cuts identifiers here, silently. */
+const LONGEST_SLUG = 63;
+
+/**
+ * Flags first, then answers, then defaults.
+ * @throws UsageError naming the value received and what is allowed
+ */
+export function resolveOptions(flags: Flags, answers: Answers, cwd: string): Options {
+  const frontend = flags.frontend ?? answers.frontend ?? DEFAULTS.frontend;
+  return {
+    project: resolveProject(flags.directory ?? answers.directory ?? DEFAULTS.directory, cwd),
+    frontend,
+    ...resolveDatabase(flags.db ?? answers.db ?? DEFAULTS.db),
+    port: resolvePort(flags.port, frontend),
+    install: flags.install ?? answers.install ?? DEFAULTS.install,
+    git: flags.git ?? DEFAULTS.git,
+    force: flags.force ?? false,
+    dryRun: flags.dryRun ?? false,
+  };
+}
+
+/**
+ * The names of a project from the folder as typed: `my-app`, `.`, `/srv/My App`, `@scope/name` (folder `name`).
+ * @throws UsageError when no package name can be made of it
+ */
+export function resolveProject(typed: string, cwd: string): Project {
+  if (typed.trim() === "") throw new UsageError("The folder's name is empty. Give one, for example my-app.");
+  const hidden = typed.match(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}\p{Cs}]/u)?.[0];
+  if (hidden !== undefined) {
+    const code = hidden.codePointAt(0)?.toString(16).toUpperCase().padStart(4, "0");
+    throw new UsageError(
+      `The folder ${JSON.stringify(typed)} holds the control character U+${code}. Use visible characters.`,
+    );
+  }
+  if (typed.split(/[/\\]/).includes("..")) {
+    throw new UsageError(
+      `The folder "${typed}" holds "..". Change to the folder it should lie in and give its name, or give a full path.`,
+    );
+  }
+  const scoped = /^@([^/\\]+)\/([^/\\]+)$/.exec(typed);
+  const directory = resolve(cwd, scoped?.[2] ?? typed);
+  const title = basename(directory);
+  const slug = slugOf(title, typed);
+  return {
+    directory,
+    title,
+    slug,
+    packageName: scoped?.[1] === undefined ? slug : `@${slugOf(scoped[1], typed)}/${slug}`,
+    databaseName: slug.replaceAll("-", "_"),
+  };
+}
+
+function slugOf(name: string, typed: string): string {
+  const slug = name
+    .normalize("NFKD")
+    .replace(/[\p{M}'’]/gu, "")
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, "-")
+    .replace(/^-|-$/g, "");
+  const where = name === typed ? `"${typed}"` : `"${name}" (from "${typed}")`;
+  if (slug === "") {
+    throw new UsageError(
+      `No package name can be made of ${where}: it needs at least one letter a-z or digit. For example: my-app.`,
+    );
+  }
+  if (slug.length > LONGEST_SLUG) {
+    throw new UsageError(
+      `The name ${where} is ${slug.length} characters long. At most ${LONGEST_SLUG} are allowed: it also names the database.`,
+    );
+  }
+  return slug;
+}
+
+function resolveDatabase(value: string): Pick<Options, "db" | "databaseUrl"> {
+  if (/^postgres(ql)?:/i.test(value)) return { db: "url", databaseUrl: checkedUrl(value) };
+  const db = DATABASES.find((known) => known === value);
+  if (db === undefined) {
+    throw new UsageError(
+      `--db is "${value}". Allowed: auto, embedded, docker, url, or a URL such as postgresql://user:password@host:5432/name.`,
+    );
+  }
+  return { db, databaseUrl: null };
+}
+
+// The value is repeated by none of these messages: it may hold a password.
+function checkedUrl(value: string): string {
+  if (!URL.canParse(value)) {
+    throw new UsageError(
+      "The URL given to --db cannot be read. Expected postgresql://user:password@host:5432/name, with special characters percent-encoded.",
+    );
+  }
+  const plain = /[\s"'`#\\\p{Cc}]/u.exec(value)?.[0];
+  if (plain !== undefined) {
+    const encoded = `%${plain.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`;
+    throw new UsageError(
+      `The URL given to --db holds ${JSON.stringify(plain)}, which .env files read differently. Write it as ${encoded}.`,
+    );
+  }
+  return value;
+}
+
+function resolvePort(value: string | undefined, frontend: boolean): number {
+  if (value === undefined) return DEFAULTS.port;
+  const port = Number(value);
+  if (!/^\d+$/.test(value) || port < 1 || port > 65_535) {
+    throw new UsageError(`--port is "${value}". Allowed: a whole number from 1 to 65535.`);
+  }
+  if (frontend && port === FRONTEND_PORT) {
+    throw new UsageError(
+      `--port ${FRONTEND_PORT} is the front end's port. Choose another, or add --no-frontend.`,
+    );
+  }
+  return port;
+}
+
+export interface AppliedDefault {
+  what: string;
+  value: string;
+  /** The flag that says otherwise. */
+  change: string;
+}
+
+/** The defaults that stand in for what was not said, each with the flag that changes it. */
+export function appliedDefaults(flags: Flags): AppliedDefault[] {
+  const all: (AppliedDefault | false)[] = [
+    flags.directory === undefined && {
+      what: "folder",
+      value: DEFAULTS.directory,
+      change: "create-saq-app <folder>",
+    },
+    flags.frontend === undefined && { what: "front end", value: "yes", change: "--no-frontend" },
+    flags.db === undefined && {
+      what: "database",
+      value: "Docker if it runs, else embedded",
+      change: "--db embedded|docker|url",
+    },
+    flags.port === undefined && { what: "API port", value: String(DEFAULTS.port), change: "--port <number>" },
+    flags.install === undefined && { what: "npm install", value: "yes", change: "--no-install" },
+    flags.git === undefined && { what: "git commit", value: "yes", change: "--no-git" },
+  ];
+  return all.filter((entry) => entry !== false);
+}
+
+/** The folder as people would type it from `cwd`: relative where it lies inside, otherwise the full path. */
+export function shownPath(directory: string, cwd: string): string {
+  const inside = directory.startsWith(cwd.endsWith(sep) ? cwd : cwd + sep);
+  return inside ? relative(cwd, directory) : directory;
+}

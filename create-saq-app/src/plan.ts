@@ -1,0 +1,134 @@
+import { createHash } from "node:crypto";
+import type { Options } from "./options.js";
+import type { TemplateFile } from "./template.js";
+
+/** One file of the project to be; `path` is relative to its folder, with forward slashes. */
+export interface PlannedFile {
+  path: string;
+  contents: Buffer;
+  mode: number;
+}
+
+/** What differs between two projects generated with the same options. */
+export interface Secrets {
+  databasePassword: string;
+  projectId: string;
+}
+
+/** The names a `.hbs` file may use. Rendering is strict: any other name is an error. */
+export interface RenderContext {
+  name: string;
+  title: string;
+  databaseName: string;
+  port: number;
+  frontend: boolean;
+  db: string;
+  projectId: string;
+  generatorVersion: string;
+}
+
+interface Plan {
+  options: Options;
+  template: readonly TemplateFile[];
+  secrets: Secrets;
+  generatorVersion: string;
+  render: (file: string, source: string, context: RenderContext) => string;
+}
+
+export const ENGINE_FOLDER = "backend/saq/";
+
+/**
+ * Every file of the project, in the order of their paths. TypeScript arrives byte for byte: only `*.hbs` files are
+ * rendered, and only `package.json` is edited, as JSON.
+ */
+export function planProject({ options, template, secrets, generatorVersion, render }: Plan): PlannedFile[] {
+  const { project } = options;
+  const context: RenderContext = {
+    name: project.slug,
+    title: project.title,
+    databaseName: project.databaseName,
+    port: options.port,
+    frontend: options.frontend,
+    db: options.db,
+    projectId: secrets.projectId,
+    generatorVersion,
+  };
+
+  const files = new Map<string, Buffer>();
+  for (const { path, contents } of template) {
+    if (!options.frontend && path.startsWith("frontend/")) continue;
+    if (path === "package.json") files.set(path, Buffer.from(rootPackage(contents.toString(), options)));
+    else if (path.endsWith(".hbs")) {
+      files.set(targetPath(path), Buffer.from(render(path, contents.toString(), context)));
+    } else files.set(targetPath(path), contents);
+  }
+
+  const example = files.get(".env.example");
+  if (example === undefined) throw new Error("The template has no .env.example.hbs.");
+  files.set(".env", Buffer.from(filledEnv(example.toString(), options, secrets)));
+  files.set("saq-app.json", Buffer.from(record(files, options, generatorVersion)));
+
+  return [...files]
+    .map(([path, contents]) => ({ path, contents, mode: modeOf(path, contents) }))
+    .sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+// npm never packs a file named .gitignore or .npmrc, so the template carries them under another name.
+function targetPath(path: string): string {
+  return path.replace(/(^|\/)_(git|npmrc)/g, "$1.$2").replace(/\.hbs$/, "");
+}
+
+// Not taken from the template's own file modes: packing and unpacking may lose them.
+function modeOf(path: string, contents: Buffer): number {
+  if (path === ".env") return 0o600;
+  return contents.subarray(0, 2).toString() === "#!" ? 0o755 : 0o644;
+}
+
+function rootPackage(source: string, options: Options): string {
+  const parsed = JSON.parse(source) as {
+    name: string;
+    workspaces: string[];
+    scripts: Record<string, string>;
+  };
+  parsed.name = options.project.packageName;
+  if (!options.frontend) {
+    parsed.workspaces = parsed.workspaces.filter((workspace) => workspace !== "frontend");
+    parsed.scripts = Object.fromEntries(
+      Object.entries(parsed.scripts).filter(([name]) => !name.includes("frontend")),
+    );
+  }
+  return `${JSON.stringify(parsed, null, 2)}\n`;
+}
+
+function filledEnv(example: string, options: Options, secrets: Secrets): string {
+  const lines: Record<string, string> = {
+    DB_PASSWORD: secrets.databasePassword,
+    PROJECT_ID: secrets.projectId,
+  };
+  if (options.db === "docker" || options.db === "embedded") lines.DB_MODE = options.db;
+  if (options.db === "url") lines.DATABASE_URL = options.databaseUrl ?? "";
+  return Object.entries(lines).reduce((text, [key, value]) => withEnvLine(text, key, value), example);
+}
+
+/** Sets the line of `key`, which may be commented out, and leaves every other line as it is. */
+function withEnvLine(text: string, key: string, value: string): string {
+  const line = new RegExp(`^(?:# ?)?${key}=.*$`, "m");
+  if (!line.test(text)) throw new Error(`The template's .env.example has no line ${key}=.`);
+  return text.replace(line, () => `${key}=${value}`);
+}
+
+/** `saq-app.json`: what an update of the engine needs to know about the project. */
+function record(files: ReadonlyMap<string, Buffer>, options: Options, generatorVersion: string): string {
+  const engine = [...files].filter(([path]) => path.startsWith(ENGINE_FOLDER));
+  const content = {
+    generator: "create-saq-app",
+    version: generatorVersion,
+    options: { frontend: options.frontend, db: options.db, port: options.port },
+    engine: Object.fromEntries(engine.map(([path, contents]) => [path, sha256(contents)])),
+  };
+  return `${JSON.stringify(content, null, 2)}\n`;
+}
+
+function sha256(contents: Buffer): string {
+  return createHash("sha256").update(contents).digest("hex");
+}

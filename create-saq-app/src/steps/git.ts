@@ -1,0 +1,64 @@
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import { type ChildResult, runChild } from "../child.js";
+
+export type GitResult = { status: "committed" } | { status: "off" } | { status: "skipped"; reason: string };
+
+interface GitOptions {
+  directory: string;
+  message: string;
+  env: NodeJS.ProcessEnv;
+  signal: AbortSignal;
+}
+
+/**
+ * Makes a repository and its first commit, unless the folder lies in a repository already or git does not know who
+ * commits. Never throws: a reason is told instead, and no half-made repository stays.
+ */
+export async function commitProject({ directory, message, env, signal }: GitOptions): Promise<GitResult> {
+  const git = (...args: string[]) =>
+    runChild("git", args, {
+      cwd: directory,
+      // A git hook that runs us would point git at its own repository. C: the message below is matched in English.
+      env: { ...env, GIT_DIR: undefined, GIT_WORK_TREE: undefined, GIT_INDEX_FILE: undefined, LC_ALL: "C" },
+      stdio: ["ignore", "pipe", "pipe"],
+      signal,
+    });
+
+  const inside = await git("rev-parse", "--is-inside-work-tree");
+  if (inside.error) {
+    return skipped(inside.error.code === "ENOENT" ? "git is not installed" : inside.error.message);
+  }
+  if (inside.code === 0) return skipped("the folder lies in a git repository already");
+  if (!inside.stderr.includes("not a git repository")) return skipped(firstLine(inside));
+
+  // Without useConfigOnly git invents a name from the machine's, and fails only sometimes.
+  for (const person of ["GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"]) {
+    const identity = await git("-c", "user.useConfigOnly=true", "var", person);
+    if (identity.code !== 0) {
+      return skipped("git does not know who you are (git config --global user.name and user.email)");
+    }
+  }
+
+  const branch = await git("config", "--get", "init.defaultBranch");
+  const main = branch.code === 0 ? [] : ["-c", "init.defaultBranch=main"];
+  for (const args of [
+    [...main, "init", "--quiet"],
+    ["add", "--all"],
+    ["commit", "--quiet", "--message", message],
+  ]) {
+    const result = await git(...args);
+    if (result.code === 0) continue;
+    rmSync(join(directory, ".git"), { recursive: true, force: true });
+    return skipped(`git ${args.at(-1) === message ? "commit" : args.join(" ")} failed: ${firstLine(result)}`);
+  }
+  return { status: "committed" };
+}
+
+function skipped(reason: string): GitResult {
+  return { status: "skipped", reason };
+}
+
+function firstLine({ stdout, stderr, code }: ChildResult): string {
+  return (stderr.trim() || stdout.trim()).split("\n", 1)[0] || `exit code ${code}`;
+}

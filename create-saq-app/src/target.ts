@@ -1,0 +1,121 @@
+import { existsSync, lstatSync, readdirSync, readFileSync, type Stats } from "node:fs";
+import { dirname, join } from "node:path";
+import { CliError } from "./errors.js";
+import type { PlannedFile } from "./plan.js";
+
+/** The target folder as it is now, and what the plan would do to it. Reading only. */
+export interface Target {
+  exists: boolean;
+  /** Files of the plan that exist with other contents and would be replaced. */
+  overwritten: string[];
+  /** Files of the plan that exist and are never replaced. */
+  kept: string[];
+}
+
+/** What a folder may hold and still count as empty: a fresh clone, an editor's settings. */
+const HARMLESS = new Set([
+  ".DS_Store",
+  ".git",
+  ".gitattributes",
+  ".github",
+  ".gitignore",
+  ".idea",
+  ".vscode",
+  "LICENSE",
+  "README.md",
+  "Thumbs.db",
+  "docs",
+]);
+
+/** A password that is nowhere else: replacing it would lock the user out of the database. */
+const NEVER_REPLACED = new Set([".env"]);
+
+/**
+ * Refuses a folder that the plan cannot go into.
+ * @throws CliError naming what is in the way
+ */
+export function checkTarget(directory: string, plan: readonly PlannedFile[], force: boolean): Target {
+  const exists = checkFolder(directory);
+  if (!exists) return { exists, overwritten: [], kept: [] };
+
+  const met = plan.filter(({ path }) => existsInside(directory, path));
+  if (!force) {
+    const strangers = readdirSync(directory).filter((name) => !HARMLESS.has(name));
+    const conflicts = [...new Set([...strangers, ...met.map(({ path }) => path)])].sort();
+    if (conflicts.length > 0) throw notEmpty(directory, conflicts);
+  }
+  return {
+    exists,
+    overwritten: met
+      .filter(
+        ({ path, contents }) =>
+          !NEVER_REPLACED.has(path) && !readFileSync(join(directory, path)).equals(contents),
+      )
+      .map(({ path }) => path),
+    kept: met.filter(({ path }) => NEVER_REPLACED.has(path)).map(({ path }) => path),
+  };
+}
+
+/**
+ * True for a folder, false for nothing at all.
+ * @throws CliError when something else lies there, or a file stands where a parent folder should be
+ */
+export function checkFolder(directory: string): boolean {
+  const found = statOf(directory);
+  if (found?.isSymbolicLink()) {
+    throw new CliError(`${directory} is a symbolic link. Give the folder it points to, or another name.`);
+  }
+  if (found && !found.isDirectory()) throw new CliError(`${directory} is a file. Give another name.`);
+  return found !== undefined;
+}
+
+// Each step down is looked at by itself: a link inside the folder would carry our files out of it.
+function existsInside(directory: string, path: string): boolean {
+  const steps = path.split("/");
+  for (let depth = 1; depth <= steps.length; depth++) {
+    const step = join(directory, ...steps.slice(0, depth));
+    const found = statOf(step);
+    if (found === undefined) return false;
+    const wanted = depth === steps.length ? "file" : "folder";
+    const fits = wanted === "file" ? found.isFile() : found.isDirectory();
+    if (!fits) {
+      throw new CliError(
+        `${step} is in the way: a ${wanted} must go there, and it is ${kindOf(found)}. Move it away or give another folder.`,
+      );
+    }
+  }
+  return true;
+}
+
+function statOf(path: string): Stats | undefined {
+  try {
+    return lstatSync(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT") return undefined;
+    if (code === "ENOTDIR") throw new CliError(`${fileAbove(path)} is a file, so ${path} cannot be made.`);
+    if (code === "ENAMETOOLONG") throw new CliError("The folder's name is too long for the file system.");
+    if (code === "EACCES") throw new CliError(`${path} cannot be looked at: permission denied.`);
+    throw error;
+  }
+}
+
+function fileAbove(path: string): string {
+  let above = dirname(path);
+  while (!existsSync(above)) above = dirname(above);
+  return above;
+}
+
+function kindOf(found: Stats): string {
+  if (found.isSymbolicLink()) return "a symbolic link";
+  return found.isDirectory() ? "a folder" : "a file";
+}
+
+function notEmpty(directory: string, conflicts: readonly string[]): CliError {
+  const shown = conflicts.slice(0, 12).map((path) => `  ${path}`);
+  if (conflicts.length > shown.length) shown.push(`  and ${conflicts.length - shown.length} more`);
+  return new CliError(
+    `${directory} is not empty. In the way:\n${shown.join("\n")}\n` +
+      "Give another folder, or --force to write into this one: nothing is deleted, and files that are replaced are listed.",
+  );
+}
