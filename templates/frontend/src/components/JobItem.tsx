@@ -1,0 +1,36 @@
+import { summariseTime } from "../jobTimes.js";
+import type { TrackedJob } from "../trackedJobs.js";
+import { JobDetails } from "./JobDetails.js";
+import { StatusBadge } from "./StatusBadge.js";
+
+export function JobItem({ tracked, now }: { tracked: TrackedJob; now: number }) {
+  const { id, job, gone, recalled } = tracked;
+  const statusSoFar = recalled ? "unknown" : "queued";
+  return (
+    <li id={`job-${id}`} className="card job" tabIndex={-1}>
+      <div className="job-line">
+        <StatusBadge status={gone ? "gone" : (job?.status ?? statusSoFar)} />
+        <span className="job-name">{job?.function ?? id}</span>
+        {job !== null && (
+          <span className="job-facts">
+            {job.attempts > 1 && <span>{job.attempts} attempts</span>}
+            <span>{gone ? "no longer stored by the queue" : summariseTime(job, now)}</span>
+          </span>
+        )}
+      </div>
+      {!gone && job?.status === "active" && <JobProgress progress={job.progress} />}
+      {job !== null && <JobDetails job={job} />}
+    </li>
+  );
+}
+
+function JobProgress({ progress }: { progress: number }) {
+  // A task that reports nothing stays at 0; a moving bar is truer for it than an empty one.
+  const value = progress > 0 ? progress : undefined;
+  return (
+    <div className="progress">
+      <progress aria-label="Progress" max={1} value={value} />
+      {value !== undefined && <span>{Math.round(value * 100)} %</span>}
+    </div>
+  );
+}

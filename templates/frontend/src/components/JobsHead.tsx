@@ -1,0 +1,24 @@
+import { useRef } from "react";
+
+export function JobsHead({ empty, onClear }: { empty: boolean; onClear: () => void }) {
+  const title = useRef<HTMLHeadingElement>(null);
+
+  function clear() {
+    onClear();
+    // The button is about to go; keyboard users stay at this place of the page.
+    title.current?.focus();
+  }
+
+  return (
+    <div className="jobs-head">
+      <h2 id="jobs-title" ref={title} tabIndex={-1}>
+        Jobs from this browser
+      </h2>
+      {!empty && (
+        <button type="button" onClick={clear}>
+          Clear list
+        </button>
+      )}
+    </div>
+  );
+}

@@ -1,0 +1,59 @@
+/** The page's forms, as data. For a new task with an endpoint of its own, add an entry here. */
+
+export interface FormField {
+  /** The key in the endpoint's JSON body, and in its error messages. */
+  name: string;
+  label: string;
+  kind: "text" | "email" | "multiline" | "number";
+  initial: string;
+}
+
+export interface TaskFormSpec {
+  path: string;
+  title: string;
+  hint: string;
+  button: string;
+  fields: FormField[];
+}
+
+export const taskForms: TaskFormSpec[] = [
+  {
+    path: "/queue/example",
+    title: "Example",
+    hint: "Runs at once in the worker.",
+    button: "Enqueue example",
+    fields: [{ name: "message", label: "Message", kind: "text", initial: "Hello from the queue" }],
+  },
+  {
+    path: "/queue/email",
+    title: "Email",
+    hint: "Sent over SMTP_URL; without one it lands in .data/outbox.",
+    button: "Enqueue email",
+    fields: [
+      { name: "to", label: "To", kind: "email", initial: "someone@example.com" },
+      { name: "subject", label: "Subject", kind: "text", initial: "Hello" },
+      { name: "email_body", label: "Body", kind: "multiline", initial: "Sent by a background job." },
+    ],
+  },
+  {
+    path: "/queue/delayed",
+    title: "Delayed",
+    hint: "Stored now, runs when its time has come.",
+    button: "Enqueue delayed",
+    fields: [
+      { name: "message", label: "Message", kind: "text", initial: "Better late" },
+      { name: "delay_seconds", label: "Delay in seconds", kind: "number", initial: "10" },
+    ],
+  },
+];
+
+/** The JSON body for a filled form. An empty number is left out, so that the API says it is missing. */
+export function bodyOf(fields: FormField[], data: FormData): Record<string, unknown> {
+  const body: Record<string, unknown> = {};
+  for (const { name, kind } of fields) {
+    const text = String(data.get(name) ?? "");
+    if (kind !== "number") body[name] = text;
+    else if (text !== "") body[name] = Number(text);
+  }
+  return body;
+}

@@ -1,0 +1,59 @@
+import { useEffect, useEffectEvent, useState } from "react";
+
+const INTERVAL_MS = 1_000;
+const LONGEST_WAIT_MS = 15_000;
+
+/**
+ * Calls `task` at once and then every second while `enabled` and while the tab is visible. After failures it waits
+ * 2, 4, 8 and then 15 seconds; `retryNow` cuts the wait short. `outage` says why the last round failed.
+ */
+export function usePolling(enabled: boolean, task: (signal: AbortSignal) => Promise<void>) {
+  const [outage, setOutage] = useState<string | null>(null);
+  const [kicks, setKicks] = useState(0);
+  const running = useTabVisible() && enabled;
+  const runTask = useEffectEvent(task);
+
+  // biome-ignore lint/correctness/useExhaustiveDependencies: a kick starts the loop anew
+  useEffect(() => {
+    if (!running) {
+      setOutage(null);
+      return;
+    }
+    const stop = new AbortController();
+    let timer: number;
+    let failures = 0;
+
+    async function round() {
+      let wait = INTERVAL_MS;
+      try {
+        await runTask(stop.signal);
+        failures = 0;
+        if (!stop.signal.aborted) setOutage(null);
+      } catch (error) {
+        if (stop.signal.aborted) return;
+        failures += 1;
+        wait = Math.min(INTERVAL_MS * 2 ** failures, LONGEST_WAIT_MS);
+        setOutage(error instanceof Error ? error.message : String(error));
+      }
+      if (!stop.signal.aborted) timer = window.setTimeout(round, wait);
+    }
+
+    void round();
+    return () => {
+      stop.abort();
+      window.clearTimeout(timer);
+    };
+  }, [running, kicks]);
+
+  return { outage, retryNow: () => setKicks((count) => count + 1) };
+}
+
+function useTabVisible(): boolean {
+  const [visible, setVisible] = useState(() => document.visibilityState === "visible");
+  useEffect(() => {
+    const update = () => setVisible(document.visibilityState === "visible");
+    document.addEventListener("visibilitychange", update);
+    return () => document.removeEventListener("visibilitychange", update);
+  }, []);
+  return visible;
+}

@@ -1,0 +1,42 @@
+import { existsSync, readFileSync } from "node:fs";
+import { parseEnv } from "node:util";
+import react from "@vitejs/plugin-react";
+import { defineConfig, type ProxyOptions } from "vite";
+import app from "../package.json" with { type: "json" };
+
+// The settings lie in the app root's .env, shared with the backend. The real environment wins over the file.
+const envFile = new URL("../.env", import.meta.url);
+const fileSettings = existsSync(envFile) ? parseEnv(readFileSync(envFile, "utf8")) : {};
+
+function setting(name: string, fallback: string): string {
+  return process.env[name] || fileSettings[name] || fallback;
+}
+
+function port(name: string, fallback: string): number {
+  const text = setting(name, fallback);
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1 || value > 65535) {
+    throw new Error(`${name} is "${text}"; it must be a port from 1 to 65535. Change it in .env.`);
+  }
+  return value;
+}
+
+const api: ProxyOptions = {
+  // Not "localhost": where that resolves to ::1 first, the proxy misses an API that listens on 127.0.0.1.
+  target: setting("API_URL", `http://127.0.0.1:${port("PORT", "8000")}`),
+  // The browser's Host is passed on, because /saq compares it with the Origin of every retry and abort.
+  changeOrigin: false,
+};
+
+export default defineConfig({
+  plugins: [react()],
+  define: { "import.meta.env.VITE_APP_NAME": JSON.stringify(app.name) },
+  // Under `make dev-all` the terminal is shared with the API and the worker.
+  clearScreen: false,
+  server: {
+    host: "127.0.0.1",
+    port: port("FRONTEND_PORT", "5173"),
+    strictPort: true,
+    proxy: { "/queue": api, "/saq": api, "/health": api },
+  },
+});
