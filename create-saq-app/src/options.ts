@@ -139,16 +139,16 @@ function resolveDatabase(value: string): Pick<Options, "db" | "databaseUrl"> {
 
 // The value is repeated by none of these messages: it may hold a password.
 function checkedUrl(value: string): string {
-  if (!URL.canParse(value)) {
-    throw new UsageError(
-      "The URL given to --db cannot be read. Expected postgresql://user:password@host:5432/name, with special characters percent-encoded.",
-    );
-  }
   const plain = /[\s"'`#\\\p{Cc}]/u.exec(value)?.[0];
   if (plain !== undefined) {
     const encoded = `%${plain.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`;
     throw new UsageError(
       `The URL given to --db holds ${JSON.stringify(plain)}, which .env files read differently. Write it as ${encoded}.`,
+    );
+  }
+  if (!URL.canParse(value)) {
+    throw new UsageError(
+      "The URL given to --db cannot be read. Expected postgresql://user:password@host:5432/name, with special characters percent-encoded.",
     );
   }
   return value;

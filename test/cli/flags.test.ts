@@ -1,0 +1,77 @@
+import { describe, expect, it } from "@jest/globals";
+import { UsageError } from "../../create-saq-app/src/errors.js";
+import { closestFlag, parseFlags } from "../../create-saq-app/src/flags.js";
+
+describe("reading flags", () => {
+  it.each([
+    [[], {}],
+    [["my-app"], { directory: "my-app" }],
+    [["-y", "my-app"], { yes: true, directory: "my-app" }],
+    [["--no-install", "--no-git", "--no-frontend"], { install: false, git: false, frontend: false }],
+    [["--install", "--git", "--frontend"], { install: true, git: true, frontend: true }],
+    [["--no-install", "--install"], { install: true }],
+    [["--port", "9000", "--port=9001"], { port: "9001" }],
+    [
+      ["--db", "docker", "--force", "--dry-run", "--json"],
+      { db: "docker", force: true, dryRun: true, json: true },
+    ],
+    [["-v"], { version: true }],
+    [["-yh"], { help: true }],
+    [["--nonsense", "--help"], { help: true }],
+    [["--", "--strange-name"], { directory: "--strange-name" }],
+  ])("%j means %j", (argv, flags) => {
+    expect(parseFlags(argv, {})).toEqual(flags);
+  });
+
+  it.each([
+    [["--no-instal"], 'There is no flag "--no-instal". Did you mean --no-install?'],
+    [["--noInstall"], 'There is no flag "--noInstall". Did you mean --no-install?'],
+    [["--skip-git"], 'There is no flag "--skip-git". Did you mean --no-git?'],
+    [["--prot=9000"], 'There is no flag "--prot". Did you mean --port?'],
+    [["-port", "9000"], 'There is no flag "-port". Did you mean --port?'],
+    [["--template", "x"], 'There is no flag "--template". See create-saq-app --help for all flags.'],
+    [["-x"], 'There is no flag "-x". See create-saq-app --help for all flags.'],
+    [["--port"], "--port needs a value, for example --port 8000."],
+    [["--db", "--yes"], "--db needs a value, for example --db docker."],
+    [["--install=no"], '--install takes no value, and got "no". To turn it off: --no-install.'],
+    [["--yes=true"], '--yes takes no value, and got "true".'],
+  ])("refuses %j", (argv, message) => {
+    expect(() => parseFlags(argv, {})).toThrow(new UsageError(message));
+  });
+
+  it("refuses a second folder and says what npm does with flags before --", () => {
+    expect(() => parseFlags(["my-app", "docker"], {})).toThrow(
+      /there is a second argument: "docker"[\s\S]*npm create saq-app@latest my-app -- --db docker/,
+    );
+  });
+
+  it("does not guess a flag from a word that is like none", () => {
+    expect(closestFlag("--xyzzy")).toBeUndefined();
+  });
+});
+
+describe("flags that npm kept for itself", () => {
+  const underNpm = { npm_command: "exec" };
+
+  it.each([
+    [{ npm_config_install: "" }, "--no-install"],
+    [{ npm_config_dry_run: "true" }, "--dry-run"],
+    [{ npm_config_db: "true" }, "--db"],
+    [{ npm_config_port: "9" }, "--port"],
+    [{ npm_config_frontend: "" }, "--no-frontend"],
+    [{ npm_config_git: "false" }, "--no-git"],
+  ])("refuses %j, because it was asked for and did not arrive", (env, flag) => {
+    expect(() => parseFlags(["my-app"], { ...underNpm, ...env })).toThrow(
+      `npm kept ${flag} for itself. Put a lone -- before the flags:\n  npm create saq-app@latest my-app -- ${flag}`,
+    );
+  });
+
+  it("accepts the flag that did arrive, and npm's own git setting", () => {
+    const env = { ...underNpm, npm_config_port: "9", npm_config_git: "/usr/bin/git", npm_config_yes: "true" };
+    expect(parseFlags(["--port", "9"], env)).toEqual({ port: "9" });
+  });
+
+  it("looks only when npm started it", () => {
+    expect(parseFlags([], { npm_config_port: "9" })).toEqual({});
+  });
+});

@@ -1,0 +1,47 @@
+import { describe, expect, it } from "@jest/globals";
+import { addresses, type Done, nextSteps } from "../../create-saq-app/src/nextSteps.js";
+import { resolveOptions } from "../../create-saq-app/src/options.js";
+
+const CWD = "/code";
+const ALL_DONE: Done = { install: { status: "done" }, git: { status: "committed" } };
+
+function commands(directory: string, done = ALL_DONE, db = "auto", platform: NodeJS.Platform = "linux") {
+  const options = resolveOptions({ directory, db }, {}, CWD);
+  return nextSteps(options, done, CWD, platform).map(({ command }) => command);
+}
+
+describe("what is left to do", () => {
+  it.each([
+    ["my-app", ["cd my-app", "make dev-all"]],
+    [".", ["make dev-all"]],
+    ["o'brien app", ["cd 'o'\\''brien app'", "make dev-all"]],
+    ["-app", ["cd ./-app", "make dev-all"]],
+    ["/srv/app", ["cd /srv/app", "make dev-all"]],
+  ])("in %j", (directory, expected) => {
+    expect(commands(directory)).toEqual(expected);
+  });
+
+  it("names the command that failed", () => {
+    const done: Done = { ...ALL_DONE, install: { status: "failed", reason: "exit code 1" } };
+    expect(commands("my-app", done)).toEqual(["cd my-app", "npm install", "make dev-all"]);
+  });
+
+  it("asks for DATABASE_URL only when it was not given", () => {
+    expect(commands("my-app", ALL_DONE, "url")).toContain("edit .env");
+    expect(commands("my-app", ALL_DONE, "postgresql://h/x")).not.toContain("edit .env");
+  });
+
+  it("speaks npm on Windows, where there is no make", () => {
+    expect(commands("my-app", ALL_DONE, "auto", "win32")).toEqual(["cd my-app", "npm run dev-all"]);
+  });
+});
+
+describe("addresses", () => {
+  it("follow the port, and leave out the front end with it", () => {
+    const options = resolveOptions({ port: "9000", frontend: false }, {}, CWD);
+    expect(addresses(options).map(({ command }) => command)).toEqual([
+      "http://localhost:9000",
+      "http://localhost:9000/saq",
+    ]);
+  });
+});

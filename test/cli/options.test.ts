@@ -1,0 +1,132 @@
+import { describe, expect, it } from "@jest/globals";
+import { UsageError } from "../../create-saq-app/src/errors.js";
+import {
+  appliedDefaults,
+  resolveOptions,
+  resolveProject,
+  shownPath,
+} from "../../create-saq-app/src/options.js";
+
+const CWD = "/home/someone/code";
+
+describe("the project's names", () => {
+  it.each([
+    ["my-app", `${CWD}/my-app`, "my-app", "my-app", "my_app"],
+    ["my-app/", `${CWD}/my-app`, "my-app", "my-app", "my_app"],
+    [".", CWD, "code", "code", "code"],
+    ["./a/b c", `${CWD}/a/b c`, "b c", "b-c", "b_c"],
+    ["/srv/My App", "/srv/My App", "My App", "my-app", "my_app"],
+    ["o'brien app", `${CWD}/o'brien app`, "o'brien app", "obrien-app", "obrien_app"],
+    ["Crème Brûlée!", `${CWD}/Crème Brûlée!`, "Crème Brûlée!", "creme-brulee", "creme_brulee"],
+    ['$(touch x) `y` "z"', `${CWD}/$(touch x) \`y\` "z"`, '$(touch x) `y` "z"', "touch-x-y-z", "touch_x_y_z"],
+    ["2048", `${CWD}/2048`, "2048", "2048", "2048"],
+    ["@acme/web", `${CWD}/web`, "web", "@acme/web", "web"],
+    ["packages/@acme/web", `${CWD}/packages/@acme/web`, "web", "web", "web"],
+  ])("%j", (typed, directory, title, packageName, databaseName) => {
+    expect(resolveProject(typed, CWD)).toEqual({
+      directory,
+      title,
+      slug: packageName.replace("@acme/", ""),
+      packageName,
+      databaseName,
+    });
+  });
+
+  it.each([
+    ["", /name is empty/],
+    ["   ", /name is empty/],
+    ["..", /holds "\.\."/],
+    ["../other", /holds "\.\.".*full path/],
+    ["a/../../b", /holds "\.\."/],
+    ["a\\..\\b", /holds "\.\."/],
+    ["a\u0007b", /control character U\+0007/],
+    ["line\nbreak", /"line\\nbreak" holds the control character U\+000A/],
+    ["gpj.\u202Eexe", /control character U\+202E/],
+    ["!!!", /No package name can be made of "!!!"/],
+    ["日本", /at least one letter a-z or digit/],
+    ["sub/---", /No package name can be made of "---" \(from "sub\/---"\)/],
+    ["@!/web", /No package name can be made of "!"/],
+    ["/", /No package name/],
+    ["x".repeat(64), /64 characters long. At most 63/],
+  ])("refuses %j", (typed, message) => {
+    expect(() => resolveProject(typed, CWD)).toThrow(message);
+    expect(() => resolveProject(typed, CWD)).toThrow(UsageError);
+  });
+});
+
+describe("options", () => {
+  it("takes the flag before the answer and the answer before the default", () => {
+    const options = resolveOptions({ frontend: false }, { frontend: true, db: "docker" }, CWD);
+    expect(options).toMatchObject({ frontend: false, db: "docker", port: 8000, install: true, git: true });
+  });
+
+  it.each(["embedded", "docker", "url", "auto"])("takes --db %s", (db) => {
+    expect(resolveOptions({ db }, {}, CWD)).toMatchObject({ db, databaseUrl: null });
+  });
+
+  it.each([
+    "postgresql://me:secret@db.example.org:5433/shop?sslmode=require",
+    "postgres://localhost/x",
+    "postgresql:///shop?host=/var/run/postgresql",
+  ])("takes --db %s", (url) => {
+    expect(resolveOptions({ db: url }, {}, CWD)).toMatchObject({ db: "url", databaseUrl: url });
+  });
+
+  it.each([
+    ["mysql", /--db is "mysql". Allowed: auto, embedded, docker, url, or a URL/],
+    ["mysql://x", /--db is "mysql:\/\/x"/],
+    ["postgresql://a:b@[oops/x", /cannot be read/],
+    ["postgresql://a:se cret@host/x", /holds " ".*Write it as %20/],
+    ["postgresql://a:se#cret@host/x", /holds "#".*Write it as %23/],
+    ["postgresql://a:se'cret@host/x", /Write it as %27/],
+  ])("refuses --db %s", (db, message) => {
+    expect(() => resolveOptions({ db }, {}, CWD)).toThrow(message);
+  });
+
+  it("never repeats a password that it refuses", () => {
+    expect(() => resolveOptions({ db: "postgresql://a:se#cret@host/x" }, {}, CWD)).not.toThrow(/cret/);
+  });
+
+  it.each(["0", "65536", "80a", "-1", "8000.5", "1e3", " 80", ""])("refuses --port %j", (port) => {
+    expect(() => resolveOptions({ port }, {}, CWD)).toThrow(
+      `--port is "${port}". Allowed: a whole number from 1 to 65535.`,
+    );
+  });
+
+  it("keeps the API off the front end's port, unless there is none", () => {
+    expect(() => resolveOptions({ port: "5173" }, {}, CWD)).toThrow(/front end's port/);
+    expect(resolveOptions({ port: "5173", frontend: false }, {}, CWD).port).toBe(5173);
+  });
+});
+
+describe("defaults that stand in", () => {
+  it("names each with its flag", () => {
+    expect(appliedDefaults({}).map(({ change }) => change)).toEqual([
+      "create-saq-app <folder>",
+      "--no-frontend",
+      "--db embedded|docker|url",
+      "--port <number>",
+      "--no-install",
+      "--no-git",
+    ]);
+  });
+
+  it("leaves out what was said", () => {
+    const said = { directory: "x", frontend: true, db: "docker", port: "1", install: false, git: false };
+    expect(appliedDefaults(said)).toEqual([]);
+  });
+});
+
+describe("paths as shown", () => {
+  it.each([
+    ["/home/someone/code/app", "app"],
+    ["/home/someone/codex", "/home/someone/codex"],
+    ["/srv/app", "/srv/app"],
+  ])("%s is shown as %s", (directory, shown) => {
+    expect(shownPath(directory, CWD)).toBe(shown);
+  });
+
+  it("works from the root folder", () => {
+    expect(shownPath("/srv/app", "/")).toBe("srv/app");
+  });
+});
