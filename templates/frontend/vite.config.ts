@@ -1,19 +1,14 @@
-import { existsSync, readFileSync } from "node:fs";
-import { parseEnv } from "node:util";
+import { fileURLToPath } from "node:url";
 import react from "@vitejs/plugin-react";
 import { defineConfig, type ProxyOptions } from "vite";
 import app from "../package.json" with { type: "json" };
+import { readEnv } from "../scripts/env.js";
 
-// The settings lie in the app root's .env, shared with the backend. The real environment wins over the file.
-const envFile = new URL("../.env", import.meta.url);
-const fileSettings = existsSync(envFile) ? parseEnv(readFileSync(envFile, "utf8")) : {};
-
-function setting(name: string, fallback: string): string {
-  return process.env[name] || fileSettings[name] || fallback;
-}
+// One .env in the app root serves the backend and the front end. The real environment wins over the file.
+const env = readEnv(fileURLToPath(new URL("..", import.meta.url)));
 
 function port(name: string, fallback: string): number {
-  const text = setting(name, fallback);
+  const text = env[name] ?? fallback;
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1 || value > 65535) {
     throw new Error(`${name} is "${text}"; it must be a port from 1 to 65535. Change it in .env.`);
@@ -23,7 +18,7 @@ function port(name: string, fallback: string): number {
 
 const api: ProxyOptions = {
   // Not "localhost": where that resolves to ::1 first, the proxy misses an API that listens on 127.0.0.1.
-  target: setting("API_URL", `http://127.0.0.1:${port("PORT", "8000")}`),
+  target: env.API_URL ?? `http://127.0.0.1:${port("PORT", "8000")}`,
   // The browser's Host is passed on, because /saq compares it with the Origin of every retry and abort.
   changeOrigin: false,
 };

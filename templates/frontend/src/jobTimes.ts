@@ -1,7 +1,7 @@
 import type { Job } from "./api.js";
 
 /** "840 ms", "3.2 s", "2 min 5 s" */
-export function formatDuration(ms: number): string {
+function formatDuration(ms: number): string {
   const length = Math.max(0, ms);
   if (length < 1_000) return `${Math.round(length)} ms`;
   if (length < 60_000) return `${(length / 1_000).toFixed(1)} s`;

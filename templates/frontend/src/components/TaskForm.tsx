@@ -1,4 +1,4 @@
-import { type FormEvent, useId, useRef, useState } from "react";
+import { type SubmitEvent, useId, useRef, useState } from "react";
 import { ApiError, enqueue, type FieldError } from "../api.js";
 import { bodyOf, type TaskFormSpec } from "../taskForms.js";
 import { Field } from "./Field.js";
@@ -16,7 +16,7 @@ export function TaskForm({ form, onQueued }: { form: TaskFormSpec; onQueued: (jo
   const fieldErrors = outcome.kind === "refused" ? outcome.fields : [];
   const shownByFields = fieldErrors.some(({ field }) => form.fields.some(({ name }) => name === field));
 
-  async function submit(event: FormEvent<HTMLFormElement>) {
+  async function submit(event: SubmitEvent<HTMLFormElement>) {
     event.preventDefault();
     if (outcome.kind === "sending") return;
     const body = bodyOf(form.fields, new FormData(event.currentTarget));
