@@ -15,7 +15,8 @@ Flags:
       --port <number>       port of the API (default: 8000)
       --no-install          do not run npm install
       --no-git              do not make a git repository with a first commit
-      --force               write into a folder that is not empty; deletes nothing, lists what it replaces
+      --force               write into a folder that is not empty; deletes nothing, and lists
+                            what it replaces
       --dry-run             show what would be written, and write nothing
       --json                answer with one JSON object; ask nothing
   -h, --help                this text

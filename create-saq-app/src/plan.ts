@@ -97,7 +97,14 @@ function rootPackage(source: string, options: Options): string {
       Object.entries(parsed.scripts).filter(([name]) => !name.includes("frontend")),
     );
   }
-  return `${JSON.stringify(parsed, null, 2)}\n`;
+  return formatted(parsed);
+}
+
+// As Biome formats it in the project, whose own check would otherwise fail: lists of short texts stand on one line.
+function formatted(value: unknown): string {
+  const spread = JSON.stringify(value, null, 2);
+  const lists = /\[\n\s*("[^"\n]*"(?:,\n\s*"[^"\n]*")*)\n\s*\]/g;
+  return `${spread.replace(lists, (_, items: string) => `[${items.replace(/,\n\s*/g, ", ")}]`)}\n`;
 }
 
 function filledEnv(example: string, options: Options, secrets: Secrets): string {
@@ -126,7 +133,7 @@ function record(files: ReadonlyMap<string, Buffer>, options: Options, generatorV
     options: { frontend: options.frontend, db: options.db, port: options.port },
     engine: Object.fromEntries(engine.map(([path, contents]) => [path, sha256(contents)])),
   };
-  return `${JSON.stringify(content, null, 2)}\n`;
+  return formatted(content);
 }
 
 function sha256(contents: Buffer): string {

@@ -1,0 +1,129 @@
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
+import { beforeEach, describe, expect, it } from "@jest/globals";
+import type { PlannedFile } from "../../create-saq-app/src/plan.js";
+import { checkTarget } from "../../create-saq-app/src/target.js";
+import { writeProject } from "../../create-saq-app/src/write.js";
+import { emptyFolder, readTree, writeTree } from "../support/folders.js";
+
+const file = (path: string, contents: string, mode = 0o644): PlannedFile => ({
+  path,
+  contents: Buffer.from(contents),
+  mode,
+});
+const PLAN = [
+  file(".env", "secret", 0o600),
+  file("a/b/c.ts", "c"),
+  file("package.json", "{}"),
+  file("run", "#!", 0o755),
+];
+
+let cwd: string;
+let app: string;
+
+beforeEach(() => {
+  cwd = emptyFolder();
+  app = join(cwd, "app");
+});
+
+describe("writing", () => {
+  it("makes the folder with its parents, and every file with its mode whatever the umask", () => {
+    const deep = join(cwd, "x/y/app");
+    const umask = process.umask(0o077);
+    try {
+      writeProject(deep, PLAN, checkTarget(deep, PLAN, false));
+    } finally {
+      process.umask(umask);
+    }
+    expect([...readTree(deep)].map(([path, { mode }]) => [path, mode])).toEqual(
+      PLAN.map(({ path, mode }) => [path, mode]),
+    );
+    expect(readdirSync(join(cwd, "x/y"))).toEqual(["app"]);
+  });
+
+  it("keeps an empty folder that exists: a shell standing in it stays in it", () => {
+    mkdirSync(app);
+    const before = statSync(app).ino;
+    writeProject(app, PLAN, checkTarget(app, PLAN, false));
+    expect(statSync(app).ino).toBe(before);
+    expect([...readTree(app).keys()]).toEqual(PLAN.map(({ path }) => path));
+  });
+
+  it("keeps a password that exists", () => {
+    writeTree(app, { ".env": "old password", "package.json": "old" });
+    const target = checkTarget(app, PLAN, true);
+    expect(target).toEqual({ exists: true, overwritten: ["package.json"], kept: [".env"] });
+    writeProject(app, PLAN, target);
+    expect(readFileSync(join(app, ".env"), "utf8")).toBe("old password");
+    expect(readFileSync(join(app, "package.json"), "utf8")).toBe("{}");
+  });
+});
+
+describe("a write that fails half-way", () => {
+  // A path below a file cannot be written, by nobody, root included.
+  const BROKEN = [...PLAN, file("package.json/impossible", "x")];
+
+  it("leaves nothing of a new folder, and none of the parents it made", () => {
+    const deep = join(cwd, "x/y/app");
+    expect(() => writeProject(deep, BROKEN, { exists: false, overwritten: [], kept: [] })).toThrow();
+    expect(readdirSync(cwd)).toEqual([]);
+  });
+
+  it("puts an existing folder back as it was", () => {
+    const plan = [...PLAN, file("zz/last.ts", "x")];
+    writeTree(app, { "package.json": "old", "notes.txt": "mine", "a/keep.ts": "mine" });
+    const target = checkTarget(app, plan, true);
+    writeTree(app, { zz: "a file, made after the check" });
+    const before = readTree(app);
+    expect(() => writeProject(app, plan, target)).toThrow(/a parent of it is a file/);
+    expect(readTree(app)).toEqual(before);
+    expect(existsSync(join(app, "a/b"))).toBe(false);
+    expect(readdirSync(app).sort()).toEqual(["a", "notes.txt", "package.json", "zz"]);
+  });
+
+  it("refuses a target that was filled after the check", () => {
+    const target = checkTarget(app, PLAN, false);
+    writeTree(app, { "late.txt": "mine" });
+    expect(() => writeProject(app, PLAN, target)).toThrow(/filled by another program meanwhile/);
+    expect([...readTree(cwd).keys()]).toEqual(["app/late.txt"]);
+  });
+});
+
+describe("the check", () => {
+  it.each([
+    ".git/config",
+    "LICENSE",
+    "docs/x.md",
+    ".github/x.yml",
+    ".vscode/settings.json",
+    ".idea/x",
+    ".DS_Store",
+  ])("a folder with only %s counts as empty", (path) => {
+    writeTree(app, { [path]: "" });
+    expect(checkTarget(app, PLAN, false).exists).toBe(true);
+  });
+
+  it("a harmless file that would be replaced is in the way all the same", () => {
+    writeTree(app, { "README.md": "mine" });
+    expect(() => checkTarget(app, [file("README.md", "x")], false)).toThrow(/In the way:\n {2}README.md\n/);
+  });
+
+  it("equal contents are not called replaced", () => {
+    writeTree(app, { "package.json": "{}" });
+    expect(checkTarget(app, PLAN, true).overwritten).toEqual([]);
+  });
+
+  it("a link in the place of a file is refused, not written through", () => {
+    writeTree(cwd, { "real.json": "mine" });
+    mkdirSync(app);
+    symlinkSync(join(cwd, "real.json"), join(app, "package.json"));
+    expect(() => checkTarget(app, PLAN, true)).toThrow(/package.json is in the way.*it is a symbolic link/);
+  });
+
+  (process.getuid?.() === 0 ? it.skip : it)("a folder that may not be looked into", () => {
+    mkdirSync(app);
+    chmodSync(app, 0o000);
+    expect(() => checkTarget(join(app, "sub"), PLAN, false)).toThrow(/permission denied/);
+    chmodSync(app, 0o755);
+  });
+});
