@@ -116,7 +116,12 @@ async function startEmbedded(root, env) {
     startCluster({ dataDir: dataDir(root), port, password: env.DB_PASSWORD ?? "" }),
   );
   keepPort(root, env, cluster.port);
-  await createDatabase(root, cluster.url("postgres"), env.DB_NAME ?? "");
+  try {
+    await createDatabase(root, cluster.url("postgres"), env.DB_NAME ?? "");
+  } catch (error) {
+    if (!running) await cluster.stop();
+    throw error;
+  }
   rememberMode(root, "embedded");
   console.log(
     `PostgreSQL ${POSTGRES_MAJOR} (embedded) answers on ${HOST}:${cluster.port}, database ${env.DB_NAME}; ` +

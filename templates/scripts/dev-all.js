@@ -1,0 +1,26 @@
+// The whole application for development: installs what is missing, starts the database, runs API, worker and front
+// end. One Ctrl-C ends all of it; the database goes last, and only if it was started here.
+import path from "node:path";
+import { startDatabase, stopDatabase } from "./database.js";
+import { addresses, requireFreePorts } from "./dev-ports.js";
+import { ensureEnv } from "./env.js";
+import { run } from "./failure.js";
+import { installMissing, missingPackages } from "./packages.js";
+import { allRoles, runRoles, stopOnSignals } from "./roles.js";
+
+await run(async () => {
+  const root = path.dirname(import.meta.dirname);
+  const stop = stopOnSignals();
+  const env = ensureEnv(root);
+  installMissing(root, missingPackages(root));
+  const roles = allRoles(root);
+  await requireFreePorts(roles, env);
+  const { started } = await startDatabase(root);
+  try {
+    const urls = addresses(roles, env).map(({ what, url }) => `${what} ${url}`);
+    console.log(`Starting: ${urls.join(", ")}. Ctrl-C stops everything.`);
+    return (await runRoles(roles, stop)) ? 0 : 1;
+  } finally {
+    if (started) await stopDatabase(root);
+  }
+});

@@ -1,0 +1,47 @@
+// The ports that development needs, checked before anything is started.
+import { isFree } from "./embedded-postgres.js";
+import { Failure } from "./failure.js";
+import { portHolder } from "./port-holder.js";
+
+const PORTS = {
+  backend: { variable: "PORT", fallback: "8000", what: "API" },
+  frontend: { variable: "FRONTEND_PORT", fallback: "5173", what: "front end" },
+};
+
+/**
+ * @param {import("./roles.js").Role[]} roles
+ * @param {import("./env.js").Env} env
+ * @returns {{ what: string, url: string }[]} the addresses, for the user
+ */
+export function addresses(roles, env) {
+  return roles.flatMap(({ name }) => {
+    if (name === "worker") return [];
+    const { variable, fallback, what } = PORTS[name];
+    return [{ what, url: `http://localhost:${env[variable] ?? fallback}` }];
+  });
+}
+
+/**
+ * Throws a Failure naming the port, its holder where known, and the variable to change.
+ * @param {import("./roles.js").Role[]} roles
+ * @param {import("./env.js").Env} env
+ */
+export async function requireFreePorts(roles, env) {
+  const seen = new Map();
+  for (const { name } of roles) {
+    if (name === "worker") continue;
+    const { variable, fallback, what } = PORTS[name];
+    const text = env[variable] ?? fallback;
+    const port = Number(text);
+    if (!Number.isInteger(port) || port < 1 || port > 65535) {
+      throw new Failure(`${variable}=${text} is not a port. Write a number from 1 to 65535 in .env.`);
+    }
+    if (seen.has(port))
+      throw new Failure(`${seen.get(port)} and ${variable} are both ${port}. Change one of them in .env.`);
+    seen.set(port, variable);
+    if (await isFree(port)) continue;
+    const holder = portHolder(port);
+    const by = holder ? `by ${holder.command} (process ${holder.pid})` : "by another program";
+    throw new Failure(`Port ${port} of the ${what} is taken ${by}. Stop it, or change ${variable} in .env.`);
+  }
+}

@@ -1,0 +1,24 @@
+// Runs one part of the application for development: node scripts/dev.js backend|worker|frontend
+import path from "node:path";
+import { databaseAnswers } from "./database.js";
+import { requireFreePorts } from "./dev-ports.js";
+import { ensureEnv } from "./env.js";
+import { Failure, run } from "./failure.js";
+import { installMissing, missingPackages } from "./packages.js";
+import { allRoles, runRoles, stopOnSignals } from "./roles.js";
+
+await run(async () => {
+  const root = path.dirname(import.meta.dirname);
+  const wanted = process.argv[2];
+  const stop = stopOnSignals();
+  installMissing(root, missingPackages(root));
+  const role = allRoles(root).find(({ name }) => name === wanted);
+  if (!role)
+    throw new Failure(`There is no part ${wanted} here: node scripts/dev.js backend|worker|frontend`);
+  const env = ensureEnv(root);
+  await requireFreePorts([role], env);
+  if (role.name !== "frontend" && !(await databaseAnswers(env))) {
+    throw new Failure("The database does not answer. Start it: make db-start");
+  }
+  return (await runRoles([role], stop)) ? 0 : 1;
+});

@@ -1,0 +1,138 @@
+// The processes of development: what each one runs, and how they are watched and ended together.
+import { spawn } from "node:child_process";
+import { EventEmitter } from "node:events";
+import fs from "node:fs";
+import path from "node:path";
+import { findPackage } from "./packages.js";
+
+const WINDOWS = process.platform === "win32";
+
+/**
+ * @typedef {object} Role
+ * @property {"backend" | "worker" | "frontend"} name
+ * @property {string} color of the prefix
+ * @property {string} folder
+ * @property {string} program its name, as it is logged
+ * @property {string[]} args for Node
+ * @property {Record<string, string>} env
+ * @property {boolean} reloads under nodemon
+ */
+
+/**
+ * The roles that this application has, in the order of their output.
+ * @param {string} root
+ * @returns {Role[]}
+ */
+export function allRoles(root) {
+  const backend = path.join(root, "backend");
+  const frontend = path.join(root, "frontend");
+  const roles = [
+    { name: /** @type {const} */ ("backend"), color: "blue", ...reloading(backend, "app/server.ts") },
+    { name: /** @type {const} */ ("worker"), color: "magenta", ...reloading(backend, "app/worker.ts") },
+  ];
+  if (!fs.existsSync(path.join(frontend, "package.json"))) return roles;
+  const args = [path.join(findPackage("vite", frontend) ?? "", "bin/vite.js")];
+  return [
+    ...roles,
+    { name: "frontend", color: "green", folder: frontend, program: "vite", args, env: {}, reloads: false },
+  ];
+}
+
+/** @param {string} folder @param {string} script */
+function reloading(folder, script) {
+  const nodemon = path.join(findPackage("nodemon", folder) ?? "", "bin/nodemon.js");
+  // nodemon.json says `exec node`, which cmd.exe does not know.
+  const args = [nodemon, ...(WINDOWS ? ["--exec", "node --import tsx"] : []), script];
+  // On SIGTERM the reloader waits for the old process: a short grace, then running jobs are given back.
+  return { folder, program: `nodemon ${script}`, args, env: { SAQ_RELOADER: "1" }, reloads: true };
+}
+
+/**
+ * Runs roles side by side until all have ended: by a signal to this process, or because one of them failed.
+ *
+ * Each role has its own process group, which a Ctrl-C in the terminal does not reach; this process passes it on.
+ * nodemon alone would, on Ctrl-C, end before its child does (a second SIGINT kills it; after 10 s it gives up), and
+ * the database would be stopped under a worker that still writes. So nodemon is killed, the worker in its group gets
+ * SIGINT (which lets it finish what it runs, where SIGTERM means reload), and the end is when nobody holds the
+ * group's output pipe any more.
+ * @param {Role[]} roles
+ * @param {ReturnType<typeof stopOnSignals>} stop
+ * @returns {Promise<boolean>} false when a role failed
+ */
+export async function runRoles(roles, stop) {
+  const { createConcurrently, LogError, Logger, LogOutput } = await import("concurrently");
+  const logger = new Logger({ hide: [], prefixFormat: roles.length > 1 ? "name" : "none" });
+  const { commands, result } = createConcurrently(
+    roles.map(({ name, program, folder, env, color }) => ({
+      name,
+      command: program,
+      cwd: folder,
+      env,
+      prefixColor: color,
+    })),
+    {
+      logger,
+      outputStream: process.stdout,
+      spawn: (program, options) => {
+        const role = roles.find((candidate) => candidate.program === program);
+        return spawn(process.execPath, role?.args ?? [], { ...options, detached: !WINDOWS });
+      },
+      kill: (pid) =>
+        endGroup(pid, roles[commands.findIndex((command) => command.pid === pid)]?.reloads ?? false),
+      controllers: [new LogError({ logger }), new LogOutput({ logger })],
+    },
+  );
+  let ending = false;
+  let failed = false;
+  const endAll = () => {
+    ending = true;
+    for (const command of commands) command.kill();
+  };
+  for (const command of commands) {
+    command.close.subscribe(({ exitCode }) => {
+      logger.logCommandEvent(ending ? "stopped" : `ended with ${exitCode}`, command);
+      if (ending || exitCode === 0) return;
+      failed = true;
+      endAll();
+    });
+  }
+  if (stop.requested) endAll();
+  // Every further signal is passed on too: a second Ctrl-C, some seconds later, means "now".
+  stop.on("stop", endAll);
+  // Rejected when any role did not end with 0, as those that are killed do.
+  await result.catch(() => undefined);
+  return !failed;
+}
+
+/** @param {number} leader @param {boolean} reloads */
+function endGroup(leader, reloads) {
+  if (WINDOWS) {
+    spawn("taskkill", ["/pid", String(leader), "/T", "/F"], { stdio: "ignore" });
+    return;
+  }
+  if (reloads) signalTo(leader, "SIGKILL");
+  signalTo(-leader, "SIGINT");
+}
+
+/** @param {number} pid @param {NodeJS.Signals} signal */
+function signalTo(pid, signal) {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if (/** @type {NodeJS.ErrnoException} */ (error).code !== "ESRCH") throw error;
+  }
+}
+
+/** Notices that this process is asked to end: emits "stop" at every such signal. */
+export function stopOnSignals() {
+  const stop = Object.assign(new EventEmitter(), { requested: false });
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+    process.on(signal, () => {
+      stop.requested = true;
+      stop.emit("stop");
+    });
+  }
+  // After the terminal was closed, the last lines have nowhere to go; the work still has to be ended in order.
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
+  return stop;
+}
