@@ -62,4 +62,4 @@ async function keep() {
 }
 
 // No top-level await: Jest loads its global set-up by require(), which refuses a module that has one.
-if (process.argv[1] === import.meta.filename) keep();
+if (process.argv[1] === import.meta.filename) void keep();
