@@ -1,0 +1,184 @@
+/**
+ * The one seam between the runtime and storage. Everything takes and gives arrays; one job is an array of one. A
+ * broker stores, and keeps what it stores consistent when many processes act at once; what the states mean is decided
+ * above it, in `transitions.ts`.
+ */
+import type { Status } from "./job.js";
+import type { TransactionClient } from "./task.js";
+
+/** A job about to be stored. */
+export interface NewJob {
+  key: string;
+  /** The SAQ document (wire.ts). */
+  document: string;
+  priority: number;
+  groupKey: string | null;
+  /** Epoch seconds; 0 = due now. */
+  scheduled: number;
+  /** The key was chosen by the caller, so another job may hold it. Generated keys cannot conflict. */
+  keyed: boolean;
+}
+
+/** Why a job was not stored (D-31). */
+export type Refusal =
+  /** A job with that key is queued, running, or being aborted. */
+  | "key_alive"
+  /** The key's last job is finished, but was due later than the new one; it blocks until its row expires (V-5.2). */
+  | "scheduled_not_later"
+  /** Another queue holds the key; keys are unique per table (D-14). */
+  | "other_queue";
+
+export type EnqueueOutcome = { stored: true } | { stored: false; reason: Refusal };
+
+export interface ClaimRequest {
+  workerId: string;
+  /** Most jobs to take. */
+  limit: number;
+  priorities: readonly [number, number];
+  /** Jobs with a group key are claimed apart, one per group at a time. */
+  grouped: boolean;
+}
+
+/** Proof of ownership: only who holds the row's present token may change a claimed job (5.2). */
+export interface Claim {
+  key: string;
+  token: number;
+  /** The row's place among jobs of one second, given back with the job. */
+  place: number;
+}
+
+export interface ClaimedJob extends Claim {
+  /** When it was due, epoch s: where it goes back to when it is given back. */
+  due: number;
+  /** The stamped document: active, one attempt more. */
+  document: string;
+}
+
+/** A sign of life of a running job, with what changed. */
+export interface Touch extends Claim {
+  patch: string;
+  removed: readonly string[];
+}
+
+/** How one attempt ended, or that it never began. */
+export interface Settlement extends Claim {
+  status: "complete" | "failed" | "aborted" | "queued";
+  /** Wire members to set, the text of a JSON object. */
+  patch: string;
+  removed: readonly string[];
+  /** -1 takes the attempt back: the run does not count. */
+  charge: 0 | -1;
+  /** A terminal row is kept that many seconds; null = for ever, negative = deleted at once. */
+  keep: number | null;
+  /** A queued row becomes due at this epoch second. */
+  scheduled: number;
+}
+
+/** `lost`: somebody else owns the row by now, nothing was changed. `aborted`: an abort came first and was recorded. */
+export type SettleResult = "applied" | "aborted" | "lost";
+
+/** A row as it stands. */
+export interface StoredJob {
+  key: string;
+  queue: string;
+  status: Status;
+  /** The column, epoch seconds. */
+  scheduled: number;
+  token: number;
+  document: string;
+}
+
+/** A change of one row, decided while it is locked. */
+export interface RowChange {
+  status: Status;
+  /** Wire members to set, the text of a JSON object; null leaves the stored bytes untouched. */
+  patch: string | null;
+  removed: readonly string[];
+  scheduled?: number;
+  /** The row's old place among jobs of one second (`lock_key`), for a job that is given back. */
+  place?: number;
+  /** Seconds that the row is kept; null = for ever, negative = deleted. Left out: unchanged. */
+  keep?: number | null;
+}
+
+export interface JobFilter {
+  statuses: readonly Status[];
+  offset: number;
+  limit: number;
+}
+
+export interface WorkerStats {
+  complete: number;
+  failed: number;
+  retried: number;
+  aborted: number;
+  /** ms */
+  uptime: number;
+}
+
+export interface WorkerRow {
+  workerId: string;
+  stats: WorkerStats;
+  metadata: Record<string, unknown> | null;
+  queueKey: string;
+}
+
+/** Jobs by state. `queued` are due, `scheduled` are not yet. */
+export type JobCounts = Record<"queued" | "scheduled" | "active" | "aborting" | "aborted" | "failed" | "complete", number>;
+
+export interface SweepLimits {
+  /** What a living worker may take on top of a timeout before others step in, s. */
+  graceSeconds: number;
+  lostLimit: number;
+  /** Seconds that a failed job is kept at least. */
+  failedTtl: number;
+}
+
+export interface Broker {
+  /** Connects and creates the tables where they are missing. Idempotent. */
+  connect(): Promise<void>;
+  /** Sends what is still to be sent, then closes. Idempotent. */
+  close(): Promise<void>;
+  /** The database's clock, epoch ms, by the offset measured last. */
+  now(): number;
+
+  enqueue(job: NewJob): Promise<EnqueueOutcome>;
+  enqueueMany(jobs: readonly NewJob[]): Promise<EnqueueOutcome[]>;
+  /** Inside the caller's own transaction. */
+  enqueueWith(client: TransactionClient, job: NewJob): Promise<EnqueueOutcome>;
+
+  claim(request: ClaimRequest): Promise<ClaimedJob[]>;
+  /** Jobs of this queue with a group key are waiting, so that claiming them is worth a statement. */
+  hasGrouped(): Promise<boolean>;
+  /** Joins the statement that goes out next. */
+  settle(settlement: Settlement): Promise<SettleResult>;
+  /** Sets members of owned, active jobs and marks them touched. Answers which claims still own their job. */
+  touch(changes: readonly Touch[]): Promise<boolean[]>;
+  /** Of these claims, those that are to end: aborted by someone, or no longer ours. */
+  interrupted(claims: readonly Claim[]): Promise<{ key: string; why: "abort" | "lost" }[]>;
+
+  /** Locks the row, lets `decide` choose, and stores it. Null when the row does not exist in this queue. */
+  change<T>(
+    key: string,
+    decide: (row: StoredJob) => { change: RowChange | null; answer: T },
+  ): Promise<T | null>;
+  jobs(keys: readonly string[]): Promise<(StoredJob | null)[]>;
+  list(filter: JobFilter): Promise<StoredJob[]>;
+  counts(): Promise<JobCounts>;
+
+  beat(row: WorkerRow, ttlSeconds: number): Promise<void>;
+  retire(workerId: string): Promise<void>;
+  workers(): Promise<WorkerRow[]>;
+  /** Holds the sign of life that ends with this process, whatever happens to it. Answers how to let go. */
+  vouchFor(workerId: string): Promise<() => Promise<void>>;
+  /** A worker id that other processes can check for life. */
+  newWorkerId(): string;
+
+  /** Requeues or fails the jobs of workers that died. Answers their keys. */
+  sweepLost(limits: SweepLimits): Promise<string[]>;
+  /** Ends jobs that are stuck past all grace, deletes rows past their time. Answers the swept keys. */
+  sweepStuck(limits: SweepLimits): Promise<string[]>;
+
+  /** Calls `wake` when a job may have become claimable. Answers how to stop. */
+  subscribe(wake: () => void): Promise<() => Promise<void>>;
+}

@@ -1,0 +1,62 @@
+/** What went wrong, as a stable word that code may switch on. The message is for people and may change. */
+export type SaqErrorCode =
+  | "config"
+  | "invalid_job"
+  | "invalid_payload"
+  | "job_failed"
+  | "job_gone"
+  | "poison_document"
+  | "queue_closed"
+  | "schema_version"
+  | "unknown_queue"
+  | "unknown_task";
+
+/** The one family of errors that the engine throws. `code` is stable, `cause` is kept where there was one. */
+export class SaqError extends Error {
+  readonly code: SaqErrorCode;
+
+  constructor(code: SaqErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+    this.code = code;
+  }
+}
+
+/** The configuration cannot work. Thrown while it is defined, never later. */
+export class ConfigError extends SaqError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("config", message, options);
+  }
+}
+
+/** A job that cannot be stored: its key, payload, size or options are out of bounds. Nothing was written. */
+export class InvalidJobError extends SaqError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("invalid_job", message, options);
+  }
+}
+
+/** The task's schema refused the payload. `issues` name the fields (Standard Schema). */
+export class InvalidPayloadError extends SaqError {
+  readonly issues: readonly { path: string; message: string }[];
+
+  constructor(taskName: string, issues: readonly { path: string; message: string }[]) {
+    const list = issues.map(({ path, message }) => (path ? `${path}: ${message}` : message)).join("; ");
+    super("invalid_payload", `Invalid payload for task "${taskName}": ${list}`);
+    this.issues = issues;
+  }
+}
+
+/** A stored document that is not a SAQ job (D-3). The row is set aside as failed, its bytes stay as they were. */
+export class PoisonDocumentError extends SaqError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("poison_document", message, options);
+  }
+}
+
+/** The job's row is gone: its ttl ran out or it was deleted (D-66, D-69). */
+export class JobGoneError extends SaqError {
+  constructor(key: string) {
+    super("job_gone", `Job ${key} does not exist (any more): it was deleted, or its ttl ran out`);
+  }
+}

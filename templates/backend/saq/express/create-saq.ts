@@ -1,0 +1,94 @@
+/** Ties a configuration to an Express application: queues for the handlers, the web UI, workers, life span. */
+import { type RequestHandler, Router } from "express";
+import type { QueueConfig, SaqConfig } from "../config.js";
+import { connectBrokers } from "../connect.js";
+import { SaqError } from "../errors.js";
+import { silentLogger } from "../logger.js";
+import { Queue } from "../queue.js";
+import type { TaskMap } from "../task.js";
+import { createWebRouter } from "../web/index.js";
+import { Worker, type WorkerOptions } from "../worker/index.js";
+
+type QueueNames<Config extends SaqConfig> = Config["queues"][number]["name"];
+type TasksOf<Config extends SaqConfig, Name> =
+  Extract<Config["queues"][number], { name: Name }> extends QueueConfig<string, infer Tasks extends TaskMap> ? Tasks : TaskMap;
+
+/** The queues by name, typed by their configuration. */
+export interface TaskQueues<Config extends SaqConfig = SaqConfig> {
+  /** @throws SaqError unknown_queue */
+  get<const Name extends QueueNames<Config>>(name: Name): Queue<TasksOf<Config, Name>>;
+  all(): Queue[];
+}
+
+export interface Health {
+  /** Live workers of all queues. */
+  workers: number;
+  queues: { name: string; workers: number }[];
+}
+
+export interface Saq<Config extends SaqConfig = SaqConfig> {
+  taskQueues: TaskQueues<Config>;
+  webPath: string;
+  /** Puts the queues where handlers find them: `req.taskQueues` and `app.locals.taskQueues`. */
+  middleware(): RequestHandler;
+  /** The JSON API and pages of the web UI; empty unless enabled. */
+  router(): Router;
+  /** A worker per queue, not started yet. */
+  workers(options?: WorkerOptions): Worker[];
+  /** Connects every queue, so that a wrong DSN shows at the start and not with the first request (D-86). */
+  connect(): Promise<void>;
+  close(): Promise<void>;
+  /** Fails when a database does not answer. */
+  health(): Promise<Health>;
+}
+
+declare module "express-serve-static-core" {
+  interface Request {
+    taskQueues: TaskQueues;
+  }
+}
+
+export function createSaq<const Config extends SaqConfig>(config: Config): Saq<Config> {
+  const logger = config.logger ?? silentLogger;
+  const brokers = connectBrokers(config.queues, logger);
+  const queues = new Map(
+    config.queues.map((queue, index) => {
+      const broker = brokers[index];
+      if (!broker) throw new SaqError("config", `Queue "${queue.name}" has no broker`);
+      return [queue.name, new Queue(queue, broker)] as const;
+    }),
+  );
+  const all = () => [...queues.values()];
+  const get = (name: string): Queue => {
+    const queue = queues.get(name);
+    if (queue) return queue;
+    throw new SaqError(
+      "unknown_queue",
+      `Could not find the specified queue. Please check your configuration. (asked for "${name}", there is: ${[...queues.keys()].join(", ")})`,
+    );
+  };
+  const taskQueues = { get, all } as unknown as TaskQueues<Config>;
+  return {
+    taskQueues,
+    webPath: config.web.path,
+    middleware: () => (req, _res, next) => {
+      req.taskQueues = taskQueues as unknown as TaskQueues;
+      req.app.locals.taskQueues = taskQueues;
+      next();
+    },
+    router: () => (config.web.enabled ? createWebRouter({ queues: all(), path: config.web.path, logger }) : Router()),
+    workers: (options = {}) => all().map((queue) => new Worker(queue, { logger, ...options })),
+    connect: async () => {
+      await Promise.all(all().map((queue) => queue.connect()));
+    },
+    close: async () => {
+      await Promise.all(all().map((queue) => queue.close()));
+    },
+    health: async () => {
+      const counted = await Promise.all(
+        all().map(async (queue) => ({ name: queue.name, workers: (await queue.workers()).length })),
+      );
+      return { workers: counted.reduce((sum, { workers }) => sum + workers, 0), queues: counted };
+    },
+  };
+}

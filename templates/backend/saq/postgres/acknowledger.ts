@@ -1,0 +1,111 @@
+/**
+ * Ends of attempts, many per statement. Everything that finished while the last statement was in flight goes out as
+ * the next one. A row that the statement did not change is looked at alone: it was aborted meanwhile, belongs to
+ * somebody else by now, has a document that SQL cannot read, or is held by somebody's transaction.
+ */
+import type { Settlement, SettleResult } from "../broker.js";
+import { finished, keepSeconds, read } from "../transitions.js";
+import { encodeChange } from "../wire.js";
+import { Coalescer } from "./coalescer.js";
+import { isConnectionError, isDataError, sleep } from "./connection.js";
+import type { RowStore } from "./rows.js";
+import type { PostgresServer } from "./server.js";
+
+/** A finished job outlives a database that is away for minutes: the worker holds its result until it is recorded. */
+const patienceMs = 10 * 60_000;
+
+export class Acknowledger {
+  readonly #coalescer: Coalescer<Settlement, SettleResult>;
+
+  constructor(
+    private readonly server: PostgresServer,
+    private readonly rows: RowStore,
+    private readonly queueName: string,
+    private readonly failedTtl: number,
+  ) {
+    this.#coalescer = new Coalescer((items) => this.#flush(items), {
+      maxItems: 1_000,
+      maxBytes: 4 * 1024 * 1024,
+      bytesOf: (item) => item.patch.length,
+      isPartial: isDataError,
+    });
+  }
+
+  settle(settlement: Settlement): Promise<SettleResult> {
+    return this.#coalescer.add(settlement);
+  }
+
+  drained(): Promise<void> {
+    return this.#coalescer.drained();
+  }
+
+  async #flush(items: Settlement[]): Promise<SettleResult[]> {
+    const applied = new Set<string>();
+    const { rows } = await this.server.queryAgain<{ key: string }>(
+      this.server.statements.settle,
+      [
+        this.queueName,
+        items.map((item) => item.key),
+        items.map((item) => item.token),
+        items.map((item) => item.place),
+        items.map((item) => item.status),
+        items.map((item) => item.patch),
+        items.map((item) => `{${item.removed.join(",")}}`),
+        items.map((item) => item.charge),
+        items.map((item) => item.keep),
+        items.map((item) => item.scheduled),
+      ],
+      patienceMs,
+    );
+    for (const { key } of rows) applied.add(key);
+    if (applied.size === items.length) return items.map(() => "applied");
+    const results: SettleResult[] = [];
+    for (const item of items) results.push(applied.has(item.key) ? "applied" : await this.#settleAlone(item));
+    return results;
+  }
+
+  async #settleAlone(item: Settlement): Promise<SettleResult> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await this.#decideUnderLock(item);
+      } catch (error) {
+        // A lock that is held for longer than we wait, or a database that is away: the outcome still has to be written.
+        const passing = isConnectionError(error) || (error as { code?: string }).code === "55P03";
+        if (!passing || attempt > 100) throw error;
+        await sleep(200);
+      }
+    }
+  }
+
+  async #decideUnderLock(item: Settlement): Promise<SettleResult> {
+    const answer = await this.rows.change<SettleResult>(item.key, (row) => {
+      if (row.token !== item.token) return { change: null, answer: "lost" };
+      // Ours by its token and already ended: the statement went through before the connection died.
+      if (row.status === item.status && row.status !== "queued") return { change: null, answer: "applied" };
+      if (row.status === "aborting") {
+        // Once an abort was asked for, only "aborted" is a legal end, whatever the task returned (D-25, W-15).
+        const job = read(row);
+        const change = encodeChange(finished("aborted", this.server.now(), { error: job?.error ?? null }));
+        const keep = keepSeconds(job?.ttl ?? 0, "aborted", this.failedTtl);
+        return { change: { status: "aborted", ...change, keep }, answer: "aborted" };
+      }
+      if (row.status !== "active") return { change: null, answer: "lost" };
+      const charged = item.charge === 0 ? {} : { attempts: Math.max((read(row)?.attempts ?? 0) + item.charge, 0) };
+      const extra = encodeChange(charged);
+      return {
+        change: {
+          status: item.status,
+          patch: mergePatches(item.patch, extra.patch),
+          removed: [...item.removed, ...extra.removed],
+          ...(item.status === "queued" ? { scheduled: item.scheduled, place: item.place } : { keep: item.keep }),
+        },
+        answer: "applied",
+      };
+    });
+    // A missing row was deleted by our own statement (ttl < 0) when the answer to it got lost, or by somebody else.
+    return answer ?? (item.keep !== null && item.keep < 0 ? "applied" : "lost");
+  }
+}
+
+const mergePatches = (one: string, two: string): string =>
+  two === "{}" ? one : one === "{}" ? two : `${one.slice(0, -1)},${two.slice(1)}`;

@@ -1,0 +1,207 @@
+/** The broker on PostgreSQL: one queue on one server, put together from its parts. */
+import { randomBytes } from "node:crypto";
+import { hostname } from "node:os";
+import type {
+  Broker,
+  Claim,
+  ClaimedJob,
+  ClaimRequest,
+  EnqueueOutcome,
+  JobCounts,
+  JobFilter,
+  NewJob,
+  Settlement,
+  SettleResult,
+  StoredJob,
+  SweepLimits,
+  Touch,
+  WorkerRow,
+  WorkerStats,
+} from "../broker.js";
+import type { TransactionClient } from "../task.js";
+import type { Decision } from "../transitions.js";
+import { Acknowledger } from "./acknowledger.js";
+import { Claimer } from "./claimer.js";
+import { channelOf } from "./connection.js";
+import { Enqueuer } from "./enqueuer.js";
+import { RowStore } from "./rows.js";
+import type { PostgresServer } from "./server.js";
+import { Sweeper, vouchedPrefix } from "./sweeper.js";
+
+export interface PostgresBrokerOptions {
+  queueName: string;
+  failedTtl: number;
+}
+
+export class PostgresBroker implements Broker {
+  readonly #server: PostgresServer;
+  readonly #queueName: string;
+  readonly #channel: string;
+  readonly #rows: RowStore;
+  readonly #enqueuer: Enqueuer;
+  readonly #claimer: Claimer;
+  readonly #acknowledger: Acknowledger;
+  readonly #sweeper: Sweeper;
+  #closed = false;
+
+  constructor(server: PostgresServer, { queueName, failedTtl }: PostgresBrokerOptions) {
+    const logger = server.options.logger;
+    this.#server = server.retain();
+    this.#queueName = queueName;
+    this.#channel = channelOf(queueName);
+    this.#rows = new RowStore(server, queueName, this.#channel);
+    this.#enqueuer = new Enqueuer(server, this.#rows, queueName, this.#channel);
+    this.#claimer = new Claimer(server, this.#rows, queueName, logger);
+    this.#acknowledger = new Acknowledger(server, this.#rows, queueName, failedTtl);
+    this.#sweeper = new Sweeper(server, this.#rows, queueName, logger);
+  }
+
+  connect(): Promise<void> {
+    return this.#server.connect();
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await Promise.all([this.#enqueuer.drained(), this.#acknowledger.drained()]);
+    await this.#server.release();
+  }
+
+  now(): number {
+    return this.#server.now();
+  }
+
+  async enqueue(job: NewJob): Promise<EnqueueOutcome> {
+    await this.connect();
+    return this.#enqueuer.enqueue(job);
+  }
+
+  async enqueueMany(jobs: readonly NewJob[]): Promise<EnqueueOutcome[]> {
+    await this.connect();
+    return Promise.all(jobs.map((job) => this.#enqueuer.enqueue(job)));
+  }
+
+  async enqueueWith(client: TransactionClient, job: NewJob): Promise<EnqueueOutcome> {
+    await this.connect();
+    return this.#enqueuer.enqueueWith(client, job);
+  }
+
+  claim(request: ClaimRequest): Promise<ClaimedJob[]> {
+    return this.#claimer.claim(request);
+  }
+
+  async hasGrouped(): Promise<boolean> {
+    const [row] = await this.#server.query<{ found: boolean }>(this.#server.statements.hasGrouped, [this.#queueName]);
+    return row?.found === true;
+  }
+
+  settle(settlement: Settlement): Promise<SettleResult> {
+    return this.#acknowledger.settle(settlement);
+  }
+
+  async touch(changes: readonly Touch[]): Promise<boolean[]> {
+    const { rows } = await this.#server.queryAgain<{ key: string }>(this.#server.statements.touch, [
+      this.#queueName,
+      changes.map((change) => change.key),
+      changes.map((change) => change.token),
+      changes.map((change) => change.patch),
+      changes.map((change) => `{${change.removed.join(",")}}`),
+    ]);
+    const touched = new Set(rows.map((row) => row.key));
+    const answers: boolean[] = [];
+    for (const change of changes) answers.push(touched.has(change.key) || (await this.#touchAlone(change)));
+    return answers;
+  }
+
+  /** For a document that SQL cannot read, or a row that was locked at that moment. */
+  async #touchAlone({ key, token, patch, removed }: Touch): Promise<boolean> {
+    const owned = await this.#rows.change<boolean>(key, (row) => {
+      if (row.token !== token || row.status !== "active") return { change: null, answer: false };
+      return { change: { status: "active", patch, removed }, answer: true };
+    });
+    return owned === true;
+  }
+
+  async interrupted(claims: readonly Claim[]): Promise<{ key: string; why: "abort" | "lost" }[]> {
+    const rows = await this.#server.query<{ key: string; status: string; token: number }>(this.#server.statements.owners, [
+      this.#queueName,
+      claims.map((claim) => claim.key),
+    ]);
+    const rowOf = new Map(rows.map((row) => [row.key, row]));
+    return claims.flatMap(({ key, token }) => {
+      const row = rowOf.get(key);
+      if (row && row.token === token && row.status === "active") return [];
+      const aborted = row && row.token === token && (row.status === "aborting" || row.status === "aborted");
+      return [{ key, why: aborted ? ("abort" as const) : ("lost" as const) }];
+    });
+  }
+
+  async change<T>(key: string, decide: (row: StoredJob) => Decision<T>): Promise<T | null> {
+    await this.connect();
+    return this.#rows.change(key, decide);
+  }
+
+  async jobs(keys: readonly string[]): Promise<(StoredJob | null)[]> {
+    await this.connect();
+    return this.#rows.fetch(keys);
+  }
+
+  async list(filter: JobFilter): Promise<StoredJob[]> {
+    await this.connect();
+    return this.#rows.list(filter);
+  }
+
+  async counts(): Promise<JobCounts> {
+    await this.connect();
+    return this.#rows.counts();
+  }
+
+  async beat({ workerId, stats, metadata, queueKey }: WorkerRow, ttlSeconds: number): Promise<void> {
+    await this.#server.query(this.#server.statements.beat, [
+      workerId,
+      JSON.stringify(stats),
+      ttlSeconds,
+      JSON.stringify(metadata),
+      queueKey,
+    ]);
+  }
+
+  async retire(workerId: string): Promise<void> {
+    await this.#server.query(this.#server.statements.retire, [workerId]);
+  }
+
+  async workers(): Promise<WorkerRow[]> {
+    await this.connect();
+    const rows = await this.#server.query<{
+      worker_id: string;
+      stats: WorkerStats;
+      metadata: Record<string, unknown> | null;
+      queue_key: string;
+      alive: boolean;
+    }>(this.#server.statements.workers, [this.#queueName]);
+    return rows
+      .filter((row) => row.alive)
+      .map((row) => ({ workerId: row.worker_id, stats: row.stats, metadata: row.metadata, queueKey: row.queue_key }));
+  }
+
+  async vouchFor(workerId: string): Promise<() => Promise<void>> {
+    return (await this.#server.listener?.vouchFor(workerId)) ?? (async () => {});
+  }
+
+  newWorkerId(): string {
+    const prefix = this.#server.options.plain ? "" : vouchedPrefix;
+    return `${prefix}${hostname().slice(0, 40)}-${process.pid}-${randomBytes(4).toString("hex")}`;
+  }
+
+  sweepLost(limits: SweepLimits): Promise<string[]> {
+    return this.#sweeper.sweepLost(limits);
+  }
+
+  sweepStuck(limits: SweepLimits): Promise<string[]> {
+    return this.#sweeper.sweepStuck(limits);
+  }
+
+  async subscribe(wake: () => void): Promise<() => Promise<void>> {
+    return (await this.#server.listener?.subscribe(this.#channel, wake)) ?? (async () => {});
+  }
+}

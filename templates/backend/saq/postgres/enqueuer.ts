@@ -1,0 +1,131 @@
+/**
+ * Stores jobs, in two lanes. Generated keys are inserted in call order and cannot conflict. Keys that callers chose
+ * go through the upsert of V-5.1 to V-5.3, one row per key and flush.
+ */
+import type { EnqueueOutcome, NewJob } from "../broker.js";
+import { InvalidJobError } from "../errors.js";
+import { isTerminal, parseStatus } from "../job.js";
+import type { TransactionClient } from "../task.js";
+import { Coalescer } from "./coalescer.js";
+import { isDataError } from "./connection.js";
+import type { RowStore } from "./rows.js";
+import type { PostgresServer } from "./server.js";
+
+const maxItems = 1_000;
+const maxBytes = 4 * 1024 * 1024;
+
+/** A btree entry holds 2,704 bytes; longer keys would fail at the server, and with them their flush. */
+const maxKeyBytes = 2_000;
+
+/** PostgreSQL takes 1 GB per value; a document of this size is a mistake long before. */
+const maxDocumentBytes = 64 * 1024 * 1024;
+
+interface UpsertRow {
+  key: string;
+  stored: boolean;
+  queue: string | null;
+  status: string | null;
+}
+
+export class Enqueuer {
+  readonly #generated: Coalescer<NewJob, EnqueueOutcome>;
+  readonly #keyed: Coalescer<NewJob, EnqueueOutcome>;
+
+  constructor(
+    private readonly server: PostgresServer,
+    private readonly rows: RowStore,
+    private readonly queueName: string,
+    private readonly channel: string,
+  ) {
+    const limits = { maxItems, maxBytes, bytesOf: (job: NewJob) => job.document.length, isPartial: isDataError };
+    this.#generated = new Coalescer((jobs) => this.#insert(jobs), limits);
+    this.#keyed = new Coalescer((jobs) => this.#upsert(jobs), { ...limits, identityOf: (job) => job.key });
+  }
+
+  /** @throws InvalidJobError for a key or document that cannot be stored */
+  enqueue(job: NewJob): Promise<EnqueueOutcome> {
+    checkStorable(job);
+    return (job.keyed ? this.#keyed : this.#generated).add(job);
+  }
+
+  /** In the caller's transaction: rows and notification become visible when it commits. */
+  async enqueueWith(client: TransactionClient, job: NewJob): Promise<EnqueueOutcome> {
+    checkStorable(job);
+    const { rows } = await client.query(this.server.statements.upsertFree.text, this.#values([job]));
+    return this.#outcome(rows[0] as unknown as UpsertRow | undefined);
+  }
+
+  async drained(): Promise<void> {
+    await Promise.all([this.#generated.drained(), this.#keyed.drained()]);
+  }
+
+  async #insert(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
+    await this.server.queryAgain(this.server.statements.insert, this.#values(jobs));
+    return jobs.map(() => ({ stored: true }));
+  }
+
+  async #upsert(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
+    const { rows, resent } = await this.server.queryAgain<UpsertRow>(this.server.statements.upsert, this.#values(jobs));
+    const byKey = new Map(rows.map((row) => [row.key, row]));
+    const outcomes = jobs.map((job) => this.#outcome(byKey.get(job.key)));
+    return resent ? this.#recognise(jobs, outcomes) : outcomes;
+  }
+
+  /** After a lost connection a refusal may be our own first try: same key and same `queued` means it was stored. */
+  async #recognise(jobs: NewJob[], outcomes: EnqueueOutcome[]): Promise<EnqueueOutcome[]> {
+    const held = await this.rows.fetch(jobs.map((job) => job.key));
+    return outcomes.map((outcome, index) => {
+      const row = held[index];
+      const job = jobs[index];
+      if (outcome.stored || !row || !job) return outcome;
+      return queuedAt(row.document) === queuedAt(job.document) ? { stored: true } : outcome;
+    });
+  }
+
+  #outcome(row: UpsertRow | undefined): EnqueueOutcome {
+    if (row?.stored) return { stored: true };
+    if (row?.queue && row.queue !== this.queueName) return { stored: false, reason: "other_queue" };
+    const status = row?.status ? parseStatus(row.status) : null;
+    return { stored: false, reason: status && isTerminal(status) ? "scheduled_not_later" : "key_alive" };
+  }
+
+  #values(jobs: readonly NewJob[]): unknown[] {
+    return [
+      this.queueName,
+      jobs.map((job) => job.key),
+      jobs.map((job) => job.document),
+      jobs.map((job) => job.priority),
+      jobs.map((job) => job.groupKey),
+      jobs.map((job) => job.scheduled),
+      // Nobody is woken for jobs that are not due: each worker looks at every whole second by itself.
+      jobs.some((job) => job.scheduled <= this.server.now() / 1000) ? this.channel : null,
+    ];
+  }
+}
+
+function queuedAt(document: string): unknown {
+  try {
+    return (JSON.parse(document) as { queued?: unknown }).queued;
+  } catch {
+    return null;
+  }
+}
+
+function checkStorable(job: NewJob): void {
+  const bytes = Buffer.byteLength(job.key);
+  if (job.key === "" || bytes > maxKeyBytes) {
+    throw new InvalidJobError(`A job key must have 1 to ${maxKeyBytes} bytes, got ${bytes}: ${job.key.slice(0, 60)}`);
+  }
+  for (const [what, text] of [["key", job.key] as const, ["groupKey", job.groupKey ?? ""] as const]) {
+    if (text.includes("\0")) throw new InvalidJobError(`A job's ${what} must not contain a NUL character, got ${JSON.stringify(text)}`);
+  }
+  if (Buffer.byteLength(job.groupKey ?? "") > maxKeyBytes) {
+    throw new InvalidJobError(`A job's groupKey must have at most ${maxKeyBytes} bytes`);
+  }
+  if (job.document.length > maxDocumentBytes) {
+    throw new InvalidJobError(
+      `The job is ${Math.round(job.document.length / 1024 / 1024)} MB as JSON, at most 64 MB can be stored; ` +
+        "store the data elsewhere and enqueue a reference to it",
+    );
+  }
+}

@@ -1,0 +1,2 @@
+export { PostgresBroker } from "./broker.js";
+export { PostgresServer } from "./server.js";

@@ -1,0 +1,152 @@
+/**
+ * The one LISTEN connection of a process and server (P-22). It also holds the advisory locks by which other processes
+ * see that this one lives: both end with the connection, whatever happens to the process.
+ *
+ * It is opened with the first subscription, probed (a socket may be dead without anyone being told), and comes back by
+ * itself; after every return each subscriber is called once, because notifications were missed meanwhile.
+ */
+import pg from "pg";
+import type { Logger } from "../logger.js";
+import { backoffMs, sleep } from "./connection.js";
+
+const probeEveryMs = 10_000;
+const probeTimeoutMs = 5_000;
+
+export interface ListenerOptions {
+  config: pg.ClientConfig;
+  /** Statement that takes, and the one that releases, the lock of a worker id ($1). */
+  vouch: string;
+  unvouch: string;
+  logger: Logger;
+}
+
+export class Listener {
+  readonly #options: ListenerOptions;
+  readonly #channels = new Map<string, Set<() => void>>();
+  readonly #vouched = new Set<string>();
+  #client: pg.Client | null = null;
+  #connecting: Promise<void> | null = null;
+  #probe: NodeJS.Timeout | null = null;
+  #closed = false;
+
+  constructor(options: ListenerOptions) {
+    this.#options = options;
+  }
+
+  /** Calls `wake` at each notification of the channel and after each reconnect. */
+  async subscribe(channel: string, wake: () => void): Promise<() => Promise<void>> {
+    const wakes = this.#channels.get(channel) ?? new Set();
+    const isNew = wakes.size === 0;
+    this.#channels.set(channel, wakes.add(wake));
+    await this.#ready();
+    if (isNew) await this.#client?.query(`listen ${pg.escapeIdentifier(channel)}`);
+    return async () => {
+      wakes.delete(wake);
+      if (wakes.size > 0) return;
+      this.#channels.delete(channel);
+      await this.#client?.query(`unlisten ${pg.escapeIdentifier(channel)}`).catch(() => {});
+    };
+  }
+
+  /** Holds the lock of a worker id until let go, or until this process ends. */
+  async vouchFor(workerId: string): Promise<() => Promise<void>> {
+    await this.#ready();
+    this.#vouched.add(workerId);
+    await this.#client?.query(this.#options.vouch, [workerId]);
+    return async () => {
+      this.#vouched.delete(workerId);
+      await this.#client?.query(this.#options.unvouch, [workerId]).catch(() => {});
+    };
+  }
+
+  /**
+   * Runs `work` while this process alone holds the advisory lock that `lock` tries for; null when another has it. On
+   * this connection because a pooled one may be recycled under a session lock (D-15).
+   */
+  async exclusively<T>(lock: string, unlock: string, values: unknown[], work: () => Promise<T>): Promise<T | null> {
+    await this.#ready();
+    const client = this.#client;
+    const got = await client?.query<{ got: boolean }>(lock, values);
+    if (!got?.rows[0]?.got) return null;
+    try {
+      return await work();
+    } finally {
+      await client?.query(unlock, values).catch(() => {});
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    if (this.#probe) clearInterval(this.#probe);
+    const client = this.#client;
+    this.#client = null;
+    await client?.end().catch(() => {});
+  }
+
+  #ready(): Promise<void> {
+    if (this.#client || this.#closed) return Promise.resolve();
+    this.#connecting ??= this.#connect().finally(() => {
+      this.#connecting = null;
+    });
+    return this.#connecting;
+  }
+
+  async #connect(): Promise<void> {
+    const client = new pg.Client(this.#options.config);
+    client.on("error", (error) => this.#lost(client, error));
+    client.on("end", () => this.#lost(client, null));
+    client.on("notification", ({ channel, payload }) => {
+      // `saq:dequeue` is Python telling its own process something (P-21).
+      if (payload === "saq:dequeue") return;
+      for (const wake of this.#channels.get(channel) ?? []) wake();
+    });
+    try {
+      await client.connect();
+      for (const workerId of this.#vouched) await client.query(this.#options.vouch, [workerId]);
+      for (const channel of this.#channels.keys()) await client.query(`listen ${pg.escapeIdentifier(channel)}`);
+    } catch (error) {
+      await client.end().catch(() => {});
+      throw error;
+    }
+    if (this.#closed) return client.end();
+    this.#client = client;
+    this.#probe ??= setInterval(() => void this.#check(), probeEveryMs).unref();
+  }
+
+  /** Two ends of one connection's life both come here; only the first of the present client counts. */
+  #lost(client: pg.Client, error: Error | null): void {
+    if (this.#client !== client) return;
+    this.#client = null;
+    client.end().catch(() => {});
+    if (this.#closed) return;
+    this.#options.logger.warn({ err: error ?? undefined }, "listening connection lost, reconnecting");
+    void this.#reconnect();
+  }
+
+  async #reconnect(): Promise<void> {
+    for (let attempt = 0; !this.#closed && !this.#client; attempt++) {
+      await sleep(backoffMs(attempt));
+      try {
+        await this.#ready();
+      } catch (error) {
+        this.#options.logger.debug({ err: error }, "listening connection could not be restored yet");
+        continue;
+      }
+      if (this.#closed) return;
+      this.#options.logger.info({}, "listening connection restored");
+      for (const wakes of this.#channels.values()) for (const wake of wakes) wake();
+    }
+  }
+
+  async #check(): Promise<void> {
+    const client = this.#client;
+    if (!client) return;
+    const late = setTimeout(() => {
+      // `end` would wait for an answer that does not come; the socket itself has to go.
+      (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+      this.#lost(client, new Error(`no answer to a probe within ${probeTimeoutMs / 1000} s`));
+    }, probeTimeoutMs).unref();
+    await client.query("select 1").catch(() => {});
+    clearTimeout(late);
+  }
+}

@@ -1,0 +1,193 @@
+/**
+ * One PostgreSQL server as one process sees it: a small pool, the LISTEN connection, the clock offset. Queues with the
+ * same DSN share it.
+ */
+import pg from "pg";
+import { SaqError } from "../errors.js";
+import type { Logger } from "../logger.js";
+import { backoffMs, clientConfig, isConnectionError, sleep } from "./connection.js";
+import { Listener } from "./listener.js";
+import { ensureSchema, type Names, stampStatement, temporaryStamp } from "./schema.js";
+import { buildStatements, type Statement, type Statements } from "./statements.js";
+
+export interface ServerOptions {
+  dsn: string;
+  /** Most connections in all, the LISTEN connection included. */
+  maxSize: number;
+  minSize: number;
+  /** No LISTEN, no session state, no named statements: for transaction poolers. */
+  plain: boolean;
+  logger: Logger;
+}
+
+const clockEveryMs = 60_000;
+
+/** How long a statement that may be sent again waits for a lost database to come back. */
+export const patienceMs = 10_000;
+
+export class PostgresServer {
+  readonly options: ServerOptions;
+  readonly #pool: pg.Pool;
+  #users = 0;
+  #connecting: Promise<void> | null = null;
+  #listener: Listener | null = null;
+  #statements: Statements | null = null;
+  #jobsTable = "";
+  #offsetMs = 0;
+  #clock: NodeJS.Timeout | null = null;
+  #closed = false;
+
+  constructor(options: ServerOptions) {
+    this.options = options;
+    this.#pool = new pg.Pool({
+      ...clientConfig(options.dsn, { plain: options.plain }),
+      max: options.plain ? options.maxSize : options.maxSize - 1,
+      min: options.minSize,
+      idleTimeoutMillis: 30_000,
+      allowExitOnIdle: false,
+    });
+    // An idle connection that breaks is replaced at the next use; without a listener the event would end the process.
+    this.#pool.on("error", (error) => options.logger.debug({ err: error }, "idle connection lost"));
+  }
+
+  get statements(): Statements {
+    if (!this.#statements) throw new SaqError("queue_closed", "The queue is not connected: await queue.connect() first");
+    return this.#statements;
+  }
+
+  /** Qualified and quoted. */
+  get jobsTable(): string {
+    return this.#jobsTable;
+  }
+
+  get listener(): Listener | null {
+    return this.#listener;
+  }
+
+  /** The database's clock, epoch ms. */
+  now(): number {
+    return Date.now() + this.#offsetMs;
+  }
+
+  connect(): Promise<void> {
+    if (this.#closed) throw new SaqError("queue_closed", "The queue was closed and cannot be used again");
+    this.#connecting ??= this.#connect().catch((error) => {
+      this.#connecting = null;
+      throw error;
+    });
+    return this.#connecting;
+  }
+
+  /** Counts a queue in; `release` counts it out, and the last one closes the connections. */
+  retain(): this {
+    this.#users++;
+    return this;
+  }
+
+  async release(): Promise<void> {
+    if (--this.#users > 0 || this.#closed) return;
+    this.#closed = true;
+    if (this.#clock) clearInterval(this.#clock);
+    await this.#listener?.close();
+    await this.#pool.end();
+  }
+
+  /** Runs a statement that is prepared once per connection. */
+  async query<Row extends pg.QueryResultRow>(statement: Statement, values: unknown[]): Promise<Row[]> {
+    const result = await this.#pool.query<Row>({
+      ...(this.options.plain ? {} : { name: statement.name }),
+      text: statement.text,
+      values,
+    });
+    return result.rows;
+  }
+
+  /** As `query`, for statements that do no harm when sent twice: waits for a lost database to come back. */
+  async queryAgain<Row extends pg.QueryResultRow>(
+    statement: Statement,
+    values: unknown[],
+    patience = patienceMs,
+  ): Promise<{ rows: Row[]; resent: boolean }> {
+    const deadline = Date.now() + patience;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return { rows: await this.query<Row>(statement, values), resent: attempt > 0 };
+      } catch (error) {
+        if (!isConnectionError(error) || Date.now() > deadline || this.#closed) throw error;
+        await sleep(backoffMs(attempt));
+      }
+    }
+  }
+
+  /**
+   * Runs `work` in a transaction of its own, which waits at most 5 s for a row that somebody holds. `sequentialScan`
+   * lets the planner read a whole table, which is ruled out otherwise.
+   */
+  async transaction<T>(
+    work: (client: pg.PoolClient) => Promise<T>,
+    { sequentialScan = false }: { sequentialScan?: boolean } = {},
+  ): Promise<T> {
+    const client = await this.#pool.connect();
+    let broken: Error | undefined;
+    try {
+      const scan = sequentialScan ? "; set local enable_seqscan = on" : "";
+      await client.query(`begin; set local lock_timeout = '5s'${scan}`);
+      const answer = await work(client);
+      await client.query("commit");
+      return answer;
+    } catch (error) {
+      await client.query("rollback").catch((reason: Error) => {
+        broken = reason;
+      });
+      throw error;
+    } finally {
+      client.release(broken);
+    }
+  }
+
+  async #connect(): Promise<void> {
+    const client = await this.#pool.connect();
+    let names: Names;
+    try {
+      names = await ensureSchema(client);
+      this.#jobsTable = names.jobs;
+      this.#statements = buildStatements(names);
+      if (names.temporaryStamp) await client.query(stampStatement(temporaryStamp));
+    } finally {
+      client.release();
+    }
+    // Queries of one client run in order, so the function is there before whatever the connection is used for first.
+    if (names.temporaryStamp) {
+      this.#pool.on("connect", (fresh) => void fresh.query(stampStatement(temporaryStamp)).catch(() => {}));
+    }
+    if (!this.options.plain) {
+      this.#listener = new Listener({
+        config: clientConfig(this.options.dsn, { plain: false }),
+        vouch: this.statements.vouch.text,
+        unvouch: this.statements.unvouch.text,
+        logger: this.options.logger,
+      });
+    }
+    await this.#measureClock();
+    this.#clock = setInterval(() => void this.#measureClock().catch(() => {}), clockEveryMs).unref();
+  }
+
+  /** The offset to the database's clock, by the quickest of three answers (D-29). */
+  async #measureClock(): Promise<void> {
+    let best = Number.POSITIVE_INFINITY;
+    for (let round = 0; round < 3; round++) {
+      const sent = Date.now();
+      const [row] = await this.query<{ ms: number }>(this.statements.clock, []);
+      const took = Date.now() - sent;
+      if (!row || took >= best) continue;
+      best = took;
+      this.#offsetMs = row.ms - (sent + took / 2);
+    }
+    if (Math.abs(this.#offsetMs) > 1_000) {
+      this.options.logger.warn(
+        { offsetMs: Math.round(this.#offsetMs) },
+        "this machine's clock and the database's differ by more than a second; the database's decides",
+      );
+    }
+  }
+}

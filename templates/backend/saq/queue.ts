@@ -1,0 +1,285 @@
+/** A queue: enqueue jobs, look at them, abort and retry them. Knows its tasks' types, and nothing of storage. */
+import type { Broker, EnqueueOutcome, JobCounts, JobFilter, NewJob, Refusal, StoredJob, WorkerRow } from "./broker.js";
+import { checkJobOptions, findTask, type QueueConfig } from "./config.js";
+import { InvalidJobError, JobGoneError, SaqError } from "./errors.js";
+import { Job, type JobOwner } from "./handle.js";
+import { dueSecond, type JobFields, jobDefaults, type Status, statuses } from "./job.js";
+import { newKey } from "./key.js";
+import {
+  type EnqueueArguments,
+  type EnqueueOptions,
+  optionsOfTask,
+  type PayloadOf,
+  type ResultOf,
+  type TaskMap,
+  validatePayload,
+} from "./task.js";
+import { type AbortAnswer, abortJob, type RetryAnswer, read, retryJob } from "./transitions.js";
+import { encodeJob } from "./wire.js";
+
+type TaskName<Tasks extends TaskMap> = keyof Tasks & string;
+type WithoutKey = Omit<EnqueueOptions, "key"> & { key?: undefined };
+
+/** What became of an enqueue, with the reason of a refusal (D-31). */
+export type EnqueueAnswer<Result = unknown> =
+  | { enqueued: true; job: Job<Result> }
+  | { enqueued: false; reason: Refusal; key: string };
+
+/** One entry of `enqueueMany`. */
+export type EnqueueEntry<Tasks extends TaskMap> = {
+  [Name in TaskName<Tasks>]: { task: Name; payload: PayloadOf<Tasks[Name]> } & Omit<EnqueueOptions, "client">;
+}[TaskName<Tasks>];
+
+/** SAQ's view of a queue (P-33), with all counts. */
+export interface QueueInfo {
+  name: string;
+  queued: number;
+  active: number;
+  scheduled: number;
+  counts: JobCounts;
+  workers: Record<string, { stats: object; metadata: object | null; queue_key: string }>;
+  jobs: Record<string, unknown>[];
+}
+
+export class Queue<Tasks extends TaskMap = TaskMap> {
+  readonly name: string;
+  readonly config: QueueConfig<string, Tasks>;
+  /** Storage; for the worker and for those who write a broker. */
+  readonly broker: Broker;
+  readonly #owner: JobOwner = {
+    reload: (key) => this.#reload(key),
+    abort: (key, error) => this.abort(key, error),
+    retry: (key, options) => this.retry(key, options),
+  };
+
+  constructor(config: QueueConfig<string, Tasks>, broker: Broker) {
+    this.name = config.name;
+    this.config = config;
+    this.broker = broker;
+  }
+
+  /** Connects and makes the tables where they are missing. Every call that needs it does so by itself. */
+  connect(): Promise<void> {
+    return this.broker.connect();
+  }
+
+  /** Sends what is under way, then closes the connections. */
+  close(): Promise<void> {
+    return this.broker.close();
+  }
+
+  /**
+   * Stores a job. With a key of your own the answer is null while a job of that key is alive (V-5.3).
+   *
+   * @throws InvalidPayloadError when the task's schema refuses the payload
+   * @throws InvalidJobError when key, options or payload cannot be stored
+   */
+  enqueue<Name extends TaskName<Tasks>>(
+    task: Name,
+    ...args: EnqueueArguments<Tasks[Name], WithoutKey>
+  ): Promise<Job<ResultOf<Tasks[Name]>>>;
+  enqueue<Name extends TaskName<Tasks>>(
+    task: Name,
+    ...args: EnqueueArguments<Tasks[Name]>
+  ): Promise<Job<ResultOf<Tasks[Name]>> | null>;
+  async enqueue(task: string, payload?: unknown, options?: EnqueueOptions): Promise<Job | null> {
+    const answer = await this.#enqueue(task, payload, options);
+    return answer.enqueued ? answer.job : null;
+  }
+
+  /** As `enqueue`, with the reason of a refusal. */
+  async enqueueDetailed<Name extends TaskName<Tasks>>(
+    task: Name,
+    ...[payload, options]: EnqueueArguments<Tasks[Name]>
+  ): Promise<EnqueueAnswer<ResultOf<Tasks[Name]>>> {
+    return (await this.#enqueue(task, payload, options)) as EnqueueAnswer<ResultOf<Tasks[Name]>>;
+  }
+
+  /**
+   * Stores many jobs, up to a thousand per statement. Nothing is stored when one entry is invalid. Null stands where a
+   * key was taken.
+   */
+  async enqueueMany(entries: readonly EnqueueEntry<Tasks>[]): Promise<(Job | null)[]> {
+    const made: { fields: JobFields; job: NewJob }[] = [];
+    for (const { task, payload, ...options } of entries) made.push(await this.#make(task, payload, options));
+    const outcomes = await this.broker.enqueueMany(made.map(({ job }) => job));
+    return made.map(({ fields }, index) => (outcomes[index]?.stored ? new Job(this.#owner, fields) : null));
+  }
+
+  /** The job, or null when this queue has none of that key. */
+  async job(key: string): Promise<Job | null> {
+    return (await this.jobs([key]))[0] ?? null;
+  }
+
+  /** In the order of the keys, null for unknown ones (P-27). Unreadable rows count as unknown. */
+  async jobs(keys: readonly string[]): Promise<(Job | null)[]> {
+    const rows = await this.broker.jobs(keys);
+    return rows.map((row) => this.#toJob(row));
+  }
+
+  /** Jobs of some statuses, newest first. Unreadable rows are shown with what their columns tell. */
+  async list({ statuses: wanted = statuses, offset = 0, limit = 50 }: Partial<JobFilter> = {}): Promise<Job[]> {
+    const rows = await this.broker.list({ statuses: wanted, offset, limit });
+    return rows.map((row) => this.#toJob(row) ?? new Job(this.#owner, unreadable(row)));
+  }
+
+  /** Jobs by state, all statuses. Reads the whole queue: 0.2 s for a million jobs. */
+  counts(): Promise<JobCounts> {
+    return this.broker.counts();
+  }
+
+  /** SAQ's three counts (P-32): due, running, and all that is not finished (`aborting` is in none). */
+  async count(kind: "queued" | "active" | "incomplete"): Promise<number> {
+    const { queued, active, scheduled } = await this.counts();
+    switch (kind) {
+      case "queued":
+        return queued;
+      case "active":
+        return active;
+      case "incomplete":
+        return queued + scheduled + active;
+    }
+  }
+
+  /** Live workers. */
+  workers(): Promise<WorkerRow[]> {
+    return this.broker.workers();
+  }
+
+  /** SAQ's info object (P-33, D-72). `jobs` holds wire documents, unfinished ones unless `statuses` says otherwise. */
+  async info({
+    jobs = false,
+    statuses: wanted = ["queued", "active", "aborting"],
+    offset = 0,
+    limit = 100,
+  }: Partial<JobFilter> & { jobs?: boolean } = {}): Promise<QueueInfo> {
+    const [counts, workers, listed] = await Promise.all([
+      this.counts(),
+      this.workers(),
+      jobs ? this.list({ statuses: wanted, offset, limit }) : [],
+    ]);
+    return {
+      name: this.name,
+      queued: counts.queued,
+      active: counts.active,
+      scheduled: counts.scheduled,
+      counts,
+      workers: Object.fromEntries(
+        workers.map(({ workerId, stats, metadata, queueKey }) => [workerId, { stats, metadata, queue_key: queueKey }]),
+      ),
+      jobs: listed.map((job) => job.toDocument()),
+    };
+  }
+
+  /** Ends a waiting job, tells a running one to end (V-5.10, V-5.11). Null when there is no such job (D-27). */
+  abort(key: string, error = "aborted"): Promise<AbortAnswer | null> {
+    return this.broker.change(key, (row) => abortJob(row, error, this.broker.now(), this.config.failedTtl));
+  }
+
+  /** Queues a finished job again, with its attempts set back unless told otherwise (D-26). */
+  retry(key: string, options: { error?: string; resetAttempts?: boolean } = {}): Promise<RetryAnswer | null> {
+    const { error = "retried", resetAttempts = true } = options;
+    return this.broker.change(key, (row) => retryJob(row, error, this.broker.now(), resetAttempts));
+  }
+
+  async #reload(key: string): Promise<JobFields> {
+    const [row] = await this.broker.jobs([key]);
+    const fields = row ? read(row) : null;
+    if (!fields) throw new JobGoneError(key);
+    return fields;
+  }
+
+  #toJob(row: StoredJob | null): Job | null {
+    const fields = row ? read(row) : null;
+    return fields ? new Job(this.#owner, fields) : null;
+  }
+
+  async #enqueue(task: string, payload: unknown, options: EnqueueOptions = {}): Promise<EnqueueAnswer> {
+    const { fields, job } = await this.#make(task, payload, options);
+    const outcome: EnqueueOutcome = options.client
+      ? await this.broker.enqueueWith(options.client, job)
+      : await this.broker.enqueue(job);
+    return outcome.stored
+      ? { enqueued: true, job: new Job(this.#owner, fields) }
+      : { enqueued: false, reason: outcome.reason, key: job.key };
+  }
+
+  async #make(name: string, payload: unknown, options: EnqueueOptions): Promise<{ fields: JobFields; job: NewJob }> {
+    const task = findTask(this.config.tasks, name);
+    if (!task) {
+      const known = Object.keys(this.config.tasks).join(", ");
+      throw new SaqError("unknown_task", `Queue "${this.name}" has no task "${name}" (registered: ${known})`);
+    }
+    const checked = validatePayload(name, task, payload);
+    if (checked instanceof Promise) await checked;
+    await this.connect();
+    const { key, scheduled, priority = 0, groupKey = null, meta = {}, client: _, ...given } = options;
+    if (!Number.isInteger(priority) || priority < -32768 || priority > 32767) {
+      throw new InvalidJobError(`priority must be a whole number of -32768 to 32767, got ${String(priority)}`);
+    }
+    const now = this.broker.now();
+    const fields: JobFields = {
+      ...jobDefaults,
+      ...defined(this.config.defaults),
+      ...defined(optionsOfTask(task)),
+      ...defined(checkJobOptions(`enqueue("${name}")`, given, InvalidJobError)),
+      function: name,
+      kwargs: asKwargs(name, payload),
+      queueName: this.name,
+      key: key ?? newKey(),
+      scheduled: dueSecond(scheduled, now),
+      queued: Math.round(now),
+      status: "queued",
+      priority,
+      groupKey,
+      meta,
+    };
+    return {
+      fields,
+      job: {
+        key: fields.key,
+        document: encode(name, fields),
+        priority,
+        groupKey,
+        scheduled: fields.scheduled,
+        keyed: key !== undefined,
+      },
+    };
+  }
+}
+
+/** Leaves out what was not given, so that it does not hide a default. */
+function defined<T extends object>(options: T): Partial<T> {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>;
+}
+
+function asKwargs(name: string, payload: unknown): Record<string, unknown> | null {
+  if (payload === undefined || payload === null) return null;
+  if (typeof payload === "object" && !Array.isArray(payload)) return payload as Record<string, unknown>;
+  const kind = Array.isArray(payload) ? "an array" : `a ${typeof payload}`;
+  throw new InvalidJobError(`The payload of "${name}" must be an object of named values, got ${kind}; wrap it: { value: ... }`);
+}
+
+function encode(name: string, fields: JobFields): string {
+  try {
+    return encodeJob(fields);
+  } catch (error) {
+    throw new InvalidJobError(`The payload of "${name}" cannot be written as JSON: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+}
+
+/** A poison row for the eye: what its columns tell, and why there is no more. */
+function unreadable(row: StoredJob): JobFields {
+  return {
+    ...jobDefaults,
+    function: "(unreadable)",
+    queueName: row.queue,
+    key: row.key,
+    status: row.status satisfies Status,
+    scheduled: row.scheduled,
+    error: "The stored document is not a SAQ job; its bytes are untouched in saq_jobs.job",
+    meta: {},
+  };
+}

@@ -1,0 +1,171 @@
+/**
+ * Tasks and their types. A task is a plain function `(ctx, payload) => result` or, when it needs defaults or runtime
+ * validation, the value of `task({...})`. Payload and result types flow from here to `enqueue`.
+ */
+import { ConfigError, InvalidPayloadError } from "./errors.js";
+import type { Due, JobFields, JobOptions } from "./job.js";
+import type { Jsonify } from "./json.js";
+import type { Logger } from "./logger.js";
+
+/** Any validation library that speaks Standard Schema (zod, valibot, arktype ...). */
+export interface StandardSchema<Input = unknown, Output = Input> {
+  readonly "~standard": {
+    readonly version: 1;
+    readonly vendor: string;
+    readonly validate: (value: unknown) => SchemaResult<Output> | Promise<SchemaResult<Output>>;
+    readonly types?: { readonly input: Input; readonly output: Output } | undefined;
+  };
+}
+type SchemaResult<Output> =
+  | { readonly value: Output; readonly issues?: undefined }
+  | { readonly issues: readonly SchemaIssue[] };
+interface SchemaIssue {
+  readonly message: string;
+  readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
+}
+type InputOf<S> = S extends StandardSchema<infer Input, unknown> ? Input : never;
+type OutputOf<S> = S extends StandardSchema<unknown, infer Output> ? Output : never;
+
+/** What a caller may set for one enqueue beside the payload (Q-1). */
+export interface EnqueueOptions extends JobOptions {
+  /** Unique identity. While a job with this key is alive, another enqueue answers null (V-5.3). */
+  key?: string;
+  /** Not before: epoch seconds, a Date, or `inSeconds(n)`. */
+  scheduled?: Due;
+  /** -32768..32767, smaller runs earlier. Negative ones are parked unless a worker asks for them (P-14). */
+  priority?: number;
+  /** At most one job of a group runs at a time. */
+  groupKey?: string;
+  meta?: Record<string, unknown>;
+  /**
+   * A client inside a transaction of yours: the job is stored if and only if that transaction commits. Anything with
+   * `query(text, values) => Promise<{ rows }>`.
+   */
+  client?: TransactionClient;
+}
+
+export interface TransactionClient {
+  query(text: string, values: unknown[]): Promise<{ rows: Record<string, unknown>[] }>;
+}
+
+/** The running job, as its task sees it. */
+export interface RunningJob extends Readonly<Omit<JobFields, "progress" | "meta">> {
+  readonly id: string;
+  readonly progress: number;
+  readonly meta: Readonly<Record<string, unknown>>;
+  /** Stores progress (0..1) and meta, and counts as a sign of life (J-20). A no-op once the job is lost. */
+  update(change: { progress?: number; meta?: Record<string, unknown> }): Promise<void>;
+}
+
+/** First argument of every task. */
+export interface Context {
+  readonly job: RunningJob;
+  readonly queue: { readonly name: string };
+  readonly workerId: string;
+  /**
+   * Fires when the attempt must end: its `reason` is an Error named TimeoutError, AbortError, ShutdownError or
+   * LostError. Pass it to `fetch`, timers and the like; what a task returns after it fired is ignored (W-23).
+   */
+  readonly signal: AbortSignal;
+  /** Logger with the job's key and task name in every line. */
+  readonly log: Logger;
+  /** Enqueues another task of the same queue, given by value: `ctx.enqueue(resizeImage, { url })`. */
+  enqueue<T extends AnyTask>(task: T, ...args: EnqueueArguments<T>): Promise<{ readonly id: string } | null>;
+}
+
+/** A plain function as a task. `never` accepts every parameter type. */
+export type TaskFunction = (ctx: never, payload: never) => unknown;
+
+declare const taskTypes: unique symbol;
+
+/** A task with defaults or a schema; made by `task()`. */
+export interface TaskDefinition<Payload = never, Result = unknown> extends JobOptions {
+  readonly input?: StandardSchema | undefined;
+  readonly run: TaskFunction;
+  /** Carries the types only; never there at run time. */
+  readonly [taskTypes]?: { payload: (payload: Payload) => void; result: Result };
+}
+
+export type AnyTask = TaskFunction | TaskDefinition;
+export type TaskMap = Readonly<Record<string, AnyTask>>;
+
+/** What `enqueue` takes for a task. */
+export type PayloadOf<T> =
+  T extends TaskDefinition<infer P, unknown>
+    ? P
+    : T extends (...args: infer A) => unknown
+      ? A extends [] | [unknown]
+        ? undefined
+        : A extends [unknown, (infer P)?]
+          ? undefined extends A[1]
+            ? Jsonify<P> | undefined
+            : Jsonify<P>
+          : never
+      : never;
+
+/** What a task's job holds as its result. */
+export type ResultOf<T> =
+  T extends TaskDefinition<never, infer R>
+    ? R
+    : T extends (...args: never[]) => infer R
+      ? Jsonify<Awaited<R>>
+      : never;
+
+/** `payload` may be left out when the task takes none, or when every member of it is optional. */
+export type EnqueueArguments<T, O extends EnqueueOptions = EnqueueOptions> =
+  PayloadOf<T> extends infer P
+    ? undefined extends P
+      ? [payload?: P, options?: O]
+      : Record<never, never> extends P
+        ? [payload?: P, options?: O]
+        : [payload: P, options?: O]
+    : never;
+
+/**
+ * A task with defaults of its own and, with `input`, validation: the schema's input is what callers pass and what is
+ * stored; `run` receives its output. Checked when enqueued and again when run.
+ */
+export function task<const S extends StandardSchema, R>(
+  definition: JobOptions & { input: S; run: (ctx: Context, payload: OutputOf<S>) => R },
+): TaskDefinition<InputOf<S>, Jsonify<Awaited<R>>>;
+export function task<P = undefined, R = unknown>(
+  definition: JobOptions & { run: (ctx: Context, payload: P) => R },
+): TaskDefinition<Jsonify<P>, Jsonify<Awaited<R>>>;
+export function task(definition: TaskDefinition): TaskDefinition {
+  if (typeof definition.run !== "function") {
+    throw new ConfigError("task({ run }) needs a function as run: task({ run: async (ctx, payload) => ... })");
+  }
+  return definition;
+}
+
+/** The defaults that a task brings along. A plain function has none. */
+export function optionsOfTask(given: AnyTask): JobOptions {
+  if (typeof given === "function") return {};
+  const { timeout, heartbeat, retries, ttl, retryDelay, retryBackoff } = given;
+  return { timeout, heartbeat, retries, ttl, retryDelay, retryBackoff };
+}
+
+/** The function that does the work. */
+export const runnerOf = (given: AnyTask): TaskFunction => (typeof given === "function" ? given : given.run);
+
+/**
+ * Validates with the task's schema and answers its output; a task without schema takes what it gets.
+ *
+ * @throws InvalidPayloadError naming each bad field
+ */
+export function validatePayload(name: string, given: AnyTask, payload: unknown): unknown | Promise<unknown> {
+  const schema = typeof given === "function" ? undefined : given.input;
+  if (!schema) return payload;
+  const settle = (result: SchemaResult<unknown>) => {
+    if (!result.issues) return result.value;
+    throw new InvalidPayloadError(
+      name,
+      result.issues.map(({ message, path = [] }) => ({
+        message,
+        path: path.map((part) => String(typeof part === "object" ? part.key : part)).join("."),
+      })),
+    );
+  };
+  const result = schema["~standard"].validate(payload);
+  return result instanceof Promise ? result.then(settle) : settle(result);
+}

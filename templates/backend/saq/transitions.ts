@@ -1,0 +1,152 @@
+/**
+ * What may happen to a job, as pure decisions over a row that somebody holds locked (V-5, V-7). Brokers carry them
+ * out; nothing here knows about storage. An illegal change is refused with a word, never silently done.
+ */
+import type { RowChange, StoredJob } from "./broker.js";
+import { type PoisonDocumentError, SaqError } from "./errors.js";
+import { isRetryable, isStuck, isTerminal, type JobFields, retryDelaySeconds, type TerminalStatus } from "./job.js";
+import { decodeJob, encodeChange } from "./wire.js";
+
+/** Seconds that a finished row is kept; null = for ever, -1 = not at all (J-16, D-83). */
+export function keepSeconds(ttl: number, status: TerminalStatus, failedTtl: number): number | null {
+  if (ttl === 0) return null;
+  if (ttl < 0) return -1;
+  return status === "failed" ? Math.max(ttl, failedTtl) : ttl;
+}
+
+/** The fields of a finished job (V-5.7, V-5.8, V-5.12). */
+export function finished(status: TerminalStatus, nowMs: number, outcome: { result?: unknown; error?: string | null }) {
+  const now = Math.round(nowMs);
+  return {
+    status,
+    completed: now,
+    touched: now,
+    ...(status === "complete"
+      ? { result: outcome.result ?? null, error: null, progress: 1 }
+      : { result: null, error: outcome.error ?? null }),
+  } satisfies Partial<JobFields>;
+}
+
+/** The fields of a job that waits for its next attempt (V-5.9). `scheduled` is epoch seconds. */
+export function requeued(nowMs: number, scheduled: number, error: string | null) {
+  return {
+    status: "queued",
+    error,
+    completed: 0,
+    started: 0,
+    progress: 0,
+    scheduled,
+    touched: Math.round(nowMs),
+  } satisfies Partial<JobFields>;
+}
+
+/** When the next attempt is due, epoch s: a delay is rounded up, no delay is now (D-30). */
+export function retryDue(job: JobFields, nowMs: number, random?: () => number): number {
+  const delay = retryDelaySeconds(job, random);
+  return delay > 0 ? Math.ceil(nowMs / 1000 + delay) : Math.floor(nowMs / 1000);
+}
+
+export type Decision<T> = { change: RowChange | null; answer: T };
+
+export type AbortAnswer = "aborted" | "aborting" | "not_active";
+
+/** Abort: a waiting job ends at once, a running one is told (V-5.10, V-5.11), a finished one stays as it is (D-23). */
+export function abortJob(row: StoredJob, error: string, nowMs: number, failedTtl: number): Decision<AbortAnswer> {
+  if (isTerminal(row.status)) return { change: null, answer: "not_active" };
+  if (row.status === "aborting") return { change: null, answer: "aborting" };
+  if (row.status === "active") {
+    return { change: edit("aborting", { status: "aborting", error, touched: Math.round(nowMs) }), answer: "aborting" };
+  }
+  const job = read(row);
+  if (!job) return { change: setAside, answer: "aborted" };
+  return {
+    change: {
+      ...edit("aborted", finished("aborted", nowMs, { error })),
+      keep: keepSeconds(job.ttl, "aborted", failedTtl),
+      // A kept future time would refuse the key's next enqueue until the row expires (D-31). Cron entries need it:
+      // there it is what keeps an aborted tick from being enqueued again.
+      scheduled: row.key.startsWith("cron:") ? row.scheduled : 0,
+    },
+    answer: "aborted",
+  };
+}
+
+export type RetryAnswer = "queued" | "not_finished" | "unreadable";
+
+/** Retry by hand: only a finished job (D-26). Its attempts start anew unless told otherwise. */
+export function retryJob(row: StoredJob, error: string, nowMs: number, resetAttempts: boolean): Decision<RetryAnswer> {
+  if (!isTerminal(row.status)) return { change: null, answer: "not_finished" };
+  if (!read(row)) return { change: null, answer: "unreadable" };
+  const scheduled = Math.floor(nowMs / 1000);
+  return {
+    change: {
+      ...edit("queued", {
+        ...requeued(nowMs, scheduled, error),
+        result: null,
+        ...(resetAttempts ? { attempts: 0 } : {}),
+      }),
+      scheduled,
+      keep: null,
+    },
+    answer: "queued",
+  };
+}
+
+/** The worker that ran it is gone: another run, uncharged, at most `lostLimit` times (5.2). */
+export function loseJob(row: StoredJob, nowMs: number, lostLimit: number, failedTtl: number): RowChange {
+  const job = read(row);
+  if (!job) return setAside;
+  if (row.status === "aborting") return endAborted(job, nowMs, failedTtl);
+  const lost = Number(job.meta.lost ?? 0) + 1;
+  if (lost > lostLimit) {
+    const error = `worker lost: ${lost} workers died while they ran this job`;
+    return {
+      ...edit("failed", { ...finished("failed", nowMs, { error }), meta: { ...job.meta, lost } }),
+      keep: keepSeconds(job.ttl, "failed", failedTtl),
+    };
+  }
+  const scheduled = Math.floor(nowMs / 1000);
+  return {
+    ...edit("queued", {
+      ...requeued(nowMs, scheduled, "worker lost"),
+      attempts: Math.max(job.attempts - 1, 0),
+      meta: { ...job.meta, lost },
+    }),
+    scheduled,
+    keep: null,
+  };
+}
+
+/** Stuck past every grace: another attempt when one is left, else aborted with the text `swept` (V-5.13, P-31). */
+export function sweepJob(row: StoredJob, nowMs: number, graceSeconds: number, failedTtl: number): RowChange | null {
+  const job = read(row);
+  if (!job) return setAside;
+  if (!isStuck(job, nowMs, graceSeconds)) return null;
+  if (row.status === "aborting" || !isRetryable(job)) {
+    return endAborted({ ...job, error: row.status === "aborting" ? job.error : "swept" }, nowMs, failedTtl);
+  }
+  const scheduled = retryDue(job, nowMs);
+  return { ...edit("queued", requeued(nowMs, scheduled, "swept")), scheduled, keep: null };
+}
+
+function endAborted(job: JobFields, nowMs: number, failedTtl: number): RowChange {
+  return {
+    ...edit("aborted", finished("aborted", nowMs, { error: job.error })),
+    keep: keepSeconds(job.ttl, "aborted", failedTtl),
+  };
+}
+
+/** A row nobody can read: failed, kept for ever, bytes untouched, so that it can be looked at (D-3). */
+export const setAside: RowChange = { status: "failed", patch: null, removed: [], keep: null };
+
+const edit = (status: RowChange["status"], fields: Partial<JobFields>): RowChange => ({ status, ...encodeChange(fields) });
+
+/** The job of a row, or null when its document is poison. */
+export function read(row: StoredJob): JobFields | null {
+  try {
+    return decodeJob(row.document, row.queue, row.status);
+  } catch (error) {
+    if (error instanceof SaqError && (error as PoisonDocumentError).code === "poison_document") return null;
+    throw error;
+  }
+}

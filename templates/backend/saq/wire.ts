@@ -1,0 +1,197 @@
+/**
+ * Job <-> SAQ JSON document (spec J-*). Two ways to read a document:
+ *
+ * - `decodeJob` gives the fields, for running and showing a job. It forgives what Python may write and JSON does not
+ *   know (NaN, Infinity: they read as null, D-64).
+ * - `editDocument` changes some top-level members and copies the text of all others as it stands, so that integers
+ *   beyond 2^53, NaN, escaped NULs and lone surrogates survive a trip through us (D-64). Nothing is re-encoded.
+ */
+import { PoisonDocumentError } from "./errors.js";
+import { type JobFields, jobDefaults, type Status } from "./job.js";
+
+/** Wire name of each field, in the order in which Python writes them (J-1). */
+const wireNames = {
+  function: "function",
+  kwargs: "kwargs",
+  queueName: "queue",
+  key: "key",
+  timeout: "timeout",
+  heartbeat: "heartbeat",
+  retries: "retries",
+  ttl: "ttl",
+  retryDelay: "retry_delay",
+  retryBackoff: "retry_backoff",
+  scheduled: "scheduled",
+  progress: "progress",
+  attempts: "attempts",
+  completed: "completed",
+  queued: "queued",
+  started: "started",
+  touched: "touched",
+  result: "result",
+  error: "error",
+  status: "status",
+  priority: "priority",
+  groupKey: "group_key",
+  meta: "meta",
+  workerId: "worker_id",
+} as const satisfies Record<keyof JobFields, string>;
+
+export type WireName = (typeof wireNames)[keyof JobFields];
+
+const fieldNames = Object.keys(wireNames) as (keyof JobFields)[];
+const defaults: Partial<Record<keyof JobFields, unknown>> = jobDefaults;
+
+/** These take null as a value of its own; for the rest null means "not there" (J-3). */
+const nullable = new Set<keyof JobFields>(["timeout", "kwargs", "result", "error", "groupKey", "workerId"]);
+
+/** Writes the document of a job, without the fields that equal their default (J-4). */
+export function encodeJob(job: JobFields): string {
+  const document: Record<string, unknown> = {};
+  for (const field of fieldNames) {
+    const value = job[field];
+    if (field === "meta" ? Object.keys(job.meta).length === 0 : isDefault(field, value)) continue;
+    document[wireNames[field]] = value;
+  }
+  return JSON.stringify(document);
+}
+
+function isDefault(field: keyof JobFields, value: unknown): boolean {
+  if (value === undefined) return true;
+  if (value === null) return defaults[field] === null || !nullable.has(field);
+  if (field === "retryBackoff") return value === false || value === 0;
+  return value === defaults[field];
+}
+
+/** Wire members of a change: `undefined` and defaults become removals, the rest is JSON text. */
+export function encodeChange(change: Partial<JobFields>): { patch: string; removed: WireName[] } {
+  const set: Record<string, unknown> = {};
+  const removed: WireName[] = [];
+  for (const field of fieldNames) {
+    if (!(field in change)) continue;
+    const value = change[field];
+    const empty = field === "meta" ? !value || Object.keys(value).length === 0 : isDefault(field, value);
+    if (empty) removed.push(wireNames[field]);
+    else set[wireNames[field]] = value;
+  }
+  return { patch: JSON.stringify(set), removed };
+}
+
+/**
+ * Reads a document. The column's status wins over the document's (V-4).
+ *
+ * @throws PoisonDocumentError when it is not a job of this queue (D-3)
+ */
+export function decodeJob(text: string, queueName: string, status: Status): JobFields {
+  const document = parseDocument(text);
+  const name = document[wireNames.function];
+  const key = document[wireNames.key];
+  if (typeof name !== "string" || typeof key !== "string") {
+    throw new PoisonDocumentError("The stored document has no function or key, so it is not a SAQ job");
+  }
+  const owner = document[wireNames.queueName];
+  if (owner !== queueName) {
+    throw new PoisonDocumentError(`The stored document belongs to queue ${JSON.stringify(owner)}, not "${queueName}"`);
+  }
+  const number = (field: keyof typeof jobDefaults & keyof typeof wireNames, fallback: number) => {
+    const value = document[wireNames[field]];
+    return typeof value === "number" && Number.isFinite(value) ? value : fallback;
+  };
+  const group = document[wireNames.groupKey];
+  const timeout = document[wireNames.timeout];
+  const backoff = document[wireNames.retryBackoff];
+  return {
+    function: name,
+    kwargs: asObject(document[wireNames.kwargs]),
+    queueName,
+    key,
+    timeout: timeout === null ? null : number("timeout", jobDefaults.timeout),
+    heartbeat: number("heartbeat", 0),
+    retries: number("retries", jobDefaults.retries),
+    ttl: number("ttl", jobDefaults.ttl),
+    retryDelay: number("retryDelay", 0),
+    retryBackoff: typeof backoff === "number" || typeof backoff === "boolean" ? backoff : false,
+    scheduled: number("scheduled", 0),
+    progress: number("progress", 0),
+    attempts: number("attempts", 0),
+    completed: number("completed", 0),
+    queued: number("queued", 0),
+    started: number("started", 0),
+    touched: number("touched", 0),
+    result: document[wireNames.result] ?? null,
+    error: typeof document[wireNames.error] === "string" ? (document[wireNames.error] as string) : null,
+    status,
+    priority: number("priority", 0),
+    groupKey: typeof group === "string" ? group : typeof group === "number" ? String(group) : null,
+    meta: asObject(document[wireNames.meta]) ?? {},
+    workerId: typeof document[wireNames.workerId] === "string" ? (document[wireNames.workerId] as string) : null,
+  };
+}
+
+function asObject(value: unknown): Record<string, unknown> | null {
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : null;
+}
+
+function parseDocument(text: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (strict) {
+    try {
+      value = JSON.parse(withoutPythonNumbers(text));
+    } catch {
+      throw new PoisonDocumentError(`The stored document is not JSON: ${(strict as Error).message}`, { cause: strict });
+    }
+  }
+  const document = asObject(value);
+  if (!document) throw new PoisonDocumentError("The stored document is JSON, but not an object");
+  return document;
+}
+
+/** NaN and the infinities outside of strings become null, so that the rest of the document can be read. */
+function withoutPythonNumbers(text: string): string {
+  return text.replace(/"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g, (token) => (token.startsWith('"') ? token : "null"));
+}
+
+/**
+ * Sets and removes top-level members of a document and copies all other text unchanged. `patch` is the text of a
+ * JSON object (as `encodeChange` gives it).
+ *
+ * @throws PoisonDocumentError when the text is not an object
+ */
+export function editDocument(text: string, patch: string, removed: readonly string[] = []): string {
+  const members = splitMembers(text);
+  for (const name of removed) members.delete(name);
+  for (const [name, value] of splitMembers(patch)) members.set(name, value);
+  return `{${[...members].map(([name, value]) => `${JSON.stringify(name)}: ${value}`).join(", ")}}`;
+}
+
+/** Top-level members of a JSON object with the text of each value as it stands. */
+function splitMembers(text: string): Map<string, string> {
+  const tokens = /"(?:[^"\\]|\\.)*"|[{}[\],:]/g;
+  const members = new Map<string, string>();
+  let depth = 0;
+  let name: string | null = null;
+  let valueStart = -1;
+  const close = (end: number) => {
+    if (name === null || valueStart < 0) return;
+    members.set(name, text.slice(valueStart, end).trim());
+    name = null;
+    valueStart = -1;
+  };
+  for (const match of text.matchAll(tokens)) {
+    const token = match[0];
+    if (token === "{" || token === "[") depth++;
+    else if (token === "}" || token === "]") {
+      if (depth === 1) close(match.index);
+      depth--;
+    } else if (depth !== 1) continue;
+    else if (token === ",") close(match.index);
+    else if (token === ":") valueStart = match.index + 1;
+    else if (name === null) name = JSON.parse(token) as string;
+  }
+  if (depth !== 0 || !text.trimStart().startsWith("{")) {
+    throw new PoisonDocumentError("The stored document is not a JSON object");
+  }
+  return members;
+}

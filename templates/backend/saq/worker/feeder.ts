@@ -1,0 +1,173 @@
+/**
+ * Claims jobs ahead of the slots that will run them.
+ *
+ * One claim is under way at a time; a wake-up during it means one more afterwards. As long as claims come back full
+ * there is more to fetch, and the next one starts when the buffer is half empty, so that claiming overlaps with running
+ * and acknowledging. When one comes back short, the feeder rests until it is woken (a notification, a due second).
+ *
+ * How far ahead: what runs within 250 ms at the duration measured lately, and within a tenth of the jobs' timeout.
+ * No-op jobs fly; jobs of a second are fetched one by one, so that no worker hoards what another could run. A fresh
+ * feeder has measured nothing and fetches nothing ahead.
+ */
+import type { Broker, ClaimedJob } from "../broker.js";
+import type { Logger } from "../logger.js";
+
+const horizonMs = 250;
+const mostAhead = 1_000;
+/** Claimed jobs that still wait after this long are given back: the estimate was wrong. */
+const staleMs = 1_000;
+
+export interface FeederOptions {
+  broker: Broker;
+  workerId: string;
+  concurrency: number;
+  priorities: readonly [number, number];
+  prefetch: boolean;
+  logger: Logger;
+  /** Slots that could run a job now. */
+  freeSlots: () => number;
+  /** Called when jobs have arrived in the buffer. */
+  ready: () => void;
+  giveBack: (jobs: ClaimedJob[]) => void;
+}
+
+export class Feeder {
+  readonly #options: FeederOptions;
+  #buffer: { job: ClaimedJob; at: number }[] = [];
+  #head = 0;
+  #busy: Promise<void> | null = null;
+  #again = false;
+  #dry = false;
+  #grouped = false;
+  #stopped = false;
+  #failures = 0;
+  #retry: NodeJS.Timeout | null = null;
+  /** ms per job, averaged over the last hundred or so; null before any. */
+  #duration: number | null = null;
+  #measured = 0;
+  #shortestTimeoutMs = Number.POSITIVE_INFINITY;
+
+  constructor(options: FeederOptions) {
+    this.#options = options;
+  }
+
+  get buffered(): number {
+    return this.#buffer.length - this.#head;
+  }
+
+  /** The oldest claimed job that nobody runs yet. */
+  next(): ClaimedJob | undefined {
+    const entry = this.#buffer[this.#head];
+    if (!entry) return undefined;
+    this.#head++;
+    if (this.#head === this.#buffer.length) {
+      this.#buffer = [];
+      this.#head = 0;
+    }
+    return entry.job;
+  }
+
+  /** Something may be claimable now. */
+  wake(): void {
+    this.#dry = false;
+    if (this.#busy) this.#again = true;
+    else this.refill();
+  }
+
+  /** A due second: look for grouped jobs too, and give back what has waited too long. */
+  async tick(): Promise<void> {
+    const limit = performance.now() - staleMs;
+    const oldest = this.#buffer[this.#head];
+    if (oldest && oldest.at < limit) this.#options.giveBack(this.#empty());
+    this.#grouped = await this.#options.broker.hasGrouped();
+    this.wake();
+  }
+
+  /** A grouped job ended, so that its group may be free. */
+  groupEnded(): void {
+    this.#grouped = true;
+    this.wake();
+  }
+
+  /** Learns how long jobs take. Timeout in s; null and 0 = none. */
+  measure(durationMs: number, timeout: number | null): void {
+    this.#measured++;
+    this.#duration = this.#duration === null ? durationMs : this.#duration + (durationMs - this.#duration) / 100;
+    if (timeout) this.#shortestTimeoutMs = Math.min(this.#shortestTimeoutMs, timeout * 1_000);
+  }
+
+  /** Claims when enough of the buffer is used up. Cheap to call after every job. */
+  refill(): void {
+    if (this.#busy || this.#dry || this.#stopped || this.#retry) return;
+    const target = this.#ahead();
+    const wanted = this.#options.freeSlots() + target - this.buffered;
+    if (wanted <= 0 || (target > 0 && this.buffered > target / 2)) return;
+    this.#busy = this.#claim(wanted).finally(() => {
+      this.#busy = null;
+      if (this.#again) {
+        this.#again = false;
+        this.#dry = false;
+      }
+      this.refill();
+    });
+  }
+
+  /** Ends claiming; answers what was claimed and never run, once the claim under way has come back. */
+  async stop(): Promise<ClaimedJob[]> {
+    this.#stopped = true;
+    if (this.#retry) clearTimeout(this.#retry);
+    await this.#busy;
+    return this.#empty();
+  }
+
+  #empty(): ClaimedJob[] {
+    const jobs = this.#buffer.slice(this.#head).map(({ job }) => job);
+    this.#buffer = [];
+    this.#head = 0;
+    return jobs;
+  }
+
+  #ahead(): number {
+    const { prefetch, concurrency } = this.#options;
+    if (!prefetch || this.#duration === null || this.#measured < concurrency) return 0;
+    const horizon = Math.min(horizonMs, this.#shortestTimeoutMs / 10);
+    return Math.min(Math.floor((concurrency * horizon) / Math.max(this.#duration, 0.05)), mostAhead);
+  }
+
+  async #claim(limit: number): Promise<void> {
+    const { broker, workerId, priorities, concurrency, logger } = this.#options;
+    try {
+      if (this.#grouped) {
+        // At least one, and in front of the buffer: a stream of ungrouped jobs must not starve the groups.
+        const share = Math.max(this.#options.freeSlots(), Math.ceil(concurrency / 4));
+        const jobs = await broker.claim({ workerId, priorities, limit: share, grouped: true });
+        this.#grouped = jobs.length > 0;
+        this.#add(jobs, "front");
+      }
+      const jobs = await broker.claim({ workerId, priorities, limit, grouped: false });
+      this.#dry = jobs.length < limit && !this.#grouped;
+      this.#failures = 0;
+      this.#add(jobs, "back");
+    } catch (error) {
+      const wait = Math.min(100 * 2 ** this.#failures++, 5_000) * (0.5 + Math.random() / 2);
+      // Said once per trouble, not at every try.
+      const say = this.#failures === 1 ? logger.warn : logger.debug;
+      say.call(logger, { err: error, retryInMs: Math.round(wait) }, "could not claim jobs, trying again");
+      this.#retry = setTimeout(() => {
+        this.#retry = null;
+        this.#dry = false;
+        this.refill();
+      }, wait);
+    }
+  }
+
+  #add(jobs: ClaimedJob[], where: "front" | "back"): void {
+    if (jobs.length === 0) return;
+    const at = performance.now();
+    const entries = jobs.map((job) => ({ job, at }));
+    const rest = this.#head === 0 ? this.#buffer : this.#buffer.slice(this.#head);
+    this.#buffer = where === "front" ? [...entries, ...rest] : [...rest, ...entries];
+    this.#head = 0;
+    this.#options.ready();
+  }
+}

@@ -1,0 +1,2 @@
+export { runWorkers } from "./process.js";
+export { Worker, type WorkerOptions } from "./worker.js";

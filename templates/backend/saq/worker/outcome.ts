@@ -1,0 +1,127 @@
+/** From the end of an attempt to what is written about it. Pure, apart from the dice of the retry delay. */
+import type { Settlement } from "../broker.js";
+import { isRetryable, type JobFields } from "../job.js";
+import { finished, keepSeconds, requeued, retryDue } from "../transitions.js";
+import { encodeChange } from "../wire.js";
+import type { Attempt, AttemptEnd } from "./attempt.js";
+
+export interface OutcomeRules {
+  nowMs: number;
+  failedTtl: number;
+}
+
+/** What to write for an ended attempt; null when it is no longer ours to write. */
+export function settlementOf(attempt: Attempt, end: AttemptEnd, rules: OutcomeRules): Settlement | null {
+  switch (end.kind) {
+    case "returned":
+      return completion(attempt, end.value, rules);
+    case "threw":
+      return failure(attempt, errorText(end.error), rules);
+    case "interrupted":
+      switch (end.why) {
+        case "timeout":
+          return failure(attempt, errorText(end.reason), rules);
+        case "shutdown":
+          return cancellation(attempt, rules);
+        case "abort":
+          return settlement(attempt, finished("aborted", rules.nowMs, { error: attempt.fields.error }), {
+            keep: keepSeconds(attempt.fields.ttl, "aborted", rules.failedTtl),
+          });
+        case "lost":
+          return null;
+      }
+  }
+}
+
+/** A job that was claimed and never started goes back as it was, uncharged. */
+export function release({ claim, fields }: Attempt): Settlement {
+  return {
+    key: claim.key,
+    token: claim.token,
+    place: claim.place,
+    ...encodeChange({ status: "queued", started: 0, workerId: null, touched: fields.queued }),
+    status: "queued",
+    charge: -1,
+    keep: null,
+    scheduled: claim.due,
+  };
+}
+
+/** The text that is stored as a job's error: the stack, as SAQ stores its traceback. */
+export function errorText(error: unknown): string {
+  if (error instanceof Error) return error.stack ?? `${error.name}: ${error.message}`;
+  return `A task threw something that is not an Error: ${typeof error === "string" ? error : JSON.stringify(error) ?? String(error)}`;
+}
+
+function completion(attempt: Attempt, value: unknown, rules: OutcomeRules): Settlement {
+  let result: string | undefined;
+  try {
+    result = value === undefined ? "null" : JSON.stringify(value);
+  } catch (error) {
+    return unwritable(attempt, (error as Error).message, rules);
+  }
+  if (result === undefined) return unwritable(attempt, `a ${typeof value} has no JSON form`, rules);
+  const { fields } = attempt;
+  const now = Math.round(rules.nowMs);
+  return {
+    key: attempt.claim.key,
+    token: attempt.claim.token,
+    place: attempt.claim.place,
+    status: "complete",
+    // By hand, because the result is JSON text already: encoding it twice is what a large result would cost.
+    patch: `{"progress":1,"completed":${now},"touched":${now},${result === "null" ? "" : `"result":${result},`}"status":"complete"}`,
+    removed: result === "null" ? ["error", "result"] : ["error"],
+    charge: 0,
+    keep: keepSeconds(fields.ttl, "complete", rules.failedTtl),
+    scheduled: 0,
+  };
+}
+
+/** Never retried: the same task would return the same kind of thing again (D-40). */
+function unwritable(attempt: Attempt, why: string, rules: OutcomeRules): Settlement {
+  const error = `The result of task "${attempt.fields.function}" cannot be stored as JSON: ${why}`;
+  return settlement(attempt, finished("failed", rules.nowMs, { error }), {
+    keep: keepSeconds(attempt.fields.ttl, "failed", rules.failedTtl),
+  });
+}
+
+/** V-6. */
+function failure(attempt: Attempt, error: string, rules: OutcomeRules): Settlement {
+  const { fields } = attempt;
+  if (!isRetryable(fields)) {
+    return settlement(attempt, finished("failed", rules.nowMs, { error }), {
+      keep: keepSeconds(fields.ttl, "failed", rules.failedTtl),
+    });
+  }
+  const scheduled = retryDue(fields, rules.nowMs);
+  return settlement(attempt, requeued(rules.nowMs, scheduled, error), { scheduled });
+}
+
+/** Shutdown: back into the queue, and the run does not count (V-5.14, D-47). */
+function cancellation(attempt: Attempt, rules: OutcomeRules): Settlement {
+  const { fields, claim } = attempt;
+  const cancellations = Number(fields.meta.cancellations ?? 0) + 1;
+  const change = {
+    ...requeued(rules.nowMs, claim.due, "cancelled"),
+    scheduled: fields.scheduled,
+    meta: { ...fields.meta, cancellations },
+  };
+  return settlement(attempt, change, { charge: -1, scheduled: claim.due });
+}
+
+function settlement(
+  { claim }: Attempt,
+  change: Partial<JobFields> & { status: Settlement["status"] },
+  { keep = null, charge = 0, scheduled = 0 }: Partial<Pick<Settlement, "keep" | "charge" | "scheduled">>,
+): Settlement {
+  return {
+    key: claim.key,
+    token: claim.token,
+    place: claim.place,
+    status: change.status,
+    ...encodeChange(change),
+    charge,
+    keep,
+    scheduled,
+  };
+}
