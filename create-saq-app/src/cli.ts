@@ -40,6 +40,8 @@ const PACKAGE_ROOT = fileURLToPath(new URL("../../", import.meta.url));
 
 /** The process: reads its arguments, prints, and sets the exit code. */
 export async function start(): Promise<void> {
+  // A reader that went away (`| head`) must not stop the generation half-way.
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
   process.exitCode = await main(process.argv.slice(2), {
     cwd: process.cwd(),
     env: process.env,
@@ -63,8 +65,8 @@ export async function main(argv: readonly string[], world: World): Promise<numbe
       return EXIT.done;
     }
     return await generate(flags, world);
-  } catch (error) {
-    if (!(error instanceof CliError)) throw error;
+  } catch (caught) {
+    const error = expected(caught);
     const { message, exitCode } = error;
     if (argv.includes("--json")) {
       const status = error instanceof Interrupted ? "interrupted" : "refused";
@@ -72,6 +74,13 @@ export async function main(argv: readonly string[], world: World): Promise<numbe
     } else world.err(`${message}\n`);
     return exitCode;
   }
+}
+
+/** What the system refused is told as a sentence; anything else is a bug and keeps its stack. */
+function expected(error: unknown): CliError {
+  if (error instanceof CliError) return error;
+  if (error instanceof Error && "syscall" in error) return new CliError(error.message);
+  throw error;
 }
 
 async function generate(flags: Flags, world: World): Promise<number> {

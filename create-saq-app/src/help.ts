@@ -11,7 +11,8 @@ Flags:
   -y, --yes                 take the default of everything that was not said; ask nothing
       --no-frontend         leave out the front end (Vite, React)
       --db <which>          embedded, docker, url, or a postgresql:// URL (default: auto, which is
-                            Docker if it runs, else embedded); url leaves DATABASE_URL in .env to fill
+                            Docker if it runs, else embedded); url leaves DATABASE_URL in .env
+                            for you to fill
       --port <number>       port of the API (default: 8000)
       --no-install          do not run npm install
       --no-git              do not make a git repository with a first commit

@@ -31,7 +31,7 @@ export function nextSteps(options: Options, done: Done, cwd: string, platform: N
     about:
       done.install.status === "skipped"
         ? "installs what is missing, then runs everything"
-        : "runs database, API and worker",
+        : `runs database, API${options.frontend ? ", worker and front end" : " and worker"}`,
   });
   return steps;
 }

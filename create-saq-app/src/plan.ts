@@ -97,14 +97,12 @@ function rootPackage(source: string, options: Options): string {
       Object.entries(parsed.scripts).filter(([name]) => !name.includes("frontend")),
     );
   }
-  return formatted(parsed);
+  return asJson(parsed);
 }
 
-// As Biome formats it in the project, whose own check would otherwise fail: lists of short texts stand on one line.
-function formatted(value: unknown): string {
-  const spread = JSON.stringify(value, null, 2);
-  const lists = /\[\n\s*("[^"\n]*"(?:,\n\s*"[^"\n]*")*)\n\s*\]/g;
-  return `${spread.replace(lists, (_, items: string) => `[${items.replace(/,\n\s*/g, ", ")}]`)}\n`;
+// JSON.stringify's layout is also the one Biome demands of package.json, so the project passes its own check.
+function asJson(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
 }
 
 function filledEnv(example: string, options: Options, secrets: Secrets): string {
@@ -133,7 +131,7 @@ function record(files: ReadonlyMap<string, Buffer>, options: Options, generatorV
     options: { frontend: options.frontend, db: options.db, port: options.port },
     engine: Object.fromEntries(engine.map(([path, contents]) => [path, sha256(contents)])),
   };
-  return formatted(content);
+  return asJson(content);
 }
 
 function sha256(contents: Buffer): string {

@@ -9,7 +9,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 import { CliError } from "./errors.js";
 import type { PlannedFile } from "./plan.js";
 import type { Target } from "./target.js";
@@ -27,7 +27,7 @@ export function writeProject(directory: string, plan: readonly PlannedFile[], ta
     // A folder that exists may be another file system's root, where nothing beside it can be renamed into it.
     const home = target.exists ? directory : dirname(directory);
     makeFolder(home, undo);
-    const temporary = mkdtempSync(join(home, `.${basename(directory)}-`));
+    const temporary = mkdtempSync(join(home, ".create-saq-app-"));
     undo.push(() => rmSync(temporary, { recursive: true, force: true }));
     const written = plan.filter(({ path }) => !target.kept.includes(path));
     const fresh = join(temporary, "new");

@@ -64,7 +64,7 @@ describe("where a project goes", () => {
     expect(readFileSync(join(cwd, "LICENSE"), "utf8")).toBe("mine");
     expect(readFileSync(join(cwd, "docs/idea.md"), "utf8")).toBe("mine");
     expect(existsSync(join(cwd, "backend/app"))).toBe(true);
-    expect(readdirSync(cwd).filter((name) => name.startsWith(`.${cwd.split("/").at(-1)}`))).toEqual([]);
+    expect(readdirSync(cwd).filter((name) => name.startsWith(".create-saq-app"))).toEqual([]);
     expect(run.stdout).not.toMatch(/^ {2}cd /m);
   });
 

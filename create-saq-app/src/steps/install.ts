@@ -27,7 +27,7 @@ export async function install(options: InstallOptions): Promise<InstallResult> {
   const { directory, env, stdio, signal, onWait } = options;
   const started = Date.now();
   const heartbeat = onWait && setInterval(() => onWait(Math.round((Date.now() - started) / 1000)), HEARTBEAT);
-  const result = await runChild("npm", ["install", "--no-audit", "--no-fund"], {
+  const result = await runChild("npm", ["install", "--no-audit", "--no-fund", "--no-update-notifier"], {
     cwd: directory,
     env,
     stdio,

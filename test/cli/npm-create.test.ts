@@ -1,0 +1,66 @@
+import { spawn } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
+import { emptyFolder } from "../support/folders.js";
+import { packedCli } from "../support/packed.js";
+import { type Registry, serveRegistry } from "../support/registry.js";
+import { bareEnvironment, type CliRun } from "../support/run-cli.js";
+
+let registry: Registry;
+let cwd: string;
+
+beforeAll(async () => {
+  registry = await serveRegistry(await packedCli());
+}, 120_000);
+
+afterAll(() => registry.close());
+
+beforeEach(() => {
+  cwd = emptyFolder();
+});
+
+/** The command as people type it, run by the real npm. */
+function npmCreate(...args: string[]): Promise<CliRun> {
+  const env = {
+    ...bareEnvironment(),
+    npm_config_registry: registry.url,
+    npm_config_update_notifier: "false",
+  };
+  return new Promise((resolve, reject) => {
+    const child = spawn("npm", ["create", "-y", "saq-app@latest", ...args], { cwd, env });
+    const run = { stdout: "", stderr: "" };
+    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+      run.stdout += text;
+    });
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      run.stderr += text;
+    });
+    child.once("error", reject);
+    child.once("close", (code, signal) => resolve({ code, signal, ...run }));
+  });
+}
+
+describe("npm create saq-app@latest", () => {
+  it("generates a project with the flags after --", async () => {
+    const run = await npmCreate("my-app", "--", "--no-install", "--no-git", "--port", "9000");
+    expect(run.code).toBe(0);
+    expect(run.stdout).toContain("http://localhost:9000/saq");
+    expect(readdirSync(cwd)).toEqual(["my-app"]);
+  }, 60_000);
+
+  it.each([
+    [["my-app", "--no-install"], "npm kept --no-install for itself."],
+    [["my-app", "--dry-run"], "npm kept --dry-run for itself."],
+    [["my-app", "--db=docker"], "npm kept --db for itself."],
+    [["my-app", "--db", "docker"], 'there is a second argument: "docker"'],
+  ])(
+    "refuses %j instead of doing what was not asked",
+    async (args, message) => {
+      const run = await npmCreate(...args);
+      expect(run.code).toBe(2);
+      expect(run.stderr).toContain(message);
+      expect(readdirSync(cwd)).toEqual([]);
+    },
+    60_000,
+  );
+});
