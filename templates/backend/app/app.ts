@@ -1,0 +1,55 @@
+/** The API as a value: it takes what it needs and never listens, so that tests can call it without a port. */
+import express, {
+  type Express,
+  type Request,
+  type RequestHandler,
+  type Response,
+  type Router,
+} from "express";
+import helmet from "helmet";
+import type { Logger } from "pino";
+import { pinoHttp } from "pino-http";
+import type { Saq } from "../saq/index.js";
+import { basicAuth } from "./basic-auth.js";
+import { errorHandler, notFound } from "./error-handler.js";
+import { createHealthRoutes } from "./health.js";
+
+export interface AppDependencies {
+  saq: Pick<Saq, "webPath" | "middleware" | "router" | "health">;
+  queueRoutes: Router;
+  logger: Logger;
+  /** Name and password of the web UI, where it has a guard. */
+  auth?: { user: string; password: string } | undefined;
+}
+
+export function createApp({ saq, queueRoutes, logger, auth }: AppDependencies): Express {
+  const app = express();
+  app.use(requestLog(logger));
+  app.use(helmet());
+  app.use(express.json({ limit: "100kb" }));
+  app.use(saq.middleware());
+
+  app.use(createHealthRoutes(() => saq.health()));
+  app.use("/queue", queueRoutes);
+  if (auth) app.use(saq.webPath, basicAuth(auth));
+  app.use(saq.webPath, saq.router());
+
+  app.use(notFound);
+  app.use(errorHandler);
+  return app;
+}
+
+/** One line per request. Successful reads are for `LOG_LEVEL=debug`: the front end and the web UI poll. */
+function requestLog(logger: Logger): RequestHandler {
+  return pinoHttp<Request, Response>({
+    logger,
+    quietReqLogger: true,
+    customLogLevel: (req, res) => {
+      if (res.statusCode >= 500) return "error";
+      if (res.statusCode >= 400) return "warn";
+      return req.method === "GET" || req.method === "HEAD" ? "debug" : "info";
+    },
+    customSuccessMessage: (req, res, ms) => `${req.method} ${req.originalUrl} ${res.statusCode} (${ms} ms)`,
+    customErrorMessage: (req, res) => `${req.method} ${req.originalUrl} ${res.statusCode}`,
+  });
+}

@@ -1,0 +1,47 @@
+/** Sends mails through SMTP_URL; without one they are written to a folder, where a mail program can open them. */
+import { mkdir, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { createTransport } from "nodemailer";
+import { settings } from "./settings.js";
+
+export interface Mail {
+  to: string;
+  subject: string;
+  text: string;
+}
+
+export interface MailerOptions {
+  smtpUrl?: string | undefined;
+  /** Folder of the written mails. */
+  outbox: string;
+  from: string;
+}
+
+/** Answers where the mail went: the server's host, or the file. */
+export type SendMail = (mail: Mail) => Promise<{ messageId: string; deliveredTo: string }>;
+
+export function createMailer({ smtpUrl, outbox, from }: MailerOptions): SendMail {
+  if (smtpUrl) {
+    // nodemailer waits two minutes for a server that does not answer; the task would time out without a reason.
+    const transport = createTransport({ url: smtpUrl, connectionTimeout: 10_000, greetingTimeout: 10_000 });
+    const { host } = new URL(smtpUrl);
+    return async (mail) => {
+      const { messageId } = await transport.sendMail({ from, ...mail });
+      return { messageId, deliveredTo: host };
+    };
+  }
+  const transport = createTransport({ streamTransport: true, buffer: true, newline: "windows" });
+  return async (mail) => {
+    const { messageId, message } = await transport.sendMail({ from, ...mail });
+    await mkdir(outbox, { recursive: true });
+    const file = path.join(outbox, `${messageId.replace(/[^\w.@-]/g, "")}.eml`);
+    await writeFile(file, message as Buffer);
+    return { messageId, deliveredTo: file };
+  };
+}
+
+export const sendMail = createMailer({
+  smtpUrl: settings.smtpUrl,
+  outbox: settings.outbox,
+  from: settings.mailFrom,
+});

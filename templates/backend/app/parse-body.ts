@@ -1,0 +1,21 @@
+import { z } from "zod";
+import { HttpError, invalidFields } from "./errors.js";
+
+/**
+ * The body, as the schema gives it out.
+ *
+ * @throws HttpError 400 that names every bad field
+ */
+export function parseBody<S extends z.ZodType>(schema: S, body: unknown): z.output<S> {
+  if (typeof body !== "object" || body === null || Array.isArray(body)) {
+    throw new HttpError(
+      400,
+      "The request needs a JSON object as its body, sent as Content-Type: application/json.",
+    );
+  }
+  const parsed = schema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  throw invalidFields(
+    parsed.error.issues.map(({ path, message }) => ({ field: z.core.toDotPath(path), message })),
+  );
+}

@@ -1,0 +1,24 @@
+/** Queue configuration: where jobs are stored, how they run, which tasks there are. */
+import { defineQueue, defineSaq } from "../../saq/index.js";
+import { logger } from "../logger.js";
+import { settings } from "../settings.js";
+import { delayedTask, exampleTask, sendEmailTask } from "./tasks.js";
+
+export const defaultQueue = defineQueue({
+  name: "default",
+  dsn: settings.queueDsn,
+  // Jobs that one worker runs at a time.
+  concurrency: 10,
+  // Connections of one process to the database.
+  minSize: 1,
+  maxSize: 3,
+  // For all jobs of this queue; task({ ... }) and the options of enqueue() come before them. Seconds, except retries.
+  defaults: { timeout: 10, ttl: 600, retries: 1 },
+  tasks: { exampleTask, sendEmailTask, delayedTask },
+});
+
+export const saqConfig = defineSaq({
+  queues: [defaultQueue],
+  web: { enabled: !settings.isProduction || settings.auth !== undefined, path: "/saq" },
+  logger,
+});

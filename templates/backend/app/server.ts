@@ -1,0 +1,42 @@
+import "./start-errors.js";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { createApp } from "./app.js";
+import { logger } from "./logger.js";
+import { queueRoutes, saq } from "./queue/index.js";
+import { settings } from "./settings.js";
+
+/** How long requests under way may go on after a stop was asked for, ms. The reloader of development will not wait. */
+const graceMs = process.env.SAQ_RELOADER === "1" ? 1_000 : 10_000;
+
+await saq.connect();
+
+const server = createServer(createApp({ saq, queueRoutes, logger, auth: settings.auth }));
+// Load balancers keep idle connections for 60 s. A server that closes them first makes some requests fail with 502.
+server.keepAliveTimeout = 65_000;
+server.headersTimeout = 66_000;
+server.listen(settings.port, settings.host);
+await once(server, "listening");
+logger.info(`API listening on http://localhost:${settings.port}`);
+
+let stopping = 0;
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.on(signal, () => {
+    // Ctrl-C and the reloader both send a signal more than once, up to a second apart: those are one.
+    if (stopping === 0) void stop(signal);
+    else if (Date.now() - stopping > 2_000) server.closeAllConnections();
+  });
+}
+
+/** Takes no more requests, finishes those under way, then lets go of the database; with nothing left, Node ends. */
+async function stop(signal: string): Promise<void> {
+  stopping = Date.now();
+  logger.info(`${signal}: API closing`);
+  const closed = once(server, "close");
+  server.close();
+  const deadline = setTimeout(() => server.closeAllConnections(), graceMs);
+  await closed;
+  clearTimeout(deadline);
+  await saq.close();
+  logger.info("API closed");
+}

@@ -1,0 +1,115 @@
+/** The environment, read and checked once. `.env` in the application's root fills in what the real environment lacks. */
+import { existsSync } from "node:fs";
+import path from "node:path";
+import { z } from "zod";
+import { SettingsError } from "./errors.js";
+
+// `npm run build` puts the compiled code one folder deeper, into backend/dist/app; only production runs it.
+const isCompiled = !import.meta.filename.endsWith(".ts");
+
+/** The folder that holds backend/, .env and .data/. */
+export const appRoot = path.resolve(import.meta.dirname, isCompiled ? "../../.." : "../..");
+
+export interface Settings {
+  isProduction: boolean;
+  host: string;
+  port: number;
+  logLevel: string;
+  databaseUrl: string;
+  /** Where the queue lives: QUEUE_DSN, or else the application's database. */
+  queueDsn: string;
+  /** Without one, mails are written to `outbox`. */
+  smtpUrl: string | undefined;
+  mailFrom: string;
+  outbox: string;
+  /** Guard of the web UI; without one, the UI is off in production. */
+  auth: { user: string; password: string } | undefined;
+}
+
+const port = z.coerce.number("whole number").int().min(1).max(65_535);
+const postgresUrl = z.url({ protocol: /^postgres(ql)?$/ });
+
+const schema = z.object({
+  NODE_ENV: z.enum(["development", "production", "test"]).default(isCompiled ? "production" : "development"),
+  HOST: z.string().optional(),
+  PORT: port.default(8000),
+  LOG_LEVEL: z.enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"]).default("info"),
+  DATABASE_URL: postgresUrl.optional(),
+  DB_PORT: port.optional(),
+  DB_NAME: z.string().optional(),
+  DB_PASSWORD: z.string().optional(),
+  QUEUE_DSN: postgresUrl.optional(),
+  SMTP_URL: z.url({ protocol: /^smtps?$/ }).optional(),
+  MAIL_FROM: z.string().default("no-reply@localhost"),
+  AUTH_USER: z.string().optional(),
+  AUTH_PASSWORD: z.string().optional(),
+});
+
+/** What is allowed, in the words of the error. */
+const allowed: Record<string, string> = {
+  NODE_ENV: "must be development, production or test",
+  PORT: "must be a port, a whole number from 1 to 65535",
+  LOG_LEVEL: "must be fatal, error, warn, info, debug, trace or silent",
+  DATABASE_URL: "must look like postgresql://user:password@host:5432/database",
+  DB_PORT: "must be a port, a whole number from 1 to 65535",
+  QUEUE_DSN: "must look like postgresql://user:password@host:5432/database",
+  SMTP_URL: "must look like smtp://user:password@host:587",
+};
+
+/** Addresses hold passwords, and errors end up in logs. */
+const secret = new Set(["DATABASE_URL", "QUEUE_DSN", "SMTP_URL"]);
+
+/**
+ * Checks an environment. Empty values count as absent.
+ *
+ * @throws SettingsError naming every setting that is wrong or missing
+ */
+export function parseSettings(environment: NodeJS.ProcessEnv): Settings {
+  const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ""));
+  const parsed = schema.safeParse(given);
+  const problems = (parsed.error?.issues ?? []).map(({ path: [key] }) => {
+    const name = String(key);
+    return `${name} ${allowed[name]}${secret.has(name) ? "" : `, got ${JSON.stringify(given[name])}`}`;
+  });
+  const missing = ["DB_PORT", "DB_NAME", "DB_PASSWORD"].filter((name) => given[name] === undefined);
+  if (given.DATABASE_URL === undefined && missing.length > 0) {
+    problems.push(
+      `no database: set DATABASE_URL, or run \`make db-start\`, which fills ${missing.join(", ")} in .env`,
+    );
+  }
+  if ((given.AUTH_USER === undefined) !== (given.AUTH_PASSWORD === undefined)) {
+    problems.push("AUTH_USER and AUTH_PASSWORD belong together: set both, or none");
+  }
+  if (!parsed.success || problems.length > 0) throw new SettingsError([...new Set(problems)]);
+
+  const env = parsed.data;
+  const isProduction = env.NODE_ENV === "production";
+  const databaseUrl =
+    env.DATABASE_URL ??
+    `postgresql://postgres:${encodeURIComponent(env.DB_PASSWORD ?? "")}@127.0.0.1:${env.DB_PORT}/${encodeURIComponent(env.DB_NAME ?? "")}`;
+  return {
+    isProduction,
+    // Nobody else in the café's network should reach a machine under development.
+    host: env.HOST ?? (isProduction ? "0.0.0.0" : "127.0.0.1"),
+    port: env.PORT,
+    logLevel: env.LOG_LEVEL,
+    databaseUrl,
+    queueDsn: env.QUEUE_DSN ?? databaseUrl,
+    smtpUrl: env.SMTP_URL,
+    mailFrom: env.MAIL_FROM,
+    outbox: path.join(appRoot, ".data", "outbox"),
+    auth:
+      env.AUTH_USER !== undefined && env.AUTH_PASSWORD !== undefined
+        ? { user: env.AUTH_USER, password: env.AUTH_PASSWORD }
+        : undefined,
+  };
+}
+
+function loadSettings(): Settings {
+  const file = path.join(appRoot, ".env");
+  // Tests bring their own settings: a developer's .env would send their mails for real.
+  if (process.env.NODE_ENV !== "test" && existsSync(file)) process.loadEnvFile(file);
+  return parseSettings(process.env);
+}
+
+export const settings = loadSettings();

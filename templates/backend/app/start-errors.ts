@@ -1,0 +1,40 @@
+/**
+ * Errors of the start that a person can put right are said in one sentence; all others keep their stack. Imported
+ * first by every process, because the settings are checked while its other modules load.
+ */
+import { ConfigError } from "../saq/index.js";
+import { isDatabaseAway, SettingsError } from "./errors.js";
+
+process.on("uncaughtException", (error) => {
+  // A running worker brings its own handler, which gives its jobs back first.
+  if (process.listenerCount("uncaughtException") > 1) return;
+  process.stderr.write(`${explain(error)}\n`);
+  process.exit(1);
+});
+
+function explain(error: Error): string {
+  if (error instanceof SettingsError || error instanceof ConfigError) return error.message;
+  const { code, port } = error as NodeJS.ErrnoException & { port?: number };
+  switch (code) {
+    case "EADDRINUSE":
+      return `Port ${port} is taken by another program. Stop that program, or set PORT in .env to another port.`;
+    case "EACCES":
+      if (port === undefined) break;
+      return `Port ${port} is reserved for the administrator. Set PORT in .env to 1024 or more.`;
+    case "28P01":
+    case "28000":
+    case "3D000":
+      return `The database refuses the connection: ${error.message}. Run \`make db-start\`, or correct DATABASE_URL (QUEUE_DSN) in .env.`;
+  }
+  if (isDatabaseAway(error)) {
+    return `The database does not answer: ${reasonOf(error)}. Start it with: make db-start`;
+  }
+  return error.stack ?? String(error);
+}
+
+/** Where a host name has several addresses, Node gives one error for each and none for all. */
+function reasonOf(error: Error): string {
+  return error instanceof AggregateError
+    ? error.errors.map(({ message }) => message).join(", ")
+    : error.message;
+}
