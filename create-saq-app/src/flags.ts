@@ -169,7 +169,8 @@ function secondPositional([first, second]: string[]): UsageError {
  * because a line in .npmrc looks the same here, and missing them does no harm.
  */
 function refuseFlagsKeptByNpm(flags: Flags, env: NodeJS.ProcessEnv): void {
-  if (env.npm_command !== "exec") return;
+  // Set alike by npm create, npm exec and npx; npm_command differs between them.
+  if (env.npm_lifecycle_event !== "npx") return;
   const switchedOff = (value: string | undefined) => value === "" || value === "false";
   const kept = [
     env.npm_config_dry_run === "true" && flags.dryRun === undefined && "--dry-run",

@@ -51,7 +51,7 @@ describe("reading flags", () => {
 });
 
 describe("flags that npm kept for itself", () => {
-  const underNpm = { npm_command: "exec" };
+  const underNpm = { npm_lifecycle_event: "npx" };
 
   it.each([
     [{ npm_config_install: "" }, "--no-install"],

@@ -35,7 +35,7 @@ describe("wrong usage: exit code 2, nothing written", () => {
   });
 
   it("a flag that npm kept for itself", async () => {
-    const env = { ...bareEnvironment(), npm_command: "exec", npm_config_install: "" };
+    const env = { ...bareEnvironment(), npm_lifecycle_event: "npx", npm_config_install: "" };
     const run = await runCli(["my-app"], { cwd, env });
     expect(run.code).toBe(2);
     expect(run.stderr).toContain("npm create saq-app@latest my-app -- --no-install");
