@@ -111,9 +111,13 @@ export type ResultOf<T> =
       ? Jsonify<Awaited<R>>
       : never;
 
-/** `payload` may be left out when the task takes none, or when every member of it is optional. */
-export type EnqueueArguments<T, O extends EnqueueOptions = EnqueueOptions> =
-  PayloadOf<T> extends infer P
+/**
+ * `payload` may be left out when the task takes none, or when every member of it is optional. Where the tasks are not
+ * known to the compiler (`Queue` without a type argument), it is anything.
+ */
+export type EnqueueArguments<T, O extends EnqueueOptions = EnqueueOptions> = [PayloadOf<T>] extends [never]
+  ? [payload?: unknown, options?: O]
+  : PayloadOf<T> extends infer P
     ? undefined extends P
       ? [payload?: P, options?: O]
       : Record<never, never> extends P
