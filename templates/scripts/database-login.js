@@ -4,7 +4,7 @@ import { Failure } from "./failure.js";
 import { loadDriver } from "./packages.js";
 import { waitForServer } from "./postgres-ready.js";
 
-const FOREIGN_WAIT_MS = 10_000;
+const FOREIGN_WAIT_MS = 5000;
 const SQLSTATE = {
   wrongPassword: "28P01",
   noSuchDatabase: "3D000",

@@ -82,6 +82,7 @@ function databaseName(root) {
   const { name } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8"));
   return String(name)
     .replace(/^@.*\//, "")
-    .replace(/\W+/g, "_")
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, "_")
     .slice(0, 63);
 }
