@@ -1,6 +1,6 @@
-import { closeRunFolder } from "./support/run-folder.js";
+import { rmSync } from "node:fs";
 
 export default async function globalTeardown(): Promise<void> {
   await globalThis.stopTestPostgres?.();
-  closeRunFolder();
+  if (process.env.TEST_RUN_FOLDER) rmSync(process.env.TEST_RUN_FOLDER, { recursive: true, force: true });
 }
