@@ -1,0 +1,26 @@
+# Every target installs what it needs first. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix bench
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: node_modules/.package-lock.json ## generate an application from the packed tarball and run all of it
+	@node scripts/demo.js && $(MAKE) --no-print-directory -C .demo/app dev-all
+
+test: node_modules/.package-lock.json ## run every test: command line, templates, engine, end to end
+	@node scripts/test.js
+
+check: node_modules/.package-lock.json ## check format, lint, import boundaries, types, dead code
+	@npm run --silent check
+
+fix: node_modules/.package-lock.json ## mend format and what the linter can mend
+	@npm run --silent fix
+
+bench: node_modules/.package-lock.json ## measure the engine beside a hand-written loop
+	@npm run --silent bench
+
+node_modules/.package-lock.json: package.json package-lock.json templates/package.json templates/backend/package.json templates/frontend/package.json
+	npm ci --no-audit --no-fund
+	@touch $@

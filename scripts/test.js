@@ -1,0 +1,62 @@
+// Runs both suites, the templates' own and this repository's, and ends with one line that counts them together.
+// Arguments go to jest of this repository: `node scripts/test.js test/cli`.
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+
+const root = path.resolve(import.meta.dirname, "..");
+const only = process.argv.slice(2);
+const reports = mkdtempSync(path.join(os.tmpdir(), "create-saq-app-test-"));
+
+const suites = [
+  ...(only.length === 0 ? [{ name: "templates", cwd: path.join(root, "templates/backend"), args: [] }] : []),
+  { name: "repository", cwd: root, args: only },
+];
+
+let passed = 0;
+let failed = 0;
+let skipped = 0;
+let broken = false;
+try {
+  for (const suite of suites) {
+    const report = path.join(reports, `${suite.name}.json`);
+    const code = await jest(suite.cwd, [...suite.args, "--json", `--outputFile=${report}`]);
+    const totals = readReport(report);
+    passed += totals.passed;
+    failed += totals.failed;
+    skipped += totals.skipped;
+    // A file that does not load, or a leaked handle, fails a suite without failing a test.
+    if (code !== 0 && totals.failed === 0) {
+      broken = true;
+      failed += 1;
+    }
+  }
+} finally {
+  rmSync(reports, { recursive: true, force: true });
+}
+console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`);
+process.exitCode = failed > 0 || broken || passed === 0 ? 1 : 0;
+
+/** @param {string} cwd @param {string[]} args */
+function jest(cwd, args) {
+  return new Promise((resolve) => {
+    const child = spawn("npm", ["run", "--silent", "test", "--", ...args], {
+      cwd,
+      // jest prints its report on stderr; the JSON on stdout goes to the file.
+      stdio: ["ignore", "ignore", "inherit"],
+      shell: process.platform === "win32",
+    });
+    child.on("close", (code) => resolve(code ?? 1));
+  });
+}
+
+/** @param {string} file */
+function readReport(file) {
+  try {
+    const report = JSON.parse(readFileSync(file, "utf8"));
+    return { passed: report.numPassedTests, failed: report.numFailedTests, skipped: report.numPendingTests };
+  } catch {
+    return { passed: 0, failed: 0, skipped: 0 };
+  }
+}
