@@ -174,8 +174,12 @@ function refuseFlagsKeptByNpm(flags: Flags, env: NodeJS.ProcessEnv): void {
   const switchedOff = (value: string | undefined) => value === "" || value === "false";
   const kept = [
     env.npm_config_dry_run === "true" && flags.dryRun === undefined && "--dry-run",
-    env.npm_config_db !== undefined && flags.db === undefined && "--db",
-    env.npm_config_port !== undefined && flags.port === undefined && "--port",
+    env.npm_config_db !== undefined &&
+      flags.db === undefined &&
+      withValue("--db", env.npm_config_db, "docker"),
+    env.npm_config_port !== undefined &&
+      flags.port === undefined &&
+      withValue("--port", env.npm_config_port, "8000"),
     switchedOff(env.npm_config_frontend) && flags.frontend === undefined && "--no-frontend",
     switchedOff(env.npm_config_install) && flags.install === undefined && "--no-install",
     env.npm_config_git === "false" && flags.git === undefined && "--no-git",
@@ -185,4 +189,9 @@ function refuseFlagsKeptByNpm(flags: Flags, env: NodeJS.ProcessEnv): void {
     `npm kept ${kept.join(", ")} for itself. Put a lone -- before the flags:\n` +
       `  npm create saq-app@latest ${flags.directory ?? "my-app"} -- ${kept.join(" ")}`,
   );
+}
+
+// npm gives "true" to a flag whose value it took for something else.
+function withValue(flag: string, value: string, example: string): string {
+  return `${flag} ${value === "true" ? example : value}`;
 }

@@ -56,8 +56,8 @@ describe("flags that npm kept for itself", () => {
   it.each([
     [{ npm_config_install: "" }, "--no-install"],
     [{ npm_config_dry_run: "true" }, "--dry-run"],
-    [{ npm_config_db: "true" }, "--db"],
-    [{ npm_config_port: "9" }, "--port"],
+    [{ npm_config_db: "true" }, "--db docker"],
+    [{ npm_config_port: "9" }, "--port 9"],
     [{ npm_config_frontend: "" }, "--no-frontend"],
     [{ npm_config_git: "false" }, "--no-git"],
   ])("refuses %j, because it was asked for and did not arrive", (env, flag) => {

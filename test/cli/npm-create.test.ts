@@ -50,9 +50,9 @@ describe("npm create saq-app@latest", () => {
 
   it.each([
     [["my-app", "--no-install"], "npm kept --no-install for itself."],
-    [["my-app", "--no-frontend", "--port=9"], "npm kept --port, --no-frontend for itself."],
+    [["my-app", "--no-frontend", "--port=9"], "npm kept --port 9, --no-frontend for itself."],
     [["my-app", "--no-git"], "npm kept --no-git for itself."],
-    [["my-app", "--db=docker"], "npm kept --db for itself."],
+    [["my-app", "--db=docker"], "npm kept --db docker for itself."],
     [["my-app", "--db", "docker"], 'there is a second argument: "docker"'],
   ])(
     "refuses %j instead of doing what was not asked",
