@@ -11,7 +11,7 @@ export function JobDetails({ job }: { job: Job }) {
         <Fact className="job-id" term="Job" text={job.job_id} />
         <Fact term="Attempts" text={String(job.attempts)} />
         <Moment term="Queued" iso={job.queued_at} />
-        <Moment term="Scheduled" iso={job.scheduled_at} />
+        <Moment term="Due" iso={job.scheduled_at} />
         <Moment term="Started" iso={job.started_at} />
         <Moment term="Finished" iso={job.completed_at} />
       </dl>
