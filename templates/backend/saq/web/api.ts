@@ -1,0 +1,85 @@
+/** SAQ's JSON API (S-60 to S-64) with the additions of S-69. */
+import express, { type Request, type Router } from "express";
+import { parseJobQuery } from "./filter.js";
+import { queueWithJobs } from "./job-list.js";
+import { answerProblem, HttpProblem } from "./problem.js";
+import { sameOriginOnly } from "./protection.js";
+import type { WebQueue } from "./queue.js";
+
+type QueuePath = { queue: string };
+type JobPath = { queue: string; key: string };
+
+export function createApi(queues: readonly WebQueue[]): Router {
+  const byName = new Map(queues.map((queue) => [queue.name, queue]));
+  const api = express.Router({ caseSensitive: true });
+
+  const queueOf = ({ params }: Request<QueuePath>): WebQueue => {
+    const queue = byName.get(params.queue);
+    if (!queue) throw new HttpProblem(404, `Could not find the ${params.queue} queue`);
+    return queue;
+  };
+
+  api.get("/queues", async (_req, res) => {
+    res.json({ queues: await Promise.all(queues.map((queue) => queue.info())) });
+  });
+
+  api.get("/queues/:queue", async (req: Request<QueuePath>, res) => {
+    const queue = queueOf(req);
+    res.json({ queue: await queueWithJobs(queue, parseJobQuery(req.url)) });
+  });
+
+  api.get("/queues/:queue/jobs/:key", async (req: Request<JobPath>, res) => {
+    const job = await queueOf(req).job(req.params.key);
+    if (!job) throw unknownJob(req);
+    res.json({
+      job: { ...job.toDocument(), kwargs: JSON.stringify(job.kwargs), result: JSON.stringify(job.result) },
+    });
+  });
+
+  api.post("/queues/:queue/jobs/:key/retry", sameOriginOnly, async (req: Request<JobPath>, res) => {
+    const { key } = req.params;
+    const answer = await queueOf(req).retry(key, { error: "retried from ui", resetAttempts: true });
+    switch (answer) {
+      case "queued":
+        res.status(202).json({});
+        return;
+      case "not_finished":
+        throw new HttpProblem(
+          409,
+          `Job ${key} is not finished; only a complete, failed or aborted job can be retried`,
+        );
+      case "unreadable":
+        throw new HttpProblem(
+          409,
+          `The stored document of job ${key} cannot be read, so it cannot be retried`,
+        );
+      case null:
+        throw unknownJob(req);
+      default:
+        throw new Error(`Unknown answer to a retry: ${answer satisfies never}`);
+    }
+  });
+
+  api.post("/queues/:queue/jobs/:key/abort", sameOriginOnly, async (req: Request<JobPath>, res) => {
+    const { key } = req.params;
+    const answer = await queueOf(req).abort(key, "aborted from ui");
+    switch (answer) {
+      case "aborted":
+      case "aborting":
+        res.status(202).json({});
+        return;
+      case "not_active":
+        throw new HttpProblem(409, `Job ${key} is finished; only a job that waits or runs can be aborted`);
+      case null:
+        throw unknownJob(req);
+      default:
+        throw new Error(`Unknown answer to an abort: ${answer satisfies never}`);
+    }
+  });
+
+  api.use((_req, res) => answerProblem(res, 404, "Not Found"));
+  return api;
+}
+
+const unknownJob = ({ params }: Request<JobPath>) =>
+  new HttpProblem(404, `Could not find job ID ${params.key}`);

@@ -1,0 +1,34 @@
+/** Errors as the API tells them: always `{ status_code, detail }`, never HTML, never a stack trace (S-68, D-85). */
+import type { ErrorRequestHandler, Response } from "express";
+import type { Logger } from "../logger.js";
+
+export class HttpProblem extends Error {
+  readonly status: number;
+
+  constructor(status: number, detail: string) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+export function answerProblem(res: Response, status: number, detail: string): void {
+  res.status(status).json({ status_code: status, detail });
+}
+
+/** Client errors say what was wrong; what broke on our side goes to the log alone. */
+export function problemHandler(logger: Logger): ErrorRequestHandler {
+  return (error: unknown, req, res, next) => {
+    if (res.headersSent) return next(error);
+    const status = clientErrorStatus(error);
+    if (status !== null) return answerProblem(res, status, (error as Error).message);
+    logger.error({ err: error, method: req.method, url: req.originalUrl }, "web UI request failed");
+    answerProblem(res, 500, "Internal Server Error");
+  };
+}
+
+/** 4xx of our own, of express (a malformed `%` in the path) and of guards. */
+function clientErrorStatus(error: unknown): number | null {
+  if (!(error instanceof Error) || !("status" in error)) return null;
+  const { status } = error;
+  return typeof status === "number" && status >= 400 && status < 500 ? status : null;
+}

@@ -1,0 +1,41 @@
+/** What the router does to every request before anything is answered or changed. */
+import type { RequestHandler } from "express";
+import { HttpProblem } from "./problem.js";
+
+/**
+ * Set by the router itself, whatever the application sends elsewhere: stored data shown here was written by others, and
+ * helmet's default policy asks the browser to upgrade to https, which breaks plain http on any host but localhost.
+ */
+export const securityHeaders: RequestHandler = (_req, res, next) => {
+  res.set({
+    "Content-Security-Policy":
+      "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+  });
+  next();
+};
+
+/**
+ * Lets a change through only when our own page asks for it (D-82). A foreign page can post, but it can neither set
+ * this header without a preflight that we never answer, nor hide where it comes from. A client outside the browser
+ * sends the header and no origin.
+ */
+export const sameOriginOnly: RequestHandler = (req, _res, next) => {
+  if (req.get("X-SAQ-CSRF") !== "1") {
+    throw new HttpProblem(403, "A change needs the header X-SAQ-CSRF: 1");
+  }
+  const site = req.get("Sec-Fetch-Site");
+  const origin = req.get("Origin");
+  // Behind a proxy that rewrites Host the two hosts differ, so the browser's own word comes first.
+  const foreign = site ? site !== "same-origin" : origin !== undefined && hostOf(origin) !== req.get("Host");
+  if (foreign)
+    throw new HttpProblem(403, `A change must come from this site's own page, not from ${origin ?? site}`);
+  next();
+};
+
+function hostOf(origin: string): string | null {
+  return URL.canParse(origin) ? new URL(origin).host : null;
+}

@@ -1,0 +1,131 @@
+// Talks to the JSON API beside this page.
+import { apiUrl, states } from "./routes.js";
+
+/**
+ * @typedef {object} WorkerInfo
+ * @property {{ complete?: number, failed?: number, retried?: number, aborted?: number, uptime?: number }} stats uptime in ms
+ */
+/**
+ * A job as it is stored (SAQ's document): members that equal their default are left out. Times are epoch
+ * milliseconds, `scheduled` is epoch seconds. In a job's own answer `kwargs` and `result` are JSON text.
+ *
+ * @typedef {object} JobDocument
+ * @property {string} key
+ * @property {string} function
+ * @property {import("./routes.js").State} status
+ * @property {unknown} [kwargs]
+ * @property {unknown} [result]
+ * @property {string} [error]
+ * @property {number | null} [timeout]
+ * @property {number} [heartbeat]
+ * @property {number} [retries]
+ * @property {number} [ttl]
+ * @property {number} [attempts]
+ * @property {number} [progress]
+ * @property {number} [priority]
+ * @property {string} [group_key]
+ * @property {string} [worker_id]
+ * @property {object} [meta]
+ * @property {number} [scheduled]
+ * @property {number} [queued]
+ * @property {number} [started]
+ * @property {number} [completed]
+ * @property {number} [touched]
+ */
+/**
+ * @typedef {object} QueueInfo
+ * @property {string} name
+ * @property {Record<import("./routes.js").State, number>} counts
+ * @property {Record<string, WorkerInfo>} workers
+ * @property {JobDocument[]} jobs
+ */
+
+/** The API answered, and said no. `status` is the HTTP status. */
+export class ApiRefusal extends Error {
+  /**
+   * @param {number} status
+   * @param {string} detail
+   */
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+/** The API did not answer, or could not do its work. */
+export class ApiAway extends Error {}
+
+const timeoutMs = 10_000;
+
+/**
+ * @param {string} path
+ * @param {{ method?: "GET" | "POST", signal?: AbortSignal }} [options]
+ */
+async function request(path, { method = "GET", signal } = {}) {
+  const limit = AbortSignal.timeout(timeoutMs);
+  let response;
+  try {
+    response = await fetch(apiUrl(path), {
+      method,
+      headers: { Accept: "application/json", ...(method === "POST" ? { "X-SAQ-CSRF": "1" } : {}) },
+      signal: signal ? AbortSignal.any([signal, limit]) : limit,
+    });
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw new ApiAway(limit.aborted ? `no answer within ${timeoutMs / 1000} s` : "no connection", {
+      cause: error,
+    });
+  }
+  const body = await response.json().catch(() => null);
+  if (response.ok && body) return body;
+  if (response.status >= 400 && response.status < 500) {
+    throw new ApiRefusal(response.status, body?.detail ?? `The API answered ${response.status}`);
+  }
+  throw new ApiAway(`it answered ${response.status}`);
+}
+
+/**
+ * @param {AbortSignal} signal
+ * @returns {Promise<QueueInfo[]>}
+ */
+export async function fetchQueues(signal) {
+  return (await request("/queues", { signal })).queues;
+}
+
+export const pageSize = 25;
+
+/**
+ * @param {string} queue
+ * @param {{ state: import("./routes.js").State | null, page: number }} list
+ * @param {AbortSignal} signal
+ * @returns {Promise<QueueInfo>}
+ */
+export async function fetchQueue(queue, { state, page }, signal) {
+  const query = `status=${state ?? states.join(",")}&offset=${(page - 1) * pageSize}&limit=${pageSize}`;
+  return (await request(`/queues/${encodeURIComponent(queue)}?${query}`, { signal })).queue;
+}
+
+/**
+ * @param {string} queue
+ * @param {string} key
+ */
+const jobPath = (queue, key) => `/queues/${encodeURIComponent(queue)}/jobs/${encodeURIComponent(key)}`;
+
+/**
+ * @param {string} queue
+ * @param {string} key
+ * @param {AbortSignal} signal
+ * @returns {Promise<JobDocument>}
+ */
+export async function fetchJob(queue, key, signal) {
+  return (await request(jobPath(queue, key), { signal })).job;
+}
+
+/**
+ * @param {string} queue
+ * @param {string} key
+ * @param {"retry" | "abort"} action
+ */
+export async function changeJob(queue, key, action) {
+  await request(`${jobPath(queue, key)}/${action}`, { method: "POST" });
+}

@@ -1,0 +1,156 @@
+// One queue: its jobs by state, page by page, and its workers.
+import { fetchQueue, pageSize } from "./api.js";
+import { h } from "./dom.js";
+import { fullTime, isTime, number, oneLine, shortTime } from "./format.js";
+import { stateOf, withDefaults } from "./jobs.js";
+import { badge, breadcrumb, table, workerSection, workersOf } from "./parts.js";
+import { jobUrl, overviewUrl, queueUrl, states } from "./routes.js";
+
+/** @typedef {Extract<import("./routes.js").Route, { view: "queue" }>} QueueRoute */
+
+/** @param {QueueRoute} route */
+export const title = ({ queue, state }) => (state ? `${queue}: ${state} jobs` : `${queue}`);
+
+/**
+ * @param {QueueRoute} route
+ * @param {AbortSignal} signal
+ */
+export const load = (route, signal) => fetchQueue(route.queue, route, signal);
+
+/**
+ * @param {import("./api.js").QueueInfo} queue
+ * @param {QueueRoute} route
+ */
+export function render(queue, route) {
+  const total = route.state
+    ? queue.counts[route.state]
+    : states.reduce((sum, state) => sum + queue.counts[state], 0);
+  return [
+    breadcrumb([{ label: "Queues", href: overviewUrl() }]),
+    h("h1", { tabindex: -1 }, h("span", { class: "kind" }, "Queue "), queue.name),
+    h(
+      "section",
+      { class: "card" },
+      h("h2", null, "Jobs"),
+      tabs(queue, route),
+      queue.jobs.length === 0 ? emptyList(route, total) : jobTable(queue),
+      pager(queue, route, total),
+    ),
+    workerSection(workersOf(queue), { withQueue: false }),
+  ];
+}
+
+/**
+ * Links, because each tab is an address of its own: it can be opened, sent, and left by the back button.
+ *
+ * @param {import("./api.js").QueueInfo} queue
+ * @param {QueueRoute} route
+ */
+function tabs(queue, route) {
+  /** @param {import("./routes.js").State | null} state */
+  const tab = (state) =>
+    h(
+      "li",
+      null,
+      h(
+        "a",
+        { href: queueUrl(queue.name, { state }), "aria-current": route.state === state ? "page" : null },
+        state ?? "all",
+        state && h("span", { class: "count" }, ` ${number(queue.counts[state])}`),
+      ),
+    );
+  return h(
+    "nav",
+    { class: "tabs", "aria-label": "Jobs by status" },
+    h("ul", null, [null, ...states].map(tab)),
+  );
+}
+
+/** @param {import("./api.js").QueueInfo} queue */
+function jobTable(queue) {
+  const columns = [
+    { label: "Job", kind: "wide" },
+    { label: "Function" },
+    { label: "Arguments", kind: "wide" },
+    { label: "Queued" },
+    { label: "Started" },
+    { label: "Completed" },
+    { label: "Status" },
+  ];
+  return table(
+    "Jobs",
+    columns,
+    queue.jobs.map((document) => {
+      const job = withDefaults(document);
+      const state = stateOf(document);
+      return {
+        key: job.key,
+        cells: [
+          h("a", { href: jobUrl(queue.name, job.key), class: "key" }, job.key),
+          h("code", null, job.function),
+          h("code", { class: "arguments" }, oneLine(job.kwargs)),
+          time(job.queued),
+          state === "scheduled" ? h("span", null, "due ", time(job.scheduled * 1000)) : time(job.started),
+          time(job.completed),
+          h(
+            "span",
+            { class: "outcome" },
+            badge(state),
+            state === "failed" && job.error && h("span", { class: "cause" }, lastLine(job.error)),
+          ),
+        ],
+      };
+    }),
+  );
+}
+
+/** @param {number} ms */
+const time = (ms) =>
+  isTime(ms) && h("time", { datetime: new Date(ms).toISOString(), title: fullTime(ms) }, shortTime(ms));
+
+/**
+ * The last line of a Python traceback and the first of a JavaScript stack name the error.
+ *
+ * @param {string} error
+ */
+function lastLine(error) {
+  const lines = error.trim().split("\n");
+  const line = (lines[0]?.startsWith("Traceback") ? lines.at(-1) : lines[0]) ?? "";
+  return line.length > 120 ? `${line.slice(0, 120)}…` : line;
+}
+
+/**
+ * @param {QueueRoute} route
+ * @param {number} total
+ */
+function emptyList({ queue, state, page }, total) {
+  if (page > 1 && total > 0) {
+    return h(
+      "p",
+      { class: "empty" },
+      "The list has become shorter. ",
+      h("a", { href: queueUrl(queue, { state }) }, "To the first page"),
+    );
+  }
+  return h("p", { class: "empty" }, state ? `No ${state} jobs.` : "No jobs yet.");
+}
+
+/**
+ * @param {import("./api.js").QueueInfo} queue
+ * @param {QueueRoute} route
+ * @param {number} total
+ */
+function pager(queue, { queue: name, state, page }, total) {
+  const first = (page - 1) * pageSize + 1;
+  const last = first + queue.jobs.length - 1;
+  if (queue.jobs.length === 0 || (page === 1 && total <= pageSize)) return null;
+  return h(
+    "nav",
+    { class: "pager", "aria-label": "Pages" },
+    page > 1 &&
+      h("a", { href: queueUrl(name, { state, page: page - 1 }), class: "button", rel: "prev" }, "Previous"),
+    h("span", { class: "muted" }, `${number(first)}–${number(last)} of ${number(Math.max(total, last))}`),
+    last < total &&
+      h("a", { href: queueUrl(name, { state, page: page + 1 }), class: "button", rel: "next" }, "Next"),
+  );
+}

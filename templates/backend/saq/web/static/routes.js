@@ -1,0 +1,76 @@
+// The page's own addresses, under the path where the UI is mounted. Names and keys are encoded, `/` included.
+
+const root = document.querySelector('meta[name="root-path"]')?.getAttribute("content") ?? "";
+
+export const states = /** @type {const} */ ([
+  "queued",
+  "scheduled",
+  "active",
+  "aborting",
+  "complete",
+  "failed",
+  "aborted",
+]);
+
+/** @typedef {(typeof states)[number]} State */
+/**
+ * @typedef {{ view: "overview" }
+ *   | { view: "queue", queue: string, state: State | null, page: number }
+ *   | { view: "job", queue: string, key: string }
+ *   | { view: "unknown" }} Route
+ */
+
+export const overviewUrl = () => `${root}/`;
+
+/**
+ * @param {string} queue
+ * @param {{ state?: State | null, page?: number }} [list]
+ */
+export function queueUrl(queue, { state = null, page = 1 } = {}) {
+  const query = new URLSearchParams();
+  if (state) query.set("status", state);
+  if (page > 1) query.set("page", String(page));
+  return `${root}/queues/${encodeURIComponent(queue)}${query.size > 0 ? `?${query}` : ""}`;
+}
+
+/**
+ * @param {string} queue
+ * @param {string} key
+ */
+export const jobUrl = (queue, key) =>
+  `${root}/queues/${encodeURIComponent(queue)}/jobs/${encodeURIComponent(key)}`;
+
+/** @param {string} path one of the API's, beginning with a slash */
+export const apiUrl = (path) => `${root}/api${path}`;
+
+/**
+ * @param {URL} url
+ * @returns {Route}
+ */
+export function parseRoute(url) {
+  const path = url.pathname.startsWith(root) ? url.pathname.slice(root.length) : null;
+  if (path === "" || path === "/") return { view: "overview" };
+  const match = /^\/queues\/([^/]+)(?:\/jobs\/([^/]+))?\/?$/.exec(path ?? "");
+  if (!match) return { view: "unknown" };
+  try {
+    const queue = decodeURIComponent(match[1] ?? "");
+    if (match[2] !== undefined) return { view: "job", queue, key: decodeURIComponent(match[2]) };
+    const status = url.searchParams.get("status");
+    const page = Number(url.searchParams.get("page"));
+    return {
+      view: "queue",
+      queue,
+      state: states.find((state) => state === status) ?? null,
+      page: Number.isSafeInteger(page) && page > 0 ? page : 1,
+    };
+  } catch {
+    return { view: "unknown" };
+  }
+}
+
+/**
+ * Whether a link leads to another view of this page.
+ *
+ * @param {URL} url
+ */
+export const isOwn = (url) => url.origin === location.origin && parseRoute(url).view !== "unknown";
