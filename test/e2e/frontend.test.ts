@@ -1,0 +1,364 @@
+// The generated front end in a real browser, against a real API process, a real worker and PostgreSQL.
+import { type ChildProcess, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import { type AddressInfo, createServer, type Server } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import pg from "pg";
+import { type Browser, chromium, type Page } from "playwright-core";
+
+const TEMPLATES = resolve(dirname(fileURLToPath(import.meta.url)), "../../templates");
+const BACKEND = join(TEMPLATES, "backend");
+const FRONTEND = join(TEMPLATES, "frontend");
+const VITE = join(
+  dirname(createRequire(join(FRONTEND, "package.json")).resolve("vite/package.json")),
+  "bin/vite.js",
+);
+
+// The package comes without types.
+const { SMTPServer } = createRequire(join(BACKEND, "package.json"))("smtp-server") as {
+  SMTPServer: new (
+    options: object,
+  ) => {
+    server: Server;
+    listen(port: number, host: string, done: () => void): void;
+    close(done: () => void): void;
+  };
+};
+
+const browserPath = [
+  process.env.CHROMIUM_PATH,
+  "/usr/bin/chromium",
+  "/usr/bin/chromium-browser",
+  "/usr/bin/google-chrome",
+  "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+].find((path) => path && existsSync(path));
+if (!browserPath)
+  console.warn("The front end is not tested: no Chromium found. Install it or set CHROMIUM_PATH.");
+
+jest.setTimeout(60_000);
+
+const FORMS = {
+  Example: ["Message"],
+  Email: ["To", "Subject", "Body"],
+  Delayed: ["Message", "Delay in seconds"],
+};
+
+(browserPath ? describe : describe.skip)("the front end", () => {
+  const database = `frontend_${randomBytes(4).toString("hex")}`;
+  const folder = mkdtempSync(join(tmpdir(), "saq-frontend-"));
+  const programs: Program[] = [];
+  const consoleErrors: string[] = [];
+  let browser: Browser;
+  let page: Page;
+  let site: string;
+  let api: Program;
+  let apiUrl: string;
+  let worker: Program;
+  let mail: Awaited<ReturnType<typeof startMailServer>>;
+
+  function startProgram(args: string[], cwd: string, env: Record<string, string>): Program {
+    const program = new Program(args, cwd, env);
+    programs.push(program);
+    return program;
+  }
+
+  function appEnvironment(): Record<string, string> {
+    const url = new URL(String(process.env.TEST_DATABASE_URL));
+    url.pathname = `/${database}`;
+    return {
+      NODE_ENV: "development",
+      DATABASE_URL: url.href,
+      // Empty counts as absent, and hides what a developer's .env says.
+      QUEUE_DSN: "",
+      PORT: new URL(apiUrl).port,
+      SMTP_URL: `smtp://127.0.0.1:${mail.port}`,
+    };
+  }
+
+  async function startApi(): Promise<Program> {
+    const program = startProgram(["--import", "tsx", "app/server.ts"], BACKEND, appEnvironment());
+    await program.answers(`${apiUrl}/health`, () => true);
+    return program;
+  }
+
+  async function startWorker(): Promise<Program> {
+    const program = startProgram(["--import", "tsx", "app/worker.ts"], BACKEND, appEnvironment());
+    await program.answers(`${apiUrl}/health`, ({ workers }) => workers === 1);
+    return program;
+  }
+
+  beforeAll(async () => {
+    await inServer(`CREATE DATABASE ${database}`);
+    mail = await startMailServer();
+    apiUrl = `http://127.0.0.1:${await freePort()}`;
+    site = `http://127.0.0.1:${await freePort()}`;
+    api = await startApi();
+    worker = await startWorker();
+    const vite = startProgram([VITE], FRONTEND, { API_URL: apiUrl, FRONTEND_PORT: new URL(site).port });
+    await vite.answers(`${site}/health`, () => true);
+    browser = await chromium.launch({
+      executablePath: browserPath,
+      args: [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+      ],
+    });
+  });
+
+  afterAll(async () => {
+    await browser?.close();
+    await Promise.all(programs.map((program) => program.stop()));
+    await mail?.stop();
+    await inServer(`DROP DATABASE IF EXISTS ${database} WITH (FORCE)`);
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  async function open(url = site): Promise<void> {
+    const context = await browser.newContext();
+    page = await context.newPage();
+    page.on("console", (message) => message.type() === "error" && consoleErrors.push(message.text()));
+    page.on("pageerror", (error) => consoleErrors.push(String(error)));
+    await page.goto(url);
+    await button("Enqueue example").waitFor();
+  }
+
+  afterEach(async () => {
+    await page.context().close();
+    consoleErrors.length = 0;
+  });
+
+  const form = (name: string) => page.getByRole("form", { name });
+  const button = (name: string) => page.getByRole("button", { name });
+  const jobs = (status?: string) =>
+    page.getByRole("listitem").filter(status ? { has: page.getByText(status, { exact: true }) } : {});
+
+  it("has named regions, forms and fields, and a link to the queue's web UI", async () => {
+    await open();
+    const { name } = JSON.parse(readFileSync(join(TEMPLATES, "package.json"), "utf8")) as { name: string };
+    expect(await page.title()).toBe(name);
+    expect(await page.locator("html").getAttribute("lang")).toBe("en");
+    const header = page.getByRole("banner");
+    expect(await header.getByRole("heading", { level: 1 }).textContent()).toBe(name);
+    expect(await header.getByRole("link").getAttribute("href")).toBe("/saq");
+    const main = page.getByRole("main");
+    await main.getByRole("region", { name: "Jobs from this browser" }).getByText("No jobs yet.").waitFor();
+    for (const [title, labels] of Object.entries(FORMS)) {
+      expect(await form(title).locator("input, textarea").count()).toBe(labels.length);
+      for (const label of labels)
+        expect(await form(title).getByLabel(label, { exact: true }).count()).toBe(1);
+      expect(await form(title).getByRole("button").count()).toBe(1);
+    }
+    expect(consoleErrors).toEqual([]);
+  });
+
+  it("takes the jobs of all three forms to complete, and keeps the list over a reload", async () => {
+    await open();
+    await form("Example").getByLabel("Message").fill("from the browser");
+    await form("Example").getByLabel("Message").press("Enter");
+    await button("Enqueue email").click();
+    await form("Delayed").getByLabel("Delay in seconds").fill("2");
+    await button("Enqueue delayed").click();
+
+    await jobs("queued").filter({ hasText: "due in" }).waitFor();
+    for (const name of ["exampleTask", "sendEmailTask", "delayedTask"]) {
+      await jobs("complete").filter({ hasText: name }).waitFor({ timeout: 20_000 });
+    }
+    const example = jobs("complete").filter({ hasText: "exampleTask" });
+    await example.getByText("Result").click();
+    expect(JSON.parse(String(await example.locator("pre").textContent()))).toMatchObject({
+      message: "from the browser",
+    });
+
+    await page.reload();
+    await jobs("complete").nth(2).waitFor();
+    expect(await jobs().count()).toBe(3);
+    expect(consoleErrors).toEqual([]);
+
+    await button("Clear list").click();
+    await page.getByText("No jobs yet.").waitFor();
+    expect(await page.locator(":focus").textContent()).toBe("Jobs from this browser");
+    await page.reload();
+    await page.getByText("No jobs yet.").waitFor();
+  });
+
+  it("announces a change of status to screen readers", async () => {
+    await open();
+    await form("Delayed").getByLabel("Delay in seconds").fill("1");
+    await button("Enqueue delayed").click();
+    await page.getByRole("status").getByText("Queued.").waitFor();
+    await page
+      .getByRole("status")
+      .getByText(/delayedTask: complete/)
+      .waitFor({ state: "attached", timeout: 20_000 });
+  });
+
+  it("shows what the API refuses next to its field and puts the focus there", async () => {
+    await open();
+    await form("Email").getByLabel("To").fill("nobody");
+    await form("Email").getByLabel("Subject").fill("");
+    await button("Enqueue email").click();
+    const invalid = form("Email").locator("[aria-invalid=true]");
+    await invalid.nth(1).waitFor();
+    expect(await invalid.nth(0).getAttribute("name")).toBe("to");
+    expect(await invalid.nth(1).getAttribute("name")).toBe("subject");
+    for (const field of await invalid.all()) {
+      const description = page.locator(`[id="${await field.getAttribute("aria-describedby")}"]`);
+      expect(await description.textContent()).not.toBe("");
+    }
+    expect(await page.locator(":focus").getAttribute("name")).toBe("to");
+
+    await form("Delayed").getByLabel("Delay in seconds").fill("");
+    await button("Enqueue delayed").click();
+    await form("Delayed").locator("[name=delay_seconds][aria-invalid=true]").waitFor();
+    expect(await jobs().count()).toBe(0);
+  });
+
+  it("asks the API only while a job is unfinished and the tab is visible", async () => {
+    await open();
+    let requests = 0;
+    page.on("request", (request) => {
+      if (request.url().includes("/queue/jobs")) requests += 1;
+    });
+    const requestsInAWhile = async () => {
+      requests = 0;
+      await sleep(1_700);
+      return requests;
+    };
+    expect(await requestsInAWhile()).toBe(0);
+    await form("Delayed").getByLabel("Delay in seconds").fill("600");
+    await button("Enqueue delayed").click();
+    await jobs("queued").waitFor();
+    expect(await requestsInAWhile()).toBeGreaterThanOrEqual(1);
+    await showTab(false);
+    expect(await requestsInAWhile()).toBe(0);
+    await showTab(true);
+    expect(await requestsInAWhile()).toBeGreaterThanOrEqual(1);
+  });
+
+  it("says that no worker runs, and goes on when one comes", async () => {
+    await open();
+    await worker.stop();
+    await button("Enqueue example").click();
+    await page.getByText("No worker is running, so jobs wait.").waitFor({ timeout: 20_000 });
+    worker = await startWorker();
+    await jobs("complete").waitFor({ timeout: 20_000 });
+    expect(await page.getByText("No worker is running").count()).toBe(0);
+    expect(consoleErrors).toEqual([]);
+  });
+
+  it("says that the API is down, keeps the list and recovers", async () => {
+    await open();
+    await form("Delayed").getByLabel("Delay in seconds").fill("600");
+    await button("Enqueue delayed").click();
+    await jobs("queued").filter({ hasText: "due in" }).waitFor();
+    await api.stop();
+    const notice = page.getByText("This list shows what was last known");
+    await notice.waitFor();
+    await button("Enqueue example").click();
+    await form("Example").getByText("The API does not answer.").waitFor();
+    expect(await jobs("queued").count()).toBe(1);
+    api = await startApi();
+    await button("Try now").click();
+    await notice.waitFor({ state: "detached" });
+    await button("Enqueue example").click();
+    await jobs("complete").waitFor({ timeout: 20_000 });
+  });
+
+  it("fits a phone without scrolling sideways", async () => {
+    await open();
+    await page.setViewportSize({ width: 320, height: 640 });
+    await button("Enqueue example").click();
+    await jobs("complete").waitFor({ timeout: 20_000 });
+    expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(320);
+  });
+
+  it("works as built for production", async () => {
+    const build = startProgram([VITE, "build", "--outDir", folder, "--emptyOutDir"], FRONTEND, {});
+    expect(await build.ended).toBe(0);
+    const url = `http://127.0.0.1:${await freePort()}`;
+    const args = [VITE, "preview", "--outDir", folder, "--port", new URL(url).port];
+    const preview = startProgram(args, FRONTEND, { API_URL: apiUrl });
+    await preview.answers(`${url}/health`, () => true);
+    await open(url);
+    await button("Enqueue example").click();
+    await jobs("complete").waitFor({ timeout: 20_000 });
+    expect(consoleErrors).toEqual([]);
+  });
+
+  async function showTab(visible: boolean): Promise<void> {
+    const value = visible ? "visible" : "hidden";
+    await page.evaluate(`
+      Object.defineProperty(document, "visibilityState", { value: "${value}", configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    `);
+  }
+});
+
+/** A Node program of this test; its output is kept for the message of a failed start. */
+class Program {
+  readonly ended: Promise<number | null>;
+  private readonly child: ChildProcess;
+  private output = "";
+
+  constructor(args: string[], cwd: string, env: Record<string, string>) {
+    this.child = spawn(process.execPath, args, { cwd, env: { ...process.env, ...env }, stdio: "pipe" });
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      stream?.setEncoding("utf8").on("data", (text: string) => {
+        this.output += text;
+      });
+    }
+    this.ended = new Promise((done) => this.child.once("close", done));
+  }
+
+  /** Waits until `url` answers 200 with a body that `accept` likes. */
+  async answers(url: string, accept: (body: { workers: number }) => boolean): Promise<void> {
+    const deadline = Date.now() + 30_000;
+    while (Date.now() < deadline && this.child.exitCode === null) {
+      const response = await fetch(url).catch(() => undefined);
+      if (response?.ok && accept((await response.json()) as { workers: number })) return;
+      await sleep(100);
+    }
+    throw new Error(`${this.child.spawnargs.join(" ")} did not come up at ${url}:\n${this.output}`);
+  }
+
+  async stop(): Promise<void> {
+    if (this.child.exitCode === null) this.child.kill("SIGTERM");
+    await this.ended;
+  }
+}
+
+/** Takes every mail, so that the test leaves none in the application's outbox. */
+async function startMailServer(): Promise<{ port: number; stop(): Promise<void> }> {
+  const server = new SMTPServer({ authOptional: true, disabledCommands: ["STARTTLS"] });
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  return {
+    port: (server.server.address() as AddressInfo).port,
+    stop: () => new Promise<void>((done) => server.close(done)),
+  };
+}
+
+async function inServer(statement: string): Promise<void> {
+  const client = new pg.Client(process.env.TEST_DATABASE_URL);
+  await client.connect();
+  try {
+    await client.query(statement);
+  } finally {
+    await client.end();
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((done) => server.close(done));
+  return port;
+}
