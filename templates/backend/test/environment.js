@@ -1,0 +1,71 @@
+// What surrounds each test file: an empty database, and settings that never come from the developer's own. Plain
+// JavaScript, because Jest resolves no TypeScript imports from an environment.
+import { randomBytes } from "node:crypto";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { TestEnvironment } from "jest-environment-node";
+import pg from "pg";
+
+/** A closed connection stays in the server's list for a moment. */
+const leaveMs = 2_000;
+
+const ownSettings = ["QUEUE_DSN", "SMTP_URL", "MAIL_FROM", "HOST", "PORT", "AUTH_USER", "AUTH_PASSWORD"];
+
+export default class DatabaseEnvironment extends TestEnvironment {
+  #failed = false;
+
+  constructor(config, context) {
+    super(config, context);
+    const label = path.basename(context.testPath, ".test.ts").replace(/\W+/g, "_").toLowerCase();
+    this.databaseName = `test_${label}_${randomBytes(4).toString("hex")}`;
+  }
+
+  async setup() {
+    await super.setup();
+    const url = new URL(process.env.TEST_DATABASE_URL);
+    await query(`CREATE DATABASE ${this.databaseName}`);
+    url.pathname = `/${this.databaseName}`;
+    const { env } = this.global.process;
+    for (const name of ownSettings) delete env[name];
+    env.DATABASE_URL = url.href;
+    env.LOG_LEVEL ??= "silent";
+  }
+
+  handleTestEvent(event) {
+    if (event.name === "test_done" && event.test.errors.length > 0) this.#failed = true;
+  }
+
+  async teardown() {
+    await super.teardown();
+    const left = await connectionsLeft(this.databaseName);
+    // What a failed test left behind can be looked at, on a server that outlives the run.
+    if (this.#failed) process.stderr.write(`Database of the failed test, kept: ${this.databaseName}\n`);
+    else await query(`DROP DATABASE ${this.databaseName} WITH (FORCE)`);
+    if (left > 0) {
+      throw new Error(
+        `${left} database connections were left open: close in afterAll what the tests opened.`,
+      );
+    }
+  }
+}
+
+/** @param {string} name @returns {Promise<number>} */
+async function connectionsLeft(name) {
+  const deadline = Date.now() + leaveMs;
+  for (;;) {
+    const { length } = await query("SELECT 1 FROM pg_stat_activity WHERE datname = $1", [name]);
+    if (length === 0 || Date.now() > deadline) return length;
+    await sleep(20);
+  }
+}
+
+/** @param {string} text @param {unknown[]} [values] */
+async function query(text, values) {
+  const client = new pg.Client({ connectionString: process.env.TEST_DATABASE_URL });
+  await client.connect();
+  try {
+    return (await client.query(text, values)).rows;
+  } finally {
+    await client.end();
+  }
+}

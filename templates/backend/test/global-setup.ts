@@ -1,0 +1,13 @@
+import { startTemporaryPostgres } from "../../scripts/temporary-postgres.js";
+
+declare global {
+  var stopTestPostgres: (() => Promise<void>) | undefined;
+}
+
+/** One PostgreSQL for the whole run, thrown away after it, unless TEST_DATABASE_URL names another server. */
+export default async function globalSetup(): Promise<void> {
+  if (process.env.TEST_DATABASE_URL) return;
+  const postgres = await startTemporaryPostgres();
+  process.env.TEST_DATABASE_URL = postgres.url;
+  globalThis.stopTestPostgres = postgres.stop;
+}

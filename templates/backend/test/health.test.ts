@@ -1,0 +1,38 @@
+import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import request from "supertest";
+import { createApp } from "../app/app.js";
+import { logger } from "../app/logger.js";
+import { queueRoutes, saq } from "../app/queue/index.js";
+import { unreachableApp } from "./unreachable.js";
+import { waitFor } from "./wait-for.js";
+
+describe("GET /health", () => {
+  const app = createApp({ saq, queueRoutes, logger });
+  beforeAll(() => saq.connect());
+  afterAll(() => saq.close());
+
+  it("answers 200 without a worker and says so", async () => {
+    const { status, body } = await request(app).get("/health");
+    expect(status).toBe(200);
+    expect(body).toEqual({ status: "ok", workers: 0, queues: [{ name: "default", workers: 0 }] });
+  });
+
+  it("counts a live worker, and no longer once it has stopped", async () => {
+    const workers = saq.workers();
+    await Promise.all(workers.map((worker) => worker.start()));
+    const counted = await waitFor("a live worker", async () => {
+      const { body } = await request(app).get("/health");
+      return body.workers > 0 && body;
+    });
+    expect(counted).toEqual({ status: "ok", workers: 1, queues: [{ name: "default", workers: 1 }] });
+    await Promise.all(workers.map((worker) => worker.stop()));
+    const { body } = await request(app).get("/health");
+    expect(body.workers).toBe(0);
+  });
+});
+
+it("answers 503 when the database cannot be reached", async () => {
+  const { status, body } = await request(await unreachableApp()).get("/health");
+  expect(status).toBe(503);
+  expect(body).toEqual({ status: "unavailable", status_code: 503, detail: "The database does not answer." });
+});
