@@ -165,7 +165,9 @@ async function prepare(
 ): Promise<Done> {
   const { directory, title } = options.project;
   const done: Done = { install: { status: "skipped" }, git: { status: "off" } };
-  const kept = `Stopped. The project is kept in ${shownPath(directory, world.cwd) || directory}; to go on, run ${INSTALL_COMMAND} there.`;
+  // The terminal has just shown ^C at the line's start.
+  const line = world.interactive ? "\n" : "";
+  const kept = `${line}Stopped. The project is kept in ${shownPath(directory, world.cwd) || directory}; to go on, run ${INSTALL_COMMAND} there.`;
   await signals.check(kept);
 
   if (options.install) {
@@ -192,8 +194,8 @@ async function prepare(
             signal: signals.signal,
           });
     await signals.check(kept);
-    const line = gitLine(done);
-    if (line) say([line]);
+    const told = gitLine(done);
+    if (told) say([told]);
   }
   return done;
 }

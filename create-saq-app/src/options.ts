@@ -2,8 +2,8 @@ import { basename, relative, resolve, sep } from "node:path";
 import { UsageError } from "./errors.js";
 import type { Flags } from "./flags.js";
 
-export const DATABASES = ["auto", "embedded", "docker", "url"] as const;
-export type Database = (typeof DATABASES)[number];
+const DATABASES = ["auto", "embedded", "docker", "url"] as const;
+type Database = (typeof DATABASES)[number];
 
 /** Everything that was decided; from here on nothing is asked and nothing is guessed. */
 export interface Options {

@@ -10,7 +10,7 @@ export interface PlannedFile {
 }
 
 /** What differs between two projects generated with the same options. */
-export interface Secrets {
+interface Secrets {
   databasePassword: string;
   projectId: string;
 }

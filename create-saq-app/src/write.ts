@@ -18,7 +18,7 @@ import type { Target } from "./target.js";
  * Writes the plan, all of it or nothing: first into a temporary folder beside the target, then moved into place by
  * renaming. Into a folder that exists the files are moved one by one, and moved back if one of them fails.
  *
- * Synchronous, so that no signal handler runs between two files; 200 files take about 40 ms.
+ * Synchronous, so that no signal handler runs between two files; 200 files took 0.1 s.
  * @throws CliError when the file system refuses; nothing is left then
  */
 export function writeProject(directory: string, plan: readonly PlannedFile[], target: Target): void {

@@ -67,6 +67,28 @@ describe("the planned files", () => {
     }
   });
 
+  // Handlebars' strict mode stops at an unknown value, but takes an unknown condition as false.
+  it("use only names that the generation gives them", () => {
+    const given = [
+      "name",
+      "title",
+      "databaseName",
+      "port",
+      "frontend",
+      "db",
+      "projectId",
+      "generatorVersion",
+    ];
+    for (const { path, contents } of TEMPLATE.filter((template) => template.path.endsWith(".hbs"))) {
+      const tags = [...contents.toString().matchAll(/\{\{[~#/]*(?:if |unless )?([\w.]+)~?\}\}/g)];
+      const names = tags
+        .map(([, name = ""]) => name)
+        .filter((name) => !["if", "unless", "else"].includes(name));
+      expect({ path, unknown: names.filter((name) => !given.includes(name)) }).toEqual({ path, unknown: [] });
+      expect({ path, tags: contents.toString().split("{{").length - 1 }).toEqual({ path, tags: tags.length });
+    }
+  });
+
   it("change the template's package.json in its name alone", () => {
     const original = TEMPLATE.find(({ path }) => path === "package.json")?.contents.toString() ?? "";
     expect(text(plan(), "package.json")).toBe(original.replace('"name": "saq-app"', '"name": "my-app"'));
