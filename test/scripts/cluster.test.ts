@@ -1,0 +1,231 @@
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import pg from "pg";
+import {
+  type Cluster,
+  clusterStatus,
+  destroyCluster,
+  freePort,
+  PortTakenError,
+  startCluster,
+  stopCluster,
+} from "../../templates/scripts/embedded-postgres.js";
+import { openFolder } from "./support/folders.js";
+import { sql } from "./support/sql.js";
+
+const PASSWORD = "p@ss/w:rd' ü";
+const settings = { fsync: "off", full_page_writes: "off" };
+const isRoot = process.getuid?.() === 0;
+
+describe("a cluster", () => {
+  const folder = openFolder();
+  const dataDir = join(folder, "pg18");
+  const options = { dataDir, port: 0, password: PASSWORD, settings };
+  let cluster: Cluster;
+
+  beforeAll(async () => {
+    const { LANG, LC_ALL, LC_CTYPE } = process.env;
+    for (const name of ["LANG", "LC_ALL", "LC_CTYPE"]) delete process.env[name];
+    cluster = await startCluster(options);
+    Object.assign(process.env, {
+      ...(LANG && { LANG }),
+      ...(LC_ALL && { LC_ALL }),
+      ...(LC_CTYPE && { LC_CTYPE }),
+    });
+    await sql(cluster.url("postgres"), "CREATE TABLE kept AS SELECT 'é' AS word");
+  });
+
+  afterAll(async () => {
+    await destroyCluster({ dataDir });
+    rmSync(folder, { recursive: true });
+  });
+
+  const pid = () => clusterStatus({ dataDir }).pid ?? 0;
+  const pidFile = () => join(realpathSync(dataDir), "postmaster.pid");
+  const keptRows = () => sql(cluster.url("postgres"), "SELECT word, upper(word) AS upper FROM kept");
+
+  it("is UTF-8 with real upper and lower case, although the environment has no LANG", async () => {
+    const [row] = await sql(cluster.url("postgres"), "SHOW server_encoding");
+    expect(row).toEqual({ server_encoding: "UTF8" });
+    expect(await keptRows()).toEqual([{ word: "é", upper: "É" }]);
+  });
+
+  it("has the given settings and room for 200 connections", async () => {
+    const text =
+      "SELECT current_setting('fsync') AS fsync, current_setting('max_connections') AS connections";
+    expect(await sql(cluster.url("postgres"), text)).toEqual([{ fsync: "off", connections: "200" }]);
+  });
+
+  it("lets nobody in without the password", async () => {
+    const wrong = new URL(cluster.url("postgres"));
+    wrong.password = "guessed";
+    await expect(sql(wrong.href, "SELECT 1")).rejects.toMatchObject({ code: "28P01" });
+  });
+
+  it("listens on 127.0.0.1 only and leaves no socket file", async () => {
+    const text =
+      "SELECT current_setting('listen_addresses') AS tcp, current_setting('unix_socket_directories') AS unix";
+    expect(await sql(cluster.url("postgres"), text)).toEqual([{ tcp: "127.0.0.1", unix: "" }]);
+  });
+
+  it("runs in a session of its own, which a Ctrl-C in the terminal does not reach", () => {
+    const group = (process_: number) =>
+      Number(spawnSync("ps", ["-o", "pgid=", "-p", String(process_)], { encoding: "utf8" }).stdout);
+    expect(group(pid())).toBe(pid());
+    expect(group(pid())).not.toBe(group(process.pid));
+  });
+
+  it("answers a second start with the running server", async () => {
+    const before = pid();
+    const again = await startCluster({ ...options, port: await freePort() });
+    expect(again.port).toBe(cluster.port);
+    expect(pid()).toBe(before);
+  });
+
+  it("keeps the data over a stop and a start on another port", async () => {
+    await cluster.stop();
+    expect(clusterStatus({ dataDir })).toMatchObject({ exists: true, running: false });
+    const port = await freePort();
+    cluster = await startCluster({ ...options, port });
+    expect(cluster.port).toBe(port);
+    expect(await keptRows()).toHaveLength(1);
+  });
+
+  it("starts again after kill -9 of the server, with connections open, and keeps the data", async () => {
+    const clients = Array.from(
+      { length: 5 },
+      () => new pg.Client({ connectionString: cluster.url("postgres") }),
+    );
+    for (const client of clients) client.on("error", () => undefined);
+    await Promise.all(clients.map((client) => client.connect()));
+    const gone = Promise.all(clients.map((client) => new Promise((resolve) => client.once("end", resolve))));
+    const cutOff = expect(clients[0]?.query("SELECT pg_sleep(60)")).rejects.toThrow();
+    const killed = pid();
+    process.kill(killed, "SIGKILL");
+    cluster = await startCluster(options);
+    expect(pid()).not.toBe(killed);
+    expect(await keptRows()).toHaveLength(1);
+    await gone;
+    await cutOff;
+  });
+
+  describe("with a stale postmaster.pid that names somebody else's process", () => {
+    // Of the server's own user: PostgreSQL ignores the processes of others by itself.
+    const owner = () => statSync(realpathSync(dataDir));
+    const plantStalePid = async () => {
+      const { uid, gid } = owner();
+      const stranger = spawn("sleep", ["60"], isRoot ? { uid, gid, stdio: "ignore" } : { stdio: "ignore" });
+      await once(stranger, "spawn");
+      const text = readFileSync(pidFile(), "utf8").replace(/^\d+/, String(stranger.pid));
+      await cluster.stop();
+      writeFileSync(pidFile(), text, { mode: 0o600 });
+      chownSync(pidFile(), uid, gid);
+      return stranger;
+    };
+
+    it("is seen as stopped, and its stop leaves that process alone; then it starts", async () => {
+      const stranger = await plantStalePid();
+      try {
+        expect(clusterStatus({ dataDir }).running).toBe(false);
+        expect(await stopCluster({ dataDir })).toBe(false);
+        cluster = await startCluster(options);
+        expect(await keptRows()).toHaveLength(1);
+        expect(stranger.exitCode ?? stranger.signalCode).toBeNull();
+      } finally {
+        stranger.kill("SIGKILL");
+      }
+    });
+  });
+
+  it("refuses a port that another program holds, and says so", async () => {
+    await cluster.stop();
+    const holder = createServer().listen(0, "127.0.0.1");
+    await once(holder, "listening");
+    const { port } = holder.address() as { port: number };
+    const refused = startCluster({ ...options, port });
+    await expect(refused).rejects.toBeInstanceOf(PortTakenError);
+    await expect(refused).rejects.toThrow(`Port ${port} on 127.0.0.1 is taken by another program.`);
+    holder.close();
+    cluster = await startCluster(options);
+  });
+
+  it("says the server's own reason when it does not start", async () => {
+    await cluster.stop();
+    const wrong = startCluster({ ...options, settings: { shared_buffers: "1kB" } });
+    await expect(wrong).rejects.toThrow(/PostgreSQL did not start:[\s\S]*shared_buffers/);
+    cluster = await startCluster(options);
+  });
+
+  it("refuses a setting that a shell could misread", async () => {
+    await cluster.stop();
+    const wrong = startCluster({ ...options, settings: { shared_buffers: "1; touch /tmp/x" } });
+    await expect(wrong).rejects.toThrow("Not a setting of PostgreSQL");
+    cluster = await startCluster(options);
+  });
+});
+
+it("works in folders whose names mean something to a shell", async () => {
+  const folder = openFolder('saq it\'s $HOME "quoted" é-');
+  const dataDir = join(folder, "sub folder", "pg18");
+  const cluster = await startCluster({ dataDir, port: 0, password: PASSWORD, settings });
+  expect(await sql(cluster.url("postgres"), "SELECT 1 AS one")).toEqual([{ one: 1 }]);
+  await destroyCluster({ dataDir });
+  expect(existsSync(dataDir)).toBe(false);
+  rmSync(folder, { recursive: true });
+});
+
+it("makes one cluster of two first starts at the same time", async () => {
+  const folder = openFolder();
+  const dataDir = join(folder, "pg18");
+  const start = () => startCluster({ dataDir, port: 0, password: PASSWORD, settings });
+  const [one, two] = await Promise.all([start(), start()]);
+  expect(one.port).toBe(two.port);
+  await destroyCluster({ dataDir });
+  rmSync(folder, { recursive: true });
+});
+
+// Ordinary users own the folders they work in; only root's server is another user.
+(isRoot ? describe : describe.skip)("as root, below a folder that the server's user cannot enter", () => {
+  it("keeps the data elsewhere, behind a link, and removes them with it", async () => {
+    const folder = openFolder();
+    chmodSync(folder, 0o700);
+    const dataDir = join(folder, "project", ".data", "pg18");
+    const options = { dataDir, port: 0, password: PASSWORD, settings };
+    const cluster = await startCluster(options);
+    const real = realpathSync(dataDir);
+    expect(lstatSync(dataDir).isSymbolicLink()).toBe(true);
+    expect(statSync(real).mode & 0o777).toBe(0o700);
+    await sql(cluster.url("postgres"), "CREATE TABLE kept AS SELECT 1 AS one");
+    await cluster.stop();
+    const again = await startCluster(options);
+    expect(await sql(again.url("postgres"), "SELECT one FROM kept")).toEqual([{ one: 1 }]);
+    await destroyCluster({ dataDir });
+    expect(existsSync(real)).toBe(false);
+    rmSync(folder, { recursive: true });
+  });
+
+  it("never runs the server as root", async () => {
+    const folder = openFolder();
+    mkdirSync(join(folder, ".data"));
+    const dataDir = join(folder, ".data", "pg18");
+    await startCluster({ dataDir, port: 0, password: PASSWORD, settings });
+    expect(statSync(dataDir).uid).not.toBe(0);
+    await destroyCluster({ dataDir });
+    rmSync(folder, { recursive: true });
+  });
+});
