@@ -29,7 +29,10 @@ function Summary({ job }: { job: Job }) {
 }
 
 function summarise(job: Job): [title: string, preview: string | undefined] {
-  if (job.error !== null) return ["Error", job.error.split("\n")[0]];
+  if (job.error !== null) {
+    // A job that waits for its next attempt keeps the error of the last one.
+    return [job.completed_at === null ? "Last error" : "Error", job.error.split("\n")[0]];
+  }
   return job.status === "complete" ? ["Result", JSON.stringify(job.result)] : ["Details", undefined];
 }
 

@@ -13,7 +13,7 @@ export function JobItem({ tracked, now }: { tracked: TrackedJob; now: number }) 
         <span className="job-name">{job?.function ?? id}</span>
         {job !== null && (
           <span className="job-facts">
-            {job.attempts > 1 && <span>{job.attempts} attempts</span>}
+            {(job.attempts > 1 || job.error !== null) && <span>{attemptsText(job.attempts)}</span>}
             <span>{gone ? "no longer stored by the queue" : summariseTime(job, now)}</span>
           </span>
         )}
@@ -22,6 +22,10 @@ export function JobItem({ tracked, now }: { tracked: TrackedJob; now: number }) 
       {job !== null && <JobDetails job={job} />}
     </li>
   );
+}
+
+function attemptsText(attempts: number): string {
+  return attempts === 1 ? "1 attempt" : `${attempts} attempts`;
 }
 
 function JobProgress({ progress }: { progress: number }) {
