@@ -6,6 +6,7 @@ import fs from "node:fs";
 import net from "node:net";
 import os from "node:os";
 import path from "node:path";
+import { Failure } from "./failure.js";
 import { canEnter, ownFolder, prepareBinaries, serverUser } from "./postgres-binaries.js";
 import { waitForServer } from "./postgres-ready.js";
 import { postmasterOf, removeStalePidFile } from "./postmaster.js";
@@ -17,7 +18,7 @@ const START_TIMEOUT_S = 60;
 const LEFTOVER_WAIT_MS = 8000;
 
 /** The port that was asked for belongs to another program. */
-export class PortTakenError extends Error {
+export class PortTakenError extends Failure {
   /** @param {number} port */
   constructor(port) {
     super(`Port ${port} on ${HOST} is taken by another program.`);
@@ -48,7 +49,8 @@ export async function startCluster({ dataDir, port, password, logFile, settings 
     if (failure === undefined) return await answering(dataDir, wanted, password, log);
     const passing =
       /pre-existing shared memory block|lock file "postmaster.pid" already exists|could not bind/;
-    if (!passing.test(failure) || Date.now() > end) throw new Error(`PostgreSQL did not start:\n${failure}`);
+    if (!passing.test(failure) || Date.now() > end)
+      throw new Failure(`PostgreSQL did not start:\n${failure}`);
     await new Promise((resolve) => setTimeout(resolve, 250));
   }
 }
@@ -72,7 +74,7 @@ export async function stopCluster({ dataDir, immediate = false }) {
   ];
   const result = spawnSync(bin("pg_ctl"), args, spawnOptions(place));
   if (result.status !== 0 && postmasterOf(place.real)) {
-    throw new Error(`PostgreSQL in ${dataDir} did not stop: ${result.stderr.trim()}`);
+    throw new Failure(`PostgreSQL in ${dataDir} did not stop: ${result.stderr.trim()}`);
   }
   return true;
 }
@@ -111,7 +113,7 @@ function locate(dataDir) {
   const owner = fs.statSync(real, { throwIfNoEntry: false });
   const uid = process.getuid?.();
   if (owner && uid !== undefined && uid !== 0 && owner.uid !== uid) {
-    throw new Error(
+    throw new Failure(
       `The database in ${dataDir} belongs to another user (id ${owner.uid}; you are ${uid}).\n` +
         `Work as that user, or hand it over while it is stopped: sudo chown -R ${uid} '${real}'`,
     );
@@ -146,7 +148,7 @@ function create(place, binaries, password, settings) {
       spawnOptions({ ...place, real: draft }),
     );
     if (result.status !== 0)
-      throw new Error(
+      throw new Failure(
         `PostgreSQL's initdb failed:\n${(result.stderr || result.error?.message || "").trim()}`,
       );
     if (relocated) {
@@ -184,7 +186,7 @@ function launch(place, binaries, port, logFile, settings) {
   const all = { max_connections: "200", unix_socket_directories: "", ...settings };
   const options = Object.entries(all).map(([name, value]) => {
     if (!/^[\w.]+$/.test(name) || !/^[\w.,/+-]*$/.test(value))
-      throw new Error(`Not a setting of PostgreSQL: ${name}=${value}`);
+      throw new Failure(`Not a setting of PostgreSQL: ${name}=${value}`);
     return `-c ${name}=${value}`;
   });
   // Opened here and inherited, because the server's user may not be able to reach a log file of the caller's.
@@ -225,7 +227,7 @@ function spawnOptions(place) {
 /** @param {string} dataDir @param {number} port @param {string} password @param {string} log */
 async function answering(dataDir, port, password, log) {
   if (!(await waitForServer({ host: HOST, port, timeoutMs: START_TIMEOUT_S * 1000 }))) {
-    throw new Error(`PostgreSQL was started on ${HOST}:${port} but does not answer. Its log: ${log}`);
+    throw new Failure(`PostgreSQL was started on ${HOST}:${port} but does not answer. Its log: ${log}`);
   }
   return {
     port,

@@ -5,6 +5,7 @@ import fs from "node:fs";
 import { createRequire } from "node:module";
 import os from "node:os";
 import path from "node:path";
+import { Failure } from "./failure.js";
 
 export const POSTGRES_MAJOR = 18;
 
@@ -34,7 +35,7 @@ function findNative() {
  */
 export function prepareBinaries(runAs) {
   const installed = findNative();
-  if (!installed) throw new Error(missingBinaries());
+  if (!installed) throw new Failure(missingBinaries());
   const native = usableInPlace(installed, runAs) ? installed : copyRuntime(installed);
   const extension = process.platform === "win32" ? ".exe" : "";
   const bin = (/** @type {string} */ name) => path.join(native, "bin", name + extension);
@@ -44,7 +45,7 @@ export function prepareBinaries(runAs) {
     encoding: "utf8",
   });
   if (version.status === 0) return { bin };
-  throw new Error(
+  throw new Failure(
     `PostgreSQL's programs in ${native} do not run here: ${(version.stderr || version.error?.message || "").trim()}\n` +
       "The embedded PostgreSQL needs glibc 2.27 or newer on Linux (it does not run on Alpine).\n" +
       "Use your own server: set DATABASE_URL in .env, or DB_MODE=docker.",
@@ -128,7 +129,7 @@ export function ownFolder() {
     const ours = process.getuid === undefined || stat.uid === process.getuid();
     if (stat.isDirectory() && ours && (stat.mode & 0o022) === 0) return folder;
   }
-  throw new Error(`No folder for PostgreSQL's files can be made in ${candidates.join(", ")}.`);
+  throw new Failure(`No folder for PostgreSQL's files can be made in ${candidates.join(", ")}.`);
 }
 
 /**
@@ -145,7 +146,7 @@ export function serverUser(dataDir) {
     const [uid, gid] = ["-u", "-g"].map((flag) => spawnSync("id", [flag, name], { encoding: "utf8" }));
     if (uid?.status === 0 && gid?.status === 0) return { uid: Number(uid.stdout), gid: Number(gid.stdout) };
   }
-  throw new Error(
+  throw new Failure(
     "PostgreSQL refuses to run as root, and this machine has neither a user postgres nor nobody. Run as an ordinary user.",
   );
 }

