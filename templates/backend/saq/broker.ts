@@ -124,7 +124,10 @@ export interface WorkerRow {
 }
 
 /** Jobs by state. `queued` are due, `scheduled` are not yet. */
-export type JobCounts = Record<"queued" | "scheduled" | "active" | "aborting" | "aborted" | "failed" | "complete", number>;
+export type JobCounts = Record<
+  "queued" | "scheduled" | "active" | "aborting" | "aborted" | "failed" | "complete",
+  number
+>;
 
 export interface SweepLimits {
   /** What a living worker may take on top of a timeout before others step in, s. */

@@ -97,7 +97,8 @@ export function defineQueue<const Name extends string, const Tasks extends TaskM
     throw new ConfigError(`${at}: name must be a text of 1 to 59 bytes, for instance "default"`);
   }
   const bytes = Buffer.byteLength(options.name);
-  if (bytes > 59) throw new ConfigError(`${at}: name has ${bytes} bytes, 59 are allowed; choose a shorter one`);
+  if (bytes > 59)
+    throw new ConfigError(`${at}: name has ${bytes} bytes, 59 are allowed; choose a shorter one`);
   checkDsn(at, options.dsn);
   checkTasks(at, options.tasks);
   const number = (name: string, value: number, min: number, max = Number.MAX_SAFE_INTEGER) => {
@@ -108,7 +109,8 @@ export function defineQueue<const Name extends string, const Tasks extends TaskM
     return value;
   };
   const integer = (name: string, value: number, min: number, max?: number) => {
-    if (!Number.isInteger(value)) throw new ConfigError(`${at}: ${name} must be a whole number, got ${String(value)}`);
+    if (!Number.isInteger(value))
+      throw new ConfigError(`${at}: ${name} must be a whole number, got ${String(value)}`);
     return number(name, value, min, max);
   };
   const [lowest, highest] = options.priorities ?? [0, 32767];
@@ -172,7 +174,11 @@ export function checkJobOptions<O extends JobOptions>(
   };
   check("timeout", (value) => value >= 0, "null or seconds >= 0 (0 and null: no limit)");
   check("heartbeat", (value) => value >= 0, "seconds >= 0 (0: off)");
-  check("retries", (value) => Number.isInteger(value) && value >= 0, "a whole number >= 0 of attempts in all");
+  check(
+    "retries",
+    (value) => Number.isInteger(value) && value >= 0,
+    "a whole number >= 0 of attempts in all",
+  );
   check("ttl", Number.isInteger, "whole seconds (0: keep for ever, -1: delete at once)");
   check("retryDelay", (value) => value >= 0, "seconds >= 0");
   check("retryBackoff", (value) => value >= 0, "true, false or a cap in seconds");
@@ -184,14 +190,23 @@ export function checkJobOptions<O extends JobOptions>(
  *
  * @throws ConfigError when there is no queue or two share a name
  */
-export function defineSaq<const Queues extends readonly QueueConfig[]>(options: SaqOptions<Queues>): SaqConfig<Queues> {
+export function defineSaq<const Queues extends readonly QueueConfig[]>(
+  options: SaqOptions<Queues>,
+): SaqConfig<Queues> {
   const names = options.queues.map((queue) => queue.name);
-  if (names.length === 0) throw new ConfigError("defineSaq: queues is empty; give it one defineQueue({...}) at least");
+  if (names.length === 0)
+    throw new ConfigError("defineSaq: queues is empty; give it one defineQueue({...}) at least");
   const twice = names.find((name, index) => names.indexOf(name) !== index);
-  if (twice !== undefined) throw new ConfigError(`defineSaq: two queues are named "${twice}"; names must differ`);
+  if (twice !== undefined)
+    throw new ConfigError(`defineSaq: two queues are named "${twice}"; names must differ`);
   const path = `/${(options.web?.path ?? "/saq").replace(/^\/+|\/+$/g, "")}`;
-  if (path === "/") throw new ConfigError('defineSaq: web.path must not be the root; use for instance "/saq"');
-  return { queues: options.queues, web: { enabled: options.web?.enabled ?? false, path }, logger: options.logger };
+  if (path === "/")
+    throw new ConfigError('defineSaq: web.path must not be the root; use for instance "/saq"');
+  return {
+    queues: options.queues,
+    web: { enabled: options.web?.enabled ?? false, path },
+    logger: options.logger,
+  };
 }
 
 /** Looks up a task by its stored name; own properties only, so that a job named "constructor" finds nothing. */

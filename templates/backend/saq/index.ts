@@ -20,5 +20,11 @@ export { Job } from "./handle.js";
 export { inSeconds, type JobOptions, type Status } from "./job.js";
 export type { Logger } from "./logger.js";
 export { type EnqueueAnswer, type EnqueueEntry, Queue, type QueueInfo } from "./queue.js";
-export { type Context, type EnqueueOptions, type StandardSchema, task, type TransactionClient } from "./task.js";
+export {
+  type Context,
+  type EnqueueOptions,
+  type StandardSchema,
+  type TransactionClient,
+  task,
+} from "./task.js";
 export { runWorkers, Worker, type WorkerOptions } from "./worker/index.js";

@@ -92,7 +92,8 @@ export interface JobOptions {
 }
 
 /** Another attempt is left (J-12). */
-export const isRetryable = (job: Pick<JobFields, "retries" | "attempts">): boolean => job.retries > job.attempts;
+export const isRetryable = (job: Pick<JobFields, "retries" | "attempts">): boolean =>
+  job.retries > job.attempts;
 
 /**
  * Seconds to wait before the next attempt (J-13, J-14): exactly `retryDelay` without backoff; with backoff a random

@@ -17,5 +17,9 @@ export type Jsonify<T> = unknown extends T
         : T extends readonly unknown[]
           ? { -readonly [I in keyof T]: Jsonify<T[I]> }
           : T extends object
-            ? { [K in keyof T as T[K] extends symbol | ((...args: never[]) => unknown) ? never : K]: Jsonify<T[K]> }
+            ? {
+                [K in keyof T as T[K] extends symbol | ((...args: never[]) => unknown) ? never : K]: Jsonify<
+                  T[K]
+                >;
+              }
             : never;

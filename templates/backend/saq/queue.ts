@@ -1,5 +1,14 @@
 /** A queue: enqueue jobs, look at them, abort and retry them. Knows its tasks' types, and nothing of storage. */
-import type { Broker, EnqueueOutcome, JobCounts, JobFilter, NewJob, Refusal, StoredJob, WorkerRow } from "./broker.js";
+import type {
+  Broker,
+  EnqueueOutcome,
+  JobCounts,
+  JobFilter,
+  NewJob,
+  Refusal,
+  StoredJob,
+  WorkerRow,
+} from "./broker.js";
 import { checkJobOptions, findTask, type QueueConfig } from "./config.js";
 import { InvalidJobError, JobGoneError, SaqError } from "./errors.js";
 import { Job, type JobOwner } from "./handle.js";
@@ -118,7 +127,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /** Jobs of some statuses, newest first. Unreadable rows are shown with what their columns tell. */
-  async list({ statuses: wanted = statuses, offset = 0, limit = 50 }: Partial<JobFilter> = {}): Promise<Job[]> {
+  async list({
+    statuses: wanted = statuses,
+    offset = 0,
+    limit = 50,
+  }: Partial<JobFilter> = {}): Promise<Job[]> {
     const rows = await this.broker.list({ statuses: wanted, offset, limit });
     return rows.map((row) => this.#toJob(row) ?? new Job(this.#owner, unreadable(row)));
   }
@@ -165,7 +178,10 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
       scheduled: counts.scheduled,
       counts,
       workers: Object.fromEntries(
-        workers.map(({ workerId, stats, metadata, queueKey }) => [workerId, { stats, metadata, queue_key: queueKey }]),
+        workers.map(({ workerId, stats, metadata, queueKey }) => [
+          workerId,
+          { stats, metadata, queue_key: queueKey },
+        ]),
       ),
       jobs: listed.map((job) => job.toDocument()),
     };
@@ -204,7 +220,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
       : { enqueued: false, reason: outcome.reason, key: job.key };
   }
 
-  async #make(name: string, payload: unknown, options: EnqueueOptions): Promise<{ fields: JobFields; job: NewJob }> {
+  async #make(
+    name: string,
+    payload: unknown,
+    options: EnqueueOptions,
+  ): Promise<{ fields: JobFields; job: NewJob }> {
     const task = findTask(this.config.tasks, name);
     if (!task) {
       const known = Object.keys(this.config.tasks).join(", ");
@@ -215,7 +235,9 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     await this.connect();
     const { key, scheduled, priority = 0, groupKey = null, meta = {}, client: _, ...given } = options;
     if (!Number.isInteger(priority) || priority < -32768 || priority > 32767) {
-      throw new InvalidJobError(`priority must be a whole number of -32768 to 32767, got ${String(priority)}`);
+      throw new InvalidJobError(
+        `priority must be a whole number of -32768 to 32767, got ${String(priority)}`,
+      );
     }
     const now = this.broker.now();
     const fields: JobFields = {
@@ -257,16 +279,21 @@ function asKwargs(name: string, payload: unknown): Record<string, unknown> | nul
   if (payload === undefined || payload === null) return null;
   if (typeof payload === "object" && !Array.isArray(payload)) return payload as Record<string, unknown>;
   const kind = Array.isArray(payload) ? "an array" : `a ${typeof payload}`;
-  throw new InvalidJobError(`The payload of "${name}" must be an object of named values, got ${kind}; wrap it: { value: ... }`);
+  throw new InvalidJobError(
+    `The payload of "${name}" must be an object of named values, got ${kind}; wrap it: { value: ... }`,
+  );
 }
 
 function encode(name: string, fields: JobFields): string {
   try {
     return encodeJob(fields);
   } catch (error) {
-    throw new InvalidJobError(`The payload of "${name}" cannot be written as JSON: ${(error as Error).message}`, {
-      cause: error,
-    });
+    throw new InvalidJobError(
+      `The payload of "${name}" cannot be written as JSON: ${(error as Error).message}`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 

@@ -137,7 +137,9 @@ export function task<P = undefined, R = unknown>(
 ): TaskDefinition<Jsonify<P>, Jsonify<Awaited<R>>>;
 export function task(definition: TaskDefinition): TaskDefinition {
   if (typeof definition.run !== "function") {
-    throw new ConfigError("task({ run }) needs a function as run: task({ run: async (ctx, payload) => ... })");
+    throw new ConfigError(
+      "task({ run }) needs a function as run: task({ run: async (ctx, payload) => ... })",
+    );
   }
   return definition;
 }

@@ -4,7 +4,14 @@
  */
 import type { RowChange, StoredJob } from "./broker.js";
 import { type PoisonDocumentError, SaqError } from "./errors.js";
-import { isRetryable, isStuck, isTerminal, type JobFields, retryDelaySeconds, type TerminalStatus } from "./job.js";
+import {
+  isRetryable,
+  isStuck,
+  isTerminal,
+  type JobFields,
+  retryDelaySeconds,
+  type TerminalStatus,
+} from "./job.js";
 import { decodeJob, encodeChange } from "./wire.js";
 
 /** Seconds that a finished row is kept; null = for ever, -1 = not at all (J-16, D-83). */
@@ -15,7 +22,11 @@ export function keepSeconds(ttl: number, status: TerminalStatus, failedTtl: numb
 }
 
 /** The fields of a finished job (V-5.7, V-5.8, V-5.12). */
-export function finished(status: TerminalStatus, nowMs: number, outcome: { result?: unknown; error?: string | null }) {
+export function finished(
+  status: TerminalStatus,
+  nowMs: number,
+  outcome: { result?: unknown; error?: string | null },
+) {
   const now = Math.round(nowMs);
   return {
     status,
@@ -51,11 +62,19 @@ export type Decision<T> = { change: RowChange | null; answer: T };
 export type AbortAnswer = "aborted" | "aborting" | "not_active";
 
 /** Abort: a waiting job ends at once, a running one is told (V-5.10, V-5.11), a finished one stays as it is (D-23). */
-export function abortJob(row: StoredJob, error: string, nowMs: number, failedTtl: number): Decision<AbortAnswer> {
+export function abortJob(
+  row: StoredJob,
+  error: string,
+  nowMs: number,
+  failedTtl: number,
+): Decision<AbortAnswer> {
   if (isTerminal(row.status)) return { change: null, answer: "not_active" };
   if (row.status === "aborting") return { change: null, answer: "aborting" };
   if (row.status === "active") {
-    return { change: edit("aborting", { status: "aborting", error, touched: Math.round(nowMs) }), answer: "aborting" };
+    return {
+      change: edit("aborting", { status: "aborting", error, touched: Math.round(nowMs) }),
+      answer: "aborting",
+    };
   }
   const job = read(row);
   if (!job) return { change: setAside, answer: "aborted" };
@@ -74,7 +93,12 @@ export function abortJob(row: StoredJob, error: string, nowMs: number, failedTtl
 export type RetryAnswer = "queued" | "not_finished" | "unreadable";
 
 /** Retry by hand: only a finished job (D-26). Its attempts start anew unless told otherwise. */
-export function retryJob(row: StoredJob, error: string, nowMs: number, resetAttempts: boolean): Decision<RetryAnswer> {
+export function retryJob(
+  row: StoredJob,
+  error: string,
+  nowMs: number,
+  resetAttempts: boolean,
+): Decision<RetryAnswer> {
   if (!isTerminal(row.status)) return { change: null, answer: "not_finished" };
   if (!read(row)) return { change: null, answer: "unreadable" };
   const scheduled = Math.floor(nowMs / 1000);
@@ -118,7 +142,12 @@ export function loseJob(row: StoredJob, nowMs: number, lostLimit: number, failed
 }
 
 /** Stuck past every grace: another attempt when one is left, else aborted with the text `swept` (V-5.13, P-31). */
-export function sweepJob(row: StoredJob, nowMs: number, graceSeconds: number, failedTtl: number): RowChange | null {
+export function sweepJob(
+  row: StoredJob,
+  nowMs: number,
+  graceSeconds: number,
+  failedTtl: number,
+): RowChange | null {
   const job = read(row);
   if (!job) return setAside;
   if (!isStuck(job, nowMs, graceSeconds)) return null;
@@ -139,7 +168,10 @@ function endAborted(job: JobFields, nowMs: number, failedTtl: number): RowChange
 /** A row nobody can read: failed, kept for ever, bytes untouched, so that it can be looked at (D-3). */
 export const setAside: RowChange = { status: "failed", patch: null, removed: [], keep: null };
 
-const edit = (status: RowChange["status"], fields: Partial<JobFields>): RowChange => ({ status, ...encodeChange(fields) });
+const edit = (status: RowChange["status"], fields: Partial<JobFields>): RowChange => ({
+  status,
+  ...encodeChange(fields),
+});
 
 /** The job of a row, or null when its document is poison. */
 export function read(row: StoredJob): JobFields | null {

@@ -91,7 +91,9 @@ export function decodeJob(text: string, queueName: string, status: Status): JobF
   }
   const owner = document[wireNames.queueName];
   if (owner !== queueName) {
-    throw new PoisonDocumentError(`The stored document belongs to queue ${JSON.stringify(owner)}, not "${queueName}"`);
+    throw new PoisonDocumentError(
+      `The stored document belongs to queue ${JSON.stringify(owner)}, not "${queueName}"`,
+    );
   }
   const number = (field: keyof typeof jobDefaults & keyof typeof wireNames, fallback: number) => {
     const value = document[wireNames[field]];
@@ -124,12 +126,15 @@ export function decodeJob(text: string, queueName: string, status: Status): JobF
     priority: number("priority", 0),
     groupKey: typeof group === "string" ? group : typeof group === "number" ? String(group) : null,
     meta: asObject(document[wireNames.meta]) ?? {},
-    workerId: typeof document[wireNames.workerId] === "string" ? (document[wireNames.workerId] as string) : null,
+    workerId:
+      typeof document[wireNames.workerId] === "string" ? (document[wireNames.workerId] as string) : null,
   };
 }
 
 function asObject(value: unknown): Record<string, unknown> | null {
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : null;
+  return typeof value === "object" && value !== null && !Array.isArray(value)
+    ? (value as Record<string, unknown>)
+    : null;
 }
 
 function parseDocument(text: string): Record<string, unknown> {
@@ -140,7 +145,9 @@ function parseDocument(text: string): Record<string, unknown> {
     try {
       value = JSON.parse(withoutPythonNumbers(text));
     } catch {
-      throw new PoisonDocumentError(`The stored document is not JSON: ${(strict as Error).message}`, { cause: strict });
+      throw new PoisonDocumentError(`The stored document is not JSON: ${(strict as Error).message}`, {
+        cause: strict,
+      });
     }
   }
   const document = asObject(value);
@@ -150,7 +157,34 @@ function parseDocument(text: string): Record<string, unknown> {
 
 /** NaN and the infinities outside of strings become null, so that the rest of the document can be read. */
 function withoutPythonNumbers(text: string): string {
-  return text.replace(/"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g, (token) => (token.startsWith('"') ? token : "null"));
+  const tokens = /"|-?Infinity|NaN/g;
+  let clean = "";
+  let copied = 0;
+  for (let token = tokens.exec(text); token; token = tokens.exec(text)) {
+    if (token[0] === '"') {
+      tokens.lastIndex = closingQuote(text, token.index) + 1;
+      continue;
+    }
+    clean += `${text.slice(copied, token.index)}null`;
+    copied = tokens.lastIndex;
+  }
+  return clean + text.slice(copied);
+}
+
+/**
+ * Where the string that opens at `start` ends. Step by step, because one regular expression for a whole string runs
+ * out of stack at a few MB.
+ *
+ * @throws PoisonDocumentError when it has no end
+ */
+function closingQuote(text: string, start: number): number {
+  const special = /["\\]/g;
+  special.lastIndex = start + 1;
+  for (let found = special.exec(text); found; found = special.exec(text)) {
+    if (found[0] === '"') return found.index;
+    special.lastIndex = found.index + 2;
+  }
+  throw new PoisonDocumentError("The stored document is not JSON: a string has no end");
 }
 
 /**
@@ -168,7 +202,7 @@ export function editDocument(text: string, patch: string, removed: readonly stri
 
 /** Top-level members of a JSON object with the text of each value as it stands. */
 function splitMembers(text: string): Map<string, string> {
-  const tokens = /"(?:[^"\\]|\\.)*"|[{}[\],:]/g;
+  const tokens = /["{}[\],:]/g;
   const members = new Map<string, string>();
   let depth = 0;
   let name: string | null = null;
@@ -179,16 +213,19 @@ function splitMembers(text: string): Map<string, string> {
     name = null;
     valueStart = -1;
   };
-  for (const match of text.matchAll(tokens)) {
+  for (let match = tokens.exec(text); match; match = tokens.exec(text)) {
     const token = match[0];
-    if (token === "{" || token === "[") depth++;
+    if (token === '"') {
+      const end = closingQuote(text, match.index);
+      tokens.lastIndex = end + 1;
+      if (depth === 1 && name === null) name = JSON.parse(text.slice(match.index, end + 1)) as string;
+    } else if (token === "{" || token === "[") depth++;
     else if (token === "}" || token === "]") {
       if (depth === 1) close(match.index);
       depth--;
     } else if (depth !== 1) continue;
     else if (token === ",") close(match.index);
-    else if (token === ":") valueStart = match.index + 1;
-    else if (name === null) name = JSON.parse(token) as string;
+    else valueStart = match.index + 1;
   }
   if (depth !== 0 || !text.trimStart().startsWith("{")) {
     throw new PoisonDocumentError("The stored document is not a JSON object");

@@ -11,7 +11,9 @@ import { Worker, type WorkerOptions } from "../worker/index.js";
 
 type QueueNames<Config extends SaqConfig> = Config["queues"][number]["name"];
 type TasksOf<Config extends SaqConfig, Name> =
-  Extract<Config["queues"][number], { name: Name }> extends QueueConfig<string, infer Tasks extends TaskMap> ? Tasks : TaskMap;
+  Extract<Config["queues"][number], { name: Name }> extends QueueConfig<string, infer Tasks extends TaskMap>
+    ? Tasks
+    : TaskMap;
 
 /** The queues by name, typed by their configuration. */
 export interface TaskQueues<Config extends SaqConfig = SaqConfig> {
@@ -76,7 +78,8 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
       req.app.locals.taskQueues = taskQueues;
       next();
     },
-    router: () => (config.web.enabled ? createWebRouter({ queues: all(), path: config.web.path, logger }) : Router()),
+    router: () =>
+      config.web.enabled ? createWebRouter({ queues: all(), path: config.web.path, logger }) : Router(),
     workers: (options = {}) => all().map((queue) => new Worker(queue, { logger, ...options })),
     connect: async () => {
       await Promise.all(all().map((queue) => queue.connect()));

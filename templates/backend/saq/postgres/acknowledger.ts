@@ -90,14 +90,17 @@ export class Acknowledger {
         return { change: { status: "aborted", ...change, keep }, answer: "aborted" };
       }
       if (row.status !== "active") return { change: null, answer: "lost" };
-      const charged = item.charge === 0 ? {} : { attempts: Math.max((read(row)?.attempts ?? 0) + item.charge, 0) };
+      const charged =
+        item.charge === 0 ? {} : { attempts: Math.max((read(row)?.attempts ?? 0) + item.charge, 0) };
       const extra = encodeChange(charged);
       return {
         change: {
           status: item.status,
           patch: mergePatches(item.patch, extra.patch),
           removed: [...item.removed, ...extra.removed],
-          ...(item.status === "queued" ? { scheduled: item.scheduled, place: item.place } : { keep: item.keep }),
+          ...(item.status === "queued"
+            ? { scheduled: item.scheduled, place: item.place }
+            : { keep: item.keep }),
         },
         answer: "applied",
       };

@@ -91,7 +91,9 @@ export class PostgresBroker implements Broker {
   }
 
   async hasGrouped(): Promise<boolean> {
-    const [row] = await this.#server.query<{ found: boolean }>(this.#server.statements.hasGrouped, [this.#queueName]);
+    const [row] = await this.#server.query<{ found: boolean }>(this.#server.statements.hasGrouped, [
+      this.#queueName,
+    ]);
     return row?.found === true;
   }
 
@@ -123,10 +125,10 @@ export class PostgresBroker implements Broker {
   }
 
   async interrupted(claims: readonly Claim[]): Promise<{ key: string; why: "abort" | "lost" }[]> {
-    const rows = await this.#server.query<{ key: string; status: string; token: number }>(this.#server.statements.owners, [
-      this.#queueName,
-      claims.map((claim) => claim.key),
-    ]);
+    const rows = await this.#server.query<{ key: string; status: string; token: number }>(
+      this.#server.statements.owners,
+      [this.#queueName, claims.map((claim) => claim.key)],
+    );
     const rowOf = new Map(rows.map((row) => [row.key, row]));
     return claims.flatMap(({ key, token }) => {
       const row = rowOf.get(key);
@@ -181,7 +183,12 @@ export class PostgresBroker implements Broker {
     }>(this.#server.statements.workers, [this.#queueName]);
     return rows
       .filter((row) => row.alive)
-      .map((row) => ({ workerId: row.worker_id, stats: row.stats, metadata: row.metadata, queueKey: row.queue_key }));
+      .map((row) => ({
+        workerId: row.worker_id,
+        stats: row.stats,
+        metadata: row.metadata,
+        queueKey: row.queue_key,
+      }));
   }
 
   async vouchFor(workerId: string): Promise<() => Promise<void>> {

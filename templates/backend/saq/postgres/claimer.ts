@@ -35,12 +35,15 @@ export class Claimer {
   async claim(request: ClaimRequest): Promise<ClaimedJob[]> {
     const token = newToken();
     try {
-      const rows = request.grouped ? await this.#claimGrouped(request, token) : await this.#claimUngrouped(request, token);
+      const rows = request.grouped
+        ? await this.#claimGrouped(request, token)
+        : await this.#claimUngrouped(request, token);
       rows.sort((a, b) => Number(a.nth) - Number(b.nth));
       const jobs: ClaimedJob[] = [];
       for (const row of rows) {
         const document = row.document ?? (await this.#stampBySelf(row.key, token, request.workerId));
-        if (document !== null) jobs.push({ key: row.key, token, place: row.place, due: Number(row.due), document });
+        if (document !== null)
+          jobs.push({ key: row.key, token, place: row.place, due: Number(row.due), document });
       }
       return jobs;
     } catch (error) {
@@ -51,7 +54,10 @@ export class Claimer {
     }
   }
 
-  #claimUngrouped({ workerId, limit, priorities: [lowest, highest] }: ClaimRequest, token: number): Promise<ClaimedRow[]> {
+  #claimUngrouped(
+    { workerId, limit, priorities: [lowest, highest] }: ClaimRequest,
+    token: number,
+  ): Promise<ClaimedRow[]> {
     return this.server.query<ClaimedRow>(this.server.statements.claim, [
       this.queueName,
       lowest,
@@ -62,7 +68,10 @@ export class Claimer {
     ]);
   }
 
-  async #claimGrouped({ workerId, limit, priorities: [lowest, highest] }: ClaimRequest, token: number): Promise<ClaimedRow[]> {
+  async #claimGrouped(
+    { workerId, limit, priorities: [lowest, highest] }: ClaimRequest,
+    token: number,
+  ): Promise<ClaimedRow[]> {
     const { groupHeads, lockGroups, claimGroups } = this.server.statements;
     return this.server.transaction(async (client) => {
       const found = await client.query<{ reached: string; key: string | null; group_key: string | null }>(
@@ -102,10 +111,19 @@ export class Claimer {
       if (stored.token !== token || stored.status !== "active") return { change: null, answer: null };
       const job = read(stored);
       if (!job) {
-        this.logger.error({ job: key }, "the stored document is not a SAQ job; set aside as failed, bytes untouched");
+        this.logger.error(
+          { job: key },
+          "the stored document is not a SAQ job; set aside as failed, bytes untouched",
+        );
         return { change: setAside, answer: null };
       }
-      const change = encodeChange({ status: "active", workerId, attempts: job.attempts + 1, started: now, touched: now });
+      const change = encodeChange({
+        status: "active",
+        workerId,
+        attempts: job.attempts + 1,
+        started: now,
+        touched: now,
+      });
       document = editDocument(stored.document, change.patch, change.removed);
       return { change: { status: "active", ...change, scheduled: Math.floor(job.scheduled) }, answer: null };
     });
@@ -115,11 +133,11 @@ export class Claimer {
   async #giveBack(token: number, workerId: string): Promise<void> {
     try {
       for (let after = ""; ; ) {
-        const { rows } = await this.server.queryAgain<{ key: string; token: number }>(this.server.statements.ownedBy, [
-          this.queueName,
-          token,
-          after,
-        ], 60_000);
+        const { rows } = await this.server.queryAgain<{ key: string; token: number }>(
+          this.server.statements.ownedBy,
+          [this.queueName, token, after],
+          60_000,
+        );
         const last = rows.at(-1);
         if (!last) return;
         for (const { key } of rows) await this.#giveBackOne(key, token);
@@ -127,7 +145,10 @@ export class Claimer {
         after = last.key;
       }
     } catch (error) {
-      this.logger.debug({ err: error }, "could not look for jobs of a claim that was cut off; the sweeper will");
+      this.logger.debug(
+        { err: error },
+        "could not look for jobs of a claim that was cut off; the sweeper will",
+      );
     }
   }
 
@@ -136,7 +157,12 @@ export class Claimer {
       const job = row.token === token && row.status === "active" ? read(row) : null;
       if (!job) return { change: null, answer: null };
       const scheduled = job.scheduled || Math.floor(this.server.now() / 1000);
-      const change = encodeChange({ status: "queued", attempts: job.attempts - 1, started: 0, workerId: null });
+      const change = encodeChange({
+        status: "queued",
+        attempts: job.attempts - 1,
+        started: 0,
+        workerId: null,
+      });
       return { change: { status: "queued", ...change, scheduled: Math.ceil(scheduled) }, answer: null };
     });
   }

@@ -80,7 +80,7 @@ export class Coalescer<Item, Answer> {
   async #send(entries: Entry<Item, Answer>[]): Promise<void> {
     try {
       const answers = await this.#flush(entries.map((entry) => entry.item));
-      entries.forEach((entry, index) => entry.resolve(answers[index] as Answer));
+      for (const [index, entry] of entries.entries()) entry.resolve(answers[index] as Answer);
     } catch (error) {
       if (entries.length > 1 && this.#options.isPartial(error)) {
         const middle = entries.length >> 1;

@@ -1,5 +1,5 @@
 /** What makes a connection of ours: the address with our session settings, and which errors mean "try again". */
-import pg from "pg";
+import type pg from "pg";
 
 /**
  * Plans made while a table was empty are sequential scans and are kept for as long as the connection lives; every
@@ -11,7 +11,10 @@ const planner =
   "-c plan_cache_mode=force_generic_plan";
 
 /** Client settings for a DSN. `plain` sends no start-up options, which transaction poolers refuse. */
-export function clientConfig(dsn: string, { plain, extra = "" }: { plain: boolean; extra?: string }): pg.ClientConfig {
+export function clientConfig(
+  dsn: string,
+  { plain, extra = "" }: { plain: boolean; extra?: string },
+): pg.ClientConfig {
   const url = new URL(dsn);
   if (!plain) {
     // pg takes `options` from the address before those given beside it: join both in the address.
@@ -29,7 +32,20 @@ export function clientConfig(dsn: string, { plain, extra = "" }: { plain: boolea
   };
 }
 
-const connectionCodes = new Set(["ECONNRESET", "ECONNREFUSED", "EPIPE", "ETIMEDOUT", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "57P01", "57P02", "57P03", "53300"]);
+const connectionCodes = new Set([
+  "ECONNRESET",
+  "ECONNREFUSED",
+  "EPIPE",
+  "ETIMEDOUT",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "57P01",
+  "57P02",
+  "57P03",
+  "53300",
+]);
 
 /** The connection or the server went away; the statement may or may not have been carried out. */
 export function isConnectionError(error: unknown): boolean {
@@ -37,7 +53,9 @@ export function isConnectionError(error: unknown): boolean {
   if (error instanceof AggregateError) return error.errors.some(isConnectionError);
   const { code } = error as { code?: unknown };
   if (typeof code === "string" && (connectionCodes.has(code) || code.startsWith("08"))) return true;
-  return /Connection terminated|timeout exceeded when trying to connect|Query read timeout|not queryable/i.test(error.message);
+  return /Connection terminated|timeout exceeded when trying to connect|Query read timeout|not queryable/i.test(
+    error.message,
+  );
 }
 
 /** The data of one row is at fault, so that a smaller batch may pass: bad value, constraint, limit, or a held lock. */
@@ -47,7 +65,8 @@ export function isDataError(error: unknown): boolean {
 }
 
 /** 0.1 s doubling to 5 s, each half random, so that many processes do not come back as one. */
-export const backoffMs = (attempt: number): number => Math.min(100 * 2 ** attempt, 5_000) * (0.5 + Math.random() / 2);
+export const backoffMs = (attempt: number): number =>
+  Math.min(100 * 2 ** attempt, 5_000) * (0.5 + Math.random() / 2);
 
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 

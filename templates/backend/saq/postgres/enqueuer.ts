@@ -37,7 +37,12 @@ export class Enqueuer {
     private readonly queueName: string,
     private readonly channel: string,
   ) {
-    const limits = { maxItems, maxBytes, bytesOf: (job: NewJob) => job.document.length, isPartial: isDataError };
+    const limits = {
+      maxItems,
+      maxBytes,
+      bytesOf: (job: NewJob) => job.document.length,
+      isPartial: isDataError,
+    };
     this.#generated = new Coalescer((jobs) => this.#insert(jobs), limits);
     this.#keyed = new Coalescer((jobs) => this.#upsert(jobs), { ...limits, identityOf: (job) => job.key });
   }
@@ -65,7 +70,10 @@ export class Enqueuer {
   }
 
   async #upsert(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
-    const { rows, resent } = await this.server.queryAgain<UpsertRow>(this.server.statements.upsert, this.#values(jobs));
+    const { rows, resent } = await this.server.queryAgain<UpsertRow>(
+      this.server.statements.upsert,
+      this.#values(jobs),
+    );
     const byKey = new Map(rows.map((row) => [row.key, row]));
     const outcomes = jobs.map((job) => this.#outcome(byKey.get(job.key)));
     return resent ? this.#recognise(jobs, outcomes) : outcomes;
@@ -114,10 +122,15 @@ function queuedAt(document: string): unknown {
 function checkStorable(job: NewJob): void {
   const bytes = Buffer.byteLength(job.key);
   if (job.key === "" || bytes > maxKeyBytes) {
-    throw new InvalidJobError(`A job key must have 1 to ${maxKeyBytes} bytes, got ${bytes}: ${job.key.slice(0, 60)}`);
+    throw new InvalidJobError(
+      `A job key must have 1 to ${maxKeyBytes} bytes, got ${bytes}: ${job.key.slice(0, 60)}`,
+    );
   }
   for (const [what, text] of [["key", job.key] as const, ["groupKey", job.groupKey ?? ""] as const]) {
-    if (text.includes("\0")) throw new InvalidJobError(`A job's ${what} must not contain a NUL character, got ${JSON.stringify(text)}`);
+    if (text.includes("\0"))
+      throw new InvalidJobError(
+        `A job's ${what} must not contain a NUL character, got ${JSON.stringify(text)}`,
+      );
   }
   if (Buffer.byteLength(job.groupKey ?? "") > maxKeyBytes) {
     throw new InvalidJobError(`A job's groupKey must have at most ${maxKeyBytes} bytes`);

@@ -63,7 +63,12 @@ export class Listener {
    * Runs `work` while this process alone holds the advisory lock that `lock` tries for; null when another has it. On
    * this connection because a pooled one may be recycled under a session lock (D-15).
    */
-  async exclusively<T>(lock: string, unlock: string, values: unknown[], work: () => Promise<T>): Promise<T | null> {
+  async exclusively<T>(
+    lock: string,
+    unlock: string,
+    values: unknown[],
+    work: () => Promise<T>,
+  ): Promise<T | null> {
     await this.#ready();
     const client = this.#client;
     const got = await client?.query<{ got: boolean }>(lock, values);
@@ -103,7 +108,8 @@ export class Listener {
     try {
       await client.connect();
       for (const workerId of this.#vouched) await client.query(this.#options.vouch, [workerId]);
-      for (const channel of this.#channels.keys()) await client.query(`listen ${pg.escapeIdentifier(channel)}`);
+      for (const channel of this.#channels.keys())
+        await client.query(`listen ${pg.escapeIdentifier(channel)}`);
     } catch (error) {
       await client.end().catch(() => {});
       throw error;

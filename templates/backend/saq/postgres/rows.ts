@@ -1,7 +1,8 @@
 /** Reading and changing single rows: each change is decided while the row is locked (D-21, D-22). */
-import type { Decision } from "../transitions.js";
+
 import type { JobCounts, JobFilter, RowChange, StoredJob } from "../broker.js";
 import { parseStatus } from "../job.js";
+import type { Decision } from "../transitions.js";
 import { editDocument } from "../wire.js";
 import type { PostgresServer } from "./server.js";
 
@@ -56,7 +57,9 @@ export class RowStore {
 
   #updateValues(row: StoredJob, change: RowChange): unknown[] {
     const document =
-      change.patch === null ? null : Buffer.from(editDocument(row.document, change.patch, change.removed), "utf8");
+      change.patch === null
+        ? null
+        : Buffer.from(editDocument(row.document, change.patch, change.removed), "utf8");
     return [
       row.key,
       change.status,
@@ -75,7 +78,12 @@ export class RowStore {
   }
 
   async list({ statuses, offset, limit }: JobFilter): Promise<StoredJob[]> {
-    const rows = await this.server.query<RawRow>(this.server.statements.list, [this.queueName, statuses, offset, limit]);
+    const rows = await this.server.query<RawRow>(this.server.statements.list, [
+      this.queueName,
+      statuses,
+      offset,
+      limit,
+    ]);
     return rows.map(toRow);
   }
 
@@ -92,10 +100,20 @@ export class RowStore {
 
   /** Reads all rows of the queue: 0.2 s for a million. Not for a hot path. */
   async counts(): Promise<JobCounts> {
-    const counts: JobCounts = { queued: 0, scheduled: 0, active: 0, aborting: 0, aborted: 0, failed: 0, complete: 0 };
+    const counts: JobCounts = {
+      queued: 0,
+      scheduled: 0,
+      active: 0,
+      aborting: 0,
+      aborted: 0,
+      failed: 0,
+      complete: 0,
+    };
     const { rows } = await this.server.transaction(
       (client) =>
-        client.query<{ status: string; due: boolean; count: number }>(this.server.statements.counts.text, [this.queueName]),
+        client.query<{ status: string; due: boolean; count: number }>(this.server.statements.counts.text, [
+          this.queueName,
+        ]),
       { sequentialScan: true },
     );
     for (const { status, due, count } of rows) {

@@ -57,7 +57,10 @@ export async function ensureSchema(client: ClientBase): Promise<Names> {
     }
     if (await tryToMigrate(client, names)) break;
     if (Date.now() > deadline) {
-      throw new SaqError("schema_version", `Another process has been setting up the SAQ tables in schema "${schema}" for over 30 s.`);
+      throw new SaqError(
+        "schema_version",
+        `Another process has been setting up the SAQ tables in schema "${schema}" for over 30 s.`,
+      );
     }
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
@@ -71,7 +74,11 @@ async function findSchema(client: ClientBase): Promise<string> {
        where c.oid = to_regclass('saq_jobs')), current_schema()) as schema`,
   );
   const schema = rows[0]?.schema;
-  if (!schema) throw new SaqError("config", "The database role has no schema to use: its search_path names none that exists.");
+  if (!schema)
+    throw new SaqError(
+      "config",
+      "The database role has no schema to use: its search_path names none that exists.",
+    );
   return schema;
 }
 
@@ -82,14 +89,18 @@ async function readVersion(client: ClientBase, names: Names): Promise<number> {
     [names.versions, names.jobs, names.stats],
   );
   if (!rows[0]?.complete) return 0;
-  const versions = await client.query<{ version: number }>(`select version from ${names.versions} order by version desc limit 1`);
+  const versions = await client.query<{ version: number }>(
+    `select version from ${names.versions} order by version desc limit 1`,
+  );
   return versions.rows[0]?.version ?? 0;
 }
 
 async function tryToMigrate(client: ClientBase, names: Names): Promise<boolean> {
   await client.query("begin");
   try {
-    const { rows } = await client.query<{ got: boolean }>("select pg_try_advisory_xact_lock($1, 0) as got", [keyspace.saq]);
+    const { rows } = await client.query<{ got: boolean }>("select pg_try_advisory_xact_lock($1, 0) as got", [
+      keyspace.saq,
+    ]);
     const got = rows[0]?.got === true;
     if (got && (await readVersion(client, names)) < schemaVersion) await migrate(client, names);
     await client.query("commit");
@@ -101,11 +112,16 @@ async function tryToMigrate(client: ClientBase, names: Names): Promise<boolean> 
 }
 
 async function migrate(client: ClientBase, names: Names): Promise<void> {
-  const { rows } = await client.query<{ exists: boolean }>("select to_regclass($1) is not null as exists", [names.jobs]);
-  for (const statement of rows[0]?.exists ? upgradeStatements(names) : createStatements(names)) await client.query(statement);
+  const { rows } = await client.query<{ exists: boolean }>("select to_regclass($1) is not null as exists", [
+    names.jobs,
+  ]);
+  for (const statement of rows[0]?.exists ? upgradeStatements(names) : createStatements(names))
+    await client.query(statement);
   await client.query(`create table if not exists ${names.stats} (
     worker_id text primary key, stats jsonb, expire_at bigint, metadata jsonb, queue_key text)`);
-  await client.query(`alter table ${names.stats} add column if not exists metadata jsonb, add column if not exists queue_key text`);
+  await client.query(
+    `alter table ${names.stats} add column if not exists metadata jsonb, add column if not exists queue_key text`,
+  );
   await client.query(`create index if not exists saq_stats_expire_at_idx on ${names.stats} (expire_at)`);
   await client.query(`create index if not exists saq_stats_queue_key_idx on ${names.stats} (queue_key)`);
   await client.query(`create table if not exists ${names.versions} (version integer)`);
@@ -159,7 +175,9 @@ function upgradeStatements({ jobs, schema }: Names): string[] {
  * document is not what jsonb can hold (poison, NaN, escaped NUL); such rows take the slow way through wire.ts, and
  * one bad row harms no other (D-3).
  */
-export const stampStatement = (name: string) => `create function ${name}(job bytea, charge integer, removed text[], patch text)
+export const stampStatement = (
+  name: string,
+) => `create function ${name}(job bytea, charge integer, removed text[], patch text)
   returns jsonb language plpgsql stable as $$
   declare document jsonb; tries integer;
   begin
@@ -182,9 +200,10 @@ const insufficientPrivilege = "42501";
 /** Makes the function once per schema. A role that may not create one gets it per connection. */
 async function ensureStamp(client: ClientBase, names: Names): Promise<Names> {
   const exists = async () => {
-    const { rows } = await client.query<{ exists: boolean }>("select to_regprocedure($1) is not null as exists", [
-      `${names.stamp}(bytea, integer, text[], text)`,
-    ]);
+    const { rows } = await client.query<{ exists: boolean }>(
+      "select to_regprocedure($1) is not null as exists",
+      [`${names.stamp}(bytea, integer, text[], text)`],
+    );
     return rows[0]?.exists === true;
   };
   if (await exists()) return names;

@@ -51,7 +51,8 @@ export class PostgresServer {
   }
 
   get statements(): Statements {
-    if (!this.#statements) throw new SaqError("queue_closed", "The queue is not connected: await queue.connect() first");
+    if (!this.#statements)
+      throw new SaqError("queue_closed", "The queue is not connected: await queue.connect() first");
     return this.#statements;
   }
 

@@ -48,8 +48,11 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
   //
   // Somebody's open transaction may hold a key. `limited` bounds the wait for it to 2 s, set inside the statement so
   // that it costs no round trip; in the caller's own transaction (`free`) the caller's settings rule.
-  const limited = ", (select set_config('lock_timeout', '2000', true) as timeout offset 0) c where c.timeout is not null";
-  const upsert = (wait: string) => `with given as materialized (select g.*, ${due} as due from ${given}${wait}),
+  const limited =
+    ", (select set_config('lock_timeout', '2000', true) as timeout offset 0) c where c.timeout is not null";
+  const upsert = (
+    wait: string,
+  ) => `with given as materialized (select g.*, ${due} as due from ${given}${wait}),
     stored as (
       insert into ${jobs} as held (key, job, queue, status, priority, group_key, scheduled)
       select g.key, convert_to(g.document, 'UTF8'), $1, 'queued', g.priority, g.group_key, g.due from given g

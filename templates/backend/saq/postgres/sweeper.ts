@@ -3,7 +3,7 @@
  * (every 10 s). Any number of processes may sweep; one at a time works on a queue, and every single change is decided
  * again under the row's lock, so that a second sweeper does no harm (D-15, D-24).
  */
-import type { SweepLimits, StoredJob } from "../broker.js";
+import type { StoredJob, SweepLimits } from "../broker.js";
 import type { Logger } from "../logger.js";
 import { loseJob, read, sweepJob } from "../transitions.js";
 import type { RowStore } from "./rows.js";
@@ -80,7 +80,8 @@ export class Sweeper {
       if (read(job)?.workerId === workerId && (await this.#lose(job, limits))) keys.push(job.key);
     }
     await this.server.query(retire, [workerId]);
-    if (keys.length > 0) this.logger.warn({ lostWorker: workerId, jobs: keys.length }, "worker died, its jobs were taken over");
+    if (keys.length > 0)
+      this.logger.warn({ lostWorker: workerId, jobs: keys.length }, "worker died, its jobs were taken over");
     return keys;
   }
 
@@ -90,14 +91,17 @@ export class Sweeper {
     const work = () => this.#clean(limits);
     // Behind a transaction pooler there is no session to hold a lock in; several sweepers do no harm, only more work.
     if (!this.server.listener) return work();
-    return (await this.server.listener.exclusively(lockSweep.text, unlockSweep.text, [this.queueName], work)) ?? [];
+    return (
+      (await this.server.listener.exclusively(lockSweep.text, unlockSweep.text, [this.queueName], work)) ?? []
+    );
   }
 
   async #clean(limits: SweepLimits): Promise<string[]> {
     const workers = await this.server.query<WorkerAge>(this.server.statements.workers, [this.queueName]);
     const alive = new Set(workers.filter((worker) => worker.alive).map((worker) => worker.worker_id));
     const swept: string[] = [];
-    for await (const row of this.rows.running()) if (await this.#sweepRow(row, alive, limits)) swept.push(row.key);
+    for await (const row of this.rows.running())
+      if (await this.#sweepRow(row, alive, limits)) swept.push(row.key);
     await this.#deleteExpired();
     for (const [id, since] of this.#orphanedSince) {
       if (Date.now() - since > 4 * unvouchedGraceSeconds * 1_000) this.#orphanedSince.delete(id);
@@ -122,11 +126,16 @@ export class Sweeper {
   async #sweepRow(row: StoredJob, alive: ReadonlySet<string>, limits: SweepLimits): Promise<boolean> {
     try {
       const workerId = read(row)?.workerId ?? "";
-      const done = (await this.#isOrphan(workerId, alive)) ? await this.#lose(row, limits) : await this.#end(row, limits);
+      const done = (await this.#isOrphan(workerId, alive))
+        ? await this.#lose(row, limits)
+        : await this.#end(row, limits);
       return done === true;
     } catch (error) {
       // One job that cannot be swept now must not keep the others from it.
-      this.logger.warn({ err: error, job: row.key }, "could not sweep a job, trying again with the next sweep");
+      this.logger.warn(
+        { err: error, job: row.key },
+        "could not sweep a job, trying again with the next sweep",
+      );
       return false;
     }
   }
@@ -148,7 +157,8 @@ export class Sweeper {
 
   #lose(row: StoredJob, { lostLimit, failedTtl }: SweepLimits): Promise<boolean | null> {
     return this.rows.change(row.key, (now) => {
-      if (now.token !== row.token || (now.status !== "active" && now.status !== "aborting")) return { change: null, answer: false };
+      if (now.token !== row.token || (now.status !== "active" && now.status !== "aborting"))
+        return { change: null, answer: false };
       return { change: loseJob(now, this.server.now(), lostLimit, failedTtl), answer: true };
     });
   }
@@ -156,7 +166,8 @@ export class Sweeper {
   #end(row: StoredJob, { graceSeconds, failedTtl }: SweepLimits): Promise<boolean | null> {
     if (!sweepJob(row, this.server.now(), graceSeconds, failedTtl)) return Promise.resolve(false);
     return this.rows.change(row.key, (now) => {
-      if (now.token !== row.token || (now.status !== "active" && now.status !== "aborting")) return { change: null, answer: false };
+      if (now.token !== row.token || (now.status !== "active" && now.status !== "aborting"))
+        return { change: null, answer: false };
       const change = sweepJob(now, this.server.now(), graceSeconds, failedTtl);
       return { change, answer: change !== null };
     });

@@ -28,7 +28,12 @@ export interface AttemptHost {
   ended(attempt: Attempt, end: AttemptEnd): void;
 }
 
-const reasonNames = { timeout: "TimeoutError", abort: "AbortError", shutdown: "ShutdownError", lost: "LostError" } as const;
+const reasonNames = {
+  timeout: "TimeoutError",
+  abort: "AbortError",
+  shutdown: "ShutdownError",
+  lost: "LostError",
+} as const;
 
 function reasonFor(why: Interruption, text: string): Error {
   const error = new Error(text);
@@ -64,7 +69,11 @@ export class Attempt implements Context {
   run(call: (ctx: Context) => unknown): void {
     this.startedAt = performance.now();
     const { timeout } = this.fields;
-    if (timeout) this.#timer = setTimeout(() => this.interrupt("timeout", `timed out after ${timeout} s`), timerMs(timeout));
+    if (timeout)
+      this.#timer = setTimeout(
+        () => this.interrupt("timeout", `timed out after ${timeout} s`),
+        timerMs(timeout),
+      );
     let returned: unknown;
     try {
       returned = call(this);
@@ -140,7 +149,10 @@ export class Attempt implements Context {
     Object.assign(this.fields, change, { touched });
     const { patch, removed } = encodeChange({ ...change, touched });
     if (!(await this.#host.touch(this.claim, patch, removed))) {
-      this.interrupt("lost", "this attempt no longer owns its job: it was aborted, or taken over by another worker");
+      this.interrupt(
+        "lost",
+        "this attempt no longer owns its job: it was aborted, or taken over by another worker",
+      );
     }
   }
 }

@@ -92,7 +92,8 @@ export class Feeder {
   /** Learns how long jobs take. Timeout in s; null and 0 = none. */
   measure(durationMs: number, timeout: number | null): void {
     this.#measured++;
-    this.#duration = this.#duration === null ? durationMs : this.#duration + (durationMs - this.#duration) / 100;
+    this.#duration =
+      this.#duration === null ? durationMs : this.#duration + (durationMs - this.#duration) / 100;
     if (timeout) this.#shortestTimeoutMs = Math.min(this.#shortestTimeoutMs, timeout * 1_000);
   }
 

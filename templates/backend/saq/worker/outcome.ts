@@ -50,7 +50,7 @@ export function release({ claim, fields }: Attempt): Settlement {
 /** The text that is stored as a job's error: the stack, as SAQ stores its traceback. */
 export function errorText(error: unknown): string {
   if (error instanceof Error) return error.stack ?? `${error.name}: ${error.message}`;
-  return `A task threw something that is not an Error: ${typeof error === "string" ? error : JSON.stringify(error) ?? String(error)}`;
+  return `A task threw something that is not an Error: ${typeof error === "string" ? error : (JSON.stringify(error) ?? String(error))}`;
 }
 
 function completion(attempt: Attempt, value: unknown, rules: OutcomeRules): Settlement {

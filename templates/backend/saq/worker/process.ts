@@ -23,7 +23,10 @@ const reloadGraceSeconds = 1;
  * error or when the database cannot be reached at the start. A signal more than 2 s after the first ends the grace
  * period (W-22). Throws nothing.
  */
-export async function runWorkers(saq: WorkerHost, { logger, reloader = false }: RunWorkersOptions): Promise<number> {
+export async function runWorkers(
+  saq: WorkerHost,
+  { logger, reloader = false }: RunWorkersOptions,
+): Promise<number> {
   let workers: Worker[] = [];
   let exitCode = 0;
   let firstSignalAt = 0;
@@ -42,10 +45,16 @@ export async function runWorkers(saq: WorkerHost, { logger, reloader = false }: 
     }
   };
   const onRejection = (reason: unknown) => {
-    logger.error({ err: reason, jobs: workers.flatMap((worker) => worker.runningKeys) }, "a promise was rejected and nobody handled it");
+    logger.error(
+      { err: reason, jobs: workers.flatMap((worker) => worker.runningKeys) },
+      "a promise was rejected and nobody handled it",
+    );
   };
   const onException = (error: Error) => {
-    logger.error({ err: error, jobs: workers.flatMap((worker) => worker.runningKeys) }, "uncaught error, the worker ends");
+    logger.error(
+      { err: error, jobs: workers.flatMap((worker) => worker.runningKeys) },
+      "uncaught error, the worker ends",
+    );
     exitCode = 1;
     stop(0);
   };

@@ -77,13 +77,29 @@ export class Worker implements AttemptHost {
     });
     const { timers, pollInterval } = config;
     const now = () => broker.now();
-    this.#heartbeat = new Upkeep([{ name: "beat", every: timers.workerInfo, run: () => this.#beat() }], logger);
+    this.#heartbeat = new Upkeep(
+      [{ name: "beat", every: timers.workerInfo, run: () => this.#beat() }],
+      logger,
+    );
     this.#upkeep = new Upkeep(
       [
-        { name: "schedule", every: pollInterval || timers.schedule, alignedTo: now, run: () => this.#feeder.tick() },
+        {
+          name: "schedule",
+          every: pollInterval || timers.schedule,
+          alignedTo: now,
+          run: () => this.#feeder.tick(),
+        },
         { name: "abort", every: timers.abort, run: () => this.#interruptEnded() },
-        { name: "lost", every: timers.lost, run: async () => this.#swept(await broker.sweepLost(this.#limits())) },
-        { name: "sweep", every: timers.sweep, run: async () => this.#swept(await broker.sweepStuck(this.#limits())) },
+        {
+          name: "lost",
+          every: timers.lost,
+          run: async () => this.#swept(await broker.sweepLost(this.#limits())),
+        },
+        {
+          name: "sweep",
+          every: timers.sweep,
+          run: async () => this.#swept(await broker.sweepStuck(this.#limits())),
+        },
       ],
       logger,
     );
@@ -100,7 +116,8 @@ export class Worker implements AttemptHost {
 
   /** Resolves when the worker takes jobs. */
   async start(): Promise<void> {
-    if (this.#startedAt > 0) throw new ConfigError("This worker was started already; make a new one with saq.workers()");
+    if (this.#startedAt > 0)
+      throw new ConfigError("This worker was started already; make a new one with saq.workers()");
     this.#startedAt = Date.now();
     const { broker, config } = this.#queue;
     await this.#queue.connect();
@@ -136,11 +153,15 @@ export class Worker implements AttemptHost {
         { jobs: this.runningKeys },
         "Some tasks did not finish within the shutdown grace period, requesting cancellation",
       );
-      for (const attempt of this.#running.values()) attempt.interrupt("shutdown", "the worker is shutting down");
+      for (const attempt of this.#running.values())
+        attempt.interrupt("shutdown", "the worker is shutting down");
       // Each attempt ends by its own hard deadline; the little more is for the timers to fire.
       await this.#idleWithin(this.hardDeadlineMs + 1_000);
     }
-    await Promise.race([this.#settled(), new Promise((resolve) => setTimeout(resolve, settlePatienceMs).unref())]);
+    await Promise.race([
+      this.#settled(),
+      new Promise((resolve) => setTimeout(resolve, settlePatienceMs).unref()),
+    ]);
     await this.#heartbeat.stop();
     await this.#queue.broker.retire(this.workerId).catch(() => {});
     for (const letGo of this.#letGo.reverse()) await letGo();
@@ -189,7 +210,10 @@ export class Worker implements AttemptHost {
     }
     this.#running.set(claimed.key, attempt);
     if (this.logger.isLevelEnabled?.("info") ?? true) {
-      this.logger.info({ job: fields.key, task: fields.function, attempt: fields.attempts }, `Processing ${fields.function}`);
+      this.logger.info(
+        { job: fields.key, task: fields.function, attempt: fields.attempts },
+        `Processing ${fields.function}`,
+      );
     }
     attempt.run((ctx) => this.#call(fields, ctx));
   }
@@ -197,7 +221,8 @@ export class Worker implements AttemptHost {
   #call(fields: JobFields, ctx: unknown): unknown {
     const { tasks } = this.#queue.config;
     const task = findTask(tasks, fields.function);
-    if (!task) throw new Error(`Unknown task "${fields.function}" (registered: ${Object.keys(tasks).join(", ")})`);
+    if (!task)
+      throw new Error(`Unknown task "${fields.function}" (registered: ${Object.keys(tasks).join(", ")})`);
     const run = runnerOf(task) as (ctx: unknown, payload: unknown) => unknown;
     const payload = validatePayload(fields.function, task, fields.kwargs ?? {});
     return payload instanceof Promise ? payload.then((output) => run(ctx, output)) : run(ctx, payload);
@@ -207,10 +232,18 @@ export class Worker implements AttemptHost {
     try {
       return decodeJob(claimed.document, this.queueName, "active");
     } catch (error) {
-      this.logger.error({ err: error, job: claimed.key }, "the stored document is not a SAQ job; set aside as failed");
+      this.logger.error(
+        { err: error, job: claimed.key },
+        "the stored document is not a SAQ job; set aside as failed",
+      );
       const settled = this.#queue.broker
-        .change(claimed.key, (row) => ({ change: row.token === claimed.token ? setAside : null, answer: null }))
-        .catch((reason: unknown) => this.logger.error({ err: reason, job: claimed.key }, "could not set a job aside"));
+        .change(claimed.key, (row) => ({
+          change: row.token === claimed.token ? setAside : null,
+          answer: null,
+        }))
+        .catch((reason: unknown) =>
+          this.logger.error({ err: reason, job: claimed.key }, "could not set a job aside"),
+        );
       this.#track(settled.then(() => {}));
       return null;
     }
@@ -222,9 +255,16 @@ export class Worker implements AttemptHost {
     this.#running.delete(fields.key);
     this.#feeder.measure(performance.now() - attempt.startedAt, fields.timeout);
     if (end.kind === "interrupted" && end.overdue) this.#remember(attempt, end.why);
-    const settlement = settlementOf(attempt, end, { nowMs: this.now(), failedTtl: this.#queue.config.failedTtl });
+    const settlement = settlementOf(attempt, end, {
+      nowMs: this.now(),
+      failedTtl: this.#queue.config.failedTtl,
+    });
     if (settlement) this.#settle(attempt, settlement, end);
-    else this.logger.warn({ job: fields.key, task: fields.function }, "lost the job to another worker, its outcome is dropped");
+    else
+      this.logger.warn(
+        { job: fields.key, task: fields.function },
+        "lost the job to another worker, its outcome is dropped",
+      );
     if (this.#running.size === 0) this.#idle?.();
     this.#fill();
   }
@@ -246,7 +286,8 @@ export class Worker implements AttemptHost {
       this.#queue.broker.settle(settlement).then(
         (result) => {
           if (attempt.fields.groupKey !== null) this.#feeder.groupEnded();
-          if (settlement.status === "queued" && settlement.scheduled <= this.now() / 1_000) this.#feeder.wake();
+          if (settlement.status === "queued" && settlement.scheduled <= this.now() / 1_000)
+            this.#feeder.wake();
           if (end) this.#report(attempt, result === "applied" ? settlement.status : result, end);
         },
         (error: unknown) => {
@@ -259,7 +300,11 @@ export class Worker implements AttemptHost {
     );
   }
 
-  #report(attempt: Attempt, status: "complete" | "failed" | "aborted" | "queued" | "lost", end: AttemptEnd): void {
+  #report(
+    attempt: Attempt,
+    status: "complete" | "failed" | "aborted" | "queued" | "lost",
+    end: AttemptEnd,
+  ): void {
     const { key, function: name } = attempt.fields;
     const ms = Math.round(performance.now() - attempt.startedAt);
     const fields = { job: key, task: name, ms };
@@ -317,7 +362,9 @@ export class Worker implements AttemptHost {
   async enqueue(task: AnyTask, args: unknown[]): Promise<{ readonly id: string } | null> {
     const name = this.#names.get(task);
     if (name === undefined) {
-      throw new ConfigError(`ctx.enqueue: this task is not in the tasks of queue "${this.queueName}"; add it in defineQueue`);
+      throw new ConfigError(
+        `ctx.enqueue: this task is not in the tasks of queue "${this.queueName}"; add it in defineQueue`,
+      );
     }
     const [payload, options] = args as [payload?: unknown, options?: EnqueueOptions];
     return this.#queue.enqueue(name, payload, options);
@@ -347,7 +394,8 @@ export class Worker implements AttemptHost {
     const old: Attempt[] = [];
     for (const attempt of this.#running.values()) {
       const { heartbeat, touched } = attempt.fields;
-      if (heartbeat && now - touched > heartbeat * 1_000) attempt.interrupt("timeout", `no heartbeat for ${heartbeat} s`);
+      if (heartbeat && now - touched > heartbeat * 1_000)
+        attempt.interrupt("timeout", `no heartbeat for ${heartbeat} s`);
       if (performance.now() - attempt.startedAt > this.#queue.config.timers.abort * 1_000) old.push(attempt);
     }
     if (old.length === 0) return;
