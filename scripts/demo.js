@@ -1,7 +1,7 @@
 // The main job from the published package's point of view: pack it, run the packed command line, get an application.
 // `make demo` then runs that application's own `make dev-all`. What is there already is used again.
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import path from "node:path";
 
 const root = path.resolve(import.meta.dirname, "..");
@@ -11,20 +11,16 @@ const app = path.join(demo, "app");
 if (existsSync(path.join(app, "saq-app.json"))) {
   console.log("Using the application in .demo/app (delete that folder to generate it anew).\n");
 } else {
-  const unfinished = path.join(demo, "app.unfinished");
-  rmSync(unfinished, { recursive: true, force: true });
   mkdirSync(demo, { recursive: true });
   const tarball = timed("packed the command line", () => {
     const packed = run("npm", ["pack", "--silent", "--pack-destination", demo], { cwd: root, capture: true });
     return path.join(demo, packed.trim().split("\n").at(-1) ?? "");
   });
   timed("generated and installed the application", () => {
-    run("npm", ["exec", "--yes", `--package=${tarball}`, "--", "create-saq-app", unfinished, "--yes", "--no-git"], {
+    run("npm", ["exec", "--yes", `--package=${tarball}`, "--", "create-saq-app", app, "--yes", "--no-git"], {
       cwd: demo,
     });
   });
-  // Under its name only when it is whole, so that a run that was cut off is not taken for a finished one.
-  renameSync(unfinished, app);
 }
 
 /**
@@ -34,7 +30,12 @@ if (existsSync(path.join(app, "saq-app.json"))) {
  */
 function run(command, args, { cwd, capture = false }) {
   const stdio = capture ? ["ignore", "pipe", "inherit"] : "inherit";
-  const result = spawnSync(command, args, { cwd, stdio, encoding: "utf8", shell: process.platform === "win32" });
+  const result = spawnSync(command, args, {
+    cwd,
+    stdio,
+    encoding: "utf8",
+    shell: process.platform === "win32",
+  });
   if (result.error) {
     console.error(`Could not run ${command}: ${result.error.message}`);
     process.exit(1);
