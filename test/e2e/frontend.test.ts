@@ -1,16 +1,16 @@
 // The generated front end in a real browser, against a real API process, a real worker and PostgreSQL.
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { type AddressInfo, createServer, type Server } from "node:net";
-import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import { type Browser, chromium, type Page } from "playwright-core";
+import { emptyFolder } from "../support/folders.js";
 
 const TEMPLATES = resolve(dirname(fileURLToPath(import.meta.url)), "../../templates");
 const BACKEND = join(TEMPLATES, "backend");
@@ -51,7 +51,6 @@ const FORMS = {
 
 (browserPath ? describe : describe.skip)("the front end", () => {
   const database = `frontend_${randomBytes(4).toString("hex")}`;
-  const folder = mkdtempSync(join(tmpdir(), "saq-frontend-"));
   const programs: Program[] = [];
   const consoleErrors: string[] = [];
   let browser: Browser;
@@ -118,7 +117,6 @@ const FORMS = {
     await Promise.all(programs.map((program) => program.stop()));
     await mail?.stop();
     await inServer(`DROP DATABASE IF EXISTS ${database} WITH (FORCE)`);
-    rmSync(folder, { recursive: true, force: true });
   });
 
   async function open(url = site): Promise<void> {
@@ -281,6 +279,7 @@ const FORMS = {
   });
 
   it("works as built for production", async () => {
+    const folder = emptyFolder();
     const build = startProgram([VITE, "build", "--outDir", folder, "--emptyOutDir"], FRONTEND, {});
     expect(await build.ended).toBe(0);
     const url = `http://127.0.0.1:${await freePort()}`;
