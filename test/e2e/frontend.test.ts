@@ -1,16 +1,14 @@
 // The generated front end in a real browser, against a real API process, a real worker and PostgreSQL.
-import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { type AddressInfo, createServer, type Server } from "node:net";
 import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
-import pg from "pg";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { emptyFolder } from "../support/folders.js";
+import { freePort, inServer, Program, startMailServer } from "./processes.js";
 
 const TEMPLATES = resolve(dirname(fileURLToPath(import.meta.url)), "../../templates");
 const BACKEND = join(TEMPLATES, "backend");
@@ -19,17 +17,6 @@ const VITE = join(
   dirname(createRequire(join(FRONTEND, "package.json")).resolve("vite/package.json")),
   "bin/vite.js",
 );
-
-// The package comes without types.
-const { SMTPServer } = createRequire(join(BACKEND, "package.json"))("smtp-server") as {
-  SMTPServer: new (
-    options: object,
-  ) => {
-    server: Server;
-    listen(port: number, host: string, done: () => void): void;
-    close(done: () => void): void;
-  };
-};
 
 const browserPath = [
   process.env.CHROMIUM_PATH,
@@ -300,64 +287,3 @@ const FORMS = {
     `);
   }
 });
-
-/** A Node program of this test; its output is kept for the message of a failed start. */
-class Program {
-  readonly ended: Promise<number | null>;
-  private readonly child: ChildProcess;
-  private output = "";
-
-  constructor(args: string[], cwd: string, env: Record<string, string>) {
-    this.child = spawn(process.execPath, args, { cwd, env: { ...process.env, ...env }, stdio: "pipe" });
-    for (const stream of [this.child.stdout, this.child.stderr]) {
-      stream?.setEncoding("utf8").on("data", (text: string) => {
-        this.output += text;
-      });
-    }
-    this.ended = new Promise((done) => this.child.once("close", done));
-  }
-
-  /** Waits until `url` answers 200 with a body that `accept` likes. */
-  async answers(url: string, accept: (body: { workers: number }) => boolean): Promise<void> {
-    const deadline = Date.now() + 30_000;
-    while (Date.now() < deadline && this.child.exitCode === null) {
-      const response = await fetch(url).catch(() => undefined);
-      if (response?.ok && accept((await response.json()) as { workers: number })) return;
-      await sleep(100);
-    }
-    throw new Error(`${this.child.spawnargs.join(" ")} did not come up at ${url}:\n${this.output}`);
-  }
-
-  async stop(): Promise<void> {
-    if (this.child.exitCode === null) this.child.kill("SIGTERM");
-    await this.ended;
-  }
-}
-
-/** Takes every mail, so that the test leaves none in the application's outbox. */
-async function startMailServer(): Promise<{ port: number; stop(): Promise<void> }> {
-  const server = new SMTPServer({ authOptional: true, disabledCommands: ["STARTTLS"] });
-  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
-  return {
-    port: (server.server.address() as AddressInfo).port,
-    stop: () => new Promise<void>((done) => server.close(done)),
-  };
-}
-
-async function inServer(statement: string): Promise<void> {
-  const client = new pg.Client(process.env.TEST_DATABASE_URL);
-  await client.connect();
-  try {
-    await client.query(statement);
-  } finally {
-    await client.end();
-  }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((done) => server.close(done));
-  return port;
-}
