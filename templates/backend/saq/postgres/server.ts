@@ -48,6 +48,9 @@ export class PostgresServer {
     });
     // An idle connection that breaks is replaced at the next use; without a listener the event would end the process.
     this.#pool.on("error", (error) => options.logger.debug({ err: error }, "idle connection lost"));
+    // One that breaks between two statements of a transaction emits an error too, and pg-pool listens only while a
+    // connection is idle. The next statement on it fails, which is where it is dealt with.
+    this.#pool.on("connect", (client) => client.on("error", () => {}));
   }
 
   get statements(): Statements {
