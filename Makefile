@@ -22,5 +22,5 @@ bench: node_modules/.package-lock.json ## measure the engine beside a hand-writt
 	@npm run --silent bench
 
 node_modules/.package-lock.json: package.json package-lock.json templates/package.json templates/backend/package.json templates/frontend/package.json
-	npm install --no-audit --no-fund
+	npm ci --no-audit --no-fund
 	@touch $@
