@@ -150,16 +150,18 @@ export function dueSecond(due: Due | undefined, nowMs: number): number {
   if (due === undefined) return 0;
   if (due instanceof Date) return checkedSecond(due.getTime() / 1000, due);
   if (typeof due === "number") return checkedSecond(due, due);
-  return due.delaySeconds === 0 ? 0 : Math.ceil(nowMs / 1000 + due.delaySeconds);
+  if (due.delaySeconds === 0) return 0;
+  return checkedSecond(nowMs / 1000 + due.delaySeconds, `inSeconds(${due.delaySeconds})`);
 }
 
+/** The year 5138: whoever passes a later time has passed milliseconds. */
+export const latestSecond = 1e11;
+
 function checkedSecond(seconds: number, given: unknown): number {
-  // 1e11 s is the year 5138: whoever passes more has passed milliseconds.
-  if (!Number.isFinite(seconds) || seconds < 0 || seconds > 1e11) {
+  if (!Number.isFinite(seconds) || seconds < 0 || seconds > latestSecond) {
+    const hint = seconds > latestSecond ? " (milliseconds? divide by 1000)" : "";
     throw new InvalidJobError(
-      `scheduled must be epoch seconds, a Date or inSeconds(n), got ${String(given)}${
-        seconds > 1e11 ? " (milliseconds? divide by 1000)" : ""
-      }`,
+      `scheduled must be epoch seconds, a Date or inSeconds(n), got ${String(given)}${hint}`,
     );
   }
   return Math.ceil(seconds);

@@ -3,22 +3,27 @@
  * out; nothing here knows about storage. An illegal change is refused with a word, never silently done.
  */
 import type { RowChange, StoredJob } from "./broker.js";
-import { type PoisonDocumentError, SaqError } from "./errors.js";
+import { PoisonDocumentError } from "./errors.js";
 import {
   isRetryable,
   isStuck,
   isTerminal,
   type JobFields,
+  latestSecond,
   retryDelaySeconds,
   type TerminalStatus,
 } from "./job.js";
 import { decodeJob, encodeChange } from "./wire.js";
 
-/** Seconds that a finished row is kept; null = for ever, -1 = not at all (J-16, D-83). */
+/**
+ * Seconds that a finished row is kept; null = for ever, -1 = not at all (J-16, D-83). Whole and bounded, because a
+ * document may hold what no column takes, and a job whose end cannot be written would run for ever.
+ */
 export function keepSeconds(ttl: number, status: TerminalStatus, failedTtl: number): number | null {
   if (ttl === 0) return null;
   if (ttl < 0) return -1;
-  return status === "failed" ? Math.max(ttl, failedTtl) : ttl;
+  const whole = Math.min(Math.ceil(ttl), latestSecond);
+  return status === "failed" ? Math.max(whole, failedTtl) : whole;
 }
 
 /** The fields of a finished job (V-5.7, V-5.8, V-5.12). */
@@ -54,7 +59,7 @@ export function requeued(nowMs: number, scheduled: number, error: string | null)
 /** When the next attempt is due, epoch s: a delay is rounded up, no delay is now (D-30). */
 export function retryDue(job: JobFields, nowMs: number, random?: () => number): number {
   const delay = retryDelaySeconds(job, random);
-  return delay > 0 ? Math.ceil(nowMs / 1000 + delay) : Math.floor(nowMs / 1000);
+  return delay > 0 ? Math.min(Math.ceil(nowMs / 1000 + delay), latestSecond) : Math.floor(nowMs / 1000);
 }
 
 export type Decision<T> = { change: RowChange | null; answer: T };
@@ -70,14 +75,14 @@ export function abortJob(
 ): Decision<AbortAnswer> {
   if (isTerminal(row.status)) return { change: null, answer: "not_active" };
   if (row.status === "aborting") return { change: null, answer: "aborting" };
+  const job = read(row);
+  if (!job) return { change: setAside, answer: "aborted" };
   if (row.status === "active") {
     return {
       change: edit("aborting", { status: "aborting", error, touched: Math.round(nowMs) }),
       answer: "aborting",
     };
   }
-  const job = read(row);
-  if (!job) return { change: setAside, answer: "aborted" };
   return {
     change: {
       ...edit("aborted", finished("aborted", nowMs, { error })),
@@ -121,7 +126,7 @@ export function loseJob(row: StoredJob, nowMs: number, lostLimit: number, failed
   const job = read(row);
   if (!job) return setAside;
   if (row.status === "aborting") return endAborted(job, nowMs, failedTtl);
-  const lost = Number(job.meta.lost ?? 0) + 1;
+  const lost = (typeof job.meta.lost === "number" ? job.meta.lost : 0) + 1;
   if (lost > lostLimit) {
     const error = `worker lost: ${lost} workers died while they ran this job`;
     return {
@@ -173,12 +178,13 @@ const edit = (status: RowChange["status"], fields: Partial<JobFields>): RowChang
   ...encodeChange(fields),
 });
 
-/** The job of a row, or null when its document is poison. */
+/** The job of a row, or null when its document is poison: no SAQ job, or the job of another row. */
 export function read(row: StoredJob): JobFields | null {
   try {
-    return decodeJob(row.document, row.queue, row.status);
+    const job = decodeJob(row.document, row.queue, row.status);
+    return job.key === row.key ? job : null;
   } catch (error) {
-    if (error instanceof SaqError && (error as PoisonDocumentError).code === "poison_document") return null;
+    if (error instanceof PoisonDocumentError) return null;
     throw error;
   }
 }

@@ -1,0 +1,211 @@
+/**
+ * Workers that are killed, paused or blocked. The scenarios are long (30 s of pause) and wait more than they work, so
+ * they all run at once, each in a database of its own.
+ */
+import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { endAllWorkers, eventually, WorkerProcess } from "./processes/child.js";
+import { newDatabase, type TestDatabase } from "./processes/database.js";
+import { openQueue } from "./processes/enqueuer.js";
+
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+interface Stage extends ReturnType<typeof openQueue> {
+  database: TestDatabase;
+  running(key: string): Promise<unknown>;
+  complete(key: string, withinMs: number): Promise<unknown>;
+}
+
+async function scenario<T>(name: string, play: (stage: Stage) => Promise<T>): Promise<T> {
+  const database = await newDatabase(name);
+  const { queue, close } = openQueue(database.url);
+  try {
+    return await play({
+      database,
+      queue,
+      close,
+      running: (key) => eventually(`${key} runs`, async () => (await database.runs(key)).length === 1),
+      complete: (key, withinMs) =>
+        eventually(
+          `${key} is complete`,
+          async () => (await database.document(key)).status === "complete",
+          withinMs,
+        ),
+    });
+  } finally {
+    await close();
+    await database.drop();
+  }
+}
+
+const killed = () =>
+  scenario("killed", async ({ database, queue, running, complete }) => {
+    const victim = await WorkerProcess.start({ url: database.url });
+    const { key } = await queue.enqueue("nap", { ms: 200, firstMs: 8_000 });
+    await running(key);
+    const heir = await WorkerProcess.start({ url: database.url });
+    victim.signal("SIGKILL");
+    const began = performance.now();
+    await complete(key, 25_000);
+    const ms = performance.now() - began;
+    const [runs, document] = [await database.runs(key), await database.document(key)];
+    await heir.stop();
+    return { ms, runs, document, heir: heir.pid };
+  });
+
+const killedAgainAndAgain = () =>
+  scenario("doomed", async ({ database, queue }) => {
+    const timers = { workerInfo: 0.5, lost: 0.5 };
+    const { key } = await queue.enqueue("patient", { ms: 60_000 });
+    for (let death = 1; death <= 4; death++) {
+      const victim = await WorkerProcess.start({ url: database.url, timers });
+      await eventually(`run ${death}`, async () => (await database.runs(key)).length === death);
+      victim.signal("SIGKILL");
+      await victim.exited;
+    }
+    const last = await WorkerProcess.start({ url: database.url, timers });
+    await eventually("the job is given up", async () => (await database.document(key)).status === "failed");
+    const outcome = { runs: (await database.runs(key)).length, document: await database.document(key) };
+    await last.stop();
+    return outcome;
+  });
+
+const paused = () =>
+  scenario("paused", async ({ database, queue, running, complete }) => {
+    const options = { timeout: 3, retries: 2 };
+    const sleeper = await WorkerProcess.start({ url: database.url });
+    // One is over when the process wakes, the other only ends by its signal.
+    const over = await queue.enqueue("nap", { ms: 500, firstMs: 2_500 }, options);
+    const endless = await queue.enqueue("nap", { ms: 500, firstMs: 60_000 }, options);
+    await Promise.all([running(over.key), running(endless.key)]);
+    sleeper.signal("SIGSTOP");
+    const woken = pause(30_000).then(() => sleeper.signal("SIGCONT"));
+    const heir = await WorkerProcess.start({ url: database.url });
+    await Promise.all([complete(over.key, 28_000), complete(endless.key, 28_000)]);
+    const before = [await database.document(over.key), await database.document(endless.key)];
+    await woken;
+    await eventually("both runs of both jobs have ended", async () => {
+      const runs = await database.runs();
+      return runs.length === 4 && runs.every((run) => run.ended !== null);
+    });
+    // The late outcomes have been offered and refused when the worker that offered them has stopped.
+    await sleeper.stop();
+    const after = [await database.document(over.key), await database.document(endless.key)];
+    const late = (await database.runs(endless.key)).find((run) => run.pid === sleeper.pid);
+    await heir.stop();
+    return {
+      before,
+      after,
+      late,
+      heir: heir.pid,
+      refused: sleeper.lines.filter((line) => /lost the job/.test(line.message)),
+    };
+  });
+
+const blocked = () =>
+  scenario("blocked", async ({ database, queue, complete }) => {
+    const worker = await WorkerProcess.start({ url: database.url });
+    const beside = await queue.enqueue("patient", { ms: 14_000 });
+    const blocker = await queue.enqueue("block", { ms: 14_000 }, { timeout: 30 });
+    await eventually("both run", async () => (await database.runs()).length === 2);
+    const other = await WorkerProcess.start({ url: database.url });
+    await Promise.all([complete(beside.key, 30_000), complete(blocker.key, 30_000)]);
+    const outcome = {
+      runs: await database.runs(),
+      metas: [(await database.document(beside.key)).meta, (await database.document(blocker.key)).meta],
+      pid: worker.pid,
+    };
+    await Promise.all([worker.stop(), other.stop()]);
+    return outcome;
+  });
+
+const buffered = () =>
+  scenario("buffered", async ({ database, queue }) => {
+    // Short jobs teach the worker to fetch ahead; then it is stopped with a full buffer, and the jobs are swept.
+    const sleeper = await WorkerProcess.start({ url: database.url, concurrency: 2 });
+    await queue.enqueueMany(
+      Array.from({ length: 4_000 }, () => ({ task: "nap", payload: { ms: 1 }, timeout: 2, retries: 2 })),
+    );
+    await eventually("the worker is at work", async () => (await database.runs()).length > 100);
+    sleeper.signal("SIGSTOP");
+    const heir = await WorkerProcess.start({ url: database.url });
+    await eventually(
+      "the rest is done elsewhere",
+      async () => (await queue.count("incomplete")) === 0,
+      60_000,
+    );
+    const before = (await database.runs()).length;
+    sleeper.signal("SIGCONT");
+    await sleeper.stop();
+    await heir.stop();
+    // What ran at the pause is over by now; what was only fetched must not run a second time.
+    return { ranAfterwards: (await database.runs()).length - before };
+  });
+
+const shared = () =>
+  scenario("shared", async ({ database, queue }) => {
+    await queue.enqueueMany(Array.from({ length: 2_000 }, () => ({ task: "record", payload: undefined })));
+    const workers = await Promise.all([1, 2].map(() => WorkerProcess.start({ url: database.url })));
+    await eventually("all are done", async () => (await queue.counts()).complete === 2_000, 60_000);
+    const [counted] = await database.query<{ runs: number; jobs: number; pids: number }>(
+      "select count(*)::int as runs, count(distinct job)::int as jobs, count(distinct pid)::int as pids from runs",
+    );
+    await Promise.all(workers.map((worker) => worker.stop()));
+    return counted;
+  });
+
+describe("workers in trouble", () => {
+  const scenarios = { killed, killedAgainAndAgain, paused, blocked, buffered, shared };
+  const outcomes = {} as { [Name in keyof typeof scenarios]: ReturnType<(typeof scenarios)[Name]> };
+
+  beforeAll(() => {
+    for (const [name, play] of Object.entries(scenarios)) {
+      const outcome = play();
+      // Whoever awaits it fails; until then the rejection is nobody's.
+      outcome.catch(() => {});
+      Object.assign(outcomes, { [name]: outcome });
+    }
+  });
+  afterAll(endAllWorkers);
+
+  it("W-7: two workers run each of 2,000 jobs once", async () => {
+    expect(await outcomes.shared).toEqual({ runs: 2_000, jobs: 2_000, pids: 2 });
+  }, 90_000);
+
+  it("D-10: a worker killed in mid-run is noticed, and its job runs again within 15 s, uncharged", async () => {
+    const { ms, runs, document, heir } = await outcomes.killed;
+    expect(ms).toBeLessThan(15_000);
+    expect(runs).toHaveLength(2);
+    expect(document).toMatchObject({
+      status: "complete",
+      attempts: 1,
+      meta: { lost: 1 },
+      result: { pid: heir },
+    });
+  }, 60_000);
+
+  it("D-10: a job that outlives none of four workers fails as lost", async () => {
+    const { runs, document } = await outcomes.killedAgainAndAgain;
+    expect(runs).toBe(4);
+    expect(document).toMatchObject({ status: "failed", meta: { lost: 4 } });
+    expect(document.error).toMatch(/^worker lost/);
+  }, 90_000);
+
+  it("5.2: a worker paused for 30 s changes nothing that another took over", async () => {
+    const { before, after, late, heir, refused } = await outcomes.paused;
+    for (const document of before)
+      expect(document).toMatchObject({ status: "complete", attempts: 2, result: { pid: heir } });
+    expect(after).toEqual(before);
+    expect(late?.signal).toMatch(/^(LostError|TimeoutError)$/);
+    expect(refused).toHaveLength(2);
+  }, 90_000);
+
+  it("5.2: a worker whose event loop stands still for 14 s is slow, not dead", async () => {
+    const { runs, metas, pid } = await outcomes.blocked;
+    expect(runs.map((run) => run.pid)).toEqual([pid, pid]);
+    expect(metas).toEqual([undefined, undefined]);
+  }, 90_000);
+
+  it("5.1: what a paused worker had fetched ahead and others ran is not run again when it wakes", async () => {
+    expect(await outcomes.buffered).toEqual({ ranAfterwards: 0 });
+  }, 120_000);
+});

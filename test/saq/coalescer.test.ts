@@ -1,0 +1,130 @@
+import { describe, expect, it } from "@jest/globals";
+import { Coalescer } from "../../templates/backend/saq/postgres/coalescer.js";
+
+/** A coalescer whose flushes wait until the test lets each of them go on. */
+function gated(options: Partial<ConstructorParameters<typeof Coalescer<string, string>>[1]> = {}) {
+  const flushes: string[][] = [];
+  const gates: (() => void)[] = [];
+  let arrived: () => void = () => {};
+  const coalescer = new Coalescer<string, string>(
+    async (items) => {
+      flushes.push(items);
+      await new Promise<void>((resolve) => {
+        gates.push(resolve);
+        arrived();
+      });
+      if (items.includes("bad")) throw new Error(`bad among ${items.length}`);
+      return items.map((item) => `${item}!`);
+    },
+    {
+      maxItems: 1_000,
+      maxBytes: 1_000_000,
+      bytesOf: (item) => item.length,
+      isPartial: () => true,
+      ...options,
+    },
+  );
+  /** Waits for the next flush to be under way. */
+  const flush = async (): Promise<void> => {
+    if (gates.length > 0) return;
+    await new Promise<void>((resolve) => {
+      arrived = resolve;
+    });
+  };
+  const letGo = async (): Promise<void> => {
+    await flush();
+    gates.shift()?.();
+  };
+  return { coalescer, flushes, flush, letGo };
+}
+
+describe("coalescer", () => {
+  it("5.1: a lone call leaves at once and waits for nobody", async () => {
+    const { coalescer, flushes, letGo } = gated();
+    const answer = coalescer.add("a");
+    await letGo();
+    expect(await answer).toBe("a!");
+    expect(flushes).toEqual([["a"]]);
+  });
+
+  it("5.1: what is called during a flush leaves together with the next one, in order", async () => {
+    const { coalescer, flushes, flush, letGo } = gated();
+    const first = coalescer.add("a");
+    await flush();
+    const rest = ["b", "c", "d"].map((item) => coalescer.add(item));
+    await letGo();
+    await letGo();
+    expect(await Promise.all([first, ...rest])).toEqual(["a!", "b!", "c!", "d!"]);
+    expect(flushes).toEqual([["a"], ["b", "c", "d"]]);
+  });
+
+  it("5.1: calls of one Promise.all leave together", async () => {
+    const { coalescer, flushes, letGo } = gated();
+    const answers = Promise.all(["a", "b"].map((item) => coalescer.add(item)));
+    await letGo();
+    await answers;
+    expect(flushes).toEqual([["a", "b"]]);
+  });
+
+  it("5.1: two items of one identity never share a flush, the others are not held up", async () => {
+    const { coalescer, flushes, letGo } = gated({ identityOf: (item) => item });
+    const answers = ["a", "a", "b", "a"].map((item) => coalescer.add(item));
+    for (let n = 0; n < 3; n++) await letGo();
+    await Promise.all(answers);
+    expect(flushes).toEqual([["a", "b"], ["a"], ["a"]]);
+  });
+
+  it("5.1: holds at most so many rows", async () => {
+    const { coalescer, flushes, letGo } = gated({ maxItems: 2 });
+    const answers = ["a", "b", "c", "d", "e"].map((item) => coalescer.add(item));
+    for (let n = 0; n < 3; n++) await letGo();
+    await Promise.all(answers);
+    expect(flushes).toEqual([["a", "b"], ["c", "d"], ["e"]]);
+  });
+
+  it("5.1: holds at most so many bytes, and one item larger than that alone", async () => {
+    const { coalescer, flushes, letGo } = gated({ maxBytes: 4 });
+    const answers = ["aa", "bb", "cc", "dddddd", "ee"].map((item) => coalescer.add(item));
+    for (let n = 0; n < 4; n++) await letGo();
+    await Promise.all(answers);
+    expect(flushes).toEqual([["aa", "bb"], ["cc"], ["dddddd"], ["ee"]]);
+  });
+
+  it("5.1: a data error rejects the guilty call alone", async () => {
+    const coalescer = new Coalescer<string, string>(
+      async (items) => {
+        if (items.includes("bad")) throw new Error(`bad among ${items.length}`);
+        return items.map((item) => `${item}!`);
+      },
+      { maxItems: 1_000, maxBytes: 1_000_000, bytesOf: (item) => item.length, isPartial: () => true },
+    );
+    const answers = await Promise.allSettled(["a", "b", "bad", "c", "d"].map((item) => coalescer.add(item)));
+    expect(
+      answers.map((answer) => (answer.status === "fulfilled" ? answer.value : String(answer.reason))),
+    ).toEqual(["a!", "b!", "Error: bad among 1", "c!", "d!"]);
+  });
+
+  it("rejects all of a flush at another error, and goes on with the next", async () => {
+    const { coalescer, letGo } = gated({ isPartial: () => false });
+    const answers = Promise.allSettled([coalescer.add("a"), coalescer.add("bad")]);
+    await letGo();
+    expect((await answers).map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+    const next = coalescer.add("b");
+    await letGo();
+    expect(await next).toBe("b!");
+  });
+
+  it("drained waits for everything that was added", async () => {
+    const { coalescer, flush, letGo } = gated();
+    const answered: string[] = [];
+    void coalescer.add("a").then((answer) => answered.push(answer));
+    await flush();
+    void coalescer.add("b").then((answer) => answered.push(answer));
+    const drained = coalescer.drained();
+    await letGo();
+    await letGo();
+    await drained;
+    expect(answered).toEqual(["a!", "b!"]);
+    await coalescer.drained();
+  });
+});

@@ -1,0 +1,148 @@
+/** Worker processes of a test: start, signal, listen to what they log, and leave none behind. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import type { QueueOptions } from "../../../templates/backend/saq/index.js";
+
+export interface WorkerProcessOptions extends Omit<Partial<QueueOptions>, "name" | "tasks" | "dsn"> {
+  url: string;
+  /** Where tasks write down their runs; the engine's own address unless something lies between. */
+  runsUrl?: string;
+  reloader?: boolean;
+  throwingLogger?: boolean;
+}
+
+export interface LogLine {
+  level: string;
+  message: string;
+  err?: string;
+  [field: string]: unknown;
+}
+
+const repository = fileURLToPath(new URL("../../..", import.meta.url));
+const living = new Set<WorkerProcess>();
+
+export class WorkerProcess {
+  readonly lines: LogLine[] = [];
+  readonly exited: Promise<number | NodeJS.Signals>;
+  readonly #child: ChildProcess;
+  readonly #waiting = new Set<() => void>();
+  #stderr = "";
+
+  /** Resolves when the worker takes jobs. */
+  static async start(options: WorkerProcessOptions): Promise<WorkerProcess> {
+    const worker = new WorkerProcess(options);
+    await worker.said("Worker starting: default");
+    return worker;
+  }
+
+  constructor(options: WorkerProcessOptions) {
+    const program = fileURLToPath(new URL("./worker.ts", import.meta.url));
+    this.#child = spawn(process.execPath, ["--import", "tsx", program, JSON.stringify(options)], {
+      cwd: repository,
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, NODE_OPTIONS: "" },
+    });
+    living.add(this);
+    const { stdout, stderr } = this.#child;
+    if (!stdout || !stderr) throw new Error("The worker process has no output to read");
+    createInterface({ input: stdout }).on("line", (line) => {
+      this.lines.push(JSON.parse(line) as LogLine);
+      for (const look of [...this.#waiting]) look();
+    });
+    stderr.on("data", (chunk: Buffer) => {
+      this.#stderr += chunk.toString();
+    });
+    this.exited = new Promise((resolve) => {
+      this.#child.once("close", (code, signal) => {
+        living.delete(this);
+        resolve(code ?? signal ?? "SIGKILL");
+        for (const look of [...this.#waiting]) look();
+      });
+    });
+  }
+
+  get pid(): number {
+    return this.#child.pid as number;
+  }
+
+  get workerId(): string {
+    return String(this.lines.find((line) => line.message.startsWith("Worker starting"))?.workerId);
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.#child.kill(name);
+  }
+
+  /** The first line with that text, now or later. */
+  said(text: string, withinMs = 20_000): Promise<LogLine> {
+    return new Promise((resolve, reject) => {
+      const settle = (act: () => void) => {
+        clearTimeout(timer);
+        this.#waiting.delete(look);
+        act();
+      };
+      const look = () => {
+        const line = this.lines.find(({ message }) => message.includes(text));
+        if (line) settle(() => resolve(line));
+        else if (!living.has(this)) settle(() => reject(this.#silence(text, "ended")));
+      };
+      const timer = setTimeout(
+        () => settle(() => reject(this.#silence(text, `took ${withinMs} ms`))),
+        withinMs,
+      );
+      this.#waiting.add(look);
+      look();
+    });
+  }
+
+  /** How it ended and how long that took, ms. */
+  async exit(withinMs = 30_000): Promise<{ code: number | NodeJS.Signals; ms: number }> {
+    const began = performance.now();
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(this.#silence("its end", `took ${withinMs} ms`)), withinMs);
+    });
+    try {
+      return { code: await Promise.race([this.exited, late]), ms: performance.now() - began };
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async stop(): Promise<{ code: number | NodeJS.Signals; ms: number }> {
+    this.signal("SIGTERM");
+    return this.exit();
+  }
+
+  #silence(wanted: string, why: string): Error {
+    const tail = this.lines.slice(-30).map((line) => JSON.stringify(line).slice(0, 400));
+    return new Error(
+      `Waiting for "${wanted}", the worker ${why}. It said:\n${tail.join("\n")}\n${this.#stderr}`,
+    );
+  }
+}
+
+/** For `afterAll`: a test that failed leaves its processes as they are. */
+export async function endAllWorkers(): Promise<void> {
+  await Promise.all(
+    [...living].map(async (worker) => {
+      worker.signal("SIGKILL");
+      await worker.exited;
+    }),
+  );
+}
+
+/** Asks again and again until the answer is truthy. */
+export async function eventually<T>(what: string, ask: () => Promise<T>, withinMs = 20_000): Promise<T> {
+  const end = performance.now() + withinMs;
+  for (;;) {
+    const answer = await ask().catch((error: unknown) => {
+      if (performance.now() > end) throw error;
+      return undefined;
+    });
+    if (answer) return answer;
+    if (performance.now() > end) throw new Error(`Not within ${withinMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}

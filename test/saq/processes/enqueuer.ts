@@ -1,0 +1,15 @@
+/** The side of an application that only enqueues. */
+import {
+  createSaq,
+  defineQueue,
+  defineSaq,
+  type QueueOptions,
+} from "../../../templates/backend/saq/index.js";
+import { tasks } from "./tasks.js";
+
+export function openQueue(url: string, options: Omit<Partial<QueueOptions>, "tasks" | "name" | "dsn"> = {}) {
+  const saq = createSaq(
+    defineSaq({ queues: [defineQueue({ name: "default", dsn: url, tasks, ...options })] }),
+  );
+  return { queue: saq.taskQueues.get("default"), close: () => saq.close() };
+}

@@ -1,0 +1,110 @@
+/** Tasks of the worker process. Each writes a row when it begins, and what became of it when it ends. */
+import pg from "pg";
+import { type Context, task } from "../../../templates/backend/saq/index.js";
+
+let pool: pg.Pool | null = null;
+
+/** Where runs are written down: beside the engine's connections, so that those may be cut without hiding a run. */
+export function recordRunsAt(url: string): void {
+  pool = new pg.Pool({
+    connectionString: url,
+    max: 4,
+    application_name: "observer",
+    idleTimeoutMillis: 1_000,
+    allowExitOnIdle: true,
+  });
+  pool.on("error", () => {});
+}
+
+/** The server is killed under some tests: a run is written down when it is back. */
+async function write(text: string, values: unknown[]): Promise<{ id: number }[]> {
+  for (let tries = 0; ; tries++) {
+    try {
+      return (await (pool as pg.Pool).query<{ id: number }>(text, values)).rows;
+    } catch (error) {
+      if (tries > 300) throw error;
+      await sleep(100);
+    }
+  }
+}
+
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+async function begin(ctx: Context): Promise<(signal?: string) => Promise<void>> {
+  const [row] = await write("insert into runs (job, pid) values ($1, $2) returning id", [
+    ctx.job.key,
+    process.pid,
+  ]);
+  return async (signal) => {
+    await write("update runs set ended = clock_timestamp(), signal = $2 where id = $1", [
+      row?.id,
+      signal ?? null,
+    ]);
+  };
+}
+
+/** Waits, and ends early when its signal fires. `firstMs` is for the first attempt. */
+async function nap(ctx: Context, { ms: usual, firstMs = usual }: { ms: number; firstMs?: number }) {
+  const ms = ctx.job.attempts === 1 ? firstMs : usual;
+  const end = await begin(ctx);
+  const fired = () => (ctx.signal.aborted ? (ctx.signal.reason as Error).name : undefined);
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    ctx.signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+  await end(fired());
+  ctx.signal.throwIfAborted();
+  return { pid: process.pid };
+}
+
+/** Waits whatever its signal says, and holds the process by its timer. */
+async function stubborn(ctx: Context, { ms }: { ms: number }) {
+  const end = await begin(ctx);
+  await sleep(ms);
+  await end(ctx.signal.aborted ? (ctx.signal.reason as Error).name : undefined);
+  return { pid: process.pid };
+}
+
+/** Holds the event loop: no timer fires, no answer of the database is read. */
+async function block(ctx: Context, { ms }: { ms: number }) {
+  const end = await begin(ctx);
+  const until = performance.now() + ms;
+  while (performance.now() < until);
+  await end();
+  return { pid: process.pid };
+}
+
+async function record(ctx: Context) {
+  await (await begin(ctx))();
+  return { pid: process.pid };
+}
+
+/** Leaves a rejected promise behind that nobody handles. */
+async function strayRejection(ctx: Context) {
+  void Promise.reject(new Error("stray rejection"));
+  await sleep(50);
+  return record(ctx);
+}
+
+/** Throws outside of any promise. */
+async function strayThrow(ctx: Context) {
+  const end = await begin(ctx);
+  setTimeout(() => {
+    throw new Error("stray throw");
+  }, 20);
+  await sleep(60_000);
+  await end();
+}
+
+export const tasks = {
+  nap,
+  stubborn,
+  block,
+  record,
+  strayRejection,
+  strayThrow,
+  patient: task({ timeout: 0, run: nap }),
+};

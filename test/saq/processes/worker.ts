@@ -1,0 +1,40 @@
+/** A worker as a process of its own. Its options are the first argument, as JSON; it logs JSON lines. */
+import { writeSync } from "node:fs";
+import {
+  createSaq,
+  defineQueue,
+  defineSaq,
+  type Logger,
+  runWorkers,
+} from "../../../templates/backend/saq/index.js";
+import type { WorkerProcessOptions } from "./child.js";
+import { recordRunsAt, tasks } from "./tasks.js";
+
+const {
+  url,
+  runsUrl = url,
+  reloader,
+  throwingLogger,
+  ...queue
+} = JSON.parse(process.argv[2] ?? "") as WorkerProcessOptions;
+
+function say(level: string, bound: object, fields: object, message: string): void {
+  const { err, ...rest } = fields as { err?: Error };
+  writeSync(1, `${JSON.stringify({ level, message, ...bound, ...rest, err: err?.stack ?? err })}\n`);
+  if (throwingLogger) throw new Error("the logger is broken");
+}
+
+const makeLogger = (bound: object): Logger => ({
+  debug: (fields, message) => say("debug", bound, fields, message),
+  info: (fields, message) => say("info", bound, fields, message),
+  warn: (fields, message) => say("warn", bound, fields, message),
+  error: (fields, message) => say("error", bound, fields, message),
+  child: (fields) => makeLogger({ ...bound, ...fields }),
+});
+
+recordRunsAt(runsUrl);
+const logger = makeLogger({});
+const saq = createSaq(
+  defineSaq({ queues: [defineQueue({ name: "default", dsn: url, tasks, ...queue })], logger }),
+);
+process.exitCode = await runWorkers(saq, { logger, reloader });

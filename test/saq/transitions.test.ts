@@ -1,0 +1,270 @@
+import { describe, expect, it } from "@jest/globals";
+import fc from "fast-check";
+import type { RowChange, StoredJob } from "../../templates/backend/saq/broker.js";
+import { type JobFields, jobDefaults, type Status, statuses } from "../../templates/backend/saq/job.js";
+import {
+  abortJob,
+  keepSeconds,
+  loseJob,
+  read,
+  retryDue,
+  retryJob,
+  sweepJob,
+} from "../../templates/backend/saq/transitions.js";
+import { decodeJob, editDocument, encodeJob } from "../../templates/backend/saq/wire.js";
+import { pythonComplaints } from "./golden-documents.js";
+
+const now = 1_795_303_141_785;
+const week = 604_800;
+
+const fields = (given: Partial<JobFields>): JobFields => ({
+  ...jobDefaults,
+  function: "ok",
+  queueName: "default",
+  key: "k1",
+  meta: {},
+  ...given,
+});
+
+const row = (given: Partial<JobFields>): StoredJob => {
+  const job = fields(given);
+  return {
+    key: job.key,
+    queue: "default",
+    status: job.status,
+    scheduled: job.scheduled,
+    token: 1,
+    document: encodeJob(job),
+  };
+};
+
+/** The job after a change, as the next reader finds it. */
+function after(before: StoredJob, change: RowChange | null): JobFields {
+  if (!change || change.patch === null) throw new Error("expected a change of the document");
+  const text = editDocument(before.document, change.patch, change.removed);
+  expect(pythonComplaints(text, "default")).toEqual([]);
+  const job = decodeJob(text, "default", change.status);
+  // V-4: row and document say the same.
+  expect(JSON.parse(text).status).toBe(change.status);
+  return job;
+}
+
+describe("abort", () => {
+  it("V-5.10: a queued job ends at once", () => {
+    const before = row({ status: "queued", result: 1, ttl: 60 });
+    const { change, answer } = abortJob(before, "nope", now, week);
+    expect(answer).toBe("aborted");
+    expect(change?.keep).toBe(60);
+    expect(after(before, change)).toMatchObject({
+      status: "aborted",
+      error: "nope",
+      result: null,
+      completed: now,
+      touched: now,
+    });
+  });
+
+  it("V-5.11: a running job is told, and keeps what it has", () => {
+    const before = row({ status: "active", attempts: 1, started: 5, workerId: "w" });
+    const { change, answer } = abortJob(before, "nope", now, week);
+    expect(answer).toBe("aborting");
+    expect(after(before, change)).toMatchObject({
+      status: "aborting",
+      error: "nope",
+      attempts: 1,
+      started: 5,
+      workerId: "w",
+      completed: 0,
+    });
+  });
+
+  it.each(["complete", "failed", "aborted"] as const)("D-23: a %s job stays as it is", (status) => {
+    expect(abortJob(row({ status }), "nope", now, week)).toEqual({ change: null, answer: "not_active" });
+  });
+
+  it("D-31: the aborted job's future time does not block its key, except for cron entries", () => {
+    const scheduled = now / 1000 + 3600;
+    expect(abortJob(row({ status: "queued", scheduled }), "", now, week).change?.scheduled).toBe(0);
+    expect(
+      abortJob(row({ status: "queued", scheduled, key: "cron:x" }), "", now, week).change?.scheduled,
+    ).toBe(scheduled);
+  });
+});
+
+describe("retry by hand", () => {
+  it.each(["complete", "failed", "aborted"] as const)("D-26: queues a %s job anew", (status) => {
+    const before = row({ status, attempts: 3, retries: 3, result: 1, error: "e", completed: 5, started: 4 });
+    const { change, answer } = retryJob(before, "retried from ui", now, true);
+    expect(answer).toBe("queued");
+    expect(change).toMatchObject({ keep: null, scheduled: Math.floor(now / 1000) });
+    expect(after(before, change)).toMatchObject({
+      status: "queued",
+      attempts: 0,
+      result: null,
+      error: "retried from ui",
+      completed: 0,
+      started: 0,
+    });
+    expect(after(before, retryJob(before, "", now, false).change).attempts).toBe(3);
+  });
+
+  it.each(["new", "queued", "active", "aborting"] as const)("D-26: refuses a job that is %s", (status) => {
+    expect(retryJob(row({ status }), "", now, true)).toEqual({ change: null, answer: "not_finished" });
+  });
+});
+
+describe("a lost worker's job", () => {
+  const running = { status: "active", attempts: 1, started: 5, workerId: "w" } as const;
+
+  it("goes back uncharged whatever `retries` says, three times", () => {
+    let before = row({ ...running, retries: 1 });
+    for (const lost of [1, 2, 3]) {
+      const job = after(before, loseJob(before, now, 3, week));
+      expect(job).toMatchObject({ status: "queued", attempts: 0, error: "worker lost", meta: { lost } });
+      before = row({ ...job, ...running, attempts: 1 });
+    }
+    const change = loseJob(before, now, 3, week);
+    expect(change.keep).toBe(week);
+    expect(after(before, change)).toMatchObject({
+      status: "failed",
+      error: "worker lost: 4 workers died while they ran this job",
+    });
+  });
+
+  it("V-5.12: ends aborted when its abort was asked for", () => {
+    const before = row({ ...running, status: "aborting", error: "nope" });
+    expect(after(before, loseJob(before, now, 3, week))).toMatchObject({ status: "aborted", error: "nope" });
+  });
+
+  it("counts anew when `lost` is no number", () => {
+    const before = row({ ...running, meta: { lost: "x" } });
+    expect(after(before, loseJob(before, now, 3, week)).meta).toEqual({ lost: 1 });
+  });
+});
+
+describe("sweep", () => {
+  const stuck = { status: "active", timeout: 10, started: now - 60_000 } as const;
+
+  it("V-5.13: a stuck job is tried again while attempts are left, else aborted as swept", () => {
+    const again = row({ ...stuck, retries: 2, attempts: 1 });
+    expect(after(again, sweepJob(again, now, 5, week))).toMatchObject({ status: "queued", error: "swept" });
+    const last = row({ ...stuck, retries: 1, attempts: 1 });
+    expect(after(last, sweepJob(last, now, 5, week))).toMatchObject({ status: "aborted", error: "swept" });
+  });
+
+  it("D-24: a job that is not stuck is left alone", () => {
+    expect(sweepJob(row({ ...stuck, started: now - 14_000 }), now, 5, week)).toBeNull();
+  });
+
+  it("D-25: an aborted one never runs again", () => {
+    const before = row({ ...stuck, status: "aborting", retries: 5, attempts: 1, error: "nope" });
+    expect(after(before, sweepJob(before, now, 5, week))).toMatchObject({ status: "aborted", error: "nope" });
+  });
+});
+
+describe("how long a finished job is kept", () => {
+  it("J-16: ttl seconds, for ever at 0, not at all below", () => {
+    expect([600, 0, -1, -5].map((ttl) => keepSeconds(ttl, "complete", week))).toEqual([600, null, -1, -1]);
+  });
+
+  it("D-83: a failed one for failedTtl at least", () => {
+    expect([60, week + 1, 0, -1].map((ttl) => keepSeconds(ttl, "failed", week))).toEqual([
+      week,
+      week + 1,
+      null,
+      -1,
+    ]);
+  });
+
+  it("is whole seconds that a bigint column takes, whatever Python wrote", () => {
+    expect(keepSeconds(1.5, "complete", week)).toBe(2);
+    expect(Number.isSafeInteger(keepSeconds(1e300, "complete", week))).toBe(true);
+  });
+});
+
+describe("when a retry is due", () => {
+  it("D-30: a delay is rounded up, no delay is now", () => {
+    expect(retryDue(fields({ retryDelay: 0 }), now)).toBe(1_795_303_141);
+    expect(retryDue(fields({ retryDelay: 0.1 }), now)).toBe(1_795_303_142);
+    expect(retryDue(fields({ retryDelay: 0.9 }), now)).toBe(1_795_303_143);
+    expect(retryDue(fields({ retryDelay: 60 }), now)).toBe(1_795_303_202);
+  });
+
+  it("is a second that a bigint column takes, whatever the job says", () => {
+    expect(Number.isSafeInteger(retryDue(fields({ retryDelay: 1e300 }), now))).toBe(true);
+  });
+});
+
+describe("poison rows", () => {
+  const poison = (document: string, status: Status = "active"): StoredJob => ({
+    ...row({ status }),
+    document,
+  });
+
+  it("D-3: are not read", () => {
+    for (const text of ["", "{", "[]", '{"function":"ok","queue":"other","key":"k1"}']) {
+      expect(read(poison(text))).toBeNull();
+    }
+  });
+
+  it("D-3: a document whose key is another row's is poison, too", () => {
+    expect(read(poison('{"function":"ok","queue":"default","key":"k2"}'))).toBeNull();
+  });
+
+  it("D-3: are set aside as failed with their bytes untouched, not retried", () => {
+    const aside = { status: "failed", patch: null, removed: [], keep: null };
+    expect(loseJob(poison("{"), now, 3, week)).toEqual(aside);
+    expect(sweepJob(poison("{"), now, 5, week)).toEqual(aside);
+    expect(abortJob(poison("{", "queued"), "", now, week)).toEqual({ change: aside, answer: "aborted" });
+    expect(abortJob(poison("{"), "", now, week)).toEqual({ change: aside, answer: "aborted" });
+    expect(retryJob(poison("{", "failed"), "", now, true)).toEqual({ change: null, answer: "unreadable" });
+  });
+});
+
+describe("the state machine", () => {
+  /** From which states each event may lead where (V-5). */
+  const legal: Record<string, readonly string[]> = {
+    abort: ["new>aborted", "queued>aborted", "active>aborting"],
+    retry: ["complete>queued", "failed>queued", "aborted>queued"],
+    lose: ["active>queued", "active>failed", "aborting>aborted"],
+    sweep: ["active>queued", "active>aborted", "aborting>aborted"],
+  };
+
+  it("V-5, V-7: no event makes a step that the table does not name", () => {
+    const time = fc.integer({ min: now - 100_000, max: now });
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...statuses),
+        fc.constantFrom(...Object.keys(legal)),
+        fc.record({
+          attempts: fc.nat(4),
+          retries: fc.nat(4),
+          ttl: fc.integer({ min: -1, max: 1000 }),
+          started: time,
+          touched: time,
+          timeout: fc.option(fc.nat(60)),
+          heartbeat: fc.nat(60),
+          meta: fc.record({ lost: fc.nat(4) }),
+        }),
+        (status, event, given) => {
+          const before = row({ ...given, status });
+          const isRunning = status === "active" || status === "aborting";
+          // Brokers offer only running rows to these two.
+          if ((event === "lose" || event === "sweep") && !isRunning) return;
+          const change =
+            event === "abort"
+              ? abortJob(before, "e", now, week).change
+              : event === "retry"
+                ? retryJob(before, "e", now, true).change
+                : event === "lose"
+                  ? loseJob(before, now, 3, week)
+                  : sweepJob(before, now, 5, week);
+          if (!change) return;
+          expect(legal[event]).toContain(`${status}>${change.status}`);
+          after(before, change);
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+});

@@ -1,0 +1,469 @@
+// The web UI's HTTP face: SAQ's JSON API, health, pages and static files, over real queues in PostgreSQL.
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
+import express, { type RequestHandler } from "express";
+import supertest from "supertest";
+import { createSaq, defineQueue, defineSaq, inSeconds, type Job } from "../../templates/backend/saq/index.js";
+import { silentLogger } from "../../templates/backend/saq/logger.js";
+import { createWebRouter } from "../../templates/backend/saq/web/index.js";
+import { oddName, startWebApp, type WebApp } from "./web-app.js";
+
+const markup = `<img src=x onerror="alert(1)"></script><script>alert(2)</script>`;
+const oddKey = "a/b?c=d#e%2F ü 漢字 ..";
+
+let app: WebApp;
+beforeAll(async () => {
+  app = await startWebApp();
+});
+beforeEach(() => app.query("delete from saq_jobs"));
+afterAll(() => app.close());
+
+const get = (path: string) => supertest(app.url).get(path);
+const post = (path: string) => supertest(app.url).post(path).set("X-SAQ-CSRF", "1");
+const jobPath = (key: string, queue = "default") =>
+  `/api/queues/${encodeURIComponent(queue)}/jobs/${encodeURIComponent(key)}`;
+
+const enqueue = async (payload: object = {}, options: object = {}): Promise<Job> => {
+  const job = await app.queue.enqueue("echo", payload, options);
+  if (!job) throw new Error("The job was not stored.");
+  return job;
+};
+
+/** Puts a job into a state that no worker brought it to, column and document alike. */
+const putInto = (key: string, status: string, more: object = {}) =>
+  app.query(
+    `update saq_jobs set status = $2, job = convert_to((convert_from(job, 'UTF8')::jsonb || $3)::text, 'UTF8')
+     where key = $1`,
+    [key, status, JSON.stringify({ status, ...more })],
+  );
+
+const statusOf = async (key: string) => (await app.queue.job(key))?.status;
+
+describe("queues", () => {
+  it("S-60: lists every queue with its counts and no jobs", async () => {
+    await enqueue();
+    const { status, type, body } = await get("/api/queues");
+    expect([status, type]).toEqual([200, "application/json"]);
+    expect(body).toEqual({
+      queues: [
+        {
+          name: "default",
+          queued: 1,
+          active: 0,
+          scheduled: 0,
+          counts: { queued: 1, scheduled: 0, active: 0, aborting: 0, aborted: 0, failed: 0, complete: 0 },
+          workers: {},
+          jobs: [],
+        },
+        expect.objectContaining({ name: oddName, queued: 0, jobs: [] }),
+      ],
+    });
+  });
+
+  it("S-61: shows one queue with the documents of its unfinished jobs", async () => {
+    const waiting = await enqueue({ message: markup });
+    const done = await enqueue();
+    await putInto(done.key, "complete");
+    const { status, body } = await get("/api/queues/default");
+    expect(status).toBe(200);
+    expect(body.queue).toMatchObject({ name: "default", queued: 1 });
+    expect(body.queue.jobs).toEqual([waiting.toDocument()]);
+    expect(body.queue.jobs[0].kwargs).toEqual({ message: markup });
+  });
+
+  it("S-61: finds a queue whose name must be encoded", async () => {
+    const { status, body } = await get(`/api/queues/${encodeURIComponent(oddName)}`);
+    expect([status, body.queue.name]).toEqual([200, oddName]);
+  });
+
+  it("S-61: answers 404 for a queue that is not configured", async () => {
+    const { status, body } = await get("/api/queues/no%2Fsuch");
+    expect([status, body]).toEqual([404, { status_code: 404, detail: "Could not find the no/such queue" }]);
+  });
+});
+
+describe("the list of a queue's jobs", () => {
+  it("S-69: filters by each state, and tells due jobs from scheduled ones", async () => {
+    const keys: Record<string, string> = {};
+    for (const state of ["active", "aborting", "complete", "failed", "aborted"]) {
+      keys[state] = (await enqueue()).key;
+      await putInto(keys[state], state);
+    }
+    keys.queued = (await enqueue()).key;
+    keys.scheduled = (await enqueue({}, { scheduled: inSeconds(3600) })).key;
+    for (const [state, key] of Object.entries(keys)) {
+      const { status, body } = await get(`/api/queues/default?status=${state}`);
+      expect([state, status, body.queue.jobs.map((job: Job) => job.key)]).toEqual([state, 200, [key]]);
+    }
+    const both = await get("/api/queues/default?status=failed,scheduled&status=queued");
+    expect(both.body.queue.jobs.map((job: Job) => job.key)).toEqual([
+      keys.scheduled,
+      keys.queued,
+      keys.failed,
+    ]);
+  });
+
+  it("S-69: pages through the jobs, newest first", async () => {
+    const keys: string[] = [];
+    for (let index = 0; index < 5; index++) keys.unshift((await enqueue()).key);
+    for (let index = 0; index < 3; index++) await enqueue({}, { scheduled: inSeconds(3600) });
+    const page = async (query: string) =>
+      (await get(`/api/queues/default?${query}`)).body.queue.jobs.map((job: Job) => job.key);
+    expect(await page("status=queued&offset=0&limit=2")).toEqual(keys.slice(0, 2));
+    expect(await page("status=queued&offset=2&limit=2")).toEqual(keys.slice(2, 4));
+    expect(await page("status=queued&offset=4&limit=2")).toEqual(keys.slice(4));
+    expect(await page("status=queued&offset=6&limit=2")).toEqual([]);
+    expect(await page("status=queued,scheduled&offset=3")).toEqual(keys);
+    expect(await page("offset=7&limit=1")).toEqual(keys.slice(4));
+  });
+
+  it.each([
+    [
+      "status=new",
+      'status must be one of queued, scheduled, active, aborting, complete, failed, aborted, got "new"',
+    ],
+    [
+      "status=",
+      'status must be one of queued, scheduled, active, aborting, complete, failed, aborted, got ""',
+    ],
+    ["limit=101", 'limit must be a whole number from 1 to 100, got "101"'],
+    ["limit=0", 'limit must be a whole number from 1 to 100, got "0"'],
+    ["limit=1e1", 'limit must be a whole number from 1 to 100, got "1e1"'],
+    ["offset=-1", `offset must be a whole number from 0 to ${Number.MAX_SAFE_INTEGER}, got "-1"`],
+    ["offset=99999999999999999999", /^offset must be a whole number from 0 to /],
+  ])("S-69: refuses ?%s", async (query, detail) => {
+    const { status, body } = await get(`/api/queues/default?${query}`);
+    expect([status, body.status_code]).toEqual([400, 400]);
+    if (typeof detail === "string") expect(body.detail).toBe(detail);
+    else expect(body.detail).toMatch(detail);
+  });
+});
+
+describe("one job", () => {
+  it("S-62: gives the document, with kwargs and result as JSON text", async () => {
+    const job = await enqueue({ message: markup });
+    await putInto(job.key, "complete", { result: { answer: markup } });
+    const { status, body } = await get(jobPath(job.key));
+    expect(status).toBe(200);
+    expect(body.job).toMatchObject({
+      key: job.key,
+      function: "echo",
+      queue: "default",
+      status: "complete",
+      kwargs: JSON.stringify({ message: markup }),
+      result: JSON.stringify({ answer: markup }),
+    });
+  });
+
+  it("S-62: a job without payload and result has the text null for both", async () => {
+    const job = await app.queue.enqueue("patient", undefined, {});
+    const { body } = await get(jobPath(String(job?.key)));
+    expect(body.job).toMatchObject({ kwargs: "null", result: "null", status: "queued" });
+  });
+
+  it("V-4: shows the status of the column, not the document's copy", async () => {
+    const { key } = await enqueue();
+    await app.query("update saq_jobs set status = 'aborting' where key = $1", [key]);
+    expect((await get(jobPath(key))).body.job.status).toBe("aborting");
+    expect((await get("/api/queues/default?status=aborting")).body.queue.jobs[0].status).toBe("aborting");
+  });
+
+  it("D-82: opens, retries and aborts a job whose key and queue must be encoded", async () => {
+    await app.odd.enqueue("echo", {}, { key: oddKey });
+    const path = jobPath(oddKey, oddName);
+    expect((await get(path)).body.job.key).toBe(oddKey);
+    expect((await post(`${path}/abort`)).status).toBe(202);
+    expect((await app.odd.job(oddKey))?.status).toBe("aborted");
+    expect((await post(`${path}/retry`)).status).toBe(202);
+    expect((await app.odd.job(oddKey))?.status).toBe("queued");
+  });
+
+  it("S-62: answers 404 for an unknown key, an unknown queue, and another queue's job", async () => {
+    const { key } = await enqueue();
+    expect((await get(jobPath(markup))).body).toEqual({
+      status_code: 404,
+      detail: `Could not find job ID ${markup}`,
+    });
+    expect((await get(jobPath(key, oddName))).status).toBe(404);
+    expect((await get(jobPath(key, "none"))).body.detail).toBe("Could not find the none queue");
+  });
+});
+
+describe("retry and abort", () => {
+  it.each(["complete", "failed", "aborted"])(
+    "S-63, D-26: a job that is %s is queued again, fresh",
+    async (state) => {
+      const { key } = await enqueue();
+      await putInto(key, state, { attempts: 3, result: 7, error: "broken", completed: 5 });
+      const { status, body } = await post(`${jobPath(key)}/retry`);
+      expect([status, body]).toEqual([202, {}]);
+      expect(await app.queue.job(key)).toMatchObject({
+        status: "queued",
+        attempts: 0,
+        result: null,
+        completed: 0,
+        error: "retried from ui",
+      });
+    },
+  );
+
+  it.each(["queued", "active", "aborting"])(
+    "D-26: retrying a job that is %s is refused with 409",
+    async (state) => {
+      const { key } = await enqueue();
+      await putInto(key, state);
+      const { status, body } = await post(`${jobPath(key)}/retry`);
+      expect([status, body]).toEqual([
+        409,
+        {
+          status_code: 409,
+          detail: `Job ${key} is not finished; only a complete, failed or aborted job can be retried`,
+        },
+      ]);
+      expect(await statusOf(key)).toBe(state);
+    },
+  );
+
+  it("D-3: retrying a row whose document cannot be read is refused with 409", async () => {
+    const { key } = await enqueue();
+    await app.query("update saq_jobs set status = 'failed', job = 'no job' where key = $1", [key]);
+    const { status, body } = await post(`${jobPath(key)}/retry`);
+    expect([status, body.detail]).toEqual([
+      409,
+      `The stored document of job ${key} cannot be read, so it cannot be retried`,
+    ]);
+    const { body: list } = await get("/api/queues/default?status=failed");
+    expect(list.queue.jobs).toEqual([expect.objectContaining({ key, function: "(unreadable)" })]);
+  });
+
+  it.each([
+    ["queued", "aborted"],
+    ["active", "aborting"],
+    ["aborting", "aborting"],
+  ])("S-64: aborting a job that is %s leaves it %s", async (state, after) => {
+    const { key } = await enqueue();
+    await putInto(key, state);
+    const { status, body } = await post(`${jobPath(key)}/abort`);
+    expect([status, body]).toEqual([202, {}]);
+    expect(await statusOf(key)).toBe(after);
+    if (state !== "aborting") expect((await app.queue.job(key))?.error).toBe("aborted from ui");
+  });
+
+  it.each(["complete", "failed", "aborted"])(
+    "D-23: aborting a job that is %s is refused with 409",
+    async (state) => {
+      const { key } = await enqueue();
+      await putInto(key, state);
+      const { status, body } = await post(`${jobPath(key)}/abort`);
+      expect([status, body]).toEqual([
+        409,
+        { status_code: 409, detail: `Job ${key} is finished; only a job that waits or runs can be aborted` },
+      ]);
+      expect(await statusOf(key)).toBe(state);
+    },
+  );
+
+  it.each(["retry", "abort"])("S-63, S-64: %s answers 404 for an unknown job or queue", async (action) => {
+    const { status, body } = await post(`${jobPath("none")}/${action}`);
+    expect([status, body]).toEqual([404, { status_code: 404, detail: "Could not find job ID none" }]);
+    expect((await post(`${jobPath("none", "none")}/${action}`)).body.detail).toBe(
+      "Could not find the none queue",
+    );
+  });
+});
+
+describe("changes from elsewhere", () => {
+  const own = () => new URL(app.url).origin;
+  const attempts: [string, () => Record<string, string>][] = [
+    ["without the header", () => ({})],
+    ["with another value", () => ({ "X-SAQ-CSRF": "true" })],
+    ["from another site", () => ({ "X-SAQ-CSRF": "1", "Sec-Fetch-Site": "cross-site", Origin: own() })],
+    ["from another host of the site", () => ({ "X-SAQ-CSRF": "1", "Sec-Fetch-Site": "same-site" })],
+    ["from another origin", () => ({ "X-SAQ-CSRF": "1", Origin: "https://elsewhere.example" })],
+    ["from another port", () => ({ "X-SAQ-CSRF": "1", Origin: "http://127.0.0.1:1" })],
+    ["from a page without origin", () => ({ "X-SAQ-CSRF": "1", Origin: "null" })],
+  ];
+
+  it.each(attempts)("D-82: a change %s is refused with 403 and changes nothing", async (_name, headers) => {
+    const { key } = await enqueue();
+    for (const action of ["retry", "abort"]) {
+      const { status, body } = await supertest(app.url)
+        .post(`${jobPath(key)}/${action}`)
+        .set(headers());
+      expect([status, body]).toEqual([403, { status_code: 403, detail: expect.any(String) }]);
+    }
+    expect(await statusOf(key)).toBe("queued");
+  });
+
+  it("D-82: our own page may change, in browsers with and without Sec-Fetch-Site", async () => {
+    const first = await enqueue();
+    const second = await enqueue();
+    const behindProxy = { Origin: "https://app.example", "Sec-Fetch-Site": "same-origin" };
+    expect((await post(`${jobPath(first.key)}/abort`).set(behindProxy)).status).toBe(202);
+    expect((await post(`${jobPath(second.key)}/abort`).set("Origin", own())).status).toBe(202);
+  });
+
+  it("D-82: no answer allows another origin to read it", async () => {
+    const { headers } = await get("/api/queues").set("Origin", "https://elsewhere.example");
+    expect(headers["access-control-allow-origin"]).toBeUndefined();
+  });
+});
+
+describe("pages and files", () => {
+  it.each([
+    "",
+    "/",
+    "/queues/any",
+    "/queues/any/",
+    "/queues/any/jobs/any",
+    `/queues/x/jobs/${encodeURIComponent(oddKey)}`,
+    `/queues/${encodeURIComponent(markup)}`,
+  ])("S-66: GET /saq%s is the page, with the root path and none of the data", async (path) => {
+    const { status, type, text, headers } = await get(path);
+    expect([status, type]).toEqual([200, "text/html"]);
+    expect(text).toContain('<meta name="root-path" content="/saq">');
+    expect(text).toContain('src="/saq/static/app.js"');
+    expect(text).not.toContain("alert(");
+    expect(headers["content-security-policy"]).toMatch(/^default-src 'self';/);
+    expect(headers["content-security-policy"]).not.toContain("unsafe");
+    expect(headers["x-content-type-options"]).toBe("nosniff");
+  });
+
+  it("S-66: the page has no inline script or style", async () => {
+    const { text } = await get("/");
+    expect(text.match(/<script[^>]*>[^<]*/g)).toEqual(['<script type="module" src="/saq/static/app.js">']);
+    expect(text).not.toMatch(/<style|\sstyle=|\son\w+=/);
+  });
+
+  it("U-1: any other address is the page too, with 404", async () => {
+    const { status, type } = await get("/no/such/view");
+    expect([status, type]).toEqual([404, "text/html"]);
+  });
+
+  it.each([
+    ["app.js", "text/javascript"],
+    ["style.css", "text/css"],
+    ["favicon.svg", "image/svg+xml"],
+  ])("S-67: /static/%s is served as %s", async (file, expected) => {
+    const { status, type, headers } = await get(`/static/${file}`);
+    expect([status, type]).toEqual([200, expected]);
+    expect(headers["cache-control"]).toBe("no-cache");
+    expect(headers.etag).toBeDefined();
+  });
+
+  it("S-67: every module that the page imports is served", async () => {
+    const seen = new Set<string>();
+    const visit = async (file: string): Promise<void> => {
+      if (seen.has(file)) return;
+      seen.add(file);
+      const response = await get(`/static/${file}`).buffer(true);
+      expect([file, response.status]).toEqual([file, 200]);
+      const source = response.text ?? response.body.toString();
+      for (const [, next] of source.matchAll(/^import .* from "\.\/(.+)";$/gm)) await visit(next);
+    };
+    await visit("app.js");
+    expect(seen.size).toBeGreaterThan(8);
+  });
+
+  it.each(["none.js", "", "..%2frouter.ts", "%2e%2e/router.ts", "..%5crouter.ts"])(
+    "S-67: /static/%s is 404",
+    async (file) => {
+      const { status, text } = await get(`/static/${file}`);
+      expect(status).toBe(404);
+      expect(text).not.toContain("createWebRouter");
+    },
+  );
+});
+
+describe("errors", () => {
+  it.each([
+    ["GET", "/api", 404],
+    ["GET", "/api/", 404],
+    ["GET", "/api/none", 404],
+    ["GET", "/api/queues/%", 400],
+    ["GET", "/api/queues/default/jobs/%ff", 400],
+    ["POST", "/api/queues", 404],
+    ["DELETE", "/api/queues/default", 404],
+    ["GET", "/api/queues/default/jobs/x/retry", 404],
+    ["POST", "/", 404],
+  ])("S-68: %s %s answers %i as JSON, never HTML", async (method, path, expected) => {
+    const { status, type, body } = await supertest(app.url)[method.toLowerCase() as "get"](path);
+    expect([status, type]).toEqual([expected, "application/json"]);
+    expect(body).toEqual({ status_code: expected, detail: expect.any(String) });
+  });
+
+  it("S-65: health is OK while all queues answer", async () => {
+    const { status, type, text } = await get("/health");
+    expect([status, type, text]).toEqual([200, "text/plain", "OK"]);
+  });
+
+  it("S-65: health is 500 without a queue", async () => {
+    const { status, text } = await supertest(mount([])).get("/saq/health");
+    expect([status, text]).toEqual([500, "Service Unavailable"]);
+  });
+
+  it("S-65, D-85: without a database, health is 500 and the API tells nothing of the inside", async () => {
+    // Port 1 is nobody's.
+    const dsn = "postgresql://nobody@127.0.0.1:1/secret_name";
+    const saq = createSaq(
+      defineSaq({
+        queues: [defineQueue({ name: "lost", dsn, tasks: { echo: async () => null } })],
+        web: { enabled: true },
+      }),
+    );
+    try {
+      const lost = supertest(express().use(saq.webPath, saq.router()));
+      expect(await lost.get("/saq/health")).toMatchObject({ status: 500, text: "Service Unavailable" });
+      const { status, type, body } = await lost.get("/saq/api/queues");
+      expect([status, type, body]).toEqual([
+        500,
+        "application/json",
+        { status_code: 500, detail: "Internal Server Error" },
+      ]);
+    } finally {
+      await saq.close();
+    }
+  });
+});
+
+const mount = (queues: WebApp["queue"][], options: { path?: string; guards?: RequestHandler[] } = {}) =>
+  express().use("/saq", createWebRouter({ queues, path: "/saq", logger: silentLogger, ...options }));
+
+describe("the router", () => {
+  it("D-85: two routers do not share their queues", async () => {
+    const [one, two] = [supertest(mount([app.queue])), supertest(mount([app.odd]))];
+    const names = async (client: typeof one) =>
+      (await client.get("/saq/api/queues")).body.queues.map(({ name }: { name: string }) => name);
+    expect(await names(one)).toEqual(["default"]);
+    expect(await names(two)).toEqual([oddName]);
+    expect((await one.get(`/saq/api/queues/${encodeURIComponent(oddName)}`)).status).toBe(404);
+  });
+
+  it.each(["/api/queues", "/", "/health", "/static/app.js"])(
+    "S-81: a guard keeps everybody from %s",
+    async (path) => {
+      const guard: RequestHandler = (_req, res) =>
+        void res.status(401).json({ status_code: 401, detail: "No" });
+      expect((await supertest(mount([app.queue], { guards: [guard] })).get(`/saq${path}`)).status).toBe(401);
+    },
+  );
+
+  it("S-81: a guard's error keeps its status, without a stack trace", async () => {
+    const guard: RequestHandler = () => {
+      throw Object.assign(new Error("Log in first"), { status: 401 });
+    };
+    const { status, body } = await supertest(mount([app.queue], { guards: [guard] })).get("/saq/api/queues");
+    expect([status, body]).toEqual([401, { status_code: 401, detail: "Log in first" }]);
+  });
+
+  it.each([
+    ["/saq/", "/saq"],
+    ["saq", "/saq"],
+    ["/", ""],
+    ["/tools//saq/", "/tools/saq"],
+    [`/"><script>`, "/&#34;&#62;&#60;script&#62;"],
+  ])("S-68: the path %s is the root path %s of the page", async (path, root) => {
+    const { text } = await supertest(mount([], { path })).get("/saq");
+    expect(text).toContain(`<meta name="root-path" content="${root}">`);
+    expect(text).toContain(`href="${root}/static/style.css"`);
+  });
+});
