@@ -116,7 +116,7 @@ function showConnection(problem) {
   else awaySince = 0;
   away.hidden = !problem;
   const text = problem
-    ? `The API is away since ${shortTime(awaySince)}: ${problem.message}. What you see is from before; trying again every 2 s.`
+    ? `The API has been away since ${shortTime(awaySince)} (${problem.message}). What you see is from before; trying again every 2 s.`
     : "";
   if (away.textContent !== text) away.textContent = text;
   connection.textContent = problem ? "away" : "live";

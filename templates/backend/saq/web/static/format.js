@@ -29,15 +29,33 @@ export function shortTime(ms) {
 /** @param {number | undefined} ms epoch */
 export const fullTime = (ms) => (isTime(ms) ? dayAndTime.format(new Date(ms)) : "");
 
-/** @param {number} ms */
+const units = /** @type {const} */ ([
+  ["d", 86_400],
+  ["h", 3600],
+  ["min", 60],
+  ["s", 1],
+]);
+
+/**
+ * The two largest units: `2 h 5 min`, `10 min`, `4.2 s`, `12 ms`.
+ *
+ * @param {number} ms
+ */
 export function duration(ms) {
   if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
-  const seconds = ms / 1000;
-  if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.floor(seconds)} s`;
-  const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes} min ${Math.floor(seconds % 60)} s`;
-  const hours = Math.floor(minutes / 60);
-  return hours < 24 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  if (ms < 10_000) return `${Number((ms / 1000).toFixed(1))} s`;
+  let seconds = Math.floor(ms / 1000);
+  const parts = [];
+  for (const [unit, size] of units) {
+    parts.push({ unit, count: Math.floor(seconds / size) });
+    seconds %= size;
+  }
+  const first = parts.findIndex(({ count }) => count > 0);
+  return parts
+    .slice(first, first + 2)
+    .filter(({ count }) => count > 0)
+    .map(({ unit, count }) => `${number(count)} ${unit}`)
+    .join(" ");
 }
 
 /**

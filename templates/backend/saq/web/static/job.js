@@ -129,7 +129,7 @@ function details(job, state, route) {
     ["Ran", ran && duration(job.completed - job.started)],
     ["Timeout", job.timeout ? `${number(job.timeout)} s` : "none"],
     ["Heartbeat", job.heartbeat > 0 && `${number(job.heartbeat)} s`],
-    ["Kept when finished", kept(job.ttl)],
+    ["TTL", lifetime(job.ttl)],
     ["Priority", number(job.priority)],
     ["Group", job.group_key],
     ["Worker", job.worker_id && h("code", null, job.worker_id)],
@@ -155,7 +155,7 @@ function progress(share) {
 }
 
 /** @param {number} ttl s */
-function kept(ttl) {
-  if (ttl === 0) return "for ever";
-  return ttl < 0 ? "not at all" : duration(ttl * 1000);
+function lifetime(ttl) {
+  if (ttl === 0) return "0 (kept for ever)";
+  return ttl < 0 ? `${ttl} (not kept)` : duration(ttl * 1000);
 }

@@ -8,7 +8,7 @@ export const badge = (state) => h("span", { class: `badge badge-${state}` }, sta
 /**
  * @typedef {object} Column
  * @property {string} label
- * @property {string} [kind] "number" or "wide", for the style
+ * @property {string} [kind] "number", "duration", "name" or "wide", for the style
  */
 /**
  * A table that narrow screens show as a list of cards. The roles are spelled out because a browser forgets that a
@@ -72,7 +72,8 @@ export function workerSection(workers, { withQueue }) {
   const columns = [
     { label: "Worker", kind: "wide" },
     ...(withQueue ? [{ label: "Queue" }] : []),
-    ...["Complete", "Failed", "Retried", "Aborted", "Uptime"].map((label) => ({ label, kind: "number" })),
+    ...["Complete", "Failed", "Retried", "Aborted"].map((label) => ({ label, kind: "number" })),
+    { label: "Uptime", kind: "number duration" },
   ];
   return h(
     "section",

@@ -22,9 +22,7 @@ export const load = (route, signal) => fetchQueue(route.queue, route, signal);
  * @param {QueueRoute} route
  */
 export function render(queue, route) {
-  const total = route.state
-    ? queue.counts[route.state]
-    : states.reduce((sum, state) => sum + queue.counts[state], 0);
+  const total = route.state ? queue.counts[route.state] : sum(queue.counts);
   return [
     breadcrumb([{ label: "Queues", href: overviewUrl() }]),
     h("h1", { tabindex: -1 }, h("span", { class: "kind" }, "Queue "), queue.name),
@@ -39,6 +37,9 @@ export function render(queue, route) {
     workerSection(workersOf(queue), { withQueue: false }),
   ];
 }
+
+/** @param {import("./api.js").QueueInfo["counts"]} counts */
+const sum = (counts) => states.reduce((total, state) => total + counts[state], 0);
 
 /**
  * Links, because each tab is an address of its own: it can be opened, sent, and left by the back button.
@@ -56,7 +57,7 @@ function tabs(queue, route) {
         "a",
         { href: queueUrl(queue.name, { state }), "aria-current": route.state === state ? "page" : null },
         state ?? "all",
-        state && h("span", { class: "count" }, ` ${number(queue.counts[state])}`),
+        h("span", { class: "count" }, ` ${number(state ? queue.counts[state] : sum(queue.counts))}`),
       ),
     );
   return h(
@@ -70,7 +71,7 @@ function tabs(queue, route) {
 function jobTable(queue) {
   const columns = [
     { label: "Job", kind: "wide" },
-    { label: "Function" },
+    { label: "Function", kind: "name" },
     { label: "Arguments", kind: "wide" },
     { label: "Queued" },
     { label: "Started" },
