@@ -1,0 +1,48 @@
+/** The engine of the generated application, through its public door, with its defaults. */
+import { importEngine } from "../engine-build.js";
+
+export { empty, finished, settle, shape, unfinished } from "./saq-table.js";
+
+export const version = "this repository";
+
+const quiet = { debug() {}, info() {}, warn: console.warn, error: console.error, child: () => quiet };
+
+async function open(url, { concurrency, handler }) {
+  const { createSaq, defineQueue, defineSaq } = await importEngine("index.js");
+  const queue = defineQueue({
+    name: "default",
+    dsn: url,
+    ...(concurrency ? { concurrency } : {}),
+    tasks: { noop: async (_ctx, payload) => handler(payload) },
+  });
+  const saq = createSaq(defineSaq({ queues: [queue], logger: quiet }));
+  return { saq, queue: saq.taskQueues.get("default") };
+}
+
+export async function install(url) {
+  const { queue } = await open(url, { handler: () => null });
+  await queue.connect();
+  await queue.close();
+}
+
+export async function producer(url) {
+  const { queue } = await open(url, { handler: () => null });
+  await queue.connect();
+  return {
+    enqueue: (payload) => queue.enqueue("noop", payload),
+    enqueueMany: (payloads) => queue.enqueueMany(payloads.map((payload) => ({ task: "noop", payload }))),
+    stop: () => queue.close(),
+  };
+}
+
+export async function worker(url, options) {
+  const { saq } = await open(url, options);
+  const workers = saq.workers();
+  for (const one of workers) await one.start();
+  return {
+    stop: async () => {
+      for (const one of workers) await one.stop();
+      await saq.close();
+    },
+  };
+}

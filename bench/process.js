@@ -1,0 +1,79 @@
+// A contestant runs in child processes, one per role, so that no contestant shares a heap, an event loop or warmed-up
+// code with another. Parent and child speak over Node's IPC channel; the child ends when the channel closes.
+import { fork } from "node:child_process";
+import path from "node:path";
+
+const STOP_MS = 15_000;
+const living = new Set();
+process.on("exit", () => {
+  for (const child of living) child.kill("SIGKILL");
+});
+
+export class ContestantProcess {
+  #child;
+  #calls = new Map();
+  #events = new Map();
+  #next = 0;
+  #exited;
+
+  /** `role` is "producer" or "worker"; `profileDir` has the child write a CPU profile there. */
+  static async start({ contestant, role, url, profileDir }) {
+    const one = new ContestantProcess(contestant, role, profileDir);
+    await one.call("init", { contestant, role, url });
+    return one;
+  }
+
+  constructor(contestant, role, profileDir) {
+    const execArgv = profileDir
+      ? [
+          "--cpu-prof",
+          "--cpu-prof-dir",
+          profileDir,
+          "--cpu-prof-name",
+          `${contestant}-${role}-${Date.now()}.cpuprofile`,
+        ]
+      : [];
+    this.#child = fork(path.join(import.meta.dirname, "child.js"), {
+      execArgv,
+      env: { ...process.env, NODE_ENV: "production" },
+    });
+    living.add(this.#child);
+    this.#exited = new Promise((resolve) => {
+      this.#child.once("exit", (code, signal) => {
+        living.delete(this.#child);
+        for (const { reject } of this.#calls.values()) {
+          reject(new Error(`${contestant} (${role}) ended: ${signal ?? `exit code ${code}`}`));
+        }
+        resolve();
+      });
+    });
+    this.#child.on("message", (message) => {
+      if (message.event) return this.#events.get(message.event)?.(message);
+      const call = this.#calls.get(message.id);
+      this.#calls.delete(message.id);
+      if (message.error) call?.reject(new Error(`${contestant} (${role}): ${message.error}`));
+      else call?.resolve(message.value);
+    });
+  }
+
+  call(command, input = {}) {
+    const id = ++this.#next;
+    return new Promise((resolve, reject) => {
+      this.#calls.set(id, { resolve, reject });
+      this.#child.send({ id, command, input }, (error) => error && reject(error));
+    });
+  }
+
+  /** The next event of that name. */
+  once(event) {
+    return new Promise((resolve) => this.#events.set(event, resolve));
+  }
+
+  async stop() {
+    const timer = setTimeout(() => this.#child.kill("SIGKILL"), STOP_MS);
+    await this.call("stop").catch(() => {});
+    if (this.#child.connected) this.#child.disconnect();
+    await this.#exited;
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,74 @@
+// Figures of all rounds -> one table for people, one object for programs.
+import { execFileSync } from "node:child_process";
+import os from "node:os";
+import { figures } from "./scenarios.js";
+import { pairedRatios, quartiles } from "./statistics.js";
+
+/** `samples` maps contestant -> figure -> one value per round (undefined where a round failed). */
+export function summarise(samples, baseline) {
+  const rows = [];
+  for (const [figure, { unit, better }] of Object.entries(figures)) {
+    for (const [contestant, byFigure] of Object.entries(samples)) {
+      const values = byFigure[figure];
+      const known = values?.filter((value) => value !== undefined) ?? [];
+      if (known.length === 0) continue;
+      const base = samples[baseline]?.[figure];
+      const ratios = pairedRatios(values, base ?? []).filter((ratio) => Number.isFinite(ratio));
+      rows.push({
+        figure,
+        unit,
+        better,
+        contestant,
+        ...quartiles(known),
+        ratio: ratios.length > 0 ? quartiles(ratios) : null,
+        values,
+      });
+    }
+  }
+  return rows;
+}
+
+export function toTable(rows, baseline) {
+  const lines = [
+    `| figure | unit | contestant | median (quartiles) | ratio to ${baseline}: median (quartiles) |`,
+    "|---|---|---|---|---|",
+  ];
+  for (const { figure, unit, better, contestant, median, q1, q3, ratio } of rows) {
+    const direction = better === "lower" ? ", lower is better" : "";
+    const against =
+      ratio && contestant !== baseline
+        ? `${ratio.median.toFixed(2)} (${ratio.q1.toFixed(2)} to ${ratio.q3.toFixed(2)})`
+        : "";
+    lines.push(
+      `| ${figure} | ${unit}${direction} | ${contestant} | ${show(median)} (${show(q1)} to ${show(q3)}) | ${against} |`,
+    );
+  }
+  return lines.join("\n");
+}
+
+const show = (value) =>
+  value >= 100 ? Math.round(value).toLocaleString("en-US") : value.toFixed(value >= 10 ? 1 : 2);
+
+/** What the figures depend on beside the code. */
+export function environment(settings) {
+  const cpus = os.cpus();
+  return {
+    date: new Date().toISOString(),
+    commit: commit(),
+    node: process.version,
+    os: `${os.type()} ${os.release()} ${os.arch()}`,
+    cpu: `${cpus.length} x ${cpus[0]?.model.trim()}`,
+    memoryGiB: Math.round(os.totalmem() / 2 ** 30),
+    postgres: settings,
+  };
+}
+
+function commit() {
+  const git = (...args) => execFileSync("git", args, { cwd: import.meta.dirname, encoding: "utf8" }).trim();
+  try {
+    const changed = git("status", "--porcelain", "--", "../templates/backend/saq", ".") !== "";
+    return git("rev-parse", "--short", "HEAD") + (changed ? " with uncommitted changes" : "");
+  } catch {
+    return null;
+  }
+}

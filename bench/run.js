@@ -1,0 +1,184 @@
+#!/usr/bin/env node
+// Compares job queues side by side: every round runs each contestant once, in fresh processes, in changing order.
+import fs from "node:fs";
+import path from "node:path";
+import { parseArgs } from "node:util";
+import { contestantNames, loadContestant } from "./contestants/index.js";
+import { createDatabase, dropDatabase, readSettings, startDatabase } from "./database.js";
+import { buildEngine } from "./engine-build.js";
+import { environment, summarise, toTable } from "./report.js";
+import { scenarios } from "./scenarios.js";
+
+const scenarioNames = Object.keys(scenarios);
+
+const help = `Usage: node bench/run.js [options]
+
+  --scenario LIST      ${scenarioNames.join(", ")}; default: all
+  --contestants LIST   ${contestantNames.join(", ")}; default: all
+  --baseline NAME      ratios are to this one; default: minimal-wire where it takes part, else the first
+  --rounds N           default 5
+  --jobs N             jobs of a drain, default 20000
+  --concurrency N      jobs that a worker runs at a time, default 10
+  --ms N               length of each enqueue measurement, default 3000
+  --samples N          jobs of a pickup measurement, one every 20 ms, default 300
+  --json FILE          write every figure of every round
+  --profile FOLDER     write CPU profiles of the measured processes (Node's --cpu-prof)
+  -h, --help
+
+BENCH_DATABASE_URL     a server to use, as a superuser, instead of an embedded PostgreSQL; databases
+                       named bench_... are made there and dropped
+`;
+
+const options = readOptions();
+if (options) await run(options);
+
+function readOptions() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        scenario: { type: "string", default: scenarioNames.join() },
+        contestants: { type: "string", default: contestantNames.join() },
+        baseline: { type: "string" },
+        rounds: { type: "string", default: "5" },
+        jobs: { type: "string", default: "20000" },
+        concurrency: { type: "string", default: "10" },
+        ms: { type: "string", default: "3000" },
+        samples: { type: "string", default: "300" },
+        json: { type: "string" },
+        profile: { type: "string" },
+        help: { type: "boolean", short: "h", default: false },
+      },
+    });
+    if (values.help) {
+      process.stdout.write(help);
+      return null;
+    }
+    const contestants = pickFrom(contestantNames, values.contestants, "contestants");
+    return {
+      ...values,
+      scenarios: pickFrom(scenarioNames, values.scenario, "scenario"),
+      contestants,
+      baseline:
+        values.baseline === undefined
+          ? contestants.includes("minimal-wire")
+            ? "minimal-wire"
+            : contestants[0]
+          : pickFrom(contestants, values.baseline, "baseline")[0],
+      ...Object.fromEntries(
+        ["rounds", "jobs", "concurrency", "ms", "samples"].map((name) => [name, whole(name, values[name])]),
+      ),
+    };
+  } catch (error) {
+    process.stderr.write(`${error.message}\nnode bench/run.js --help shows what there is.\n`);
+    process.exitCode = 2;
+    return null;
+  }
+}
+
+function pickFrom(known, list, option) {
+  const names = list.split(",").map((name) => name.trim());
+  const unknown = names.find((name) => !known.includes(name));
+  if (unknown !== undefined) throw new Error(`--${option}: "${unknown}" is none of ${known.join(", ")}.`);
+  return [...new Set(names)];
+}
+
+function whole(name, value) {
+  if (!/^[1-9]\d{0,8}$/.test(value)) throw new Error(`--${name}: a whole number above 0, not "${value}".`);
+  return Number(value);
+}
+
+async function run(options) {
+  const { rounds, baseline } = options;
+  const say = (text) => process.stderr.write(`${text}\n`);
+  const profileDir = options.profile ? path.resolve(options.profile) : undefined;
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(130));
+  say("compiling the engine");
+  buildEngine();
+  const database = await startDatabase();
+  const made = [];
+  try {
+    const entries = [];
+    for (const name of options.contestants) {
+      const databaseName = `bench_${name.replaceAll("-", "_")}`;
+      made.push(databaseName);
+      const url = await createDatabase(database.url, databaseName);
+      const contestant = await loadContestant(name);
+      await contestant.install(url);
+      entries.push({ name, contestant, url, options, profileDir });
+    }
+    const samples = Object.fromEntries(entries.map(({ name }) => [name, {}]));
+    const failures = [];
+    for (const scenario of options.scenarios) {
+      for (let round = 0; round < rounds; round++) {
+        // Who goes first changes, because who goes first finds the machine in another state.
+        const turn = entries.map((_, index) => entries[(index + round) % entries.length]);
+        const shapes = new Map();
+        for (const entry of turn) {
+          say(`${scenario}, round ${round + 1} of ${rounds}: ${entry.name}`);
+          try {
+            const { shape, ...values } = await scenarios[scenario](entry);
+            if (shape !== undefined) shapes.set(entry.name, shape);
+            for (const [figure, value] of Object.entries(values)) {
+              samples[entry.name][figure] ??= Array(rounds).fill(undefined);
+              samples[entry.name][figure][round] = value;
+              say(`  ${figure}: ${value.toFixed(2)}`);
+            }
+          } catch (error) {
+            failures.push(`${scenario}, round ${round + 1}, ${entry.name}: ${error.message}`);
+            say(`  ${error.message}`);
+          }
+        }
+        checkShapes(shapes, failures);
+      }
+    }
+    const report = {
+      environment: environment(await readSettings(database.url)),
+      versions: Object.fromEntries(entries.map(({ name, contestant }) => [name, contestant.version])),
+      options: Object.fromEntries(
+        ["rounds", "jobs", "concurrency", "ms", "samples"].map((name) => [name, options[name]]),
+      ),
+      baseline,
+      figures: summarise(samples, baseline),
+      failures: [...new Set(failures)],
+    };
+    print(report);
+    if (options.json) {
+      fs.mkdirSync(path.dirname(path.resolve(options.json)), { recursive: true });
+      fs.writeFileSync(options.json, `${JSON.stringify(report, null, 2)}\n`);
+    }
+    if (failures.length > 0) process.exitCode = 1;
+  } finally {
+    for (const name of made) await dropDatabase(database.url, name);
+    await database.stop();
+  }
+}
+
+/** A contestant that stored less than the others would win by it. */
+function checkShapes(shapes, failures) {
+  const [first, ...others] = shapes;
+  for (const [name, shape] of others) {
+    if (shape !== first[1]) {
+      failures.push(`${name} and ${first[0]} do not store the same:\n  ${shape}\n  ${first[1]}`);
+    }
+  }
+}
+
+function print({ environment: { postgres, ...machine }, versions, options, baseline, figures, failures }) {
+  const line = (entries) =>
+    Object.entries(entries)
+      .filter(([, value]) => value !== null)
+      .map(([name, value]) => `${name} ${value}`)
+      .join(", ");
+  process.stdout.write(
+    [
+      line(machine),
+      `PostgreSQL: ${line(postgres)}`,
+      `contestants: ${line(versions)}`,
+      `options: ${line(options)}`,
+      "",
+      toTable(figures, baseline),
+      ...(failures.length > 0 ? ["", "Failures:", ...failures.map((failure) => `- ${failure}`)] : []),
+      "",
+    ].join("\n"),
+  );
+}
