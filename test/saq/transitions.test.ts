@@ -39,7 +39,7 @@ const row = (given: Partial<JobFields>): StoredJob => {
 };
 
 /** The job after a change, as the next reader finds it. */
-function after(before: StoredJob, change: RowChange | null): JobFields {
+function changed(before: StoredJob, change: RowChange | null): JobFields {
   if (!change || change.patch === null) throw new Error("expected a change of the document");
   const text = editDocument(before.document, change.patch, change.removed);
   expect(pythonComplaints(text, "default")).toEqual([]);
@@ -55,7 +55,7 @@ describe("abort", () => {
     const { change, answer } = abortJob(before, "nope", now, week);
     expect(answer).toBe("aborted");
     expect(change?.keep).toBe(60);
-    expect(after(before, change)).toMatchObject({
+    expect(changed(before, change)).toMatchObject({
       status: "aborted",
       error: "nope",
       result: null,
@@ -68,7 +68,7 @@ describe("abort", () => {
     const before = row({ status: "active", attempts: 1, started: 5, workerId: "w" });
     const { change, answer } = abortJob(before, "nope", now, week);
     expect(answer).toBe("aborting");
-    expect(after(before, change)).toMatchObject({
+    expect(changed(before, change)).toMatchObject({
       status: "aborting",
       error: "nope",
       attempts: 1,
@@ -97,7 +97,7 @@ describe("retry by hand", () => {
     const { change, answer } = retryJob(before, "retried from ui", now, true);
     expect(answer).toBe("queued");
     expect(change).toMatchObject({ keep: null, scheduled: Math.floor(now / 1000) });
-    expect(after(before, change)).toMatchObject({
+    expect(changed(before, change)).toMatchObject({
       status: "queued",
       attempts: 0,
       result: null,
@@ -105,7 +105,7 @@ describe("retry by hand", () => {
       completed: 0,
       started: 0,
     });
-    expect(after(before, retryJob(before, "", now, false).change).attempts).toBe(3);
+    expect(changed(before, retryJob(before, "", now, false).change).attempts).toBe(3);
   });
 
   it.each(["new", "queued", "active", "aborting"] as const)("D-26: refuses a job that is %s", (status) => {
@@ -119,13 +119,13 @@ describe("a lost worker's job", () => {
   it("goes back uncharged whatever `retries` says, three times", () => {
     let before = row({ ...running, retries: 1 });
     for (const lost of [1, 2, 3]) {
-      const job = after(before, loseJob(before, now, 3, week));
+      const job = changed(before, loseJob(before, now, 3, week));
       expect(job).toMatchObject({ status: "queued", attempts: 0, error: "worker lost", meta: { lost } });
       before = row({ ...job, ...running, attempts: 1 });
     }
     const change = loseJob(before, now, 3, week);
     expect(change.keep).toBe(week);
-    expect(after(before, change)).toMatchObject({
+    expect(changed(before, change)).toMatchObject({
       status: "failed",
       error: "worker lost: 4 workers died while they ran this job",
     });
@@ -133,12 +133,15 @@ describe("a lost worker's job", () => {
 
   it("V-5.12: ends aborted when its abort was asked for", () => {
     const before = row({ ...running, status: "aborting", error: "nope" });
-    expect(after(before, loseJob(before, now, 3, week))).toMatchObject({ status: "aborted", error: "nope" });
+    expect(changed(before, loseJob(before, now, 3, week))).toMatchObject({
+      status: "aborted",
+      error: "nope",
+    });
   });
 
   it("counts anew when `lost` is no number", () => {
     const before = row({ ...running, meta: { lost: "x" } });
-    expect(after(before, loseJob(before, now, 3, week)).meta).toEqual({ lost: 1 });
+    expect(changed(before, loseJob(before, now, 3, week)).meta).toEqual({ lost: 1 });
   });
 });
 
@@ -147,9 +150,9 @@ describe("sweep", () => {
 
   it("V-5.13: a stuck job is tried again while attempts are left, else aborted as swept", () => {
     const again = row({ ...stuck, retries: 2, attempts: 1 });
-    expect(after(again, sweepJob(again, now, 5, week))).toMatchObject({ status: "queued", error: "swept" });
+    expect(changed(again, sweepJob(again, now, 5, week))).toMatchObject({ status: "queued", error: "swept" });
     const last = row({ ...stuck, retries: 1, attempts: 1 });
-    expect(after(last, sweepJob(last, now, 5, week))).toMatchObject({ status: "aborted", error: "swept" });
+    expect(changed(last, sweepJob(last, now, 5, week))).toMatchObject({ status: "aborted", error: "swept" });
   });
 
   it("D-24: a job that is not stuck is left alone", () => {
@@ -158,7 +161,10 @@ describe("sweep", () => {
 
   it("D-25: an aborted one never runs again", () => {
     const before = row({ ...stuck, status: "aborting", retries: 5, attempts: 1, error: "nope" });
-    expect(after(before, sweepJob(before, now, 5, week))).toMatchObject({ status: "aborted", error: "nope" });
+    expect(changed(before, sweepJob(before, now, 5, week))).toMatchObject({
+      status: "aborted",
+      error: "nope",
+    });
   });
 });
 
@@ -261,7 +267,7 @@ describe("the state machine", () => {
                   : sweepJob(before, now, 5, week);
           if (!change) return;
           expect(legal[event]).toContain(`${status}>${change.status}`);
-          after(before, change);
+          changed(before, change);
         },
       ),
       { numRuns: 500 },

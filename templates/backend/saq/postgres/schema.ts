@@ -27,6 +27,7 @@ export interface Names {
 
 const quote = (identifier: string) => `"${identifier.replaceAll('"', '""')}"`;
 const stampName = "saq_stamp_v1";
+const insufficientPrivilege = "42501";
 
 /**
  * Makes the tables where they are missing and answers their names. Safe when many processes start at once (P-6,
@@ -82,17 +83,19 @@ async function findSchema(client: ClientBase): Promise<string> {
   return schema;
 }
 
-/** 0 when the tables are not all there. */
+/** 0 when the tables are not all there. A newer version is newer whatever its tables are called. */
 async function readVersion(client: ClientBase, names: Names): Promise<number> {
-  const { rows } = await client.query<{ complete: boolean }>(
-    "select to_regclass($1) is not null and to_regclass($2) is not null and to_regclass($3) is not null as complete",
+  const { rows } = await client.query<{ known: boolean; complete: boolean }>(
+    `select to_regclass($1) is not null as known,
+       to_regclass($2) is not null and to_regclass($3) is not null as complete`,
     [names.versions, names.jobs, names.stats],
   );
-  if (!rows[0]?.complete) return 0;
+  if (!rows[0]?.known) return 0;
   const versions = await client.query<{ version: number }>(
     `select version from ${names.versions} order by version desc limit 1`,
   );
-  return versions.rows[0]?.version ?? 0;
+  const version = versions.rows[0]?.version ?? 0;
+  return rows[0].complete || version > schemaVersion ? version : 0;
 }
 
 async function tryToMigrate(client: ClientBase, names: Names): Promise<boolean> {
@@ -107,7 +110,15 @@ async function tryToMigrate(client: ClientBase, names: Names): Promise<boolean> 
     return got;
   } catch (error) {
     await client.query("rollback").catch(() => {});
-    throw error;
+    if ((error as { code?: string }).code !== insufficientPrivilege) throw error;
+    const { rows } = await client.query<{ role: string }>("select quote_ident(current_user) as role");
+    const role = rows[0]?.role ?? "";
+    throw new SaqError(
+      "config",
+      `The SAQ tables in schema "${names.schema}" are missing or older than version ${schemaVersion}, and role ${role} ` +
+        `may not create them. Connect once with a role that may, or: grant create on schema ${quote(names.schema)} to ${role};`,
+      { cause: error },
+    );
   }
 }
 
@@ -194,8 +205,6 @@ export const stampStatement = (
   end $$`;
 
 export const temporaryStamp = `pg_temp.${stampName}`;
-
-const insufficientPrivilege = "42501";
 
 /** Makes the function once per schema. A role that may not create one gets it per connection. */
 async function ensureStamp(client: ClientBase, names: Names): Promise<Names> {

@@ -1,0 +1,336 @@
+/**
+ * What the engine's tests share: a database per test file, queues and workers that are closed after each test, and a
+ * look at what is left then: a connection or a timer that outlives its queue fails the test that left it.
+ */
+import { randomBytes } from "node:crypto";
+import { afterAll, afterEach, beforeAll, beforeEach } from "@jest/globals";
+import pg from "pg";
+import type { ClaimedJob, Settlement } from "../../templates/backend/saq/broker.js";
+import { defineQueue, type QueueOptions } from "../../templates/backend/saq/config.js";
+import { connectBrokers } from "../../templates/backend/saq/connect.js";
+import type { JobFields } from "../../templates/backend/saq/job.js";
+import { type Logger, silentLogger } from "../../templates/backend/saq/logger.js";
+import { Queue } from "../../templates/backend/saq/queue.js";
+import type { TaskMap } from "../../templates/backend/saq/task.js";
+import { encodeChange } from "../../templates/backend/saq/wire.js";
+import { Worker, type WorkerOptions } from "../../templates/backend/saq/worker/index.js";
+
+const serverUrl = (): URL => {
+  const url = process.env.TEST_DATABASE_URL;
+  if (!url) throw new Error("TEST_DATABASE_URL is not set; run the tests with `npm test`");
+  return new URL(url);
+};
+
+export interface TestDatabase {
+  readonly url: string;
+  query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>;
+  /** A connection of the test's own, for instance to hold a lock; ended after the test. */
+  connect(user?: string): Promise<pg.Client>;
+}
+
+type Opened = { close(): Promise<unknown> };
+const opened: Opened[] = [];
+
+/** Closes `thing` after the test, in the reverse order of opening. */
+export function closeAfterTest<Thing extends Opened>(thing: Thing): Thing {
+  opened.push(thing);
+  return thing;
+}
+
+async function closeAll(): Promise<void> {
+  while (opened.length > 0) await opened.pop()?.close();
+}
+
+/** A database of this file's own, dropped at its end and kept when a test failed. */
+export function useDatabase(): TestDatabase {
+  const name = `saq_test_${randomBytes(6).toString("hex")}`;
+  let client: pg.Client | undefined;
+  const urlOf = (user?: string) => {
+    const url = serverUrl();
+    url.pathname = `/${name}`;
+    if (user) url.username = user;
+    return url.href;
+  };
+  const query = async <Row extends pg.QueryResultRow>(text: string, values: unknown[] = []) => {
+    if (!client) throw new Error("the test's database is not open yet");
+    return (await client.query<Row>(text, values)).rows;
+  };
+  let timers = 0;
+
+  beforeAll(async () => {
+    await asAdmin(`create database ${name}`);
+    client = new pg.Client({ connectionString: urlOf(), application_name: "test" });
+    await client.connect();
+  });
+  beforeEach(() => {
+    timers = countTimers();
+  });
+  afterEach(async () => {
+    await closeAll();
+    await settles("connection", async () => {
+      const left = await query<{ query: string }>(
+        "select query from pg_stat_activity where datname = current_database() and application_name = 'saq'",
+      );
+      return left.map((row) => row.query);
+    });
+    await settles("timer", async () => Array.from({ length: countTimers() - timers }, () => "Timeout"));
+  });
+  afterAll(async () => {
+    await client?.end();
+    if (aTestFailed()) process.stderr.write(`A test failed; its database is kept: ${urlOf()}\n`);
+    else await asAdmin(`drop database ${name} with (force)`);
+  });
+
+  return {
+    get url() {
+      return urlOf();
+    },
+    query,
+    connect: async (user) => {
+      const own = new pg.Client({ connectionString: urlOf(user), application_name: "test" });
+      await own.connect();
+      closeAfterTest({ close: () => own.end() });
+      return own;
+    },
+  };
+}
+
+/** Timers that keep the process alive; those of Jest are there before and after. */
+const countTimers = (): number =>
+  process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
+
+/** A backend ends a moment after its connection was closed, so the look is repeated for two seconds. */
+async function settles(kind: string, look: () => Promise<string[]>): Promise<void> {
+  const deadline = Date.now() + 2_000;
+  for (;;) {
+    const left = await look();
+    if (left.length === 0) return;
+    if (Date.now() > deadline) {
+      throw new Error(`The test left ${left.length} ${kind}(s) behind: ${left.join(" | ")}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/** For what the database alone can tell: looks every 10 ms until it is so. Fails after 10 s. */
+export async function until(isSo: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 10_000;
+  while (!(await isSo())) {
+    if (Date.now() > deadline) throw new Error(`still not so after 10 s: ${isSo}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+async function asAdmin(statement: string): Promise<void> {
+  const admin = new pg.Client({ connectionString: serverUrl().href });
+  await admin.connect();
+  try {
+    await admin.query(statement);
+  } finally {
+    await admin.end();
+  }
+}
+
+interface TestNode {
+  errors?: unknown[];
+  children?: TestNode[];
+}
+
+/** Jest tells no hook how the tests went; its runner keeps them in a global under a private symbol. */
+function aTestFailed(): boolean {
+  const symbol = Object.getOwnPropertySymbols(globalThis).find(
+    (own) => own.description === "JEST_STATE_SYMBOL",
+  );
+  const state = symbol && (globalThis as unknown as Record<symbol, { rootDescribeBlock: TestNode }>)[symbol];
+  const failed = (node: TestNode): boolean =>
+    (node.errors?.length ?? 0) > 0 || (node.children ?? []).some(failed);
+  return state ? failed(state.rootDescribeBlock) : false;
+}
+
+let queues = 0;
+
+/** A queue of its own name, so that the tests of a file do not meet. Closed after the test. */
+export function openQueue<const Tasks extends TaskMap>(
+  database: { url: string },
+  tasks: Tasks,
+  { logger = silentLogger, ...options }: Partial<QueueOptions<string, Tasks>> & { logger?: Logger } = {},
+): Queue<Tasks> {
+  const config = defineQueue<string, Tasks>({
+    name: `queue${++queues}`,
+    dsn: database.url,
+    tasks,
+    ...options,
+  });
+  const [broker] = connectBrokers([config], logger);
+  if (!broker) throw new Error("no broker");
+  return closeAfterTest(new Queue<Tasks>(config, broker));
+}
+
+export interface LogLine {
+  level: string;
+  message: string;
+  fields: Record<string, unknown>;
+}
+
+/** A logger that keeps its lines, and lets a test wait for one. */
+export class LogBook implements Logger {
+  readonly lines: LogLine[];
+  readonly #fields: Record<string, unknown>;
+  readonly #listeners: Set<(line: LogLine) => void>;
+
+  constructor(parent?: LogBook, fields: Record<string, unknown> = {}) {
+    this.lines = parent ? parent.lines : [];
+    this.#listeners = parent ? parent.#listeners : new Set();
+    this.#fields = fields;
+  }
+
+  debug = (fields: object, message: string) => this.#add("debug", fields, message);
+  info = (fields: object, message: string) => this.#add("info", fields, message);
+  warn = (fields: object, message: string) => this.#add("warn", fields, message);
+  error = (fields: object, message: string) => this.#add("error", fields, message);
+  child = (fields: Record<string, unknown>) => new LogBook(this, { ...this.#fields, ...fields });
+  isLevelEnabled = () => true;
+
+  #add(level: string, fields: object, message: string): void {
+    const line = { level, message, fields: { ...this.#fields, ...fields } };
+    this.lines.push(line);
+    for (const listener of this.#listeners) listener(line);
+  }
+
+  /** The first line that fits, written already or to come. Fails after 15 s with what was written. */
+  saw(fits: (line: LogLine) => boolean): Promise<LogLine> {
+    const there = this.lines.find(fits);
+    if (there) return Promise.resolve(there);
+    return new Promise((resolve, reject) => {
+      const done = () => {
+        clearTimeout(timer);
+        this.#listeners.delete(listener);
+      };
+      const listener = (line: LogLine) => {
+        if (!fits(line)) return;
+        done();
+        resolve(line);
+      };
+      const timer = setTimeout(() => {
+        done();
+        reject(
+          new Error(`The awaited log line did not come. Lines:\n${this.lines.map(lineText).join("\n")}`),
+        );
+      }, 15_000);
+      this.#listeners.add(listener);
+    });
+  }
+}
+
+const lineText = ({ level, message, fields }: LogLine): string =>
+  `${level} ${message} ${Object.values(fields)}`;
+
+/** What a worker says once an attempt's end is recorded. */
+const endings = /^(Finished|Failed|Aborted|Retrying|Requeued) |^lost the job/;
+
+export interface TestWorker {
+  readonly worker: Worker;
+  readonly log: LogBook;
+  /** Resolves when the job's `nth` attempt (from 1) is over and its outcome recorded. Answers the worker's line. */
+  ended(key: string, nth?: number): Promise<string>;
+}
+
+/** A worker in this process, started; stopped after the test. */
+export async function startWorker<Tasks extends TaskMap>(
+  queue: Queue<Tasks>,
+  options: WorkerOptions = {},
+): Promise<TestWorker> {
+  const log = new LogBook();
+  const worker = new Worker(queue as unknown as Queue, { logger: log, ...options });
+  closeAfterTest({ close: () => worker.stop({ grace: 0 }) });
+  await worker.start();
+  return {
+    worker,
+    log,
+    ended: async (key, nth = 1) => {
+      let seen = 0;
+      const counted = new Set<LogLine>();
+      const line = await log.saw((candidate) => {
+        if (candidate.fields.job !== key || !endings.test(candidate.message) || counted.has(candidate))
+          return false;
+        counted.add(candidate);
+        return ++seen >= nth;
+      });
+      return line.message;
+    },
+  };
+}
+
+/** A row of saq_jobs as it stands. Seconds as numbers, the document as text. */
+export interface JobRow {
+  key: string;
+  queue: string;
+  status: string;
+  priority: number;
+  group_key: string | null;
+  scheduled: number;
+  expire_at: number | null;
+  lock_key: number;
+  text: string;
+  [name: string]: unknown;
+}
+
+export async function rowOf(database: TestDatabase, key: string): Promise<JobRow | undefined> {
+  const [row] = await database.query<JobRow>(
+    `select key, queue, status, priority, group_key, scheduled::float8, expire_at::float8, lock_key,
+       convert_from(job, 'UTF8') as text from saq_jobs where key = $1`,
+    [key],
+  );
+  return row;
+}
+
+/** Puts a row into the table as another program would. */
+export async function insertRow(
+  database: TestDatabase,
+  row: { key: string; queue: string; document: string | Buffer } & Partial<
+    Pick<JobRow, "status" | "scheduled" | "priority" | "group_key" | "expire_at">
+  >,
+): Promise<void> {
+  await database.query(
+    `insert into saq_jobs (key, queue, job, status, scheduled, priority, group_key, expire_at)
+     values ($1, $2, $3, $4, coalesce($5, floor(extract(epoch from now()))::bigint), $6, $7, $8)`,
+    [
+      row.key,
+      row.queue,
+      Buffer.from(row.document as string),
+      row.status ?? "queued",
+      row.scheduled ?? null,
+      row.priority ?? 0,
+      row.group_key ?? null,
+      row.expire_at ?? null,
+    ],
+  );
+}
+
+/** Claims as a worker does. */
+export function claim<Tasks extends TaskMap>(
+  queue: Queue<Tasks>,
+  { limit = 10, grouped = false, workerId = "worker-1", priorities = queue.config.priorities } = {},
+): Promise<ClaimedJob[]> {
+  return queue.broker.claim({ workerId, limit, grouped, priorities });
+}
+
+/** The end of a claimed job, as a worker writes it. */
+export function settlement(
+  { key, token, place, due }: ClaimedJob,
+  status: Settlement["status"],
+  fields: Partial<JobFields> = {},
+  rest: Partial<Settlement> = {},
+): Settlement {
+  return {
+    key,
+    token,
+    place,
+    status,
+    ...encodeChange({ ...fields, status }),
+    charge: 0,
+    keep: status === "queued" ? null : 600,
+    scheduled: due,
+    ...rest,
+  };
+}
