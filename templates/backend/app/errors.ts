@@ -1,5 +1,5 @@
 /** The application's own errors, and how to tell that an error means "no database". */
-import { SaqError } from "../saq/index.js";
+import { types } from "node:util";
 
 export interface FieldError {
   field: string;
@@ -38,12 +38,11 @@ const connectionCodes =
 
 /** The database cannot be reached, refuses connections, or went away in the middle. */
 export function isDatabaseAway(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  if (error instanceof SaqError) return error.code === "queue_closed" || isDatabaseAway(error.cause);
-  if (error instanceof AggregateError) return error.errors.some(isDatabaseAway);
-  const { code } = error as { code?: unknown };
-  if (typeof code === "string" && connectionCodes.test(code)) return true;
-  return /connection terminated|timeout exceeded when trying to connect|query read timeout/i.test(
-    error.message,
-  );
+  // Not instanceof: under Jest, errors of Node itself are made by another Error than the tests'.
+  if (!types.isNativeError(error)) return false;
+  const { code, cause, errors, message } = error as Error & { code?: unknown; errors?: unknown[] };
+  if (code === "queue_closed" || (typeof code === "string" && connectionCodes.test(code))) return true;
+  if (/connection terminated|timeout exceeded when trying to connect|query read timeout/i.test(message))
+    return true;
+  return [cause, ...(errors ?? [])].some(isDatabaseAway);
 }

@@ -33,8 +33,6 @@ function explain(error: Error): string {
 }
 
 /** Where a host name has several addresses, Node gives one error for each and none for all. */
-function reasonOf(error: Error): string {
-  return error instanceof AggregateError
-    ? error.errors.map(({ message }) => message).join(", ")
-    : error.message;
+function reasonOf(error: Error & { errors?: Error[] }): string {
+  return error.errors ? error.errors.map(({ message }) => message).join(", ") : error.message;
 }
