@@ -1,29 +1,29 @@
-import { type Logger, pino } from "pino";
+import { type Logger, type LoggerOptions, pino } from "pino";
 import pretty from "pino-pretty";
 import { settings } from "./settings.js";
 
-/** Where a secret may turn up in a log line. */
-const secrets = [
-  "req.headers.authorization",
-  "req.headers.cookie",
-  'req.headers["x-api-key"]',
-  'res.headers["set-cookie"]',
-  "*.password",
-  "*.token",
-];
+export const logOptions: LoggerOptions = {
+  level: settings.logLevel,
+  base: null,
+  // Where a secret may turn up in a line.
+  redact: [
+    "req.headers.authorization",
+    "req.headers.cookie",
+    'req.headers["x-api-key"]',
+    'res.headers["set-cookie"]',
+    "*.password",
+    "*.token",
+  ],
+};
 
-/**
- * One JSON object per line in production, text for the eye in development. Written synchronously, so that the last
- * line before an exit is there.
- */
-export const logger: Logger = pino(
-  { level: settings.logLevel, redact: secrets, base: null },
-  settings.isProduction
-    ? undefined
-    : pretty({
-        sync: true,
-        singleLine: true,
-        translateTime: "HH:MM:ss.l",
-        ignore: "reqId,req,res,responseTime",
-      }),
-);
+/** Text for the eye. Synchronous, so that the last line before an exit is there. */
+const readable = () =>
+  pretty({
+    sync: true,
+    singleLine: true,
+    translateTime: "HH:MM:ss.l",
+    ignore: "reqId,req,res,responseTime",
+  });
+
+/** One JSON object per line in production. */
+export const logger: Logger = settings.isProduction ? pino(logOptions) : pino(logOptions, readable());

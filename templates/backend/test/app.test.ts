@@ -1,0 +1,119 @@
+import { Writable } from "node:stream";
+import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { Router } from "express";
+import { pino } from "pino";
+import request from "supertest";
+import { createApp } from "../app/app.js";
+import { logger, logOptions } from "../app/logger.js";
+import { queueRoutes, saq } from "../app/queue/index.js";
+
+beforeAll(() => saq.connect());
+afterAll(() => saq.close());
+
+/** The API with routes of the test's own below /queue, and what it logs. */
+function appWith(routes: Router) {
+  const lines: Record<string, unknown>[] = [];
+  const stream = new Writable({
+    write(chunk, _encoding, done) {
+      lines.push(JSON.parse(String(chunk)));
+      done();
+    },
+  });
+  const app = createApp({
+    saq,
+    queueRoutes: routes,
+    logger: pino({ ...logOptions, level: "debug" }, stream),
+  });
+  return { app, lines };
+}
+
+describe("errors of a handler", () => {
+  const routes = Router();
+  routes.get("/throws", async () => {
+    throw new Error("the password is hunter2");
+  });
+  routes.get("/half", async (_req, res) => {
+    res.write("half an ans");
+    throw new Error("too late");
+  });
+
+  it("500 tells the log, not the caller", async () => {
+    const { app, lines } = appWith(routes);
+    const { status, body } = await request(app).get("/queue/throws");
+    expect(status).toBe(500);
+    expect(body).toEqual({ status_code: 500, detail: "The server failed to answer this request." });
+    expect(lines.find((line) => line.msg === body.detail)).toMatchObject({
+      level: 50,
+      err: { message: "the password is hunter2", stack: expect.any(String) },
+    });
+  });
+
+  it("breaks the connection when the answer has begun", async () => {
+    const { app } = appWith(routes);
+    await expect(request(app).get("/queue/half")).rejects.toThrow("aborted");
+  });
+});
+
+it("gives handlers the queues", async () => {
+  const routes = Router();
+  routes.get("/names", (req, res) => {
+    res.json([req.taskQueues, req.app.locals.taskQueues].map((queues) => queues.get("default").name));
+  });
+  const { body } = await request(appWith(routes).app).get("/queue/names");
+  expect(body).toEqual(["default", "default"]);
+});
+
+it("sends the headers of helmet and does not name Express", async () => {
+  const { headers } = await request(createApp({ saq, queueRoutes, logger })).get("/health");
+  expect(headers).toMatchObject({ "x-content-type-options": "nosniff", "x-frame-options": "SAMEORIGIN" });
+  expect(headers).not.toHaveProperty("x-powered-by");
+});
+
+it("logs each request once, without its secrets", async () => {
+  const { app, lines } = appWith(queueRoutes);
+  await request(app)
+    .post("/queue/example")
+    .set({ Authorization: "Bearer hunter2", Cookie: "session=hunter2", "X-Api-Key": "hunter2" })
+    .send({ message: "hi" });
+  await request(app).get("/health");
+  expect(lines.map(({ level, msg }) => [level, String(msg).replace(/ \(.*/, "")])).toEqual([
+    [30, "POST /queue/example 201"],
+    [20, "GET /health 200"],
+  ]);
+  expect(lines[0]).toMatchObject({ req: { headers: { authorization: "[Redacted]" } } });
+  expect(JSON.stringify(lines)).not.toContain("hunter2");
+});
+
+describe("the web UI", () => {
+  const auth = { user: "admin", password: "correct horse" };
+
+  it("A-10: is there in development", async () => {
+    const { status, text } = await request(createApp({ saq, queueRoutes, logger })).get("/saq");
+    expect(status).toBe(200);
+    expect(text).toContain("<!doctype html>");
+  });
+
+  it("asks for name and password where they are set, and the rest of the API does not", async () => {
+    const app = createApp({ saq, queueRoutes, logger, auth });
+    for (const path of ["/saq", "/saq/api/queues"]) {
+      const { status, headers, body } = await request(app).get(path);
+      expect(status).toBe(401);
+      expect(headers["www-authenticate"]).toBe('Basic realm="saq", charset="UTF-8"');
+      expect(body).toMatchObject({ status_code: 401, detail: expect.any(String) });
+      expect((await request(app).get(path).auth(auth.user, auth.password)).status).toBe(200);
+    }
+    expect((await request(app).get("/health")).status).toBe(200);
+  });
+
+  it.each([
+    ["a wrong password", "Basic", "admin:wrong"],
+    ["a wrong name", "Basic", "root:correct horse"],
+    ["nothing", "Basic", ""],
+    ["another scheme", "Bearer", "admin:correct horse"],
+  ])("refuses %s", async (_what, scheme, credentials) => {
+    const { status } = await request(createApp({ saq, queueRoutes, logger, auth }))
+      .get("/saq/api/queues")
+      .set("Authorization", `${scheme} ${Buffer.from(credentials).toString("base64")}`);
+    expect(status).toBe(401);
+  });
+});

@@ -1,0 +1,45 @@
+import { afterAll, beforeAll, expect, it } from "@jest/globals";
+import request from "supertest";
+import { startSmtpServer } from "./smtp.js";
+import { waitFor } from "./wait-for.js";
+
+const smtp = await startSmtpServer();
+// Settings are read when the application is loaded, so that this comes first.
+process.env.SMTP_URL = smtp.url;
+process.env.MAIL_FROM = "queue@example.com";
+const { createApp } = await import("../app/app.js");
+const { logger } = await import("../app/logger.js");
+const { queueRoutes, saq } = await import("../app/queue/index.js");
+
+const workers = saq.workers();
+beforeAll(async () => {
+  await saq.connect();
+  await Promise.all(workers.map((worker) => worker.start()));
+});
+afterAll(async () => {
+  await Promise.all(workers.map((worker) => worker.stop()));
+  await saq.close();
+  await smtp.close();
+});
+
+it("A-21: the mail of POST /queue/email arrives", async () => {
+  const app = createApp({ saq, queueRoutes, logger });
+  const { body } = await request(app)
+    .post("/queue/email")
+    .send({ to: "user@example.com", subject: "Test Email", email_body: "This is a test email from SAQ" });
+  const { recipients, mail } = await waitFor("the mail", () => smtp.received[0]);
+  expect(recipients).toEqual(["user@example.com"]);
+  expect(mail).toMatchObject({ subject: "Test Email", from: { address: "queue@example.com" } });
+  expect(mail.text?.trimEnd()).toBe("This is a test email from SAQ");
+
+  const job = await waitFor("the job to finish", async () => {
+    const answer = await request(app).get(`/queue/jobs/${body.job_id}`);
+    return answer.body.status === "complete" && answer.body;
+  });
+  expect(job.result).toEqual({
+    status: "success",
+    to: "user@example.com",
+    message_id: mail.messageId,
+    delivered_to: new URL(smtp.url).host,
+  });
+});

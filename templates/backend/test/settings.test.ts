@@ -1,0 +1,101 @@
+import path from "node:path";
+import { describe, expect, it } from "@jest/globals";
+import { SettingsError } from "../app/errors.js";
+import { appRoot, parseSettings } from "../app/settings.js";
+
+const database = { DB_PORT: "55432", DB_NAME: "my_app", DB_PASSWORD: "p@ss/word" };
+const url = "postgresql://user:secret@db.example.com:5432/app";
+
+/** Each problem as its own line. */
+function problemsOf(environment: Record<string, string>): string[] {
+  try {
+    parseSettings(environment);
+  } catch (error) {
+    expect(error).toBeInstanceOf(SettingsError);
+    return (error as Error).message.split("\n  - ").slice(1);
+  }
+  return [];
+}
+
+describe("database", () => {
+  it("is derived from what make db-start wrote", () => {
+    expect(parseSettings(database).databaseUrl).toBe(
+      "postgresql://postgres:p%40ss%2Fword@127.0.0.1:55432/my_app",
+    );
+  });
+
+  it("is DATABASE_URL when given, whatever else is there", () => {
+    expect(parseSettings({ ...database, DATABASE_URL: url }).databaseUrl).toBe(url);
+    expect(parseSettings({ DATABASE_URL: url }).databaseUrl).toBe(url);
+  });
+
+  it("A-52, A-53: the queue lives in it, unless QUEUE_DSN names another; empty means absent", () => {
+    const other = "postgres://user@queue.example.com/queue";
+    expect(parseSettings({ DATABASE_URL: url }).queueDsn).toBe(url);
+    expect(parseSettings({ DATABASE_URL: url, QUEUE_DSN: "" }).queueDsn).toBe(url);
+    expect(parseSettings({ DATABASE_URL: url, QUEUE_DSN: other }).queueDsn).toBe(other);
+    expect(parseSettings({ ...database, DATABASE_URL: "" }).databaseUrl).toContain("127.0.0.1:55432");
+  });
+
+  it("missing: says what to do", () => {
+    expect(problemsOf({ DB_PORT: "55432" })).toEqual([
+      "no database: set DATABASE_URL, or run `make db-start`, which fills DB_NAME, DB_PASSWORD in .env",
+    ]);
+  });
+});
+
+describe("defaults", () => {
+  it("of development: this machine only, port 8000, mails to .data/outbox", () => {
+    expect(parseSettings({ ...database, NODE_ENV: "development" })).toMatchObject({
+      isProduction: false,
+      host: "127.0.0.1",
+      port: 8000,
+      logLevel: "info",
+      smtpUrl: undefined,
+      outbox: path.join(appRoot, ".data/outbox"),
+      auth: undefined,
+    });
+  });
+
+  it("of production: every address, unless HOST names one", () => {
+    expect(parseSettings({ ...database, NODE_ENV: "production" })).toMatchObject({
+      isProduction: true,
+      host: "0.0.0.0",
+    });
+    expect(parseSettings({ ...database, NODE_ENV: "production", HOST: "10.0.0.1" }).host).toBe("10.0.0.1");
+  });
+});
+
+describe("errors", () => {
+  it("lists everything that is wrong at once", () => {
+    expect(
+      problemsOf({
+        NODE_ENV: "staging",
+        PORT: "80a",
+        LOG_LEVEL: "loud",
+        DATABASE_URL: "mysql://x",
+        AUTH_USER: "a",
+      }),
+    ).toEqual([
+      'NODE_ENV must be development, production or test, got "staging"',
+      'PORT must be a port, a whole number from 1 to 65535, got "80a"',
+      'LOG_LEVEL must be fatal, error, warn, info, debug, trace or silent, got "loud"',
+      "DATABASE_URL must look like postgresql://user:password@host:5432/database",
+      "AUTH_USER and AUTH_PASSWORD belong together: set both, or none",
+    ]);
+  });
+
+  it.each(["0", "65536", "-1", "8000.5", " "])("refuses the port %j", (port) => {
+    expect(problemsOf({ ...database, PORT: port })).toHaveLength(1);
+  });
+
+  it("never shows a password", () => {
+    const problems = problemsOf({
+      DATABASE_URL: "http://user:secret@host/db",
+      QUEUE_DSN: "user:secret@host",
+      SMTP_URL: "http://user:secret@host",
+    });
+    expect(problems).toHaveLength(3);
+    expect(problems.join()).not.toContain("secret");
+  });
+});
