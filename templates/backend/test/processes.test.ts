@@ -1,0 +1,131 @@
+import { once } from "node:events";
+import http from "node:http";
+import { createServer } from "node:net";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "@jest/globals";
+import { saq, taskQueues } from "../app/queue/index.js";
+import { endProcesses, startProcess } from "./start-process.js";
+import { freePort } from "./unreachable.js";
+import { waitFor } from "./wait-for.js";
+
+const queue = taskQueues.get("default");
+
+beforeAll(() => saq.connect());
+afterAll(() => saq.close());
+afterEach(endProcesses);
+
+describe("the API process", () => {
+  it("finishes the request under way after SIGTERM, takes no more, and ends with 0", async () => {
+    const port = await freePort();
+    const api = startProcess("app/server.ts", { PORT: String(port) });
+    await api.says(`API listening on http://localhost:${port}`);
+
+    const sent = JSON.stringify({ message: "half now, half later" });
+    const request = http.request({
+      port,
+      method: "POST",
+      path: "/queue/example",
+      headers: {
+        "Content-Type": "application/json",
+        "Content-Length": sent.length,
+        // The server says when it has begun to work on the request.
+        Expect: "100-continue",
+      },
+    });
+    const answered = once(request, "response");
+    request.flushHeaders();
+    await once(request, "continue");
+    request.write(sent.slice(0, 10));
+
+    api.child.kill("SIGTERM");
+    // The reloader sends it twice; the second one must not break the request.
+    api.child.kill("SIGTERM");
+    await api.says("API closing");
+    await expect(fetch(`http://127.0.0.1:${port}/health`)).rejects.toThrow("fetch failed");
+    request.end(sent.slice(10));
+    const [response] = await answered;
+    expect(response.statusCode).toBe(201);
+    expect(await api.exitCode()).toBe(0);
+    expect(api.output()).toContain("API closed");
+  });
+
+  it("says in one sentence that the port is taken, and which variable to change", async () => {
+    const holder = createServer().listen(0, "127.0.0.1");
+    await once(holder, "listening");
+    const { port } = holder.address() as { port: number };
+    const api = startProcess("app/server.ts", { PORT: String(port) });
+    expect(await api.exitCode()).toBe(1);
+    expect(api.output()).toBe(
+      `Port ${port} is taken by another program. Stop that program, or set PORT in .env to another port.\n`,
+    );
+    holder.close();
+  });
+});
+
+describe("the worker process", () => {
+  it("runs what waits, finishes what runs when asked to stop, and ends with 0", async () => {
+    const { id } = await queue.enqueue("exampleTask", { message: "from another process" });
+    const worker = startProcess("app/worker.ts");
+    await worker.says("example task started");
+    worker.child.kill("SIGTERM");
+    expect(await worker.exitCode()).toBe(0);
+    expect(worker.output()).toContain("example task finished");
+    expect(await queue.job(id)).toMatchObject({ status: "complete", attempts: 1 });
+    expect(await queue.workers()).toEqual([]);
+  });
+
+  it("gives a running job back when the reloader stops it, without charging the attempt", async () => {
+    const { id } = await queue.enqueue("sendEmailTask", {
+      to: "user@example.com",
+      subject: "slow",
+      emailBody: "this server never greets",
+    });
+    const silent = createServer().listen(0, "127.0.0.1");
+    const connected = once(silent, "connection");
+    await once(silent, "listening");
+    const { port } = silent.address() as { port: number };
+    const worker = startProcess("app/worker.ts", { SMTP_URL: `smtp://127.0.0.1:${port}`, SAQ_RELOADER: "1" });
+    const [socket] = await connected;
+    const asked = Date.now();
+    worker.child.kill("SIGTERM");
+    await waitFor("the job to be queued again", async () => (await queue.job(id))?.status === "queued");
+    expect(Date.now() - asked).toBeLessThan(4_000);
+    expect(await queue.job(id)).toMatchObject({ status: "queued", attempts: 0 });
+    socket.destroy();
+    silent.close();
+    expect(await worker.exitCode()).toBe(0);
+  });
+});
+
+describe.each(["app/server.ts", "app/worker.ts"])("%s", (script) => {
+  it("says in one sentence that the database does not answer, and the command that helps", async () => {
+    const port = await freePort();
+    const started = startProcess(script, {
+      DATABASE_URL: `postgresql://postgres:hunter2@127.0.0.1:${port}/gone`,
+    });
+    expect(await started.exitCode()).toBe(1);
+    expect(started.output()).toBe(
+      `The database does not answer: connect ECONNREFUSED 127.0.0.1:${port}. Start it with: make db-start\n`,
+    );
+  });
+
+  it("says what the database refuses", async () => {
+    const url = new URL(process.env.DATABASE_URL ?? "");
+    url.pathname = "/nowhere";
+    const started = startProcess(script, { DATABASE_URL: url.href });
+    expect(await started.exitCode()).toBe(1);
+    expect(started.output()).toBe(
+      'The database refuses the connection: database "nowhere" does not exist. ' +
+        "Run `make db-start`, or correct DATABASE_URL (QUEUE_DSN) in .env.\n",
+    );
+  });
+
+  it("lists all settings that are wrong, and no stack", async () => {
+    const started = startProcess(script, { PORT: "80a", SMTP_URL: "mail.example.com" });
+    expect(await started.exitCode()).toBe(1);
+    expect(started.output()).toBe(
+      "The settings cannot be used:\n" +
+        '  - PORT must be a port, a whole number from 1 to 65535, got "80a"\n' +
+        "  - SMTP_URL must look like smtp://user:password@host:587\n",
+    );
+  });
+});

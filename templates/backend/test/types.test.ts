@@ -1,0 +1,62 @@
+/**
+ * What the compiler must refuse. `make check` fails when a line below a @ts-expect-error compiles; each test also shows
+ * what happens to code that was never compiled.
+ */
+import { afterAll, beforeAll, expect, it } from "@jest/globals";
+import { saq, taskQueues } from "../app/queue/index.js";
+import { InvalidPayloadError } from "../saq/index.js";
+
+const queue = taskQueues.get("default");
+
+beforeAll(() => saq.connect());
+afterAll(() => saq.close());
+
+it("a typo in a queue's name", () => {
+  // @ts-expect-error there is "default"
+  expect(() => taskQueues.get("defualt")).toThrow('asked for "defualt", there is: default');
+});
+
+it("a typo in a task's name", async () => {
+  // @ts-expect-error there is exampleTask
+  await expect(queue.enqueue("exampelTask", { message: "hi" })).rejects.toThrow('has no task "exampelTask"');
+});
+
+it("a typo in a payload, where the task has a schema", async () => {
+  const mail = { to: "user@example.com", subject: "s", emailBody: "b" };
+  // @ts-expect-error emailBody is missing
+  const refused = queue.enqueue("sendEmailTask", { to: mail.to, subject: mail.subject });
+  await expect(refused).rejects.toThrow(InvalidPayloadError);
+  // @ts-expect-error to is a text
+  await expect(queue.enqueue("sendEmailTask", { ...mail, to: 7 })).rejects.toThrow(/to: /);
+});
+
+it("a typo in a payload, where only the compiler looks", async () => {
+  // @ts-expect-error message, not mesage
+  const stored = await queue.enqueue("exampleTask", { mesage: "hi" });
+  expect(stored.kwargs).toEqual({ mesage: "hi" });
+  // @ts-expect-error a payload is needed
+  expect((await queue.enqueue("exampleTask")).kwargs).toBeNull();
+});
+
+it("a repeated key that nobody looks at", async () => {
+  const first = await queue.enqueue(
+    "delayedTask",
+    { message: "1" },
+    { key: "once", scheduled: 2_000_000_000 },
+  );
+  const again = await queue.enqueue(
+    "delayedTask",
+    { message: "2" },
+    { key: "once", scheduled: 2_000_000_000 },
+  );
+  expect(first?.id).toBe("once");
+  // @ts-expect-error null, because the key is taken
+  expect(() => again.id).toThrow(TypeError);
+});
+
+it("a result's type is that of the task, as JSON brings it back", async () => {
+  const { result } = await queue.enqueue("exampleTask", { message: "hi" });
+  result satisfies { status: string; message: string } | null;
+  // @ts-expect-error no such member
+  expect(result?.mesage).toBeUndefined();
+});
