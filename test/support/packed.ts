@@ -1,10 +1,9 @@
 import { execFile } from "node:child_process";
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { runFolder } from "./run-folder.js";
+import { oncePerRun } from "./once.js";
 
 const run = promisify(execFile);
 export const REPOSITORY = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -21,27 +20,11 @@ export interface PackedCli {
 }
 
 /**
- * The packed and installed command line, made once per jest run: the first test file to ask makes it, the others wait.
- * Building twice at once would have two processes empty and fill the same dist/.
+ * The packed and installed command line, made once per jest run: building twice at once would have two processes empty
+ * and fill the same dist/.
  */
-export async function packedCli(): Promise<PackedCli> {
-  const folder = join(runFolder(), "packed");
-  const answer = join(folder, "answer.json");
-  try {
-    await mkdir(folder);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-    return opened(JSON.parse(await appeared(answer)) as Outcome);
-  }
-  let outcome: Outcome;
-  try {
-    outcome = await pack(folder);
-  } catch (error) {
-    outcome = { failure: String(error) };
-  }
-  await writeFile(`${answer}.part`, JSON.stringify(outcome));
-  await rename(`${answer}.part`, answer);
-  return opened(outcome);
+export function packedCli(): Promise<PackedCli> {
+  return oncePerRun("packed", 120_000, pack);
 }
 
 async function pack(folder: string): Promise<PackedCli> {
@@ -60,24 +43,4 @@ async function pack(folder: string): Promise<PackedCli> {
     bin: join(home, "node_modules/.bin/create-saq-app"),
     files: list[0].files.map(({ path }) => path),
   };
-}
-
-type Outcome = PackedCli | { failure: string };
-
-function opened(outcome: Outcome): PackedCli {
-  if ("failure" in outcome) throw new Error(outcome.failure);
-  return outcome;
-}
-
-async function appeared(path: string): Promise<string> {
-  const deadline = Date.now() + 120_000;
-  while (Date.now() < deadline) {
-    try {
-      return await readFile(path, "utf8");
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-    }
-    await sleep(100);
-  }
-  throw new Error(`The packed command line was not ready within 120 s (${path}).`);
 }

@@ -1,0 +1,162 @@
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { destroyCluster } from "../../templates/scripts/embedded-postgres.js";
+import { readEnv, writeEnv } from "../../templates/scripts/env.js";
+import { freePort, portAnswers, processesOf } from "./left-behind.js";
+import { oncePerRun } from "./once.js";
+import { packedCli } from "./packed.js";
+import { Program, type ProgramOptions, runProgram } from "./program.js";
+import { withGitIdentity } from "./run-cli.js";
+
+const INSTALL_MS = 240_000;
+
+/** A job as the demo API tells it. */
+export interface ShownJob {
+  job_id: string;
+  status: string;
+  attempts: number;
+  queued_at: string;
+  started_at: string | null;
+  result: unknown;
+  error: string | null;
+}
+
+/**
+ * A generated application with its dependencies installed, below a folder that every user may enter: as root, the
+ * database's server runs as another user.
+ */
+export class InstalledApp {
+  readonly root: string;
+  readonly port: number;
+  readonly frontendPort: number;
+  readonly #folder: string;
+  readonly #programs: Program[] = [];
+
+  private constructor(folder: string, port: number, frontendPort: number) {
+    this.#folder = folder;
+    this.root = join(folder, "my-app");
+    this.port = port;
+    this.frontendPort = frontendPort;
+  }
+
+  /** A copy of the one that this run has generated from the packed tarball and installed, on ports of its own. */
+  static async copy(): Promise<InstalledApp> {
+    const { root } = await generatedOnce();
+    const folder = mkdtempSync(join(tmpdir(), "saq-e2e-"));
+    chmodSync(folder, 0o755);
+    const app = new InstalledApp(folder, await freePort(), await freePort());
+    await runProgram(["cp", "-a", root, app.root], { cwd: folder, env: process.env, withinMs: 120_000 });
+    writeEnv(app.root, "PORT", String(app.port));
+    writeEnv(app.root, "FRONTEND_PORT", String(app.frontendPort));
+    return app;
+  }
+
+  get url(): string {
+    return `http://localhost:${this.port}`;
+  }
+
+  get databasePort(): number {
+    return Number(readEnv(this.root).DB_PORT);
+  }
+
+  read(path: string): string {
+    return readFileSync(join(this.root, path), "utf8");
+  }
+
+  /** Starts a command in the application's folder. */
+  start(command: readonly string[], options: Partial<ProgramOptions> = {}): Program {
+    const program = new Program(command, { cwd: this.root, env: newcomersEnvironment(), ...options });
+    this.#programs.push(program);
+    return program;
+  }
+
+  /** Runs a command in the application's folder to its end. */
+  run(
+    command: readonly string[],
+    options: Partial<ProgramOptions> & { withinMs?: number; code?: number } = {},
+  ): Promise<string> {
+    return runProgram(command, { cwd: this.root, env: newcomersEnvironment(), withinMs: 60_000, ...options });
+  }
+
+  /** Runs a command line of the documentation, verbatim but for the port. */
+  shell(command: string): Promise<string> {
+    return this.run(["sh", "-c", command.replaceAll("localhost:8000", `localhost:${this.port}`)]);
+  }
+
+  /** The job as the API shows it; undefined while the API restarts. */
+  async job(id: string): Promise<ShownJob | undefined> {
+    const response = await fetch(`${this.url}/queue/jobs/${id}`).catch(() => undefined);
+    return response?.ok ? ((await response.json()) as ShownJob) : undefined;
+  }
+
+  /** Enqueues exampleTask; undefined while the API restarts. */
+  async enqueueExample(message: string): Promise<string | undefined> {
+    const response = await fetch(`${this.url}/queue/example`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ message }),
+    }).catch(() => undefined);
+    return response?.status === 201 ? ((await response.json()) as ShownJob).job_id : undefined;
+  }
+
+  /** Follows a job until it has run; `worker` is whose output tells why it did not. */
+  async complete(id: string, worker: Program, withinMs = 15_000): Promise<ShownJob> {
+    return worker.until(`complete job ${id}`, withinMs, async () => {
+      const job = await this.job(id);
+      if (job?.status === "failed") throw worker.failure(`failed job ${id}: ${job.error}`);
+      return job?.status === "complete" && job;
+    });
+  }
+
+  /** What this application left: processes, and ports that still answer. Empty when it ended as it should. */
+  async leftBehind(): Promise<string[]> {
+    const ports = [this.port, this.frontendPort, this.databasePort];
+    const open = await Promise.all(ports.map(async (port) => ((await portAnswers(port)) ? [port] : [])));
+    return [
+      ...processesOf(this.root).map(({ pid, command }) => `process ${pid}: ${command}`),
+      ...open.flat().map((port) => `port ${port}`),
+    ];
+  }
+
+  /** Ends whatever still runs, whatever happened, and removes the folder. */
+  async remove(): Promise<void> {
+    for (const program of this.#programs) program.signal("SIGKILL");
+    await destroyCluster({ dataDir: join(this.root, ".data/pg18") });
+    for (const { pid } of processesOf(this.#folder)) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+      }
+    }
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}
+
+/** What one person's shell has: their home and npm's settings, and nothing of jest, npm run, make or Docker. */
+export function newcomersEnvironment(): NodeJS.ProcessEnv {
+  const foreign =
+    /^(NODE_ENV|NODE_OPTIONS|JEST_.*|TEST_.*|FORCE_COLOR|INIT_CWD|MAKE.*|MFLAGS|npm_(?!config_).*|PORT|HOST|FRONTEND_PORT|DATABASE_URL|DB_.*|QUEUE_DSN|SMTP_URL|LOG_LEVEL|AUTH_.*)$/;
+  const own = Object.entries(process.env).filter(([name]) => !foreign.test(name));
+  return withGitIdentity({
+    ...Object.fromEntries(own),
+    NO_COLOR: "1",
+    // The mode of the database must not depend on this machine.
+    DOCKER_HOST: "unix:///nonexistent/docker.sock",
+    npm_config_prefer_offline: "true",
+    npm_config_update_notifier: "false",
+  });
+}
+
+function generatedOnce(): Promise<{ root: string }> {
+  return oncePerRun("generated", INSTALL_MS, async (folder) => {
+    const { bin } = await packedCli();
+    await runProgram([process.execPath, bin, "my-app", "--yes"], {
+      cwd: folder,
+      env: newcomersEnvironment(),
+      withinMs: INSTALL_MS,
+    });
+    return { root: join(folder, "my-app") };
+  });
+}
