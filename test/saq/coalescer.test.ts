@@ -20,7 +20,7 @@ function gated(options: Partial<ConstructorParameters<typeof Coalescer<string, s
       maxItems: 1_000,
       maxBytes: 1_000_000,
       bytesOf: (item) => item.length,
-      isPartial: () => true,
+      searchAfter: () => "halves",
       ...options,
     },
   );
@@ -96,7 +96,7 @@ describe("coalescer", () => {
         if (items.includes("bad")) throw new Error(`bad among ${items.length}`);
         return items.map((item) => `${item}!`);
       },
-      { maxItems: 1_000, maxBytes: 1_000_000, bytesOf: (item) => item.length, isPartial: () => true },
+      { maxItems: 1_000, maxBytes: 1_000_000, bytesOf: (item) => item.length, searchAfter: () => "halves" },
     );
     const answers = await Promise.allSettled(["a", "b", "bad", "c", "d"].map((item) => coalescer.add(item)));
     expect(
@@ -104,8 +104,43 @@ describe("coalescer", () => {
     ).toEqual(["a!", "b!", "Error: bad among 1", "c!", "d!"]);
   });
 
+  it("5.1: where each try is dear, the guilty one is searched for one by one", async () => {
+    const sizes: number[] = [];
+    const coalescer = new Coalescer<string, string>(
+      async (items) => {
+        sizes.push(items.length);
+        if (items.includes("held")) throw new Error("lock timeout");
+        return items;
+      },
+      { maxItems: 1_000, maxBytes: 1_000_000, bytesOf: () => 1, searchAfter: () => "singles" },
+    );
+    const answers = await Promise.allSettled(["a", "held", "b", "c"].map((item) => coalescer.add(item)));
+    expect(answers.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled", "fulfilled"]);
+    expect(sizes).toEqual([4, 1, 1, 1, 1]);
+  });
+
+  it("5.1: an answer that takes longer holds up neither the others nor the next flush", async () => {
+    let late: (answer: string) => void = () => {};
+    const coalescer = new Coalescer<string, string>(
+      async (items) =>
+        items.map((item) =>
+          item === "held"
+            ? new Promise<string>((resolve) => {
+                late = resolve;
+              })
+            : item,
+        ),
+      { maxItems: 1_000, maxBytes: 1_000_000, bytesOf: () => 1, searchAfter: () => null },
+    );
+    const [held, other] = [coalescer.add("held"), coalescer.add("a")];
+    expect(await other).toBe("a");
+    expect(await coalescer.add("b")).toBe("b");
+    late("at last");
+    expect(await held).toBe("at last");
+  });
+
   it("rejects all of a flush at another error, and goes on with the next", async () => {
-    const { coalescer, letGo } = gated({ isPartial: () => false });
+    const { coalescer, letGo } = gated({ searchAfter: () => null });
     const answers = Promise.allSettled([coalescer.add("a"), coalescer.add("bad")]);
     await letGo();
     expect((await answers).map(({ status }) => status)).toEqual(["rejected", "rejected"]);

@@ -5,6 +5,7 @@ export type SaqErrorCode =
   | "invalid_payload"
   | "job_failed"
   | "job_gone"
+  | "key_held"
   | "poison_document"
   | "queue_closed"
   | "schema_version"

@@ -151,6 +151,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
         return active;
       case "incomplete":
         return queued + scheduled + active;
+      default:
+        throw new SaqError(
+          "config",
+          `count takes "queued", "active" or "incomplete", got "${kind satisfies never}"`,
+        );
     }
   }
 

@@ -3,11 +3,11 @@
  * the next one. A row that the statement did not change is looked at alone: it was aborted meanwhile, belongs to
  * somebody else by now, has a document that SQL cannot read, or is held by somebody's transaction.
  */
-import type { Settlement, SettleResult } from "../broker.js";
-import { finished, keepSeconds, read } from "../transitions.js";
+import type { Settlement, SettleResult, StoredJob } from "../broker.js";
+import { type Decision, finished, keepSeconds, read } from "../transitions.js";
 import { encodeChange } from "../wire.js";
 import { Coalescer } from "./coalescer.js";
-import { isConnectionError, isDataError, sleep } from "./connection.js";
+import { isDataError } from "./connection.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
@@ -16,6 +16,7 @@ const patienceMs = 10 * 60_000;
 
 export class Acknowledger {
   readonly #coalescer: Coalescer<Settlement, SettleResult>;
+  readonly #alone = new Set<Promise<SettleResult>>();
 
   constructor(
     private readonly server: PostgresServer,
@@ -27,7 +28,7 @@ export class Acknowledger {
       maxItems: 1_000,
       maxBytes: 4 * 1024 * 1024,
       bytesOf: (item) => item.patch.length,
-      isPartial: isDataError,
+      searchAfter: (error) => (isDataError(error) ? "halves" : null),
     });
   }
 
@@ -35,11 +36,12 @@ export class Acknowledger {
     return this.#coalescer.add(settlement);
   }
 
-  drained(): Promise<void> {
-    return this.#coalescer.drained();
+  async drained(): Promise<void> {
+    await this.#coalescer.drained();
+    while (this.#alone.size > 0) await Promise.allSettled(this.#alone);
   }
 
-  async #flush(items: Settlement[]): Promise<SettleResult[]> {
+  async #flush(items: Settlement[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
     const applied = new Set<string>();
     const { rows } = await this.server.queryAgain<{ key: string }>(
       this.server.statements.settle,
@@ -58,27 +60,18 @@ export class Acknowledger {
       patienceMs,
     );
     for (const { key } of rows) applied.add(key);
-    if (applied.size === items.length) return items.map(() => "applied");
-    const results: SettleResult[] = [];
-    for (const item of items) results.push(applied.has(item.key) ? "applied" : await this.#settleAlone(item));
-    return results;
+    return items.map((item) => (applied.has(item.key) ? "applied" : this.#settleAlone(item)));
   }
 
-  async #settleAlone(item: Settlement): Promise<SettleResult> {
-    for (let attempt = 0; ; attempt++) {
-      try {
-        return await this.#decideUnderLock(item);
-      } catch (error) {
-        // A lock that is held for longer than we wait, or a database that is away: the outcome still has to be written.
-        const passing = isConnectionError(error) || (error as { code?: string }).code === "55P03";
-        if (!passing || attempt > 100) throw error;
-        await sleep(200);
-      }
-    }
+  /** Beside the next flushes: a row that somebody's transaction holds may not hold up the other jobs. */
+  #settleAlone(item: Settlement): Promise<SettleResult> {
+    const settled = this.#decideUnderLock(item).finally(() => this.#alone.delete(settled));
+    this.#alone.add(settled);
+    return settled;
   }
 
   async #decideUnderLock(item: Settlement): Promise<SettleResult> {
-    const answer = await this.rows.change<SettleResult>(item.key, (row) => {
+    const decide = (row: StoredJob): Decision<SettleResult> => {
       if (row.token !== item.token) return { change: null, answer: "lost" };
       // Ours by its token and already ended: the statement went through before the connection died.
       if (row.status === item.status && row.status !== "queued") return { change: null, answer: "applied" };
@@ -104,7 +97,8 @@ export class Acknowledger {
         },
         answer: "applied",
       };
-    });
+    };
+    const answer = await this.rows.changeWhenFree(item.key, decide, patienceMs);
     // A missing row was deleted by our own statement (ttl < 0) when the answer to it got lost, or by somebody else.
     return answer ?? (item.keep !== null && item.keep < 0 ? "applied" : "lost");
   }

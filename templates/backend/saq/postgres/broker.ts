@@ -22,11 +22,16 @@ import type { TransactionClient } from "../task.js";
 import type { Decision } from "../transitions.js";
 import { Acknowledger } from "./acknowledger.js";
 import { Claimer } from "./claimer.js";
-import { channelOf } from "./connection.js";
+import { channelOf, sleep } from "./connection.js";
 import { Enqueuer } from "./enqueuer.js";
 import { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 import { Sweeper, vouchedPrefix } from "./sweeper.js";
+
+const closePatienceMs = 2_000;
+
+/** How long a sign of life waits for a row that somebody's transaction holds. */
+const touchPatienceMs = 30_000;
 
 export interface PostgresBrokerOptions {
   queueName: string;
@@ -63,7 +68,11 @@ export class PostgresBroker implements Broker {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await Promise.all([this.#enqueuer.drained(), this.#acknowledger.drained()]);
+    const drained = Promise.all([this.#enqueuer.drained(), this.#acknowledger.drained()]);
+    // Statements wait for minutes for a database that is away; whoever closes does not.
+    const over = new AbortController();
+    await Promise.race([drained, sleep(closePatienceMs, over.signal)]);
+    over.abort();
     await this.#server.release();
   }
 
@@ -78,7 +87,7 @@ export class PostgresBroker implements Broker {
 
   async enqueueMany(jobs: readonly NewJob[]): Promise<EnqueueOutcome[]> {
     await this.connect();
-    return Promise.all(jobs.map((job) => this.#enqueuer.enqueue(job)));
+    return this.#enqueuer.enqueueMany(jobs);
   }
 
   async enqueueWith(client: TransactionClient, job: NewJob): Promise<EnqueueOutcome> {
@@ -117,11 +126,11 @@ export class PostgresBroker implements Broker {
 
   /** For a document that SQL cannot read, or a row that was locked at that moment. */
   async #touchAlone({ key, token, patch, removed }: Touch): Promise<boolean> {
-    const owned = await this.#rows.change<boolean>(key, (row) => {
+    const decide = (row: StoredJob): Decision<boolean> => {
       if (row.token !== token || row.status !== "active") return { change: null, answer: false };
       return { change: { status: "active", patch, removed }, answer: true };
-    });
-    return owned === true;
+    };
+    return (await this.#rows.changeWhenFree(key, decide, touchPatienceMs)) === true;
   }
 
   async interrupted(claims: readonly Claim[]): Promise<{ key: string; why: "abort" | "lost" }[]> {

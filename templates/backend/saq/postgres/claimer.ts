@@ -1,6 +1,7 @@
 /** Takes jobs: an ungrouped batch in one statement, grouped ones one per free group under the groups' locks. */
 import { randomInt } from "node:crypto";
 import type { ClaimedJob, ClaimRequest } from "../broker.js";
+import { type JobFields, latestSecond } from "../job.js";
 import type { Logger } from "../logger.js";
 import { read, setAside } from "../transitions.js";
 import { editDocument, encodeChange } from "../wire.js";
@@ -15,8 +16,10 @@ interface ClaimedRow {
   /** bigint, as text. */
   due: string;
   document: string | null;
-  bytes: Buffer | null;
 }
+
+/** The document's due time as its column can hold it. */
+const columnSecond = (job: JobFields) => Math.min(Math.max(Math.floor(job.scheduled), 0), latestSecond);
 
 /** A fresh token for every claim, over all of int4: two of one value meet once in four thousand million claims. */
 const newToken = () => randomInt(-(2 ** 31), 2 ** 31);
@@ -125,7 +128,7 @@ export class Claimer {
         touched: now,
       });
       document = editDocument(stored.document, change.patch, change.removed);
-      return { change: { status: "active", ...change, scheduled: Math.floor(job.scheduled) }, answer: null };
+      return { change: { status: "active", ...change, scheduled: columnSecond(job) }, answer: null };
     });
     return document;
   }
@@ -154,16 +157,17 @@ export class Claimer {
 
   #giveBackOne(key: string, token: number): Promise<null> {
     return this.rows.change(key, (row) => {
-      const job = row.token === token && row.status === "active" ? read(row) : null;
-      if (!job) return { change: null, answer: null };
-      const scheduled = job.scheduled || Math.floor(this.server.now() / 1000);
+      if (row.token !== token || row.status !== "active") return { change: null, answer: null };
+      const job = read(row);
+      if (!job) return { change: setAside, answer: null };
+      const scheduled = columnSecond(job) || Math.floor(this.server.now() / 1000);
       const change = encodeChange({
         status: "queued",
-        attempts: job.attempts - 1,
+        attempts: Math.max(job.attempts - 1, 0),
         started: 0,
         workerId: null,
       });
-      return { change: { status: "queued", ...change, scheduled: Math.ceil(scheduled) }, answer: null };
+      return { change: { status: "queued", ...change, scheduled }, answer: null };
     });
   }
 }

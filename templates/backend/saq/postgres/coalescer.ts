@@ -9,24 +9,30 @@ export interface CoalescerOptions<Item> {
   bytesOf: (item: Item) => number;
   /** Two items of one identity must not share a flush; the later one waits for the next. */
   identityOf?: (item: Item) => string;
-  /** A failure that only some of the items caused: the flush is halved until the guilty one stands alone. */
-  isPartial: (error: unknown) => boolean;
+  /**
+   * A failure that only some of the items caused is searched for the guilty ones: by halving, or, where each try is
+   * dear (a wait for a lock), one by one. Null when all of them failed.
+   */
+  searchAfter: (error: unknown) => "halves" | "singles" | null;
 }
 
 interface Entry<Item, Answer> {
   item: Item;
-  resolve: (answer: Answer) => void;
+  resolve: (answer: Answer | Promise<Answer>) => void;
   reject: (error: unknown) => void;
 }
 
 export class Coalescer<Item, Answer> {
-  readonly #flush: (items: Item[]) => Promise<Answer[]>;
+  readonly #flush: (items: Item[]) => Promise<(Answer | Promise<Answer>)[]>;
   readonly #options: CoalescerOptions<Item>;
   #waiting: Entry<Item, Answer>[] = [];
   #running: Promise<void> | null = null;
 
-  /** `flush` answers in the order of its items. */
-  constructor(flush: (items: Item[]) => Promise<Answer[]>, options: CoalescerOptions<Item>) {
+  /** `flush` answers in the order of its items; an answer that takes longer may be a promise, which holds up nobody. */
+  constructor(
+    flush: (items: Item[]) => Promise<(Answer | Promise<Answer>)[]>,
+    options: CoalescerOptions<Item>,
+  ) {
     this.#flush = flush;
     this.#options = options;
   }
@@ -82,13 +88,14 @@ export class Coalescer<Item, Answer> {
       const answers = await this.#flush(entries.map((entry) => entry.item));
       for (const [index, entry] of entries.entries()) entry.resolve(answers[index] as Answer);
     } catch (error) {
-      if (entries.length > 1 && this.#options.isPartial(error)) {
-        const middle = entries.length >> 1;
-        await this.#send(entries.slice(0, middle));
-        await this.#send(entries.slice(middle));
+      const search = entries.length > 1 ? this.#options.searchAfter(error) : null;
+      if (!search) {
+        for (const entry of entries) entry.reject(error);
         return;
       }
-      for (const entry of entries) entry.reject(error);
+      const size = search === "halves" ? Math.ceil(entries.length / 2) : 1;
+      for (let from = 0; from < entries.length; from += size)
+        await this.#send(entries.slice(from, from + size));
     }
   }
 }

@@ -44,7 +44,8 @@ const connectionCodes = new Set([
   "57P01",
   "57P02",
   "57P03",
-  "53300",
+  // A standby: the server that was the primary before a failover.
+  "25006",
 ]);
 
 /** The connection or the server went away; the statement may or may not have been carried out. */
@@ -52,23 +53,54 @@ export function isConnectionError(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   if (error instanceof AggregateError) return error.errors.some(isConnectionError);
   const { code } = error as { code?: unknown };
-  if (typeof code === "string" && (connectionCodes.has(code) || code.startsWith("08"))) return true;
+  // 08: the connection. 53: no room for one more connection, or on the disk. 58: the server's own system.
+  if (typeof code === "string" && (connectionCodes.has(code) || /^(08|53|58)/.test(code))) return true;
   return /Connection terminated|timeout exceeded when trying to connect|Query read timeout|not queryable/i.test(
     error.message,
   );
 }
 
-/** The data of one row is at fault, so that a smaller batch may pass: bad value, constraint, limit, or a held lock. */
+/** The data of one row is at fault, so that a smaller batch may pass: a bad value, a constraint, a limit. */
 export function isDataError(error: unknown): boolean {
+  const code = codeOf(error);
+  return code !== null && /^(22|23|54)/.test(code);
+}
+
+/** Somebody's transaction holds a row that we wanted. */
+export const isLockTimeout = (error: unknown): boolean => codeOf(error) === "55P03";
+
+function codeOf(error: unknown): string | null {
   const { code } = (error ?? {}) as { code?: unknown };
-  return typeof code === "string" && (/^(22|23|54)/.test(code) || code === "55P03");
+  return typeof code === "string" ? code : null;
 }
 
 /** 0.1 s doubling to 5 s, each half random, so that many processes do not come back as one. */
 export const backoffMs = (attempt: number): number =>
   Math.min(100 * 2 ** attempt, 5_000) * (0.5 + Math.random() / 2);
 
-export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+/** Resolves after that time, or when the signal fires. */
+export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    if (signal?.aborted) return resolve();
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener("abort", done, { once: true });
+  });
+
+/**
+ * Says goodbye, and hangs up after that time, ms: `end` alone waits for an answer, which a half-open socket or a
+ * server that stands still never gives, and a socket left open keeps the process.
+ */
+export async function hangUp(client: pg.ClientBase, patience: number): Promise<void> {
+  const { stream } = (client as unknown as { connection: { stream: { destroy(): void } } }).connection;
+  const late = setTimeout(() => stream.destroy(), patience);
+  await (client as pg.Client).end().catch(() => {});
+  clearTimeout(late);
+}
 
 /** The channel of a queue, cut to PostgreSQL's 63 bytes on a character boundary (P-20). */
 export function channelOf(queueName: string): string {

@@ -3,11 +3,11 @@
  * go through the upsert of V-5.1 to V-5.3, one row per key and flush.
  */
 import type { EnqueueOutcome, NewJob } from "../broker.js";
-import { InvalidJobError } from "../errors.js";
+import { InvalidJobError, SaqError } from "../errors.js";
 import { isTerminal, parseStatus } from "../job.js";
 import type { TransactionClient } from "../task.js";
 import { Coalescer } from "./coalescer.js";
-import { isDataError } from "./connection.js";
+import { isDataError, isLockTimeout } from "./connection.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
@@ -19,6 +19,9 @@ const maxKeyBytes = 2_000;
 
 /** PostgreSQL takes 1 GB per value; a document of this size is a mistake long before. */
 const maxDocumentBytes = 64 * 1024 * 1024;
+
+const searchAfter = (error: unknown) =>
+  isDataError(error) ? "halves" : isLockTimeout(error) ? "singles" : null;
 
 interface UpsertRow {
   key: string;
@@ -41,7 +44,7 @@ export class Enqueuer {
       maxItems,
       maxBytes,
       bytesOf: (job: NewJob) => job.document.length,
-      isPartial: isDataError,
+      searchAfter,
     };
     this.#generated = new Coalescer((jobs) => this.#insert(jobs), limits);
     this.#keyed = new Coalescer((jobs) => this.#upsert(jobs), { ...limits, identityOf: (job) => job.key });
@@ -50,6 +53,16 @@ export class Enqueuer {
   /** @throws InvalidJobError for a key or document that cannot be stored */
   enqueue(job: NewJob): Promise<EnqueueOutcome> {
     checkStorable(job);
+    return this.#add(job);
+  }
+
+  /** @throws InvalidJobError when one of them cannot be stored; then none is */
+  async enqueueMany(jobs: readonly NewJob[]): Promise<EnqueueOutcome[]> {
+    for (const job of jobs) checkStorable(job);
+    return Promise.all(jobs.map((job) => this.#add(job)));
+  }
+
+  #add(job: NewJob): Promise<EnqueueOutcome> {
     return (job.keyed ? this.#keyed : this.#generated).add(job);
   }
 
@@ -70,10 +83,12 @@ export class Enqueuer {
   }
 
   async #upsert(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
-    const { rows, resent } = await this.server.queryAgain<UpsertRow>(
-      this.server.statements.upsert,
-      this.#values(jobs),
-    );
+    const { rows, resent } = await this.server
+      .queryAgain<UpsertRow>(this.server.statements.upsert, this.#values(jobs))
+      .catch((error: unknown) => {
+        const [job, ...others] = jobs;
+        throw job && others.length === 0 && isLockTimeout(error) ? keyHeld(job.key, error) : error;
+      });
     const byKey = new Map(rows.map((row) => [row.key, row]));
     const outcomes = jobs.map((job) => this.#outcome(byKey.get(job.key)));
     return resent ? this.#recognise(jobs, outcomes) : outcomes;
@@ -111,6 +126,14 @@ export class Enqueuer {
   }
 }
 
+const keyHeld = (key: string, cause: unknown): SaqError =>
+  new SaqError(
+    "key_held",
+    `Job key ${JSON.stringify(key)} is held by a transaction that has been open for over 2 s; nothing was stored. ` +
+      "Enqueue it again when that transaction has ended.",
+    { cause },
+  );
+
 function queuedAt(document: string): unknown {
   try {
     return (JSON.parse(document) as { queued?: unknown }).queued;
@@ -127,10 +150,14 @@ function checkStorable(job: NewJob): void {
     );
   }
   for (const [what, text] of [["key", job.key] as const, ["groupKey", job.groupKey ?? ""] as const]) {
-    if (text.includes("\0"))
-      throw new InvalidJobError(
-        `A job's ${what} must not contain a NUL character, got ${JSON.stringify(text)}`,
-      );
+    // The driver would write a replacement character, and the job would be stored under another key.
+    const flaw = text.includes("\0")
+      ? "a NUL character"
+      : /\p{Surrogate}/u.test(text)
+        ? "half of a character"
+        : null;
+    if (flaw)
+      throw new InvalidJobError(`A job's ${what} must not contain ${flaw}, got ${JSON.stringify(text)}`);
   }
   if (Buffer.byteLength(job.groupKey ?? "") > maxKeyBytes) {
     throw new InvalidJobError(`A job's groupKey must have at most ${maxKeyBytes} bytes`);

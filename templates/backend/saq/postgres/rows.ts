@@ -1,10 +1,13 @@
 /** Reading and changing single rows: each change is decided while the row is locked (D-21, D-22). */
 
+import { isUtf8 } from "node:buffer";
 import type { JobCounts, JobFilter, RowChange, StoredJob } from "../broker.js";
 import { parseStatus } from "../job.js";
 import type { Decision } from "../transitions.js";
 import { editDocument } from "../wire.js";
+import { isConnectionError, isLockTimeout, sleep } from "./connection.js";
 import type { PostgresServer } from "./server.js";
+import type { Statement } from "./statements.js";
 
 interface RawRow {
   key: string;
@@ -17,6 +20,7 @@ interface RawRow {
 }
 
 const runningPageSize = 500;
+const heldPauseMs = 200;
 
 const toRow = (raw: RawRow): StoredJob => ({
   key: raw.key,
@@ -25,21 +29,54 @@ const toRow = (raw: RawRow): StoredJob => ({
   status: parseStatus(raw.status) ?? "failed",
   scheduled: Number(raw.scheduled),
   token: raw.token,
-  document: raw.bytes.toString("utf8"),
+  // Bytes that are no text would come out changed, and be written back so: as no text they are poison (D-3).
+  document: isUtf8(raw.bytes) ? raw.bytes.toString("utf8") : "",
 });
 
+/** PostgreSQL takes no NUL in a text, not even to say that there is no such row. */
+const isImpossible = (key: string) => key.includes("\0");
+
 export class RowStore {
+  #turn: Promise<unknown> = Promise.resolve();
+
   constructor(
     private readonly server: PostgresServer,
     private readonly queueName: string,
     private readonly channel: string,
   ) {}
 
-  /** Null when this queue has no such row. */
-  async change<T>(key: string, decide: (row: StoredJob) => Decision<T>): Promise<T | null> {
+  /** Null when this queue has no such row. Waits up to 5 s for a row that somebody's transaction holds. */
+  change<T>(key: string, decide: (row: StoredJob) => Decision<T>): Promise<T | null> {
+    return this.#change(key, decide, this.server.statements.lockRow);
+  }
+
+  /**
+   * As `change`, for what has to be written however long somebody's transaction holds the row or the database is away.
+   * Holds no connection while it waits, and takes one at a time however many rows wait.
+   */
+  async changeWhenFree<T>(
+    key: string,
+    decide: (row: StoredJob) => Decision<T>,
+    patienceMs: number,
+  ): Promise<T | null> {
+    const deadline = Date.now() + patienceMs;
+    for (;;) {
+      const turn = this.#turn.then(() => this.#change(key, decide, this.server.statements.lockRowNow));
+      this.#turn = turn.catch(() => {});
+      try {
+        return await turn;
+      } catch (error) {
+        if (!(isLockTimeout(error) || isConnectionError(error)) || Date.now() > deadline) throw error;
+        await sleep(heldPauseMs);
+      }
+    }
+  }
+
+  async #change<T>(key: string, decide: (row: StoredJob) => Decision<T>, lock: Statement): Promise<T | null> {
     const { statements } = this.server;
+    if (isImpossible(key)) return null;
     return this.server.transaction(async (client) => {
-      const { rows } = await client.query<RawRow>(statements.lockRow.text, [key, this.queueName]);
+      const { rows } = await client.query<RawRow>(lock.text, [key, this.queueName]);
       const raw = rows[0];
       if (!raw) return null;
       const row = toRow(raw);
@@ -72,7 +109,8 @@ export class RowStore {
   }
 
   async fetch(keys: readonly string[]): Promise<(StoredJob | null)[]> {
-    const rows = await this.server.query<RawRow>(this.server.statements.fetch, [this.queueName, keys]);
+    const possible = keys.filter((key) => !isImpossible(key));
+    const rows = await this.server.query<RawRow>(this.server.statements.fetch, [this.queueName, possible]);
     const byKey = new Map(rows.map((raw) => [raw.key, toRow(raw)]));
     return keys.map((key) => byKey.get(key) ?? null);
   }
