@@ -133,6 +133,8 @@ export interface SweepLimits {
   /** What a living worker may take on top of a timeout before others step in, s. */
   graceSeconds: number;
   lostLimit: number;
+  /** How often dead workers are looked for, s. */
+  lookEvery: number;
   /** Seconds that a failed job is kept at least. */
   failedTtl: number;
 }

@@ -17,3 +17,26 @@ export const silentLogger: Logger = {
   child: () => silentLogger,
   isLevelEnabled: () => false,
 };
+
+/**
+ * The same logger, whose failures stay its own: a full disk or a broken transport must not end a worker, nor leave a
+ * job running that nobody counts any more.
+ */
+export function neverThrowing(logger: Logger): Logger {
+  const guarded = (level: "debug" | "info" | "warn" | "error") => (fields: object, message: string) => {
+    try {
+      logger[level](fields, message);
+    } catch {
+      // Nobody is left to tell.
+    }
+  };
+  const { isLevelEnabled } = logger;
+  return {
+    debug: guarded("debug"),
+    info: guarded("info"),
+    warn: guarded("warn"),
+    error: guarded("error"),
+    child: (fields) => neverThrowing(logger.child(fields)),
+    ...(isLevelEnabled && { isLevelEnabled: (level: string) => isLevelEnabled.call(logger, level) }),
+  };
+}

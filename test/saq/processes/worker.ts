@@ -37,4 +37,5 @@ const logger = makeLogger({});
 const saq = createSaq(
   defineSaq({ queues: [defineQueue({ name: "default", dsn: url, tasks, ...queue })], logger }),
 );
+if (!throwingLogger) logger.info({}, "loaded");
 process.exitCode = await runWorkers(saq, { logger, reloader });

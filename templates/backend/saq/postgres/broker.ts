@@ -20,9 +20,10 @@ import type {
 } from "../broker.js";
 import type { TransactionClient } from "../task.js";
 import type { Decision } from "../transitions.js";
+import { within } from "../within.js";
 import { Acknowledger } from "./acknowledger.js";
 import { Claimer } from "./claimer.js";
-import { channelOf, sleep } from "./connection.js";
+import { channelOf } from "./connection.js";
 import { Enqueuer } from "./enqueuer.js";
 import { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
@@ -70,9 +71,7 @@ export class PostgresBroker implements Broker {
     this.#closed = true;
     const drained = Promise.all([this.#enqueuer.drained(), this.#acknowledger.drained()]);
     // Statements wait for minutes for a database that is away; whoever closes does not.
-    const over = new AbortController();
-    await Promise.race([drained, sleep(closePatienceMs, over.signal)]);
-    over.abort();
+    await within(closePatienceMs, drained);
     await this.#server.release();
   }
 

@@ -7,14 +7,15 @@
  */
 import pg from "pg";
 import type { Logger } from "../logger.js";
-import { backoffMs, sleep } from "./connection.js";
+import { backoffMs, hangUp, sleep } from "./connection.js";
 
 const probeEveryMs = 10_000;
 const probeTimeoutMs = 5_000;
+const lockAgainMs = 2_000;
 
 export interface ListenerOptions {
   config: pg.ClientConfig;
-  /** Statement that takes, and the one that releases, the lock of a worker id ($1). */
+  /** Statement that tries for the lock of a worker id ($1) and answers `got`, and the one that releases it. */
   vouch: string;
   unvouch: string;
   logger: Logger;
@@ -24,10 +25,13 @@ export class Listener {
   readonly #options: ListenerOptions;
   readonly #channels = new Map<string, Set<() => void>>();
   readonly #vouched = new Set<string>();
+  /** Vouched for, but the lock is still with a connection of ours that the server believes alive. */
+  readonly #owed = new Set<string>();
+  readonly #closing = new AbortController();
   #client: pg.Client | null = null;
   #connecting: Promise<void> | null = null;
   #probe: NodeJS.Timeout | null = null;
-  #closed = false;
+  #checking = false;
 
   constructor(options: ListenerOptions) {
     this.#options = options;
@@ -52,9 +56,10 @@ export class Listener {
   async vouchFor(workerId: string): Promise<() => Promise<void>> {
     await this.#ready();
     this.#vouched.add(workerId);
-    await this.#client?.query(this.#options.vouch, [workerId]);
+    if (this.#client) await this.#takeLock(this.#client, workerId);
     return async () => {
       this.#vouched.delete(workerId);
+      this.#owed.delete(workerId);
       await this.#client?.query(this.#options.unvouch, [workerId]).catch(() => {});
     };
   }
@@ -80,12 +85,17 @@ export class Listener {
     }
   }
 
-  async close(): Promise<void> {
-    this.#closed = true;
+  /** Waits at most `patience` ms for the server's goodbye. */
+  async close(patience: number): Promise<void> {
+    this.#closing.abort();
     if (this.#probe) clearInterval(this.#probe);
     const client = this.#client;
     this.#client = null;
-    await client?.end().catch(() => {});
+    if (client) await hangUp(client, patience);
+  }
+
+  get #closed(): boolean {
+    return this.#closing.signal.aborted;
   }
 
   #ready(): Promise<void> {
@@ -107,23 +117,37 @@ export class Listener {
     });
     try {
       await client.connect();
-      for (const workerId of this.#vouched) await client.query(this.#options.vouch, [workerId]);
+      for (const workerId of this.#vouched) await this.#takeLock(client, workerId);
       for (const channel of this.#channels.keys())
         await client.query(`listen ${pg.escapeIdentifier(channel)}`);
     } catch (error) {
-      await client.end().catch(() => {});
+      void hangUp(client, 0);
       throw error;
     }
-    if (this.#closed) return client.end();
+    if (this.#closed) return hangUp(client, 0);
     this.#client = client;
     this.#probe ??= setInterval(() => void this.#check(), probeEveryMs).unref();
+  }
+
+  /**
+   * Never waits: after a half-open connection the server still keeps the old one, with the lock, until it notices for
+   * itself, which may take hours. Until then that one vouches, and we try again.
+   */
+  async #takeLock(client: pg.Client, workerId: string): Promise<void> {
+    const { rows } = await client.query<{ got: boolean }>(this.#options.vouch, [workerId]);
+    if (rows[0]?.got) {
+      this.#owed.delete(workerId);
+      return;
+    }
+    this.#owed.add(workerId);
+    setTimeout(() => void this.#check(), lockAgainMs).unref();
   }
 
   /** Two ends of one connection's life both come here; only the first of the present client counts. */
   #lost(client: pg.Client, error: Error | null): void {
     if (this.#client !== client) return;
     this.#client = null;
-    client.end().catch(() => {});
+    void hangUp(client, 0);
     if (this.#closed) return;
     this.#options.logger.warn({ err: error ?? undefined }, "listening connection lost, reconnecting");
     void this.#reconnect();
@@ -131,7 +155,8 @@ export class Listener {
 
   async #reconnect(): Promise<void> {
     for (let attempt = 0; !this.#closed && !this.#client; attempt++) {
-      await sleep(backoffMs(attempt));
+      await sleep(backoffMs(attempt), this.#closing.signal);
+      if (this.#closed) return;
       try {
         await this.#ready();
       } catch (error) {
@@ -146,13 +171,27 @@ export class Listener {
 
   async #check(): Promise<void> {
     const client = this.#client;
-    if (!client) return;
-    const late = setTimeout(() => {
-      // `end` would wait for an answer that does not come; the socket itself has to go.
-      (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+    if (!client || this.#checking) return;
+    this.#checking = true;
+    let began = performance.now();
+    const look = () => {
+      // Timers fire before sockets are read: after a pause of this process (SIGSTOP, a blocked event loop) the answer
+      // lies there unread, and hanging up would let go of the locks by which others see that this process lives.
+      if (performance.now() - began > 1.5 * probeTimeoutMs) {
+        began = performance.now();
+        late = setTimeout(look, probeTimeoutMs).unref();
+        return;
+      }
       this.#lost(client, new Error(`no answer to a probe within ${probeTimeoutMs / 1000} s`));
-    }, probeTimeoutMs).unref();
-    await client.query("select 1").catch(() => {});
+    };
+    let late = setTimeout(look, probeTimeoutMs).unref();
+    try {
+      await client.query("select 1");
+      for (const workerId of [...this.#owed]) await this.#takeLock(client, workerId);
+    } catch (error) {
+      this.#options.logger.debug({ err: error }, "the probe of the listening connection failed");
+    }
     clearTimeout(late);
+    this.#checking = false;
   }
 }

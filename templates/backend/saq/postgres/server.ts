@@ -5,7 +5,8 @@
 import pg from "pg";
 import { SaqError } from "../errors.js";
 import type { Logger } from "../logger.js";
-import { backoffMs, clientConfig, isConnectionError, sleep } from "./connection.js";
+import { within } from "../within.js";
+import { backoffMs, clientConfig, hangUp, isConnectionError, sleep } from "./connection.js";
 import { Listener } from "./listener.js";
 import { ensureSchema, type Names, stampStatement, temporaryStamp } from "./schema.js";
 import { buildStatements, type Statement, type Statements } from "./statements.js";
@@ -22,6 +23,9 @@ export interface ServerOptions {
 
 const clockEveryMs = 60_000;
 
+/** How long an answer may take while the connections are closed. */
+const closePatienceMs = 1_000;
+
 /** How long a statement that may be sent again waits for a lost database to come back. */
 export const patienceMs = 10_000;
 
@@ -35,7 +39,9 @@ export class PostgresServer {
   #jobsTable = "";
   #offsetMs = 0;
   #clock: NodeJS.Timeout | null = null;
-  #closed = false;
+  /** Also ends the waits between tries, so that a close does not sit them out. */
+  readonly #closing = new AbortController();
+  readonly #clients = new Set<pg.PoolClient>();
 
   constructor(options: ServerOptions) {
     this.options = options;
@@ -50,7 +56,11 @@ export class PostgresServer {
     this.#pool.on("error", (error) => options.logger.debug({ err: error }, "idle connection lost"));
     // One that breaks between two statements of a transaction emits an error too, and pg-pool listens only while a
     // connection is idle. The next statement on it fails, which is where it is dealt with.
-    this.#pool.on("connect", (client) => client.on("error", () => {}));
+    this.#pool.on("connect", (client) => {
+      this.#clients.add(client);
+      client.on("error", () => {});
+      client.on("end", () => this.#clients.delete(client));
+    });
   }
 
   get statements(): Statements {
@@ -68,6 +78,10 @@ export class PostgresServer {
     return this.#listener;
   }
 
+  get #closed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
   /** The database's clock, epoch ms. */
   now(): number {
     return Date.now() + this.#offsetMs;
@@ -82,7 +96,7 @@ export class PostgresServer {
     return this.#connecting;
   }
 
-  /** Counts a queue in; `release` counts it out, and the last one closes the connections. */
+  /** Counts a queue in; `release` counts it out, and the last one closes the connections, answered or not. */
   retain(): this {
     this.#users++;
     return this;
@@ -90,10 +104,11 @@ export class PostgresServer {
 
   async release(): Promise<void> {
     if (--this.#users > 0 || this.#closed) return;
-    this.#closed = true;
+    this.#closing.abort();
     if (this.#clock) clearInterval(this.#clock);
-    await this.#listener?.close();
-    await this.#pool.end();
+    const closed = Promise.all([this.#listener?.close(closePatienceMs), this.#pool.end()]);
+    await within(closePatienceMs, closed);
+    for (const client of this.#clients) void hangUp(client, closePatienceMs);
   }
 
   /** Runs a statement that is prepared once per connection. */
@@ -118,7 +133,7 @@ export class PostgresServer {
         return { rows: await this.query<Row>(statement, values), resent: attempt > 0 };
       } catch (error) {
         if (!isConnectionError(error) || Date.now() > deadline || this.#closed) throw error;
-        await sleep(backoffMs(attempt));
+        await sleep(backoffMs(attempt), this.#closing.signal);
       }
     }
   }

@@ -48,7 +48,7 @@ export class Sweeper {
     const workers = await this.server.query<WorkerAge>(this.server.statements.workers, [this.queueName]);
     const now = Date.now();
     // After a pause of the database or of this process everybody's row looks old: look again for a whole beat first.
-    if (now - this.#lastSight > beatSeconds * 1_000) this.#sightSince = now;
+    if (now - this.#lastSight > (2 * limits.lookEvery + 1) * 1_000) this.#sightSince = now;
     this.#lastSight = now;
     for (const { worker_id, alive } of workers) if (alive) this.#known.set(worker_id, now);
     if (now - this.#sightSince < beatSeconds * 1_000) return [];

@@ -38,6 +38,8 @@ const reasonNames = {
 function reasonFor(why: Interruption, text: string): Error {
   const error = new Error(text);
   error.name = reasonNames[why];
+  // Stored as the job's error: the engine's own frames would tell nobody anything, and hide the name behind "Error".
+  error.stack = `${error.name}: ${text}`;
   return error;
 }
 
@@ -86,14 +88,15 @@ export class Attempt implements Context {
     );
   }
 
-  /** Fires the signal; the task has until the hard deadline. The first reason stands. */
-  interrupt(why: Interruption, text: string): void {
-    if (this.#ended || this.#interruption) return;
+  /** Fires the signal; the task has until the hard deadline. The first reason stands; false when it is not this one. */
+  interrupt(why: Interruption, text: string): boolean {
+    if (this.#ended || this.#interruption) return false;
     const reason = reasonFor(why, text);
     this.#interruption = { why, reason };
     if (this.#timer) clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#end(null), this.#host.hardDeadlineMs);
     this.#controller?.abort(reason);
+    return true;
   }
 
   /** `own` is how the task ended; null when it did not in time. */

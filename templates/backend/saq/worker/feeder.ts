@@ -39,6 +39,7 @@ export class Feeder {
   #again = false;
   #dry = false;
   #grouped = false;
+  #groupsFirst = true;
   #stopped = false;
   #failures = 0;
   #retry: NodeJS.Timeout | null = null;
@@ -57,6 +58,8 @@ export class Feeder {
 
   /** The oldest claimed job that nobody runs yet. */
   next(): ClaimedJob | undefined {
+    // After a pause of this process others may run by now what lies here: only storage knows, so back with it.
+    this.#giveBackStale();
     const entry = this.#buffer[this.#head];
     if (!entry) return undefined;
     this.#head++;
@@ -76,9 +79,7 @@ export class Feeder {
 
   /** A due second: look for grouped jobs too, and give back what has waited too long. */
   async tick(): Promise<void> {
-    const limit = performance.now() - staleMs;
-    const oldest = this.#buffer[this.#head];
-    if (oldest && oldest.at < limit) this.#options.giveBack(this.#empty());
+    this.#giveBackStale();
     this.#grouped = await this.#options.broker.hasGrouped();
     this.wake();
   }
@@ -121,6 +122,15 @@ export class Feeder {
     return this.#empty();
   }
 
+  #giveBackStale(): void {
+    const oldest = this.#buffer[this.#head];
+    if (!oldest || oldest.at > performance.now() - staleMs) return;
+    // Jobs take longer than they did: forget what was measured, or the same jobs would be fetched ahead again at once.
+    this.#duration = null;
+    this.#measured = 0;
+    this.#options.giveBack(this.#empty());
+  }
+
   #empty(): ClaimedJob[] {
     const jobs = this.#buffer.slice(this.#head).map(({ job }) => job);
     this.#buffer = [];
@@ -138,18 +148,27 @@ export class Feeder {
   async #claim(limit: number): Promise<void> {
     const { broker, workerId, priorities, concurrency, logger } = this.#options;
     try {
-      if (this.#grouped) {
-        // At least one, and in front of the buffer: a stream of ungrouped jobs must not starve the groups.
-        const share = Math.max(this.#options.freeSlots(), Math.ceil(concurrency / 4));
-        const jobs = await broker.claim({ workerId, priorities, limit: share, grouped: true });
-        this.#grouped = jobs.length > 0;
-        this.#add(jobs, "front");
+      // Grouped and ungrouped jobs take turns at being first, and the first leaves half to the other: a stream of one
+      // kind must not starve the other. Grouped ones go to the front of the buffer, few at a time, because a group
+      // stands still while its job waits there.
+      const lanes = !this.#grouped ? [false] : this.#groupsFirst ? [true, false] : [false, true];
+      this.#groupsFirst = !this.#groupsFirst;
+      const mostGrouped = Math.max(this.#options.freeSlots(), Math.ceil(concurrency / 4));
+      let left = limit;
+      let more = false;
+      for (const [turn, grouped] of lanes.entries()) {
+        const half = turn < lanes.length - 1 ? Math.ceil(left / 2) : left;
+        const share = grouped ? Math.min(half, mostGrouped) : half;
+        const jobs = share > 0 ? await broker.claim({ workerId, priorities, limit: share, grouped }) : [];
+        left -= jobs.length;
+        if (!grouped) more = jobs.length === share;
+        else if (share > 0) this.#grouped = jobs.length > 0;
+        this.#add(jobs, grouped ? "front" : "back");
       }
-      const jobs = await broker.claim({ workerId, priorities, limit, grouped: false });
-      this.#dry = jobs.length < limit && !this.#grouped;
+      this.#dry = !more && !this.#grouped;
       this.#failures = 0;
-      this.#add(jobs, "back");
     } catch (error) {
+      if (this.#stopped) return;
       const wait = Math.min(100 * 2 ** this.#failures++, 5_000) * (0.5 + Math.random() / 2);
       // Said once per trouble, not at every try.
       const say = this.#failures === 1 ? logger.warn : logger.debug;

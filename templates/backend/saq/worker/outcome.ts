@@ -47,10 +47,15 @@ export function release({ claim, fields }: Attempt): Settlement {
   };
 }
 
-/** The text that is stored as a job's error: the stack, as SAQ stores its traceback. */
+/** The text that is stored as a job's error: the stack, as SAQ stores its traceback. Takes whatever a task throws. */
 export function errorText(error: unknown): string {
-  if (error instanceof Error) return error.stack ?? `${error.name}: ${error.message}`;
-  return `A task threw something that is not an Error: ${typeof error === "string" ? error : (JSON.stringify(error) ?? String(error))}`;
+  try {
+    if (error instanceof Error) return String(error.stack ?? `${error.name}: ${error.message}`);
+    const value = typeof error === "string" ? error : (JSON.stringify(error) ?? String(error));
+    return `A task threw something that is not an Error: ${value}`;
+  } catch {
+    return "A task threw something that cannot be written as text";
+  }
 }
 
 function completion(attempt: Attempt, value: unknown, rules: OutcomeRules): Settlement {
@@ -58,7 +63,7 @@ function completion(attempt: Attempt, value: unknown, rules: OutcomeRules): Sett
   try {
     result = value === undefined ? "null" : JSON.stringify(value);
   } catch (error) {
-    return unwritable(attempt, (error as Error).message, rules);
+    return unwritable(attempt, errorText(error), rules);
   }
   if (result === undefined) return unwritable(attempt, `a ${typeof value} has no JSON form`, rules);
   const { fields } = attempt;

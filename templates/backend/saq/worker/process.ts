@@ -1,5 +1,5 @@
 /** Runs workers as a process: signals, stray errors, exit code. */
-import type { Logger } from "../logger.js";
+import { type Logger, neverThrowing } from "../logger.js";
 import type { Worker } from "./worker.js";
 
 export interface WorkerHost {
@@ -14,6 +14,8 @@ export interface RunWorkersOptions {
   reloader?: boolean;
 }
 
+/** For the last log lines to leave the process. */
+const lastWordsMs = 300;
 /** Ctrl-C reaches a process several times: by the terminal's group, by npm, by concurrently. They are one. */
 const repeatMs = 2_000;
 const reloadGraceSeconds = 1;
@@ -21,19 +23,25 @@ const reloadGraceSeconds = 1;
 /**
  * Runs every queue's worker until SIGINT or SIGTERM and answers the exit code: 0 after a signal, 1 after an uncaught
  * error or when the database cannot be reached at the start. A signal more than 2 s after the first ends the grace
- * period (W-22). Throws nothing.
+ * period (W-22). Throws nothing. Where a task outlived its hard deadline, the process is ended a moment later: what
+ * such a task holds open would keep it for ever (D-44).
  */
 export async function runWorkers(
   saq: WorkerHost,
-  { logger, reloader = false }: RunWorkersOptions,
+  { logger: given, reloader = false }: RunWorkersOptions,
 ): Promise<number> {
-  let workers: Worker[] = [];
+  const logger = neverThrowing(given);
+  const workers = saq.workers({ logger });
+  const runningKeys = () => workers.flatMap((worker) => worker.runningKeys);
   let exitCode = 0;
   let firstSignalAt = 0;
   let stop: (grace?: number) => void = () => {};
   const stopped = new Promise<number | undefined>((resolve) => {
     stop = resolve;
   });
+  const hurry = () => {
+    for (const worker of workers) worker.hurry();
+  };
   const onSignal = (signal: NodeJS.Signals) => {
     if (firstSignalAt === 0) {
       firstSignalAt = Date.now();
@@ -41,31 +49,26 @@ export async function runWorkers(
       stop(reloader && signal === "SIGTERM" ? reloadGraceSeconds : undefined);
     } else if (Date.now() - firstSignalAt > repeatMs) {
       logger.warn({ signal }, "second signal: running jobs are cancelled and go back into the queue");
-      for (const worker of workers) worker.hurry();
+      hurry();
     }
   };
   const onRejection = (reason: unknown) => {
-    logger.error(
-      { err: reason, jobs: workers.flatMap((worker) => worker.runningKeys) },
-      "a promise was rejected and nobody handled it",
-    );
+    logger.error({ err: reason, jobs: runningKeys() }, "a promise was rejected and nobody handled it");
   };
   const onException = (error: Error) => {
-    logger.error(
-      { err: error, jobs: workers.flatMap((worker) => worker.runningKeys) },
-      "uncaught error, the worker ends",
-    );
+    logger.error({ err: error, jobs: runningKeys() }, "uncaught error, the worker ends");
     exitCode = 1;
     stop(0);
+    hurry();
   };
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
   process.on("unhandledRejection", onRejection);
   process.on("uncaughtException", onException);
   try {
-    await saq.connect();
-    workers = saq.workers({ logger });
-    await Promise.all(workers.map((worker) => worker.start()));
+    const started = saq.connect().then(() => Promise.all(workers.map((worker) => worker.start())));
+    // A signal counts from the first moment: a database that does not answer holds a start up for many seconds.
+    await Promise.race([started, stopped]);
     const grace = await stopped;
     await Promise.all(workers.map((worker) => worker.stop({ grace })));
   } catch (error) {
@@ -73,11 +76,14 @@ export async function runWorkers(
     exitCode = 1;
     await Promise.allSettled(workers.map((worker) => worker.stop({ grace: 0 })));
   } finally {
-    await saq.close();
+    await saq.close().catch((error: unknown) => logger.error({ err: error }, "the queue did not close"));
     process.off("SIGINT", onSignal);
     process.off("SIGTERM", onSignal);
     process.off("unhandledRejection", onRejection);
     process.off("uncaughtException", onException);
+  }
+  if (workers.some((worker) => worker.overdueKeys.length > 0)) {
+    setTimeout(() => process.exit(exitCode), lastWordsMs).unref();
   }
   return exitCode;
 }

@@ -6,19 +6,22 @@
  * not started is given back, running jobs get the grace period, then their signal, then the hard deadline; what still
  * runs goes back into the queue uncharged (W-17). The sign of life is the last thing to end.
  */
-import type { ClaimedJob, WorkerStats } from "../broker.js";
+import type { ClaimedJob, Settlement, WorkerStats } from "../broker.js";
 import { findTask } from "../config.js";
 import { ConfigError } from "../errors.js";
 import type { JobFields } from "../job.js";
-import { type Logger, silentLogger } from "../logger.js";
+import { type Logger, neverThrowing, silentLogger } from "../logger.js";
 import type { Queue } from "../queue.js";
 import { type AnyTask, type EnqueueOptions, runnerOf, validatePayload } from "../task.js";
 import { setAside } from "../transitions.js";
 import { decodeJob } from "../wire.js";
+import { within } from "../within.js";
 import { Attempt, type AttemptEnd, type AttemptHost } from "./attempt.js";
 import { Feeder } from "./feeder.js";
 import { release, settlementOf } from "./outcome.js";
+import { Report } from "./report.js";
 import { Upkeep } from "./upkeep.js";
+import { watch } from "./watch.js";
 
 export interface WorkerOptions {
   logger?: Logger;
@@ -26,19 +29,21 @@ export interface WorkerOptions {
   shutdownGracePeriod?: number;
 }
 
-/** Others step in this long after a living worker should have ended a job itself, s (5.2). */
-const sweepGraceSeconds = 5;
 /** Results that wait to be recorded before the worker stops starting jobs. */
 const mostUnsettled = 2_000;
 /** How long a stop waits for results to be recorded while the database is away. */
 const settlePatienceMs = 10_000;
+/** How long a stop waits for a start or a sweep under way, and for its own farewell. */
+const leavePatienceMs = 2_000;
+const sweepPatienceMs = 500;
 
 export class Worker implements AttemptHost {
   readonly workerId: string;
   readonly queueName: string;
   readonly logger: Logger;
   readonly hardDeadlineMs: number;
-  readonly stats: Omit<WorkerStats, "uptime"> = { complete: 0, failed: 0, retried: 0, aborted: 0 };
+  /** Ends the grace period of a stop under way. */
+  readonly hurry: () => void;
   readonly #queue: Queue;
   readonly #graceMs: number;
   readonly #names: Map<AnyTask, string>;
@@ -49,14 +54,23 @@ export class Worker implements AttemptHost {
   readonly #feeder: Feeder;
   readonly #upkeep: Upkeep;
   readonly #heartbeat: Upkeep;
+  readonly #report: Report;
+  readonly #hurried: Promise<void>;
+  readonly #letGo: (() => Promise<void>)[] = [];
   #startedAt = 0;
-  #letGo: (() => Promise<void>)[] = [];
+  #starting: Promise<void> | null = null;
   #stopping: Promise<void> | null = null;
-  #idle: (() => void) | null = null;
-  #hurry: () => void = () => {};
+  #becameIdle: () => void = () => {};
 
-  constructor(queue: Queue, { logger = silentLogger, shutdownGracePeriod }: WorkerOptions = {}) {
+  constructor(queue: Queue, { logger: given = silentLogger, shutdownGracePeriod }: WorkerOptions = {}) {
     const { config, broker } = queue;
+    const logger = neverThrowing(given);
+    let hurry = () => {};
+    this.#hurried = new Promise((resolve) => {
+      hurry = resolve;
+    });
+    this.hurry = hurry;
+    this.#report = new Report(logger);
     this.workerId = broker.newWorkerId();
     this.queueName = queue.name;
     this.logger = logger;
@@ -81,28 +95,13 @@ export class Worker implements AttemptHost {
       [{ name: "beat", every: timers.workerInfo, run: () => this.#beat() }],
       logger,
     );
-    this.#upkeep = new Upkeep(
-      [
-        {
-          name: "schedule",
-          every: pollInterval || timers.schedule,
-          alignedTo: now,
-          run: () => this.#feeder.tick(),
-        },
-        { name: "abort", every: timers.abort, run: () => this.#interruptEnded() },
-        {
-          name: "lost",
-          every: timers.lost,
-          run: async () => this.#swept(await broker.sweepLost(this.#limits())),
-        },
-        {
-          name: "sweep",
-          every: timers.sweep,
-          run: async () => this.#swept(await broker.sweepStuck(this.#limits())),
-        },
-      ],
-      logger,
-    );
+    const due = {
+      name: "schedule",
+      every: pollInterval || timers.schedule,
+      alignedTo: now,
+      run: () => this.#feeder.tick(),
+    };
+    this.#upkeep = new Upkeep([due, ...watch(queue, this.#running, logger)], logger);
   }
 
   /** Keys of the jobs that run now. */
@@ -110,25 +109,43 @@ export class Worker implements AttemptHost {
     return [...this.#running.keys()];
   }
 
+  /** Keys of the jobs whose task outlived its hard deadline and still goes on. */
+  get overdueKeys(): string[] {
+    return [...this.#overdue.keys()];
+  }
+
+  get stats(): Omit<WorkerStats, "uptime"> {
+    return this.#report.stats;
+  }
+
   now(): number {
     return this.#queue.broker.now();
   }
 
-  /** Resolves when the worker takes jobs. */
-  async start(): Promise<void> {
+  /** Resolves when the worker takes jobs, or when it was stopped before it did. */
+  start(): Promise<void> {
     if (this.#startedAt > 0)
       throw new ConfigError("This worker was started already; make a new one with saq.workers()");
     this.#startedAt = Date.now();
+    this.#starting = this.#start();
+    return this.#starting;
+  }
+
+  async #start(): Promise<void> {
     const { broker, config } = this.#queue;
-    await this.#queue.connect();
-    this.#letGo.push(await broker.vouchFor(this.workerId));
-    await this.#beat();
-    this.#heartbeat.start();
-    this.#letGo.push(await broker.subscribe(() => this.#feeder.wake()));
+    const steps: (() => Promise<unknown>)[] = [
+      () => this.#queue.connect(),
+      async () => this.#letGo.push(await broker.vouchFor(this.workerId)),
+      () => this.#beat(),
+      async () => this.#letGo.push(await broker.subscribe(() => this.#feeder.wake())),
+    ];
+    for (const step of steps) if (!this.#stopping) await step();
+    if (this.#stopping) return;
     this.logger.info(
       { workerId: this.workerId, concurrency: config.concurrency, tasks: Object.keys(config.tasks) },
       `Worker starting: ${this.queueName}`,
     );
+    this.#heartbeat.start();
     this.#upkeep.start();
     await this.#feeder.tick();
   }
@@ -139,16 +156,12 @@ export class Worker implements AttemptHost {
     return this.#stopping;
   }
 
-  /** Ends the grace period of a stop under way. */
-  hurry(): void {
-    this.#hurry();
-  }
-
   async #stop(graceMs: number): Promise<void> {
     this.logger.info({ workerId: this.workerId, running: this.#running.size }, "Worker shutting down");
-    this.#giveBack(await this.#feeder.stop());
-    await this.#upkeep.stop();
-    if (!(await this.#idleWithin(graceMs))) {
+    const givenBack = this.#feeder.stop().then((jobs) => this.#giveBack(jobs));
+    const upkeepEnded = this.#upkeep.stop();
+    await within(graceMs, Promise.race([this.#idle(), this.#hurried]));
+    if (this.#running.size > 0) {
       this.logger.warn(
         { jobs: this.runningKeys },
         "Some tasks did not finish within the shutdown grace period, requesting cancellation",
@@ -156,31 +169,30 @@ export class Worker implements AttemptHost {
       for (const attempt of this.#running.values())
         attempt.interrupt("shutdown", "the worker is shutting down");
       // Each attempt ends by its own hard deadline; the little more is for the timers to fire.
-      await this.#idleWithin(this.hardDeadlineMs + 1_000);
+      await within(this.hardDeadlineMs + 1_000, this.#idle());
     }
-    await Promise.race([
-      this.#settled(),
-      new Promise((resolve) => setTimeout(resolve, settlePatienceMs).unref()),
-    ]);
-    await this.#heartbeat.stop();
-    await this.#queue.broker.retire(this.workerId).catch(() => {});
-    for (const letGo of this.#letGo.reverse()) await letGo();
+    // From here on only the database can hold things up, and it may be away.
+    await within(
+      settlePatienceMs,
+      givenBack.then(() => this.#settled()),
+    );
+    await within(sweepPatienceMs, upkeepEnded);
+    await within(leavePatienceMs, this.#leave());
     this.logger.info({ workerId: this.workerId, ...this.stats }, "Worker stopped");
   }
 
-  /** False when jobs still run after that time. */
-  #idleWithin(ms: number): Promise<boolean> {
-    if (this.#running.size === 0) return Promise.resolve(true);
+  /** Undoes what `start` did, in reverse; a start under way ends at its next step. */
+  async #leave(): Promise<void> {
+    await this.#starting?.catch(() => {});
+    await this.#heartbeat.stop();
+    await this.#queue.broker.retire(this.workerId).catch(() => {});
+    for (const letGo of [...this.#letGo].reverse()) await letGo();
+  }
+
+  #idle(): Promise<void> {
+    if (this.#running.size === 0) return Promise.resolve();
     return new Promise((resolve) => {
-      const done = (idle: boolean) => {
-        clearTimeout(timer);
-        this.#idle = null;
-        this.#hurry = () => {};
-        resolve(idle);
-      };
-      const timer = setTimeout(() => done(false), ms);
-      this.#idle = () => done(true);
-      this.#hurry = () => done(false);
+      this.#becameIdle = resolve;
     });
   }
 
@@ -203,18 +215,17 @@ export class Worker implements AttemptHost {
     const fields = this.#decode(claimed);
     if (!fields) return;
     const attempt = new Attempt(this, claimed, fields);
-    if (this.#overdue.has(claimed.key)) {
-      // Its last run still goes on in this process: back with it, for a second or for another worker.
+    // The job came back while its last run still goes on in this process: taken over and given up elsewhere meanwhile,
+    // or a task that outlived its deadline. Never two runs of one key here (D-46): back with it, for a second or for
+    // another worker.
+    const last = this.#running.get(claimed.key);
+    last?.interrupt("lost", "taken over by another worker");
+    if (last || this.#overdue.has(claimed.key)) {
       this.#settle(attempt, { ...release(attempt), scheduled: Math.ceil(this.now() / 1_000) + 1 });
       return;
     }
     this.#running.set(claimed.key, attempt);
-    if (this.logger.isLevelEnabled?.("info") ?? true) {
-      this.logger.info(
-        { job: fields.key, task: fields.function, attempt: fields.attempts },
-        `Processing ${fields.function}`,
-      );
-    }
+    this.#report.started(attempt);
     attempt.run((ctx) => this.#call(fields, ctx));
   }
 
@@ -254,85 +265,38 @@ export class Worker implements AttemptHost {
     const { fields } = attempt;
     this.#running.delete(fields.key);
     this.#feeder.measure(performance.now() - attempt.startedAt, fields.timeout);
-    if (end.kind === "interrupted" && end.overdue) this.#remember(attempt, end.why);
+    if (end.kind === "interrupted" && end.overdue) this.#remember(attempt);
     const settlement = settlementOf(attempt, end, {
       nowMs: this.now(),
       failedTtl: this.#queue.config.failedTtl,
     });
     if (settlement) this.#settle(attempt, settlement, end);
-    else
-      this.logger.warn(
-        { job: fields.key, task: fields.function },
-        "lost the job to another worker, its outcome is dropped",
-      );
-    if (this.#running.size === 0) this.#idle?.();
+    else this.#report.lost(attempt);
+    if (this.#running.size === 0) this.#becameIdle();
     this.#fill();
   }
 
-  #remember(attempt: Attempt, why: string): void {
-    const { key, function: name } = attempt.fields;
-    this.logger.warn(
-      { job: key, task: name, why },
-      `Function '${name}' did not finish cancellation in time, it may be stuck or blocked`,
-    );
+  #remember(attempt: Attempt): void {
+    const { key } = attempt.fields;
+    this.#report.overdue(attempt);
     const gone = (attempt.settled ?? Promise.resolve()).then(() => {
       this.#overdue.delete(key);
     });
     this.#overdue.set(key, gone);
   }
 
-  #settle(attempt: Attempt, settlement: ReturnType<typeof release>, end?: AttemptEnd): void {
+  #settle(attempt: Attempt, settlement: Settlement, end?: AttemptEnd): void {
     this.#track(
       this.#queue.broker.settle(settlement).then(
         (result) => {
           if (attempt.fields.groupKey !== null) this.#feeder.groupEnded();
           if (settlement.status === "queued" && settlement.scheduled <= this.now() / 1_000)
             this.#feeder.wake();
-          if (end) this.#report(attempt, result === "applied" ? settlement.status : result, end);
+          if (end) this.#report.settled(attempt, end, settlement.status, result);
         },
-        (error: unknown) => {
-          this.logger.error(
-            { err: error, job: attempt.fields.key, status: settlement.status },
-            "could not record how a job ended; it will be swept and may run again",
-          );
-        },
+        (error: unknown) => this.#report.unsettled(attempt, settlement, error),
       ),
     );
-  }
-
-  #report(
-    attempt: Attempt,
-    status: "complete" | "failed" | "aborted" | "queued" | "lost",
-    end: AttemptEnd,
-  ): void {
-    const { key, function: name } = attempt.fields;
-    const ms = Math.round(performance.now() - attempt.startedAt);
-    const fields = { job: key, task: name, ms };
-    const error = end.kind === "threw" ? end.error : end.kind === "interrupted" ? end.reason : undefined;
-    switch (status) {
-      case "complete":
-        this.stats.complete++;
-        if (this.logger.isLevelEnabled?.("info") ?? true) this.logger.info(fields, `Finished ${name}`);
-        return;
-      case "failed":
-        this.stats.failed++;
-        this.logger.error({ ...fields, err: error }, `Failed ${name}`);
-        return;
-      case "aborted":
-        this.stats.aborted++;
-        this.logger.info(fields, `Aborted ${name}`);
-        return;
-      case "queued":
-        if (end.kind === "interrupted" && end.why === "shutdown") {
-          this.logger.info(fields, `Requeued ${name}, the worker is shutting down`);
-          return;
-        }
-        this.stats.retried++;
-        this.logger.warn({ ...fields, err: error }, `Retrying ${name}`);
-        return;
-      case "lost":
-        this.logger.warn(fields, "lost the job to another worker, its outcome is dropped");
-    }
   }
 
   #giveBack(jobs: readonly ClaimedJob[]): void {
@@ -370,42 +334,10 @@ export class Worker implements AttemptHost {
     return this.#queue.enqueue(name, payload, options);
   }
 
-  // --- upkeep ---
-
-  #limits() {
-    const { config } = this.#queue;
-    return {
-      graceSeconds: config.cancellationHardDeadline + sweepGraceSeconds,
-      lostLimit: config.lostLimit,
-      failedTtl: config.failedTtl,
-    };
-  }
-
   async #beat(): Promise<void> {
     const { broker, config } = this.#queue;
     const stats = { ...this.stats, uptime: Date.now() - this.#startedAt };
     const row = { workerId: this.workerId, stats, metadata: config.metadata, queueKey: this.queueName };
     await broker.beat(row, Math.ceil(config.timers.workerInfo * 3));
-  }
-
-  /** Jobs that somebody aborted or took over, and jobs that have been silent for longer than their heartbeat. */
-  async #interruptEnded(): Promise<void> {
-    const now = this.now();
-    const old: Attempt[] = [];
-    for (const attempt of this.#running.values()) {
-      const { heartbeat, touched } = attempt.fields;
-      if (heartbeat && now - touched > heartbeat * 1_000)
-        attempt.interrupt("timeout", `no heartbeat for ${heartbeat} s`);
-      if (performance.now() - attempt.startedAt > this.#queue.config.timers.abort * 1_000) old.push(attempt);
-    }
-    if (old.length === 0) return;
-    for (const { key, why } of await this.#queue.broker.interrupted(old.map((attempt) => attempt.claim))) {
-      if (why === "abort") this.logger.info({ job: key }, `Aborting ${key}`);
-      this.#running.get(key)?.interrupt(why, why === "abort" ? "aborted" : "taken over by another worker");
-    }
-  }
-
-  #swept(keys: string[]): void {
-    if (keys.length > 0) this.logger.info({ jobs: keys.slice(0, 20), count: keys.length }, "Sweeping");
   }
 }

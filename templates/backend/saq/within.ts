@@ -1,0 +1,9 @@
+/** Resolves when the work is done, has failed, or when that time is over, whichever comes first. */
+export async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise((resolve) => {
+    timer = setTimeout(resolve, ms);
+  });
+  await Promise.race([work, late]).catch(() => {});
+  clearTimeout(timer);
+}

@@ -1,0 +1,69 @@
+/** What is counted and said when an attempt has ended and its outcome is recorded, or turned out to be nobody's. */
+import type { Settlement, SettleResult, WorkerStats } from "../broker.js";
+import type { Logger } from "../logger.js";
+import type { Attempt, AttemptEnd } from "./attempt.js";
+
+export class Report {
+  readonly stats: Omit<WorkerStats, "uptime"> = { complete: 0, failed: 0, retried: 0, aborted: 0 };
+
+  constructor(private readonly logger: Logger) {}
+
+  started({ fields }: Attempt): void {
+    if (!this.#says("info")) return;
+    const { key, function: name, attempts } = fields;
+    this.logger.info({ job: key, task: name, attempt: attempts }, `Processing ${name}`);
+  }
+
+  settled(attempt: Attempt, end: AttemptEnd, written: Settlement["status"], result: SettleResult): void {
+    const { key, function: name } = attempt.fields;
+    const fields = { job: key, task: name, ms: Math.round(performance.now() - attempt.startedAt) };
+    const error = end.kind === "threw" ? end.error : end.kind === "interrupted" ? end.reason : undefined;
+    const status = result === "applied" ? written : result;
+    switch (status) {
+      case "complete":
+        this.stats.complete++;
+        if (this.#says("info")) this.logger.info(fields, `Finished ${name}`);
+        return;
+      case "failed":
+        this.stats.failed++;
+        this.logger.error({ ...fields, err: error }, `Failed ${name}`);
+        return;
+      case "aborted":
+        this.stats.aborted++;
+        this.logger.info(fields, `Aborted ${name}`);
+        return;
+      case "queued":
+        if (end.kind === "interrupted" && end.why === "shutdown") {
+          this.logger.info(fields, `Requeued ${name}, the worker is shutting down`);
+          return;
+        }
+        this.stats.retried++;
+        this.logger.warn({ ...fields, err: error }, `Retrying ${name}`);
+        return;
+      case "lost":
+        this.lost(attempt);
+    }
+  }
+
+  lost({ fields: { key, function: name } }: Attempt): void {
+    this.logger.warn({ job: key, task: name }, "lost the job to another worker, its outcome is dropped");
+  }
+
+  overdue({ fields: { key, function: name }, interruption }: Attempt): void {
+    this.logger.warn(
+      { job: key, task: name, why: interruption },
+      `Function '${name}' did not finish cancellation in time, it may be stuck or blocked`,
+    );
+  }
+
+  unsettled({ fields: { key } }: Attempt, { status }: Settlement, error: unknown): void {
+    this.logger.error(
+      { err: error, job: key, status },
+      "could not record how a job ended; it will be swept and may run again",
+    );
+  }
+
+  #says(level: string): boolean {
+    return this.logger.isLevelEnabled?.(level) ?? true;
+  }
+}

@@ -1,0 +1,149 @@
+/** A database that is killed and one that stands still, under load. */
+import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { emptyFolder } from "../support/folders.js";
+import { endAllWorkers, eventually, WorkerProcess } from "./processes/child.js";
+import { Cluster } from "./processes/cluster.js";
+import { newDatabase, type TestDatabase } from "./processes/database.js";
+import { openQueue } from "./processes/enqueuer.js";
+
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Writes down every change of a job's status. */
+const audit = `
+  create table changes (key text, status text);
+  create function note_change() returns trigger language plpgsql as
+    $$ begin insert into changes values (new.key, new.status); return null; end $$;
+  create trigger note_change after update of status on saq_jobs for each row
+    when (old.status is distinct from new.status) execute function note_change();`;
+
+describe("a database in trouble", () => {
+  let cluster: Cluster;
+  let server: string;
+  let database: TestDatabase;
+
+  beforeAll(async () => {
+    cluster = new Cluster(`${emptyFolder()}/data`);
+    server = await cluster.start();
+    database = await newDatabase("trouble", server);
+  }, 60_000);
+
+  afterAll(async () => {
+    await endAllWorkers();
+    await cluster.destroy();
+  }, 60_000);
+
+  it("kill -9 of the database under load: all comes back, no acknowledged job is missing or recorded twice", async () => {
+    const { queue, close } = openQueue(database.url);
+    await queue.connect();
+    await database.query(audit);
+    const workers = await Promise.all([1, 2].map(() => WorkerProcess.start({ url: database.url })));
+    const acknowledged: string[] = [];
+    let over = false;
+    const enqueueOn = async () => {
+      while (!over) {
+        const job = await queue.enqueue("nap", { ms: 5 }).catch(() => null);
+        if (job) acknowledged.push(job.key);
+        await pause(5);
+      }
+    };
+    const load = Array.from({ length: 10 }, enqueueOn);
+    for (let round = 0; round < 2; round++) {
+      await pause(1_500);
+      const before = acknowledged.length;
+      cluster.kill();
+      await pause(500);
+      await cluster.start();
+      await eventually("enqueues are taken again", async () => acknowledged.length > before + 50);
+    }
+    over = true;
+    await Promise.all(load);
+
+    await eventually("every job has ended", async () => (await queue.count("incomplete")) === 0, 45_000);
+    const rows = await database.query<{ key: string; status: string }>("select key, status from saq_jobs");
+    const status = new Map(rows.map((row) => [row.key, row.status]));
+    expect(acknowledged.filter((key) => status.get(key) !== "complete")).toEqual([]);
+    const twice = await database.query(
+      "select key, count(*) from changes where status in ('complete', 'failed', 'aborted') group by key having count(*) > 1",
+    );
+    expect(twice).toEqual([]);
+
+    // By notification: a tick comes only once a second.
+    for (const wait of [130, 370, 610, 850]) {
+      await pause(wait);
+      const job = await queue.enqueue("record");
+      await eventually("the job ran", async () => (await job.refresh()).status === "complete");
+      expect(job.started - job.queued).toBeLessThan(150);
+    }
+    expect(await Promise.all(workers.map((worker) => worker.stop()))).toMatchObject([
+      { code: 0 },
+      { code: 0 },
+    ]);
+    await close();
+  }, 120_000);
+
+  it("5.2: a database that stands still for 10 s makes nobody run a job twice", async () => {
+    const { queue, close } = openQueue(database.url);
+    await database.query("delete from runs");
+    const workers = await Promise.all([1, 2].map(() => WorkerProcess.start({ url: database.url })));
+    const jobs = await queue.enqueueMany(
+      Array.from({ length: 8 }, (_, index) => ({
+        task: "patient" as const,
+        payload: { ms: 3_000 + 1_500 * index },
+      })),
+    );
+    await eventually("all run", async () => (await database.runs()).length === jobs.length);
+    cluster.pause();
+    await pause(10_000);
+    cluster.resume();
+    await eventually("every job has ended", async () => (await queue.count("incomplete")) === 0, 45_000);
+    // Whoever would take over does so within two beats.
+    await pause(6_000);
+    expect(await database.runs()).toHaveLength(jobs.length);
+    for (const job of jobs)
+      expect(await job?.refresh()).toMatchObject({ status: "complete", attempts: 1, meta: {} });
+    await Promise.all(workers.map((worker) => worker.stop()));
+    await close();
+  }, 90_000);
+
+  describe("W-17: a stop ends", () => {
+    const stopWhile = async (trouble: () => void) => {
+      const { queue, close } = openQueue(database.url);
+      const options = { url: database.url, shutdownGracePeriod: 2 };
+      const idle = await WorkerProcess.start({ ...options, priorities: [7, 7] });
+      const busy = await WorkerProcess.start(options);
+      const { key } = await queue.enqueue("nap", { ms: 60_000 });
+      await eventually("it runs", async () => (await database.runs(key)).length === 1);
+      await close();
+      trouble();
+      await pause(200);
+      return Promise.all([idle.stop(), busy.stop()]);
+    };
+
+    it("although the database stands still", async () => {
+      const [idle, busy] = await stopWhile(() => cluster.pause());
+      cluster.resume();
+      expect(idle).toMatchObject({ code: 0 });
+      expect(idle.ms).toBeLessThan(15_000);
+      expect(busy).toMatchObject({ code: 0 });
+      expect(busy.ms).toBeLessThan(18_000);
+    }, 60_000);
+
+    it("although the database is gone", async () => {
+      const [idle, busy] = await stopWhile(() => cluster.kill());
+      expect(idle.ms).toBeLessThan(15_000);
+      expect(busy.ms).toBeLessThan(18_000);
+      await cluster.start();
+    }, 60_000);
+
+    it("although the database stands still while the worker starts", async () => {
+      cluster.pause();
+      const worker = new WorkerProcess({ url: database.url });
+      // Loading the program takes under a second; nothing is logged before the first connection.
+      await pause(2_500);
+      const { code, ms } = await worker.stop();
+      cluster.resume();
+      expect(code).toBe(0);
+      expect(ms).toBeLessThan(5_000);
+    }, 60_000);
+  });
+});
