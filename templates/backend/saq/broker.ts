@@ -103,6 +103,8 @@ export interface RowChange {
 
 export interface JobFilter {
   statuses: readonly Status[];
+  /** Of the queued ones: true = only those that are due, false = only those that are not yet. Left out: all. */
+  due?: boolean | undefined;
   offset: number;
   limit: number;
 }

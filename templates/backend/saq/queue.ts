@@ -120,20 +120,21 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     return (await this.jobs([key]))[0] ?? null;
   }
 
-  /** In the order of the keys, null for unknown ones (P-27). Unreadable rows count as unknown. */
+  /** In the order of the keys, null for unknown ones (P-27). */
   async jobs(keys: readonly string[]): Promise<(Job | null)[]> {
     const rows = await this.broker.jobs(keys);
-    return rows.map((row) => this.#toJob(row));
+    return rows.map((row) => row && this.#toJob(row));
   }
 
-  /** Jobs of some statuses, newest first. Unreadable rows are shown with what their columns tell. */
+  /** Jobs of some statuses, newest first. */
   async list({
     statuses: wanted = statuses,
     offset = 0,
     limit = 50,
+    due,
   }: Partial<JobFilter> = {}): Promise<Job[]> {
-    const rows = await this.broker.list({ statuses: wanted, offset, limit });
-    return rows.map((row) => this.#toJob(row) ?? new Job(this.#owner, unreadable(row)));
+    const rows = await this.broker.list({ statuses: wanted, offset, limit, due });
+    return rows.map((row) => this.#toJob(row));
   }
 
   /** Jobs by state, all statuses. Reads the whole queue: 0.2 s for a million jobs. */
@@ -170,11 +171,12 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     statuses: wanted = ["queued", "active", "aborting"],
     offset = 0,
     limit = 100,
+    due,
   }: Partial<JobFilter> & { jobs?: boolean } = {}): Promise<QueueInfo> {
     const [counts, workers, listed] = await Promise.all([
       this.counts(),
       this.workers(),
-      jobs ? this.list({ statuses: wanted, offset, limit }) : [],
+      jobs ? this.list({ statuses: wanted, offset, limit, due }) : [],
     ]);
     return {
       name: this.name,
@@ -210,9 +212,8 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     return fields;
   }
 
-  #toJob(row: StoredJob | null): Job | null {
-    const fields = row ? read(row) : null;
-    return fields ? new Job(this.#owner, fields) : null;
+  #toJob(row: StoredJob): Job {
+    return new Job(this.#owner, read(row) ?? unreadable(row));
   }
 
   async #enqueue(task: string, payload: unknown, options: EnqueueOptions = {}): Promise<EnqueueAnswer> {

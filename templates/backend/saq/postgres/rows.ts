@@ -115,12 +115,13 @@ export class RowStore {
     return keys.map((key) => byKey.get(key) ?? null);
   }
 
-  async list({ statuses, offset, limit }: JobFilter): Promise<StoredJob[]> {
+  async list({ statuses, offset, limit, due }: JobFilter): Promise<StoredJob[]> {
     const rows = await this.server.query<RawRow>(this.server.statements.list, [
       this.queueName,
       statuses,
       offset,
       limit,
+      due ?? null,
     ]);
     return rows.map(toRow);
   }

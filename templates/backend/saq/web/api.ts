@@ -1,7 +1,6 @@
 /** SAQ's JSON API (S-60 to S-64) with the additions of S-69. */
 import express, { type Request, type Router } from "express";
-import { parseJobQuery } from "./filter.js";
-import { queueWithJobs } from "./job-list.js";
+import { parseJobFilter } from "./filter.js";
 import { answerProblem, HttpProblem } from "./problem.js";
 import { sameOriginOnly } from "./protection.js";
 import type { WebQueue } from "./queue.js";
@@ -25,7 +24,7 @@ export function createApi(queues: readonly WebQueue[]): Router {
 
   api.get("/queues/:queue", async (req: Request<QueuePath>, res) => {
     const queue = queueOf(req);
-    res.json({ queue: await queueWithJobs(queue, parseJobQuery(req.url)) });
+    res.json({ queue: await queue.info({ jobs: true, ...parseJobFilter(req.url) }) });
   });
 
   api.get("/queues/:queue/jobs/:key", async (req: Request<JobPath>, res) => {

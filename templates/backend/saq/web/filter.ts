@@ -1,11 +1,11 @@
 /** The query of a queue's job list: `?status=failed,aborted&offset=25&limit=25` (S-69). */
-import type { JobCounts } from "../broker.js";
+import type { JobCounts, JobFilter } from "../broker.js";
 import { HttpProblem } from "./problem.js";
 
-export type JobState = keyof JobCounts;
+type JobState = keyof JobCounts;
 
 /** `queued` jobs are due, `scheduled` ones not yet; on the wire both are `queued`. */
-export const jobStates = [
+const jobStates = [
   "queued",
   "scheduled",
   "active",
@@ -16,28 +16,30 @@ export const jobStates = [
 ] as const satisfies readonly JobState[];
 
 /** Most jobs in one answer. */
-export const maxLimit = 100;
-
-export interface JobQuery {
-  /** Null = not asked for: the unfinished ones. */
-  states: readonly JobState[] | null;
-  offset: number;
-  limit: number;
-}
+const maxLimit = 100;
 
 /**
- * Read from the URL's own text, because what `req.query` holds depends on the application's settings.
+ * Read from the URL's own text, because what `req.query` holds depends on the application's settings. No `statuses`
+ * when none was asked for: the unfinished ones.
  *
  * @throws HttpProblem 400 when a value is not allowed
  */
-export function parseJobQuery(url: string): JobQuery {
+export function parseJobFilter(url: string): Partial<JobFilter> {
   const start = url.indexOf("?");
   const query = new URLSearchParams(start < 0 ? "" : url.slice(start + 1));
   const words = query.getAll("status").flatMap((text) => text.split(","));
   return {
-    states: words.length === 0 ? null : words.map(parseState),
+    ...(words.length > 0 && asStored(words.map(parseState))),
     offset: wholeNumber(query.get("offset"), "offset", 0, 0, Number.MAX_SAFE_INTEGER),
     limit: wholeNumber(query.get("limit"), "limit", maxLimit, 1, maxLimit),
+  };
+}
+
+function asStored(states: readonly JobState[]): Pick<JobFilter, "statuses" | "due"> {
+  const due = states.includes("queued");
+  return {
+    statuses: states.map((state) => (state === "scheduled" ? "queued" : state)),
+    ...(due !== states.includes("scheduled") && { due }),
   };
 }
 
