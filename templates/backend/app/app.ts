@@ -44,6 +44,8 @@ function requestLog(logger: Logger): RequestHandler {
   return pinoHttp<Request, Response>({
     logger,
     quietReqLogger: true,
+    // The headers of every answer are the same, and more than half of the line.
+    serializers: { res: ({ statusCode }: Response) => ({ statusCode }) },
     customLogLevel: (req, res) => {
       if (res.statusCode >= 500) return "error";
       if (res.statusCode >= 400) return "warn";

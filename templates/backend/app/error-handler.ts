@@ -26,9 +26,6 @@ const bodyErrors: Record<string, string> = {
   "charset.unsupported": "The request body's character set is not supported; send UTF-8.",
 };
 
-/** SQLSTATE character_not_in_repertoire: the only such character that JSON and URLs let through is NUL. */
-const notText = "22021";
-
 function toHttpError(error: unknown): HttpError {
   if (error instanceof HttpError) return error;
   if (error instanceof InvalidPayloadError) {
@@ -37,10 +34,7 @@ function toHttpError(error: unknown): HttpError {
   if (error instanceof InvalidJobError) return new HttpError(400, error.message);
   if (isDatabaseAway(error))
     return new HttpError(503, "The database does not answer. Try again in a moment.");
-  const { status, type, code } = Object(error) as { status?: unknown; type?: unknown; code?: unknown };
-  if (code === notText) {
-    return new HttpError(400, "The request holds a NUL character, which PostgreSQL cannot store.");
-  }
+  const { status, type } = Object(error) as { status?: unknown; type?: unknown };
   if (typeof status === "number" && status >= 400 && status < 500) {
     return new HttpError(status, bodyErrors[String(type)] ?? (error as Error).message);
   }

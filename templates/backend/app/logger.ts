@@ -10,7 +10,6 @@ export const logOptions: LoggerOptions = {
     "req.headers.authorization",
     "req.headers.cookie",
     'req.headers["x-api-key"]',
-    'res.headers["set-cookie"]',
     "*.password",
     "*.token",
   ],

@@ -34,8 +34,11 @@ async function stop(signal: string): Promise<void> {
   logger.info(`${signal}: API closing`);
   const closed = once(server, "close");
   server.close();
+  // close() ends the connections that are idle now; one that answers later would be kept open by its client.
+  const idle = setInterval(() => server.closeIdleConnections(), 50);
   const deadline = setTimeout(() => server.closeAllConnections(), graceMs);
   await closed;
+  clearInterval(idle);
   clearTimeout(deadline);
   await saq.close();
   logger.info("API closed");

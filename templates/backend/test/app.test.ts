@@ -80,7 +80,10 @@ it("logs each request once, without its secrets", async () => {
     [30, "POST /queue/example 201"],
     [20, "GET /health 200"],
   ]);
-  expect(lines[0]).toMatchObject({ req: { headers: { authorization: "[Redacted]" } } });
+  expect(lines[0]).toMatchObject({
+    req: { method: "POST", url: "/queue/example", headers: { authorization: "[Redacted]" } },
+    res: { statusCode: 201 },
+  });
   expect(JSON.stringify(lines)).not.toContain("hunter2");
 });
 

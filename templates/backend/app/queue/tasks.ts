@@ -27,7 +27,7 @@ export const sendEmailTask = task({
   run: async (ctx, { to, subject, emailBody }) => {
     ctx.log.info({ to, subject }, "email task started");
     const { messageId, deliveredTo } = await sendMail({ to, subject, text: emailBody });
-    ctx.log.info({ to, messageId, deliveredTo }, `email task finished: delivered to ${deliveredTo}`);
+    ctx.log.info({ to, messageId }, `email task finished: delivered to ${deliveredTo}`);
     return { status: "success", to, message_id: messageId, delivered_to: deliveredTo };
   },
 });
