@@ -363,10 +363,11 @@ export async function insertRow(
 }
 
 /** Claims as a worker does. */
-export function claim<Tasks extends TaskMap>(
+export async function claim<Tasks extends TaskMap>(
   queue: Queue<Tasks>,
   { limit = 10, grouped = false, workerId = "worker-1", priorities = queue.config.priorities } = {},
 ): Promise<ClaimedJob[]> {
+  await queue.connect();
   return queue.broker.claim({ workerId, limit, grouped, priorities });
 }
 
