@@ -1,7 +1,7 @@
 // The application's database: which one it is, and how it is started, stopped and emptied.
-import fs from "node:fs";
 import path from "node:path";
 import { checkForeign, createDatabase, foreignName } from "./database-login.js";
+import { chooseMode, lastMode, rememberMode } from "./database-mode.js";
 import { dockerAnswers, dockerPostgres } from "./docker-postgres.js";
 import {
   clusterStatus,
@@ -18,9 +18,6 @@ import { findPackage, installMissing } from "./packages.js";
 import { POSTGRES_MAJOR } from "./postgres-binaries.js";
 import { waitForServer } from "./postgres-ready.js";
 
-/** @typedef {"embedded" | "docker"} Mode */
-/** @type {Mode[]} */
-const MODES = ["embedded", "docker"];
 const PORTS_TRIED = 100;
 
 /**
@@ -88,24 +85,6 @@ export async function databaseAnswers(env) {
   const url = new URL(databaseUrl(env));
   const host = url.searchParams.get("host") || url.hostname || HOST;
   return waitForServer({ host, port: Number(url.port) || 5432, timeoutMs: 2000 });
-}
-
-/**
- * What was said, else what was used last, else Docker where it answers, else the embedded server. The last mode is
- * kept because starting Docker later would otherwise switch to another, empty database without a word.
- * @param {{ explicit: string | undefined, last: Mode | undefined, dockerAnswers: () => boolean }} known
- * @returns {{ mode: Mode, why: "explicit" | "last" | "found" }}
- */
-export function chooseMode({ explicit, last, dockerAnswers }) {
-  if (explicit !== undefined) {
-    const mode = MODES.find((name) => name === explicit);
-    if (mode) return { mode, why: "explicit" };
-    throw new Failure(
-      `DB_MODE=${explicit} is not known. Leave it empty (automatic), or write embedded or docker.`,
-    );
-  }
-  if (last) return { mode: last, why: "last" };
-  return { mode: dockerAnswers() ? "docker" : "embedded", why: "found" };
 }
 
 /** @param {string} root @param {import("./env.js").Env} env */
@@ -206,22 +185,6 @@ function keepPort(root, env, port) {
 
 /** @param {string} root */
 const dataDir = (root) => path.join(root, `.data/pg${POSTGRES_MAJOR}`);
-
-/** @param {string} root */
-const modeFile = (root) => path.join(root, ".data/database-mode");
-
-/** @param {string} root @returns {Mode | undefined} */
-function lastMode(root) {
-  if (!fs.existsSync(modeFile(root))) return undefined;
-  const text = fs.readFileSync(modeFile(root), "utf8").trim();
-  return MODES.find((name) => name === text);
-}
-
-/** @param {string} root @param {Mode} mode */
-function rememberMode(root, mode) {
-  fs.mkdirSync(path.dirname(modeFile(root)), { recursive: true });
-  fs.writeFileSync(modeFile(root), `${mode}\n`);
-}
 
 /** @param {string} root @param {import("./env.js").Env} env */
 function usesDocker(root, env) {

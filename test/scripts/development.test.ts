@@ -1,0 +1,207 @@
+import { once } from "node:events";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import {
+  clusterStatus,
+  destroyCluster,
+  freePort,
+  isFree,
+} from "../../templates/scripts/embedded-postgres.js";
+import { ensureEnv, writeEnv } from "../../templates/scripts/env.js";
+import { processesOf, Running } from "./support/running.js";
+import { completeApp, type ScratchApp } from "./support/scratch-app.js";
+
+jest.setTimeout(90_000);
+
+describe("in development", () => {
+  let app: ScratchApp;
+  let api: string;
+  const ports: Record<string, number> = {};
+  const running: Running[] = [];
+  const dataDir = () => join(app.root, ".data/pg18");
+  const tasks = () => join(app.root, "backend/app/queue/tasks.ts");
+
+  const start = (...command: string[]) => {
+    const process_ = new Running(app.root, command);
+    running.push(process_);
+    return process_;
+  };
+  const enqueue = async (message: string) => {
+    const response = await fetch(`${api}/queue/example`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ message }),
+    });
+    expect(response.status).toBe(201);
+    return ((await response.json()) as { job_id: string }).job_id;
+  };
+  const allUp = async (all: Running) => {
+    await all.shows("API listening");
+    await all.shows("Worker starting");
+  };
+  const nothingLeft = async () => {
+    expect(await isFree(ports.PORT ?? 0)).toBe(true);
+    expect(await isFree(ports.FRONTEND_PORT ?? 0)).toBe(true);
+    expect(processesOf(app.root).filter((command) => !/postgres/.test(command))).toEqual([]);
+  };
+
+  beforeAll(async () => {
+    app = completeApp();
+    ensureEnv(app.root);
+    for (const name of ["PORT", "FRONTEND_PORT", "DB_PORT"]) {
+      ports[name] = await freePort();
+      writeEnv(app.root, name, String(ports[name]));
+    }
+    api = `http://localhost:${ports.PORT}`;
+    const source = readFileSync(tasks(), "utf8");
+    const slow = source.replace("sleep(250,", 'sleep(message === "slow" ? 4000 : 250,');
+    expect(slow).not.toBe(source);
+    writeFileSync(tasks(), slow);
+  });
+
+  afterEach(async () => {
+    for (const process_ of running.splice(0)) {
+      try {
+        process_.interrupt();
+      } catch {
+        continue;
+      }
+      await process_.ended();
+    }
+  });
+
+  afterAll(async () => {
+    await destroyCluster({ dataDir: dataDir() });
+    rmSync(app.root, { recursive: true });
+  });
+
+  it("make dev-all runs everything, and one Ctrl-C ends it in order: the worker's job, then the database", async () => {
+    const all = start("make", "dev-all");
+    await allUp(all);
+    await all.shows(`http://127.0.0.1:${ports.FRONTEND_PORT}/`);
+    expect(all.output).toContain("[backend] ");
+    expect(all.output).toContain("[worker] ");
+    expect(all.output).toContain("[frontend] ");
+    expect((await fetch(`http://127.0.0.1:${ports.FRONTEND_PORT}/health`)).status).toBe(200);
+    if (process.platform === "linux") {
+      const parts = processesOf(app.root).join("\n");
+      for (const program of ["app/server.ts", "app/worker.ts", "vite.js"]) expect(parts).toContain(program);
+    }
+
+    await enqueue("slow");
+    await all.shows("example task started");
+    all.interrupt();
+    await all.ended();
+    expect(all.output).toMatch(
+      /example task finished[\s\S]*Finished exampleTask[\s\S]*PostgreSQL \(embedded\) stopped; the data stay\.\n/,
+    );
+    expect(all.output).not.toMatch(/terminating connection|ECONNREFUSED|Error:/);
+    expect(clusterStatus({ dataDir: dataDir() }).running).toBe(false);
+    await nothingLeft();
+  });
+
+  it("make dev-all leaves a database running that ran before", async () => {
+    await app.run("db-start");
+    const all = start("make", "dev-all");
+    await allUp(all);
+    all.interrupt();
+    await all.ended();
+    expect(clusterStatus({ dataDir: dataDir() }).running).toBe(true);
+    await nothingLeft();
+  });
+
+  it.each(["SIGHUP", "SIGTERM"] as const)(
+    "%s (closed terminal, end of the session) ends everything too",
+    async (signal) => {
+      const all = start("node", "scripts/dev-all.js");
+      await allUp(all);
+      all.interrupt(signal);
+      expect(await all.ended()).toBe(0);
+      await nothingLeft();
+    },
+  );
+
+  it("a saved edit is live in about two seconds, and the job that ran is requeued uncharged and runs again", async () => {
+    const all = start("make", "dev-all");
+    await allUp(all);
+    const id = await enqueue("slow");
+    await all.shows("example task started");
+    const seen = all.output.length;
+    const saved = Date.now();
+    const before = readFileSync(tasks(), "utf8");
+    writeFileSync(tasks(), before.replaceAll("example task", "edited task").replace("4000", "10"));
+    await all.shows("edited task finished", seen);
+    // About two seconds on an idle machine; this one runs other tests at the same time.
+    expect(Date.now() - saved).toBeLessThan(10_000);
+    await all.shows("Finished exampleTask", seen);
+    const job = await (await fetch(`${api}/queue/jobs/${id}`)).json();
+    expect(job).toMatchObject({ status: "complete", attempts: 1 });
+    writeFileSync(tasks(), before);
+  });
+
+  it("make dev-backend, dev-worker and dev-frontend run one part each", async () => {
+    await app.run("db-start");
+    const backend = start("make", "dev-backend");
+    await backend.shows("API listening");
+    const id = await enqueue("waits");
+    const worker = start("make", "dev-worker");
+    await worker.shows("Finished exampleTask");
+    expect(await (await fetch(`${api}/queue/jobs/${id}`)).json()).toMatchObject({ status: "complete" });
+    const frontend = start("make", "dev-frontend");
+    await frontend.shows(`http://127.0.0.1:${ports.FRONTEND_PORT}/`);
+    for (const part of [worker, frontend, backend]) {
+      part.interrupt();
+      await part.ended();
+    }
+    await nothingLeft();
+    await app.run("db-stop");
+  });
+
+  it("make dev-backend and dev-worker name the command that starts a database which does not answer", async () => {
+    await app.run("db-stop");
+    for (const target of ["dev-backend", "dev-worker"]) {
+      const { code, stderr } = await app.run(target);
+      expect(code).not.toBe(0);
+      expect(stderr).toContain("The database does not answer. Start it: make db-start");
+    }
+  });
+
+  it.each(["PORT", "FRONTEND_PORT"])(
+    "a taken %s is one sentence with the holder and the variable; nothing is started",
+    async (variable) => {
+      const holder = createServer().listen(ports[variable], "127.0.0.1");
+      await once(holder, "listening");
+      const { code, stdout, stderr } = await app.run("dev-all");
+      holder.close();
+      expect(code).not.toBe(0);
+      const part = variable === "PORT" ? "API" : "front end";
+      expect(stderr).toContain(`Port ${ports[variable]} of the ${part} is taken by `);
+      expect(stderr).toContain(`(process ${process.pid}). Stop it, or change ${variable} in .env.`);
+      expect(stdout).toBe("");
+      expect(clusterStatus({ dataDir: dataDir() }).running).toBe(false);
+    },
+  );
+
+  it("refuses a port that is none, and two equal ones", async () => {
+    expect((await app.run("dev-all", { PORT: "eighty" })).stderr).toContain("PORT=eighty is not a port.");
+    const same = String(ports.PORT);
+    expect((await app.run("dev-all", { FRONTEND_PORT: same })).stderr).toContain(
+      `PORT and FRONTEND_PORT are both ${same}.`,
+    );
+  });
+
+  it("works without a front end", async () => {
+    rmSync(join(app.root, "frontend"), { recursive: true });
+    const manifest = JSON.parse(readFileSync(join(app.root, "package.json"), "utf8"));
+    writeFileSync(join(app.root, "package.json"), JSON.stringify({ ...manifest, workspaces: ["backend"] }));
+    const all = start("make", "dev-all");
+    await allUp(all);
+    all.interrupt();
+    await all.ended();
+    expect(all.output).not.toContain("frontend");
+    expect(existsSync(join(app.root, "frontend"))).toBe(false);
+    await nothingLeft();
+  });
+});

@@ -1,0 +1,85 @@
+import { readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseEnv } from "node:util";
+import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import { databaseUrl, ensureEnv, readEnv, writeEnv } from "../../templates/scripts/env.js";
+import { openFolder } from "./support/folders.js";
+
+describe("the settings file", () => {
+  let root: string;
+  const file = () => join(root, ".env");
+  const text = () => readFileSync(file(), "utf8");
+
+  beforeEach(() => {
+    root = openFolder();
+    writeFileSync(join(root, "package.json"), '{ "name": "@scope/My-App.1" }');
+  });
+  afterEach(() => {
+    delete process.env.SAQ_TEST_VALUE;
+    rmSync(root, { recursive: true });
+  });
+
+  it("is made from the example, readable by its owner alone, with what is random filled in", () => {
+    writeFileSync(join(root, ".env.example"), "# first\nDB_PASSWORD=\n# second\nPORT=8000\n");
+    const env = ensureEnv(root);
+    expect(statSync(file()).mode & 0o777).toBe(0o600);
+    expect(text()).toMatch(/^# first\nDB_PASSWORD=[0-9a-f]{32}\n# second\nPORT=8000\n/);
+    expect(env).toMatchObject({
+      PORT: "8000",
+      DB_PORT: "55432",
+      DB_NAME: "my_app_1",
+      DB_PASSWORD: expect.any(String),
+    });
+  });
+
+  it("stays as it is when it is complete", () => {
+    ensureEnv(root);
+    const before = text();
+    ensureEnv(root);
+    expect(text()).toBe(before);
+  });
+
+  it("gets another password and project id in every project", () => {
+    const first = ensureEnv(root);
+    rmSync(file());
+    const second = ensureEnv(root);
+    expect(second.DB_PASSWORD).not.toBe(first.DB_PASSWORD);
+    expect(second.PROJECT_ID).not.toBe(first.PROJECT_ID);
+  });
+
+  it("is overlaid by the real environment, and empty values count as absent", () => {
+    writeFileSync(file(), "SAQ_TEST_VALUE=file\nEMPTY=\n");
+    expect(readEnv(root)).toMatchObject({ SAQ_TEST_VALUE: "file" });
+    expect("EMPTY" in readEnv(root)).toBe(false);
+    process.env.SAQ_TEST_VALUE = "environment";
+    expect(readEnv(root).SAQ_TEST_VALUE).toBe("environment");
+    process.env.SAQ_TEST_VALUE = "";
+    expect(readEnv(root).SAQ_TEST_VALUE).toBeUndefined();
+  });
+
+  it("changes one line in place, and keeps comments, order and mode", () => {
+    writeFileSync(file(), "# DB_PORT=1\nA=1\nDB_PORT=2 # mine\nB=3", { mode: 0o600 });
+    writeEnv(root, "DB_PORT", "55433");
+    expect(text()).toBe("# DB_PORT=1\nA=1\nDB_PORT=55433\nB=3");
+    writeEnv(root, "C", "4");
+    expect(text()).toBe("# DB_PORT=1\nA=1\nDB_PORT=55433\nB=3\nC=4\n");
+    expect(statSync(file()).mode & 0o777).toBe(0o600);
+  });
+
+  it.each(["plain", "p#1 x", "it's", 'say "hi"', "a$&b", "postgresql://u:p%40@h:1/d?sslmode=require"])(
+    "writes %j so that it is read back",
+    (value) => {
+      writeFileSync(file(), "KEY=old\nREST=1\n");
+      writeEnv(root, "KEY", value);
+      expect(parseEnv(text())).toEqual({ KEY: value, REST: "1" });
+    },
+  );
+});
+
+describe("the database's address", () => {
+  it("is DATABASE_URL, or derived with its parts escaped", () => {
+    expect(databaseUrl({ DATABASE_URL: "postgresql://h/d", DB_PORT: "1" })).toBe("postgresql://h/d");
+    const derived = databaseUrl({ DB_PASSWORD: "p@ss/w", DB_PORT: "55432", DB_NAME: "my_app" });
+    expect(derived).toBe("postgresql://postgres:p%40ss%2Fw@127.0.0.1:55432/my_app");
+  });
+});
