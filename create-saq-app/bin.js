@@ -7,5 +7,5 @@ if (major < 20 || (major === 20 && minor < 19)) {
   console.error(`create-saq-app needs Node 20.19 or newer, and this is Node ${process.versions.node}.`);
   process.exitCode = 1;
 } else {
-  import("./dist/cli.js").then((cli) => cli.start());
+  void import("./dist/cli.js").then((cli) => cli.start());
 }

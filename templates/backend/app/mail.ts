@@ -4,13 +4,13 @@ import path from "node:path";
 import { createTransport } from "nodemailer";
 import { settings } from "./settings.js";
 
-export interface Mail {
+interface Mail {
   to: string;
   subject: string;
   text: string;
 }
 
-export interface MailerOptions {
+interface MailerOptions {
   smtpUrl?: string | undefined;
   /** Folder of the written mails. */
   outbox: string;

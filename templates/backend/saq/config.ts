@@ -46,7 +46,7 @@ export interface QueueOptions<Name extends string = string, Tasks extends TaskMa
 }
 
 /** Seconds. */
-export interface Timers {
+interface Timers {
   /** Safety net for due jobs and missed notifications; fires just after each whole second. @defaultValue 1 */
   schedule: number;
   /** A worker's sign of life; its row lives three of them. @defaultValue 3 */
@@ -70,7 +70,7 @@ export interface SaqOptions<Queues extends readonly QueueConfig[]> {
   logger?: Logger;
 }
 
-export interface WebOptions {
+interface WebOptions {
   enabled: boolean;
   /** @defaultValue "/saq" */
   path?: string;

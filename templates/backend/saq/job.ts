@@ -5,7 +5,7 @@ export const statuses = ["new", "queued", "active", "aborting", "aborted", "fail
 export type Status = (typeof statuses)[number];
 
 /** Statuses that never change by themselves again (V-3). */
-export const terminalStatuses = ["complete", "failed", "aborted"] as const satisfies readonly Status[];
+const terminalStatuses = ["complete", "failed", "aborted"] as const satisfies readonly Status[];
 export type TerminalStatus = (typeof terminalStatuses)[number];
 
 export const isTerminal = (status: Status): status is TerminalStatus =>

@@ -1,6 +1,3 @@
-/** A value as it is after a trip through JSON. */
-export type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
-
 /**
  * What is left of `T` after `JSON.parse(JSON.stringify(value))`: a Date comes back as text, functions and symbols
  * vanish, a Map is an empty object. Payloads and results carry these types, so that what the compiler promises is

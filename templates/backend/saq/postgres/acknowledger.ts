@@ -72,7 +72,11 @@ export class Acknowledger {
 
   async #decideUnderLock(item: Settlement): Promise<SettleResult> {
     const decide = (row: StoredJob): Decision<SettleResult> => {
-      if (row.token !== item.token) return { change: null, answer: "lost" };
+      if (row.token !== item.token) {
+        // Waiting at its old place: our own statement put it there before the connection died. Nobody else knows it.
+        const isBack = item.status === "queued" && row.status === "queued" && row.token === item.place;
+        return { change: null, answer: isBack ? "applied" : "lost" };
+      }
       // Ours by its token and already ended: the statement went through before the connection died.
       if (row.status === item.status && row.status !== "queued") return { change: null, answer: "applied" };
       if (row.status === "aborting") {

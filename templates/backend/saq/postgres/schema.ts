@@ -8,7 +8,7 @@
 import type { ClientBase } from "pg";
 import { SaqError } from "../errors.js";
 
-export const schemaVersion = 3;
+const schemaVersion = 3;
 
 /** Advisory lock keyspaces (P-36): SAQ's own is 0; ours are apart from it. */
 export const keyspace = { saq: 0, sweep: 21313, life: 21314 } as const;

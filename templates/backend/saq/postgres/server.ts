@@ -27,7 +27,7 @@ const clockEveryMs = 60_000;
 const closePatienceMs = 1_000;
 
 /** How long a statement that may be sent again waits for a lost database to come back. */
-export const patienceMs = 10_000;
+const patienceMs = 10_000;
 
 export class PostgresServer {
   readonly options: ServerOptions;

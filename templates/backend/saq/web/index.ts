@@ -1,2 +1,1 @@
-export type { WebQueue } from "./queue.js";
-export { createWebRouter, type WebRouterOptions } from "./router.js";
+export { createWebRouter } from "./router.js";

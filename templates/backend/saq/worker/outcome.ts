@@ -48,7 +48,7 @@ export function release({ claim, fields }: Attempt): Settlement {
 }
 
 /** The text that is stored as a job's error: the stack, as SAQ stores its traceback. Takes whatever a task throws. */
-export function errorText(error: unknown): string {
+function errorText(error: unknown): string {
   try {
     if (error instanceof Error) return String(error.stack ?? `${error.name}: ${error.message}`);
     const value = typeof error === "string" ? error : (JSON.stringify(error) ?? String(error));

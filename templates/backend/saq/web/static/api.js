@@ -53,7 +53,7 @@ export class ApiRefusal extends Error {
 }
 
 /** The API did not answer, or could not do its work. */
-export class ApiAway extends Error {}
+class ApiAway extends Error {}
 
 const timeoutMs = 10_000;
 
