@@ -47,11 +47,17 @@ function requestLog(logger: Logger): RequestHandler {
     // The headers of every answer are the same, and more than half of the line.
     serializers: { res: ({ statusCode }: Response) => ({ statusCode }) },
     customLogLevel: (req, res) => {
-      if (res.statusCode >= 500) return "error";
+      if (res.err || res.statusCode >= 500) return "error";
       if (res.statusCode >= 400) return "warn";
       return req.method === "GET" || req.method === "HEAD" ? "debug" : "info";
     },
     customSuccessMessage: (req, res, ms) => `${req.method} ${req.originalUrl} ${res.statusCode} (${ms} ms)`,
-    customErrorMessage: (req, res) => `${req.method} ${req.originalUrl} ${res.statusCode}`,
+    customErrorMessage: (req, res, { message }) =>
+      `${req.method} ${req.originalUrl} ${res.statusCode}${res.err ? `: ${message}` : ""}`,
+    // A database that is away is no fault of the code: its stack says nothing, and every poll would print it.
+    customErrorObject: (_req, res, error, line) => ({
+      ...line,
+      err: res.err && res.statusCode !== 503 ? error : undefined,
+    }),
   });
 }

@@ -9,9 +9,10 @@ export const notFound: RequestHandler = (req) => {
 };
 
 /** The last middleware. Express knows it by its four parameters. */
-export const errorHandler: ErrorRequestHandler = (error, req, res, next) => {
+export const errorHandler: ErrorRequestHandler = (error, _req, res, next) => {
   const answer = toHttpError(error);
-  if (answer.status >= 500) req.log.error({ err: error }, answer.message);
+  // The line that is logged for this request carries it (app.ts).
+  if (answer.status >= 500) res.err = error;
   // The answer has begun: all that is left is to break the connection, which Express does.
   if (res.headersSent) return next(error);
   const { status, message, errors } = answer;

@@ -7,12 +7,12 @@ import type { Health } from "../saq/index.js";
  */
 export function createHealthRoutes(readHealth: () => Promise<Health>): Router {
   const router = Router();
-  router.get("/health", async (req, res) => {
+  router.get("/health", async (_req, res) => {
     try {
       const { workers, queues } = await readHealth();
       res.json({ status: "ok", workers, queues: queues.map(({ name, workers }) => ({ name, workers })) });
     } catch (error) {
-      req.log.error({ err: error }, "health check failed");
+      res.err = error as Error;
       res
         .status(503)
         .json({ status: "unavailable", status_code: 503, detail: "The database does not answer." });
