@@ -149,6 +149,9 @@ function checkDsn(at: string, dsn: string): void {
 }
 
 function checkTasks(at: string, tasks: TaskMap): void {
+  if (typeof tasks !== "object" || tasks === null) {
+    throw new ConfigError(`${at}: tasks must be an object of tasks by name, got ${String(tasks)}`);
+  }
   for (const [name, given] of Object.entries(tasks)) {
     if (typeof given === "function") continue;
     if (typeof given !== "object" || given === null || typeof given.run !== "function") {
@@ -179,7 +182,7 @@ export function checkJobOptions<O extends JobOptions>(
     (value) => Number.isInteger(value) && value >= 0,
     "a whole number >= 0 of attempts in all",
   );
-  check("ttl", Number.isInteger, "whole seconds (0: keep for ever, -1: delete at once)");
+  check("ttl", Number.isSafeInteger, "whole seconds (0: keep for ever, -1: delete at once)");
   check("retryDelay", (value) => value >= 0, "seconds >= 0");
   check("retryBackoff", (value) => value >= 0, "true, false or a cap in seconds");
   return options;

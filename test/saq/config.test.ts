@@ -1,0 +1,153 @@
+import { describe, expect, it } from "@jest/globals";
+import { defineQueue, defineSaq, findTask } from "../../templates/backend/saq/config.js";
+import { ConfigError } from "../../templates/backend/saq/errors.js";
+import { task } from "../../templates/backend/saq/task.js";
+
+const dsn = "postgresql://user@127.0.0.1:5432/app";
+const hello = () => "hi";
+const define = (options: object = {}) => defineQueue({ name: "q", dsn, tasks: { hello }, ...options });
+
+describe("defineQueue", () => {
+  it("S-21: fills in the defaults", () => {
+    expect(define()).toEqual({
+      name: "q",
+      dsn,
+      tasks: { hello },
+      concurrency: 10,
+      minSize: 1,
+      maxSize: 3,
+      defaults: {},
+      pollInterval: 0,
+      shutdownGracePeriod: 10,
+      cancellationHardDeadline: 1,
+      failedTtl: 604_800,
+      lostLimit: 3,
+      priorities: [0, 32767],
+      prefetch: true,
+      timers: { schedule: 1, workerInfo: 3, lost: 2, sweep: 10, abort: 1 },
+      metadata: null,
+    });
+    expect(define({ timers: { sweep: 60 } }).timers).toMatchObject({ sweep: 60, abort: 1 });
+    expect(define({ minSize: 5 }).maxSize).toBe(5);
+  });
+
+  it("S-20: takes both spellings of PostgreSQL", () => {
+    expect(define({ dsn: "postgres://h/d" }).dsn).toBe("postgres://h/d");
+    expect(define({ dsn: "PostgreSQL://h/d" }).dsn).toBe("PostgreSQL://h/d");
+  });
+
+  it("D-18: takes a name of 59 bytes", () => {
+    expect(define({ name: "x".repeat(59) }).name).toHaveLength(59);
+  });
+
+  it.each<[object, string]>([
+    [{ name: "" }, 'defineQueue(""): name must be a text of 1 to 59 bytes, for instance "default"'],
+    [{ name: 7 }, 'defineQueue(7): name must be a text of 1 to 59 bytes, for instance "default"'],
+    [
+      { name: "a\0" },
+      'defineQueue("a\\u0000"): name must be a text of 1 to 59 bytes, for instance "default"',
+    ],
+    [
+      { name: "é".repeat(30) },
+      `defineQueue("${"é".repeat(30)}"): name has 60 bytes, 59 are allowed; choose a shorter one`,
+    ],
+    [
+      { dsn: "redis://h" },
+      'defineQueue("q"): dsn must begin with postgresql:// or postgres://, got redis://...; ' +
+        "set DATABASE_URL or QUEUE_DSN, for instance postgresql://user:password@127.0.0.1:5432/app",
+    ],
+    [
+      { dsn: undefined },
+      'defineQueue("q"): dsn must begin with postgresql:// or postgres://, got null; ' +
+        "set DATABASE_URL or QUEUE_DSN, for instance postgresql://user:password@127.0.0.1:5432/app",
+    ],
+    [{ concurrency: 0 }, 'defineQueue("q"): concurrency must be a number of 1 to 10000, got 0'],
+    [{ concurrency: 1.5 }, 'defineQueue("q"): concurrency must be a whole number, got 1.5'],
+    [{ concurrency: "10" }, 'defineQueue("q"): concurrency must be a whole number, got 10'],
+    [{ minSize: -1 }, 'defineQueue("q"): minSize must be a number of 0 or more, got -1'],
+    [{ maxSize: 1 }, 'defineQueue("q"): maxSize must be a number of 2 or more, got 1'],
+    [{ minSize: 4, maxSize: 3 }, 'defineQueue("q"): maxSize must be a number of 4 or more, got 3'],
+    [{ pollInterval: -1 }, 'defineQueue("q"): pollInterval must be a number of 0 or more, got -1'],
+    [
+      { shutdownGracePeriod: Number.NaN },
+      'defineQueue("q"): shutdownGracePeriod must be a number of 0 or more, got NaN',
+    ],
+    [
+      { cancellationHardDeadline: "1" },
+      'defineQueue("q"): cancellationHardDeadline must be a number of 0 or more, got 1',
+    ],
+    [{ failedTtl: -1 }, 'defineQueue("q"): failedTtl must be a number of 0 or more, got -1'],
+    [{ lostLimit: 0.5 }, 'defineQueue("q"): lostLimit must be a whole number, got 0.5'],
+    [{ priorities: [5, 1] }, 'defineQueue("q"): priorities[1] must be a number of 5 to 32767, got 1'],
+    [
+      { priorities: [-40_000, 1] },
+      'defineQueue("q"): priorities[0] must be a number of -32768 to 32767, got -40000',
+    ],
+    [{ timers: { abort: 0 } }, 'defineQueue("q"): timers.abort must be a number of 0.01 or more, got 0'],
+    [{ tasks: { bad: 7 } }, 'defineQueue("q"): task "bad" must be a function or task({ run }), got number'],
+    [{ tasks: undefined }, 'defineQueue("q"): tasks must be an object of tasks by name, got undefined'],
+    [
+      { tasks: { slow: { run: hello, timeout: -1 } } },
+      'defineQueue("q"): task "slow": timeout must be null or seconds >= 0 (0 and null: no limit), got -1',
+    ],
+    [
+      { defaults: { retries: -1 } },
+      'defineQueue("q"): defaults: retries must be a whole number >= 0 of attempts in all, got -1',
+    ],
+    [
+      { defaults: { retryBackoff: "yes" } },
+      'defineQueue("q"): defaults: retryBackoff must be true, false or a cap in seconds, got yes',
+    ],
+    [
+      { defaults: { ttl: 1e300 } },
+      'defineQueue("q"): defaults: ttl must be whole seconds (0: keep for ever, -1: delete at once), got 1e+300',
+    ],
+  ])("D-76: %p is refused with the value and what is allowed", (options, message) => {
+    const act = () => define(options);
+    expect(act).toThrow(ConfigError);
+    expect(act).toThrow(new ConfigError(message));
+  });
+
+  it("says no secret of a DSN", () => {
+    expect(() => define({ dsn: "mysql://user:secret@h/d" })).toThrow(expect.not.stringContaining("secret"));
+  });
+});
+
+describe("task", () => {
+  it("needs something to run", () => {
+    // @ts-expect-error no run
+    expect(() => task({ timeout: 5 })).toThrow(
+      new ConfigError("task({ run }) needs a function as run: task({ run: async (ctx, payload) => ... })"),
+    );
+  });
+
+  it("W-11: a name that every object has is no task", () => {
+    for (const name of ["constructor", "toString", "__proto__"])
+      expect(findTask({ hello }, name)).toBeUndefined();
+    expect(findTask({ hello }, "hello")).toBe(hello);
+  });
+});
+
+describe("defineSaq", () => {
+  it("fills in the web UI: off, at /saq, slashes in order", () => {
+    expect(defineSaq({ queues: [define()] }).web).toEqual({ enabled: false, path: "/saq" });
+    expect(defineSaq({ queues: [define()], web: { enabled: true, path: "admin/jobs//" } }).web).toEqual({
+      enabled: true,
+      path: "/admin/jobs",
+    });
+  });
+
+  it.each<[() => unknown, string]>([
+    [() => defineSaq({ queues: [] }), "defineSaq: queues is empty; give it one defineQueue({...}) at least"],
+    [
+      () => defineSaq({ queues: [define(), define()] }),
+      'defineSaq: two queues are named "q"; names must differ',
+    ],
+    [
+      () => defineSaq({ queues: [define()], web: { enabled: true, path: "/" } }),
+      'defineSaq: web.path must not be the root; use for instance "/saq"',
+    ],
+  ])("D-76: refuses what cannot work: %p", (act, message) => {
+    expect(act).toThrow(new ConfigError(message));
+  });
+});
