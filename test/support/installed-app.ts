@@ -119,9 +119,14 @@ export class InstalledApp {
     ];
   }
 
+  /** So that what a failed test leaves does not fail the next one. */
+  killPrograms(): void {
+    for (const program of this.#programs) program.signal("SIGKILL");
+  }
+
   /** Ends whatever still runs, whatever happened, and removes the folder. */
   async remove(): Promise<void> {
-    for (const program of this.#programs) program.signal("SIGKILL");
+    this.killPrograms();
     await destroyCluster({ dataDir: join(this.root, ".data/pg18") });
     for (const { pid } of processesOf(this.#folder)) {
       try {

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 
 export interface ProgramOptions {
@@ -51,14 +51,10 @@ export class Program {
     }
   }
 
-  /** Whether a process of the group still lives. */
-  groupLives(): boolean {
-    try {
-      process.kill(-this.pid, 0);
-      return true;
-    } catch {
-      return false;
-    }
+  /** Processes of the group that still live; those that only wait for init to collect them do not count. */
+  group(): string[] {
+    const { stdout } = spawnSync("ps", ["-A", "-o", "pgid=,stat=,pid=,args="], { encoding: "utf8" });
+    return stdout.split("\n").filter((line) => new RegExp(`^\\s*${this.pid}\\s+[^Z\\s]`).test(line));
   }
 
   /** The exit code, when the program has ended and nobody holds its output any more; null after a signal. */

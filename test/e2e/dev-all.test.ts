@@ -1,0 +1,189 @@
+// The quick start of the generated README, command by command, on a generated application outside the repository.
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, it, jest } from "@jest/globals";
+import { codeBlocks, section, shellCommands } from "../support/documents.js";
+import { InstalledApp, type ShownJob } from "../support/installed-app.js";
+import { portAnswers } from "../support/left-behind.js";
+import { measured } from "../support/measured.js";
+import type { Program } from "../support/program.js";
+
+jest.setTimeout(90_000);
+
+const TASKS = "backend/app/queue/tasks.ts";
+const CONFIG = "backend/app/queue/config.ts";
+const ROUTES = "backend/app/queue/routes.ts";
+
+let app: InstalledApp;
+let readme: string;
+let devAll: Program;
+let delayedJob: string;
+
+// Each test goes on where the one before stopped, as a person does.
+beforeAll(async () => {
+  app = await InstalledApp.copy();
+  readme = app.read("README.md");
+}, 400_000);
+
+afterAll(() => app?.remove(), 60_000);
+
+/** Changes a file as an editor's save does. */
+function edit(path: string, change: (text: string) => string): void {
+  const before = app.read(path);
+  const after = change(before);
+  if (after === before) throw new Error(`The edit changed nothing in ${path}:\n${before}`);
+  writeFileSync(join(app.root, path), after);
+}
+
+/** What a curl command of the README answers, with this application's port. */
+async function curl(command: string): Promise<{ job_id: string; status: string }> {
+  return JSON.parse(await app.shell(`${command} --silent --show-error --fail`));
+}
+
+it("make dev-all starts the database, API, worker and front end, and prints their addresses", async () => {
+  const [command] = codeBlocks(section(readme, "## Quick start")).flatMap(({ code }) => shellCommands(code));
+  expect(command).toBe("make dev-all");
+  const started = Date.now();
+  devAll = app.start(["make", "dev-all"]);
+  await devAll.prints(/Starting: API http:\S+, front end http:\S+ Ctrl-C stops everything\./, 30_000);
+  await devAll.prints(/\[worker\].*Worker starting: default/, 30_000);
+  await devAll.prints(/\[backend\].*API listening on/, 30_000);
+  const health = await devAll.until("see its worker", 10_000, async () => {
+    const response = await fetch(`${app.url}/health`).catch(() => undefined);
+    const body = response?.ok ? ((await response.json()) as { workers: number }) : undefined;
+    return body?.workers === 1 && body;
+  });
+  expect(health).toMatchObject({ status: "ok", queues: [{ name: "default", workers: 1 }] });
+  measured("make dev-all until API and worker answer", Date.now() - started);
+
+  expect((await fetch(`${app.url}/saq/`)).status).toBe(200);
+  const proxied = await devAll.until("answer through the front end", 10_000, () =>
+    fetch(`http://localhost:${app.frontendPort}/health`).catch(() => undefined),
+  );
+  expect(proxied.status).toBe(200);
+});
+
+it("a saved edit to tasks.ts is live in the worker within seconds", async () => {
+  const from = devAll.output.length;
+  const saved = Date.now();
+  edit(TASKS, (text) =>
+    text
+      .replace('status: "success", message }', 'status: "edited", message }')
+      .replace("await sleep(250,", 'await sleep(message === "slow" ? 4_000 : 250,'),
+  );
+  await devAll.prints(/\[worker\].*Worker starting: default/, 15_000, from);
+  const live = Date.now() - saved;
+  measured("saved edit until the worker takes jobs with it", live);
+  const id = await devAll.until("take a job", 10_000, () => app.enqueueExample("after the edit"));
+  expect((await app.complete(id, devAll)).result).toEqual({ status: "edited", message: "after the edit" });
+  expect(live).toBeLessThan(6_000);
+});
+
+it("a job that runs while an edit is saved goes back uncharged and runs again with the new code", async () => {
+  const id = await devAll.until("take a job", 10_000, () => app.enqueueExample("slow"));
+  await devAll.until("run the job", 5_000, async () => (await app.job(id))?.status === "active");
+  edit(TASKS, (text) => text.replace('status: "edited"', 'status: "edited twice"').replace("4_000", "250"));
+  const job = await app.complete(id, devAll);
+  expect(job).toMatchObject({ attempts: 1, result: { status: "edited twice", message: "slow" } });
+  expect(devAll.output).toContain("Requeued exampleTask, the worker is shutting down");
+});
+
+it("the three curl commands enqueue jobs that are done, and the mail lands in .data/outbox", async () => {
+  const commands = codeBlocks(section(readme, "## Try it")).flatMap(({ code }) => shellCommands(code));
+  expect(commands.map((command) => /http:\S+/.exec(command)?.[0])).toEqual(
+    ["example", "email", "delayed"].map((name) => `http://localhost:8000/queue/${name}`),
+  );
+  const [example = "", email = "", delayed = ""] = commands;
+
+  const answer = await curl(example);
+  expect(answer).toEqual({ job_id: expect.stringMatching(/./), status: "queued" });
+  expect(await app.complete(answer.job_id, devAll)).toMatchObject({
+    attempts: 1,
+    result: { message: "Hello from the queue!" },
+  });
+  const log = new RegExp(
+    `Processing exampleTask.*${answer.job_id}[\\s\\S]*Finished exampleTask.*${answer.job_id}`,
+  );
+  await devAll.prints(log, 5_000);
+
+  const mail = await app.complete((await curl(email)).job_id, devAll);
+  const outbox = join(app.root, ".data/outbox");
+  const [file = ""] = readdirSync(outbox);
+  expect(mail.result).toMatchObject({ to: "user@example.com", delivered_to: join(outbox, file) });
+  expect(readFileSync(join(outbox, file), "utf8")).toMatch(/^Subject: Test Email\r?$/m);
+
+  delayedJob = (await curl(delayed)).job_id;
+  expect(await app.job(delayedJob)).toMatchObject({ status: "queued", started_at: null });
+});
+
+it('"Create your own task" works as the README tells it, while everything runs', async () => {
+  const text = section(readme, "## Create your own task");
+  const [task = "", config = "", route = ""] = codeBlocks(text).map(({ code }) => code);
+  edit(TASKS, (before) => `${before}\n${task}`);
+  edit(CONFIG, (before) =>
+    before
+      .replace(/^ *tasks: \{[^}]*\},\n/m, `  ${config}`)
+      .replace(
+        "delayedTask, exampleTask, sendEmailTask }",
+        "delayedTask, exampleTask, myCustomTask, sendEmailTask }",
+      ),
+  );
+  edit(ROUTES, (before) =>
+    before.replace("  return router;", `${route.replaceAll(/^(?=.)/gm, "  ")}\n  return router;`),
+  );
+
+  const command = /`(curl [^`]*)`/.exec(text)?.[1] ?? "";
+  const { job_id: id } = await devAll.until("answer at the new endpoint", 15_000, () =>
+    curl(command).catch(() => undefined),
+  );
+  expect((await app.complete(id, devAll)).result).toEqual({ status: "success", userId: 1 });
+});
+
+it("the delayed job starts between 30.0 and 31.2 s after it was enqueued", async () => {
+  const job: ShownJob = await app.complete(delayedJob, devAll, 45_000);
+  const waited = Date.parse(job.started_at ?? "") - Date.parse(job.queued_at);
+  measured("the delayed job's wait", waited);
+  expect(waited).toBeGreaterThanOrEqual(30_000);
+  expect(waited).toBeLessThanOrEqual(31_200);
+});
+
+it("one Ctrl-C ends all of it: the running job is finished, no process and no open port stay", async () => {
+  const id = await devAll.until("take a job", 10_000, () => app.enqueueExample("the last one"));
+  await devAll.until("run the job", 5_000, async () => (await app.job(id))?.status === "active");
+  const from = devAll.output.length;
+  const pressed = Date.now();
+  devAll.signal("SIGINT");
+  await devAll.ended(20_000);
+  measured("Ctrl-C until everything has ended", Date.now() - pressed);
+  expect(devAll.output.slice(from)).toMatch(
+    /Finished exampleTask[\s\S]*Worker stopped[\s\S]*PostgreSQL \(embedded\) stopped; the data stay\./,
+  );
+  expect(devAll.group()).toEqual([]);
+  expect(await app.leftBehind()).toEqual([]);
+});
+
+it("a database that ran before stays when dev-all ends", async () => {
+  await app.run(["make", "db-start"]);
+  const again = app.start(["make", "dev-all"]);
+  await again.prints(/\[worker\].*Worker starting: default/, 30_000);
+  again.signal("SIGINT");
+  await again.ended(20_000);
+  expect(await portAnswers(app.databasePort)).toBe(true);
+  await app.run(["make", "db-stop"]);
+  expect(await app.leftBehind()).toEqual([]);
+});
+
+it("make check likes the edits, and a typo in the task's name or payload is a compile error", async () => {
+  await app.run(["make", "check"]);
+  const types = ["npm", "run", "--silent", "types", "--workspace=backend"];
+  const right = app.read(ROUTES);
+  for (const [good, typo] of [
+    ['enqueue("myCustomTask"', 'enqueue("myCustomTusk"'],
+    ["{ userId: 1,", "{ userIdd: 1,"],
+    ["{ userId: 1,", '{ userId: "one",'],
+  ] as const) {
+    edit(ROUTES, (text) => text.replace(good, typo));
+    expect(await app.run(types, { code: 2 })).toMatch(/app\/queue\/routes\.ts.* error TS/);
+    writeFileSync(join(app.root, ROUTES), right);
+  }
+});

@@ -1,0 +1,197 @@
+// A generated application outside the repository, from its first commit to production.
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import { InstalledApp, newcomersEnvironment } from "../support/installed-app.js";
+import { freePort, portAnswers } from "../support/left-behind.js";
+import type { Program } from "../support/program.js";
+
+jest.setTimeout(120_000);
+
+let app: InstalledApp;
+
+beforeAll(async () => {
+  app = await InstalledApp.copy();
+}, 400_000);
+
+afterAll(() => app?.remove(), 60_000);
+
+describe("as it was generated", () => {
+  it("has one commit, with the lock file and without .env and node_modules", async () => {
+    expect((await app.run(["git", "log", "--format=%an %s"])).trim().split("\n")).toHaveLength(1);
+    const committed = (await app.run(["git", "ls-tree", "-r", "--name-only", "HEAD"])).split("\n");
+    expect(committed).toEqual(
+      expect.arrayContaining(["package-lock.json", ".gitignore", ".env.example", "README.md"]),
+    );
+    expect(committed.filter((path) => /(^|\/)(\.env|node_modules|dist|\.data)(\/|$)/.test(path))).toEqual([]);
+    expect(await app.run(["git", "status", "--porcelain"])).toBe("");
+  });
+
+  it("keeps its settings from other users", () => {
+    expect(statSync(join(app.root, ".env")).mode & 0o777).toBe(0o600);
+  });
+
+  it("passes make check", async () => {
+    expect(await app.run(["make", "check"])).not.toMatch(/error|warning/i);
+  });
+
+  it("has nothing for make fix to mend", async () => {
+    await app.run(["make", "fix"]);
+    expect(await app.run(["git", "status", "--porcelain"])).toBe("");
+  });
+
+  it("passes make test on a PostgreSQL of its own, and ends by itself", async () => {
+    const output = await app.run(["make", "test"], { withinMs: 110_000 });
+    expect(output).toMatch(/Tests: +\d+ passed, \d+ total/);
+    expect(output).not.toContain("did not exit");
+    expect(await app.leftBehind()).toEqual([]);
+  });
+
+  it.each([
+    ["npm test -w backend -- test/health.test.ts", /Test Suites: 1 passed, 1 total/],
+    ["npm test -w backend -- test/queue-routes.test.ts", /Test Suites: 1 passed, 1 total/],
+    ['npm test -w backend -- -t "delayed"', /Tests: +\d+ skipped, [1-9]\d* passed/],
+  ])("runs a part of the tests: %s", async (command, report) => {
+    expect(await app.shell(command)).toMatch(report);
+  });
+
+  it("lists its targets with make alone", async () => {
+    const listed = await app.run(["make"]);
+    const targets = [...app.read("Makefile").matchAll(/^([a-z-]+):.*##/gm)].map(([, name]) => String(name));
+    expect(targets.length).toBeGreaterThan(15);
+    for (const target of targets) expect(listed).toMatch(new RegExp(`\\b${target}\\b`));
+  });
+});
+
+describe("the database", () => {
+  it("runs on after make db-start, and make db-stop stops it", async () => {
+    expect(await app.run(["make", "db-start"])).toContain(`answers on 127.0.0.1:${app.databasePort}`);
+    expect(await portAnswers(app.databasePort)).toBe(true);
+    expect(await app.run(["make", "db-stop"])).toContain("stopped; the data stay.");
+    expect(await app.leftBehind()).toEqual([]);
+  });
+
+  it("is emptied by make db-reset", async () => {
+    expect(await app.run(["make", "db-reset"])).toContain("were removed.");
+    expect(await portAnswers(app.databasePort)).toBe(true);
+  });
+});
+
+describe("step by step", () => {
+  let backend: Program;
+  let waiting: string;
+
+  it("make install-backend installs what API and worker need", async () => {
+    await app.run(["make", "install-backend"], { withinMs: 110_000 });
+    expect(existsSync(join(app.root, "node_modules/express/package.json"))).toBe(true);
+  });
+
+  it("make dev-backend runs the API alone: a job waits", async () => {
+    backend = app.start(["make", "dev-backend"]);
+    waiting = await backend.until("take a job", 20_000, () => app.enqueueExample("waits"));
+    expect((await app.job(waiting))?.status).toBe("queued");
+    expect(await (await fetch(`${app.url}/health`)).json()).toMatchObject({ status: "ok", workers: 0 });
+  });
+
+  it("make dev-worker takes it, and logs its start and end", async () => {
+    const worker = app.start(["make", "dev-worker"]);
+    expect(await app.complete(waiting, worker)).toMatchObject({ attempts: 1, result: { message: "waits" } });
+    await worker.prints(/Processing exampleTask[\s\S]*Finished exampleTask/, 5_000);
+    await endByCtrlC(worker);
+    await endByCtrlC(backend);
+    expect(await portAnswers(app.port)).toBe(false);
+  });
+
+  it("make install-frontend and make dev-frontend run the front end alone", async () => {
+    await app.run(["make", "install-frontend"], { withinMs: 110_000 });
+    const frontend = app.start(["make", "dev-frontend"]);
+    const page = await frontend.until("serve a page", 30_000, async () =>
+      fetch(`http://localhost:${app.frontendPort}/`)
+        .then((response) => response.text())
+        .catch(() => undefined),
+    );
+    expect(page).toContain('<div id="root">');
+    await endByCtrlC(frontend);
+    expect(await portAnswers(app.frontendPort)).toBe(false);
+  });
+
+  async function endByCtrlC(program: Program): Promise<void> {
+    program.signal("SIGINT");
+    await program.ended(15_000);
+    expect(program.group()).toEqual([]);
+  }
+});
+
+describe("in production", () => {
+  afterEach(() => app.killPrograms());
+
+  it("make start asks for make build first", async () => {
+    expect(await app.run(["make", "start"], { code: 2 })).toContain(
+      "The application is not compiled yet. Run: make build",
+    );
+  });
+
+  it("runs compiled JavaScript: make build, make start, make start-worker", async () => {
+    await app.run(["make", "build"], { withinMs: 110_000 });
+    const api = app.start(["make", "start"]);
+    const worker = app.start(["make", "start-worker"]);
+    await api.until("see one worker", 20_000, async () => {
+      const response = await fetch(`${app.url}/health`).catch(() => undefined);
+      return response?.status === 200 && ((await response.json()) as { workers: number }).workers === 1;
+    });
+    const id = await api.until("take a job", 5_000, () => app.enqueueExample("compiled"));
+    expect((await app.complete(id, worker)).result).toEqual({ status: "success", message: "compiled" });
+
+    for (const path of ["/saq", "/saq/api/queues"]) {
+      expect((await fetch(`${app.url}${path}`)).status).toBe(404);
+    }
+    for (const program of [api, worker]) {
+      const lines = program.output.split("\n").filter((line) => line !== "");
+      for (const line of lines) expect(JSON.parse(line)).toMatchObject({ msg: expect.any(String) });
+    }
+    for (const program of [worker, api]) await endsWell(program);
+  });
+
+  it("guards /saq with AUTH_USER and AUTH_PASSWORD", async () => {
+    const env = { ...newcomersEnvironment(), AUTH_USER: "operator", AUTH_PASSWORD: "secret" };
+    const api = app.start([process.execPath, "scripts/start.js", "server"], { env });
+    const open = (authorization: string) =>
+      fetch(`${app.url}/saq/`, { headers: { authorization } })
+        .then(({ status }) => status)
+        .catch(() => undefined);
+    const basic = (text: string) => `Basic ${Buffer.from(text).toString("base64")}`;
+    expect(await api.until("answer", 20_000, () => open(basic("operator:secret")))).toBe(200);
+    expect(await open(basic("operator:wrong"))).toBe(401);
+    await endsWell(api);
+  });
+
+  it("npm run workers:run is the same worker", async () => {
+    const worker = app.start(["npm", "run", "--silent", "workers:run"]);
+    await worker.prints(/Worker starting: default/, 20_000);
+    await endsWell(worker);
+  });
+
+  it("says in one sentence that the port is taken", async () => {
+    const port = await freePort();
+    const env = { ...newcomersEnvironment(), PORT: String(port) };
+    const first = app.start([process.execPath, "scripts/start.js", "server"], { env });
+    await first.prints(/API listening/, 20_000);
+    const second = await app.run([process.execPath, "scripts/start.js", "server"], { env, code: 1 });
+    expect(second).toContain(`${port}`);
+    expect(second).not.toMatch(/ {4}at /);
+    await endsWell(first);
+  });
+
+  it("leaves nothing when the database is stopped too", async () => {
+    await app.run(["make", "db-stop"]);
+    expect(await app.leftBehind()).toEqual([]);
+    expect(readFileSync(join(app.root, ".gitignore"), "utf8")).toContain(".data");
+  });
+
+  /** SIGTERM to the application's own process, as a supervisor sends it. */
+  async function endsWell(program: Program): Promise<void> {
+    program.signal("SIGTERM");
+    await program.ended(15_000);
+    expect(program.group()).toEqual([]);
+  }
+});

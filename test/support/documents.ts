@@ -1,0 +1,40 @@
+/** Reading Markdown as its readers do: the code blocks that they copy. */
+
+export interface CodeBlock {
+  language: string;
+  /** Without the indentation of the list that it stands in. */
+  code: string;
+}
+
+export function codeBlocks(markdown: string): CodeBlock[] {
+  return [...markdown.matchAll(/^( *)```(\w*)[^\n]*\n([\s\S]*?)^\1```$/gm)].map(
+    ([, indent = "", language = "", code = ""]) => ({
+      language,
+      code: code.replaceAll(new RegExp(`^${indent}`, "gm"), ""),
+    }),
+  );
+}
+
+/** The part below a heading, up to the next of the same level or a higher one. */
+export function section(markdown: string, heading: string): string {
+  const start = markdown.indexOf(`${heading}\n`);
+  if (start < 0) throw new Error(`There is no heading "${heading}".`);
+  const level = heading.indexOf(" ");
+  const rest = markdown.slice(start + heading.length);
+  const end = rest.search(new RegExp(`^#{1,${level}} `, "m"));
+  return end < 0 ? rest : rest.slice(0, end);
+}
+
+/** Commands of a block for a shell, one a line; lines that end in `\` belong to the next, comments are left out. */
+export function shellCommands(code: string): string[] {
+  return code
+    .replaceAll(/\\\n\s*/g, "")
+    .split("\n")
+    .map((line) =>
+      line
+        .replace(/^\$ /, "")
+        .replace(/(^|\s)#(?=\s).*$/, "")
+        .trim(),
+    )
+    .filter((line) => line !== "");
+}
