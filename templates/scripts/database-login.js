@@ -20,14 +20,22 @@ export function foreignName(env) {
 }
 
 /**
+ * Whether the server that the settings name answers.
+ * @param {import("./env.js").Env} env
+ * @param {number} timeoutMs how long to wait for it
+ */
+export function databaseAnswers(env, timeoutMs) {
+  const url = parse(env);
+  const host = url.searchParams.get("host") || url.hostname || "localhost";
+  return waitForServer({ host, port: Number(url.port) || 5432, timeoutMs });
+}
+
+/**
  * Makes sure that the database named by DATABASE_URL answers; with the driver installed, that it lets the user in.
  * @param {string} root @param {import("./env.js").Env} env
  */
 export async function checkForeign(root, env) {
-  const url = parse(env);
-  const host = url.searchParams.get("host") || url.hostname || "localhost";
-  const port = Number(url.port) || 5432;
-  if (!(await waitForServer({ host, port, timeoutMs: FOREIGN_WAIT_MS }))) {
+  if (!(await databaseAnswers(env, FOREIGN_WAIT_MS))) {
     throw new Failure(
       `No PostgreSQL answers at ${foreignName(env)}.\n` +
         `Start it, or take DATABASE_URL out of ${source()} to use a database of this project.`,

@@ -12,7 +12,7 @@ import {
   startCluster,
   stopCluster,
 } from "./embedded-postgres.js";
-import { databaseUrl, ensureEnv, readEnv, writeEnv } from "./env.js";
+import { ensureEnv, readEnv, writeEnv } from "./env.js";
 import { Failure } from "./failure.js";
 import { findPackage, installMissing } from "./packages.js";
 import { POSTGRES_MAJOR } from "./postgres-binaries.js";
@@ -78,13 +78,6 @@ export async function resetDatabase(root) {
   }
   console.log(`All data of this project's database (${mode}) were removed.`);
   await startDatabase(root);
-}
-
-/** Whether the database that the settings name answers now. @param {import("./env.js").Env} env */
-export async function databaseAnswers(env) {
-  const url = new URL(databaseUrl(env));
-  const host = url.searchParams.get("host") || url.hostname || HOST;
-  return waitForServer({ host, port: Number(url.port) || 5432, timeoutMs: 2000 });
 }
 
 /** @param {string} root @param {import("./env.js").Env} env */

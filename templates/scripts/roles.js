@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { EventEmitter } from "node:events";
 import fs from "node:fs";
 import path from "node:path";
+import { whenOrphaned } from "./orphan.js";
 import { findPackage } from "./packages.js";
 
 const WINDOWS = process.platform === "win32";
@@ -123,15 +124,15 @@ function signalTo(pid, signal) {
   }
 }
 
-/** Notices that this process is asked to end: emits "stop" at every such signal. */
+/** Notices that this process is asked to end, or left alone: emits "stop", at every signal. */
 export function stopOnSignals() {
   const stop = Object.assign(new EventEmitter(), { requested: false });
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
-    process.on(signal, () => {
-      stop.requested = true;
-      stop.emit("stop");
-    });
-  }
+  const request = () => {
+    stop.requested = true;
+    stop.emit("stop");
+  };
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, request);
+  whenOrphaned(request);
   // After the terminal was closed, the last lines have nowhere to go; the work still has to be ended in order.
   for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
   return stop;

@@ -3,6 +3,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
+import { whenOrphaned } from "./orphan.js";
 
 const backend = path.join(path.dirname(import.meta.dirname), "backend");
 const program = path.join(backend, "dist/app", `${process.argv[2]}.js`);
@@ -11,6 +12,7 @@ if (fs.existsSync(program)) {
   process.env.NODE_ENV ??= "production";
   process.setSourceMapsEnabled(true);
   process.chdir(backend);
+  whenOrphaned(() => process.kill(process.pid, "SIGTERM"));
   await import(pathToFileURL(program).href);
 } else {
   console.error("The application is not compiled yet. Run: make build");

@@ -123,6 +123,14 @@ describe("in development", () => {
     },
   );
 
+  it("kill of make ends everything too, although a shell in between may not pass the signal on", async () => {
+    const all = start("make", "dev-all");
+    await allUp(all);
+    all.kill();
+    await all.ended();
+    await nothingLeft();
+  });
+
   it("a saved edit is live in about two seconds, and the job that ran is requeued uncharged and runs again", async () => {
     const all = start("make", "dev-all");
     await allUp(all);
@@ -190,6 +198,34 @@ describe("in development", () => {
     expect((await app.run("dev-all", { FRONTEND_PORT: same })).stderr).toContain(
       `PORT and FRONTEND_PORT are both ${same}.`,
     );
+  });
+
+  it("make build, start and start-worker run it compiled, in production mode, and end on SIGTERM to make", async () => {
+    const missing = await app.run("start");
+    expect(missing.code).not.toBe(0);
+    expect(missing.stderr).toContain("The application is not compiled yet. Run: make build");
+    expect(await app.run("build")).toMatchObject({ code: 0 });
+    await app.run("db-start");
+    const backend = start("make", "start");
+    const worker = start("make", "start-worker");
+    await backend.shows("API listening");
+    await worker.shows("Worker starting");
+    await enqueue("compiled");
+    await worker.shows("Finished exampleTask");
+    // Pretty lines are for development.
+    expect(worker.output).toMatch(/^\{"level":30,.*"msg":"Finished exampleTask"\}$/m);
+    for (const part of [backend, worker]) {
+      part.kill();
+      await part.ended();
+    }
+    expect(worker.output).toContain("Worker stopped");
+    expect(backend.output).toContain("API closed");
+    const same = start("npm", "run", "workers:run");
+    await same.shows("Worker starting");
+    same.interrupt();
+    await same.ended();
+    await nothingLeft();
+    await app.run("db-stop");
   });
 
   it("works without a front end", async () => {

@@ -32,6 +32,11 @@ export class Running {
     process.kill(-(this.#child.pid ?? 0), signal);
   }
 
+  /** Ends the command alone, as `kill` does; what it started has to notice by itself. */
+  kill(): void {
+    this.#child.kill("SIGTERM");
+  }
+
   /** Waits for a text; `from` is where to look, a length of `output` seen before. */
   async shows(text: string | RegExp, from = 0): Promise<void> {
     const end = Date.now() + WAIT_MS;

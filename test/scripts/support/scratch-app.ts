@@ -35,7 +35,14 @@ export interface ScratchApp {
 }
 
 const SCRIPTS = ["package.json", "Makefile", "docker-compose.yml", "scripts", "backend/package.json"];
-const CODE = ["backend/app", "backend/saq", "backend/nodemon.json", "backend/tsconfig.json", "frontend"];
+const CODE = [
+  "backend/app",
+  "backend/saq",
+  "backend/nodemon.json",
+  "backend/tsconfig.json",
+  "backend/tsconfig.build.json",
+  "frontend",
+];
 
 /**
  * A generated application as far as its scripts are concerned, with the embedded database installed by copy: tests
