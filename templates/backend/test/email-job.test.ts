@@ -3,27 +3,33 @@ import request from "supertest";
 import { startSmtpServer } from "./smtp.js";
 import { waitFor } from "./wait-for.js";
 
-const smtp = await startSmtpServer();
-// Settings are read when the application is loaded, so that this comes first.
-process.env.SMTP_URL = smtp.url;
-process.env.MAIL_FROM = "queue@example.com";
-const { createApp } = await import("../app/app.js");
-const { logger } = await import("../app/logger.js");
-const { queueRoutes, saq } = await import("../app/queue/index.js");
-
-const workers = saq.workers();
-beforeAll(async () => {
+/** In a hook, not while the file is loaded: with `-t` and no test of this name, nothing would end what it starts. */
+async function startAll() {
+  const smtp = await startSmtpServer();
+  // Settings are read when the application is loaded, so that this comes first.
+  process.env.SMTP_URL = smtp.url;
+  process.env.MAIL_FROM = "queue@example.com";
+  const { createApp } = await import("../app/app.js");
+  const { logger } = await import("../app/logger.js");
+  const { queueRoutes, saq } = await import("../app/queue/index.js");
+  const workers = saq.workers();
   await saq.connect();
   await Promise.all(workers.map((worker) => worker.start()));
+  return { smtp, saq, workers, app: createApp({ saq, queueRoutes, logger }) };
+}
+
+let parts: Awaited<ReturnType<typeof startAll>>;
+beforeAll(async () => {
+  parts = await startAll();
 });
 afterAll(async () => {
-  await Promise.all(workers.map((worker) => worker.stop()));
-  await saq.close();
-  await smtp.close();
+  await Promise.all(parts.workers.map((worker) => worker.stop()));
+  await parts.saq.close();
+  await parts.smtp.close();
 });
 
 it("A-21: the mail of POST /queue/email arrives", async () => {
-  const app = createApp({ saq, queueRoutes, logger });
+  const { app, smtp } = parts;
   const { body } = await request(app)
     .post("/queue/email")
     .send({ to: "user@example.com", subject: "Test Email", email_body: "This is a test email from SAQ" });
