@@ -50,13 +50,15 @@ const connectionCodes = new Set([
 
 /** The connection or the server went away; the statement may or may not have been carried out. */
 export function isConnectionError(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  if (error instanceof AggregateError) return error.errors.some(isConnectionError);
-  const { code } = error as { code?: unknown };
+  // By shape, not by class: an error of Node's own is no instance of the Error of a test runner's sandbox.
+  if (typeof error !== "object" || error === null) return false;
+  const { message = "", errors } = error as { message?: unknown; errors?: unknown };
+  if (Array.isArray(errors) && errors.some(isConnectionError)) return true;
+  const code = codeOf(error);
   // 08: the connection. 53: no room for one more connection, or on the disk. 58: the server's own system.
-  if (typeof code === "string" && (connectionCodes.has(code) || /^(08|53|58)/.test(code))) return true;
+  if (code !== null && (connectionCodes.has(code) || /^(08|53|58)/.test(code))) return true;
   return /Connection terminated|timeout exceeded when trying to connect|Query read timeout|not queryable/i.test(
-    error.message,
+    String(message),
   );
 }
 

@@ -26,8 +26,8 @@ const clockEveryMs = 60_000;
 /** How long an answer may take while the connections are closed. */
 const closePatienceMs = 1_000;
 
-/** How long a statement that may be sent again waits for a lost database to come back. */
-const patienceMs = 10_000;
+/** How long a statement that may be sent again waits for a lost database: less than browsers' and proxies' limits. */
+const patienceMs = 8_000;
 
 export class PostgresServer {
   readonly options: ServerOptions;
@@ -132,8 +132,9 @@ export class PostgresServer {
       try {
         return { rows: await this.query<Row>(statement, values), resent: attempt > 0 };
       } catch (error) {
-        if (!isConnectionError(error) || Date.now() > deadline || this.#closed) throw error;
-        await sleep(backoffMs(attempt), this.#closing.signal);
+        const wait = backoffMs(attempt);
+        if (!isConnectionError(error) || Date.now() + wait > deadline || this.#closed) throw error;
+        await sleep(wait, this.#closing.signal);
       }
     }
   }
