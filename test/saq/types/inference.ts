@@ -1,0 +1,165 @@
+/**
+ * What the compiler promises to those who write tasks and enqueue them (DESIGN 4). Compiled by types.test.ts, never
+ * run: every `@ts-expect-error` must be an error, and everything else must not be one.
+ */
+
+import { defineQueue, defineSaq } from "../../../templates/backend/saq/config.js";
+import { createSaq } from "../../../templates/backend/saq/express/create-saq.js";
+import type { Job } from "../../../templates/backend/saq/handle.js";
+import type { Queue } from "../../../templates/backend/saq/queue.js";
+import {
+  type Context,
+  type PayloadOf,
+  type ResultOf,
+  type StandardSchema,
+  task,
+} from "../../../templates/backend/saq/task.js";
+
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+const same = <A, B>(_: Same<A, B>): void => {};
+
+async function greet(_ctx: Context, { name }: { name: string }) {
+  return { greeting: `Hello ${name}` };
+}
+const nothing = async (_ctx: Context) => {};
+const optional = (_ctx: Context, _payload?: { n?: number }) => 1;
+const allOptional = (_ctx: Context, _payload: { n?: number }) => 1;
+const dated = (_ctx: Context, payload: { at: Date; tags: readonly string[] }) => ({
+  at: payload.at,
+  now: new Date(),
+});
+const odd = (_ctx: Context) => ({ map: new Map<string, number>(), f: () => 1, s: Symbol(), u: undefined });
+declare const sized: StandardSchema<{ width: string }, { width: number }>;
+const resize = task({
+  input: sized,
+  timeout: 120,
+  run: async (ctx, { width }) => {
+    same<typeof width, number>(true);
+    await ctx.job.update({ progress: 0.5 });
+    // @ts-expect-error progress is a number
+    await ctx.job.update({ progress: "half" });
+    return [width];
+  },
+});
+const plain = task({ retries: 3, run: async (_ctx, { id }: { id: number }) => id });
+
+const config = defineQueue({
+  name: "default",
+  dsn: "postgresql://h/d",
+  tasks: { greet, nothing, optional, allOptional, dated, odd, resize, plain },
+});
+const saq = createSaq(
+  defineSaq({
+    queues: [config, defineQueue({ name: "mail", dsn: "postgresql://h/d", tasks: { send: nothing } })],
+  }),
+);
+
+export async function enqueueing() {
+  const queue = saq.taskQueues.get("default");
+  // @ts-expect-error no such queue
+  saq.taskQueues.get("defautl");
+  // @ts-expect-error the other queue's task
+  await queue.enqueue("send");
+  await saq.taskQueues.get("mail").enqueue("send");
+
+  // Payloads.
+  await queue.enqueue("greet", { name: "a" });
+  // @ts-expect-error a typo in the payload
+  await queue.enqueue("greet", { nmae: "a" });
+  // @ts-expect-error one member too many
+  await queue.enqueue("greet", { name: "a", age: 1 });
+  // @ts-expect-error of another type
+  await queue.enqueue("greet", { name: 1 });
+  // @ts-expect-error left out
+  await queue.enqueue("greet");
+  // @ts-expect-error unknown task
+  await queue.enqueue("great", { name: "a" });
+  await queue.enqueue("nothing");
+  // @ts-expect-error takes no payload
+  await queue.enqueue("nothing", { a: 1 });
+  await queue.enqueue("optional");
+  await queue.enqueue("optional", { n: 1 });
+  await queue.enqueue("allOptional");
+  await queue.enqueue("allOptional", {});
+  // @ts-expect-error of another type
+  await queue.enqueue("optional", { n: "1" });
+  await queue.enqueue("plain", { id: 1 });
+  // @ts-expect-error of another type
+  await queue.enqueue("plain", { id: "1" });
+
+  // A schema's input is what callers pass.
+  await queue.enqueue("resize", { width: "5" });
+  // @ts-expect-error the schema's output is not
+  await queue.enqueue("resize", { width: 5 });
+
+  // As after JSON: a Date arrives as text, so text is what is passed.
+  await queue.enqueue("dated", { at: "2026-01-01", tags: ["a"] });
+  // @ts-expect-error a Date does not survive
+  await queue.enqueue("dated", { at: new Date(), tags: [] });
+
+  // Options are an argument of their own (D-61).
+  await queue.enqueue("greet", { name: "a" }, { timeout: 5, retryBackoff: 30, priority: 3 });
+  // @ts-expect-error no such option
+  await queue.enqueue("greet", { name: "a" }, { timout: 5 });
+  // @ts-expect-error the engine's own field
+  await queue.enqueue("greet", { name: "a" }, { status: "complete" });
+  // @ts-expect-error an option is no payload
+  await queue.enqueue("greet", { name: "a", timeout: 5 });
+}
+
+export async function answers() {
+  const queue = saq.taskQueues.get("default");
+  // A generated key cannot be taken, a key of one's own can.
+  const job = await queue.enqueue("greet", { name: "a" });
+  same<typeof job, Job<{ greeting: string }>>(true);
+  same<typeof job.result, { greeting: string } | null>(true);
+  const keyed = await queue.enqueue("greet", { name: "a" }, { key: "k" });
+  same<typeof keyed, Job<{ greeting: string }> | null>(true);
+  // @ts-expect-error it may be null
+  keyed.key;
+
+  const answer = await queue.enqueueDetailed("greet", { name: "a" }, { key: "k" });
+  if (answer.enqueued) same<typeof answer.job, Job<{ greeting: string }>>(true);
+  else same<typeof answer.reason, "key_alive" | "scheduled_not_later" | "other_queue">(true);
+  // @ts-expect-error not without looking whether it was stored
+  answer.job;
+
+  await queue.enqueueMany([
+    { task: "greet", payload: { name: "a" }, key: "k" },
+    { task: "resize", payload: { width: "5" } },
+  ]);
+  // @ts-expect-error the other task's payload
+  await queue.enqueueMany([{ task: "greet", payload: { width: "5" } }]);
+
+  // @ts-expect-error no such count
+  await queue.count("done");
+}
+
+export function resultsAsAfterJson() {
+  same<ResultOf<typeof greet>, { greeting: string }>(true);
+  same<ResultOf<typeof dated>, { at: string; now: string }>(true);
+  same<ResultOf<typeof resize>, number[]>(true);
+  same<ResultOf<typeof plain>, number>(true);
+  same<keyof ResultOf<typeof odd>, "map" | "u">(true);
+  same<PayloadOf<typeof dated>, { at: string; tags: string[] }>(true);
+  same<PayloadOf<typeof resize>, { width: string }>(true);
+}
+
+export const insideATask = task({
+  run: async (ctx) => {
+    await ctx.enqueue(greet, { name: "a" });
+    await ctx.enqueue(nothing);
+    await ctx.enqueue(resize, { width: "5" }, { key: "k" });
+    // @ts-expect-error a typo in the payload
+    await ctx.enqueue(greet, { nmae: "a" });
+    // @ts-expect-error tasks are given by value, so that a renamed one is found
+    await ctx.enqueue("greet", { name: "a" });
+    // @ts-expect-error the job is read only
+    ctx.job.status = "complete";
+  },
+});
+
+export function untyped(queue: Queue) {
+  // Where the tasks are not known, any payload goes.
+  return Promise.all([queue.enqueue("anything"), queue.enqueue("anything", { a: 1 }, { key: "k" })]);
+}
