@@ -1,0 +1,128 @@
+// `make demo` in a clean clone, as the README's first command: from nothing installed to a finished job. Then what
+// CONTRIBUTING.md tells to run, in the same clone.
+import { chmodSync, existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import { destroyCluster } from "../../templates/scripts/embedded-postgres.js";
+import { newcomersEnvironment } from "../support/installed-app.js";
+import { portAnswers, processesOf } from "../support/left-behind.js";
+import { measured } from "../support/measured.js";
+import { REPOSITORY } from "../support/packed.js";
+import { Program, runProgram } from "../support/program.js";
+
+jest.setTimeout(120_000);
+
+const API = "http://localhost:8000";
+const taken = (
+  await Promise.all([8000, 5173].map(async (port) => ((await portAnswers(port)) ? [port] : [])))
+).flat();
+const skipped =
+  process.env.CI !== "true" && process.env.TEST_DEMO !== "1"
+    ? "it installs twice, which takes a minute: set TEST_DEMO=1 (or CI=true)"
+    : taken.length > 0 && `its ports are fixed, and somebody holds ${taken.join(" and ")}`;
+if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${skipped}.\n`);
+
+(skipped ? describe.skip : describe)("in a clean clone", () => {
+  let folder: string;
+  let clone: string;
+  let demo: Program;
+  const env = newcomersEnvironment();
+
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), "saq-demo-"));
+    // As root, the database's server runs as another user, who must be able to pass through.
+    chmodSync(folder, 0o755);
+    clone = join(folder, "clone");
+    await runProgram(["git", "clone", "--quiet", REPOSITORY, clone], { cwd: folder, env, withinMs: 60_000 });
+  }, 60_000);
+
+  afterAll(async () => {
+    demo?.signal("SIGKILL");
+    await destroyCluster({ dataDir: join(clone, ".demo/app/.data/pg18") });
+    for (const { pid } of processesOf(folder)) process.kill(pid, "SIGKILL");
+    rmSync(folder, { recursive: true, force: true });
+  }, 60_000);
+
+  const run = (line: string, code = 0) =>
+    runProgram(["sh", "-c", line], { cwd: clone, env, withinMs: 110_000, code });
+
+  async function jobDone(program: Program): Promise<void> {
+    const response = await program.until("take a job", 20_000, () =>
+      fetch(`${API}/queue/example`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ message: "from the demo" }),
+      }).catch(() => undefined),
+    );
+    const { job_id: id } = (await response.json()) as { job_id: string };
+    await program.until("finish the job", 15_000, async () => {
+      const job = (await (await fetch(`${API}/queue/jobs/${id}`)).json()) as { status: string };
+      return job.status === "complete";
+    });
+  }
+
+  async function endsCleanly(program: Program): Promise<void> {
+    program.signal("SIGINT");
+    await program.ended(20_000);
+    expect(program.group()).toEqual([]);
+    expect(processesOf(folder)).toEqual([]);
+    for (const port of [8000, 5173]) expect(await portAnswers(port)).toBe(false);
+  }
+
+  it("make demo installs, packs, generates and runs everything, up to a finished job", async () => {
+    const started = Date.now();
+    let last = started;
+    const phase = (what: string) => {
+      measured(what, Date.now() - last);
+      last = Date.now();
+    };
+    demo = new Program(["make", "demo"], { cwd: clone, env });
+    await demo.until("install the repository", 100_000, () => existsSync(join(clone, ".demo")));
+    phase("make demo, the repository's own npm install");
+    await demo.prints(/\[demo\] packed the command line/, 30_000);
+    phase("make demo, pack");
+    await demo.prints(/\[demo\] generated and installed the application/, 100_000);
+    phase("make demo, generate and npm install");
+    await demo.prints(/Starting: API http:\/\/localhost:8000, front end http:\/\/localhost:5173/, 30_000);
+    phase("make demo, database");
+    await jobDone(demo);
+    phase("make demo, first job done");
+    measured("make demo until the first job is done", Date.now() - started);
+    await endsCleanly(demo);
+  }, 240_000);
+
+  it("make demo uses what is there the second time", async () => {
+    const started = Date.now();
+    demo = new Program(["make", "demo"], { cwd: clone, env });
+    await demo.prints(/Using the application in \.demo\/app/, 20_000);
+    await jobDone(demo);
+    measured("the second make demo until a job is done", Date.now() - started);
+    await endsCleanly(demo);
+  });
+
+  it("git sees nothing that these commands have made", async () => {
+    expect(await run("git status --porcelain")).toBe("");
+  });
+
+  it("make fix has nothing to mend", async () => {
+    await run("make fix");
+    expect(await run("git status --porcelain")).toBe("");
+  });
+
+  it.each([
+    "npm test -- test/saq/wire.test.ts",
+    'npm test -- test/saq -t "D-23"',
+    "UPDATE_TREE=1 npm test -- test/cli/tree",
+  ])("%s", async (command) => {
+    expect(await run(command)).toMatch(/Tests: .*[1-9]\d* passed/);
+    expect(await run("git status --porcelain")).toBe("");
+  });
+
+  it("npm version and npm pack --dry-run prepare a release without secrets and leftovers", async () => {
+    await run("npm version 99.0.0 --no-git-tag-version");
+    const list = await run("npm pack --dry-run");
+    expect(list).toContain("create-saq-app-99.0.0.tgz");
+    expect(list).not.toMatch(/node_modules|\.env$|templates\/\S*dist\//m);
+  });
+});
