@@ -54,7 +54,8 @@ export function missingPackages(root) {
 export function installMissing(root, missing) {
   if (missing.length === 0) return;
   console.log(`Installing the dependencies (npm install): ${missing.length} missing, first ${missing[0]}.`);
-  const { status } = runNpm(root, ["install", "--no-fund", "--no-audit"]);
+  // `npm run --silent` would hide what takes half a minute from those who wait for it.
+  const { status } = runNpm(root, ["install", "--loglevel=notice"]);
   if (status !== 0) throw new Failure("npm install failed; its reason is above. Run it again: npm install");
 }
 
