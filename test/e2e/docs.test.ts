@@ -1,0 +1,180 @@
+// Every command that the documentation tells somebody to run is run by a test, and every link leads somewhere.
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { beforeAll, describe, expect, it } from "@jest/globals";
+import { codeBlocks, shellCommands } from "../support/documents.js";
+import { emptyFolder } from "../support/folders.js";
+import { REPOSITORY } from "../support/packed.js";
+import { runCli } from "../support/run-cli.js";
+
+/** The file that runs a command, and its text that does. */
+type RunBy = readonly [file: string, text: string];
+/** Why a command is only tried by hand. */
+type ByHand = { byHand: string };
+
+const GENERATED = "test/e2e/generated-app.test.ts";
+const DEV_ALL = "test/e2e/dev-all.test.ts";
+const DEMO = "test/e2e/demo.test.ts";
+const CREATE = "test/cli/npm-create.test.ts";
+const CURLS: RunBy = [DEV_ALL, 'section(readme, "## Try it")'];
+
+/** What the documents of this repository say about the repository. */
+const REPOSITORY_COMMANDS: Record<string, RunBy | ByHand> = {
+  "make demo": [DEMO, '["make", "demo"]'],
+  "make test": [".ci/run", "make check test"],
+  "make check": [".ci/run", "make check test"],
+  "make fix": [DEMO, 'run("make fix")'],
+  "make bench": { byHand: "it measures for minutes, and nothing in it passes or fails" },
+  "npm test -- test/saq/wire.test.ts": [DEMO, '"npm test -- test/saq/wire.test.ts"'],
+  'npm test -- test/saq -t "D-23"': [DEMO, 'npm test -- test/saq -t "D-23"'],
+  "npm test --workspace=templates/backend": ["scripts/test.js", "templates/backend"],
+  "UPDATE_TREE=1 npm test -- test/cli/tree": [DEMO, "UPDATE_TREE=1 npm test -- test/cli/tree"],
+  "npm version <version> --no-git-tag-version": [DEMO, "npm version 99.0.0 --no-git-tag-version"],
+  "npm pack --dry-run": [DEMO, 'run("npm pack --dry-run")'],
+  "npm publish": { byHand: "it publishes; what it would send is tested by test/cli/package.test.ts" },
+};
+
+/** What documents say about a generated application. */
+const APPLICATION_COMMANDS: Record<string, RunBy | ByHand> = {
+  "npm create saq-app@latest my-app": [CREATE, '["create", "-y", "saq-app@latest"'],
+  "npm create saq-app@latest my-app -- --yes": [CREATE, 'npmCreate("my-app", "--"'],
+  "cd my-app": ["test/support/installed-app.ts", "cwd: this.root"],
+  "make dev-all": [DEV_ALL, '["make", "dev-all"]'],
+  "make db-start": [GENERATED, '["make", "db-start"]'],
+  "make db-stop": [GENERATED, '["make", "db-stop"]'],
+  "make db-reset": [GENERATED, '["make", "db-reset"]'],
+  "make psql": ["test/scripts/database.test.ts", 'run("psql'],
+  "make install-backend": [GENERATED, '["make", "install-backend"]'],
+  "make dev-backend": [GENERATED, '["make", "dev-backend"]'],
+  "make dev-worker": [GENERATED, '["make", "dev-worker"]'],
+  "make test": [GENERATED, '["make", "test"]'],
+  "make check": [GENERATED, '["make", "check"]'],
+  "make fix": [GENERATED, '["make", "fix"]'],
+  "make build": [GENERATED, '["make", "build"]'],
+  "make start": [GENERATED, '["make", "start"]'],
+  "make start-worker": [GENERATED, '["make", "start-worker"]'],
+  "npm run workers:run": [GENERATED, '"workers:run"'],
+  "npm test -w backend -- test/health.test.ts": [GENERATED, "npm test -w backend -- test/health.test.ts"],
+  "npm test -w backend -- test/queue-routes.test.ts": [GENERATED, "-- test/queue-routes.test.ts"],
+  'npm test -w backend -- -t "delayed"': [GENERATED, '-- -t "delayed"'],
+  "curl -X POST http://localhost:8000/queue/example": CURLS,
+  "curl -X POST http://localhost:8000/queue/email": CURLS,
+  "curl -X POST http://localhost:8000/queue/delayed": CURLS,
+  "curl -X POST http://localhost:8000/queue/my-endpoint": [DEV_ALL, "(curl [^`]*)"],
+};
+
+const TABLE = { ...REPOSITORY_COMMANDS, ...APPLICATION_COMMANDS };
+
+interface Document {
+  name: string;
+  folder: string;
+  text: string;
+}
+
+let documents: Document[];
+
+beforeAll(async () => {
+  const cwd = emptyFolder();
+  await runCli(["my-app", "--no-install", "--no-git"], { cwd });
+  const app = join(cwd, "my-app");
+  documents = [
+    ...["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map((name) => documentAt(REPOSITORY, name)),
+    ...readdirSync(join(REPOSITORY, "docs"))
+      .filter((name) => name.endsWith(".md"))
+      .map((name) => documentAt(REPOSITORY, `docs/${name}`)),
+    ...["README.md", "CLAUDE.md"].map((name) => ({
+      ...documentAt(app, name),
+      name: `the generated ${name}`,
+    })),
+  ];
+}, 120_000);
+
+function documentAt(root: string, name: string): Document {
+  const file = join(root, name);
+  return { name, folder: dirname(file), text: readFileSync(file, "utf8") };
+}
+
+/** Commands in blocks for a shell, and those in the running text that name a program of ours. */
+function commandsIn({ name, text }: Document): string[] {
+  // The changelog tells what was, not what to do.
+  if (name === "CHANGELOG.md") return [];
+  const blocks = codeBlocks(text).filter(({ language }) => ["sh", "bash", "console"].includes(language));
+  const prose = text.replaceAll(/^( *)```[\s\S]*?^\1```$/gm, "");
+  const inline = [...prose.matchAll(/`((?:[A-Z_]+=\S+ )?(?:make|npm|npx|curl) [^`]+)`/g)].map(([, command]) =>
+    String(command).replaceAll(/\s+/g, " "),
+  );
+  return [...blocks.flatMap(({ code }) => shellCommands(code)), ...inline].filter(
+    (command) => !/^(make|npm run) <target>$/.test(command),
+  );
+}
+
+/** The entry of a command; curl is known by its address, because the same body is written in several documents. */
+function entryOf(command: string): string {
+  return /^curl -X POST \S+/.exec(command)?.[0] ?? command;
+}
+
+describe("the commands in the documents", () => {
+  it("are all known", () => {
+    const unknown = documents.flatMap((document) =>
+      commandsIn(document)
+        .filter((command) => !(entryOf(command) in TABLE))
+        .map((command) => `${document.name}: ${command}`),
+    );
+    expect(unknown).toEqual([]);
+  });
+
+  it("are all still there", () => {
+    const written = new Set(documents.flatMap(commandsIn).map(entryOf));
+    expect(Object.keys(TABLE).filter((command) => !written.has(command))).toEqual([]);
+  });
+
+  it("are run by the tests named here, except at most five", () => {
+    const entries = [REPOSITORY_COMMANDS, APPLICATION_COMMANDS].flatMap((table) => Object.entries(table));
+    const byHand = entries.filter(([, how]) => "byHand" in how);
+    expect(byHand.length).toBeLessThanOrEqual(5);
+    const notRun = entries.filter(([, how]) => {
+      if ("byHand" in how) return false;
+      const [file, text] = how;
+      return !readFileSync(join(REPOSITORY, file), "utf8").includes(text);
+    });
+    expect(notRun).toEqual([]);
+  });
+
+  it("have the same bodies for curl everywhere, so that running one is running all", () => {
+    const bodies = new Map<string, Set<string>>();
+    for (const command of documents.flatMap(commandsIn).filter((line) => line.startsWith("curl "))) {
+      const seen = bodies.get(entryOf(command)) ?? new Set();
+      bodies.set(entryOf(command), seen.add(command));
+    }
+    expect([...bodies].filter(([, seen]) => seen.size !== 1)).toEqual([]);
+    expect(bodies.size).toBe(4);
+  });
+});
+
+describe("the links in the documents", () => {
+  it("lead to files that are there", () => {
+    const dead = documents.flatMap(({ name, folder, text }) =>
+      [...text.matchAll(/\]\(([^)\s]+)\)/g)]
+        .map(([, target]) => String(target))
+        .filter((target) => !/^(https?|mailto):/.test(target))
+        .filter((target) => {
+          const [path = "", anchor] = target.split("#");
+          const file = path === "" ? undefined : join(folder, path);
+          if (file && !existsSync(file)) return true;
+          return anchor !== undefined && !anchors(file ? readFileSync(file, "utf8") : text).includes(anchor);
+        })
+        .map((target) => `${name}: ${target}`),
+    );
+    expect(dead).toEqual([]);
+  });
+});
+
+/** Names of the headings, as GitHub makes them. */
+function anchors(markdown: string): string[] {
+  return [...markdown.matchAll(/^#+ (.*)$/gm)].map(([, heading]) =>
+    String(heading)
+      .toLowerCase()
+      .replaceAll(/[^\w\- ]/g, "")
+      .replaceAll(" ", "-"),
+  );
+}
