@@ -1,4 +1,6 @@
 import { beforeAll, describe, expect, it } from "@jest/globals";
+import { ensureSchema } from "../../templates/backend/saq/postgres/schema.js";
+import { buildStatements } from "../../templates/backend/saq/postgres/statements.js";
 import type { Queue } from "../../templates/backend/saq/queue.js";
 import { decodeJob } from "../../templates/backend/saq/wire.js";
 import { goldenDocuments, pythonComplaints } from "./golden-documents.js";
@@ -200,6 +202,23 @@ describe("groups", () => {
     }
   });
 
+  it("D-2: a job picked before another claim of its group was committed is looked at again", async () => {
+    const queue = open();
+    const [first, second] = await enqueueAll(queue, 2, (n) => ({ groupKey: "g", priority: n }));
+    // A claimer that takes only the second job's priority, step by step.
+    const slow = await database.connect();
+    const { groupHeads, lockGroups, claimGroups } = buildStatements(await ensureSchema(slow));
+    await slow.query("begin");
+    const picked = await slow.query(groupHeads.text, [queue.name, 1, 1, "", 10]);
+    expect(picked.rows.map(({ key }) => key)).toEqual([second?.key]);
+    expect(keysOf(await claim(queue, { grouped: true, priorities: [0, 0] }))).toEqual([first?.key]);
+    const locked = await slow.query(lockGroups.text, [queue.name, [second?.key], ["g"]]);
+    expect(locked.rowCount).toBe(1);
+    const claimed = await slow.query(claimGroups.text, [queue.name, [second?.key], 1, 1, 7, "{}"]);
+    await slow.query("commit");
+    expect(claimed.rowCount).toBe(0);
+  });
+
   it("D-2: an aborting member still counts as running", async () => {
     const queue = open();
     const jobs = await enqueueAll(queue, 2, () => ({ groupKey: "g" }));
@@ -297,7 +316,7 @@ describe("rows that are no jobs", () => {
     expect(await claim(queue)).toEqual([]);
     // D-3: the same tolerance where jobs are only looked at.
     expect(await queue.list({ statuses: ["failed"] })).toHaveLength(Object.keys(bad).length);
-    expect(await queue.job("poison-empty")).toBeNull();
+    expect(await queue.job("poison-empty")).toMatchObject({ function: "(unreadable)", status: "failed" });
     expect(await queue.abort("poison-empty")).toBe("not_active");
     expect(await queue.retry("poison-empty")).toBe("unreadable");
   });
