@@ -9,12 +9,13 @@ import type {
   StoredJob,
   WorkerRow,
 } from "./broker.js";
-import { checkJobOptions, findTask, type QueueConfig } from "./config.js";
+import { checkJobOptions, type QueueConfig } from "./config.js";
 import { InvalidJobError, JobGoneError, SaqError } from "./errors.js";
 import { Job, type JobOwner } from "./handle.js";
 import { dueSecond, type JobFields, jobDefaults, type Status, statuses } from "./job.js";
 import { newKey } from "./key.js";
 import {
+  type AnyTask,
   type EnqueueArguments,
   type EnqueueOptions,
   optionsOfTask,
@@ -28,6 +29,9 @@ import { encodeJob } from "./wire.js";
 
 type TaskName<Tasks extends TaskMap> = keyof Tasks & string;
 type WithoutKey = Omit<EnqueueOptions, "key"> & { key?: undefined };
+
+/** The fields that every job has a value of its own for. */
+type Named = "function" | "queueName" | "key" | "queued" | "meta";
 
 /** What became of an enqueue, with the reason of a refusal (D-31). */
 export type EnqueueAnswer<Result = unknown> =
@@ -55,6 +59,8 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   readonly config: QueueConfig<string, Tasks>;
   /** Storage; for the worker and for those who write a broker. */
   readonly broker: Broker;
+  /** The tasks by name, each with what its jobs are made of unless an enqueue says otherwise. */
+  readonly #known: ReadonlyMap<string, { task: AnyTask; defaults: Omit<JobFields, Named> }>;
   readonly #owner: JobOwner = {
     reload: (key) => this.#reload(key),
     abort: (key, error) => this.abort(key, error),
@@ -65,6 +71,12 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     this.name = config.name;
     this.config = config;
     this.broker = broker;
+    this.#known = new Map(
+      Object.entries(config.tasks).map(([name, task]) => [
+        name,
+        { task, defaults: { ...jobDefaults, ...defined(config.defaults), ...defined(optionsOfTask(task)) } },
+      ]),
+    );
   }
 
   /** Connects and makes the tables where they are missing. Every call that needs it does so by itself. */
@@ -231,12 +243,12 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     payload: unknown,
     options: EnqueueOptions,
   ): Promise<{ fields: JobFields; job: NewJob }> {
-    const task = findTask(this.config.tasks, name);
-    if (!task) {
-      const known = Object.keys(this.config.tasks).join(", ");
-      throw new SaqError("unknown_task", `Queue "${this.name}" has no task "${name}" (registered: ${known})`);
+    const known = this.#known.get(name);
+    if (!known) {
+      const names = [...this.#known.keys()].join(", ");
+      throw new SaqError("unknown_task", `Queue "${this.name}" has no task "${name}" (registered: ${names})`);
     }
-    const checked = validatePayload(name, task, payload);
+    const checked = validatePayload(name, known.task, payload);
     if (checked instanceof Promise) await checked;
     await this.connect();
     const { key, scheduled, priority = 0, groupKey = null, meta = {}, client: _, ...given } = options;
@@ -247,9 +259,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     }
     const now = this.broker.now();
     const fields: JobFields = {
-      ...jobDefaults,
-      ...defined(this.config.defaults),
-      ...defined(optionsOfTask(task)),
+      ...known.defaults,
       ...defined(checkJobOptions(`enqueue("${name}")`, given, InvalidJobError)),
       function: name,
       kwargs: asKwargs(name, payload),
