@@ -1,10 +1,10 @@
 /** Connections that are ended, that fall silent, and how many there are. */
-import { afterAll, afterEach, beforeEach, describe, expect, it, jest } from "@jest/globals";
+import { afterEach, beforeEach, describe, expect, it, jest } from "@jest/globals";
 import type { Job } from "../../templates/backend/saq/index.js";
 import { endAllWorkers, eventually, WorkerProcess } from "./processes/child.js";
 import { newDatabase, type TestDatabase } from "./processes/database.js";
 import { openQueue } from "./processes/enqueuer.js";
-import { openProxy } from "./processes/proxy.js";
+import { openProxy, type Proxy } from "./processes/proxy.js";
 
 jest.setTimeout(90_000);
 
@@ -17,6 +17,7 @@ describe("connections in trouble", () => {
   let database: TestDatabase;
   let queue: ReturnType<typeof openQueue>["queue"];
   let close: () => Promise<void>;
+  let proxy: Proxy | undefined;
 
   beforeEach(async () => {
     database = await newDatabase("connections");
@@ -24,10 +25,12 @@ describe("connections in trouble", () => {
     await queue.connect();
   });
   afterEach(async () => {
+    await endAllWorkers();
+    await proxy?.close();
+    proxy = undefined;
     await close();
     await database.drop();
   });
-  afterAll(endAllWorkers);
 
   const complete = (job: Job, withinMs = 20_000) =>
     eventually(`${job.key} is complete`, async () => (await job.refresh()).status === "complete", withinMs);
@@ -71,6 +74,29 @@ describe("connections in trouble", () => {
     expect((await worker.stop()).code).toBe(0);
   });
 
+  it("D-5: a claim that went through although its answer never came is given back, uncharged", async () => {
+    proxy = await openProxy(database.url);
+    const worker = await WorkerProcess.start({ url: proxy.url, runsUrl: database.url });
+    await database.query(`
+      create sequence claims;
+      create function slow_first_claim() returns trigger language plpgsql as $$
+        begin if nextval('claims') <= 3 then perform pg_sleep(0.3); end if; return new; end $$;
+      create trigger slow_first_claim before update of status on saq_jobs for each row
+        when (old.status = 'queued' and new.status = 'active') execute function slow_first_claim();`);
+    const jobs = await queue.enqueueMany(
+      Array.from({ length: 3 }, () => ({ task: "record", payload: undefined })),
+    );
+    await eventually("the claim is under way", async () => {
+      const rows = await database.query(`select query ${engines} and wait_event = 'PgSleep'`);
+      return rows.length > 0;
+    });
+    proxy.cut();
+    for (const job of jobs) expect(await complete(job as Job, 5_000)).toBe(true);
+    expect(await database.runs()).toHaveLength(3);
+    for (const job of jobs) expect(job).toMatchObject({ attempts: 1, meta: {} });
+    await worker.stop();
+  });
+
   it("P-22: without its LISTEN connection the worker goes on, gets it back, and vouches for itself again", async () => {
     const worker = await WorkerProcess.start({ url: database.url });
     const held = "select pid from pg_locks where locktype = 'advisory' and classid = 21314 and granted";
@@ -88,7 +114,7 @@ describe("connections in trouble", () => {
   });
 
   it("P-22: connections that fall silent are noticed by the probe, though the server still holds them", async () => {
-    const proxy = await openProxy(database.url);
+    proxy = await openProxy(database.url);
     const worker = await WorkerProcess.start({ url: proxy.url, runsUrl: database.url });
     proxy.freeze();
     await worker.said("listening connection lost", 20_000);
@@ -100,7 +126,6 @@ describe("connections in trouble", () => {
     const { code, ms } = await worker.stop();
     expect(code).toBe(0);
     expect(ms).toBeLessThan(6_000);
-    await proxy.close();
   });
 
   it("5.2: a worker process holds at most three connections", async () => {

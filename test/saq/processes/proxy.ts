@@ -6,6 +6,8 @@ export interface Proxy {
   url: string;
   /** Makes connections that are open now half-open: nothing passes in either direction, nobody is told. */
   freeze(): void;
+  /** Ends every connection; new ones are let through. */
+  cut(): void;
   close(): Promise<void>;
 }
 
@@ -38,6 +40,9 @@ export async function openProxy(target: string): Promise<Proxy> {
           frozen.push(socket);
         }
       }
+    },
+    cut: () => {
+      for (const [near] of pairs) near.destroy();
     },
     close: async () => {
       for (const socket of [...frozen, ...[...pairs].flat()]) socket.destroy();

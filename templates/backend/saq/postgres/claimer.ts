@@ -24,6 +24,9 @@ const columnSecond = (job: JobFields) => Math.min(Math.max(Math.floor(job.schedu
 /** A fresh token for every claim, over all of int4: two of one value meet once in four thousand million claims. */
 const newToken = () => randomInt(-(2 ** 31), 2 ** 31);
 
+/** After a claim that was cut off: waits between looks for what it took after all, ms. */
+const laterLooksMs = [1_000, 4_000, 25_000];
+
 export class Claimer {
   /** Where the walk over the groups stands; it goes round. */
   #cursor = "";
@@ -133,7 +136,12 @@ export class Claimer {
     return document;
   }
 
-  async #giveBack(token: number, workerId: string): Promise<void> {
+  /**
+   * Looks several times: a server that has lost its client carries the statement to its end first, and a look during
+   * that finds nothing yet.
+   */
+  async #giveBack(token: number, workerId: string, [nextLook, ...looks] = laterLooksMs): Promise<void> {
+    if (nextLook !== undefined) setTimeout(() => void this.#giveBack(token, workerId, looks), nextLook).unref();
     try {
       for (let after = ""; ; ) {
         const { rows } = await this.server.queryAgain<{ key: string; token: number }>(
