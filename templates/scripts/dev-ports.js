@@ -39,7 +39,8 @@ export async function requireFreePorts(roles, env) {
     if (seen.has(port))
       throw new Failure(`${seen.get(port)} and ${variable} are both ${port}. Change one of them in .env.`);
     seen.set(port, variable);
-    if (await isFree(port)) continue;
+    // Both, because `localhost` is ::1 first for curl and many browsers: they would reach the other program.
+    if ((await isFree(port)) && (await isFree(port, "::1"))) continue;
     const holder = portHolder(port);
     const by = holder ? `by ${holder.command} (process ${holder.pid})` : "by another program";
     throw new Failure(`Port ${port} of the ${what} is taken ${by}. Stop it, or change ${variable} in .env.`);

@@ -44,5 +44,5 @@ export function clusterStatus(options: { dataDir: string }): ClusterStatus;
 
 export function freePort(): Promise<number>;
 
-/** Whether a port of 127.0.0.1 can be listened on. */
-export function isFree(port: number): Promise<boolean>;
+/** Whether no other program listens on a port of this machine (`host` 127.0.0.1 unless given). */
+export function isFree(port: number, host?: string): Promise<boolean>;

@@ -48,7 +48,7 @@ export async function startCluster({ dataDir, port, password, logFile, settings 
     const failure = launch(place, binaries, wanted, log, settings);
     if (failure === undefined) return await answering(dataDir, wanted, password, log);
     const passing =
-      /pre-existing shared memory block|lock file "postmaster.pid" already exists|could not bind/;
+      /pre-existing shared memory block|lock file "postmaster.pid" already exists|Address already in use/;
     if (!passing.test(failure) || Date.now() > end)
       throw new Failure(`PostgreSQL did not start:\n${failure}`);
     await new Promise((resolve) => setTimeout(resolve, 250));
@@ -248,10 +248,13 @@ export function freePort() {
   });
 }
 
-/** @param {number} port @returns {Promise<boolean>} */
-export function isFree(port) {
+/** @type {typeof import("./embedded-postgres.js").isFree} */
+export function isFree(port, host = HOST) {
   return new Promise((resolve) => {
-    const server = net.createServer().on("error", () => resolve(false));
-    server.listen(port, HOST, () => server.close(() => resolve(true)));
+    // Not free is what another program holds; a reserved port or an absent IPv6 has another reason and another cure.
+    const server = net.createServer().on("error", (error) => {
+      resolve(/** @type {NodeJS.ErrnoException} */ (error).code !== "EADDRINUSE");
+    });
+    server.listen(port, host, () => server.close(() => resolve(true)));
   });
 }

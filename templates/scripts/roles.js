@@ -3,10 +3,12 @@ import { spawn } from "node:child_process";
 import { EventEmitter } from "node:events";
 import fs from "node:fs";
 import path from "node:path";
+import { pathToFileURL } from "node:url";
 import { whenOrphaned } from "./orphan.js";
 import { findPackage } from "./packages.js";
 
 const WINDOWS = process.platform === "win32";
+const FOLLOW_PARENT = pathToFileURL(path.join(import.meta.dirname, "follow-parent.js")).href;
 
 /**
  * @typedef {object} Role
@@ -76,7 +78,8 @@ export async function runRoles(roles, stop) {
       outputStream: process.stdout,
       spawn: (program, options) => {
         const role = roles.find((candidate) => candidate.program === program);
-        return spawn(process.execPath, role?.args ?? [], { ...options, detached: !WINDOWS });
+        const args = ["--import", FOLLOW_PARENT, ...(role?.args ?? [])];
+        return spawn(process.execPath, args, { ...options, detached: !WINDOWS });
       },
       kill: (pid) =>
         endGroup(pid, roles[commands.findIndex((command) => command.pid === pid)]?.reloads ?? false),

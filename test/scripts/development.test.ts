@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
+import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import {
@@ -131,6 +132,21 @@ describe("in development", () => {
     await nothingLeft();
   });
 
+  const onLinux = process.platform === "linux" ? it : it.skip;
+  onLinux("kill -9 of dev-all itself leaves no API and no worker behind", async () => {
+    const all = start("node", "scripts/dev-all.js");
+    await allUp(all);
+    const left = () => processesOf(app.root).filter((command) => !/postgres/.test(command));
+    expect(left()).not.toEqual([]);
+    all.kill("SIGKILL");
+    await all.ended();
+    // Nobody is there to wait for them: they notice by themselves.
+    const end = Date.now() + 20_000;
+    while (left().length > 0 && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 50));
+    await nothingLeft();
+    await app.run("db-stop");
+  });
+
   it("a saved edit is live in about two seconds, and the job that ran is requeued uncharged and runs again", async () => {
     const all = start("make", "dev-all");
     await allUp(all);
@@ -191,6 +207,17 @@ describe("in development", () => {
       expect(clusterStatus({ dataDir: dataDir() }).running).toBe(false);
     },
   );
+
+  const hasIpv6 = Object.values(networkInterfaces()).some((list) =>
+    list?.some(({ address }) => address === "::1"),
+  );
+  (hasIpv6 ? it : it.skip)("a port taken on ::1 alone counts too: localhost would lead there", async () => {
+    const holder = createServer().listen(ports.PORT, "::1");
+    await once(holder, "listening");
+    const { stderr } = await app.run("dev-all");
+    holder.close();
+    expect(stderr).toContain(`Port ${ports.PORT} of the API is taken by `);
+  });
 
   it("refuses a port that is none, and two equal ones", async () => {
     expect((await app.run("dev-all", { PORT: "eighty" })).stderr).toContain("PORT=eighty is not a port.");

@@ -33,8 +33,8 @@ export class Running {
   }
 
   /** Ends the command alone, as `kill` does; what it started has to notice by itself. */
-  kill(): void {
-    this.#child.kill("SIGTERM");
+  kill(signal: NodeJS.Signals = "SIGTERM"): void {
+    this.#child.kill(signal);
   }
 
   /** Waits for a text; `from` is where to look, a length of `output` seen before. */
