@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import { ensureSchema } from "../../templates/backend/saq/postgres/schema.js";
 import { openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
@@ -147,6 +148,16 @@ describe("tables made by Python", () => {
       before,
     );
     expect(await versions()).toEqual([{ version: 3 }]);
+  });
+
+  it("P-6: get their function once when ten workers start at the same moment, twenty times over", async () => {
+    await database.query(pythonTables);
+    const clients = await Promise.all(Array.from({ length: 10 }, () => database.connect()));
+    for (let round = 0; round < 20; round++) {
+      const names = await Promise.all(clients.map((client) => ensureSchema(client)));
+      expect(names.every(({ temporaryStamp }) => !temporaryStamp)).toBe(true);
+      await database.query("drop function saq_stamp_v1");
+    }
   });
 
   it("P-6, D-11: a Python process that holds the set-up lock for its life does not block a start", async () => {

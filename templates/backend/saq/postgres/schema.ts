@@ -83,19 +83,24 @@ async function findSchema(client: ClientBase): Promise<string> {
   return schema;
 }
 
-/** 0 when the tables are not all there. A newer version is newer whatever its tables are called. */
+/**
+ * 0 when the tables are not all there. A newer version is newer whatever its tables are called.
+ *
+ * What is there is read from the catalogs themselves: to_regclass and its like answer from a cache that does not learn
+ * within a transaction what another one has just committed (seen with ten processes that start at once).
+ */
 async function readVersion(client: ClientBase, names: Names): Promise<number> {
-  const { rows } = await client.query<{ known: boolean; complete: boolean }>(
-    `select to_regclass($1) is not null as known,
-       to_regclass($2) is not null and to_regclass($3) is not null as complete`,
-    [names.versions, names.jobs, names.stats],
+  const { rows } = await client.query<{ name: string }>(
+    `select c.relname as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = $1 and c.relname in ('saq_versions', 'saq_jobs', 'saq_stats')`,
+    [names.schema],
   );
-  if (!rows[0]?.known) return 0;
+  if (!rows.some(({ name }) => name === "saq_versions")) return 0;
   const versions = await client.query<{ version: number }>(
     `select version from ${names.versions} order by version desc limit 1`,
   );
   const version = versions.rows[0]?.version ?? 0;
-  return rows[0].complete || version > schemaVersion ? version : 0;
+  return rows.length === 3 || version > schemaVersion ? version : 0;
 }
 
 async function tryToMigrate(client: ClientBase, names: Names): Promise<boolean> {
@@ -210,8 +215,9 @@ export const temporaryStamp = `pg_temp.${stampName}`;
 async function ensureStamp(client: ClientBase, names: Names): Promise<Names> {
   const exists = async () => {
     const { rows } = await client.query<{ exists: boolean }>(
-      "select to_regprocedure($1) is not null as exists",
-      [`${names.stamp}(bytea, integer, text[], text)`],
+      `select exists (select 1 from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+         where n.nspname = $1 and p.proname = $2) as exists`,
+      [names.schema, stampName],
     );
     return rows[0]?.exists === true;
   };
