@@ -16,6 +16,7 @@ const SUPERUSER = "postgres";
 const START_TIMEOUT_S = 60;
 /** After kill -9 of the postmaster its children need about a second to go; a start before that fails. */
 const LEFTOVER_WAIT_MS = 8000;
+const INTERRUPTIONS = ["SIGINT", "SIGTERM", "SIGHUP"];
 
 /** The port that was asked for belongs to another program. */
 export class PortTakenError extends Failure {
@@ -132,6 +133,8 @@ function create(place, binaries, password, settings) {
   const relocated = !canEnter(parent, place.runAs);
   const draft = fs.mkdtempSync(relocated ? path.join(ownFolder(), "data-") : `${place.dataDir}.draft-`);
   const secretDir = fs.mkdtempSync(path.join(os.tmpdir(), "saq-initdb-"));
+  // A Ctrl-C ends initdb too; this process stays to take the unfinished files away, and then reports the failure.
+  for (const signal of INTERRUPTIONS) process.on(signal, stay);
   try {
     const secret = path.join(secretDir, "password");
     fs.writeFileSync(secret, password, { mode: 0o600 });
@@ -162,8 +165,11 @@ function create(place, binaries, password, settings) {
     throw error;
   } finally {
     fs.rmSync(secretDir, { recursive: true, force: true });
+    for (const signal of INTERRUPTIONS) process.off(signal, stay);
   }
 }
+
+function stay() {}
 
 /** @param {string} draft @param {string} dataDir */
 function moveInto(draft, dataDir) {

@@ -6,6 +6,7 @@ import {
   existsSync,
   lstatSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   realpathSync,
   rmSync,
@@ -13,7 +14,9 @@ import {
   writeFileSync,
 } from "node:fs";
 import { createServer } from "node:net";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import pg from "pg";
 import {
@@ -196,6 +199,23 @@ it("makes one cluster of two first starts at the same time", async () => {
   const [one, two] = await Promise.all([start(), start()]);
   expect(one.port).toBe(two.port);
   await destroyCluster({ dataDir });
+  rmSync(folder, { recursive: true });
+});
+
+it("leaves nothing half-made behind when its first start is interrupted", async () => {
+  const folder = openFolder();
+  const runner = join(dirname(dirname(import.meta.dirname)), "templates/scripts/embedded-postgres.js");
+  const options = JSON.stringify({ dataDir: join(folder, "pg18"), port: 0, password: PASSWORD });
+  const program = `(await import(${JSON.stringify(pathToFileURL(runner).href)})).startCluster(${options})`;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", program], {
+    detached: true,
+    stdio: "ignore",
+  });
+  const ended = once(child, "exit");
+  while (readdirSync(folder).every((name) => !existsSync(join(folder, name, "PG_VERSION")))) await sleep(10);
+  process.kill(-(child.pid ?? 0), "SIGINT");
+  expect(await ended).toEqual([1, null]);
+  expect(readdirSync(folder)).toEqual([]);
   rmSync(folder, { recursive: true });
 });
 
