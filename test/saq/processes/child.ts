@@ -134,7 +134,11 @@ export async function endAllWorkers(): Promise<void> {
 }
 
 /** Asks again and again until the answer is truthy. */
-export async function eventually<T>(what: string, ask: () => Promise<T>, withinMs = 20_000): Promise<T> {
+export async function eventually<T>(
+  what: string,
+  ask: () => Promise<T>,
+  withinMs = 20_000,
+): Promise<NonNullable<T>> {
   const end = performance.now() + withinMs;
   for (;;) {
     const answer = await ask().catch((error: unknown) => {

@@ -16,6 +16,7 @@ const horizonMs = 250;
 const mostAhead = 1_000;
 /** Claimed jobs that still wait after this long are given back: the estimate was wrong. */
 const staleMs = 1_000;
+const groupLookMs = 100;
 
 export interface FeederOptions {
   broker: Broker;
@@ -40,6 +41,7 @@ export class Feeder {
   #dry = false;
   #grouped = false;
   #groupsFirst = true;
+  #groupsLookedAt = 0;
   #stopped = false;
   #failures = 0;
   #retry: NodeJS.Timeout | null = null;
@@ -80,7 +82,7 @@ export class Feeder {
   /** A due second: look for grouped jobs too, and give back what has waited too long. */
   async tick(): Promise<void> {
     this.#giveBackStale();
-    this.#grouped = await this.#options.broker.hasGrouped();
+    await this.#lookForGroups();
     this.wake();
   }
 
@@ -122,6 +124,11 @@ export class Feeder {
     return this.#empty();
   }
 
+  async #lookForGroups(): Promise<void> {
+    this.#groupsLookedAt = performance.now();
+    this.#grouped = await this.#options.broker.hasGrouped();
+  }
+
   #giveBackStale(): void {
     const oldest = this.#buffer[this.#head];
     if (!oldest || oldest.at > performance.now() - staleMs) return;
@@ -142,7 +149,10 @@ export class Feeder {
     const { prefetch, concurrency } = this.#options;
     if (!prefetch || this.#duration === null || this.#measured < concurrency) return 0;
     const horizon = Math.min(horizonMs, this.#shortestTimeoutMs / 10);
-    return Math.min(Math.floor((concurrency * horizon) / Math.max(this.#duration, 0.05)), mostAhead);
+    // While groups wait too, less: each claim brings a few of theirs, so the more of the others it brings, the later
+    // comes the next turn of the groups.
+    const most = this.#grouped ? 4 * concurrency : mostAhead;
+    return Math.min(Math.floor((concurrency * horizon) / Math.max(this.#duration, 0.05)), most);
   }
 
   async #claim(limit: number): Promise<void> {
@@ -153,18 +163,21 @@ export class Feeder {
       // stands still while its job waits there.
       const lanes = !this.#grouped ? [false] : this.#groupsFirst ? [true, false] : [false, true];
       this.#groupsFirst = !this.#groupsFirst;
-      const mostGrouped = Math.max(this.#options.freeSlots(), Math.ceil(concurrency / 4));
       let left = limit;
       let more = false;
       for (const [turn, grouped] of lanes.entries()) {
         const half = turn < lanes.length - 1 ? Math.ceil(left / 2) : left;
-        const share = grouped ? Math.min(half, mostGrouped) : half;
+        const share = grouped ? Math.min(half, concurrency) : half;
         const jobs = share > 0 ? await broker.claim({ workerId, priorities, limit: share, grouped }) : [];
         left -= jobs.length;
         if (!grouped) more = jobs.length === share;
         else if (share > 0) this.#grouped = jobs.length > 0;
         this.#add(jobs, grouped ? "front" : "back");
       }
+      // Nothing more for now: time to ask whether groups are waiting. Not after every claim of a slow trickle, and not
+      // at all while there is plenty; the tick asks too.
+      if (!more && !this.#grouped && performance.now() - this.#groupsLookedAt > groupLookMs)
+        await this.#lookForGroups();
       this.#dry = !more && !this.#grouped;
       this.#failures = 0;
     } catch (error) {
