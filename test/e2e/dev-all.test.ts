@@ -3,10 +3,11 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it, jest } from "@jest/globals";
 import { codeBlocks, section, shellCommands } from "../support/documents.js";
-import { InstalledApp, type ShownJob } from "../support/installed-app.js";
+import { InstalledApp, newcomersEnvironment, type ShownJob } from "../support/installed-app.js";
 import { portAnswers } from "../support/left-behind.js";
 import { measured } from "../support/measured.js";
 import type { Program } from "../support/program.js";
+import { runInTerminal, terminalAvailable } from "../support/terminal.js";
 
 jest.setTimeout(90_000);
 
@@ -162,16 +163,22 @@ it("one Ctrl-C ends all of it: the running job is finished, no process and no op
   expect(await app.leftBehind()).toEqual([]);
 });
 
-it("a database that ran before stays when dev-all ends", async () => {
-  await app.run(["make", "db-start"]);
-  const again = app.start(["make", "dev-all"]);
-  await again.prints(/\[worker\].*Worker starting: default/, 30_000);
-  again.signal("SIGINT");
-  await again.ended(20_000);
-  expect(await portAnswers(app.databasePort)).toBe(true);
-  await app.run(["make", "db-stop"]);
-  expect(await app.leftBehind()).toEqual([]);
-});
+// The tests above signal the group, as a terminal does; this is the terminal itself.
+(terminalAvailable ? it : it.skip)(
+  "Ctrl-C typed in a real terminal ends everything but a database that ran before",
+  async () => {
+    await app.run(["make", "db-start"]);
+    const { output } = await runInTerminal(["make", "dev-all"], [["Worker starting: default", "\u0003"]], {
+      cwd: app.root,
+      env: newcomersEnvironment(),
+    });
+    expect(output).toContain("Worker stopped");
+    expect(output).not.toContain("no answer within");
+    expect(await portAnswers(app.databasePort)).toBe(true);
+    await app.run(["make", "db-stop"]);
+    expect(await app.leftBehind()).toEqual([]);
+  },
+);
 
 it("make check likes the edits, and a typo in the task's name or payload is a compile error", async () => {
   await app.run(["make", "check"]);
