@@ -141,7 +141,8 @@ export class Claimer {
    * that finds nothing yet.
    */
   async #giveBack(token: number, workerId: string, [nextLook, ...looks] = laterLooksMs): Promise<void> {
-    if (nextLook !== undefined) setTimeout(() => void this.#giveBack(token, workerId, looks), nextLook).unref();
+    if (nextLook !== undefined)
+      setTimeout(() => void this.#giveBack(token, workerId, looks), nextLook).unref();
     try {
       for (let after = ""; ; ) {
         const { rows } = await this.server.queryAgain<{ key: string; token: number }>(
