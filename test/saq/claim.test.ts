@@ -3,18 +3,10 @@ import { ensureSchema } from "../../templates/backend/saq/postgres/schema.js";
 import { buildStatements } from "../../templates/backend/saq/postgres/statements.js";
 import type { Queue } from "../../templates/backend/saq/queue.js";
 import { decodeJob } from "../../templates/backend/saq/wire.js";
+import { openProxy } from "./cuttable-proxy.js";
 import { goldenDocuments, pythonComplaints } from "./golden-documents.js";
-import {
-  claim,
-  insertRow,
-  LogBook,
-  openProxy,
-  openQueue,
-  rowOf,
-  settlement,
-  until,
-  useDatabase,
-} from "./support.js";
+import { LogBook } from "./log-book.js";
+import { claim, insertRow, openQueue, rowOf, settlement, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };

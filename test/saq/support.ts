@@ -3,7 +3,6 @@
  * look at what is left then: a connection or a timer that outlives its queue fails the test that left it.
  */
 import { randomBytes } from "node:crypto";
-import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { afterAll, afterEach, beforeAll, beforeEach } from "@jest/globals";
 import pg from "pg";
 import type { ClaimedJob, Settlement } from "../../templates/backend/saq/broker.js";
@@ -15,6 +14,7 @@ import { Queue } from "../../templates/backend/saq/queue.js";
 import type { TaskMap } from "../../templates/backend/saq/task.js";
 import { encodeChange } from "../../templates/backend/saq/wire.js";
 import { Worker, type WorkerOptions } from "../../templates/backend/saq/worker/index.js";
+import { LogBook, type LogLine } from "./log-book.js";
 
 const serverUrl = (): URL => {
   const url = process.env.TEST_DATABASE_URL;
@@ -148,60 +148,6 @@ function aTestFailed(): boolean {
   return state ? failed(state.rootDescribeBlock) : false;
 }
 
-export interface TestProxy {
-  readonly url: string;
-  /** Swallows what the server says from now on; resolves when it has said something. */
-  mute(): Promise<void>;
-  /** Breaks every connection; later ones work. */
-  cut(): void;
-}
-
-/** A way to the database that can be cut between a statement and its answer. */
-export async function openProxy(database: TestDatabase): Promise<TestProxy> {
-  const target = new URL(database.url);
-  const sockets = new Set<Socket>();
-  let swallow: (() => void) | null = null;
-  const server = createServer((client) => {
-    const upstream = connect(Number(target.port), target.hostname);
-    for (const socket of [client, upstream]) {
-      sockets.add(socket);
-      socket.on("error", () => {});
-      socket.once("close", () => {
-        sockets.delete(socket);
-        client.destroy();
-        upstream.destroy();
-      });
-    }
-    client.on("data", (data) => upstream.write(data));
-    upstream.on("data", (data) => {
-      if (swallow) swallow();
-      else client.write(data);
-    });
-  });
-  const cut = () => {
-    swallow = null;
-    for (const socket of sockets) socket.destroy();
-  };
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  closeAfterTest({
-    close: async () => {
-      cut();
-      await new Promise((resolve) => server.close(resolve));
-    },
-  });
-  const url = new URL(database.url);
-  url.port = String((server.address() as AddressInfo).port);
-  url.hostname = "127.0.0.1";
-  return {
-    url: url.href,
-    cut,
-    mute: () =>
-      new Promise((resolve) => {
-        swallow = resolve;
-      }),
-  };
-}
-
 let queues = 0;
 
 /** A queue of its own name, so that the tests of a file do not meet. Closed after the test. */
@@ -220,65 +166,6 @@ export function openQueue<const Tasks extends TaskMap>(
   if (!broker) throw new Error("no broker");
   return closeAfterTest(new Queue<Tasks>(config, broker));
 }
-
-export interface LogLine {
-  level: string;
-  message: string;
-  fields: Record<string, unknown>;
-}
-
-/** A logger that keeps its lines, and lets a test wait for one. */
-export class LogBook implements Logger {
-  readonly lines: LogLine[];
-  readonly #fields: Record<string, unknown>;
-  readonly #listeners: Set<(line: LogLine) => void>;
-
-  constructor(parent?: LogBook, fields: Record<string, unknown> = {}) {
-    this.lines = parent ? parent.lines : [];
-    this.#listeners = parent ? parent.#listeners : new Set();
-    this.#fields = fields;
-  }
-
-  debug = (fields: object, message: string) => this.#add("debug", fields, message);
-  info = (fields: object, message: string) => this.#add("info", fields, message);
-  warn = (fields: object, message: string) => this.#add("warn", fields, message);
-  error = (fields: object, message: string) => this.#add("error", fields, message);
-  child = (fields: Record<string, unknown>) => new LogBook(this, { ...this.#fields, ...fields });
-  isLevelEnabled = () => true;
-
-  #add(level: string, fields: object, message: string): void {
-    const line = { level, message, fields: { ...this.#fields, ...fields } };
-    this.lines.push(line);
-    for (const listener of this.#listeners) listener(line);
-  }
-
-  /** The first line that fits, written already or to come. Fails after 15 s with what was written. */
-  saw(fits: (line: LogLine) => boolean): Promise<LogLine> {
-    const there = this.lines.find(fits);
-    if (there) return Promise.resolve(there);
-    return new Promise((resolve, reject) => {
-      const done = () => {
-        clearTimeout(timer);
-        this.#listeners.delete(listener);
-      };
-      const listener = (line: LogLine) => {
-        if (!fits(line)) return;
-        done();
-        resolve(line);
-      };
-      const timer = setTimeout(() => {
-        done();
-        reject(
-          new Error(`The awaited log line did not come. Lines:\n${this.lines.map(lineText).join("\n")}`),
-        );
-      }, 15_000);
-      this.#listeners.add(listener);
-    });
-  }
-}
-
-const lineText = ({ level, message, fields }: LogLine): string =>
-  `${level} ${message} ${Object.values(fields)}`;
 
 /** What a worker says once an attempt's end is recorded. */
 const endings = /^(Finished|Failed|Aborted|Retrying|Requeued) |^lost the job/;

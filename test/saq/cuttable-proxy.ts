@@ -1,0 +1,57 @@
+/** A way to the database that can be cut between a statement and its answer. */
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import { closeAfterTest, type TestDatabase } from "./support.js";
+
+export interface TestProxy {
+  readonly url: string;
+  /** Swallows what the server says from now on; resolves when it has said something. */
+  mute(): Promise<void>;
+  /** Breaks every connection; later ones work. */
+  cut(): void;
+}
+
+/** A way to the database that can be cut between a statement and its answer. */
+export async function openProxy(database: TestDatabase): Promise<TestProxy> {
+  const target = new URL(database.url);
+  const sockets = new Set<Socket>();
+  let swallow: (() => void) | null = null;
+  const server = createServer((client) => {
+    const upstream = connect(Number(target.port), target.hostname);
+    for (const socket of [client, upstream]) {
+      sockets.add(socket);
+      socket.on("error", () => {});
+      socket.once("close", () => {
+        sockets.delete(socket);
+        client.destroy();
+        upstream.destroy();
+      });
+    }
+    client.on("data", (data) => upstream.write(data));
+    upstream.on("data", (data) => {
+      if (swallow) swallow();
+      else client.write(data);
+    });
+  });
+  const cut = () => {
+    swallow = null;
+    for (const socket of sockets) socket.destroy();
+  };
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  closeAfterTest({
+    close: async () => {
+      cut();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  });
+  const url = new URL(database.url);
+  url.port = String((server.address() as AddressInfo).port);
+  url.hostname = "127.0.0.1";
+  return {
+    url: url.href,
+    cut,
+    mute: () =>
+      new Promise((resolve) => {
+        swallow = resolve;
+      }),
+  };
+}

@@ -1,0 +1,178 @@
+/** How enqueues travel: together in few statements, with one notification, and once over a connection that breaks. */
+import { beforeAll, describe, expect, it } from "@jest/globals";
+import pg from "pg";
+import { InvalidJobError } from "../../templates/backend/saq/errors.js";
+import { inSeconds } from "../../templates/backend/saq/job.js";
+import type { Queue } from "../../templates/backend/saq/queue.js";
+import { openProxy } from "./cuttable-proxy.js";
+import { claim, openQueue, rowOf, until, useDatabase } from "./support.js";
+
+const database = useDatabase();
+
+const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
+const open = (options: Parameters<typeof openQueue>[2] = {}) => openQueue(database, tasks, options as object);
+
+// One start makes the tables, so that no test measures that.
+beforeAll(async () => {
+  const queue = open();
+  await queue.connect();
+  await queue.close();
+});
+
+/** How many statements that begin so the server was sent by this queue while `work` ran. */
+async function statementsDuring(queue: Queue, work: () => Promise<unknown>): Promise<string[]> {
+  const sent: string[] = [];
+  const { query } = pg.Client.prototype;
+  pg.Client.prototype.query = function (this: pg.Client, ...args: unknown[]) {
+    const [first] = args as [string | { text: string }];
+    sent.push(typeof first === "string" ? first : first.text);
+    return Reflect.apply(query, this, args);
+  } as typeof query;
+  try {
+    await queue.connect();
+    sent.length = 0;
+    await work();
+  } finally {
+    pg.Client.prototype.query = query;
+  }
+  return sent;
+}
+
+describe("many at once", () => {
+  it("5.1: fifty calls in flight leave in two statements", async () => {
+    const queue = open();
+    const sent = await statementsDuring(queue as unknown as Queue, async () => {
+      const first = queue.enqueue("hello");
+      await new Promise(setImmediate);
+      await Promise.all([first, ...Array.from({ length: 50 }, () => queue.enqueue("hello"))]);
+    });
+    expect(sent.length).toBeLessThanOrEqual(3);
+    expect(await queue.count("queued")).toBe(51);
+  });
+
+  it("5.1: generated keys are claimed in the order of the calls", async () => {
+    const queue = open();
+    const jobs = await Promise.all(Array.from({ length: 300 }, (_, n) => queue.enqueue("hello", { n })));
+    const claimed = await claim(queue, { limit: 300 });
+    expect(claimed.map(({ key }) => key)).toEqual(jobs.map(({ key }) => key));
+  });
+
+  it("Q-16: enqueueMany stores all in one statement per lane and answers in order, null where a key is taken", async () => {
+    const queue = open();
+    await queue.enqueue("hello", {}, { key: "many-1" });
+    let jobs: Awaited<ReturnType<typeof queue.enqueueMany>> = [];
+    const sent = await statementsDuring(queue as unknown as Queue, async () => {
+      jobs = await queue.enqueueMany([
+        { task: "hello", payload: { n: 0 } },
+        { task: "hello", payload: { n: 1 }, key: "many-1" },
+        { task: "hello", payload: { n: 2 }, key: "many-2", scheduled: inSeconds(60) },
+        ...Array.from({ length: 500 }, (_, n) => ({ task: "hello" as const, payload: { n } })),
+      ]);
+    });
+    expect(sent).toHaveLength(2);
+    expect(jobs).toHaveLength(503);
+    expect(jobs[1]).toBeNull();
+    expect(jobs[2]).toMatchObject({ key: "many-2", kwargs: { n: 2 } });
+    expect(await queue.counts()).toMatchObject({ queued: 502, scheduled: 1 });
+    expect(await queue.enqueueMany([])).toEqual([]);
+  });
+
+  it.each([
+    ["key", { key: "a\0b" }],
+    ["payload", { payload: { n: 1n } }],
+    ["priority", { priority: 1e6 }],
+  ])("Q-16: enqueueMany stores nothing when an entry has a bad %s", async (_, bad) => {
+    const queue = open();
+    await expect(
+      queue.enqueueMany([
+        { task: "hello", payload: {} },
+        { task: "hello", payload: {}, ...bad },
+        { task: "hello", payload: {} },
+      ]),
+    ).rejects.toThrow(InvalidJobError);
+    // Leaves after whatever the refused call may have left in its lane.
+    await queue.enqueue("hello");
+    expect(await queue.count("queued")).toBe(1);
+  });
+});
+
+describe("notifications", () => {
+  it("P-11, P-21: one for a flush with something due, none for jobs that are not", async () => {
+    const queue = open();
+    await queue.connect();
+    const heard: string[] = [];
+    const listener = await database.connect();
+    listener.on("notification", ({ payload }) => heard.push(String(payload)));
+    await listener.query(`listen "saq:${queue.name}"`);
+    await queue.enqueue("hello", {}, { scheduled: inSeconds(60) });
+    await queue.enqueueMany(Array.from({ length: 100 }, () => ({ task: "hello" as const, payload: {} })));
+    await database.query(`select pg_notify('saq:${queue.name}', 'end')`);
+    await until(async () => heard.includes("end"));
+    expect(heard).toEqual(["saq:enqueue", "end"]);
+  });
+
+  it("P-20: a queue name of 59 bytes is heard on its channel", async () => {
+    const name = `${"é".repeat(29)}x`;
+    const queue = openQueue(database, tasks, { name });
+    await queue.connect();
+    const listener = await database.connect();
+    const heard = new Promise((resolve) => listener.once("notification", resolve));
+    await listener.query(`listen "saq:${name}"`);
+    await queue.enqueue("hello");
+    expect(await heard).toMatchObject({ payload: "saq:enqueue" });
+  });
+});
+
+describe("a connection that is lost during a flush", () => {
+  /** Ends the queue's connections as soon as one of them waits for a lock. */
+  const cutWhenBlocked = async (queue: Queue<typeof tasks>) => {
+    const busy = "from pg_stat_activity where datname = current_database() and application_name = 'saq'";
+    await until(
+      async () => (await database.query(`select 1 ${busy} and wait_event_type = 'Lock'`)).length > 0,
+    );
+    await database.query(`select pg_terminate_backend(pid) ${busy}`);
+    return queue;
+  };
+
+  it("5.1: generated keys are sent again and stored once", async () => {
+    const queue = open();
+    await queue.connect();
+    const other = await database.connect();
+    await other.query("begin; lock table saq_jobs in share mode");
+    const enqueued = Promise.all(Array.from({ length: 10 }, (_, n) => queue.enqueue("hello", { n })));
+    await cutWhenBlocked(queue);
+    await other.query("commit");
+    const jobs = await enqueued;
+    expect(await queue.count("queued")).toBe(10);
+    expect(new Set(jobs.map(({ key }) => key)).size).toBe(10);
+  });
+
+  it("5.1: a key of one's own is recognised by its `queued` time when the first try was stored", async () => {
+    const proxy = await openProxy(database);
+    const queue = openQueue(proxy, tasks);
+    await queue.connect();
+    const swallowed = proxy.mute();
+    const enqueued = queue.enqueue("hello", { n: 1 }, { key: "sent-twice" });
+    await swallowed;
+    expect(await rowOf(database, "sent-twice")).toMatchObject({ status: "queued" });
+    proxy.cut();
+    expect(await enqueued).toMatchObject({ key: "sent-twice" });
+    expect(await queue.count("queued")).toBe(1);
+  });
+
+  it("5.1: and refused as usual when another's job holds the key", async () => {
+    const proxy = await openProxy(database);
+    const queue = openQueue(proxy, tasks);
+    await queue.enqueue("hello", { n: 1 }, { key: "another's" });
+    await database.query(
+      `update saq_jobs set job = convert_to(regexp_replace(convert_from(job, 'UTF8'), '"queued":\\d+', '"queued":1'), 'UTF8')
+       where key = $1`,
+      ["another's"],
+    );
+    const swallowed = proxy.mute();
+    const enqueued = queue.enqueueDetailed("hello", { n: 2 }, { key: "another's" });
+    await swallowed;
+    proxy.cut();
+    expect(await enqueued).toEqual({ enqueued: false, reason: "key_alive", key: "another's" });
+  });
+});

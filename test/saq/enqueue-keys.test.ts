@@ -1,0 +1,200 @@
+/** Enqueueing with a key of one's own: what happens when it is taken (V-5.1 to V-5.3), and in a caller's transaction. */
+import { beforeAll, describe, expect, it } from "@jest/globals";
+import type { Queue } from "../../templates/backend/saq/queue.js";
+import { claim, openQueue, rowOf, settlement, until, useDatabase } from "./support.js";
+
+const database = useDatabase();
+
+const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
+const open = (options: Parameters<typeof openQueue>[2] = {}) => openQueue(database, tasks, options as object);
+
+// One start makes the tables, so that no test measures that.
+beforeAll(async () => {
+  const queue = open();
+  await queue.connect();
+  await queue.close();
+});
+
+const nowSeconds = async () =>
+  Number((await database.query<{ now: string }>("select floor(extract(epoch from now())) as now"))[0]?.now);
+
+describe("a key that is taken", () => {
+  /** Lets the key's job run and end. */
+  const finish = async (queue: Queue<typeof tasks>) => {
+    const [claimed] = await claim(queue);
+    if (!claimed) throw new Error("nothing to claim");
+    await queue.broker.settle(settlement(claimed, "complete", { result: 1, completed: 5 }));
+  };
+  let keys = 0;
+  const newKey = () => `taken-${++keys}`;
+
+  it("V-5.3, D-31: by a waiting, running or aborting job: null, and the row stays as it is", async () => {
+    const queue = open();
+    const key = newKey();
+    await queue.enqueue("hello", { n: 1 }, { key });
+    for (const change of ["queued", "active", "aborting"]) {
+      await database.query("update saq_jobs set status = $2 where key = $1", [key, change]);
+      const before = await rowOf(database, key);
+      expect(await queue.enqueue("hello", { n: 2 }, { key })).toBeNull();
+      expect(await queue.enqueueDetailed("hello", { n: 2 }, { key })).toEqual({
+        enqueued: false,
+        reason: "key_alive",
+        key,
+      });
+      expect(await rowOf(database, key)).toEqual(before);
+    }
+  });
+
+  it("V-5.2: by a finished job: taken over as a whole", async () => {
+    const queue = open();
+    const key = newKey();
+    await queue.enqueue("hello", { n: 1 }, { key, meta: { old: true }, retries: 3 });
+    await finish(queue);
+    expect(await rowOf(database, key)).toMatchObject({ status: "complete", expire_at: expect.any(Number) });
+    const again = await queue.enqueueDetailed("hello", { n: 2 }, { key, priority: 4, groupKey: "g" });
+    expect(again).toMatchObject({ enqueued: true, job: { key, kwargs: { n: 2 } } });
+    const row = await rowOf(database, key);
+    expect(row).toMatchObject({ status: "queued", priority: 4, group_key: "g", expire_at: null });
+    expect(JSON.parse(row?.text ?? "")).toEqual({
+      function: "hello",
+      kwargs: { n: 2 },
+      queue: queue.name,
+      key,
+      queued: expect.any(Number),
+      status: "queued",
+      priority: 4,
+      group_key: "g",
+    });
+  });
+
+  it("V-5.2, D-31: by a finished job that was due later: refused with that reason", async () => {
+    const queue = open();
+    const key = newKey();
+    const scheduled = (await nowSeconds()) + 1_000;
+    await queue.enqueue("hello", {}, { key, scheduled });
+    await database.query("update saq_jobs set status = 'complete' where key = $1", [key]);
+    const refused = { enqueued: false, reason: "scheduled_not_later", key };
+    expect(await queue.enqueueDetailed("hello", {}, { key })).toEqual(refused);
+    expect(await queue.enqueueDetailed("hello", {}, { key, scheduled })).toEqual(refused);
+    expect(await queue.enqueueDetailed("hello", {}, { key, scheduled: scheduled + 1 })).toMatchObject({
+      enqueued: true,
+    });
+  });
+
+  it("D-14: by another queue: refused with that reason, finished or not, and never moved", async () => {
+    const [here, there] = [open(), open()];
+    const key = newKey();
+    await there.enqueue("hello", {}, { key });
+    const refused = { enqueued: false, reason: "other_queue", key };
+    expect(await here.enqueueDetailed("hello", {}, { key })).toEqual(refused);
+    await finish(there);
+    expect(await here.enqueueDetailed("hello", {}, { key })).toEqual(refused);
+    expect(await rowOf(database, key)).toMatchObject({ queue: there.name, status: "complete" });
+    expect(await here.job(key)).toBeNull();
+  });
+
+  it("D-13: refusals use up no number of the sequence", async () => {
+    const queue = open();
+    const key = newKey();
+    const lastNumber = async () =>
+      (await database.query<{ last_value: string }>("select last_value from saq_jobs_lock_key_seq"))[0]
+        ?.last_value;
+    await queue.enqueue("hello", {}, { key });
+    const before = await lastNumber();
+    for (let n = 0; n < 50; n++) expect(await queue.enqueue("hello", {}, { key })).toBeNull();
+    expect(await lastNumber()).toBe(before);
+  });
+
+  it("V-5.3: fifty calls at once with one key store one job", async () => {
+    const queue = open();
+    const key = newKey();
+    const answers = await Promise.all(
+      Array.from({ length: 50 }, (_, n) => queue.enqueue("hello", { n }, { key })),
+    );
+    expect(answers.filter((job) => job !== null)).toHaveLength(1);
+    expect((await queue.job(key))?.kwargs).toEqual(answers.find((job) => job !== null)?.kwargs);
+  });
+
+  it("V-5.3: two processes that flush the same keys in opposite order neither deadlock nor store twice", async () => {
+    const [one, two] = [open(), open()];
+    // The same queue twice, as two processes have it.
+    const other = openQueue(database, tasks, { name: one.name });
+    await two.close();
+    const names = Array.from({ length: 100 }, () => newKey());
+    const [left, right] = await Promise.all([
+      Promise.all(names.map((key) => one.enqueue("hello", {}, { key }))),
+      Promise.all(names.toReversed().map((key) => other.enqueue("hello", {}, { key }))),
+    ]);
+    expect([...left, ...right].filter((job) => job !== null)).toHaveLength(100);
+  });
+
+  it("a key that somebody's open transaction holds rejects after 2 s, the rest of its flush is stored", async () => {
+    const queue = open();
+    await queue.connect();
+    const held = newKey();
+    const other = await database.connect();
+    await other.query("begin");
+    await other.query("insert into saq_jobs (key, job, queue, status) values ($1, 'x', $2, 'queued')", [
+      held,
+      queue.name,
+    ]);
+    const answers = await Promise.allSettled([
+      queue.enqueue("hello", {}, { key: newKey() }),
+      queue.enqueue("hello", {}, { key: held }),
+      queue.enqueue("hello", {}, { key: newKey() }),
+    ]);
+    await other.query("rollback");
+    expect(answers.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
+    expect(answers[1]).toMatchObject({
+      reason: {
+        code: "key_held",
+        message:
+          `Job key "${held}" is held by a transaction that has been open for over 2 s; nothing was stored. ` +
+          "Enqueue it again when that transaction has ended.",
+      },
+    });
+    expect(await queue.enqueue("hello", {}, { key: held })).not.toBeNull();
+  }, 15_000);
+});
+
+describe("in the caller's transaction", () => {
+  it("Q-16: the job and its notification are there when it commits, and never when it rolls back", async () => {
+    const queue = open();
+    await queue.connect();
+    const heard: string[] = [];
+    const listener = await database.connect();
+    listener.on("notification", ({ channel, payload }) => heard.push(`${channel} ${payload}`));
+    await listener.query(`listen "saq:${queue.name}"`);
+    const client = await database.connect();
+
+    await client.query("begin");
+    const dropped = await queue.enqueue("hello", {}, { client });
+    expect(await queue.job(dropped.key)).toBeNull();
+    await client.query("rollback");
+    expect(await queue.job(dropped.key)).toBeNull();
+
+    await client.query("begin");
+    const kept = await queue.enqueue("hello", {}, { client });
+    // Notifications come in the order of commits: had the insert told at once, this marker would come after it.
+    await database.query(`select pg_notify('saq:${queue.name}', 'marker')`);
+    await client.query("commit");
+    expect(await queue.job(kept.key)).toMatchObject({ key: kept.key, status: "queued" });
+    await until(async () => heard.length >= 2);
+    expect(heard).toEqual([`saq:${queue.name} marker`, `saq:${queue.name} saq:enqueue`]);
+  });
+
+  it("Q-16, V-5.3: a taken key is told as usual and leaves the transaction usable", async () => {
+    const queue = open();
+    await queue.enqueue("hello", {}, { key: "in-transaction" });
+    const client = await database.connect();
+    await client.query("begin");
+    expect(await queue.enqueueDetailed("hello", {}, { client, key: "in-transaction" })).toEqual({
+      enqueued: false,
+      reason: "key_alive",
+      key: "in-transaction",
+    });
+    const job = await queue.enqueue("hello", {}, { client });
+    await client.query("commit");
+    expect(await queue.job(job.key)).not.toBeNull();
+  });
+});

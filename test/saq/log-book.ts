@@ -1,0 +1,61 @@
+/** A logger whose lines a test can wait for. */
+import type { Logger } from "../../templates/backend/saq/logger.js";
+
+export interface LogLine {
+  level: string;
+  message: string;
+  fields: Record<string, unknown>;
+}
+
+/** A logger that keeps its lines, and lets a test wait for one. */
+export class LogBook implements Logger {
+  readonly lines: LogLine[];
+  readonly #fields: Record<string, unknown>;
+  readonly #listeners: Set<(line: LogLine) => void>;
+
+  constructor(parent?: LogBook, fields: Record<string, unknown> = {}) {
+    this.lines = parent ? parent.lines : [];
+    this.#listeners = parent ? parent.#listeners : new Set();
+    this.#fields = fields;
+  }
+
+  debug = (fields: object, message: string) => this.#add("debug", fields, message);
+  info = (fields: object, message: string) => this.#add("info", fields, message);
+  warn = (fields: object, message: string) => this.#add("warn", fields, message);
+  error = (fields: object, message: string) => this.#add("error", fields, message);
+  child = (fields: Record<string, unknown>) => new LogBook(this, { ...this.#fields, ...fields });
+  isLevelEnabled = () => true;
+
+  #add(level: string, fields: object, message: string): void {
+    const line = { level, message, fields: { ...this.#fields, ...fields } };
+    this.lines.push(line);
+    for (const listener of this.#listeners) listener(line);
+  }
+
+  /** The first line that fits, written already or to come. Fails after 15 s with what was written. */
+  saw(fits: (line: LogLine) => boolean): Promise<LogLine> {
+    const there = this.lines.find(fits);
+    if (there) return Promise.resolve(there);
+    return new Promise((resolve, reject) => {
+      const done = () => {
+        clearTimeout(timer);
+        this.#listeners.delete(listener);
+      };
+      const listener = (line: LogLine) => {
+        if (!fits(line)) return;
+        done();
+        resolve(line);
+      };
+      const timer = setTimeout(() => {
+        done();
+        reject(
+          new Error(`The awaited log line did not come. Lines:\n${this.lines.map(lineText).join("\n")}`),
+        );
+      }, 15_000);
+      this.#listeners.add(listener);
+    });
+  }
+}
+
+const lineText = ({ level, message, fields }: LogLine): string =>
+  `${level} ${message} ${Object.values(fields)}`;
