@@ -19,8 +19,13 @@ export class ContestantProcess {
   /** `role` is "producer" or "worker"; `profileDir` has the child write a CPU profile there. */
   static async start({ contestant, role, url, profileDir }) {
     const one = new ContestantProcess(contestant, role, profileDir);
-    await one.call("init", { contestant, role, url });
-    return one;
+    try {
+      await one.call("init", { contestant, role, url });
+      return one;
+    } catch (error) {
+      await one.stop();
+      throw error;
+    }
   }
 
   constructor(contestant, role, profileDir) {

@@ -30,7 +30,12 @@ BENCH_DATABASE_URL     a server to use, as a superuser, instead of an embedded P
 `;
 
 const options = readOptions();
-if (options) await run(options);
+if (options) {
+  await run(options).catch((error) => {
+    process.stderr.write(`${error.message}\n`);
+    process.exitCode = 1;
+  });
+}
 
 function readOptions() {
   try {

@@ -5,10 +5,11 @@ export { empty, finished, settle, shape, unfinished } from "./saq-table.js";
 
 export const version = "this repository";
 
+const { createSaq, defineQueue, defineSaq } = await importEngine("index.js");
+
 const quiet = { debug() {}, info() {}, warn: console.warn, error: console.error, child: () => quiet };
 
-async function open(url, { concurrency, handler }) {
-  const { createSaq, defineQueue, defineSaq } = await importEngine("index.js");
+function open(url, { concurrency, handler }) {
   const queue = defineQueue({
     name: "default",
     dsn: url,
@@ -20,13 +21,13 @@ async function open(url, { concurrency, handler }) {
 }
 
 export async function install(url) {
-  const { queue } = await open(url, { handler: () => null });
+  const { queue } = open(url, { handler: () => null });
   await queue.connect();
   await queue.close();
 }
 
 export async function producer(url) {
-  const { queue } = await open(url, { handler: () => null });
+  const { queue } = open(url, { handler: () => null });
   await queue.connect();
   return {
     enqueue: (payload) => queue.enqueue("noop", payload),
@@ -36,7 +37,7 @@ export async function producer(url) {
 }
 
 export async function worker(url, options) {
-  const { saq } = await open(url, options);
+  const { saq } = open(url, options);
   const workers = saq.workers();
   for (const one of workers) await one.start();
   return {
