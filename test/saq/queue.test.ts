@@ -1,18 +1,9 @@
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import { JobGoneError } from "../../templates/backend/saq/errors.js";
-import { inSeconds } from "../../templates/backend/saq/job.js";
 import type { Queue } from "../../templates/backend/saq/queue.js";
+import { populate } from "./every-state.js";
 import { goldenDocuments, pythonComplaints } from "./golden-documents.js";
-import {
-  claim,
-  insertRow,
-  openQueue,
-  rowOf,
-  settlement,
-  startWorker,
-  until,
-  useDatabase,
-} from "./support.js";
+import { claim, insertRow, openQueue, rowOf, settlement, startWorker, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
@@ -24,33 +15,6 @@ beforeAll(async () => {
   await queue.connect();
   await queue.close();
 });
-
-/** One job of every state. */
-async function populate(queue: Hello): Promise<Record<string, string>> {
-  const keys: Record<string, string> = {};
-  const next = async (state: string, options: object = {}) => {
-    keys[state] = (await queue.enqueue("hello", { state }, options)).key;
-    return keys[state];
-  };
-  for (const status of ["complete", "failed", "aborted"] as const) {
-    await next(status);
-    const [claimed] = await claim(queue);
-    if (claimed)
-      await queue.broker.settle(
-        settlement(claimed, status === "aborted" ? "failed" : status, { completed: 5 }),
-      );
-    if (status === "aborted")
-      await database.query("update saq_jobs set status = 'aborted' where key = $1", [keys.aborted]);
-  }
-  await next("active");
-  await claim(queue);
-  await next("aborting");
-  await claim(queue);
-  await queue.abort(keys.aborting ?? "");
-  await next("scheduled", { scheduled: inSeconds(600) });
-  await next("queued");
-  return keys;
-}
 
 describe("reading jobs", () => {
   it("J-17: job() and refresh() read every field, refresh in place", async () => {
@@ -135,7 +99,7 @@ describe("lists and counts", () => {
       failed: 0,
       complete: 0,
     });
-    await populate(queue);
+    await populate(database, queue);
     expect(await queue.counts()).toEqual({
       queued: 1,
       scheduled: 1,
@@ -174,7 +138,7 @@ describe("lists and counts", () => {
 
   it("P-33, D-72: info has SAQ's five fields, jobs only when asked for", async () => {
     const queue = open({ metadata: { region: "eu" } });
-    const keys = await populate(queue);
+    const keys = await populate(database, queue);
     const { worker } = await startWorker(
       openQueue(database, tasks, { name: queue.name, metadata: { region: "eu" }, priorities: [9, 9] }),
     );
@@ -217,125 +181,6 @@ describe("lists and counts", () => {
     expect((await queue.workers())[0]?.stats.complete).toBe(2);
     await queue.broker.retire("w1");
     expect(await database.query("select 1 from saq_stats where worker_id = 'w1'")).toEqual([]);
-  });
-});
-
-describe("abort", () => {
-  it("V-5.10: of a waiting job: aborted at once, kept for its ttl", async () => {
-    const queue = open();
-    const job = await queue.enqueue("hello", {}, { ttl: 60, scheduled: inSeconds(600) });
-    expect(await job.abort("nope")).toBe("aborted");
-    const row = await rowOf(database, job.key);
-    // D-31: its key is free at once.
-    expect(row).toMatchObject({ status: "aborted", scheduled: 0, expire_at: expect.any(Number) });
-    expect(pythonComplaints(row?.text ?? "", queue.name)).toEqual([]);
-    expect(await job.refresh()).toMatchObject({
-      status: "aborted",
-      error: "nope",
-      completed: expect.any(Number),
-    });
-    expect(await claim(queue)).toEqual([]);
-  });
-
-  it("V-5.11: of a running job: aborting, with what it has", async () => {
-    const queue = open();
-    const job = await queue.enqueue("hello");
-    await claim(queue);
-    expect(await job.abort("nope")).toBe("aborting");
-    expect(await job.abort("again")).toBe("aborting");
-    expect(await job.refresh()).toMatchObject({
-      status: "aborting",
-      error: "nope",
-      attempts: 1,
-      workerId: "worker-1",
-    });
-  });
-
-  it.each(["complete", "failed", "aborted"])(
-    "D-23: of a job that is %s: not_active, nothing changed",
-    async (status) => {
-      const queue = open();
-      const keys = await populate(queue);
-      const key = keys[status] ?? "";
-      const before = await rowOf(database, key);
-      expect(await queue.abort(key)).toBe("not_active");
-      expect(await rowOf(database, key)).toEqual(before);
-    },
-  );
-
-  it("D-27: of a job that does not exist, or is another queue's: null", async () => {
-    const [queue, other] = [open(), open()];
-    const job = await other.enqueue("hello");
-    expect(await queue.abort("unknown")).toBeNull();
-    expect(await queue.abort(job.key)).toBeNull();
-    expect((await job.refresh()).status).toBe("queued");
-  });
-
-  it("J-16: of a waiting job with a negative ttl: gone", async () => {
-    const queue = open();
-    const job = await queue.enqueue("hello", {}, { ttl: -1 });
-    expect(await job.abort()).toBe("aborted");
-    expect(await queue.job(job.key)).toBeNull();
-  });
-
-  it("D-22: at the moment of a claim: either ended or told, never lost", async () => {
-    const queue = open();
-    for (let round = 0; round < 20; round++) {
-      const job = await queue.enqueue("hello");
-      const [answer, claimed] = await Promise.all([job.abort(), claim(queue)]);
-      const { status } = await job.refresh();
-      expect([answer, claimed.length, status]).toEqual(
-        claimed.length === 0 ? ["aborted", 0, "aborted"] : ["aborting", 1, "aborting"],
-      );
-    }
-  });
-});
-
-describe("retry by hand", () => {
-  it.each(["complete", "failed", "aborted"])(
-    "D-26: of a job that is %s: queued anew, attempts set back",
-    async (status) => {
-      const queue = open();
-      const keys = await populate(queue);
-      const job = await queue.job(keys[status] ?? "");
-      expect(await job?.retry({ error: "retried from ui" })).toBe("queued");
-      const row = await rowOf(database, keys[status] ?? "");
-      expect(row).toMatchObject({ status: "queued", expire_at: null });
-      expect(pythonComplaints(row?.text ?? "", queue.name)).toEqual([]);
-      expect(await job?.refresh()).toMatchObject({
-        status: "queued",
-        attempts: 0,
-        error: "retried from ui",
-        result: null,
-      });
-    },
-  );
-
-  it.each(["queued", "scheduled", "active", "aborting"])(
-    "D-26: of a job that is %s: not_finished",
-    async (state) => {
-      const queue = open();
-      const keys = await populate(queue);
-      const before = await rowOf(database, keys[state] ?? "");
-      expect(await queue.retry(keys[state] ?? "")).toBe("not_finished");
-      expect(await rowOf(database, keys[state] ?? "")).toEqual(before);
-    },
-  );
-
-  it("D-27: of a job that does not exist: null", async () => {
-    expect(await open().retry("unknown")).toBeNull();
-  });
-
-  it("P-21: wakes waiting workers", async () => {
-    const queue = open();
-    const keys = await populate(queue);
-    const listener = await database.connect();
-    const heard: string[] = [];
-    listener.on("notification", ({ payload }) => heard.push(String(payload)));
-    await listener.query(`listen "saq:${queue.name}"`);
-    await queue.retry(keys.failed ?? "");
-    await until(async () => heard.length > 0);
-    expect(heard).toEqual(["saq:enqueue"]);
   });
 });
 

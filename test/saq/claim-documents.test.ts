@@ -1,0 +1,155 @@
+/** Claiming rows whose documents are no jobs, or that SQL cannot hold, and claims whose answer is lost. */
+import { beforeAll, describe, expect, it } from "@jest/globals";
+import type { Queue } from "../../templates/backend/saq/queue.js";
+import { decodeJob } from "../../templates/backend/saq/wire.js";
+import { openProxy } from "./cuttable-proxy.js";
+import { LogBook } from "./log-book.js";
+import { claim, insertRow, openQueue, rowOf, until, useDatabase } from "./support.js";
+
+const database = useDatabase();
+const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
+type Hello = Queue<typeof tasks>;
+const open = (options: object = {}): Hello => openQueue(database, tasks, options);
+
+beforeAll(async () => {
+  const queue = open();
+  await queue.connect();
+  await queue.close();
+});
+
+const keysOf = (jobs: readonly { key: string }[]) => jobs.map(({ key }) => key);
+
+describe("rows that are no jobs", () => {
+  const poison = (queue: string): Record<string, string | Buffer> => ({
+    empty: "",
+    "not JSON": '{"function": "hello"',
+    "not UTF-8": Buffer.concat([
+      Buffer.from(`{"function": "hello", "queue": "${queue}", "key": "poison-not UTF-8", "kwargs": {"a": "`),
+      Buffer.from([0xff, 0xfe]),
+      Buffer.from('"}}'),
+    ]),
+    "a byte order mark": `\uFEFF{"function": "hello", "queue": "${queue}", "key": "poison-a byte order mark"}`,
+    "an array": "[1, 2]",
+    "a text": '"hello"',
+    null: "null",
+    "no function": `{"queue": "${queue}", "key": "poison-no function"}`,
+    "a function that is a number": `{"function": 1, "queue": "${queue}", "key": "poison-a function that is a number"}`,
+    "no key": `{"function": "hello", "queue": "${queue}"}`,
+    "another key": `{"function": "hello", "queue": "${queue}", "key": "other"}`,
+    "another queue": '{"function": "hello", "queue": "other", "key": "poison-another queue"}',
+    "NaN and no function": `{"kwargs": NaN, "queue": "${queue}", "key": "poison-NaN and no function"}`,
+  });
+
+  it("D-3: every kind is set aside as failed with its bytes untouched, and the good jobs among them run", async () => {
+    const log = new LogBook();
+    const queue = open({ logger: log });
+    const bad = poison(queue.name);
+    const good: string[] = [];
+    for (const [name, document] of Object.entries(bad)) {
+      await insertRow(database, { key: `poison-${name}`, queue: queue.name, document });
+      good.push((await queue.enqueue("hello")).key);
+    }
+    expect(keysOf(await claim(queue, { limit: 100 }))).toEqual(good);
+    for (const [name, document] of Object.entries(bad)) {
+      const [row] = await database.query("select status, expire_at, job from saq_jobs where key = $1", [
+        `poison-${name}`,
+      ]);
+      expect({ name, ...row }).toEqual({
+        name,
+        status: "failed",
+        expire_at: null,
+        job: Buffer.from(document as string),
+      });
+    }
+    expect(
+      log.lines
+        .filter(({ level }) => level === "error")
+        .map(({ fields }) => fields.job)
+        .toSorted(),
+    ).toEqual(
+      Object.keys(bad)
+        .map((name) => `poison-${name}`)
+        .toSorted(),
+    );
+    expect(await claim(queue)).toEqual([]);
+    // D-3: the same tolerance where jobs are only looked at.
+    expect(await queue.list({ statuses: ["failed"] })).toHaveLength(Object.keys(bad).length);
+    expect(await queue.job("poison-empty")).toMatchObject({ function: "(unreadable)", status: "failed" });
+    expect(await queue.abort("poison-empty")).toBe("not_active");
+    expect(await queue.retry("poison-empty")).toBe("unreadable");
+  });
+
+  it("D-3: a running row that is no job ends failed when it is aborted", async () => {
+    const queue = open();
+    await insertRow(database, { key: "poison-active", queue: queue.name, document: "{", status: "active" });
+    expect(await queue.abort("poison-active")).toBe("aborted");
+    expect(await rowOf(database, "poison-active")).toMatchObject({ status: "failed", text: "{" });
+  });
+});
+
+describe("documents that SQL cannot hold", () => {
+  it.each([
+    ["NaN", '{"a": NaN, "big": 12345678901234567890}'],
+    ["an escaped NUL", '{"a": "\\u0000", "big": 12345678901234567890}'],
+    ["half a character", '{"a": "\\ud800", "one": 1.0}'],
+    ["an array 20,000 deep", `{"a": ${"[".repeat(20_000)}${"]".repeat(20_000)}}`],
+  ])("D-64: %s is stamped text for text", async (name, kwargs) => {
+    const queue = open();
+    const key = `wire-${name}`;
+    const document = `{"function": "hello", "kwargs": ${kwargs}, "queue": "${queue.name}", "key": "${key}", "attempts": 1, "queued": 5, "status": "queued"}`;
+    await insertRow(database, { key, queue: queue.name, document });
+    const [claimed] = await claim(queue);
+    expect(claimed?.document).toContain(`"kwargs": ${kwargs},`);
+    expect(decodeJob(claimed?.document ?? "", queue.name, "active")).toMatchObject({
+      attempts: 2,
+      workerId: "worker-1",
+    });
+    expect(await rowOf(database, key)).toMatchObject({ status: "active", text: claimed?.document });
+  });
+
+  it("D-64: integers beyond 2^53 keep every digit", async () => {
+    const queue = open();
+    const document = `{"function": "hello", "kwargs": {"big": 12345678901234567890}, "queue": "${queue.name}", "key": "big"}`;
+    await insertRow(database, { key: "big", queue: queue.name, document });
+    const [claimed] = await claim(queue);
+    expect(claimed?.document).toContain("12345678901234567890");
+  });
+
+  it.each([
+    ["attempts", '"x"'],
+    ["attempts", "1e30"],
+    ["attempts", "null"],
+    ["scheduled", "1e30"],
+    ["scheduled", '"soon"'],
+    ["scheduled", "null"],
+    ["scheduled", "-5"],
+    ["scheduled", "1000.5"],
+  ])("D-3: %s %s does not keep the batch from running", async (field, value) => {
+    const queue = open();
+    const key = `odd-${field}-${value}`;
+    const document = `{"function": "hello", "queue": "${queue.name}", "key": ${JSON.stringify(key)}, "${field}": ${value}}`;
+    await insertRow(database, { key, queue: queue.name, document });
+    const good = await queue.enqueue("hello");
+    expect(keysOf(await claim(queue))).toEqual([key, good.key]);
+  });
+});
+
+describe("a claim whose answer is lost", () => {
+  it.each([
+    ["ungrouped", {}],
+    ["grouped", { groupKey: "g" }],
+  ])("5.2: is given back by its token, uncharged (%s)", async (kind, options) => {
+    const proxy = await openProxy(database);
+    const queue = openQueue(proxy, tasks);
+    const job = await queue.enqueue("hello", { n: 1 }, options);
+    const swallowed = proxy.mute();
+    const lost = claim(queue, { grouped: kind === "grouped" }).catch((error: Error) => error);
+    await swallowed;
+    if (kind === "ungrouped") expect((await rowOf(database, job.key))?.status).toBe("active");
+    proxy.cut();
+    expect(await lost).toBeInstanceOf(Error);
+    await until(async () => (await rowOf(database, job.key))?.status === "queued");
+    const [again] = await claim(queue, { grouped: kind === "grouped" });
+    expect(decodeJob(again?.document ?? "", queue.name, "active").attempts).toBe(1);
+  });
+});
