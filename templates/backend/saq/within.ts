@@ -2,7 +2,8 @@
 export async function within(ms: number, work: Promise<unknown>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise((resolve) => {
-    timer = setTimeout(resolve, ms);
+    // A longer timer would fire at once.
+    timer = setTimeout(resolve, Math.min(ms, 2 ** 31 - 1));
   });
   await Promise.race([work, late]).catch(() => {});
   clearTimeout(timer);

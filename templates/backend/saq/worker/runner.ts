@@ -1,0 +1,229 @@
+/**
+ * The jobs of one worker, from claimed to recorded: fills its slots, runs attempts, and hands what came of them to the
+ * acknowledgement that leaves next. A slot is free when its task is over, not when that is recorded.
+ */
+import type { ClaimedJob, Settlement } from "../broker.js";
+import { findTask } from "../config.js";
+import { ConfigError } from "../errors.js";
+import type { JobFields } from "../job.js";
+import type { Logger } from "../logger.js";
+import type { Queue } from "../queue.js";
+import { type AnyTask, type EnqueueOptions, runnerOf, validatePayload } from "../task.js";
+import { setAside } from "../transitions.js";
+import { decodeJob } from "../wire.js";
+import { Attempt, type AttemptEnd, type AttemptHost } from "./attempt.js";
+import { Feeder } from "./feeder.js";
+import { release, settlementOf } from "./outcome.js";
+import { Report } from "./report.js";
+
+/** Results that wait to be recorded before no more jobs are started. */
+const mostUnsettled = 2_000;
+
+export class Runner implements AttemptHost {
+  readonly queueName: string;
+  readonly hardDeadlineMs: number;
+  readonly running = new Map<string, Attempt>();
+  readonly report: Report;
+  /** Tasks that outlived their deadline, by key: their job must not run a second time beside them (D-46). */
+  readonly #overdue = new Map<string, Promise<void>>();
+  readonly #settling = new Set<Promise<void>>();
+  readonly #queue: Queue;
+  readonly #names: Map<AnyTask, string>;
+  readonly #feeder: Feeder;
+  #closed = false;
+  #becameIdle: () => void = () => {};
+
+  constructor(
+    queue: Queue,
+    readonly workerId: string,
+    readonly logger: Logger,
+  ) {
+    const { config, broker } = queue;
+    this.queueName = queue.name;
+    this.hardDeadlineMs = config.cancellationHardDeadline * 1_000;
+    this.report = new Report(logger);
+    this.#queue = queue;
+    this.#names = new Map(Object.entries(config.tasks).map(([name, task]) => [task, name]));
+    this.#feeder = new Feeder({
+      broker,
+      workerId: this.workerId,
+      concurrency: config.concurrency,
+      priorities: config.priorities,
+      prefetch: config.prefetch,
+      logger,
+      freeSlots: () => (this.#settling.size > mostUnsettled ? 0 : config.concurrency - this.running.size),
+      ready: () => this.#fill(),
+      giveBack: (jobs) => this.#giveBack(jobs),
+    });
+  }
+
+  /** Keys of the jobs whose task outlived its hard deadline and still goes on. */
+  get overdueKeys(): string[] {
+    return [...this.#overdue.keys()];
+  }
+
+  now(): number {
+    return this.#queue.broker.now();
+  }
+
+  /** Something may be claimable now. */
+  wake(): void {
+    this.#feeder.wake();
+  }
+
+  /** A due second. */
+  tick(): Promise<void> {
+    return this.#feeder.tick();
+  }
+
+  /** Starts no more jobs; resolves when what was claimed and not started is on its way back. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#giveBack(await this.#feeder.stop());
+  }
+
+  /** Resolves when no job runs. */
+  idle(): Promise<void> {
+    if (this.running.size === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#becameIdle = resolve;
+    });
+  }
+
+  /** Resolves when every outcome so far is recorded. */
+  async settled(): Promise<void> {
+    while (this.#settling.size > 0) await Promise.all(this.#settling);
+  }
+
+  #fill(): void {
+    while (!this.#closed && this.running.size < this.#queue.config.concurrency) {
+      const claimed = this.#feeder.next();
+      if (!claimed) break;
+      this.#startJob(claimed);
+    }
+    this.#feeder.refill();
+  }
+
+  #startJob(claimed: ClaimedJob): void {
+    const fields = this.#decode(claimed);
+    if (!fields) return;
+    const attempt = new Attempt(this, claimed, fields);
+    // The job came back while its last run still goes on in this process: taken over and given up elsewhere meanwhile,
+    // or a task that outlived its deadline. Never two runs of one key here (D-46): back with it, for a second or for
+    // another worker.
+    const last = this.running.get(claimed.key);
+    last?.interrupt("lost", "taken over by another worker");
+    if (last || this.#overdue.has(claimed.key)) {
+      this.#settle(attempt, { ...release(attempt), scheduled: Math.ceil(this.now() / 1_000) + 1 });
+      return;
+    }
+    this.running.set(claimed.key, attempt);
+    this.report.started(attempt);
+    attempt.run((ctx) => this.#call(fields, ctx));
+  }
+
+  #call(fields: JobFields, ctx: unknown): unknown {
+    const { tasks } = this.#queue.config;
+    const task = findTask(tasks, fields.function);
+    if (!task)
+      throw new Error(`Unknown task "${fields.function}" (registered: ${Object.keys(tasks).join(", ")})`);
+    const run = runnerOf(task) as (ctx: unknown, payload: unknown) => unknown;
+    const payload = validatePayload(fields.function, task, fields.kwargs ?? {});
+    return payload instanceof Promise ? payload.then((output) => run(ctx, output)) : run(ctx, payload);
+  }
+
+  #decode(claimed: ClaimedJob): JobFields | null {
+    try {
+      return decodeJob(claimed.document, this.queueName, "active");
+    } catch (error) {
+      this.logger.error(
+        { err: error, job: claimed.key },
+        "the stored document is not a SAQ job; set aside as failed",
+      );
+      const settled = this.#queue.broker
+        .change(claimed.key, (row) => ({
+          change: row.token === claimed.token ? setAside : null,
+          answer: null,
+        }))
+        .catch((reason: unknown) =>
+          this.logger.error({ err: reason, job: claimed.key }, "could not set a job aside"),
+        );
+      this.#track(settled.then(() => {}));
+      return null;
+    }
+  }
+
+  /** An attempt is over: its slot is free at once, what came of it is recorded with the next statement. */
+  ended(attempt: Attempt, end: AttemptEnd): void {
+    const { fields } = attempt;
+    this.running.delete(fields.key);
+    this.#feeder.measure(performance.now() - attempt.startedAt, fields.timeout);
+    if (end.kind === "interrupted" && end.overdue) this.#remember(attempt);
+    const settlement = settlementOf(attempt, end, {
+      nowMs: this.now(),
+      failedTtl: this.#queue.config.failedTtl,
+    });
+    if (settlement) this.#settle(attempt, settlement, end);
+    else this.report.lost(attempt);
+    if (this.running.size === 0) this.#becameIdle();
+    this.#fill();
+  }
+
+  #remember(attempt: Attempt): void {
+    const { key } = attempt.fields;
+    this.report.overdue(attempt);
+    const gone = (attempt.settled ?? Promise.resolve()).then(() => {
+      this.#overdue.delete(key);
+    });
+    this.#overdue.set(key, gone);
+  }
+
+  #settle(attempt: Attempt, settlement: Settlement, end?: AttemptEnd): void {
+    this.#track(
+      this.#queue.broker.settle(settlement).then(
+        (result) => {
+          if (attempt.fields.groupKey !== null) this.#feeder.groupEnded();
+          if (settlement.status === "queued" && settlement.scheduled <= this.now() / 1_000)
+            this.#feeder.wake();
+          if (end) this.report.settled(attempt, end, settlement.status, result);
+        },
+        (error: unknown) => this.report.unsettled(attempt, settlement, error),
+      ),
+    );
+  }
+
+  #giveBack(jobs: readonly ClaimedJob[]): void {
+    for (const claimed of jobs) {
+      const fields = this.#decode(claimed);
+      if (!fields) continue;
+      const attempt = new Attempt(this, claimed, fields);
+      this.#settle(attempt, release(attempt));
+    }
+  }
+
+  #track(settling: Promise<void>): void {
+    this.#settling.add(settling);
+    void settling.finally(() => {
+      this.#settling.delete(settling);
+      if (this.#settling.size === mostUnsettled) this.#fill();
+    });
+  }
+
+  // --- what tasks ask for ---
+
+  async touch(claim: ClaimedJob, patch: string, removed: readonly string[]): Promise<boolean> {
+    const [owned] = await this.#queue.broker.touch([{ ...claim, patch, removed }]);
+    return owned === true;
+  }
+
+  async enqueue(task: AnyTask, args: unknown[]): Promise<{ readonly id: string } | null> {
+    const name = this.#names.get(task);
+    if (name === undefined) {
+      throw new ConfigError(
+        `ctx.enqueue: this task is not in the tasks of queue "${this.queueName}"; add it in defineQueue`,
+      );
+    }
+    const [payload, options] = args as [payload?: unknown, options?: EnqueueOptions];
+    return this.#queue.enqueue(name, payload, options);
+  }
+}
