@@ -120,6 +120,11 @@ if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${s
     expect(changed.filter((line) => !line.includes("test/__snapshots__/"))).toEqual([]);
   });
 
+  it("npm run bench -- --help tells its options", async () => {
+    const help = await run("npm run bench -- --help");
+    for (const option of ["--scenario", "--rounds", "--json"]) expect(help).toContain(option);
+  });
+
   it("npm version and npm pack --dry-run prepare a release without secrets and leftovers", async () => {
     await run("npm version 99.0.0 --no-git-tag-version");
     const list = await run("npm pack --dry-run");

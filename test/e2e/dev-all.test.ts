@@ -190,7 +190,7 @@ it("make check likes the edits, and a typo in the task's name or payload is a co
     ["{ userId: 1,", '{ userId: "one",'],
   ] as const) {
     edit(ROUTES, (text) => text.replace(good, typo));
-    expect(await app.run(types, { code: 2 })).toMatch(/app\/queue\/routes\.ts.* error TS/);
+    expect(await app.run(types, { code: 1 })).toMatch(/app\/queue\/routes\.ts.* error TS/);
     writeFileSync(join(app.root, ROUTES), right);
   }
 });
