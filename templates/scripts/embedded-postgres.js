@@ -14,6 +14,7 @@ import { postmasterOf, removeStalePidFile } from "./postmaster.js";
 export const HOST = "127.0.0.1";
 const SUPERUSER = "postgres";
 const START_TIMEOUT_S = 60;
+const TIMEOUT = `--timeout=${START_TIMEOUT_S}`;
 /** After kill -9 of the postmaster its children need about a second to go; a start before that fails. */
 const LEFTOVER_WAIT_MS = 8000;
 const INTERRUPTIONS = ["SIGINT", "SIGTERM", "SIGHUP"];
@@ -36,7 +37,7 @@ export class PortTakenError extends Failure {
 export async function startCluster({ dataDir, port, password, logFile, settings = {} }) {
   const place = locate(dataDir);
   const binaries = prepareBinaries(place.runAs);
-  if (!fs.existsSync(path.join(place.real, "PG_VERSION"))) create(place, binaries, password, settings);
+  if (!fs.existsSync(path.join(place.real, "PG_VERSION"))) await create(place, binaries, password, settings);
 
   const log = logFile ?? path.join(place.real, "server.log");
   const end = Date.now() + LEFTOVER_WAIT_MS;
@@ -64,14 +65,11 @@ export async function stopCluster({ dataDir, immediate = false }) {
   const mode = immediate ? "immediate" : "fast";
   const args = [
     "stop",
-    "-D",
-    path.basename(place.real),
-    "-m",
-    mode,
-    "-w",
-    "-s",
-    "-t",
-    String(START_TIMEOUT_S),
+    `--pgdata=${path.basename(place.real)}`,
+    `--mode=${mode}`,
+    "--wait",
+    "--silent",
+    TIMEOUT,
   ];
   const result = spawnSync(bin("pg_ctl"), args, spawnOptions(place));
   if (result.status !== 0 && postmasterOf(place.real)) {
@@ -127,14 +125,19 @@ function locate(dataDir) {
  * @param {Place} place @param {ReturnType<typeof prepareBinaries>} binaries
  * @param {string} password @param {Record<string, string>} settings
  */
-function create(place, binaries, password, settings) {
+async function create(place, binaries, password, settings) {
   const parent = path.dirname(place.dataDir);
   fs.mkdirSync(parent, { recursive: true });
   const relocated = !canEnter(parent, place.runAs);
   const draft = fs.mkdtempSync(relocated ? path.join(ownFolder(), "data-") : `${place.dataDir}.draft-`);
   const secretDir = fs.mkdtempSync(path.join(os.tmpdir(), "saq-initdb-"));
-  // A Ctrl-C ends initdb too; this process stays to take the unfinished files away, and then reports the failure.
-  for (const signal of INTERRUPTIONS) process.on(signal, stay);
+  // This process stays to take the unfinished files away. initdb may end of the same signal, or go on: it runs parts
+  // of its work by system(), which ignores a Ctrl-C.
+  let interrupted = false;
+  const interrupt = () => {
+    interrupted = true;
+  };
+  for (const signal of INTERRUPTIONS) process.on(signal, interrupt);
   try {
     const secret = path.join(secretDir, "password");
     fs.writeFileSync(secret, password, { mode: 0o600 });
@@ -150,6 +153,9 @@ function create(place, binaries, password, settings) {
       ],
       spawnOptions({ ...place, real: draft }),
     );
+    // Signals that came while initdb ran are told when the event loop next waits; setImmediate would come before.
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    if (interrupted) throw new Failure("Interrupted before the database was made.");
     if (result.status !== 0)
       throw new Failure(
         `PostgreSQL's initdb failed:\n${(result.stderr || result.error?.message || "").trim()}`,
@@ -165,11 +171,9 @@ function create(place, binaries, password, settings) {
     throw error;
   } finally {
     fs.rmSync(secretDir, { recursive: true, force: true });
-    for (const signal of INTERRUPTIONS) process.off(signal, stay);
+    for (const signal of INTERRUPTIONS) process.off(signal, interrupt);
   }
 }
-
-function stay() {}
 
 /** @param {string} draft @param {string} dataDir */
 function moveInto(draft, dataDir) {
@@ -199,7 +203,7 @@ function launch(place, binaries, port, logFile, settings) {
   const log = fs.openSync(logFile, "a", 0o600);
   const offset = fs.fstatSync(log).size;
   try {
-    const args = ["start", "-D", path.basename(place.real), "-w", "-s", "-t", String(START_TIMEOUT_S)];
+    const args = ["start", `--pgdata=${path.basename(place.real)}`, "--wait", "--silent", TIMEOUT];
     const result = spawnSync(
       binaries.bin("pg_ctl"),
       [...args, "-o", `-p ${port} -h ${HOST} ${options.join(" ")}`],

@@ -17,10 +17,11 @@ import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
-import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { afterAll, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import {
   type Cluster,
+  type ClusterOptions,
   clusterStatus,
   destroyCluster,
   freePort,
@@ -31,17 +32,23 @@ import {
 import { openFolder } from "./support/folders.js";
 import { sql } from "./support/sql.js";
 
+// initdb takes a second, and more where other tests run beside.
+jest.setTimeout(60_000);
+
 const PASSWORD = "p@ss/w:rd' ü";
 const settings = { fsync: "off", full_page_writes: "off" };
 const isRoot = process.getuid?.() === 0;
 
 describe("a cluster", () => {
-  const folder = openFolder();
-  const dataDir = join(folder, "pg18");
-  const options = { dataDir, port: 0, password: PASSWORD, settings };
+  let folder: string;
+  let dataDir: string;
+  let options: ClusterOptions;
   let cluster: Cluster;
 
   beforeAll(async () => {
+    folder = openFolder();
+    dataDir = join(folder, "pg18");
+    options = { dataDir, port: 0, password: PASSWORD, settings };
     const { LANG, LC_ALL, LC_CTYPE } = process.env;
     for (const name of ["LANG", "LC_ALL", "LC_CTYPE"]) delete process.env[name];
     cluster = await startCluster(options);
