@@ -10,7 +10,6 @@ import helmet from "helmet";
 import type { Logger } from "pino";
 import { pinoHttp } from "pino-http";
 import type { Saq } from "../saq/index.js";
-import { basicAuth } from "./basic-auth.js";
 import { errorHandler, notFound } from "./error-handler.js";
 import { createHealthRoutes } from "./health.js";
 
@@ -18,11 +17,9 @@ export interface AppDependencies {
   saq: Pick<Saq, "webPath" | "middleware" | "router" | "health">;
   queueRoutes: Router;
   logger: Logger;
-  /** Name and password of the web UI, where it has a guard. */
-  auth?: { user: string; password: string } | undefined;
 }
 
-export function createApp({ saq, queueRoutes, logger, auth }: AppDependencies): Express {
+export function createApp({ saq, queueRoutes, logger }: AppDependencies): Express {
   const app = express();
   app.use(requestLog(logger));
   app.use(helmet());
@@ -31,7 +28,6 @@ export function createApp({ saq, queueRoutes, logger, auth }: AppDependencies): 
 
   app.use(createHealthRoutes(() => saq.health()));
   app.use("/queue", queueRoutes);
-  if (auth) app.use(saq.webPath, basicAuth(auth));
   app.use(saq.webPath, saq.router());
 
   app.use(notFound);

@@ -11,7 +11,7 @@ const graceMs = process.env.SAQ_RELOADER === "1" ? 1_000 : 10_000;
 
 await saq.connect();
 
-const server = createServer(createApp({ saq, queueRoutes, logger, auth: settings.auth }));
+const server = createServer(createApp({ saq, queueRoutes, logger }));
 // Load balancers keep idle connections for 60 s. A server that closes them first makes some requests fail with 502.
 server.keepAliveTimeout = 65_000;
 server.headersTimeout = 66_000;

@@ -2,6 +2,7 @@
  * The configuration that people write: `defineQueue` and `defineSaq` fill in defaults and refuse what cannot work,
  * with the value received and what is allowed, before anything connects.
  */
+import type { RequestHandler } from "express";
 import { ConfigError } from "./errors.js";
 import type { JobOptions } from "./job.js";
 import type { Logger } from "./logger.js";
@@ -74,6 +75,11 @@ interface WebOptions {
   enabled: boolean;
   /** @defaultValue "/saq" */
   path?: string;
+  /**
+   * Who may come in, checked before anything else. Without one the UI answers only at this machine's own addresses,
+   * and not at all in production. @defaultValue []
+   */
+  guards?: readonly RequestHandler[];
 }
 
 export interface SaqConfig<Queues extends readonly QueueConfig[] = readonly QueueConfig[]> {
@@ -81,6 +87,9 @@ export interface SaqConfig<Queues extends readonly QueueConfig[] = readonly Queu
   readonly web: Required<WebOptions>;
   readonly logger: Logger | undefined;
 }
+
+/** Node's timers hold 31 bits of milliseconds and fire at once beyond: 24 days, in s. */
+const longestTimer = 2_147_483;
 
 const timerDefaults: Timers = { schedule: 1, workerInfo: 3, lost: 2, sweep: 10, abort: 1 };
 
@@ -117,7 +126,7 @@ export function defineQueue<const Name extends string, const Tasks extends TaskM
   integer("priorities[0]", lowest, -32768, 32767);
   integer("priorities[1]", highest, lowest, 32767);
   const timers = { ...timerDefaults, ...options.timers };
-  for (const [name, value] of Object.entries(timers)) number(`timers.${name}`, value, 0.01);
+  for (const [name, value] of Object.entries(timers)) number(`timers.${name}`, value, 0.01, longestTimer);
   const minSize = integer("minSize", options.minSize ?? 1, 0);
   return {
     name: options.name,
@@ -126,10 +135,15 @@ export function defineQueue<const Name extends string, const Tasks extends TaskM
     concurrency: integer("concurrency", options.concurrency ?? 10, 1, 10_000),
     minSize,
     maxSize: integer("maxSize", options.maxSize ?? Math.max(3, minSize), Math.max(2, minSize)),
-    defaults: checkJobOptions(`${at}: defaults`, options.defaults ?? {}),
-    pollInterval: number("pollInterval", options.pollInterval ?? 0, 0),
-    shutdownGracePeriod: number("shutdownGracePeriod", options.shutdownGracePeriod ?? 10, 0),
-    cancellationHardDeadline: number("cancellationHardDeadline", options.cancellationHardDeadline ?? 1, 0),
+    defaults: onlyJobOptions(`${at}: defaults`, options.defaults ?? {}),
+    pollInterval: number("pollInterval", options.pollInterval ?? 0, 0, longestTimer),
+    shutdownGracePeriod: number("shutdownGracePeriod", options.shutdownGracePeriod ?? 10, 0, longestTimer),
+    cancellationHardDeadline: number(
+      "cancellationHardDeadline",
+      options.cancellationHardDeadline ?? 1,
+      0,
+      longestTimer,
+    ),
     failedTtl: integer("failedTtl", options.failedTtl ?? 7 * 24 * 3600, 0),
     lostLimit: integer("lostLimit", options.lostLimit ?? 3, 0),
     priorities: [lowest, highest],
@@ -139,13 +153,22 @@ export function defineQueue<const Name extends string, const Tasks extends TaskM
   };
 }
 
+/** Never repeats the DSN, nor keeps an error that does: it holds a password. */
 function checkDsn(at: string, dsn: string): void {
-  const scheme = typeof dsn === "string" ? (/^([a-z][a-z0-9+.-]*):\/\//i.exec(dsn)?.[1] ?? "") : "";
-  if (scheme.toLowerCase() === "postgresql" || scheme.toLowerCase() === "postgres") return;
-  throw new ConfigError(
-    `${at}: dsn must begin with postgresql:// or postgres://, got ${scheme ? `${scheme}://...` : JSON.stringify(dsn ?? null)}; ` +
-      "set DATABASE_URL or QUEUE_DSN, for instance postgresql://user:password@127.0.0.1:5432/app",
-  );
+  const example = "for instance postgresql://user:password@127.0.0.1:5432/app";
+  if (typeof dsn !== "string" || dsn === "") {
+    throw new ConfigError(`${at}: dsn is missing; set DATABASE_URL or QUEUE_DSN, ${example}`);
+  }
+  const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(dsn)?.[1]?.toLowerCase();
+  if (scheme !== "postgresql" && scheme !== "postgres") {
+    const got = scheme ? `it begins with ${scheme}://` : "it has no scheme";
+    throw new ConfigError(`${at}: dsn must begin with postgresql:// or postgres://, but ${got}; ${example}`);
+  }
+  if (!URL.canParse(dsn)) {
+    throw new ConfigError(
+      `${at}: dsn cannot be read as an address; percent-encode special characters in its password (# is %23, / is %2F), ${example}`,
+    );
+  }
 }
 
 function checkTasks(at: string, tasks: TaskMap): void {
@@ -161,8 +184,31 @@ function checkTasks(at: string, tasks: TaskMap): void {
   }
 }
 
+const jobOptionNames: ReadonlySet<string> = new Set([
+  "timeout",
+  "heartbeat",
+  "retries",
+  "ttl",
+  "retryDelay",
+  "retryBackoff",
+] satisfies (keyof JobOptions)[]);
+
+/**
+ * As `checkJobOptions`, and refuses any other name: a typo would be ignored without a word, and `status` or `attempts`
+ * out of a spread request body would become the job's own (D-61).
+ */
+export function onlyJobOptions<O extends JobOptions>(
+  at: string,
+  options: O,
+  Failure: new (message: string) => Error = ConfigError,
+): O {
+  const unknown = Object.keys(options).find((name) => !jobOptionNames.has(name));
+  if (unknown === undefined) return checkJobOptions(at, options, Failure);
+  throw new Failure(`${at}: there is no option "${unknown}" (known: ${[...jobOptionNames].join(", ")})`);
+}
+
 /** Refuses a duration or count out of its range with the given error. Units: s. */
-export function checkJobOptions<O extends JobOptions>(
+function checkJobOptions<O extends JobOptions>(
   at: string,
   options: O,
   Failure: new (message: string) => Error = ConfigError,
@@ -191,7 +237,7 @@ export function checkJobOptions<O extends JobOptions>(
 /**
  * The whole configuration: every queue and the web UI.
  *
- * @throws ConfigError when there is no queue or two share a name
+ * @throws ConfigError when there is no queue, two share a name, or the web UI would stand open in production
  */
 export function defineSaq<const Queues extends readonly QueueConfig[]>(
   options: SaqOptions<Queues>,
@@ -205,9 +251,15 @@ export function defineSaq<const Queues extends readonly QueueConfig[]>(
   const path = `/${(options.web?.path ?? "/saq").replace(/^\/+|\/+$/g, "")}`;
   if (path === "/")
     throw new ConfigError('defineSaq: web.path must not be the root; use for instance "/saq"');
+  const { enabled = false, guards = [] } = options.web ?? {};
+  if (enabled && guards.length === 0 && process.env.NODE_ENV === "production") {
+    throw new ConfigError(
+      "defineSaq: web.enabled needs a guard in production: web: { enabled: true, guards: [yourLoginMiddleware] }",
+    );
+  }
   return {
     queues: options.queues,
-    web: { enabled: options.web?.enabled ?? false, path },
+    web: { enabled, path, guards },
     logger: options.logger,
   };
 }

@@ -3,7 +3,6 @@ export type SaqErrorCode =
   | "config"
   | "invalid_job"
   | "invalid_payload"
-  | "job_failed"
   | "job_gone"
   | "key_held"
   | "poison_document"

@@ -9,7 +9,7 @@ import type {
   StoredJob,
   WorkerRow,
 } from "./broker.js";
-import { checkJobOptions, type QueueConfig } from "./config.js";
+import { onlyJobOptions, type QueueConfig } from "./config.js";
 import { InvalidJobError, JobGoneError, SaqError } from "./errors.js";
 import { Job, type JobOwner } from "./handle.js";
 import { dueSecond, type JobFields, jobDefaults, type Status, statuses } from "./job.js";
@@ -40,8 +40,13 @@ export type EnqueueAnswer<Result = unknown> =
 
 /** One entry of `enqueueMany`. */
 export type EnqueueEntry<Tasks extends TaskMap> = {
-  [Name in TaskName<Tasks>]: { task: Name; payload: PayloadOf<Tasks[Name]> } & Omit<EnqueueOptions, "client">;
+  [Name in TaskName<Tasks>]: { task: Name } & PayloadMember<Tasks[Name]> & Omit<EnqueueOptions, "client">;
 }[TaskName<Tasks>];
+type PayloadMember<T> = [PayloadOf<T>] extends [never]
+  ? { payload?: unknown }
+  : undefined extends PayloadOf<T>
+    ? { payload?: PayloadOf<T> }
+    : { payload: PayloadOf<T> };
 
 /** SAQ's view of a queue (P-33), with all counts. */
 export interface QueueInfo {
@@ -80,8 +85,8 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /** Connects and makes the tables where they are missing. Every call that needs it does so by itself. */
-  connect(): Promise<void> {
-    return this.broker.connect();
+  async connect(): Promise<void> {
+    await this.broker.connect();
   }
 
   /** Sends what is under way, then closes the connections. */
@@ -119,6 +124,9 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   /**
    * Stores many jobs, up to a thousand per statement. Nothing is stored when one entry is invalid. Null stands where a
    * key was taken.
+   *
+   * @throws InvalidJobError, InvalidPayloadError as `enqueue` does; nothing was stored
+   * @throws SaqError key_held when somebody's open transaction holds one of the keys; other entries may be stored
    */
   async enqueueMany(entries: readonly EnqueueEntry<Tasks>[]): Promise<(Job | null)[]> {
     const made: { fields: JobFields; job: NewJob }[] = [];
@@ -248,7 +256,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
       const names = [...this.#known.keys()].join(", ");
       throw new SaqError("unknown_task", `Queue "${this.name}" has no task "${name}" (registered: ${names})`);
     }
-    const checked = validatePayload(name, known.task, payload);
+    const checked = validatePayload(name, known.task, payload ?? {});
     if (checked instanceof Promise) await checked;
     await this.connect();
     const { key, scheduled, priority = 0, groupKey = null, meta = {}, client: _, ...given } = options;
@@ -260,7 +268,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     const now = this.broker.now();
     const fields: JobFields = {
       ...known.defaults,
-      ...defined(checkJobOptions(`enqueue("${name}")`, given, InvalidJobError)),
+      ...defined(onlyJobOptions(`enqueue("${name}")`, given, InvalidJobError)),
       function: name,
       kwargs: asKwargs(name, payload),
       queueName: this.name,

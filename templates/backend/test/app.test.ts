@@ -4,8 +4,11 @@ import { Router } from "express";
 import { pino } from "pino";
 import request from "supertest";
 import { createApp } from "../app/app.js";
+import { basicAuth } from "../app/basic-auth.js";
 import { logger, logOptions } from "../app/logger.js";
+import { saqConfig } from "../app/queue/config.js";
 import { queueRoutes, saq } from "../app/queue/index.js";
+import { createSaq, defineSaq } from "../saq/index.js";
 
 beforeAll(() => saq.connect());
 afterAll(() => saq.close());
@@ -95,6 +98,8 @@ it("logs each request once, without its secrets", async () => {
 
 describe("the web UI", () => {
   const auth = { user: "admin", password: "correct horse" };
+  const guarded = createSaq({ ...saqConfig, web: { ...saqConfig.web, guards: [basicAuth(auth)] } });
+  afterAll(() => guarded.close());
 
   it("A-10: is there in development", async () => {
     const { status, text } = await request(createApp({ saq, queueRoutes, logger })).get("/saq");
@@ -102,8 +107,28 @@ describe("the web UI", () => {
     expect(text).toContain("<!doctype html>");
   });
 
+  it("D-82: without a login it answers at this machine's own addresses only", async () => {
+    const app = createApp({ saq, queueRoutes, logger });
+    const { status, body } = await request(app).get("/saq/api/queues").set("Host", "rebound.example:8000");
+    expect(status).toBe(403);
+    expect(body).toEqual({ status_code: 403, detail: expect.stringContaining("rebound.example") });
+    for (const host of ["localhost:8000", "127.0.0.1", "[::1]:8000", "app.localhost"]) {
+      expect((await request(app).get("/saq/api/queues").set("Host", host)).status).toBe(200);
+    }
+  });
+
+  it("S-6, D-82: production without a guard is refused", () => {
+    const environment = process.env.NODE_ENV;
+    process.env.NODE_ENV = "production";
+    try {
+      expect(() => defineSaq({ queues: saqConfig.queues, web: { enabled: true } })).toThrow("needs a guard");
+    } finally {
+      process.env.NODE_ENV = environment;
+    }
+  });
+
   it("asks for name and password where they are set, and the rest of the API does not", async () => {
-    const app = createApp({ saq, queueRoutes, logger, auth });
+    const app = createApp({ saq: guarded, queueRoutes, logger });
     for (const path of ["/saq", "/saq/api/queues"]) {
       const { status, headers, body } = await request(app).get(path);
       expect(status).toBe(401);
@@ -120,7 +145,7 @@ describe("the web UI", () => {
     ["nothing", "Basic", ""],
     ["another scheme", "Bearer", "admin:correct horse"],
   ])("refuses %s", async (_what, scheme, credentials) => {
-    const { status } = await request(createApp({ saq, queueRoutes, logger, auth }))
+    const { status } = await request(createApp({ saq: guarded, queueRoutes, logger }))
       .get("/saq/api/queues")
       .set("Authorization", `${scheme} ${Buffer.from(credentials).toString("base64")}`);
     expect(status).toBe(401);

@@ -1,5 +1,6 @@
 /** Queue configuration: where jobs are stored, how they run, which tasks there are. */
 import { defineQueue, defineSaq } from "../../saq/index.js";
+import { basicAuth } from "../basic-auth.js";
 import { logger } from "../logger.js";
 import { settings } from "../settings.js";
 import { delayedTask, exampleTask, sendEmailTask } from "./tasks.js";
@@ -19,6 +20,11 @@ export const defaultQueue = defineQueue({
 
 export const saqConfig = defineSaq({
   queues: [defaultQueue],
-  web: { enabled: !settings.isProduction || settings.auth !== undefined, path: "/saq" },
+  // Open to this machine in development; anywhere else it needs AUTH_USER and AUTH_PASSWORD.
+  web: {
+    enabled: !settings.isProduction || settings.auth !== undefined,
+    path: "/saq",
+    guards: settings.auth ? [basicAuth(settings.auth)] : [],
+  },
   logger,
 });

@@ -78,8 +78,7 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
       req.app.locals.taskQueues = taskQueues;
       next();
     },
-    router: () =>
-      config.web.enabled ? createWebRouter({ queues: all(), path: config.web.path, logger }) : Router(),
+    router: () => (config.web.enabled ? createWebRouter({ ...config.web, queues: all(), logger }) : Router()),
     workers: (options = {}) => all().map((queue) => new Worker(queue, { logger, ...options })),
     connect: async () => {
       await Promise.all(all().map((queue) => queue.connect()));

@@ -2,8 +2,8 @@
  * SAQ's tables at version 3 (P-1 to P-6), so that Python and TypeScript share one database.
  *
  * Inside that contract a table that we make is kept better than SAQ's own: partial indexes that hold only the rows
- * that are asked for, room on each page for the two updates of a job's life, and vacuum settings for a table that
- * churns. Tables that Python made are used as they are: everything is correct there, only slower.
+ * that are asked for, and vacuum settings for a table that churns. Tables that Python made are used as they are:
+ * everything is correct there, only slower.
  */
 import type { ClientBase } from "pg";
 import { SaqError } from "../errors.js";

@@ -36,6 +36,20 @@ export const sameOriginOnly: RequestHandler = (req, _res, next) => {
   next();
 };
 
+/**
+ * Without a guard, only this machine's own addresses: a foreign page whose name was made to point here (DNS rebinding)
+ * is same-origin to the browser, but it cannot hide the name.
+ */
+export const loopbackOnly: RequestHandler = (req, _res, next) => {
+  const address = `http://${req.get("Host")}`;
+  const host = URL.canParse(address) ? new URL(address).hostname : "";
+  if (/^(localhost|.+\.localhost|127(\.\d+){3}|\[::1\])$/.test(host)) return next();
+  throw new HttpProblem(
+    403,
+    `Without a login this page answers at localhost only, not at ${host || "an unknown host"}; set AUTH_USER and AUTH_PASSWORD`,
+  );
+};
+
 function hostOf(origin: string): string | null {
   return URL.canParse(origin) ? new URL(origin).host : null;
 }

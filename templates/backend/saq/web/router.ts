@@ -7,14 +7,14 @@ import type { Logger } from "../logger.js";
 import { createApi } from "./api.js";
 import { normaliseRoot, renderPage } from "./page.js";
 import { answerProblem, problemHandler } from "./problem.js";
-import { securityHeaders } from "./protection.js";
+import { loopbackOnly, securityHeaders } from "./protection.js";
 import type { WebQueue } from "./queue.js";
 
 export interface WebRouterOptions {
   queues: readonly WebQueue[];
   /** Where browsers find the UI, for example `/saq`. Every link starts with it. */
   path: string;
-  /** Run before everything else, health included; who may come in is theirs to say. @defaultValue none */
+  /** Run before everything else, health included; who may come in is theirs to say. Without: this machine only. */
   guards?: readonly RequestHandler[];
   logger: Logger;
 }
@@ -34,7 +34,7 @@ export function createWebRouter({ queues, path, guards = [], logger }: WebRouter
 
   const router = express.Router({ caseSensitive: true });
   router.use(securityHeaders);
-  for (const guard of guards) router.use(guard);
+  for (const guard of guards.length > 0 ? guards : [loopbackOnly]) router.use(guard);
   router.use("/api", createApi(queues));
   router.get("/health", health(queues, logger));
   // no-cache: kept, but asked for every time, so that an updated engine never meets an old script.
