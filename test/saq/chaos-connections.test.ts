@@ -1,10 +1,10 @@
 /** Connections that are ended, that fall silent, and how many there are. */
-import { afterEach, beforeEach, describe, expect, it, jest } from "@jest/globals";
+import { afterAll, describe, expect, it, jest } from "@jest/globals";
 import type { Job } from "../../templates/backend/saq/index.js";
 import { endAllWorkers, eventually, WorkerProcess } from "./processes/child.js";
 import { newDatabase, type TestDatabase } from "./processes/database.js";
 import { openQueue } from "./processes/enqueuer.js";
-import { openProxy, type Proxy } from "./processes/proxy.js";
+import { type DatabaseProxy, openProxy } from "./processes/proxy.js";
 
 jest.setTimeout(90_000);
 
@@ -13,30 +13,37 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 /** The engine's connections to this database. */
 const engines = "from pg_stat_activity where datname = current_database() and application_name = 'saq'";
 
-describe("connections in trouble", () => {
-  let database: TestDatabase;
-  let queue: ReturnType<typeof openQueue>["queue"];
-  let close: () => Promise<void>;
-  let proxy: Proxy | undefined;
+interface Stage {
+  database: TestDatabase;
+  /** To the database, for the worker; the test has its own way. */
+  proxy: DatabaseProxy;
+  queue: ReturnType<typeof openQueue>["queue"];
+  close(): Promise<void>;
+}
 
-  beforeEach(async () => {
-    database = await newDatabase("connections");
-    ({ queue, close } = openQueue(database.url));
+/** Each test has a database of its own and waits more than it works, so that several run at once. */
+const staged = (play: (stage: Stage) => Promise<void>) => async () => {
+  const database = await newDatabase("connections");
+  const proxy = await openProxy(database.url);
+  const { queue, close } = openQueue(database.url);
+  try {
     await queue.connect();
-  });
-  afterEach(async () => {
-    await endAllWorkers();
-    await proxy?.close();
-    proxy = undefined;
+    await play({ database, proxy, queue, close });
+  } finally {
+    await proxy.close();
     await close();
     await database.drop();
-  });
+  }
+};
+
+describe("connections in trouble", () => {
+  afterAll(endAllWorkers);
 
   const complete = (job: Job, withinMs = 20_000) =>
     eventually(`${job.key} is complete`, async () => (await job.refresh()).status === "complete", withinMs);
 
   /** By notification: the tick, once a second, would take 350 ms at least once in these four. */
-  const expectQuickPickup = async () => {
+  const expectQuickPickup = async ({ queue }: Stage) => {
     for (const wait of [130, 370, 610, 850]) {
       await pause(wait);
       const job = await queue.enqueue("record");
@@ -45,114 +52,136 @@ describe("connections in trouble", () => {
     }
   };
 
-  it("D-5: a storm of terminated connections loses no job and records none twice", async () => {
-    const worker = await WorkerProcess.start({ url: database.url });
-    const jobs = await queue.enqueueMany(
-      Array.from({ length: 1_500 }, (_, index) => ({
-        task: "nap",
-        payload: { ms: 5 },
-        // Grouped jobs, keyed jobs and retries go through transactions and statements of their own.
-        ...(index % 3 === 0 ? { groupKey: `group-${index % 12}` } : {}),
-      })),
-    );
-    let storms = 0;
-    while ((await queue.count("incomplete")) > 0) {
-      await database.query(`select pg_terminate_backend(pid) ${engines}`);
-      storms++;
-      await pause(150);
-      if (storms > 40) break;
-    }
-    expect(storms).toBeGreaterThan(5);
-    await eventually("every job has ended", async () => (await queue.count("incomplete")) === 0, 45_000);
-    expect(await queue.counts()).toMatchObject({ complete: jobs.length, active: 0, failed: 0, aborted: 0 });
-    // A claim that was cut off is given back before anything ran, a result is held until it is recorded.
-    const [{ runs } = { runs: 0 }] = await database.query<{ runs: number }>(
-      "select count(*)::int as runs from runs",
-    );
-    expect(runs).toBe(jobs.length);
-    await expectQuickPickup();
-    expect((await worker.stop()).code).toBe(0);
-  });
+  it.concurrent(
+    "D-5: a storm of terminated connections loses no job and records none twice",
+    staged(async (stage) => {
+      const { database, queue } = stage;
+      const worker = await WorkerProcess.start({ url: database.url });
+      const jobs = await queue.enqueueMany(
+        Array.from({ length: 1_500 }, (_, index) => ({
+          task: "nap",
+          payload: { ms: 5 },
+          // Grouped jobs, keyed jobs and retries go through transactions and statements of their own.
+          ...(index % 3 === 0 ? { groupKey: `group-${index % 12}` } : {}),
+        })),
+      );
+      let storms = 0;
+      while ((await queue.count("incomplete")) > 0) {
+        await database.query(`select pg_terminate_backend(pid) ${engines}`);
+        storms++;
+        await pause(150);
+        if (storms > 40) break;
+      }
+      expect(storms).toBeGreaterThan(5);
+      await eventually("every job has ended", async () => (await queue.count("incomplete")) === 0, 45_000);
+      expect(await queue.counts()).toMatchObject({ complete: jobs.length, active: 0, failed: 0, aborted: 0 });
+      // A claim that was cut off is given back before anything ran, a result is held until it is recorded.
+      const [{ runs } = { runs: 0 }] = await database.query<{ runs: number }>(
+        "select count(*)::int as runs from runs",
+      );
+      expect(runs).toBe(jobs.length);
+      await expectQuickPickup(stage);
+      expect((await worker.stop()).code).toBe(0);
+    }),
+  );
 
-  it("D-5: a claim that went through although its answer never came is given back, uncharged", async () => {
-    proxy = await openProxy(database.url);
-    const worker = await WorkerProcess.start({ url: proxy.url, runsUrl: database.url });
-    await database.query(`
+  it.concurrent(
+    "D-5: a claim that went through although its answer never came is given back, uncharged",
+    staged(async (stage) => {
+      const { database, queue, proxy } = stage;
+      const worker = await WorkerProcess.start({ url: proxy.url, runsUrl: database.url });
+      await database.query(`
       create sequence claims;
       create function slow_first_claim() returns trigger language plpgsql as $$
         begin if nextval('claims') <= 3 then perform pg_sleep(0.3); end if; return new; end $$;
       create trigger slow_first_claim before update of status on saq_jobs for each row
         when (old.status = 'queued' and new.status = 'active') execute function slow_first_claim();`);
-    const jobs = await queue.enqueueMany(
-      Array.from({ length: 3 }, () => ({ task: "record", payload: undefined })),
-    );
-    await eventually("the claim is under way", async () => {
-      const rows = await database.query(`select query ${engines} and wait_event = 'PgSleep'`);
-      return rows.length > 0;
-    });
-    proxy.cut();
-    for (const job of jobs) expect(await complete(job as Job, 5_000)).toBe(true);
-    expect(await database.runs()).toHaveLength(3);
-    for (const job of jobs) expect(job).toMatchObject({ attempts: 1, meta: {} });
-    await worker.stop();
-  });
+      const jobs = await queue.enqueueMany(
+        Array.from({ length: 3 }, () => ({ task: "record", payload: undefined })),
+      );
+      await eventually("the claim is under way", async () => {
+        const rows = await database.query(`select query ${engines} and wait_event = 'PgSleep'`);
+        return rows.length > 0;
+      });
+      proxy.cut();
+      for (const job of jobs) expect(await complete(job as Job, 5_000)).toBe(true);
+      expect(await database.runs()).toHaveLength(3);
+      for (const job of jobs) expect(job).toMatchObject({ attempts: 1, meta: {} });
+      await worker.stop();
+    }),
+  );
 
-  it("P-22: without its LISTEN connection the worker goes on, gets it back, and vouches for itself again", async () => {
-    const worker = await WorkerProcess.start({ url: database.url });
-    const held = "select pid from pg_locks where locktype = 'advisory' and classid = 21314 and granted";
-    const [before] = await database.query<{ pid: number }>(held);
-    const { key } = await queue.enqueue("nap", { ms: 2_000 });
-    await eventually("it runs", async () => (await database.runs(key)).length === 1);
-    await database.query("select pg_terminate_backend($1)", [before?.pid]);
-    await worker.said("listening connection restored");
-    const [after] = await database.query<{ pid: number }>(held);
-    expect(after?.pid).not.toBe(before?.pid);
-    await eventually("it is complete", async () => (await database.document(key)).status === "complete");
-    expect(await database.runs(key)).toHaveLength(1);
-    await expectQuickPickup();
-    await worker.stop();
-  });
+  it.concurrent(
+    "P-22: without its LISTEN connection the worker goes on, gets it back, and vouches for itself again",
+    staged(async (stage) => {
+      const { database, queue } = stage;
+      const worker = await WorkerProcess.start({ url: database.url });
+      const held = "select pid from pg_locks where locktype = 'advisory' and classid = 21314 and granted";
+      const [before] = await database.query<{ pid: number }>(held);
+      const { key } = await queue.enqueue("nap", { ms: 2_000 });
+      await eventually("it runs", async () => (await database.runs(key)).length === 1);
+      await database.query("select pg_terminate_backend($1)", [before?.pid]);
+      await worker.said("listening connection restored");
+      const [after] = await database.query<{ pid: number }>(held);
+      expect(after?.pid).not.toBe(before?.pid);
+      await eventually("it is complete", async () => (await database.document(key)).status === "complete");
+      expect(await database.runs(key)).toHaveLength(1);
+      await expectQuickPickup(stage);
+      await worker.stop();
+    }),
+  );
 
-  it("P-22: connections that fall silent are noticed by the probe, though the server still holds them", async () => {
-    proxy = await openProxy(database.url);
-    const worker = await WorkerProcess.start({ url: proxy.url, runsUrl: database.url });
-    proxy.freeze();
-    await worker.said("listening connection lost", 20_000);
-    await worker.said("listening connection restored", 10_000);
-    // Statements that were on their way give up later than the probe; jobs go on when they do.
-    const job = await queue.enqueue("record");
-    await complete(job, 45_000);
-    await expectQuickPickup();
-    const { code, ms } = await worker.stop();
-    expect(code).toBe(0);
-    expect(ms).toBeLessThan(6_000);
-  });
+  it.concurrent(
+    "P-22: connections that fall silent are noticed by the probe, though the server still holds them",
+    staged(async (stage) => {
+      const { database, queue, proxy } = stage;
+      const worker = await WorkerProcess.start({ url: proxy.url, runsUrl: database.url });
+      proxy.freeze();
+      await worker.said("listening connection lost", 20_000);
+      await worker.said("listening connection restored", 10_000);
+      // Statements that were on their way give up later than the probe; jobs go on when they do.
+      const job = await queue.enqueue("record");
+      await complete(job, 45_000);
+      await expectQuickPickup(stage);
+      const { code, ms } = await worker.stop();
+      expect(code).toBe(0);
+      expect(ms).toBeLessThan(6_000);
+    }),
+  );
 
-  it("5.2: a worker process holds at most three connections", async () => {
-    await close();
-    const worker = await WorkerProcess.start({ url: database.url });
-    const most = await mostConnections(worker);
-    expect(most).toBeLessThanOrEqual(3);
-    await worker.stop();
-  });
+  it.concurrent(
+    "5.2: a worker process holds at most three connections",
+    staged(async (stage) => {
+      const { database, close } = stage;
+      await close();
+      const worker = await WorkerProcess.start({ url: database.url });
+      const most = await mostConnections(stage, worker);
+      expect(most).toBeLessThanOrEqual(3);
+      await worker.stop();
+    }),
+  );
 
-  it("5.2: pollInterval works without LISTEN and with at most maxSize connections", async () => {
-    await close();
-    const worker = await WorkerProcess.start({ url: database.url, pollInterval: 0.2, maxSize: 2 });
-    const most = await mostConnections(worker);
-    expect(most).toBeLessThanOrEqual(2);
-    expect(await database.query(`select query ${engines} and query ilike 'listen%'`)).toEqual([]);
-    expect(
-      await database.query("select * from pg_locks where locktype = 'advisory' and classid = 21314"),
-    ).toEqual([]);
-    expect(worker.workerId).not.toMatch(/^ts-/);
-    const { ms } = await worker.stop();
-    expect(ms).toBeLessThan(1_000);
-  });
+  it.concurrent(
+    "5.2: pollInterval works without LISTEN and with at most maxSize connections",
+    staged(async (stage) => {
+      const { database, close } = stage;
+      await close();
+      const worker = await WorkerProcess.start({ url: database.url, pollInterval: 0.2, maxSize: 2 });
+      const most = await mostConnections(stage, worker);
+      expect(most).toBeLessThanOrEqual(2);
+      expect(await database.query(`select query ${engines} and query ilike 'listen%'`)).toEqual([]);
+      expect(
+        await database.query("select * from pg_locks where locktype = 'advisory' and classid = 21314"),
+      ).toEqual([]);
+      expect(worker.workerId).not.toMatch(/^ts-/);
+      const { ms } = await worker.stop();
+      expect(ms).toBeLessThan(1_000);
+    }),
+  );
 
   /** Counted while jobs of every kind run, are aborted and swept. */
-  async function mostConnections(worker: WorkerProcess): Promise<number> {
-    const other = openQueue(database.url);
+  async function mostConnections({ database }: Stage, worker: WorkerProcess): Promise<number> {
+    const other = openQueue(`${database.url}?application_name=observer`);
     const jobs = await other.queue.enqueueMany(
       Array.from({ length: 600 }, (_, index) => ({
         task: "nap",

@@ -1,7 +1,7 @@
 /** A TCP proxy in front of the database that can stop forwarding while every socket stays open. */
 import net from "node:net";
 
-export interface Proxy {
+export interface DatabaseProxy {
   /** The database's address, through the proxy. */
   url: string;
   /** Makes connections that are open now half-open: nothing passes in either direction, nobody is told. */
@@ -11,7 +11,7 @@ export interface Proxy {
   close(): Promise<void>;
 }
 
-export async function openProxy(target: string): Promise<Proxy> {
+export async function openProxy(target: string): Promise<DatabaseProxy> {
   const { hostname, port } = new URL(target);
   const pairs = new Set<[net.Socket, net.Socket]>();
   const server = net.createServer((near) => {

@@ -42,6 +42,7 @@ export class Feeder {
   #grouped = false;
   #groupsFirst = true;
   #groupsLookedAt = 0;
+  #look: NodeJS.Timeout | null = null;
   #stopped = false;
   #failures = 0;
   #retry: NodeJS.Timeout | null = null;
@@ -120,8 +121,25 @@ export class Feeder {
   async stop(): Promise<ClaimedJob[]> {
     this.#stopped = true;
     if (this.#retry) clearTimeout(this.#retry);
+    if (this.#look) clearTimeout(this.#look);
     await this.#busy;
     return this.#empty();
+  }
+
+  /** Not after every claim of a slow trickle, but soon after the last: the tick alone would be up to 1 s late. */
+  #lookSoon(): void {
+    if (this.#look || this.#stopped) return;
+    const look = async () => {
+      try {
+        await this.#lookForGroups();
+        if (this.#grouped) this.wake();
+      } catch (error) {
+        this.#options.logger.debug({ err: error }, "could not look for grouped jobs, the next tick will");
+      } finally {
+        this.#look = null;
+      }
+    };
+    this.#look = setTimeout(() => void look(), this.#groupsLookedAt + groupLookMs - performance.now());
   }
 
   async #lookForGroups(): Promise<void> {
@@ -174,10 +192,8 @@ export class Feeder {
         else if (share > 0) this.#grouped = jobs.length > 0;
         this.#add(jobs, grouped ? "front" : "back");
       }
-      // Nothing more for now: time to ask whether groups are waiting. Not after every claim of a slow trickle, and not
-      // at all while there is plenty; the tick asks too.
-      if (!more && !this.#grouped && performance.now() - this.#groupsLookedAt > groupLookMs)
-        await this.#lookForGroups();
+      // Nothing more for now: ask whether groups are waiting.
+      if (!more && !this.#grouped) this.#lookSoon();
       this.#dry = !more && !this.#grouped;
       this.#failures = 0;
     } catch (error) {
