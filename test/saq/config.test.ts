@@ -53,13 +53,33 @@ describe("defineQueue", () => {
     ],
     [
       { dsn: "redis://h" },
-      'defineQueue("q"): dsn must begin with postgresql:// or postgres://, got redis://...; ' +
-        "set DATABASE_URL or QUEUE_DSN, for instance postgresql://user:password@127.0.0.1:5432/app",
+      'defineQueue("q"): dsn must begin with postgresql:// or postgres://, but it begins with redis://; ' +
+        "for instance postgresql://user:password@127.0.0.1:5432/app",
     ],
     [
       { dsn: undefined },
-      'defineQueue("q"): dsn must begin with postgresql:// or postgres://, got null; ' +
-        "set DATABASE_URL or QUEUE_DSN, for instance postgresql://user:password@127.0.0.1:5432/app",
+      'defineQueue("q"): dsn is missing; set DATABASE_URL or QUEUE_DSN, ' +
+        "for instance postgresql://user:password@127.0.0.1:5432/app",
+    ],
+    // What is refused may hold a password, so that none of these repeats it.
+    [
+      { dsn: "app:s3cret@db:5432/app" },
+      'defineQueue("q"): dsn must begin with postgresql:// or postgres://, but it has no scheme; ' +
+        "for instance postgresql://user:password@127.0.0.1:5432/app",
+    ],
+    [
+      { dsn: "postgresql://app:s3cr#et@db:5432/app" },
+      'defineQueue("q"): dsn cannot be read as an address; percent-encode special characters in its password ' +
+        "(# is %23, / is %2F), for instance postgresql://user:password@127.0.0.1:5432/app",
+    ],
+    [
+      { defaults: { retires: 3 } },
+      'defineQueue("q"): defaults: there is no option "retires" ' +
+        "(known: timeout, heartbeat, retries, ttl, retryDelay, retryBackoff)",
+    ],
+    [
+      { shutdownGracePeriod: 1e9 },
+      'defineQueue("q"): shutdownGracePeriod must be a number of 0 to 2147483, got 1000000000',
     ],
     [{ concurrency: 0 }, 'defineQueue("q"): concurrency must be a number of 1 to 10000, got 0'],
     [{ concurrency: 1.5 }, 'defineQueue("q"): concurrency must be a whole number, got 1.5'],
@@ -67,14 +87,14 @@ describe("defineQueue", () => {
     [{ minSize: -1 }, 'defineQueue("q"): minSize must be a number of 0 or more, got -1'],
     [{ maxSize: 1 }, 'defineQueue("q"): maxSize must be a number of 2 or more, got 1'],
     [{ minSize: 4, maxSize: 3 }, 'defineQueue("q"): maxSize must be a number of 4 or more, got 3'],
-    [{ pollInterval: -1 }, 'defineQueue("q"): pollInterval must be a number of 0 or more, got -1'],
+    [{ pollInterval: -1 }, 'defineQueue("q"): pollInterval must be a number of 0 to 2147483, got -1'],
     [
       { shutdownGracePeriod: Number.NaN },
-      'defineQueue("q"): shutdownGracePeriod must be a number of 0 or more, got NaN',
+      'defineQueue("q"): shutdownGracePeriod must be a number of 0 to 2147483, got NaN',
     ],
     [
       { cancellationHardDeadline: "1" },
-      'defineQueue("q"): cancellationHardDeadline must be a number of 0 or more, got 1',
+      'defineQueue("q"): cancellationHardDeadline must be a number of 0 to 2147483, got 1',
     ],
     [{ failedTtl: -1 }, 'defineQueue("q"): failedTtl must be a number of 0 or more, got -1'],
     [{ lostLimit: 0.5 }, 'defineQueue("q"): lostLimit must be a whole number, got 0.5'],
@@ -83,7 +103,7 @@ describe("defineQueue", () => {
       { priorities: [-40_000, 1] },
       'defineQueue("q"): priorities[0] must be a number of -32768 to 32767, got -40000',
     ],
-    [{ timers: { abort: 0 } }, 'defineQueue("q"): timers.abort must be a number of 0.01 or more, got 0'],
+    [{ timers: { abort: 0 } }, 'defineQueue("q"): timers.abort must be a number of 0.01 to 2147483, got 0'],
     [{ tasks: { bad: 7 } }, 'defineQueue("q"): task "bad" must be a function or task({ run }), got number'],
     [{ tasks: undefined }, 'defineQueue("q"): tasks must be an object of tasks by name, got undefined'],
     [
@@ -130,10 +150,11 @@ describe("task", () => {
 
 describe("defineSaq", () => {
   it("fills in the web UI: off, at /saq, slashes in order", () => {
-    expect(defineSaq({ queues: [define()] }).web).toEqual({ enabled: false, path: "/saq" });
+    expect(defineSaq({ queues: [define()] }).web).toEqual({ enabled: false, path: "/saq", guards: [] });
     expect(defineSaq({ queues: [define()], web: { enabled: true, path: "admin/jobs//" } }).web).toEqual({
       enabled: true,
       path: "/admin/jobs",
+      guards: [],
     });
   });
 

@@ -19,7 +19,18 @@ const even: StandardSchema<{ n: string }, { n: number }> = {
   },
 };
 
+/** Takes an object, and nothing but an object. */
+const anyObject: StandardSchema<{ n?: number } | undefined> = {
+  "~standard": {
+    version: 1,
+    vendor: "test",
+    validate: (value) =>
+      typeof value === "object" ? { value: value ?? {} } : { issues: [{ message: "expected an object" }] },
+  },
+};
+
 const tasks = {
+  lenient: task({ input: anyObject, run: () => "ok" }),
   hello: (_ctx: unknown, _payload?: object) => "hi",
   patient: task({ timeout: 120, retries: 5, retryDelay: 2, retryBackoff: true, run: () => "done" }),
   checked: task({ input: even, run: (_ctx, { n }) => n }),
@@ -129,6 +140,12 @@ describe("what is stored", () => {
     expect(job.scheduled).toBe(scheduled);
   });
 
+  it("a payload that may be left out is validated as the worker will validate it", async () => {
+    const queue = open();
+    const job = await queue.enqueue("lenient");
+    expect(job.kwargs).toBeNull();
+  });
+
   it("D-64: texts with NUL, lone surrogates and every kind of letter come back as they were", async () => {
     const queue = open();
     const payload = { text: "\0 \ud800 \udfff é ☃ 😀 \\u0000 \" ' \n", "a\0b": 1 };
@@ -196,6 +213,24 @@ describe("what is refused", () => {
     await expect(queue.enqueue("hello", [1])).rejects.toThrow(
       'The payload of "hello" must be an object of named values, got an array; wrap it: { value: ... }',
     );
+  });
+
+  it("D-61: a member that is no option, as of a request body that was spread into the options", async () => {
+    const queue = open();
+    for (const member of [
+      "attempts",
+      "error",
+      "result",
+      "status",
+      "workerId",
+      "progress",
+      "queue",
+      "retires",
+    ]) {
+      const options = JSON.parse(`{ "timeout": 5, "${member}": 7 }`);
+      await expect(queue.enqueue("hello", {}, options)).rejects.toThrow(`there is no option "${member}"`);
+    }
+    expect(await queue.count("incomplete")).toBe(0);
   });
 
   it("a document of more than 64 MB", async () => {
