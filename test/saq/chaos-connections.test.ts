@@ -116,7 +116,8 @@ describe("connections in trouble", () => {
     staged(async (stage) => {
       const { database, queue } = stage;
       const worker = await WorkerProcess.start({ url: database.url });
-      const held = "select pid from pg_locks where locktype = 'advisory' and classid = 21314 and granted";
+      const held =
+        "select pid from pg_locks where locktype = 'advisory' and classid = 21314 and database = (select oid from pg_database where datname = current_database()) and granted";
       const [before] = await database.query<{ pid: number }>(held);
       const { key } = await queue.enqueue("nap", { ms: 2_000 });
       await eventually("it runs", async () => (await database.runs(key)).length === 1);
@@ -171,7 +172,9 @@ describe("connections in trouble", () => {
       expect(most).toBeLessThanOrEqual(2);
       expect(await database.query(`select query ${engines} and query ilike 'listen%'`)).toEqual([]);
       expect(
-        await database.query("select * from pg_locks where locktype = 'advisory' and classid = 21314"),
+        await database.query(
+          "select * from pg_locks where locktype = 'advisory' and classid = 21314 and database = (select oid from pg_database where datname = current_database())",
+        ),
       ).toEqual([]);
       expect(worker.workerId).not.toMatch(/^ts-/);
       const { ms } = await worker.stop();
