@@ -244,7 +244,7 @@ describe("what is refused", () => {
     const queue = open() as unknown as Queue;
     await expect(queue.enqueue("helo", {})).rejects.toMatchObject({
       code: "unknown_task",
-      message: `Queue "${queue.name}" has no task "helo" (registered: hello, patient, checked)`,
+      message: `Queue "${queue.name}" has no task "helo" (registered: lenient, hello, patient, checked)`,
     });
     await expect(queue.enqueue("constructor", {})).rejects.toMatchObject({ code: "unknown_task" });
   });
