@@ -162,13 +162,20 @@ describe("in production", () => {
     const basic = (text: string) => `Basic ${Buffer.from(text).toString("base64")}`;
     expect(await api.until("answer", 20_000, () => open(basic("operator:secret")))).toBe(200);
     expect(await open(basic("operator:wrong"))).toBe(401);
-    await endsWell(api);
+    expect(await endsWell(api)).toBe(0);
   });
 
   it("npm run workers:run is the same worker", async () => {
     const worker = app.start(["npm", "run", "--silent", "workers:run"]);
     await worker.prints(/Worker starting: default/, 20_000);
     await endsWell(worker);
+  });
+
+  it("a worker that runs as a supervisor's own process ends with exit code 0", async () => {
+    const worker = app.start([process.execPath, "scripts/start.js", "worker"]);
+    await worker.prints(/Worker starting: default/, 20_000);
+    expect(await endsWell(worker)).toBe(0);
+    expect(worker.output).toContain("Worker stopped");
   });
 
   it("says in one sentence that the port is taken", async () => {
@@ -188,10 +195,11 @@ describe("in production", () => {
     expect(readFileSync(join(app.root, ".gitignore"), "utf8")).toContain(".data");
   });
 
-  /** SIGTERM to the application's own process, as a supervisor sends it. */
-  async function endsWell(program: Program): Promise<void> {
+  /** SIGTERM to the whole group, as a supervisor sends it; answers the exit code. */
+  async function endsWell(program: Program): Promise<number | null> {
     program.signal("SIGTERM");
-    await program.ended(15_000);
+    const code = await program.ended(15_000);
     expect(program.group()).toEqual([]);
+    return code;
   }
 });
