@@ -19,6 +19,15 @@ export const silentLogger: Logger = {
 };
 
 /**
+ * Fields of a log line about a failure. One that carries a code came from outside, a database or network that is away:
+ * its stack tells nothing, and with every chore failing at once it would bury what does.
+ */
+export function describe(error: unknown): { err: unknown } | { reason: string } {
+  const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
+  return typeof code === "string" ? { reason: String(message || code) } : { err: error };
+}
+
+/**
  * The same logger, whose failures stay its own: a full disk or a broken transport must not end a worker, nor leave a
  * job running that nobody counts any more.
  */

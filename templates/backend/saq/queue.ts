@@ -4,34 +4,20 @@ import type {
   EnqueueOutcome,
   JobCounts,
   JobFilter,
-  NewJob,
   Refusal,
   StoredJob,
   WorkerRow,
 } from "./broker.js";
-import { onlyJobOptions, type QueueConfig } from "./config.js";
-import { InvalidJobError, JobGoneError, SaqError } from "./errors.js";
+import type { QueueConfig } from "./config.js";
+import { type Draft, Drafts } from "./draft.js";
+import { JobGoneError, SaqError } from "./errors.js";
 import { Job, type JobOwner } from "./handle.js";
-import { dueSecond, type JobFields, jobDefaults, type Status, statuses } from "./job.js";
-import { newKey } from "./key.js";
-import {
-  type AnyTask,
-  type EnqueueArguments,
-  type EnqueueOptions,
-  optionsOfTask,
-  type PayloadOf,
-  type ResultOf,
-  type TaskMap,
-  validatePayload,
-} from "./task.js";
+import { type JobFields, jobDefaults, type Status, statuses } from "./job.js";
+import type { EnqueueArguments, EnqueueOptions, PayloadOf, ResultOf, TaskMap } from "./task.js";
 import { type AbortAnswer, abortJob, type RetryAnswer, read, retryJob } from "./transitions.js";
-import { encodeJob } from "./wire.js";
 
 type TaskName<Tasks extends TaskMap> = keyof Tasks & string;
 type WithoutKey = Omit<EnqueueOptions, "key"> & { key?: undefined };
-
-/** The fields that every job has a value of its own for. */
-type Named = "function" | "queueName" | "key" | "queued" | "meta";
 
 /** What became of an enqueue, with the reason of a refusal (D-31). */
 export type EnqueueAnswer<Result = unknown> =
@@ -64,8 +50,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   readonly config: QueueConfig<string, Tasks>;
   /** Storage; for the worker and for those who write a broker. */
   readonly broker: Broker;
-  /** The tasks by name, each with what its jobs are made of unless an enqueue says otherwise. */
-  readonly #known: ReadonlyMap<string, { task: AnyTask; defaults: Omit<JobFields, Named> }>;
+  readonly #drafts: Drafts;
   readonly #owner: JobOwner = {
     reload: (key) => this.#reload(key),
     abort: (key, error) => this.abort(key, error),
@@ -76,12 +61,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     this.name = config.name;
     this.config = config;
     this.broker = broker;
-    this.#known = new Map(
-      Object.entries(config.tasks).map(([name, task]) => [
-        name,
-        { task, defaults: { ...jobDefaults, ...defined(config.defaults), ...defined(optionsOfTask(task)) } },
-      ]),
-    );
+    this.#drafts = new Drafts(config);
   }
 
   /** Connects and makes the tables where they are missing. Every call that needs it does so by itself. */
@@ -129,7 +109,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * @throws SaqError key_held when somebody's open transaction holds one of the keys; other entries may be stored
    */
   async enqueueMany(entries: readonly EnqueueEntry<Tasks>[]): Promise<(Job | null)[]> {
-    const made: { fields: JobFields; job: NewJob }[] = [];
+    const made: Draft[] = [];
     for (const { task, payload, ...options } of entries) made.push(await this.#make(task, payload, options));
     const outcomes = await this.broker.enqueueMany(made.map(({ job }) => job));
     return made.map(({ fields }, index) => (outcomes[index]?.stored ? new Job(this.#owner, fields) : null));
@@ -246,78 +226,12 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
       : { enqueued: false, reason: outcome.reason, key: job.key };
   }
 
-  async #make(
-    name: string,
-    payload: unknown,
-    options: EnqueueOptions,
-  ): Promise<{ fields: JobFields; job: NewJob }> {
-    const known = this.#known.get(name);
-    if (!known) {
-      const names = [...this.#known.keys()].join(", ");
-      throw new SaqError("unknown_task", `Queue "${this.name}" has no task "${name}" (registered: ${names})`);
-    }
-    const checked = validatePayload(name, known.task, payload ?? {});
-    if (checked instanceof Promise) await checked;
-    await this.connect();
-    const { key, scheduled, priority = 0, groupKey = null, meta = {}, client: _, ...given } = options;
-    if (!Number.isInteger(priority) || priority < -32768 || priority > 32767) {
-      throw new InvalidJobError(
-        `priority must be a whole number of -32768 to 32767, got ${String(priority)}`,
-      );
-    }
-    const now = this.broker.now();
-    const fields: JobFields = {
-      ...known.defaults,
-      ...defined(onlyJobOptions(`enqueue("${name}")`, given, InvalidJobError)),
-      function: name,
-      kwargs: asKwargs(name, payload),
-      queueName: this.name,
-      key: key ?? newKey(),
-      scheduled: dueSecond(scheduled, now),
-      queued: Math.round(now),
-      status: "queued",
-      priority,
-      groupKey,
-      meta,
-    };
-    return {
-      fields,
-      job: {
-        key: fields.key,
-        document: encode(name, fields),
-        priority,
-        groupKey,
-        scheduled: fields.scheduled,
-        keyed: key !== undefined,
-      },
-    };
-  }
-}
-
-/** Leaves out what was not given, so that it does not hide a default. */
-function defined<T extends object>(options: T): Partial<T> {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>;
-}
-
-function asKwargs(name: string, payload: unknown): Record<string, unknown> | null {
-  if (payload === undefined || payload === null) return null;
-  if (typeof payload === "object" && !Array.isArray(payload)) return payload as Record<string, unknown>;
-  const kind = Array.isArray(payload) ? "an array" : `a ${typeof payload}`;
-  throw new InvalidJobError(
-    `The payload of "${name}" must be an object of named values, got ${kind}; wrap it: { value: ... }`,
-  );
-}
-
-function encode(name: string, fields: JobFields): string {
-  try {
-    return encodeJob(fields);
-  } catch (error) {
-    throw new InvalidJobError(
-      `The payload of "${name}" cannot be written as JSON: ${(error as Error).message}`,
-      {
-        cause: error,
-      },
-    );
+  /** Refuses what is invalid before anything connects. */
+  async #make(name: string, payload: unknown, options: EnqueueOptions): Promise<Draft> {
+    const checked = this.#drafts.check(name, payload);
+    if (checked) await checked;
+    await this.broker.connect();
+    return this.#drafts.make(name, payload, options, this.broker.now());
   }
 }
 

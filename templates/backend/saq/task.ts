@@ -53,7 +53,11 @@ export interface RunningJob extends Readonly<Omit<JobFields, "progress" | "meta"
   readonly id: string;
   readonly progress: number;
   readonly meta: Readonly<Record<string, unknown>>;
-  /** Stores progress (0..1) and meta, and counts as a sign of life (J-20). A no-op once the job is lost. */
+  /**
+   * Stores progress (0..1) and meta, and counts as a sign of life (J-20). A no-op once the attempt is over.
+   *
+   * @throws InvalidJobError when progress is not a number of 0 to 1
+   */
   update(change: { progress?: number; meta?: Record<string, unknown> }): Promise<void>;
 }
 

@@ -126,7 +126,7 @@ export function loseJob(row: StoredJob, nowMs: number, lostLimit: number, failed
   const job = read(row);
   if (!job) return setAside;
   if (row.status === "aborting") return endAborted(job, nowMs, failedTtl);
-  const lost = (typeof job.meta.lost === "number" ? job.meta.lost : 0) + 1;
+  const lost = oneMore(job.meta.lost);
   if (lost > lostLimit) {
     const error = `worker lost: ${lost} workers died while they ran this job`;
     return {
@@ -169,6 +169,9 @@ function endAborted(job: JobFields, nowMs: number, failedTtl: number): RowChange
     keep: keepSeconds(job.ttl, "aborted", failedTtl),
   };
 }
+
+/** A count of ours in `meta`, which is the user's: what is there may be anything. */
+export const oneMore = (count: unknown): number => (Number.isSafeInteger(count) ? Number(count) + 1 : 1);
 
 /** A row nobody can read: failed, kept for ever, bytes untouched, so that it can be looked at (D-3). */
 export const setAside: RowChange = { status: "failed", patch: null, removed: [], keep: null };

@@ -39,6 +39,7 @@ export interface Saq<Config extends SaqConfig = SaqConfig> {
   workers(options?: WorkerOptions): Worker[];
   /** Connects every queue, so that a wrong DSN shows at the start and not with the first request (D-86). */
   connect(): Promise<void>;
+  /** Stops the workers made here, sends what is under way, closes the connections. */
   close(): Promise<void>;
   /** Fails when a database does not answer. */
   health(): Promise<Health>;
@@ -69,6 +70,7 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
       `Could not find the specified queue. Please check your configuration. (asked for "${name}", there is: ${[...queues.keys()].join(", ")})`,
     );
   };
+  const workers: Worker[] = [];
   const taskQueues = { get, all } as unknown as TaskQueues<Config>;
   return {
     taskQueues,
@@ -79,11 +81,16 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
       next();
     },
     router: () => (config.web.enabled ? createWebRouter({ ...config.web, queues: all(), logger }) : Router()),
-    workers: (options = {}) => all().map((queue) => new Worker(queue, { logger, ...options })),
+    workers: (options = {}) => {
+      const made = all().map((queue) => new Worker(queue, { logger, ...options }));
+      workers.push(...made);
+      return made;
+    },
     connect: async () => {
       await Promise.all(all().map((queue) => queue.connect()));
     },
     close: async () => {
+      await Promise.all(workers.map((worker) => worker.stop()));
       await Promise.all(all().map((queue) => queue.close()));
     },
     health: async () => {

@@ -3,6 +3,7 @@
  * task did not end within the hard deadline, without it. What a task returns after its signal fired is ignored (W-23).
  */
 import type { ClaimedJob } from "../broker.js";
+import { InvalidJobError } from "../errors.js";
 import type { JobFields } from "../job.js";
 import type { Logger } from "../logger.js";
 import type { AnyTask, Context, EnqueueArguments, RunningJob } from "../task.js";
@@ -147,10 +148,15 @@ export class Attempt implements Context {
   }
 
   async #update(change: { progress?: number; meta?: Record<string, unknown> }): Promise<void> {
+    const { progress } = change;
+    if (progress !== undefined && !(progress >= 0 && progress <= 1)) {
+      throw new InvalidJobError(`progress must be a number of 0 to 1, got ${String(progress)}`);
+    }
     if (this.#ended || this.#interruption) return;
     const touched = Math.round(this.#host.now());
-    Object.assign(this.fields, change, { touched });
+    // Encoded before it is taken over: what cannot be written must not stand in the way of the job's end.
     const { patch, removed } = encodeChange({ ...change, touched });
+    Object.assign(this.fields, change, { touched });
     if (!(await this.#host.touch(this.claim, patch, removed))) {
       this.interrupt(
         "lost",

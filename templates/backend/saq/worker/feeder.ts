@@ -10,7 +10,7 @@
  * feeder has measured nothing and fetches nothing ahead.
  */
 import type { Broker, ClaimedJob } from "../broker.js";
-import type { Logger } from "../logger.js";
+import { describe, type Logger } from "../logger.js";
 
 const horizonMs = 250;
 const mostAhead = 1_000;
@@ -201,7 +201,11 @@ export class Feeder {
       const wait = Math.min(100 * 2 ** this.#failures++, 5_000) * (0.5 + Math.random() / 2);
       // Said once per trouble, not at every try.
       const say = this.#failures === 1 ? logger.warn : logger.debug;
-      say.call(logger, { err: error, retryInMs: Math.round(wait) }, "could not claim jobs, trying again");
+      say.call(
+        logger,
+        { ...describe(error), retryInMs: Math.round(wait) },
+        "could not claim jobs, trying again",
+      );
       this.#retry = setTimeout(() => {
         this.#retry = null;
         this.#dry = false;

@@ -1,7 +1,7 @@
 /** From the end of an attempt to what is written about it. Pure, apart from the dice of the retry delay. */
 import type { Settlement } from "../broker.js";
 import { isRetryable, type JobFields } from "../job.js";
-import { finished, keepSeconds, requeued, retryDue } from "../transitions.js";
+import { finished, keepSeconds, oneMore, requeued, retryDue } from "../transitions.js";
 import { encodeChange } from "../wire.js";
 import type { Attempt, AttemptEnd } from "./attempt.js";
 
@@ -85,6 +85,15 @@ function completion(attempt: Attempt, value: unknown, rules: OutcomeRules): Sett
 /** Never retried: the same task would return the same kind of thing again (D-40). */
 function unwritable(attempt: Attempt, why: string, rules: OutcomeRules): Settlement {
   const error = `The result of task "${attempt.fields.function}" cannot be stored as JSON: ${why}`;
+  return finalFailure(attempt, error, rules);
+}
+
+/** Fails whatever attempts are left. */
+export function lastFailure(attempt: Attempt, error: Error, rules: OutcomeRules): Settlement {
+  return finalFailure(attempt, errorText(error), rules);
+}
+
+function finalFailure(attempt: Attempt, error: string, rules: OutcomeRules): Settlement {
   return settlement(attempt, finished("failed", rules.nowMs, { error }), {
     keep: keepSeconds(attempt.fields.ttl, "failed", rules.failedTtl),
   });
@@ -93,11 +102,7 @@ function unwritable(attempt: Attempt, why: string, rules: OutcomeRules): Settlem
 /** V-6. */
 function failure(attempt: Attempt, error: string, rules: OutcomeRules): Settlement {
   const { fields } = attempt;
-  if (!isRetryable(fields)) {
-    return settlement(attempt, finished("failed", rules.nowMs, { error }), {
-      keep: keepSeconds(fields.ttl, "failed", rules.failedTtl),
-    });
-  }
+  if (!isRetryable(fields)) return finalFailure(attempt, error, rules);
   const scheduled = retryDue(fields, rules.nowMs);
   return settlement(attempt, requeued(rules.nowMs, scheduled, error), { scheduled });
 }
@@ -105,11 +110,10 @@ function failure(attempt: Attempt, error: string, rules: OutcomeRules): Settleme
 /** Shutdown: back into the queue, and the run does not count (V-5.14, D-47). */
 function cancellation(attempt: Attempt, rules: OutcomeRules): Settlement {
   const { fields, claim } = attempt;
-  const cancellations = Number(fields.meta.cancellations ?? 0) + 1;
   const change = {
     ...requeued(rules.nowMs, claim.due, "cancelled"),
     scheduled: fields.scheduled,
-    meta: { ...fields.meta, cancellations },
+    meta: { ...fields.meta, cancellations: oneMore(fields.meta.cancellations) },
   };
   return settlement(attempt, change, { charge: -1, scheduled: claim.due });
 }

@@ -56,10 +56,14 @@ export class Report {
     );
   }
 
+  refused({ fields: { key, function: name } }: Attempt): void {
+    this.logger.warn({ job: key, task: name }, "the job's last run still goes on here, so it is given back");
+  }
+
   unsettled({ fields: { key } }: Attempt, { status }: Settlement, error: unknown): void {
     this.logger.error(
       { err: error, job: key, status },
-      "could not record how a job ended; it will be swept and may run again",
+      "could not record how a job ended; it stays active until it is swept",
     );
   }
 

@@ -13,19 +13,25 @@ import { setAside } from "../transitions.js";
 import { decodeJob } from "../wire.js";
 import { Attempt, type AttemptEnd, type AttemptHost } from "./attempt.js";
 import { Feeder } from "./feeder.js";
-import { release, settlementOf } from "./outcome.js";
+import { lastFailure, type OutcomeRules, release, settlementOf } from "./outcome.js";
 import { Report } from "./report.js";
 
 /** Results that wait to be recorded before no more jobs are started. */
 const mostUnsettled = 2_000;
+
+/** How often a job is given back because its last run here never ends, before it counts as failed. */
+const mostRefusals = 5;
 
 export class Runner implements AttemptHost {
   readonly queueName: string;
   readonly hardDeadlineMs: number;
   readonly running = new Map<string, Attempt>();
   readonly report: Report;
-  /** Tasks that outlived their deadline, by key: their job must not run a second time beside them (D-46). */
-  readonly #overdue = new Map<string, Promise<void>>();
+  /**
+   * Tasks that outlived their deadline, by key, with how often their job came back meanwhile: it must not run a second
+   * time beside them (D-46).
+   */
+  readonly #overdue = new Map<string, number>();
   readonly #settling = new Set<Promise<void>>();
   readonly #queue: Queue;
   readonly #names: Map<AnyTask, string>;
@@ -51,10 +57,15 @@ export class Runner implements AttemptHost {
       priorities: config.priorities,
       prefetch: config.prefetch,
       logger,
-      freeSlots: () => (this.#settling.size > mostUnsettled ? 0 : config.concurrency - this.running.size),
+      freeSlots: () =>
+        this.#isCongested ? Number.NEGATIVE_INFINITY : config.concurrency - this.running.size,
       ready: () => this.#fill(),
       giveBack: (jobs) => this.#giveBack(jobs),
     });
+  }
+
+  get #isCongested(): boolean {
+    return this.#settling.size > mostUnsettled;
   }
 
   /** Keys of the jobs whose task outlived its hard deadline and still goes on. */
@@ -96,7 +107,7 @@ export class Runner implements AttemptHost {
   }
 
   #fill(): void {
-    while (!this.#closed && this.running.size < this.#queue.config.concurrency) {
+    while (!this.#closed && !this.#isCongested && this.running.size < this.#queue.config.concurrency) {
       const claimed = this.#feeder.next();
       if (!claimed) break;
       this.#startJob(claimed);
@@ -108,18 +119,34 @@ export class Runner implements AttemptHost {
     const fields = this.#decode(claimed);
     if (!fields) return;
     const attempt = new Attempt(this, claimed, fields);
-    // The job came back while its last run still goes on in this process: taken over and given up elsewhere meanwhile,
-    // or a task that outlived its deadline. Never two runs of one key here (D-46): back with it, for a second or for
-    // another worker.
     const last = this.running.get(claimed.key);
     last?.interrupt("lost", "taken over by another worker");
-    if (last || this.#overdue.has(claimed.key)) {
-      this.#settle(attempt, { ...release(attempt), scheduled: Math.ceil(this.now() / 1_000) + 1 });
-      return;
-    }
+    if (last || this.#overdue.has(claimed.key)) return this.#refuse(attempt);
     this.running.set(claimed.key, attempt);
     this.report.started(attempt);
     attempt.run((ctx) => this.#call(fields, ctx));
+  }
+
+  /**
+   * The job came back while its last run still goes on in this process: taken over and given up elsewhere meanwhile, or
+   * a task that outlived its deadline. Never two runs of one key here (D-46): back with it, for a second or for another
+   * worker. Where there is no other and the task never ends, that would go on for ever.
+   */
+  #refuse(attempt: Attempt): void {
+    const { key } = attempt.fields;
+    const refusals = (this.#overdue.get(key) ?? 0) + 1;
+    if (this.#overdue.has(key)) this.#overdue.set(key, refusals);
+    if (refusals < mostRefusals) {
+      if (refusals === 1) this.report.refused(attempt);
+      this.#settle(attempt, { ...release(attempt), scheduled: Math.ceil(this.now() / 1_000) + 1 });
+      return;
+    }
+    const error = new Error("its last run in this worker still goes on and ignores its signal");
+    this.#settle(attempt, lastFailure(attempt, error, this.#rules()), { kind: "threw", error });
+  }
+
+  #rules(): OutcomeRules {
+    return { nowMs: this.now(), failedTtl: this.#queue.config.failedTtl };
   }
 
   #call(fields: JobFields, ctx: unknown): unknown {
@@ -159,10 +186,7 @@ export class Runner implements AttemptHost {
     this.running.delete(fields.key);
     this.#feeder.measure(performance.now() - attempt.startedAt, fields.timeout);
     if (end.kind === "interrupted" && end.overdue) this.#remember(attempt);
-    const settlement = settlementOf(attempt, end, {
-      nowMs: this.now(),
-      failedTtl: this.#queue.config.failedTtl,
-    });
+    const settlement = settlementOf(attempt, end, this.#rules());
     if (settlement) this.#settle(attempt, settlement, end);
     else this.report.lost(attempt);
     if (this.running.size === 0) this.#becameIdle();
@@ -172,10 +196,8 @@ export class Runner implements AttemptHost {
   #remember(attempt: Attempt): void {
     const { key } = attempt.fields;
     this.report.overdue(attempt);
-    const gone = (attempt.settled ?? Promise.resolve()).then(() => {
-      this.#overdue.delete(key);
-    });
-    this.#overdue.set(key, gone);
+    this.#overdue.set(key, 0);
+    void attempt.settled?.then(() => this.#overdue.delete(key));
   }
 
   #settle(attempt: Attempt, settlement: Settlement, end?: AttemptEnd): void {

@@ -1,5 +1,5 @@
 /** What a worker does beside running jobs, each at its own beat. A failing round is logged and the beat goes on (W-6). */
-import type { Logger } from "../logger.js";
+import { describe, type Logger } from "../logger.js";
 
 export interface Chore {
   name: string;
@@ -58,7 +58,7 @@ export class Upkeep {
     } catch (error) {
       const say = this.#failing.has(chore) ? this.logger.debug : this.logger.warn;
       this.#failing.add(chore);
-      say.call(this.logger, { err: error, chore: chore.name }, "Upkeep task failed unexpectedly");
+      say.call(this.logger, { ...describe(error), chore: chore.name }, "Upkeep task failed unexpectedly");
     }
   }
 }

@@ -114,7 +114,10 @@ export class Worker {
 
   /** Ends the worker (W-17). Idle, it takes well under a second; calls after the first wait for it (W-16). */
   stop({ grace }: { grace?: number } = {}): Promise<void> {
-    this.#stopping ??= this.#stop(grace === undefined ? this.#graceMs : grace * 1_000);
+    this.#stopping ??=
+      this.#startedAt === 0
+        ? Promise.resolve()
+        : this.#stop(grace === undefined ? this.#graceMs : grace * 1_000);
     return this.#stopping;
   }
 
