@@ -4,12 +4,14 @@ export type SaqErrorCode =
   | "invalid_job"
   | "invalid_payload"
   | "job_gone"
+  | "job_held"
   | "key_held"
   | "poison_document"
   | "queue_closed"
   | "schema_version"
   | "unknown_queue"
-  | "unknown_task";
+  | "unknown_task"
+  | "unrecorded";
 
 /** The one family of errors that the engine throws. `code` is stable, `cause` is kept where there was one. */
 export class SaqError extends Error {

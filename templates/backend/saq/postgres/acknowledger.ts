@@ -4,15 +4,22 @@
  * somebody else by now, has a document that SQL cannot read, or is held by somebody's transaction.
  */
 import type { Settlement, SettleResult, StoredJob } from "../broker.js";
+import { SaqError } from "../errors.js";
 import { type Decision, finished, keepSeconds, read } from "../transitions.js";
 import { encodeChange } from "../wire.js";
 import { Coalescer } from "./coalescer.js";
-import { isDataError } from "./connection.js";
+import { isCancelled, isDataError, isPassing } from "./connection.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
 /** A finished job outlives a database that is away for minutes: the worker holds its result until it is recorded. */
 const patienceMs = 10 * 60_000;
+
+/**
+ * A statement that is cancelled that often may be too long for the role's statement_timeout: then smaller ones. 0.3 s
+ * of back-off in all.
+ */
+const mostCancelled = 3;
 
 export class Acknowledger {
   readonly #coalescer: Coalescer<Settlement, SettleResult>;
@@ -28,12 +35,17 @@ export class Acknowledger {
       maxItems: 1_000,
       maxBytes: 4 * 1024 * 1024,
       bytesOf: (item) => item.patch.length,
-      searchAfter: (error) => (isDataError(error) ? "halves" : null),
+      searchAfter: (error) => (isDataError(error) || isCancelled(error) ? "halves" : null),
     });
   }
 
-  settle(settlement: Settlement): Promise<SettleResult> {
-    return this.#coalescer.add(settlement);
+  /** @throws SaqError unrecorded after ten minutes of tries, or when closed */
+  async settle(settlement: Settlement): Promise<SettleResult> {
+    try {
+      return await this.#coalescer.add(settlement);
+    } catch (error) {
+      throw unrecorded(settlement, error);
+    }
   }
 
   async drained(): Promise<void> {
@@ -57,7 +69,12 @@ export class Acknowledger {
         items.map((item) => item.keep),
         items.map((item) => item.scheduled),
       ],
-      patienceMs,
+      {
+        patience: patienceMs,
+        // Each row is written by its token, so that a second time changes nothing.
+        again: (error, sent) =>
+          isPassing(error) && !(isCancelled(error) && items.length > 1 && sent >= mostCancelled),
+      },
     );
     for (const { key } of rows) applied.add(key);
     return items.map((item) => (applied.has(item.key) ? "applied" : this.#settleAlone(item)));
@@ -107,6 +124,14 @@ export class Acknowledger {
     return answer ?? (item.keep !== null && item.keep < 0 ? "applied" : "lost");
   }
 }
+
+const unrecorded = ({ key, status }: Settlement, cause: unknown): SaqError =>
+  new SaqError(
+    "unrecorded",
+    `The end of job ${key} (${status}) could not be recorded. Its row says that it still runs: others take it over ` +
+      "when its timeout or heartbeat has passed, or when this worker has ended, and it may run again.",
+    { cause },
+  );
 
 const mergePatches = (one: string, two: string): string =>
   two === "{}" ? one : one === "{}" ? two : `${one.slice(0, -1)},${two.slice(1)}`;

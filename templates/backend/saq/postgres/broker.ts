@@ -23,7 +23,7 @@ import type { Decision } from "../transitions.js";
 import { within } from "../within.js";
 import { Acknowledger } from "./acknowledger.js";
 import { Claimer } from "./claimer.js";
-import { channelOf } from "./connection.js";
+import { channelOf, isPassing } from "./connection.js";
 import { Enqueuer } from "./enqueuer.js";
 import { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
@@ -69,6 +69,7 @@ export class PostgresBroker implements Broker {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#claimer.close();
     const drained = Promise.all([this.#enqueuer.drained(), this.#acknowledger.drained()]);
     // Statements wait for minutes for a database that is away; whoever closes does not.
     await within(closePatienceMs, drained);
@@ -110,13 +111,17 @@ export class PostgresBroker implements Broker {
   }
 
   async touch(changes: readonly Touch[]): Promise<boolean[]> {
-    const { rows } = await this.#server.queryAgain<{ key: string }>(this.#server.statements.touch, [
-      this.#queueName,
-      changes.map((change) => change.key),
-      changes.map((change) => change.token),
-      changes.map((change) => change.patch),
-      changes.map((change) => `{${change.removed.join(",")}}`),
-    ]);
+    const { rows } = await this.#server.queryAgain<{ key: string }>(
+      this.#server.statements.touch,
+      [
+        this.#queueName,
+        changes.map((change) => change.key),
+        changes.map((change) => change.token),
+        changes.map((change) => change.patch),
+        changes.map((change) => `{${change.removed.join(",")}}`),
+      ],
+      { again: isPassing },
+    );
     const touched = new Set(rows.map((row) => row.key));
     const answers: boolean[] = [];
     for (const change of changes) answers.push(touched.has(change.key) || (await this.#touchAlone(change)));

@@ -3,8 +3,9 @@ import { randomInt } from "node:crypto";
 import type { ClaimedJob, ClaimRequest } from "../broker.js";
 import { type JobFields, latestSecond } from "../job.js";
 import type { Logger } from "../logger.js";
-import { read, setAside } from "../transitions.js";
+import { loseJob, read, setAside } from "../transitions.js";
 import { editDocument, encodeChange } from "../wire.js";
+import { backoffMs, isConnectionError, sleep } from "./connection.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
@@ -24,12 +25,20 @@ const columnSecond = (job: JobFields) => Math.min(Math.max(Math.floor(job.schedu
 /** A fresh token for every claim, over all of int4: two of one value meet once in four thousand million claims. */
 const newToken = () => randomInt(-(2 ** 31), 2 ** 31);
 
-/** After a claim that was cut off: waits between looks for what it took after all, ms. */
-const laterLooksMs = [1_000, 4_000, 25_000];
+/**
+ * A server that has lost its client carries the statement to its end first, so a look may find nothing yet. One made
+ * that long after the cut is the last, ms: no statement of ours is waited for any longer (query_timeout).
+ */
+const lastLookMs = 30_000;
+const betweenLooksMs = 1_000;
 
 export class Claimer {
   /** Where the walk over the groups stands; it goes round. */
   #cursor = "";
+  /** Tokens of claims that may have been carried out although their answer never came, and when that was. */
+  readonly #unsettled = new Map<number, number>();
+  readonly #closing = new AbortController();
+  #looking: Promise<void> | null = null;
 
   constructor(
     private readonly server: PostgresServer,
@@ -40,24 +49,35 @@ export class Claimer {
 
   async claim(request: ClaimRequest): Promise<ClaimedJob[]> {
     const token = newToken();
+    let claimed = false;
     try {
       const rows = request.grouped
         ? await this.#claimGrouped(request, token)
         : await this.#claimUngrouped(request, token);
+      claimed = true;
       rows.sort((a, b) => Number(a.nth) - Number(b.nth));
-      const jobs: ClaimedJob[] = [];
-      for (const row of rows) {
-        const document = row.document ?? (await this.#stampBySelf(row.key, token, request.workerId));
-        if (document !== null)
-          jobs.push({ key: row.key, token, place: row.place, due: Number(row.due), document });
-      }
-      return jobs;
+      return await this.#stamped(rows, token, request.workerId);
     } catch (error) {
-      // The statement may have been carried out although its answer never came. Nobody else knows these jobs: what
-      // carries this token and is still active is given back as soon as the database answers again.
-      void this.#giveBack(token, request.workerId);
+      // Nobody else knows these jobs, and no sweeper touches them while this worker lives: what carries this token is
+      // given back as soon as the database answers again.
+      if (claimed || !this.server.neverSent(error)) this.#cut(token);
       throw error;
     }
+  }
+
+  /** Ends the looks for claims that were cut off. */
+  close(): void {
+    this.#closing.abort();
+  }
+
+  async #stamped(rows: ClaimedRow[], token: number, workerId: string): Promise<ClaimedJob[]> {
+    const jobs: ClaimedJob[] = [];
+    for (const row of rows) {
+      const document = row.document ?? (await this.#stampBySelf(row.key, token, workerId));
+      if (document !== null)
+        jobs.push({ key: row.key, token, place: row.place, due: Number(row.due), document });
+    }
+    return jobs;
   }
 
   #claimUngrouped(
@@ -136,40 +156,71 @@ export class Claimer {
     return document;
   }
 
+  #cut(token: number): void {
+    if (this.#closing.signal.aborted) return;
+    this.#unsettled.set(token, performance.now());
+    this.#looking ??= this.#look().finally(() => {
+      this.#looking = null;
+    });
+  }
+
   /**
-   * Looks several times: a server that has lost its client carries the statement to its end first, and a look during
-   * that finds nothing yet.
+   * One loop for all of them, without a deadline: it ends when the database has answered late enough, or with `close`;
+   * then the worker ends too, and sweepers take over what it owned.
    */
-  async #giveBack(token: number, workerId: string, [nextLook, ...looks] = laterLooksMs): Promise<void> {
-    if (nextLook !== undefined)
-      setTimeout(() => void this.#giveBack(token, workerId, looks), nextLook).unref();
-    try {
-      for (let after = ""; ; ) {
-        const { rows } = await this.server.queryAgain<{ key: string; token: number }>(
-          this.server.statements.ownedBy,
-          [this.queueName, token, after],
-          60_000,
-        );
-        const last = rows.at(-1);
-        if (!last) return;
-        for (const { key } of rows) await this.#giveBackOne(key, token);
-        this.logger.warn({ jobs: rows.length, workerId }, "gave back jobs whose claim was cut off");
-        after = last.key;
+  async #look(): Promise<void> {
+    for (let failures = 0; this.#unsettled.size > 0 && !this.#closing.signal.aborted; ) {
+      const lookedAt = performance.now();
+      try {
+        const open = await this.#giveBack([...this.#unsettled.keys()]);
+        for (const [token, cutAt] of this.#unsettled)
+          if (lookedAt - cutAt >= lastLookMs && !open.has(token)) this.#unsettled.delete(token);
+        failures = 0;
+      } catch (error) {
+        failures++;
+        this.logger.debug({ err: error }, "could not look for jobs of a claim that was cut off yet");
       }
-    } catch (error) {
-      this.logger.debug(
-        { err: error },
-        "could not look for jobs of a claim that was cut off; the sweeper will",
-      );
+      const wait = failures > 0 ? backoffMs(failures) : betweenLooksMs;
+      if (this.#unsettled.size > 0) await sleep(wait, this.#closing.signal);
     }
   }
 
+  /** Answers the tokens of jobs that could not be given back at this look. */
+  async #giveBack(tokens: readonly number[]): Promise<Set<number>> {
+    const open = new Set<number>();
+    let count = 0;
+    for (let after: string | undefined = ""; after !== undefined; ) {
+      const rows: { key: string; token: number }[] = await this.server.query(this.server.statements.ownedBy, [
+        this.queueName,
+        tokens,
+        after,
+      ]);
+      for (const { key, token } of rows) {
+        try {
+          await this.#giveBackOne(key, token);
+          count++;
+        } catch (error) {
+          if (isConnectionError(error)) throw error;
+          // Held by somebody's transaction, say; the others do not wait for it, and the next look meets it again.
+          open.add(token);
+          this.logger.debug({ err: error, job: key }, "could not give back a job of a cut-off claim yet");
+        }
+      }
+      after = rows.at(-1)?.key;
+    }
+    if (count > 0) this.logger.warn({ jobs: count }, "gave back jobs whose claim was cut off");
+    return open;
+  }
+
   #giveBackOne(key: string, token: number): Promise<null> {
-    return this.rows.change(key, (row) => {
-      if (row.token !== token || row.status !== "active") return { change: null, answer: null };
+    return this.rows.changeNow(key, (row, clock) => {
+      if (row.token !== token) return { change: null, answer: null };
+      // Aborted before anyone ran it: nobody but us can end it.
+      if (row.status === "aborting") return { change: loseJob(row, clock, 0, 0), answer: null };
+      if (row.status !== "active") return { change: null, answer: null };
       const job = read(row);
       if (!job) return { change: setAside, answer: null };
-      const scheduled = columnSecond(job) || Math.floor(this.server.now() / 1000);
+      const scheduled = columnSecond(job) || Math.floor(clock / 1_000);
       const change = encodeChange({
         status: "queued",
         attempts: Math.max(job.attempts - 1, 0),

@@ -71,6 +71,16 @@ export function isDataError(error: unknown): boolean {
 /** Somebody's transaction holds a row that we wanted. */
 export const isLockTimeout = (error: unknown): boolean => codeOf(error) === "55P03";
 
+/** A role's statement_timeout, or somebody's pg_cancel_backend. */
+export const isCancelled = (error: unknown): boolean => codeOf(error) === "57014";
+
+/**
+ * The server or the way to it, not what was sent: what may be sent twice is worth sending again. Also a right that was
+ * taken away, or a table: somebody may repair it, and a result that is given up is lost.
+ */
+export const isPassing = (error: unknown): boolean =>
+  isConnectionError(error) || (/^[0-9A-Z]{5}$/.test(codeOf(error) ?? "") && !isDataError(error));
+
 function codeOf(error: unknown): string | null {
   const { code } = (error ?? {}) as { code?: unknown };
   return typeof code === "string" ? code : null;

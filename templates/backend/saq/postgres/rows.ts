@@ -2,12 +2,12 @@
 
 import { isUtf8 } from "node:buffer";
 import type { JobCounts, JobFilter, RowChange, StoredJob } from "../broker.js";
+import { SaqError } from "../errors.js";
 import { parseStatus } from "../job.js";
 import type { Decision } from "../transitions.js";
 import { editDocument } from "../wire.js";
-import { isConnectionError, isLockTimeout, sleep } from "./connection.js";
+import { backoffMs, isLockTimeout, isPassing } from "./connection.js";
 import type { PostgresServer } from "./server.js";
-import type { Statement } from "./statements.js";
 
 interface RawRow {
   key: string;
@@ -17,9 +17,22 @@ interface RawRow {
   scheduled: string;
   token: number;
   bytes: Buffer;
+  /** The database's clock at the look, epoch ms. */
+  clock: number;
 }
 
+/** A row with the database's clock, epoch ms: whether a job is stuck is not for this process's clock to say (5.2). */
+export interface TimedRow {
+  row: StoredJob;
+  clock: number;
+}
+
+/** `clock` is the database's, epoch ms. */
+type Decide<T> = (row: StoredJob, clock: number) => Decision<T>;
+
 const runningPageSize = 500;
+/** How long a person's change waits for a row that somebody's transaction holds, and between two looks at it. */
+const heldPatienceMs = 5_000;
 const heldPauseMs = 200;
 
 const toRow = (raw: RawRow): StoredJob => ({
@@ -36,6 +49,14 @@ const toRow = (raw: RawRow): StoredJob => ({
 /** PostgreSQL takes no NUL in a text, not even to say that there is no such row. */
 const isImpossible = (key: string) => key.includes("\0");
 
+const jobHeld = (key: string, cause: unknown): SaqError =>
+  new SaqError(
+    "job_held",
+    `Job ${JSON.stringify(key)} is held by a transaction that has been open for over ${heldPatienceMs / 1_000} s; ` +
+      "nothing was changed. Try again when that transaction has ended.",
+    { cause },
+  );
+
 export class RowStore {
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -45,42 +66,53 @@ export class RowStore {
     private readonly channel: string,
   ) {}
 
-  /** Null when this queue has no such row. Waits up to 5 s for a row that somebody's transaction holds. */
-  change<T>(key: string, decide: (row: StoredJob) => Decision<T>): Promise<T | null> {
-    return this.#change(key, decide, this.server.statements.lockRow);
-  }
-
   /**
-   * As `change`, for what has to be written however long somebody's transaction holds the row or the database is away.
-   * Holds no connection while it waits, and takes one at a time however many rows wait.
+   * Null when this queue has no such row. Waits up to 5 s for a row that somebody's transaction holds, without holding
+   * a connection meanwhile.
+   *
+   * @throws SaqError job_held when it is held longer than that
    */
-  async changeWhenFree<T>(
-    key: string,
-    decide: (row: StoredJob) => Decision<T>,
-    patienceMs: number,
-  ): Promise<T | null> {
-    const deadline = Date.now() + patienceMs;
+  async change<T>(key: string, decide: Decide<T>): Promise<T | null> {
+    const deadline = performance.now() + heldPatienceMs;
     for (;;) {
-      const turn = this.#turn.then(() => this.#change(key, decide, this.server.statements.lockRowNow));
-      this.#turn = turn.catch(() => {});
       try {
-        return await turn;
+        return await this.changeNow(key, decide);
       } catch (error) {
-        if (!(isLockTimeout(error) || isConnectionError(error)) || Date.now() > deadline) throw error;
-        await sleep(heldPauseMs);
+        if (!isLockTimeout(error)) throw error;
+        if (performance.now() > deadline) throw jobHeld(key, error);
+        await this.server.pause(heldPauseMs);
       }
     }
   }
 
-  async #change<T>(key: string, decide: (row: StoredJob) => Decision<T>, lock: Statement): Promise<T | null> {
+  /**
+   * As `change`, for what has to be written however long somebody's transaction holds the row or the database is away,
+   * and does no harm when it is done twice. Takes one connection at a time however many rows wait.
+   */
+  async changeWhenFree<T>(key: string, decide: Decide<T>, patienceMs: number): Promise<T | null> {
+    const deadline = performance.now() + patienceMs;
+    for (let attempt = 0; ; attempt++) {
+      const turn = this.#turn.then(() => this.changeNow(key, decide));
+      this.#turn = turn.catch(() => {});
+      try {
+        return await turn;
+      } catch (error) {
+        if (!isPassing(error) || performance.now() > deadline) throw error;
+        await this.server.pause(isLockTimeout(error) ? heldPauseMs : backoffMs(attempt));
+      }
+    }
+  }
+
+  /** As `change`, failing at once when somebody holds the row. */
+  async changeNow<T>(key: string, decide: Decide<T>): Promise<T | null> {
     const { statements } = this.server;
     if (isImpossible(key)) return null;
     return this.server.transaction(async (client) => {
-      const { rows } = await client.query<RawRow>(lock.text, [key, this.queueName]);
+      const { rows } = await client.query<RawRow>(statements.lockRow.text, [key, this.queueName]);
       const raw = rows[0];
       if (!raw) return null;
       const row = toRow(raw);
-      const { change, answer } = decide(row);
+      const { change, answer } = decide(row, raw.clock);
       if (!change) return answer;
       if (change.keep !== undefined && change.keep !== null && change.keep < 0) {
         await client.query(statements.deleteRow.text, [key]);
@@ -127,12 +159,12 @@ export class RowStore {
   }
 
   /** Every running row, a page at a time. */
-  async *running(): AsyncGenerator<StoredJob> {
+  async *running(): AsyncGenerator<TimedRow> {
     let last: { token: number; key: string } | undefined = { token: -(2 ** 31), key: "" };
     while (last) {
       const values: unknown[] = [this.queueName, last.token, last.key, runningPageSize];
       const rows: RawRow[] = await this.server.query<RawRow>(this.server.statements.running, values);
-      for (const raw of rows) yield toRow(raw);
+      for (const raw of rows) yield { row: toRow(raw), clock: raw.clock };
       last = rows.length === runningPageSize ? rows.at(-1) : undefined;
     }
   }

@@ -2,6 +2,7 @@
  * One PostgreSQL server as one process sees it: a small pool, the LISTEN connection, the clock offset. Queues with the
  * same DSN share it.
  */
+import { setMaxListeners } from "node:events";
 import pg from "pg";
 import { SaqError } from "../errors.js";
 import type { Logger } from "../logger.js";
@@ -19,6 +20,13 @@ export interface ServerOptions {
   /** No LISTEN, no session state, no named statements: for transaction poolers. */
   plain: boolean;
   logger: Logger;
+}
+
+/** How stubbornly a statement is sent again. */
+export interface Persistence {
+  /** ms */
+  patience?: number;
+  again?: (error: unknown, sent: number) => boolean;
 }
 
 const clockEveryMs = 60_000;
@@ -42,6 +50,9 @@ export class PostgresServer {
   /** Also ends the waits between tries, so that a close does not sit them out. */
   readonly #closing = new AbortController();
   readonly #clients = new Set<pg.PoolClient>();
+  readonly #unsent = new WeakSet<object>();
+  #lastTrouble = Number.NEGATIVE_INFINITY;
+  #temporaryStamp = false;
 
   constructor(options: ServerOptions) {
     this.options = options;
@@ -51,7 +62,11 @@ export class PostgresServer {
       min: options.minSize,
       idleTimeoutMillis: 30_000,
       allowExitOnIdle: false,
+      // Awaited by the pool before the connection's first use; a query sent in its "connect" event would overlap.
+      onConnect: (client) => this.#prepare(client),
     });
+    // Any number of statements may wait at once for a database that is away.
+    setMaxListeners(0, this.#closing.signal);
     // An idle connection that breaks is replaced at the next use; without a listener the event would end the process.
     this.#pool.on("error", (error) => options.logger.debug({ err: error }, "idle connection lost"));
     // One that breaks between two statements of a transaction emits an error too, and pg-pool listens only while a
@@ -113,30 +128,72 @@ export class PostgresServer {
 
   /** Runs a statement that is prepared once per connection. */
   async query<Row extends pg.QueryResultRow>(statement: Statement, values: unknown[]): Promise<Row[]> {
-    const result = await this.#pool.query<Row>({
-      ...(this.options.plain ? {} : { name: statement.name }),
-      text: statement.text,
-      values,
-    });
-    return result.rows;
+    const client = await this.#take();
+    let broken: Error | undefined;
+    try {
+      const result = await client.query<Row>({
+        ...(this.options.plain ? {} : { name: statement.name }),
+        text: statement.text,
+        values,
+      });
+      return result.rows;
+    } catch (error) {
+      // Also after an answer that is an error: a plan that a connection keeps may be what is wrong.
+      broken = error as Error;
+      throw this.#noted(error);
+    } finally {
+      client.release(broken);
+    }
   }
 
-  /** As `query`, for statements that do no harm when sent twice: waits for a lost database to come back. */
+  /**
+   * As `query`, for statements that do no harm when sent twice: waits for a lost database to come back. `again` may
+   * widen that to other errors; it is told how often the statement was sent.
+   */
   async queryAgain<Row extends pg.QueryResultRow>(
     statement: Statement,
     values: unknown[],
-    patience = patienceMs,
+    { patience = patienceMs, again = isConnectionError }: Persistence = {},
   ): Promise<{ rows: Row[]; resent: boolean }> {
-    const deadline = Date.now() + patience;
+    const deadline = performance.now() + patience;
     for (let attempt = 0; ; attempt++) {
       try {
         return { rows: await this.query<Row>(statement, values), resent: attempt > 0 };
       } catch (error) {
         const wait = backoffMs(attempt);
-        if (!isConnectionError(error) || Date.now() + wait > deadline || this.#closed) throw error;
-        await sleep(wait, this.#closing.signal);
+        if (!again(error, attempt + 1) || performance.now() + wait > deadline || this.#closed) throw error;
+        await this.pause(wait);
       }
     }
+  }
+
+  /** Resolves after that time, or when the connections are closed. */
+  pause(ms: number): Promise<void> {
+    return sleep(ms, this.#closing.signal);
+  }
+
+  /** The statement that failed so never left this process: there was no connection to send it on. */
+  neverSent(error: unknown): boolean {
+    return typeof error === "object" && error !== null && this.#unsent.has(error);
+  }
+
+  /** When the way to the database failed last, by performance.now(). */
+  get lastTrouble(): number {
+    return this.#lastTrouble;
+  }
+
+  async #take(): Promise<pg.PoolClient> {
+    try {
+      return await this.#pool.connect();
+    } catch (error) {
+      if (typeof error === "object" && error !== null) this.#unsent.add(error);
+      throw this.#noted(error);
+    }
+  }
+
+  #noted(error: unknown): unknown {
+    if (isConnectionError(error)) this.#lastTrouble = performance.now();
+    return error;
   }
 
   /**
@@ -147,7 +204,7 @@ export class PostgresServer {
     work: (client: pg.PoolClient) => Promise<T>,
     { sequentialScan = false }: { sequentialScan?: boolean } = {},
   ): Promise<T> {
-    const client = await this.#pool.connect();
+    const client = await this.#take();
     let broken: Error | undefined;
     try {
       const scan = sequentialScan ? "; set local enable_seqscan = on" : "";
@@ -159,7 +216,7 @@ export class PostgresServer {
       await client.query("rollback").catch((reason: Error) => {
         broken = reason;
       });
-      throw error;
+      throw this.#noted(error);
     } finally {
       client.release(broken);
     }
@@ -172,13 +229,10 @@ export class PostgresServer {
       names = await ensureSchema(client);
       this.#jobsTable = names.jobs;
       this.#statements = buildStatements(names);
-      if (names.temporaryStamp) await client.query(stampStatement(temporaryStamp));
+      this.#temporaryStamp = names.temporaryStamp;
+      await this.#prepare(client);
     } finally {
       client.release();
-    }
-    // Queries of one client run in order, so the function is there before whatever the connection is used for first.
-    if (names.temporaryStamp) {
-      this.#pool.on("connect", (fresh) => void fresh.query(stampStatement(temporaryStamp)).catch(() => {}));
     }
     if (!this.options.plain) {
       this.#listener = new Listener({
@@ -190,6 +244,10 @@ export class PostgresServer {
     }
     await this.#measureClock();
     this.#clock = setInterval(() => void this.#measureClock().catch(() => {}), clockEveryMs).unref();
+  }
+
+  async #prepare(client: pg.ClientBase): Promise<void> {
+    if (this.#temporaryStamp) await client.query(stampStatement(temporaryStamp));
   }
 
   /** The offset to the database's clock, by the quickest of three answers (D-29). */

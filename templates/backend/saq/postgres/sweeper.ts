@@ -6,14 +6,21 @@
 import type { StoredJob, SweepLimits } from "../broker.js";
 import type { Logger } from "../logger.js";
 import { loseJob, read, sweepJob } from "../transitions.js";
+import { isConnectionError } from "./connection.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
+import { Sight } from "./sight.js";
 
 /** Workers whose id begins so hold a lock that ends with them. Python's, and those behind poolers, do not. */
 export const vouchedPrefix = "ts-";
 
 /** A worker must have been silent for one whole beat beyond its row's time, while the sweeper itself could see (5.2). */
 const beatSeconds = 3;
+/**
+ * After an outage the workers come back one by one, with results that they have held: no job is called stuck or
+ * orphaned before the longest back-off (5 s) and a claim's or acknowledgement's turn have passed, s.
+ */
+const returnSeconds = 12;
 /** For workers that hold no lock: silence is all there is to go by (D-10). */
 const unvouchedGraceSeconds = 300;
 /** 8 MB of table per statement, at most 64 MB per pass: a table of 1 GB is gone through in under three minutes. */
@@ -28,12 +35,11 @@ interface WorkerAge {
 }
 
 export class Sweeper {
-  /** Workers seen alive, so that one whose row somebody deleted is not forgotten. Value: epoch ms last seen. */
+  /** Workers seen alive, so that one whose row somebody deleted is not forgotten. Value: when last seen. */
   readonly #known = new Map<string, number>();
-  /** Since when a running job's worker has had no row, by worker id. Epoch ms. */
+  /** Since when a running job has been without a living worker, by owner. Times here are performance.now(). */
   readonly #orphanedSince = new Map<string, number>();
-  #lastSight = 0;
-  #sightSince = 0;
+  readonly #sight: Sight;
   #block = 0;
 
   constructor(
@@ -41,17 +47,16 @@ export class Sweeper {
     private readonly rows: RowStore,
     private readonly queueName: string,
     private readonly logger: Logger,
-  ) {}
+  ) {
+    this.#sight = new Sight(server);
+  }
 
   /** Requeues or fails what dead workers left behind. Answers the keys. */
   async sweepLost(limits: SweepLimits): Promise<string[]> {
-    const workers = await this.server.query<WorkerAge>(this.server.statements.workers, [this.queueName]);
-    const now = Date.now();
-    // After a pause of the database or of this process everybody's row looks old: look again for a whole beat first.
-    if (now - this.#lastSight > (2 * limits.lookEvery + 1) * 1_000) this.#sightSince = now;
-    this.#lastSight = now;
+    const workers = await this.#look(limits);
+    const now = performance.now();
     for (const { worker_id, alive } of workers) if (alive) this.#known.set(worker_id, now);
-    if (now - this.#sightSince < beatSeconds * 1_000) return [];
+    if (!this.#sight.lasts(beatSeconds)) return [];
 
     const rowOf = new Map(workers.map((worker) => [worker.worker_id, worker]));
     const suspects = new Set<string>();
@@ -70,16 +75,27 @@ export class Sweeper {
     return swept;
   }
 
+  async #look(limits: SweepLimits): Promise<WorkerAge[]> {
+    const workers = await this.server.query<WorkerAge>(this.server.statements.workers, [this.queueName]);
+    this.#sight.looked(2 * limits.lookEvery + 1);
+    return workers;
+  }
+
   /** Null when the worker's lock is held: it lives, however slow it is. */
   async #buryIfDead(workerId: string, limits: SweepLimits): Promise<string[] | null> {
     const { isDead, retire } = this.server.statements;
     const [row] = await this.server.query<{ dead: boolean }>(isDead, [workerId]);
     if (!row?.dead) return null;
     const keys: string[] = [];
-    for await (const job of this.rows.running()) {
-      if (read(job)?.workerId === workerId && (await this.#lose(job, limits))) keys.push(job.key);
+    let complete = true;
+    for await (const { row: job } of this.rows.running()) {
+      if (read(job)?.workerId !== workerId) continue;
+      const lost = await this.#orLater(job, () => this.#lose(job, limits));
+      if (lost === null) complete = false;
+      else if (lost) keys.push(job.key);
     }
-    await this.server.query(retire, [workerId]);
+    // Otherwise it is found dead again at the next look.
+    if (complete) await this.server.query(retire, [workerId]);
     if (keys.length > 0)
       this.logger.warn({ lostWorker: workerId, jobs: keys.length }, "worker died, its jobs were taken over");
     return keys;
@@ -97,15 +113,23 @@ export class Sweeper {
   }
 
   async #clean(limits: SweepLimits): Promise<string[]> {
-    const workers = await this.server.query<WorkerAge>(this.server.statements.workers, [this.queueName]);
-    const alive = new Set(workers.filter((worker) => worker.alive).map((worker) => worker.worker_id));
-    const swept: string[] = [];
-    for await (const row of this.rows.running())
-      if (await this.#sweepRow(row, alive, limits)) swept.push(row.key);
+    const workers = await this.#look(limits);
+    const swept = this.#sight.lasts(returnSeconds) ? await this.#sweepRunning(workers, limits) : [];
     await this.#deleteExpired();
-    for (const [id, since] of this.#orphanedSince) {
-      if (Date.now() - since > 4 * unvouchedGraceSeconds * 1_000) this.#orphanedSince.delete(id);
+    return swept;
+  }
+
+  async #sweepRunning(workers: readonly WorkerAge[], limits: SweepLimits): Promise<string[]> {
+    const alive = new Set(workers.filter((worker) => worker.alive).map((worker) => worker.worker_id));
+    const met = new Set<string>();
+    const swept: string[] = [];
+    for await (const { row, clock } of this.rows.running()) {
+      const done = await this.#orLater(row, async () =>
+        (await this.#isOrphan(row, alive, met)) ? this.#lose(row, limits) : this.#end(row, clock, limits),
+      );
+      if (done) swept.push(row.key);
     }
+    for (const owner of this.#orphanedSince.keys()) if (!met.has(owner)) this.#orphanedSince.delete(owner);
     return swept;
   }
 
@@ -123,53 +147,56 @@ export class Sweeper {
     await this.server.query(deleteOldWorkers, []);
   }
 
-  async #sweepRow(row: StoredJob, alive: ReadonlySet<string>, limits: SweepLimits): Promise<boolean> {
+  /** Null when it failed: one job that cannot be swept now must not keep the others from it. */
+  async #orLater(row: StoredJob, sweep: () => Promise<boolean>): Promise<boolean | null> {
     try {
-      const workerId = read(row)?.workerId ?? "";
-      const done = (await this.#isOrphan(workerId, alive))
-        ? await this.#lose(row, limits)
-        : await this.#end(row, limits);
-      return done === true;
+      return await sweep();
     } catch (error) {
-      // One job that cannot be swept now must not keep the others from it.
+      if (isConnectionError(error)) throw error;
       this.logger.warn(
         { err: error, job: row.key },
         "could not sweep a job, trying again with the next sweep",
       );
-      return false;
+      return null;
     }
   }
 
-  async #isOrphan(workerId: string, alive: ReadonlySet<string>): Promise<boolean> {
-    if (alive.has(workerId)) {
-      this.#orphanedSince.delete(workerId);
-      return false;
-    }
-    const since = this.#orphanedSince.get(workerId) ?? Date.now();
-    this.#orphanedSince.set(workerId, since);
+  async #isOrphan(row: StoredJob, alive: ReadonlySet<string>, met: Set<string>): Promise<boolean> {
+    const workerId = read(row)?.workerId ?? "";
+    if (alive.has(workerId)) return false;
+    // Python names no worker between claim and start: there each claim has a time of its own.
+    const owner = workerId ? `worker ${workerId}` : `claim ${row.token} ${row.key}`;
+    met.add(owner);
+    const now = performance.now();
+    const since = this.#orphanedSince.get(owner) ?? now;
+    this.#orphanedSince.set(owner, since);
     const vouched = workerId.startsWith(vouchedPrefix);
     const grace = vouched ? 3 * beatSeconds : unvouchedGraceSeconds;
-    if (Date.now() - since < grace * 1_000) return false;
+    if (now - since < grace * 1_000) return false;
     if (!vouched) return true;
-    const [row] = await this.server.query<{ dead: boolean }>(this.server.statements.isDead, [workerId]);
-    return row?.dead === true;
+    const [answer] = await this.server.query<{ dead: boolean }>(this.server.statements.isDead, [workerId]);
+    return answer?.dead === true;
   }
 
-  #lose(row: StoredJob, { lostLimit, failedTtl }: SweepLimits): Promise<boolean | null> {
-    return this.rows.change(row.key, (now) => {
-      if (now.token !== row.token || (now.status !== "active" && now.status !== "aborting"))
-        return { change: null, answer: false };
-      return { change: loseJob(now, this.server.now(), lostLimit, failedTtl), answer: true };
+  async #lose(row: StoredJob, { lostLimit, failedTtl }: SweepLimits): Promise<boolean> {
+    const lost = await this.rows.changeNow(row.key, (now, clock) => {
+      if (!isSameRun(now, row)) return { change: null, answer: false };
+      return { change: loseJob(now, clock, lostLimit, failedTtl), answer: true };
     });
+    return lost === true;
   }
 
-  #end(row: StoredJob, { graceSeconds, failedTtl }: SweepLimits): Promise<boolean | null> {
-    if (!sweepJob(row, this.server.now(), graceSeconds, failedTtl)) return Promise.resolve(false);
-    return this.rows.change(row.key, (now) => {
-      if (now.token !== row.token || (now.status !== "active" && now.status !== "aborting"))
-        return { change: null, answer: false };
-      const change = sweepJob(now, this.server.now(), graceSeconds, failedTtl);
+  async #end(row: StoredJob, seenAt: number, { graceSeconds, failedTtl }: SweepLimits): Promise<boolean> {
+    if (!sweepJob(row, seenAt, graceSeconds, failedTtl)) return false;
+    const ended = await this.rows.changeNow(row.key, (now, clock) => {
+      // The answer may have come from before an outage, and this lock from after it.
+      if (!isSameRun(now, row) || !this.#sight.lasts(returnSeconds)) return { change: null, answer: false };
+      const change = sweepJob(now, clock, graceSeconds, failedTtl);
       return { change, answer: change !== null };
     });
+    return ended === true;
   }
 }
+
+const isSameRun = (now: StoredJob, then: StoredJob): boolean =>
+  now.token === then.token && (now.status === "active" || now.status === "aborting");

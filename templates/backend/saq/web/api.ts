@@ -1,5 +1,6 @@
 /** SAQ's JSON API (S-60 to S-64) with the additions of S-69. */
 import express, { type Request, type Router } from "express";
+import { SaqError } from "../errors.js";
 import { parseJobFilter } from "./filter.js";
 import { answerProblem, HttpProblem } from "./problem.js";
 import { sameOriginOnly } from "./protection.js";
@@ -37,7 +38,9 @@ export function createApi(queues: readonly WebQueue[]): Router {
 
   api.post("/queues/:queue/jobs/:key/retry", sameOriginOnly, async (req: Request<JobPath>, res) => {
     const { key } = req.params;
-    const answer = await queueOf(req).retry(key, { error: "retried from ui", resetAttempts: true });
+    const answer = await queueOf(req)
+      .retry(key, { error: "retried from ui", resetAttempts: true })
+      .catch(refuseHeld);
     switch (answer) {
       case "queued":
         res.status(202).json({});
@@ -61,7 +64,7 @@ export function createApi(queues: readonly WebQueue[]): Router {
 
   api.post("/queues/:queue/jobs/:key/abort", sameOriginOnly, async (req: Request<JobPath>, res) => {
     const { key } = req.params;
-    const answer = await queueOf(req).abort(key, "aborted from ui");
+    const answer = await queueOf(req).abort(key, "aborted from ui").catch(refuseHeld);
     switch (answer) {
       case "aborted":
       case "aborting":
@@ -79,6 +82,11 @@ export function createApi(queues: readonly WebQueue[]): Router {
   api.use((_req, res) => answerProblem(res, 404, "Not Found"));
   return api;
 }
+
+/** Somebody's transaction holds the row: a conflict that passes, not a failure of ours. */
+const refuseHeld = (error: unknown): never => {
+  throw error instanceof SaqError && error.code === "job_held" ? new HttpProblem(409, error.message) : error;
+};
 
 const unknownJob = ({ params }: Request<JobPath>) =>
   new HttpProblem(404, `Could not find job ID ${params.key}`);
