@@ -8,14 +8,26 @@ export interface TestProxy {
   mute(): Promise<void>;
   /** Breaks every connection; later ones work. */
   cut(): void;
+  /** Breaks every connection, and each later one at once, until `admit`. */
+  refuse(): void;
+  admit(): void;
+  /** Connections that were tried so far. */
+  readonly tries: number;
 }
 
-/** A way to the database that can be cut between a statement and its answer. */
 export async function openProxy(database: TestDatabase): Promise<TestProxy> {
   const target = new URL(database.url);
   const sockets = new Set<Socket>();
   let swallow: (() => void) | null = null;
+  let refused = false;
+  let tries = 0;
   const server = createServer((client) => {
+    tries++;
+    if (refused) {
+      client.on("error", () => {});
+      client.resetAndDestroy();
+      return;
+    }
     const upstream = connect(Number(target.port), target.hostname);
     for (const socket of [client, upstream]) {
       sockets.add(socket);
@@ -49,6 +61,16 @@ export async function openProxy(database: TestDatabase): Promise<TestProxy> {
   return {
     url: url.href,
     cut,
+    refuse: () => {
+      refused = true;
+      cut();
+    },
+    admit: () => {
+      refused = false;
+    },
+    get tries() {
+      return tries;
+    },
     mute: () =>
       new Promise((resolve) => {
         swallow = resolve;
