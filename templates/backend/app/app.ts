@@ -44,10 +44,14 @@ function requestLog(logger: Logger): RequestHandler {
     serializers: { res: ({ statusCode }: Response) => ({ statusCode }) },
     customLogLevel: (req, res) => {
       if (res.err || res.statusCode >= 500) return "error";
-      if (res.statusCode >= 400) return "warn";
+      if (res.statusCode >= 400 || !res.writableFinished) return "warn";
       return req.method === "GET" || req.method === "HEAD" ? "debug" : "info";
     },
-    customSuccessMessage: (req, res, ms) => `${req.method} ${req.originalUrl} ${res.statusCode} (${ms} ms)`,
+    customSuccessMessage: (req, res, ms) =>
+      // The status of an answer that nobody got would read as if all had gone well.
+      res.writableFinished
+        ? `${req.method} ${req.originalUrl} ${res.statusCode} (${ms} ms)`
+        : `${req.method} ${req.originalUrl} aborted by the client (${ms} ms)`,
     customErrorMessage: (req, res, { message }) =>
       `${req.method} ${req.originalUrl} ${res.statusCode}${res.err ? `: ${message}` : ""}`,
     // A database that is away is no fault of the code: its stack says nothing, and every poll would print it.

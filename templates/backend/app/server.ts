@@ -7,7 +7,7 @@ import { queueRoutes, saq } from "./queue/index.js";
 import { settings } from "./settings.js";
 
 /** How long requests under way may go on after a stop was asked for, ms. The reloader of development will not wait. */
-const graceMs = process.env.SAQ_RELOADER === "1" ? 1_000 : 10_000;
+const graceMs = settings.underReloader ? 1_000 : 10_000;
 
 await saq.connect();
 
@@ -17,7 +17,13 @@ server.keepAliveTimeout = 65_000;
 server.headersTimeout = 66_000;
 server.listen(settings.port, settings.host);
 await once(server, "listening");
-logger.info(`API listening on http://localhost:${settings.port}`);
+logger.info(`API listening on ${addressOf(settings)}`);
+
+/** What is bound: `localhost` would hide that other machines reach it, or that this one does not. */
+function addressOf({ host, port }: typeof settings): string {
+  if (host === "127.0.0.1") return `http://localhost:${port}`;
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
 
 let stopping = 0;
 for (const signal of ["SIGINT", "SIGTERM"] as const) {

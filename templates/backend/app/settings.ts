@@ -1,6 +1,7 @@
 /** The environment, read and checked once. `.env` in the application's root fills in what the real environment lacks. */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
+import { parseEnv } from "node:util";
 import { z } from "zod";
 import { SettingsError } from "./errors.js";
 
@@ -12,6 +13,8 @@ export const appRoot = path.resolve(import.meta.dirname, isCompiled ? "../../.."
 
 export interface Settings {
   isProduction: boolean;
+  /** Restarted on every save: a stop may not wait for long. */
+  underReloader: boolean;
   host: string;
   port: number;
   logLevel: string;
@@ -31,6 +34,7 @@ const postgresUrl = z.url({ protocol: /^postgres(ql)?$/ });
 
 const schema = z.object({
   NODE_ENV: z.enum(["development", "production", "test"]).default(isCompiled ? "production" : "development"),
+  SAQ_RELOADER: z.string().optional(),
   HOST: z.string().optional(),
   PORT: port.default(8000),
   LOG_LEVEL: z.enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"]).default("info"),
@@ -67,9 +71,9 @@ const secret = new Set(["DATABASE_URL", "QUEUE_DSN", "SMTP_URL"]);
 export function parseSettings(environment: NodeJS.ProcessEnv): Settings {
   const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ""));
   const parsed = schema.safeParse(given);
-  const problems = (parsed.error?.issues ?? []).map(({ path: [key] }) => {
+  const problems = (parsed.error?.issues ?? []).map(({ path: [key], message }) => {
     const name = String(key);
-    return `${name} ${allowed[name]}${secret.has(name) ? "" : `, got ${JSON.stringify(given[name])}`}`;
+    return `${name} ${allowed[name] ?? `is wrong (${message})`}${secret.has(name) ? "" : `, got ${JSON.stringify(given[name])}`}`;
   });
   const missing = ["DB_PORT", "DB_NAME", "DB_PASSWORD"].filter((name) => given[name] === undefined);
   if (given.DATABASE_URL === undefined && missing.length > 0) {
@@ -89,6 +93,7 @@ export function parseSettings(environment: NodeJS.ProcessEnv): Settings {
     `postgresql://postgres:${encodeURIComponent(env.DB_PASSWORD ?? "")}@127.0.0.1:${env.DB_PORT}/${encodeURIComponent(env.DB_NAME ?? "")}`;
   return {
     isProduction,
+    underReloader: env.SAQ_RELOADER === "1",
     // Nobody else in the café's network should reach a machine under development.
     host: env.HOST ?? (isProduction ? "0.0.0.0" : "127.0.0.1"),
     port: env.PORT,
@@ -105,11 +110,27 @@ export function parseSettings(environment: NodeJS.ProcessEnv): Settings {
   };
 }
 
+/**
+ * Fills in from the text of `.env` what an environment lacks. Not process.loadEnvFile: there a variable that is set
+ * but empty hides the file's value.
+ */
+export function fillEnvironment(environment: NodeJS.ProcessEnv, text: string): void {
+  for (const [name, value] of Object.entries(parseEnv(text))) environment[name] ||= value;
+}
+
 function loadSettings(): Settings {
   const file = path.join(appRoot, ".env");
   // Tests bring their own settings: a developer's .env would send their mails for real.
-  if (process.env.NODE_ENV !== "test" && existsSync(file)) process.loadEnvFile(file);
+  if (process.env.NODE_ENV !== "test" && existsSync(file)) fillEnvironment(process.env, readText(file));
   return parseSettings(process.env);
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    throw new SettingsError([`${file} cannot be read: ${(error as Error).message}`]);
+  }
 }
 
 export const settings = loadSettings();

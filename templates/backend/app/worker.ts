@@ -2,6 +2,7 @@ import "./start-errors.js";
 import { runWorkers } from "../saq/index.js";
 import { logger } from "./logger.js";
 import { saq } from "./queue/index.js";
+import { settings } from "./settings.js";
 
 await saq.connect();
-process.exitCode = await runWorkers(saq, { logger, reloader: process.env.SAQ_RELOADER === "1" });
+process.exitCode = await runWorkers(saq, { logger, reloader: settings.underReloader });

@@ -1,3 +1,5 @@
+import { EventEmitter, once } from "node:events";
+import http from "node:http";
 import { Writable } from "node:stream";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { Router } from "express";
@@ -61,6 +63,29 @@ describe("errors of a handler", () => {
       { level: 50, msg: "GET /queue/half 200: too late", err: { type: "Error" } },
     ]);
   });
+});
+
+it("a request that its client gave up is logged as aborted, not as answered", async () => {
+  const routes = Router();
+  const handler = new EventEmitter();
+  routes.get("/slow", (_req, res) => {
+    res.once("close", () => handler.emit("closed"));
+    handler.emit("reached");
+  });
+  const { app, lines } = appWith(routes);
+  const server = app.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as { port: number };
+  const reached = once(handler, "reached");
+  const closed = once(handler, "closed");
+  const client = http.get({ port, host: "127.0.0.1", path: "/queue/slow" }).on("error", () => undefined);
+  await reached;
+  client.destroy();
+  await closed;
+  await new Promise((resolve) => server.close(resolve));
+  expect(lines).toMatchObject([
+    { level: 40, msg: expect.stringMatching(/^GET \/queue\/slow aborted by the client \(\d+ ms\)$/) },
+  ]);
 });
 
 it("gives handlers the queues", async () => {

@@ -51,6 +51,14 @@ describe("the API process", () => {
     expect(api.output()).toContain("API closed");
   });
 
+  it("says the address it is bound to", async () => {
+    const port = await freePort();
+    const api = startProcess("app/server.ts", { PORT: String(port), HOST: "0.0.0.0" });
+    await api.says(`API listening on 0.0.0.0:${port}`);
+    api.child.kill("SIGTERM");
+    expect(await api.exitCode()).toBe(0);
+  });
+
   it("says in one sentence that the port is taken, and which variable to change", async () => {
     const holder = createServer().listen(0, "127.0.0.1");
     await once(holder, "listening");

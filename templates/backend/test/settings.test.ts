@@ -1,7 +1,7 @@
 import path from "node:path";
 import { describe, expect, it } from "@jest/globals";
 import { SettingsError } from "../app/errors.js";
-import { appRoot, parseSettings } from "../app/settings.js";
+import { appRoot, fillEnvironment, parseSettings } from "../app/settings.js";
 
 const database = { DB_PORT: "55432", DB_NAME: "my_app", DB_PASSWORD: "p@ss/word" };
 const url = "postgresql://user:secret@db.example.com:5432/app";
@@ -41,6 +41,14 @@ describe("database", () => {
     expect(problemsOf({ DB_PORT: "55432" })).toEqual([
       "no database: set DATABASE_URL, or run `make db-start`, which fills DB_NAME, DB_PASSWORD in .env",
     ]);
+  });
+});
+
+describe(".env", () => {
+  it("fills in what the environment lacks or leaves empty, and nothing else", () => {
+    const environment = { DB_PASSWORD: "", DB_PORT: "1" };
+    fillEnvironment(environment, "DB_PASSWORD=secret\nDB_PORT=2\nDB_NAME=app\n");
+    expect(environment).toEqual({ DB_PASSWORD: "secret", DB_PORT: "1", DB_NAME: "app" });
   });
 });
 
