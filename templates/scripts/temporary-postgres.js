@@ -1,5 +1,5 @@
 // A throw-away PostgreSQL for a test run. It lives in a process of its own that waits for the end of its standard
-// input: however the test run ends (finished, Ctrl-C, kill -9), the pipe closes, the server stops and its folder goes.
+// input: however the run ends (finished, Ctrl-C, kill -9), the pipe closes, the server stops and its folder goes.
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import fs from "node:fs";
@@ -8,12 +8,12 @@ import path from "node:path";
 import { createInterface } from "node:readline";
 import { destroyCluster, startCluster } from "./embedded-postgres.js";
 
-/** Durability costs time and protects nothing here. */
-const SETTINGS = { fsync: "off", synchronous_commit: "off", full_page_writes: "off" };
+/** Durability costs time and protects nothing in a test. */
+const FAST = { fsync: "off", synchronous_commit: "off", full_page_writes: "off" };
 
 /** @type {typeof import("./temporary-postgres.js").startTemporaryPostgres} */
-export async function startTemporaryPostgres() {
-  const keeper = spawn(process.execPath, [import.meta.filename], {
+export async function startTemporaryPostgres({ settings = FAST } = {}) {
+  const keeper = spawn(process.execPath, [import.meta.filename, JSON.stringify(settings)], {
     stdio: ["pipe", "pipe", "inherit"],
     // Its own session: Ctrl-C must reach the tests only.
     detached: true,
@@ -22,7 +22,7 @@ export async function startTemporaryPostgres() {
   const url = await Promise.race([
     new Promise((resolve) => createInterface({ input: keeper.stdout }).once("line", resolve)),
     ended.then((code) => {
-      throw new Error(`The test database did not start (exit code ${code}); its reason is above.`);
+      throw new Error(`The temporary PostgreSQL did not start (exit code ${code}); its reason is above.`);
     }),
   ]);
   keeper.unref();
@@ -38,7 +38,8 @@ export async function startTemporaryPostgres() {
   };
 }
 
-async function keep() {
+/** @param {Record<string, string>} settings */
+async function keep(settings) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "saq-test-"));
   // As root, the server runs as another user, who must be able to pass through.
   fs.chmodSync(folder, 0o711);
@@ -51,7 +52,7 @@ async function keep() {
   process.stdout.on("error", () => {});
   try {
     const password = randomBytes(16).toString("hex");
-    const cluster = await startCluster({ dataDir, port: 0, password, settings: SETTINGS });
+    const cluster = await startCluster({ dataDir, port: 0, password, settings });
     process.stdout.write(`${cluster.url("postgres")}\n`);
     await over;
   } finally {
@@ -62,4 +63,4 @@ async function keep() {
 }
 
 // No top-level await: Jest loads its global set-up by require(), which refuses a module that has one.
-if (process.argv[1] === import.meta.filename) void keep();
+if (process.argv[1] === import.meta.filename) void keep(JSON.parse(process.argv[2] ?? "{}"));

@@ -1,12 +1,13 @@
 // The generated front end in a real browser, against a real API process, a real worker and PostgreSQL.
 import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
-import { type Browser, chromium, type Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
+import { hasBrowser, launchBrowser } from "../support/browser.js";
 import { emptyFolder } from "../support/folders.js";
 import { freePort, inServer, Program, startMailServer } from "./processes.js";
 
@@ -18,16 +19,6 @@ const VITE = join(
   "bin/vite.js",
 );
 
-const browserPath = [
-  process.env.CHROMIUM_PATH,
-  "/usr/bin/chromium",
-  "/usr/bin/chromium-browser",
-  "/usr/bin/google-chrome",
-  "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-].find((path) => path && existsSync(path));
-if (!browserPath)
-  console.warn("The front end is not tested: no Chromium found. Install it or set CHROMIUM_PATH.");
-
 jest.setTimeout(60_000);
 
 const FORMS = {
@@ -36,7 +27,7 @@ const FORMS = {
   Delayed: ["Message", "Delay in seconds"],
 };
 
-(browserPath ? describe : describe.skip)("the front end", () => {
+(hasBrowser("The front end") ? describe : describe.skip)("the front end", () => {
   const database = `frontend_${randomBytes(4).toString("hex")}`;
   const programs: Program[] = [];
   const consoleErrors: string[] = [];
@@ -88,15 +79,7 @@ const FORMS = {
     worker = await startWorker();
     const vite = startProgram([VITE], FRONTEND, { API_URL: apiUrl, FRONTEND_PORT: new URL(site).port });
     await vite.answers(`${site}/health`, () => true);
-    browser = await chromium.launch({
-      executablePath: browserPath,
-      args: [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-      ],
-    });
+    browser = await launchBrowser();
   });
 
   afterAll(async () => {

@@ -1,26 +1,16 @@
 // The page at /saq in a real browser, over real queues in PostgreSQL and a real worker.
-import { existsSync } from "node:fs";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from "@jest/globals";
-import { type Browser, chromium, type Locator, type Page } from "playwright-core";
+import type { Browser, Locator, Page } from "playwright-core";
 import { inSeconds } from "../../templates/backend/saq/index.js";
 import { startWebApp, type WebApp } from "../saq/web-app.js";
-
-const browserPath = [
-  process.env.CHROMIUM_PATH,
-  "/usr/bin/chromium",
-  "/usr/bin/chromium-browser",
-  "/usr/bin/google-chrome",
-  "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-].find((path) => path && existsSync(path));
-if (!browserPath)
-  console.warn("The web UI is not tested: no Chromium found. Install it or set CHROMIUM_PATH.");
+import { hasBrowser, launchBrowser } from "../support/browser.js";
 
 jest.setTimeout(30_000);
 
 const markup = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`;
 const oddKey = "invoice/2026?q=1#ü%2F漢字";
 
-(browserPath ? describe : describe.skip)("the web UI", () => {
+(hasBrowser("The web UI") ? describe : describe.skip)("the web UI", () => {
   let browser: Browser;
   let app: WebApp;
   let page: Page;
@@ -28,18 +18,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
 
   beforeAll(async () => {
     app = await startWebApp();
-    browser = await chromium.launch({
-      executablePath: browserPath,
-      args: [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-      ],
-    });
+    browser = await launchBrowser();
   });
   afterAll(async () => {
     await browser?.close();
