@@ -28,6 +28,8 @@ export class Listener {
   /** Vouched for, but the lock is still with a connection of ours that the server believes alive. */
   readonly #owed = new Set<string>();
   readonly #closing = new AbortController();
+  /** Resolves when the connection's last statement so far has been answered. */
+  readonly #turns = new WeakMap<pg.Client, Promise<unknown>>();
   #client: pg.Client | null = null;
   #connecting: Promise<void> | null = null;
   #probe: NodeJS.Timeout | null = null;
@@ -43,12 +45,12 @@ export class Listener {
     const isNew = wakes.size === 0;
     this.#channels.set(channel, wakes.add(wake));
     await this.#ready();
-    if (isNew) await this.#client?.query(`listen ${pg.escapeIdentifier(channel)}`);
+    if (isNew) await this.#ask(this.#client, `listen ${pg.escapeIdentifier(channel)}`);
     return async () => {
       wakes.delete(wake);
       if (wakes.size > 0) return;
       this.#channels.delete(channel);
-      await this.#client?.query(`unlisten ${pg.escapeIdentifier(channel)}`).catch(() => {});
+      await this.#ask(this.#client, `unlisten ${pg.escapeIdentifier(channel)}`).catch(() => {});
     };
   }
 
@@ -60,7 +62,7 @@ export class Listener {
     return async () => {
       this.#vouched.delete(workerId);
       this.#owed.delete(workerId);
-      await this.#client?.query(this.#options.unvouch, [workerId]).catch(() => {});
+      await this.#ask(this.#client, this.#options.unvouch, [workerId]).catch(() => {});
     };
   }
 
@@ -76,12 +78,12 @@ export class Listener {
   ): Promise<T | null> {
     await this.#ready();
     const client = this.#client;
-    const got = await client?.query<{ got: boolean }>(lock, values);
-    if (!got?.rows[0]?.got) return null;
+    const rows = await this.#ask<{ got: boolean }>(client, lock, values);
+    if (!rows[0]?.got) return null;
     try {
       return await work();
     } finally {
-      await client?.query(unlock, values).catch(() => {});
+      await this.#ask(client, unlock, values).catch(() => {});
     }
   }
 
@@ -119,7 +121,7 @@ export class Listener {
       await client.connect();
       for (const workerId of this.#vouched) await this.#takeLock(client, workerId);
       for (const channel of this.#channels.keys())
-        await client.query(`listen ${pg.escapeIdentifier(channel)}`);
+        await this.#ask(client, `listen ${pg.escapeIdentifier(channel)}`);
     } catch (error) {
       void hangUp(client, 0);
       throw error;
@@ -130,11 +132,30 @@ export class Listener {
   }
 
   /**
+   * One statement at a time per connection, as pg wants it: queues that start at once, a sweep and the probe all come
+   * here. Without a connection there is nothing to ask, and the answer is empty.
+   */
+  #ask<Row extends pg.QueryResultRow>(
+    client: pg.Client | null,
+    text: string,
+    values: unknown[] = [],
+  ): Promise<Row[]> {
+    if (!client) return Promise.resolve([]);
+    const before = this.#turns.get(client) ?? Promise.resolve();
+    const answer = before.then(async () => (await client.query<Row>(text, values)).rows);
+    this.#turns.set(
+      client,
+      answer.catch(() => {}),
+    );
+    return answer;
+  }
+
+  /**
    * Never waits: after a half-open connection the server still keeps the old one, with the lock, until it notices for
    * itself, which may take hours. Until then that one vouches, and we try again.
    */
   async #takeLock(client: pg.Client, workerId: string): Promise<void> {
-    const { rows } = await client.query<{ got: boolean }>(this.#options.vouch, [workerId]);
+    const rows = await this.#ask<{ got: boolean }>(client, this.#options.vouch, [workerId]);
     if (rows[0]?.got) {
       this.#owed.delete(workerId);
       return;
@@ -186,7 +207,7 @@ export class Listener {
     };
     let late = setTimeout(look, probeTimeoutMs).unref();
     try {
-      await client.query("select 1");
+      await this.#ask(client, "select 1");
       for (const workerId of [...this.#owed]) await this.#takeLock(client, workerId);
     } catch (error) {
       this.#options.logger.debug({ err: error }, "the probe of the listening connection failed");
