@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { createInterface } from "node:readline";
-import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import { afterEach, beforeEach, describe, expect, it, jest } from "@jest/globals";
 import { ensureSchema } from "../../templates/backend/saq/postgres/schema.js";
+import { watchOverlaps } from "./overlaps.js";
 import { openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
@@ -269,6 +270,25 @@ describe("a role that may only read and write rows", () => {
     );
     expect(functions.length).toBeGreaterThan(0);
     expect(functions.every(({ schema }) => schema.startsWith("pg_temp"))).toBe(true);
+  });
+
+  it("5.3: has it on every connection before anything else is sent there, one statement at a time", async () => {
+    await database.query(pythonTables);
+    const role = await makeRole();
+    const overlaps = watchOverlaps();
+    try {
+      const queue = openQueue({ url: role.url }, tasks, { maxSize: 5 });
+      await queue.connect();
+      const looks = Array.from({ length: 8 }, () =>
+        queue.broker.claim({ workerId: "worker-1", limit: 1, priorities: [0, 9], grouped: false }),
+      );
+      expect(await Promise.all(looks)).toEqual(looks.map(() => []));
+      const functions = await database.query("select 1 from pg_proc where proname like 'saq_stamp%'");
+      expect(functions.length).toBeGreaterThan(1);
+      expect(overlaps).toEqual([]);
+    } finally {
+      jest.restoreAllMocks();
+    }
   });
 
   it("5.3: uses the function that a mightier role has made", async () => {
