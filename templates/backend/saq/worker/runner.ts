@@ -121,7 +121,10 @@ export class Runner implements AttemptHost {
     const attempt = new Attempt(this, claimed, fields);
     const last = this.running.get(claimed.key);
     last?.interrupt("lost", "taken over by another worker");
-    if (last || this.#overdue.has(claimed.key)) return this.#refuse(attempt);
+    if (last || this.#overdue.has(claimed.key)) {
+      this.#refuse(attempt);
+      return;
+    }
     this.running.set(claimed.key, attempt);
     this.report.started(attempt);
     attempt.run((ctx) => this.#call(fields, ctx));
