@@ -6,7 +6,8 @@
  * - `editDocument` changes some top-level members and copies the text of all others as it stands, so that integers
  *   beyond 2^53, NaN, escaped NULs and lone surrogates survive a trip through us (D-64). It changes rows one by one;
  *   claims and acknowledgements of many are stamped in SQL, through jsonb: members come out in jsonb's order, numbers
- *   keep every digit, and what jsonb cannot hold (NaN, an escaped NUL, a lone surrogate) takes this way instead.
+ *   keep every digit of their value, and what jsonb cannot hold (NaN, an escaped NUL, a lone surrogate) takes this way
+ *   instead.
  */
 import { PoisonDocumentError } from "./errors.js";
 import { type JobFields, jobDefaults, type Status } from "./job.js";
