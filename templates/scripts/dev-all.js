@@ -12,11 +12,13 @@ await run(async () => {
   const root = path.dirname(import.meta.dirname);
   const stop = stopOnSignals();
   const env = ensureEnv(root);
-  installMissing(root, missingPackages(root));
+  await installMissing(root, missingPackages(root));
   const roles = allRoles(root);
   await requireFreePorts(roles, env);
+  if (await stop.asked()) return;
   const { started } = await startDatabase(root);
   try {
+    if (await stop.asked()) return;
     const urls = addresses(roles, env).map(({ what, url }) => `${what} ${url}`);
     console.log(`Starting: ${urls.join(", ")}. Ctrl-C stops everything.`);
     return (await runRoles(roles, stop)) ? 0 : 1;

@@ -1,5 +1,5 @@
 // The ports that development needs, checked before anything is started.
-import { isFree } from "./embedded-postgres.js";
+import { bindError, isFree } from "./embedded-postgres.js";
 import { Failure } from "./failure.js";
 import { portHolder } from "./port-holder.js";
 
@@ -39,8 +39,14 @@ export async function requireFreePorts(roles, env) {
     if (seen.has(port))
       throw new Failure(`${seen.get(port)} and ${variable} are both ${port}. Change one of them in .env.`);
     seen.set(port, variable);
+    const refusal = await bindError(port);
+    if (refusal === "EACCES") {
+      throw new Failure(
+        `Port ${port} of the ${what} is reserved for the administrator. Set ${variable} in .env to 1024 or more.`,
+      );
+    }
     // Both, because `localhost` is ::1 first for curl and many browsers: they would reach the other program.
-    if ((await isFree(port)) && (await isFree(port, "::1"))) continue;
+    if (refusal !== "EADDRINUSE" && (await isFree(port, "::1"))) continue;
     const holder = portHolder(port);
     const by = holder ? `by ${holder.command} (process ${holder.pid})` : "by another program";
     throw new Failure(`Port ${port} of the ${what} is taken ${by}. Stop it, or change ${variable} in .env.`);

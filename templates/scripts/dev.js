@@ -4,14 +4,16 @@ import { databaseAnswers } from "./database-login.js";
 import { requireFreePorts } from "./dev-ports.js";
 import { ensureEnv } from "./env.js";
 import { Failure, run } from "./failure.js";
-import { installMissing, missingPackages } from "./packages.js";
+import { hasFrontend, installMissing, missingPackages } from "./packages.js";
 import { allRoles, runRoles, stopOnSignals } from "./roles.js";
 
 await run(async () => {
   const root = path.dirname(import.meta.dirname);
   const wanted = process.argv[2];
   const stop = stopOnSignals();
-  installMissing(root, missingPackages(root));
+  if (wanted === "frontend" && !hasFrontend(root))
+    throw new Failure("This application has no front end: it was generated with --no-frontend.");
+  await installMissing(root, missingPackages(root));
   const role = allRoles(root).find(({ name }) => name === wanted);
   if (!role)
     throw new Failure(`There is no part ${wanted} here: node scripts/dev.js backend|worker|frontend`);

@@ -46,3 +46,6 @@ export function freePort(): Promise<number>;
 
 /** Whether no other program listens on a port of this machine (`host` 127.0.0.1 unless given). */
 export function isFree(port: number, host?: string): Promise<boolean>;
+
+/** Why this user cannot listen on a port, as Node's error code (EADDRINUSE, EACCES, ...); undefined when it can. */
+export function bindError(port: number, host?: string): Promise<string | undefined>;

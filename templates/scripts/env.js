@@ -3,17 +3,17 @@ import { randomBytes } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
 import { parseEnv } from "node:util";
+import { Failure } from "./failure.js";
 
 /** Kept from being read by other users: it holds the database's password. */
 const MODE = 0o600;
 const FIRST_DATABASE_PORT = "55432";
+/** The rest of a line that has a value: neither quotation marks alone nor a comment. */
+const FILLED = "[ \\t'\"`]*[^\\s'\"`#].*";
 
 /** @type {typeof import("./env.js").readEnv} */
 export function readEnv(root) {
-  const merged = { ...readFile(root), ...process.env };
-  return Object.fromEntries(
-    Object.entries(merged).filter(([, value]) => value !== undefined && value !== ""),
-  );
+  return { ...withoutEmpty(readFile(root)), ...withoutEmpty(process.env) };
 }
 
 /** @type {typeof import("./env.js").ensureEnv} */
@@ -33,7 +33,17 @@ export function ensureEnv(root) {
     DB_PASSWORD: () => randomBytes(16).toString("hex"),
     PROJECT_ID: () => randomBytes(4).toString("hex"),
   };
-  for (const [key, value] of Object.entries(defaults)) if (!values[key]) writeEnv(root, key, value());
+  for (const [key, value] of Object.entries(defaults)) {
+    if (values[key]) continue;
+    // A line behind a quotation mark that nobody closed is not read, but its value must not be lost.
+    if (!lineOf(key, FILLED).test(fs.readFileSync(file, "utf8"))) writeEnv(root, key, value());
+    if (!readEnv(root)[key]) {
+      throw new Failure(
+        `The line ${key}= in ${file} is not read: a quotation mark above it is not closed, or a second ${key}= ` +
+          "follows it. Correct the file.",
+      );
+    }
+  }
   return readEnv(root);
 }
 
@@ -43,13 +53,18 @@ export function writeEnv(root, key, value) {
   const file = fs.realpathSync(path.join(root, ".env"));
   const text = fs.readFileSync(file, "utf8");
   const line = `${key}=${quote(value)}`;
-  const present = new RegExp(`^[ \\t]*(?:export[ \\t]+)?${key}[ \\t]*=.*$`, "m");
+  const present = lineOf(key, ".*");
   const lineEnd = text === "" || text.endsWith("\n") ? "" : "\n";
   const changed = present.test(text) ? text.replace(present, () => line) : `${text}${lineEnd}${line}\n`;
   // Renamed into place, so that a crash cannot leave half a file without its password.
   const draft = `${file}.${process.pid}`;
-  fs.writeFileSync(draft, changed, { mode: MODE });
-  fs.renameSync(draft, file);
+  try {
+    fs.writeFileSync(draft, changed, { mode: MODE });
+    fs.renameSync(draft, file);
+  } catch (error) {
+    fs.rmSync(draft, { force: true });
+    throw error;
+  }
 }
 
 /** @type {typeof import("./env.js").databaseUrl} */
@@ -61,13 +76,27 @@ export function databaseUrl(env) {
 
 /** @param {string} root */
 function readFile(root) {
+  const file = path.join(root, ".env");
   try {
-    return parseEnv(fs.readFileSync(path.join(root, ".env"), "utf8"));
+    return parseEnv(fs.readFileSync(file, "utf8"));
   } catch (error) {
-    if (/** @type {NodeJS.ErrnoException} */ (error).code === "ENOENT") return {};
+    const { code } = /** @type {NodeJS.ErrnoException} */ (error);
+    if (code === "ENOENT") return {};
+    if (code === "EISDIR")
+      throw new Failure(`${file} is a folder, and the settings are a file. Move it away: mv .env old-env`);
     throw error;
   }
 }
+
+/** @param {import("./env.js").Env} values */
+function withoutEmpty(values) {
+  return Object.fromEntries(
+    Object.entries(values).filter(([, value]) => value !== undefined && value !== ""),
+  );
+}
+
+/** @param {string} key @param {string} value a pattern */
+const lineOf = (key, value) => new RegExp(`^[ \\t]*(?:export[ \\t]+)?${key}[ \\t]*=${value}$`, "m");
 
 /** A `#` or a blank would end an unquoted value. @param {string} value */
 function quote(value) {

@@ -6,6 +6,8 @@ import { createRequire } from "node:module";
 import path from "node:path";
 import { Failure } from "./failure.js";
 
+const INTERRUPTIONS = ["SIGINT", "SIGTERM", "SIGHUP"];
+
 /**
  * Folder of an installed package, as Node would find it from `from`.
  * @param {string} name
@@ -32,17 +34,29 @@ export function loadDriver(root) {
   return folder && createRequire(path.join(folder, "package.json"))(folder);
 }
 
-/** Dependencies of the application and its workspaces that are not installed. @param {string} root */
-export function missingPackages(root) {
-  const { workspaces } = readManifest(root);
-  const folders = [root, ...workspaces.map((/** @type {string} */ name) => path.join(root, name))];
+/**
+ * Whether the application has a front end. The folder alone does not say: one generated again with --no-frontend keeps
+ * the files of the first time, and its packages are not installed.
+ * @param {string} root
+ */
+export const hasFrontend = (root) => readManifest(root).workspaces.includes("frontend");
+
+/**
+ * Dependencies of the application and its workspaces that are not installed.
+ * @param {string} root
+ * @param {{ production?: boolean, workspaces?: string[] }} [only] `production`: without those of development
+ */
+export function missingPackages(
+  root,
+  { production = false, workspaces = readManifest(root).workspaces } = {},
+) {
+  const folders = [root, ...workspaces.map((name) => path.join(root, name))];
   return folders
     .filter((folder) => fs.existsSync(path.join(folder, "package.json")))
     .flatMap((folder) => {
       const { dependencies, devDependencies } = readManifest(folder);
-      return Object.keys({ ...dependencies, ...devDependencies }).filter(
-        (name) => !findPackage(name, folder),
-      );
+      const names = Object.keys({ ...dependencies, ...(production ? {} : devDependencies) });
+      return names.filter((name) => !findPackage(name, folder));
     });
 }
 
@@ -51,11 +65,22 @@ export function missingPackages(root) {
  * @param {string} root
  * @param {string[]} missing
  */
-export function installMissing(root, missing) {
+export async function installMissing(root, missing) {
   if (missing.length === 0) return;
   console.log(`Installing the dependencies (npm install): ${missing.length} missing, first ${missing[0]}.`);
+  let interrupted = false;
+  const interrupt = () => {
+    interrupted = true;
+  };
+  for (const signal of INTERRUPTIONS) process.on(signal, interrupt);
   // `npm run --silent` would hide what takes half a minute from those who wait for it.
-  const { status } = runNpm(root, ["install", "--loglevel=notice"]);
+  const { status, error } = runNpm(root, ["install", "--loglevel=notice"]);
+  // Signals that came while npm ran are told when the event loop next waits.
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  for (const signal of INTERRUPTIONS) process.off(signal, interrupt);
+  if (interrupted)
+    throw new Failure("The install was stopped. Run the same command again: it goes on from there.");
+  if (error) throw new Failure(`npm could not be run: ${error.message}. It comes with Node: install that.`);
   if (status !== 0) throw new Failure("npm install failed; its reason is above. Run it again: npm install");
 }
 

@@ -6,6 +6,7 @@ import { createRequire } from "node:module";
 import os from "node:os";
 import path from "node:path";
 import { Failure } from "./failure.js";
+import { runInOwnSession } from "./own-session.js";
 
 export const POSTGRES_MAJOR = 18;
 
@@ -39,7 +40,7 @@ export function prepareBinaries(runAs) {
   const native = usableInPlace(installed, runAs) ? installed : copyRuntime(installed);
   const extension = process.platform === "win32" ? ".exe" : "";
   const bin = (/** @type {string} */ name) => path.join(native, "bin", name + extension);
-  const version = spawnSync(bin("initdb"), ["--version"], {
+  const version = runInOwnSession(bin("initdb"), ["--version"], {
     ...runAs,
     cwd: path.parse(native).root,
     encoding: "utf8",
@@ -65,7 +66,10 @@ function usableInPlace(native, runAs) {
   if (process.platform !== "win32" && /["$`\\]/.test(native)) return false;
   if (!healLinks(native)) return false;
   if (!runAs) return true;
-  return spawnSync(path.join(native, "bin/initdb"), ["--version"], { ...runAs, cwd: "/" }).status === 0;
+  return (
+    runInOwnSession(path.join(native, "bin/initdb"), ["--version"], { ...runAs, cwd: "/", encoding: "utf8" })
+      .status === 0
+  );
 }
 
 /**
@@ -155,6 +159,7 @@ export function serverUser(dataDir) {
 export function canEnter(folder, runAs) {
   if (!runAs) return true;
   return (
-    spawnSync("/bin/sh", ["-c", 'cd "$0"', folder], { ...runAs, cwd: "/", stdio: "ignore" }).status === 0
+    runInOwnSession("/bin/sh", ["-c", 'cd "$0"', folder], { ...runAs, cwd: "/", encoding: "utf8" }).status ===
+    0
   );
 }

@@ -1,11 +1,11 @@
 // The processes of development: what each one runs, and how they are watched and ended together.
 import { spawn } from "node:child_process";
 import { EventEmitter } from "node:events";
-import fs from "node:fs";
 import path from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { whenOrphaned } from "./orphan.js";
-import { findPackage } from "./packages.js";
+import { findPackage, hasFrontend } from "./packages.js";
 
 const WINDOWS = process.platform === "win32";
 const FOLLOW_PARENT = pathToFileURL(path.join(import.meta.dirname, "follow-parent.js")).href;
@@ -33,7 +33,7 @@ export function allRoles(root) {
     { name: /** @type {const} */ ("backend"), color: "blue", ...reloading(backend, "app/server.ts") },
     { name: /** @type {const} */ ("worker"), color: "magenta", ...reloading(backend, "app/worker.ts") },
   ];
-  if (!fs.existsSync(path.join(frontend, "package.json"))) return roles;
+  if (!hasFrontend(root)) return roles;
   const args = [path.join(findPackage("vite", frontend) ?? "", "bin/vite.js")];
   return [
     ...roles,
@@ -129,7 +129,14 @@ function signalTo(pid, signal) {
 
 /** Notices that this process is asked to end, or left alone: emits "stop", at every signal. */
 export function stopOnSignals() {
-  const stop = Object.assign(new EventEmitter(), { requested: false });
+  const stop = Object.assign(new EventEmitter(), {
+    requested: false,
+    /** The same, with the signals that came while a program was waited for: those are told when the event loop waits. */
+    async asked() {
+      await setTimeout(10);
+      return stop.requested;
+    },
+  });
   const request = () => {
     stop.requested = true;
     stop.emit("stop");

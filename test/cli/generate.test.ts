@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
@@ -173,11 +174,16 @@ describe("choices", () => {
     expect(run.stdout).toContain("http://localhost:9000/saq");
   });
 
-  it("--no-frontend leaves out the folder, the workspace and its scripts", async () => {
+  it("--no-frontend leaves out the folder and the workspace, and its targets explain themselves", async () => {
     await runCli(["app", "--no-frontend", ...QUICK], { cwd });
     const manifest = JSON.parse(readFileSync(join(cwd, "app/package.json"), "utf8"));
     expect(existsSync(join(cwd, "app/frontend"))).toBe(false);
     expect(manifest.workspaces).toEqual(["backend"]);
-    expect(Object.keys(manifest.scripts).filter((name) => name.includes("frontend"))).toEqual([]);
+    const make = (...targets: string[]) =>
+      spawnSync("make", targets, { cwd: join(cwd, "app"), encoding: "utf8" });
+    expect(make("help").stdout).not.toContain("-frontend");
+    expect(make("dev-frontend").stderr).toMatch(
+      /^This application has no front end: it was generated with --no-frontend\.\n(make: .*\n)?$/,
+    );
   });
 });

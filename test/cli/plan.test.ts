@@ -22,10 +22,7 @@ const text = (files: ReturnType<typeof plan>, path: string) => files.get(path)?.
 
 const file = (path: string, contents: string): TemplateFile => ({ path, contents: Buffer.from(contents) });
 const SMALL = [
-  file(
-    "package.json",
-    '{"name":"x","workspaces":["backend","frontend"],"scripts":{"dev-frontend":"a","dev":"b"}}',
-  ),
+  file("package.json", '{"name":"x","workspaces":["backend","frontend"],"scripts":{"dev":"b"}}'),
   file(
     ".env.example.hbs",
     "DB_MODE=\nDB_PASSWORD=\nPROJECT_ID=\nPORT={{port}}\n# DATABASE_URL=postgresql://x\n",

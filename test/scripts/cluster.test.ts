@@ -3,6 +3,7 @@ import { once } from "node:events";
 import {
   chmodSync,
   chownSync,
+  cpSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -226,6 +227,41 @@ it("leaves nothing half-made behind when its first start is interrupted", async 
   rmSync(folder, { recursive: true });
 });
 
+it("is started and stopped to the end, although a Ctrl-C reaches everything in the terminal", async () => {
+  const folder = openFolder();
+  const dataDir = join(folder, "pg18");
+  const runner = join(dirname(dirname(import.meta.dirname)), "templates/scripts/embedded-postgres.js");
+  const options = JSON.stringify({ dataDir, port: 0, password: PASSWORD, settings });
+  const program = `
+    process.on("SIGINT", () => {});
+    const { startCluster, stopCluster } = await import(${JSON.stringify(pathToFileURL(runner).href)});
+    await startCluster(${options});
+    await stopCluster({ dataDir: ${JSON.stringify(dataDir)} });
+    console.log("done");
+    // While Node ends, a signal kills it whatever it listens to.
+    setTimeout(() => {}, 500);`;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", program], {
+    detached: true,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let said = "";
+  const hear = (text: unknown) => {
+    said += text;
+  };
+  child.stderr.on("data", hear);
+  child.stdout.on("data", hear);
+  const ended = once(child, "exit");
+  while (!existsSync(dataDir)) await sleep(10);
+  // From then on it starts and stops; whenever a Ctrl-C comes, it may change nothing.
+  const interrupting = setInterval(() => process.kill(-(child.pid ?? 0), "SIGINT"), 20);
+  await Promise.race([once(child.stdout, "data"), ended]);
+  clearInterval(interrupting);
+  expect({ code: (await ended)[0], said }).toEqual({ code: 0, said: "done\n" });
+  expect(clusterStatus({ dataDir }).running).toBe(false);
+  await destroyCluster({ dataDir });
+  rmSync(folder, { recursive: true });
+});
+
 // Ordinary users own the folders they work in; only root's server is another user.
 (isRoot ? describe : describe.skip)("as root, below a folder that the server's user cannot enter", () => {
   it("keeps the data elsewhere, behind a link, and removes them with it", async () => {
@@ -243,6 +279,25 @@ it("leaves nothing half-made behind when its first start is interrupted", async 
     expect(await sql(again.url("postgres"), "SELECT one FROM kept")).toEqual([{ one: 1 }]);
     await destroyCluster({ dataDir });
     expect(existsSync(real)).toBe(false);
+    rmSync(folder, { recursive: true });
+  });
+
+  it("takes over data that a copy gave to root", async () => {
+    const folder = openFolder();
+    const dataDir = join(folder, "pg18");
+    const options = { dataDir, port: 0, password: PASSWORD, settings };
+    const first = await startCluster(options);
+    await sql(first.url("postgres"), "CREATE TABLE kept AS SELECT 1 AS one");
+    await first.stop();
+    const copy = join(folder, "copy");
+    cpSync(dataDir, copy, { recursive: true });
+    chmodSync(copy, 0o755);
+    expect(statSync(copy).uid).toBe(0);
+    const second = await startCluster({ ...options, dataDir: copy });
+    expect(await sql(second.url("postgres"), "SELECT one FROM kept")).toEqual([{ one: 1 }]);
+    expect(statSync(copy).mode & 0o777).toBe(0o700);
+    await destroyCluster({ dataDir: copy });
+    await destroyCluster({ dataDir });
     rmSync(folder, { recursive: true });
   });
 

@@ -1,6 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
+  chownSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -16,7 +17,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import { clusterStatus, destroyCluster } from "../../templates/scripts/embedded-postgres.js";
-import { databaseUrl, writeEnv } from "../../templates/scripts/env.js";
+import { databaseUrl, ensureEnv, writeEnv } from "../../templates/scripts/env.js";
 import { type ScratchApp, scratchApp } from "./support/scratch-app.js";
 import { sql } from "./support/sql.js";
 
@@ -124,6 +125,29 @@ describe("the database of an application", () => {
     );
   });
 
+  it("a refused login is one sentence, and is not waited for", async () => {
+    const nobodys = new URL(url());
+    nobodys.password = "";
+    const started = Date.now();
+    const { code, stderr } = await app.run("db-start", { DATABASE_URL: nobodys.href });
+    // The server would keep the half-made connection for a minute.
+    expect(Date.now() - started).toBeLessThan(30_000);
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(
+      /^The database .* refuses the connection: .*password.*\. Correct DATABASE_URL\.$/m,
+    );
+    expect(stderr).not.toContain("    at ");
+  });
+
+  it("says in one sentence what the server refuses when the database cannot be made", async () => {
+    await sql(url(), "ALTER DATABASE postgres ALLOW_CONNECTIONS false");
+    const { code, stderr } = await app.run("db-start");
+    await sql(url(), "ALTER DATABASE postgres ALLOW_CONNECTIONS true");
+    expect(code).not.toBe(0);
+    expect(stderr).toContain("but the database scratch_app could not be made: ");
+    expect(stderr).not.toContain("    at ");
+  });
+
   it("is emptied by make db-reset, which starts it again", async () => {
     const { code, stdout } = await app.run("db-reset");
     expect(code).toBe(0);
@@ -164,8 +188,8 @@ describe("the database of an application", () => {
       writeEnv(app.root, "DATABASE_URL", foreignUrl().href);
       const { stdout } = await app.run("db-start");
       expect(stdout).toBe(`Using the database ${foreignUrl().host}/postgres (DATABASE_URL from .env).\n`);
-      const { stdout: own } = await app.run("db-start", { DATABASE_URL: "" });
-      expect(own).toMatch(ANSWERS);
+      const emptied = await app.run("db-start", { DATABASE_URL: "" });
+      expect(emptied.stdout).toBe(stdout);
       writeEnv(app.root, "DATABASE_URL", "");
     });
 
@@ -198,9 +222,14 @@ describe("the database of an application", () => {
       missing.pathname = "/missing";
       const absent = await app.run("db-start", { DATABASE_URL: missing.href });
       expect(absent.stderr).toContain(`The server has no database ${missing.host}/missing`);
+      const started = Date.now();
+      const other = await app.run("db-start", { DATABASE_URL: "mysql://me:hidden@127.0.0.1:1/nowhere" });
+      expect(other.stderr).toContain("DATABASE_URL (from the environment) begins with mysql:.");
+      // A server is waited for five seconds; here there is nothing to wait for.
+      expect(Date.now() - started).toBeLessThan(4500);
       const nonsense = await app.run("db-start", { DATABASE_URL: "hidden" });
       expect(nonsense.stderr).toContain("DATABASE_URL (from the environment) is not an address.");
-      expect(closed.stderr + absent.stderr + nonsense.stderr).not.toMatch(/hidden| {4}at /);
+      expect(closed.stderr + absent.stderr + other.stderr + nonsense.stderr).not.toMatch(/hidden| {4}at /);
     });
   });
 
@@ -270,7 +299,47 @@ describe("the embedded database", () => {
       rmSync(app.root, { recursive: true });
     },
   );
+
+  (canRunNode ? it : it.skip)(
+    "says in one sentence which file an ordinary user may not use, and how to get it",
+    async () => {
+      const app = scratchApp();
+      ensureEnv(app.root);
+      const unreadable = await app.run("db-start.js", {}, nobody);
+      expect(unreadable).toMatchObject({ code: 1, stdout: "" });
+      const file = join(app.root, ".env");
+      expect(unreadable.stderr).toBe(
+        `No permission to use ${file}. Take it over: sudo chown -R ${nobody.uid} '${file}' && chmod -R u+rwX '${file}'\n`,
+      );
+      // .env can be read, and the folder takes no new file: what a changed .env is written to first.
+      chownSync(file, nobody.uid, nobody.gid);
+      writeFileSync(file, "DB_PORT=1\n");
+      const unwritable = await app.run("db-start.js", {}, nobody);
+      expect(unwritable).toMatchObject({ code: 1, stdout: "" });
+      expect(unwritable.stderr).toMatch(`No permission to use ${app.root}. Take it over: `);
+      expect(unwritable.stderr.trimEnd()).not.toContain("\n");
+      rmSync(app.root, { recursive: true });
+    },
+  );
+
+  const reserved = canRunNode && lowestPort() > 80;
+  (reserved ? it : it.skip)("reads a reserved port as reserved, not as taken", async () => {
+    const app = scratchApp();
+    spawnSync("chown", ["-R", `${nobody.uid}:${nobody.gid}`, app.root]);
+    const { code, stderr } = await app.run("db-start.js", { DB_PORT: "80" }, nobody);
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: "Port 80 is reserved for the administrator. Set DB_PORT to 1024 or more.\n",
+    });
+    rmSync(app.root, { recursive: true });
+  });
 });
+
+/** The first port that every user may listen on. */
+function lowestPort(): number {
+  const file = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+  return existsSync(file) ? Number(readFileSync(file, "utf8")) : 1024;
+}
 
 function idOf(flag: string): number {
   return Number(spawnSync("id", [flag, "nobody"], { encoding: "utf8" }).stdout);

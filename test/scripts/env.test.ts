@@ -1,4 +1,4 @@
-import { readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
@@ -54,7 +54,33 @@ describe("the settings file", () => {
     process.env.SAQ_TEST_VALUE = "environment";
     expect(readEnv(root).SAQ_TEST_VALUE).toBe("environment");
     process.env.SAQ_TEST_VALUE = "";
-    expect(readEnv(root).SAQ_TEST_VALUE).toBeUndefined();
+    expect(readEnv(root).SAQ_TEST_VALUE).toBe("file");
+  });
+
+  it("keeps its password when the environment has an empty one", () => {
+    const { DB_PASSWORD } = ensureEnv(root);
+    const before = text();
+    process.env.DB_PASSWORD = "";
+    try {
+      expect(ensureEnv(root).DB_PASSWORD).toBe(DB_PASSWORD);
+    } finally {
+      delete process.env.DB_PASSWORD;
+    }
+    expect(text()).toBe(before);
+  });
+
+  it.each([
+    ["an open quotation mark above", 'DB_NAME="app\nDB_PASSWORD="kept"\nDB_PORT=1\n'],
+    ["a second, empty line below", "DB_NAME=app\nDB_PASSWORD=kept\nDB_PORT=1\nDB_PASSWORD=\n"],
+  ])("keeps a password that is not read because of %s, and says so", (_why, written) => {
+    writeFileSync(file(), `PROJECT_ID=1\n${written}`);
+    expect(() => ensureEnv(root)).toThrow(/The line DB_PASSWORD= in .* is not read: a quotation mark/);
+    expect(text()).toBe(`PROJECT_ID=1\n${written}`);
+  });
+
+  it("that is a folder is named in one sentence", () => {
+    mkdirSync(file());
+    expect(() => ensureEnv(root)).toThrow(`${file()} is a folder, and the settings are a file.`);
   });
 
   it("changes one line in place, and keeps comments, order and mode", () => {
