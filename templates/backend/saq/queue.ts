@@ -194,12 +194,20 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     };
   }
 
-  /** Ends a waiting job, tells a running one to end (V-5.10, V-5.11). Null when there is no such job (D-27). */
+  /**
+   * Ends a waiting job, tells a running one to end (V-5.10, V-5.11). Null when there is no such job (D-27).
+   *
+   * @throws SaqError job_held when somebody's transaction holds the job for longer than 5 s
+   */
   abort(key: string, error = "aborted"): Promise<AbortAnswer | null> {
     return this.broker.change(key, (row) => abortJob(row, error, this.broker.now(), this.config.failedTtl));
   }
 
-  /** Queues a finished job again, with its attempts set back unless told otherwise (D-26). */
+  /**
+   * Queues a finished job again, with its attempts set back unless told otherwise (D-26). Null when there is none.
+   *
+   * @throws SaqError job_held when somebody's transaction holds the job for longer than 5 s
+   */
   retry(key: string, options: { error?: string; resetAttempts?: boolean } = {}): Promise<RetryAnswer | null> {
     const { error = "retried", resetAttempts = true } = options;
     return this.broker.change(key, (row) => retryJob(row, error, this.broker.now(), resetAttempts));

@@ -63,7 +63,7 @@ export class Report {
   unsettled({ fields: { key } }: Attempt, { status }: Settlement, error: unknown): void {
     this.logger.error(
       { err: error, job: key, status },
-      "could not record how a job ended; it stays active until it is swept",
+      "could not record how a job ended",
     );
   }
 
