@@ -1,9 +1,9 @@
 import { once } from "node:events";
-import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { networkInterfaces } from "node:os";
-import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import { dirname, join } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from "@jest/globals";
 import {
   clusterStatus,
   destroyCluster,
@@ -12,9 +12,57 @@ import {
 } from "../../templates/scripts/embedded-postgres.js";
 import { ensureEnv, writeEnv } from "../../templates/scripts/env.js";
 import { processesOf, Running } from "./support/running.js";
-import { completeApp, type ScratchApp } from "./support/scratch-app.js";
+import { completeApp, type ScratchApp, scratchApp } from "./support/scratch-app.js";
 
 jest.setTimeout(90_000);
+
+describe("before an install", () => {
+  let app: ScratchApp;
+  beforeEach(() => {
+    app = scratchApp();
+    rmSync(join(app.root, "node_modules"), { recursive: true });
+  });
+  afterEach(() => rmSync(app.root, { recursive: true }));
+
+  /** An npm that installs nothing: it shows that it was asked, and waits. */
+  const npm = (program: string) => {
+    const file = join(app.root, "npm.js");
+    writeFileSync(file, program);
+    return { npm_execpath: file };
+  };
+
+  it("make start says in one sentence what to run, compiled or not", async () => {
+    expect((await app.run("start")).stderr).toContain("The application is not compiled yet. Run: make build");
+    const program = join(app.root, "backend/dist/app/server.js");
+    mkdirSync(dirname(program), { recursive: true });
+    writeFileSync(program, "");
+    const { code, stderr } = await app.run("start");
+    expect(code).not.toBe(0);
+    expect(stderr).toContain("The dependencies are not installed. Run: npm install");
+  });
+
+  it("what needs the packages installs them first", async () => {
+    const environment = npm("console.log('npm', ...process.argv.slice(2)); process.exitCode = 3;");
+    const { code, stdout, stderr } = await app.run("install-missing.js", environment);
+    expect(code).toBe(1);
+    expect(stdout).toMatch(
+      /^Installing the dependencies \(npm install\): .*\nnpm install --loglevel=notice\n$/,
+    );
+    expect(stderr).toBe("npm install failed; its reason is above. Run it again: npm install\n");
+    const { scripts } = JSON.parse(readFileSync(join(app.root, "package.json"), "utf8"));
+    for (const name of ["test", "check", "fix", "build"])
+      expect(scripts[name]).toMatch(/^node scripts\/install-missing\.js && /);
+  });
+
+  it("a Ctrl-C during the install is said to be one, not a failure of npm", async () => {
+    const environment = npm("console.log('npm runs'); setTimeout(() => {}, 60_000);");
+    const install = new Running(app.root, ["node", "scripts/dev-all.js"], environment);
+    await install.shows("npm runs");
+    install.interrupt();
+    expect(await install.ended()).toBe(1);
+    expect(install.output).toMatch(/npm runs\nThe install was stopped\. Run the same command again: .*\n$/);
+  });
+});
 
 describe("in development", () => {
   let app: ScratchApp;
@@ -255,8 +303,7 @@ describe("in development", () => {
     await app.run("db-stop");
   });
 
-  it("works without a front end", async () => {
-    rmSync(join(app.root, "frontend"), { recursive: true });
+  it("works without a front end, even where the folder of an earlier one is left", async () => {
     const manifest = JSON.parse(readFileSync(join(app.root, "package.json"), "utf8"));
     writeFileSync(join(app.root, "package.json"), JSON.stringify({ ...manifest, workspaces: ["backend"] }));
     const all = start("make", "dev-all");
@@ -264,7 +311,6 @@ describe("in development", () => {
     all.interrupt();
     await all.ended();
     expect(all.output).not.toContain("frontend");
-    expect(existsSync(join(app.root, "frontend"))).toBe(false);
     await nothingLeft();
   });
 });

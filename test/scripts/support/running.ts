@@ -11,10 +11,10 @@ export class Running {
   readonly #child: ChildProcess;
   readonly #closed: Promise<unknown>;
 
-  constructor(root: string, [file = "", ...args]: string[]) {
+  constructor(root: string, [file = "", ...args]: string[], environment: Record<string, string> = {}) {
     this.#child = spawn(file, args, {
       cwd: root,
-      env: bareEnvironment(root),
+      env: { ...bareEnvironment(root), ...environment },
       stdio: ["ignore", "pipe", "pipe"],
       // Its process group is the terminal's foreground group.
       detached: true,
