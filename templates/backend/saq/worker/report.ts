@@ -61,10 +61,7 @@ export class Report {
   }
 
   unsettled({ fields: { key } }: Attempt, { status }: Settlement, error: unknown): void {
-    this.logger.error(
-      { err: error, job: key, status },
-      "could not record how a job ended",
-    );
+    this.logger.error({ err: error, job: key, status }, "could not record how a job ended");
   }
 
   #says(level: string): boolean {
