@@ -3,6 +3,7 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   realpathSync,
   symlinkSync,
@@ -57,12 +58,27 @@ export function scratchApp(): ScratchApp {
 /** A whole generated application, on the packages that are installed in the repository. */
 export function completeApp(): ScratchApp {
   const app = makeApp([...SCRIPTS, ...CODE]);
-  for (const folder of ["", "backend", "frontend"]) {
-    const installed = [join(TEMPLATES, folder, "node_modules"), join(REPOSITORY, "node_modules")];
-    const source = folder === "" ? installed[1] : installed[0];
-    if (source && existsSync(source)) symlinkSync(source, join(app.root, folder, "node_modules"));
+  // npm puts a workspace's packages where it finds room: beside it, in templates/, or at the repository's root.
+  for (const source of [TEMPLATES, REPOSITORY]) linkPackages(join(source, "node_modules"), app.root);
+  for (const workspace of ["backend", "frontend"]) {
+    const source = join(TEMPLATES, workspace, "node_modules");
+    if (existsSync(source)) symlinkSync(source, join(app.root, workspace, "node_modules"));
   }
   return app;
+}
+
+/** Links every installed package that is not there yet. */
+function linkPackages(installed: string, root: string): void {
+  if (!existsSync(installed)) return;
+  const names = readdirSync(installed).flatMap((name) =>
+    name.startsWith("@") ? readdirSync(join(installed, name)).map((inner) => join(name, inner)) : [name],
+  );
+  for (const name of names) {
+    const target = join(root, "node_modules", name);
+    if (existsSync(target) || (name.startsWith(".") && name !== ".bin")) continue;
+    mkdirSync(dirname(target), { recursive: true });
+    symlinkSync(join(installed, name), target);
+  }
 }
 
 function makeApp(paths: string[]): ScratchApp {
