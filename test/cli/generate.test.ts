@@ -183,7 +183,7 @@ describe("choices", () => {
       spawnSync("make", targets, { cwd: join(cwd, "app"), encoding: "utf8" });
     expect(make("help").stdout).not.toContain("-frontend");
     expect(make("dev-frontend").stderr).toMatch(
-      /^This application has no front end: it was generated with --no-frontend\.\n(make: .*\n)?$/,
+      /^This application has no front end: it was generated with --no-frontend\.\n(make(\[\d+\])?: .*\n)?$/,
     );
   });
 });

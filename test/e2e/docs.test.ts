@@ -47,6 +47,8 @@ const APPLICATION_COMMANDS: Record<string, RunBy | ByHand> = {
   "make db-stop": [GENERATED, '["make", "db-stop"]'],
   "make db-reset": [GENERATED, '["make", "db-reset"]'],
   "make psql": ["test/scripts/database.test.ts", 'run("psql'],
+  "make install": [GENERATED, '["make", "install"]'],
+  "npm install": [GENERATED, '["make", "install"]'],
   "make install-backend": [GENERATED, '["make", "install-backend"]'],
   "make dev-backend": [GENERATED, '["make", "dev-backend"]'],
   "make dev-worker": [GENERATED, '["make", "dev-worker"]'],

@@ -1,5 +1,5 @@
 // A generated application outside the repository, from its first commit to production.
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import { InstalledApp, newcomersEnvironment } from "../support/installed-app.js";
@@ -84,6 +84,12 @@ describe("step by step", () => {
   it("make install-backend installs what API and worker need", async () => {
     await app.run(["make", "install-backend"], { withinMs: 110_000 });
     expect(existsSync(join(app.root, "node_modules/express/package.json"))).toBe(true);
+  });
+
+  it("make install brings what is missing of all of it", async () => {
+    rmSync(join(app.root, "node_modules/vite"), { recursive: true });
+    await app.run(["make", "install"], { withinMs: 110_000 });
+    expect(existsSync(join(app.root, "node_modules/vite/package.json"))).toBe(true);
   });
 
   it("make dev-backend runs the API alone: a job waits", async () => {
