@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
-import { defineQueue, defineSaq, findTask } from "../../templates/backend/saq/config.js";
+import { defineQueue, defineSaq } from "../../templates/backend/saq/config/index.js";
 import { ConfigError } from "../../templates/backend/saq/errors.js";
-import { task } from "../../templates/backend/saq/task.js";
+import { findTask, task } from "../../templates/backend/saq/task.js";
 
 const dsn = "postgresql://user@127.0.0.1:5432/app";
 const hello = () => "hi";

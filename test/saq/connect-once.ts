@@ -1,6 +1,6 @@
 /** A process that connects when told, stores one job and ends: one of many that start at the same moment. */
 import { once } from "node:events";
-import { defineQueue } from "../../templates/backend/saq/config.js";
+import { defineQueue } from "../../templates/backend/saq/config/index.js";
 import { connectBrokers } from "../../templates/backend/saq/connect.js";
 import { silentLogger } from "../../templates/backend/saq/logger.js";
 import { Queue } from "../../templates/backend/saq/queue.js";

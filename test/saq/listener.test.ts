@@ -1,6 +1,6 @@
 /** The one LISTEN connection of a process, shared by queues that start, sweep and stop at the same moment. */
 import { afterEach, expect, it, jest } from "@jest/globals";
-import { defineQueue } from "../../templates/backend/saq/config.js";
+import { defineQueue } from "../../templates/backend/saq/config/index.js";
 import { connectBrokers } from "../../templates/backend/saq/connect.js";
 import { silentLogger } from "../../templates/backend/saq/logger.js";
 import { watchOverlaps } from "./overlaps.js";

@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { afterAll, afterEach, beforeAll, beforeEach } from "@jest/globals";
 import pg from "pg";
 import type { ClaimedJob, Settlement } from "../../templates/backend/saq/broker.js";
-import { defineQueue, type QueueOptions } from "../../templates/backend/saq/config.js";
+import { defineQueue, type QueueOptions } from "../../templates/backend/saq/config/index.js";
 import { connectBrokers } from "../../templates/backend/saq/connect.js";
 import type { JobFields } from "../../templates/backend/saq/job.js";
 import { type Logger, silentLogger } from "../../templates/backend/saq/logger.js";

@@ -1,6 +1,6 @@
 /** Picks the broker by DSN; the one place that knows all of them. Queues with the same DSN share their connections. */
 import type { Broker } from "./broker.js";
-import type { QueueConfig } from "./config.js";
+import type { QueueConfig } from "./config/index.js";
 import type { Logger } from "./logger.js";
 import { PostgresBroker, PostgresServer } from "./postgres/index.js";
 

@@ -1,6 +1,6 @@
 /** From a call of `enqueue` to a job about to be stored: everything about it is decided and checked here. */
 import type { NewJob } from "./broker.js";
-import { onlyJobOptions, type QueueConfig } from "./config.js";
+import { onlyJobOptions, type QueueConfig } from "./config/index.js";
 import { InvalidJobError, SaqError } from "./errors.js";
 import { dueSecond, type JobFields, jobDefaults } from "./job.js";
 import { newKey } from "./key.js";

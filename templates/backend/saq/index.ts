@@ -6,7 +6,7 @@ export {
   type QueueOptions,
   type SaqConfig,
   type SaqOptions,
-} from "./config.js";
+} from "./config/index.js";
 export {
   ConfigError,
   InvalidJobError,

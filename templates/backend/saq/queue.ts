@@ -8,7 +8,7 @@ import type {
   StoredJob,
   WorkerRow,
 } from "./broker.js";
-import type { QueueConfig } from "./config.js";
+import type { QueueConfig } from "./config/index.js";
 import { type Draft, Drafts } from "./draft.js";
 import { JobGoneError, SaqError } from "./errors.js";
 import { Job, type JobOwner } from "./handle.js";

@@ -155,6 +155,10 @@ export function optionsOfTask(given: AnyTask): JobOptions {
   return { timeout, heartbeat, retries, ttl, retryDelay, retryBackoff };
 }
 
+/** Looks up a task by its stored name; own properties only, so that a job named "constructor" finds nothing. */
+export const findTask = (tasks: TaskMap, name: string): AnyTask | undefined =>
+  Object.hasOwn(tasks, name) ? tasks[name] : undefined;
+
 /** The function that does the work. */
 export const runnerOf = (given: AnyTask): TaskFunction => (typeof given === "function" ? given : given.run);
 

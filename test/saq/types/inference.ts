@@ -3,7 +3,7 @@
  * run: every `@ts-expect-error` must be an error, and everything else must not be one.
  */
 
-import { defineQueue, defineSaq } from "../../../templates/backend/saq/config.js";
+import { defineQueue, defineSaq } from "../../../templates/backend/saq/config/index.js";
 import { createSaq } from "../../../templates/backend/saq/express/create-saq.js";
 import type { Job } from "../../../templates/backend/saq/handle.js";
 import type { Queue } from "../../../templates/backend/saq/queue.js";

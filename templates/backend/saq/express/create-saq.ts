@@ -1,6 +1,6 @@
 /** Ties a configuration to an Express application: queues for the handlers, the web UI, workers, life span. */
 import { type RequestHandler, Router } from "express";
-import type { QueueConfig, SaqConfig } from "../config.js";
+import type { QueueConfig, SaqConfig } from "../config/index.js";
 import { connectBrokers } from "../connect.js";
 import { SaqError } from "../errors.js";
 import { silentLogger } from "../logger.js";

@@ -3,12 +3,11 @@
  * acknowledgement that leaves next. A slot is free when its task is over, not when that is recorded.
  */
 import type { ClaimedJob, Settlement } from "../broker.js";
-import { findTask } from "../config.js";
 import { ConfigError } from "../errors.js";
 import type { JobFields } from "../job.js";
 import type { Logger } from "../logger.js";
 import type { Queue } from "../queue.js";
-import { type AnyTask, type EnqueueOptions, runnerOf, validatePayload } from "../task.js";
+import { type AnyTask, type EnqueueOptions, findTask, runnerOf, validatePayload } from "../task.js";
 import { setAside } from "../transitions.js";
 import { decodeJob } from "../wire.js";
 import { Attempt, type AttemptEnd, type AttemptHost } from "./attempt.js";

@@ -1,0 +1,59 @@
+/** What people write about one queue, and what `defineQueue` makes of it. */
+import type { JobOptions } from "../job.js";
+import type { TaskMap } from "../task.js";
+
+export interface QueueOptions<Name extends string = string, Tasks extends TaskMap = TaskMap> {
+  /** At most 59 bytes, so that its notification channel `saq:NAME` fits PostgreSQL's 63 (D-18). */
+  name: Name;
+  /** Where the queue's tables live: `postgresql://user:password@host:port/database`. */
+  dsn: string;
+  /** Tasks by the name that is stored with each job. */
+  tasks: Tasks;
+  /** Jobs that one worker runs at a time. @defaultValue 10 */
+  concurrency?: number;
+  /** Connections that one process keeps open to this server. @defaultValue 1 */
+  minSize?: number;
+  /** Most connections of one process to this server, its LISTEN connection included (2 at least). @defaultValue 3 */
+  maxSize?: number;
+  /** Defaults of this queue's jobs; a task's own and those given to `enqueue` come before them. */
+  defaults?: JobOptions;
+  /**
+   * > 0: no LISTEN and no session state; a worker asks every so many seconds. For transaction poolers such as
+   * PgBouncer. @defaultValue 0 s
+   */
+  pollInterval?: number;
+  /** How long running jobs may go on after a stop was asked for, s. @defaultValue 10 */
+  shutdownGracePeriod?: number;
+  /** How long a job has to end once its signal fired, s. @defaultValue 1 */
+  cancellationHardDeadline?: number;
+  /** Least time a failed job is kept, s (D-83). @defaultValue 604800 (7 days) */
+  failedTtl?: number;
+  /** How often a job whose worker died is given another run before it fails. @defaultValue 3 */
+  lostLimit?: number;
+  /** Lowest and highest priority that this queue's workers take, both included. @defaultValue [0, 32767] */
+  priorities?: readonly [number, number];
+  /** Claim jobs ahead of free slots while jobs are short, so that no slot waits for the database. @defaultValue true */
+  prefetch?: boolean;
+  /** Upkeep intervals, s. */
+  timers?: Partial<Timers>;
+  /** Shown with the worker in `info` and the web UI. */
+  metadata?: Record<string, unknown>;
+}
+
+/** Seconds. */
+export interface Timers {
+  /** Safety net for due jobs and missed notifications; fires just after each whole second. @defaultValue 1 */
+  schedule: number;
+  /** A worker's sign of life; its row lives three of them. @defaultValue 3 */
+  workerInfo: number;
+  /** Look for dead workers. @defaultValue 2 */
+  lost: number;
+  /** Look for stuck and expired jobs. @defaultValue 10 */
+  sweep: number;
+  /** Look whether running jobs are to be aborted. @defaultValue 1 */
+  abort: number;
+}
+
+export type QueueConfig<Name extends string = string, Tasks extends TaskMap = TaskMap> = Required<
+  Omit<QueueOptions<Name, Tasks>, "timers" | "metadata">
+> & { timers: Timers; metadata: Record<string, unknown> | null };
