@@ -39,11 +39,12 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
   claimGroups: ["q", keys, 0, 32767, 7, patch],
   hasGrouped: ["q"],
   settle,
+  settleAndTell: [...settle, [true, false], "saq+q"],
   touch: ["q", keys, [1, 2], [patch, patch], ["{}", "{}"]],
   ownedBy: ["q", [7], ""],
   owners: ["q", keys],
   lockRow: ["k1", "q"],
-  updateRow: ["k1", "queued", null, 0, true, 5, 7],
+  updateRow: ["k1", "queued", null, 0, true, 5, 7, "saq:q", "saq:enqueue"],
   fetch: ["q", keys],
   running: ["q", 0, "", 500],
 };
@@ -125,7 +126,16 @@ describe.each([
     }
     // What is looked up by key must not go over the index of running rows, whatever the statistics say: 263 instead
     // of 30,000 acknowledgements/s measured.
-    for (const name of ["settle", "touch", "fetch", "owners", "lockRow", "updateRow", "claimGroups"]) {
+    for (const name of [
+      "settle",
+      "settleAndTell",
+      "touch",
+      "fetch",
+      "owners",
+      "lockRow",
+      "updateRow",
+      "claimGroups",
+    ]) {
       const outer = reaches[name]?.filter(({ by }) => !by?.includes("group_key")) ?? [];
       expect({ name, by: [...new Set(outer.map(({ index }) => index))] }).toEqual({
         name,

@@ -274,6 +274,7 @@ export function settlement(
     charge: 0,
     keep: status === "queued" ? null : 600,
     scheduled: due,
+    awaited: false,
     ...rest,
   };
 }

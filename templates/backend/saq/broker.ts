@@ -72,6 +72,8 @@ export interface Settlement extends Claim {
   keep: number | null;
   /** A queued row becomes due at this epoch second. */
   scheduled: number;
+  /** Somebody waits for the end of this job, so that it is told (`follow`). */
+  awaited: boolean;
 }
 
 /** `lost`: somebody else owns the row by now, nothing was changed. `aborted`: an abort came first and was recorded. */
@@ -131,6 +133,12 @@ export type JobCounts = Record<
   number
 >;
 
+/** A job that ended or is to be aborted. */
+export interface JobEvent {
+  key: string;
+  status: Status;
+}
+
 export interface SweepLimits {
   /** What a living worker may take on top of a timeout before others step in, s. */
   graceSeconds: number;
@@ -188,4 +196,10 @@ export interface Broker {
 
   /** Calls `wake` when a job may have become claimable. Answers how to stop. */
   subscribe(wake: () => void): Promise<() => Promise<void>>;
+  /**
+   * Calls `listener` when a job whose end is awaited ended, and when any job was ended or told to abort by others than
+   * its worker. Null = some events may have been missed, look. Without push (poll mode) it is never called, and what
+   * writers of other languages do is not told: whoever waits looks from time to time as well. Answers how to stop.
+   */
+  follow(listener: (event: JobEvent | null) => void): Promise<() => Promise<void>>;
 }

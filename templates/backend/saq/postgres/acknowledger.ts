@@ -7,6 +7,7 @@ import type { Settlement, SettleResult, StoredJob } from "../broker.js";
 import { SaqError } from "../errors.js";
 import { type Decision, finished, keepSeconds, read } from "../transitions.js";
 import { encodeChange } from "../wire.js";
+import { eventChannel, mostKeyBytes } from "./channels.js";
 import { Coalescer } from "./coalescer.js";
 import { isCancelled, isDataError, isPassing } from "./connection.js";
 import type { RowStore } from "./rows.js";
@@ -55,8 +56,10 @@ export class Acknowledger {
 
   async #flush(items: Settlement[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
     const applied = new Set<string>();
+    const isAwaited = items.some(isTold);
+    const { settle, settleAndTell } = this.server.statements;
     const { rows } = await this.server.queryAgain<{ key: string }>(
-      this.server.statements.settle,
+      isAwaited ? settleAndTell : settle,
       [
         this.queueName,
         items.map((item) => item.key),
@@ -68,6 +71,7 @@ export class Acknowledger {
         items.map((item) => item.charge),
         items.map((item) => item.keep),
         items.map((item) => item.scheduled),
+        ...(isAwaited ? [items.map(isTold), eventChannel(this.queueName)] : []),
       ],
       {
         patience: patienceMs,
@@ -124,6 +128,10 @@ export class Acknowledger {
     return answer ?? (item.keep !== null && item.keep < 0 ? "applied" : "lost");
   }
 }
+
+/** Each end that is awaited is told in the statement that records it. */
+const isTold = ({ awaited, status, key }: Settlement): boolean =>
+  awaited && status !== "queued" && Buffer.byteLength(key) <= mostKeyBytes;
 
 const unrecorded = ({ key, status }: Settlement, cause: unknown): SaqError =>
   new SaqError(

@@ -8,6 +8,7 @@ import type {
   ClaimRequest,
   EnqueueOutcome,
   JobCounts,
+  JobEvent,
   JobFilter,
   NewJob,
   Settlement,
@@ -22,8 +23,9 @@ import type { TransactionClient } from "../task.js";
 import type { Decision } from "../transitions.js";
 import { within } from "../within.js";
 import { Acknowledger } from "./acknowledger.js";
+import { eventChannel, parseEvent, wakeChannel } from "./channels.js";
 import { Claimer } from "./claimer.js";
-import { channelOf, isPassing } from "./connection.js";
+import { isPassing } from "./connection.js";
 import { Enqueuer } from "./enqueuer.js";
 import { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
@@ -42,7 +44,6 @@ export interface PostgresBrokerOptions {
 export class PostgresBroker implements Broker {
   readonly #server: PostgresServer;
   readonly #queueName: string;
-  readonly #channel: string;
   readonly #rows: RowStore;
   readonly #enqueuer: Enqueuer;
   readonly #claimer: Claimer;
@@ -54,9 +55,8 @@ export class PostgresBroker implements Broker {
     const logger = server.options.logger;
     this.#server = server.retain();
     this.#queueName = queueName;
-    this.#channel = channelOf(queueName);
-    this.#rows = new RowStore(server, queueName, this.#channel);
-    this.#enqueuer = new Enqueuer(server, this.#rows, queueName, this.#channel);
+    this.#rows = new RowStore(server, queueName);
+    this.#enqueuer = new Enqueuer(server, this.#rows, queueName);
     this.#claimer = new Claimer(server, this.#rows, queueName, logger);
     this.#acknowledger = new Acknowledger(server, this.#rows, queueName, failedTtl);
     this.#sweeper = new Sweeper(server, this.#rows, queueName, logger);
@@ -221,7 +221,20 @@ export class PostgresBroker implements Broker {
     return this.#sweeper.sweepStuck(limits);
   }
 
-  async subscribe(wake: () => void): Promise<() => Promise<void>> {
-    return (await this.#server.listener?.subscribe(this.#channel, wake)) ?? (async () => {});
+  subscribe(wake: () => void): Promise<() => Promise<void>> {
+    // `saq:dequeue` is Python telling its own process something (P-21).
+    return this.#listen(wakeChannel(this.#queueName), (text) => text !== "saq:dequeue" && wake());
+  }
+
+  async follow(listener: (event: JobEvent | null) => void): Promise<() => Promise<void>> {
+    await this.connect();
+    return this.#listen(eventChannel(this.#queueName), (text) => {
+      const event = text === null ? null : parseEvent(text);
+      if (event || text === null) listener(event);
+    });
+  }
+
+  async #listen(channel: string, subscriber: (payload: string | null) => void) {
+    return (await this.#server.listener?.subscribe(channel, subscriber)) ?? (async () => {});
   }
 }

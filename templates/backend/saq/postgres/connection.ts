@@ -113,15 +113,3 @@ export async function hangUp(client: pg.ClientBase, patience: number): Promise<v
   await (client as pg.Client).end().catch(() => {});
   clearTimeout(late);
 }
-
-/** The channel of a queue, cut to PostgreSQL's 63 bytes on a character boundary (P-20). */
-export function channelOf(queueName: string): string {
-  let channel = "";
-  let bytes = 0;
-  for (const character of `saq:${queueName}`) {
-    bytes += Buffer.byteLength(character);
-    if (bytes > 63) break;
-    channel += character;
-  }
-  return channel;
-}

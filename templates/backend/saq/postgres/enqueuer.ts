@@ -6,6 +6,7 @@ import type { EnqueueOutcome, NewJob } from "../broker.js";
 import { InvalidJobError, SaqError } from "../errors.js";
 import { isTerminal, parseStatus } from "../job.js";
 import type { TransactionClient } from "../task.js";
+import { wakeChannel } from "./channels.js";
 import { Coalescer } from "./coalescer.js";
 import { isDataError, isLockTimeout } from "./connection.js";
 import type { RowStore } from "./rows.js";
@@ -33,13 +34,14 @@ interface UpsertRow {
 export class Enqueuer {
   readonly #generated: Coalescer<NewJob, EnqueueOutcome>;
   readonly #keyed: Coalescer<NewJob, EnqueueOutcome>;
+  readonly #channel: string;
 
   constructor(
     private readonly server: PostgresServer,
     private readonly rows: RowStore,
     private readonly queueName: string,
-    private readonly channel: string,
   ) {
+    this.#channel = wakeChannel(queueName);
     const limits = {
       maxItems,
       maxBytes,
@@ -121,7 +123,7 @@ export class Enqueuer {
       jobs.map((job) => job.groupKey),
       jobs.map((job) => job.scheduled),
       // Nobody is woken for jobs that are not due: each worker looks at every whole second by itself.
-      jobs.some((job) => job.scheduled <= this.server.now() / 1000) ? this.channel : null,
+      jobs.some((job) => job.scheduled <= this.server.now() / 1000) ? this.#channel : null,
     ];
   }
 }

@@ -21,9 +21,18 @@ export interface ListenerOptions {
   logger: Logger;
 }
 
+/** Takes a notification's payload, or null after a reconnect: some may have been missed. */
+type Subscriber = (payload: string | null) => void;
+
+interface Channel {
+  readonly subscribers: Set<Subscriber>;
+  /** Resolves when the server listens: who joins a channel that is being opened may not believe to be heard before. */
+  open: Promise<unknown>;
+}
+
 export class Listener {
   readonly #options: ListenerOptions;
-  readonly #channels = new Map<string, Set<() => void>>();
+  readonly #channels = new Map<string, Channel>();
   readonly #vouched = new Set<string>();
   /** Vouched for, but the lock is still with a connection of ours that the server believes alive. */
   readonly #owed = new Set<string>();
@@ -39,19 +48,30 @@ export class Listener {
     this.#options = options;
   }
 
-  /** Calls `wake` at each notification of the channel and after each reconnect. */
-  async subscribe(channel: string, wake: () => void): Promise<() => Promise<void>> {
-    const wakes = this.#channels.get(channel) ?? new Set();
-    const isNew = wakes.size === 0;
-    this.#channels.set(channel, wakes.add(wake));
-    await this.#ready();
-    if (isNew) await this.#ask(this.#client, `listen ${pg.escapeIdentifier(channel)}`);
-    return async () => {
-      wakes.delete(wake);
-      if (wakes.size > 0) return;
-      this.#channels.delete(channel);
-      await this.#ask(this.#client, `unlisten ${pg.escapeIdentifier(channel)}`).catch(() => {});
+  /** Calls `subscriber` at each notification of the channel and after each reconnect. */
+  async subscribe(name: string, subscriber: Subscriber): Promise<() => Promise<void>> {
+    const channel = this.#channels.get(name) ?? this.#openChannel(name);
+    channel.subscribers.add(subscriber);
+    const leave = async () => {
+      channel.subscribers.delete(subscriber);
+      if (channel.subscribers.size > 0 || this.#channels.get(name) !== channel) return;
+      this.#channels.delete(name);
+      await this.#ask(this.#client, `unlisten ${pg.escapeIdentifier(name)}`).catch(() => {});
     };
+    try {
+      await channel.open;
+    } catch (error) {
+      await leave();
+      throw error;
+    }
+    return leave;
+  }
+
+  #openChannel(name: string): Channel {
+    const isOpen = this.#ready().then(() => this.#ask(this.#client, `listen ${pg.escapeIdentifier(name)}`));
+    const channel: Channel = { subscribers: new Set(), open: isOpen };
+    this.#channels.set(name, channel);
+    return channel;
   }
 
   /** Holds the lock of a worker id until let go, or until this process ends. */
@@ -112,10 +132,8 @@ export class Listener {
     const client = new pg.Client(this.#options.config);
     client.on("error", (error) => this.#lost(client, error));
     client.on("end", () => this.#lost(client, null));
-    client.on("notification", ({ channel, payload }) => {
-      // `saq:dequeue` is Python telling its own process something (P-21).
-      if (payload === "saq:dequeue") return;
-      for (const wake of this.#channels.get(channel) ?? []) wake();
+    client.on("notification", ({ channel, payload = "" }) => {
+      for (const subscriber of this.#channels.get(channel)?.subscribers ?? []) subscriber(payload);
     });
     try {
       await client.connect();
@@ -186,7 +204,8 @@ export class Listener {
       }
       if (this.#closed) return;
       this.#options.logger.info({}, "listening connection restored");
-      for (const wakes of this.#channels.values()) for (const wake of wakes) wake();
+      for (const { subscribers } of this.#channels.values())
+        for (const subscriber of subscribers) subscriber(null);
     }
   }
 

@@ -6,6 +6,7 @@ import { SaqError } from "../errors.js";
 import { parseStatus } from "../job.js";
 import type { Decision } from "../transitions.js";
 import { editDocument } from "../wire.js";
+import { eventChannel, eventText, wakeChannel } from "./channels.js";
 import { backoffMs, isLockTimeout, isPassing } from "./connection.js";
 import type { PostgresServer } from "./server.js";
 
@@ -63,7 +64,6 @@ export class RowStore {
   constructor(
     private readonly server: PostgresServer,
     private readonly queueName: string,
-    private readonly channel: string,
   ) {}
 
   /**
@@ -115,11 +115,13 @@ export class RowStore {
       const { change, answer } = decide(row, raw.clock);
       if (!change) return answer;
       if (change.keep !== undefined && change.keep !== null && change.keep < 0) {
-        await client.query(statements.deleteRow.text, [key]);
+        await client.query(statements.deleteRow.text, [key, ...this.#notification(row, change)]);
         return answer;
       }
-      await client.query(statements.updateRow.text, this.#updateValues(row, change));
-      if (change.status === "queued") await client.query(statements.wake.text, [this.channel]);
+      await client.query(statements.updateRow.text, [
+        ...this.#updateValues(row, change),
+        ...this.#notification(row, change),
+      ]);
       return answer;
     });
   }
@@ -138,6 +140,13 @@ export class RowStore {
       change.keep ?? null,
       change.place ?? null,
     ];
+  }
+
+  /** Channel and payload, both null when there is nothing to tell. */
+  #notification({ key, status: before }: StoredJob, { status }: RowChange): [string | null, string | null] {
+    if (status === "queued") return [wakeChannel(this.queueName), "saq:enqueue"];
+    const text = status === before ? null : eventText(key, status);
+    return [text && eventChannel(this.queueName), text];
   }
 
   async fetch(keys: readonly string[]): Promise<(StoredJob | null)[]> {

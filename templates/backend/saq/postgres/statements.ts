@@ -141,24 +141,32 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
   // Owned writes (5.2): only an active row that still carries the token of the claim. SKIP LOCKED, so that a row which
   // somebody's transaction holds does not hold up the rest of the batch; what is missing from the answer is looked at
   // one by one.
-  const owned = `given as materialized (
+  // `settleAndTell` ($11 which ends are awaited, $12 channel) is a statement of its own, so that batches that nobody
+  // waits for pay nothing for it.
+  const settleWith = ({ columns = "", names = "", returned = "", told = "" }) => `with given as materialized (
       select * from unnest($2::text[], $3::int[], $4::int[], $5::text[], $6::text[], $7::text[], $8::int[], $9::bigint[],
-        $10::bigint[]) as g(key, token, place, status, patch, removed, charge, keep, due)),
+        $10::bigint[]${columns}) as g(key, token, place, status, patch, removed, charge, keep, due${names})),
     owned as materialized (
       select g.*, j.job from given g join ${jobs} j on j.key = g.key
       where j.queue = $1 and ${isActive("j")} and j.lock_key = g.token for update of j skip locked),
     stamped as materialized (
-      select o.*, ${stamp}(o.job, o.charge, o.removed::text[], o.patch)::text as document from owned o)`;
-  const settle = `with ${owned},
+      select o.*, ${stamp}(o.job, o.charge, o.removed::text[], o.patch)::text as document from owned o),
     deleted as (delete from ${jobs} j using stamped s where j.key = s.key and s.keep < 0 and s.document is not null
-      returning j.key),
+      returning j.key${returned}),
     kept as (update ${jobs} j set status = s.status, job = convert_to(s.document, 'UTF8'),
         expire_at = case when s.status <> 'queued' then ${epoch} + s.keep end,
         scheduled = case when s.status = 'queued' then s.due else j.scheduled end,
         lock_key = case when s.status = 'queued' then s.place else j.lock_key end
       from stamped s where j.key = s.key and coalesce(s.keep, 0) >= 0 and s.document is not null
-      returning j.key)
-    select key from deleted union all select key from kept`;
+      returning j.key${returned})
+    select key${told} from (select * from deleted union all select * from kept) as ended`;
+  const settle = settleWith({});
+  const settleAndTell = settleWith({
+    columns: ", $11::boolean[]",
+    names: ", awaited",
+    returned: ", s.awaited, s.status",
+    told: ", case when awaited then pg_notify($12, status || ' ' || key) end as told",
+  });
 
   const touch = `with given as materialized (
       select * from unnest($2::text[], $3::int[], $4::text[], $5::text[]) as g(key, token, patch, removed)),
@@ -180,6 +188,7 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     lockGroups,
     claimGroups,
     settle,
+    settleAndTell,
     touch,
     hasGrouped: `select exists (select 1 from ${jobs} j where j.queue = $1 and ${readyGroup("j")}) as found`,
     ownedBy: `select key, lock_key as token from ${jobs}
@@ -187,11 +196,12 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     owners: `select key, status, lock_key as token from ${jobs} where queue = $1 and key = any($2::text[])`,
     // Never waits: whoever has to wait does so without a connection.
     lockRow: `select ${row}, ${clock} as clock from ${jobs} where key = $1 and queue = $2 for update nowait`,
-    updateRow: `update ${jobs} set status = $2, job = coalesce($3, job), scheduled = coalesce($4, scheduled),
-      expire_at = case when $5 then ${epoch} + $6::bigint else expire_at end, lock_key = coalesce($7, lock_key)
-      where key = $1`,
-    deleteRow: `delete from ${jobs} where key = $1`,
-    wake: "select pg_notify($1, 'saq:enqueue')",
+    updateRow: `with changed as (update ${jobs} set status = $2, job = coalesce($3, job),
+        scheduled = coalesce($4, scheduled), expire_at = case when $5 then ${epoch} + $6::bigint else expire_at end,
+        lock_key = coalesce($7, lock_key) where key = $1)
+      select pg_notify($8, $9) where $8::text is not null`,
+    deleteRow: `with deleted as (delete from ${jobs} where key = $1)
+      select pg_notify($2, $3) where $2::text is not null`,
     fetch: `select ${row} from ${jobs} where queue = $1 and key = any($2::text[])`,
     list: `select ${row} from ${jobs} where queue = $1 and status = any($2::text[])
       and ($5::boolean is null or status <> 'queued' or (scheduled <= ${epoch}) = $5)

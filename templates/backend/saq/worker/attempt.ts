@@ -50,6 +50,8 @@ export class Attempt implements Context {
   /** Settles when the task itself does, however late; null until it was called. */
   settled: Promise<void> | null = null;
   startedAt = 0;
+  /** Somebody waits for its end (`apply`, `map`). Read before the task may set a meta of its own. */
+  readonly awaited: boolean;
   readonly #host: AttemptHost;
   #controller: AbortController | null = null;
   #interruption: { why: Interruption; reason: Error } | null = null;
@@ -62,6 +64,7 @@ export class Attempt implements Context {
     this.#host = host;
     this.claim = claim;
     this.fields = fields;
+    this.awaited = fields.meta.awaited === true;
   }
 
   get interruption(): Interruption | null {

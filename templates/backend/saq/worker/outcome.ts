@@ -44,6 +44,7 @@ export function release({ claim, fields }: Attempt): Settlement {
     charge: -1,
     keep: null,
     scheduled: claim.due,
+    awaited: false,
   };
 }
 
@@ -79,6 +80,7 @@ function completion(attempt: Attempt, value: unknown, rules: OutcomeRules): Sett
     charge: 0,
     keep: keepSeconds(fields.ttl, "complete", rules.failedTtl),
     scheduled: 0,
+    awaited: attempt.awaited,
   };
 }
 
@@ -119,7 +121,7 @@ function cancellation(attempt: Attempt, rules: OutcomeRules): Settlement {
 }
 
 function settlement(
-  { claim }: Attempt,
+  { claim, awaited }: Attempt,
   change: Partial<JobFields> & { status: Settlement["status"] },
   { keep = null, charge = 0, scheduled = 0 }: Partial<Pick<Settlement, "keep" | "charge" | "scheduled">>,
 ): Settlement {
@@ -132,5 +134,6 @@ function settlement(
     charge,
     keep,
     scheduled,
+    awaited,
   };
 }
