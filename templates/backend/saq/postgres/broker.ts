@@ -39,6 +39,8 @@ const touchPatienceMs = 30_000;
 export interface PostgresBrokerOptions {
   queueName: string;
   failedTtl: number;
+  /** Jobs of one group that may run at a time. */
+  groupConcurrency: number;
 }
 
 export class PostgresBroker implements Broker {
@@ -51,13 +53,13 @@ export class PostgresBroker implements Broker {
   readonly #sweeper: Sweeper;
   #closed = false;
 
-  constructor(server: PostgresServer, { queueName, failedTtl }: PostgresBrokerOptions) {
+  constructor(server: PostgresServer, { queueName, failedTtl, groupConcurrency }: PostgresBrokerOptions) {
     const logger = server.options.logger;
     this.#server = server.retain();
     this.#queueName = queueName;
     this.#rows = new RowStore(server, queueName);
     this.#enqueuer = new Enqueuer(server, this.#rows, queueName);
-    this.#claimer = new Claimer(server, this.#rows, queueName, logger);
+    this.#claimer = new Claimer(server, this.#rows, queueName, groupConcurrency, logger);
     this.#acknowledger = new Acknowledger(server, this.#rows, queueName, failedTtl);
     this.#sweeper = new Sweeper(server, this.#rows, queueName, logger);
   }

@@ -22,6 +22,9 @@ interface ClaimedRow {
 /** The document's due time as its column can hold it. */
 const columnSecond = (job: JobFields) => Math.min(Math.max(Math.floor(job.scheduled), 0), latestSecond);
 
+/** How many jobs in order are looked through for free groups before the groups themselves are. */
+const front = (limit: number) => Math.min(Math.max(20 * limit, 100), 1_000);
+
 /** A fresh token for every claim, over all of int4: two of one value meet once in four thousand million claims. */
 const newToken = () => randomInt(-(2 ** 31), 2 ** 31);
 
@@ -44,6 +47,7 @@ export class Claimer {
     private readonly server: PostgresServer,
     private readonly rows: RowStore,
     private readonly queueName: string,
+    private readonly groupConcurrency: number,
     private readonly logger: Logger,
   ) {}
 
@@ -98,30 +102,37 @@ export class Claimer {
     { workerId, limit, priorities: [lowest, highest] }: ClaimRequest,
     token: number,
   ): Promise<ClaimedRow[]> {
-    const { groupHeads, lockGroups, claimGroups } = this.server.statements;
-    return this.server.transaction(async (client) => {
-      const found = await client.query<{ reached: string; key: string | null; group_key: string | null }>(
-        groupHeads.text,
-        [this.queueName, lowest, highest, this.#cursor, limit * 4],
+    const { server, queueName } = this;
+    const { groupHeads, lockGroups, claimGroups } = server.statements;
+    const found = await server.query<{ reached: string; key: string | null; group_key: string | null }>(
+      groupHeads,
+      [queueName, lowest, highest, this.#cursor, limit * 4, server.hasGroupOrder ? front(limit) : 0, this.groupConcurrency],
+    );
+    this.#cursor = found[0]?.reached ?? "";
+    const heads = found.filter((row) => row.key !== null);
+    if (heads.length === 0) return [];
+    return server.transaction(async (client) => {
+      const locked = await client.query<{ group_key: string }>(
+        server.prepared(lockGroups, [
+          queueName,
+          heads.map((row) => row.key),
+          heads.map((row) => row.group_key),
+          limit,
+        ]),
       );
-      this.#cursor = found.rows[0]?.reached ?? "";
-      const heads = found.rows.filter((row) => row.key !== null);
-      if (heads.length === 0) return [];
-      const locked = await client.query<{ key: string }>(lockGroups.text, [
-        this.queueName,
-        heads.map((row) => row.key),
-        heads.map((row) => row.group_key),
-      ]);
-      const keys = locked.rows.slice(0, limit).map((row) => row.key);
-      if (keys.length === 0) return [];
-      const claimed = await client.query<ClaimedRow>(claimGroups.text, [
-        this.queueName,
-        keys,
-        lowest,
-        highest,
-        token,
-        JSON.stringify({ status: "active", worker_id: workerId }),
-      ]);
+      if (locked.rows.length === 0) return [];
+      const claimed = await client.query<ClaimedRow>(
+        server.prepared(claimGroups, [
+          queueName,
+          lowest,
+          highest,
+          limit,
+          token,
+          JSON.stringify({ status: "active", worker_id: workerId }),
+          locked.rows.map((row) => row.group_key),
+          this.groupConcurrency,
+        ]),
+      );
       return claimed.rows;
     });
   }

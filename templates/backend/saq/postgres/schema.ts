@@ -23,6 +23,11 @@ export interface Names {
   stamp: string;
   /** The function has to be made on every new connection. */
   temporaryStamp: boolean;
+  /**
+   * Grouped jobs can be read in their order by an index of their own. Over SAQ's indexes that would read all jobs
+   * without a group, too.
+   */
+  hasGroupOrder: boolean;
 }
 
 const quote = (identifier: string) => `"${identifier.replaceAll('"', '""')}"`;
@@ -44,6 +49,7 @@ export async function ensureSchema(client: ClientBase): Promise<Names> {
     versions: `${quote(schema)}.saq_versions`,
     stamp: `${quote(schema)}.${stampName}`,
     temporaryStamp: false,
+    hasGroupOrder: false,
   };
   const deadline = Date.now() + 30_000;
   for (;;) {
@@ -65,7 +71,16 @@ export async function ensureSchema(client: ClientBase): Promise<Names> {
     }
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
-  return ensureStamp(client, names);
+  return ensureStamp(client, { ...names, hasGroupOrder: await hasGroupOrder(client, names) });
+}
+
+async function hasGroupOrder(client: ClientBase, { schema }: Names): Promise<boolean> {
+  const { rows } = await client.query(
+    `select 1 from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = $1 and c.relname = 'saq_jobs_ready_group_order_idx' and i.indisvalid`,
+    [schema],
+  );
+  return rows.length > 0;
 }
 
 /** The tables' schema: where they are visible, else the first of the search path. */
@@ -167,6 +182,8 @@ function createStatements({ jobs, schema }: Names): string[] {
     `create index saq_jobs_ready_idx on ${jobs} (queue, priority, scheduled, lock_key)
       where status = 'queued' and group_key is null`,
     `create index saq_jobs_ready_group_idx on ${jobs} (queue, group_key, priority, scheduled, lock_key)
+      where status = 'queued' and group_key is not null`,
+    `create index saq_jobs_ready_group_order_idx on ${jobs} (queue, priority, scheduled, lock_key)
       where status = 'queued' and group_key is not null`,
     `create index saq_jobs_running_idx on ${jobs} (queue, lock_key) where status in ('active', 'aborting')`,
     `create index saq_jobs_running_group_idx on ${jobs} (queue, group_key)
