@@ -106,7 +106,15 @@ export class Claimer {
     const { groupHeads, lockGroups, claimGroups } = server.statements;
     const found = await server.query<{ reached: string; key: string | null; group_key: string | null }>(
       groupHeads,
-      [queueName, lowest, highest, this.#cursor, limit * 4, server.hasGroupOrder ? front(limit) : 0, this.groupConcurrency],
+      [
+        queueName,
+        lowest,
+        highest,
+        this.#cursor,
+        limit,
+        server.hasGroupOrder ? front(limit) : 0,
+        this.groupConcurrency,
+      ],
     );
     this.#cursor = found[0]?.reached ?? "";
     const heads = found.filter((row) => row.key !== null);

@@ -112,7 +112,7 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
         where j.queue = $1 and ${readyGroup("j")} and j.group_key = ${group} and j.priority = step.priority
           and j.scheduled <= ${epoch} order by j.scheduled, j.lock_key limit ${count}) r limit ${count})`;
 
-  // Free groups with their heads, at most $5, of which a quarter will do: others may lock some of them first. $7 jobs of a group may run at a time.
+  // Free groups with their heads, more than the $5 wanted: others may have locked some of them. $7 jobs of a group may run at a time.
   //
   // First the $6 jobs that come first, whatever their groups: with many small groups these give free ones enough, in
   // the exact order (10,000 groups: 15 -> 1 ms measured). A big group may fill them, though. Then the heads are found
@@ -130,7 +130,7 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
       where not ${isBusy("h.group_key")}),
     visit(group_key) as (
       (select j.group_key from ${jobs} j where j.queue = $1 and ${readyGroup("j")} and j.group_key >= $4
-        and (select count(*) from front) = $6 and (select 4 * count(*) from fronts) < $5
+        and (select count(*) from front) = $6 and (select count(*) from fronts) < $5
         order by j.group_key limit 1)
       union all
       select (select j.group_key from ${jobs} j where j.queue = $1 and ${readyGroup("j")}
@@ -148,7 +148,7 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
       where not ${isBusy("v.group_key")}),
     free as (
       select * from (select * from fronts union select * from heads) f
-      order by f.priority, f.scheduled, f.lock_key limit $5)
+      order by f.priority, f.scheduled, f.lock_key limit greatest(4 * $5::int, 100))
     select w.reached, f.key, f.group_key
     from (select case when count(*) = 1000 then max(group_key) else '' end as reached from visited) w
     left join free f on true order by f.priority, f.scheduled, f.lock_key`;
