@@ -31,8 +31,9 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     as g(key, document, priority, group_key, scheduled)`;
   const due = `case when g.scheduled = 0 then ${epoch} else g.scheduled end`;
   // One notification per flush, in the same statement: on its own it would be a second round trip, and inside every
-  // job's own transaction it would serialise their commits (4,183/s instead of 12,767/s measured).
-  const notify = "noted as (select pg_notify($7, 'saq:enqueue') where $7 is not null)";
+  // job's own transaction it would serialise their commits (4,183/s instead of 12,767/s measured). A library whose
+  // transaction we are in may number parameters anew, each use its own, so that each must tell its type.
+  const notify = "noted as (select pg_notify($7, 'saq:enqueue') where $7::text is not null)";
 
   // A generated key meets a row of its own only when the flush is sent again after a lost connection.
   const insert = `with stored as (
