@@ -10,6 +10,8 @@ export interface WorkerProcessOptions extends Omit<Partial<QueueOptions>, "name"
   runsUrl?: string;
   reloader?: boolean;
   throwingLogger?: boolean;
+  /** Says nothing about single jobs that went well. */
+  quiet?: boolean;
 }
 
 export interface LogLine {
