@@ -3,7 +3,7 @@ import { randomInt } from "node:crypto";
 import type { ClaimedJob, ClaimRequest } from "../broker.js";
 import { type JobFields, latestSecond } from "../job.js";
 import type { Logger } from "../logger.js";
-import { loseJob, read, setAside } from "../transitions.js";
+import { isTakenOver, loseJob, read, setAside } from "../transitions.js";
 import { editDocument, encodeChange } from "../wire.js";
 import { backoffMs, isConnectionError, sleep } from "./connection.js";
 import type { RowStore } from "./rows.js";
@@ -39,7 +39,7 @@ export class Claimer {
   /** Where the walk over the groups stands; it goes round. */
   #cursor = "";
   /** Tokens of claims that may have been carried out although their answer never came, and when that was. */
-  readonly #unsettled = new Map<number, number>();
+  readonly #unsettled = new Map<number, { workerId: string; cutAt: number }>();
   readonly #closing = new AbortController();
   #looking: Promise<void> | null = null;
 
@@ -64,7 +64,7 @@ export class Claimer {
     } catch (error) {
       // Nobody else knows these jobs, and no sweeper touches them while this worker lives: what carries this token is
       // given back as soon as the database answers again.
-      if (claimed || !this.server.neverSent(error)) this.#cut(token);
+      if (claimed || !this.server.neverSent(error)) this.#cut(token, request.workerId);
       throw error;
     }
   }
@@ -79,7 +79,7 @@ export class Claimer {
     for (const row of rows) {
       const document = row.document ?? (await this.#stampBySelf(row.key, token, workerId));
       if (document !== null)
-        jobs.push({ key: row.key, token, place: row.place, due: Number(row.due), document });
+        jobs.push({ key: row.key, token, workerId, place: row.place, due: Number(row.due), document });
     }
     return jobs;
   }
@@ -175,9 +175,9 @@ export class Claimer {
     return document;
   }
 
-  #cut(token: number): void {
+  #cut(token: number, workerId: string): void {
     if (this.#closing.signal.aborted) return;
-    this.#unsettled.set(token, performance.now());
+    this.#unsettled.set(token, { workerId, cutAt: performance.now() });
     this.#looking ??= this.#look().finally(() => {
       this.#looking = null;
     });
@@ -192,7 +192,7 @@ export class Claimer {
       const lookedAt = performance.now();
       try {
         const open = await this.#giveBack([...this.#unsettled.keys()]);
-        for (const [token, cutAt] of this.#unsettled)
+        for (const [token, { cutAt }] of this.#unsettled)
           if (lookedAt - cutAt >= lastLookMs && !open.has(token)) this.#unsettled.delete(token);
         failures = 0;
       } catch (error) {
@@ -216,7 +216,7 @@ export class Claimer {
       ]);
       for (const { key, token } of rows) {
         try {
-          await this.#giveBackOne(key, token);
+          await this.#giveBackOne(key, token, this.#unsettled.get(token)?.workerId ?? "");
           count++;
         } catch (error) {
           if (isConnectionError(error)) throw error;
@@ -231,9 +231,9 @@ export class Claimer {
     return open;
   }
 
-  #giveBackOne(key: string, token: number): Promise<null> {
+  #giveBackOne(key: string, token: number, workerId: string): Promise<null> {
     return this.rows.changeNow(key, (row, clock) => {
-      if (row.token !== token) return { change: null, answer: null };
+      if (row.token !== token || isTakenOver(row, { workerId })) return { change: null, answer: null };
       // Aborted before anyone ran it: nobody but us can end it.
       if (row.status === "aborting") return { change: loseJob(row, clock, 0, 0), answer: null };
       if (row.status !== "active") return { change: null, answer: null };

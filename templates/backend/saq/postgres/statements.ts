@@ -79,7 +79,7 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
           and jsonb_typeof(d.document->'function') = 'string' then d.document::text end as document,
         coalesce(floor((d.document->>'scheduled')::numeric)::bigint, 0) as scheduled
       from picked p cross join lateral (select ${stamp}(p.job, 1, '{}', (select ($6::jsonb || jsonb_build_object(
-        'started', ${epochMs}, 'touched', ${epochMs}))::text)) as document offset 0) d)
+        'started', ${epochMs}, 'touched', ${epochMs}))::text), null) as document offset 0) d)
     update ${jobs} j set status = 'active', lock_key = $5, scheduled = s.scheduled,
       job = coalesce(convert_to(s.document, 'UTF8'), j.job)
     from stamped s where j.key = s.key
@@ -176,19 +176,20 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
         where j.key = n.key and j.queue = $1 and j.status || '' = 'queued' for update of j skip locked) r),
     ${activate}`;
 
-  // Owned writes (5.2): only an active row that still carries the token of the claim. SKIP LOCKED, so that a row which
+  // Owned writes (5.2): only an active row that still carries the token of the claim and, because Python takes a job over
+  // without changing the token, a document that names the worker. SKIP LOCKED, so that a row which
   // somebody's transaction holds does not hold up the rest of the batch; what is missing from the answer is looked at
   // one by one.
-  // `settleAndTell` ($11 which ends are awaited, $12 channel) is a statement of its own, so that batches that nobody
+  // `settleAndTell` ($12 which ends are awaited, $13 channel) is a statement of its own, so that batches that nobody
   // waits for pay nothing for it.
   const settleWith = ({ columns = "", names = "", returned = "", told = "" }) => `with given as materialized (
       select * from unnest($2::text[], $3::int[], $4::int[], $5::text[], $6::text[], $7::text[], $8::int[], $9::bigint[],
-        $10::bigint[]${columns}) as g(key, token, place, status, patch, removed, charge, keep, due${names})),
+        $10::bigint[], $11::text[]${columns}) as g(key, token, place, status, patch, removed, charge, keep, due, owner${names})),
     owned as materialized (
       select g.*, j.job from given g join ${jobs} j on j.key = g.key
       where j.queue = $1 and ${isActive("j")} and j.lock_key = g.token for update of j skip locked),
     stamped as materialized (
-      select o.*, ${stamp}(o.job, o.charge, o.removed::text[], o.patch)::text as document from owned o),
+      select o.*, ${stamp}(o.job, o.charge, o.removed::text[], o.patch, o.owner)::text as document from owned o),
     deleted as (delete from ${jobs} j using stamped s where j.key = s.key and s.keep < 0 and s.document is not null
       returning j.key${returned}),
     kept as (update ${jobs} j set status = s.status, job = convert_to(s.document, 'UTF8'),
@@ -200,18 +201,19 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     select key${told} from (select * from deleted union all select * from kept) as ended`;
   const settle = settleWith({});
   const settleAndTell = settleWith({
-    columns: ", $11::boolean[]",
+    columns: ", $12::boolean[]",
     names: ", awaited",
     returned: ", s.awaited, s.status",
-    told: ", case when awaited then pg_notify($12, status || ' ' || key) end as told",
+    told: ", case when awaited then pg_notify($13, status || ' ' || key) end as told",
   });
 
   const touch = `with given as materialized (
-      select * from unnest($2::text[], $3::int[], $4::text[], $5::text[]) as g(key, token, patch, removed)),
+      select * from unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[]) as g(key, token, patch, removed, owner)),
     owned as materialized (
       select g.*, j.job from given g join ${jobs} j on j.key = g.key
       where j.queue = $1 and ${isActive("j")} and j.lock_key = g.token for update of j skip locked),
-    stamped as materialized (select o.key, ${stamp}(o.job, 0, o.removed::text[], o.patch)::text as document from owned o)
+    stamped as materialized (
+      select o.key, ${stamp}(o.job, 0, o.removed::text[], o.patch, o.owner)::text as document from owned o)
     update ${jobs} j set job = convert_to(s.document, 'UTF8') from stamped s
     where j.key = s.key and s.document is not null returning j.key`;
 
@@ -231,7 +233,11 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     hasGrouped: `select exists (select 1 from ${jobs} j where j.queue = $1 and ${readyGroup("j")}) as found`,
     ownedBy: `select key, lock_key as token from ${jobs}
       where queue = $1 and status in ${running} and lock_key = any($2::int[]) and key > $3 order by key limit 500`,
-    owners: `select key, status, lock_key as token from ${jobs} where queue = $1 and key = any($2::text[])`,
+    // `strange`: the document does not name the worker, so that it has to be looked at. By its bytes, because a poll of
+    // many running jobs should not read them all as JSON.
+    owners: `select j.key, j.status, j.lock_key as token,
+        position(convert_to(to_json(g.owner)::text, 'UTF8') in j.job) = 0 as strange
+      from unnest($2::text[], $3::text[]) as g(key, owner) join ${jobs} j on j.key = g.key where j.queue = $1`,
     // Never waits: whoever has to wait does so without a connection.
     lockRow: `select ${row}, ${clock} as clock from ${jobs} where key = $1 and queue = $2 for update nowait`,
     updateRow: `with changed as (update ${jobs} set status = $2, job = coalesce($3, job),
