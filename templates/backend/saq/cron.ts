@@ -179,7 +179,8 @@ function plainPart(text: string, field: Field, part: string): string {
   // SAQ reads 5/15 as from 5 on, every 15.
   const to = high === undefined ? (step === undefined ? from : last) : readValue(text, field, high);
   if (rest.length > 0 || to < from) {
-    const around = high === undefined || rest.length > 0 ? "" : `; write ${low}-${last},${field.from}-${high}`;
+    const around =
+      high === undefined || rest.length > 0 ? "" : `; write ${low}-${last},${field.from}-${high}`;
     throw invalid(text, `${field.name} ${part}: a range goes upwards${around}`);
   }
   const values = Array.from({ length: Math.floor((to - from) / by) + 1 }, (_, index) => from + index * by);
