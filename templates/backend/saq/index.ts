@@ -24,6 +24,7 @@ export {
   type Context,
   type EnqueueOptions,
   type StandardSchema,
+  type ThreadContext,
   type TransactionClient,
   task,
 } from "./task.js";

@@ -77,6 +77,15 @@ export interface Context {
   enqueue<T extends AnyTask>(task: T, ...args: EnqueueArguments<T>): Promise<{ readonly id: string } | null>;
 }
 
+/** First argument of a task that runs in a thread: what can reach it there. */
+export interface ThreadContext extends Pick<Context, "job" | "queue" | "workerId" | "log"> {
+  /**
+   * As in `Context`. A loop that lets no event in sees it fired when it asks anew: `if (ctx.signal.aborted) return`.
+   * One that never asks is ended with its thread, at the hard deadline.
+   */
+  readonly signal: AbortSignal;
+}
+
 /** A plain function as a task. `never` accepts every parameter type. */
 export type TaskFunction = (ctx: never, payload: never) => unknown;
 
@@ -85,6 +94,8 @@ declare const taskTypes: unique symbol;
 /** A task with defaults or a schema; made by `task()`. */
 export interface TaskDefinition<Payload = never, Result = unknown> extends JobOptions {
   readonly input?: StandardSchema | undefined;
+  /** The module that exports the task, where it runs in a thread. */
+  readonly thread?: string | undefined;
   readonly run: TaskFunction;
   /** Carries the types only; never there at run time. */
   readonly [taskTypes]?: { payload: (payload: Payload) => void; result: Result };
@@ -129,20 +140,44 @@ export type EnqueueArguments<T, O extends EnqueueOptions = EnqueueOptions> = [Pa
         : [payload: P, options?: O]
     : never;
 
+interface InThread {
+  /**
+   * `thread: import.meta.url` runs the task in a worker thread, for what computes for long and would hold up all other
+   * jobs (W-13). The thread loads the module again, so that it must export the task; imports of its own are all it
+   * needs to know. The payload arrives as a structured clone.
+   */
+  thread: string;
+}
+interface InProcess {
+  thread?: undefined;
+}
+
 /**
  * A task with defaults of its own and, with `input`, validation: the schema's input is what callers pass and what is
  * stored; `run` receives its output. Checked when enqueued and again when run.
  */
 export function task<const S extends StandardSchema, R>(
-  definition: JobOptions & { input: S; run: (ctx: Context, payload: OutputOf<S>) => R },
+  definition: JobOptions & InProcess & { input: S; run: (ctx: Context, payload: OutputOf<S>) => R },
 ): TaskDefinition<InputOf<S>, Jsonify<Awaited<R>>>;
 export function task<P = undefined, R = unknown>(
-  definition: JobOptions & { run: (ctx: Context, payload: P) => R },
+  definition: JobOptions & InProcess & { run: (ctx: Context, payload: P) => R },
+): TaskDefinition<Jsonify<P>, Jsonify<Awaited<R>>>;
+export function task<const S extends StandardSchema, R>(
+  definition: JobOptions & InThread & { input: S; run: (ctx: ThreadContext, payload: OutputOf<S>) => R },
+): TaskDefinition<InputOf<S>, Jsonify<Awaited<R>>>;
+export function task<P = undefined, R = unknown>(
+  definition: JobOptions & InThread & { run: (ctx: ThreadContext, payload: P) => R },
 ): TaskDefinition<Jsonify<P>, Jsonify<Awaited<R>>>;
 export function task(definition: TaskDefinition): TaskDefinition {
-  if (typeof definition.run !== "function") {
+  const { run, thread } = definition;
+  if (typeof run !== "function") {
     throw new ConfigError(
       "task({ run }) needs a function as run: task({ run: async (ctx, payload) => ... })",
+    );
+  }
+  if (thread !== undefined && !(typeof thread === "string" && thread.startsWith("file:"))) {
+    throw new ConfigError(
+      `task({ thread }) must be import.meta.url, the address of the module that exports the task, got ${String(thread)}`,
     );
   }
   return definition;
@@ -158,6 +193,12 @@ export function optionsOfTask(given: AnyTask): JobOptions {
 /** Looks up a task by its stored name; own properties only, so that a job named "constructor" finds nothing. */
 export const findTask = (tasks: TaskMap, name: string): AnyTask | undefined =>
   Object.hasOwn(tasks, name) ? tasks[name] : undefined;
+
+/** A task that runs in a thread. */
+export type ThreadTask = TaskDefinition & { readonly thread: string };
+
+export const isThreadTask = (given: AnyTask | undefined): given is ThreadTask =>
+  typeof given === "object" && given.thread !== undefined;
 
 /** The function that does the work. */
 export const runnerOf = (given: AnyTask): TaskFunction => (typeof given === "function" ? given : given.run);

@@ -10,8 +10,8 @@ export interface WorkerProcessOptions extends Omit<Partial<QueueOptions>, "name"
   runsUrl?: string;
   reloader?: boolean;
   throwingLogger?: boolean;
-  /** Says nothing about single jobs that went well. */
-  quiet?: boolean;
+  /** What Node is started with; the worker as TypeScript unless given. */
+  command?: readonly string[];
 }
 
 export interface LogLine {
@@ -39,8 +39,9 @@ export class WorkerProcess {
   }
 
   constructor(options: WorkerProcessOptions) {
-    const program = fileURLToPath(new URL("./worker.ts", import.meta.url));
-    this.#child = spawn(process.execPath, ["--import", "tsx", program, JSON.stringify(options)], {
+    const { command = ["--import", "tsx", fileURLToPath(new URL("./worker.ts", import.meta.url))], ...rest } =
+      options;
+    this.#child = spawn(process.execPath, [...command, JSON.stringify(rest)], {
       cwd: repository,
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...process.env, NODE_OPTIONS: "" },

@@ -15,7 +15,6 @@ const {
   runsUrl = url,
   reloader,
   throwingLogger,
-  quiet,
   ...queue
 } = JSON.parse(process.argv[2] ?? "") as WorkerProcessOptions;
 
@@ -31,7 +30,6 @@ const makeLogger = (bound: object): Logger => ({
   warn: (fields, message) => say("warn", bound, fields, message),
   error: (fields, message) => say("error", bound, fields, message),
   child: (fields) => makeLogger({ ...bound, ...fields }),
-  isLevelEnabled: (level) => !quiet || level !== "info",
 });
 
 recordRunsAt(runsUrl);

@@ -1,4 +1,5 @@
 /** Fills in a queue's defaults and refuses what cannot work, before anything connects. */
+import { availableParallelism } from "node:os";
 import type { TaskMap } from "../task.js";
 import { checkDsn, checkName, checkTasks, longestTimer, numberChecks } from "./checks.js";
 import { onlyJobOptions } from "./job-options.js";
@@ -30,6 +31,7 @@ export function defineQueue<const Name extends string, const Tasks extends TaskM
     dsn: options.dsn,
     tasks: options.tasks,
     concurrency: integer("concurrency", options.concurrency ?? 10, 1, 10_000),
+    threads: integer("threads", options.threads ?? Math.max(1, availableParallelism() - 1), 1, 1_000),
     minSize,
     maxSize: integer("maxSize", options.maxSize ?? Math.max(3, minSize), Math.max(2, minSize)),
     defaults: onlyJobOptions(`${at}: defaults`, options.defaults ?? {}),
@@ -44,7 +46,6 @@ export function defineQueue<const Name extends string, const Tasks extends TaskM
     failedTtl: integer("failedTtl", options.failedTtl ?? 7 * 24 * 3600, 0),
     lostLimit: integer("lostLimit", options.lostLimit ?? 3, 0),
     priorities: [lowest, highest],
-    groupConcurrency: integer("groupConcurrency", options.groupConcurrency ?? 1, 1, 10_000),
     prefetch: options.prefetch ?? true,
     timers,
     metadata: options.metadata ?? null,

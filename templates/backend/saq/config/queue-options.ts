@@ -11,6 +11,11 @@ export interface QueueOptions<Name extends string = string, Tasks extends TaskMa
   tasks: Tasks;
   /** Jobs that one worker runs at a time. @defaultValue 10 */
   concurrency?: number;
+  /**
+   * Threads of one worker for tasks with `thread`: each runs one job at a time, and is made when it is needed.
+   * @defaultValue one less than the processor has cores, 1 at least
+   */
+  threads?: number;
   /** Connections that one process keeps open to this server. @defaultValue 1 */
   minSize?: number;
   /** Most connections of one process to this server, its LISTEN connection included (2 at least). @defaultValue 3 */
@@ -32,11 +37,6 @@ export interface QueueOptions<Name extends string = string, Tasks extends TaskMa
   lostLimit?: number;
   /** Lowest and highest priority that this queue's workers take, both included. @defaultValue [0, 32767] */
   priorities?: readonly [number, number];
-  /**
-   * Jobs of one `groupKey` that may run at a time, over all workers. Python workers on the same queue keep to one as
-   * well as they can. @defaultValue 1
-   */
-  groupConcurrency?: number;
   /** Claim jobs ahead of free slots while jobs are short, so that no slot waits for the database. @defaultValue true */
   prefetch?: boolean;
   /** Upkeep intervals, s. */

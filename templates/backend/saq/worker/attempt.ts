@@ -29,6 +29,9 @@ export interface AttemptHost {
   ended(attempt: Attempt, end: AttemptEnd): void;
 }
 
+/** For a thread to end once it is told to; only one inside a long call of native code takes longer. */
+const terminationMs = 500;
+
 const reasonNames = {
   timeout: "TimeoutError",
   abort: "AbortError",
@@ -50,6 +53,8 @@ export class Attempt implements Context {
   /** Settles when the task itself does, however late; null until it was called. */
   settled: Promise<void> | null = null;
   startedAt = 0;
+  /** Ends the task whatever it does; there for those that run in a thread. */
+  terminate: (() => void) | null = null;
   /** Somebody waits for its end (`apply`, `map`). Read before the task may set a meta of its own. */
   readonly awaited: boolean;
   readonly #host: AttemptHost;
@@ -98,9 +103,19 @@ export class Attempt implements Context {
     const reason = reasonFor(why, text);
     this.#interruption = { why, reason };
     if (this.#timer) clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#end(null), this.#host.hardDeadlineMs);
+    this.#timer = setTimeout(() => this.#giveUp(), this.#host.hardDeadlineMs);
     this.#controller?.abort(reason);
     return true;
+  }
+
+  /** At the hard deadline. A thread is gone in milliseconds, and the attempt over with it: nobody runs beside the next one. */
+  #giveUp(): void {
+    if (!this.terminate) {
+      this.#end(null);
+      return;
+    }
+    this.#timer = setTimeout(() => this.#end(null), terminationMs);
+    this.terminate();
   }
 
   /** `own` is how the task ended; null when it did not in time. */

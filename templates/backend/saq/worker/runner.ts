@@ -7,13 +7,22 @@ import { ConfigError } from "../errors.js";
 import type { JobFields } from "../job.js";
 import type { Logger } from "../logger.js";
 import type { Queue } from "../queue.js";
-import { type AnyTask, type EnqueueOptions, findTask, runnerOf, validatePayload } from "../task.js";
+import {
+  type AnyTask,
+  type Context,
+  type EnqueueOptions,
+  findTask,
+  isThreadTask,
+  runnerOf,
+  validatePayload,
+} from "../task.js";
 import { setAside } from "../transitions.js";
 import { decodeJob } from "../wire.js";
 import { Attempt, type AttemptEnd, type AttemptHost } from "./attempt.js";
 import { Feeder } from "./feeder.js";
 import { lastFailure, type OutcomeRules, release, settlementOf } from "./outcome.js";
 import { Report } from "./report.js";
+import { Threads } from "./threads.js";
 
 /** Results that wait to be recorded before no more jobs are started. */
 const mostUnsettled = 2_000;
@@ -35,6 +44,8 @@ export class Runner implements AttemptHost {
   readonly #queue: Queue;
   readonly #names: Map<AnyTask, string>;
   readonly #feeder: Feeder;
+  /** Null where no task needs a thread. */
+  readonly #threads: Threads | null;
   #closed = false;
   #becameIdle: () => void = () => {};
 
@@ -56,11 +67,25 @@ export class Runner implements AttemptHost {
       priorities: config.priorities,
       prefetch: config.prefetch,
       logger,
-      freeSlots: () =>
-        this.#isCongested ? Number.NEGATIVE_INFINITY : config.concurrency - this.running.size,
+      freeSlots: () => (this.#isCongested ? Number.NEGATIVE_INFINITY : config.concurrency - this.#taken),
       ready: () => this.#fill(),
       giveBack: (jobs) => this.#giveBack(jobs),
     });
+    this.#threads = Object.values(config.tasks).some(isThreadTask)
+      ? new Threads({
+          size: config.threads,
+          queueName: queue.name,
+          workerId,
+          logger,
+          start: (claimed) => this.#startJob(claimed, true),
+          giveBack: (claimed) => this.#giveBack([claimed]),
+        })
+      : null;
+  }
+
+  /** Slots in use, those of jobs that wait for a thread among them. */
+  get #taken(): number {
+    return this.running.size + (this.#threads?.waiting ?? 0);
   }
 
   get #isCongested(): boolean {
@@ -89,6 +114,7 @@ export class Runner implements AttemptHost {
   /** Starts no more jobs; resolves when what was claimed and not started is on its way back. */
   async close(): Promise<void> {
     this.#closed = true;
+    this.#giveBack(this.#threads?.release() ?? []);
     this.#giveBack(await this.#feeder.stop());
   }
 
@@ -100,13 +126,18 @@ export class Runner implements AttemptHost {
     });
   }
 
+  /** Ends the threads; what still runs in one ends with it. */
+  async endThreads(): Promise<void> {
+    await this.#threads?.close();
+  }
+
   /** Resolves when every outcome so far is recorded. */
   async settled(): Promise<void> {
     while (this.#settling.size > 0) await Promise.all(this.#settling);
   }
 
   #fill(): void {
-    while (!this.#closed && !this.#isCongested && this.running.size < this.#queue.config.concurrency) {
+    while (!this.#closed && !this.#isCongested && this.#taken < this.#queue.config.concurrency) {
       const claimed = this.#feeder.next();
       if (!claimed) break;
       this.#startJob(claimed);
@@ -114,7 +145,7 @@ export class Runner implements AttemptHost {
     this.#feeder.refill();
   }
 
-  #startJob(claimed: ClaimedJob): void {
+  #startJob(claimed: ClaimedJob, hasThread = false): void {
     const fields = this.#decode(claimed);
     if (!fields) return;
     const attempt = new Attempt(this, claimed, fields);
@@ -124,9 +155,12 @@ export class Runner implements AttemptHost {
       this.#refuse(attempt);
       return;
     }
+    if (this.#threads && !hasThread && isThreadTask(findTask(this.#queue.config.tasks, fields.function))) {
+      if (!this.#threads.admit(claimed)) return;
+    }
     this.running.set(claimed.key, attempt);
     this.report.started(attempt);
-    attempt.run((ctx) => this.#call(fields, ctx));
+    attempt.run((ctx) => this.#call(attempt, ctx));
   }
 
   /**
@@ -151,12 +185,16 @@ export class Runner implements AttemptHost {
     return { nowMs: this.now(), failedTtl: this.#queue.config.failedTtl };
   }
 
-  #call(fields: JobFields, ctx: unknown): unknown {
+  #call(attempt: Attempt, ctx: Context): unknown {
+    const { fields } = attempt;
     const { tasks } = this.#queue.config;
     const task = findTask(tasks, fields.function);
     if (!task)
       throw new Error(`Unknown task "${fields.function}" (registered: ${Object.keys(tasks).join(", ")})`);
-    const run = runnerOf(task) as (ctx: unknown, payload: unknown) => unknown;
+    const run =
+      this.#threads && isThreadTask(task)
+        ? this.#threads.runnerOf(task, attempt)
+        : (runnerOf(task) as (ctx: Context, payload: unknown) => unknown);
     const payload = validatePayload(fields.function, task, fields.kwargs ?? {});
     return payload instanceof Promise ? payload.then((output) => run(ctx, output)) : run(ctx, payload);
   }
@@ -186,6 +224,7 @@ export class Runner implements AttemptHost {
   ended(attempt: Attempt, end: AttemptEnd): void {
     const { fields } = attempt;
     this.running.delete(fields.key);
+    this.#threads?.left(fields.key);
     this.#feeder.measure(performance.now() - attempt.startedAt, fields.timeout);
     if (end.kind === "interrupted" && end.overdue) this.#remember(attempt);
     const settlement = settlementOf(attempt, end, this.#rules());

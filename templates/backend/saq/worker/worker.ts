@@ -144,7 +144,7 @@ export class Worker {
       settlePatienceMs,
       givenBack.then(() => this.#runner.settled()),
     );
-    await within(sweepPatienceMs, upkeepEnded);
+    await within(sweepPatienceMs, Promise.all([upkeepEnded, this.#runner.endThreads()]));
     await within(leavePatienceMs, this.#leave());
     this.#logger.info({ workerId: this.workerId, ...this.stats }, "Worker stopped");
   }

@@ -1,0 +1,155 @@
+/**
+ * A worker thread, seen from the main one. It runs one job at a time and is used again; the run that it carries is
+ * over when the task has ended or when the thread itself is gone, never before.
+ */
+import { Worker } from "node:worker_threads";
+import type { Logger } from "../logger.js";
+import type { Context } from "../task.js";
+import {
+  describeThrown,
+  type FromThread,
+  type JobChange,
+  rebuilt,
+  type ThreadEnd,
+  type ThreadJob,
+  type ToThread,
+} from "./thread-messages.js";
+
+/** What a run needs of its attempt. */
+type RunHost = Pick<Context, "job" | "signal">;
+
+interface Run {
+  id: number;
+  host: RunHost;
+  resolve: (value: unknown) => void;
+  reject: (error: Error) => void;
+}
+
+const program = new URL(
+  import.meta.url.endsWith(".ts") ? "./thread-dev.js" : "./thread-main.js",
+  import.meta.url,
+);
+
+export class Thread {
+  /** Resolves when the thread is gone. */
+  readonly gone: Promise<void>;
+  readonly #worker: Worker;
+  readonly #logger: Logger;
+  #runs = 0;
+  #run: Run | null = null;
+  #isWorn = false;
+
+  constructor(logger: Logger) {
+    this.#logger = logger;
+    // Handed over as it is now: settings that were read from a file, or made by a test, are there too.
+    const env = { ...process.env };
+    this.#worker = new Worker(program, { name: "saq", env });
+    let failure: Error | null = null;
+    this.#worker.on("message", (message: FromThread) => this.#hear(message));
+    this.#worker.on("error", (error: Error) => {
+      failure = rebuilt(describeThrown(error));
+    });
+    this.gone = new Promise((resolve) => {
+      this.#worker.once("exit", (code) => {
+        this.#isWorn = true;
+        this.#end((run) => run.reject(failure ?? endedEarly(code)));
+        resolve();
+      });
+    });
+  }
+
+  /** It ended, or a module could not be loaded in it: it takes no more jobs. */
+  get isWorn(): boolean {
+    return this.#isWorn;
+  }
+
+  /**
+   * Runs one job; settles when the task has ended or the thread is gone.
+   *
+   * @throws the task's own error, or why the thread ended
+   */
+  async run(job: ThreadJob, host: RunHost): Promise<unknown> {
+    const id = ++this.#runs;
+    // Idle, it does not keep the process alive.
+    this.#worker.ref();
+    const onAbort = () => {
+      const { name, message } = host.signal.reason as Error;
+      this.#say({ kind: "interrupt", run: id, name, message });
+    };
+    try {
+      return await new Promise((resolve, reject) => {
+        this.#run = { id, host, resolve, reject };
+        this.#say({ kind: "run", run: id, job });
+        host.signal.addEventListener("abort", onAbort);
+      });
+    } finally {
+      this.#run = null;
+      host.signal.removeEventListener("abort", onAbort);
+      this.#worker.unref();
+    }
+  }
+
+  /** Ends the thread whatever it does. Only a call into native code that does not return can hold that up. */
+  async terminate(): Promise<void> {
+    this.#isWorn = true;
+    await this.#worker.terminate();
+    await this.gone;
+  }
+
+  #say(message: ToThread): void {
+    this.#worker.postMessage(message);
+  }
+
+  #hear(message: FromThread): void {
+    switch (message.kind) {
+      case "log":
+        this.#logger[message.level](message.fields, message.message);
+        return;
+      case "update":
+        void this.#update(message.run, message.id, message.change);
+        return;
+      case "ended":
+        this.#isWorn ||= message.end.kind === "threw" && message.end.unloaded;
+        this.#end((run) => settle(run, message.end));
+    }
+  }
+
+  async #update(run: number, id: number, change: JobChange): Promise<void> {
+    let error: unknown = null;
+    // What a task left running may still report for a job that is over.
+    if (this.#run?.id === run) {
+      await this.#run.host.job.update(change).catch((thrown: unknown) => {
+        error = thrown;
+      });
+    }
+    this.#say({ kind: "updated", id, error: error === null ? null : describeThrown(error) });
+  }
+
+  #end(settleRun: (run: Run) => void): void {
+    const run = this.#run;
+    this.#run = null;
+    if (run) settleRun(run);
+  }
+}
+
+function settle({ resolve, reject }: Run, end: ThreadEnd): void {
+  switch (end.kind) {
+    case "returned":
+      resolve(end.json === undefined ? undefined : JSON.parse(end.json));
+      return;
+    case "unwritable":
+      resolve({
+        toJSON: () => {
+          throw new Error(end.why);
+        },
+      });
+      return;
+    case "threw":
+      reject(rebuilt(end.error));
+  }
+}
+
+const endedEarly = (code: number): Error =>
+  new Error(
+    `the job's thread ended with exit code ${code} before the task did: something in it called process.exit()`,
+  );

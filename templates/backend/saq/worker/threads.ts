@@ -1,0 +1,164 @@
+/**
+ * The threads of one worker, for tasks that compute for long (W-13 b). Made when the first such job comes, used again,
+ * ended when idle; the event loop beats on meanwhile, and a run that ignores its signal is ended with its thread.
+ *
+ * Not a library's pool: piscina answers an abort before the thread has ended (measured: 1.3 s before, in a hash
+ * function) and runs the next job beside it, so that neither the number of threads is kept nor the next attempt waits
+ * for the last one (D-46).
+ *
+ * A job that finds no thread free waits here for a second and then goes back, uncharged and in its old place: another
+ * worker may have a thread, and its timeout must not pass in a line.
+ */
+import type { ClaimedJob } from "../broker.js";
+import { ConfigError } from "../errors.js";
+import type { Logger } from "../logger.js";
+import type { Context, ThreadTask } from "../task.js";
+import type { Attempt } from "./attempt.js";
+import { Thread } from "./thread.js";
+
+/** How long a job may wait for a thread before it is given back. */
+const patienceMs = 1_000;
+/** A thread that had nothing to do for this long ends; a new one is there in a tenth of a second. */
+const idleMs = 10_000;
+
+export interface ThreadsOptions {
+  size: number;
+  queueName: string;
+  workerId: string;
+  logger: Logger;
+  start: (claimed: ClaimedJob) => void;
+  giveBack: (claimed: ClaimedJob) => void;
+}
+
+export class Threads {
+  readonly #options: ThreadsOptions;
+  readonly #all = new Set<Thread>();
+  readonly #idle = new Map<Thread, NodeJS.Timeout>();
+  /** Jobs that were let in and have no thread yet, by key. */
+  readonly #expected = new Set<string>();
+  readonly #waiting = new Map<ClaimedJob, NodeJS.Timeout>();
+  readonly #exportNames = new Map<unknown, string>();
+
+  constructor(options: ThreadsOptions) {
+    this.#options = options;
+  }
+
+  /** Jobs that wait for a thread. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  get #hasFree(): boolean {
+    return this.#all.size - this.#idle.size + this.#expected.size < this.#options.size;
+  }
+
+  /** Lets the job in; or keeps it and answers false when no thread is free: it is started or given back later. */
+  admit(claimed: ClaimedJob): boolean {
+    if (this.#hasFree) {
+      this.#expected.add(claimed.key);
+      return true;
+    }
+    const timer = setTimeout(() => {
+      this.#waiting.delete(claimed);
+      this.#options.giveBack(claimed);
+    }, patienceMs);
+    this.#waiting.set(claimed, timer);
+    return false;
+  }
+
+  /** An attempt that was let in is over, whether it came to need its thread or not. */
+  left(key: string): void {
+    if (this.#expected.delete(key)) this.#startNext();
+  }
+
+  /** No job waits any more; answers those that did. */
+  release(): ClaimedJob[] {
+    for (const timer of this.#waiting.values()) clearTimeout(timer);
+    const jobs = [...this.#waiting.keys()];
+    this.#waiting.clear();
+    return jobs;
+  }
+
+  /** Ends all threads. */
+  async close(): Promise<void> {
+    for (const timer of this.#idle.values()) clearTimeout(timer);
+    this.#idle.clear();
+    await Promise.all([...this.#all].map((thread) => thread.terminate()));
+  }
+
+  /** What runs the task in place of its function. */
+  runnerOf(task: ThreadTask, attempt: Attempt): (ctx: Context, payload: unknown) => Promise<unknown> {
+    return (ctx, payload) => this.#run(task, attempt, ctx, payload);
+  }
+
+  /** Settles when the task has ended or its thread is gone. */
+  async #run(task: ThreadTask, attempt: Attempt, ctx: Context, payload: unknown): Promise<unknown> {
+    const { fields } = attempt;
+    const exportName = await this.#exportNameOf(task);
+    ctx.signal.throwIfAborted();
+    const { queueName, workerId } = this.#options;
+    const job = { module: task.thread, exportName, queueName, workerId, fields, payload };
+    const thread = this.#take();
+    this.#expected.delete(fields.key);
+    attempt.terminate = () => void thread.terminate();
+    try {
+      return await thread.run(job, ctx);
+    } finally {
+      this.#putBack(thread);
+    }
+  }
+
+  #take(): Thread {
+    for (const [thread, timer] of this.#idle) {
+      clearTimeout(timer);
+      this.#idle.delete(thread);
+      if (!thread.isWorn) return thread;
+    }
+    const thread = new Thread(this.#options.logger);
+    this.#all.add(thread);
+    void thread.gone.then(() => {
+      this.#all.delete(thread);
+      this.#startNext();
+    });
+    return thread;
+  }
+
+  #putBack(thread: Thread): void {
+    if (thread.isWorn) {
+      void thread.terminate();
+      return;
+    }
+    this.#idle.set(thread, setTimeout(() => this.#end(thread), idleMs).unref());
+    this.#startNext();
+  }
+
+  #end(thread: Thread): void {
+    this.#idle.delete(thread);
+    void thread.terminate();
+  }
+
+  #startNext(): void {
+    const [next] = this.#waiting;
+    if (!next || !this.#hasFree) return;
+    const [claimed, timer] = next;
+    clearTimeout(timer);
+    this.#waiting.delete(claimed);
+    this.#expected.add(claimed.key);
+    this.#options.start(claimed);
+  }
+
+  /** The thread finds the task by its export, because a function cannot be sent. */
+  async #exportNameOf(task: ThreadTask): Promise<string> {
+    const known = this.#exportNames.get(task);
+    if (known !== undefined) return known;
+    const exported = (await import(task.thread)) as Record<string, Partial<ThreadTask> | null | undefined>;
+    const [name] = Object.entries(exported).find(([, value]) => value?.run === task.run) ?? [];
+    if (name === undefined) {
+      throw new ConfigError(
+        `A task with \`thread\` is loaded again in its thread, so ${task.thread} must export it: export const name = task({ thread: import.meta.url, ... })`,
+      );
+    }
+    this.#exportNames.set(task, name);
+    return name;
+  }
+}
