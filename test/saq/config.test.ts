@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { describe, expect, it } from "@jest/globals";
 import { defineQueue, defineSaq } from "../../templates/backend/saq/config/index.js";
 import { ConfigError } from "../../templates/backend/saq/errors.js";
@@ -14,6 +15,7 @@ describe("defineQueue", () => {
       dsn,
       tasks: { hello },
       concurrency: 10,
+      threads: Math.max(1, availableParallelism() - 1),
       minSize: 1,
       maxSize: 3,
       defaults: {},
@@ -42,6 +44,7 @@ describe("defineQueue", () => {
 
   it.each<[object, string]>([
     [{ name: "" }, 'defineQueue(""): name must be a text of 1 to 59 bytes, for instance "default"'],
+    [{ threads: 0 }, 'defineQueue("q"): threads must be a number of 1 to 1000, got 0'],
     [{ name: 7 }, 'defineQueue(7): name must be a text of 1 to 59 bytes, for instance "default"'],
     [
       { name: "a\0" },

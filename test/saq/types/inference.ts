@@ -159,6 +159,27 @@ export const insideATask = task({
   },
 });
 
+const threaded = task({
+  thread: import.meta.url,
+  run: async (ctx, { width }: { width: number }) => {
+    await ctx.job.update({ progress: 0.5 });
+    // @ts-expect-error what is in a thread reaches no queue
+    await ctx.enqueue(greet, { name: "a" });
+    return { at: new Date(width), aborted: ctx.signal.aborted };
+  },
+});
+export const inThread = task({
+  thread: import.meta.url,
+  input: sized,
+  run: (_ctx, { width }) => width + 1,
+});
+export function typedAsOthers() {
+  same<PayloadOf<typeof threaded>, { width: number }>(true);
+  same<ResultOf<typeof threaded>, { at: string; aborted: boolean }>(true);
+  same<PayloadOf<typeof inThread>, { width: string }>(true);
+  same<ResultOf<typeof inThread>, number>(true);
+}
+
 export function untyped(queue: Queue) {
   // Where the tasks are not known, any payload goes.
   return Promise.all([queue.enqueue("anything"), queue.enqueue("anything", { a: 1 }, { key: "k" })]);

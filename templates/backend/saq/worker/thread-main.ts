@@ -9,6 +9,7 @@ import {
   describeThrown,
   type FromThread,
   type JobChange,
+  type LogLevel,
   rebuilt,
   type ThreadEnd,
   type ThreadJob,
@@ -123,7 +124,7 @@ function contextOf(own: Run, { fields, queueName, workerId }: ThreadJob): Thread
 }
 
 function logger(bound: Record<string, unknown>): Logger {
-  const at = (level: "debug" | "info" | "warn" | "error") => (fields: object, message: string) => {
+  const at = (level: LogLevel) => (fields: object, message: string) => {
     const line = { kind: "log", level, message } as const;
     try {
       say({ ...line, fields: { ...bound, ...fields } });
