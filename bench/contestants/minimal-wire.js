@@ -48,7 +48,7 @@ const claim = (stamp) => ({
       limit $1),
     stamped as materialized (
       select key, document, document::text as text
-      from (select key, ${stamp}(job, 1, '{}', $3) as document from picked offset 0) s)
+      from (select key, ${stamp}(job, 1, '{}', $3, null) as document from picked offset 0) s)
     update saq_jobs j set status = 'active', lock_key = $2::int,
       scheduled = coalesce((s.document->>'scheduled')::bigint, 0), job = convert_to(s.text, 'UTF8')
     from stamped s where j.key = s.key returning j.key, s.text`,
@@ -62,7 +62,7 @@ const acknowledge = (stamp) => ({
       from unnest($1::text[], $2::int[], $3::text[]) as g(key, token, patch) join saq_jobs j on j.key = g.key
       where j.lock_key = g.token and j.status || '' = 'active' for update of j skip locked)
     update saq_jobs j set status = 'complete', expire_at = ${epoch} + 600,
-      job = convert_to(${stamp}(o.job, 0, '{error}', o.patch)::text, 'UTF8')
+      job = convert_to(${stamp}(o.job, 0, '{error}', o.patch, null)::text, 'UTF8')
     from owned o where j.key = o.key returning j.key`,
 });
 

@@ -1,9 +1,7 @@
 import { beforeAll, describe, expect, it } from "@jest/globals";
-import { ensureSchema } from "../../templates/backend/saq/postgres/schema.js";
-import { buildStatements } from "../../templates/backend/saq/postgres/statements.js";
 import type { Queue } from "../../templates/backend/saq/queue.js";
 import { goldenDocuments, pythonComplaints } from "./golden-documents.js";
-import { claim, insertRow, openQueue, rowOf, settlement, useDatabase } from "./support.js";
+import { claim, insertRow, openQueue, rowOf, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
@@ -151,101 +149,5 @@ describe("what is claimed, and in which order", () => {
     expect(keysOf(await claim(queue))).toEqual([jobs[1]?.key, jobs[2]?.key]);
     await other.query("rollback");
     expect(keysOf(await claim(queue))).toEqual([jobs[0]?.key]);
-  });
-});
-
-describe("groups", () => {
-  const grouped = (queue: Hello, limit = 10) => claim(queue, { grouped: true, limit });
-
-  it("D-1: ungrouped jobs are claimed while a grouped one runs, and apart from them", async () => {
-    const queue = open();
-    const inGroup = await queue.enqueue("hello", {}, { groupKey: "g" });
-    expect(keysOf(await claim(queue))).toEqual([]);
-    expect(await queue.broker.hasGrouped()).toBe(true);
-    expect(keysOf(await grouped(queue))).toEqual([inGroup.key]);
-    expect(await queue.broker.hasGrouped()).toBe(false);
-    const alone = await queue.enqueue("hello");
-    expect(keysOf(await claim(queue))).toEqual([alone.key]);
-  });
-
-  it("D-2: one per group in a batch, in order, the next when the first has ended", async () => {
-    const queue = open();
-    const jobs = await enqueueAll(queue, 6, (n) => ({ groupKey: `g${n % 2}` }));
-    const first = await grouped(queue);
-    expect(keysOf(first)).toEqual([jobs[0]?.key, jobs[1]?.key]);
-    expect(await grouped(queue)).toEqual([]);
-    if (first[0]) await queue.broker.settle(settlement(first[0], "complete"));
-    expect(keysOf(await grouped(queue))).toEqual([jobs[2]?.key]);
-  });
-
-  it("D-2: two claimers at the same moment take one between them, again and again", async () => {
-    const queue = open();
-    const other = open({ name: queue.name });
-    await Promise.all([queue.connect(), other.connect()]);
-    for (let round = 0; round < 20; round++) {
-      await enqueueAll(queue, 3, () => ({ groupKey: `round${round}` }));
-      const taken = (
-        await Promise.all([queue, other, queue, other].map((claimer) => grouped(claimer)))
-      ).flat();
-      expect(taken).toHaveLength(1);
-    }
-  });
-
-  it("D-2: a job picked before another claim of its group was committed is looked at again", async () => {
-    const queue = open();
-    const [first, second] = await enqueueAll(queue, 2, (n) => ({ groupKey: "g", priority: n }));
-    // A claimer that takes only the second job's priority, step by step.
-    const slow = await database.connect();
-    const { groupHeads, lockGroups, claimGroups } = buildStatements(await ensureSchema(slow));
-    await slow.query("begin");
-    const picked = await slow.query(groupHeads.text, [queue.name, 1, 1, "", 10]);
-    expect(picked.rows.map(({ key }) => key)).toEqual([second?.key]);
-    expect(keysOf(await claim(queue, { grouped: true, priorities: [0, 0] }))).toEqual([first?.key]);
-    const locked = await slow.query(lockGroups.text, [queue.name, [second?.key], ["g"]]);
-    expect(locked.rowCount).toBe(1);
-    const claimed = await slow.query(claimGroups.text, [queue.name, [second?.key], 1, 1, 7, "{}"]);
-    await slow.query("commit");
-    expect(claimed.rowCount).toBe(0);
-  });
-
-  it("D-2: an aborting member still counts as running", async () => {
-    const queue = open();
-    const jobs = await enqueueAll(queue, 2, () => ({ groupKey: "g" }));
-    const [first] = await grouped(queue);
-    expect(await queue.abort(jobs[0]?.key ?? "")).toBe("aborting");
-    expect(await grouped(queue)).toEqual([]);
-    if (first) expect(await queue.broker.settle(settlement(first, "complete"))).toBe("aborted");
-    expect(keysOf(await grouped(queue))).toEqual([jobs[1]?.key]);
-  });
-
-  it("D-2: another queue's group of that name is another group", async () => {
-    const [one, two] = [open(), open()];
-    await one.enqueue("hello", {}, { groupKey: "g" });
-    await two.enqueue("hello", {}, { groupKey: "g" });
-    expect(await grouped(one)).toHaveLength(1);
-    expect(await grouped(two)).toHaveLength(1);
-  });
-
-  it("P-16: future jobs and other priorities of a group wait, the due ones of it do not", async () => {
-    const queue = open();
-    const scheduled = (await nowSeconds()) + 600;
-    await queue.enqueue("hello", {}, { groupKey: "g", scheduled });
-    await queue.enqueue("hello", {}, { groupKey: "g", priority: -5 });
-    const due = await queue.enqueue("hello", {}, { groupKey: "g", priority: 9 });
-    expect(keysOf(await grouped(queue))).toEqual([due.key]);
-  });
-
-  it("a group may be called by an empty text", async () => {
-    const queue = open();
-    const job = await queue.enqueue("hello", {}, { groupKey: "" });
-    expect(keysOf(await grouped(queue))).toEqual([job.key]);
-  });
-
-  it("5.1: more groups than one walk visits are reached by the next ones", async () => {
-    const queue = open();
-    await enqueueAll(queue, 2_500, (n) => ({ groupKey: `g${n}` }));
-    const taken = new Set<string>();
-    for (let walk = 0; walk < 6; walk++) for (const { key } of await grouped(queue, 1_000)) taken.add(key);
-    expect(taken.size).toBe(2_500);
   });
 });

@@ -46,7 +46,7 @@ afterEach(async () => {
 
 beforeEach(async () => {
   await database.query("drop table if exists saq_jobs, saq_stats, saq_versions cascade");
-  await database.query("drop function if exists saq_stamp_v1");
+  await database.query("drop function if exists saq_stamp_v2");
 });
 
 const columnsOf = async (table: string) =>
@@ -157,7 +157,7 @@ describe("tables made by Python", () => {
     for (let round = 0; round < 20; round++) {
       const names = await Promise.all(clients.map((client) => ensureSchema(client)));
       expect(names.every(({ temporaryStamp }) => !temporaryStamp)).toBe(true);
-      await database.query("drop function saq_stamp_v1");
+      await database.query("drop function saq_stamp_v2");
     }
   });
 

@@ -260,7 +260,7 @@ export async function claim<Tasks extends TaskMap>(
 
 /** The end of a claimed job, as a worker writes it. */
 export function settlement(
-  { key, token, place, due }: ClaimedJob,
+  { key, token, workerId, place, due }: ClaimedJob,
   status: Settlement["status"],
   fields: Partial<JobFields> = {},
   rest: Partial<Settlement> = {},
@@ -268,6 +268,7 @@ export function settlement(
   return {
     key,
     token,
+    workerId,
     place,
     status,
     ...encodeChange({ ...fields, status }),

@@ -43,6 +43,8 @@ export interface ClaimRequest {
 export interface Claim {
   key: string;
   token: number;
+  /** Who claimed it. Python takes a job over without a token of its own, but writes down its worker. */
+  workerId: string;
   /** The row's place among jobs of one second, given back with the job. */
   place: number;
 }

@@ -12,7 +12,8 @@ export function connectBrokers(queues: readonly QueueConfig[], logger: Logger): 
     const id = `${plain} ${queue.dsn}`;
     const server = servers.get(id) ?? new PostgresServer(serverOptions(queues, queue, logger));
     servers.set(id, server);
-    return new PostgresBroker(server, { queueName: queue.name, failedTtl: queue.failedTtl });
+    const { name: queueName, failedTtl, groupConcurrency } = queue;
+    return new PostgresBroker(server, { queueName, failedTtl, groupConcurrency });
   });
 }
 

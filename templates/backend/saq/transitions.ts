@@ -2,7 +2,7 @@
  * What may happen to a job, as pure decisions over a row that somebody holds locked (V-5, V-7). Brokers carry them
  * out; nothing here knows about storage. An illegal change is refused with a word, never silently done.
  */
-import type { RowChange, StoredJob } from "./broker.js";
+import type { Claim, RowChange, StoredJob } from "./broker.js";
 import { PoisonDocumentError } from "./errors.js";
 import {
   isRetryable,
@@ -180,6 +180,16 @@ const edit = (status: RowChange["status"], fields: Partial<JobFields>): RowChang
   status,
   ...encodeChange(fields),
 });
+
+/**
+ * Another worker has started the job although the row carries our token: Python leaves `lock_key` as it is when it
+ * sweeps a job and claims it again. A document that names no worker is no proof, because an abort or an update through
+ * an old handle of Python's writes the whole document as it was when that handle was made (D-21).
+ */
+export function isTakenOver(row: StoredJob, { workerId }: Pick<Claim, "workerId">): boolean {
+  const owner = read(row)?.workerId ?? null;
+  return owner !== null && owner !== workerId;
+}
 
 /** The job of a row, or null when its document is poison: no SAQ job, or the job of another row. */
 export function read(row: StoredJob): JobFields | null {

@@ -10,6 +10,8 @@ export interface WorkerProcessOptions extends Omit<Partial<QueueOptions>, "name"
   runsUrl?: string;
   reloader?: boolean;
   throwingLogger?: boolean;
+  /** Says nothing about single jobs that went well. */
+  quiet?: boolean;
   /** What Node is started with; the worker as TypeScript unless given. */
   command?: readonly string[];
 }

@@ -5,6 +5,8 @@ import pg from "pg";
 export interface Run {
   job: string;
   pid: number;
+  /** When the job was claimed for this run, epoch ms by the database's clock. */
+  claimed: string;
   started: Date;
   ended: Date | null;
   /** The name of the reason with which the task's signal fired. */
@@ -46,7 +48,7 @@ export async function newDatabase(name: string, server = testServerUrl()): Promi
   pool.on("error", () => {});
   const query: TestDatabase["query"] = async (text, values) => (await pool.query(text, values)).rows;
   await query(`create table runs (id serial primary key, job text not null, pid int not null,
-    started timestamptz not null default clock_timestamp(), ended timestamptz, signal text)`);
+    claimed bigint not null, started timestamptz not null, ended timestamptz, signal text)`);
   return {
     url,
     query,

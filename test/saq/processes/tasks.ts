@@ -31,15 +31,17 @@ async function write(text: string, values: unknown[]): Promise<{ id: number }[]>
 
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
+/** Times are this process's own: what is written after a pause of it happened before. */
 async function begin(ctx: Context): Promise<(signal?: string) => Promise<void>> {
-  const [row] = await write("insert into runs (job, pid) values ($1, $2) returning id", [
-    ctx.job.key,
-    process.pid,
-  ]);
+  const [row] = await write(
+    "insert into runs (job, pid, claimed, started) values ($1, $2, $3, $4) returning id",
+    [ctx.job.key, process.pid, ctx.job.started, new Date()],
+  );
   return async (signal) => {
-    await write("update runs set ended = clock_timestamp(), signal = $2 where id = $1", [
+    await write("update runs set ended = $3, signal = $2 where id = $1", [
       row?.id,
       signal ?? null,
+      new Date(),
     ]);
   };
 }
@@ -60,6 +62,15 @@ async function nap(ctx: Context, { ms: usual, firstMs = usual }: { ms: number; f
   ctx.signal.throwIfAborted();
   return { pid: process.pid };
 }
+
+/** Naps, and then throws in its first attempts. */
+async function churn(ctx: Context, { ms, fails = 0 }: { ms: number; fails?: number }) {
+  const outcome = await nap(ctx, { ms });
+  if (ctx.job.attempts <= fails) throw new Error(`attempt ${ctx.job.attempts} is to fail`);
+  return outcome;
+}
+
+const noop = () => ({ pid: process.pid });
 
 /** Waits whatever its signal says, and holds the process by its timer. */
 async function stubborn(ctx: Context, { ms }: { ms: number }) {
@@ -102,6 +113,8 @@ async function strayThrow(ctx: Context) {
 
 export const tasks = {
   nap,
+  churn,
+  noop,
   stubborn,
   block,
   record,

@@ -15,6 +15,7 @@ const {
   runsUrl = url,
   reloader,
   throwingLogger,
+  quiet,
   ...queue
 } = JSON.parse(process.argv[2] ?? "") as WorkerProcessOptions;
 
@@ -30,6 +31,7 @@ const makeLogger = (bound: object): Logger => ({
   warn: (fields, message) => say("warn", bound, fields, message),
   error: (fields, message) => say("error", bound, fields, message),
   child: (fields) => makeLogger({ ...bound, ...fields }),
+  isLevelEnabled: (level) => !quiet || level !== "info",
 });
 
 recordRunsAt(runsUrl);

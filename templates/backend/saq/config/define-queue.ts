@@ -46,6 +46,7 @@ export function defineQueue<const Name extends string, const Tasks extends TaskM
     failedTtl: integer("failedTtl", options.failedTtl ?? 7 * 24 * 3600, 0),
     lostLimit: integer("lostLimit", options.lostLimit ?? 3, 0),
     priorities: [lowest, highest],
+    groupConcurrency: integer("groupConcurrency", options.groupConcurrency ?? 1, 1, 10_000),
     prefetch: options.prefetch ?? true,
     timers,
     metadata: options.metadata ?? null,

@@ -37,6 +37,11 @@ export interface QueueOptions<Name extends string = string, Tasks extends TaskMa
   lostLimit?: number;
   /** Lowest and highest priority that this queue's workers take, both included. @defaultValue [0, 32767] */
   priorities?: readonly [number, number];
+  /**
+   * Jobs of one `groupKey` that may run at a time, over all workers. Python workers on the same queue keep to one as
+   * well as they can. @defaultValue 1
+   */
+  groupConcurrency?: number;
   /** Claim jobs ahead of free slots while jobs are short, so that no slot waits for the database. @defaultValue true */
   prefetch?: boolean;
   /** Upkeep intervals, s. */

@@ -5,7 +5,7 @@
  */
 import type { Settlement, SettleResult, StoredJob } from "../broker.js";
 import { SaqError } from "../errors.js";
-import { type Decision, finished, keepSeconds, read } from "../transitions.js";
+import { type Decision, finished, isTakenOver, keepSeconds, read } from "../transitions.js";
 import { encodeChange } from "../wire.js";
 import { eventChannel, mostKeyBytes } from "./channels.js";
 import { Coalescer } from "./coalescer.js";
@@ -71,6 +71,7 @@ export class Acknowledger {
         items.map((item) => item.charge),
         items.map((item) => item.keep),
         items.map((item) => item.scheduled),
+        items.map((item) => item.workerId),
         ...(isAwaited ? [items.map(isTold), eventChannel(this.queueName)] : []),
       ],
       {
@@ -98,6 +99,7 @@ export class Acknowledger {
         const isBack = item.status === "queued" && row.status === "queued" && row.token === item.place;
         return { change: null, answer: isBack ? "applied" : "lost" };
       }
+      if (isTakenOver(row, item)) return { change: null, answer: "lost" };
       // Ours by its token and already ended: the statement went through before the connection died.
       if (row.status === item.status && row.status !== "queued") return { change: null, answer: "applied" };
       if (row.status === "aborting") {

@@ -20,7 +20,7 @@ import type {
   WorkerStats,
 } from "../broker.js";
 import type { TransactionClient } from "../task.js";
-import type { Decision } from "../transitions.js";
+import { type Decision, isTakenOver } from "../transitions.js";
 import { within } from "../within.js";
 import { Acknowledger } from "./acknowledger.js";
 import { eventChannel, parseEvent, wakeChannel } from "./channels.js";
@@ -39,6 +39,8 @@ const touchPatienceMs = 30_000;
 export interface PostgresBrokerOptions {
   queueName: string;
   failedTtl: number;
+  /** Jobs of one group that may run at a time. */
+  groupConcurrency: number;
 }
 
 export class PostgresBroker implements Broker {
@@ -51,13 +53,13 @@ export class PostgresBroker implements Broker {
   readonly #sweeper: Sweeper;
   #closed = false;
 
-  constructor(server: PostgresServer, { queueName, failedTtl }: PostgresBrokerOptions) {
+  constructor(server: PostgresServer, { queueName, failedTtl, groupConcurrency }: PostgresBrokerOptions) {
     const logger = server.options.logger;
     this.#server = server.retain();
     this.#queueName = queueName;
     this.#rows = new RowStore(server, queueName);
     this.#enqueuer = new Enqueuer(server, this.#rows, queueName);
-    this.#claimer = new Claimer(server, this.#rows, queueName, logger);
+    this.#claimer = new Claimer(server, this.#rows, queueName, groupConcurrency, logger);
     this.#acknowledger = new Acknowledger(server, this.#rows, queueName, failedTtl);
     this.#sweeper = new Sweeper(server, this.#rows, queueName, logger);
   }
@@ -119,6 +121,7 @@ export class PostgresBroker implements Broker {
         changes.map((change) => change.token),
         changes.map((change) => change.patch),
         changes.map((change) => `{${change.removed.join(",")}}`),
+        changes.map((change) => change.workerId),
       ],
       { again: isPassing },
     );
@@ -129,24 +132,34 @@ export class PostgresBroker implements Broker {
   }
 
   /** For a document that SQL cannot read, or a row that was locked at that moment. */
-  async #touchAlone({ key, token, patch, removed }: Touch): Promise<boolean> {
+  async #touchAlone(touch: Touch): Promise<boolean> {
+    const { key, token, patch, removed } = touch;
     const decide = (row: StoredJob): Decision<boolean> => {
-      if (row.token !== token || row.status !== "active") return { change: null, answer: false };
+      if (row.token !== token || row.status !== "active" || isTakenOver(row, touch))
+        return { change: null, answer: false };
       return { change: { status: "active", patch, removed }, answer: true };
     };
     return (await this.#rows.changeWhenFree(key, decide, touchPatienceMs)) === true;
   }
 
   async interrupted(claims: readonly Claim[]): Promise<{ key: string; why: "abort" | "lost" }[]> {
-    const rows = await this.#server.query<{ key: string; status: string; token: number }>(
+    const rows = await this.#server.query<{ key: string; status: string; token: number; strange: boolean }>(
       this.#server.statements.owners,
-      [this.#queueName, claims.map((claim) => claim.key)],
+      [this.#queueName, claims.map((claim) => claim.key), claims.map((claim) => claim.workerId)],
     );
     const rowOf = new Map(rows.map((row) => [row.key, row]));
+    const strange = rows.filter((row) => row.strange).map((row) => row.key);
+    const looked = strange.length > 0 ? await this.#rows.fetch(strange) : [];
+    const taken = new Set<string>();
+    for (const claim of claims) {
+      const row = looked.find((candidate) => candidate?.key === claim.key);
+      if (row && isTakenOver(row, claim)) taken.add(claim.key);
+    }
     return claims.flatMap(({ key, token }) => {
       const row = rowOf.get(key);
-      if (row && row.token === token && row.status === "active") return [];
-      const aborted = row && row.token === token && (row.status === "aborting" || row.status === "aborted");
+      const ours = row && row.token === token && !taken.has(key);
+      if (ours && row.status === "active") return [];
+      const aborted = ours && (row.status === "aborting" || row.status === "aborted");
       return [{ key, why: aborted ? ("abort" as const) : ("lost" as const) }];
     });
   }

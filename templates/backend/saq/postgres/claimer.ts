@@ -3,7 +3,7 @@ import { randomInt } from "node:crypto";
 import type { ClaimedJob, ClaimRequest } from "../broker.js";
 import { type JobFields, latestSecond } from "../job.js";
 import type { Logger } from "../logger.js";
-import { loseJob, read, setAside } from "../transitions.js";
+import { isTakenOver, loseJob, read, setAside } from "../transitions.js";
 import { editDocument, encodeChange } from "../wire.js";
 import { backoffMs, isConnectionError, sleep } from "./connection.js";
 import type { RowStore } from "./rows.js";
@@ -22,6 +22,9 @@ interface ClaimedRow {
 /** The document's due time as its column can hold it. */
 const columnSecond = (job: JobFields) => Math.min(Math.max(Math.floor(job.scheduled), 0), latestSecond);
 
+/** How many jobs in order are looked through for free groups before the groups themselves are. */
+const front = (limit: number) => Math.min(Math.max(20 * limit, 100), 1_000);
+
 /** A fresh token for every claim, over all of int4: two of one value meet once in four thousand million claims. */
 const newToken = () => randomInt(-(2 ** 31), 2 ** 31);
 
@@ -36,7 +39,7 @@ export class Claimer {
   /** Where the walk over the groups stands; it goes round. */
   #cursor = "";
   /** Tokens of claims that may have been carried out although their answer never came, and when that was. */
-  readonly #unsettled = new Map<number, number>();
+  readonly #unsettled = new Map<number, { workerId: string; cutAt: number }>();
   readonly #closing = new AbortController();
   #looking: Promise<void> | null = null;
 
@@ -44,6 +47,7 @@ export class Claimer {
     private readonly server: PostgresServer,
     private readonly rows: RowStore,
     private readonly queueName: string,
+    private readonly groupConcurrency: number,
     private readonly logger: Logger,
   ) {}
 
@@ -60,7 +64,7 @@ export class Claimer {
     } catch (error) {
       // Nobody else knows these jobs, and no sweeper touches them while this worker lives: what carries this token is
       // given back as soon as the database answers again.
-      if (claimed || !this.server.neverSent(error)) this.#cut(token);
+      if (claimed || !this.server.neverSent(error)) this.#cut(token, request.workerId);
       throw error;
     }
   }
@@ -75,7 +79,7 @@ export class Claimer {
     for (const row of rows) {
       const document = row.document ?? (await this.#stampBySelf(row.key, token, workerId));
       if (document !== null)
-        jobs.push({ key: row.key, token, place: row.place, due: Number(row.due), document });
+        jobs.push({ key: row.key, token, workerId, place: row.place, due: Number(row.due), document });
     }
     return jobs;
   }
@@ -98,30 +102,45 @@ export class Claimer {
     { workerId, limit, priorities: [lowest, highest] }: ClaimRequest,
     token: number,
   ): Promise<ClaimedRow[]> {
-    const { groupHeads, lockGroups, claimGroups } = this.server.statements;
-    return this.server.transaction(async (client) => {
-      const found = await client.query<{ reached: string; key: string | null; group_key: string | null }>(
-        groupHeads.text,
-        [this.queueName, lowest, highest, this.#cursor, limit * 4],
-      );
-      this.#cursor = found.rows[0]?.reached ?? "";
-      const heads = found.rows.filter((row) => row.key !== null);
-      if (heads.length === 0) return [];
-      const locked = await client.query<{ key: string }>(lockGroups.text, [
-        this.queueName,
-        heads.map((row) => row.key),
-        heads.map((row) => row.group_key),
-      ]);
-      const keys = locked.rows.slice(0, limit).map((row) => row.key);
-      if (keys.length === 0) return [];
-      const claimed = await client.query<ClaimedRow>(claimGroups.text, [
-        this.queueName,
-        keys,
+    const { server, queueName } = this;
+    const { groupHeads, lockGroups, claimGroups } = server.statements;
+    const found = await server.query<{ reached: string; key: string | null; group_key: string | null }>(
+      groupHeads,
+      [
+        queueName,
         lowest,
         highest,
-        token,
-        JSON.stringify({ status: "active", worker_id: workerId }),
-      ]);
+        this.#cursor,
+        limit,
+        server.hasGroupOrder ? front(limit) : 0,
+        this.groupConcurrency,
+      ],
+    );
+    this.#cursor = found[0]?.reached ?? "";
+    const heads = found.filter((row) => row.key !== null);
+    if (heads.length === 0) return [];
+    return server.transaction(async (client) => {
+      const locked = await client.query<{ group_key: string }>(
+        server.prepared(lockGroups, [
+          queueName,
+          heads.map((row) => row.key),
+          heads.map((row) => row.group_key),
+          limit,
+        ]),
+      );
+      if (locked.rows.length === 0) return [];
+      const claimed = await client.query<ClaimedRow>(
+        server.prepared(claimGroups, [
+          queueName,
+          lowest,
+          highest,
+          limit,
+          token,
+          JSON.stringify({ status: "active", worker_id: workerId }),
+          locked.rows.map((row) => row.group_key),
+          this.groupConcurrency,
+        ]),
+      );
       return claimed.rows;
     });
   }
@@ -156,9 +175,9 @@ export class Claimer {
     return document;
   }
 
-  #cut(token: number): void {
+  #cut(token: number, workerId: string): void {
     if (this.#closing.signal.aborted) return;
-    this.#unsettled.set(token, performance.now());
+    this.#unsettled.set(token, { workerId, cutAt: performance.now() });
     this.#looking ??= this.#look().finally(() => {
       this.#looking = null;
     });
@@ -173,7 +192,7 @@ export class Claimer {
       const lookedAt = performance.now();
       try {
         const open = await this.#giveBack([...this.#unsettled.keys()]);
-        for (const [token, cutAt] of this.#unsettled)
+        for (const [token, { cutAt }] of this.#unsettled)
           if (lookedAt - cutAt >= lastLookMs && !open.has(token)) this.#unsettled.delete(token);
         failures = 0;
       } catch (error) {
@@ -197,7 +216,7 @@ export class Claimer {
       ]);
       for (const { key, token } of rows) {
         try {
-          await this.#giveBackOne(key, token);
+          await this.#giveBackOne(key, token, this.#unsettled.get(token)?.workerId ?? "");
           count++;
         } catch (error) {
           if (isConnectionError(error)) throw error;
@@ -212,9 +231,9 @@ export class Claimer {
     return open;
   }
 
-  #giveBackOne(key: string, token: number): Promise<null> {
+  #giveBackOne(key: string, token: number, workerId: string): Promise<null> {
     return this.rows.changeNow(key, (row, clock) => {
-      if (row.token !== token) return { change: null, answer: null };
+      if (row.token !== token || isTakenOver(row, { workerId })) return { change: null, answer: null };
       // Aborted before anyone ran it: nobody but us can end it.
       if (row.status === "aborting") return { change: loseJob(row, clock, 0, 0), answer: null };
       if (row.status !== "active") return { change: null, answer: null };

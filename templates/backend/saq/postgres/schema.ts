@@ -23,10 +23,15 @@ export interface Names {
   stamp: string;
   /** The function has to be made on every new connection. */
   temporaryStamp: boolean;
+  /**
+   * Grouped jobs can be read in their order by an index of their own. Over SAQ's indexes that would read all jobs
+   * without a group, too.
+   */
+  hasGroupOrder: boolean;
 }
 
 const quote = (identifier: string) => `"${identifier.replaceAll('"', '""')}"`;
-const stampName = "saq_stamp_v1";
+const stampName = "saq_stamp_v2";
 const insufficientPrivilege = "42501";
 
 /**
@@ -44,6 +49,7 @@ export async function ensureSchema(client: ClientBase): Promise<Names> {
     versions: `${quote(schema)}.saq_versions`,
     stamp: `${quote(schema)}.${stampName}`,
     temporaryStamp: false,
+    hasGroupOrder: false,
   };
   const deadline = Date.now() + 30_000;
   for (;;) {
@@ -65,7 +71,16 @@ export async function ensureSchema(client: ClientBase): Promise<Names> {
     }
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
-  return ensureStamp(client, names);
+  return ensureStamp(client, { ...names, hasGroupOrder: await hasGroupOrder(client, names) });
+}
+
+async function hasGroupOrder(client: ClientBase, { schema }: Names): Promise<boolean> {
+  const { rows } = await client.query(
+    `select 1 from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = $1 and c.relname = 'saq_jobs_ready_group_order_idx' and i.indisvalid`,
+    [schema],
+  );
+  return rows.length > 0;
 }
 
 /** The tables' schema: where they are visible, else the first of the search path. */
@@ -168,6 +183,8 @@ function createStatements({ jobs, schema }: Names): string[] {
       where status = 'queued' and group_key is null`,
     `create index saq_jobs_ready_group_idx on ${jobs} (queue, group_key, priority, scheduled, lock_key)
       where status = 'queued' and group_key is not null`,
+    `create index saq_jobs_ready_group_order_idx on ${jobs} (queue, priority, scheduled, lock_key)
+      where status = 'queued' and group_key is not null`,
     `create index saq_jobs_running_idx on ${jobs} (queue, lock_key) where status in ('active', 'aborting')`,
     `create index saq_jobs_running_group_idx on ${jobs} (queue, group_key)
       where status in ('active', 'aborting') and group_key is not null`,
@@ -188,17 +205,18 @@ function upgradeStatements({ jobs, schema }: Names): string[] {
 
 /**
  * The one place where SQL reads a document: adds `charge` to its attempts, removes and sets members. Null when the
- * document is not what jsonb can hold (poison, NaN, escaped NUL); such rows take the slow way through wire.ts, and
- * one bad row harms no other (D-3).
+ * document is not what jsonb can hold (poison, NaN, escaped NUL) or names another worker than `owner`; such rows take
+ * the slow way through wire.ts, and one bad row harms no other (D-3).
  */
 export const stampStatement = (
   name: string,
-) => `create function ${name}(job bytea, charge integer, removed text[], patch text)
+) => `create function ${name}(job bytea, charge integer, removed text[], patch text, owner text)
   returns jsonb language plpgsql stable as $$
   declare document jsonb; tries integer;
   begin
     document := convert_from(job, 'UTF8')::jsonb;
     if jsonb_typeof(document) <> 'object' then return null; end if;
+    if owner is not null and document->>'worker_id' is distinct from owner then return null; end if;
     tries := coalesce((document->>'attempts')::numeric, 0)::integer + charge;
     document := (document - removed) || patch::jsonb;
     if charge <> 0 then

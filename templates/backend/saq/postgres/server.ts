@@ -53,6 +53,7 @@ export class PostgresServer {
   readonly #unsent = new WeakSet<object>();
   #lastTrouble = Number.NEGATIVE_INFINITY;
   #temporaryStamp = false;
+  #hasGroupOrder = false;
 
   constructor(options: ServerOptions) {
     this.options = options;
@@ -87,6 +88,10 @@ export class PostgresServer {
   /** Qualified and quoted. */
   get jobsTable(): string {
     return this.#jobsTable;
+  }
+
+  get hasGroupOrder(): boolean {
+    return this.#hasGroupOrder;
   }
 
   get listener(): Listener | null {
@@ -126,17 +131,17 @@ export class PostgresServer {
     for (const client of this.#clients) void hangUp(client, closePatienceMs);
   }
 
+  /** For a connection of this pool: prepared there once, where that is allowed. */
+  prepared({ name, text }: Statement, values: unknown[]): pg.QueryConfig {
+    return this.options.plain ? { text, values } : { name, text, values };
+  }
+
   /** Runs a statement that is prepared once per connection. */
   async query<Row extends pg.QueryResultRow>(statement: Statement, values: unknown[]): Promise<Row[]> {
     const client = await this.#take();
     let broken: Error | undefined;
     try {
-      const result = await client.query<Row>({
-        ...(this.options.plain ? {} : { name: statement.name }),
-        text: statement.text,
-        values,
-      });
-      return result.rows;
+      return (await client.query<Row>(this.prepared(statement, values))).rows;
     } catch (error) {
       // Also after an answer that is an error: a plan that a connection keeps may be what is wrong.
       broken = error as Error;
@@ -208,7 +213,9 @@ export class PostgresServer {
     let broken: Error | undefined;
     try {
       const scan = sequentialScan ? "; set local enable_seqscan = on" : "";
-      await client.query(`begin; set local lock_timeout = '5s'${scan}`);
+      // A role may have another isolation by default, under which a statement does not see what others committed after
+      // the first one of the transaction: claims of groups rely on it (D-2).
+      await client.query(`begin isolation level read committed; set local lock_timeout = '5s'${scan}`);
       const answer = await work(client);
       await client.query("commit");
       return answer;
@@ -230,6 +237,7 @@ export class PostgresServer {
       this.#jobsTable = names.jobs;
       this.#statements = buildStatements(names);
       this.#temporaryStamp = names.temporaryStamp;
+      this.#hasGroupOrder = names.hasGroupOrder;
       await this.#prepare(client);
     } finally {
       client.release();

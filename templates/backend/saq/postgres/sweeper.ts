@@ -198,5 +198,9 @@ export class Sweeper {
   }
 }
 
+/** Python starts a job anew without changing the token, but never without changing the document. */
 const isSameRun = (now: StoredJob, then: StoredJob): boolean =>
-  now.token === then.token && (now.status === "active" || now.status === "aborting");
+  now.token === then.token &&
+  (now.status === "active" || now.status === "aborting") &&
+  read(now)?.workerId === read(then)?.workerId &&
+  read(now)?.attempts === read(then)?.attempts;

@@ -38,6 +38,7 @@ export function release({ claim, fields }: Attempt): Settlement {
   return {
     key: claim.key,
     token: claim.token,
+    workerId: claim.workerId,
     place: claim.place,
     ...encodeChange({ status: "queued", started: 0, workerId: null, touched: fields.queued }),
     status: "queued",
@@ -72,6 +73,7 @@ function completion(attempt: Attempt, value: unknown, rules: OutcomeRules): Sett
   return {
     key: attempt.claim.key,
     token: attempt.claim.token,
+    workerId: attempt.claim.workerId,
     place: attempt.claim.place,
     status: "complete",
     // By hand, because the result is JSON text already: encoding it twice is what a large result would cost.
@@ -128,6 +130,7 @@ function settlement(
   return {
     key: claim.key,
     token: claim.token,
+    workerId: claim.workerId,
     place: claim.place,
     status: change.status,
     ...encodeChange(change),

@@ -1,0 +1,199 @@
+/**
+ * Cron expressions as SAQ reads them (C-1, C-2): minute hour day month weekday, and the seconds **last** when there are
+ * six fields. Other libraries put them first, read `?`, `W` or a year, and take what can never come; so the text is read
+ * here, with words about what is wrong, and croner is left to search the calendar.
+ *
+ * Daylight saving (D-59): an entry with fixed times runs once for each of them; in a repeated hour the first time, in a
+ * skipped hour at the first moment after it. One with `*` in its seconds, minutes or hours runs by real time: not in an
+ * hour that does not exist, twice in one that comes twice.
+ */
+import { Cron as Croner } from "croner";
+import { ConfigError } from "./errors.js";
+
+const nicknames: Readonly<Record<string, string>> = {
+  "@hourly": "0 * * * *",
+  "@daily": "0 0 * * *",
+  "@midnight": "0 0 * * *",
+  "@weekly": "0 0 * * 0",
+  "@monthly": "0 0 1 * *",
+  "@yearly": "0 0 1 1 *",
+  "@annually": "0 0 1 1 *",
+};
+
+interface Field {
+  readonly name: string;
+  readonly from: number;
+  readonly to: number;
+  readonly words?: readonly string[];
+}
+
+const seconds: Field = { name: "second", from: 0, to: 59 };
+const minutes: Field = { name: "minute", from: 0, to: 59 };
+const hours: Field = { name: "hour", from: 0, to: 23 };
+const days: Field = { name: "day", from: 1, to: 31 };
+const months: Field = {
+  name: "month",
+  from: 1,
+  to: 12,
+  words: ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
+};
+const weekdays: Field = {
+  name: "weekday",
+  from: 0,
+  to: 7,
+  words: ["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
+};
+
+/** An expression without a run for so long is a mistake (D-58). */
+const horizonYears = 5;
+const horizonSeconds = horizonYears * 366 * 24 * 3600;
+
+/** An expression in a time zone. Times are epoch seconds. */
+export class Cron {
+  readonly text: string;
+  readonly timezone: string;
+  readonly #croner: Croner;
+
+  /** @throws ConfigError that begins with `Cron is invalid` and the text, or names the unknown time zone */
+  constructor(text: string, timezone: string) {
+    this.text = text;
+    this.timezone = checkZone(timezone);
+    this.#croner = new Croner(asCroner(text), { timezone, mode: "6-part", fixedTimeRule: "no-wildcard" });
+    const now = Date.now() / 1_000;
+    const next = this.next(now);
+    if (next === null || next > now + horizonSeconds) {
+      throw invalid(text, `it has no run in the next ${horizonYears} years; choose days that exist`);
+    }
+  }
+
+  /** The first run strictly after that time; null when there is none. */
+  next(after: number): number | null {
+    return asSecond(this.#croner.nextRun(new Date(after * 1_000)));
+  }
+
+  /** The last run at that time or before; null when there is none. */
+  previous(until: number): number | null {
+    const second = Math.floor(until);
+    return this.isRun(second) ? second : asSecond(this.#croner.previousRuns(1, new Date(second * 1_000))[0]);
+  }
+
+  /** It runs at this second. */
+  isRun(second: number): boolean {
+    return this.next(second - 1) === second;
+  }
+}
+
+const asSecond = (date: Date | null | undefined): number | null => (date ? date.getTime() / 1_000 : null);
+
+const invalid = (text: unknown, why: string): ConfigError =>
+  new ConfigError(`Cron is invalid ${String(text)}: ${why}`);
+
+/** @throws ConfigError */
+export function checkZone(timezone: string): string {
+  try {
+    new Intl.DateTimeFormat("en", { timeZone: timezone });
+    return timezone;
+  } catch (error) {
+    throw new ConfigError(
+      `timezone must be an IANA name, for instance "UTC" or "Europe/Rome", got ${JSON.stringify(timezone)}`,
+      { cause: error },
+    );
+  }
+}
+
+/** Six fields with the seconds first, in numbers. */
+function asCroner(text: string): string {
+  if (typeof text !== "string") throw invalid(text, `it must be a text, for instance "0 3 * * *"`);
+  const trimmed = text.trim().toLowerCase();
+  if (trimmed.startsWith("@") && !Object.hasOwn(nicknames, trimmed)) {
+    throw invalid(text, `there is no ${trimmed} (known: ${Object.keys(nicknames).join(", ")})`);
+  }
+  const parts = (nicknames[trimmed] ?? trimmed).split(/\s+/);
+  const [minute = "", hour = "", day = "", month = "", weekday = "", second = "0", ...more] = parts;
+  if (weekday === "" || more.length > 0) {
+    throw invalid(
+      text,
+      `it has ${trimmed === "" ? 0 : parts.length} fields; 5 are allowed (minute hour day month weekday), or 6 with the seconds last`,
+    );
+  }
+  return [
+    plainField(text, seconds, second),
+    plainField(text, minutes, minute),
+    plainField(text, hours, hour),
+    dayField(text, day),
+    plainField(text, months, month),
+    weekdayField(text, weekday),
+  ].join(" ");
+}
+
+function plainField(text: string, field: Field, given: string): string {
+  const parts = given.split(",").map((part) => plainPart(text, field, part));
+  // Beside a weekday, `*` is no choice of days, and a list with it is none either.
+  return parts.includes("*") ? "*" : parts.join(",");
+}
+
+/** `L` is the last day of the month, on its own or in a list. */
+function dayField(text: string, given: string): string {
+  const parts = given.split(",");
+  const others = parts.filter((part) => part !== "l");
+  if (others.length === parts.length) return plainField(text, days, given);
+  if (others.length === 0) return "L";
+  return `${plainField(text, days, others.join(","))},L`;
+}
+
+/** `5#2` is the second Friday of the month, `L5` the last one; not beside every Friday in one list (C-2). */
+function weekdayField(text: string, given: string): string {
+  const parts = given.split(",");
+  const special = parts.flatMap((part) => {
+    const nth = /^([^#]+)#([1-5])$/.exec(part);
+    if (nth) return [`${weekday(text, nth[1] ?? "")}#${nth[2]}`];
+    if (part.includes("#"))
+      throw invalid(text, `weekday ${part}: after # stands which one of the month, 1 to 5, as in 5#2`);
+    return part.length > 1 && part.startsWith("l") ? [`${weekday(text, part.slice(1))}L`] : [];
+  });
+  if (special.length === 0) return plainField(text, weekdays, given);
+  if (special.length < parts.length) {
+    throw invalid(
+      text,
+      `weekday ${given} mixes days of every week with single ones of the month; make two entries`,
+    );
+  }
+  return special.join(",");
+}
+
+const weekday = (text: string, word: string): number => readValue(text, weekdays, word) % 7;
+
+/** One part of a list, spelt out. What has a `*` keeps it: that is how croner tells fixed times from others. */
+function plainPart(text: string, field: Field, part: string): string {
+  const [range = "", step, ...more] = part.split("/");
+  // 7 is Sunday again.
+  const last = field === weekdays ? 6 : field.to;
+  const size = last - field.from + 1;
+  const by = step === undefined ? 1 : Number(/^\d+$/.test(step) ? step : Number.NaN);
+  if (more.length > 0 || !(by >= 1 && by <= size)) {
+    throw invalid(text, `${field.name} ${part}: a step must be a whole number of 1 to ${size}, as in */5`);
+  }
+  if (range === "*") return part;
+  const [low = "", high, ...rest] = range.split("-");
+  const from = readValue(text, field, low);
+  // SAQ reads 5/15 as from 5 on, every 15.
+  const to = high === undefined ? (step === undefined ? from : last) : readValue(text, field, high);
+  if (rest.length > 0 || to < from) {
+    const around =
+      high === undefined || rest.length > 0 ? "" : `; write ${low}-${last},${field.from}-${high}`;
+    throw invalid(text, `${field.name} ${part}: a range goes upwards${around}`);
+  }
+  const values = Array.from({ length: Math.floor((to - from) / by) + 1 }, (_, index) => from + index * by);
+  return values.map((value) => (field === weekdays ? value % 7 : value)).join(",");
+}
+
+function readValue(text: string, field: Field, word: string): number {
+  const named = field.words?.indexOf(word) ?? -1;
+  const value = named >= 0 ? named + field.from : /^\d+$/.test(word) ? Number(word) : -1;
+  if (value >= field.from && value <= field.to) return value;
+  const names = field.words ? ` or ${field.words[0]} to ${field.words.at(-1)}` : "";
+  throw invalid(
+    text,
+    `${field.name} ${word === "" ? "is empty" : `"${word}" is none`}; allowed are ${field.from} to ${field.to}${names}`,
+  );
+}

@@ -1,0 +1,169 @@
+/**
+ * A Python worker takes over a job of ours: its sweeper puts it back and its claim starts it again, both without a
+ * change of `lock_key`, so that the row still carries our token (D-20, T-193). What it writes is done here by the
+ * statements that SAQ 0.26.3 sends.
+ */
+import { describe, expect, it } from "@jest/globals";
+import type { ClaimedJob } from "../../templates/backend/saq/broker.js";
+import { claim, openQueue, rowOf, settlement, startWorker, useDatabase } from "./support.js";
+
+const database = useDatabase();
+const tasks = { ok: (_ctx: unknown, payload: { text?: string }) => payload.text ?? null };
+const open = () => openQueue(database, tasks, { defaults: { retries: 3, timeout: 60 } });
+type OpenQueue = ReturnType<typeof open>;
+
+/** SAQ's UPDATE: the writer's whole copy of the document, and the two columns. */
+async function asPython(key: string, status: string, change: (document: Record<string, unknown>) => void) {
+  const row = await rowOf(database, key);
+  const document = JSON.parse(row?.text ?? "") as Record<string, unknown>;
+  change(document);
+  document.status = status;
+  await database.query("update saq_jobs set job = $1, status = $2, scheduled = $3 where key = $4", [
+    Buffer.from(JSON.stringify(document)),
+    status,
+    document.scheduled ?? 0,
+    key,
+  ]);
+}
+
+/** Sweep, claim and start by a Python worker named `python`. */
+async function takeOver(key: string): Promise<void> {
+  await asPython(key, "queued", (document) => {
+    delete document.started;
+    document.error = "swept";
+    document.scheduled = Math.floor(Date.now() / 1000);
+  });
+  await asPython(key, "active", (document) => {
+    document.started = document.touched = Date.now();
+    document.attempts = Number(document.attempts) + 1;
+    document.worker_id = "python";
+  });
+}
+
+async function claimOne(queue: OpenQueue, text?: string): Promise<ClaimedJob> {
+  await queue.enqueue("ok", { text });
+  const [claimed] = await claim(queue);
+  if (!claimed) throw new Error("nothing was claimed");
+  return claimed;
+}
+
+describe("a job that a Python worker took over", () => {
+  it.each([
+    ["a document that SQL reads", undefined],
+    // jsonb holds no NUL, so these go one by one.
+    ["a document that SQL does not read", "\0"],
+  ])("D-20, T-193: no end of our run is recorded: %s", async (_, text) => {
+    const queue = open();
+    for (const status of ["complete", "failed", "aborted", "queued"] as const) {
+      const claimed = await claimOne(queue, text);
+      await takeOver(claimed.key);
+      const before = await rowOf(database, claimed.key);
+      expect(before?.lock_key).toBe(claimed.token);
+
+      expect(await queue.broker.settle(settlement(claimed, status, { result: "late" }))).toBe("lost");
+      expect(await rowOf(database, claimed.key)).toEqual(before);
+    }
+  });
+
+  it("D-20, T-193: not when its run has ended as ours would have, either", async () => {
+    const queue = open();
+    const claimed = await claimOne(queue);
+    await takeOver(claimed.key);
+    await asPython(claimed.key, "complete", (document) => {
+      document.result = "python's";
+    });
+    expect(await queue.broker.settle(settlement(claimed, "complete", { result: "late" }))).toBe("lost");
+    expect((await queue.job(claimed.key))?.result).toBe("python's");
+  });
+
+  it("D-20, T-193: not when it is being aborted, either", async () => {
+    const queue = open();
+    const claimed = await claimOne(queue);
+    await takeOver(claimed.key);
+    await queue.abort(claimed.key, "enough");
+    expect(await queue.broker.settle(settlement(claimed, "complete"))).toBe("lost");
+    expect((await rowOf(database, claimed.key))?.status).toBe("aborting");
+  });
+
+  it.each([
+    ["a document that SQL reads", undefined],
+    ["a document that SQL does not read", "\0"],
+  ])("D-21, T-193: our progress is refused: %s", async (_, text) => {
+    const queue = open();
+    const claimed = await claimOne(queue, text);
+    await takeOver(claimed.key);
+    const before = await rowOf(database, claimed.key);
+    expect(await queue.broker.touch([{ ...claimed, patch: '{"progress": 0.5}', removed: [] }])).toEqual([
+      false,
+    ]);
+    expect(await rowOf(database, claimed.key)).toEqual(before);
+  });
+
+  it("T-193: our run is told that it lost its job", async () => {
+    const queue = open();
+    const claimed = await claimOne(queue);
+    const other = await claimOne(queue);
+    expect(await queue.broker.interrupted([claimed, other])).toEqual([]);
+    await takeOver(claimed.key);
+    expect(await queue.broker.interrupted([claimed, other])).toEqual([{ key: claimed.key, why: "lost" }]);
+  });
+
+  it("T-193: the task's signal fires, and it is not started here beside itself", async () => {
+    let signal: AbortSignal | undefined;
+    let begun = () => {};
+    const running = new Promise<void>((resolve) => {
+      begun = resolve;
+    });
+    const queue = openQueue(
+      database,
+      {
+        wait: (ctx: { signal: AbortSignal }) => {
+          signal = ctx.signal;
+          begun();
+          return new Promise((resolve) => ctx.signal.addEventListener("abort", resolve));
+        },
+      },
+      { timers: { abort: 0.1 }, defaults: { timeout: 60 } },
+    );
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("wait", undefined);
+    await running;
+    await takeOver(job.id);
+    expect(await ended(job.id)).toMatch(/^lost the job/);
+    expect(signal?.reason).toMatchObject({ name: "LostError" });
+    expect(await queue.job(job.id)).toMatchObject({ status: "active", workerId: "python", attempts: 2 });
+  });
+});
+
+describe("a job whose document a Python handle overwrote", () => {
+  /** What an `update` or `abort` through the handle of the enqueue leaves: no attempts, no start, no worker (D-21). */
+  const forget = (document: Record<string, unknown>) => {
+    delete document.attempts;
+    delete document.started;
+    delete document.worker_id;
+  };
+
+  it("D-21: is still ours: its end is recorded", async () => {
+    const queue = open();
+    const claimed = await claimOne(queue);
+    await asPython(claimed.key, "active", forget);
+    expect(await queue.broker.interrupted([claimed])).toEqual([]);
+    expect(await queue.broker.touch([{ ...claimed, patch: '{"progress": 0.5}', removed: [] }])).toEqual([
+      true,
+    ]);
+    expect(await queue.broker.settle(settlement(claimed, "complete", { result: 1 }))).toBe("applied");
+    expect(await queue.job(claimed.key)).toMatchObject({ status: "complete", result: 1 });
+  });
+
+  it("D-21, T-193: an abort through such a handle reaches our run", async () => {
+    const queue = open();
+    const claimed = await claimOne(queue);
+    await asPython(claimed.key, "aborting", (document) => {
+      forget(document);
+      document.error = "from python";
+    });
+    expect(await queue.broker.interrupted([claimed])).toEqual([{ key: claimed.key, why: "abort" }]);
+    expect(await queue.broker.settle(settlement(claimed, "complete"))).toBe("aborted");
+    expect(await queue.job(claimed.key)).toMatchObject({ status: "aborted", error: "from python" });
+  });
+});
