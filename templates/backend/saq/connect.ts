@@ -1,30 +1,43 @@
-/** Picks the broker by DSN; the one place that knows all of them. Queues with the same DSN share their connections. */
+/**
+ * Picks the broker by DSN; the one place that knows all of them. Queues with the same DSN share their connections, and
+ * those with the same tables also what is known about these.
+ */
 import type { Broker } from "./broker.js";
 import type { QueueConfig } from "./config/index.js";
 import type { Logger } from "./logger.js";
-import { PostgresBroker, PostgresServer } from "./postgres/index.js";
+import { Connections, PostgresBroker, PostgresServer } from "./postgres/index.js";
 
 /** One broker per queue, in the order of the configurations. */
 export function connectBrokers(queues: readonly QueueConfig[], logger: Logger): Broker[] {
+  const pools = new Map<string, Connections>();
   const servers = new Map<string, PostgresServer>();
   return queues.map((queue) => {
-    const plain = queue.pollInterval > 0;
-    const id = `${plain} ${queue.dsn}`;
-    const server = servers.get(id) ?? new PostgresServer(serverOptions(queues, queue, logger));
-    servers.set(id, server);
-    const { name: queueName, failedTtl, groupConcurrency } = queue;
+    const { name: queueName, failedTtl, groupConcurrency, tables, lockKeyspace } = queue;
+    const pool = once(pools, `${isPlain(queue)} ${queue.dsn}`, () => {
+      return new Connections(connectionOptions(queues, queue, logger));
+    });
+    const id = JSON.stringify([isPlain(queue), queue.dsn, tables, lockKeyspace]);
+    const server = once(servers, id, () => new PostgresServer(pool, { tables, lockKeyspace }));
     return new PostgresBroker(server, { queueName, failedTtl, groupConcurrency });
   });
 }
 
-function serverOptions(queues: readonly QueueConfig[], { dsn, pollInterval }: QueueConfig, logger: Logger) {
-  const plain = pollInterval > 0;
-  const sharing = queues.filter((queue) => queue.dsn === dsn && queue.pollInterval > 0 === plain);
+const isPlain = ({ pollInterval }: QueueConfig): boolean => pollInterval > 0;
+
+function once<Value>(made: Map<string, Value>, id: string, make: () => Value): Value {
+  const value = made.get(id) ?? make();
+  made.set(id, value);
+  return value;
+}
+
+function connectionOptions(queues: readonly QueueConfig[], queue: QueueConfig, logger: Logger) {
+  const plain = isPlain(queue);
+  const sharing = queues.filter((other) => other.dsn === queue.dsn && isPlain(other) === plain);
   return {
-    dsn,
+    dsn: queue.dsn,
     plain,
     logger,
-    maxSize: Math.max(...sharing.map((queue) => queue.maxSize)),
-    minSize: Math.max(...sharing.map((queue) => queue.minSize)),
+    maxSize: Math.max(...sharing.map(({ maxSize }) => maxSize)),
+    minSize: Math.max(...sharing.map(({ minSize }) => minSize)),
   };
 }

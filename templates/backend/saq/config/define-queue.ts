@@ -4,6 +4,7 @@ import type { TaskMap } from "../task.js";
 import { checkDsn, checkName, checkTasks, longestTimer, numberChecks } from "./checks.js";
 import { onlyJobOptions } from "./job-options.js";
 import type { QueueConfig, QueueOptions, Timers } from "./queue-options.js";
+import { checkTables } from "./tables.js";
 
 const timerDefaults: Timers = { schedule: 1, workerInfo: 3, lost: 2, sweep: 10, abort: 1 };
 
@@ -47,6 +48,8 @@ export function defineQueue<const Name extends string, const Tasks extends TaskM
     lostLimit: integer("lostLimit", options.lostLimit ?? 3, 0),
     priorities: [lowest, highest],
     groupConcurrency: integer("groupConcurrency", options.groupConcurrency ?? 1, 1, 10_000),
+    tables: checkTables(at, options.tables ?? {}),
+    lockKeyspace: integer("lockKeyspace", options.lockKeyspace ?? 0, -(2 ** 31), 2 ** 31 - 1),
     prefetch: options.prefetch ?? true,
     timers,
     metadata: options.metadata ?? null,

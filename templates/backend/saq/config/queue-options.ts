@@ -44,10 +44,27 @@ export interface QueueOptions<Name extends string = string, Tasks extends TaskMa
   groupConcurrency?: number;
   /** Claim jobs ahead of free slots while jobs are short, so that no slot waits for the database. @defaultValue true */
   prefetch?: boolean;
+  /**
+   * Tables other than SAQ's `saq_jobs`, `saq_stats` and `saq_versions`, in a schema other than the first of the
+   * connection's search path. Whoever names tables of his own names all that differ, `versions` among them (D-12):
+   * `{ jobs: "mail_jobs", stats: "mail_stats", versions: "mail_versions" }`.
+   */
+  tables?: Partial<Tables>;
+  /** First half of the advisory lock under which tables are made: Python's `saq_lock_keyspace`. @defaultValue 0 */
+  lockKeyspace?: number;
   /** Upkeep intervals, s. */
   timers?: Partial<Timers>;
   /** Shown with the worker in `info` and the web UI. */
   metadata?: Record<string, unknown>;
+}
+
+/** Names as they are, without quotes: at most 40 bytes each, so that the names of indexes fit behind them. */
+export interface Tables {
+  /** Null: where the tables are found on the search path, else its first schema. */
+  schema: string | null;
+  jobs: string;
+  stats: string;
+  versions: string;
 }
 
 /** Seconds. */
@@ -65,5 +82,5 @@ export interface Timers {
 }
 
 export type QueueConfig<Name extends string = string, Tasks extends TaskMap = TaskMap> = Required<
-  Omit<QueueOptions<Name, Tasks>, "timers" | "metadata">
-> & { timers: Timers; metadata: Record<string, unknown> | null };
+  Omit<QueueOptions<Name, Tasks>, "timers" | "tables" | "metadata">
+> & { timers: Timers; tables: Tables; metadata: Record<string, unknown> | null };

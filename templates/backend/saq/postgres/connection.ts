@@ -71,6 +71,9 @@ export function isDataError(error: unknown): boolean {
 /** Somebody's transaction holds a row that we wanted. */
 export const isLockTimeout = (error: unknown): boolean => codeOf(error) === "55P03";
 
+/** The role has not the right to do that. */
+export const isRefused = (error: unknown): boolean => codeOf(error) === "42501";
+
 /** A role's statement_timeout, or somebody's pg_cancel_backend. */
 export const isCancelled = (error: unknown): boolean => codeOf(error) === "57014";
 

@@ -1,2 +1,3 @@
 export { PostgresBroker } from "./broker.js";
+export { Connections } from "./connections.js";
 export { PostgresServer } from "./server.js";

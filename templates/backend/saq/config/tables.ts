@@ -1,0 +1,42 @@
+/** Checks the names of tables other than SAQ's. */
+import { ConfigError } from "../errors.js";
+import type { Tables } from "./queue-options.js";
+
+const saqTables: Tables = { schema: null, jobs: "saq_jobs", stats: "saq_stats", versions: "saq_versions" };
+
+/** An identifier has 63 bytes, and the longest name that is made of a table's is 22 longer. */
+const mostBytes = 40;
+
+/** @throws ConfigError naming the option, the value received and what is allowed */
+export function checkTables(at: string, given: Partial<Tables>): Tables {
+  for (const [option, name] of Object.entries(given)) {
+    if (!Object.hasOwn(saqTables, option))
+      throw new ConfigError(
+        `${at}: there is no option tables.${option} (known: ${Object.keys(saqTables).join(", ")})`,
+      );
+    if (name === undefined || (option === "schema" && name === null)) continue;
+    const bytes = typeof name === "string" && !name.includes("\0") ? Buffer.byteLength(name) : 0;
+    const most = option === "schema" ? 63 : mostBytes;
+    if (bytes < 1 || bytes > most)
+      throw new ConfigError(
+        `${at}: tables.${option} must be a name of 1 to ${most} bytes, without a schema and quotes, got ${JSON.stringify(name)}`,
+      );
+  }
+  const { schema, jobs, stats, versions } = {
+    schema: given.schema ?? saqTables.schema,
+    jobs: given.jobs ?? saqTables.jobs,
+    stats: given.stats ?? saqTables.stats,
+    versions: given.versions ?? saqTables.versions,
+  };
+  const isOwn = jobs !== saqTables.jobs || stats !== saqTables.stats;
+  // One record of the version for two sets would say that tables are there which are not.
+  if (isOwn && versions === saqTables.versions)
+    throw new ConfigError(
+      `${at}: tables.jobs "${jobs}" and tables.stats "${stats}" need a tables.versions of their own, got "${versions}"; for instance "${jobs}_versions"`,
+    );
+  if (new Set([jobs, stats, versions]).size < 3)
+    throw new ConfigError(
+      `${at}: tables.jobs, tables.stats and tables.versions must be three names, got "${jobs}", "${stats}" and "${versions}"`,
+    );
+  return { schema, jobs, stats, versions };
+}

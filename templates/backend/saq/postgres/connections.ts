@@ -1,0 +1,260 @@
+/**
+ * One PostgreSQL server as one process sees it: a small pool, the LISTEN connection, the clock offset. Queues with the
+ * same DSN share it, whatever their tables.
+ */
+import { setMaxListeners } from "node:events";
+import pg from "pg";
+import type { Logger } from "../logger.js";
+import { within } from "../within.js";
+import { backoffMs, clientConfig, hangUp, isConnectionError, sleep } from "./connection.js";
+import { Listener } from "./listener.js";
+import { temporaryStamp } from "./names.js";
+import { stampStatement } from "./stamp.js";
+import { type Statement, serverStatements } from "./statements.js";
+
+export interface ServerOptions {
+  dsn: string;
+  /** Most connections in all, the LISTEN connection included. */
+  maxSize: number;
+  minSize: number;
+  /** No LISTEN, no session state, no named statements: for transaction poolers. */
+  plain: boolean;
+  logger: Logger;
+}
+
+/** How stubbornly a statement is sent again. */
+export interface Persistence {
+  /** ms */
+  patience?: number;
+  again?: (error: unknown, sent: number) => boolean;
+}
+
+const clockEveryMs = 60_000;
+
+/** How long an answer may take while the connections are closed. */
+const closePatienceMs = 1_000;
+
+/** How long a statement that may be sent again waits for a lost database: less than browsers' and proxies' limits. */
+const patienceMs = 8_000;
+
+export class Connections {
+  readonly options: ServerOptions;
+  readonly #pool: pg.Pool;
+  #users = 0;
+  #opening: Promise<void> | null = null;
+  #listener: Listener | null = null;
+  #offsetMs = 0;
+  #clock: NodeJS.Timeout | null = null;
+  /** Also ends the waits between tries, so that a close does not sit them out. */
+  readonly #closing = new AbortController();
+  readonly #clients = new Set<pg.PoolClient>();
+  readonly #unsent = new WeakSet<object>();
+  #lastTrouble = Number.NEGATIVE_INFINITY;
+  /** Connections that have the function of roles that may not create one; null while it is not needed. */
+  #stamped: WeakSet<pg.PoolClient> | null = null;
+
+  constructor(options: ServerOptions) {
+    this.options = options;
+    this.#pool = new pg.Pool({
+      ...clientConfig(options.dsn, { plain: options.plain }),
+      max: options.plain ? options.maxSize : options.maxSize - 1,
+      min: options.minSize,
+      idleTimeoutMillis: 30_000,
+      allowExitOnIdle: false,
+    });
+    // Any number of statements may wait at once for a database that is away.
+    setMaxListeners(0, this.#closing.signal);
+    // An idle connection that breaks is replaced at the next use; without a listener the event would end the process.
+    this.#pool.on("error", (error) => options.logger.debug({ err: error }, "idle connection lost"));
+    // One that breaks between two statements of a transaction emits an error too, and pg-pool listens only while a
+    // connection is idle. The next statement on it fails, which is where it is dealt with.
+    this.#pool.on("connect", (client) => {
+      this.#clients.add(client);
+      client.on("error", () => {});
+      client.on("end", () => this.#clients.delete(client));
+    });
+  }
+
+  get listener(): Listener | null {
+    return this.#listener;
+  }
+
+  get closed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
+  /** The database's clock, epoch ms. */
+  now(): number {
+    return Date.now() + this.#offsetMs;
+  }
+
+  /** Opens the LISTEN connection's keeper and learns the database's clock, once. */
+  open(): Promise<void> {
+    this.#opening ??= this.#open().catch((error) => {
+      this.#opening = null;
+      throw error;
+    });
+    return this.#opening;
+  }
+
+  /** Counts a queue in; `release` counts it out, and the last one closes the connections, answered or not. */
+  retain(): this {
+    this.#users++;
+    return this;
+  }
+
+  async release(): Promise<void> {
+    if (--this.#users > 0 || this.closed) return;
+    this.#closing.abort();
+    if (this.#clock) clearInterval(this.#clock);
+    const closed = Promise.all([this.#listener?.close(closePatienceMs), this.#pool.end()]);
+    await within(closePatienceMs, closed);
+    for (const client of this.#clients) void hangUp(client, closePatienceMs);
+  }
+
+  /** For a connection of this pool: prepared there once, where that is allowed. */
+  prepared({ name, text }: Statement, values: unknown[]): pg.QueryConfig {
+    return this.options.plain ? { text, values } : { name, text, values };
+  }
+
+  /** Runs a statement that is prepared once per connection. */
+  async query<Row extends pg.QueryResultRow>(statement: Statement, values: unknown[]): Promise<Row[]> {
+    const client = await this.take();
+    let broken: Error | undefined;
+    try {
+      return (await client.query<Row>(this.prepared(statement, values))).rows;
+    } catch (error) {
+      // Also after an answer that is an error: a plan that a connection keeps may be what is wrong.
+      broken = error as Error;
+      throw this.#noted(error);
+    } finally {
+      client.release(broken);
+    }
+  }
+
+  /**
+   * As `query`, for statements that do no harm when sent twice: waits for a lost database to come back. `again` may
+   * widen that to other errors; it is told how often the statement was sent.
+   */
+  async queryAgain<Row extends pg.QueryResultRow>(
+    statement: Statement,
+    values: unknown[],
+    { patience = patienceMs, again = isConnectionError }: Persistence = {},
+  ): Promise<{ rows: Row[]; resent: boolean }> {
+    const deadline = performance.now() + patience;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return { rows: await this.query<Row>(statement, values), resent: attempt > 0 };
+      } catch (error) {
+        const wait = backoffMs(attempt);
+        if (!again(error, attempt + 1) || performance.now() + wait > deadline || this.closed) throw error;
+        await this.pause(wait);
+      }
+    }
+  }
+
+  /** Resolves after that time, or when the connections are closed. */
+  pause(ms: number): Promise<void> {
+    return sleep(ms, this.#closing.signal);
+  }
+
+  /** The statement that failed so never left this process: there was no connection to send it on. */
+  neverSent(error: unknown): boolean {
+    return typeof error === "object" && error !== null && this.#unsent.has(error);
+  }
+
+  /** When the way to the database failed last, by performance.now(). */
+  get lastTrouble(): number {
+    return this.#lastTrouble;
+  }
+
+  /** From now on every connection has the document function in its role's temporary schema. */
+  stampOnEach(): void {
+    this.#stamped ??= new WeakSet();
+  }
+
+  /** A connection of the pool; whoever takes it releases it. */
+  async take(): Promise<pg.PoolClient> {
+    try {
+      const client = await this.#pool.connect();
+      if (this.#stamped && !this.#stamped.has(client)) await this.#stamp(client, this.#stamped);
+      return client;
+    } catch (error) {
+      if (typeof error === "object" && error !== null) this.#unsent.add(error);
+      throw this.#noted(error);
+    }
+  }
+
+  #noted(error: unknown): unknown {
+    if (isConnectionError(error)) this.#lastTrouble = performance.now();
+    return error;
+  }
+
+  /**
+   * Runs `work` in a transaction of its own, which waits at most 5 s for a row that somebody holds. `sequentialScan`
+   * lets the planner read a whole table, which is ruled out otherwise.
+   */
+  async transaction<T>(
+    work: (client: pg.PoolClient) => Promise<T>,
+    { sequentialScan = false }: { sequentialScan?: boolean } = {},
+  ): Promise<T> {
+    const client = await this.take();
+    let broken: Error | undefined;
+    try {
+      const scan = sequentialScan ? "; set local enable_seqscan = on" : "";
+      // A role may have another isolation by default, under which a statement does not see what others committed after
+      // the first one of the transaction: claims of groups rely on it (D-2).
+      await client.query(`begin isolation level read committed; set local lock_timeout = '5s'${scan}`);
+      const answer = await work(client);
+      await client.query("commit");
+      return answer;
+    } catch (error) {
+      await client.query("rollback").catch((reason: Error) => {
+        broken = reason;
+      });
+      throw this.#noted(error);
+    } finally {
+      client.release(broken);
+    }
+  }
+
+  async #stamp(client: pg.PoolClient, stamped: WeakSet<pg.PoolClient>): Promise<void> {
+    try {
+      await client.query(stampStatement(temporaryStamp));
+      stamped.add(client);
+    } catch (error) {
+      client.release(error as Error);
+      throw error;
+    }
+  }
+
+  async #open(): Promise<void> {
+    const { dsn, plain, logger } = this.options;
+    if (!plain) {
+      const { vouch, unvouch } = serverStatements;
+      const config = clientConfig(dsn, { plain: false });
+      this.#listener ??= new Listener({ config, vouch: vouch.text, unvouch: unvouch.text, logger });
+    }
+    await this.#measureClock();
+    this.#clock = setInterval(() => void this.#measureClock().catch(() => {}), clockEveryMs).unref();
+  }
+
+  /** The offset to the database's clock, by the quickest of three answers (D-29). */
+  async #measureClock(): Promise<void> {
+    let best = Number.POSITIVE_INFINITY;
+    for (let round = 0; round < 3; round++) {
+      const sent = Date.now();
+      const [row] = await this.query<{ ms: number }>(serverStatements.clock, []);
+      const took = Date.now() - sent;
+      if (!row || took >= best) continue;
+      best = took;
+      this.#offsetMs = row.ms - (sent + took / 2);
+    }
+    if (Math.abs(this.#offsetMs) > 1_000) {
+      this.options.logger.warn(
+        { offsetMs: Math.round(this.#offsetMs) },
+        "this machine's clock and the database's differ by more than a second; the database's decides",
+      );
+    }
+  }
+}
