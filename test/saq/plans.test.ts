@@ -28,6 +28,7 @@ const settle = [
   [0, 0],
   [600, null],
   [0, 0],
+  ["w1", "w1"],
 ];
 
 /** Every statement of the hot path with values for its parameters. */
@@ -41,9 +42,9 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
   hasGrouped: ["q"],
   settle,
   settleAndTell: [...settle, [true, false], "saq+q"],
-  touch: ["q", keys, [1, 2], [patch, patch], ["{}", "{}"]],
+  touch: ["q", keys, [1, 2], [patch, patch], ["{}", "{}"], ["w1", "w1"]],
   ownedBy: ["q", [7], ""],
-  owners: ["q", keys],
+  owners: ["q", keys, ["w1", "w1"]],
   lockRow: ["k1", "q"],
   updateRow: ["k1", "queued", null, 0, true, 5, 7, "saq:q", "saq:enqueue"],
   fetch: ["q", keys],
