@@ -181,6 +181,8 @@ export interface Broker {
   ): Promise<T | null>;
   jobs(keys: readonly string[]): Promise<(StoredJob | null)[]>;
   list(filter: JobFilter): Promise<StoredJob[]>;
+  /** Jobs of some statuses by key, ascending, after the given one; "" is the beginning. */
+  page(request: { statuses: readonly Status[]; after: string; limit: number }): Promise<StoredJob[]>;
   counts(): Promise<JobCounts>;
 
   beat(row: WorkerRow, ttlSeconds: number): Promise<void>;

@@ -1,6 +1,6 @@
 /** From a call of `enqueue` to a job about to be stored: everything about it is decided and checked here. */
 import type { NewJob } from "./broker.js";
-import { onlyJobOptions, type QueueConfig } from "./config/index.js";
+import { checkJobOptions, onlyJobOptions, type QueueConfig } from "./config/index.js";
 import { InvalidJobError, SaqError } from "./errors.js";
 import { dueSecond, type JobFields, jobDefaults } from "./job.js";
 import { newKey } from "./key.js";
@@ -24,9 +24,15 @@ interface Known {
 export class Drafts {
   readonly #queueName: string;
   readonly #known: ReadonlyMap<string, Known>;
+  /** For names that are not in `tasks`, where those are not known here. */
+  readonly #anyTask: Known | undefined;
 
-  constructor({ name, tasks, defaults }: QueueConfig) {
+  /** `anyTask`: also takes names that are not in `tasks`. */
+  constructor({ name, tasks, defaults }: QueueConfig, { anyTask = false }: { anyTask?: boolean } = {}) {
     this.#queueName = name;
+    this.#anyTask = anyTask
+      ? { task: () => {}, defaults: { ...jobDefaults, ...defined(defaults) } }
+      : undefined;
     this.#known = new Map(
       Object.entries(tasks).map(([taskName, task]) => [
         taskName,
@@ -49,20 +55,16 @@ export class Drafts {
   /**
    * The job of a checked payload. `nowMs` is the database's clock.
    *
-   * @throws InvalidJobError when key, options or payload cannot be stored
+   * @throws InvalidJobError when options or payload cannot be stored
    */
-  make(name: string, payload: unknown, options: EnqueueOptions, nowMs: number): Draft {
+  fields(name: string, payload: unknown, options: EnqueueOptions, nowMs: number): JobFields {
     const { key, scheduled, priority = 0, groupKey = null, meta = {}, client: _, ...given } = options;
-    if (!Number.isInteger(priority) || priority < -32768 || priority > 32767) {
-      throw new InvalidJobError(
-        `priority must be a whole number of -32768 to 32767, got ${String(priority)}`,
-      );
-    }
+    checkPriority(priority);
     const own = onlyJobOptions(`enqueue("${name}")`, given, InvalidJobError);
     const { defaults } = this.#find(name);
     // One literal with every member: V8 gives each job the same shape. Spreading 24 members costs 6 us each time, and
     // all that reads the result is slower too (24.5 -> 13.5 us of CPU per enqueue measured).
-    const fields: JobFields = {
+    return {
       function: name,
       kwargs: asKwargs(name, payload),
       queueName: this.#queueName,
@@ -88,21 +90,57 @@ export class Drafts {
       meta,
       workerId: null,
     };
-    return {
-      fields,
-      job: {
-        key: fields.key,
-        document: encode(name, fields),
-        priority,
-        groupKey,
-        scheduled: fields.scheduled,
-        keyed: key !== undefined,
-      },
-    };
+  }
+
+  /**
+   * Ready to be stored. `keyed`: the key was chosen by the caller.
+   *
+   * @throws InvalidJobError when the payload cannot be written as JSON
+   */
+  seal(fields: JobFields, keyed: boolean): NewJob {
+    const { key, priority, groupKey, scheduled } = fields;
+    return { key, document: encode(fields.function, fields), priority, groupKey, scheduled, keyed };
+  }
+
+  /** @throws InvalidJobError when the job belongs to another queue (Q-3) */
+  checkOwn({ key, queueName }: { key: string; queueName: string }): void {
+    if (queueName === this.#queueName) return;
+    throw new InvalidJobError(
+      `Job ${key} belongs to queue "${queueName}" and cannot be enqueued in "${this.#queueName}"; ` +
+        "enqueue its task and payload there instead",
+    );
+  }
+
+  /**
+   * What hooks may not change, and what they changed to something that cannot be stored (Q-12).
+   *
+   * @throws InvalidJobError naming the field
+   */
+  checkChanged(fields: JobFields, before: JobFields): void {
+    const at = `A before-enqueue hook made the job of "${before.function}" unusable`;
+    for (const name of Object.keys(before) as (keyof JobFields)[]) {
+      if (hookFields.has(name) || Object.is(fields[name], before[name])) continue;
+      const now = JSON.stringify(fields[name]);
+      throw new InvalidJobError(
+        `${at}: it set ${name} to ${now} (hooks may set: ${[...hookFields].join(", ")})`,
+      );
+    }
+    const { timeout, heartbeat, retries, ttl, retryDelay, retryBackoff } = fields;
+    checkJobOptions(at, { timeout, heartbeat, retries, ttl, retryDelay, retryBackoff }, InvalidJobError);
+    checkPriority(fields.priority);
+    fields.scheduled = dueSecond(fields.scheduled, 0);
+    fields.kwargs = asKwargs(fields.function, fields.kwargs);
+    const { groupKey, meta } = fields;
+    if (groupKey !== null && typeof groupKey !== "string") {
+      throw new InvalidJobError(`${at}: groupKey must be a text or null, got ${String(groupKey)}`);
+    }
+    if (typeof meta !== "object" || meta === null || Array.isArray(meta)) {
+      throw new InvalidJobError(`${at}: meta must be an object, got ${JSON.stringify(meta)}`);
+    }
   }
 
   #find(name: string): Known {
-    const known = this.#known.get(name);
+    const known = this.#known.get(name) ?? this.#anyTask;
     if (known) return known;
     const names = [...this.#known.keys()].join(", ");
     throw new SaqError(
@@ -115,6 +153,26 @@ export class Drafts {
 /** Leaves out what was not given, so that it does not hide a default. */
 function defined<T extends object>(options: T): Partial<T> {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>;
+}
+
+/** What a hook may set. */
+const hookFields: ReadonlySet<string> = new Set([
+  "kwargs",
+  "timeout",
+  "heartbeat",
+  "retries",
+  "ttl",
+  "retryDelay",
+  "retryBackoff",
+  "scheduled",
+  "priority",
+  "groupKey",
+  "meta",
+] satisfies (keyof JobFields)[]);
+
+function checkPriority(priority: number): void {
+  if (Number.isInteger(priority) && priority >= -32768 && priority <= 32767) return;
+  throw new InvalidJobError(`priority must be a whole number of -32768 to 32767, got ${String(priority)}`);
 }
 
 function asKwargs(name: string, payload: unknown): Record<string, unknown> | null {

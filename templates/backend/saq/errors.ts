@@ -3,12 +3,17 @@ export type SaqErrorCode =
   | "config"
   | "invalid_job"
   | "invalid_payload"
+  | "invalid_url"
+  | "job_failed"
   | "job_gone"
   | "job_held"
   | "key_held"
+  | "not_aborted"
+  | "other_queue"
   | "poison_document"
   | "queue_closed"
   | "schema_version"
+  | "timeout"
   | "unknown_queue"
   | "unknown_task"
   | "unrecorded";
@@ -60,5 +65,21 @@ export class PoisonDocumentError extends SaqError {
 export class JobGoneError extends SaqError {
   constructor(key: string) {
     super("job_gone", `Job ${key} does not exist (any more): it was deleted, or its ttl ran out`);
+  }
+}
+
+/** The time to wait for jobs is over (Q-5, Q-8, J-17). The jobs themselves go on. */
+export class TimeoutError extends SaqError {
+  readonly keys: readonly string[];
+
+  constructor(keys: readonly string[], seconds: number, options?: ErrorOptions) {
+    const what = keys.length === 1 ? `Job ${keys[0]} has` : `${keys.length} jobs have`;
+    super(
+      "timeout",
+      `${what} not ended within ${seconds} s; nothing was stopped, only the wait is over. Is a worker running? ` +
+        "Wait longer, or look again with queue.job(key)",
+      options,
+    );
+    this.keys = keys;
   }
 }

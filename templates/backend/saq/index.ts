@@ -1,4 +1,6 @@
 /** The engine's one door. Everything else in this folder may change from one version to the next. */
+
+export type { EnqueueAnswer, EnqueueEntry, QueueCounters, QueueInfo } from "./answers.js";
 export {
   defineQueue,
   defineSaq,
@@ -7,20 +9,25 @@ export {
   type SaqConfig,
   type SaqOptions,
 } from "./config/index.js";
+export type { BeforeEnqueue, NewJobFields } from "./enqueuing.js";
 export {
   ConfigError,
   InvalidJobError,
   InvalidPayloadError,
   JobGoneError,
+  PoisonDocumentError,
   SaqError,
   type SaqErrorCode,
+  TimeoutError,
 } from "./errors.js";
 export { createSaq, type Health, type Saq, type TaskQueues } from "./express/create-saq.js";
 export { Job } from "./handle.js";
 export { inSeconds, type JobOptions, type Status } from "./job.js";
 export type { Logger } from "./logger.js";
-export { type EnqueueAnswer, type EnqueueEntry, Queue, type QueueInfo } from "./queue.js";
+export { Queue } from "./queue.js";
+export { JobError, type ListenOptions, type MapOptions } from "./results.js";
 export {
+  type ApplyOptions,
   type Context,
   type EnqueueOptions,
   type StandardSchema,

@@ -1,67 +1,65 @@
-/** A queue: enqueue jobs, look at them, abort and retry them. Knows its tasks' types, and nothing of storage. */
+/** A queue: enqueue jobs, wait for them, look at them, change them. Knows its tasks' types, and nothing of storage. */
 import type {
-  Broker,
-  EnqueueOutcome,
-  JobCounts,
-  JobFilter,
-  Refusal,
-  StoredJob,
-  WorkerRow,
-} from "./broker.js";
+  EnqueueAnswer,
+  EnqueueEntry,
+  MapItem,
+  MapResult,
+  QueueCounters,
+  QueueInfo,
+  TaskName,
+  WithoutKey,
+} from "./answers.js";
+import type { Broker, JobCounts, JobFilter, WorkerRow } from "./broker.js";
+import { Changes } from "./changes.js";
 import type { QueueConfig } from "./config/index.js";
-import { type Draft, Drafts } from "./draft.js";
-import { JobGoneError, SaqError } from "./errors.js";
-import { Job, type JobOwner } from "./handle.js";
-import { type JobFields, jobDefaults, type Status, statuses } from "./job.js";
-import type { EnqueueArguments, EnqueueOptions, PayloadOf, ResultOf, TaskMap } from "./task.js";
-import { type AbortAnswer, abortJob, type RetryAnswer, read, retryJob } from "./transitions.js";
-
-type TaskName<Tasks extends TaskMap> = keyof Tasks & string;
-type WithoutKey = Omit<EnqueueOptions, "key"> & { key?: undefined };
-
-/** What became of an enqueue, with the reason of a refusal (D-31). */
-export type EnqueueAnswer<Result = unknown> =
-  | { enqueued: true; job: Job<Result> }
-  | { enqueued: false; reason: Refusal; key: string };
-
-/** One entry of `enqueueMany`. */
-export type EnqueueEntry<Tasks extends TaskMap> = {
-  [Name in TaskName<Tasks>]: { task: Name } & PayloadMember<Tasks[Name]> & Omit<EnqueueOptions, "client">;
-}[TaskName<Tasks>];
-type PayloadMember<T> = [PayloadOf<T>] extends [never]
-  ? { payload?: unknown }
-  : undefined extends PayloadOf<T>
-    ? { payload?: PayloadOf<T> }
-    : { payload: PayloadOf<T> };
-
-/** SAQ's view of a queue (P-33), with all counts. */
-export interface QueueInfo {
-  name: string;
-  queued: number;
-  active: number;
-  scheduled: number;
-  counts: JobCounts;
-  workers: Record<string, { stats: object; metadata: object | null; queue_key: string }>;
-  jobs: Record<string, unknown>[];
-}
+import { Drafts } from "./draft.js";
+import { type BeforeEnqueue, Enqueuing } from "./enqueuing.js";
+import { Job, type JobOverrides, type JobOwner } from "./handle.js";
+import type { JobFields, Status, TerminalStatus } from "./job.js";
+import { Reading } from "./reading.js";
+import { type ListenOptions, type MapOptions, Results } from "./results.js";
+import type { ApplyOptions, EnqueueArguments, EnqueueOptions, ResultOf, TaskMap } from "./task.js";
+import type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "./transitions.js";
+import { Waiting } from "./waiting.js";
 
 export class Queue<Tasks extends TaskMap = TaskMap> {
   readonly name: string;
   readonly config: QueueConfig<string, Tasks>;
   /** Storage; for the worker and for those who write a broker. */
   readonly broker: Broker;
-  readonly #drafts: Drafts;
+  readonly counters: QueueCounters = {
+    complete: 0,
+    failed: 0,
+    retried: 0,
+    aborted: 0,
+    started: Date.now(),
+  };
+  readonly #enqueuing: Enqueuing;
+  readonly #waiting: Waiting;
+  readonly #results: Results;
+  readonly #reading: Reading;
+  readonly #changes: Changes;
   readonly #owner: JobOwner = {
-    reload: (key) => this.#reload(key),
+    now: () => this.broker.now(),
+    reload: (key) => this.#reading.reload(key),
+    ended: (key, timeout) => this.#results.ended(key, timeout),
     abort: (key, error) => this.abort(key, error),
     retry: (key, options) => this.retry(key, options),
+    update: (key, change) => this.update(key, change),
+    enqueue: (job, overrides) => this.enqueue(job, overrides),
   };
 
-  constructor(config: QueueConfig<string, Tasks>, broker: Broker) {
+  /** `anyTask`: takes names that are not in the configuration, for queues whose workers are elsewhere. */
+  constructor(config: QueueConfig<string, Tasks>, broker: Broker, options: { anyTask?: boolean } = {}) {
+    const toJob = (fields: JobFields) => new Job(this.#owner, fields);
     this.name = config.name;
     this.config = config;
     this.broker = broker;
-    this.#drafts = new Drafts(config);
+    this.#enqueuing = new Enqueuing(broker, new Drafts(config, options));
+    this.#waiting = new Waiting(broker);
+    this.#results = new Results(config.name, this.#enqueuing, this.#waiting, toJob);
+    this.#reading = new Reading(config.name, broker, toJob);
+    this.#changes = new Changes(broker, config.failedTtl, this.counters);
   }
 
   /** Connects and makes the tables where they are missing. Every call that needs it does so by itself. */
@@ -69,16 +67,21 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     await this.broker.connect();
   }
 
-  /** Sends what is under way, then closes the connections. */
-  close(): Promise<void> {
-    return this.broker.close();
+  /** Ends all waits, sends what is under way, then closes the connections. */
+  async close(): Promise<void> {
+    await this.#waiting.close();
+    await this.broker.close();
   }
 
+  // --- storing jobs ---
+
   /**
-   * Stores a job. With a key of your own the answer is null while a job of that key is alive (V-5.3).
+   * Stores a job. With a key of your own the answer is null while a job of that key is alive (V-5.3). Given a job of
+   * this queue (from `prepare`, or a finished one), stores that one anew, with `overrides`; the object then shows what
+   * was stored, and is unchanged when the answer is null (Q-3, D-32).
    *
    * @throws InvalidPayloadError when the task's schema refuses the payload
-   * @throws InvalidJobError when key, options or payload cannot be stored
+   * @throws InvalidJobError when key, options or payload cannot be stored, or the job belongs to another queue
    */
   enqueue<Name extends TaskName<Tasks>>(
     task: Name,
@@ -88,17 +91,21 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     task: Name,
     ...args: EnqueueArguments<Tasks[Name]>
   ): Promise<Job<ResultOf<Tasks[Name]>> | null>;
-  async enqueue(task: string, payload?: unknown, options?: EnqueueOptions): Promise<Job | null> {
-    const answer = await this.#enqueue(task, payload, options);
-    return answer.enqueued ? answer.job : null;
+  enqueue<Result>(job: Job<Result>, overrides?: JobOverrides): Promise<Job<Result> | null>;
+  async enqueue(task: string | Job, payload?: unknown, options: EnqueueOptions = {}): Promise<Job | null> {
+    if (typeof task !== "string") return this.#enqueuing.again(task, (payload ?? {}) as JobOverrides);
+    const { fields, outcome } = await this.#enqueuing.one({ task, payload, options });
+    return outcome.stored ? new Job(this.#owner, fields) : null;
   }
 
   /** As `enqueue`, with the reason of a refusal. */
   async enqueueDetailed<Name extends TaskName<Tasks>>(
     task: Name,
-    ...[payload, options]: EnqueueArguments<Tasks[Name]>
+    ...[payload, options = {}]: EnqueueArguments<Tasks[Name]>
   ): Promise<EnqueueAnswer<ResultOf<Tasks[Name]>>> {
-    return (await this.#enqueue(task, payload, options)) as EnqueueAnswer<ResultOf<Tasks[Name]>>;
+    const { fields, outcome } = await this.#enqueuing.one({ task, payload, options });
+    if (!outcome.stored) return { enqueued: false, reason: outcome.reason, key: fields.key };
+    return { enqueued: true, job: new Job<ResultOf<Tasks[Name]>>(this.#owner, fields) };
   }
 
   /**
@@ -109,11 +116,86 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * @throws SaqError key_held when somebody's open transaction holds one of the keys; other entries may be stored
    */
   async enqueueMany(entries: readonly EnqueueEntry<Tasks>[]): Promise<(Job | null)[]> {
-    const made: Draft[] = [];
-    for (const { task, payload, ...options } of entries) made.push(await this.#make(task, payload, options));
-    const outcomes = await this.broker.enqueueMany(made.map(({ job }) => job));
-    return made.map(({ fields }, index) => (outcomes[index]?.stored ? new Job(this.#owner, fields) : null));
+    const orders = entries.map(({ task, payload, ...options }) => ({ task, payload, options }));
+    const stored = await this.#enqueuing.many(orders);
+    return stored.map(({ fields, outcome }) => (outcome.stored ? new Job(this.#owner, fields) : null));
   }
+
+  /** A job that is not stored yet (status `new`), for `enqueue(job)` or `job.enqueue()`. */
+  prepare<Name extends TaskName<Tasks>>(
+    task: Name,
+    ...[payload, options = {}]: EnqueueArguments<Tasks[Name]>
+  ): Job<ResultOf<Tasks[Name]>> {
+    return new Job(this.#owner, this.#enqueuing.prepare(task, payload, options));
+  }
+
+  /**
+   * Calls `hook` with each job before this queue object stores it, also for jobs that are then refused (Q-12). It may
+   * change what a caller may choose: payload, meta, priority, times. Hooks run one after another, and a throw stops the
+   * enqueue. Answers how to unregister.
+   */
+  registerBeforeEnqueue(hook: BeforeEnqueue): () => void {
+    return this.#enqueuing.before(hook);
+  }
+
+  /**
+   * Runs `work`; when it throws, every job that this queue stored inside of it is aborted with the error `cancelled`,
+   * and the throw goes on (Q-7, D-60). Await everything that `work` starts. A job that runs already is told to end.
+   *
+   * @throws SaqError not_aborted, caused by what `work` threw, when some could not be aborted
+   */
+  batch<T>(work: () => Promise<T>): Promise<T> {
+    return this.#enqueuing.batches.run(work, (key) => this.abort(key, "cancelled"));
+  }
+
+  // --- waiting for jobs ---
+
+  /**
+   * Enqueues a job and waits for its result (Q-5). With a key that is taken, waits for the job that has it. A task that
+   * applies another one holds its own slot meanwhile: with one slot in all, the other never starts and the wait ends
+   * with the outer job's timeout.
+   *
+   * @throws JobError, carrying the job, when it failed or was aborted
+   * @throws JobGoneError when its row disappeared, so that nobody knows how it ended (D-66)
+   * @throws TimeoutError after `waitTimeout`; the job goes on
+   */
+  async apply<Name extends TaskName<Tasks>>(
+    task: Name,
+    ...[payload, options]: EnqueueArguments<Tasks[Name], ApplyOptions>
+  ): Promise<ResultOf<Tasks[Name]>> {
+    return (await this.#results.apply(task, payload, options)) as ResultOf<Tasks[Name]>;
+  }
+
+  /**
+   * `apply` for many payloads: results in their order (Q-6). The first job that fails rejects at once and the others go
+   * on; with `returnExceptions`, errors of jobs stand in the list instead.
+   *
+   * @throws InvalidJobError when two items have one key (D-68); nothing was stored
+   */
+  async map<Name extends TaskName<Tasks>, const ReturnExceptions extends boolean = false>(
+    task: Name,
+    payloads: readonly MapItem<Tasks[Name]>[],
+    options?: MapOptions<MapItem<Tasks[Name]>> & { returnExceptions?: ReturnExceptions },
+  ): Promise<MapResult<Tasks[Name], ReturnExceptions>[]> {
+    const results = await this.#results.map(task, payloads, options as MapOptions<unknown>);
+    return results as MapResult<Tasks[Name], ReturnExceptions>[];
+  }
+
+  /**
+   * Calls `callback` for each of the jobs that exists, at once, at each push and every `pollInterval`, whether or not
+   * something changed, until it answers something truthy (Q-8).
+   *
+   * @throws TimeoutError after `timeout`
+   */
+  listen(
+    keys: readonly string[],
+    callback: (key: string, status: Status) => unknown,
+    options?: ListenOptions,
+  ): Promise<void> {
+    return this.#results.listen(keys, callback, options);
+  }
+
+  // --- looking at jobs ---
 
   /** The job, or null when this queue has none of that key. */
   async job(key: string): Promise<Job | null> {
@@ -121,20 +203,23 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /** In the order of the keys, null for unknown ones (P-27). */
-  async jobs(keys: readonly string[]): Promise<(Job | null)[]> {
-    const rows = await this.broker.jobs(keys);
-    return rows.map((row) => row && this.#toJob(row));
+  jobs(keys: readonly string[]): Promise<(Job | null)[]> {
+    return this.#reading.jobs(keys);
   }
 
   /** Jobs of some statuses, newest first. */
-  async list({
-    statuses: wanted = statuses,
-    offset = 0,
-    limit = 50,
-    due,
-  }: Partial<JobFilter> = {}): Promise<Job[]> {
-    const rows = await this.broker.list({ statuses: wanted, offset, limit, due });
-    return rows.map((row) => this.#toJob(row));
+  list(filter: Partial<JobFilter> = {}): Promise<Job[]> {
+    return this.#reading.list(filter);
+  }
+
+  /**
+   * Every job of some statuses, by key, `batchSize` per query; no connection is held while the caller works (P-28).
+   * Jobs that are stored meanwhile may or may not come along.
+   */
+  iterJobs(
+    options: { statuses?: readonly Status[]; batchSize?: number } = {},
+  ): AsyncGenerator<Job, void, void> {
+    return this.#reading.iterate(options);
   }
 
   /** Jobs by state, all statuses. Reads the whole queue: 0.2 s for a million jobs. */
@@ -143,21 +228,8 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /** SAQ's three counts (P-32): due, running, and all that is not finished (`aborting` is in none). */
-  async count(kind: "queued" | "active" | "incomplete"): Promise<number> {
-    const { queued, active, scheduled } = await this.counts();
-    switch (kind) {
-      case "queued":
-        return queued;
-      case "active":
-        return active;
-      case "incomplete":
-        return queued + scheduled + active;
-      default:
-        throw new SaqError(
-          "config",
-          `count takes "queued", "active" or "incomplete", got "${kind satisfies never}"`,
-        );
-    }
+  count(kind: "queued" | "active" | "incomplete"): Promise<number> {
+    return this.#reading.count(kind);
   }
 
   /** Live workers. */
@@ -166,33 +238,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /** SAQ's info object (P-33, D-72). `jobs` holds wire documents, unfinished ones unless `statuses` says otherwise. */
-  async info({
-    jobs = false,
-    statuses: wanted = ["queued", "active", "aborting"],
-    offset = 0,
-    limit = 100,
-    due,
-  }: Partial<JobFilter> & { jobs?: boolean } = {}): Promise<QueueInfo> {
-    const [counts, workers, listed] = await Promise.all([
-      this.counts(),
-      this.workers(),
-      jobs ? this.list({ statuses: wanted, offset, limit, due }) : [],
-    ]);
-    return {
-      name: this.name,
-      queued: counts.queued,
-      active: counts.active,
-      scheduled: counts.scheduled,
-      counts,
-      workers: Object.fromEntries(
-        workers.map(({ workerId, stats, metadata, queueKey }) => [
-          workerId,
-          { stats, metadata, queue_key: queueKey },
-        ]),
-      ),
-      jobs: listed.map((job) => job.toDocument()),
-    };
+  info(options: Partial<JobFilter> & { jobs?: boolean } = {}): Promise<QueueInfo> {
+    return this.#reading.info(options);
   }
+
+  // --- changing jobs ---
 
   /**
    * Ends a waiting job, tells a running one to end (V-5.10, V-5.11). Null when there is no such job (D-27).
@@ -200,7 +250,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * @throws SaqError job_held when somebody's transaction holds the job for longer than 5 s
    */
   abort(key: string, error = "aborted"): Promise<AbortAnswer | null> {
-    return this.broker.change(key, (row) => abortJob(row, error, this.broker.now(), this.config.failedTtl));
+    return this.#changes.abort(key, error);
   }
 
   /**
@@ -210,49 +260,26 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    */
   retry(key: string, options: { error?: string; resetAttempts?: boolean } = {}): Promise<RetryAnswer | null> {
     const { error = "retried", resetAttempts = true } = options;
-    return this.broker.change(key, (row) => retryJob(row, error, this.broker.now(), resetAttempts));
+    return this.#changes.retry(key, error, resetAttempts);
   }
 
-  async #reload(key: string): Promise<JobFields> {
-    const [row] = await this.broker.jobs([key]);
-    const fields = row ? read(row) : null;
-    if (!fields) throw new JobGoneError(key);
-    return fields;
+  /**
+   * Ends a running job from outside; its worker is told that it lost the job, and what its task returns is dropped.
+   * `not_active` when it waits or has ended, `aborting` when it is being aborted and `status` is another than `aborted`
+   * (D-25), null when there is none.
+   *
+   * @throws InvalidJobError when the result cannot be written as JSON
+   */
+  finish(
+    key: string,
+    status: TerminalStatus,
+    outcome: { result?: unknown; error?: string } = {},
+  ): Promise<FinishAnswer | null> {
+    return this.#changes.finish(key, status, outcome);
   }
 
-  #toJob(row: StoredJob): Job {
-    return new Job(this.#owner, read(row) ?? unreadable(row));
+  /** Sets single fields of a stored job, as `job.update` does (J-20). Null when there is none (D-27). */
+  update(key: string, change: JobUpdate): Promise<UpdateAnswer | null> {
+    return this.#changes.update(key, change);
   }
-
-  async #enqueue(task: string, payload: unknown, options: EnqueueOptions = {}): Promise<EnqueueAnswer> {
-    const { fields, job } = await this.#make(task, payload, options);
-    const outcome: EnqueueOutcome = options.client
-      ? await this.broker.enqueueWith(options.client, job)
-      : await this.broker.enqueue(job);
-    return outcome.stored
-      ? { enqueued: true, job: new Job(this.#owner, fields) }
-      : { enqueued: false, reason: outcome.reason, key: job.key };
-  }
-
-  /** Refuses what is invalid before anything connects. */
-  async #make(name: string, payload: unknown, options: EnqueueOptions): Promise<Draft> {
-    const checked = this.#drafts.check(name, payload);
-    if (checked) await checked;
-    await this.broker.connect();
-    return this.#drafts.make(name, payload, options, this.broker.now());
-  }
-}
-
-/** A poison row for the eye: what its columns tell, and why there is no more. */
-function unreadable(row: StoredJob): JobFields {
-  return {
-    ...jobDefaults,
-    function: "(unreadable)",
-    queueName: row.queue,
-    key: row.key,
-    status: row.status satisfies Status,
-    scheduled: row.scheduled,
-    error: "The stored document is not a SAQ job; its bytes are untouched in saq_jobs.job",
-    meta: {},
-  };
 }

@@ -44,6 +44,12 @@ export interface EnqueueOptions extends JobOptions {
   client?: TransactionClient;
 }
 
+/** Options of `apply`: those of `enqueue`, without a transaction, whose jobs nobody can run before it ends. */
+export type ApplyOptions = Omit<EnqueueOptions, "client"> & {
+  /** How long to wait, s; 0 and null: no limit. The job's own `timeout` is another matter (D-65). @defaultValue null */
+  waitTimeout?: number | null;
+};
+
 export interface TransactionClient {
   query(text: string, values: unknown[]): Promise<{ rows: Record<string, unknown>[] }>;
 }
@@ -75,6 +81,12 @@ export interface Context {
   readonly log: Logger;
   /** Enqueues another task of the same queue, given by value: `ctx.enqueue(resizeImage, { url })`. */
   enqueue<T extends AnyTask>(task: T, ...args: EnqueueArguments<T>): Promise<{ readonly id: string } | null>;
+  /**
+   * Enqueues another task of the same queue and waits for its result, as `queue.apply` does. This job keeps its slot
+   * meanwhile: where all slots of all workers are taken by jobs that wait so (concurrency 1!), none of them goes on
+   * before their timeouts end them.
+   */
+  apply<T extends AnyTask>(task: T, ...args: EnqueueArguments<T, ApplyOptions>): Promise<ResultOf<T>>;
 }
 
 /** First argument of a task that runs in a thread: what can reach it there. */

@@ -9,6 +9,7 @@ import {
   isStuck,
   isTerminal,
   type JobFields,
+  type JobOptions,
   latestSecond,
   retryDelaySeconds,
   type TerminalStatus,
@@ -121,6 +122,49 @@ export function retryJob(
   };
 }
 
+export type FinishAnswer = "finished" | "aborting" | "not_active";
+
+/**
+ * An end by hand, of a job that runs (V-5.7, V-5.8, V-5.12). `token` is a new one: the worker that runs it no longer
+ * owns it, and is told so. Once an abort was asked for, only `aborted` is a legal end (D-25).
+ */
+export function finishJob(
+  row: StoredJob,
+  status: TerminalStatus,
+  outcome: { result?: unknown; error?: string | null },
+  { nowMs, failedTtl, token }: { nowMs: number; failedTtl: number; token: number },
+): Decision<FinishAnswer> {
+  if (row.status !== "active" && row.status !== "aborting") return { change: null, answer: "not_active" };
+  if (row.status === "aborting" && status !== "aborted") return { change: null, answer: "aborting" };
+  const job = read(row);
+  const change = job
+    ? {
+        ...edit(status, finished(status, nowMs, { ...outcome, error: outcome.error ?? job.error })),
+        keep: keepSeconds(job.ttl, status, failedTtl),
+      }
+    : setAside;
+  return { change: { ...change, place: token }, answer: "finished" };
+}
+
+/** What may be changed of a stored job from outside (J-20). */
+export type JobUpdate = Partial<Pick<JobFields, "progress" | "meta">> & JobOptions;
+
+export type UpdateAnswer = "updated" | "finished" | "unreadable";
+
+/**
+ * Sets single fields, and nothing else: what others wrote meanwhile stays (D-21). Never a status. Of a finished job
+ * only `meta`: the rest has had its effect.
+ */
+export function updateJob(row: StoredJob, update: JobUpdate, nowMs: number): Decision<UpdateAnswer> {
+  if (!read(row)) return { change: null, answer: "unreadable" };
+  if (isTerminal(row.status)) {
+    const { meta, ...rest } = update;
+    if (meta === undefined || Object.keys(rest).length > 0) return { change: null, answer: "finished" };
+    return { change: edit(row.status, { meta }), answer: "updated" };
+  }
+  return { change: edit(row.status, { ...update, touched: Math.round(nowMs) }), answer: "updated" };
+}
+
 /** The worker that ran it is gone: another run, uncharged, at most `lostLimit` times (5.2). */
 export function loseJob(row: StoredJob, nowMs: number, lostLimit: number, failedTtl: number): RowChange {
   const job = read(row);
@@ -176,7 +220,7 @@ export const oneMore = (count: unknown): number => (Number.isSafeInteger(count) 
 /** A row nobody can read: failed, kept for ever, bytes untouched, so that it can be looked at (D-3). */
 export const setAside: RowChange = { status: "failed", patch: null, removed: [], keep: null };
 
-const edit = (status: RowChange["status"], fields: Partial<JobFields>): RowChange => ({
+const edit = (status: RowChange["status"], fields: Partial<JobFields>) => ({
   status,
   ...encodeChange(fields),
 });

@@ -13,7 +13,7 @@ import { PoisonDocumentError } from "./errors.js";
 import { type JobFields, jobDefaults, type Status } from "./job.js";
 
 /** Wire name of each field, in the order in which Python writes them (J-1). */
-const wireNames = {
+export const wireNames = {
   function: "function",
   kwargs: "kwargs",
   queueName: "queue",

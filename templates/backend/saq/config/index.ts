@@ -1,5 +1,5 @@
 /** The configuration that people write. */
 export { defineQueue } from "./define-queue.js";
 export { defineSaq, type SaqConfig, type SaqOptions } from "./define-saq.js";
-export { onlyJobOptions } from "./job-options.js";
+export { checkJobOptions, onlyJobOptions } from "./job-options.js";
 export type { QueueConfig, QueueOptions } from "./queue-options.js";

@@ -179,6 +179,11 @@ export class PostgresBroker implements Broker {
     return this.#rows.list(filter);
   }
 
+  async page(request: Parameters<Broker["page"]>[0]): Promise<StoredJob[]> {
+    await this.connect();
+    return this.#rows.page(request);
+  }
+
   async counts(): Promise<JobCounts> {
     await this.connect();
     return this.#rows.counts();

@@ -1,7 +1,7 @@
 /** Reading and changing single rows: each change is decided while the row is locked (D-21, D-22). */
 
 import { isUtf8 } from "node:buffer";
-import type { JobCounts, JobFilter, RowChange, StoredJob } from "../broker.js";
+import type { Broker, JobCounts, JobFilter, RowChange, StoredJob } from "../broker.js";
 import { SaqError } from "../errors.js";
 import { parseStatus } from "../job.js";
 import type { Decision } from "../transitions.js";
@@ -165,6 +165,11 @@ export class RowStore {
       due ?? null,
     ]);
     return rows.map(toRow);
+  }
+
+  async page({ statuses, after, limit }: Parameters<Broker["page"]>[0]): Promise<StoredJob[]> {
+    const values: unknown[] = [this.queueName, statuses, after, limit];
+    return (await this.server.query<RawRow>(this.server.statements.page, values)).map(toRow);
   }
 
   /** Every running row, a page at a time. */

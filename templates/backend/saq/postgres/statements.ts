@@ -271,6 +271,8 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     list: `select ${row} from ${jobs} where queue = $1 and status = any($2::text[])
       and ($5::boolean is null or status <> 'queued' or (scheduled <= ${epoch}) = $5)
       order by key desc offset $3 limit $4`,
+    page: `select ${row} from ${jobs} where queue = $1 and status = any($2::text[]) and key > $3
+      order by key limit $4`,
     counts: `select status, scheduled <= ${epoch} as due, count(*)::int as count from ${jobs} where queue = $1
       group by 1, 2`,
     beat: `insert into ${stats} as held (worker_id, stats, expire_at, metadata, queue_key)

@@ -6,7 +6,7 @@ import type { ClaimedJob } from "../broker.js";
 import { InvalidJobError } from "../errors.js";
 import type { JobFields } from "../job.js";
 import type { Logger } from "../logger.js";
-import type { AnyTask, Context, EnqueueArguments, RunningJob } from "../task.js";
+import type { AnyTask, ApplyOptions, Context, EnqueueArguments, ResultOf, RunningJob } from "../task.js";
 import { encodeChange } from "../wire.js";
 
 /** Why an attempt is to end before its task does. */
@@ -26,6 +26,7 @@ export interface AttemptHost {
   now(): number;
   touch(claim: ClaimedJob, patch: string, removed: readonly string[]): Promise<boolean>;
   enqueue(task: AnyTask, args: unknown[]): Promise<{ readonly id: string } | null>;
+  apply(task: AnyTask, args: unknown[]): Promise<unknown>;
   ended(attempt: Attempt, end: AttemptEnd): void;
 }
 
@@ -163,6 +164,10 @@ export class Attempt implements Context {
 
   enqueue<T extends AnyTask>(task: T, ...args: EnqueueArguments<T>): Promise<{ readonly id: string } | null> {
     return this.#host.enqueue(task, args);
+  }
+
+  async apply<T extends AnyTask>(task: T, ...args: EnqueueArguments<T, ApplyOptions>): Promise<ResultOf<T>> {
+    return (await this.#host.apply(task, args)) as ResultOf<T>;
   }
 
   async #update(change: { progress?: number; meta?: Record<string, unknown> }): Promise<void> {

@@ -1,4 +1,5 @@
 /** What is counted and said when an attempt has ended and its outcome is recorded, or turned out to be nobody's. */
+import type { QueueCounters } from "../answers.js";
 import type { Settlement, SettleResult, WorkerStats } from "../broker.js";
 import type { Logger } from "../logger.js";
 import type { Attempt, AttemptEnd } from "./attempt.js";
@@ -6,7 +7,11 @@ import type { Attempt, AttemptEnd } from "./attempt.js";
 export class Report {
   readonly stats: Omit<WorkerStats, "uptime"> = { complete: 0, failed: 0, retried: 0, aborted: 0 };
 
-  constructor(private readonly logger: Logger) {}
+  /** `counters` are those of the queue object, whose other workers and callers count there too (Q-10). */
+  constructor(
+    private readonly logger: Logger,
+    private readonly counters: Omit<QueueCounters, "started">,
+  ) {}
 
   started({ fields }: Attempt): void {
     if (!this.#says("info")) return;
@@ -22,14 +27,17 @@ export class Report {
     switch (status) {
       case "complete":
         this.stats.complete++;
+        this.counters.complete++;
         if (this.#says("info")) this.logger.info(fields, `Finished ${name}`);
         return;
       case "failed":
         this.stats.failed++;
+        this.counters.failed++;
         this.logger.error({ ...fields, err: error }, `Failed ${name}`);
         return;
       case "aborted":
         this.stats.aborted++;
+        this.counters.aborted++;
         this.logger.info(fields, `Aborted ${name}`);
         return;
       case "queued":
@@ -38,6 +46,7 @@ export class Report {
           return;
         }
         this.stats.retried++;
+        this.counters.retried++;
         this.logger.warn({ ...fields, err: error }, `Retrying ${name}`);
         return;
       case "lost":

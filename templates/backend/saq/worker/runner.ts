@@ -9,6 +9,7 @@ import type { Logger } from "../logger.js";
 import type { Queue } from "../queue.js";
 import {
   type AnyTask,
+  type ApplyOptions,
   type Context,
   type EnqueueOptions,
   findTask,
@@ -57,7 +58,7 @@ export class Runner implements AttemptHost {
     const { config, broker } = queue;
     this.queueName = queue.name;
     this.hardDeadlineMs = config.cancellationHardDeadline * 1_000;
-    this.report = new Report(logger);
+    this.report = new Report(logger, queue.counters);
     this.#queue = queue;
     this.#names = new Map(Object.entries(config.tasks).map(([name, task]) => [task, name]));
     this.#feeder = new Feeder({
@@ -280,13 +281,20 @@ export class Runner implements AttemptHost {
   }
 
   async enqueue(task: AnyTask, args: unknown[]): Promise<{ readonly id: string } | null> {
-    const name = this.#names.get(task);
-    if (name === undefined) {
-      throw new ConfigError(
-        `ctx.enqueue: this task is not in the tasks of queue "${this.queueName}"; add it in defineQueue`,
-      );
-    }
     const [payload, options] = args as [payload?: unknown, options?: EnqueueOptions];
-    return this.#queue.enqueue(name, payload, options);
+    return this.#queue.enqueue(this.#nameOf(task, "enqueue"), payload, options);
+  }
+
+  async apply(task: AnyTask, args: unknown[]): Promise<unknown> {
+    const [payload, options] = args as [payload?: unknown, options?: ApplyOptions];
+    return this.#queue.apply(this.#nameOf(task, "apply"), payload, options);
+  }
+
+  #nameOf(task: AnyTask, method: string): string {
+    const name = this.#names.get(task);
+    if (name !== undefined) return name;
+    throw new ConfigError(
+      `ctx.${method}: this task is not in the tasks of queue "${this.queueName}"; add it in defineQueue`,
+    );
   }
 }

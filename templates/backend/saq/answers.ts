@@ -1,0 +1,54 @@
+/** What a queue takes and answers, as types. */
+import type { JobCounts, Refusal } from "./broker.js";
+import type { JobGoneError } from "./errors.js";
+import type { Job } from "./handle.js";
+import type { JobError } from "./results.js";
+import type { EnqueueOptions, PayloadOf, ResultOf, TaskMap } from "./task.js";
+
+export type TaskName<Tasks extends TaskMap> = keyof Tasks & string;
+
+export type WithoutKey = Omit<EnqueueOptions, "key"> & { key?: undefined };
+
+/** What became of an enqueue, with the reason of a refusal (D-31). */
+export type EnqueueAnswer<Result = unknown> =
+  | { enqueued: true; job: Job<Result> }
+  | { enqueued: false; reason: Refusal; key: string };
+
+/** One entry of `enqueueMany`. */
+export type EnqueueEntry<Tasks extends TaskMap> = {
+  [Name in TaskName<Tasks>]: { task: Name } & PayloadMember<Tasks[Name]> & Omit<EnqueueOptions, "client">;
+}[TaskName<Tasks>];
+type PayloadMember<T> = [PayloadOf<T>] extends [never]
+  ? { payload?: unknown }
+  : undefined extends PayloadOf<T>
+    ? { payload?: PayloadOf<T> }
+    : { payload: PayloadOf<T> };
+
+/** One item of `map`; anything where the tasks are not known to the compiler. */
+export type MapItem<T> = [PayloadOf<T>] extends [never] ? unknown : PayloadOf<T>;
+
+/** One result of `map`. */
+export type MapResult<T, ReturnExceptions extends boolean> =
+  | ResultOf<T>
+  | (ReturnExceptions extends true ? JobError | JobGoneError : never);
+
+/** SAQ's view of a queue (P-33), with all counts. */
+export interface QueueInfo {
+  name: string;
+  queued: number;
+  active: number;
+  scheduled: number;
+  counts: JobCounts;
+  workers: Record<string, { stats: object; metadata: object | null; queue_key: string }>;
+  jobs: Record<string, unknown>[];
+}
+
+/** What happened to jobs through one queue object: by its workers in this process, `finish`, `retry` and `abort` (Q-10). */
+export interface QueueCounters {
+  complete: number;
+  failed: number;
+  retried: number;
+  aborted: number;
+  /** When the queue object was made, epoch ms. */
+  readonly started: number;
+}

@@ -1,0 +1,95 @@
+/** Changes of single jobs by hand, each decided under the row's lock, and counted when it came true (Q-10, D-27). */
+import { randomBytes } from "node:crypto";
+import type { QueueCounters } from "./answers.js";
+import type { Broker } from "./broker.js";
+import { onlyJobOptions } from "./config/index.js";
+import { InvalidJobError } from "./errors.js";
+import type { TerminalStatus } from "./job.js";
+import {
+  type AbortAnswer,
+  abortJob,
+  type FinishAnswer,
+  finishJob,
+  type JobUpdate,
+  type RetryAnswer,
+  retryJob,
+  type UpdateAnswer,
+  updateJob,
+} from "./transitions.js";
+
+const countOf = { complete: "complete", failed: "failed", aborted: "aborted" } as const;
+
+export class Changes {
+  constructor(
+    private readonly broker: Broker,
+    private readonly failedTtl: number,
+    private readonly counters: QueueCounters,
+  ) {}
+
+  async abort(key: string, error: string): Promise<AbortAnswer | null> {
+    const answer = await this.broker.change(key, (row) =>
+      abortJob(row, error, this.broker.now(), this.failedTtl),
+    );
+    // A running one is counted by its worker when it has ended.
+    if (answer === "aborted") this.counters.aborted++;
+    return answer;
+  }
+
+  async retry(key: string, error: string, resetAttempts: boolean): Promise<RetryAnswer | null> {
+    const answer = await this.broker.change(key, (row) =>
+      retryJob(row, error, this.broker.now(), resetAttempts),
+    );
+    if (answer === "queued") this.counters.retried++;
+    return answer;
+  }
+
+  async finish(
+    key: string,
+    status: TerminalStatus,
+    outcome: { result?: unknown; error?: string | null },
+  ): Promise<FinishAnswer | null> {
+    if (!Object.hasOwn(countOf, status)) {
+      throw new InvalidJobError(
+        `finish takes "complete", "failed" or "aborted", got ${JSON.stringify(status)}`,
+      );
+    }
+    checkJson(`finish("${key}"): result`, outcome.result ?? null);
+    // A token of nobody's: the worker that runs it no longer owns it (5.2).
+    const token = randomBytes(4).readInt32BE();
+    const answer = await this.broker.change(key, (row) =>
+      finishJob(row, status, outcome, { nowMs: this.broker.now(), failedTtl: this.failedTtl, token }),
+    );
+    if (answer === "finished") this.counters[countOf[status]]++;
+    return answer;
+  }
+
+  async update(key: string, change: JobUpdate): Promise<UpdateAnswer | null> {
+    const given = Object.fromEntries(
+      Object.entries(change).filter(([, value]) => value !== undefined),
+    ) as JobUpdate;
+    checkUpdate(`update("${key}")`, given);
+    return this.broker.change(key, (row) => updateJob(row, given, this.broker.now()));
+  }
+}
+
+function checkUpdate(at: string, { progress, meta, ...options }: JobUpdate): void {
+  if (progress !== undefined && !(typeof progress === "number" && progress >= 0 && progress <= 1)) {
+    throw new InvalidJobError(`${at}: progress must be a number of 0 to 1, got ${String(progress)}`);
+  }
+  if (meta !== undefined && (typeof meta !== "object" || meta === null || Array.isArray(meta))) {
+    throw new InvalidJobError(`${at}: meta must be an object, got ${JSON.stringify(meta)}`);
+  }
+  checkJson(`${at}: meta`, meta ?? null);
+  onlyJobOptions(`${at}, beside progress and meta`, options, InvalidJobError);
+}
+
+function checkJson(what: string, value: unknown): void {
+  let why: string;
+  try {
+    if (JSON.stringify(value) !== undefined) return;
+    why = `a ${typeof value} has no JSON form`;
+  } catch (error) {
+    why = (error as Error).message;
+  }
+  throw new InvalidJobError(`${what} cannot be written as JSON: ${why}; nothing was changed`);
+}

@@ -1,0 +1,178 @@
+/** Results of jobs for those who wait for them: `apply` and `map` (Q-5, Q-6), and what an end means to a caller. */
+import type { StoredJob } from "./broker.js";
+import type { Enqueuing, Order, Stored } from "./enqueuing.js";
+import { InvalidJobError, JobGoneError, PoisonDocumentError, SaqError } from "./errors.js";
+import type { Job } from "./handle.js";
+import type { JobFields, Status } from "./job.js";
+import type { ApplyOptions, EnqueueOptions } from "./task.js";
+import { read } from "./transitions.js";
+import type { AwaitedEnd, Waiting } from "./waiting.js";
+
+/** A job that was awaited failed or was aborted (Q-5). */
+export class JobError extends SaqError {
+  readonly job: Job;
+
+  constructor(job: Job) {
+    super(
+      "job_failed",
+      `Job ${job.id} ${job.status}\n\nThe above job ended with the following error:\n\n${job.error}`,
+    );
+    this.job = job;
+  }
+}
+
+export type MapOptions<Payload> = ApplyOptions & {
+  /** Options of single items; they come before the common ones. A `key` belongs here. */
+  each?: (payload: Payload, index: number) => Omit<EnqueueOptions, "client">;
+  /** Errors of jobs stand in the list where results would. @defaultValue false */
+  returnExceptions?: boolean;
+};
+
+export interface ListenOptions {
+  /** s; 0 and null: no limit. @defaultValue 10 */
+  timeout?: number | null;
+  /** Between two looks without a push, s. @defaultValue 0.5 */
+  pollInterval?: number;
+}
+
+/** What a result that its job would throw away at once is kept for where nothing limits the wait: SAQ's default, s. */
+const unlimitedKeep = 600;
+/** Time to fetch a result, s. */
+const leastKeep = 60;
+
+export class Results {
+  constructor(
+    private readonly queueName: string,
+    private readonly enqueuing: Enqueuing,
+    private readonly waiting: Waiting,
+    private readonly toJob: (fields: JobFields) => Job,
+  ) {}
+
+  async apply(task: string, payload: unknown, given: ApplyOptions = {}): Promise<unknown> {
+    const { waitTimeout, options } = split(`apply("${task}")`, given);
+    await this.waiting.follow();
+    const stored = await this.enqueuing.one({ task, payload, options, awaitedFor: keepFor(waitTimeout) });
+    const { row } = this.#await(stored, waitTimeout);
+    return this.#resultOf(await row, task);
+  }
+
+  async map(task: string, payloads: readonly unknown[], given: MapOptions<unknown> = {}): Promise<unknown[]> {
+    const at = `map("${task}")`;
+    const { each, returnExceptions = false, ...common } = given;
+    const { waitTimeout, options } = split(at, common);
+    const orders = payloads.map((payload, index): Order => {
+      const { options: own } = split(at, each?.(payload, index) ?? {});
+      return { task, payload, options: { ...options, ...own }, awaitedFor: keepFor(waitTimeout) };
+    });
+    checkKeys(at, orders);
+    if (orders.length === 0) return [];
+    await this.waiting.follow();
+    const ends = (await this.enqueuing.many(orders)).map((stored) => this.#await(stored, waitTimeout));
+    const results = ends.map(async ({ row }) => this.#resultOf(await row, task));
+    try {
+      return await Promise.all(returnExceptions ? results.map((result) => result.catch(asItem)) : results);
+    } finally {
+      for (const end of ends) end.stop();
+    }
+  }
+
+  /** The fields of an ended job. `timeout` in s, 0: no limit. */
+  async ended(key: string, timeout: number): Promise<JobFields> {
+    checkWait("refresh: until", timeout);
+    await this.waiting.follow();
+    return readEnd(await this.waiting.end(key, { timeout, lookNow: true }).row);
+  }
+
+  async listen(
+    keys: readonly string[],
+    callback: (key: string, status: Status) => unknown,
+    { timeout = 10, pollInterval = 0.5 }: ListenOptions = {},
+  ): Promise<void> {
+    checkWait("listen: timeout", timeout);
+    if (!(typeof pollInterval === "number" && pollInterval > 0)) {
+      throw new InvalidJobError(`listen: pollInterval must be seconds > 0, got ${String(pollInterval)}`);
+    }
+    await this.waiting.follow();
+    for await (const rows of this.waiting.looks(keys, { timeout, interval: pollInterval })) {
+      for (const row of rows) if (row && (await callback(row.key, row.status))) return;
+    }
+  }
+
+  /** Waits for the job that was stored, or for the one that has its key already. */
+  #await({ fields: { key }, outcome }: Stored, timeout: number | null): AwaitedEnd {
+    if (outcome.stored) return this.waiting.end(key, { timeout, lookNow: false });
+    if (outcome.reason !== "other_queue") return this.waiting.end(key, { timeout, lookNow: true });
+    const row = Promise.reject(
+      new SaqError(
+        "other_queue",
+        `Job key ${JSON.stringify(key)} belongs to a job of another queue, so queue "${this.queueName}" cannot wait ` +
+          "for it; keys are unique per table, choose another one",
+      ),
+    );
+    return { row, stop: () => {} };
+  }
+
+  #resultOf(row: StoredJob, task: string): unknown {
+    const fields = readEnd(row);
+    if (fields.function !== task) {
+      throw new InvalidJobError(
+        `Job ${row.key} is a job of task "${fields.function}", not "${task}", so its result is not what was asked for; ` +
+          "choose keys that name their task",
+      );
+    }
+    if (fields.status === "complete") return fields.result;
+    throw new JobError(this.toJob(fields));
+  }
+}
+
+/** @throws PoisonDocumentError when the row's document cannot be read */
+export function readEnd(row: StoredJob): JobFields {
+  const fields = read(row);
+  if (fields) return fields;
+  throw new PoisonDocumentError(
+    `Job ${row.key} is there (${row.status}), but its stored document is not a SAQ job of this queue; ` +
+      "its bytes are untouched in saq_jobs.job",
+  );
+}
+
+/** @throws InvalidJobError for a wait that is none */
+function split(at: string, { waitTimeout = null, ...options }: ApplyOptions) {
+  checkWait(`${at}: waitTimeout`, waitTimeout);
+  if ("client" in options) {
+    throw new InvalidJobError(
+      `${at}: client cannot be combined with waiting, because the job becomes visible to workers only when that ` +
+        "transaction commits; enqueue it with the client, and await job.refresh(0) after the commit",
+    );
+  }
+  return { waitTimeout, options };
+}
+
+/** @throws InvalidJobError when it is not null or seconds >= 0 */
+function checkWait(at: string, seconds: number | null): void {
+  if (seconds === null || (typeof seconds === "number" && seconds >= 0)) return;
+  throw new InvalidJobError(
+    `${at} must be null or seconds >= 0 (0 and null: no limit), got ${String(seconds)}`,
+  );
+}
+
+/** D-66: a result is kept for as long as it is waited for, and a little longer. */
+const keepFor = (waitTimeout: number | null): number =>
+  Math.max(Math.ceil(waitTimeout || unlimitedKeep), leastKeep);
+
+/** D-68: two items of one key would be one job, and one result in two places. */
+function checkKeys(at: string, orders: readonly Order[]): void {
+  const keys = orders.flatMap(({ options: { key } }) => (key === undefined ? [] : [key]));
+  const seen = new Set<string>();
+  const twice = keys.find((key) => seen.has(key) || !seen.add(key));
+  if (twice === undefined) return;
+  throw new InvalidJobError(
+    `${at}: key ${JSON.stringify(twice)} is given to more than one item; ` +
+      "give each its own: { each: (payload) => ({ key: ... }) }",
+  );
+}
+
+/** What `returnExceptions` puts into the list; that the wait is over or the queue closed concerns all of them. */
+function asItem(error: unknown): unknown {
+  if (error instanceof JobError || error instanceof JobGoneError) return error;
+  throw error;
+}

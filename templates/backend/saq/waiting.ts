@@ -1,0 +1,284 @@
+/**
+ * Waits for jobs. All waits of a queue share one loop: the broker's events say which jobs changed, and one statement
+ * then reads all of them. What nobody tells (workers of other languages, poll mode, events lost with a connection) is
+ * found by looking: 50 ms after the wait began, then ever less often, every 500 ms at last (D-67). Nothing is read
+ * while nobody waits.
+ */
+import type { Broker, JobEvent, StoredJob } from "./broker.js";
+import { JobGoneError, SaqError, TimeoutError } from "./errors.js";
+import { isTerminal } from "./job.js";
+
+type Row = StoredJob | null;
+
+const firstPauseMs = 50;
+const longestPauseMs = 500;
+/** Looks that fail for that long end the wait; a database that comes back sooner does not (5.2). */
+const blindPatienceMs = 30_000;
+const mostKeysPerLook = 1_000;
+
+interface Wait {
+  readonly keys: readonly string[];
+  readonly see: (rows: Row[]) => void;
+  readonly fail: (error: Error) => void;
+  /** Between two looks that nobody asked for. */
+  pauseMs: number;
+  /** Times of performance.now(). */
+  lookAt: number;
+  readonly giveUpAt: number;
+  readonly seconds: number | null;
+}
+
+export interface WaitOptions {
+  /** s; 0 and null: no limit. */
+  timeout: number | null;
+  /** The jobs may have changed already, so that the first look is at once. */
+  lookNow: boolean;
+}
+
+/** One job's end: `stop` ends the wait, and `row` then stays open for ever. */
+export interface AwaitedEnd {
+  readonly row: Promise<StoredJob>;
+  stop(): void;
+}
+
+export class Waiting {
+  readonly #broker: Broker;
+  readonly #waits = new Set<Wait>();
+  readonly #waitsOf = new Map<string, Set<Wait>>();
+  #due = new Set<Wait>();
+  #looking: Promise<void> | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #timerAt = Number.POSITIVE_INFINITY;
+  #following: Promise<() => Promise<void>> | null = null;
+  #closed = false;
+  #blindSince: number | null = null;
+  #lastError: unknown;
+
+  constructor(broker: Broker) {
+    this.#broker = broker;
+  }
+
+  /**
+   * Resolves when events are heard: subscribe first, then enqueue or read (D-69). From then on for as long as the queue
+   * is open, so that a wait costs no LISTEN of its own. Where it fails, looking is all there is, and the next wait tries
+   * again.
+   */
+  async follow(): Promise<void> {
+    this.#following ??= this.#broker.follow((event) => this.#hear(event));
+    const following = this.#following;
+    await following.catch(() => {
+      if (this.#following === following) this.#following = null;
+    });
+  }
+
+  /**
+   * Waits until the job has ended. The row is read anew, so that a job that was queued again meanwhile goes on being
+   * awaited. Rejects with JobGoneError, TimeoutError, or SaqError queue_closed.
+   */
+  end(key: string, options: WaitOptions): AwaitedEnd {
+    let stop = () => {};
+    const row = new Promise<StoredJob>((resolve, reject) => {
+      const wait = this.#watch(
+        [key],
+        { ...options, pauseMs: firstPauseMs },
+        ([found = null]) => {
+          if (found && !isTerminal(found.status)) {
+            wait.pauseMs = Math.min(1.5 * wait.pauseMs, longestPauseMs);
+            return;
+          }
+          this.#remove(wait);
+          if (found) resolve(found);
+          else reject(new JobGoneError(key));
+        },
+        reject,
+      );
+      stop = () => this.#remove(wait);
+    });
+    return { row, stop };
+  }
+
+  /**
+   * Rows as they are now, then at each change and every `interval` s. Changes that come while the last rows are being
+   * looked at are one.
+   */
+  async *looks(
+    keys: readonly string[],
+    { timeout, interval }: { timeout: number | null; interval: number },
+  ): AsyncGenerator<Row[]> {
+    let latest: Row[] | null = null;
+    let failure: Error | null = null;
+    let wake = () => {};
+    const options = { timeout, lookNow: true, pauseMs: interval * 1_000 };
+    const wait = this.#watch(
+      keys,
+      options,
+      (rows) => {
+        latest = rows;
+        wake();
+      },
+      (error) => {
+        failure = error;
+        wake();
+      },
+    );
+    try {
+      for (;;) {
+        while (!latest && !failure) {
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
+        }
+        if (failure) throw failure;
+        const rows: Row[] = latest ?? [];
+        latest = null;
+        yield rows;
+      }
+    } finally {
+      this.#remove(wait);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const wait of this.#waits) this.#end(wait, closedError(wait.keys));
+    const unfollow = await this.#following?.catch(() => null);
+    await unfollow?.();
+  }
+
+  #watch(
+    keys: readonly string[],
+    { timeout, lookNow, pauseMs }: WaitOptions & { pauseMs: number },
+    see: Wait["see"],
+    fail: Wait["fail"],
+  ): Wait {
+    const now = performance.now();
+    const wait: Wait = {
+      keys,
+      see,
+      fail,
+      pauseMs,
+      lookAt: lookNow ? Number.POSITIVE_INFINITY : now + pauseMs,
+      giveUpAt: timeout ? now + timeout * 1_000 : Number.POSITIVE_INFINITY,
+      seconds: timeout,
+    };
+    if (this.#closed) {
+      fail(closedError(keys));
+      return wait;
+    }
+    this.#waits.add(wait);
+    for (const key of keys) {
+      const others = this.#waitsOf.get(key);
+      if (others) others.add(wait);
+      else this.#waitsOf.set(key, new Set([wait]));
+    }
+    if (lookNow) this.#lookAt(wait);
+    this.#arm(Math.min(wait.lookAt, wait.giveUpAt));
+    return wait;
+  }
+
+  #remove(wait: Wait): void {
+    if (!this.#waits.delete(wait)) return;
+    this.#due.delete(wait);
+    for (const key of wait.keys) {
+      const others = this.#waitsOf.get(key);
+      others?.delete(wait);
+      if (others?.size === 0) this.#waitsOf.delete(key);
+    }
+    if (this.#waits.size > 0 || !this.#timer) return;
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#timerAt = Number.POSITIVE_INFINITY;
+  }
+
+  #end(wait: Wait, error: Error): void {
+    this.#remove(wait);
+    wait.fail(error);
+  }
+
+  #hear(event: JobEvent | null): void {
+    // After a reconnect nobody knows what was missed.
+    for (const wait of event ? (this.#waitsOf.get(event.key) ?? []) : this.#waits) this.#lookAt(wait);
+  }
+
+  #lookAt(wait: Wait): void {
+    wait.lookAt = Number.POSITIVE_INFINITY;
+    this.#due.add(wait);
+    this.#looking ??= this.#look();
+  }
+
+  async #look(): Promise<void> {
+    // Events of one turn of the event loop, say of one acknowledgement, are read together.
+    await new Promise((resolve) => setImmediate(resolve));
+    while (this.#due.size > 0) await this.#read(this.#takeDue());
+    this.#looking = null;
+  }
+
+  #takeDue(): Wait[] {
+    const taken: Wait[] = [];
+    let keys = 0;
+    for (const wait of this.#due) {
+      if (taken.length > 0 && keys + wait.keys.length > mostKeysPerLook) break;
+      keys += wait.keys.length;
+      taken.push(wait);
+      // Before the read: what changes during it is due again.
+      this.#due.delete(wait);
+    }
+    return taken;
+  }
+
+  async #read(waits: readonly Wait[]): Promise<void> {
+    const keys = [...new Set(waits.flatMap((wait) => wait.keys))];
+    let rows: Map<string, Row> | null = null;
+    try {
+      const read = await this.#broker.jobs(keys);
+      rows = new Map(keys.map((key, index) => [key, read[index] ?? null]));
+      this.#blindSince = null;
+      this.#lastError = undefined;
+    } catch (error) {
+      this.#blindSince ??= performance.now();
+      this.#lastError = error;
+    }
+    const isBlind = this.#blindSince !== null && performance.now() - this.#blindSince > blindPatienceMs;
+    for (const wait of waits) {
+      if (!this.#waits.has(wait)) continue;
+      if (rows) wait.see(wait.keys.map((key) => rows.get(key) ?? null));
+      else if (isBlind) this.#end(wait, this.#lastError as Error);
+      if (!this.#waits.has(wait) || this.#due.has(wait)) continue;
+      wait.lookAt = performance.now() + (rows ? wait.pauseMs : longestPauseMs);
+      this.#arm(wait.lookAt);
+    }
+  }
+
+  #arm(at: number): void {
+    if (at >= this.#timerAt) return;
+    if (this.#timer) clearTimeout(this.#timer);
+    this.#timerAt = at;
+    const ms = Math.min(Math.max(at - performance.now(), 0), 2 ** 31 - 1);
+    this.#timer = setTimeout(() => this.#tick(), Math.ceil(ms));
+  }
+
+  #tick(): void {
+    this.#timer = null;
+    this.#timerAt = Number.POSITIVE_INFINITY;
+    const now = performance.now();
+    // Looks that are nearly due come along: one statement instead of two.
+    const soon = now + firstPauseMs / 2;
+    let next = Number.POSITIVE_INFINITY;
+    for (const wait of this.#waits) {
+      if (wait.giveUpAt <= now) {
+        this.#end(wait, new TimeoutError(wait.keys, wait.seconds ?? 0, { cause: this.#lastError }));
+        continue;
+      }
+      if (wait.lookAt <= soon) this.#lookAt(wait);
+      next = Math.min(next, wait.lookAt, wait.giveUpAt);
+    }
+    this.#arm(next);
+  }
+}
+
+const closedError = (keys: readonly string[]): SaqError =>
+  new SaqError(
+    "queue_closed",
+    `The queue was closed while ${keys.length === 1 ? `job ${keys[0]} was` : `${keys.length} jobs were`} awaited; ` +
+      "the job goes on, and its result is kept for its ttl",
+  );
