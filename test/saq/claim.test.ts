@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { Queue } from "../../templates/backend/saq/queue.js";
-import { goldenDocuments, pythonComplaints } from "./golden-documents.js";
+import { documentIn, goldenDocuments, pythonComplaints } from "./golden-documents.js";
 import { claim, insertRow, openQueue, rowOf, useDatabase } from "./support.js";
 
 const database = useDatabase();
@@ -65,11 +65,11 @@ describe("a claimed job", () => {
 
   it.each(goldenDocuments.filter(({ status }) => status === "queued"))(
     "$clause: a row that Python wrote is claimed, and Python can load what is written",
-    async ({ document }) => {
+    async (golden) => {
       const queue = open();
-      const { key } = JSON.parse(document) as { key: string };
+      const { key } = golden;
       await database.query("delete from saq_jobs where key = $1", [key]);
-      const text = document.replace('"queue": "default"', `"queue": "${queue.name}"`);
+      const text = documentIn(queue.name, golden);
       await insertRow(database, { key, queue: queue.name, document: text });
       const [claimed] = await claim(queue);
       const was = JSON.parse(text) as { attempts?: number };

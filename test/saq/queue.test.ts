@@ -2,7 +2,7 @@ import { beforeAll, describe, expect, it } from "@jest/globals";
 import { JobGoneError } from "../../templates/backend/saq/errors.js";
 import type { Queue } from "../../templates/backend/saq/queue.js";
 import { populate } from "./every-state.js";
-import { goldenDocuments, pythonComplaints } from "./golden-documents.js";
+import { documentIn, goldenDocuments, pythonComplaints } from "./golden-documents.js";
 import { claim, insertRow, openQueue, rowOf, settlement, startWorker, useDatabase } from "./support.js";
 
 const database = useDatabase();
@@ -69,8 +69,8 @@ describe("reading jobs", () => {
     "J-41, $clause: a row of Python's is read, and shown as Python wrote it",
     async (golden) => {
       const queue = open();
-      const { key } = JSON.parse(golden.document) as { key: string };
-      const document = golden.document.replace('"queue": "default"', `"queue": "${queue.name}"`);
+      const { key } = golden;
+      const document = documentIn(queue.name, golden);
       await database.query("delete from saq_jobs where key = $1", [key]);
       await insertRow(database, {
         key,

@@ -2,7 +2,7 @@
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import { inSeconds } from "../../templates/backend/saq/job.js";
 import { type Context, type StandardSchema, task } from "../../templates/backend/saq/task.js";
-import { goldenDocuments, pythonComplaints } from "./golden-documents.js";
+import { documentIn, type Golden, goldenDocuments, pythonComplaints } from "./golden-documents.js";
 import { insertRow, openQueue, rowOf, startWorker, useDatabase } from "./support.js";
 
 const database = useDatabase();
@@ -179,8 +179,8 @@ describe("when jobs run", () => {
 
   it("J-41: what Python enqueued runs, and Python can load what became of it", async () => {
     const queue = openQueue(database, { ok: (_ctx: Context, payload: object) => payload });
-    const [golden] = goldenDocuments;
-    const document = (golden?.document ?? "").replace('"default"', `"${queue.name}"`);
+    const [golden] = goldenDocuments as [Golden];
+    const document = documentIn(queue.name, golden);
     await queue.connect();
     await insertRow(database, { key: "k1", queue: queue.name, document });
     const { ended } = await startWorker(queue);
