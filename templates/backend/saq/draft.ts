@@ -4,7 +4,8 @@ import { checkJobOptions, onlyJobOptions, type QueueConfig } from "./config/inde
 import { InvalidJobError, SaqError } from "./errors.js";
 import { dueSecond, type JobFields, jobDefaults } from "./job.js";
 import { newKey } from "./key.js";
-import { type AnyTask, type EnqueueOptions, optionsOfTask, validatePayload } from "./task.js";
+import { type AnyTask, type EnqueueOptions, optionsOfTask } from "./task.js";
+import { inputSchemaOf, validatePayload } from "./validation.js";
 import { encodeJob } from "./wire.js";
 
 export interface Draft {
@@ -42,13 +43,18 @@ export class Drafts {
   }
 
   /**
-   * Validates a payload as the worker will again; a promise only where the task's schema is asynchronous.
+   * Validates a payload as the worker will again, in the form that JSON gives it: a Date that a schema takes here would
+   * be a text there. A promise only where the task's schema is asynchronous.
    *
    * @throws SaqError unknown_task
    * @throws InvalidPayloadError naming each bad field
+   * @throws InvalidJobError when it cannot be written as JSON
    */
   check(name: string, payload: unknown): Promise<unknown> | undefined {
-    const checked = validatePayload(name, this.#find(name).task, payload ?? {});
+    const schema = inputSchemaOf(this.#find(name).task);
+    if (!schema) return undefined;
+    const stored: unknown = JSON.parse(asJson(name, () => JSON.stringify(payload ?? {})) ?? "null");
+    const checked = validatePayload(name, schema, stored);
     return checked instanceof Promise ? checked : undefined;
   }
 
@@ -99,7 +105,7 @@ export class Drafts {
    */
   seal(fields: JobFields, keyed: boolean): NewJob {
     const { key, priority, groupKey, scheduled } = fields;
-    return { key, document: encode(fields.function, fields), priority, groupKey, scheduled, keyed };
+    return { key, document: asJson(fields.function, () => encodeJob(fields)), priority, groupKey, scheduled, keyed };
   }
 
   /** @throws InvalidJobError when the job belongs to another queue (Q-3) */
@@ -184,9 +190,9 @@ function asKwargs(name: string, payload: unknown): Record<string, unknown> | nul
   );
 }
 
-function encode(name: string, fields: JobFields): string {
+function asJson<Text>(name: string, write: () => Text): Text {
   try {
-    return encodeJob(fields);
+    return write();
   } catch (error) {
     const why = (error as Error).message;
     throw new InvalidJobError(`The payload of "${name}" cannot be written as JSON: ${why}`, { cause: error });

@@ -3,6 +3,7 @@ export type SaqErrorCode =
   | "config"
   | "invalid_job"
   | "invalid_payload"
+  | "invalid_result"
   | "invalid_url"
   | "job_failed"
   | "job_gone"
@@ -43,13 +44,31 @@ export class InvalidJobError extends SaqError {
   }
 }
 
-/** The task's schema refused the payload. `issues` name the fields (Standard Schema). */
-export class InvalidPayloadError extends SaqError {
-  readonly issues: readonly { path: string; message: string }[];
+/** What a schema objects to. `path` is the field, `items.0.name`; empty for the whole. */
+export interface Issue {
+  readonly path: string;
+  readonly message: string;
+}
 
-  constructor(taskName: string, issues: readonly { path: string; message: string }[]) {
-    const list = issues.map(({ path, message }) => (path ? `${path}: ${message}` : message)).join("; ");
-    super("invalid_payload", `Invalid payload for task "${taskName}": ${list}`);
+const listed = (issues: readonly Issue[]): string =>
+  issues.map(({ path, message }) => (path ? `${path}: ${message}` : message)).join("; ");
+
+/** The task's `input` refused the payload. `issues` name the fields (Standard Schema). */
+export class InvalidPayloadError extends SaqError {
+  readonly issues: readonly Issue[];
+
+  constructor(taskName: string, issues: readonly Issue[]) {
+    super("invalid_payload", `Invalid payload for task "${taskName}": ${listed(issues)}`);
+    this.issues = issues;
+  }
+}
+
+/** The task's `output` refused what the task returned: the job fails, whatever attempts are left (D-40). */
+export class InvalidResultError extends SaqError {
+  readonly issues: readonly Issue[];
+
+  constructor(taskName: string, issues: readonly Issue[]) {
+    super("invalid_result", `Invalid result of task "${taskName}": ${listed(issues)}`);
     this.issues = issues;
   }
 }

@@ -14,6 +14,7 @@ export {
   ConfigError,
   InvalidJobError,
   InvalidPayloadError,
+  InvalidResultError,
   JobGoneError,
   PoisonDocumentError,
   SaqError,
@@ -30,9 +31,9 @@ export {
   type ApplyOptions,
   type Context,
   type EnqueueOptions,
-  type StandardSchema,
   type ThreadContext,
   type TransactionClient,
   task,
 } from "./task.js";
+export type { StandardSchema } from "./validation.js";
 export { runWorkers, Worker, type WorkerOptions } from "./worker/index.js";

@@ -2,29 +2,11 @@
  * Tasks and their types. A task is a plain function `(ctx, payload) => result` or, when it needs defaults or runtime
  * validation, the value of `task({...})`. Payload and result types flow from here to `enqueue`.
  */
-import { ConfigError, InvalidPayloadError } from "./errors.js";
+import { ConfigError } from "./errors.js";
 import type { Due, JobFields, JobOptions } from "./job.js";
 import type { Jsonify } from "./json.js";
 import type { Logger } from "./logger.js";
-
-/** Any validation library that speaks Standard Schema (zod, valibot, arktype ...). */
-export interface StandardSchema<Input = unknown, Output = Input> {
-  readonly "~standard": {
-    readonly version: 1;
-    readonly vendor: string;
-    readonly validate: (value: unknown) => SchemaResult<Output> | Promise<SchemaResult<Output>>;
-    readonly types?: { readonly input: Input; readonly output: Output } | undefined;
-  };
-}
-type SchemaResult<Output> =
-  | { readonly value: Output; readonly issues?: undefined }
-  | { readonly issues: readonly SchemaIssue[] };
-interface SchemaIssue {
-  readonly message: string;
-  readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
-}
-type InputOf<S> = S extends StandardSchema<infer Input, unknown> ? Input : never;
-type OutputOf<S> = S extends StandardSchema<unknown, infer Output> ? Output : never;
+import { type InputOf, isStandardSchema, type OutputOf, type StandardSchema } from "./validation.js";
 
 /** What a caller may set for one enqueue beside the payload (Q-1). */
 export interface EnqueueOptions extends JobOptions {
@@ -106,6 +88,7 @@ declare const taskTypes: unique symbol;
 /** A task with defaults or a schema; made by `task()`. */
 export interface TaskDefinition<Payload = never, Result = unknown> extends JobOptions {
   readonly input?: StandardSchema | undefined;
+  readonly output?: StandardSchema | undefined;
   /** The module that exports the task, where it runs in a thread. */
   readonly thread?: string | undefined;
   readonly run: TaskFunction;
@@ -165,26 +148,56 @@ interface InProcess {
 }
 
 /**
- * A task with defaults of its own and, with `input`, validation: the schema's input is what callers pass and what is
- * stored; `run` receives its output. Checked when enqueued and again when run.
+ * A task with defaults of its own and validation by any Standard Schema.
+ *
+ * `input`: its input is what callers pass and what is stored; `run` receives its output. Checked when enqueued, in the
+ * form that JSON gives it, and again when run. `output`: what `run` returns goes through it before it is stored; a
+ * result that it refuses fails the job for good, since the same task would return the same again (D-40).
  */
-export function task<const S extends StandardSchema, R>(
-  definition: JobOptions & InProcess & { input: S; run: (ctx: Context, payload: OutputOf<S>) => R },
-): TaskDefinition<InputOf<S>, Jsonify<Awaited<R>>>;
-export function task<P = undefined, R = unknown>(
-  definition: JobOptions & InProcess & { run: (ctx: Context, payload: P) => R },
-): TaskDefinition<Jsonify<P>, Jsonify<Awaited<R>>>;
-export function task<const S extends StandardSchema, R>(
-  definition: JobOptions & InThread & { input: S; run: (ctx: ThreadContext, payload: OutputOf<S>) => R },
-): TaskDefinition<InputOf<S>, Jsonify<Awaited<R>>>;
-export function task<P = undefined, R = unknown>(
-  definition: JobOptions & InThread & { run: (ctx: ThreadContext, payload: P) => R },
-): TaskDefinition<Jsonify<P>, Jsonify<Awaited<R>>>;
+export function task<const S extends StandardSchema, Returned, Result = Awaited<Returned>>(
+  definition: JobOptions &
+    InThread & {
+      input: S;
+      output?: StandardSchema<Returned, Result>;
+      run: (ctx: ThreadContext, payload: OutputOf<S>) => Returned | Promise<Returned>;
+    },
+): TaskDefinition<Jsonify<InputOf<S>>, Jsonify<Result>>;
+export function task<P = undefined, Returned = unknown, Result = Awaited<Returned>>(
+  definition: JobOptions &
+    InThread & {
+      output?: StandardSchema<Returned, Result>;
+      run: (ctx: ThreadContext, payload: P) => Returned | Promise<Returned>;
+    },
+): TaskDefinition<Jsonify<P>, Jsonify<Result>>;
+export function task<const S extends StandardSchema, Returned, Result = Awaited<Returned>>(
+  definition: JobOptions &
+    InProcess & {
+      input: S;
+      output?: StandardSchema<Returned, Result>;
+      run: (ctx: Context, payload: OutputOf<S>) => Returned | Promise<Returned>;
+    },
+): TaskDefinition<Jsonify<InputOf<S>>, Jsonify<Result>>;
+export function task<P = undefined, Returned = unknown, Result = Awaited<Returned>>(
+  definition: JobOptions &
+    InProcess & {
+      output?: StandardSchema<Returned, Result>;
+      run: (ctx: Context, payload: P) => Returned | Promise<Returned>;
+    },
+): TaskDefinition<Jsonify<P>, Jsonify<Result>>;
 export function task(definition: TaskDefinition): TaskDefinition {
   const { run, thread } = definition;
   if (typeof run !== "function") {
     throw new ConfigError(
       "task({ run }) needs a function as run: task({ run: async (ctx, payload) => ... })",
+    );
+  }
+  for (const name of ["input", "output"] as const) {
+    const schema = definition[name];
+    if (schema === undefined || isStandardSchema(schema)) continue;
+    throw new ConfigError(
+      `task({ ${name} }) must be a schema that speaks Standard Schema (zod, valibot, arktype ...), got ${
+        schema === null ? "null" : typeof schema
+      }; wrap a plain object with your library: z.object({ ... })`,
     );
   }
   if (thread !== undefined && !(typeof thread === "string" && thread.startsWith("file:"))) {
@@ -214,25 +227,3 @@ export const isThreadTask = (given: AnyTask | undefined): given is ThreadTask =>
 
 /** The function that does the work. */
 export const runnerOf = (given: AnyTask): TaskFunction => (typeof given === "function" ? given : given.run);
-
-/**
- * Validates with the task's schema and answers its output; a task without schema takes what it gets.
- *
- * @throws InvalidPayloadError naming each bad field
- */
-export function validatePayload(name: string, given: AnyTask, payload: unknown): unknown | Promise<unknown> {
-  const schema = typeof given === "function" ? undefined : given.input;
-  if (!schema) return payload;
-  const settle = (result: SchemaResult<unknown>) => {
-    if (!result.issues) return result.value;
-    throw new InvalidPayloadError(
-      name,
-      result.issues.map(({ message, path = [] }) => ({
-        message,
-        path: path.map((part) => String(typeof part === "object" ? part.key : part)).join("."),
-      })),
-    );
-  };
-  const result = schema["~standard"].validate(payload);
-  return result instanceof Promise ? result.then(settle) : settle(result);
-}

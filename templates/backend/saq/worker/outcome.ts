@@ -1,5 +1,6 @@
 /** From the end of an attempt to what is written about it. Pure, apart from the dice of the retry delay. */
 import type { Settlement } from "../broker.js";
+import { InvalidResultError } from "../errors.js";
 import { isRetryable, type JobFields } from "../job.js";
 import { finished, keepSeconds, oneMore, requeued, retryDue } from "../transitions.js";
 import { encodeChange } from "../wire.js";
@@ -16,6 +17,7 @@ export function settlementOf(attempt: Attempt, end: AttemptEnd, rules: OutcomeRu
     case "returned":
       return completion(attempt, end.value, rules);
     case "threw":
+      if (end.error instanceof InvalidResultError) return finalFailure(attempt, errorText(end.error), rules);
       return failure(attempt, errorText(end.error), rules);
     case "interrupted":
       switch (end.why) {

@@ -15,9 +15,9 @@ import {
   findTask,
   isThreadTask,
   runnerOf,
-  validatePayload,
 } from "../task.js";
 import { setAside } from "../transitions.js";
+import { inputSchemaOf, outputSchemaOf, validatePayload, validateResult } from "../validation.js";
 import { decodeJob } from "../wire.js";
 import { Attempt, type AttemptEnd, type AttemptHost } from "./attempt.js";
 import { Feeder } from "./feeder.js";
@@ -196,8 +196,13 @@ export class Runner implements AttemptHost {
       this.#threads && isThreadTask(task)
         ? this.#threads.runnerOf(task, attempt)
         : (runnerOf(task) as (ctx: Context, payload: unknown) => unknown);
-    const payload = validatePayload(fields.function, task, fields.kwargs ?? {});
-    return payload instanceof Promise ? payload.then((output) => run(ctx, output)) : run(ctx, payload);
+    const [input, output] = [inputSchemaOf(task), outputSchemaOf(task)];
+    const kwargs = fields.kwargs ?? {};
+    const payload = input ? validatePayload(fields.function, input, kwargs) : kwargs;
+    const returned =
+      payload instanceof Promise ? payload.then((taken) => run(ctx, taken)) : run(ctx, payload);
+    if (!output) return returned;
+    return Promise.resolve(returned).then((result) => validateResult(fields.function, output, result));
   }
 
   #decode(claimed: ClaimedJob): JobFields | null {
