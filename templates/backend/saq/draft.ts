@@ -105,7 +105,14 @@ export class Drafts {
    */
   seal(fields: JobFields, keyed: boolean): NewJob {
     const { key, priority, groupKey, scheduled } = fields;
-    return { key, document: asJson(fields.function, () => encodeJob(fields)), priority, groupKey, scheduled, keyed };
+    return {
+      key,
+      document: asJson(fields.function, () => encodeJob(fields)),
+      priority,
+      groupKey,
+      scheduled,
+      keyed,
+    };
   }
 
   /** @throws InvalidJobError when the job belongs to another queue */
