@@ -5,6 +5,7 @@
  */
 import { describe, expect, it } from "@jest/globals";
 import type { ClaimedJob } from "../../templates/backend/saq/broker.js";
+import { PythonPeer } from "./python-peer.js";
 import { claim, openQueue, rowOf, settlement, startWorker, useDatabase } from "./support.js";
 
 const database = useDatabase();
@@ -12,32 +13,17 @@ const tasks = { ok: (_ctx: unknown, payload: { text?: string }) => payload.text 
 const open = () => openQueue(database, tasks, { defaults: { retries: 3, timeout: 60 } });
 type OpenQueue = ReturnType<typeof open>;
 
-/** SAQ's UPDATE: the writer's whole copy of the document, and the two columns. */
-async function asPython(key: string, status: string, change: (document: Record<string, unknown>) => void) {
-  const row = await rowOf(database, key);
-  const document = JSON.parse(row?.text ?? "") as Record<string, unknown>;
-  change(document);
-  document.status = status;
-  await database.query("update saq_jobs set job = $1, status = $2, scheduled = $3 where key = $4", [
-    Buffer.from(JSON.stringify(document)),
-    status,
-    document.scheduled ?? 0,
-    key,
-  ]);
-}
+/** Python's side, on a connection of its own. */
+const peerOf = async (queue: OpenQueue | { name: string }) =>
+  new PythonPeer(queue.name, await database.connect());
 
-/** Sweep, claim and start by a Python worker named `python`. */
-async function takeOver(key: string): Promise<void> {
-  await asPython(key, "queued", (document) => {
-    delete document.started;
-    document.error = "swept";
-    document.scheduled = Math.floor(Date.now() / 1000);
-  });
-  await asPython(key, "active", (document) => {
-    document.started = document.touched = Date.now();
-    document.attempts = Number(document.attempts) + 1;
-    document.worker_id = "python";
-  });
+/** Sweep, claim and start by a Python worker. */
+async function takeOver(queue: { name: string }, key: string): Promise<PythonPeer> {
+  const peer = await peerOf(queue);
+  await peer.requeue(await peer.job(database, key), "swept");
+  for (const job of await peer.dequeue(10)) await peer.start(job);
+  expect(await rowOf(database, key)).toMatchObject({ status: "active" });
+  return peer;
 }
 
 async function claimOne(queue: OpenQueue, text?: string): Promise<ClaimedJob> {
@@ -56,7 +42,7 @@ describe("a job that a Python worker took over", () => {
     const queue = open();
     for (const status of ["complete", "failed", "aborted", "queued"] as const) {
       const claimed = await claimOne(queue, text);
-      await takeOver(claimed.key);
+      await takeOver(queue, claimed.key);
       const before = await rowOf(database, claimed.key);
       expect(before?.lock_key).toBe(claimed.token);
 
@@ -68,10 +54,8 @@ describe("a job that a Python worker took over", () => {
   it("D-20, T-193: not when its run has ended as ours would have, either", async () => {
     const queue = open();
     const claimed = await claimOne(queue);
-    await takeOver(claimed.key);
-    await asPython(claimed.key, "complete", (document) => {
-      document.result = "python's";
-    });
+    const peer = await takeOver(queue, claimed.key);
+    await peer.finish(await peer.job(database, claimed.key), "complete", { result: "python's" });
     expect(await queue.broker.settle(settlement(claimed, "complete", { result: "late" }))).toBe("lost");
     expect((await queue.job(claimed.key))?.result).toBe("python's");
   });
@@ -79,7 +63,7 @@ describe("a job that a Python worker took over", () => {
   it("D-20, T-193: not when it is being aborted, either", async () => {
     const queue = open();
     const claimed = await claimOne(queue);
-    await takeOver(claimed.key);
+    await takeOver(queue, claimed.key);
     await queue.abort(claimed.key, "enough");
     expect(await queue.broker.settle(settlement(claimed, "complete"))).toBe("lost");
     expect((await rowOf(database, claimed.key))?.status).toBe("aborting");
@@ -91,7 +75,7 @@ describe("a job that a Python worker took over", () => {
   ])("D-21, T-193: our progress is refused: %s", async (_, text) => {
     const queue = open();
     const claimed = await claimOne(queue, text);
-    await takeOver(claimed.key);
+    await takeOver(queue, claimed.key);
     const before = await rowOf(database, claimed.key);
     expect(await queue.broker.touch([{ ...claimed, patch: '{"progress": 0.5}', removed: [] }])).toEqual([
       false,
@@ -99,12 +83,25 @@ describe("a job that a Python worker took over", () => {
     expect(await rowOf(database, claimed.key)).toEqual(before);
   });
 
+  it("D-24, T-193: a job that Python's sweeper put back is not ours, though nobody runs it yet", async () => {
+    const queue = open();
+    for (const status of ["complete", "queued"] as const) {
+      const claimed = await claimOne(queue);
+      const peer = await peerOf(queue);
+      await peer.requeue(await peer.job(database, claimed.key), "swept");
+      const before = await rowOf(database, claimed.key);
+      expect(await queue.broker.interrupted([claimed])).toEqual([{ key: claimed.key, why: "lost" }]);
+      expect(await queue.broker.settle(settlement(claimed, status))).toBe("lost");
+      expect(await rowOf(database, claimed.key)).toEqual(before);
+    }
+  });
+
   it("T-193: our run is told that it lost its job", async () => {
     const queue = open();
     const claimed = await claimOne(queue);
     const other = await claimOne(queue);
     expect(await queue.broker.interrupted([claimed, other])).toEqual([]);
-    await takeOver(claimed.key);
+    await takeOver(queue, claimed.key);
     expect(await queue.broker.interrupted([claimed, other])).toEqual([{ key: claimed.key, why: "lost" }]);
   });
 
@@ -128,25 +125,30 @@ describe("a job that a Python worker took over", () => {
     const { ended } = await startWorker(queue);
     const job = await queue.enqueue("wait", undefined);
     await running;
-    await takeOver(job.id);
+    await takeOver(queue, job.id);
     expect(await ended(job.id)).toMatch(/^lost the job/);
     expect(signal?.reason).toMatchObject({ name: "LostError" });
-    expect(await queue.job(job.id)).toMatchObject({ status: "active", workerId: "python", attempts: 2 });
+    expect(await queue.job(job.id)).toMatchObject({
+      status: "active",
+      workerId: expect.not.stringMatching(/^ts-/),
+      attempts: 2,
+    });
   });
 });
 
 describe("a job whose document a Python handle overwrote", () => {
   /** What an `update` or `abort` through the handle of the enqueue leaves: no attempts, no start, no worker (D-21). */
-  const forget = (document: Record<string, unknown>) => {
-    delete document.attempts;
-    delete document.started;
-    delete document.worker_id;
-  };
+  async function throughOldHandle(queue: OpenQueue, key: string, status: string, change: object = {}) {
+    const peer = await peerOf(queue);
+    const { attempts, started, worker_id, ...asEnqueued } = await peer.job(database, key);
+    expect([attempts, started, worker_id]).not.toContain(undefined);
+    await peer.update(asEnqueued, status, change);
+  }
 
   it("D-21: is still ours: its end is recorded", async () => {
     const queue = open();
     const claimed = await claimOne(queue);
-    await asPython(claimed.key, "active", forget);
+    await throughOldHandle(queue, claimed.key, "active");
     expect(await queue.broker.interrupted([claimed])).toEqual([]);
     expect(await queue.broker.touch([{ ...claimed, patch: '{"progress": 0.5}', removed: [] }])).toEqual([
       true,
@@ -158,10 +160,7 @@ describe("a job whose document a Python handle overwrote", () => {
   it("D-21, T-193: an abort through such a handle reaches our run", async () => {
     const queue = open();
     const claimed = await claimOne(queue);
-    await asPython(claimed.key, "aborting", (document) => {
-      forget(document);
-      document.error = "from python";
-    });
+    await throughOldHandle(queue, claimed.key, "aborting", { error: "from python" });
     expect(await queue.broker.interrupted([claimed])).toEqual([{ key: claimed.key, why: "abort" }]);
     expect(await queue.broker.settle(settlement(claimed, "complete"))).toBe("aborted");
     expect(await queue.job(claimed.key)).toMatchObject({ status: "aborted", error: "from python" });
