@@ -81,6 +81,37 @@ describe("a key that is taken", () => {
     });
   });
 
+  it("D-31: by a process that was faster: the reason is what it did, not what was there before", async () => {
+    const [one, two] = [open(), open()];
+    const rival = open({ name: one.name });
+    const [ours, theirs] = [newKey(), newKey()];
+    await one.enqueue("hello", {}, { key: ours });
+    await finish(one);
+    await Promise.all([rival, two].map((queue) => queue.connect()));
+    // Every statement has begun, and seen what was there, when the first may go on.
+    const other = await database.connect();
+    await other.query("begin");
+    await other.query("select 1 from saq_jobs where key = $1 for update", [ours]);
+    await other.query("insert into saq_jobs (key, queue, job, status) values ($1, 'x', '', 'queued')", [
+      theirs,
+    ]);
+    const answers = Promise.all([
+      ...[one, rival].map((queue) => queue.enqueueDetailed("hello", {}, { key: ours })),
+      two.enqueueDetailed("hello", {}, { key: theirs }),
+    ]);
+    await until(async () => {
+      const waiting = await database.query(
+        "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+      );
+      return waiting.length === 3;
+    });
+    await other.query("commit");
+    const [first, second, third] = await answers;
+    expect([first, second].filter((answer) => answer?.enqueued)).toHaveLength(1);
+    expect([first, second].find((answer) => !answer?.enqueued)).toMatchObject({ reason: "key_alive" });
+    expect(third).toMatchObject({ enqueued: false, reason: "other_queue" });
+  });
+
   it("D-14: by another queue: refused with that reason, finished or not, and never moved", async () => {
     const [here, there] = [open(), open()];
     const key = newKey();

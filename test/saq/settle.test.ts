@@ -178,6 +178,14 @@ describe("ownership", () => {
     },
   );
 
+  it("D-20: of two ends of one claim at once, one is recorded and the other is told so", async () => {
+    const queue = open();
+    const job = await running(queue);
+    const ends = [settlement(job, "failed", { error: "e", completed: 5 }), settlement(job, "complete")];
+    expect(await Promise.all(ends.map((end) => queue.broker.settle(end)))).toEqual(["applied", "lost"]);
+    expect(await documentOf(database, job.key)).toMatchObject({ status: "failed", error: "e" });
+  });
+
   it("D-27: the end of a job whose row is gone is lost", async () => {
     const queue = open();
     const job = await running(queue);

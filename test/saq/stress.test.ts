@@ -8,7 +8,7 @@ import { newDatabase } from "./processes/database.js";
 import { openQueue } from "./processes/enqueuer.js";
 import { audit, changesByKey } from "./stress/audit.js";
 import { Fleet } from "./stress/fleet.js";
-import { breaches } from "./stress/laws.js";
+import { breaches, kindsOf } from "./stress/laws.js";
 import { loadAtRandom } from "./stress/load.js";
 import { Dice } from "./stress/random.js";
 
@@ -22,7 +22,7 @@ const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve,
 /** Dead workers are noticed quickly, so that there are many of them in a minute. */
 const options = {
   concurrency: 4,
-  cancellationHardDeadline: 3,
+  cancellationHardDeadline: 1,
   shutdownGracePeriod: 1,
   lostLimit: 3,
   timers: { workerInfo: 1, lost: 0.5, sweep: 1, abort: 0.5 },
@@ -50,8 +50,9 @@ async function stress(seed: number) {
   );
   drained();
   await fleetEnded;
+  const changes = await changesByKey(database);
   const found = breaches({
-    changes: await changesByKey(database),
+    changes,
     runs: await database.runs(),
     lives: fleet.lives,
     promised,
@@ -62,7 +63,8 @@ async function stress(seed: number) {
   await close();
   if (found.length > 0) console.error(`The database of seed ${seed} is kept: ${database.url}`);
   else await database.drop();
-  return { found, counts, answers: promised.answers, done: fleet.done, lives: fleet.lives.length };
+  const kinds = kindsOf({ changes, lives: fleet.lives });
+  return { found, counts, kinds, answers: promised.answers, done: fleet.done };
 }
 
 /** No-op jobs as fast as they go, so that hundreds are fetched ahead and acknowledged at once when a process dies. */

@@ -11,6 +11,8 @@ export interface Life {
   asked: boolean;
   /** Keys of jobs whose task did not end within its hard deadline, and went on beside what came after (W-12). */
   overdue: string[];
+  /** Ends that it offered and was refused, because others had taken the job over. */
+  refused: number;
 }
 
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
@@ -51,6 +53,9 @@ export class Fleet {
 
   /** Some pauses of the process, until its end is due or the trouble is over. */
   async #trouble(worker: WorkerProcess, dice: Dice): Promise<void> {
+    // Only who has watched for 12 s may call a job stuck, so some need to be left in peace.
+    const peace = Date.now() + (dice.chance(0.4) ? dice.between(14_000, 22_000) : 0);
+    while (Date.now() < peace && !this.#over) await sleep(200);
     for (let rounds = dice.between(1, 3); rounds > 0 && !this.#over; rounds--) {
       await sleep(dice.between(300, 5_000));
       if (this.#over || dice.chance(0.4)) continue;
@@ -74,6 +79,14 @@ export class Fleet {
     const overdue = worker.lines
       .filter(({ message }) => message.includes("did not finish cancellation in time"))
       .map(({ job }) => String(job));
-    this.lives.push({ pid: worker.pid, ended: Date.now(), code, asked: signal === "SIGTERM", overdue });
+    const refused = worker.lines.filter(({ message }) => message.startsWith("lost the job")).length;
+    this.lives.push({
+      pid: worker.pid,
+      ended: Date.now(),
+      code,
+      asked: signal === "SIGTERM",
+      overdue,
+      refused,
+    });
   }
 }

@@ -22,6 +22,29 @@ export interface Evidence {
   graceSeconds: number;
 }
 
+/** How often what happened to rows beside a worker's own ends: what a seed was good for. */
+export function kindsOf({ changes, lives }: Pick<Evidence, "changes" | "lives">): Record<string, number> {
+  const kinds: Record<string, number> = {
+    swept: 0,
+    lost: 0,
+    cancelled: 0,
+    "given back": 0,
+    "late ends refused": 0,
+  };
+  const count = (kind: string, by = 1) => {
+    kinds[kind] = (kinds[kind] ?? 0) + by;
+  };
+  for (const { before, after } of [...changes.values()].flat()) {
+    if (before?.status !== "active" || !after) continue;
+    if (after.error === "swept") count("swept");
+    else if (after.lost > before.lost) count("lost");
+    else if (after.cancellations > before.cancellations) count("cancelled");
+    else if (isGivenBack(before, after)) count("given back");
+  }
+  for (const { refused } of lives) count("late ends refused", refused);
+  return kinds;
+}
+
 const terminal = ["complete", "failed", "aborted"];
 const isTerminal = (state: State) => terminal.includes(state.status);
 
@@ -107,33 +130,43 @@ function requeueBreach(before: State, after: State, lostLimit: number): string |
   return before.attempts < before.retries ? undefined : "is retried without attempts left";
 }
 
-/** Each run by the claim that it had, and nothing that was given back unstarted has run. */
-function runBreaches({ changes, runs }: Evidence): string[] {
+/** Each run has a claim of its own, and each end that a worker wrote is the end of that claim's run. */
+function runBreaches({ changes, runs, lives }: Evidence): string[] {
   const found: string[] = [];
-  const ran = new Set<string>();
-  for (const { job, claimed } of runs) {
-    const id = `${job} ${claimed}`;
-    if (ran.has(id)) found.push(`${job}: two runs of the claim at ${claimed}`);
-    ran.add(id);
+  const runOf = new Map<string, Run>();
+  for (const run of runs) {
+    const id = `${run.job} ${run.claimed}`;
+    if (runOf.has(id)) found.push(`${run.job}: two runs of the claim at ${run.claimed}`);
+    runOf.set(id, run);
   }
+  const overdue = new Set(lives.flatMap((life) => life.overdue));
   const claims = new Set<string>();
   for (const [key, history] of changes) {
-    for (const { before, after } of history) {
+    for (const { at, before, after } of history) {
       if (after?.status === "active") claims.add(`${key} ${after.started}`);
       if (before?.status !== "active" || !after) continue;
-      const id = `${key} ${before.started}`;
-      const isGivenBack =
-        after.status === "queued" &&
-        after.attempts < before.attempts &&
-        after.lost === before.lost &&
-        after.cancellations === before.cancellations;
-      if (isGivenBack && ran.has(id)) found.push(`${key}: given back as never started, and it ran`);
-      if (after.status === "complete" && !ran.has(id)) found.push(`${key}: complete without a run`);
+      const run = runOf.get(`${key} ${before.started}`);
+      if (run && isGivenBack(before, after)) found.push(`${key}: given back as never started, and it ran`);
+      if (!isEndOfRun(before, after) || overdue.has(key)) continue;
+      if (!run?.ended) found.push(`${key}: ${after.status} by somebody whose run is not over`);
+      else if (run.ended.getTime() > at) found.push(`${key}: ${after.status} before its run was over`);
     }
   }
-  for (const id of ran) if (!claims.has(id)) found.push(`${id}: a run without a claim`);
+  for (const id of runOf.keys()) if (!claims.has(id)) found.push(`${id}: a run without a claim`);
   return found;
 }
+
+const isGivenBack = (before: State, after: State) =>
+  after.status === "queued" &&
+  after.attempts < before.attempts &&
+  after.lost === before.lost &&
+  after.cancellations === before.cancellations;
+
+/** Written by the worker that ran it, because its task returned or threw. */
+const isEndOfRun = (before: State, after: State) =>
+  after.status === "complete" ||
+  (after.status === "failed" && after.lost === before.lost) ||
+  (after.status === "queued" && after.attempts === before.attempts && after.error !== "swept");
 
 interface Stretch {
   run: Run;

@@ -36,6 +36,8 @@ export class Acknowledger {
       maxItems: 1_000,
       maxBytes: 4 * 1024 * 1024,
       bytesOf: (item) => item.patch.length,
+      // The statement answers by key: of two ends of one job only the first would be written, and both told so.
+      identityOf: (item) => item.key,
       searchAfter: (error) => (isDataError(error) || isCancelled(error) ? "halves" : null),
     });
   }

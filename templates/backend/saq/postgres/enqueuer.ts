@@ -31,6 +31,10 @@ interface UpsertRow {
   status: string | null;
 }
 
+/** Refused by a row that was not in the way when the statement began. */
+const isUnexplained = ({ stored, status }: UpsertRow): boolean =>
+  !stored && (status === null || isTerminal(parseStatus(status) ?? "failed"));
+
 export class Enqueuer {
   readonly #generated: Coalescer<NewJob, EnqueueOutcome>;
   readonly #keyed: Coalescer<NewJob, EnqueueOutcome>;
@@ -93,17 +97,27 @@ export class Enqueuer {
       });
     const byKey = new Map(rows.map((row) => [row.key, row]));
     const outcomes = jobs.map((job) => this.#outcome(byKey.get(job.key)));
-    return resent ? this.#recognise(jobs, outcomes) : outcomes;
+    return resent || rows.some(isUnexplained) ? this.#lookAgain(jobs, outcomes, { rows, resent }) : outcomes;
   }
 
-  /** After a lost connection a refusal may be our own first try: same key and same `queued` means it was stored. */
-  async #recognise(jobs: NewJob[], outcomes: EnqueueOutcome[]): Promise<EnqueueOutcome[]> {
+  /**
+   * After a lost connection a refusal may be our own first try: same key and same `queued` means it was stored. And
+   * the statement tells what it saw when it began: who was faster has enqueued or retried the job since.
+   */
+  async #lookAgain(
+    jobs: NewJob[],
+    outcomes: EnqueueOutcome[],
+    { rows, resent }: { rows: readonly UpsertRow[]; resent: boolean },
+  ): Promise<EnqueueOutcome[]> {
     const held = await this.rows.fetch(jobs.map((job) => job.key));
+    const seen = new Set(rows.flatMap(({ key, queue }) => (queue === null ? [] : [key])));
     return outcomes.map((outcome, index) => {
       const row = held[index];
       const job = jobs[index];
-      if (outcome.stored || !row || !job) return outcome;
-      return queuedAt(row.document) === queuedAt(job.document) ? { stored: true } : outcome;
+      if (outcome.stored || !job) return outcome;
+      if (!row) return seen.has(job.key) ? outcome : { stored: false, reason: "other_queue" };
+      if (resent && queuedAt(row.document) === queuedAt(job.document)) return { stored: true };
+      return isTerminal(row.status) ? outcome : { stored: false, reason: "key_alive" };
     });
   }
 

@@ -1,0 +1,106 @@
+/** The life of jobs under random interleavings of several clients, against a model of what is legal (V-5, 5.2). */
+import { afterEach, describe, it, jest } from "@jest/globals";
+import fc from "fast-check";
+import { replay, tries } from "../support/property.js";
+import type { ModelJob } from "./state-machine/model.js";
+import {
+  expected,
+  type Operation,
+  operation,
+  pass,
+  perform,
+  type Turn,
+  turn,
+  verify,
+} from "./state-machine/operations.js";
+import { Stage, type TestQueue } from "./state-machine/stage.js";
+import { stepClock } from "./stepped-clock.js";
+import { openQueue, useDatabase } from "./support.js";
+
+const database = useDatabase();
+const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
+
+/** Three brokers of one queue, each with connections of its own as processes have them. */
+async function openClients(): Promise<TestQueue[]> {
+  const first = openQueue(database, tasks);
+  const clients = [
+    first,
+    openQueue(database, tasks, { name: first.name }),
+    openQueue(database, tasks, { name: first.name }),
+  ];
+  for (const client of clients) await client.connect();
+  return clients;
+}
+
+type Model = ReadonlyMap<string, ModelJob>;
+
+class Step implements fc.AsyncCommand<Model, Stage> {
+  constructor(private readonly operation: Operation) {}
+
+  check = () => true;
+
+  async run(_: Model, stage: Stage): Promise<void> {
+    const wanted = expected(stage, this.operation);
+    const events = await perform(stage, this.operation);
+    const keys = events.filter((event) => event.kind !== "expire" || event.gone).map(({ key }) => key);
+    const got = this.operation.do === "sweep" ? keys.toSorted() : keys;
+    if (wanted && wanted.join() !== got.join())
+      throw new Error(`${this.operation.do} took [${got.join()}], not [${wanted.join()}]`);
+    await verify(stage, events);
+  }
+
+  toString = () => JSON.stringify(this.operation);
+}
+
+class World implements fc.AsyncCommand<Model, Stage> {
+  constructor(private readonly turn: Turn) {}
+
+  check = () => true;
+
+  async run(_: Model, stage: Stage): Promise<void> {
+    await pass(stage, this.turn);
+  }
+
+  toString = () => JSON.stringify(this.turn);
+}
+
+describe("the state machine", () => {
+  afterEach(() => {
+    jest.restoreAllMocks();
+  });
+
+  it("V-5, V-7, 5.2: one after the other, every client is answered and every row left as the model says", async () => {
+    const clients = await openClients();
+    const clock = stepClock();
+    const commands = [operation.map((made) => new Step(made)), turn.map((made) => new World(made))];
+    await fc.assert(
+      fc.asyncProperty(fc.commands(commands, { maxCommands: 60, size: "max", ...replay }), async (made) => {
+        const stage = new Stage(database, clients, clock);
+        await stage.begin();
+        await fc.asyncModelRun(() => ({ model: stage.jobs, real: stage }), made);
+      }),
+      tries(40),
+    );
+  }, 120_000);
+
+  it("V-7, D-20 to D-26: at the same time, each row is as some order of what was done to it would leave it", async () => {
+    const clients = await openClients();
+    const clock = stepClock();
+    const round = fc.record({
+      turn: fc.option(turn),
+      together: fc.array(operation, { minLength: 2, maxLength: 6 }),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(round, { minLength: 4, maxLength: 16, size: "max" }), async (rounds) => {
+        const stage = new Stage(database, clients, clock);
+        await stage.begin();
+        for (const { turn: first, together } of rounds) {
+          if (first) await pass(stage, first);
+          const events = await Promise.all(together.map((made) => perform(stage, made)));
+          await verify(stage, events.flat());
+        }
+      }),
+      tries(40),
+    );
+  }, 120_000);
+});
