@@ -8,7 +8,7 @@ import { type Names, quote } from "./names.js";
 /** What PostgreSQL calls an index of that table; ours begin with its name, as SAQ's do. */
 export const indexName = (table: string, what: string): string => `${table}_${what}_idx`;
 
-interface Index {
+export interface Index {
   name: string;
   /** What follows `create index NAME on TABLE`. */
   definition: string;
@@ -42,7 +42,7 @@ export const saqJobIndexes = ({ tables: { jobs } }: Names): Index[] => [
   },
 ];
 
-const statsIndexes = ({ tables: { stats } }: Names): Index[] => [
+export const statsIndexes = ({ tables: { stats } }: Names): Index[] => [
   { name: indexName(stats, "expire_at"), definition: "(expire_at)" },
   { name: indexName(stats, "queue_key"), definition: "(queue_key)" },
 ];

@@ -5,11 +5,12 @@
 import type { ClientBase } from "pg";
 import { SaqError } from "../errors.js";
 import { isRefused } from "./connection.js";
+import { ensureFunctions } from "./functions.js";
 import { createJobs, createStats, indexName, upgradeJobs } from "./layout.js";
 import { keyspace, type Names, namesIn, quote, saqTables, type TableSet } from "./names.js";
-import { ensureStamp } from "./stamp.js";
 
-const schemaVersion = 3;
+/** SAQ's, and there is no other: tables of our own would have a record of their own. */
+export const schemaVersion = 3;
 
 export interface SchemaOptions {
   tables: TableSet;
@@ -51,7 +52,16 @@ export async function ensureSchema(
     }
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
-  return ensureStamp(client, { ...names, hasGroupOrder: await hasGroupOrder(client, names) }, plain);
+  return ensureFunctions(client, { ...names, hasGroupOrder: await hasGroupOrder(client, names) }, plain);
+}
+
+/** Where the tables are and which version they have; 0 when they are not all there. Changes nothing. */
+export async function findTables(
+  client: ClientBase,
+  tables: TableSet,
+): Promise<{ names: Names; version: number }> {
+  const names = namesIn(await findSchema(client, tables), tables);
+  return { names, version: await readVersion(client, names) };
 }
 
 async function hasGroupOrder(client: ClientBase, { schema, tables }: Names): Promise<boolean> {

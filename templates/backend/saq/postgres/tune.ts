@@ -1,0 +1,275 @@
+/**
+ * Brings tables that Python made to the layout of ours (5.3): a plan that reads only, and its run. Nothing rewrites a
+ * table, indexes are built and dropped CONCURRENTLY, and every step may fail without harm to the others or to what
+ * runs meanwhile: the next run goes on where this one ended.
+ */
+import pg, { type ClientBase } from "pg";
+import { SaqError } from "../errors.js";
+import { isLockTimeout, isRefused } from "./connection.js";
+import { missingFunctions } from "./functions.js";
+import { type Index, jobIndexes, jobSettings, saqJobIndexes, statsIndexes } from "./layout.js";
+import { keyspace, type Names, quote, saqTables, type TableSet } from "./names.js";
+import { findTables, schemaVersion } from "./schema.js";
+
+export interface TuneOptions {
+  tables?: TableSet;
+  /**
+   * Whether Python workers use these tables. Their claims need SAQ's two own indexes: true makes them where they are
+   * missing, false drops them, because each is written three times for every job (1.33 times the throughput without
+   * them measured). Left out: they stay as they are.
+   */
+  python?: boolean | undefined;
+}
+
+export interface TuneStep {
+  /** What is done, in one line. */
+  what: string;
+  /** What it is good for. */
+  why: string;
+  /** Sent one by one, each in a transaction of its own. */
+  statements: readonly string[];
+  /** Longest wait for a lock, ms. */
+  lockTimeout: number;
+}
+
+export interface TunePlan {
+  /** Qualified and quoted name of the jobs table. */
+  table: string;
+  /** Empty when there is nothing to do. */
+  steps: readonly TuneStep[];
+  /** What stays as it is, and why. */
+  notes: readonly string[];
+}
+
+export interface TuneResult {
+  step: TuneStep;
+  /** Null when it is done, else what went wrong and what to do about it. */
+  problem: string | null;
+}
+
+/** Others queue up behind a lock that waits: never for longer than this, ms. */
+const lockTimeoutMs = 1_000;
+
+/** Nobody waits behind what is done CONCURRENTLY; it waits itself, for every transaction that is older, ms. */
+const concurrentTimeoutMs = 60_000;
+
+/** A connection for `planTune` and `runTune`, without the limits of those that run jobs. Whoever opens it ends it. */
+export async function openTuneClient(dsn: string): Promise<pg.Client> {
+  const client = new pg.Client({
+    connectionString: dsn,
+    fallback_application_name: "saq tune",
+    connectionTimeoutMillis: 5_000,
+    keepAlive: true,
+  });
+  await client.connect();
+  return client;
+}
+
+/**
+ * What these tables lack. Changes nothing.
+ *
+ * @throws SaqError config when there are no SAQ tables; schema_version when they are of another version than 3
+ */
+export async function planTune(client: ClientBase, options: TuneOptions = {}): Promise<TunePlan> {
+  const { names, version } = await findTables(client, options.tables ?? saqTables);
+  if (version === 0)
+    throw new SaqError(
+      "config",
+      `There are no SAQ tables in schema ${quote(names.schema)} (${quote(names.tables.jobs)}), or they are older than ` +
+        "version 1; they are made at the first start of a worker or of the API.",
+    );
+  if (version !== schemaVersion)
+    throw new SaqError(
+      "schema_version",
+      `The SAQ tables in schema ${quote(names.schema)} are at version ${version}, tune knows version ${schemaVersion}. ` +
+        (version < schemaVersion ? "Start a worker once: it lifts them." : "Update this application."),
+    );
+  const found = await readIndexes(client, names);
+  const missing = (index: Index, table: string, why: string) => indexStep(names, found, index, table, why);
+  const steps = [
+    ...jobIndexes(names).map((index) =>
+      missing(index, names.jobs, "claims and sweeps read only the rows they ask for"),
+    ),
+    ...statsIndexes(names).map((index) => missing(index, names.stats, "part of SAQ's version 3")),
+    ...(options.python === true
+      ? saqJobIndexes(names).map((index) => missing(index, names.jobs, "Python's claims read by it"))
+      : saqJobIndexes(names).map((index) => leftover(names, found, index, options.python === false))),
+    await settingsStep(client, names),
+    await sequenceStep(client, names),
+    await functionsStep(client, names),
+  ].filter((step) => step !== null);
+  return { table: names.jobs, steps, notes: notes(names, found, options.python) };
+}
+
+/**
+ * Carries a plan out, step by step, and goes on after one that failed. `done` is told of each. Safe to repeat, with a
+ * new plan.
+ *
+ * @throws SaqError config when another tune of these tables is under way
+ */
+export async function runTune(
+  client: ClientBase,
+  plan: TunePlan,
+  done: (result: TuneResult) => void = () => {},
+): Promise<TuneResult[]> {
+  const lock = [keyspace.sweep, `${plan.table} tune`];
+  const { rows } = await client.query<{ got: boolean }>(
+    "select pg_try_advisory_lock($1, hashtext($2)) as got",
+    lock,
+  );
+  if (!rows[0]?.got)
+    throw new SaqError(
+      "config",
+      `Another tune of ${plan.table} is under way; wait for its end, then run it again.`,
+    );
+  const results: TuneResult[] = [];
+  try {
+    await client.query("set statement_timeout = 0");
+    for (const step of plan.steps) {
+      const result = { step, problem: await carryOut(client, step) };
+      results.push(result);
+      done(result);
+    }
+  } finally {
+    await client.query("select pg_advisory_unlock($1, hashtext($2))", lock).catch(() => {});
+  }
+  return results;
+}
+
+/** The plan as text, for people. */
+export function describePlan({ table, steps, notes: remarks }: TunePlan): string {
+  const lines = steps.flatMap(({ what, why, statements }, index) => [
+    `${index + 1}. ${what}: ${why}`,
+    ...statements.map((statement) => `     ${firstLine(statement)};`),
+  ]);
+  const first = steps.length === 0 ? `${table} is as it should be.` : `${table}: ${steps.length} to do.`;
+  return [first, ...lines, ...remarks.map((remark) => `Note: ${remark}`)].join("\n");
+}
+
+/** Of a function its head alone. */
+const firstLine = (statement: string) => statement.split("\n", 1)[0] ?? "";
+
+async function carryOut(client: ClientBase, step: TuneStep): Promise<string | null> {
+  try {
+    await client.query(`set lock_timeout = ${step.lockTimeout}`);
+    for (const statement of step.statements) await client.query(statement);
+    return null;
+  } catch (error) {
+    const { message } = error as Error;
+    if (isLockTimeout(error))
+      return `${message}; a transaction has been open for over ${step.lockTimeout / 1_000} s: run tune again when it has ended`;
+    if (isRefused(error)) return `${message}; run tune as the owner of the tables`;
+    return `${message}; run tune again`;
+  }
+}
+
+/** Whether each index is valid, by name. One whose CONCURRENTLY was cancelled is there, written, and never read. */
+async function readIndexes(client: ClientBase, { schema }: Names): Promise<Map<string, boolean>> {
+  const { rows } = await client.query<{ name: string; valid: boolean }>(
+    `select c.relname as name, i.indisvalid as valid from pg_index i join pg_class c on c.oid = i.indexrelid
+     join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1`,
+    [schema],
+  );
+  return new Map(rows.map(({ name, valid }) => [name, valid]));
+}
+
+const dropConcurrently = ({ schema }: Names, { name }: Index) =>
+  `drop index concurrently if exists ${quote(schema)}.${quote(name)}`;
+
+function indexStep(
+  names: Names,
+  found: ReadonlyMap<string, boolean>,
+  index: Index,
+  table: string,
+  why: string,
+): TuneStep | null {
+  const valid = found.get(index.name);
+  if (valid) return null;
+  const isLeftover = valid === false;
+  return {
+    what: `${isLeftover ? "rebuild" : "create"} index ${index.name}`,
+    why: isLeftover ? `it was left unfinished; ${why}` : why,
+    statements: [
+      ...(isLeftover ? [dropConcurrently(names, index)] : []),
+      `create index concurrently ${quote(index.name)} on ${table} ${index.definition}`,
+    ],
+    lockTimeout: concurrentTimeoutMs,
+  };
+}
+
+/** SAQ's own index, where nobody asks for it: an unfinished one goes in any case. */
+function leftover(
+  names: Names,
+  found: ReadonlyMap<string, boolean>,
+  index: Index,
+  isUnwanted: boolean,
+): TuneStep | null {
+  const valid = found.get(index.name);
+  if (valid === undefined || (valid && !isUnwanted)) return null;
+  return {
+    what: `drop index ${index.name}`,
+    why: valid
+      ? "only Python's claims read it, and every job writes it three times"
+      : "it was left unfinished",
+    statements: [dropConcurrently(names, index)],
+    lockTimeout: concurrentTimeoutMs,
+  };
+}
+
+async function settingsStep(client: ClientBase, { jobs }: Names): Promise<TuneStep | null> {
+  const { rows } = await client.query<{ options: string[] | null }>(
+    "select reloptions as options from pg_class where oid = $1::regclass",
+    [jobs],
+  );
+  const has = new Set(rows[0]?.options ?? []);
+  const names = new Set([...has].map((option) => option.split("=")[0]));
+  // One that somebody has set to another value is theirs.
+  const missing = Object.entries(jobSettings).filter(([name]) => !names.has(name));
+  if (missing.length === 0) return null;
+  return {
+    what: "set autovacuum for a table that churns",
+    why: "every job leaves two dead rows, which claims would have to step over",
+    statements: [
+      `alter table ${jobs} set (${missing.map(([name, value]) => `${name} = ${value}`).join(", ")})`,
+    ],
+    lockTimeout: lockTimeoutMs,
+  };
+}
+
+async function sequenceStep(client: ClientBase, { jobs }: Names): Promise<TuneStep | null> {
+  const { rows } = await client.query<{ sequence: string | null; cycles: boolean | null }>(
+    `select s.name as sequence, (select seqcycle from pg_sequence where seqrelid = s.name::regclass) as cycles
+     from (select pg_get_serial_sequence($1, 'lock_key') as name) s`,
+    [jobs],
+  );
+  const { sequence = null, cycles = null } = rows[0] ?? {};
+  if (sequence === null || cycles !== false) return null;
+  return {
+    what: `let the sequence ${sequence} start over at its end`,
+    why: "it ends at 2,147,483,647, and with it every enqueue (D-13)",
+    statements: [`alter sequence ${sequence} cycle`],
+    lockTimeout: lockTimeoutMs,
+  };
+}
+
+async function functionsStep(client: ClientBase, names: Names): Promise<TuneStep | null> {
+  const statements = await missingFunctions(client, names);
+  if (statements.length === 0) return null;
+  return {
+    what: "create the engine's functions",
+    why: "roles that may create none work faster with them, and SQL can enqueue",
+    statements,
+    lockTimeout: lockTimeoutMs,
+  };
+}
+
+function notes(names: Names, found: ReadonlyMap<string, boolean>, python: boolean | undefined): string[] {
+  if (python !== undefined) return [];
+  const kept = saqJobIndexes(names).filter(({ name }) => found.get(name));
+  if (kept.length === 0) return [];
+  const list = kept.map(({ name }) => name).join(" and ");
+  return [
+    `${list} stay: Python's claims read by them. Where no Python worker uses these tables, they only cost ` +
+      "(1.33 times the throughput without them measured): tune with python: false drops them.",
+  ];
+}
