@@ -3,7 +3,7 @@ import { type RequestHandler, Router } from "express";
 import type { QueueConfig, SaqConfig } from "../config/index.js";
 import { connectBrokers } from "../connect.js";
 import { SaqError } from "../errors.js";
-import { silentLogger } from "../logger.js";
+import { type Logger, silentLogger } from "../logger.js";
 import { Queue } from "../queue.js";
 import type { TaskMap } from "../task.js";
 import { createWebRouter } from "../web/index.js";
@@ -31,6 +31,8 @@ export interface Health {
 export interface Saq<Config extends SaqConfig = SaqConfig> {
   taskQueues: TaskQueues<Config>;
   webPath: string;
+  /** That of the configuration; silent where it has none. */
+  logger: Logger;
   /** Puts the queues where handlers find them: `req.taskQueues` and `app.locals.taskQueues`. */
   middleware(): RequestHandler;
   /** The JSON API and pages of the web UI; empty unless enabled. */
@@ -75,6 +77,7 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
   return {
     taskQueues,
     webPath: config.web.path,
+    logger,
     middleware: () => (req, _res, next) => {
       req.taskQueues = taskQueues as unknown as TaskQueues;
       req.app.locals.taskQueues = taskQueues;

@@ -1,0 +1,94 @@
+/** From the words of the command line to what is to be done; whatever is not understood is refused (exit code 2). */
+import { parseArgs } from "node:util";
+import { closest } from "./closest.js";
+import { type CommandName, commandNames, commands, type OptionName, options } from "./commands.js";
+import { usageError } from "./errors.js";
+
+export interface Flags {
+  /** Processes, the first one included. */
+  workers: number;
+  /** None: all. */
+  queues: readonly string[];
+  config: string | undefined;
+  yes: boolean;
+  /** -v and -d. */
+  debug: boolean;
+}
+
+export type Call = { help: CommandName | null } | { command: CommandName; flags: Flags };
+
+/**
+ * `--help` wins over anything else that stands on the line.
+ *
+ * parseArgs' own strict mode is off because its errors carry the option's name only inside an English sentence, where
+ * did-you-mean cannot reach it; everything it would refuse is refused here.
+ * @throws CliError with exit code 2
+ */
+export function parseCall(argv: readonly string[]): Call {
+  const { tokens } = parseArgs({
+    args: [...argv],
+    options,
+    allowPositionals: true,
+    strict: false,
+    tokens: true,
+  });
+  const words = tokens.flatMap((token) => (token.kind === "positional" ? [token.value] : []));
+  const wantsHelp = tokens.some((token) => token.kind === "option" && token.name === "help");
+  if (wantsHelp || words.length === 0)
+    return { help: commandNames.find((name) => name === words.join(" ")) ?? null };
+  const command = commandOf(words);
+  const flags = {
+    workers: 1,
+    queues: [] as string[],
+    config: undefined as string | undefined,
+    yes: false,
+    debug: false,
+  };
+  for (const token of tokens) {
+    if (token.kind !== "option") continue;
+    const name = optionOf(command, token.name, argv[token.index] ?? token.rawName);
+    if (options[name].type === "boolean") {
+      if (token.value !== undefined) throw usageError(`--${name} takes no value, and got "${token.value}".`);
+      if (name === "yes") flags.yes = true;
+      else flags.debug = true;
+      continue;
+    }
+    // Without "=" parseArgs takes whatever comes next, even another option.
+    if (!token.value || (!token.inlineValue && token.value.startsWith("-")))
+      throw usageError(`--${name} needs a value, for instance --${name} ${examples[name] ?? "..."}.`);
+    if (name === "workers") flags.workers = countOf(token.value);
+    else if (name === "queues") flags.queues.push(token.value);
+    else flags.config = token.value;
+  }
+  return { command, flags };
+}
+
+const examples: Partial<Record<OptionName, string>> = {
+  workers: "4",
+  queues: "default",
+  config: "app/queue/index.ts",
+};
+
+function commandOf(words: readonly string[]): CommandName {
+  const said = words.join(" ");
+  const found = commandNames.find((name) => name === said);
+  if (found) return found;
+  const meant = closest(said, commandNames) ?? commandNames.find((name) => name.startsWith(`${said} `));
+  const hint = meant ? `Did you mean "${meant}"?` : `There is: ${commandNames.join(", ")}.`;
+  throw usageError(`There is no command "${said}". ${hint}`);
+}
+
+function optionOf(command: CommandName, name: string, typed: string): OptionName {
+  const known: readonly OptionName[] = commands[command].options;
+  const found = known.find((option) => option === name);
+  if (found) return found;
+  const meant = closest(name, known);
+  const hint = meant ? `Did you mean --${meant}?` : `See: npm run saq -- ${command} --help`;
+  throw usageError(`"${command}" has no option ${typed.split("=", 1)[0]}. ${hint}`);
+}
+
+function countOf(text: string): number {
+  const count = Number(text);
+  if (Number.isInteger(count) && count >= 1 && count <= 1_000) return count;
+  throw usageError(`--workers must be a whole number of 1 to 1000, got "${text}".`);
+}

@@ -1,0 +1,6 @@
+// A worker process where the engine runs as TypeScript, however its parent was started.
+import { register } from "tsx/esm/api";
+
+process.setSourceMapsEnabled(true);
+register();
+await import("./child.ts");

@@ -1,0 +1,33 @@
+/** The command line of the queue: `npm run saq -- <command>`. Prints, and sets the exit code. */
+import { type Call, type Flags, parseCall } from "./arguments.js";
+import { type CommandName, helpText } from "./commands.js";
+import { CliError, type ExitCode, exitCodes, explain } from "./errors.js";
+import { check, workersStatus } from "./status.js";
+import { workersRun } from "./workers-run.js";
+
+const programs: Record<CommandName, (flags: Flags) => Promise<ExitCode>> = {
+  "workers run": workersRun,
+  "workers status": workersStatus,
+  check,
+};
+
+/** What an application's modules left open, a connection of its own for instance, holds a finished command that long. */
+const lastWordsMs = 1_000;
+
+async function run(call: Call): Promise<ExitCode> {
+  if ("help" in call) {
+    console.log(helpText(call.help));
+    return exitCodes.done;
+  }
+  // The settings are read when the application's modules load.
+  if (call.flags.debug) process.env.LOG_LEVEL = "debug";
+  return programs[call.command](call.flags);
+}
+
+try {
+  process.exitCode = await run(parseCall(process.argv.slice(2)));
+} catch (error) {
+  console.error(explain(error));
+  process.exitCode = error instanceof CliError ? error.exitCode : exitCodes.failed;
+}
+setTimeout(() => process.exit(), lastWordsMs).unref();

@@ -1,0 +1,76 @@
+/** `workers run`: this process and, with --workers, others beside it, each a full worker. */
+import { fileURLToPath } from "node:url";
+import type { Saq } from "../express/create-saq.js";
+import type { Queue } from "../queue.js";
+import { runWorkers, Worker } from "../worker/index.js";
+import type { Flags } from "./arguments.js";
+import { Children } from "./children.js";
+import { type ExitCode, exitCodes } from "./errors.js";
+import { chooseQueues, loadApp } from "./load-app.js";
+import { table } from "./table.js";
+
+/** What a child is told. */
+export type ChildOptions = Pick<Flags, "config" | "queues">;
+
+/** What a worker needs beyond grace period and hard deadline, to record and to say goodbye (L-7). */
+const farewellSeconds = 2;
+
+const childProgram = fileURLToPath(
+  new URL(import.meta.url.endsWith(".ts") ? "./child-dev.js" : "./child.js", import.meta.url),
+);
+
+export async function workersRun({ config, queues: names, workers, debug }: Flags): Promise<ExitCode> {
+  const saq = await loadApp(config);
+  const queues = chooseQueues(saq, names);
+  // One sentence when the database is away, and no process that would say it again.
+  await Promise.all(queues.map((queue) => queue.connect()));
+  console.log(banner(queues, workers, debug));
+
+  const options: ChildOptions = { config, queues: names };
+  const children = new Children(workers - 1, childProgram, [JSON.stringify(options)], saq.logger);
+  let signalled = false;
+  const pass = (signal: NodeJS.Signals) => {
+    signalled = true;
+    children.signal(signal);
+  };
+  process.on("SIGINT", pass);
+  process.on("SIGTERM", pass);
+  const own = await runChosen(saq, queues);
+  // A worker that ends by itself and well has nothing left to do; its siblings end by themselves, too.
+  if (!signalled && own === 0) await children.ended();
+  if (!signalled) children.signal("SIGTERM");
+  const theirs = await children.stop(patienceOf(queues));
+  process.off("SIGINT", pass);
+  process.off("SIGTERM", pass);
+  return own === 0 && theirs === 0 ? exitCodes.done : exitCodes.failed;
+}
+
+/** Runs the workers of these queues in this process until a signal; answers the exit code. */
+export function runChosen(saq: Saq, queues: readonly Queue[]): Promise<number> {
+  const host = {
+    connect: async () => {
+      await Promise.all(queues.map((queue) => queue.connect()));
+    },
+    workers: (options: { logger: Saq["logger"] }) => queues.map((queue) => new Worker(queue, options)),
+    close: () => saq.close(),
+  };
+  return runWorkers(host, { logger: saq.logger });
+}
+
+function patienceOf(queues: readonly Queue[]): number {
+  const seconds = queues.map(
+    ({ config }) => config.shutdownGracePeriod + config.cancellationHardDeadline + farewellSeconds,
+  );
+  return Math.max(...seconds) * 1_000;
+}
+
+function banner(queues: readonly Queue[], processes: number, debug: boolean): string {
+  const rule = "-".repeat(20);
+  const rows = [
+    ["Queues", queues.map(({ name, config }) => `${name} (concurrency ${config.concurrency})`).join(", ")],
+    ["Number of processes", String(processes)],
+    ["Debug mode", debug ? "on" : "off"],
+    ["Node.js", process.version],
+  ];
+  return `${rule} Starting SAQ Workers ${rule}\n${table([["Setting", "Value"], ...rows])}`;
+}
