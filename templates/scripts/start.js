@@ -1,4 +1,4 @@
-// Runs a compiled process in production mode: node scripts/start.js server|worker
+// Runs a compiled process in production mode: node scripts/start.js server|worker, or saq with its arguments
 // In this process, so that a signal reaches the application itself with nothing in between.
 import fs from "node:fs";
 import path from "node:path";
@@ -8,7 +8,8 @@ import { missingPackages } from "./packages.js";
 
 const root = path.dirname(import.meta.dirname);
 const backend = path.join(root, "backend");
-const program = path.join(backend, "dist/app", `${process.argv[2]}.js`);
+const [name, ...args] = process.argv.slice(2);
+const program = path.join(backend, "dist", name === "saq" ? "saq/cli/main.js" : `app/${name}.js`);
 
 if (!fs.existsSync(program)) {
   console.error("The application is not compiled yet. Run: make build");
@@ -20,6 +21,7 @@ if (!fs.existsSync(program)) {
   process.env.NODE_ENV ??= "production";
   process.setSourceMapsEnabled(true);
   process.chdir(backend);
+  process.argv.splice(1, Number.POSITIVE_INFINITY, program, ...args);
   whenOrphaned(() => process.kill(process.pid, "SIGTERM"));
   await import(pathToFileURL(program).href);
 }

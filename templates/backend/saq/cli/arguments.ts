@@ -2,7 +2,7 @@
 import { parseArgs } from "node:util";
 import { closest } from "./closest.js";
 import { type CommandName, commandNames, commands, type OptionName, options } from "./commands.js";
-import { usageError } from "./errors.js";
+import { type CliError, usageError } from "./errors.js";
 
 export interface Flags {
   /** Processes, the first one included. */
@@ -36,6 +36,10 @@ export function parseCall(argv: readonly string[]): Call {
   const wantsHelp = tokens.some((token) => token.kind === "option" && token.name === "help");
   if (wantsHelp || words.length === 0)
     return { help: commandNames.find((name) => name === words.join(" ")) ?? null };
+  // Before the command: what follows an option that is not known may have been its value.
+  for (const token of tokens)
+    if (token.kind === "option" && !Object.hasOwn(options, token.name))
+      throw unknownOption(words, token.name, argv[token.index] ?? token.rawName);
   const command = commandOf(words);
   const flags = {
     workers: 1,
@@ -79,12 +83,21 @@ function commandOf(words: readonly string[]): CommandName {
 }
 
 function optionOf(command: CommandName, name: string, typed: string): OptionName {
-  const known: readonly OptionName[] = commands[command].options;
-  const found = known.find((option) => option === name);
+  const found = commands[command].options.find((option) => option === name);
   if (found) return found;
-  const meant = closest(name, known);
-  const hint = meant ? `Did you mean --${meant}?` : `See: npm run saq -- ${command} --help`;
-  throw usageError(`"${command}" has no option ${typed.split("=", 1)[0]}. ${hint}`);
+  throw unknownOption([command], name, typed);
+}
+
+function unknownOption(words: readonly string[], name: string, typed: string): CliError {
+  const said = words.join(" ");
+  const command = commandNames.find((each) => said === each || said.startsWith(`${each} `));
+  const meant = closest(name, command ? commands[command].options : Object.keys(options));
+  const hint = meant
+    ? `Did you mean --${meant}?`
+    : `See: npm run saq -- ${command ? `${command} ` : ""}--help`;
+  return usageError(
+    `There is no option ${typed.split("=", 1)[0]}${command ? ` of "${command}"` : ""}. ${hint}`,
+  );
 }
 
 function countOf(text: string): number {

@@ -4,7 +4,8 @@ import { chooseQueues, loadApp } from "./load-app.js";
 import { type ChildOptions, runChosen } from "./workers-run.js";
 
 // However the parent ends, even by SIGKILL, its end of the channel closes: no worker is left that nobody can stop.
-process.once("disconnect", () => process.kill(process.pid, "SIGTERM"));
+const stop = () => process.kill(process.pid, "SIGTERM");
+process.once("disconnect", stop);
 
 try {
   const { config, queues } = JSON.parse(process.argv[2] ?? "") as ChildOptions;
@@ -15,4 +16,5 @@ try {
   process.exitCode = 1;
 }
 // The channel to the parent would keep the process.
+process.off("disconnect", stop);
 if (process.connected) process.disconnect();
