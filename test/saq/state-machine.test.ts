@@ -41,7 +41,8 @@ class Step implements fc.AsyncCommand<Model, Stage> {
 
   async run(_: Model, stage: Stage): Promise<void> {
     const wanted = expected(stage, this.operation);
-    const events = await perform(stage, this.operation);
+    const watched = this.operation.do === "sweep" ? await stage.watch(this.operation.client) : [];
+    const events = [...watched, ...(await perform(stage, this.operation))];
     const keys = events.filter((event) => event.kind !== "expire" || event.gone).map(({ key }) => key);
     const got = this.operation.do === "sweep" ? keys.toSorted() : keys;
     if (wanted && wanted.join() !== got.join())
@@ -95,6 +96,8 @@ describe("the state machine", () => {
         const stage = new Stage(database, clients, clock);
         await stage.begin();
         for (const { turn: first, together } of rounds) {
+          for (const made of together)
+            if (made.do === "sweep") await verify(stage, await stage.watch(made.client));
           if (first) await pass(stage, first);
           const events = await Promise.all(together.map((made) => perform(stage, made)));
           await verify(stage, events.flat());
