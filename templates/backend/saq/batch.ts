@@ -5,33 +5,39 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { SaqError } from "./errors.js";
 
+/** A job as it was stored: `queued` tells it from a later one of the same key. */
+export interface StoredMark {
+  key: string;
+  queued: number;
+}
+
 class Batch {
   readonly #parent: Batch | undefined;
-  readonly #stored = new Set<string>();
+  readonly #stored = new Map<string, number>();
   readonly #pending = new Set<Promise<void>>();
 
   constructor(parent: Batch | undefined) {
     this.#parent = parent;
   }
 
-  /** The keys that `storing` answers belong to this scope, and to those around it. */
-  include(storing: Promise<readonly string[]>): void {
+  /** What `storing` answers belongs to this scope, and to those around it. */
+  include(storing: Promise<readonly StoredMark[]>): void {
     for (let scope: Batch | undefined = this; scope; scope = scope.#parent) scope.#add(storing);
   }
 
-  #add(storing: Promise<readonly string[]>): void {
+  #add(storing: Promise<readonly StoredMark[]>): void {
     const added = storing
-      .then((keys) => {
-        for (const key of keys) this.#stored.add(key);
+      .then((marks) => {
+        for (const { key, queued } of marks) this.#stored.set(key, queued);
       })
       .finally(() => this.#pending.delete(added));
     this.#pending.add(added);
   }
 
   /** Also what is still being stored: an enqueue beside the one that threw may be under way. */
-  async keys(): Promise<readonly string[]> {
+  async stored(): Promise<readonly StoredMark[]> {
     while (this.#pending.size > 0) await Promise.allSettled(this.#pending);
-    return [...this.#stored];
+    return Array.from(this.#stored, ([key, queued]) => ({ key, queued }));
   }
 }
 
@@ -45,14 +51,14 @@ export class Batches {
   }
 
   /** @throws what `work` throws; SaqError not_aborted, caused by it, when some of the jobs could not be aborted */
-  async run<T>(work: () => Promise<T>, abort: (key: string) => Promise<unknown>): Promise<T> {
+  async run<T>(work: () => Promise<T>, abort: (job: StoredMark) => Promise<unknown>): Promise<T> {
     this.#scopes ??= new AsyncLocalStorage();
     const batch = new Batch(this.current);
     try {
       return await this.#scopes.run(batch, work);
     } catch (error) {
       const failed: string[] = [];
-      for (const key of await batch.keys()) await abort(key).catch(() => failed.push(key));
+      for (const job of await batch.stored()) await abort(job).catch(() => failed.push(job.key));
       if (failed.length === 0) throw error;
       throw new SaqError(
         "not_aborted",

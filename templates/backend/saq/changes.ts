@@ -1,6 +1,7 @@
 /** Changes of single jobs by hand, each decided under the row's lock, and counted when it came true (Q-10, D-27). */
 import { randomBytes } from "node:crypto";
 import type { QueueCounters } from "./answers.js";
+import type { StoredMark } from "./batch.js";
 import type { Broker } from "./broker.js";
 import { onlyJobOptions } from "./config/index.js";
 import { InvalidJobError } from "./errors.js";
@@ -12,6 +13,7 @@ import {
   finishJob,
   type JobUpdate,
   type RetryAnswer,
+  read,
   retryJob,
   type UpdateAnswer,
   updateJob,
@@ -33,6 +35,16 @@ export class Changes {
     // A running one is counted by its worker when it has ended.
     if (answer === "aborted") this.counters.aborted++;
     return answer;
+  }
+
+  /** Aborts a job with the error `cancelled`, unless another one has its key by now (Q-7). */
+  async cancel({ key, queued }: StoredMark): Promise<void> {
+    const answer = await this.broker.change(key, (row) =>
+      read(row)?.queued === queued
+        ? abortJob(row, "cancelled", this.broker.now(), this.failedTtl)
+        : { change: null, answer: null },
+    );
+    if (answer === "aborted") this.counters.aborted++;
   }
 
   async retry(key: string, error: string, resetAttempts: boolean): Promise<RetryAnswer | null> {

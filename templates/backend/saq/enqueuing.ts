@@ -1,5 +1,5 @@
 /** From a call of `enqueue` to a stored job: hooks change it, the scope of a batch takes note of it. */
-import { Batches } from "./batch.js";
+import { Batches, type StoredMark } from "./batch.js";
 import type { Broker, EnqueueOutcome } from "./broker.js";
 import type { Draft, Drafts } from "./draft.js";
 import type { Job, JobOverrides } from "./handle.js";
@@ -67,7 +67,7 @@ export class Enqueuing {
     const made: Draft[] = [];
     const storing = this.#one(order, made);
     current.include(
-      this.#keysStored(
+      this.#marks(
         made,
         storing.then((stored) => [stored]),
       ),
@@ -81,7 +81,7 @@ export class Enqueuing {
     if (!current) return this.#many(orders);
     const made: Draft[] = [];
     const storing = this.#many(orders, made);
-    current.include(this.#keysStored(made, storing));
+    current.include(this.#marks(made, storing));
     return storing;
   }
 
@@ -163,15 +163,15 @@ export class Enqueuing {
    * What a batch has to answer for. When the call failed, some of its jobs may be stored all the same: those whose row
    * has this call's own time.
    */
-  async #keysStored(made: readonly Draft[], storing: Promise<Stored[]>): Promise<string[]> {
+  async #marks(made: readonly Draft[], storing: Promise<Stored[]>): Promise<StoredMark[]> {
     try {
-      return (await storing).filter(({ outcome }) => outcome.stored).map(({ fields }) => fields.key);
+      return (await storing).filter(({ outcome }) => outcome.stored).map(({ fields }) => fields);
     } catch {
       const rows = await this.#broker.jobs(made.map(({ job }) => job.key)).catch(() => []);
       return made.flatMap(({ fields, job }, index) => {
         const row = rows[index];
         const isOurs = row ? read(row)?.queued === fields.queued : !job.keyed;
-        return isOurs ? [job.key] : [];
+        return isOurs ? [fields] : [];
       });
     }
   }

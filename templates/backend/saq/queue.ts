@@ -145,7 +145,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * @throws SaqError not_aborted, caused by what `work` threw, when some could not be aborted
    */
   batch<T>(work: () => Promise<T>): Promise<T> {
-    return this.#enqueuing.batches.run(work, (key) => this.abort(key, "cancelled"));
+    return this.#enqueuing.batches.run(work, (job) => this.#changes.cancel(job));
   }
 
   // --- waiting for jobs ---
