@@ -5,6 +5,7 @@ import type { StoredMark } from "./batch.js";
 import type { Broker } from "./broker.js";
 import { onlyJobOptions } from "./config/index.js";
 import { InvalidJobError } from "./errors.js";
+import { given } from "./given.js";
 import type { TerminalStatus } from "./job.js";
 import {
   type AbortAnswer,
@@ -76,11 +77,9 @@ export class Changes {
   }
 
   async update(key: string, change: JobUpdate): Promise<UpdateAnswer | null> {
-    const given = Object.fromEntries(
-      Object.entries(change).filter(([, value]) => value !== undefined),
-    ) as JobUpdate;
-    checkUpdate(`update("${key}")`, given);
-    return this.broker.change(key, (row) => updateJob(row, given, this.broker.now()));
+    const wanted: JobUpdate = given(change);
+    checkUpdate(`update("${key}")`, wanted);
+    return this.broker.change(key, (row) => updateJob(row, wanted, this.broker.now()));
   }
 }
 

@@ -1,4 +1,5 @@
 import { SaqError } from "./errors.js";
+import { given } from "./given.js";
 import { type JobFields, jobDefaults, type Status } from "./job.js";
 import type { EnqueueOptions } from "./task.js";
 import type { AbortAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "./transitions.js";
@@ -114,7 +115,7 @@ export class Job<Result = unknown> implements JobFields {
    */
   async update(change: JobUpdate): Promise<UpdateAnswer | null> {
     const answer = await this.#owner.update(this.key, change);
-    if (answer === "updated") Object.assign(this, change);
+    if (answer === "updated") Object.assign(this, given(change));
     return answer;
   }
 

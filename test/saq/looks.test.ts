@@ -1,0 +1,177 @@
+/** Looking at jobs: listen, iterJobs, and what a job says about itself. */
+import { describe, expect, it } from "@jest/globals";
+import { TimeoutError } from "../../templates/backend/saq/errors.js";
+import { Job, type JobOwner } from "../../templates/backend/saq/handle.js";
+import { type JobFields, jobDefaults } from "../../templates/backend/saq/job.js";
+import type { Context } from "../../templates/backend/saq/task.js";
+import { populate } from "./every-state.js";
+import { claim, insertRow, openQueue, startWorker, useDatabase } from "./support.js";
+
+const database = useDatabase();
+const tasks = { work: async (_ctx: Context, _payload?: { n: number }) => "done" };
+const open = (options: object = {}) => openQueue(database, tasks, options);
+
+describe("listen", () => {
+  it("Q-8: calls for each known job at each look, changed or not, until the answer is truthy", async () => {
+    const queue = open();
+    const [one, two] = [await queue.enqueue("work"), await queue.enqueue("work")];
+    const calls: string[] = [];
+    await queue.listen(
+      [one.key, "missing", two.key],
+      async (key, status) => {
+        calls.push(`${key} ${status}`);
+        return calls.length === 5;
+      },
+      { pollInterval: 0.01 },
+    );
+    const [a, b] = [`${one.key} queued`, `${two.key} queued`];
+    expect(calls).toEqual([a, b, a, b, a]);
+  });
+
+  it("Q-8: woken by push, long before the next look", async () => {
+    const queue = open();
+    const job = await queue.enqueue("work", undefined, { meta: { awaited: true } });
+    const seen: string[] = [];
+    await startWorker(openQueue(database, tasks, { name: queue.name }));
+    await queue.listen(
+      [job.key],
+      (_key, status) => {
+        seen.push(status);
+        return status === "complete";
+      },
+      { pollInterval: 60, timeout: 9 },
+    );
+    expect(seen.at(-1)).toBe("complete");
+    const other = await queue.enqueue("work", undefined, { scheduled: 4e9 });
+    const aborted = queue.listen([other.key], (_key, status) => status === "aborted", {
+      pollInterval: 60,
+      timeout: 9,
+    });
+    await queue.abort(other.key);
+    await aborted;
+  });
+
+  it("Q-8: TimeoutError when it is over; a throw of the callback is the caller's", async () => {
+    const queue = open();
+    const job = await queue.enqueue("work");
+    await expect(queue.listen([job.key, "other"], () => false, { timeout: 0.05 })).rejects.toThrow(
+      TimeoutError,
+    );
+    await expect(
+      queue.listen([job.key], () => {
+        throw new Error("of the callback");
+      }),
+    ).rejects.toThrow("of the callback");
+    await expect(queue.listen([job.key], () => true, { pollInterval: 0 })).rejects.toThrow(
+      "listen: pollInterval must be seconds > 0, got 0",
+    );
+    await expect(queue.listen([job.key], () => true, { timeout: -5 })).rejects.toThrow(
+      "listen: timeout must be null or seconds >= 0",
+    );
+  });
+
+  it("Q-8, T-18: a change that nobody tells is seen at the given interval; T-14: without a status it stays", async () => {
+    const queue = open();
+    const job = await queue.enqueue("work");
+    const listened = queue.listen([job.key], async () => (await queue.job(job.key))?.progress === 0.5, {
+      pollInterval: 0.02,
+    });
+    expect(await queue.update(job.key, { progress: 0.5 })).toBe("updated");
+    await listened;
+    expect(await queue.job(job.key)).toMatchObject({ status: "queued", progress: 0.5 });
+    expect(job.progress).toBe(0);
+  });
+});
+
+describe("iterJobs", () => {
+  it.each([1, 2, 3, 100])("P-28, T-21: every job once, by key, with %p per query", async (batchSize) => {
+    const queue = open();
+    const keys: string[] = [];
+    for (let n = 0; n < 9; n++) keys.push((await queue.enqueue("work")).key);
+    await queue.abort(keys[3] as string);
+    const seen: Job[] = [];
+    for await (const job of queue.iterJobs({ batchSize })) seen.push(job);
+    expect(seen.map(({ key }) => key)).toEqual(keys);
+    const aborted: string[] = [];
+    for await (const job of queue.iterJobs({ batchSize, statuses: ["aborted"] })) aborted.push(job.key);
+    expect(aborted).toEqual([keys[3]]);
+  });
+
+  it("D-16: no connection is held while the caller works, and rows that nobody can read come along", async () => {
+    const queue = openQueue(database, tasks, { maxSize: 2 });
+    await queue.enqueue("work");
+    await insertRow(database, { key: "0-poison", queue: queue.name, document: "{" });
+    const names: string[] = [];
+    for await (const job of queue.iterJobs({ batchSize: 1 })) {
+      // With one connection for statements, this would wait for ever.
+      await queue.counts();
+      names.push(job.function);
+    }
+    expect(names).toEqual(["(unreadable)", "work"]);
+  });
+
+  it("P-28: a size that is none is refused", async () => {
+    const next = open().iterJobs({ batchSize: 0 }).next();
+    await expect(next).rejects.toThrow("iterJobs: batchSize must be a whole number >= 1, got 0");
+  });
+
+  it("V-2: every state comes along", async () => {
+    const queue = openQueue(database, { hello: (_ctx: unknown, _payload?: object) => "hi" });
+    const keys = await populate(database, queue);
+    const seen: string[] = [];
+    for await (const job of queue.iterJobs()) seen.push(job.key);
+    expect(seen.toSorted()).toEqual(Object.values(keys).toSorted());
+  });
+});
+
+/** A job that needs no database to talk about itself. */
+function jobOf(fields: Partial<JobFields>): Job {
+  const owner = { now: () => 9_000.4 } as JobOwner;
+  return new Job(owner, { ...jobDefaults, function: "f", queueName: "q", key: "k", meta: {}, ...fields });
+}
+
+describe("a job", () => {
+  it("J-9: equals another of its key, whatever is known of either", async () => {
+    const queue = open();
+    const job = await queue.enqueue("work");
+    await claim(queue);
+    const found = await queue.job(job.key);
+    expect(found && job.equals(found)).toBe(true);
+    expect(job.equals(await queue.enqueue("work"))).toBe(false);
+  });
+
+  it("J-10, T-82: durations in ms, null where it is not that far", () => {
+    const job = jobOf({ queued: 1_000, started: 3_000, completed: 7_000 });
+    expect(job.duration("start")).toBe(2_000);
+    expect(job.duration("process")).toBe(4_000);
+    expect(job.duration("total")).toBe(6_000);
+    expect(job.duration("running")).toBe(6_000);
+    const waiting = jobOf({ queued: 1_000 });
+    for (const kind of ["start", "process", "total", "running"] as const)
+      expect(waiting.duration(kind)).toBeNull();
+    // @ts-expect-error no such kind
+    expect(() => job.duration("idle")).toThrow(
+      'duration takes "process", "start", "total" or "running", got "idle"',
+    );
+  });
+
+  it("J-18, T-81: one line for logs, the full form with payload, options and outcome", () => {
+    const job = jobOf({
+      kwargs: { a: 1 },
+      timeout: null,
+      attempts: 1,
+      queued: 5,
+      retryBackoff: true,
+      status: "failed",
+      error: "no\nway",
+      workerId: "w",
+      meta: { m: [1] },
+    });
+    expect(job.info()).toBe("Job<function: f, queue: q, key: k, attempts: 1, queued: 5, worker_id: w>");
+    expect(job.info(true)).toBe(
+      'Job<function: f, kwargs: {"a":1}, queue: q, key: k, timeout: null, retry_backoff: true, attempts: 1, queued: 5, ' +
+        'error: no\nway, status: failed, meta: {"m":[1]}, worker_id: w>',
+    );
+    expect(jobOf({}).info(true)).toBe("Job<function: f, queue: q, key: k>");
+  });
+});
