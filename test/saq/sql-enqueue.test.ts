@@ -88,7 +88,7 @@ describe("what is stored", () => {
     const kwargs = { text: "héllo ☃ \u{1f600}", list: [1.5, true, null, { deep: {} }], "": "" };
     const job = await queue.enqueue("hello", kwargs, same);
     const key = (await enqueue(options, kwargs)) ?? "";
-    const [ours, sqls] = [await rowOf(database, job.key), await rowOf(database, key)];
+    const [ours, sqls] = [await rowOf(database, job?.key ?? ""), await rowOf(database, key)];
     const { key: _1, queued: ourQueued, ...ourDocument } = JSON.parse(ours?.text ?? "");
     const { key: inside, queued, ...document } = JSON.parse(sqls?.text ?? "");
     expect(document).toEqual(ourDocument);
