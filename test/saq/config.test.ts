@@ -28,6 +28,16 @@ describe("defineQueue", () => {
       prefetch: true,
       timers: { schedule: 1, workerInfo: 3, lost: 2, sweep: 10, abort: 1 },
       metadata: null,
+      burst: false,
+      dequeueTimeout: 0,
+      maxBurstJobs: null,
+      unknownTask: "fail",
+      separateProcess: true,
+      eventLoopDelay: 0.5,
+      startup: [],
+      shutdown: [],
+      beforeProcess: [],
+      afterProcess: [],
     });
     expect(define({ timers: { sweep: 60 } }).timers).toMatchObject({ sweep: 60, abort: 1 });
     expect(define({ minSize: 5 }).maxSize).toBe(5);

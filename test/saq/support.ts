@@ -6,8 +6,13 @@ import { randomBytes } from "node:crypto";
 import { afterAll, afterEach, beforeAll, beforeEach } from "@jest/globals";
 import pg from "pg";
 import type { ClaimedJob, Settlement } from "../../templates/backend/saq/broker.js";
-import { defineQueue, type QueueOptions } from "../../templates/backend/saq/config/index.js";
+import {
+  defineQueue,
+  type QueueConfig,
+  type QueueSettings,
+} from "../../templates/backend/saq/config/index.js";
 import { connectBrokers } from "../../templates/backend/saq/connect.js";
+import type { HookOptions, OneOrMany } from "../../templates/backend/saq/hooks.js";
 import type { JobFields } from "../../templates/backend/saq/job.js";
 import { type Logger, silentLogger } from "../../templates/backend/saq/logger.js";
 import { Queue } from "../../templates/backend/saq/queue.js";
@@ -148,20 +153,22 @@ function aTestFailed(): boolean {
   return state ? failed(state.rootDescribeBlock) : false;
 }
 
+type TestHooks = Partial<Record<keyof HookOptions, OneOrMany<(ctx: never) => unknown>>>;
+
 let queues = 0;
 
 /** A queue of its own name, so that the tests of a file do not meet. Closed after the test. */
 export function openQueue<const Tasks extends TaskMap>(
   database: { url: string },
   tasks: Tasks,
-  { logger = silentLogger, ...options }: Partial<QueueOptions<string, Tasks>> & { logger?: Logger } = {},
+  {
+    logger = silentLogger,
+    ...options
+  }: Partial<QueueSettings<string, Tasks>> & TestHooks & { logger?: Logger } = {},
 ): Queue<Tasks> {
-  const config = defineQueue<string, Tasks>({
-    name: `queue${++queues}`,
-    dsn: database.url,
-    tasks,
-    ...options,
-  });
+  // Whether the hooks give what the tasks need is for test/saq/types.
+  const define = defineQueue as unknown as (options: object) => QueueConfig<string, Tasks>;
+  const config = define({ name: `queue${++queues}`, dsn: database.url, tasks, ...options });
   const [broker] = connectBrokers([config], logger);
   if (!broker) throw new Error("no broker");
   return closeAfterTest(new Queue<Tasks>(config, broker));

@@ -17,6 +17,7 @@ server.keepAliveTimeout = 65_000;
 server.headersTimeout = 66_000;
 server.listen(settings.port, settings.host);
 await once(server, "listening");
+await saq.startInProcessWorkers();
 logger.info(`API listening on ${addressOf(settings)}`);
 
 /** What is bound: `localhost` would hide that other machines reach it, or that this one does not. */

@@ -23,6 +23,7 @@ export {
 } from "./errors.js";
 export { createSaq, type Health, type Saq, type TaskQueues } from "./express/create-saq.js";
 export { Job } from "./handle.js";
+export type { AfterProcessHook, BeforeProcessHook, ShutdownHook, StartupHook } from "./hooks.js";
 export { inSeconds, type JobOptions, type Status } from "./job.js";
 export type { Logger } from "./logger.js";
 export { Queue } from "./queue.js";
@@ -34,6 +35,7 @@ export {
   type ThreadContext,
   type TransactionClient,
   task,
+  type WorkerContext,
 } from "./task.js";
 export type { StandardSchema } from "./validation.js";
-export { runWorkers, Worker, type WorkerOptions } from "./worker/index.js";
+export { runWorkers, Worker, type WorkerHealth, type WorkerOptions } from "./worker/index.js";

@@ -49,17 +49,24 @@ export interface RunningJob extends Readonly<Omit<JobFields, "progress" | "meta"
   update(change: { progress?: number; meta?: Record<string, unknown> }): Promise<void>;
 }
 
-/** First argument of every task. */
-export interface Context {
-  readonly job: RunningJob;
+/** A worker, as tasks and hooks see it. */
+export interface WorkerView {
+  readonly id: string;
+  /** Jobs that it runs at a time. */
+  readonly concurrency: number;
+  readonly metadata: Readonly<Record<string, unknown>> | null;
+  /** Keys of the jobs that it runs now. */
+  readonly runningKeys: readonly string[];
+  /** Attempts so far, by their end. */
+  readonly stats: Readonly<Record<"complete" | "failed" | "retried" | "aborted", number>>;
+}
+
+/** What a worker gives to its start-up and shutdown hooks, and to every task. */
+export interface WorkerContext {
   readonly queue: { readonly name: string };
+  readonly worker: WorkerView;
   readonly workerId: string;
-  /**
-   * Fires when the attempt must end: its `reason` is an Error named TimeoutError, AbortError, ShutdownError or
-   * LostError. Pass it to `fetch`, timers and the like; what a task returns after it fired is ignored (W-23).
-   */
-  readonly signal: AbortSignal;
-  /** Logger with the job's key and task name in every line. */
+  /** In a task and the hooks around it, with the job's key and task name in every line. */
   readonly log: Logger;
   /** Enqueues another task of the same queue, given by value: `ctx.enqueue(resizeImage, { url })`. */
   enqueue<T extends AnyTask>(task: T, ...args: EnqueueArguments<T>): Promise<{ readonly id: string } | null>;
@@ -70,6 +77,24 @@ export interface Context {
    */
   apply<T extends AnyTask>(task: T, ...args: EnqueueArguments<T, ApplyOptions>): Promise<ResultOf<T>>;
 }
+
+/** What a worker gives to a task and to the hooks around it. */
+export interface JobContext extends WorkerContext {
+  readonly job: RunningJob;
+  /**
+   * Fires when the attempt must end: its `reason` is an Error named TimeoutError, AbortError, ShutdownError or
+   * LostError. Pass it to `fetch`, timers and the like; what a task returns after it fired is ignored (W-23).
+   */
+  readonly signal: AbortSignal;
+  /** For the hooks after the task: what it threw, or the reason for which it was interrupted; else undefined. */
+  readonly exception: unknown;
+}
+
+/**
+ * First argument of every task. `State` is what the queue's start-up hooks must have given:
+ * `Context<{ db: Pool }>` has `ctx.db`, and `defineQueue` refuses the task where no hook gives it.
+ */
+export type Context<State = unknown> = JobContext & Readonly<State>;
 
 /** First argument of a task that runs in a thread: what can reach it there. */
 export interface ThreadContext extends Pick<Context, "job" | "queue" | "workerId" | "log"> {
@@ -86,14 +111,14 @@ export type TaskFunction = (ctx: never, payload: never) => unknown;
 declare const taskTypes: unique symbol;
 
 /** A task with defaults or a schema; made by `task()`. */
-export interface TaskDefinition<Payload = never, Result = unknown> extends JobOptions {
+export interface TaskDefinition<Payload = never, Result = unknown, Ctx = never> extends JobOptions {
   readonly input?: StandardSchema | undefined;
   readonly output?: StandardSchema | undefined;
   /** The module that exports the task, where it runs in a thread. */
   readonly thread?: string | undefined;
   readonly run: TaskFunction;
   /** Carries the types only; never there at run time. */
-  readonly [taskTypes]?: { payload: (payload: Payload) => void; result: Result };
+  readonly [taskTypes]?: { payload: (payload: Payload) => void; result: Result; ctx: (ctx: Ctx) => void };
 }
 
 export type AnyTask = TaskFunction | TaskDefinition;
@@ -161,29 +186,29 @@ export function task<const S extends StandardSchema, Returned, Result = Awaited<
       output?: StandardSchema<Returned, Result>;
       run: (ctx: ThreadContext, payload: OutputOf<S>) => Returned | Promise<Returned>;
     },
-): TaskDefinition<Jsonify<InputOf<S>>, Jsonify<Result>>;
+): TaskDefinition<Jsonify<InputOf<S>>, Jsonify<Result>, Context>;
 export function task<P = undefined, Returned = unknown, Result = Awaited<Returned>>(
   definition: JobOptions &
     InThread & {
       output?: StandardSchema<Returned, Result>;
       run: (ctx: ThreadContext, payload: P) => Returned | Promise<Returned>;
     },
-): TaskDefinition<Jsonify<P>, Jsonify<Result>>;
-export function task<const S extends StandardSchema, Returned, Result = Awaited<Returned>>(
+): TaskDefinition<Jsonify<P>, Jsonify<Result>, Context>;
+export function task<const S extends StandardSchema, Returned, Result = Awaited<Returned>, Ctx = Context>(
   definition: JobOptions &
     InProcess & {
       input: S;
       output?: StandardSchema<Returned, Result>;
-      run: (ctx: Context, payload: OutputOf<S>) => Returned | Promise<Returned>;
+      run: (ctx: Ctx, payload: OutputOf<S>) => Returned | Promise<Returned>;
     },
-): TaskDefinition<Jsonify<InputOf<S>>, Jsonify<Result>>;
-export function task<P = undefined, Returned = unknown, Result = Awaited<Returned>>(
+): TaskDefinition<Jsonify<InputOf<S>>, Jsonify<Result>, Ctx>;
+export function task<P = undefined, Returned = unknown, Result = Awaited<Returned>, Ctx = Context>(
   definition: JobOptions &
     InProcess & {
       output?: StandardSchema<Returned, Result>;
-      run: (ctx: Context, payload: P) => Returned | Promise<Returned>;
+      run: (ctx: Ctx, payload: P) => Returned | Promise<Returned>;
     },
-): TaskDefinition<Jsonify<P>, Jsonify<Result>>;
+): TaskDefinition<Jsonify<P>, Jsonify<Result>, Ctx>;
 export function task(definition: TaskDefinition): TaskDefinition {
   const { run, thread } = definition;
   if (typeof run !== "function") {

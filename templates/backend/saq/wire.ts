@@ -80,6 +80,18 @@ export function encodeChange(change: Partial<JobFields>): { patch: string; remov
   return { patch: JSON.stringify(set), removed };
 }
 
+/** The fields that a change leaves behind: the inverse of `encodeChange`. */
+export function fieldsOfChange(patch: string, removed: readonly string[]): Partial<JobFields> {
+  const members = JSON.parse(patch) as Record<string, unknown>;
+  const fields: Record<string, unknown> = {};
+  for (const field of fieldNames) {
+    const name = wireNames[field];
+    if (name in members) fields[field] = members[name];
+    else if (removed.includes(name)) fields[field] = field === "meta" ? {} : defaults[field];
+  }
+  return fields;
+}
+
 /**
  * Reads a document. The column's status wins over the document's (V-4).
  *

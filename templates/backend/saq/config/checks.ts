@@ -1,7 +1,9 @@
 /** Refusals of `defineQueue`: each names the option, the value received and what is allowed. `at` says where. */
 import { ConfigError } from "../errors.js";
+import type { OneOrMany } from "../hooks.js";
 import type { TaskMap } from "../task.js";
 import { checkJobOptions } from "./job-options.js";
+import type { QueueOptions } from "./queue-options.js";
 
 /** Node's timers hold 31 bits of milliseconds and fire at once beyond: 24 days, in s. */
 export const longestTimer = 2_147_483;
@@ -30,6 +32,47 @@ export function numberChecks(at: string) {
     return number(name, value, min, max);
   };
   return { number, integer };
+}
+
+export function oneOf<const Word extends string>(
+  at: string,
+  name: string,
+  given: Word,
+  words: readonly Word[],
+): Word {
+  if (words.includes(given)) return given;
+  const allowed = words.map((word) => JSON.stringify(word)).join(" or ");
+  throw new ConfigError(`${at}: ${name} must be ${allowed}, got ${String(given)}`);
+}
+
+/** How many jobs at a time, and whether until there are none (W-2). */
+export function burstOf(
+  at: string,
+  {
+    concurrency = 10,
+    burst = false,
+    dequeueTimeout = 0,
+    maxBurstJobs,
+  }: Pick<QueueOptions, "concurrency" | "burst" | "dequeueTimeout" | "maxBurstJobs">,
+) {
+  const { number, integer } = numberChecks(at);
+  integer("concurrency", concurrency, 1, 10_000);
+  number("dequeueTimeout", dequeueTimeout, 0, longestTimer);
+  if (maxBurstJobs !== undefined) integer("maxBurstJobs", maxBurstJobs, 1);
+  if (burst && dequeueTimeout === 0) {
+    throw new ConfigError(
+      `${at}: burst needs a dequeueTimeout of more than 0 s, the time without a job after which it is over`,
+    );
+  }
+  if (!burst && maxBurstJobs !== undefined) {
+    throw new ConfigError(`${at}: maxBurstJobs is for bursts; set burst: true as well`);
+  }
+  return {
+    concurrency: Math.min(concurrency, maxBurstJobs ?? concurrency),
+    burst,
+    dequeueTimeout,
+    maxBurstJobs: maxBurstJobs ?? null,
+  };
 }
 
 /** Never repeats the DSN, nor keeps an error that does: it holds a password. */
@@ -61,4 +104,22 @@ export function checkTasks(at: string, tasks: TaskMap): void {
     }
     checkJobOptions(`${at}: task "${name}"`, given);
   }
+}
+
+/**
+ * A hook or a list of them as a list. A text is refused: taken for a list, it would be run letter by letter (D-76); and
+ * so is a function that stands twice in a list, for it would run twice.
+ */
+export function listOfHooks(at: string, name: string, given: OneOrMany<(ctx: never) => unknown> = []) {
+  const list = Array.isArray(given) ? [...given] : [given];
+  for (const [index, hook] of list.entries()) {
+    if (typeof hook !== "function") {
+      const got = typeof hook === "string" ? `the text ${JSON.stringify(hook)}` : String(hook);
+      throw new ConfigError(`${at}: ${name} must be a function or a list of functions, got ${got}`);
+    }
+    if (list.indexOf(hook) !== index) {
+      throw new ConfigError(`${at}: ${name} lists the function ${hook.name || "(anonymous)"} twice`);
+    }
+  }
+  return list as readonly ((ctx: unknown) => unknown)[];
 }

@@ -1,9 +1,28 @@
 /** Fills in a queue's defaults and refuses what cannot work, before anything connects. */
 import { availableParallelism } from "node:os";
-import type { TaskMap } from "../task.js";
-import { checkDsn, checkName, checkTasks, longestTimer, numberChecks } from "./checks.js";
+import type {
+  AfterProcessHook,
+  Answering,
+  HookOptions,
+  OneOrMany,
+  Prepared,
+  ShutdownHook,
+  Started,
+  TasksFor,
+} from "../hooks.js";
+import type { Context, TaskMap, WorkerContext } from "../task.js";
+import {
+  burstOf,
+  checkDsn,
+  checkName,
+  checkTasks,
+  listOfHooks,
+  longestTimer,
+  numberChecks,
+  oneOf,
+} from "./checks.js";
 import { onlyJobOptions } from "./job-options.js";
-import type { QueueConfig, QueueOptions, Timers } from "./queue-options.js";
+import type { QueueConfig, QueueOptions, QueueSettings, Timers } from "./queue-options.js";
 import { checkTables } from "./tables.js";
 
 const timerDefaults: Timers = { schedule: 1, workerInfo: 3, lost: 2, sweep: 10, abort: 1 };
@@ -13,14 +32,39 @@ const timerDefaults: Timers = { schedule: 1, workerInfo: 3, lost: 2, sweep: 10, 
  *
  * @throws ConfigError naming the option, the value received and what is allowed
  */
-export function defineQueue<const Name extends string, const Tasks extends TaskMap>(
-  options: QueueOptions<Name, Tasks>,
-): QueueConfig<Name, Tasks> {
+export function defineQueue<
+  const Name extends string,
+  const Tasks extends TaskMap,
+  Present extends keyof QueueOptions,
+  Start1 = never,
+  Start2 = unknown,
+  Start3 = unknown,
+  Before1 = never,
+  Before2 = unknown,
+  Before3 = unknown,
+>(
+  options: { [Option in Present]?: unknown } & QueueSettings<Name, Tasks> & {
+      startup?: Answering<WorkerContext, Start1, Start2, Start3>;
+      shutdown?: OneOrMany<ShutdownHook<Started<Present, Start1, Start2, Start3>>>;
+      beforeProcess?: Answering<Context<Started<Present, Start1, Start2, Start3>>, Before1, Before2, Before3>;
+      afterProcess?: OneOrMany<
+        AfterProcessHook<
+          Started<Present, Start1, Start2, Start3>,
+          Prepared<Present, Before1, Before2, Before3>
+        >
+      >;
+      tasks: Tasks &
+        TasksFor<Started<Present, Start1, Start2, Start3> & Prepared<Present, Before1, Before2, Before3>>;
+    },
+): QueueConfig<Name, Tasks>;
+export function defineQueue(given: object): QueueConfig {
+  const options = given as QueueOptions;
   const at = `defineQueue(${JSON.stringify(options.name)})`;
   checkName(at, options.name);
   checkDsn(at, options.dsn);
   checkTasks(at, options.tasks);
   const { number, integer } = numberChecks(at);
+  const hooks = (name: keyof HookOptions) => listOfHooks(at, name, options[name]);
   const [lowest, highest] = options.priorities ?? [0, 32767];
   integer("priorities[0]", lowest, -32768, 32767);
   integer("priorities[1]", highest, lowest, 32767);
@@ -31,7 +75,6 @@ export function defineQueue<const Name extends string, const Tasks extends TaskM
     name: options.name,
     dsn: options.dsn,
     tasks: options.tasks,
-    concurrency: integer("concurrency", options.concurrency ?? 10, 1, 10_000),
     threads: integer("threads", options.threads ?? Math.max(1, availableParallelism() - 1), 1, 1_000),
     minSize,
     maxSize: integer("maxSize", options.maxSize ?? Math.max(3, minSize), Math.max(2, minSize)),
@@ -53,5 +96,13 @@ export function defineQueue<const Name extends string, const Tasks extends TaskM
     prefetch: options.prefetch ?? true,
     timers,
     metadata: options.metadata ?? null,
+    ...burstOf(at, options),
+    unknownTask: oneOf(at, "unknownTask", options.unknownTask ?? "fail", ["fail", "requeue"]),
+    separateProcess: options.separateProcess ?? true,
+    eventLoopDelay: number("eventLoopDelay", options.eventLoopDelay ?? 0.5, 0, longestTimer),
+    startup: hooks("startup"),
+    shutdown: hooks("shutdown"),
+    beforeProcess: hooks("beforeProcess"),
+    afterProcess: hooks("afterProcess"),
   };
 }

@@ -2,4 +2,4 @@
 export { defineQueue } from "./define-queue.js";
 export { defineSaq, type SaqConfig, type SaqOptions } from "./define-saq.js";
 export { checkJobOptions, onlyJobOptions } from "./job-options.js";
-export type { QueueConfig, QueueOptions } from "./queue-options.js";
+export type { QueueConfig, QueueOptions, QueueSettings } from "./queue-options.js";

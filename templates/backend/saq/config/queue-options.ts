@@ -1,8 +1,15 @@
 /** What people write about one queue, and what `defineQueue` makes of it. */
+import type { HookOptions, Hooks } from "../hooks.js";
 import type { JobOptions } from "../job.js";
 import type { TaskMap } from "../task.js";
 
-export interface QueueOptions<Name extends string = string, Tasks extends TaskMap = TaskMap> {
+/** Everything about a queue. `defineQueue` checks the hooks' types against the tasks. */
+export interface QueueOptions<Name extends string = string, Tasks extends TaskMap = TaskMap>
+  extends QueueSettings<Name, Tasks>,
+    HookOptions {}
+
+/** Everything about a queue but its hooks. */
+export interface QueueSettings<Name extends string = string, Tasks extends TaskMap = TaskMap> {
   /** At most 59 bytes, so that its notification channel `saq:NAME` fits PostgreSQL's 63 (D-18). */
   name: Name;
   /** Where the queue's tables live: `postgresql://user:password@host:port/database`. */
@@ -56,6 +63,24 @@ export interface QueueOptions<Name extends string = string, Tasks extends TaskMa
   timers?: Partial<Timers>;
   /** Shown with the worker in `info` and the web UI. */
   metadata?: Record<string, unknown>;
+  /** Work off what is there, then stop: the worker ends by itself (W-18). Needs `dequeueTimeout`. @defaultValue false */
+  burst?: boolean;
+  /** How long a burst waits for another job before it is over, s. @defaultValue 0 */
+  dequeueTimeout?: number;
+  /** Most jobs of one burst; `concurrency` is lowered to it. @defaultValue no limit */
+  maxBurstJobs?: number;
+  /**
+   * What happens to a job whose task this worker does not have, as during a deployment: it fails, or it is given back
+   * for other workers, 5 s apart and 60 times at most (D-41). @defaultValue "fail"
+   */
+  unknownTask?: "fail" | "requeue";
+  /**
+   * False: `saq.startInProcessWorkers()` starts this queue's worker, in the web process, and `runWorkers` leaves it
+   * out. @defaultValue true
+   */
+  separateProcess?: boolean;
+  /** Warn when the event loop stood still for that long, s; 0 = never (W-13). @defaultValue 0.5 */
+  eventLoopDelay?: number;
 }
 
 /** Names as they are, without quotes: at most 40 bytes each, so that the names of indexes fit behind them. */
@@ -82,5 +107,11 @@ export interface Timers {
 }
 
 export type QueueConfig<Name extends string = string, Tasks extends TaskMap = TaskMap> = Required<
-  Omit<QueueOptions<Name, Tasks>, "timers" | "tables" | "metadata">
-> & { timers: Timers; tables: Tables; metadata: Record<string, unknown> | null };
+  Omit<QueueSettings<Name, Tasks>, "timers" | "tables" | "metadata" | "maxBurstJobs">
+> &
+  Hooks & {
+    timers: Timers;
+    tables: Tables;
+    metadata: Record<string, unknown> | null;
+    maxBurstJobs: number | null;
+  };

@@ -37,8 +37,14 @@ export interface Saq<Config extends SaqConfig = SaqConfig> {
   middleware(): RequestHandler;
   /** The JSON API and pages of the web UI; empty unless enabled. */
   router(): Router;
-  /** A worker per queue, not started yet. */
-  workers(options?: WorkerOptions): Worker[];
+  /**
+   * A worker per queue, or per named queue, not started yet.
+   *
+   * @throws SaqError unknown_queue
+   */
+  workers(options?: WorkerOptions & { queues?: readonly string[] | undefined }): Worker[];
+  /** Starts the workers that run in this process (`separateProcess: false`); `close` stops them (S-22). */
+  startInProcessWorkers(): Promise<void>;
   /** Connects every queue, so that a wrong DSN shows at the start and not with the first request (D-86). */
   connect(): Promise<void>;
   /** Stops the workers made here, sends what is under way, closes the connections. */
@@ -73,6 +79,11 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
     );
   };
   const workers: Worker[] = [];
+  const makeWorkers: Saq["workers"] = ({ queues: names, ...options } = {}) => {
+    const made = (names ? names.map(get) : all()).map((queue) => new Worker(queue, { logger, ...options }));
+    workers.push(...made);
+    return made;
+  };
   const taskQueues = { get, all } as unknown as TaskQueues<Config>;
   return {
     taskQueues,
@@ -84,10 +95,11 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
       next();
     },
     router: () => (config.web.enabled ? createWebRouter({ ...config.web, queues: all(), logger }) : Router()),
-    workers: (options = {}) => {
-      const made = all().map((queue) => new Worker(queue, { logger, ...options }));
-      workers.push(...made);
-      return made;
+    workers: makeWorkers,
+    startInProcessWorkers: async () => {
+      const names = config.queues.filter((queue) => !queue.separateProcess).map((queue) => queue.name);
+      // Each connects its queue first: a worker on a closed door would only complain (D-78).
+      await Promise.all(makeWorkers({ queues: names }).map((worker) => worker.start()));
     },
     connect: async () => {
       await Promise.all(all().map((queue) => queue.connect()));

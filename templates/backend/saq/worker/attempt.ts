@@ -5,8 +5,7 @@
 import type { ClaimedJob } from "../broker.js";
 import { InvalidJobError } from "../errors.js";
 import type { JobFields } from "../job.js";
-import type { Logger } from "../logger.js";
-import type { AnyTask, ApplyOptions, Context, EnqueueArguments, ResultOf, RunningJob } from "../task.js";
+import type { RunningJob } from "../task.js";
 import { encodeChange } from "../wire.js";
 
 /** Why an attempt is to end before its task does. */
@@ -19,14 +18,9 @@ export type AttemptEnd =
 
 /** What an attempt needs of its worker. */
 export interface AttemptHost {
-  readonly queueName: string;
-  readonly workerId: string;
-  readonly logger: Logger;
   readonly hardDeadlineMs: number;
   now(): number;
   touch(claim: ClaimedJob, patch: string, removed: readonly string[]): Promise<boolean>;
-  enqueue(task: AnyTask, args: unknown[]): Promise<{ readonly id: string } | null>;
-  apply(task: AnyTask, args: unknown[]): Promise<unknown>;
   ended(attempt: Attempt, end: AttemptEnd): void;
 }
 
@@ -48,7 +42,7 @@ function reasonFor(why: Interruption, text: string): Error {
   return error;
 }
 
-export class Attempt implements Context {
+export class Attempt {
   readonly claim: ClaimedJob;
   readonly fields: JobFields;
   /** Settles when the task itself does, however late; null until it was called. */
@@ -58,13 +52,13 @@ export class Attempt implements Context {
   terminate: (() => void) | null = null;
   /** Somebody waits for its end (`apply`, `map`). Read before the task may set a meta of its own. */
   readonly awaited: boolean;
+  /** What the task threw, or why it was interrupted; undefined while it runs and when it returned. */
+  exception: unknown;
   readonly #host: AttemptHost;
   #controller: AbortController | null = null;
   #interruption: { why: Interruption; reason: Error } | null = null;
   #timer: NodeJS.Timeout | null = null;
   #ended = false;
-  #log: Logger | null = null;
-  #job: RunningJob | null = null;
 
   constructor(host: AttemptHost, claim: ClaimedJob, fields: JobFields) {
     this.#host = host;
@@ -77,8 +71,13 @@ export class Attempt implements Context {
     return this.#interruption?.why ?? null;
   }
 
+  /** The reason of its signal, once it has to end. */
+  get cutReason(): Error | null {
+    return this.#interruption?.reason ?? null;
+  }
+
   /** Calls the task, under its timeout. */
-  run(call: (ctx: Context) => unknown): void {
+  run(call: () => unknown): void {
     this.startedAt = performance.now();
     const { timeout } = this.fields;
     if (timeout)
@@ -88,7 +87,7 @@ export class Attempt implements Context {
       );
     let returned: unknown;
     try {
-      returned = call(this);
+      returned = call();
     } catch (error) {
       returned = Promise.reject(error);
     }
@@ -126,26 +125,10 @@ export class Attempt implements Context {
     if (this.#timer) clearTimeout(this.#timer);
     const cut = this.#interruption;
     const end: AttemptEnd | null = cut ? { kind: "interrupted", ...cut, overdue: own === null } : own;
-    if (end) this.#host.ended(this, end);
-  }
-
-  // --- what the task sees ---
-
-  get job(): RunningJob {
-    // On the prototype chain: reading a field costs nothing when the task does not look at its job.
-    this.#job ??= Object.assign(Object.create(this.fields) as JobFields, {
-      id: this.fields.key,
-      update: (change: Parameters<RunningJob["update"]>[0]) => this.#update(change),
-    });
-    return this.#job;
-  }
-
-  get queue(): { readonly name: string } {
-    return { name: this.#host.queueName };
-  }
-
-  get workerId(): string {
-    return this.#host.workerId;
+    if (!end) return;
+    if (end.kind === "threw") this.exception = end.error;
+    else if (end.kind === "interrupted") this.exception = end.reason;
+    this.#host.ended(this, end);
   }
 
   /** Made when asked for: most tasks never look at it. */
@@ -157,20 +140,8 @@ export class Attempt implements Context {
     return this.#controller.signal;
   }
 
-  get log(): Logger {
-    this.#log ??= this.#host.logger.child({ job: this.fields.key, task: this.fields.function });
-    return this.#log;
-  }
-
-  enqueue<T extends AnyTask>(task: T, ...args: EnqueueArguments<T>): Promise<{ readonly id: string } | null> {
-    return this.#host.enqueue(task, args);
-  }
-
-  async apply<T extends AnyTask>(task: T, ...args: EnqueueArguments<T, ApplyOptions>): Promise<ResultOf<T>> {
-    return (await this.#host.apply(task, args)) as ResultOf<T>;
-  }
-
-  async #update(change: { progress?: number; meta?: Record<string, unknown> }): Promise<void> {
+  /** Stores what the task changes about its job, which counts as a sign of life (J-20). */
+  async update(change: Parameters<RunningJob["update"]>[0]): Promise<void> {
     const { progress } = change;
     if (progress !== undefined && !(progress >= 0 && progress <= 1)) {
       throw new InvalidJobError(`progress must be a number of 0 to 1, got ${String(progress)}`);

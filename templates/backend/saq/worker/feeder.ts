@@ -31,6 +31,10 @@ export interface FeederOptions {
   /** Called when jobs have arrived in the buffer. */
   ready: () => void;
   giveBack: (jobs: ClaimedJob[]) => void;
+  /** Most jobs that may be claimed now. */
+  allowance: () => number;
+  /** A claim came back, with so many jobs. */
+  claimed: (jobs: number) => void;
 }
 
 export class Feeder {
@@ -46,6 +50,7 @@ export class Feeder {
   #look: NodeJS.Timeout | null = null;
   #stopped = false;
   #failures = 0;
+  #lastError: { error: unknown; at: Date } | null = null;
   #retry: NodeJS.Timeout | null = null;
   /** ms per job, averaged over the last hundred or so; null before any. */
   #duration: number | null = null;
@@ -54,6 +59,21 @@ export class Feeder {
 
   constructor(options: FeederOptions) {
     this.#options = options;
+  }
+
+  /** Why the last claim that failed did so; stays when claims work again (D-4). */
+  get lastError(): { error: unknown; at: Date } | null {
+    return this.#lastError;
+  }
+
+  /** Claims fail at present. */
+  get isFailing(): boolean {
+    return this.#failures > 0;
+  }
+
+  /** The last claim found no more, and nothing has happened since. */
+  get isDry(): boolean {
+    return this.#dry && !this.#busy;
   }
 
   get buffered(): number {
@@ -108,7 +128,9 @@ export class Feeder {
     const target = this.#ahead();
     const wanted = this.#options.freeSlots() + target - this.buffered;
     if (wanted <= 0 || (target > 0 && this.buffered > target / 2)) return;
-    this.#busy = this.#claim(wanted).finally(() => {
+    const limit = Math.min(wanted, this.#options.allowance());
+    if (limit <= 0) return;
+    this.#busy = this.#claim(limit).finally(() => {
       this.#busy = null;
       if (this.#again) {
         this.#again = false;
@@ -197,8 +219,10 @@ export class Feeder {
       if (!more && !this.#grouped) this.#lookSoon();
       this.#dry = !more && !this.#grouped;
       this.#failures = 0;
+      this.#options.claimed(limit - left);
     } catch (error) {
       if (this.#stopped) return;
+      this.#lastError = { error, at: new Date() };
       const wait = Math.min(100 * 2 ** this.#failures++, 5_000) * (0.5 + Math.random() / 2);
       // Said once per trouble, not at every try.
       const say = this.#failures === 1 ? logger.warn : logger.debug;

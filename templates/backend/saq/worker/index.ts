@@ -1,2 +1,2 @@
 export { runWorkers } from "./process.js";
-export { Worker, type WorkerOptions } from "./worker.js";
+export { Worker, type WorkerHealth, type WorkerOptions } from "./worker.js";

@@ -35,14 +35,17 @@ export function settlementOf(attempt: Attempt, end: AttemptEnd, rules: OutcomeRu
   }
 }
 
-/** A job that was claimed and never started goes back as it was, uncharged. */
-export function release({ claim, fields }: Attempt): Settlement {
+/** A job that was claimed and never started goes back as it was but for `change`, uncharged. */
+export function release(
+  { claim, fields }: Attempt,
+  change: Pick<Partial<JobFields>, "meta"> = {},
+): Settlement {
   return {
     key: claim.key,
     token: claim.token,
     workerId: claim.workerId,
     place: claim.place,
-    ...encodeChange({ status: "queued", started: 0, workerId: null, touched: fields.queued }),
+    ...encodeChange({ ...change, status: "queued", started: 0, workerId: null, touched: fields.queued }),
     status: "queued",
     charge: -1,
     keep: null,

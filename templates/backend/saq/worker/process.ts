@@ -4,12 +4,15 @@ import type { Worker } from "./worker.js";
 
 export interface WorkerHost {
   connect(): Promise<void>;
-  workers(options: { logger: Logger }): Worker[];
+  /** @throws SaqError unknown_queue */
+  workers(options: { logger: Logger; queues?: readonly string[] | undefined }): Worker[];
   close(): Promise<void>;
 }
 
 export interface RunWorkersOptions {
   logger: Logger;
+  /** Names of the queues to work on. @defaultValue those whose worker is not inside the web process */
+  queues?: readonly string[];
   /** Restarted on each save: SIGTERM leaves running jobs 1 s, so that an edit is live in about two. */
   reloader?: boolean;
 }
@@ -21,23 +24,36 @@ const repeatMs = 2_000;
 const reloadGraceSeconds = 1;
 
 /**
- * Runs every queue's worker until SIGINT or SIGTERM and answers the exit code: 0 after a signal, 1 after an uncaught
- * error or when the database cannot be reached at the start. A signal more than 2 s after the first ends the grace
- * period (W-22). Throws nothing. Where a task outlived its hard deadline, the process is ended a moment later: what
- * such a task holds open would keep it for ever (D-44).
+ * Runs the queues' workers until SIGINT or SIGTERM, or until the burst of all of them is over, and answers the exit
+ * code: 0, or 1 after an uncaught error or when a worker cannot start. A signal more than 2 s after the first ends the
+ * grace period (W-22). Where a task outlived its hard deadline, the process is ended a moment later: what such a task
+ * holds open would keep it for ever (D-44).
+ *
+ * @throws SaqError unknown_queue for a name in `queues` that is none; nothing else is thrown
  */
 export async function runWorkers(
   saq: WorkerHost,
-  { logger: given, reloader = false }: RunWorkersOptions,
+  { logger: given, queues, reloader = false }: RunWorkersOptions,
 ): Promise<number> {
   const logger = neverThrowing(given);
-  const workers = saq.workers({ logger });
+  const workers = saq.workers({ logger, queues }).filter((worker) => {
+    if (queues || worker.hasSeparateProcess) return true;
+    logger.info(
+      { queue: worker.queueName },
+      "left to the web process, which runs its worker (separateProcess: false)",
+    );
+    return false;
+  });
   const runningKeys = () => workers.flatMap((worker) => worker.runningKeys);
   let exitCode = 0;
   let firstSignalAt = 0;
+  let isStopping = false;
   let stop: (grace?: number) => void = () => {};
   const stopped = new Promise<number | undefined>((resolve) => {
-    stop = resolve;
+    stop = (grace) => {
+      isStopping = true;
+      resolve(grace);
+    };
   });
   const hurry = () => {
     for (const worker of workers) worker.hurry();
@@ -66,10 +82,14 @@ export async function runWorkers(
   process.on("unhandledRejection", onRejection);
   process.on("uncaughtException", onException);
   try {
-    const started = saq.connect().then(() => Promise.all(workers.map((worker) => worker.start())));
+    const start = async () => {
+      await saq.connect();
+      if (!isStopping) await Promise.all(workers.map((worker) => worker.start()));
+    };
+    const started = start();
+    const finished = started.then(() => Promise.all(workers.map((worker) => worker.finished)));
     // A signal counts from the first moment: a database that does not answer holds a start up for many seconds.
-    await Promise.race([started, stopped]);
-    const grace = await stopped;
+    const grace = await Promise.race([stopped, finished.then(() => undefined)]);
     await Promise.all(workers.map((worker) => worker.stop({ grace })));
   } catch (error) {
     logger.error({ err: error }, "the worker could not start");

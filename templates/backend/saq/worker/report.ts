@@ -69,6 +69,13 @@ export class Report {
     this.logger.warn({ job: key, task: name }, "the job's last run still goes on here, so it is given back");
   }
 
+  unknown({ fields: { key, function: name } }: Attempt, seconds: number): void {
+    this.logger.warn(
+      { job: key, task: name },
+      `Unknown task "${name}", given back for another worker (again after ${seconds} s)`,
+    );
+  }
+
   unsettled({ fields: { key } }: Attempt, { status }: Settlement, error: unknown): void {
     this.logger.error({ err: error, job: key, status }, "could not record how a job ended");
   }

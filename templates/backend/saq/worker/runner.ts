@@ -3,74 +3,88 @@
  * acknowledgement that leaves next. A slot is free when its task is over, not when that is recorded.
  */
 import type { ClaimedJob, Settlement } from "../broker.js";
-import { ConfigError } from "../errors.js";
 import type { JobFields } from "../job.js";
 import type { Logger } from "../logger.js";
 import type { Queue } from "../queue.js";
-import {
-  type AnyTask,
-  type ApplyOptions,
-  type Context,
-  type EnqueueOptions,
-  findTask,
-  isThreadTask,
-  runnerOf,
-} from "../task.js";
-import { setAside } from "../transitions.js";
-import { inputSchemaOf, outputSchemaOf, validatePayload, validateResult } from "../validation.js";
+import { findTask, isThreadTask, type WorkerView } from "../task.js";
 import { decodeJob } from "../wire.js";
 import { Attempt, type AttemptEnd, type AttemptHost } from "./attempt.js";
+import { Burst } from "./burst.js";
+import { callTask } from "./call.js";
+import { contextsWith, TaskContext } from "./context.js";
 import { Feeder } from "./feeder.js";
-import { lastFailure, type OutcomeRules, release, settlementOf } from "./outcome.js";
+import { type AroundJobs, aroundJobs } from "./hooks.js";
+import { type OutcomeRules, release, settlementOf } from "./outcome.js";
+import { Recorder } from "./recorder.js";
+import { Refusals } from "./refusals.js";
 import { Report } from "./report.js";
+import { TaskServices } from "./services.js";
 import { Threads } from "./threads.js";
 
-/** Results that wait to be recorded before no more jobs are started. */
-const mostUnsettled = 2_000;
-
-/** How often a job is given back because its last run here never ends, before it counts as failed. */
-const mostRefusals = 5;
-
 export class Runner implements AttemptHost {
-  readonly queueName: string;
   readonly hardDeadlineMs: number;
   readonly running = new Map<string, Attempt>();
   readonly report: Report;
-  /**
-   * Tasks that outlived their deadline, by key, with how often their job came back meanwhile: it must not run a second
-   * time beside them (D-46).
-   */
-  readonly #overdue = new Map<string, number>();
-  readonly #settling = new Set<Promise<void>>();
+  /** Called when a burst is over and its last job has ended. */
+  burstEnded: () => void = () => {};
+  /** What start-up and shutdown hooks are given. */
+  readonly services: TaskServices;
   readonly #queue: Queue;
-  readonly #names: Map<AnyTask, string>;
+  readonly #logger: Logger;
+  readonly #around: AroundJobs | null;
+  readonly #recorder: Recorder;
+  readonly #refusals: Refusals;
+  readonly #burst: Burst | null;
   readonly #feeder: Feeder;
   /** Null where no task needs a thread. */
   readonly #threads: Threads | null;
+  #Context = TaskContext;
   #closed = false;
   #becameIdle: () => void = () => {};
+  /** Ended since the last look at the event loop, and took long enough to have blocked it. */
+  readonly #lately = new Set<string>();
+  readonly #blockingMs: number;
 
-  constructor(
-    queue: Queue,
-    readonly workerId: string,
-    readonly logger: Logger,
-  ) {
+  constructor(queue: Queue, workerId: string, logger: Logger) {
     const { config, broker } = queue;
-    this.queueName = queue.name;
     this.hardDeadlineMs = config.cancellationHardDeadline * 1_000;
     this.report = new Report(logger, queue.counters);
     this.#queue = queue;
-    this.#names = new Map(Object.entries(config.tasks).map(([name, task]) => [task, name]));
+    this.#logger = logger;
+    this.services = new TaskServices(queue, this.#view(workerId), logger);
+    this.#around = aroundJobs(config, logger);
+    this.#recorder = new Recorder({
+      broker,
+      report: this.report,
+      around: this.#around,
+      logger,
+      stored: (attempt, settlement) => this.#stored(attempt, settlement),
+      relieved: () => this.#fill(),
+    });
+    this.#refusals = new Refusals({
+      config,
+      recorder: this.#recorder,
+      report: this.report,
+      rules: () => this.#rules(),
+    });
+    this.#blockingMs = config.eventLoopDelay * 1_000 || Number.POSITIVE_INFINITY;
+    this.#burst = config.burst ? new Burst({ ...config, over: () => this.#endBurst() }) : null;
     this.#feeder = new Feeder({
       broker,
-      workerId: this.workerId,
+      workerId,
       concurrency: config.concurrency,
       priorities: config.priorities,
-      prefetch: config.prefetch,
+      prefetch: config.prefetch && config.maxBurstJobs === null,
       logger,
-      freeSlots: () => (this.#isCongested ? Number.NEGATIVE_INFINITY : config.concurrency - this.#taken),
+      freeSlots: () =>
+        this.#recorder.isCongested ? Number.NEGATIVE_INFINITY : config.concurrency - this.#taken,
       ready: () => this.#fill(),
       giveBack: (jobs) => this.#giveBack(jobs),
+      allowance: () => this.#burst?.left ?? Number.POSITIVE_INFINITY,
+      claimed: (jobs) => {
+        if (jobs > 0) this.#burst?.claimed(jobs);
+        else if (this.#taken < config.concurrency && this.#feeder.buffered === 0) this.#burst?.idle();
+      },
     });
     this.#threads = Object.values(config.tasks).some(isThreadTask)
       ? new Threads({
@@ -89,13 +103,42 @@ export class Runner implements AttemptHost {
     return this.running.size + (this.#threads?.waiting ?? 0);
   }
 
-  get #isCongested(): boolean {
-    return this.#settling.size > mostUnsettled;
+  #view(id: string): WorkerView {
+    const { concurrency, metadata } = this.#queue.config;
+    const { running, report } = this;
+    return {
+      id,
+      concurrency,
+      metadata,
+      get runningKeys() {
+        return [...running.keys()];
+      },
+      get stats() {
+        return { ...report.stats };
+      },
+    };
+  }
+
+  /** What start-up hooks gave is on every job's ctx from now on. */
+  giveToTasks(state: object): void {
+    this.#Context = contextsWith(state);
   }
 
   /** Keys of the jobs whose task outlived its hard deadline and still goes on. */
   get overdueKeys(): string[] {
-    return [...this.#overdue.keys()];
+    return this.#refusals.overdueKeys;
+  }
+
+  /** How claiming goes (D-4). */
+  get claims(): Pick<Feeder, "lastError" | "isFailing"> {
+    return this.#feeder;
+  }
+
+  /** Keys of the jobs that may have blocked the event loop since the last call. */
+  suspects(): string[] {
+    const keys = [...new Set([...this.running.keys(), ...this.#lately])];
+    this.#lately.clear();
+    return keys;
   }
 
   now(): number {
@@ -115,6 +158,7 @@ export class Runner implements AttemptHost {
   /** Starts no more jobs; resolves when what was claimed and not started is on its way back. */
   async close(): Promise<void> {
     this.#closed = true;
+    this.#burst?.stop();
     this.#giveBack(this.#threads?.release() ?? []);
     this.#giveBack(await this.#feeder.stop());
   }
@@ -133,12 +177,12 @@ export class Runner implements AttemptHost {
   }
 
   /** Resolves when every outcome so far is recorded. */
-  async settled(): Promise<void> {
-    while (this.#settling.size > 0) await Promise.all(this.#settling);
+  settled(): Promise<void> {
+    return this.#recorder.settled();
   }
 
   #fill(): void {
-    while (!this.#closed && !this.#isCongested && this.#taken < this.#queue.config.concurrency) {
+    while (!this.#closed && !this.#recorder.isCongested && this.#taken < this.#queue.config.concurrency) {
       const claimed = this.#feeder.next();
       if (!claimed) break;
       this.#startJob(claimed);
@@ -152,8 +196,13 @@ export class Runner implements AttemptHost {
     const attempt = new Attempt(this, claimed, fields);
     const last = this.running.get(claimed.key);
     last?.interrupt("lost", "taken over by another worker");
-    if (last || this.#overdue.has(claimed.key)) {
-      this.#refuse(attempt);
+    if (last || this.#refusals.isOverdue(claimed.key)) {
+      this.#refusals.refuseOverdue(attempt);
+      return;
+    }
+    const { tasks, unknownTask: rule } = this.#queue.config;
+    if (rule === "requeue" && !findTask(tasks, fields.function)) {
+      this.#refusals.refuseUnknown(attempt);
       return;
     }
     if (this.#threads && !hasThread && isThreadTask(findTask(this.#queue.config.tasks, fields.function))) {
@@ -161,67 +210,25 @@ export class Runner implements AttemptHost {
     }
     this.running.set(claimed.key, attempt);
     this.report.started(attempt);
-    attempt.run((ctx) => this.#call(attempt, ctx));
-  }
-
-  /**
-   * The job came back while its last run still goes on in this process: taken over and given up elsewhere meanwhile, or
-   * a task that outlived its deadline. Never two runs of one key here (D-46): back with it, for a second or for another
-   * worker. Where there is no other and the task never ends, that would go on for ever.
-   */
-  #refuse(attempt: Attempt): void {
-    const { key } = attempt.fields;
-    const refusals = (this.#overdue.get(key) ?? 0) + 1;
-    if (this.#overdue.has(key)) this.#overdue.set(key, refusals);
-    if (refusals < mostRefusals) {
-      if (refusals === 1) this.report.refused(attempt);
-      this.#settle(attempt, { ...release(attempt), scheduled: Math.ceil(this.now() / 1_000) + 1 });
-      return;
-    }
-    const error = new Error("its last run in this worker still goes on and ignores its signal");
-    this.#settle(attempt, lastFailure(attempt, error, this.#rules()), { kind: "threw", error });
+    const ctx = new this.#Context(this.services, attempt);
+    const call = () => callTask(this.#queue.config, this.#threads, attempt, ctx);
+    const around = this.#around;
+    attempt.run(around ? () => around.run(attempt, ctx, call) : call);
   }
 
   #rules(): OutcomeRules {
     return { nowMs: this.now(), failedTtl: this.#queue.config.failedTtl };
   }
 
-  #call(attempt: Attempt, ctx: Context): unknown {
-    const { fields } = attempt;
-    const { tasks } = this.#queue.config;
-    const task = findTask(tasks, fields.function);
-    if (!task)
-      throw new Error(`Unknown task "${fields.function}" (registered: ${Object.keys(tasks).join(", ")})`);
-    const run =
-      this.#threads && isThreadTask(task)
-        ? this.#threads.runnerOf(task, attempt)
-        : (runnerOf(task) as (ctx: Context, payload: unknown) => unknown);
-    const [input, output] = [inputSchemaOf(task), outputSchemaOf(task)];
-    const kwargs = fields.kwargs ?? {};
-    const payload = input ? validatePayload(fields.function, input, kwargs) : kwargs;
-    const returned =
-      payload instanceof Promise ? payload.then((taken) => run(ctx, taken)) : run(ctx, payload);
-    if (!output) return returned;
-    return Promise.resolve(returned).then((result) => validateResult(fields.function, output, result));
-  }
-
   #decode(claimed: ClaimedJob): JobFields | null {
     try {
-      return decodeJob(claimed.document, this.queueName, "active");
+      return decodeJob(claimed.document, this.#queue.name, "active");
     } catch (error) {
-      this.logger.error(
+      this.#logger.error(
         { err: error, job: claimed.key },
         "the stored document is not a SAQ job; set aside as failed",
       );
-      const settled = this.#queue.broker
-        .change(claimed.key, (row) => ({
-          change: row.token === claimed.token ? setAside : null,
-          answer: null,
-        }))
-        .catch((reason: unknown) =>
-          this.logger.error({ err: reason, job: claimed.key }, "could not set a job aside"),
-        );
-      this.#track(settled.then(() => {}));
+      this.#recorder.setAside(claimed);
       return null;
     }
   }
@@ -231,34 +238,31 @@ export class Runner implements AttemptHost {
     const { fields } = attempt;
     this.running.delete(fields.key);
     this.#threads?.left(fields.key);
-    this.#feeder.measure(performance.now() - attempt.startedAt, fields.timeout);
-    if (end.kind === "interrupted" && end.overdue) this.#remember(attempt);
+    const ms = performance.now() - attempt.startedAt;
+    this.#feeder.measure(ms, fields.timeout);
+    if (ms > this.#blockingMs) this.#lately.add(fields.key);
+    if (end.kind === "interrupted" && end.overdue) this.#refusals.remember(attempt);
     const settlement = settlementOf(attempt, end, this.#rules());
-    if (settlement) this.#settle(attempt, settlement, end);
-    else this.report.lost(attempt);
+    if (settlement) this.#recorder.settle(attempt, settlement, end);
+    else this.#recorder.dropped(attempt);
     if (this.running.size === 0) this.#becameIdle();
     this.#fill();
+    if (this.#burst) this.#lookAtBurst(this.#burst);
   }
 
-  #remember(attempt: Attempt): void {
-    const { key } = attempt.fields;
-    this.report.overdue(attempt);
-    this.#overdue.set(key, 0);
-    void attempt.settled?.then(() => this.#overdue.delete(key));
+  #lookAtBurst(burst: Burst): void {
+    if (burst.isOver) this.#endBurst();
+    else if (this.#feeder.isDry && this.#feeder.buffered === 0) burst.idle();
   }
 
-  #settle(attempt: Attempt, settlement: Settlement, end?: AttemptEnd): void {
-    this.#track(
-      this.#queue.broker.settle(settlement).then(
-        (result) => {
-          if (attempt.fields.groupKey !== null) this.#feeder.groupEnded();
-          if (settlement.status === "queued" && settlement.scheduled <= this.now() / 1_000)
-            this.#feeder.wake();
-          if (end) this.report.settled(attempt, end, settlement.status, result);
-        },
-        (error: unknown) => this.report.unsettled(attempt, settlement, error),
-      ),
-    );
+  /** What was claimed by now still runs. */
+  #endBurst(): void {
+    if (this.#taken === 0 && this.#feeder.buffered === 0) this.burstEnded();
+  }
+
+  #stored({ fields }: Attempt, { status, scheduled }: Settlement): void {
+    if (fields.groupKey !== null) this.#feeder.groupEnded();
+    if (status === "queued" && scheduled <= this.now() / 1_000) this.#feeder.wake();
   }
 
   #giveBack(jobs: readonly ClaimedJob[]): void {
@@ -266,40 +270,12 @@ export class Runner implements AttemptHost {
       const fields = this.#decode(claimed);
       if (!fields) continue;
       const attempt = new Attempt(this, claimed, fields);
-      this.#settle(attempt, release(attempt));
+      this.#recorder.settle(attempt, release(attempt));
     }
   }
-
-  #track(settling: Promise<void>): void {
-    this.#settling.add(settling);
-    void settling.finally(() => {
-      this.#settling.delete(settling);
-      if (this.#settling.size === mostUnsettled) this.#fill();
-    });
-  }
-
-  // --- what tasks ask for ---
 
   async touch(claim: ClaimedJob, patch: string, removed: readonly string[]): Promise<boolean> {
     const [owned] = await this.#queue.broker.touch([{ ...claim, patch, removed }]);
     return owned === true;
-  }
-
-  async enqueue(task: AnyTask, args: unknown[]): Promise<{ readonly id: string } | null> {
-    const [payload, options] = args as [payload?: unknown, options?: EnqueueOptions];
-    return this.#queue.enqueue(this.#nameOf(task, "enqueue"), payload, options);
-  }
-
-  async apply(task: AnyTask, args: unknown[]): Promise<unknown> {
-    const [payload, options] = args as [payload?: unknown, options?: ApplyOptions];
-    return this.#queue.apply(this.#nameOf(task, "apply"), payload, options);
-  }
-
-  #nameOf(task: AnyTask, method: string): string {
-    const name = this.#names.get(task);
-    if (name !== undefined) return name;
-    throw new ConfigError(
-      `ctx.${method}: this task is not in the tasks of queue "${this.queueName}"; add it in defineQueue`,
-    );
   }
 }

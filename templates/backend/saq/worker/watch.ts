@@ -1,6 +1,6 @@
 /** What a worker keeps an eye on beside its jobs: its own sign of life, jobs that are to end, workers that died. */
-import type { SweepLimits } from "../broker.js";
-import type { Logger } from "../logger.js";
+import type { Broker, JobEvent, SweepLimits } from "../broker.js";
+import { describe, type Logger } from "../logger.js";
 import type { Queue } from "../queue.js";
 import type { Attempt } from "./attempt.js";
 import type { Chore } from "./upkeep.js";
@@ -9,8 +9,12 @@ import type { Chore } from "./upkeep.js";
 const sweepGraceSeconds = 5;
 
 /** The chores that look after jobs: those that run here, and those that others left behind. */
-export function watch(queue: Queue, running: ReadonlyMap<string, Attempt>, logger: Logger): Chore[] {
-  const { broker, config } = queue;
+export function watch(
+  { broker, config }: Queue,
+  running: ReadonlyMap<string, Attempt>,
+  ended: EndedElsewhere,
+  logger: Logger,
+): Chore[] {
   const { timers } = config;
   const limits: SweepLimits = {
     graceSeconds: config.cancellationHardDeadline + sweepGraceSeconds,
@@ -23,7 +27,7 @@ export function watch(queue: Queue, running: ReadonlyMap<string, Attempt>, logge
   };
   return [
     { name: "silence", every: timers.abort, run: async () => interruptSilent(running, broker.now()) },
-    { name: "abort", every: timers.abort, run: () => interruptEnded(queue, running, logger) },
+    { name: "abort", every: timers.abort, run: () => ended.lookAtOlder(timers.abort / 4) },
     { name: "lost", every: timers.lost, run: async () => say(await broker.sweepLost(limits)) },
     { name: "sweep", every: timers.sweep, run: async () => say(await broker.sweepStuck(limits)) },
   ];
@@ -39,23 +43,53 @@ function interruptSilent(running: ReadonlyMap<string, Attempt>, now: number): vo
   }
 }
 
-/** Jobs that somebody aborted or took over. The youngest are left for the next look: most are over by then. */
-async function interruptEnded(
-  { broker, config }: Queue,
-  running: ReadonlyMap<string, Attempt>,
-  logger: Logger,
-): Promise<void> {
-  const young = performance.now() - (config.timers.abort * 1_000) / 4;
-  const asked = [...running.values()].filter((attempt) => attempt.startedAt < young);
-  if (asked.length === 0) return;
-  const attemptOf = new Map(asked.map((attempt) => [attempt.fields.key, attempt]));
-  for (const { key, why } of await broker.interrupted(asked.map((attempt) => attempt.claim))) {
-    const attempt = attemptOf.get(key);
-    if (
-      attempt?.interrupt(why, why === "abort" ? "aborted" : "taken over by another worker") &&
-      why === "abort"
-    ) {
-      logger.info({ job: key }, `Aborting ${key}`);
+/** Running jobs that somebody aborted or took over: storage tells, and is asked now and then where it cannot (W-14). */
+export class EndedElsewhere {
+  /** Told while a look was under way. */
+  readonly #told = new Set<string>();
+  #looking: Promise<void> | null = null;
+
+  constructor(
+    private readonly broker: Broker,
+    private readonly running: ReadonlyMap<string, Attempt>,
+    private readonly logger: Logger,
+  ) {}
+
+  /** Something happened to a job; null: to any, unseen. */
+  told(event: JobEvent | null): void {
+    const keys = event ? [event.key] : this.running.keys();
+    for (const key of keys) if (this.running.has(key)) this.#told.add(key);
+    if (this.#told.size > 0) this.#looking ??= this.#lookAtTold();
+  }
+
+  /** The youngest are left for the next look: most are over by then. s */
+  async lookAtOlder(seconds: number): Promise<void> {
+    const young = performance.now() - seconds * 1_000;
+    await this.#look([...this.running.values()].filter((attempt) => attempt.startedAt < young));
+  }
+
+  async #lookAtTold(): Promise<void> {
+    try {
+      while (this.#told.size > 0) {
+        const attempts = [...this.#told].flatMap((key) => this.running.get(key) ?? []);
+        this.#told.clear();
+        await this.#look(attempts);
+      }
+    } catch (error) {
+      this.logger.debug(describe(error), "could not look for aborted jobs, the next look will tell");
+    } finally {
+      this.#looking = null;
+    }
+  }
+
+  async #look(attempts: readonly Attempt[]): Promise<void> {
+    if (attempts.length === 0) return;
+    const attemptOf = new Map(attempts.map((attempt) => [attempt.fields.key, attempt]));
+    for (const { key, why } of await this.broker.interrupted(attempts.map(({ claim }) => claim))) {
+      const text = why === "abort" ? "aborted" : "taken over by another worker";
+      if (attemptOf.get(key)?.interrupt(why, text) && why === "abort") {
+        this.logger.info({ job: key }, `Aborting ${key}`);
+      }
     }
   }
 }

@@ -1,0 +1,29 @@
+/** From a claimed job to the call of its task: payload and result go through the task's schemas on the way. */
+import type { QueueConfig } from "../config/index.js";
+import { findTask, isThreadTask, type JobContext, runnerOf } from "../task.js";
+import { inputSchemaOf, outputSchemaOf, validatePayload, validateResult } from "../validation.js";
+import type { Attempt } from "./attempt.js";
+import { unknownTask } from "./refusals.js";
+import type { Threads } from "./threads.js";
+
+/** `threads` is null where no task needs one. */
+export function callTask(
+  config: QueueConfig,
+  threads: Threads | null,
+  attempt: Attempt,
+  ctx: JobContext,
+): unknown {
+  const { function: name, kwargs } = attempt.fields;
+  const task = findTask(config.tasks, name);
+  if (!task) throw unknownTask(config, name);
+  const run =
+    threads && isThreadTask(task)
+      ? threads.runnerOf(task, attempt)
+      : (runnerOf(task) as (ctx: JobContext, payload: unknown) => unknown);
+  const [input, output] = [inputSchemaOf(task), outputSchemaOf(task)];
+  const given = kwargs ?? {};
+  const payload = input ? validatePayload(name, input, given) : given;
+  const returned = payload instanceof Promise ? payload.then((taken) => run(ctx, taken)) : run(ctx, payload);
+  if (!output) return returned;
+  return Promise.resolve(returned).then((result) => validateResult(name, output, result));
+}

@@ -1,0 +1,104 @@
+/**
+ * What a task sees as `ctx`. Its members are made when they are asked for, and what start-up hooks gave lies on the
+ * prototype, so that a job pays for neither.
+ */
+import { ConfigError } from "../errors.js";
+import type { JobFields } from "../job.js";
+import type { Logger } from "../logger.js";
+import type {
+  AnyTask,
+  ApplyOptions,
+  EnqueueArguments,
+  JobContext,
+  ResultOf,
+  RunningJob,
+  WorkerView,
+} from "../task.js";
+import type { Attempt } from "./attempt.js";
+import type { TaskServices } from "./services.js";
+
+export class TaskContext implements JobContext {
+  readonly #services: TaskServices;
+  readonly #attempt: Attempt;
+  #log: Logger | null = null;
+  #job: RunningJob | null = null;
+
+  constructor(services: TaskServices, attempt: Attempt) {
+    this.#services = services;
+    this.#attempt = attempt;
+  }
+
+  get job(): RunningJob {
+    const attempt = this.#attempt;
+    // On the prototype chain: reading a field costs nothing when the task does not look at its job.
+    this.#job ??= Object.assign(Object.create(attempt.fields) as JobFields, {
+      id: attempt.fields.key,
+      update: (change: Parameters<RunningJob["update"]>[0]) => attempt.update(change),
+    });
+    return this.#job;
+  }
+
+  get queue(): { readonly name: string } {
+    return this.#services.queue;
+  }
+
+  get worker(): WorkerView {
+    return this.#services.worker;
+  }
+
+  get workerId(): string {
+    return this.#services.workerId;
+  }
+
+  get signal(): AbortSignal {
+    return this.#attempt.signal;
+  }
+
+  get exception(): unknown {
+    return this.#attempt.exception;
+  }
+
+  get log(): Logger {
+    const { key, function: task } = this.#attempt.fields;
+    this.#log ??= this.#services.log.child({ job: key, task });
+    return this.#log;
+  }
+
+  enqueue<T extends AnyTask>(task: T, ...args: EnqueueArguments<T>): Promise<{ readonly id: string } | null> {
+    return this.#services.enqueue(task, ...args);
+  }
+
+  apply<T extends AnyTask>(task: T, ...args: EnqueueArguments<T, ApplyOptions>): Promise<ResultOf<T>> {
+    return this.#services.apply(task, ...args);
+  }
+}
+
+/** The contexts of a worker whose start-up hooks gave `state`. */
+export function contextsWith(state: object): typeof TaskContext {
+  if (Object.keys(state).length === 0) return TaskContext;
+  const Stateful = class extends TaskContext {};
+  Object.assign(Stateful.prototype, state);
+  return Stateful;
+}
+
+/**
+ * The members that a hook's answer puts on ctx. Only a plain object has some: a hook that is written `() => list.push(1)`
+ * means nothing by its answer.
+ *
+ * @throws ConfigError when a member would hide one of ctx, or when the answer is an object of some class
+ */
+export function membersOf(hook: string, answer: unknown): object | null {
+  if (typeof answer !== "object" || answer === null) return null;
+  const prototype: unknown = Object.getPrototypeOf(answer);
+  if (prototype !== null && Object.getPrototypeOf(prototype) !== null) {
+    const kind = (answer as { constructor?: { name?: string } }).constructor?.name ?? "object";
+    throw new ConfigError(
+      `A ${hook} hook answered an object of class ${kind}; answer the members for ctx by name, for instance { db: pool }, or nothing`,
+    );
+  }
+  const hidden = Object.keys(answer).find((name) => name in TaskContext.prototype);
+  if (hidden === undefined) return answer;
+  throw new ConfigError(
+    `A ${hook} hook answered a member "${hidden}", which every ctx has of its own; choose another name`,
+  );
+}

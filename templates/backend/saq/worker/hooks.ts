@@ -1,0 +1,86 @@
+/** Calls the hooks of a queue's workers (W-8). */
+import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
+import { ConfigError } from "../errors.js";
+import type { Hooks } from "../hooks.js";
+import type { Logger } from "../logger.js";
+import type { WorkerContext } from "../task.js";
+import type { Attempt } from "./attempt.js";
+import { membersOf, type TaskContext } from "./context.js";
+
+/** Runs a function as if it were called from where this was taken. */
+type Scope = <R>(call: () => R) => R;
+
+/**
+ * What the start-up hooks gave, one after the other. The first that throws ends it.
+ *
+ * @throws ConfigError when two of them give the same member, or one gives a member that ctx has of its own
+ */
+export async function startUp(hooks: Hooks["startup"], ctx: WorkerContext, state: Record<string, unknown>) {
+  for (const hook of hooks) {
+    for (const [name, value] of Object.entries(membersOf("startup", await hook(ctx)) ?? {})) {
+      if (name in state) throw new ConfigError(`Two startup hooks answered a member "${name}"`);
+      state[name] = value;
+    }
+  }
+}
+
+/** Each is called, whatever the others do. */
+export async function shutDown(hooks: Hooks["shutdown"], ctx: WorkerContext, logger: Logger): Promise<void> {
+  for (const hook of hooks) {
+    try {
+      await hook(ctx);
+    } catch (error) {
+      logger.error({ err: error }, "Failed to run shutdown hook");
+    }
+  }
+}
+
+/** The hooks around one attempt. */
+export class AroundJobs {
+  readonly #scopes = new WeakMap<Attempt, { ctx: TaskContext; scope: Scope | null }>();
+
+  constructor(
+    private readonly hooks: Pick<Hooks, "beforeProcess" | "afterProcess">,
+    private readonly logger: Logger,
+  ) {}
+
+  /**
+   * Runs the hooks and then the task. Each attempt has an asynchronous scope of its own, so that what a hook puts into
+   * an AsyncLocalStorage by `enterWith` before it first waits is seen by this job's task and by no other (W-10).
+   */
+  run(attempt: Attempt, ctx: TaskContext, task: () => unknown): unknown {
+    const around = { ctx, scope: null as Scope | null };
+    this.#scopes.set(attempt, around);
+    if (this.hooks.beforeProcess.length === 0) return task();
+    return new AsyncResource("saq.job").runInAsyncScope(async () => {
+      try {
+        for (const hook of this.hooks.beforeProcess) {
+          Object.assign(ctx, membersOf("beforeProcess", await hook(ctx)));
+          // The job goes back or fails; a task that has not begun does not begin any more (D-42).
+          if (attempt.cutReason) throw attempt.cutReason;
+        }
+      } finally {
+        around.scope = AsyncLocalStorage.snapshot();
+      }
+      return task();
+    });
+  }
+
+  /** When the outcome is recorded. Nothing that a hook does changes it. */
+  async ended(attempt: Attempt): Promise<void> {
+    const around = this.#scopes.get(attempt);
+    if (!around) return;
+    const { ctx, scope } = around;
+    for (const hook of this.hooks.afterProcess) {
+      try {
+        await (scope ? scope(() => hook(ctx)) : hook(ctx));
+      } catch (error) {
+        this.logger.error({ err: error, job: attempt.fields.key }, "Failed to run after process hook");
+      }
+    }
+  }
+}
+
+/** None where there are no hooks: their jobs pay nothing. */
+export const aroundJobs = (hooks: Hooks, logger: Logger): AroundJobs | null =>
+  hooks.beforeProcess.length + hooks.afterProcess.length > 0 ? new AroundJobs(hooks, logger) : null;

@@ -1,0 +1,197 @@
+/**
+ * One life of a worker, from start to stop.
+ *
+ * Starting goes from the outside in: start-up hooks, sign of life, LISTEN, then the first claim, so that nothing is
+ * claimed that nobody vouches for and no notification is missed (D-7). Stopping goes the other way round: no more
+ * claims, what was not started is given back, running jobs get the grace period, then their signal, then the hard
+ * deadline; what still runs goes back into the queue uncharged (W-17). Then come the shutdown hooks, and the sign of
+ * life is the last thing to end.
+ */
+import type { Logger } from "../logger.js";
+import type { Queue } from "../queue.js";
+import { within } from "../within.js";
+import { shutDown, startUp } from "./hooks.js";
+import { LoopWatch } from "./loop-watch.js";
+import { Runner } from "./runner.js";
+import { Upkeep } from "./upkeep.js";
+import { EndedElsewhere, watch } from "./watch.js";
+
+/** How long a stop waits for results to be recorded while the database is away. */
+const settlePatienceMs = 10_000;
+/** How long a stop waits for a start or a sweep under way, and for its own farewell. */
+const leavePatienceMs = 2_000;
+const sweepPatienceMs = 500;
+/** How often it is asked whether the event loop stood still, s. */
+const loopLookSeconds = 1;
+/** How long a stop waits for shutdown hooks. */
+const hookPatienceMs = 10_000;
+
+export class Life {
+  readonly workerId: string;
+  readonly runner: Runner;
+  /** Ends the grace period of a stop under way. */
+  readonly hurry: () => void;
+  /** Resolves when it has stopped, for whatever reason. */
+  readonly finished: Promise<void>;
+  readonly #queue: Queue;
+  readonly #logger: Logger;
+  readonly #ended: EndedElsewhere;
+  readonly #upkeep: Upkeep;
+  readonly #loop: LoopWatch | null = null;
+  readonly #heartbeat: Upkeep;
+  readonly #hurried: Promise<void>;
+  readonly #letGo: (() => Promise<void>)[] = [];
+  /** What start-up hooks gave; null before the first of them was called. */
+  #state: Record<string, unknown> | null = null;
+  #startedAt = 0;
+  #starting: Promise<void> | null = null;
+  #stopping: Promise<void> | null = null;
+  #hasStopped = false;
+  #finish: () => void = () => {};
+
+  constructor(queue: Queue, logger: Logger) {
+    const { config, broker } = queue;
+    let hurry = () => {};
+    this.#hurried = new Promise((resolve) => {
+      hurry = resolve;
+    });
+    this.hurry = hurry;
+    this.finished = new Promise((resolve) => {
+      this.#finish = resolve;
+    });
+    this.workerId = broker.newWorkerId();
+    this.#queue = queue;
+    this.#logger = logger;
+    this.runner = new Runner(queue, this.workerId, logger);
+    this.#ended = new EndedElsewhere(broker, this.runner.running, logger);
+    const { timers, pollInterval } = config;
+    this.#heartbeat = new Upkeep(
+      [{ name: "beat", every: timers.workerInfo, run: () => this.#beat() }],
+      logger,
+    );
+    const due = {
+      name: "schedule",
+      every: pollInterval || timers.schedule,
+      alignedTo: () => broker.now(),
+      run: () => this.runner.tick(),
+    };
+    const chores = [due, ...watch(queue, this.runner.running, this.#ended, logger)];
+    if (config.eventLoopDelay > 0) {
+      const loop = new LoopWatch(config.eventLoopDelay * 1_000, () => this.runner.suspects(), logger);
+      this.#loop = loop;
+      chores.push({ name: "event loop", every: loopLookSeconds, run: async () => loop.look() });
+    }
+    this.#upkeep = new Upkeep(chores, logger);
+    this.runner.burstEnded = () => void this.stop(0);
+  }
+
+  get hasStopped(): boolean {
+    return this.#hasStopped;
+  }
+
+  get hasBegun(): boolean {
+    return this.#startedAt > 0;
+  }
+
+  /** Resolves when the worker takes jobs, or when it was stopped before it did. */
+  async start(): Promise<void> {
+    this.#startedAt = Date.now();
+    this.#starting = this.#start();
+    try {
+      await this.#starting;
+    } catch (error) {
+      await this.stop(0);
+      throw error;
+    }
+  }
+
+  async #start(): Promise<void> {
+    const { broker, config } = this.#queue;
+    const steps: (() => Promise<unknown>)[] = [
+      () => this.#queue.connect(),
+      () => this.#startUp(),
+      async () => this.#letGo.push(await broker.vouchFor(this.workerId)),
+      () => this.#beat(),
+      async () => this.#letGo.push(await broker.subscribe(() => this.runner.wake())),
+      async () => this.#letGo.push(await broker.follow((event) => this.#ended.told(event))),
+    ];
+    for (const step of steps) if (!this.#stopping) await step();
+    if (this.#stopping) return;
+    this.#logger.info(
+      { workerId: this.workerId, concurrency: config.concurrency },
+      `Worker starting: ${this.#queue.name}`,
+    );
+    this.#logger.debug({ tasks: Object.keys(config.tasks) }, "Registered functions:");
+    this.#loop?.start();
+    this.#heartbeat.start();
+    this.#upkeep.start();
+    await this.runner.tick();
+  }
+
+  async #startUp(): Promise<void> {
+    const state = {};
+    this.#state = state;
+    await startUp(this.#queue.config.startup, this.runner.services, state);
+    this.runner.giveToTasks(state);
+  }
+
+  /** Idle, it takes well under a second; calls after the first wait for it (W-16). Before `start` it does nothing. */
+  stop(graceMs: number): Promise<void> {
+    if (!this.hasBegun) return Promise.resolve();
+    this.#stopping ??= this.#stop(graceMs).finally(() => {
+      this.#hasStopped = true;
+      this.#finish();
+    });
+    return this.#stopping;
+  }
+
+  async #stop(graceMs: number): Promise<void> {
+    this.#logger.info({ workerId: this.workerId, running: this.runner.running.size }, "Worker shutting down");
+    const givenBack = this.runner.close();
+    const upkeepEnded = this.#upkeep.stop();
+    this.#loop?.stop();
+    await within(graceMs, Promise.race([this.runner.idle(), this.#hurried]));
+    if (this.runner.running.size > 0) {
+      this.#logger.warn(
+        { jobs: [...this.runner.running.keys()] },
+        "Some tasks did not finish within the shutdown grace period, requesting cancellation",
+      );
+      for (const attempt of this.runner.running.values())
+        attempt.interrupt("shutdown", "the worker is shutting down");
+      // Each attempt ends by its own hard deadline; the little more is for the timers to fire.
+      await within(this.#queue.config.cancellationHardDeadline * 1_000 + 1_000, this.runner.idle());
+    }
+    // From here on only the database can hold things up, and it may be away.
+    await within(
+      settlePatienceMs,
+      givenBack.then(() => this.runner.settled()),
+    );
+    await within(sweepPatienceMs, Promise.all([upkeepEnded, this.runner.endThreads()]));
+    await within(leavePatienceMs, this.#starting ?? Promise.resolve());
+    await within(hookPatienceMs, this.#shutDown());
+    await within(leavePatienceMs, this.#leave());
+    this.#logger.info({ workerId: this.workerId, ...this.runner.report.stats }, "Worker stopped");
+  }
+
+  async #shutDown(): Promise<void> {
+    const { services } = this.runner;
+    if (!this.#state) return;
+    const ctx = Object.assign(Object.create(services) as typeof services, this.#state);
+    await shutDown(this.#queue.config.shutdown, ctx, this.#logger);
+  }
+
+  /** Undoes what `start` did, in reverse; a start under way ends at its next step. */
+  async #leave(): Promise<void> {
+    await this.#starting?.catch(() => {});
+    await this.#heartbeat.stop();
+    await this.#queue.broker.retire(this.workerId).catch(() => {});
+    for (const letGo of [...this.#letGo].reverse()) await letGo();
+  }
+
+  async #beat(): Promise<void> {
+    const { broker, config } = this.#queue;
+    const stats = { ...this.runner.report.stats, uptime: Date.now() - this.#startedAt };
+    const row = { workerId: this.workerId, stats, metadata: config.metadata, queueKey: this.#queue.name };
+    await broker.beat(row, Math.ceil(config.timers.workerInfo * 3));
+  }
+}

@@ -1,0 +1,54 @@
+/** What tasks and hooks may ask of their worker. */
+import { ConfigError } from "../errors.js";
+import type { Logger } from "../logger.js";
+import type { Queue } from "../queue.js";
+import type {
+  AnyTask,
+  ApplyOptions,
+  EnqueueArguments,
+  EnqueueOptions,
+  ResultOf,
+  WorkerContext,
+  WorkerView,
+} from "../task.js";
+
+export class TaskServices implements WorkerContext {
+  readonly queue: { readonly name: string };
+  readonly #queue: Queue;
+  readonly #names: Map<AnyTask, string>;
+
+  constructor(
+    queue: Queue,
+    readonly worker: WorkerView,
+    readonly log: Logger,
+  ) {
+    this.queue = { name: queue.name };
+    this.#queue = queue;
+    this.#names = new Map(Object.entries(queue.config.tasks).map(([name, task]) => [task, name]));
+  }
+
+  get workerId(): string {
+    return this.worker.id;
+  }
+
+  async enqueue<T extends AnyTask>(
+    task: T,
+    ...args: EnqueueArguments<T>
+  ): Promise<{ readonly id: string } | null> {
+    const [payload, options] = args as [payload?: unknown, options?: EnqueueOptions];
+    return this.#queue.enqueue(this.#nameOf(task, "enqueue"), payload, options);
+  }
+
+  async apply<T extends AnyTask>(task: T, ...args: EnqueueArguments<T, ApplyOptions>): Promise<ResultOf<T>> {
+    const [payload, options] = args as [payload?: unknown, options?: ApplyOptions];
+    return (await this.#queue.apply(this.#nameOf(task, "apply"), payload, options)) as ResultOf<T>;
+  }
+
+  #nameOf(task: AnyTask, method: string): string {
+    const name = this.#names.get(task);
+    if (name !== undefined) return name;
+    throw new ConfigError(
+      `ctx.${method}: this task is not in the tasks of queue "${this.#queue.name}"; add it in defineQueue`,
+    );
+  }
+}

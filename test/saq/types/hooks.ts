@@ -1,0 +1,80 @@
+/**
+ * What the compiler promises about hooks and what they put on ctx (W-8, W-9). Compiled by types.test.ts, never run:
+ * every `@ts-expect-error` must be an error, and everything else must not be one.
+ */
+import { defineQueue } from "../../../templates/backend/saq/config/index.js";
+import { type Context, task } from "../../../templates/backend/saq/task.js";
+import type { StandardSchema } from "../../../templates/backend/saq/validation.js";
+
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+const same = <A, B>(_: Same<A, B>): void => {};
+
+interface Pool {
+  query(text: string): Promise<number>;
+  end(): Promise<void>;
+}
+declare const pool: Pool;
+declare const sized: StandardSchema<{ width: string }, { width: number }>;
+
+const plain = (ctx: Context) => ctx.workerId;
+const needsDb = async (ctx: Context<{ db: Pool }>, { id }: { id: number }) => ctx.db.query(`select ${id}`);
+const needsMore = task({
+  input: sized,
+  run: async (ctx: Context<{ db: Pool; requestId: string }>, { width }) =>
+    ctx.db.query(ctx.requestId + width),
+});
+const base = { name: "q", dsn: "postgresql://h/d" };
+
+export const withAll = defineQueue({
+  ...base,
+  tasks: { plain, needsDb, needsMore },
+  startup: [
+    async (ctx) => {
+      ctx.log.info({ worker: ctx.worker.id }, ctx.queue.name);
+      // @ts-expect-error no job runs yet
+      ctx.job;
+      return { db: pool };
+    },
+    () => {},
+  ],
+  shutdown: async (ctx) => {
+    // @ts-expect-error start-up may have failed before it
+    await ctx.db.end();
+    await ctx.db?.end();
+  },
+  beforeProcess: async (ctx) => {
+    same<typeof ctx.db, Pool>(true);
+    return { requestId: String(ctx.job.meta.requestId) };
+  },
+  afterProcess: [
+    (ctx) => {
+      same<typeof ctx.requestId, string | undefined>(true);
+      same<typeof ctx.exception, unknown>(true);
+      ctx.db.query(ctx.job.status);
+    },
+  ],
+});
+export const withOne = defineQueue({ ...base, tasks: { plain, needsDb }, startup: () => ({ db: pool }) });
+export const withNone = defineQueue({ ...base, tasks: { plain } });
+
+// @ts-expect-error needsDb asks for db, and no start-up hook gives it
+defineQueue({ ...base, tasks: { plain, needsDb } });
+// @ts-expect-error it may not be there
+defineQueue({ ...base, tasks: { needsDb }, startup: () => (Math.random() > 0.5 ? { db: pool } : undefined) });
+// @ts-expect-error of another type
+defineQueue({ ...base, tasks: { needsDb }, startup: () => ({ db: 5 }) });
+// @ts-expect-error only one of two
+defineQueue({ ...base, tasks: { needsMore }, startup: () => ({ db: pool }) });
+// @ts-expect-error beforeProcess asks for what start-up does not give
+defineQueue({ ...base, tasks: { plain }, beforeProcess: (ctx: Context<{ db: Pool }>) => ctx.db.query("") });
+// @ts-expect-error a text is no hook
+defineQueue({ ...base, tasks: { plain }, startup: "./hooks.js#startup" });
+
+// Without an annotation, ctx is what every queue gives.
+task({
+  run: async (ctx) => {
+    same<typeof ctx, Context>(true);
+    // @ts-expect-error nobody promised it
+    ctx.db;
+  },
+});
