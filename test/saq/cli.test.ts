@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import pg from "pg";
 import { parseCall } from "../../templates/backend/saq/cli/arguments.js";
 import { REPOSITORY } from "../support/packed.js";
 import { Program } from "../support/program.js";
@@ -229,7 +230,7 @@ describe("workers status, check", () => {
     });
   });
 
-  it.each(["workers run", "workers status", "check"])(
+  it.each(["workers run", "workers status", "check", "tune"])(
     "%s: a database that is away is one sentence",
     (words) => {
       const { status, stderr } = call(words.split(" "), {
@@ -243,11 +244,62 @@ describe("workers status, check", () => {
   );
 });
 
+describe("tune", () => {
+  it("shows its plan first, carries it out with --yes, and then has nothing to do", async () => {
+    await database.query("alter table saq_jobs reset (autovacuum_vacuum_cost_delay)");
+    const before = call(["tune"]);
+    expect(before).toMatchObject({ status: 0, stderr: "" });
+    expect(before.stdout).toMatch(/^"public"."saq_jobs": 1 to do.\n1\. /);
+    expect(before.stdout).toContain("Nothing was changed. To carry it out: npm run saq -- tune --yes\n");
+    const reloptions = "select reloptions::text as text from pg_class where relname = 'saq_jobs'";
+    const [untouched] = await database.query<{ text: string }>(reloptions);
+    expect(untouched?.text ?? "").not.toContain("autovacuum_vacuum_cost_delay");
+
+    const done = call(["tune", "--yes"]);
+    expect(done).toMatchObject({ status: 0, stderr: "" });
+    expect(done.stdout).toContain("Done: ");
+    const [tuned] = await database.query<{ text: string }>(reloptions);
+    expect(tuned?.text).toContain("autovacuum_vacuum_cost_delay");
+    const after = call(["tune", "--yes"]);
+    expect(after).toMatchObject({
+      status: 0,
+      stdout: expect.stringContaining('"public"."saq_jobs" is as it should be.'),
+    });
+  });
+
+  it("ends with 1 when a step could not be done, and says what to do", async () => {
+    await database.query("alter table saq_jobs reset (autovacuum_vacuum_cost_delay)");
+    const client = new pg.Client({ connectionString: database.url, application_name: "observer" });
+    await client.connect();
+    try {
+      await client.query("begin");
+      await client.query("lock table saq_jobs in share update exclusive mode");
+      const { status, stderr } = call(["tune", "--yes"]);
+      expect(status).toBe(1);
+      expect(stderr).toMatch(/^Not done: .*run tune again/);
+    } finally {
+      await client.end();
+    }
+  });
+
+  it("makes no tables where there are none", async () => {
+    const empty = await newDatabase("cli_empty");
+    try {
+      const { status, stderr } = call(["tune"], { env: { QUEUE_DSN: empty.url } });
+      expect(status).toBe(1);
+      expect(stderr).toMatch(/^There are no SAQ tables in schema "public"/);
+      expect(await empty.query("select 1 from pg_class where relname = 'saq_jobs'")).toEqual([]);
+    } finally {
+      await empty.drop();
+    }
+  });
+});
+
 describe("the call", () => {
   it.each<[string, string]>([
     ["workers rnu", 'There is no command "workers rnu". Did you mean "workers run"?'],
     ["workers", 'There is no command "workers". Did you mean "workers run"?'],
-    ["frobnicate", 'There is no command "frobnicate". There is: workers run, workers status, check'],
+    ["frobnicate", 'There is no command "frobnicate". There is: workers run, workers status, check, tune'],
     ["workers run --worker 2", 'There is no option --worker of "workers run". Did you mean --workers?'],
     ["check --workers 2", 'There is no option --workers of "check". See: npm run saq -- check --help'],
     ["workers run --workers 0", '--workers must be a whole number of 1 to 1000, got "0".'],

@@ -11,6 +11,8 @@ export interface Flags {
   queues: readonly string[];
   config: string | undefined;
   yes: boolean;
+  /** Whether Python workers use the tables; undefined: not said. */
+  python: boolean | undefined;
   /** -v and -d. */
   debug: boolean;
 }
@@ -46,6 +48,7 @@ export function parseCall(argv: readonly string[]): Call {
     queues: [] as string[],
     config: undefined as string | undefined,
     yes: false,
+    python: undefined as boolean | undefined,
     debug: false,
   };
   for (const token of tokens) {
@@ -54,6 +57,8 @@ export function parseCall(argv: readonly string[]): Call {
     if (options[name].type === "boolean") {
       if (token.value !== undefined) throw usageError(`--${name} takes no value, and got "${token.value}".`);
       if (name === "yes") flags.yes = true;
+      else if (name === "python") flags.python = true;
+      else if (name === "no-python") flags.python = false;
       else flags.debug = true;
       continue;
     }

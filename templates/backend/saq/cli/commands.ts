@@ -6,6 +6,8 @@ export const options = {
   queues: { type: "string", multiple: true },
   config: { type: "string" },
   yes: { type: "boolean", short: "y" },
+  python: { type: "boolean" },
+  "no-python": { type: "boolean" },
   verbose: { type: "boolean", short: "v" },
   debug: { type: "boolean", short: "d" },
   help: { type: "boolean", short: "h" },
@@ -17,6 +19,8 @@ const aboutOptions: Record<OptionName, readonly [usage: string, about: string]> 
   queues: ["--queues NAME", "this queue only; may be given several times (default: all)"],
   config: ["--config PATH", "module that exports `saq` or `saqConfig` (default: app/queue/index)"],
   yes: ["-y, --yes", "carry the plan out"],
+  python: ["--python", "Python workers use these tables: make SAQ's own two indexes where they are missing"],
+  "no-python": ["--no-python", "none does: drop them, each is written for every job"],
   verbose: ["-v, --verbose", "log everything (LOG_LEVEL=debug)"],
   debug: ["-d, --debug", "the same as --verbose"],
   help: ["-h, --help", "this text"],
@@ -37,6 +41,11 @@ export const commands = {
     about: "one line per queue, for health checks",
     options: ["queues", "config", "help"],
     more: "Exit code: 0 when every queue has a live worker; 1 when one has none or is unknown, or the database is away.",
+  },
+  tune: {
+    about: "show what tables that Python made lack; with --yes, bring them to the layout of ours",
+    options: ["yes", "python", "no-python", "queues", "config", "help"],
+    more: "Safe while workers run: no table is rewritten, indexes are built CONCURRENTLY, locks are waited for 1 s.\nExit code: 0 when all is done or only shown; 1 when a step failed (run it again) or the database is away.",
   },
 } as const satisfies Record<string, { about: string; options: readonly OptionName[]; more: string }>;
 export type CommandName = keyof typeof commands;

@@ -3,12 +3,14 @@ import { type Call, type Flags, parseCall } from "./arguments.js";
 import { type CommandName, helpText } from "./commands.js";
 import { CliError, type ExitCode, exitCodes, explain } from "./errors.js";
 import { check, workersStatus } from "./status.js";
+import { tune } from "./tune.js";
 import { workersRun } from "./workers-run.js";
 
 const programs: Record<CommandName, (flags: Flags) => Promise<ExitCode>> = {
   "workers run": workersRun,
   "workers status": workersStatus,
   check,
+  tune,
 };
 
 /** What an application's modules left open, a connection of its own for instance, holds a finished command that long. */

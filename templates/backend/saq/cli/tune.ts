@@ -1,0 +1,37 @@
+/** `tune`: shows what tables that Python made lack, and with --yes brings them to the layout of ours. */
+import type { QueueConfig } from "../config/index.js";
+// Not a matter of brokers: it looks after PostgreSQL's own tables, beside whatever runs.
+import { describePlan, openTuneClient, planTune, runTune } from "../postgres/tune.js";
+import type { Flags } from "./arguments.js";
+import { type ExitCode, exitCodes } from "./errors.js";
+import { chooseQueues, loadApp } from "./load-app.js";
+
+export async function tune({ config, queues: names, yes, python }: Flags): Promise<ExitCode> {
+  const saq = await loadApp(config);
+  // Never connected: the engine's own connection would make missing tables, and lift old ones.
+  const sets = new Map(chooseQueues(saq, names).map((queue) => [tablesOf(queue.config), queue.config]));
+  await saq.close();
+  let todo = 0;
+  let problems = 0;
+  for (const { dsn, tables } of sets.values()) {
+    const client = await openTuneClient(dsn);
+    try {
+      const plan = await planTune(client, { tables, python });
+      console.log(describePlan(plan));
+      todo += plan.steps.length;
+      if (!yes) continue;
+      await runTune(client, plan, ({ step, problem }) => {
+        if (problem === null) console.log(`Done: ${step.what}`);
+        else console.error(`Not done: ${step.what}: ${problem}`);
+        if (problem !== null) problems++;
+      });
+    } finally {
+      await client.end();
+    }
+  }
+  if (todo > 0 && !yes) console.log("Nothing was changed. To carry it out: npm run saq -- tune --yes");
+  return problems === 0 ? exitCodes.done : exitCodes.failed;
+}
+
+/** Queues that share their tables are looked at once. */
+const tablesOf = ({ dsn, tables }: QueueConfig): string => JSON.stringify([dsn, tables]);
