@@ -26,6 +26,8 @@ describe("defineQueue", () => {
       lostLimit: 3,
       priorities: [0, 32767],
       prefetch: true,
+      cronTimezone: "UTC",
+      scheduledTasks: null,
       timers: { schedule: 1, workerInfo: 3, lost: 2, sweep: 10, abort: 1 },
       metadata: null,
       groupConcurrency: 1,

@@ -29,7 +29,7 @@ type Work = Awaited<ReturnType<typeof startWork>>;
 async function startWork(
   url: string,
   run: Handler,
-  options: Omit<Partial<QueueOptions>, "name" | "tasks" | "dsn"> = {},
+  options: Omit<Partial<QueueOptions>, "name" | "tasks" | "dsn" | "scheduledTasks"> = {},
 ) {
   const config = defineQueue({
     name: "default",

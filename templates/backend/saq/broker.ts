@@ -4,6 +4,7 @@
  * above it, in `transitions.ts`.
  */
 import type { Status } from "./job.js";
+import type { ScheduleStore } from "./schedule-store.js";
 import type { TransactionClient } from "./task.js";
 
 /** A job about to be stored. */
@@ -152,6 +153,9 @@ export interface SweepLimits {
 }
 
 export interface Broker {
+  /** What is remembered of recurring tasks. */
+  readonly schedules: ScheduleStore;
+
   /** Connects and creates the tables where they are missing. Idempotent. */
   connect(): Promise<void>;
   /** Sends what is still to be sent, then closes. Idempotent. */
@@ -174,10 +178,13 @@ export interface Broker {
   /** Of these claims, those that are to end: aborted by someone, or no longer ours. */
   interrupted(claims: readonly Claim[]): Promise<{ key: string; why: "abort" | "lost" }[]>;
 
-  /** Locks the row, lets `decide` choose, and stores it. Null when the row does not exist in this queue. */
+  /**
+   * Locks the row, lets `decide` choose, and stores it. Null when the row does not exist in this queue. `clock` is the
+   * database's, epoch ms.
+   */
   change<T>(
     key: string,
-    decide: (row: StoredJob) => { change: RowChange | null; answer: T },
+    decide: (row: StoredJob, clock: number) => { change: RowChange | null; answer: T },
   ): Promise<T | null>;
   jobs(keys: readonly string[]): Promise<(StoredJob | null)[]>;
   list(filter: JobFilter): Promise<StoredJob[]>;

@@ -34,6 +34,8 @@ export interface Order {
   options: EnqueueOptions;
   /** Somebody waits for its end: seconds that its result is kept at least. */
   awaitedFor?: number;
+  /** In place of a negative ttl, s. */
+  leastTtl?: number;
 }
 
 export interface Stored {
@@ -118,7 +120,7 @@ export class Enqueuing {
   }
 
   async #one(order: Order, made?: Draft[]): Promise<Stored> {
-    const draft = await this.#make(order);
+    const draft = await this.draft(order);
     made?.push(draft);
     const { client } = order.options;
     const outcome = client
@@ -128,13 +130,13 @@ export class Enqueuing {
   }
 
   async #many(orders: readonly Order[], made: Draft[] = []): Promise<Stored[]> {
-    for (const order of orders) made.push(await this.#make(order));
+    for (const order of orders) made.push(await this.draft(order));
     const outcomes = await this.#broker.enqueueMany(made.map(({ job }) => job));
     return made.map(({ fields }, index) => ({ fields, outcome: outcomes[index] as EnqueueOutcome }));
   }
 
   /** Refuses what is invalid before anything connects. */
-  async #make({ task, payload, options, awaitedFor }: Order): Promise<Draft> {
+  async draft({ task, payload, options, awaitedFor, leastTtl }: Order): Promise<Draft> {
     const checked = this.#drafts.check(task, payload);
     if (checked) await checked;
     await this.#broker.connect();
@@ -145,6 +147,7 @@ export class Enqueuing {
       fields.meta = { ...fields.meta, awaited: true };
       if (fields.ttl < 0) fields.ttl = awaitedFor;
     }
+    if (leastTtl !== undefined && fields.ttl < 0) fields.ttl = leastTtl;
     return { fields, job: this.#drafts.seal(fields, options.key !== undefined) };
   }
 

@@ -16,6 +16,7 @@ export type SaqErrorCode =
   | "schema_version"
   | "timeout"
   | "unknown_queue"
+  | "unknown_schedule"
   | "unknown_task"
   | "unrecorded";
 

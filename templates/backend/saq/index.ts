@@ -2,6 +2,9 @@
 
 export type { EnqueueAnswer, EnqueueEntry, QueueCounters, QueueInfo } from "./answers.js";
 export {
+  type CronJob,
+  type CronOptions,
+  cronJob,
   defineQueue,
   defineSaq,
   type QueueConfig,
@@ -28,6 +31,7 @@ export { inSeconds, type JobOptions, type Status } from "./job.js";
 export type { Logger } from "./logger.js";
 export { Queue } from "./queue.js";
 export { JobError, type ListenOptions, type MapOptions } from "./results.js";
+export type { ScheduleInfo, ScheduleRun } from "./schedules.js";
 export {
   type ApplyOptions,
   type Context,

@@ -18,6 +18,7 @@ import { Job, type JobOverrides, type JobOwner } from "./handle.js";
 import type { JobFields, Status, TerminalStatus } from "./job.js";
 import { Reading } from "./reading.js";
 import { type ListenOptions, type MapOptions, Results } from "./results.js";
+import { Schedules } from "./schedules.js";
 import type { ApplyOptions, EnqueueArguments, EnqueueOptions, ResultOf, TaskMap } from "./task.js";
 import type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "./transitions.js";
 import { Waiting } from "./waiting.js";
@@ -27,6 +28,8 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   readonly config: QueueConfig<string, Tasks>;
   /** Storage; for the worker and for those who write a broker. */
   readonly broker: Broker;
+  /** Its recurring tasks. */
+  readonly schedules: Schedules;
   readonly counters: QueueCounters = {
     complete: 0,
     failed: 0,
@@ -60,6 +63,12 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     this.#results = new Results(config.name, this.#enqueuing, this.#waiting, toJob);
     this.#reading = new Reading(config.name, broker, toJob);
     this.#changes = new Changes(broker, config.failedTtl, this.counters);
+    this.schedules = new Schedules({
+      config,
+      broker,
+      draft: (order) => this.#enqueuing.draft(order),
+      enqueue: (task, payload, given) => (this as unknown as Queue).enqueue(task, payload, given),
+    });
   }
 
   /** Connects and makes the tables where they are missing. Every call that needs it does so by itself. */

@@ -2,9 +2,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import type { QueueOptions } from "../../../templates/backend/saq/index.js";
+import type { CronJob, QueueOptions } from "../../../templates/backend/saq/index.js";
 
-export interface WorkerProcessOptions extends Omit<Partial<QueueOptions>, "name" | "tasks" | "dsn"> {
+export interface WorkerProcessOptions
+  extends Omit<Partial<QueueOptions>, "name" | "tasks" | "dsn" | "scheduledTasks"> {
+  /** Entries of the tasks here, made by `cronJob`. */
+  scheduledTasks?: readonly CronJob<"nap", { ms: number }>[];
   url: string;
   /** Where tasks write down their runs; the engine's own address unless something lies between. */
   runsUrl?: string;

@@ -7,7 +7,10 @@ import {
 } from "../../../templates/backend/saq/index.js";
 import { tasks } from "./tasks.js";
 
-export function openQueue(url: string, options: Omit<Partial<QueueOptions>, "tasks" | "name" | "dsn"> = {}) {
+export function openQueue(
+  url: string,
+  options: Omit<Partial<QueueOptions>, "tasks" | "name" | "dsn" | "scheduledTasks"> = {},
+) {
   const saq = createSaq(
     defineSaq({ queues: [defineQueue({ name: "default", dsn: url, tasks, ...options })] }),
   );

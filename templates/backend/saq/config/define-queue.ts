@@ -23,6 +23,7 @@ import {
 } from "./checks.js";
 import { onlyJobOptions } from "./job-options.js";
 import type { QueueConfig, QueueOptions, QueueSettings, Timers } from "./queue-options.js";
+import { type CronJob, readScheduledTasks } from "./scheduled-tasks.js";
 import { checkTables } from "./tables.js";
 
 const timerDefaults: Timers = { schedule: 1, workerInfo: 3, lost: 2, sweep: 10, abort: 1 };
@@ -70,6 +71,8 @@ export function defineQueue(given: object): QueueConfig {
   integer("priorities[1]", highest, lowest, 32767);
   const timers = { ...timerDefaults, ...options.timers };
   for (const [name, value] of Object.entries(timers)) number(`timers.${name}`, value, 0.01, longestTimer);
+  const cronTimezone = options.cronTimezone ?? "UTC";
+  const scheduled = options.scheduledTasks as readonly CronJob[] | undefined;
   const minSize = integer("minSize", options.minSize ?? 1, 0);
   return {
     name: options.name,
@@ -94,6 +97,8 @@ export function defineQueue(given: object): QueueConfig {
     tables: checkTables(at, options.tables ?? {}),
     lockKeyspace: integer("lockKeyspace", options.lockKeyspace ?? 0, -(2 ** 31), 2 ** 31 - 1),
     prefetch: options.prefetch ?? true,
+    cronTimezone,
+    scheduledTasks: scheduled ? readScheduledTasks(at, scheduled, options.tasks, cronTimezone) : null,
     timers,
     metadata: options.metadata ?? null,
     ...burstOf(at, options),

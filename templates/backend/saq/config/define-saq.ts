@@ -31,7 +31,7 @@ export interface SaqConfig<Queues extends readonly QueueConfig[] = readonly Queu
 /**
  * The whole configuration: every queue and the web UI.
  *
- * @throws ConfigError when there is no queue, two share a name, or the web UI would stand open in production
+ * @throws ConfigError when there is no queue, two share a name or the key of a scheduled task, or the web UI would stand open in production
  */
 export function defineSaq<const Queues extends readonly QueueConfig[]>(
   options: SaqOptions<Queues>,
@@ -42,6 +42,7 @@ export function defineSaq<const Queues extends readonly QueueConfig[]>(
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined)
     throw new ConfigError(`defineSaq: two queues are named "${twice}"; names must differ`);
+  checkCronKeys(options.queues);
   const path = `/${(options.web?.path ?? "/saq").replace(/^\/+|\/+$/g, "")}`;
   if (path === "/")
     throw new ConfigError('defineSaq: web.path must not be the root; use for instance "/saq"');
@@ -56,4 +57,22 @@ export function defineSaq<const Queues extends readonly QueueConfig[]>(
     web: { enabled, path, guards },
     logger: options.logger,
   };
+}
+
+/** Keys are unique per database (D-14): of two entries with one key, one queue's would never run. */
+function checkCronKeys(queues: readonly QueueConfig[]): void {
+  const holders = new Map<string, string>();
+  for (const { name: queue, dsn, tables, scheduledTasks } of queues) {
+    for (const { name } of scheduledTasks ?? []) {
+      const id = JSON.stringify([dsn, tables, name]);
+      const holder = holders.get(id);
+      if (holder !== undefined) {
+        throw new ConfigError(
+          `defineSaq: queues "${holder}" and "${queue}" share a database, and both have a scheduled task named "${name}"; ` +
+            `give one of them a name of its own: cronJob("...", { name: "${queue}-${name}", ... })`,
+        );
+      }
+      holders.set(id, queue);
+    }
+  }
 }

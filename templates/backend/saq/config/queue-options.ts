@@ -2,6 +2,7 @@
 import type { HookOptions, Hooks } from "../hooks.js";
 import type { JobOptions } from "../job.js";
 import type { TaskMap } from "../task.js";
+import type { CronEntry, ScheduledTasks } from "./scheduled-tasks.js";
 
 /** Everything about a queue. `defineQueue` checks the hooks' types against the tasks. */
 export interface QueueOptions<Name extends string = string, Tasks extends TaskMap = TaskMap>
@@ -59,6 +60,13 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
   tables?: Partial<Tables>;
   /** First half of the advisory lock under which tables are made: Python's `saq_lock_keyspace`. @defaultValue 0 */
   lockKeyspace?: number;
+  /**
+   * Recurring tasks, each made by `cronJob`. The list is the whole list: what waits of entries that are no longer in it
+   * is taken back. Left out, this process schedules nothing and takes nothing back.
+   */
+  scheduledTasks?: ScheduledTasks<NoInfer<Tasks>>;
+  /** IANA name. @defaultValue "UTC" */
+  cronTimezone?: string;
   /** Upkeep intervals, s. */
   timers?: Partial<Timers>;
   /** Shown with the worker in `info` and the web UI. */
@@ -107,11 +115,12 @@ export interface Timers {
 }
 
 export type QueueConfig<Name extends string = string, Tasks extends TaskMap = TaskMap> = Required<
-  Omit<QueueSettings<Name, Tasks>, "timers" | "tables" | "metadata" | "maxBurstJobs">
+  Omit<QueueSettings<Name, Tasks>, "scheduledTasks" | "timers" | "tables" | "metadata" | "maxBurstJobs">
 > &
   Hooks & {
     timers: Timers;
     tables: Tables;
     metadata: Record<string, unknown> | null;
     maxBurstJobs: number | null;
+    scheduledTasks: readonly CronEntry[] | null;
   };

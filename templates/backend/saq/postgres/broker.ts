@@ -28,6 +28,7 @@ import { Claimer } from "./claimer.js";
 import { isPassing } from "./connection.js";
 import { Enqueuer } from "./enqueuer.js";
 import { RowStore } from "./rows.js";
+import { PostgresSchedules } from "./schedules.js";
 import type { PostgresServer } from "./server.js";
 import { Sweeper, vouchedPrefix } from "./sweeper.js";
 
@@ -44,6 +45,7 @@ export interface PostgresBrokerOptions {
 }
 
 export class PostgresBroker implements Broker {
+  readonly schedules: PostgresSchedules;
   readonly #server: PostgresServer;
   readonly #queueName: string;
   readonly #rows: RowStore;
@@ -59,6 +61,7 @@ export class PostgresBroker implements Broker {
     this.#queueName = queueName;
     this.#rows = new RowStore(server, queueName);
     this.#enqueuer = new Enqueuer(server, this.#rows, queueName);
+    this.schedules = new PostgresSchedules(server, this.#enqueuer, queueName);
     this.#claimer = new Claimer(server, this.#rows, queueName, groupConcurrency, logger);
     this.#acknowledger = new Acknowledger(server, this.#rows, queueName, failedTtl);
     this.#sweeper = new Sweeper(server, this.#rows, queueName, logger);
@@ -164,7 +167,7 @@ export class PostgresBroker implements Broker {
     });
   }
 
-  async change<T>(key: string, decide: (row: StoredJob) => Decision<T>): Promise<T | null> {
+  async change<T>(key: string, decide: (row: StoredJob, clock: number) => Decision<T>): Promise<T | null> {
     await this.connect();
     return this.#rows.change(key, decide);
   }

@@ -24,7 +24,8 @@ const maxDocumentBytes = 64 * 1024 * 1024;
 const searchAfter = (error: unknown) =>
   isDataError(error) ? "halves" : isLockTimeout(error) ? "singles" : null;
 
-interface UpsertRow {
+/** What came of one row of a keyed insert. */
+export interface UpsertRow {
   key: string;
   stored: boolean;
   queue: string | null;
@@ -75,8 +76,8 @@ export class Enqueuer {
   /** In the caller's transaction: rows and notification become visible when it commits. */
   async enqueueWith(client: TransactionClient, job: NewJob): Promise<EnqueueOutcome> {
     checkStorable(job);
-    const { rows } = await client.query(this.server.statements.upsertFree.text, this.#values([job]));
-    return this.#outcome(rows[0] as unknown as UpsertRow | undefined);
+    const { rows } = await client.query(this.server.statements.upsertFree.text, this.values([job]));
+    return this.outcome(rows[0] as unknown as UpsertRow | undefined);
   }
 
   async drained(): Promise<void> {
@@ -84,19 +85,19 @@ export class Enqueuer {
   }
 
   async #insert(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
-    await this.server.queryAgain(this.server.statements.insert, this.#values(jobs));
+    await this.server.queryAgain(this.server.statements.insert, this.values(jobs));
     return jobs.map(() => ({ stored: true }));
   }
 
   async #upsert(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
     const { rows, resent } = await this.server
-      .queryAgain<UpsertRow>(this.server.statements.upsert, this.#values(jobs))
+      .queryAgain<UpsertRow>(this.server.statements.upsert, this.values(jobs))
       .catch((error: unknown) => {
         const [job, ...others] = jobs;
         throw job && others.length === 0 && isLockTimeout(error) ? keyHeld(job.key, error) : error;
       });
     const byKey = new Map(rows.map((row) => [row.key, row]));
-    const outcomes = jobs.map((job) => this.#outcome(byKey.get(job.key)));
+    const outcomes = jobs.map((job) => this.outcome(byKey.get(job.key)));
     return resent || rows.some(isUnexplained) ? this.#lookAgain(jobs, outcomes, { rows, resent }) : outcomes;
   }
 
@@ -121,14 +122,14 @@ export class Enqueuer {
     });
   }
 
-  #outcome(row: UpsertRow | undefined): EnqueueOutcome {
+  outcome(row: UpsertRow | undefined): EnqueueOutcome {
     if (row?.stored) return { stored: true };
     if (row?.queue && row.queue !== this.queueName) return { stored: false, reason: "other_queue" };
     const status = row?.status ? parseStatus(row.status) : null;
     return { stored: false, reason: status && isTerminal(status) ? "scheduled_not_later" : "key_alive" };
   }
 
-  #values(jobs: readonly NewJob[]): unknown[] {
+  values(jobs: readonly NewJob[]): unknown[] {
     return [
       this.queueName,
       jobs.map((job) => job.key),

@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { keyspace, type Names } from "./names.js";
 
-const epoch = "floor(extract(epoch from now()))::bigint";
+export const epoch = "floor(extract(epoch from now()))::bigint";
 const epochMs = "floor(extract(epoch from clock_timestamp()) * 1000)::bigint";
 const terminal = "('complete', 'failed', 'aborted')";
 const running = "('active', 'aborting')";
@@ -30,6 +30,23 @@ export const serverStatements = {
   },
   unvouch: { name: "saq_unvouch", text: `select pg_advisory_unlock(${keyspace.life}, hashtext($1))` },
 } satisfies Record<string, Statement>;
+
+/**
+ * Inserts rows (key, document, priority, group_key, due) under keys that callers chose: V-5.1 to V-5.3. $1 queue.
+ *
+ * `where not exists` comes first because a refused insert, too, uses up a number of lock_key (D-13); `on conflict`
+ * decides what happens when another process is faster. Rows go in by key, so that two flushes of the same keys cannot
+ * deadlock. Another queue's row is never moved here (D-14).
+ */
+export const storing = (jobs: string, rows: string) => `insert into ${jobs} as held
+        (key, job, queue, status, priority, group_key, scheduled)
+      select g.key, convert_to(g.document, 'UTF8'), $1, 'queued', g.priority, g.group_key, g.due from ${rows} g
+      where not exists (select 1 from ${jobs} b where b.key = g.key
+        and (b.queue <> $1 or b.status not in ${terminal} or b.scheduled >= g.due))
+      order by g.key
+      on conflict (key) do update set job = excluded.job, status = 'queued', priority = excluded.priority,
+        group_key = excluded.group_key, scheduled = excluded.scheduled, lock_key = excluded.lock_key, expire_at = null
+      where held.queue = excluded.queue and held.status in ${terminal} and held.scheduled < excluded.scheduled`;
 
 export function buildStatements({ jobs, stats, stamp }: Names) {
   const ready = (row: string) => `${row}.status = 'queued' and ${row}.group_key is null`;
@@ -65,10 +82,6 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     ${notify}
     select (select count(*) from stored) as stored, (select count(*) from noted) as noted`;
 
-  // V-5.1 to V-5.3. `where not exists` comes first because a refused insert, too, uses up a number of lock_key (D-13);
-  // `on conflict` decides what happens when another process is faster. Rows go in by key, so that two flushes of the
-  // same keys cannot deadlock. Another queue's row is never moved here (D-14).
-  //
   // Somebody's open transaction may hold a key. `limited` bounds the wait for it to 2 s, set inside the statement so
   // that it costs no round trip; in the caller's own transaction (`free`) the caller's settings rule.
   const limited =
@@ -76,16 +89,7 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
   const upsert = (
     wait: string,
   ) => `with given as materialized (select g.*, ${due} as due from ${given}${wait}),
-    stored as (
-      insert into ${jobs} as held (key, job, queue, status, priority, group_key, scheduled)
-      select g.key, convert_to(g.document, 'UTF8'), $1, 'queued', g.priority, g.group_key, g.due from given g
-      where not exists (select 1 from ${jobs} b where b.key = g.key
-        and (b.queue <> $1 or b.status not in ${terminal} or b.scheduled >= g.due))
-      order by g.key
-      on conflict (key) do update set job = excluded.job, status = 'queued', priority = excluded.priority,
-        group_key = excluded.group_key, scheduled = excluded.scheduled, lock_key = excluded.lock_key, expire_at = null
-      where held.queue = excluded.queue and held.status in ${terminal} and held.scheduled < excluded.scheduled
-      returning held.key),
+    stored as (${storing(jobs, "given")} returning held.key),
     ${notify}
     select g.key, s.key is not null as stored, b.queue, b.status, (select count(*) from noted) as noted
     from given g left join stored s on s.key = g.key left join ${jobs} b on b.key = g.key`;

@@ -5,6 +5,7 @@ import { parseJobFilter } from "./filter.js";
 import { answerProblem, HttpProblem } from "./problem.js";
 import { sameOriginOnly } from "./protection.js";
 import type { WebQueue } from "./queue.js";
+import { createSchedulesApi } from "./schedules.js";
 
 type QueuePath = { queue: string };
 type JobPath = { queue: string; key: string };
@@ -78,6 +79,8 @@ export function createApi(queues: readonly WebQueue[]): Router {
         throw new Error(`Unknown answer to an abort: ${answer satisfies never}`);
     }
   });
+
+  api.use("/queues/:queue/schedules", createSchedulesApi(queueOf));
 
   api.use((_req, res) => answerProblem(res, 404, "Not Found"));
   return api;

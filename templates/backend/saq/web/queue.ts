@@ -14,6 +14,12 @@ export interface WebQueue {
   info(options?: Partial<JobFilter> & { jobs?: boolean }): Promise<object>;
   job(key: string): Promise<WebJob | null>;
   workers(): Promise<readonly object[]>;
+  readonly schedules: {
+    list(): Promise<readonly object[]>;
+    run(name: string): Promise<{ readonly key: string }>;
+    pause(name: string): Promise<void>;
+    resume(name: string): Promise<void>;
+  };
   abort(key: string, error: string): Promise<AbortAnswer | null>;
   retry(key: string, options: { error: string; resetAttempts: boolean }): Promise<RetryAnswer | null>;
 }

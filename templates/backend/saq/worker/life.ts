@@ -13,6 +13,7 @@ import { within } from "../within.js";
 import { shutDown, startUp } from "./hooks.js";
 import { LoopWatch } from "./loop-watch.js";
 import { Runner } from "./runner.js";
+import { schedule } from "./scheduler.js";
 import { Upkeep } from "./upkeep.js";
 import { EndedElsewhere, watch } from "./watch.js";
 
@@ -75,7 +76,11 @@ export class Life {
       alignedTo: () => broker.now(),
       run: () => this.runner.tick(),
     };
-    const chores = [due, ...watch(queue, this.runner.running, this.#ended, logger)];
+    const chores = [
+      due,
+      ...schedule(queue, logger),
+      ...watch(queue, this.runner.running, this.#ended, logger),
+    ];
     if (config.eventLoopDelay > 0) {
       const loop = new LoopWatch(config.eventLoopDelay * 1_000, () => this.runner.suspects(), logger);
       this.#loop = loop;

@@ -7,6 +7,8 @@ export interface Chore {
   every: number;
   /** Fires just after whole multiples of `every` on this clock (epoch ms), as due jobs do. */
   alignedTo?: () => number;
+  /** The first round is at the start. */
+  atOnce?: boolean;
   run: () => Promise<unknown>;
 }
 
@@ -25,7 +27,7 @@ export class Upkeep {
   ) {}
 
   start(): void {
-    for (const chore of this.chores) this.#plan(chore);
+    for (const chore of this.chores) chore.atOnce ? this.#begin(chore) : this.#plan(chore);
   }
 
   /** Ends the beats and waits for the rounds under way. */
@@ -41,14 +43,16 @@ export class Upkeep {
     const wait = chore.alignedTo ? period - (chore.alignedTo() % period) + alignmentSlackMs : period;
     this.#timers.set(
       chore,
-      setTimeout(() => {
-        const round = this.#round(chore).finally(() => {
-          this.#running.delete(round);
-          this.#plan(chore);
-        });
-        this.#running.add(round);
-      }, wait),
+      setTimeout(() => this.#begin(chore), wait),
     );
+  }
+
+  #begin(chore: Chore): void {
+    const round = this.#round(chore).finally(() => {
+      this.#running.delete(round);
+      this.#plan(chore);
+    });
+    this.#running.add(round);
   }
 
   async #round(chore: Chore): Promise<void> {

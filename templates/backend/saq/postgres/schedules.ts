@@ -1,0 +1,137 @@
+/**
+ * The memory of recurring tasks: the table saq_cron, one row per queue and entry.
+ *
+ * A tick is stored by one statement together with the word that it was stored, so that no moment of dying lies between
+ * the two: a tick that is remembered is never stored again, whatever became of its job (D-54), and one that is not
+ * remembered was not stored.
+ */
+
+import { SaqError } from "../errors.js";
+import type { ScheduleDefinition, ScheduleRow, ScheduleStore, Tick, TickAnswer } from "../schedule-store.js";
+import type { Enqueuer, UpsertRow } from "./enqueuer.js";
+import {
+  buildScheduleStatements,
+  type ScheduleStatements,
+  scheduleTable,
+  waitingCronJobs,
+} from "./schedule-statements.js";
+import type { PostgresServer } from "./server.js";
+
+interface RawRow {
+  name: string;
+  task: string;
+  cron: string;
+  timezone: string;
+  overlap: "skip" | "allow";
+  /** bigint, as text. */
+  tick: string;
+  paused: boolean;
+  last_run: ScheduleRow["lastRun"];
+}
+
+type TickRow = UpsertRow & { name: string; busy: boolean; paused: boolean; done: boolean };
+
+export class PostgresSchedules implements ScheduleStore {
+  #table: Promise<ScheduleStatements | null> | null = null;
+
+  constructor(
+    private readonly server: PostgresServer,
+    private readonly enqueuer: Enqueuer,
+    private readonly queueName: string,
+  ) {}
+
+  async register(definitions: readonly ScheduleDefinition[]): Promise<ScheduleRow[] | null> {
+    const statements = await this.#remember();
+    if (!statements) return null;
+    await this.server.query(statements.register, this.#values(definitions));
+    await this.server.query(statements.forget, [this.queueName, definitions.map(({ name }) => name)]);
+    return this.list();
+  }
+
+  async list(): Promise<ScheduleRow[] | null> {
+    const statements = await this.#remember();
+    if (!statements) return null;
+    const rows = await this.server.query<RawRow>(statements.list, [this.queueName]);
+    return rows.map(({ last_run: lastRun, tick, ...row }) => ({ ...row, tick: Number(tick), lastRun }));
+  }
+
+  async enqueue(ticks: readonly Tick[]): Promise<TickAnswer[]> {
+    const statements = await this.#remember();
+    const jobs = ticks.map(({ job }) => job);
+    if (!statements) {
+      const outcomes = await this.enqueuer.enqueueMany(jobs);
+      return outcomes.map((outcome) => (outcome.stored ? "stored" : outcome.reason));
+    }
+    const rows = await this.server.query<TickRow>(statements.enqueue, [
+      ...this.enqueuer.values(jobs),
+      ticks.map(({ name }) => name),
+      ticks.map(({ cron }) => cron),
+      ticks.map(({ timezone }) => timezone),
+      ticks.map(({ overlap }) => overlap),
+      ticks.map(({ seen }) => seen),
+      ticks.map(({ lastRun }) => lastRun && JSON.stringify(lastRun)),
+    ]);
+    const byName = new Map(rows.map((row) => [row.name, row]));
+    return ticks.map(({ name }) => {
+      const row = byName.get(name);
+      if (!row || row.busy) return "busy";
+      if (row.paused) return "paused";
+      if (row.done) return "done";
+      const outcome = this.enqueuer.outcome(row);
+      return outcome.stored ? "stored" : outcome.reason;
+    });
+  }
+
+  async waiting(): Promise<string[]> {
+    await this.server.connect();
+    const rows = await this.server.query<{ key: string }>(waitingCronJobs(this.server.jobsTable), [
+      this.queueName,
+    ]);
+    return rows.map(({ key }) => key);
+  }
+
+  async setPaused(definition: ScheduleDefinition, paused: boolean): Promise<void> {
+    const statements = await this.#remember();
+    if (!statements) {
+      throw new SaqError(
+        "config",
+        `"${definition.name}" cannot be ${paused ? "paused" : "resumed"}: that is remembered in the table saq_cron, ` +
+          "which this database role may not create or use. Connect once with a role that may create it, and: " +
+          "grant select, insert, update, delete on saq_cron to this one;",
+      );
+    }
+    await this.server.query(statements.pause, [...this.#values([definition]), paused]);
+  }
+
+  #values(definitions: readonly ScheduleDefinition[]): unknown[] {
+    return [
+      this.queueName,
+      definitions.map(({ name }) => name),
+      definitions.map(({ task }) => task),
+      definitions.map(({ cron }) => cron),
+      definitions.map(({ timezone }) => timezone),
+      definitions.map(({ overlap }) => overlap),
+    ];
+  }
+
+  /** The table is made when it is first needed: an application without recurring tasks has none. */
+  #remember(): Promise<ScheduleStatements | null> {
+    this.#table ??= this.#open().catch((error) => {
+      this.#table = null;
+      throw error;
+    });
+    return this.#table;
+  }
+
+  async #open(): Promise<ScheduleStatements | null> {
+    await this.server.connect();
+    const table = await scheduleTable(this.server);
+    if (table) return buildScheduleStatements({ cron: table, jobs: this.server.jobsTable });
+    this.server.options.logger.warn(
+      { queue: this.queueName },
+      "scheduled tasks run, but cannot be paused and make up for no missed ticks: this database role may not create or " +
+        "use the table saq_cron",
+    );
+    return null;
+  }
+}

@@ -1,0 +1,167 @@
+/** A queue's recurring tasks, to look at and to steer: `queue.schedules`. */
+import type { Broker, NewJob, StoredJob } from "./broker.js";
+import { type CronEntry, cronKey, type QueueConfig } from "./config/index.js";
+import type { Draft } from "./draft.js";
+import type { Order } from "./enqueuing.js";
+import { SaqError } from "./errors.js";
+import type { Job } from "./handle.js";
+import { isTerminal, type Status } from "./job.js";
+import type { LastRun, ScheduleDefinition } from "./schedule-store.js";
+import type { EnqueueOptions } from "./task.js";
+import { read } from "./transitions.js";
+
+/** One recurring task. */
+export interface ScheduleInfo extends ScheduleDefinition {
+  misfire: "skip" | "once";
+  paused: boolean;
+  /** Epoch s; null while paused. */
+  nextRun: number | null;
+  /** The last run, which may still go on. Null before any. */
+  lastRun: ScheduleRun | null;
+}
+
+/** Times are epoch ms; 0 = not yet. */
+export interface ScheduleRun {
+  key: string;
+  status: Status;
+  started: number;
+  completed: number;
+  error: string | null;
+}
+
+/** What the schedules need of their queue. */
+export interface ScheduleHost {
+  readonly config: QueueConfig;
+  readonly broker: Broker;
+  draft(order: Order): Promise<Draft>;
+  /** Stores a job under a key of its own. */
+  enqueue(task: string, payload: unknown, options: Omit<EnqueueOptions, "key">): Promise<Job>;
+}
+
+/** How long a run of a cron task is kept at least, s: its row is what tells others that this tick was run (D-54). */
+const leastTtl = 10;
+
+export class Schedules {
+  constructor(private readonly host: ScheduleHost) {}
+
+  /** Every entry of the configuration. Empty where it has none. */
+  async list(): Promise<ScheduleInfo[]> {
+    const { broker } = this.host;
+    const entries = this.host.config.scheduledTasks ?? [];
+    if (entries.length === 0) return [];
+    await broker.connect();
+    const remembered = await broker.schedules.list();
+    const now = broker.now() / 1_000;
+    const current = entries.map((entry) => cronKey(entry, entry.cron.previous(now) ?? 0));
+    const rows = await broker.jobs(current);
+    return entries.map((entry, index) => {
+      const { name, cron, misfire } = entry;
+      const memory = remembered?.find((row) => row.name === name);
+      const paused = memory?.paused ?? false;
+      return {
+        ...definitionOf(entry),
+        misfire,
+        paused,
+        nextRun: paused ? null : cron.next(now),
+        lastRun: lastRunOf(rows[index] ?? null, memory?.lastRun ?? null),
+      };
+    });
+  }
+
+  /**
+   * Runs it now, paused or not, as a job with a key of its own: the next tick comes as it would have, and may run beside
+   * this one.
+   *
+   * @throws SaqError unknown_schedule
+   */
+  async run(name: string): Promise<Job> {
+    const { task, payload, options, meta } = this.#find(name);
+    return this.host.enqueue(task, payload, { ...options, meta: { ...meta, schedule: name } });
+  }
+
+  /**
+   * No tick of it starts until `resume`, on any worker and over restarts: the one that waits is taken back. A run that
+   * goes on is left alone, and so is a tick that a Python worker stored, which knows nothing of a pause.
+   *
+   * @throws SaqError unknown_schedule
+   * @throws SaqError config when the database role may neither create nor use the table saq_cron
+   */
+  async pause(name: string): Promise<void> {
+    const entry = this.#find(name);
+    const { broker } = this.host;
+    await broker.schedules.setPaused(definitionOf(entry), true);
+    const now = broker.now() / 1_000;
+    const ticks = [entry.cron.previous(now) ?? 0, entry.cron.next(now) ?? 0];
+    for (const key of new Set(ticks.map((tick) => cronKey(entry, tick)))) await takeBack(this.host, key);
+  }
+
+  /**
+   * From the next tick on; what a pause left out is not made up for.
+   *
+   * @throws SaqError unknown_schedule, config as `pause`
+   */
+  async resume(name: string): Promise<void> {
+    await this.host.broker.schedules.setPaused(definitionOf(this.#find(name)), false);
+  }
+
+  /** The job of one tick, epoch s, for the worker that stores it. `meta.schedule` marks it as made here. */
+  async tickOf(entry: CronEntry, tick: number): Promise<NewJob> {
+    const { task, payload, options, meta, name } = entry;
+    const draft = await this.host.draft({
+      task,
+      payload,
+      options: { ...options, key: cronKey(entry, tick), scheduled: tick, meta: { ...meta, schedule: name } },
+      leastTtl,
+    });
+    return draft.job;
+  }
+
+  #find(name: string): CronEntry {
+    const entries = this.host.config.scheduledTasks ?? [];
+    const entry = entries.find((candidate) => candidate.name === name);
+    if (entry) return entry;
+    const known = entries.map((candidate) => candidate.name).join(", ") || "none";
+    throw new SaqError(
+      "unknown_schedule",
+      `Queue "${this.host.config.name}" has no scheduled task "${name}" (there is: ${known})`,
+    );
+  }
+}
+
+export const definitionOf = ({ name, task, cron, overlap }: CronEntry): ScheduleDefinition => ({
+  name,
+  task,
+  cron: cron.text,
+  timezone: cron.timezone,
+  overlap,
+});
+
+/**
+ * Deletes a tick that waits for its first start. True when it was, `foreign` when another program made it, null when
+ * nothing waits there or `isWrong`, asked with the database's clock (epoch s), says that it may stay.
+ */
+export function takeBack(
+  { broker }: { readonly broker: Broker },
+  key: string,
+  isWrong: (clock: number) => boolean = () => true,
+): Promise<true | "foreign" | null> {
+  return broker.change<true | "foreign" | null>(key, (row, clock) => {
+    const job = row.status === "queued" ? read(row) : null;
+    if (!job || job.attempts > 0 || !isWrong(clock / 1_000)) return { change: null, answer: null };
+    if (typeof job.meta.schedule !== "string") return { change: null, answer: "foreign" };
+    return { change: { status: "aborted", patch: null, removed: [], keep: -1 }, answer: true };
+  });
+}
+
+/** The row of the last run while it is there, else what was noted when the next tick took it. */
+function lastRunOf(row: StoredJob | null, noted: LastRun | null): ScheduleRun | null {
+  const job = row && row.status !== "queued" ? read(row) : null;
+  if (!row || !job || (isTerminal(row.status) && job.started === 0 && noted)) return noted;
+  return {
+    key: row.key,
+    status: row.status,
+    started: job.started,
+    completed: job.completed,
+    error: job.error,
+  };
+}

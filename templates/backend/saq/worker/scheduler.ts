@@ -1,0 +1,266 @@
+/**
+ * Stores the next tick of every recurring task ahead of its time, as SAQ does (C-3): a job that waits for its second.
+ * All workers do so, and storage lets one of them through (V-5.2, saq_cron). What is known to be stored is not tried
+ * again (C-8), so that between two ticks nothing is written, and while a run goes on only its row is looked at.
+ *
+ * The rounds are half a second away from the ticks: two workers whose clocks differ a little look for the same one, and
+ * an every-second entry whose run is short has ended by then.
+ */
+import { isDeepStrictEqual } from "node:util";
+import type { StoredJob } from "../broker.js";
+import { type CronEntry, cronKey } from "../config/index.js";
+import { isTerminal } from "../job.js";
+import { describe, type Logger } from "../logger.js";
+import type { Queue } from "../queue.js";
+import type { LastRun, ScheduleDefinition, ScheduleRow, Tick } from "../schedule-store.js";
+import { definitionOf, takeBack } from "../schedules.js";
+import { read } from "../transitions.js";
+import type { Chore } from "./upkeep.js";
+
+/** What this worker knows of an entry. Times are epoch s. */
+interface Course {
+  readonly entry: CronEntry;
+  next: number;
+  /** When `next` was looked up. */
+  since: number;
+  /** The tick that is known to be stored, or not to be stored by anybody any more. */
+  done: number;
+  /** The last tick that went by while this worker looked. */
+  seen: number;
+  /** What was last said about it, so that it is said once. */
+  said: string;
+}
+
+/** The chore of a worker whose queue has scheduled tasks. */
+export function schedule(queue: Queue, logger: Logger): Chore[] {
+  const { config, broker } = queue;
+  if (!config.scheduledTasks) return [];
+  const scheduler = new Scheduler(queue, config.scheduledTasks, logger);
+  return [
+    {
+      name: "cron",
+      every: config.timers.schedule,
+      alignedTo: () => broker.now() - 500,
+      atOnce: true,
+      run: () => scheduler.round(),
+    },
+  ];
+}
+
+export class Scheduler {
+  readonly #queue: Queue;
+  readonly #logger: Logger;
+  readonly #courses: readonly Course[];
+  #registered = false;
+
+  constructor(queue: Queue, entries: readonly CronEntry[], logger: Logger) {
+    this.#queue = queue;
+    this.#logger = logger;
+    this.#courses = entries.map((entry) => ({
+      entry,
+      next: 0,
+      since: Number.POSITIVE_INFINITY,
+      done: 0,
+      seen: 0,
+      said: "",
+    }));
+  }
+
+  async round(): Promise<void> {
+    if (!this.#registered) await this.#register();
+    const now = this.#now();
+    const open = this.#courses.filter((course) => this.#alone(course, () => isOpen(course, now)) === true);
+    if (open.length > 0) await this.#store(open.map((course) => ({ course, tick: course.next })));
+  }
+
+  /** In this process, what the configuration says is new: makes it known, takes back what is left of other ones. */
+  async #register(): Promise<void> {
+    const { broker } = this.#queue;
+    const definitions = this.#courses.map(({ entry }) => definitionOf(entry));
+    const rows = await broker.schedules.register(definitions);
+    await this.#clear();
+    await this.#makeUp(rows ?? []);
+    this.#registered = true;
+  }
+
+  /** Waiting ticks that no entry has (D-57): of an entry that is gone, or, with keys of their own, at another time. */
+  async #clear(): Promise<void> {
+    const left = (await this.#queue.broker.schedules.waiting()).filter(
+      (key) => !this.#courses.some(({ entry }) => mayWait(entry, key)),
+    );
+    const foreign: string[] = [];
+    for (const key of left) if ((await takeBack(this.#queue, key)) === "foreign") foreign.push(key);
+    if (foreign.length > 0) {
+      this.#logger.warn(
+        { jobs: foreign.slice(0, 20), count: foreign.length },
+        "cron jobs without a scheduled task here wait for their time; another program made them",
+      );
+    }
+  }
+
+  /** One run at the start for ticks that were missed, where the entry asks for it. */
+  async #makeUp(rows: readonly ScheduleRow[]): Promise<void> {
+    const now = this.#now();
+    const missed = this.#courses.flatMap((course) => {
+      const { misfire, name, cron } = course.entry;
+      const row = rows.find((candidate) => candidate.name === name);
+      const tick = misfire === "once" && row && !row.paused ? cron.previous(now) : null;
+      return row && tick !== null && tick > row.tick ? [{ course, tick }] : [];
+    });
+    if (missed.length > 0) await this.#store(missed);
+  }
+
+  async #store(wanted: readonly { course: Course; tick: number }[]): Promise<void> {
+    const rows = await this.#look(wanted);
+    const ticks: { course: Course; tick: Tick }[] = [];
+    for (const { course, tick } of wanted) {
+      const made = await this.#alone(course, () => this.#tick(course, tick, rows));
+      if (made) ticks.push({ course, tick: made });
+    }
+    if (ticks.length === 0) return;
+    try {
+      await this.#enqueue(ticks);
+    } catch (error) {
+      // One entry's key may be what is wrong, held by somebody's transaction: the others go without it (D-58).
+      if (ticks.length === 1) throw error;
+      for (const one of ticks) await this.#alone(one.course, () => this.#enqueue([one]));
+    }
+  }
+
+  /** The rows that the ticks would take, and those of the last runs, by key. */
+  async #look(wanted: readonly { course: Course; tick: number }[]): Promise<Map<string, StoredJob>> {
+    const keys = wanted.flatMap(({ course: { entry, seen }, tick }) => [
+      cronKey(entry, tick),
+      ...(entry.overlap === "allow" && seen > 0 ? [cronKey(entry, seen)] : []),
+    ]);
+    const rows = await this.#queue.broker.jobs(keys);
+    return new Map(rows.flatMap((row) => (row ? [[row.key, row] as const] : [])));
+  }
+
+  /** Null when there is nothing to store, now or at all. */
+  async #tick(course: Course, second: number, rows: ReadonlyMap<string, StoredJob>): Promise<Tick | null> {
+    const { entry } = course;
+    const key = cronKey(entry, second);
+    const row = rows.get(key);
+    if (row && !isTerminal(row.status)) {
+      if (row.status === "queued" && row.scheduled === second) course.done = second;
+      const isLater = row.status === "queued" && row.scheduled > second;
+      if (!isLater || !(await this.#giveWay(course, row))) return null;
+    } else if (row && row.scheduled >= second) {
+      // Run, or aborted before its time: a tick is not enqueued again (D-31).
+      course.done = second;
+      return null;
+    }
+    const last = row ?? rows.get(cronKey(entry, course.seen));
+    return {
+      ...definitionOf(entry),
+      job: await this.#queue.schedules.tickOf(entry, second),
+      seen: course.seen,
+      lastRun: last ? runOf(last) : null,
+    };
+  }
+
+  /**
+   * The waiting job was made for a later time (D-57): by an older definition of this entry, whose workers may still be
+   * there, or by another program. The definition that was registered last decides. True when the key is free now.
+   */
+  async #giveWay(course: Course, row: StoredJob): Promise<boolean> {
+    const { cron, name } = course.entry;
+    const remembered = await this.#queue.broker.schedules.list();
+    const latest = remembered?.find((candidate) => candidate.name === name);
+    if (latest && !isDeepStrictEqual(ticksOf(latest), ticksOf(definitionOf(course.entry)))) return false;
+    const taken = await takeBack(this.#queue, row.key, (clock) => cron.next(clock) !== row.scheduled);
+    if (taken === "foreign") {
+      this.#say(course, `waits ${row.scheduled}`, () =>
+        this.#logger.warn(
+          { job: row.key, scheduled: row.scheduled, cron: cron.text },
+          "another program's job holds this scheduled task's key until its own time",
+        ),
+      );
+    }
+    return taken === true;
+  }
+
+  async #enqueue(ticks: readonly { course: Course; tick: Tick }[]): Promise<void> {
+    const answers = await this.#queue.broker.schedules.enqueue(ticks.map(({ tick }) => tick));
+    ticks.forEach(({ course, tick }, index) => {
+      const answer = answers[index];
+      const { key, scheduled } = tick.job;
+      if (answer === "stored" || answer === "done") course.done = scheduled;
+      if (answer === "stored") this.#logger.debug({ job: key, scheduled }, `Scheduled ${key}`);
+      if (answer === "other_queue") {
+        course.done = scheduled;
+        this.#say(course, answer, () =>
+          this.#logger.warn(
+            { job: key, task: tick.task },
+            "this scheduled task does not run: another queue in this database holds its key; give it a name of its own",
+          ),
+        );
+      }
+    });
+  }
+
+  /** One entry's failure is its own (D-58). Said once until it changes. */
+  async #alone<T>(course: Course, work: () => Promise<T>): Promise<T | null>;
+  #alone<T>(course: Course, work: () => T): T | null;
+  #alone<T>(course: Course, work: () => T | Promise<T>): T | null | Promise<T | null> {
+    const failed = (error: unknown) => {
+      this.#say(course, String(error), () =>
+        this.#logger.error(
+          { ...describe(error), schedule: course.entry.name },
+          "a scheduled task could not be enqueued",
+        ),
+      );
+      return null;
+    };
+    try {
+      const answer = work();
+      return answer instanceof Promise ? answer.catch(failed) : answer;
+    } catch (error) {
+      return failed(error);
+    }
+  }
+
+  #say(course: Course, what: string, say: () => void): void {
+    if (course.said === what) return;
+    course.said = what;
+    say();
+  }
+
+  /** The database's clock, epoch s. */
+  #now(): number {
+    return this.#queue.broker.now() / 1_000;
+  }
+}
+
+/** Looks up the next tick when the last one has passed. The clock may be set back, too. */
+function isOpen(course: Course, now: number): boolean {
+  if (now >= course.next || now < course.since) {
+    if (course.next > 0 && now >= course.next) course.seen = course.next;
+    course.since = now;
+    course.next = course.entry.cron.next(now) ?? Number.POSITIVE_INFINITY;
+  }
+  return course.next !== course.done && course.next !== Number.POSITIVE_INFINITY;
+}
+
+/** A job of this key may be the entry's next tick. Whether it is, the entry's own rounds tell. */
+function mayWait(entry: CronEntry, key: string): boolean {
+  if (entry.overlap === "skip") return key === cronKey(entry, 0);
+  const tick = Number(key.slice(key.lastIndexOf(":") + 1));
+  return Number.isSafeInteger(tick) && key === cronKey(entry, tick) && entry.cron.isRun(tick);
+}
+
+const ticksOf = ({ cron, timezone, overlap }: ScheduleDefinition) => [cron, timezone, overlap];
+
+/** How the last run ended, before the next tick takes its row. */
+function runOf(row: StoredJob): LastRun | null {
+  const job = isTerminal(row.status) ? read(row) : null;
+  if (!job || !isTerminal(row.status)) return null;
+  return {
+    key: row.key,
+    status: row.status,
+    started: job.started,
+    completed: job.completed,
+    error: job.error,
+  };
+}
