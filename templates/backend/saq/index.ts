@@ -29,7 +29,16 @@ export { Job } from "./handle.js";
 export type { AfterProcessHook, BeforeProcessHook, ShutdownHook, StartupHook } from "./hooks.js";
 export { inSeconds, type JobOptions, type Status } from "./job.js";
 export type { Logger } from "./logger.js";
+export { type MonitorOptions, monitoredJob } from "./monitored-job.js";
 export { Queue } from "./queue.js";
+export {
+  afterProcessLogger,
+  beforeProcessLogger,
+  shutdownLogger,
+  startupLogger,
+  timingAfterProcess,
+  timingBeforeProcess,
+} from "./ready-hooks.js";
 export { JobError, type ListenOptions, type MapOptions } from "./results.js";
 export type { ScheduleInfo, ScheduleRun } from "./schedules.js";
 export {

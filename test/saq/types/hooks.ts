@@ -3,7 +3,15 @@
  * every `@ts-expect-error` must be an error, and everything else must not be one.
  */
 import { defineQueue } from "../../../templates/backend/saq/config/index.js";
-import { type Context, task } from "../../../templates/backend/saq/task.js";
+import { monitoredJob } from "../../../templates/backend/saq/monitored-job.js";
+import type { Queue } from "../../../templates/backend/saq/queue.js";
+import {
+  beforeProcessLogger,
+  startupLogger,
+  timingAfterProcess,
+  timingBeforeProcess,
+} from "../../../templates/backend/saq/ready-hooks.js";
+import { type Context, type PayloadOf, type ResultOf, task } from "../../../templates/backend/saq/task.js";
 import type { StandardSchema } from "../../../templates/backend/saq/validation.js";
 
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
@@ -77,4 +85,37 @@ task({
     // @ts-expect-error nobody promised it
     ctx.db;
   },
+});
+
+// A monitored task is typed as the task that it wraps.
+const monitored = task({
+  input: sized,
+  run: monitoredJob(async (ctx, { width }) => {
+    same<typeof ctx, Context>(true);
+    same<typeof width, number>(true);
+    return [width];
+  }),
+});
+same<PayloadOf<typeof monitored>, { width: string }>(true);
+same<ResultOf<typeof monitored>, number[]>(true);
+const monitoredPlain = monitoredJob({ interval: 3 })((ctx: Context<{ db: Pool }>, { id }: { id: number }) =>
+  ctx.db.query(`${id}`),
+);
+same<PayloadOf<typeof monitoredPlain>, { id: number }>(true);
+same<ResultOf<typeof monitoredPlain>, number>(true);
+const nothing = monitoredJob(async (ctx: Context) => ctx.workerId);
+defineQueue({ ...base, tasks: { monitored, monitoredPlain, nothing }, startup: () => ({ db: pool }) });
+// @ts-expect-error it needs db as the task that it wraps does
+defineQueue({ ...base, tasks: { monitoredPlain } });
+export const enqueueing = (queue: Queue<{ nothing: typeof nothing }>) => queue.enqueue("nothing");
+// @ts-expect-error it takes no payload
+export const given = (queue: Queue<{ nothing: typeof nothing }>) => queue.enqueue("nothing", { a: 1 });
+
+// Ready-made hooks give what the others of them need.
+defineQueue({
+  ...base,
+  tasks: { plain },
+  startup: [startupLogger],
+  beforeProcess: [beforeProcessLogger, timingBeforeProcess],
+  afterProcess: [timingAfterProcess, (ctx) => ctx.timingStart?.toFixed()],
 });
