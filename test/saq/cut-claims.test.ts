@@ -105,6 +105,33 @@ describe("a claim that was carried out unseen", () => {
   }, 40_000);
 });
 
+describe("a claim whose answer is read late", () => {
+  it("5.2: is given back unstarted, because others may have taken its jobs over", async () => {
+    const clock = stepClock();
+    let runs = 0;
+    const count = () => {
+      runs++;
+    };
+    const queue = openQueue(database, { count });
+    const [taken, left] = [await queue.enqueue("count"), await queue.enqueue("count")];
+    const claims = jest.spyOn(queue.broker, "claim");
+    claims.mockImplementationOnce(async (request) => {
+      const jobs = await queue.broker.claim(request);
+      // While this process stood still, another one has taken over the first of them, and finished it.
+      clock.pass(7);
+      await database.query(
+        "update saq_jobs set status = 'complete', lock_key = lock_key + 1, expire_at = 1e10 where key = $1",
+        [taken.key],
+      );
+      return jobs;
+    });
+    const { ended } = await startWorker(queue);
+    expect(await ended(left.key)).toBe("Finished count");
+    expect(runs).toBe(1);
+    expect(await queue.job(left.key)).toMatchObject({ attempts: 1, status: "complete" });
+  }, 20_000);
+});
+
 describe("a database that is away", () => {
   it("5.2: is tried at most 60 times in 10 s by one idle worker", async () => {
     const proxy = await openProxy(database);

@@ -25,6 +25,8 @@ export interface FeederOptions {
   concurrency: number;
   priorities: readonly [number, number];
   prefetch: boolean;
+  /** Others may have taken over what was claimed longer ago than that, ms. */
+  answerMs: number;
   logger: Logger;
   /** Slots that could run a job now. */
   freeSlots: () => number;
@@ -197,7 +199,8 @@ export class Feeder {
   }
 
   async #claim(limit: number): Promise<void> {
-    const { broker, workerId, priorities, concurrency, logger } = this.#options;
+    const { broker, workerId, priorities, concurrency, answerMs, logger } = this.#options;
+    const sent = performance.now();
     try {
       // Grouped and ungrouped jobs take turns at being first, and the first leaves half to the other: a stream of one
       // kind must not starve the other. Grouped ones go to the front of the buffer, few at a time, because a group
@@ -210,6 +213,12 @@ export class Feeder {
         const half = turn < lanes.length - 1 ? Math.ceil(left / 2) : left;
         const share = grouped ? Math.min(half, concurrency) : half;
         const jobs = share > 0 ? await broker.claim({ workerId, priorities, limit: share, grouped }) : [];
+        if (jobs.length > 0 && performance.now() - sent > answerMs) {
+          // The answer lay unread while this process stood still. Only storage knows whose they are: back with them.
+          this.#options.giveBack(jobs);
+          this.#again = true;
+          return;
+        }
         left -= jobs.length;
         if (!grouped) more = jobs.length === share;
         else if (share > 0) this.#grouped = jobs.length > 0;

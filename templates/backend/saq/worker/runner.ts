@@ -20,6 +20,7 @@ import { Refusals } from "./refusals.js";
 import { Report } from "./report.js";
 import { TaskServices } from "./services.js";
 import { Threads } from "./threads.js";
+import { sweepGraceSeconds } from "./watch.js";
 
 export class Runner implements AttemptHost {
   readonly hardDeadlineMs: number;
@@ -75,6 +76,7 @@ export class Runner implements AttemptHost {
       concurrency: config.concurrency,
       priorities: config.priorities,
       prefetch: config.prefetch && config.maxBurstJobs === null,
+      answerMs: sweepGraceSeconds(config) * 1_000,
       logger,
       freeSlots: () =>
         this.#recorder.isCongested ? Number.NEGATIVE_INFINITY : config.concurrency - this.#taken,

@@ -1,12 +1,17 @@
 /** What a worker keeps an eye on beside its jobs: its own sign of life, jobs that are to end, workers that died. */
 import type { Broker, JobEvent, SweepLimits } from "../broker.js";
+import type { QueueConfig } from "../config/index.js";
 import { describe, type Logger } from "../logger.js";
 import type { Queue } from "../queue.js";
 import type { Attempt } from "./attempt.js";
 import type { Chore } from "./upkeep.js";
 
-/** Others step in this long after a living worker should have ended a job itself, s (5.2). */
-const sweepGraceSeconds = 5;
+/** Others step in this long after a living worker should have ended a job itself. */
+const marginSeconds = 5;
+
+/** What others wait on top of a job's timeout or heartbeat before they step in, s (5.2). */
+export const sweepGraceSeconds = ({ cancellationHardDeadline }: QueueConfig): number =>
+  cancellationHardDeadline + marginSeconds;
 
 /** The chores that look after jobs: those that run here, and those that others left behind. */
 export function watch(
@@ -17,7 +22,7 @@ export function watch(
 ): Chore[] {
   const { timers } = config;
   const limits: SweepLimits = {
-    graceSeconds: config.cancellationHardDeadline + sweepGraceSeconds,
+    graceSeconds: sweepGraceSeconds(config),
     lostLimit: config.lostLimit,
     lookEvery: timers.lost,
     failedTtl: config.failedTtl,
