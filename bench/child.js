@@ -15,20 +15,29 @@ const commands = {
   },
 
   /** Keeps `inFlight` calls under way for `ms`. */
-  async enqueueLoop({ inFlight, ms }) {
-    await keepInFlight(inFlight, 300);
-    const cpu = process.cpuUsage();
-    const { count, ns } = await keepInFlight(inFlight, ms);
-    return { perSecond: count / (ns / 1e9), cpuUs: cpuSince(cpu) / count, count };
-  },
+  enqueueLoop: ({ inFlight, ms }) => rateOf((i) => producer.enqueue({ i }), inFlight, ms),
 
   async enqueueMany({ count }) {
-    const chunk = 2_000;
-    for (let from = 0; from < count; from += chunk) {
-      const size = Math.min(chunk, count - from);
-      await producer.enqueueMany(Array.from({ length: size }, (_, index) => ({ i: from + index })));
-    }
+    const payloads = Array.from({ length: count }, (_, i) => ({ i }));
+    const start = monotonic();
+    await producer.enqueueMany(payloads);
+    return { rate: count / ((monotonic() - start) / 1e9) };
   },
+
+  hasRoundTrip: () => producer.roundTrip !== undefined,
+
+  /** One after another. Answers the milliseconds of each. */
+  async roundTrips({ count }) {
+    const lengths = [];
+    for (let i = 0; i < count; i++) {
+      const start = monotonic();
+      await producer.roundTrip({ i });
+      lengths.push((monotonic() - start) / 1e6);
+    }
+    return lengths;
+  },
+
+  roundTripLoop: ({ inFlight, ms }) => rateOf((i) => producer.roundTrip({ i }), inFlight, ms),
 
   /** One job every `everyMs`. Answers when each call began. */
   async enqueuePaced({ count, everyMs }) {
@@ -44,20 +53,41 @@ const commands = {
     return began;
   },
 
-  /** Starts a worker; sends the event `done` when the handler was called `expected` times. */
-  async work({ concurrency, expected, trace }) {
+  /**
+   * Starts a worker whose jobs take `sleepMs`. Sends the event `progress` about every 2 ms in which it ended jobs, and
+   * `done` when the handler was called `expected` times.
+   */
+  async work({ concurrency, best, expected, trace, sleepMs }) {
     let count = 0;
+    let told = 0;
     let first = 0;
+    let last = 0;
+    let telling = false;
     const starts = [];
     const cpu = process.cpuUsage();
-    const handler = ({ i }) => {
-      if (first === 0) first = monotonic();
-      if (trace) starts.push([i, monotonic()]);
-      if (++count === expected) process.send({ event: "done", first });
+    const tell = () => {
+      telling = false;
+      process.send({ event: "progress", added: count - told });
+      told = count;
+    };
+    const ran = (i) => {
+      count++;
+      last = monotonic();
+      if (count === expected) process.send({ event: "done" });
+      if (!telling) {
+        telling = true;
+        setTimeout(tell, 2);
+      }
       return { ok: i };
     };
-    worker = await contestant.worker(url, { concurrency, handler });
-    worker.report = () => ({ count, first, starts, cpuUs: cpuSince(cpu) });
+    const handler = ({ i }) => {
+      const now = first === 0 || trace ? monotonic() : 0;
+      if (first === 0) first = now;
+      if (trace) starts.push([i, now]);
+      return sleepMs ? sleep(sleepMs).then(() => ran(i)) : ran(i);
+    };
+    worker = await contestant.worker(url, { concurrency, best, handler });
+    worker.report = () => ({ count, first, last, starts, cpuUs: cpuSince(cpu) });
   },
 
   report: () => worker.report(),
@@ -73,13 +103,21 @@ function cpuSince(start) {
   return user + system;
 }
 
-async function keepInFlight(inFlight, ms) {
+/** Calls `call` again and again, `inFlight` at a time, for a moment to warm up and then for `ms`. */
+async function rateOf(call, inFlight, ms) {
+  await keepInFlight(call, inFlight, 300);
+  const cpu = process.cpuUsage();
+  const { count, ns } = await keepInFlight(call, inFlight, ms);
+  return { rate: count / (ns / 1e9), cpuUs: cpuSince(cpu) / count };
+}
+
+async function keepInFlight(call, inFlight, ms) {
   let count = 0;
   const start = monotonic();
   const end = start + ms * 1e6;
   await Promise.all(
     Array.from({ length: inFlight }, async () => {
-      while (monotonic() < end) await producer.enqueue({ i: count++ });
+      while (monotonic() < end) await call(count++);
     }),
   );
   return { count, ns: monotonic() - start };

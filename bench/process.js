@@ -4,6 +4,7 @@ import { fork } from "node:child_process";
 import path from "node:path";
 
 const STOP_MS = 15_000;
+const PATIENCE_MS = 120_000;
 const living = new Set();
 process.on("exit", () => {
   for (const child of living) child.kill("SIGKILL");
@@ -69,9 +70,26 @@ export class ContestantProcess {
     });
   }
 
-  /** The next event of that name. */
-  once(event) {
-    return new Promise((resolve) => this.#events.set(event, resolve));
+  get pid() {
+    return this.#child.pid;
+  }
+
+  on(event, listener) {
+    this.#events.set(event, listener);
+  }
+
+  /** Resolves when the handler was called as often as expected. */
+  finished(complaint) {
+    return new Promise((resolve, reject) => {
+      const late = setTimeout(
+        () => reject(new Error(`${complaint} within ${PATIENCE_MS / 1_000} s`)),
+        PATIENCE_MS,
+      );
+      this.on("done", () => {
+        clearTimeout(late);
+        resolve();
+      });
+    });
   }
 
   async stop() {

@@ -3,6 +3,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { Contender } from "./contender.js";
 import { contestantNames, loadContestant } from "./contestants/index.js";
 import { createDatabase, dropDatabase, readSettings, startDatabase } from "./database.js";
 import { buildEngine } from "./engine-build.js";
@@ -10,20 +11,31 @@ import { environment, summarise, toTable } from "./report.js";
 import { scenarios } from "./scenarios.js";
 
 const scenarioNames = Object.keys(scenarios);
+const numbers = ["rounds", "jobs", "concurrency", "ms", "samples", "rows"];
 
+const width = Math.max(...scenarioNames.map((name) => name.length)) + 2;
 const help = `Usage: node bench/run.js [options]
 
-  --scenario LIST      ${scenarioNames.join(", ")}; default: all
-  --contestants LIST   ${contestantNames.join(", ")}; default: all
+  --scenario LIST      see below; default: enqueue,drain,pickup
+  --contestants LIST   ${contestantNames.join(", ")}; default: engine,minimal-wire
   --baseline NAME      ratios are to this one; default: minimal-wire where it takes part, else the first
-  --rounds N           default 5
-  --jobs N             jobs of a drain, default 20000
+  --rounds N           default 7
+  --jobs N             jobs of a drain or a bulk enqueue, default 20000
   --concurrency N      jobs that a worker runs at a time, default 10
-  --ms N               length of each enqueue measurement, default 3000
-  --samples N          jobs of a pickup measurement, one every 20 ms, default 300
+  --ms N               length of each measurement of a rate, default 3000
+  --samples N          jobs of a latency measurement, default 300
+  --rows N             rows beside which is drained, default 1000000
   --json FILE          write every figure of every round
   --profile FOLDER     write CPU profiles of the measured processes (Node's --cpu-prof)
   -h, --help
+
+Scenarios (all = every one):
+${Object.entries(scenarios)
+  .map(([name, { what }]) => `  ${name.padEnd(width)}${what}`)
+  .join("\n")}
+
+All contestants but engine and minimal-wire need \`npm install\` in bench/ first. bullmq-redis takes part where
+BENCH_REDIS_URL names a Redis; its database is emptied.
 
 BENCH_DATABASE_URL     a server to use, as a superuser, instead of an embedded PostgreSQL; databases
                        named bench_... are made there and dropped
@@ -41,14 +53,15 @@ function readOptions() {
   try {
     const { values } = parseArgs({
       options: {
-        scenario: { type: "string", default: scenarioNames.join() },
-        contestants: { type: "string", default: contestantNames.join() },
+        scenario: { type: "string", default: "enqueue,drain,pickup" },
+        contestants: { type: "string", default: "engine,minimal-wire" },
         baseline: { type: "string" },
-        rounds: { type: "string", default: "5" },
+        rounds: { type: "string", default: "7" },
         jobs: { type: "string", default: "20000" },
         concurrency: { type: "string", default: "10" },
         ms: { type: "string", default: "3000" },
         samples: { type: "string", default: "300" },
+        rows: { type: "string", default: "1000000" },
         json: { type: "string" },
         profile: { type: "string" },
         help: { type: "boolean", short: "h", default: false },
@@ -69,9 +82,7 @@ function readOptions() {
             ? "minimal-wire"
             : contestants[0]
           : pickFrom(contestants, values.baseline, "baseline")[0],
-      ...Object.fromEntries(
-        ["rounds", "jobs", "concurrency", "ms", "samples"].map((name) => [name, whole(name, values[name])]),
-      ),
+      ...Object.fromEntries(numbers.map((name) => [name, whole(name, values[name])])),
     };
   } catch (error) {
     process.stderr.write(`${error.message}\nnode bench/run.js --help shows what there is.\n`);
@@ -81,7 +92,7 @@ function readOptions() {
 }
 
 function pickFrom(known, list, option) {
-  const names = list.split(",").map((name) => name.trim());
+  const names = list === "all" ? known : list.split(",").map((name) => name.trim());
   const unknown = names.find((name) => !known.includes(name));
   if (unknown !== undefined) throw new Error(`--${option}: "${unknown}" is none of ${known.join(", ")}.`);
   return [...new Set(names)];
@@ -102,34 +113,49 @@ async function run(options) {
   const database = await startDatabase();
   const made = [];
   try {
-    const entries = [];
+    const contenders = [];
+    const absent = [];
     for (const name of options.contestants) {
-      const databaseName = `bench_${name.replaceAll("-", "_")}`;
-      made.push(databaseName);
-      const url = await createDatabase(database.url, databaseName);
       const contestant = await loadContestant(name);
-      await contestant.install(url);
-      entries.push({ name, contestant, url, options, profileDir });
+      if (contestant.redis && !process.env.BENCH_REDIS_URL) {
+        absent.push(`${name} does not take part: BENCH_REDIS_URL names no Redis`);
+        continue;
+      }
+      const databaseName = `bench_${name.replaceAll("-", "_")}`;
+      if (!contestant.redis) made.push(databaseName);
+      const renew = async () => {
+        const url = contestant.redis
+          ? process.env.BENCH_REDIS_URL
+          : await createDatabase(database.url, databaseName);
+        await contestant.install(url);
+        return url;
+      };
+      contenders.push(new Contender({ name, contestant, url: await renew(), renew, options, profileDir }));
     }
-    const samples = Object.fromEntries(entries.map(({ name }) => [name, {}]));
+    const samples = Object.fromEntries(contenders.map(({ name }) => [name, {}]));
     const failures = [];
     for (const scenario of options.scenarios) {
       for (let round = 0; round < rounds; round++) {
         // Who goes first changes, because who goes first finds the machine in another state.
-        const turn = entries.map((_, index) => entries[(index + round) % entries.length]);
+        const turn = contenders.map((_, index) => contenders[(index + round) % contenders.length]);
         const shapes = new Map();
-        for (const entry of turn) {
-          say(`${scenario}, round ${round + 1} of ${rounds}: ${entry.name}`);
+        for (const contender of turn) {
+          say(`${scenario}, round ${round + 1} of ${rounds}: ${contender.name}`);
           try {
-            const { shape, ...values } = await scenarios[scenario](entry);
-            if (shape !== undefined) shapes.set(entry.name, shape);
+            const measured = await scenarios[scenario].run(contender);
+            if (measured === null) {
+              say("  has no such thing");
+              continue;
+            }
+            const { shape, ...values } = measured;
+            if (shape !== undefined) shapes.set(contender.name, shape);
             for (const [figure, value] of Object.entries(values)) {
-              samples[entry.name][figure] ??= Array(rounds).fill(undefined);
-              samples[entry.name][figure][round] = value;
+              samples[contender.name][figure] ??= Array(rounds).fill(undefined);
+              samples[contender.name][figure][round] = value;
               say(`  ${figure}: ${value.toFixed(2)}`);
             }
           } catch (error) {
-            failures.push(`${scenario}, round ${round + 1}, ${entry.name}: ${error.message}`);
+            failures.push(`${scenario}, round ${round + 1}, ${contender.name}: ${error.message}`);
             say(`  ${error.message}`);
           }
         }
@@ -138,13 +164,11 @@ async function run(options) {
     }
     const report = {
       environment: environment(await readSettings(database.url)),
-      versions: Object.fromEntries(entries.map(({ name, contestant }) => [name, contestant.version])),
-      options: Object.fromEntries(
-        ["rounds", "jobs", "concurrency", "ms", "samples"].map((name) => [name, options[name]]),
-      ),
+      versions: Object.fromEntries(contenders.map(({ name, contestant }) => [name, contestant.version])),
+      options: Object.fromEntries(numbers.map((name) => [name, options[name]])),
       baseline,
       figures: summarise(samples, baseline),
-      failures: [...new Set(failures)],
+      failures: [...absent, ...new Set(failures)],
     };
     print(report);
     if (options.json) {

@@ -1,7 +1,7 @@
 /** The engine of the generated application, through its public door, with its defaults. */
 import { importEngine } from "../engine-build.js";
 
-export { empty, finished, settle, shape, unfinished } from "./saq-table.js";
+export { admin } from "./saq-table.js";
 
 export const version = "this repository";
 
@@ -9,11 +9,15 @@ const { createSaq, defineQueue, defineSaq } = await importEngine("index.js");
 
 const quiet = { debug() {}, info() {}, warn: console.warn, error: console.error, child: () => quiet };
 
-function open(url, { concurrency, handler }) {
+/** The one setting that differs from the defaults when it is asked to drain as fast as it can. */
+const bestConcurrency = 100;
+
+function open(url, { concurrency, best, handler }) {
+  const jobsAtOnce = best ? bestConcurrency : concurrency;
   const queue = defineQueue({
     name: "default",
     dsn: url,
-    ...(concurrency ? { concurrency } : {}),
+    ...(jobsAtOnce ? { concurrency: jobsAtOnce } : {}),
     tasks: { noop: async (_ctx, payload) => handler(payload) },
   });
   const saq = createSaq(defineSaq({ queues: [queue], logger: quiet }));

@@ -1,21 +1,37 @@
 /**
- * Who takes part. A contestant is a module in this folder that exports
+ * Who takes part. A contestant is an object with
  *
  * - `version`: shown beside the figures
+ * - `redis`, optional: true when it lives in Redis; its `url` is that server's then
  * - `install(url)`: makes its tables in an empty database
- * - `producer(url)` -> `{ enqueue(payload), enqueueMany(payloads), stop() }`; each call resolves once it is committed
- * - `worker(url, { concurrency, handler })` -> `{ stop() }`; calls `handler(payload)` and stores what it returns
- * - `empty(client)`: throws away all jobs
- * - `settle(client)`: vacuums and analyses its tables
- * - `unfinished(client)`: whether any job still waits or runs; asked often, so it must be cheap
- * - `finished(client)`: how many jobs are recorded as complete
- * - `shape(client)`, optional: what one finished job looks like in the table; contestants that have it must agree
+ * - `producer(url)` -> `{ enqueue(payload), enqueueMany(payloads), roundTrip(payload)?, stop() }`; each call resolves
+ *   once it is committed, `roundTrip` with the job's result
+ * - `worker(url, { concurrency, best, handler })` -> `{ stop() }`; calls `handler(payload)` and stores what it returns.
+ *   `best` asks for the settings with which it drains fastest, whatever `concurrency` says
+ * - `admin(url)` -> `{ client, empty(), settle(), unfinished(), finished(), fill(kind, count), close(), demote()?, shape()? }`,
+ *   `client` a connection to its PostgreSQL, or null:
+ *   - `empty` throws away all jobs; `settle` vacuums and analyses
+ *   - `unfinished` tells whether any due job still waits or runs; asked often, so it must be cheap
+ *   - `finished` counts the jobs recorded as complete; null where none are kept
+ *   - `fill` stores that many `queued`, `future` or `finished` jobs by SQL, never measured; false where there is no such
+ *     thing
+ *   - `demote` gives all due jobs a later priority than those of the future have
+ *   - `shape`: what one finished job looks like in the table; contestants that have it must agree
+ *
+ * Peers are measured twice: as their documentation first shows them, and with their best documented settings.
  */
-const modules = {
-  engine: "./engine.js",
-  "minimal-wire": "./minimal-wire.js",
+const contestants = {
+  engine: () => import("./engine.js"),
+  "minimal-wire": () => import("./minimal-wire.js"),
+  "graphile-worker": async () => (await import("./graphile-worker.js")).contestant({ tuned: false }),
+  "graphile-worker-tuned": async () => (await import("./graphile-worker.js")).contestant({ tuned: true }),
+  "pg-boss": async () => (await import("./pg-boss.js")).contestant({ tuned: false }),
+  "pg-boss-tuned": async () => (await import("./pg-boss.js")).contestant({ tuned: true }),
+  "bullmq-postgres": async () => (await import("./bullmq.js")).contestant({ redis: false }),
+  "bullmq-redis": async () => (await import("./bullmq.js")).contestant({ redis: true }),
 };
 
-export const contestantNames = Object.keys(modules);
+export const contestantNames = Object.keys(contestants);
 
-export const loadContestant = (name) => import(modules[name]);
+/** @throws when the contestant's package is not installed: `npm install` in this folder */
+export const loadContestant = (name) => contestants[name]();

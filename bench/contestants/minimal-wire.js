@@ -9,7 +9,7 @@ import pg from "pg";
 import { withClient } from "../database.js";
 import { importEngine } from "../engine-build.js";
 
-export { empty, finished, settle, shape, unfinished } from "./saq-table.js";
+export { admin } from "./saq-table.js";
 
 export const version = "hand-written";
 
@@ -119,7 +119,11 @@ export async function producer(url) {
   };
 }
 
-export async function worker(url, { concurrency, handler }) {
+/** Found by trying: more makes it no faster. */
+const bestConcurrency = 200;
+
+export async function worker(url, { concurrency: given, best, handler }) {
+  const concurrency = best ? bestConcurrency : given;
   const [claimer, acknowledger, listener] = await Promise.all([connect(url), connect(url), connect(url)]);
   const names = await ensureSchema(listener);
   const claimStatement = claim(names.stamp);

@@ -1,30 +1,67 @@
-/** What every contestant has in common that keeps its jobs in SAQ's table. */
-export const empty = (client) => client.query("truncate saq_jobs");
+/** The administrative side of every contestant that keeps its jobs in SAQ's table. */
+import { connectAdmin } from "./postgres-admin.js";
 
-export const settle = (client) => client.query("vacuum analyze saq_jobs");
+/** When finished jobs that were only filled in expire, epoch s: later than any that ran. */
+const kept = 9_999_999_999;
 
-export async function unfinished(client) {
-  const { rows } = await client.query(
-    `select exists (select 1 from saq_jobs where queue = 'default' and status in ('active', 'aborting'))
-       or exists (select 1 from saq_jobs where queue = 'default' and status = 'queued' and group_key is null) as found`,
-  );
-  return rows[0].found;
-}
+export async function admin(url) {
+  const { client, one, close } = await connectAdmin(url);
+  return {
+    client,
+    close,
+    empty: () => client.query("truncate saq_jobs"),
+    settle: () => client.query("vacuum analyze saq_jobs"),
 
-export async function finished(client) {
-  const { rows } = await client.query(
-    "select count(*)::int as count from saq_jobs where status = 'complete'",
-  );
-  return rows[0].count;
-}
+    // In two steps, each by its own partial index.
+    unfinished: async () =>
+      (
+        await one(
+          `select exists (select 1 from saq_jobs where queue = 'default' and status in ('active', 'aborting'))
+             or exists (select 1 from saq_jobs where queue = 'default' and status = 'queued'
+               and scheduled <= extract(epoch from now())) as found`,
+        )
+      ).found,
 
-/** The columns of a finished job and the members of its document, without their values. */
-export async function shape(client) {
-  const { rows } = await client.query(
-    `select queue, status, priority, group_key, scheduled, expire_at is not null as expires,
-       (select string_agg(member, ' ' order by member)
-        from jsonb_object_keys(convert_from(job, 'UTF8')::jsonb) member) as members
-     from saq_jobs where status = 'complete' limit 1`,
-  );
-  return JSON.stringify(rows[0]);
+    finished: async () =>
+      (
+        await one(
+          "select count(*)::int as count from saq_jobs where status = 'complete' and expire_at < $1",
+          [kept],
+        )
+      ).count,
+
+    fill: async (kind, count, { groups = 0 } = {}) => {
+      const status = kind === "finished" ? "complete" : "queued";
+      const scheduled = `floor(extract(epoch from now()))::bigint${kind === "future" ? " + 2592000" : ""}`;
+      await client.query(
+        `insert into saq_jobs (key, job, queue, status, priority, group_key, scheduled, expire_at)
+         select 'filled' || g, convert_to((jsonb_build_object('function', 'noop', 'kwargs', jsonb_build_object('i', g),
+             'queue', 'default', 'key', 'filled' || g, 'queued', 1, 'status', $2::text)
+             || case when $3::int > 0 then jsonb_build_object('group_key', 'group' || g % $3) else '{}' end)::text, 'UTF8'),
+           'default', $2, 0, case when $3 > 0 then 'group' || g % $3 end, ${scheduled},
+           case when $2 = 'complete' then ${kept} end
+         from generate_series(1, $1::int) g`,
+        [count, status, groups],
+      );
+      return true;
+    },
+
+    demote: () =>
+      client.query(
+        `update saq_jobs set priority = 5, job = convert_to(
+           (convert_from(job, 'UTF8')::jsonb || '{"priority": 5}')::text, 'UTF8')
+         where status = 'queued' and scheduled <= extract(epoch from now())`,
+      ),
+
+    /** The columns of a finished job and the members of its document, without their values. */
+    shape: async () => {
+      const row = await one(
+        `select queue, status, priority, group_key, scheduled, expire_at is not null as expires,
+           (select string_agg(member, ' ' order by member)
+            from jsonb_object_keys(convert_from(job, 'UTF8')::jsonb) member) as members
+         from saq_jobs where status = 'complete' limit 1`,
+      );
+      return JSON.stringify(row);
+    },
+  };
 }

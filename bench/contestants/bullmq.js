@@ -1,0 +1,179 @@
+/**
+ * BullMQ, on its PostgreSQL backend or on Redis. Redis as it is usually run writes nothing to disk before it answers:
+ * its figures stand beside durable ones and mean less.
+ */
+import { createPostgresBackend, Queue, QueueEvents, runMigrations, Worker } from "bullmq";
+import Redis from "ioredis";
+import { connectAdmin, copyRow } from "./postgres-admin.js";
+import { versionOf } from "./versions.js";
+
+const name = "noop";
+const bulk = 5_000;
+const waitMs = 5_000;
+/** Found by trying: more makes neither faster. */
+const bestConcurrency = { postgres: 20, redis: 300 };
+
+export function contestant({ redis }) {
+  const backend = redis ? [] : [createPostgresBackend];
+  const connectionOf = (url) => {
+    if (!redis) return { connectionString: url, max: 20 };
+    const { hostname, port, pathname } = new URL(url);
+    return {
+      host: hostname,
+      port: Number(port || 6379),
+      db: Number(pathname.slice(1) || 0),
+      maxRetriesPerRequest: null,
+    };
+  };
+  const openQueue = async (url) => {
+    const queue = new Queue(
+      name,
+      { connection: connectionOf(url), defaultJobOptions: { removeOnComplete: false } },
+      ...backend,
+    );
+    queue.on("error", console.error);
+    await queue.waitUntilReady();
+    return queue;
+  };
+
+  return {
+    version: versionOf("bullmq"),
+    redis,
+
+    async install(url) {
+      if (redis) return;
+      const { client, close } = await connectAdmin(url);
+      await runMigrations(client, "bullmq");
+      await close();
+    },
+
+    async producer(url) {
+      const queue = await openQueue(url);
+      let events;
+      const listen = async () => {
+        const made = new QueueEvents(name, { connection: connectionOf(url) }, ...backend);
+        made.setMaxListeners(0);
+        await made.waitUntilReady();
+        return made;
+      };
+      return {
+        enqueue: (payload) => queue.add("noop", payload),
+        enqueueMany: async (payloads) => {
+          for (let from = 0; from < payloads.length; from += bulk) {
+            await queue.addBulk(payloads.slice(from, from + bulk).map((data) => ({ name: "noop", data })));
+          }
+        },
+        roundTrip: async (payload) => {
+          events ??= listen();
+          const job = await queue.add("noop", payload);
+          return job.waitUntilFinished(await events, waitMs);
+        },
+        stop: async () => {
+          await (await events)?.close();
+          await queue.close();
+        },
+      };
+    },
+
+    async worker(url, { concurrency, best, handler }) {
+      const worker = new Worker(
+        name,
+        async (job) => handler(job.data),
+        {
+          connection: connectionOf(url),
+          concurrency: best ? bestConcurrency[redis ? "redis" : "postgres"] : concurrency,
+        },
+        ...backend,
+      );
+      worker.on("error", console.error);
+      await worker.waitUntilReady();
+      return { stop: () => worker.close(true) };
+    },
+
+    admin: redis ? redisAdmin : postgresAdmin,
+  };
+
+  async function redisAdmin(url) {
+    const queue = await openQueue(url);
+    const client = new Redis(url);
+    const counted = async (...states) =>
+      Object.values(await queue.getJobCounts(...states)).reduce((sum, count) => sum + count, 0);
+    return {
+      client: null,
+      close: async () => {
+        await queue.close();
+        client.disconnect();
+      },
+      empty: async () => {
+        await client.flushdb();
+        await queue.waitUntilReady();
+      },
+      settle: async () => {},
+      unfinished: async () => (await counted("waiting", "active", "prioritized")) > 0,
+      finished: () => counted("completed"),
+      fill: async (kind, count) => {
+        if (kind === "finished") return false;
+        const delay = kind === "future" ? 30 * 24 * 3_600_000 : 0;
+        for (let from = 0; from < count; from += bulk) {
+          const size = Math.min(bulk, count - from);
+          await queue.addBulk(
+            Array.from({ length: size }, (_, i) => ({
+              name: "noop",
+              data: { i: from + i },
+              opts: { delay },
+            })),
+          );
+        }
+        return true;
+      },
+    };
+  }
+
+  async function postgresAdmin(url) {
+    const { client, one, close } = await connectAdmin(url);
+    return {
+      client,
+      close,
+      empty: async () => {
+        const { rows } = await client.query(
+          `select string_agg(format('%I.%I', schemaname, tablename), ', ') as tables from pg_tables
+           where schemaname = 'bullmq' and tablename not in ('migration', 'meta')`,
+        );
+        await client.query(`truncate ${rows[0].tables}`);
+      },
+      settle: () => client.query("vacuum analyze"),
+      unfinished: async () =>
+        (await one("select exists (select 1 from bullmq.job where state in ('waiting', 'active')) as found"))
+          .found,
+      finished: async () =>
+        (await one("select count(*)::int as count from bullmq.job where state = 'completed'")).count,
+      fill: async (kind, count) => {
+        const queue = await openQueue(url);
+        const { id } = await queue.add("noop", { i: 0 });
+        await queue.close();
+        await copyRow(client, {
+          schema: "bullmq",
+          table: "job",
+          where: `id = '${id}'`,
+          columns: {
+            id: "'filled' || g",
+            seq: "nextval('bullmq.job_seq')",
+            ...(kind === "finished"
+              ? {
+                  state: "'completed'",
+                  processed_at_ms: "t.added_at_ms",
+                  finished_at_ms: "t.added_at_ms",
+                  return_value: `'{"ok": 1}'`,
+                }
+              : kind === "future"
+                ? { state: "'delayed'", delay_ms: "2592000000", process_at_ms: "t.added_at_ms + 2592000000" }
+                : {}),
+          },
+          count,
+        });
+        await client.query("delete from bullmq.job where id = $1", [id]);
+        return true;
+      },
+    };
+  }
+}

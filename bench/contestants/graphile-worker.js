@@ -1,0 +1,98 @@
+/**
+ * graphile-worker. As it comes: only `concurrentJobs` set. Tuned: the settings of its own performance test, a local
+ * queue and completions in batches without delay. It deletes finished jobs and keeps no results.
+ */
+import { Logger, makeWorkerUtils, run } from "graphile-worker";
+import pg from "pg";
+import { connectAdmin, copyRow } from "./postgres-admin.js";
+import { versionOf } from "./versions.js";
+
+const jobs = "graphile_worker._private_jobs";
+const bulk = 10_000;
+const logger = new Logger(() => (level, message) => {
+  if (level === "error") console.error(message);
+});
+
+export const contestant = ({ tuned }) => ({
+  version: versionOf("graphile-worker"),
+
+  async install(url) {
+    const utils = await makeWorkerUtils({ connectionString: url, logger });
+    await utils.migrate();
+    await utils.release();
+  },
+
+  async producer(url) {
+    const pool = new pg.Pool({ connectionString: url, max: 20 });
+    // It warns about a pool without them.
+    pool.on("error", console.error);
+    pool.on("connect", (client) => client.on("error", console.error));
+    const utils = await makeWorkerUtils({ pgPool: pool, logger });
+    return {
+      enqueue: (payload) => utils.addJob("noop", payload),
+      enqueueMany: async (payloads) => {
+        for (let from = 0; from < payloads.length; from += bulk) {
+          const entries = payloads.slice(from, from + bulk);
+          await utils.addJobs(entries.map((payload) => ({ identifier: "noop", payload })));
+        }
+      },
+      stop: async () => {
+        await utils.release();
+        await pool.end();
+      },
+    };
+  },
+
+  async worker(url, { concurrency, best, handler }) {
+    const jobsAtOnce = best && tuned ? 100 : concurrency;
+    const runner = await run({
+      preset: {
+        worker: {
+          connectionString: url,
+          concurrentJobs: jobsAtOnce,
+          maxPoolSize: jobsAtOnce + 2,
+          logger,
+          ...(tuned
+            ? {
+                localQueue: { size: best ? 2_000 : 500, refetchDelay: { durationMs: 10 } },
+                completeJobBatchDelay: 0,
+                failJobBatchDelay: 0,
+              }
+            : {}),
+        },
+      },
+      noHandleSignals: true,
+      taskList: { noop: (payload) => handler(payload) },
+      parsedCronItems: [],
+    });
+    return { stop: () => runner.stop() };
+  },
+
+  async admin(url) {
+    const { client, one, close } = await connectAdmin(url);
+    return {
+      client,
+      close,
+      empty: () => client.query(`truncate ${jobs}`),
+      settle: () => client.query(`vacuum analyze ${jobs}`),
+      unfinished: async () =>
+        (await one(`select exists (select 1 from ${jobs} where run_at <= now()) as found`)).found,
+      finished: async () => null,
+      demote: () => client.query(`update ${jobs} set priority = 5 where run_at <= now()`),
+      fill: async (kind, count) => {
+        if (kind === "finished") return false;
+        await client.query("select graphile_worker.add_job('noop', '{\"i\": 0}')");
+        await copyRow(client, {
+          schema: "graphile_worker",
+          table: "_private_jobs",
+          where: "true",
+          left: ["id"],
+          columns: kind === "future" ? { run_at: "now() + interval '30 days'" } : {},
+          count,
+        });
+        await client.query(`delete from ${jobs} where id = (select min(id) from ${jobs})`);
+        return true;
+      },
+    };
+  },
+});

@@ -1,0 +1,84 @@
+// How fast stored jobs are finished.
+import { settled } from "../contender.js";
+
+const perSecond = { unit: "jobs/s", better: "higher" };
+
+async function drained(contender, { processes, work } = {}) {
+  const { jobs } = contender.options;
+  await contender.fresh();
+  await contender.store(jobs);
+  return contender.administer(async (admin) => {
+    await settled(admin);
+    const drain = await contender.drain(admin, jobs, { processes, work });
+    return { ...drain, shape: await admin.shape?.() };
+  });
+}
+
+/** No-op jobs, one worker, `concurrency` at a time; with what each costs. */
+async function drain(contender) {
+  const { seconds, cpuUs, serverUs, walBytes, jobs, shape } = await drained(contender);
+  return {
+    drain: jobs / seconds,
+    "drain, worker CPU": cpuUs / jobs,
+    ...(serverUs === undefined ? {} : { "drain, server CPU": serverUs / jobs }),
+    ...(walBytes === undefined ? {} : { "drain, WAL": walBytes / jobs }),
+    shape,
+  };
+}
+
+const variant = (figure, options) => async (contender) => {
+  const { seconds, jobs } = await drained(contender, options);
+  return { [figure]: jobs / seconds };
+};
+
+const simple = (what, figure, options) => ({
+  what,
+  figures: { [figure]: perSecond },
+  run: variant(figure, options),
+});
+
+/** Jobs that take a while, two workers: the rate against what the slots allow, and how evenly the two share them. */
+const sleeping = (ms, jobs) => async (contender) => {
+  await contender.fresh();
+  await contender.store(jobs);
+  return contender.administer(async (admin) => {
+    await settled(admin);
+    const drain = await contender.drain(admin, jobs, { processes: 2, work: { sleepMs: ms } });
+    return {
+      [`${ms} ms jobs, 2 workers`]: drain.jobs / drain.seconds,
+      [`${ms} ms jobs, share of the less busy worker`]: Math.min(...drain.counts) / drain.jobs,
+    };
+  });
+};
+
+const sleepingScenario = (ms, jobs) => ({
+  what: `jobs of ${ms} ms per second, two workers, and how evenly these share them`,
+  figures: {
+    [`${ms} ms jobs, 2 workers`]: perSecond,
+    [`${ms} ms jobs, share of the less busy worker`]: { unit: "of 0.5", better: "higher" },
+  },
+  run: sleeping(ms, jobs),
+});
+
+export const drainScenarios = {
+  drain: {
+    what: "no-op jobs finished per second by one worker, and what each costs",
+    figures: {
+      drain: perSecond,
+      "drain, worker CPU": { unit: "us/job", better: "lower" },
+      "drain, server CPU": { unit: "us/job", better: "lower" },
+      "drain, WAL": { unit: "bytes/job", better: "lower" },
+    },
+    run: drain,
+  },
+  "drain-2": simple("the same by two workers", "drain, 2 workers", { processes: 2 }),
+  "drain-best": simple("the same with each one's best settings", "drain, best settings", {
+    work: { best: true },
+  }),
+  "drain-best-2": simple("the same, two workers", "drain, best settings, 2 workers", {
+    processes: 2,
+    work: { best: true },
+  }),
+  "sleep-1": sleepingScenario(1, 10_000),
+  "sleep-20": sleepingScenario(20, 2_000),
+};

@@ -1,0 +1,50 @@
+// Storing jobs: one by one while several calls are under way, and many with one call.
+
+const inFlights = [1, 10, 50];
+const perSecond = { unit: "jobs/s", better: "higher" };
+
+/** Jobs stored per second while 1, 10 or 50 calls are under way. */
+async function enqueue(contender) {
+  const result = {};
+  for (const inFlight of inFlights) {
+    await contender.fresh();
+    const producer = await contender.producer();
+    try {
+      const { rate, cpuUs } = await producer.call("enqueueLoop", { inFlight, ms: contender.options.ms });
+      result[`enqueue, ${inFlight} in flight`] = rate;
+      if (inFlight === 50) result["enqueue, 50 in flight, producer CPU"] = cpuUs;
+    } finally {
+      await producer.stop();
+    }
+  }
+  return result;
+}
+
+/** Jobs stored per second by the contestant's call for many. */
+async function bulk(contender) {
+  await contender.fresh();
+  const producer = await contender.producer();
+  try {
+    await producer.call("enqueueMany", { count: 500 });
+    const { rate } = await producer.call("enqueueMany", { count: contender.options.jobs });
+    return { "bulk enqueue": rate };
+  } finally {
+    await producer.stop();
+  }
+}
+
+export const enqueueScenarios = {
+  enqueue: {
+    what: "jobs stored per second with 1, 10 and 50 calls under way",
+    figures: {
+      ...Object.fromEntries(inFlights.map((inFlight) => [`enqueue, ${inFlight} in flight`, perSecond])),
+      "enqueue, 50 in flight, producer CPU": { unit: "us/job", better: "lower" },
+    },
+    run: enqueue,
+  },
+  bulk: {
+    what: "jobs stored per second by the call for many",
+    figures: { "bulk enqueue": perSecond },
+    run: bulk,
+  },
+};
