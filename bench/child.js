@@ -67,6 +67,7 @@ const commands = {
     const cpu = process.cpuUsage();
     const tell = () => {
       telling = false;
+      if (!process.connected) return;
       process.send({ event: "progress", added: count - told });
       told = count;
     };

@@ -59,9 +59,9 @@ export class Contender {
 
   /**
    * Has `processes` workers finish what is due: from the first start of a handler to the last completion committed.
-   * `work` goes to each worker; `jobs` is how many there are. Answers how many were finished in how many seconds.
+   * `work` goes to each worker, `scope` to `unfinished`; `jobs` is how many there are. Answers how many were finished in how many seconds.
    */
-  async drain(admin, jobs, { processes = 1, work = {} } = {}) {
+  async drain(admin, jobs, { processes = 1, work = {}, scope = {} } = {}) {
     const wal = admin.client && (await walPosition(admin.client));
     const workers = [];
     try {
@@ -80,7 +80,7 @@ export class Contender {
         workers.map((worker) => worker.call("work", { concurrency, expected: jobs, ...work })),
       );
       const isWhole = await within(longestMs, done);
-      while (isWhole && (await admin.unfinished())) await sleep(1);
+      while (isWhole && (await admin.unfinished(scope))) await sleep(1);
       const end = monotonic();
       const serverUs = admin.client ? await serverCpuUs(admin.client) : undefined;
       const reports = await Promise.all(workers.map((worker) => worker.call("report")));

@@ -4,7 +4,7 @@ import { fork } from "node:child_process";
 import path from "node:path";
 
 const STOP_MS = 15_000;
-const PATIENCE_MS = 120_000;
+const PATIENCE_MS = 60_000;
 const living = new Set();
 process.on("exit", () => {
   for (const child of living) child.kill("SIGKILL");

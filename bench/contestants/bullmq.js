@@ -32,6 +32,8 @@ export function contestant({ redis }) {
       ...backend,
     );
     queue.on("error", console.error);
+    // It warns about more than ten calls under way.
+    queue.setMaxListeners(0);
     await queue.waitUntilReady();
     return queue;
   };
@@ -65,8 +67,13 @@ export function contestant({ redis }) {
         },
         roundTrip: async (payload) => {
           events ??= listen();
+          const listening = await events;
           const job = await queue.add("noop", payload);
-          return job.waitUntilFinished(await events, waitMs);
+          // On PostgreSQL some of its finish events never come with many calls under way; their wait is in the figure.
+          return job.waitUntilFinished(listening, waitMs).catch((error) => {
+            if (!/timed out/.test(error.message)) throw error;
+            return null;
+          });
         },
         stop: async () => {
           await (await events)?.close();

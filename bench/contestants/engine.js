@@ -36,6 +36,7 @@ export async function producer(url) {
   return {
     enqueue: (payload) => queue.enqueue("noop", payload),
     enqueueMany: (payloads) => queue.enqueueMany(payloads.map((payload) => ({ task: "noop", payload }))),
+    roundTrip: (payload) => queue.apply("noop", payload),
     stop: () => queue.close(),
   };
 }

@@ -6,6 +6,7 @@
  */
 import { randomInt } from "node:crypto";
 import pg from "pg";
+import { sleep } from "../clock.js";
 import { withClient } from "../database.js";
 import { importEngine } from "../engine-build.js";
 
@@ -54,16 +55,20 @@ const claim = (stamp) => ({
     from stamped s where j.key = s.key returning j.key, s.text`,
 });
 
+/** Results of awaited jobs, in the statement that records them: `KEY RESULT`. */
+const resultChannel = "minimal";
+
 // The status is compared so that no index on it fits; by such an index the planner reads every active row for each key.
 const acknowledge = (stamp) => ({
   name: "acknowledge",
   text: `with owned as materialized (
       select g.key, g.patch, j.job
       from unnest($1::text[], $2::int[], $3::text[]) as g(key, token, patch) join saq_jobs j on j.key = g.key
-      where j.lock_key = g.token and j.status || '' = 'active' for update of j skip locked)
+      where j.lock_key = g.token and j.status || '' = 'active' for update of j skip locked),
+    told as (select pg_notify('${resultChannel}', told) from unnest($4::text[]) told)
     update saq_jobs j set status = 'complete', expire_at = ${epoch} + 600,
       job = convert_to(${stamp}(o.job, 0, '{error}', o.patch, null)::text, 'UTF8')
-    from owned o where j.key = o.key returning j.key`,
+    from owned o where j.key = o.key returning j.key, (select count(*) from told)`,
 });
 
 async function connect(url) {
@@ -94,9 +99,8 @@ export async function producer(url) {
     flushing = false;
   }
 
-  const enqueue = (kwargs) =>
+  const store = (key, kwargs, meta) =>
     new Promise((resolve, reject) => {
-      const key = newKey();
       const document = JSON.stringify({
         function: "noop",
         kwargs,
@@ -104,6 +108,7 @@ export async function producer(url) {
         key,
         queued: Date.now(),
         status: "queued",
+        meta,
       });
       waiting.push({ key, document, resolve, reject });
       if (!flushing) {
@@ -112,10 +117,36 @@ export async function producer(url) {
       }
     });
 
+  const awaited = new Map();
+  let listener;
+  async function listen() {
+    const made = await connect(url);
+    made.on("notification", ({ payload }) => {
+      const space = payload.indexOf(" ");
+      awaited.get(payload.slice(0, space))?.(JSON.parse(payload.slice(space)));
+    });
+    await made.query(`listen ${resultChannel}`);
+    return made;
+  }
+
+  async function roundTrip(kwargs) {
+    listener ??= listen();
+    await listener;
+    const key = newKey();
+    const result = new Promise((resolve) => awaited.set(key, resolve));
+    await store(key, kwargs, { awaited: true });
+    return result.finally(() => awaited.delete(key));
+  }
+
+  const enqueue = (kwargs) => store(newKey(), kwargs);
   return {
     enqueue,
     enqueueMany: (payloads) => Promise.all(payloads.map(enqueue)),
-    stop: () => client.end(),
+    roundTrip,
+    stop: async () => {
+      await (await listener)?.end();
+      await client.end();
+    },
   };
 }
 
@@ -170,10 +201,11 @@ export async function worker(url, { concurrency: given, best, handler }) {
   }
 
   async function run(row) {
-    const { kwargs } = JSON.parse(row.text);
-    const result = await handler(kwargs);
+    const { key, kwargs, meta } = JSON.parse(row.text);
+    const result = JSON.stringify(await handler(kwargs));
     const now = Date.now();
-    row.patch = `{"status":"complete","progress":1,"completed":${now},"touched":${now},"result":${JSON.stringify(result)}}`;
+    row.patch = `{"status":"complete","progress":1,"completed":${now},"touched":${now},"result":${result}}`;
+    row.told = meta?.awaited ? `${key} ${result}` : undefined;
     running--;
     done.push(row);
     if (!acknowledging) {
@@ -187,7 +219,12 @@ export async function worker(url, { concurrency: given, best, handler }) {
     while (done.length > 0) {
       const rows = done;
       done = [];
-      const values = [rows.map((row) => row.key), rows.map((row) => row.token), rows.map((row) => row.patch)];
+      const values = [
+        rows.map((row) => row.key),
+        rows.map((row) => row.token),
+        rows.map((row) => row.patch),
+        rows.flatMap((row) => row.told ?? []),
+      ];
       const answer = await acknowledger.query({ ...acknowledgeStatement, values });
       if (answer.rowCount !== rows.length)
         throw new Error(`${rows.length - answer.rowCount} jobs were not ours`);
@@ -203,6 +240,7 @@ export async function worker(url, { concurrency: given, best, handler }) {
     stop: async () => {
       stopped = true;
       clearInterval(timer);
+      while (claiming || acknowledging) await sleep(1);
       await Promise.all([claimer.end(), acknowledger.end(), listener.end()]);
     },
   };

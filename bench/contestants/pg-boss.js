@@ -110,7 +110,7 @@ export const contestant = ({ tuned }) => ({
       finished: async () =>
         (
           await one(
-            "select count(*)::int as count from pgboss.job where name = $1 and state = 'completed' and output is not null",
+            "select count(*)::int as count from pgboss.job where name = $1 and completed_on > 'epoch'",
             [queue],
           )
         ).count,
@@ -131,7 +131,7 @@ export const contestant = ({ tuned }) => ({
           columns: {
             id: "gen_random_uuid()",
             ...(kind === "finished"
-              ? { state: "'completed'", started_on: "now()", completed_on: "now()" }
+              ? { state: "'completed'", started_on: "now()", completed_on: "'epoch'" }
               : kind === "future"
                 ? { start_after: "now() + interval '30 days'" }
                 : {}),

@@ -12,13 +12,17 @@ export async function admin(url) {
     empty: () => client.query("truncate saq_jobs"),
     settle: () => client.query("vacuum analyze saq_jobs"),
 
-    // In two steps, each by its own partial index.
-    unfinished: async () =>
+    // Each by its own partial index. With `ungrouped`, jobs of groups may go on waiting and running.
+    unfinished: async ({ ungrouped = false } = {}) =>
       (
         await one(
-          `select exists (select 1 from saq_jobs where queue = 'default' and status in ('active', 'aborting'))
-             or exists (select 1 from saq_jobs where queue = 'default' and status = 'queued'
-               and scheduled <= extract(epoch from now())) as found`,
+          `select exists (select 1 from saq_jobs where queue = 'default' and status in ('active', 'aborting')
+               and (group_key is null or not $1))
+             or exists (select 1 from saq_jobs where queue = 'default' and status = 'queued' and group_key is null
+               and scheduled <= extract(epoch from now()))
+             or not $1 and exists (select 1 from saq_jobs where queue = 'default' and status = 'queued'
+               and group_key is not null and scheduled <= extract(epoch from now())) as found`,
+          [ungrouped],
         )
       ).found,
 

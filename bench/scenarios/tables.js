@@ -18,7 +18,7 @@ const beside = (figure, prepare) => async (contender) => {
       await contender.store(jobs);
       await then.stored?.();
       await settled(admin);
-      const drain = await contender.drain(admin, jobs);
+      const drain = await contender.drain(admin, jobs, { scope: then.scope });
       return { [figure]: drain.jobs / drain.seconds };
     } finally {
       await then.end?.();
@@ -104,12 +104,12 @@ async function oldSnapshot(_admin, contender) {
 
 const hasGroups = (contender) => contender.name === "engine";
 
-/** Ungrouped jobs beside one group with many. */
+/** Ungrouped jobs beside one group of which one job runs and all others wait. */
 const besideGroup = async (admin, contender) => {
   if (!hasGroups(contender)) return null;
-  await admin.fill("future", contender.options.rows / 10, { groups: 1 });
-  await admin.client.query("update saq_jobs set scheduled = 1 where group_key is not null");
-  return {};
+  await admin.fill("queued", contender.options.rows / 10, { groups: 1 });
+  await admin.client.query("update saq_jobs set status = 'active' where key = 'filled1'");
+  return { scope: { ungrouped: true } };
 };
 
 /** Many small groups: one job of each at a time. */
