@@ -9,7 +9,7 @@ import { drizzle } from "drizzle-orm/node-postgres";
 import createKnex from "knex";
 import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";
-import type { Queue, TransactionClient } from "../../templates/backend/saq/index.js";
+import type { Context, Queue, TransactionClient } from "../../templates/backend/saq/index.js";
 import { codeBlocks } from "../support/documents.js";
 import { PrismaClient } from "./prisma/generated/client.js";
 import * as drizzleRecipe from "./recipes/drizzle.js";
@@ -167,6 +167,24 @@ describe.each(Object.entries(libraries))("Q-16: enqueue in a transaction of %s",
     });
     expect(await ordered(`${name} bed`)).toBe(1);
     expect(await jobsOf(queue)).toHaveLength(1);
+  });
+
+  it("ctx.finish ends the job with what the task stored, and not where that is rolled back", async () => {
+    const { transaction } = open();
+    const deliver = (ctx: Context, { fails }: { fails: boolean }) =>
+      transaction(async (client) => {
+        await client.query("insert into orders (item) values ($1)", [`${name} ${fails}`]);
+        await ctx.finish({ by: name }, { client });
+        if (fails) throw new Error("no");
+      });
+    const queue = openQueue(database, { deliver });
+    const { ended } = await startWorker(queue);
+    const good = await queue.enqueue("deliver", { fails: false });
+    const bad = await queue.enqueue("deliver", { fails: true });
+    expect([await ended(good.key), await ended(bad.key)]).toEqual(["Finished deliver", "Failed deliver"]);
+    expect((await good.refresh()).result).toEqual({ by: name });
+    expect(await bad.refresh()).toMatchObject({ status: "failed", result: null });
+    expect([await ordered(`${name} false`), await ordered(`${name} true`)]).toEqual([1, 0]);
   });
 
   it("stores each option and any text", async () => {

@@ -77,10 +77,15 @@ export interface Settlement extends Claim {
   scheduled: number;
   /** Somebody waits for the end of this job, so that it is told (`follow`). */
   awaited: boolean;
+  /** The transaction in which the task has finished the job itself; it may have been rolled back. */
+  finishedIn?: string;
 }
 
-/** `lost`: somebody else owns the row by now, nothing was changed. `aborted`: an abort came first and was recorded. */
-export type SettleResult = "applied" | "aborted" | "lost";
+/**
+ * `lost`: somebody else owns the row by now, nothing was changed. `aborted`: an abort came first and was recorded.
+ * `finished`: the task's own transaction came first (`finishedIn`), and what it recorded stands.
+ */
+export type SettleResult = "applied" | "aborted" | "finished" | "lost";
 
 /** A row as it stands. */
 export interface StoredJob {
@@ -173,6 +178,16 @@ export interface Broker {
   hasGrouped(): Promise<boolean>;
   /** Joins the statement that goes out next. */
   settle(settlement: Settlement): Promise<SettleResult>;
+  /**
+   * Records an end inside the caller's own transaction and answers that transaction's name, for `finishedIn`. Null when
+   * the job is not the claim's any more, or when `earlier`, such a transaction of the same claim, is open or has
+   * committed; then nothing was changed.
+   */
+  finishWith(
+    client: TransactionClient,
+    settlement: Settlement,
+    earlier: string | null,
+  ): Promise<string | null>;
   /** Sets members of owned, active jobs and marks them touched. Answers which claims still own their job. */
   touch(changes: readonly Touch[]): Promise<boolean[]>;
   /** Of these claims, those that are to end: aborted by someone, or no longer ours. */

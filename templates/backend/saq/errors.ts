@@ -1,5 +1,6 @@
 /** What went wrong, as a stable word that code may switch on. The message is for people and may change. */
 export type SaqErrorCode =
+  | "already_finished"
   | "config"
   | "invalid_job"
   | "invalid_payload"
@@ -8,6 +9,7 @@ export type SaqErrorCode =
   | "job_failed"
   | "job_gone"
   | "job_held"
+  | "job_lost"
   | "key_held"
   | "not_aborted"
   | "other_queue"
@@ -85,6 +87,16 @@ export class PoisonDocumentError extends SaqError {
 export class JobGoneError extends SaqError {
   constructor(key: string) {
     super("job_gone", `Job ${key} does not exist (any more): it was deleted, or its ttl ran out`);
+  }
+}
+
+/**
+ * The job is not this attempt's any more: it was aborted, its timeout is over, or another worker has taken it over.
+ * Thrown by `ctx.finish`, so that the transaction of a task that came too late is rolled back.
+ */
+export class JobLostError extends SaqError {
+  constructor(key: string, why: string, options?: ErrorOptions) {
+    super("job_lost", `Job ${key} cannot be finished: ${why}. Let its transaction roll back`, options);
   }
 }
 

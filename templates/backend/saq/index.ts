@@ -19,6 +19,7 @@ export {
   InvalidPayloadError,
   InvalidResultError,
   JobGoneError,
+  JobLostError,
   PoisonDocumentError,
   SaqError,
   type SaqErrorCode,

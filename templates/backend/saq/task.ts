@@ -88,6 +88,17 @@ export interface JobContext extends WorkerContext {
   readonly signal: AbortSignal;
   /** For the hooks after the task: what it threw, or the reason for which it was interrupted; else undefined. */
   readonly exception: unknown;
+  /**
+   * Completes the job inside a transaction of the task's own, as its last statement, so that what the task did and that
+   * it was done commit together: the effect happens once, whatever dies when. Answers the result, for `return`. When
+   * the transaction commits, what the task returns or throws afterwards changes nothing; when it rolls back, the job
+   * ends as the task does.
+   *
+   * @throws JobLostError when the job is not this attempt's any more; let the transaction roll back
+   * @throws InvalidResultError when the result cannot be stored, or the task's `output` refuses it
+   * @throws SaqError already_finished at a second call, unless the first one's transaction was rolled back
+   */
+  finish<R>(result: R, options: { client: TransactionClient }): Promise<R>;
 }
 
 /**

@@ -111,7 +111,27 @@ async function strayThrow(ctx: Context) {
   await end();
 }
 
+/** Naps between its steps; its effect and its end are one transaction. `hang`: the first attempt never returns. */
+async function once(ctx: Context, { naps, hang }: { naps: number[]; hang?: boolean }) {
+  const [before = 0, inside = 0, finished = 0, committed = 0] = naps;
+  await sleep(before);
+  const client = await (pool as pg.Pool).connect();
+  try {
+    await client.query("begin");
+    await client.query("insert into effects (job, pid) values ($1, $2)", [ctx.job.key, process.pid]);
+    await sleep(inside);
+    await ctx.finish({ pid: process.pid }, { client });
+    await sleep(finished);
+    await client.query("commit");
+  } finally {
+    client.release(true);
+  }
+  await sleep(committed);
+  if (hang) await (await begin(ctx))("never").then(() => new Promise(() => {}));
+}
+
 export const tasks = {
+  once,
   nap,
   churn,
   noop,

@@ -10,6 +10,7 @@ import { encodeChange } from "../wire.js";
 import { eventChannel, mostKeyBytes } from "./channels.js";
 import { Coalescer } from "./coalescer.js";
 import { isCancelled, isDataError, isPassing } from "./connection.js";
+import type { Finisher } from "./finisher.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
@@ -29,6 +30,7 @@ export class Acknowledger {
   constructor(
     private readonly server: PostgresServer,
     private readonly rows: RowStore,
+    private readonly finisher: Finisher,
     private readonly queueName: string,
     private readonly failedTtl: number,
   ) {
@@ -102,6 +104,7 @@ export class Acknowledger {
         return { change: null, answer: isBack ? "applied" : "lost" };
       }
       if (isTakenOver(row, item)) return { change: null, answer: "lost" };
+      if (row.status === "complete" && item.finishedIn) return { change: null, answer: "finished" };
       // Ours by its token and already ended: the statement went through before the connection died.
       if (row.status === item.status && row.status !== "queued") return { change: null, answer: "applied" };
       if (row.status === "aborting") {
@@ -127,9 +130,12 @@ export class Acknowledger {
         answer: "applied",
       };
     };
-    const answer = await this.rows.changeWhenFree(item.key, decide, patienceMs);
+    const found = await this.rows.changeWhenFree(item.key, decide, patienceMs);
     // A missing row was deleted by our own statement (ttl < 0) when the answer to it got lost, or by somebody else.
-    return answer ?? (item.keep !== null && item.keep < 0 ? "applied" : "lost");
+    const answer = found ?? (item.keep !== null && item.keep < 0 ? "applied" : "lost");
+    if (answer !== "lost" || !item.finishedIn) return answer;
+    // Deleted by the task's own transaction, or enqueued again under its key since.
+    return (await this.finisher.hasCommitted(item.finishedIn)) ? "finished" : "lost";
   }
 }
 

@@ -27,6 +27,7 @@ import { eventChannel, parseEvent, wakeChannel } from "./channels.js";
 import { Claimer } from "./claimer.js";
 import { isPassing } from "./connection.js";
 import { Enqueuer } from "./enqueuer.js";
+import { Finisher } from "./finisher.js";
 import { RowStore } from "./rows.js";
 import { PostgresSchedules } from "./schedules.js";
 import type { PostgresServer } from "./server.js";
@@ -52,6 +53,7 @@ export class PostgresBroker implements Broker {
   readonly #enqueuer: Enqueuer;
   readonly #claimer: Claimer;
   readonly #acknowledger: Acknowledger;
+  readonly #finisher: Finisher;
   readonly #sweeper: Sweeper;
   #closed = false;
 
@@ -63,7 +65,8 @@ export class PostgresBroker implements Broker {
     this.#enqueuer = new Enqueuer(server, this.#rows, queueName);
     this.schedules = new PostgresSchedules(server, this.#enqueuer, queueName);
     this.#claimer = new Claimer(server, this.#rows, queueName, groupConcurrency, logger);
-    this.#acknowledger = new Acknowledger(server, this.#rows, queueName, failedTtl);
+    this.#finisher = new Finisher(server, queueName);
+    this.#acknowledger = new Acknowledger(server, this.#rows, this.#finisher, queueName, failedTtl);
     this.#sweeper = new Sweeper(server, this.#rows, queueName, logger);
   }
 
@@ -113,6 +116,14 @@ export class PostgresBroker implements Broker {
 
   settle(settlement: Settlement): Promise<SettleResult> {
     return this.#acknowledger.settle(settlement);
+  }
+
+  finishWith(
+    client: TransactionClient,
+    settlement: Settlement,
+    earlier: string | null,
+  ): Promise<string | null> {
+    return this.#finisher.finishWith(client, settlement, earlier);
   }
 
   async touch(changes: readonly Touch[]): Promise<boolean[]> {

@@ -3,10 +3,11 @@
  * task did not end within the hard deadline, without it. What a task returns after its signal fired is ignored (W-23).
  */
 import type { ClaimedJob } from "../broker.js";
-import { InvalidJobError } from "../errors.js";
+import { InvalidJobError, JobLostError, SaqError } from "../errors.js";
 import type { JobFields } from "../job.js";
-import type { RunningJob } from "../task.js";
+import type { RunningJob, TransactionClient } from "../task.js";
 import { encodeChange } from "../wire.js";
+import type { OwnEnd } from "./own-end.js";
 
 /** Why an attempt is to end before its task does. */
 export type Interruption = "timeout" | "abort" | "shutdown" | "lost";
@@ -21,6 +22,8 @@ export interface AttemptHost {
   readonly hardDeadlineMs: number;
   now(): number;
   touch(claim: ClaimedJob, patch: string, removed: readonly string[]): Promise<boolean>;
+  /** Null when the job is not this attempt's any more, or an earlier own end of it counts. */
+  finish(attempt: Attempt, result: unknown, client: TransactionClient): Promise<OwnEnd | null>;
   ended(attempt: Attempt, end: AttemptEnd): void;
 }
 
@@ -57,6 +60,9 @@ export class Attempt {
   readonly #host: AttemptHost;
   #controller: AbortController | null = null;
   #interruption: { why: Interruption; reason: Error } | null = null;
+  /** What the task has written about the end itself; it counts if its transaction commits. */
+  ownEnd: OwnEnd | null = null;
+  #finishing = false;
   #timer: NodeJS.Timeout | null = null;
   #ended = false;
 
@@ -100,6 +106,8 @@ export class Attempt {
   /** Fires the signal; the task has until the hard deadline. The first reason stands; false when it is not this one. */
   interrupt(why: Interruption, text: string): boolean {
     if (this.#ended || this.#interruption) return false;
+    // To the rest of the world a job that is finished is nobody's. What became of it is settled at the attempt's end.
+    if (why === "lost" && this.ownEnd) return false;
     const reason = reasonFor(why, text);
     this.#interruption = { why, reason };
     if (this.#timer) clearTimeout(this.#timer);
@@ -140,6 +148,31 @@ export class Attempt {
     return this.#controller.signal;
   }
 
+  /** Ends the job in the task's own transaction; see `Context.finish`. */
+  async finish<R>(result: R, client: TransactionClient): Promise<R> {
+    this.#checkOpen();
+    if (this.#finishing) throw alreadyFinished(this.fields.key);
+    this.#finishing = true;
+    try {
+      const written = await this.#host.finish(this, result, client);
+      this.#checkOpen();
+      if (!written) {
+        if (this.ownEnd) throw alreadyFinished(this.fields.key);
+        throw new JobLostError(this.fields.key, "it was aborted, or taken over by another worker");
+      }
+      this.ownEnd = written;
+      return result;
+    } finally {
+      this.#finishing = false;
+    }
+  }
+
+  #checkOpen(): void {
+    const cut = this.#interruption?.reason;
+    if (cut) throw new JobLostError(this.fields.key, cut.message, { cause: cut });
+    if (this.#ended) throw new JobLostError(this.fields.key, "its task has ended");
+  }
+
   /** Stores what the task changes about its job, which counts as a sign of life (J-20). */
   async update(change: Parameters<RunningJob["update"]>[0]): Promise<void> {
     const { progress } = change;
@@ -151,6 +184,8 @@ export class Attempt {
     // Encoded before it is taken over: what cannot be written must not stand in the way of the job's end.
     const { patch, removed } = encodeChange({ ...change, touched });
     Object.assign(this.fields, change, { touched });
+    // The task's own transaction may hold the row: waiting for it here would be waiting for ourselves.
+    if (this.#finishing || this.ownEnd) return;
     if (!(await this.#host.touch(this.claim, patch, removed))) {
       this.interrupt(
         "lost",
@@ -159,6 +194,13 @@ export class Attempt {
     }
   }
 }
+
+const alreadyFinished = (key: string): SaqError =>
+  new SaqError(
+    "already_finished",
+    `ctx.finish was called twice for job ${key}: its first transaction is open or has committed. Call it once, as the ` +
+      "last statement; again only after a rollback",
+  );
 
 /** Node's timers hold 31 bits of milliseconds; a longer limit would fire at once. */
 const timerMs = (seconds: number): number => Math.min(seconds * 1_000, 2 ** 31 - 1);

@@ -12,6 +12,7 @@ import type {
   JobContext,
   ResultOf,
   RunningJob,
+  TransactionClient,
   WorkerView,
 } from "../task.js";
 import type { Attempt } from "./attempt.js";
@@ -70,6 +71,10 @@ export class TaskContext implements JobContext {
 
   apply<T extends AnyTask>(task: T, ...args: EnqueueArguments<T, ApplyOptions>): Promise<ResultOf<T>> {
     return this.#services.apply(task, ...args);
+  }
+
+  finish<R>(result: R, { client }: { client: TransactionClient }): Promise<R> {
+    return this.#attempt.finish(result, client);
   }
 }
 

@@ -68,11 +68,35 @@ function errorText(error: unknown): string {
 function completion(attempt: Attempt, value: unknown, rules: OutcomeRules): Settlement {
   let result: string | undefined;
   try {
-    result = value === undefined ? "null" : JSON.stringify(value);
+    result = asJson(value);
   } catch (error) {
     return unwritable(attempt, errorText(error), rules);
   }
   if (result === undefined) return unwritable(attempt, `a ${typeof value} has no JSON form`, rules);
+  return completed(attempt, result, rules);
+}
+
+/**
+ * What a task records itself, in a transaction of its own.
+ *
+ * @throws InvalidResultError when the result has no JSON form
+ */
+export function ownCompletion(attempt: Attempt, value: unknown, rules: OutcomeRules): Settlement {
+  let result: string | undefined;
+  let why = `a ${typeof value} has no JSON form`;
+  try {
+    result = asJson(value);
+  } catch (error) {
+    why = (error as Error).message;
+  }
+  if (result !== undefined) return completed(attempt, result, rules);
+  const message = `it cannot be stored as JSON: ${why}`;
+  throw new InvalidResultError(attempt.fields.function, [{ path: "", message }]);
+}
+
+const asJson = (value: unknown): string | undefined => (value === undefined ? "null" : JSON.stringify(value));
+
+function completed(attempt: Attempt, result: string, rules: OutcomeRules): Settlement {
   const { fields } = attempt;
   const now = Math.round(rules.nowMs);
   return {

@@ -1,6 +1,5 @@
 /** Outcomes on their way into storage, and what follows when they have arrived: counting, a log line, hooks. */
 import type { Broker, ClaimedJob, Settlement, SettleResult } from "../broker.js";
-import type { JobFields } from "../job.js";
 import type { Logger } from "../logger.js";
 import { setAside } from "../transitions.js";
 import { fieldsOfChange } from "../wire.js";
@@ -47,7 +46,7 @@ export class Recorder {
         stored(attempt, settlement);
         if (!end) return;
         report.settled(attempt, end, settlement.status, result);
-        if (around) takeOver(attempt.fields, settlement, result);
+        if (around) takeOver(attempt, settlement, result);
       },
       (error: unknown) => report.unsettled(attempt, settlement, error),
     );
@@ -85,10 +84,11 @@ export class Recorder {
 }
 
 /** Shows the hooks after a task the job as it is stored now. */
-function takeOver(fields: JobFields, { patch, removed, charge }: Settlement, result: SettleResult): void {
-  if (result === "applied") {
-    Object.assign(fields, fieldsOfChange(patch, removed), {
-      attempts: Math.max(fields.attempts + charge, 0),
+function takeOver({ fields, ownEnd }: Attempt, settlement: Settlement, result: SettleResult): void {
+  const written = result === "applied" ? settlement : result === "finished" ? ownEnd?.settlement : null;
+  if (written) {
+    Object.assign(fields, fieldsOfChange(written.patch, written.removed), {
+      attempts: Math.max(fields.attempts + written.charge, 0),
     });
   } else if (result === "aborted") fields.status = "aborted";
 }

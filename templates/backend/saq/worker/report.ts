@@ -25,7 +25,11 @@ export class Report {
     const error = end.kind === "threw" ? end.error : end.kind === "interrupted" ? end.reason : undefined;
     const status = result === "applied" ? written : result;
     switch (status) {
+      case "finished":
       case "complete":
+        if (error !== undefined) {
+          this.logger.warn({ ...fields, err: error }, `${name} ended so after it had finished its job`);
+        }
         this.stats.complete++;
         this.counters.complete++;
         if (this.#says("info")) this.logger.info(fields, `Finished ${name}`);

@@ -6,7 +6,7 @@ import type { ClaimedJob, Settlement } from "../broker.js";
 import type { JobFields } from "../job.js";
 import type { Logger } from "../logger.js";
 import type { Queue } from "../queue.js";
-import { findTask, isThreadTask, type WorkerView } from "../task.js";
+import { findTask, isThreadTask, type TransactionClient, type WorkerView } from "../task.js";
 import { decodeJob } from "../wire.js";
 import { Attempt, type AttemptEnd, type AttemptHost } from "./attempt.js";
 import { Burst } from "./burst.js";
@@ -15,6 +15,7 @@ import { contextsWith, TaskContext } from "./context.js";
 import { Feeder } from "./feeder.js";
 import { type AroundJobs, aroundJobs } from "./hooks.js";
 import { type OutcomeRules, release, settlementOf } from "./outcome.js";
+import { type OwnEnd, writeOwnEnd } from "./own-end.js";
 import { Recorder } from "./recorder.js";
 import { Refusals } from "./refusals.js";
 import { Report } from "./report.js";
@@ -245,6 +246,7 @@ export class Runner implements AttemptHost {
     if (ms > this.#blockingMs) this.#lately.add(fields.key);
     if (end.kind === "interrupted" && end.overdue) this.#refusals.remember(attempt);
     const settlement = settlementOf(attempt, end, this.#rules());
+    if (settlement && attempt.ownEnd) settlement.finishedIn = attempt.ownEnd.transaction;
     if (settlement) this.#recorder.settle(attempt, settlement, end);
     else this.#recorder.dropped(attempt);
     if (this.running.size === 0) this.#becameIdle();
@@ -279,5 +281,9 @@ export class Runner implements AttemptHost {
   async touch(claim: ClaimedJob, patch: string, removed: readonly string[]): Promise<boolean> {
     const [owned] = await this.#queue.broker.touch([{ ...claim, patch, removed }]);
     return owned === true;
+  }
+
+  finish(attempt: Attempt, returned: unknown, client: TransactionClient): Promise<OwnEnd | null> {
+    return writeOwnEnd(this.#queue, attempt, returned, client, this.#rules());
   }
 }

@@ -1,0 +1,80 @@
+/**
+ * The end of a job inside its task's own transaction, so that what the task did and that it was done are one. Whether
+ * that transaction commits is for its owner to say, and may stay unknown to him (a connection that dies at the commit);
+ * the server knows, by the transaction's number.
+ */
+import type { Claim, Settlement } from "../broker.js";
+import type { TransactionClient } from "../task.js";
+import { isTakenOver } from "../transitions.js";
+import { editDocument } from "../wire.js";
+import { eventChannel, eventText } from "./channels.js";
+import type { PostgresServer } from "./server.js";
+
+interface OwnedRow {
+  document: string;
+  transaction: string;
+}
+
+export class Finisher {
+  constructor(
+    private readonly server: PostgresServer,
+    private readonly queueName: string,
+  ) {}
+
+  /**
+   * Statement by statement, because the document is edited here: in the caller's transaction there is no second
+   * try for one that jsonb cannot hold. Each parameter stands once or tells its type: libraries number them anew.
+   *
+   * @see Broker.finishWith
+   */
+  async finishWith(
+    client: TransactionClient,
+    settlement: Settlement,
+    earlier: string | null,
+  ): Promise<string | null> {
+    const { key, token, status, patch, removed, keep, awaited } = settlement;
+    const jobs = this.server.jobsTable;
+    // What an earlier transaction of this attempt wrote must not be waited for when that one is still open: it may be
+    // this attempt's own, on another connection.
+    const { rows } = await client.query(
+      `select convert_from(job, 'UTF8') as document, pg_current_xact_id()::text as transaction from ${jobs}
+        where queue = $1 and key = $2 and lock_key = $3::int and status || '' = 'active'
+          and coalesce(pg_xact_status($4::text::xid8), 'aborted') = 'aborted' for update`,
+      [this.queueName, key, token, earlier],
+    );
+    const [row] = rows as unknown as OwnedRow[];
+    if (!row || this.#isTakenOver(settlement, row.document)) return null;
+    const document = editDocument(row.document, patch, removed);
+    const told = awaited ? eventText(key, status) : null;
+    if (keep !== null && keep < 0) await client.query(`delete from ${jobs} where key = $1`, [key]);
+    else {
+      await client.query(
+        `update ${jobs} set status = $2, job = convert_to($3, 'UTF8'),
+          expire_at = floor(extract(epoch from clock_timestamp()))::bigint + $4::bigint where key = $1`,
+        [key, status, document, keep],
+      );
+    }
+    if (told !== null) {
+      // Counted, because not every library can read what a void function answers.
+      await client.query("select count(pg_notify($1, $2))", [eventChannel(this.queueName), told]);
+    }
+    return row.transaction;
+  }
+
+  /** Not while it is open, and not when it was rolled back. */
+  async hasCommitted(transaction: string): Promise<boolean> {
+    const { rows } = await this.server.queryAgain<{ status: string | null }>(
+      { name: "saq_transaction", text: "select pg_xact_status($1::text::xid8) as status" },
+      [transaction],
+    );
+    return rows[0]?.status === "committed";
+  }
+
+  #isTakenOver(claim: Claim, document: string): boolean {
+    const { key, token } = claim;
+    return isTakenOver(
+      { key, token, document, queue: this.queueName, status: "active", scheduled: 0 },
+      claim,
+    );
+  }
+}
