@@ -310,10 +310,11 @@ describe("notifications and transactions", () => {
     listener.on("notification", ({ payload = "" }) => heard.push(payload));
     await listener.query(`listen "saq:${queue.name}"; listen done`);
     const seen = async () => {
-      await database.query("select pg_notify('done', 'done')");
-      await new Promise<void>((resolve) =>
+      const done = new Promise<void>((resolve) =>
         listener.on("notification", ({ payload }) => payload === "done" && resolve()),
       );
+      await database.query("select pg_notify('done', 'done')");
+      await done;
       return heard.splice(0);
     };
     await enqueue({ key: "n1" });
