@@ -1,0 +1,118 @@
+/**
+ * D-17: a queue with `pollInterval` behind a real PgBouncer in transaction mode, two server connections for all. Runs
+ * where PgBouncer is installed, or PGBOUNCER_PATH names it.
+ */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { chmodSync, existsSync, mkdtempSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import pg from "pg";
+import { openQueue, startWorker, until, useDatabase } from "./support.js";
+
+const program = [process.env.PGBOUNCER_PATH ?? "", "/usr/sbin/pgbouncer", "/usr/local/bin/pgbouncer"].find(
+  (candidate) => candidate !== "" && existsSync(candidate),
+);
+if (!program)
+  process.stderr.write("PgBouncer is not installed and PGBOUNCER_PATH not set: its tests are skipped.\n");
+
+const database = useDatabase();
+const tasks = {
+  double: async (_ctx: unknown, { n }: { n: number }) => n * 2,
+  flaky: async (ctx: { job: { attempts: number } }) => {
+    if (ctx.job.attempts < 2) throw new Error("not yet");
+    return "at last";
+  },
+  wait: (ctx: { signal: AbortSignal }) =>
+    new Promise((_, reject) => ctx.signal.addEventListener("abort", () => reject(ctx.signal.reason))),
+};
+let pooler: ChildProcess | undefined;
+let url = "";
+
+(program ? describe : describe.skip)("behind PgBouncer in transaction mode", () => {
+  beforeAll(async () => {
+    const folder = mkdtempSync(path.join(process.env.TEST_RUN_FOLDER ?? "", "pgbouncer-"));
+    const [port, server] = [await freePort(), new URL(database.url)];
+    const name = server.pathname.slice(1);
+    writeFileSync(
+      path.join(folder, "pgbouncer.ini"),
+      `[databases]
+${name} = host=${server.hostname} port=${server.port} dbname=${name} user=${server.username} password='${server.password}'
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = ${port}
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+max_client_conn = 100
+unix_socket_dir =
+`,
+    );
+    const isRoot = process.getuid?.() === 0;
+    if (isRoot) chmodSync(folder, 0o755);
+    const user = isRoot ? ["-u", execFileSync("id", ["-un", "65534"], { encoding: "utf8" }).trim()] : [];
+    pooler = spawn(program ?? "", [...user, path.join(folder, "pgbouncer.ini")], { stdio: "ignore" });
+    // The pooler's own connections to the server outlive those of a test.
+    const search = "application_name=pooled";
+    url = Object.assign(new URL(database.url), { host: `127.0.0.1:${port}`, search }).href;
+    await until(async () => {
+      const client = new pg.Client({ connectionString: url });
+      return client.connect().then(
+        () => client.end().then(() => true),
+        () => false,
+      );
+    });
+  });
+  afterAll(async () => {
+    const ended = new Promise((resolve) => pooler?.once("exit", resolve));
+    if (pooler?.kill("SIGKILL")) await ended;
+  });
+
+  it("D-17: runs, retries and aborts jobs, in groups and out of them, over two sessions that others use too", async () => {
+    const [one, two] = [1, 2].map(() => openQueue({ url }, tasks, { name: "pooled", pollInterval: 0.05 }));
+    if (!one || !two) throw new Error("no queues");
+    await startWorker(one);
+    await startWorker(two);
+    const plain = await Promise.all(Array.from({ length: 40 }, (_, n) => one.enqueue("double", { n })));
+    const grouped = await Promise.all(
+      Array.from({ length: 10 }, (_, n) =>
+        two.enqueue("double", { n }, { groupKey: `g${n % 3}`, key: `own ${n}` }),
+      ),
+    );
+    const retried = await one.enqueue("flaky", undefined, { retries: 3 });
+    const aborted = await two.enqueue("wait", undefined, { timeout: 0 });
+    await until(async () => (await one.job(aborted.key))?.status === "active");
+    expect(await one.abort(aborted.key)).toBe("aborting");
+    await until(async () => {
+      const counts = await one.counts();
+      return counts.complete === 51 && counts.aborted === 1;
+    });
+    for (const [n, job] of plain.entries()) expect((await one.job(job.key))?.result).toBe(n * 2);
+    expect(grouped.every((job) => job !== null)).toBe(true);
+    expect(await one.job(retried.key)).toMatchObject({ status: "complete", result: "at last", attempts: 2 });
+    // Nothing of a session's was left on connections that are everybody's.
+    expect(
+      await database.query(
+        `select locktype from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())`,
+      ),
+    ).toEqual([]);
+    expect(await one.workers()).toHaveLength(2);
+  });
+
+  it("D-17: two sweepers that hold no lock do no harm", async () => {
+    const queues = [1, 2].map(() => openQueue({ url }, tasks, { name: "swept", pollInterval: 0.05 }));
+    const limits = { graceSeconds: 5, lostLimit: 3, lookEvery: 2, failedTtl: 600 };
+    await Promise.all(queues.map((queue) => queue.connect()));
+    for (let n = 0; n < 5; n++) await Promise.all(queues.map((queue) => queue.broker.sweepStuck(limits)));
+    await queues[0]?.enqueue("double", { n: 1 });
+    expect(await queues[1]?.counts()).toMatchObject({ queued: 1 });
+  });
+});
+
+const freePort = () =>
+  new Promise<number>((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
+  });
