@@ -171,10 +171,20 @@ describe("in production", () => {
     expect(await endsWell(api)).toBe(0);
   });
 
-  it("npm run workers:run is the same worker", async () => {
-    const worker = app.start(["npm", "run", "--silent", "workers:run"]);
-    await worker.prints(/Worker starting: default/, 20_000);
-    await endsWell(worker);
+  it("has a command line for its queue, compiled and as source", async () => {
+    expect(await app.shell("npm run saq -- --help")).toContain("workers status");
+    const workers = app.start(["sh", "-c", "exec npm run workers:run -- --workers 2 --queues default"]);
+    const status = (command: string) => app.shell(`${command} || true`);
+    await workers.until("have two live workers", 30_000, async () =>
+      /default +2 /.test(await status("npm run workers:status")),
+    );
+    expect(workers.output).toContain("Starting SAQ Workers");
+    expect(await app.shell("npm run saq -- workers status")).toMatch(/default +2 /);
+    expect(await app.shell("npm run saq -- check")).toContain("Found 2 active workers for queue default");
+    expect(await app.shell("npm run saq -- tune")).toContain('"public"."saq_jobs" is as it should be.');
+    await endsWell(workers);
+    expect(workers.group()).toEqual([]);
+    expect(await status("npm run saq -- check")).toContain("No active workers found for queue default");
   });
 
   it("a worker that runs as a supervisor's own process ends with exit code 0", async () => {

@@ -1,4 +1,5 @@
 /** Tasks in worker threads (W-13 b), with a worker in this process. */
+import { pbkdf2Sync } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -28,6 +29,15 @@ const stored = async (key: string) => JSON.parse((await rowOf(database, key))?.t
 async function stage(options: Parameters<typeof openQueue<typeof tasks>>[2] = {}) {
   const queue = openQueue(database, tasks, { threads: 1, ...options });
   return { queue, ...(await startWorker(queue)) };
+}
+
+/** Makes two threads that are there when a test needs them: a start takes a while, more so on a busy machine. */
+async function warmUp(
+  queue: Awaited<ReturnType<typeof stage>>["queue"],
+  ended: (key: string) => Promise<string>,
+): Promise<void> {
+  const jobs = [newFile(), newFile()].map((file) => queue.enqueue("spin", { ms: 500, file }));
+  for (const { key } of await Promise.all(jobs)) await ended(key);
 }
 
 describe("a task with `thread`", () => {
@@ -109,9 +119,7 @@ describe("a task with `thread`", () => {
 describe("ending a thread", () => {
   it("D-46: a timeout ends the thread that computes on, and only then the next attempt starts", async () => {
     const { queue, ended } = await stage({ threads: 2, cancellationHardDeadline: 0.3 });
-    // Threads that are there already: a start takes a while, more so on a busy machine.
-    const warm = [newFile(), newFile()].map((file) => queue.enqueue("spin", { ms: 500, file }));
-    for (const { key } of await Promise.all(warm)) await ended(key);
+    await warmUp(queue, ended);
     const file = newFile();
     const { key } = await queue.enqueue("spin", { ms: 60_000, file }, { timeout: 0.7, retries: 2 });
     expect(await ended(key)).toBe("Retrying spin");
@@ -164,6 +172,28 @@ describe("ending a thread", () => {
       "ShutdownError",
     );
   });
+});
+
+it("D-46: a thread inside native code ends later than told; its job does not start beside it", async () => {
+  const { queue, log, ended } = await stage({ threads: 2, cancellationHardDeadline: 0.1 });
+  await warmUp(queue, ended);
+  const began = performance.now();
+  pbkdf2Sync("password", "salt", 200_000, 64, "sha512");
+  const rounds = Math.round((200_000 * 2_500) / (performance.now() - began));
+  const { key } = await queue.enqueue("hashes", { rounds }, { timeout: 0.3, retries: 2 });
+  expect(await ended(key)).toBe("Retrying hashes");
+  expect(await ended(key, 2)).toBe("Finished hashes");
+  const messages = log.lines.filter(({ fields }) => fields.job === key).map(({ message }) => message);
+  expect(messages.sort()).toEqual(
+    [
+      "Processing hashes",
+      "Function 'hashes' did not finish cancellation in time, it may be stuck or blocked",
+      "Retrying hashes",
+      "the job's last run still goes on here, so it is given back",
+      "Processing hashes",
+      "Finished hashes",
+    ].sort(),
+  );
 });
 
 describe("the number of threads", () => {

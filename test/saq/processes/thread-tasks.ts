@@ -1,4 +1,5 @@
 /** Tasks that run in threads. Those that compute write down each of their moments, so that a stopped one is seen. */
+import { pbkdf2Sync } from "node:crypto";
 import { appendFileSync } from "node:fs";
 import { isMainThread, threadId } from "node:worker_threads";
 import { task } from "../../../templates/backend/saq/index.js";
@@ -33,6 +34,14 @@ export const asks = task({
     ctx.log.info({}, "computing");
     compute(60_000, () => ctx.signal.aborted);
     ctx.log.info({ reason: (ctx.signal.reason as Error).name }, "saw its signal");
+  },
+});
+
+/** Its first attempt is inside one long call of native code, which nothing can interrupt. */
+export const hashes = task({
+  thread: import.meta.url,
+  run: (ctx, { rounds }: { rounds: number }) => {
+    pbkdf2Sync("password", "salt", ctx.job.attempts === 1 ? rounds : 1, 64, "sha512");
   },
 });
 
@@ -108,6 +117,7 @@ export const answers = task({
 export const tasks = {
   spin,
   asks,
+  hashes,
   waits,
   reports,
   ends,

@@ -95,7 +95,7 @@ export class Runner implements AttemptHost {
           queueName: queue.name,
           workerId,
           logger,
-          start: (claimed) => this.#startJob(claimed, true),
+          start: (claimed) => this.#startJob(claimed),
           giveBack: (claimed) => this.#giveBack([claimed]),
         })
       : null;
@@ -193,7 +193,7 @@ export class Runner implements AttemptHost {
     this.#feeder.refill();
   }
 
-  #startJob(claimed: ClaimedJob, hasThread = false): void {
+  #startJob(claimed: ClaimedJob): void {
     const fields = this.#decode(claimed);
     if (!fields) return;
     const attempt = new Attempt(this, claimed, fields);
@@ -208,9 +208,8 @@ export class Runner implements AttemptHost {
       this.#refusals.refuseUnknown(attempt);
       return;
     }
-    if (this.#threads && !hasThread && isThreadTask(findTask(this.#queue.config.tasks, fields.function))) {
-      if (!this.#threads.admit(claimed)) return;
-    }
+    if (this.#threads && isThreadTask(findTask(tasks, fields.function)) && !this.#threads.admit(claimed))
+      return;
     this.running.set(claimed.key, attempt);
     this.report.started(attempt);
     const ctx = new this.#Context(this.services, attempt);

@@ -143,7 +143,6 @@ export class Threads {
     const [claimed, timer] = next;
     clearTimeout(timer);
     this.#waiting.delete(claimed);
-    this.#expected.add(claimed.key);
     this.#options.start(claimed);
   }
 
