@@ -76,6 +76,13 @@ export class InvalidResultError extends SaqError {
   }
 }
 
+/** An address that no queue can be at. Its text never repeats the address, which holds a password. */
+export class InvalidUrlError extends SaqError {
+  constructor(message: string) {
+    super("invalid_url", message);
+  }
+}
+
 /** A stored document that is not a SAQ job (D-3). The row is set aside as failed, its bytes stay as they were. */
 export class PoisonDocumentError extends SaqError {
   constructor(message: string, options?: ErrorOptions) {

@@ -18,6 +18,7 @@ export {
   InvalidJobError,
   InvalidPayloadError,
   InvalidResultError,
+  InvalidUrlError,
   JobGoneError,
   JobLostError,
   PoisonDocumentError,
@@ -26,12 +27,12 @@ export {
   TimeoutError,
 } from "./errors.js";
 export { createSaq, type Health, type Saq, type TaskQueues } from "./express/create-saq.js";
-export { Job } from "./handle.js";
+export { type FromUrlOptions, Queue } from "./from-url.js";
+export { Job, type JobOverrides } from "./handle.js";
 export type { AfterProcessHook, BeforeProcessHook, ShutdownHook, StartupHook } from "./hooks.js";
 export { inSeconds, type JobOptions, type Status } from "./job.js";
 export type { Logger } from "./logger.js";
 export { type MonitorOptions, monitoredJob } from "./monitored-job.js";
-export { Queue } from "./queue.js";
 export {
   afterProcessLogger,
   beforeProcessLogger,
@@ -51,5 +52,6 @@ export {
   task,
   type WorkerContext,
 } from "./task.js";
+export type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "./transitions.js";
 export type { StandardSchema } from "./validation.js";
 export { runWorkers, Worker, type WorkerHealth, type WorkerOptions } from "./worker/index.js";

@@ -26,6 +26,8 @@ import { Waiting } from "./waiting.js";
 export class Queue<Tasks extends TaskMap = TaskMap> {
   readonly name: string;
   readonly config: QueueConfig<string, Tasks>;
+  /** Takes jobs of tasks that are not known here, so that no worker may run it. */
+  readonly isForeign: boolean;
   /** Storage; for the worker and for those who write a broker. */
   readonly broker: Broker;
   /** Its recurring tasks. */
@@ -57,6 +59,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     const toJob = (fields: JobFields) => new Job(this.#owner, fields);
     this.name = config.name;
     this.config = config;
+    this.isForeign = options.anyTask === true;
     this.broker = broker;
     this.#enqueuing = new Enqueuing(broker, new Drafts(config, options));
     this.#waiting = new Waiting(broker);

@@ -27,6 +27,12 @@ export class Worker {
   #life: Life;
 
   constructor(queue: Queue, { logger = silentLogger, shutdownGracePeriod }: WorkerOptions = {}) {
+    if (queue.isForeign) {
+      throw new ConfigError(
+        `Queue "${queue.name}" was made by Queue.fromUrl and has no tasks, so that a worker would fail every job; ` +
+          "give the worker a queue of createSaq(config)",
+      );
+    }
     this.queueName = queue.name;
     this.#queue = queue;
     this.#logger = neverThrowing(logger);

@@ -1,0 +1,51 @@
+/** The queue of the door: `Queue` with `fromUrl`, which knows how to connect; queue.ts itself knows no broker. */
+import { defineQueue, type QueueOptions } from "./config/index.js";
+import { connectBrokers } from "./connect.js";
+import { InvalidUrlError, SaqError } from "./errors.js";
+import { type Logger, silentLogger } from "./logger.js";
+import { Queue as AnyQueue } from "./queue.js";
+import type { TaskMap } from "./task.js";
+
+export type FromUrlOptions = Pick<
+  Partial<QueueOptions>,
+  "defaults" | "failedTtl" | "lockKeyspace" | "maxSize" | "minSize" | "pollInterval" | "tables"
+> & {
+  /** @defaultValue "default" */
+  name?: string;
+  logger?: Logger;
+};
+
+/**
+ * Direct access to a queue that this process has no tasks of (A-94): any task name and payload goes, results are
+ * `unknown`, and no worker can run it. Close it when it is no longer needed.
+ *
+ * @throws InvalidUrlError when the address cannot be one; its text holds no password
+ */
+function fromUrl(url: string, options: FromUrlOptions = {}): AnyQueue {
+  const { name = "default", logger = silentLogger, ...others } = options;
+  checkUrl(url);
+  const config = defineQueue<string, TaskMap>({ ...others, name, dsn: url, tasks: {} });
+  const [broker] = connectBrokers([config], logger);
+  if (!broker) throw new SaqError("config", `Queue "${name}" has no broker`);
+  return new AnyQueue(config, broker, { anyTask: true });
+}
+
+/** Says no more of the address than its scheme: the rest may hold a password, also where it cannot be read (Q-11). */
+function checkUrl(url: unknown): void {
+  const example = "for instance postgresql://user:password@127.0.0.1:5432/app";
+  const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(String(url))?.[1];
+  const shown = scheme ? `${scheme}://...` : "no scheme";
+  if (scheme?.toLowerCase() !== "postgresql" && scheme?.toLowerCase() !== "postgres") {
+    throw new InvalidUrlError(
+      `Invalid url: ${shown}; Queue.fromUrl takes postgresql:// and postgres://, ${example}`,
+    );
+  }
+  if (URL.canParse(String(url))) return;
+  throw new InvalidUrlError(
+    `Invalid url: ${shown} cannot be read as an address; percent-encode special characters in its password ` +
+      `(# is %23, / is %2F), ${example}`,
+  );
+}
+
+export type Queue<Tasks extends TaskMap = TaskMap> = AnyQueue<Tasks>;
+export const Queue = Object.assign(AnyQueue, { fromUrl });

@@ -1,0 +1,59 @@
+/** A queue by its address alone, for programs that have none of its tasks. */
+import { expect, it } from "@jest/globals";
+import { ConfigError, InvalidUrlError } from "../../templates/backend/saq/errors.js";
+import { Queue } from "../../templates/backend/saq/from-url.js";
+import type { Context } from "../../templates/backend/saq/task.js";
+import { Worker } from "../../templates/backend/saq/worker/index.js";
+import { closeAfterTest, openQueue, startWorker, useDatabase } from "./support.js";
+
+const database = useDatabase();
+const open = (...[url, options]: Parameters<typeof Queue.fromUrl>) =>
+  closeAfterTest(Queue.fromUrl(url, options));
+
+it("A-94, Q-11: by name: info, and enqueueing of tasks that only the worker's process knows", async () => {
+  const theirs = openQueue(database, {
+    add: async (_ctx: Context, { a, b }: { a: number; b: number }) => a + b,
+  });
+  const { worker } = await startWorker(theirs);
+  const queue = open(database.url, { name: theirs.name });
+  expect(await queue.apply("add", { a: 1, b: 2 }, { key: "by-name" })).toBe(3);
+  expect(Object.keys((await queue.info({ jobs: true })).workers)).toEqual([worker.workerId]);
+  const job = await queue.enqueue("unheard-of", { x: 1 }, { scheduled: 4e9 });
+  expect((await theirs.job(job.key))?.function).toBe("unheard-of");
+  expect((await queue.info({ jobs: true })).jobs).toMatchObject([
+    { function: "unheard-of", kwargs: { x: 1 } },
+  ]);
+  expect(queue).toBeInstanceOf(Queue);
+  expect(theirs).toBeInstanceOf(Queue);
+});
+
+it("Q-11: the name is default unless given, schemes are of any case, job defaults are the caller's", async () => {
+  const url = database.url.replace(/^postgres(ql)?:/, "PostGres:");
+  const queue = open(url, { defaults: { timeout: 99 } });
+  const job = await queue.enqueue("any");
+  expect(job).toMatchObject({ queueName: "default", timeout: 99, retries: 1 });
+});
+
+it.each([
+  [
+    "redis://:s3cret@h/0",
+    "Invalid url: redis://...; Queue.fromUrl takes postgresql:// and postgres://, for instance",
+  ],
+  ["s3cret@h", "Invalid url: no scheme; Queue.fromUrl takes"],
+  [
+    "postgresql://u:s3cret#@h:x/d",
+    "Invalid url: postgresql://... cannot be read as an address; percent-encode",
+  ],
+])("T-1, Q-11: %s is refused without a word of its password", (url, message) => {
+  const attempt = () => Queue.fromUrl(url);
+  expect(attempt).toThrow(InvalidUrlError);
+  expect(attempt).toThrow(message);
+  expect(attempt).not.toThrow("s3cret");
+});
+
+it("Q-11: other options are refused as defineQueue refuses them, and a worker is", async () => {
+  expect(() => Queue.fromUrl(database.url, { maxSize: 0 })).toThrow(ConfigError);
+  expect(() => new Worker(open(database.url))).toThrow(
+    'Queue "default" was made by Queue.fromUrl and has no tasks, so that a worker would fail every job',
+  );
+});
