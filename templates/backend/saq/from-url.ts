@@ -24,7 +24,7 @@ export type FromUrlOptions = Pick<
 function fromUrl(url: string, options: FromUrlOptions = {}): AnyQueue {
   const { name = "default", logger = silentLogger, ...others } = options;
   checkUrl(url);
-  const config = defineQueue<string, TaskMap>({ ...others, name, dsn: url, tasks: {} });
+  const config = defineQueue({ ...others, name, dsn: url, tasks: {} });
   const [broker] = connectBrokers([config], logger);
   if (!broker) throw new SaqError("config", `Queue "${name}" has no broker`);
   return new AnyQueue(config, broker, { anyTask: true });
