@@ -1,6 +1,6 @@
 import { availableParallelism } from "node:os";
 import { describe, expect, it } from "@jest/globals";
-import { defineQueue, defineSaq } from "../../templates/backend/saq/config/index.js";
+import { cronJob, cronKey, defineQueue, defineSaq } from "../../templates/backend/saq/config/index.js";
 import { ConfigError } from "../../templates/backend/saq/errors.js";
 import { findTask, task } from "../../templates/backend/saq/task.js";
 
@@ -163,6 +163,106 @@ describe("task", () => {
     for (const name of ["constructor", "toString", "__proto__"])
       expect(findTask({ hello }, name)).toBeUndefined();
     expect(findTask({ hello }, "hello")).toBe(hello);
+  });
+});
+
+describe("scheduledTasks", () => {
+  const daily = { cron: "0 3 * * *" };
+  const schedule = (...scheduledTasks: unknown[]) => define({ scheduledTasks });
+
+  it("C-4: are completed, with the queue's time zone unless they have their own", () => {
+    const jobs = [
+      cronJob("hello", { ...daily, timeout: 5 }),
+      cronJob("hello", {
+        ...daily,
+        name: "tokyo",
+        timezone: "Asia/Tokyo",
+        overlap: "allow",
+        misfire: "once",
+      }),
+    ];
+    const { scheduledTasks } = define({ scheduledTasks: jobs, cronTimezone: "Europe/Rome" });
+    expect(scheduledTasks).toMatchObject([
+      {
+        name: "hello",
+        task: "hello",
+        cron: { text: "0 3 * * *", timezone: "Europe/Rome" },
+        overlap: "skip",
+        misfire: "skip",
+        options: { timeout: 5 },
+        meta: {},
+      },
+      { name: "tokyo", cron: { timezone: "Asia/Tokyo" }, overlap: "allow", misfire: "once" },
+    ]);
+    expect(scheduledTasks?.map((entry) => cronKey(entry, 1_700_000_000))).toEqual([
+      "cron:hello",
+      "cron:tokyo:1700000000",
+    ]);
+  });
+
+  it.each<[() => unknown, string]>([
+    [
+      () => cronJob("hello", { cron: "0 3 * *" }),
+      "Cron is invalid 0 3 * *: it has 4 fields; 5 are allowed (minute hour day month weekday), or 6 with the seconds last",
+    ],
+    [
+      () => schedule(cronJob("hello", daily), cronJob("hello", daily)),
+      'defineQueue("q"): two scheduled tasks are named "hello", so that only one would run; ' +
+        'give one of them a name of its own: cronJob("...", { name: "hello2", ... })',
+    ],
+    [
+      () => schedule(cronJob("bye", daily)),
+      'defineQueue("q"): scheduledTasks has no task "bye" to run (there is: hello)',
+    ],
+    [
+      () => schedule("hello"),
+      'defineQueue("q"): scheduledTasks takes cronJob("task", { cron: "0 3 * * *" }), got string',
+    ],
+    [
+      () => define({ scheduledTasks: cronJob("hello", daily) }),
+      'defineQueue("q"): scheduledTasks must be a list of cronJob(...), got object',
+    ],
+    [
+      () => define({ cronTimezone: "Mars" }),
+      'timezone must be an IANA name, for instance "UTC" or "Europe/Rome", got "Mars"',
+    ],
+    [
+      () => schedule(cronJob("hello", { ...daily, name: "" })),
+      'defineQueue("q"): cronJob(""): name must be a text of 1 to 200 characters',
+    ],
+    [
+      () => schedule(cronJob("hello", { ...daily, overlap: "never" as "skip" })),
+      'defineQueue("q"): cronJob("hello"): overlap must be "skip" or "allow", got "never"',
+    ],
+    [
+      () => schedule(cronJob("hello", { ...daily, misfire: "all" as "skip" })),
+      'defineQueue("q"): cronJob("hello"): misfire must be "skip" or "once", got "all"',
+    ],
+    [
+      () => schedule(cronJob("hello", { ...daily, unique: false } as typeof daily)),
+      'defineQueue("q"): cronJob("hello"): SAQ\'s unique is overlap here: unique=False is overlap: "allow"',
+    ],
+    [
+      () => schedule(cronJob("hello", { ...daily, retries: 1.5 })),
+      'defineQueue("q"): cronJob("hello"): retries must be a whole number >= 0 of attempts in all, got 1.5',
+    ],
+  ])("D-56, D-58, T-60: refuses what cannot work: %p", (act, message) => {
+    expect(act).toThrow(new ConfigError(message));
+  });
+
+  it("D-14: two queues of one database need different names", () => {
+    const scheduledTasks = [cronJob("hello", daily)];
+    const one = define({ scheduledTasks });
+    const two = (options: object = {}) => define({ name: "r", scheduledTasks, ...options });
+    expect(() => defineSaq({ queues: [one, two()] })).toThrow(
+      new ConfigError(
+        'defineSaq: queues "q" and "r" share a database, and both have a scheduled task named "hello"; ' +
+          'give one of them a name of its own: cronJob("...", { name: "r-hello", ... })',
+      ),
+    );
+    const elsewhere = { dsn: "postgresql://other/app" };
+    const apart = { tables: { jobs: "r_jobs", stats: "r_stats", versions: "r_versions" } };
+    for (const options of [elsewhere, apart]) defineSaq({ queues: [one, two(options)] });
   });
 });
 

@@ -299,6 +299,20 @@ describe("a tick", () => {
     expect(await rowOf(database, `cron:${held}`)).toBeDefined();
   });
 
+  it("D-62: before-enqueue hooks see each tick once, and may change it", async () => {
+    const name = freshName();
+    const { queue, round } = open([cronJob("nothing", { name, cron: daily })]);
+    const seen: string[] = [];
+    queue.registerBeforeEnqueue((job) => {
+      seen.push(job.key);
+      job.meta.hooked = true;
+    });
+    await round();
+    await round();
+    expect(seen).toEqual([`cron:${name}`]);
+    expect((await queue.job(`cron:${name}`))?.meta).toEqual({ schedule: name, hooked: true });
+  });
+
   it("D-14: says that another queue holds its key", async () => {
     const name = freshName();
     await open([cronJob("nothing", { name, cron: daily })]).round();
@@ -567,6 +581,19 @@ describe("running", () => {
     for (let index = 1; index < alone.length; index++) {
       expect((alone[index] ?? 0) - (alone[index - 1] ?? 0)).toBeGreaterThanOrEqual(2);
     }
+  });
+
+  it("P-22: needs no session: every second through a pooler, too, and in tables of other names", async () => {
+    const ticks: number[] = [];
+    const queue = openQueue(database, noting(ticks), {
+      pollInterval: 0.2,
+      tables: { jobs: "own_jobs", stats: "own_stats", versions: "own_versions" },
+      scheduledTasks: [cronJob("tick", { name: freshName(), cron: everySecond })],
+    });
+    await startWorker(queue);
+    await until(async () => ticks.length >= 2);
+    expect((ticks[1] ?? 0) - (ticks[0] ?? 0)).toBe(1);
+    expect(await database.query("select name from own_jobs_cron")).toHaveLength(1);
   });
 
   it("C-7: a run that throws is tried again before the next tick, by the rules of its job", async () => {

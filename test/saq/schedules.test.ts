@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { describe, expect, it } from "@jest/globals";
 import express from "express";
 import supertest from "supertest";
-import { type CronJob, cronJob } from "../../templates/backend/saq/config/index.js";
+import { type CronJob, type CronOptions, cronJob } from "../../templates/backend/saq/config/index.js";
 import { silentLogger } from "../../templates/backend/saq/logger.js";
 import type { Queue } from "../../templates/backend/saq/queue.js";
 import type { Context } from "../../templates/backend/saq/task.js";
@@ -19,7 +19,7 @@ const freshName = () => `schedule${++names}`;
 
 /** Notes the runs of its task by key. */
 function open(
-  options: Partial<Parameters<typeof cronJob<"note">>[1]> = {},
+  options: Partial<CronOptions> = {},
   { url = database.url, queueName, logger }: { url?: string; queueName?: string; logger?: LogBook } = {},
 ) {
   const name = options.name ?? freshName();

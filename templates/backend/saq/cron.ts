@@ -93,10 +93,9 @@ export function checkZone(timezone: string): string {
   try {
     new Intl.DateTimeFormat("en", { timeZone: timezone });
     return timezone;
-  } catch (error) {
+  } catch {
     throw new ConfigError(
       `timezone must be an IANA name, for instance "UTC" or "Europe/Rome", got ${JSON.stringify(timezone)}`,
-      { cause: error },
     );
   }
 }

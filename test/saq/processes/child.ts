@@ -7,7 +7,7 @@ import type { CronJob, QueueOptions } from "../../../templates/backend/saq/index
 export interface WorkerProcessOptions
   extends Omit<Partial<QueueOptions>, "name" | "tasks" | "dsn" | "scheduledTasks"> {
   /** Entries of the tasks here, made by `cronJob`. */
-  scheduledTasks?: readonly CronJob<"nap", { ms: number }>[];
+  scheduledTasks?: readonly CronJob<"record", undefined>[];
   url: string;
   /** Where tasks write down their runs; the engine's own address unless something lies between. */
   runsUrl?: string;

@@ -1,5 +1,6 @@
 /** Fills in a queue's defaults and refuses what cannot work, before anything connects. */
 import { availableParallelism } from "node:os";
+import { checkZone } from "../cron.js";
 import type {
   AfterProcessHook,
   Answering,
@@ -71,7 +72,7 @@ export function defineQueue(given: object): QueueConfig {
   integer("priorities[1]", highest, lowest, 32767);
   const timers = { ...timerDefaults, ...options.timers };
   for (const [name, value] of Object.entries(timers)) number(`timers.${name}`, value, 0.01, longestTimer);
-  const cronTimezone = options.cronTimezone ?? "UTC";
+  const cronTimezone = checkZone(options.cronTimezone ?? "UTC");
   const scheduled = options.scheduledTasks as readonly CronJob[] | undefined;
   const minSize = integer("minSize", options.minSize ?? 1, 0);
   return {

@@ -1,22 +1,12 @@
 /** Recurring tasks: what people write with `cronJob`, and what `defineQueue` makes of it. */
-import { Cron, checkZone } from "../cron.js";
+import { Cron } from "../cron.js";
 import { ConfigError } from "../errors.js";
 import type { JobOptions } from "../job.js";
 import type { PayloadOf, TaskMap } from "../task.js";
 import { onlyJobOptions } from "./job-options.js";
 
-/** JSON as it is written, so that a payload keeps its literal types. */
-type Json =
-  | string
-  | number
-  | boolean
-  | null
-  | undefined
-  | readonly Json[]
-  | { readonly [name: string]: Json };
-
 /** One recurring task. Timeout, retries, ttl and the like are those of each run; the task's own come after them. */
-export interface CronOptions<Payload> extends JobOptions {
+export interface CronOptions extends JobOptions {
   /**
    * `minute hour day month weekday`, and seconds **last** when there are six: `0 3 * * *` is every day at three,
    * `* * * * * 0/15` every 15 s. Names, lists, ranges, steps, `L`, `5#2`, `L5` and `@daily` and its like are known (C-1).
@@ -26,8 +16,6 @@ export interface CronOptions<Payload> extends JobOptions {
   timezone?: string;
   /** Tells entries of one task apart (D-56). @defaultValue the task's name */
   name?: string;
-  /** What each run is given; needed when the task needs one. */
-  payload?: Payload;
   /**
    * What happens at a tick while the last run goes on: `skip` leaves it out; `allow` runs both at once, each under a key
    * of its own (SAQ's `unique=False`, D-55). @defaultValue "skip"
@@ -46,7 +34,7 @@ export interface CronOptions<Payload> extends JobOptions {
 export interface CronJob<Task extends string = string, Payload = unknown> {
   readonly task: Task;
   readonly payload: Payload;
-  readonly options: Omit<CronOptions<unknown>, "payload">;
+  readonly options: CronOptions;
 }
 
 /** What a queue with these tasks takes as `scheduledTasks`: the names and the payloads of its own tasks. */
@@ -55,18 +43,27 @@ export type ScheduledTasks<Tasks extends TaskMap> = readonly {
 }[keyof Tasks & string][];
 type GivenPayload<P> = [P] extends [never] ? unknown : Record<never, never> extends P ? P | undefined : P;
 
+/** What was written as a constant, as the value that it is. */
+type Written<T> = T extends object ? { -readonly [Name in keyof T]: Written<T[Name]> } : T;
+
 /**
- * A task that runs by the clock, whatever number of workers there is: one run per tick.
+ * A task that runs by the clock, whatever number of workers there is: one run per tick. `payload` is what each run is
+ * given; needed when the task needs one.
  *
- * @throws ConfigError `Cron is invalid ...` with what is wrong and what is allowed; also for any other option
+ * @throws ConfigError `Cron is invalid ...` with what is wrong and what is allowed, or for an unknown time zone
  */
-export function cronJob<const Task extends string, Payload extends Json = undefined>(
+export function cronJob<const Task extends string>(
   task: Task,
-  { payload, ...options }: CronOptions<Payload>,
-): CronJob<Task, Payload> {
+  options: CronOptions & { payload?: undefined },
+): CronJob<Task, undefined>;
+export function cronJob<const Task extends string, const Payload extends object>(
+  task: Task,
+  options: CronOptions & { payload: Payload },
+): CronJob<Task, Written<Payload>>;
+export function cronJob(task: string, { payload, ...options }: CronOptions & { payload?: unknown }): CronJob {
   // Read once more with the queue's time zone; here, so that the error points at the line that is wrong.
   new Cron(options.cron, options.timezone ?? "UTC");
-  return { task, payload: payload as Payload, options };
+  return { task, payload, options };
 }
 
 /** One entry, checked and complete. */
@@ -93,7 +90,6 @@ export function readScheduledTasks(
   tasks: TaskMap,
   timezone: string,
 ): readonly CronEntry[] {
-  checkZone(timezone);
   if (!Array.isArray(given)) {
     throw new ConfigError(`${at}: scheduledTasks must be a list of cronJob(...), got ${typeof given}`);
   }
