@@ -1,7 +1,13 @@
 import { describe, expect, it } from "@jest/globals";
 import fc from "fast-check";
 import type { RowChange, StoredJob } from "../../templates/backend/saq/broker.js";
-import { type JobFields, jobDefaults, type Status, statuses } from "../../templates/backend/saq/job.js";
+import {
+  type JobFields,
+  jobDefaults,
+  retryDelaySeconds,
+  type Status,
+  statuses,
+} from "../../templates/backend/saq/job.js";
 import {
   abortJob,
   keepSeconds,
@@ -194,6 +200,28 @@ describe("when a retry is due", () => {
     expect(retryDue(fields({ retryDelay: 0.1 }), now)).toBe(1_795_303_142);
     expect(retryDue(fields({ retryDelay: 0.9 }), now)).toBe(1_795_303_143);
     expect(retryDue(fields({ retryDelay: 60 }), now)).toBe(1_795_303_202);
+  });
+
+  it("D-30, J-13, J-14: never before the delay has passed, never a whole second after it", () => {
+    const given = fc.record({
+      retryDelay: fc.double({ min: 0, max: 1e6, noNaN: true }),
+      retryBackoff: fc.oneof(fc.boolean(), fc.double({ min: 0, max: 1e6, noNaN: true })),
+      attempts: fc.nat(40),
+    });
+    const clock = fc.integer({ min: now, max: now + 1e6 });
+    const dice = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
+    fc.assert(
+      fc.property(given, clock, dice, (job, nowMs, random) => {
+        const due = retryDue(fields(job), nowMs, () => random);
+        const delay = retryDelaySeconds(fields(job), () => random);
+        expect(Number.isSafeInteger(due)).toBe(true);
+        if (delay === 0) expect(due).toBe(Math.floor(nowMs / 1000));
+        else if (nowMs / 1000 + delay < 1e11) {
+          expect(due).toBeGreaterThanOrEqual(nowMs / 1000 + delay);
+          expect(due).toBeLessThan(nowMs / 1000 + delay + 1);
+        } else expect(due).toBe(1e11);
+      }),
+    );
   });
 
   it("is a second that a bigint column takes, whatever the job says", () => {
