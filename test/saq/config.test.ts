@@ -46,6 +46,12 @@ describe("defineQueue", () => {
     });
     expect(define({ timers: { sweep: 60 } }).timers).toMatchObject({ sweep: 60, abort: 1 });
     expect(define({ minSize: 5 }).maxSize).toBe(5);
+    expect(define({ startup: hello, shutdown: [hello] })).toMatchObject({
+      startup: [hello],
+      shutdown: [hello],
+    });
+    expect(define({ burst: true, dequeueTimeout: 1, maxBurstJobs: 4 }).concurrency).toBe(4);
+    expect(define({ burst: true, dequeueTimeout: 1, maxBurstJobs: 40 }).concurrency).toBe(10);
   });
 
   it("S-20: takes both spellings of PostgreSQL", () => {
@@ -58,6 +64,25 @@ describe("defineQueue", () => {
   });
 
   it.each<[object, string]>([
+    [
+      { burst: true },
+      'defineQueue("q"): burst needs a dequeueTimeout of more than 0 s, the time without a job after which it is over',
+    ],
+    [{ maxBurstJobs: 3 }, 'defineQueue("q"): maxBurstJobs is for bursts; set burst: true as well'],
+    [
+      { burst: true, dequeueTimeout: 1, maxBurstJobs: 0 },
+      'defineQueue("q"): maxBurstJobs must be a number of 1 or more, got 0',
+    ],
+    [{ unknownTask: "drop" }, 'defineQueue("q"): unknownTask must be "fail" or "requeue", got drop'],
+    [
+      { startup: "./hooks.js#startup" },
+      'defineQueue("q"): startup must be a function or a list of functions, got the text "./hooks.js#startup"',
+    ],
+    [
+      { afterProcess: [hello, null] },
+      'defineQueue("q"): afterProcess must be a function or a list of functions, got null',
+    ],
+    [{ shutdown: [hello, () => 1, hello] }, 'defineQueue("q"): shutdown lists the function hello twice'],
     [{ name: "" }, 'defineQueue(""): name must be a text of 1 to 59 bytes, for instance "default"'],
     [{ threads: 0 }, 'defineQueue("q"): threads must be a number of 1 to 1000, got 0'],
     [{ name: 7 }, 'defineQueue(7): name must be a text of 1 to 59 bytes, for instance "default"'],

@@ -106,8 +106,11 @@ export class Feeder {
   /** A due second: look for grouped jobs too, and give back what has waited too long. */
   async tick(): Promise<void> {
     this.#giveBackStale();
-    await this.#lookForGroups();
-    this.wake();
+    try {
+      await this.#lookForGroups();
+    } finally {
+      this.wake();
+    }
   }
 
   /** A grouped job ended, so that its group may be free. */
