@@ -47,7 +47,7 @@ describe("rows past their time", () => {
     await queue.connect();
     await database.query(
       `insert into saq_stats (worker_id, expire_at, queue_key) select id, extract(epoch from now())::bigint + due, 'other'
-       from (values ('gone', -61), ('just missed', -5), ('live', 9)) as w(id, due)`,
+       from (values ('gone', -90), ('just missed', -5), ('live', 9)) as w(id, due)`,
     );
     await queue.broker.sweepStuck(limits);
     const left = await database.query("select worker_id from saq_stats order by worker_id");
