@@ -5,6 +5,7 @@ import type { Queue } from "../../templates/backend/saq/queue.js";
 import { JobError } from "../../templates/backend/saq/results.js";
 import type { Context } from "../../templates/backend/saq/task.js";
 import { openProxy } from "./cuttable-proxy.js";
+import { stepClock } from "./stepped-clock.js";
 import { claim, openQueue, rowOf, settlement, startWorker, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
@@ -148,6 +149,62 @@ describe("waiting", () => {
     await expect(open().apply("double", { n: 1 }, options as object)).rejects.toThrow(
       'apply("double"): client cannot be combined with waiting',
     );
+  });
+
+  it("Q-5: a signal ends the wait with its reason, and nothing else; one that fired stores nothing", async () => {
+    const queue = open();
+    const gone = new AbortController();
+    const signal = gone.signal;
+    const applied = queue.apply("double", { n: 1 }, { key: "unwatched", signal });
+    const mapped = queue.map("double", [{ n: 1 }, { n: 2 }], {
+      each: ({ n }) => ({ key: `unwatched-${n}` }),
+      signal,
+    });
+    await isStored("unwatched");
+    await isStored("unwatched-2");
+    gone.abort(new Error("the client hung up"));
+    await expect(applied).rejects.toThrow("the client hung up");
+    await expect(mapped).rejects.toThrow("the client hung up");
+    await expect(queue.apply("double", { n: 1 }, { key: "too-late", signal })).rejects.toThrow("hung up");
+    expect((await queue.jobs(["unwatched", "too-late"])).map((job) => job?.status ?? null)).toEqual([
+      "queued",
+      null,
+    ]);
+  });
+
+  it("W-23: a task that waits for another one ends at once when it is to end itself", async () => {
+    const waits = {
+      inner: async () => {},
+      outer: async (ctx: Context) => ctx.apply(waits.inner) as Promise<void>,
+    };
+    const queue = openQueue(database, waits, { concurrency: 1, cancellationHardDeadline: 60 });
+    await startWorker(queue);
+    // One slot: the inner job cannot start before the outer one ends.
+    const outer = queue.apply("outer", undefined, { timeout: 0.2, retries: 1 });
+    await expect(outer).rejects.toThrow("TimeoutError: timed out after 0.2 s");
+    const [inner] = await queue.list({ limit: 1 });
+    expect(await inner?.refresh(0)).toMatchObject({ function: "inner", status: "complete" });
+  });
+
+  it("D-67: looks that fail for half a minute end the wait with their reason; a shorter outage does not", async () => {
+    const queue = open();
+    const clock = stepClock();
+    try {
+      const refused = Object.assign(new Error("permission denied for table saq_jobs"), { code: "42501" });
+      const reads = readsOf(queue).mockRejectedValueOnce(refused);
+      const applied = queue.apply("double", { n: 1 }, { key: "blind" });
+      await isStored("blind");
+      clock.pass(1);
+      await database.query("select pg_notify($1, 'complete blind')", [`saq+${queue.name}`]);
+      await until(async () => reads.mock.calls.length >= 2);
+      reads.mockRejectedValue(refused);
+      await database.query("select pg_notify($1, 'complete blind')", [`saq+${queue.name}`]);
+      await until(async () => reads.mock.calls.length >= 4);
+      clock.pass(31);
+      await expect(applied).rejects.toBe(refused);
+    } finally {
+      jest.restoreAllMocks();
+    }
   });
 
   it("D-66: a job with ttl -1 keeps its result for as long as it is waited for", async () => {

@@ -49,17 +49,22 @@ export class Results {
   ) {}
 
   async apply(task: string, payload: unknown, given: ApplyOptions = {}): Promise<unknown> {
-    const { waitTimeout, options } = split(`apply("${task}")`, given);
+    const { waitTimeout, signal, options } = split(`apply("${task}")`, given);
     await this.waiting.follow();
+    signal?.throwIfAborted();
     const stored = await this.enqueuing.one({ task, payload, options, awaitedFor: keepFor(waitTimeout) });
-    const { row } = this.#await(stored, waitTimeout);
-    return this.#resultOf(await row, task);
+    const end = this.#await(stored, waitTimeout);
+    try {
+      return this.#resultOf(await unlessAborted(signal, end.row), task);
+    } finally {
+      end.stop();
+    }
   }
 
   async map(task: string, payloads: readonly unknown[], given: MapOptions<unknown> = {}): Promise<unknown[]> {
     const at = `map("${task}")`;
     const { each, returnExceptions = false, ...common } = given;
-    const { waitTimeout, options } = split(at, common);
+    const { waitTimeout, signal, options } = split(at, common);
     const orders = payloads.map((payload, index): Order => {
       const { options: own } = split(at, each?.(payload, index) ?? {});
       return { task, payload, options: { ...options, ...own }, awaitedFor: keepFor(waitTimeout) };
@@ -67,10 +72,12 @@ export class Results {
     checkKeys(at, orders);
     if (orders.length === 0) return [];
     await this.waiting.follow();
+    signal?.throwIfAborted();
     const ends = (await this.enqueuing.many(orders)).map((stored) => this.#await(stored, waitTimeout));
     const results = ends.map(async ({ row }) => this.#resultOf(await row, task));
     try {
-      return await Promise.all(returnExceptions ? results.map((result) => result.catch(asItem)) : results);
+      const all = Promise.all(returnExceptions ? results.map((result) => result.catch(asItem)) : results);
+      return await unlessAborted(signal, all);
     } finally {
       for (const end of ends) end.stop();
     }
@@ -136,7 +143,7 @@ export function readEnd(row: StoredJob): JobFields {
 }
 
 /** @throws InvalidJobError for a wait that is none */
-function split(at: string, { waitTimeout = null, ...options }: ApplyOptions) {
+function split(at: string, { waitTimeout = null, signal, ...options }: ApplyOptions) {
   checkWait(`${at}: waitTimeout`, waitTimeout);
   if ("client" in options) {
     throw new InvalidJobError(
@@ -144,7 +151,7 @@ function split(at: string, { waitTimeout = null, ...options }: ApplyOptions) {
         "transaction commits; enqueue it with the client, and await job.refresh(0) after the commit",
     );
   }
-  return { waitTimeout, options };
+  return { waitTimeout, signal, options };
 }
 
 /** @throws InvalidJobError when it is not null or seconds >= 0 */
@@ -169,6 +176,22 @@ function checkKeys(at: string, orders: readonly Order[]): void {
     `${at}: key ${JSON.stringify(twice)} is given to more than one item; ` +
       "give each its own: { each: (payload) => ({ key: ... }) }",
   );
+}
+
+/** Rejects with the signal's reason when that comes first. */
+async function unlessAborted<T>(signal: AbortSignal | undefined, work: Promise<T>): Promise<T> {
+  if (!signal) return work;
+  let abort = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    abort = () => reject(signal.reason);
+    signal.addEventListener("abort", abort, { once: true });
+    if (signal.aborted) abort();
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
 }
 
 /** What `returnExceptions` puts into the list; that the wait is over or the queue closed concerns all of them. */

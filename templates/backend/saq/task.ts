@@ -30,6 +30,8 @@ export interface EnqueueOptions extends JobOptions {
 export type ApplyOptions = Omit<EnqueueOptions, "client"> & {
   /** How long to wait, s; 0 and null: no limit. The job's own `timeout` is another matter (D-65). @defaultValue null */
   waitTimeout?: number | null;
+  /** Ends the wait with its reason, for instance when a client hung up; the job goes on. */
+  signal?: AbortSignal;
 };
 
 export interface TransactionClient {
@@ -73,7 +75,7 @@ export interface WorkerContext {
   /**
    * Enqueues another task of the same queue and waits for its result, as `queue.apply` does. This job keeps its slot
    * meanwhile: where all slots of all workers are taken by jobs that wait so (concurrency 1!), none of them goes on
-   * before their timeouts end them.
+   * before their timeouts end them. The wait ends with this job's signal.
    */
   apply<T extends AnyTask>(task: T, ...args: EnqueueArguments<T, ApplyOptions>): Promise<ResultOf<T>>;
 }

@@ -70,7 +70,10 @@ export class TaskContext implements JobContext {
   }
 
   apply<T extends AnyTask>(task: T, ...args: EnqueueArguments<T, ApplyOptions>): Promise<ResultOf<T>> {
-    return this.#services.apply(task, ...args);
+    const [payload, options] = args as [payload?: unknown, options?: ApplyOptions];
+    // A task that is to end must not sit in a wait until its hard deadline.
+    const signal = options?.signal ? AbortSignal.any([this.signal, options.signal]) : this.signal;
+    return this.#services.applyWith(task, payload, { ...options, signal });
   }
 
   finish<R>(result: R, { client }: { client: TransactionClient }): Promise<R> {

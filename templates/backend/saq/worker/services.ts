@@ -41,6 +41,15 @@ export class TaskServices implements WorkerContext {
 
   async apply<T extends AnyTask>(task: T, ...args: EnqueueArguments<T, ApplyOptions>): Promise<ResultOf<T>> {
     const [payload, options] = args as [payload?: unknown, options?: ApplyOptions];
+    return this.applyWith(task, payload, options);
+  }
+
+  /** As `apply`, of arguments that the compiler has checked. */
+  async applyWith<T extends AnyTask>(
+    task: T,
+    payload: unknown,
+    options?: ApplyOptions,
+  ): Promise<ResultOf<T>> {
     return (await this.#queue.apply(this.#nameOf(task, "apply"), payload, options)) as ResultOf<T>;
   }
 
