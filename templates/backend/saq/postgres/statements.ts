@@ -97,16 +97,15 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
   // The rows of `picked` (key, job, lock_key, due, nth) become active: $5 token, $6 patch of the document. One that
   // cannot be stamped, or is no job of this queue and key, keeps its bytes and is answered without a document: the
   // caller owns it by its token and decides about it.
-  // The patch is put together once per statement and not for every row (a claim of 500: 19.0 -> 17.5 us of server CPU
-  // per row).
+  // The patch is a subquery of its own so that it is put together once per statement and not for every row (a claim
+  // of 500: 19.0 -> 17.5 us of server CPU per row).
+  const startedPatch = `(select ($6::jsonb || jsonb_build_object('started', ${epochMs}, 'touched', ${epochMs}))::text)`;
   const activate = `stamped as materialized (
       select p.key, p.nth, p.lock_key, p.due,
         case when d.document->>'queue' = $1 and d.document->>'key' = p.key
           and jsonb_typeof(d.document->'function') = 'string' then d.document::text end as document,
         coalesce(floor((d.document->>'scheduled')::numeric)::bigint, 0) as scheduled
-      from picked p cross join (select ($6::jsonb || jsonb_build_object(
-        'started', ${epochMs}, 'touched', ${epochMs}))::text as patch offset 0) s
-      cross join lateral (select ${stamped("p.job", "1", "'{}'", "s.patch", "null")} as document offset 0) d)
+      from picked p cross join lateral (select ${stamped("p.job", "1", "'{}'", startedPatch, "null")} as document offset 0) d)
     update ${jobs} j set status = 'active', lock_key = $5, scheduled = s.scheduled,
       job = coalesce(convert_to(s.document, 'UTF8'), j.job)
     from stamped s where j.key = s.key
