@@ -1,20 +1,14 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { randomBytes } from "node:crypto";
 import { createInterface } from "node:readline";
-import { afterEach, beforeEach, describe, expect, it, jest } from "@jest/globals";
+import { beforeEach, describe, expect, it, jest } from "@jest/globals";
 import { ensureSchema } from "../../templates/backend/saq/postgres/schema.js";
+import { makeRole } from "./dml-role.js";
 import { watchOverlaps } from "./overlaps.js";
 import { pythonTables, version1, version2 } from "./python-tables.js";
 import { openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const tasks = { double: async (_ctx: unknown, { n }: { n: number }) => n * 2 };
-
-const roles: string[] = [];
-
-afterEach(async () => {
-  for (const role of roles.splice(0)) await database.query(`drop owned by ${role}; drop role ${role}`);
-});
 
 beforeEach(async () => {
   await database.query("drop table if exists saq_jobs, saq_stats, saq_versions cascade");
@@ -103,7 +97,7 @@ describe("a fresh database", () => {
   });
 
   it("says what to do when the role may make no tables", async () => {
-    const role = await makeRole();
+    const role = await makeRole(database);
     const queue = openQueue({ url: role.url }, tasks);
     await expect(queue.connect()).rejects.toThrow(
       `The SAQ tables in schema "public" are missing or older than version 3, and role ${role.name} may not create them. ` +
@@ -231,7 +225,7 @@ describe("where the tables are", () => {
 describe("a role that may only read and write rows", () => {
   it("5.3: works, with its function in its temporary schema", async () => {
     await database.query(pythonTables);
-    const role = await makeRole();
+    const role = await makeRole(database);
     const queue = openQueue({ url: role.url }, tasks);
     const { ended } = await startWorker(queue);
     const jobs = await Promise.all([1, 2, 3].map((n) => queue.enqueue("double", { n })));
@@ -246,7 +240,7 @@ describe("a role that may only read and write rows", () => {
 
   it("5.3: has it on every connection before anything else is sent there, one statement at a time", async () => {
     await database.query(pythonTables);
-    const role = await makeRole();
+    const role = await makeRole(database);
     const overlaps = watchOverlaps();
     try {
       const queue = openQueue({ url: role.url }, tasks, { maxSize: 5 });
@@ -265,7 +259,7 @@ describe("a role that may only read and write rows", () => {
 
   it("5.3: uses the function that a mightier role has made", async () => {
     await openQueue(database, tasks).connect();
-    const role = await makeRole();
+    const role = await makeRole(database);
     const queue = openQueue({ url: role.url }, tasks);
     const { ended } = await startWorker(queue);
     const job = await queue.enqueue("double", { n: 1 });
@@ -273,21 +267,6 @@ describe("a role that may only read and write rows", () => {
     expect(await job.refresh()).toMatchObject({ status: "complete", result: 2 });
   });
 });
-
-/** A role without CREATE anywhere, with rights on the tables that are there. */
-async function makeRole(): Promise<{ url: string; name: string }> {
-  const name = `saq_dml_${randomBytes(4).toString("hex")}`;
-  await database.query(`create role ${name} login password 'secret'`);
-  roles.push(name);
-  await database.query("revoke create on schema public from public");
-  await database.query(`grant usage on schema public to ${name}`);
-  await database.query(`grant select, insert, update, delete on all tables in schema public to ${name}`);
-  await database.query(`grant usage on all sequences in schema public to ${name}`);
-  const url = new URL(database.url);
-  url.username = name;
-  url.password = "secret";
-  return { url: url.href, name };
-}
 
 function talkWith(child: ChildProcess) {
   if (!child.stdout) throw new Error("the child has no output");

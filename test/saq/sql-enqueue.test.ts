@@ -1,11 +1,11 @@
 /** `saq_enqueue`: enqueues from SQL as an enqueue of ours does. */
-import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
+import { beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
 import { inSeconds } from "../../templates/backend/saq/index.js";
 import { ensureSchema } from "../../templates/backend/saq/postgres/schema.js";
 import type { Queue } from "../../templates/backend/saq/queue.js";
 import type { EnqueueOptions } from "../../templates/backend/saq/task.js";
+import { makeRole } from "./dml-role.js";
 import { pythonComplaints } from "./golden-documents.js";
 import { claim, insertRow, openQueue, rowOf, settlement, startWorker, useDatabase } from "./support.js";
 
@@ -15,7 +15,6 @@ const tasks = {
   sendReceipt: (_ctx: unknown, payload: { order: number }) => payload.order,
 };
 type Hello = Queue<typeof tasks>;
-const roles: string[] = [];
 let queue: Hello;
 
 beforeAll(async () => {
@@ -27,10 +26,6 @@ beforeEach(async () => {
   queue = openQueue(database, tasks);
   await queue.connect();
 });
-afterEach(async () => {
-  for (const role of roles.splice(0)) await database.query(`drop owned by ${role}; drop role ${role}`);
-});
-
 async function enqueue(options: object = {}, kwargs: object | null = { n: 1 }, name = queue.name) {
   const [row] = await database.query<{ key: string | null }>(
     "select saq_enqueue($1, 'hello', $2, $3) as key",
@@ -394,13 +389,8 @@ describe("the function", () => {
   });
 
   it("is missed by nobody where the role may not make it", async () => {
-    await database.query("drop function saq_enqueue; revoke create on schema public from public");
-    const role = `saq_dml_${randomBytes(4).toString("hex")}`;
-    roles.push(role);
-    await database.query(`create role ${role} login password 'secret'; grant usage on schema public to ${role};
-      grant select, insert, update, delete on all tables in schema public to ${role};
-      grant usage on all sequences in schema public to ${role}`);
-    const url = Object.assign(new URL(database.url), { username: role, password: "secret" }).href;
+    await database.query("drop function saq_enqueue");
+    const { url, name: role } = await makeRole(database);
     const own = openQueue({ url }, tasks);
     const { ended } = await startWorker(own);
     const job = await own.enqueue("hello", { n: 1 });

@@ -1,11 +1,11 @@
 /** Tables of other names, two sets in one database, and what is made beside them. */
-import { randomBytes } from "node:crypto";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { defineQueue, type QueueOptions } from "../../templates/backend/saq/config/index.js";
 import { connectBrokers } from "../../templates/backend/saq/connect.js";
 import { ConfigError } from "../../templates/backend/saq/errors.js";
 import { silentLogger } from "../../templates/backend/saq/logger.js";
 import { Queue } from "../../templates/backend/saq/queue.js";
+import { makeRole } from "./dml-role.js";
 import { claim, closeAfterTest, openQueue, settlement, startWorker, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
@@ -187,26 +187,15 @@ describe("a role without CREATE, where connections are no sessions", () => {
   it("D-17, 5.3: works without any function of its own", async () => {
     await openQueue(database, tasks).connect();
     await database.query("drop function saq_stamp_v2");
-    const role = `saq_poll_${randomBytes(4).toString("hex")}`;
-    await database.query(`create role ${role} login password 'secret'`);
-    try {
-      await database.query(`grant usage on schema public to ${role};
-        grant select, insert, update, delete on all tables in schema public to ${role};
-        grant usage on all sequences in schema public to ${role}`);
-      const url = Object.assign(new URL(database.url), { username: role, password: "secret" }).href;
-      const queue = openQueue({ url }, tasks, { pollInterval: 0.05 });
-      const { ended, worker } = await startWorker(queue);
-      const jobs = [
-        await queue.enqueue("double", { n: 3 }),
-        await queue.enqueue("double", { n: 4 }, { groupKey: "g" }),
-      ];
-      for (const { key } of jobs) await ended(key);
-      expect(await Promise.all(jobs.map(async (job) => (await job.refresh()).result))).toEqual([6, 8]);
-      expect(await database.query("select 1 from pg_proc where proname like 'saq_stamp%'")).toEqual([]);
-      await worker.stop({ grace: 0 });
-      await queue.close();
-    } finally {
-      await database.query(`drop owned by ${role}; drop role ${role}`);
-    }
+    const { url } = await makeRole(database);
+    const queue = openQueue({ url }, tasks, { pollInterval: 0.05 });
+    const { ended } = await startWorker(queue);
+    const jobs = [
+      await queue.enqueue("double", { n: 3 }),
+      await queue.enqueue("double", { n: 4 }, { groupKey: "g" }),
+    ];
+    for (const { key } of jobs) await ended(key);
+    expect(await Promise.all(jobs.map(async (job) => (await job.refresh()).result))).toEqual([6, 8]);
+    expect(await database.query("select 1 from pg_proc where proname like 'saq_stamp%'")).toEqual([]);
   });
 });

@@ -1,6 +1,5 @@
 /** Bringing Python's tables to the layout of ours: what is planned, what is done, and what is left alone. */
-import { randomBytes } from "node:crypto";
-import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import { beforeEach, describe, expect, it } from "@jest/globals";
 import type pg from "pg";
 import {
   describePlan,
@@ -9,18 +8,14 @@ import {
   runTune,
   type TuneOptions,
 } from "../../templates/backend/saq/postgres/tune.js";
+import { makeRole } from "./dml-role.js";
 import { pythonTables, version1 } from "./python-tables.js";
 import { closeAfterTest, openQueue, startWorker, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const tasks = { double: async (_ctx: unknown, { n }: { n: number }) => n * 2 };
-const roles: string[] = [];
 
 beforeEach(() => database.query("drop schema public cascade; create schema public"));
-afterEach(async () => {
-  for (const role of roles.splice(0)) await database.query(`drop owned by ${role}; drop role ${role}`);
-});
-
 const openClient = async (url = database.url): Promise<pg.Client> => {
   const client = await openTuneClient(url);
   closeAfterTest({ close: () => client.end() });
@@ -220,11 +215,7 @@ describe("the run", () => {
 
   it("5.3: a role that does not own the tables is told whose work it is", async () => {
     await database.query(pythonTables);
-    const role = `saq_dml_${randomBytes(4).toString("hex")}`;
-    roles.push(role);
-    await database.query(`create role ${role} login password 'secret'; grant usage on schema public to ${role};
-      grant select on all tables in schema public to ${role}`);
-    const url = Object.assign(new URL(database.url), { username: role, password: "secret" }).href;
+    const { url } = await makeRole(database);
     const client = await openClient(url);
     const before = await definition();
     for (const { problem } of await runTune(client, await planTune(client)))

@@ -4,6 +4,7 @@ import { SaqError } from "../errors.js";
 import type { Connections, Persistence } from "./connections.js";
 import type { Listener } from "./listener.js";
 import { ensureSchema, type SchemaOptions } from "./schema.js";
+import { warnOfSequenceEnd } from "./sequence.js";
 import { buildStatements, type Statement, type Statements } from "./statements.js";
 
 export type TableOptions = Pick<SchemaOptions, "tables" | "lockKeyspace">;
@@ -113,6 +114,7 @@ export class PostgresServer {
       this.#jobsTable = names.jobs;
       this.#hasGroupOrder = names.hasGroupOrder;
       this.#statements = buildStatements(names);
+      await warnOfSequenceEnd(client, names.jobs, this.options.logger);
     } finally {
       client.release();
     }

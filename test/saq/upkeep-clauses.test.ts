@@ -1,0 +1,292 @@
+/** Upkeep among many: whose turn the sweep is, how much one pass does, whose clock counts, and with which rights. */
+import { afterEach, beforeEach, describe, expect, it, jest } from "@jest/globals";
+import { inSeconds } from "../../templates/backend/saq/job.js";
+import type { Queue } from "../../templates/backend/saq/queue.js";
+import { makeRole } from "./dml-role.js";
+import { LogBook } from "./log-book.js";
+import { pythonTables } from "./python-tables.js";
+import { type SteppedClock, stepClock } from "./stepped-clock.js";
+import {
+  claim,
+  insertRow,
+  openQueue,
+  rowOf,
+  settlement,
+  startWorker,
+  until,
+  useDatabase,
+} from "./support.js";
+
+const database = useDatabase();
+const tasks = {
+  hello: (_ctx: unknown, _payload?: object) => "hi",
+  flaky: (ctx: { job: { attempts: number } }) => {
+    if (ctx.job.attempts < 2) throw new Error("not yet");
+    return "at last";
+  },
+};
+type Hello = Queue<typeof tasks>;
+const open = (options: object = {}, from: { url: string } = database): Hello =>
+  openQueue(from, tasks, options);
+const limits = { graceSeconds: 5, lostLimit: 3, lookEvery: 2, failedTtl: 600 };
+
+beforeEach(() =>
+  database.query("drop schema public cascade; create schema public; grant all on schema public to public"),
+);
+afterEach(() => {
+  jest.restoreAllMocks();
+});
+
+/** Looks as a worker does, every 2 s, for that long. */
+async function see(queue: Hello, clock: SteppedClock, seconds: number): Promise<void> {
+  for (let passed = 0; passed < seconds; passed += 2) {
+    clock.pass(2);
+    await queue.broker.sweepLost(limits);
+  }
+}
+
+const advisoryLocks = async () =>
+  (
+    await database.query<{ n: number }>(
+      `select count(*)::int as n from pg_locks where locktype = 'advisory'
+         and database = (select oid from pg_database where datname = current_database())`,
+    )
+  )[0]?.n;
+
+/** Jobs that started an hour ago and may run for a second. */
+const insertStuck = (queue: Hello, count: number, retries: number) =>
+  database.query(
+    `insert into saq_jobs (key, job, queue, status, scheduled) select 'stuck' || n, convert_to(jsonb_build_object(
+       'function', 'hello', 'queue', $1::text, 'key', 'stuck' || n, 'status', 'active', 'timeout', 1, 'retries', $3::int,
+       'attempts', 1, 'started', 1000 * floor(extract(epoch from now()) - 3600))::text, 'UTF8'), $1, 'active', 0
+     from generate_series(1, $2::int) n`,
+    [queue.name, count, retries],
+  );
+
+describe("the sweep's lock", () => {
+  it("D-15, P-29: is tried, never waited for, and let go after every pass", async () => {
+    const [one, two] = [open({ name: "swept" }), open({ name: "swept" })];
+    const clock = stepClock();
+    await Promise.all([one.connect(), two.connect()]);
+    await insertStuck(one, 1, 1);
+    await Promise.all([see(one, clock, 14), see(two, clock, 14)]);
+    const holder = await database.connect();
+    await holder.query(`select pg_advisory_lock(21313, hashtext('"public"."saq_jobs" swept'))`);
+    expect(await one.broker.sweepStuck(limits)).toEqual([]);
+    await holder.query("select pg_advisory_unlock_all()");
+    expect(await two.broker.sweepStuck(limits)).toEqual(["stuck1"]);
+    expect(await advisoryLocks()).toBe(0);
+    expect(await one.broker.sweepStuck(limits)).toEqual([]);
+    expect(await advisoryLocks()).toBe(0);
+  });
+
+  it("D-15: is gone with its connection, and the next pass takes it on a new one", async () => {
+    const queue = open();
+    const clock = stepClock();
+    await queue.connect();
+    await queue.broker.sweepStuck(limits);
+    await database.query(
+      `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'saq'`,
+    );
+    await until(() =>
+      queue.broker.sweepLost(limits).then(
+        () => true,
+        () => false,
+      ),
+    );
+    await insertStuck(queue, 1, 1);
+    await see(queue, clock, 14);
+    await until(async () => (await queue.broker.sweepStuck(limits)).includes("stuck1"));
+    expect(await advisoryLocks()).toBe(0);
+  });
+
+  it("D-15, D-24: two sweepers at once requeue each job once, and touch none that runs again", async () => {
+    // Poll mode holds no lock, so that both really work at once.
+    const queues = [1, 2].map(() => open({ name: "both", pollInterval: 0.05 }));
+    const [one] = queues;
+    if (!one) throw new Error("no queue");
+    const clock = stepClock();
+    await Promise.all(queues.map((queue) => queue.connect()));
+    await insertStuck(one, 60, 3);
+    for (const queue of queues) await see(queue, clock, 14);
+    const [first, second] = await Promise.all(queues.map((queue) => queue.broker.sweepStuck(limits)));
+    expect([...(first ?? []), ...(second ?? [])].toSorted()).toEqual(
+      Array.from({ length: 60 }, (_, n) => `stuck${n + 1}`).toSorted(),
+    );
+    const again = await claim(one, { limit: 60 });
+    expect(again).toHaveLength(60);
+    for (const queue of queues) expect(await queue.broker.sweepStuck(limits)).toEqual([]);
+    for (const job of again) expect(await one.broker.settle(settlement(job, "complete"))).toBe("applied");
+  });
+});
+
+describe("a pass", () => {
+  it("D-28, P-30: ends all of 700 stuck jobs, over pages, however many they are", async () => {
+    const queue = open();
+    const clock = stepClock();
+    await queue.connect();
+    await insertStuck(queue, 700, 1);
+    await see(queue, clock, 14);
+    expect((await queue.broker.sweepStuck(limits)).length).toBe(700);
+    expect(await queue.counts()).toMatchObject({ active: 0, aborted: 700 });
+    expect(await rowOf(database, "stuck1")).toMatchObject({ status: "aborted" });
+    expect(JSON.parse((await rowOf(database, "stuck1"))?.text ?? "")).toMatchObject({ error: "swept" });
+  }, 30_000);
+
+  it("P-30, V-5.15: deletes finished rows past their time, and no other", async () => {
+    const queue = open();
+    await queue.connect();
+    const put = (key: string, status: string, expire_at: number | null) =>
+      insertRow(database, {
+        key,
+        queue: queue.name,
+        status,
+        expire_at,
+        document: JSON.stringify({ function: "hello", queue: queue.name, key }),
+      });
+    for (const status of ["complete", "failed", "aborted"]) {
+      await put(`${status} over`, status, 5);
+      await put(`${status} kept`, status, 4_000_000_000);
+      await put(`${status} for ever`, status, null);
+    }
+    await put("queued", "queued", 5);
+    await queue.broker.sweepStuck(limits);
+    const left = await database.query<{ key: string }>('select key from saq_jobs order by key collate "C"');
+    expect(left.map(({ key }) => key)).toEqual([
+      "aborted for ever",
+      "aborted kept",
+      "complete for ever",
+      "complete kept",
+      "failed for ever",
+      "failed kept",
+      "queued",
+    ]);
+  });
+
+  it("P-30, P-34: deletes the rows of workers that are long gone, whatever their queue, and leaves the others", async () => {
+    const queue = open();
+    await queue.connect();
+    await database.query(
+      `insert into saq_stats (worker_id, expire_at, queue_key) values ('gone', 5, 'other'), ('here', 4000000000, 'other')`,
+    );
+    await queue.broker.sweepStuck(limits);
+    expect(await database.query("select worker_id from saq_stats")).toEqual([{ worker_id: "here" }]);
+  });
+});
+
+describe("clocks", () => {
+  it("D-29: one that is an hour ahead shifts no due time, and is said once", async () => {
+    const clock = stepClock();
+    clock.set(3_600);
+    const log = new LogBook();
+    const queue = open({ logger: log });
+    await queue.connect();
+    expect(log.lines.filter(({ level }) => level === "warn")).toEqual([
+      expect.objectContaining({
+        message:
+          "this machine's clock and the database's differ by more than a second; the database's decides",
+        fields: { offsetMs: expect.closeTo(-3_600_000, -4) },
+      }),
+    ]);
+    const later = await queue.enqueue("hello", {}, { scheduled: inSeconds(30) });
+    const now = await queue.enqueue("hello");
+    const [{ second } = { second: 0 }] = await database.query<{ second: number }>(
+      "select extract(epoch from now())::float8 as second",
+    );
+    expect((await rowOf(database, later.key))?.scheduled).toBeGreaterThan(second + 20);
+    expect((await rowOf(database, later.key))?.scheduled).toBeLessThan(second + 40);
+    expect(Math.abs(now.queued / 1_000 - second)).toBeLessThan(10);
+    expect((await claim(queue)).map(({ key }) => key)).toEqual([now.key]);
+  });
+
+  it("P-9: fractions of a second that Python wrote are read, and written as whole numbers", async () => {
+    const queue = open();
+    await queue.connect();
+    const document = JSON.stringify({
+      function: "hello",
+      queue: queue.name,
+      key: "f",
+      scheduled: 1000.7,
+      status: "queued",
+    });
+    await insertRow(database, { key: "f", queue: queue.name, document, scheduled: 1001 });
+    const [job] = await claim(queue);
+    expect((await rowOf(database, "f"))?.scheduled).toBe(1000);
+    if (!job) throw new Error("nothing was claimed");
+    await queue.broker.settle(settlement(job, "complete", {}, { keep: 60 }));
+    expect(Number.isInteger((await rowOf(database, "f"))?.expire_at)).toBe(true);
+  });
+});
+
+describe("the sequence of lock_key", () => {
+  it("D-13: is warned of when it nears its end on Python's tables, and says what helps", async () => {
+    await database.query(pythonTables);
+    const said = async () => {
+      const log = new LogBook();
+      await open({ logger: log }).connect();
+      return log.lines.filter(({ level }) => level === "warn");
+    };
+    await database.query("select setval('saq_jobs_lock_key_seq', 1700000000)");
+    expect(await said()).toEqual([]);
+    await database.query("select setval('saq_jobs_lock_key_seq', 1900000000)");
+    expect(await said()).toEqual([
+      expect.objectContaining({
+        message: expect.stringContaining("npm run saq -- tune lets it start over"),
+        fields: { sequence: "saq_jobs_lock_key_seq", usedPercent: 88 },
+      }),
+    ]);
+    await database.query("alter sequence saq_jobs_lock_key_seq cycle");
+    expect(await said()).toEqual([]);
+  });
+});
+
+describe("start-up", () => {
+  it("D-11: where the set-up lock is never let go and the tables are missing, says so instead of going on without them", async () => {
+    const python = await database.connect();
+    await python.query("select pg_advisory_lock(0, 0)");
+    const clock = stepClock();
+    const connected = open().connect();
+    const refused = expect(connected).rejects.toThrow(
+      'Another process has been setting up the SAQ tables in schema "public" for over 30 s.',
+    );
+    await until(async () => {
+      const sessions = await database.query<{ query: string }>(
+        "select query from pg_stat_activity where datname = current_database() and application_name = 'saq'",
+      );
+      return sessions.some(({ query }) => query === "commit");
+    });
+    clock.set(31);
+    await refused;
+  });
+});
+
+describe("a role that may only read and write rows, on Python's tables", () => {
+  it("5.3: claims, retries, aborts, keeps groups apart, sweeps, counts and cleans", async () => {
+    await database.query(pythonTables);
+    const { url } = await makeRole(database);
+    const queue = open({ name: "dml" }, { url });
+    const clock = stepClock();
+    await queue.connect();
+    await insertStuck(queue, 2, 1);
+    await see(queue, clock, 14);
+    expect((await queue.broker.sweepStuck(limits)).toSorted()).toEqual(["stuck1", "stuck2"]);
+    const [first, second] = [
+      await queue.enqueue("hello", {}, { groupKey: "g" }),
+      await queue.enqueue("hello", {}, { groupKey: "g" }),
+    ];
+    const [running, ...others] = await claim(queue, { grouped: true });
+    expect([running?.key, others]).toEqual([first.key, []]);
+    expect(await queue.abort(second.key)).toBe("aborted");
+    if (running) expect(await queue.broker.settle(settlement(running, "complete"))).toBe("applied");
+    expect(await queue.retry(second.key)).toBe("queued");
+    const { ended } = await startWorker(queue);
+    expect(await ended(second.key)).toMatch(/^Finished/);
+    const flaky = await queue.enqueue("flaky", undefined, { retries: 2 });
+    await ended(flaky.key, 2);
+    const keyed = await queue.enqueue("hello", {}, { key: "once" });
+    await ended(keyed?.key ?? "");
+    expect(await queue.counts()).toMatchObject({ queued: 0, active: 0, complete: 4, aborted: 2 });
+    expect(await queue.workers()).toHaveLength(1);
+    expect(await queue.list({ statuses: ["aborted"] })).toHaveLength(2);
+  });
+});
