@@ -1,11 +1,10 @@
 /** Tasks in threads of real worker processes (W-13 b): as TypeScript under tsx, and compiled under plain Node. */
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
-import { REPOSITORY } from "../support/packed.js";
-import { runProgram } from "../support/program.js";
 import { endAllWorkers, eventually, WorkerProcess, type WorkerProcessOptions } from "./processes/child.js";
+import { compileInto } from "./processes/compiled.js";
 import { newDatabase, type TestDatabase } from "./processes/database.js";
 import { openQueue } from "./processes/enqueuer.js";
 
@@ -29,7 +28,7 @@ beforeAll(async () => {
   database = await newDatabase("threads");
   stage = openQueue(database.url);
   await stage.queue.connect();
-  await compile();
+  await compileInto(folder);
 });
 // A test that failed must not leave a worker that takes the next one's jobs.
 afterEach(endAllWorkers);
@@ -52,30 +51,6 @@ async function warmUp(threads: number): Promise<void> {
   }
 }
 
-/** The worker and the engine as plain JavaScript, as `npm run build` makes them. */
-async function compile(): Promise<void> {
-  writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
-  symlinkSync(join(REPOSITORY, "node_modules"), join(folder, "node_modules"));
-  const config = {
-    extends: join(REPOSITORY, "templates/backend/tsconfig.json"),
-    compilerOptions: {
-      noEmit: false,
-      outDir: folder,
-      rootDir: REPOSITORY,
-      typeRoots: [join(REPOSITORY, "node_modules/@types")],
-    },
-    files: [join(REPOSITORY, "test/saq/processes/worker.ts")],
-    include: [join(REPOSITORY, "templates/backend/saq")],
-  };
-  writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(config));
-  const compiler = join(REPOSITORY, "node_modules/typescript/bin/tsc");
-  await runProgram([process.execPath, compiler, "-p", folder], {
-    cwd: REPOSITORY,
-    env: process.env,
-    withinMs: 60_000,
-  });
-}
-
 const forms = [
   ["as TypeScript", undefined],
   ["compiled", [join(folder, "test/saq/processes/worker.js")]],
@@ -90,7 +65,7 @@ describe.each(forms)("a worker process, %s", (_form, command) => {
     // Its sign of life holds 3 s. The other worker looks for dead ones three times a second.
     const worker = await start({ timers, threads: 1 });
     const file = join(folder, String(++files));
-    const long = await stage.queue.enqueue("spin", { ms: 6_000, file });
+    const long = await stage.queue.enqueue("spin", { ms: 5_000, file });
     await runs(file);
     const other = await start({ timers, concurrency: 1 });
     const quick = await Promise.all(Array.from({ length: 20 }, () => stage.queue.enqueue("record")));

@@ -21,9 +21,11 @@ const makeLogger = (bound: object): Logger => {
 };
 
 const options = { dsn, tasks, shutdownGracePeriod: 1, cancellationHardDeadline: 0.5 };
+const logger = makeLogger({});
+logger.debug({}, "loaded");
 export const saq = createSaq(
   defineSaq({
     queues: [defineQueue({ name: "default", ...options }), defineQueue({ name: "mails", ...options })],
-    logger: makeLogger({}),
+    logger,
   }),
 );
