@@ -87,7 +87,7 @@ describe("a claimed job", () => {
 });
 
 describe("what is claimed, and in which order", () => {
-  it("D-6: first in, first out within one second", async () => {
+  it("D-6, T-6: first in, first out within one second", async () => {
     const queue = open();
     const jobs = await enqueueAll(queue, 50);
     await database.query("update saq_jobs set scheduled = 1000 where queue = $1", [queue.name]);

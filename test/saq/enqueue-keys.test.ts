@@ -28,7 +28,7 @@ describe("a key that is taken", () => {
   let keys = 0;
   const newKey = () => `taken-${++keys}`;
 
-  it("V-5.3, D-31: by a waiting, running or aborting job: null, and the row stays as it is", async () => {
+  it("V-5.3, D-31, T-4: by a waiting, running or aborting job: null, and the row stays as it is", async () => {
     const queue = open();
     const key = newKey();
     await queue.enqueue("hello", { n: 1 }, { key });

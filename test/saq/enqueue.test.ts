@@ -74,7 +74,7 @@ describe("what is stored", () => {
     expect(pythonComplaints(row?.text ?? "", queue.name)).toEqual([]);
   });
 
-  it("Q-1: every option, in the document and in its column", async () => {
+  it("Q-1, T-3: every option, in the document and in its column", async () => {
     const queue = open();
     const scheduled = (await nowSeconds()) + 60;
     const job = await queue.enqueue(

@@ -15,7 +15,7 @@ import {
 import { newKey } from "../../templates/backend/saq/key.js";
 
 describe("status", () => {
-  it("V-2: deferred is an old word for queued, and unknown words are no status", () => {
+  it("V-2, T-80: deferred is an old word for queued, and unknown words are no status", () => {
     expect(parseStatus("deferred")).toBe("queued");
     expect(parseStatus("ACTIVE")).toBeNull();
     expect(statuses.map(parseStatus)).toEqual([...statuses]);
@@ -40,7 +40,7 @@ describe("retry delay", () => {
   const attempts = fc.nat(5_000);
   const random = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
 
-  it("J-13: without backoff it is exactly retry_delay, without jitter", () => {
+  it("J-13, T-89: without backoff it is exactly retry_delay, without jitter", () => {
     fc.assert(
       fc.property(delay, attempts, fc.constantFrom(false, 0), random, (retryDelay, n, retryBackoff, r) => {
         expect(retryDelaySeconds({ retryDelay, retryBackoff, attempts: n }, () => r)).toBe(retryDelay);
@@ -60,11 +60,11 @@ describe("retry delay", () => {
     expect(retryDelaySeconds(job, () => 0)).toBe(0);
   });
 
-  it("J-14: a number caps it before the dice are thrown", () => {
+  it("J-14, T-90: a number caps it before the dice are thrown", () => {
     expect(retryDelaySeconds({ retryDelay: 10, retryBackoff: 30, attempts: 9 }, () => 0.5)).toBe(15);
   });
 
-  it("J-14: is finite, not negative, under the cap and below the doubled delay for whatever comes", () => {
+  it("J-14, T-89, T-91: is finite, not negative, under the cap and below the doubled delay for whatever comes", () => {
     fc.assert(
       fc.property(
         delay,
@@ -94,7 +94,7 @@ describe("stuck", () => {
     touched: 100_000,
   };
 
-  it("J-11: only after the timeout, strictly", () => {
+  it("J-11, T-86: only after the timeout, strictly", () => {
     expect(isStuck(running, 110_000)).toBe(false);
     expect(isStuck(running, 110_001)).toBe(true);
     expect(isStuck({ ...running, status: "aborting" }, 110_001)).toBe(true);
@@ -106,11 +106,11 @@ describe("stuck", () => {
     expect(isStuck(job, 205_001)).toBe(true);
   });
 
-  it.each([0, null])("J-11: never with timeout %p and heartbeat 0", (timeout) => {
+  it.each([0, null])("J-11, T-86: never with timeout %p and heartbeat 0", (timeout) => {
     expect(isStuck({ ...running, timeout }, 1e15)).toBe(false);
   });
 
-  it("J-11: only while it runs", () => {
+  it("J-11, T-86: only while it runs", () => {
     const others = statuses.filter((status) => isStuck({ ...running, status }, 1e15));
     expect(others).toEqual(["active", "aborting"]);
   });

@@ -11,6 +11,46 @@ const database = useDatabase();
 const tasks = { work: async (_ctx: Context, _payload?: { n: number }) => "done" };
 const open = (options: object = {}) => openQueue(database, tasks, options);
 
+describe("counts", () => {
+  it("P-32, T-5: queued, incomplete and active of a job on its way", async () => {
+    const queue = open();
+    const counts = async () => [
+      await queue.count("queued"),
+      await queue.count("incomplete"),
+      await queue.count("active"),
+    ];
+    const job = await queue.enqueue("work");
+    expect(await counts()).toEqual([1, 1, 0]);
+    await claim(queue);
+    expect(await counts()).toEqual([0, 1, 1]);
+    await queue.finish(job.key, "complete");
+    expect(await counts()).toEqual([0, 0, 0]);
+  });
+
+  it("T-5: a waiting worker is woken by an enqueue", async () => {
+    const queue = open({ timers: { schedule: 60 } });
+    const { worker } = await startWorker(
+      openQueue(database, tasks, { name: queue.name, timers: { schedule: 60 } }),
+    );
+    expect(await queue.apply("work", undefined, { waitTimeout: 9 })).toBe("done");
+    expect(await queue.apply("work", undefined, { waitTimeout: 9 })).toBe("done");
+    expect(worker.runningKeys).toEqual([]);
+  });
+
+  it("T-10: a job that is to wait 100 s before its next attempt waits", async () => {
+    const queue = openQueue(database, {
+      fails: async () => {
+        throw new Error("once");
+      },
+    });
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("fails", undefined, { retries: 2, retryDelay: 100 });
+    expect(await ended(job.key)).toBe("Retrying fails");
+    expect(await queue.counts()).toMatchObject({ scheduled: 1, queued: 0, failed: 0 });
+    expect((await job.refresh()).scheduled - Date.now() / 1_000).toBeGreaterThan(50);
+  });
+});
+
 describe("listen", () => {
   it("Q-8: calls for each known job at each look, changed or not, until the answer is truthy", async () => {
     const queue = open();
@@ -152,6 +192,18 @@ describe("a job", () => {
     // @ts-expect-error no such kind
     expect(() => job.duration("idle")).toThrow(
       'duration takes "process", "start", "total" or "running", got "idle"',
+    );
+  });
+
+  it("T-93: values that cannot be compared or written break neither its text nor its document", () => {
+    const odd = { nan: Number.NaN, map: new Map([[1, 2]]), bare: Object.create(null) as object };
+    const job = jobOf({ kwargs: odd, result: odd });
+    expect(job.info(true)).toContain('kwargs: {"nan":null,"map":{},"bare":{}}');
+    expect(job.toDocument()).toMatchObject({ kwargs: { nan: null, map: {}, bare: {} } });
+    const circular: Record<string, unknown> = {};
+    circular.self = circular;
+    expect(jobOf({ kwargs: { big: 5n }, meta: circular }).info(true)).toBe(
+      "Job<function: f, kwargs: [object Object], queue: q, key: k, meta: [object Object]>",
     );
   });
 

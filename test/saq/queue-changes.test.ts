@@ -90,7 +90,7 @@ describe("abort", () => {
 
 describe("retry by hand", () => {
   it.each(["complete", "failed", "aborted"])(
-    "D-26: of a job that is %s: queued anew, attempts set back",
+    "D-26, T-9, T-85: of a job that is %s: queued anew, attempts set back",
     async (status) => {
       const queue = open();
       const keys = await populate(database, queue);

@@ -136,7 +136,7 @@ describe("lists and counts", () => {
     });
   });
 
-  it("P-33, D-72: info has SAQ's five fields, jobs only when asked for", async () => {
+  it("P-33, D-72, T-12: info has SAQ's five fields, jobs only when asked for", async () => {
     const queue = open({ metadata: { region: "eu" } });
     const keys = await populate(database, queue);
     const { worker } = await startWorker(
@@ -165,7 +165,7 @@ describe("lists and counts", () => {
     ]);
   });
 
-  it("P-34: workers are shown as long as their row lives, those of this queue only", async () => {
+  it("P-34, T-12: workers are shown as long as their row lives, those of this queue only", async () => {
     const [queue, other] = [open(), open()];
     await queue.connect();
     const stats = { complete: 1, failed: 2, retried: 3, aborted: 4, uptime: 5 };
@@ -193,7 +193,7 @@ describe("connecting and closing", () => {
     expect(await open().workers()).toEqual([]);
   });
 
-  it("P-7: connect and close may be called twice; a closed queue says that it is closed", async () => {
+  it("P-7, T-41: connect and close may be called twice; a closed queue says that it is closed", async () => {
     const queue = open();
     await Promise.all([queue.connect(), queue.connect()]);
     await queue.connect();

@@ -89,7 +89,7 @@ describe("what a task returns", () => {
 });
 
 describe("a task that throws", () => {
-  it("V-6, J-37: is tried again while attempts are left, then failed with its stack", async () => {
+  it("V-6, J-37, T-10: is tried again while attempts are left, then failed with its stack", async () => {
     let runs = 0;
     const queue = openQueue(database, {
       given: () => {

@@ -40,7 +40,7 @@ describe("golden documents of Python", () => {
 });
 
 describe("encodeJob", () => {
-  it("J-4: leaves out every default and an empty meta, and keeps function, queue and key", () => {
+  it("J-4, T-92: leaves out every default and an empty meta, and keeps function, queue and key", () => {
     expect(encodeJob(job())).toBe('{"function":"ok","queue":"default","key":"k1"}');
     expect(encodeJob(job({ retryBackoff: 0, timeout: 10.0, progress: 0, meta: {} }))).toBe(encodeJob(job()));
   });

@@ -163,7 +163,7 @@ export class Job<Result = unknown> implements JobFields {
       const isDefault = field in jobDefaults && value === jobDefaults[field as keyof typeof jobDefaults];
       if (isDefault || (field === "meta" && Object.keys(this.meta).length === 0)) return [];
       if (!full && inFullOnly.has(field as keyof JobFields)) return [];
-      return `${name}: ${typeof value === "string" ? value : JSON.stringify(value)}`;
+      return `${name}: ${typeof value === "string" ? value : jsonText(value)}`;
     });
     return `Job<${shown.join(", ")}>`;
   }
@@ -175,3 +175,12 @@ export class Job<Result = unknown> implements JobFields {
 }
 
 const between = (from: number, to: number): number | null => (from && to ? to - from : null);
+
+/** A line for a log never throws: not over a BigInt, nor over an object that holds itself. */
+function jsonText(value: unknown): string {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return String(value);
+  }
+}
