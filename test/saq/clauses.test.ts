@@ -1,0 +1,56 @@
+/** `docs/clauses.md` names a test for each clause, so that it can be checked that the table is whole and true. */
+import { existsSync, readFileSync } from "node:fs";
+import { describe, expect, it } from "@jest/globals";
+
+const repository = new URL("../../", import.meta.url);
+const read = (path: string) => readFileSync(new URL(path, repository), "utf8");
+
+interface Row {
+  clause: string;
+  what: string;
+  tests: { file: string; title: string }[];
+  reason: string | null;
+}
+
+/** `| clause | what it is | `file`: title<br>`file`: title |`, and a reason where there is no test, or beside one. */
+function rowsOf(markdown: string): Row[] {
+  return [...markdown.matchAll(/^\| ([TD]-\d+) \| (.+?) \| (.+) \|$/gm)].map(([, clause, what, cell]) => {
+    const parts = String(cell).replaceAll("\\|", "|").split("<br>");
+    const tests = parts.flatMap((part) => {
+      const [, file, title] = /^`([^`]+\.test\.ts)`: (.+)$/.exec(part) ?? [];
+      return file && title ? [{ file, title }] : [];
+    });
+    const reason = parts.find((part) => !part.startsWith("`")) ?? null;
+    return { clause: String(clause), what: String(what), tests, reason };
+  });
+}
+
+const numbered = (kind: "T" | "D", ...ranges: [number, number][]) =>
+  ranges.flatMap(([first, last]) =>
+    Array.from({ length: last - first + 1 }, (_, index) => `${kind}-${first + index}`),
+  );
+
+/** Those of chapter 10 that concern PostgreSQL, and all of chapter 11. */
+const wanted = [
+  ...numbered("D", [1, 18], [20, 32], [40, 51], [54, 72], [75, 86]),
+  ...numbered("T", [1, 22], [30, 45], [50, 73], [80, 93], [120, 129], [140, 146], [155, 174], [190, 194]),
+];
+
+const rows = rowsOf(read("docs/clauses.md"));
+
+describe("docs/clauses.md", () => {
+  it("has each clause once", () => {
+    const named = rows.map(({ clause }) => clause);
+    expect([...named].sort()).toEqual([...wanted].sort());
+  });
+
+  it.each(rows)("$clause: has a test that exists, or says why not", ({ tests, reason }) => {
+    if (tests.length === 0) expect(reason).toMatch(/^not here: /);
+    for (const { file, title } of tests) {
+      expect(existsSync(new URL(file, repository)) ? "there" : `there is no ${file}`).toBe("there");
+      const source = read(file);
+      const quoted = ['"', "`", "'"].some((quote) => source.includes(`${quote}${title}${quote}`));
+      expect(quoted ? "there" : `${file} has no test "${title}"`).toBe("there");
+    }
+  });
+});
