@@ -8,7 +8,7 @@ import type { Logger } from "../logger.js";
 const resolutionMs = 20;
 
 export class LoopWatch {
-  readonly #delays: IntervalHistogram = monitorEventLoopDelay({ resolution: resolutionMs });
+  #delays: IntervalHistogram | null = null;
 
   constructor(
     private readonly thresholdMs: number,
@@ -18,17 +18,19 @@ export class LoopWatch {
   ) {}
 
   start(): void {
+    this.#delays = monitorEventLoopDelay({ resolution: resolutionMs });
     this.#delays.enable();
   }
 
   stop(): void {
-    this.#delays.disable();
+    this.#delays?.disable();
   }
 
   look(): void {
+    const jobs = this.suspects();
+    if (!this.#delays) return;
     const ms = Math.round(this.#delays.max / 1e6) - resolutionMs;
     this.#delays.reset();
-    const jobs = this.suspects();
     if (ms < this.thresholdMs) return;
     this.logger.warn(
       { jobs: jobs.slice(0, 20), ms },

@@ -36,14 +36,7 @@ export async function runWorkers(
   { logger: given, queues, reloader = false }: RunWorkersOptions,
 ): Promise<number> {
   const logger = neverThrowing(given);
-  const workers = saq.workers({ logger, queues }).filter((worker) => {
-    if (queues || worker.hasSeparateProcess) return true;
-    logger.info(
-      { queue: worker.queueName },
-      "left to the web process, which runs its worker (separateProcess: false)",
-    );
-    return false;
-  });
+  let workers: Worker[] = [];
   const runningKeys = () => workers.flatMap((worker) => worker.runningKeys);
   let exitCode = 0;
   let firstSignalAt = 0;
@@ -77,10 +70,22 @@ export async function runWorkers(
     stop(0);
     hurry();
   };
+  const ignore = () => {
+    process.off("SIGINT", onSignal);
+    process.off("SIGTERM", onSignal);
+    process.off("unhandledRejection", onRejection);
+    process.off("uncaughtException", onException);
+  };
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
   process.on("unhandledRejection", onRejection);
   process.on("uncaughtException", onException);
+  try {
+    workers = workersOf(saq, logger, queues);
+  } catch (error) {
+    ignore();
+    throw error;
+  }
   try {
     const start = async () => {
       await saq.connect();
@@ -97,13 +102,23 @@ export async function runWorkers(
     await Promise.allSettled(workers.map((worker) => worker.stop({ grace: 0 })));
   } finally {
     await saq.close().catch((error: unknown) => logger.error({ err: error }, "the queue did not close"));
-    process.off("SIGINT", onSignal);
-    process.off("SIGTERM", onSignal);
-    process.off("unhandledRejection", onRejection);
-    process.off("uncaughtException", onException);
+    ignore();
   }
   if (workers.some((worker) => worker.overdueKeys.length > 0)) {
     setTimeout(() => process.exit(exitCode), lastWordsMs).unref();
   }
   return exitCode;
+}
+
+/** Those of the named queues; else all but those that the web process runs. */
+function workersOf(saq: WorkerHost, logger: Logger, queues: readonly string[] | undefined): Worker[] {
+  const all = saq.workers({ logger, queues });
+  if (queues) return all;
+  const own = all.filter(({ hasSeparateProcess, queueName: queue }) => {
+    if (hasSeparateProcess) return true;
+    logger.info({ queue }, "left to the web process, which runs its worker (separateProcess: false)");
+    return false;
+  });
+  if (own.length === 0) logger.warn({}, "there is no queue left for this process, it ends");
+  return own;
 }
