@@ -270,6 +270,15 @@ describe("workers status, check", () => {
   );
 });
 
+it("a database that refuses is one sentence, without the password", () => {
+  const url = Object.assign(new URL(database.url), { pathname: "/nowhere" }).href;
+  const { status, stderr } = call(["workers", "status"], { env: { QUEUE_DSN: url } });
+  expect(status).toBe(1);
+  expect(stderr).toBe(
+    'The database refuses: database "nowhere" does not exist. Is the queue\'s dsn right?\n',
+  );
+});
+
 describe("tune", () => {
   it("shows its plan first, carries it out with --yes, and then has nothing to do", async () => {
     await database.query("alter table saq_jobs reset (autovacuum_vacuum_cost_delay)");
