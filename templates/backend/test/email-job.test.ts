@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, it } from "@jest/globals";
 import request from "supertest";
+import { drain } from "../saq/testing/index.js";
 import { startSmtpServer } from "./smtp.js";
-import { waitFor } from "./wait-for.js";
 
 /** In a hook, not while the file is loaded: with `-t` and no test of this name, nothing would end what it starts. */
 async function startAll() {
@@ -12,10 +12,8 @@ async function startAll() {
   const { createApp } = await import("../app/app.js");
   const { logger } = await import("../app/logger.js");
   const { queueRoutes, saq } = await import("../app/queue/index.js");
-  const workers = saq.workers();
   await saq.connect();
-  await Promise.all(workers.map((worker) => worker.start()));
-  return { smtp, saq, workers, app: createApp({ saq, queueRoutes, logger }) };
+  return { smtp, saq, app: createApp({ saq, queueRoutes, logger }) };
 }
 
 let parts: Awaited<ReturnType<typeof startAll>>;
@@ -23,29 +21,31 @@ beforeAll(async () => {
   parts = await startAll();
 });
 afterAll(async () => {
-  await Promise.all(parts.workers.map((worker) => worker.stop()));
   await parts.saq.close();
   await parts.smtp.close();
 });
 
 it("A-21: the mail of POST /queue/email arrives", async () => {
-  const { app, smtp } = parts;
+  const { app, saq, smtp } = parts;
   const { body } = await request(app)
     .post("/queue/email")
     .send({ to: "user@example.com", subject: "Test Email", email_body: "This is a test email from SAQ" });
-  const { recipients, mail } = await waitFor("the mail", () => smtp.received[0]);
+  await drain(saq);
+
+  expect(smtp.received).toHaveLength(1);
+  const [{ recipients, mail }] = smtp.received as [(typeof smtp.received)[number]];
   expect(recipients).toEqual(["user@example.com"]);
   expect(mail).toMatchObject({ subject: "Test Email", from: { address: "queue@example.com" } });
   expect(mail.text?.trimEnd()).toBe("This is a test email from SAQ");
 
-  const job = await waitFor("the job to finish", async () => {
-    const answer = await request(app).get(`/queue/jobs/${body.job_id}`);
-    return answer.body.status === "complete" && answer.body;
-  });
-  expect(job.result).toEqual({
-    status: "success",
-    to: "user@example.com",
-    message_id: mail.messageId,
-    delivered_to: new URL(smtp.url).host,
+  const { body: job } = await request(app).get(`/queue/jobs/${body.job_id}`);
+  expect(job).toMatchObject({
+    status: "complete",
+    result: {
+      status: "success",
+      to: "user@example.com",
+      message_id: mail.messageId,
+      delivered_to: new URL(smtp.url).host,
+    },
   });
 });

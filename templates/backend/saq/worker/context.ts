@@ -13,18 +13,18 @@ import type {
   ResultOf,
   RunningJob,
   TransactionClient,
+  WorkerContext,
   WorkerView,
 } from "../task.js";
 import type { Attempt } from "./attempt.js";
-import type { TaskServices } from "./services.js";
 
 export class TaskContext implements JobContext {
-  readonly #services: TaskServices;
+  readonly #services: WorkerContext;
   readonly #attempt: Attempt;
   #log: Logger | null = null;
   #job: RunningJob | null = null;
 
-  constructor(services: TaskServices, attempt: Attempt) {
+  constructor(services: WorkerContext, attempt: Attempt) {
     this.#services = services;
     this.#attempt = attempt;
   }

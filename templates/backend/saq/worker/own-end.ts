@@ -1,6 +1,6 @@
 /** The end that a task gives its job itself, in a transaction of its own (`ctx.finish`). */
-import type { Settlement } from "../broker.js";
-import type { Queue } from "../queue.js";
+import type { Broker, Settlement } from "../broker.js";
+import type { QueueConfig } from "../config/index.js";
 import { findTask, type TransactionClient } from "../task.js";
 import { outputSchemaOf, validateResult } from "../validation.js";
 import type { Attempt } from "./attempt.js";
@@ -18,7 +18,7 @@ export interface OwnEnd {
  * @throws InvalidResultError when the result cannot be stored, or the task's `output` refuses it
  */
 export async function writeOwnEnd(
-  { broker, config }: Queue,
+  { broker, config }: { broker: Pick<Broker, "finishWith">; config: Pick<QueueConfig, "tasks"> },
   attempt: Attempt,
   returned: unknown,
   client: TransactionClient,

@@ -1,0 +1,153 @@
+/** Runs jobs in the test's own process until nothing is left to run. */
+import type { JobFields, Status } from "../job.js";
+import type { Logger } from "../logger.js";
+import type { Queue } from "../queue.js";
+import type { JobContext } from "../task.js";
+import { Worker } from "../worker/index.js";
+
+/** A queue, of whatever tasks; or everything that `createSaq` made. */
+type Drained = Pick<Queue, "name" | "broker"> | { taskQueues: { all(): Queue[] } };
+
+export interface DrainOptions {
+  /** Runs as well what is due by then, in that order; without it, jobs of a later second stay where they are. */
+  at?: Date;
+  /** How long it may take, s. Shorter than a test runner's own limit, because it can say what is left. @defaultValue 4 */
+  timeout?: number;
+  /** Answer failed runs instead of throwing. @defaultValue false */
+  allowFailures?: boolean;
+  /** Where the workers' lines go. @defaultValue nowhere */
+  logger?: Logger;
+}
+
+/** One run of one job. */
+export interface Run {
+  id: string;
+  task: string;
+  /** After this run: `queued` is a job that waits for its next attempt. */
+  status: Status;
+  payload: Record<string, unknown> | null;
+  result: unknown;
+  error: string | null;
+  attempts: number;
+}
+
+interface SeenRun extends Run {
+  thrown: unknown;
+}
+
+const lookMs = 15;
+/** More than a test means; jobs that enqueue each other for ever would take all of the time. */
+const mostRuns = 10_000;
+const mostListed = 10;
+
+/**
+ * Runs everything that is due, and what that enqueues, with a real worker per queue, until nothing is due and nothing
+ * runs. Answers the runs in the order of their ends. What is due later waits, the next attempt of a job with a
+ * `retryDelay` too, unless `at` is later still. Scheduled tasks (cron) keep to the real clock.
+ *
+ * @throws Error when a job has failed for good, with what it threw as its `cause`, or when the time is over
+ */
+export async function drain(what: Drained, options: DrainOptions = {}): Promise<Run[]> {
+  const { timeout = 4, allowFailures = false, logger } = options;
+  const queues = "taskQueues" in what ? what.taskQueues.all() : [what as Queue];
+  const seen: SeenRun[] = [];
+  const watched = queues.map((queue) => watching(queue, (run) => seen.push(run)));
+  const workers = watched.map((queue) => new Worker(queue, { ...(logger && { logger }) }));
+  const deadline = performance.now() + timeout * 1_000;
+  const advance = async () => {
+    if (options.at) for (const queue of queues) await bringForward(queue, options.at);
+  };
+  try {
+    await Promise.all(queues.map((queue) => queue.connect()));
+    // Before anything runs, so that all of it runs in its order.
+    await advance();
+    await Promise.all(workers.map((worker) => worker.start()));
+    for (;;) {
+      await advance();
+      const left = await stillToRun(queues);
+      if (left.length === 0) break;
+      if (performance.now() > deadline || seen.length > mostRuns) throw unfinished(left, seen, timeout);
+      await new Promise((resolve) => setTimeout(resolve, lookMs));
+    }
+  } finally {
+    await Promise.all(workers.map((worker) => worker.stop({ grace: 0 })));
+  }
+  const failed = seen.filter(({ status }) => status === "failed");
+  if (failed.length > 0 && !allowFailures) throw failure(failed, seen);
+  return seen.map(({ thrown: _, ...run }) => run);
+}
+
+/** The same queue, with a hook of ours behind its own. */
+function watching(queue: Queue, see: (run: SeenRun) => void): Queue {
+  const look = ({ job, exception }: JobContext) => {
+    const { id, function: task, status, kwargs: payload, result, error, attempts } = job;
+    see({ id, task, status, payload, result, error, attempts, thrown: exception });
+  };
+  const config = { ...queue.config, afterProcess: [...queue.config.afterProcess, look] };
+  return new Proxy(queue, {
+    get: (target, name) => {
+      if (name === "config") return config;
+      const member: unknown = Reflect.get(target, name, target);
+      return typeof member === "function" ? member.bind(target) : member;
+    },
+  });
+}
+
+/** Puts what is due by then into the past, in its order. The stored documents stay as they are. */
+async function bringForward({ broker }: Queue, at: Date): Promise<void> {
+  const last = Math.floor(at.getTime() / 1_000);
+  const now = Math.floor(broker.now() / 1_000);
+  const early: { key: string; scheduled: number }[] = [];
+  for (let page = null, after = ""; page === null || page.length > 0; after = page.at(-1)?.key ?? "") {
+    page = await broker.page({ statuses: ["queued"], after, limit: 500 });
+    // Not the next tick of a scheduled task: its worker would put it back.
+    early.push(...page.filter((row) => row.scheduled > now && row.scheduled <= last && !isTick(row.key)));
+  }
+  for (const { key, scheduled } of early.sort((one, other) => one.scheduled - other.scheduled)) {
+    await broker.change(key, (row) => {
+      const isWaiting = row.status === "queued" && row.scheduled === scheduled;
+      const due = now - Math.min(last - scheduled, now);
+      return {
+        change: isWaiting ? { status: "queued", patch: null, removed: [], scheduled: due } : null,
+        answer: null,
+      };
+    });
+  }
+}
+
+const isTick = (key: string): boolean => key.startsWith("cron:");
+
+/** Due or running. What no worker of the queue would take (a parked priority) is not waited for. */
+async function stillToRun(queues: readonly Queue[]): Promise<JobFields[]> {
+  const listed = await Promise.all(
+    queues.map(async (queue) => {
+      const [lowest, highest] = queue.config.priorities;
+      const jobs = await queue.list({ statuses: ["queued", "active", "aborting"], due: true, limit: 1_000 });
+      return jobs.filter(
+        (job) => job.status !== "queued" || (job.priority >= lowest && job.priority <= highest),
+      );
+    }),
+  );
+  return listed.flat();
+}
+
+function unfinished(left: readonly JobFields[], seen: readonly Run[], timeout: number): Error {
+  const listed = left
+    .slice(0, mostListed)
+    .map((job) => `\n  ${job.function} ${JSON.stringify(job.kwargs)} (${job.key}): ${job.status}`);
+  return new Error(
+    `drain: after ${timeout} s and ${seen.length} runs there are jobs left: ${left.length}${listed.join("")}\n` +
+      "Give it more time with { timeout }, or find out what they wait for with { logger }.",
+  );
+}
+
+function failure(failed: readonly SeenRun[], seen: readonly Run[]): Error {
+  const listed = failed
+    .slice(0, mostListed)
+    .map((run) => `\n  ${run.task} ${JSON.stringify(run.payload)} (${run.id}): ${run.error?.split("\n")[0]}`);
+  return new Error(
+    `drain: ${failed.length} of ${seen.length} runs failed:${listed.join("")}\n` +
+      "Where that is what the test is about: drain(queue, { allowFailures: true }).",
+    { cause: failed[0]?.thrown },
+  );
+}

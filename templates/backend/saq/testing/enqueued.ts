@@ -1,0 +1,97 @@
+/** What was enqueued, for a test to look at. */
+import { AssertionError } from "node:assert";
+import { isDeepStrictEqual } from "node:util";
+import type { Job } from "../handle.js";
+import type { Queue } from "../queue.js";
+import type { PayloadOf, ResultOf, TaskMap } from "../task.js";
+
+/**
+ * Members that the payload must have (a Date matches its text, `expect.any(String)` and its like match as they do), or
+ * a function that says whether it fits.
+ */
+export type PayloadMatch<Payload> = DeepPartial<Payload> | ((payload: Payload) => boolean);
+type DeepPartial<T> = T extends readonly unknown[]
+  ? T
+  : T extends object
+    ? { [K in keyof T]?: DeepPartial<T[K]> }
+    : T;
+
+const mostListed = 20;
+
+/** The jobs of a task that are stored, whatever became of them, in the order of their enqueues. */
+export async function enqueued<Tasks extends TaskMap, Name extends keyof Tasks & string>(
+  queue: Queue<Tasks>,
+  task: Name,
+  match?: PayloadMatch<PayloadOf<Tasks[Name]>>,
+): Promise<Job<ResultOf<Tasks[Name]>>[]> {
+  const found = (await stored(queue)).filter((job) => job.function === task && fits(job.kwargs, match));
+  return found as Job<ResultOf<Tasks[Name]>>[];
+}
+
+/**
+ * The one job of a task that was enqueued with such a payload.
+ *
+ * @throws AssertionError saying what there is, when there is none or more than one
+ */
+export async function expectEnqueued<Tasks extends TaskMap, Name extends keyof Tasks & string>(
+  queue: Queue<Tasks>,
+  task: Name,
+  match?: PayloadMatch<PayloadOf<Tasks[Name]>>,
+): Promise<Job<ResultOf<Tasks[Name]>>> {
+  const found = await enqueued(queue, task, match);
+  const [job] = found;
+  if (job && found.length === 1) return job;
+  const wanted =
+    match === undefined ? "" : ` with ${typeof match === "function" ? `${match}` : shown(match)}`;
+  const all = await stored(queue);
+  const listed = all
+    .slice(-mostListed)
+    .map((there) => `\n  ${there.function} ${shown(there.kwargs)} (${there.status}, ${there.key})`);
+  const amount = found.length === 0 ? "no job" : `${found.length} jobs`;
+  throw new AssertionError({
+    message:
+      `Expected one job of task "${task}"${wanted} in queue "${queue.name}", found ${amount}. ` +
+      (all.length === 0 ? "The queue is empty." : `There are ${all.length} jobs in all:${listed.join("")}`),
+    actual: found.length,
+    expected: 1,
+    operator: "expectEnqueued",
+    stackStartFn: expectEnqueued,
+  });
+}
+
+async function stored(queue: Pick<Queue, "iterJobs">): Promise<Job[]> {
+  const jobs: Job[] = [];
+  for await (const job of queue.iterJobs()) jobs.push(job);
+  return jobs.sort((one, other) => one.queued - other.queued);
+}
+
+function fits(payload: unknown, match: unknown): boolean {
+  if (match === undefined) return true;
+  return typeof match === "function" ? match(payload) === true : contains(payload, match);
+}
+
+/** The matchers of jest and vitest. */
+interface Matcher {
+  asymmetricMatch(value: unknown): boolean;
+}
+
+function contains(value: unknown, wanted: unknown): boolean {
+  if (typeof wanted !== "object" || wanted === null)
+    return isDeepStrictEqual(value ?? undefined, wanted ?? undefined);
+  if (typeof (wanted as Partial<Matcher>).asymmetricMatch === "function") {
+    return (wanted as Matcher).asymmetricMatch(value);
+  }
+  const { toJSON } = wanted as { toJSON?: () => unknown };
+  if (typeof toJSON === "function") return contains(value, toJSON.call(wanted));
+  if (typeof value !== "object" || value === null || Array.isArray(value) !== Array.isArray(wanted))
+    return false;
+  if (Array.isArray(wanted) && wanted.length !== (value as unknown[]).length) return false;
+  return Object.entries(wanted).every(([name, member]) =>
+    contains((value as Record<string, unknown>)[name], member),
+  );
+}
+
+function shown(value: unknown): string {
+  const text = JSON.stringify(value) ?? "nothing";
+  return text.length > 200 ? `${text.slice(0, 200)}...` : text;
+}

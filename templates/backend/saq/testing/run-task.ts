@@ -1,0 +1,203 @@
+/** One run of one task, without a database and without a worker. */
+import { defineQueue, type QueueConfig } from "../config/index.js";
+import { Drafts } from "../draft.js";
+import type { JobFields } from "../job.js";
+import type {
+  AnyTask,
+  Context,
+  JobContext,
+  PayloadOf,
+  ResultOf,
+  TaskDefinition,
+  WorkerContext,
+} from "../task.js";
+import { decodeJob, encodeJob } from "../wire.js";
+import { Attempt, type AttemptEnd, type AttemptHost } from "../worker/attempt.js";
+import { callTask } from "../worker/call.js";
+import { contextsWith } from "../worker/context.js";
+import { ownCompletion } from "../worker/outcome.js";
+import { writeOwnEnd } from "../worker/own-end.js";
+import { CollectingLogger, type LogLine } from "./log.js";
+
+type ContextOf<T> =
+  T extends TaskDefinition<never, unknown, infer Ctx>
+    ? Ctx
+    : T extends (ctx: infer Ctx, ...rest: never[]) => unknown
+      ? Ctx
+      : never;
+
+/** What start-up hooks would give to this task. */
+type StateOf<T> = Omit<ContextOf<T>, keyof JobContext>;
+
+export interface RunTaskOptions<State = object> {
+  /** The members that start-up hooks put on ctx: `{ db }`. */
+  state?: State;
+  /** What the job is to look like: `{ attempts: 2, meta: { tenant: 7 } }`. */
+  job?: Partial<Omit<JobFields, "function" | "kwargs" | "queueName" | "status">>;
+  /** Ends the run as an abort does, when it fires. */
+  signal?: AbortSignal;
+  /** The time that the job and its updates tell. @defaultValue now */
+  now?: Date;
+}
+
+type RunArguments<T> =
+  Record<never, never> extends StateOf<T>
+    ? undefined extends PayloadOf<T>
+      ? [payload?: PayloadOf<T>, options?: RunTaskOptions<StateOf<T>>]
+      : [payload: PayloadOf<T>, options?: RunTaskOptions<StateOf<T>>]
+    : [payload: PayloadOf<T>, options: RunTaskOptions<StateOf<T>> & { state: StateOf<T> }];
+
+/** A job that the task has enqueued, or whose result it waited for (`ctx.apply`). */
+export interface EnqueuedByTask {
+  task: AnyTask;
+  /** As it is stored: after JSON. */
+  payload: unknown;
+  options: object;
+}
+
+export interface TaskRun<Result = unknown> {
+  /** As it is stored: after the task's `output` and JSON. */
+  result: Result;
+  /** What `ctx.job.update` was given, in order. */
+  updates: { progress?: number; meta?: Record<string, unknown> }[];
+  enqueued: EnqueuedByTask[];
+  log: LogLine[];
+}
+
+const queueName = "test";
+const workerId = "test";
+
+/**
+ * Runs a task as a worker would: the payload goes through JSON and the task's `input`, the result through its `output`
+ * and JSON, its timeout holds. `ctx` is the real one; what the task asks of it is collected: updates, enqueued jobs (not
+ * run; those of `ctx.apply` are, in the same way), log lines.
+ *
+ * @throws what the task throws; the reason of its signal when it was interrupted
+ * @throws InvalidPayloadError, InvalidJobError, InvalidResultError as a real enqueue and a real run
+ */
+export async function runTask<T extends AnyTask>(
+  task: T,
+  ...[payload, options]: RunArguments<T>
+): Promise<TaskRun<ResultOf<T>>> {
+  const { updates, enqueued, log, ...run } = collect(task, options ?? {});
+  return { result: (await run.start(payload)) as ResultOf<T>, updates, enqueued, log };
+}
+
+function collect(task: AnyTask, options: RunTaskOptions) {
+  const updates: TaskRun["updates"] = [];
+  const enqueued: EnqueuedByTask[] = [];
+  const logger = new CollectingLogger();
+  const now = () => options.now?.getTime() ?? Date.now();
+  const order = async (given: AnyTask, args: readonly unknown[]): Promise<JobFields> => {
+    const [asked, { waitTimeout: _, ...jobOptions } = {}] = args as [unknown, Record<string, unknown>?];
+    const fields = await stored(given, asked, jobOptions, now());
+    enqueued.push({ task: given, payload: fields.kwargs, options: jobOptions });
+    return fields;
+  };
+  const services: WorkerContext = {
+    queue: { name: queueName },
+    workerId,
+    worker: {
+      id: workerId,
+      concurrency: 1,
+      metadata: null,
+      runningKeys: [],
+      stats: { complete: 0, failed: 0, retried: 0, aborted: 0 },
+    },
+    log: logger,
+    enqueue: async (given, ...args) => ({ id: (await order(given, args)).key }),
+    apply: async (given, ...args) => {
+      const { kwargs } = await order(given, args);
+      const other = collect(given, { ...options, job: {} });
+      return (await other.start(kwargs)) as ResultOf<typeof given>;
+    },
+  };
+  const start = async (payload: unknown): Promise<unknown> => {
+    const fields = await stored(task, payload, {}, now(), options.job);
+    return attempt(task, fields, services, { ...options, now, updates });
+  };
+  return { updates, enqueued, log: logger.lines, start };
+}
+
+/** A task's name is its place in a queue's `tasks`, which is not looked at here. */
+function nameOf(task: AnyTask): string {
+  const { name } = typeof task === "function" ? task : task.run;
+  return name === "" || name === "run" ? "(unnamed)" : name;
+}
+
+/** The state that the task needs was checked where it was given. */
+const configOf = (task: AnyTask): QueueConfig =>
+  defineQueue({
+    name: queueName,
+    dsn: "postgresql://none",
+    tasks: { [nameOf(task)]: task as (ctx: Context, payload: never) => unknown },
+  });
+
+/** The job as a worker finds it: validated, and through JSON. */
+async function stored(
+  task: AnyTask,
+  payload: unknown,
+  options: object,
+  now: number,
+  given: RunTaskOptions["job"] = {},
+): Promise<JobFields> {
+  const drafts = new Drafts(configOf(task));
+  const name = nameOf(task);
+  await drafts.check(name, payload);
+  const claimed = { status: "active", attempts: 1, started: now, touched: now, workerId } as const;
+  const fields = { ...drafts.fields(name, payload, options, now), ...claimed, ...given };
+  return decodeJob(encodeJob(fields), queueName, "active");
+}
+
+interface AttemptOptions extends Pick<RunTaskOptions, "state" | "signal"> {
+  now: () => number;
+  updates: TaskRun["updates"];
+}
+
+async function attempt(
+  task: AnyTask,
+  fields: JobFields,
+  services: WorkerContext,
+  { state = {}, signal, now, updates }: AttemptOptions,
+): Promise<unknown> {
+  const config = configOf(task);
+  const rules = () => ({ nowMs: now(), failedTtl: config.failedTtl });
+  let ended: (end: AttemptEnd) => void = () => {};
+  const end = new Promise<AttemptEnd>((resolve) => {
+    ended = resolve;
+  });
+  const host: AttemptHost = {
+    hardDeadlineMs: config.cancellationHardDeadline * 1_000,
+    now,
+    touch: async (_claim, patch) => {
+      const { touched: _, ...change } = JSON.parse(patch) as TaskRun["updates"][number] & { touched: number };
+      updates.push(change);
+      return true;
+    },
+    finish: (run, returned, client) =>
+      writeOwnEnd({ broker: { finishWith: async () => "test" }, config }, run, returned, client, rules()),
+    ended: (_run, how) => ended(how),
+  };
+  const claim = { key: fields.key, token: 0, place: 0, workerId, due: fields.scheduled, document: "" };
+  const run = new Attempt(host, claim, fields);
+  const Context = contextsWith(state);
+  const abort = () => run.interrupt("abort", "aborted by the test's signal");
+  signal?.addEventListener("abort", abort);
+  try {
+    if (signal?.aborted) abort();
+    run.run(() => callTask(config, null, run, new Context(services, run)));
+    const how = await end;
+    switch (how.kind) {
+      case "threw":
+        throw how.error;
+      case "interrupted":
+        throw how.reason;
+      case "returned": {
+        const { patch } = run.ownEnd?.settlement ?? ownCompletion(run, how.value, rules());
+        return (JSON.parse(patch) as { result?: unknown }).result ?? null;
+      }
+    }
+  } finally {
+    signal?.removeEventListener("abort", abort);
+  }
+}
