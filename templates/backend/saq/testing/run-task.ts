@@ -4,17 +4,17 @@ import { Drafts } from "../draft.js";
 import type { JobFields } from "../job.js";
 import type {
   AnyTask,
+  ApplyOptions,
   Context,
   JobContext,
   PayloadOf,
   ResultOf,
   TaskDefinition,
-  WorkerContext,
 } from "../task.js";
 import { decodeJob, encodeJob } from "../wire.js";
 import { Attempt, type AttemptEnd, type AttemptHost } from "../worker/attempt.js";
 import { callTask } from "../worker/call.js";
-import { contextsWith } from "../worker/context.js";
+import { type ContextServices, contextsWith } from "../worker/context.js";
 import { ownCompletion } from "../worker/outcome.js";
 import { writeOwnEnd } from "../worker/own-end.js";
 import { CollectingLogger, type LogLine } from "./log.js";
@@ -88,13 +88,18 @@ function collect(task: AnyTask, options: RunTaskOptions) {
   const enqueued: EnqueuedByTask[] = [];
   const logger = new CollectingLogger();
   const now = () => options.now?.getTime() ?? Date.now();
-  const order = async (given: AnyTask, args: readonly unknown[]): Promise<JobFields> => {
-    const [asked, { waitTimeout: _, ...jobOptions } = {}] = args as [unknown, Record<string, unknown>?];
-    const fields = await stored(given, asked, jobOptions, now());
-    enqueued.push({ task: given, payload: fields.kwargs, options: jobOptions });
+  const order = async (task: AnyTask, payload: unknown, given: object): Promise<JobFields> => {
+    const fields = await stored(task, payload, given, now());
+    enqueued.push({ task, payload: fields.kwargs, options: given });
     return fields;
   };
-  const services: WorkerContext = {
+  const applyWith: ContextServices["applyWith"] = async (given, payload, asked = {}) => {
+    const { waitTimeout: _, signal, ...jobOptions } = asked;
+    const { kwargs } = await order(given, payload, jobOptions);
+    const other = collect(given, { ...options, job: {}, ...(signal && { signal }) });
+    return (await other.start(kwargs)) as ResultOf<typeof given>;
+  };
+  const services: ContextServices = {
     queue: { name: queueName },
     workerId,
     worker: {
@@ -105,12 +110,12 @@ function collect(task: AnyTask, options: RunTaskOptions) {
       stats: { complete: 0, failed: 0, retried: 0, aborted: 0 },
     },
     log: logger,
-    enqueue: async (given, ...args) => ({ id: (await order(given, args)).key }),
-    apply: async (given, ...args) => {
-      const { kwargs } = await order(given, args);
-      const other = collect(given, { ...options, job: {} });
-      return (await other.start(kwargs)) as ResultOf<typeof given>;
+    enqueue: async (given, ...args) => {
+      const [payload, jobOptions = {}] = args as [payload?: unknown, options?: object];
+      return { id: (await order(given, payload, jobOptions)).key };
     },
+    apply: (given, ...args) => applyWith(given, ...(args as [payload?: unknown, options?: ApplyOptions])),
+    applyWith,
   };
   const start = async (payload: unknown): Promise<unknown> => {
     const fields = await stored(task, payload, {}, now(), options.job);
@@ -157,7 +162,7 @@ interface AttemptOptions extends Pick<RunTaskOptions, "state" | "signal"> {
 async function attempt(
   task: AnyTask,
   fields: JobFields,
-  services: WorkerContext,
+  services: ContextServices,
   { state = {}, signal, now, updates }: AttemptOptions,
 ): Promise<unknown> {
   const config = configOf(task);

@@ -18,13 +18,18 @@ import type {
 } from "../task.js";
 import type { Attempt } from "./attempt.js";
 
+/** What a context asks of its worker; `applyWith` is `apply` of arguments that the compiler has checked. */
+export interface ContextServices extends WorkerContext {
+  applyWith<T extends AnyTask>(task: T, payload: unknown, options?: ApplyOptions): Promise<ResultOf<T>>;
+}
+
 export class TaskContext implements JobContext {
-  readonly #services: WorkerContext;
+  readonly #services: ContextServices;
   readonly #attempt: Attempt;
   #log: Logger | null = null;
   #job: RunningJob | null = null;
 
-  constructor(services: WorkerContext, attempt: Attempt) {
+  constructor(services: ContextServices, attempt: Attempt) {
     this.#services = services;
     this.#attempt = attempt;
   }

@@ -8,11 +8,11 @@ import type {
   EnqueueArguments,
   EnqueueOptions,
   ResultOf,
-  WorkerContext,
   WorkerView,
 } from "../task.js";
+import type { ContextServices } from "./context.js";
 
-export class TaskServices implements WorkerContext {
+export class TaskServices implements ContextServices {
   readonly queue: { readonly name: string };
   readonly #queue: Queue;
   readonly #names: Map<AnyTask, string>;
@@ -44,7 +44,6 @@ export class TaskServices implements WorkerContext {
     return this.applyWith(task, payload, options);
   }
 
-  /** As `apply`, of arguments that the compiler has checked. */
   async applyWith<T extends AnyTask>(
     task: T,
     payload: unknown,
