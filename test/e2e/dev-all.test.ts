@@ -125,8 +125,8 @@ it('"Create your own task" works as the README tells it, while everything runs',
     before
       .replace(/^ *tasks: \{[^}]*\},\n/m, `  ${config}`)
       .replace(
-        "delayedTask, exampleTask, sendEmailTask }",
-        "delayedTask, exampleTask, myCustomTask, sendEmailTask }",
+        "delayedTask, exampleTask, nightlyCleanup, sendEmailTask }",
+        "delayedTask, exampleTask, myCustomTask, nightlyCleanup, sendEmailTask }",
       ),
   );
   edit(ROUTES, (before) =>

@@ -1,5 +1,5 @@
 /** Sends mails through SMTP_URL; without one they are written to a folder, where a mail program can open them. */
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { createTransport } from "nodemailer";
 import { settings } from "./settings.js";
@@ -45,3 +45,19 @@ export const sendMail = createMailer({
   outbox: settings.outbox,
   from: settings.mailFrom,
 });
+
+const dayMs = 24 * 3600 * 1000;
+
+/** Deletes written mails that are older, and nothing else that lies there. Answers how many. */
+export async function deleteOldMails(outbox: string, days: number): Promise<number> {
+  await mkdir(outbox, { recursive: true });
+  const files = (await readdir(outbox)).filter((name) => name.endsWith(".eml"));
+  let deleted = 0;
+  for (const name of files) {
+    const file = path.join(outbox, name);
+    if ((await stat(file)).mtimeMs > Date.now() - days * dayMs) continue;
+    await rm(file, { force: true });
+    deleted++;
+  }
+  return deleted;
+}

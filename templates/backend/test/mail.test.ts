@@ -1,9 +1,9 @@
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it } from "@jest/globals";
 import PostalMime from "postal-mime";
-import { createMailer } from "../app/mail.js";
+import { createMailer, deleteOldMails } from "../app/mail.js";
 import { startSmtpServer } from "./smtp.js";
 import { freePort } from "./unreachable.js";
 
@@ -59,4 +59,20 @@ it("never writes two mails to one file", async () => {
   const send = createMailer({ outbox, from });
   await Promise.all(Array.from({ length: 20 }, () => send(mail)));
   expect(await readdir(outbox)).toHaveLength(20);
+});
+
+it("deletes mails that are older than asked for, and nothing else", async () => {
+  const daysAgo = (days: number) => new Date(Date.now() - days * 24 * 3600 * 1000);
+  for (const [name, days] of [
+    ["old.eml", 31],
+    ["new.eml", 29],
+    ["notes.txt", 400],
+  ] as const) {
+    const file = path.join(outbox, name);
+    await writeFile(file, "");
+    await utimes(file, daysAgo(days), daysAgo(days));
+  }
+  expect(await deleteOldMails(outbox, 30)).toBe(1);
+  expect((await readdir(outbox)).sort()).toEqual(["new.eml", "notes.txt"]);
+  expect(await deleteOldMails(path.join(outbox, "none yet"), 30)).toBe(0);
 });

@@ -78,3 +78,17 @@ it("runs a delayed job when it is due, not earlier", async () => {
   expect(wait).toBeLessThan(3_500);
   expect(job).toMatchObject({ status: "complete", result: { status: "success", message: "later" } });
 });
+
+it("runs the nightly clean-up every night at three, and at once when asked to", async () => {
+  const [cleanup] = await queue.schedules.list();
+  expect(cleanup).toMatchObject({
+    name: "nightlyCleanup",
+    cron: "0 3 * * *",
+    timezone: "UTC",
+    paused: false,
+  });
+  expect(new Date((cleanup?.nextRun ?? 0) * 1000).toISOString()).toMatch(/T03:00:00.000Z$/);
+  await waitFor("its next run to wait in the queue", async () => queue.job("cron:nightlyCleanup"));
+  const { id } = await queue.schedules.run("nightlyCleanup");
+  expect(await finishedJob(id)).toMatchObject({ status: "complete", result: { status: "success" } });
+});

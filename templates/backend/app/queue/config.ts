@@ -1,9 +1,9 @@
 /** Queue configuration: where jobs are stored, how they run, which tasks there are. */
-import { defineQueue, defineSaq } from "../../saq/index.js";
+import { cronJob, defineQueue, defineSaq } from "../../saq/index.js";
 import { basicAuth } from "../basic-auth.js";
 import { logger } from "../logger.js";
 import { settings } from "../settings.js";
-import { delayedTask, exampleTask, sendEmailTask } from "./tasks.js";
+import { delayedTask, exampleTask, nightlyCleanup, sendEmailTask } from "./tasks.js";
 
 export const defaultQueue = defineQueue({
   name: "default",
@@ -15,7 +15,9 @@ export const defaultQueue = defineQueue({
   maxSize: 3,
   // For all jobs of this queue; task({ ... }) and the options of enqueue() come before them. Seconds, except retries.
   defaults: { timeout: 10, ttl: 600, retries: 1 },
-  tasks: { exampleTask, sendEmailTask, delayedTask },
+  tasks: { exampleTask, sendEmailTask, delayedTask, nightlyCleanup },
+  // Minute, hour, day, month, weekday. One run each time, however many workers there are.
+  scheduledTasks: [cronJob("nightlyCleanup", { cron: "0 3 * * *", timezone: "UTC" })],
 });
 
 export const saqConfig = defineSaq({

@@ -5,7 +5,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { type Context, task } from "../../saq/index.js";
-import { sendMail } from "../mail.js";
+import { deleteOldMails, sendMail } from "../mail.js";
+import { settings } from "../settings.js";
 
 /** The smallest task: a function. Half a second of pretended work shows progress, and how to stop in time. */
 export async function exampleTask(ctx: Context, { message }: { message: string }) {
@@ -37,4 +38,11 @@ export async function delayedTask(ctx: Context, { message }: { message: string }
   ctx.log.info({ message }, "delayed task started");
   ctx.log.info({ message }, "delayed task finished");
   return { status: "success", message };
+}
+
+/** Runs by itself every night: `scheduledTasks` in config.ts. Mails that were written to files are kept for 30 days. */
+export async function nightlyCleanup(ctx: Context) {
+  const deleted = await deleteOldMails(settings.outbox, 30);
+  ctx.log.info({ deleted }, "nightly clean-up finished");
+  return { status: "success", deleted };
 }
