@@ -118,22 +118,38 @@ describe("a database in trouble", () => {
     const { queue, close } = openQueue(database.url);
     await database.query("delete from runs");
     const workers = await Promise.all([1, 2].map(() => WorkerProcess.start({ url: database.url })));
-    const jobs = await queue.enqueueMany(
-      Array.from({ length: 8 }, (_, index) => ({
-        task: "patient" as const,
-        payload: { ms: 3_000 + 1_500 * index },
-      })),
-    );
-    await eventually("all run", async () => (await database.runs()).length === jobs.length);
+    const free = Array.from({ length: 8 }, (_, index) => ({
+      task: "patient" as const,
+      payload: { ms: 3_000 + 1_500 * index },
+    }));
+    // Two groups with a row of jobs each: the first of a row runs when the database stops.
+    const grouped = Array.from({ length: 6 }, (_, index) => ({
+      task: "patient" as const,
+      payload: { ms: 2_500 },
+      groupKey: `group-${index % 2}`,
+    }));
+    // It ends while nobody can write that down.
+    const timed = { task: "nap" as const, payload: { ms: 5_000 }, timeout: 14 };
+    const jobs = await queue.enqueueMany([...free, ...grouped, timed]);
+    await eventually("all that can run do", async () => (await database.runs()).length === 11);
     cluster.pause();
     await pause(10_000);
     cluster.resume();
     await eventually("every job has ended", async () => (await queue.count("incomplete")) === 0, 45_000);
     // Whoever would take over does so within two beats.
     await pause(6_000);
-    expect(await database.runs()).toHaveLength(jobs.length);
+    const runs = await database.runs();
+    expect(runs.map((run) => run.job).toSorted()).toEqual(jobs.map((job) => job?.key ?? "").toSorted());
     for (const job of jobs)
       expect(await job?.refresh()).toMatchObject({ status: "complete", attempts: 1, meta: {} });
+    for (const group of ["group-0", "group-1"]) {
+      const keys = jobs.filter((job) => job?.groupKey === group).map((job) => job?.key);
+      const row = runs
+        .filter((run) => keys.includes(run.job))
+        .toSorted((a, b) => Number(a.started) - Number(b.started));
+      for (const [index, run] of row.slice(1).entries())
+        expect(Number(run.started)).toBeGreaterThanOrEqual(Number(row[index]?.ended));
+    }
     await Promise.all(workers.map((worker) => worker.stop()));
     await close();
   }, 90_000);
