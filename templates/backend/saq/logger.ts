@@ -18,13 +18,17 @@ export const silentLogger: Logger = {
   isLevelEnabled: () => false,
 };
 
+/** What the database's driver says without a code. */
+const codeless = /^Connection terminated|^timeout exceeded when trying to connect|^Query read timeout/;
+
 /**
  * Fields of a log line about a failure. One that carries a code came from outside, a database or network that is away:
  * its stack tells nothing, and with every chore failing at once it would bury what does.
  */
 export function describe(error: unknown): { err: unknown } | { reason: string } {
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
-  return typeof code === "string" ? { reason: String(message || code) } : { err: error };
+  const isOutside = typeof code === "string" || codeless.test(String(message));
+  return isOutside ? { reason: String(message || code) } : { err: error };
 }
 
 /**

@@ -1,0 +1,72 @@
+/** A database that takes no results, or is away: what a worker holds back, and what it says. */
+import { beforeAll, expect, it } from "@jest/globals";
+import { openProxy } from "./cuttable-proxy.js";
+import { LogBook } from "./log-book.js";
+import { openQueue, startWorker, until, useDatabase } from "./support.js";
+
+const database = useDatabase();
+
+beforeAll(async () => {
+  const queue = openQueue(database, {});
+  await queue.connect();
+  await queue.close();
+});
+
+it("5.1: a worker whose results are not taken starts no more jobs after some 2,000, and goes on when they are", async () => {
+  let runs = 0;
+  const count = () => {
+    runs++;
+  };
+  const queue = openQueue(database, { count }, { name: "held-results", concurrency: 10 });
+  const total = 4_000;
+  await queue.enqueueMany(
+    Array.from({ length: total }, () => ({ task: "count" as const, payload: undefined, timeout: 0 })),
+  );
+  await database.query(`
+    create function hold_results() returns trigger language plpgsql as
+      $$ begin perform pg_advisory_xact_lock(4711); return new; end $$;
+    create trigger hold_results before update on saq_jobs for each row
+      when (old.status = 'active' and new.status = 'complete') execute function hold_results();`);
+  const holder = await database.connect();
+  await holder.query("select pg_advisory_lock(4711)");
+  await startWorker(queue);
+  await until(async () => runs > 2_000);
+  // It has looked for more jobs, and beaten, several times over.
+  await new Promise((resolve) => setTimeout(resolve, 2_500));
+  expect(runs).toBeLessThanOrEqual(2_000 + 10 + 1);
+  await holder.query("select pg_advisory_unlock(4711)");
+  await until(async () => (await queue.counts()).complete === total);
+  expect(runs).toBe(total);
+  await database.query("drop trigger hold_results on saq_jobs; drop function hold_results");
+}, 40_000);
+
+it("5.2: an outage is said once for each trouble, in a line without a stack, and its end too", async () => {
+  const proxy = await openProxy(database);
+  const connections = new LogBook();
+  const timers = { schedule: 0.1, workerInfo: 0.1, lost: 0.1, sweep: 0.1, abort: 0.1 };
+  const queue = openQueue(
+    { url: proxy.url },
+    { ok: () => "ok" },
+    { name: "outage", timers, logger: connections },
+  );
+  const { log, ended } = await startWorker(queue);
+  proxy.refuse();
+  const troubles = ["beat", "lost", "sweep"];
+  for (const chore of troubles)
+    await log.saw(({ level, fields }) => level === "warn" && fields.chore === chore);
+  // Each of them has been tried again, and failed again, before the outage is over.
+  for (const chore of troubles)
+    await log.saw(({ level, fields }) => level === "debug" && fields.chore === chore);
+  proxy.admit();
+  await connections.saw(({ message }) => message === "listening connection restored");
+  const job = await queue.enqueue("ok");
+  expect(await ended(job.key)).toBe("Finished ok");
+  const warnings = [...log.lines, ...connections.lines].filter(({ level }) => level === "warn");
+  const kinds = warnings.map(({ message, fields }) => `${message} ${String(fields.chore ?? "")}`);
+  expect(new Set(kinds).size).toBe(kinds.length);
+  for (const { message, fields } of warnings) {
+    if (message.startsWith("listening")) continue;
+    expect(fields).toMatchObject({ reason: expect.any(String) });
+    expect(fields).not.toHaveProperty("err");
+  }
+}, 40_000);
