@@ -104,6 +104,13 @@ describe("stopping a worker", () => {
       await running(key);
       const { code, ms } = await worker.stop();
       expect(code).toBe(0);
+      expect(worker.lines.map(({ message }) => message)).toEqual(
+        expect.arrayContaining([
+          "Some tasks did not finish within the shutdown grace period, requesting cancellation",
+          "Function 'stubborn' did not finish cancellation in time, it may be stuck or blocked",
+          "Some tasks did not finish cancellation in time, they may be stuck or blocked",
+        ]),
+      );
       expect(ms).toBeGreaterThan(1_400);
       expect(ms).toBeLessThan(3_000);
       expect(await database.document(key)).toMatchObject({ status: "queued", meta: { cancellations: 1 } });

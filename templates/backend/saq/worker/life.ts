@@ -165,6 +165,12 @@ export class Life {
         attempt.interrupt("shutdown", "the worker is shutting down");
       // Each attempt ends by its own hard deadline; the little more is for the timers to fire.
       await within(this.#queue.config.cancellationHardDeadline * 1_000 + 1_000, this.runner.idle());
+      if (this.runner.overdueKeys.length > 0) {
+        this.#logger.warn(
+          { jobs: this.runner.overdueKeys },
+          "Some tasks did not finish cancellation in time, they may be stuck or blocked",
+        );
+      }
     }
     // From here on only the database can hold things up, and it may be away.
     await within(
