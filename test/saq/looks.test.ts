@@ -68,27 +68,33 @@ describe("listen", () => {
     expect(calls).toEqual([a, b, a, b, a]);
   });
 
-  it("Q-8: woken by push, long before the next look", async () => {
+  it("Q-8: woken by push, long before the next look: by an awaited end, and by an abort", async () => {
     const queue = open();
+    /** Listens until that status; resolves `first` once it has looked. */
+    const listenFor = (key: string, wanted: string) => {
+      let ended = Promise.resolve();
+      const first = new Promise<void>((resolve) => {
+        ended = queue.listen(
+          [key],
+          (_key, status) => {
+            resolve();
+            return status === wanted;
+          },
+          { pollInterval: 60, timeout: 9 },
+        );
+      });
+      return { first, ended };
+    };
     const job = await queue.enqueue("work", undefined, { meta: { awaited: true } });
-    const seen: string[] = [];
+    const done = listenFor(job.key, "complete");
+    await done.first;
     await startWorker(openQueue(database, tasks, { name: queue.name }));
-    await queue.listen(
-      [job.key],
-      (_key, status) => {
-        seen.push(status);
-        return status === "complete";
-      },
-      { pollInterval: 60, timeout: 9 },
-    );
-    expect(seen.at(-1)).toBe("complete");
+    await done.ended;
     const other = await queue.enqueue("work", undefined, { scheduled: 4e9 });
-    const aborted = queue.listen([other.key], (_key, status) => status === "aborted", {
-      pollInterval: 60,
-      timeout: 9,
-    });
+    const aborted = listenFor(other.key, "aborted");
+    await aborted.first;
     await queue.abort(other.key);
-    await aborted;
+    await aborted.ended;
   });
 
   it("Q-8: TimeoutError when it is over; a throw of the callback is the caller's", async () => {

@@ -157,15 +157,19 @@ describe("finish", () => {
     expect(queue.counters.complete).toBe(1);
   });
 
-  it("D-20: a late acknowledgement of the old owner changes nothing", async () => {
-    const queue = open();
-    const job = await queue.enqueue("work");
-    const [claimed] = await claim(queue);
-    if (!claimed) throw new Error("claimed");
-    await queue.finish(job.key, "failed", { error: "by hand" });
-    expect(await queue.broker.settle(settlement(claimed, "complete", { result: 1 }))).toBe("lost");
-    expect(await members(job.key)).toMatchObject({ status: "failed", error: "by hand" });
-  });
+  it.each(["failed", "complete"] as const)(
+    "D-20: a late acknowledgement of the old owner changes nothing, and is told so, after %s",
+    async (status) => {
+      const queue = open();
+      const job = await queue.enqueue("work");
+      const [claimed] = await claim(queue);
+      if (!claimed) throw new Error("claimed");
+      await queue.finish(job.key, status, { error: "by hand", result: "by hand" });
+      const before = await members(job.key);
+      expect(await queue.broker.settle(settlement(claimed, "complete", { result: 1 }))).toBe("lost");
+      expect(await members(job.key)).toEqual(before);
+    },
+  );
 
   it("V-7, D-25: only from active, or as aborted from aborting; else a word and no change", async () => {
     const queue = open();
