@@ -174,6 +174,8 @@ describe("other versions", () => {
   });
 
   it.each([
+    ["0, with an empty record", `${version1} delete from saq_versions`],
+    ["0, without a record", `${version1} drop table saq_versions`],
     ["1", version1],
     ["2", version1 + version2],
   ])("P-4: version %s is lifted to 3 and keeps its rows", async (_, tables) => {

@@ -185,6 +185,44 @@ describe("a pass", () => {
   });
 });
 
+describe("a job without limits whose worker is gone", () => {
+  it("D-10: ends also when it was to be aborted, and its key is free again", async () => {
+    const queue = open();
+    const clock = stepClock();
+    await queue.connect();
+    const document = {
+      function: "hello",
+      queue: queue.name,
+      key: "k",
+      timeout: 0,
+      error: "stop it",
+      worker_id: "python-1",
+    };
+    await insertRow(database, {
+      key: "k",
+      queue: queue.name,
+      status: "aborting",
+      scheduled: 0,
+      document: JSON.stringify(document),
+    });
+    for (let passed = 0; passed < 290; passed += 4) {
+      clock.pass(4);
+      expect(await queue.broker.sweepStuck(limits)).toEqual([]);
+    }
+    expect(await queue.enqueue("hello", {}, { key: "k" })).toBeNull();
+    clock.pass(4);
+    for (let tries = 0; tries < 5 && (await rowOf(database, "k"))?.status === "aborting"; tries++) {
+      clock.pass(4);
+      await queue.broker.sweepStuck(limits);
+    }
+    expect(JSON.parse((await rowOf(database, "k"))?.text ?? "")).toMatchObject({
+      status: "aborted",
+      error: "stop it",
+    });
+    expect(await queue.enqueue("hello", {}, { key: "k" })).not.toBeNull();
+  });
+});
+
 describe("clocks", () => {
   it("D-29: one that is an hour ahead shifts no due time, and is said once", async () => {
     const clock = stepClock();

@@ -21,7 +21,7 @@ export interface TuneOptions {
   python?: boolean | undefined;
 }
 
-export interface TuneStep {
+interface TuneStep {
   /** What is done, in one line. */
   what: string;
   /** What it is good for. */
