@@ -5,7 +5,7 @@ import { InvalidJobError } from "../../templates/backend/saq/errors.js";
 import { inSeconds } from "../../templates/backend/saq/job.js";
 import type { Queue } from "../../templates/backend/saq/queue.js";
 import { openProxy } from "./cuttable-proxy.js";
-import { claim, openQueue, rowOf, until, useDatabase } from "./support.js";
+import { claim, openQueue, rowOf, settlement, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
 
@@ -158,6 +158,24 @@ describe("a connection that is lost during a flush", () => {
     proxy.cut();
     expect(await enqueued).toMatchObject({ key: "sent-twice" });
     expect(await queue.count("queued")).toBe(1);
+  });
+
+  it("5.1: and not run again when it is even over by then", async () => {
+    const proxy = await openProxy(database);
+    const queue = openQueue(proxy, tasks);
+    const worker = openQueue(database, tasks, { name: queue.name });
+    await queue.connect();
+    const swallowed = proxy.mute();
+    const enqueued = queue.enqueueMany([
+      { task: "hello", payload: { n: 1 }, key: "over-soon" },
+      { task: "hello", payload: { n: 2 }, key: "beside-it" },
+    ]);
+    await swallowed;
+    for (const job of await claim(worker))
+      await worker.broker.settle(settlement(job, "complete", { result: 1, completed: 5 }));
+    proxy.cut();
+    expect((await enqueued).map((job) => job?.key)).toEqual(["over-soon", "beside-it"]);
+    expect(await queue.counts()).toMatchObject({ complete: 2, queued: 0 });
   });
 
   it("5.1: and refused as usual when another's job holds the key", async () => {

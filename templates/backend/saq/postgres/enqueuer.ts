@@ -2,13 +2,13 @@
  * Stores jobs, in two lanes. Generated keys are inserted in call order and cannot conflict. Keys that callers chose
  * go through the upsert of V-5.1 to V-5.3, one row per key and flush.
  */
-import type { EnqueueOutcome, NewJob } from "../broker.js";
+import type { EnqueueOutcome, NewJob, StoredJob } from "../broker.js";
 import { InvalidJobError, SaqError } from "../errors.js";
 import { isTerminal, parseStatus } from "../job.js";
 import type { TransactionClient } from "../task.js";
 import { wakeChannel } from "./channels.js";
 import { Coalescer } from "./coalescer.js";
-import { isDataError, isLockTimeout } from "./connection.js";
+import { backoffMs, isConnectionError, isDataError, isLockTimeout } from "./connection.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
@@ -90,12 +90,36 @@ export class Enqueuer {
   }
 
   async #upsert(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
-    const { rows, resent } = await this.server
-      .queryAgain<UpsertRow>(this.server.statements.upsert, this.values(jobs))
+    let rows: UpsertRow[];
+    try {
+      rows = await this.server.query<UpsertRow>(this.server.statements.upsert, this.values(jobs));
+    } catch (error) {
+      if (!isConnectionError(error)) throw explained(jobs, error);
+      return this.#upsertAgain(jobs);
+    }
+    return this.#outcomes(jobs, rows, false);
+  }
+
+  /**
+   * The way to the database broke, and what was sent may be stored all the same. Its job may even be over by now, so that
+   * the key is free: sent again unseen, it would run again.
+   */
+  async #upsertAgain(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
+    await this.server.pause(backoffMs(0));
+    const held = await this.rows.fetchAgain(jobs.map((job) => job.key));
+    const left = jobs.filter((job, index) => !isSame(held[index], job));
+    if (left.length === 0) return jobs.map(() => ({ stored: true }));
+    const { rows } = await this.server
+      .queryAgain<UpsertRow>(this.server.statements.upsert, this.values(left))
       .catch((error: unknown) => {
-        const [job, ...others] = jobs;
-        throw job && others.length === 0 && isLockTimeout(error) ? keyHeld(job.key, error) : error;
+        throw explained(left, error);
       });
+    const outcomes = await this.#outcomes(left, rows, true);
+    const byKey = new Map(left.map((job, index) => [job.key, outcomes[index]]));
+    return jobs.map((job) => byKey.get(job.key) ?? { stored: true });
+  }
+
+  async #outcomes(jobs: NewJob[], rows: readonly UpsertRow[], resent: boolean): Promise<EnqueueOutcome[]> {
     const byKey = new Map(rows.map((row) => [row.key, row]));
     const outcomes = jobs.map((job) => this.outcome(byKey.get(job.key)));
     return resent || rows.some(isUnexplained) ? this.#lookAgain(jobs, outcomes, { rows, resent }) : outcomes;
@@ -117,7 +141,7 @@ export class Enqueuer {
       const job = jobs[index];
       if (outcome.stored || !job) return outcome;
       if (!row) return seen.has(job.key) ? outcome : { stored: false, reason: "other_queue" };
-      if (resent && queuedAt(row.document) === queuedAt(job.document)) return { stored: true };
+      if (resent && isSame(row, job)) return { stored: true };
       return isTerminal(row.status) ? outcome : { stored: false, reason: "key_alive" };
     });
   }
@@ -150,6 +174,13 @@ const keyHeld = (key: string, cause: unknown): SaqError =>
       "Enqueue it again when that transaction has ended.",
     { cause },
   );
+
+const explained = ([job, ...others]: readonly NewJob[], error: unknown): unknown =>
+  job && others.length === 0 && isLockTimeout(error) ? keyHeld(job.key, error) : error;
+
+/** The row of this very enqueue: same key and same `queued`. */
+const isSame = (row: StoredJob | null | undefined, job: NewJob): boolean =>
+  Boolean(row) && queuedAt(row?.document ?? "") === queuedAt(job.document);
 
 function queuedAt(document: string): unknown {
   try {

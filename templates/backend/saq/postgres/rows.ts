@@ -151,9 +151,19 @@ export class RowStore {
 
   async fetch(keys: readonly string[]): Promise<(StoredJob | null)[]> {
     const possible = keys.filter((key) => !isImpossible(key));
-    const rows = await this.server.query<RawRow>(this.server.statements.fetch, [this.queueName, possible]);
-    const byKey = new Map(rows.map((raw) => [raw.key, toRow(raw)]));
-    return keys.map((key) => byKey.get(key) ?? null);
+    return inOrder(
+      keys,
+      await this.server.query<RawRow>(this.server.statements.fetch, [this.queueName, possible]),
+    );
+  }
+
+  /** As `fetch` of storable keys, waiting for a lost database to come back. */
+  async fetchAgain(keys: readonly string[]): Promise<(StoredJob | null)[]> {
+    const { rows } = await this.server.queryAgain<RawRow>(this.server.statements.fetch, [
+      this.queueName,
+      keys,
+    ]);
+    return inOrder(keys, rows);
   }
 
   async list({ statuses, offset, limit, due }: JobFilter): Promise<StoredJob[]> {
@@ -208,4 +218,9 @@ export class RowStore {
     }
     return counts;
   }
+}
+
+function inOrder(keys: readonly string[], rows: readonly RawRow[]): (StoredJob | null)[] {
+  const byKey = new Map(rows.map((raw) => [raw.key, toRow(raw)]));
+  return keys.map((key) => byKey.get(key) ?? null);
 }
