@@ -44,6 +44,9 @@ describe("before-enqueue hooks", () => {
     second();
     await queue.enqueue("echo", undefined, { key: "c" });
     expect(seen).toEqual(["a", "a", "b"]);
+    expect(() => queue.registerBeforeEnqueue(undefined as never)).toThrow(
+      "registerBeforeEnqueue takes a function (job) => ..., got undefined",
+    );
   });
 
   it("Q-4, Q-12: awaited one after another, with status and time set; what they change is stored and returned", async () => {

@@ -111,6 +111,9 @@ describe("listen", () => {
     await expect(queue.listen([job.key], () => true, { pollInterval: 0 })).rejects.toThrow(
       "listen: pollInterval must be seconds > 0, got 0",
     );
+    await expect(queue.listen([5] as never, () => true)).rejects.toThrow(
+      "listen: keys must be an array of texts, got [5]",
+    );
     await expect(queue.listen([job.key], () => true, { timeout: -5 })).rejects.toThrow(
       "listen: timeout must be null or seconds >= 0",
     );

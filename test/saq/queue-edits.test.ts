@@ -222,6 +222,17 @@ describe("finish", () => {
   });
 });
 
+it("Q-5: an end without a text says so to those who wait", async () => {
+  const queue = open();
+  const applied = queue.apply("work", undefined, { key: "no-words" });
+  await until(async () => (await rowOf(database, "no-words")) !== undefined);
+  await claim(queue);
+  await queue.finish("no-words", "failed");
+  await expect(applied).rejects.toThrow(
+    "Job no-words failed\n\nThe above job ended with the following error:\n\n(none was given)",
+  );
+});
+
 describe("counters", () => {
   it("Q-10, T-11: what the queue's workers, retries and aborts did; started is when it was made", async () => {
     const before = Date.now();

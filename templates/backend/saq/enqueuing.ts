@@ -2,6 +2,7 @@
 import { Batches, type StoredMark } from "./batch.js";
 import type { Broker, EnqueueOutcome } from "./broker.js";
 import type { Draft, Drafts } from "./draft.js";
+import { ConfigError } from "./errors.js";
 import type { Job, JobOverrides } from "./handle.js";
 import type { JobFields } from "./job.js";
 import type { EnqueueOptions } from "./task.js";
@@ -56,6 +57,9 @@ export class Enqueuing {
 
   /** Answers how to unregister: by the registration, not by the function, which may be registered twice (D-62). */
   before(call: BeforeEnqueue): () => void {
+    if (typeof call !== "function") {
+      throw new ConfigError(`registerBeforeEnqueue takes a function (job) => ..., got ${typeof call}`);
+    }
     const registered = { call };
     this.#hooks = [...this.#hooks, registered];
     return () => {

@@ -15,7 +15,7 @@ export class JobError extends SaqError {
   constructor(job: Job) {
     super(
       "job_failed",
-      `Job ${job.id} ${job.status}\n\nThe above job ended with the following error:\n\n${job.error}`,
+      `Job ${job.id} ${job.status}\n\nThe above job ended with the following error:\n\n${job.error ?? "(none was given)"}`,
     );
     this.job = job;
   }
@@ -96,6 +96,10 @@ export class Results {
     { timeout = 10, pollInterval = 0.5 }: ListenOptions = {},
   ): Promise<void> {
     checkWait("listen: timeout", timeout);
+    // One that is no text would fail the statement that reads for all who wait.
+    if (!Array.isArray(keys) || keys.some((key) => typeof key !== "string")) {
+      throw new InvalidJobError(`listen: keys must be an array of texts, got ${JSON.stringify(keys)}`);
+    }
     if (!(typeof pollInterval === "number" && pollInterval > 0)) {
       throw new InvalidJobError(`listen: pollInterval must be seconds > 0, got ${String(pollInterval)}`);
     }

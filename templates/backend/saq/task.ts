@@ -28,7 +28,10 @@ export interface EnqueueOptions extends JobOptions {
 
 /** Options of `apply`: those of `enqueue`, without a transaction, whose jobs nobody can run before it ends. */
 export type ApplyOptions = Omit<EnqueueOptions, "client"> & {
-  /** How long to wait, s; 0 and null: no limit. The job's own `timeout` is another matter (D-65). @defaultValue null */
+  /**
+   * How long to wait for the end of the stored job, s; 0 and null: no limit. The job's own `timeout` is another matter
+   * (D-65). @defaultValue null
+   */
   waitTimeout?: number | null;
   /** Ends the wait with its reason, for instance when a client hung up; the job goes on. */
   signal?: AbortSignal;
