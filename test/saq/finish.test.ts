@@ -126,6 +126,20 @@ describe("ctx.finish", () => {
     expect(await job.refresh()).toMatchObject({ status: "complete", progress: 1, result: null });
   });
 
+  it("an update in the transaction, after the end, does not wait for the row that the transaction holds", async () => {
+    const pool = openPool();
+    const own = (ctx: Context) =>
+      transaction(pool, async (client) => {
+        await ctx.finish("done", { client });
+        await ctx.job.update({ progress: 0.5 });
+      });
+    const queue = openQueue(database, { own });
+    const worker = await startWorker(queue);
+    const job = await queue.enqueue("own", undefined, { key: "updating" });
+    expect(await worker.ended("updating")).toBe("Finished own");
+    expect(await job?.refresh()).toMatchObject({ status: "complete", progress: 1, result: "done" });
+  });
+
   it("a rollback leaves the end to the task: thrown, it is tried again; returned, that is its result", async () => {
     const pool = openPool();
     const rolledBack = (ctx: Context) =>

@@ -7,6 +7,7 @@ import {
   InvalidPayloadError,
   InvalidResultError,
 } from "../../templates/backend/saq/errors.js";
+import { cronJob } from "../../templates/backend/saq/index.js";
 import { inSeconds } from "../../templates/backend/saq/job.js";
 import { type Context, task } from "../../templates/backend/saq/task.js";
 import { drain, enqueued, expectEnqueued, runTask } from "../../templates/backend/saq/testing/index.js";
@@ -186,6 +187,18 @@ describe("drain", () => {
       ["queued", 2],
       ["complete", 3],
     ]);
+  });
+
+  it("leaves scheduled tasks to the real clock", async () => {
+    const nightly = async () => "done";
+    const queue = openQueue(
+      database,
+      { nightly },
+      { scheduledTasks: [cronJob("nightly", { cron: "0 3 1 1 *" })] },
+    );
+    expect(await drain(queue, { at: new Date(Date.now() + 400 * 24 * 3_600_000) })).toEqual([]);
+    await queue.schedules.run("nightly");
+    expect(await drain(queue)).toEqual([expect.objectContaining({ task: "nightly", result: "done" })]);
   });
 
   it("throws for a job that failed, saying which and why; or answers it", async () => {
