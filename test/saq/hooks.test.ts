@@ -114,6 +114,28 @@ describe("start-up and shutdown hooks", () => {
     });
   });
 
+  it("W-9: enqueue may be taken out of ctx, in a task and in hooks around the worker", async () => {
+    const child = (_ctx: unknown, { from }: { from: string }) => from;
+    const queue = openQueue(
+      database,
+      { parent: async ({ enqueue }: Context) => (await enqueue(child, { from: "task" }))?.id, child },
+      {
+        startup: ({ enqueue }: WorkerContext) => void enqueue(child, { from: "startup" }),
+        shutdown: async ({ enqueue }: WorkerContext) => {
+          await enqueue(child, { from: "shutdown" }, { key: "from-shutdown" });
+        },
+      },
+    );
+    const { worker, ended, log } = await startWorker(queue);
+    await log.saw(({ message }) => message === "Finished child");
+    const parent = await queue.enqueue("parent");
+    await ended(parent.key);
+    await ended(String((await parent.refresh()).result));
+    await worker.stop();
+    expect(await rowOf(database, "from-shutdown")).toMatchObject({ status: "queued" });
+    expect(log.lines.some(({ level }) => level === "error")).toBe(false);
+  });
+
   it("W-5, T-50: a stopped worker may be started again, as another worker", async () => {
     const seen: string[] = [];
     const queue = openQueue(

@@ -79,6 +79,7 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
     );
   };
   const workers: Worker[] = [];
+  let inProcess: Worker[] | undefined;
   const makeWorkers: Saq["workers"] = ({ queues: names, ...options } = {}) => {
     const made = (names ? names.map(get) : all()).map((queue) => new Worker(queue, { logger, ...options }));
     workers.push(...made);
@@ -98,8 +99,9 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
     workers: makeWorkers,
     startInProcessWorkers: async () => {
       const names = config.queues.filter((queue) => !queue.separateProcess).map((queue) => queue.name);
+      inProcess ??= makeWorkers({ queues: names });
       // Each connects its queue first: a worker on a closed door would only complain (D-78).
-      await Promise.all(makeWorkers({ queues: names }).map((worker) => worker.start()));
+      await Promise.all(inProcess.map((worker) => worker.start()));
     },
     connect: async () => {
       await Promise.all(all().map((queue) => queue.connect()));

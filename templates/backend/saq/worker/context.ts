@@ -8,11 +8,9 @@ import type { Logger } from "../logger.js";
 import type {
   AnyTask,
   ApplyOptions,
-  EnqueueArguments,
   JobContext,
   ResultOf,
   RunningJob,
-  TransactionClient,
   WorkerContext,
   WorkerView,
 } from "../task.js";
@@ -70,19 +68,23 @@ export class TaskContext implements JobContext {
     return this.#log;
   }
 
-  enqueue<T extends AnyTask>(task: T, ...args: EnqueueArguments<T>): Promise<{ readonly id: string } | null> {
-    return this.#services.enqueue(task, ...args);
+  // Getters of functions, so that a task may take them out of its ctx.
+
+  get enqueue(): JobContext["enqueue"] {
+    return this.#services.enqueue;
   }
 
-  apply<T extends AnyTask>(task: T, ...args: EnqueueArguments<T, ApplyOptions>): Promise<ResultOf<T>> {
-    const [payload, options] = args as [payload?: unknown, options?: ApplyOptions];
-    // A task that is to end must not sit in a wait until its hard deadline.
-    const signal = options?.signal ? AbortSignal.any([this.signal, options.signal]) : this.signal;
-    return this.#services.applyWith(task, payload, { ...options, signal });
+  get apply(): JobContext["apply"] {
+    return (task, ...args) => {
+      const [payload, options] = args as [payload?: unknown, options?: ApplyOptions];
+      // A task that is to end must not sit in a wait until its hard deadline.
+      const signal = options?.signal ? AbortSignal.any([this.signal, options.signal]) : this.signal;
+      return this.#services.applyWith(task, payload, { ...options, signal });
+    };
   }
 
-  finish<R>(result: R, { client }: { client: TransactionClient }): Promise<R> {
-    return this.#attempt.finish(result, client);
+  get finish(): JobContext["finish"] {
+    return (result, { client }) => this.#attempt.finish(result, client);
   }
 }
 

@@ -2,14 +2,7 @@
 import { ConfigError } from "../errors.js";
 import type { Logger } from "../logger.js";
 import type { Queue } from "../queue.js";
-import type {
-  AnyTask,
-  ApplyOptions,
-  EnqueueArguments,
-  EnqueueOptions,
-  ResultOf,
-  WorkerView,
-} from "../task.js";
+import type { AnyTask, ApplyOptions, EnqueueOptions, ResultOf, WorkerView } from "../task.js";
 import type { ContextServices } from "./context.js";
 
 export class TaskServices implements ContextServices {
@@ -31,18 +24,16 @@ export class TaskServices implements ContextServices {
     return this.worker.id;
   }
 
-  async enqueue<T extends AnyTask>(
-    task: T,
-    ...args: EnqueueArguments<T>
-  ): Promise<{ readonly id: string } | null> {
+  // Properties, so that they may be taken out of ctx: `async ({ enqueue }: Context) => ...`.
+  readonly enqueue: ContextServices["enqueue"] = async (task, ...args) => {
     const [payload, options] = args as [payload?: unknown, options?: EnqueueOptions];
     return this.#queue.enqueue(this.#nameOf(task, "enqueue"), payload, options);
-  }
+  };
 
-  async apply<T extends AnyTask>(task: T, ...args: EnqueueArguments<T, ApplyOptions>): Promise<ResultOf<T>> {
+  readonly apply: ContextServices["apply"] = async (task, ...args) => {
     const [payload, options] = args as [payload?: unknown, options?: ApplyOptions];
     return this.applyWith(task, payload, options);
-  }
+  };
 
   async applyWith<T extends AnyTask>(
     task: T,
