@@ -22,7 +22,9 @@ type PayloadMember<T> = [PayloadOf<T>] extends [never]
   ? { payload?: unknown }
   : undefined extends PayloadOf<T>
     ? { payload?: PayloadOf<T> }
-    : { payload: PayloadOf<T> };
+    : Record<never, never> extends PayloadOf<T>
+      ? { payload?: PayloadOf<T> }
+      : { payload: PayloadOf<T> };
 
 /** One item of `map`; anything where the tasks are not known to the compiler. */
 export type MapItem<T> = [PayloadOf<T>] extends [never] ? unknown : PayloadOf<T>;

@@ -159,8 +159,11 @@ export type ResultOf<T> =
   T extends TaskDefinition<never, infer R>
     ? R
     : T extends (...args: never[]) => infer R
-      ? Jsonify<Awaited<R>>
+      ? StoredResult<Awaited<R>>
       : never;
+
+/** What a task returns, as it is stored: nothing is null. */
+type StoredResult<R> = unknown extends R ? R : R extends void ? null : Jsonify<R>;
 
 /**
  * `payload` may be left out when the task takes none, or when every member of it is optional. Where the tasks are not
@@ -202,14 +205,14 @@ export function task<const S extends StandardSchema, Returned, Result = Awaited<
       output?: StandardSchema<Returned, Result>;
       run: (ctx: ThreadContext, payload: OutputOf<S>) => Returned | Promise<Returned>;
     },
-): TaskDefinition<Jsonify<InputOf<S>>, Jsonify<Result>, Context>;
+): TaskDefinition<Jsonify<InputOf<S>>, StoredResult<Result>, Context>;
 export function task<P = undefined, Returned = unknown, Result = Awaited<Returned>>(
   definition: JobOptions &
     InThread & {
       output?: StandardSchema<Returned, Result>;
       run: (ctx: ThreadContext, payload: P) => Returned | Promise<Returned>;
     },
-): TaskDefinition<Jsonify<P>, Jsonify<Result>, Context>;
+): TaskDefinition<Jsonify<P>, StoredResult<Result>, Context>;
 export function task<const S extends StandardSchema, Returned, Result = Awaited<Returned>, Ctx = Context>(
   definition: JobOptions &
     InProcess & {
@@ -217,14 +220,14 @@ export function task<const S extends StandardSchema, Returned, Result = Awaited<
       output?: StandardSchema<Returned, Result>;
       run: (ctx: Ctx, payload: OutputOf<S>) => Returned | Promise<Returned>;
     },
-): TaskDefinition<Jsonify<InputOf<S>>, Jsonify<Result>, Ctx>;
+): TaskDefinition<Jsonify<InputOf<S>>, StoredResult<Result>, Ctx>;
 export function task<P = undefined, Returned = unknown, Result = Awaited<Returned>, Ctx = Context>(
   definition: JobOptions &
     InProcess & {
       output?: StandardSchema<Returned, Result>;
       run: (ctx: Ctx, payload: P) => Returned | Promise<Returned>;
     },
-): TaskDefinition<Jsonify<P>, Jsonify<Result>, Ctx>;
+): TaskDefinition<Jsonify<P>, StoredResult<Result>, Ctx>;
 export function task(definition: TaskDefinition): TaskDefinition {
   const { run, thread } = definition;
   if (typeof run !== "function") {

@@ -19,6 +19,8 @@ async function greet(_ctx: Context, { name }: { name: string }) {
 const nothing = async (_ctx: Context) => {};
 const optional = (_ctx: Context, _payload?: { n?: number }) => 1;
 const allOptional = (_ctx: Context, _payload: { n?: number }) => 1;
+const perhaps = async (_ctx: Context, { n }: { n: number }) => (n > 1 ? { n } : undefined);
+const silent = task({ run: async (ctx) => ctx.log.info({}, "said") });
 const dated = (_ctx: Context, payload: { at: Date; tags: readonly string[] }) => ({
   at: payload.at,
   now: new Date(),
@@ -122,7 +124,11 @@ export async function answers() {
   await queue.enqueueMany([
     { task: "greet", payload: { name: "a" }, key: "k" },
     { task: "resize", payload: { width: "5" } },
+    { task: "nothing" },
+    { task: "allOptional" },
   ]);
+  // @ts-expect-error left out
+  await queue.enqueueMany([{ task: "greet" }]);
   // @ts-expect-error the other task's payload
   await queue.enqueueMany([{ task: "greet", payload: { width: "5" } }]);
 
@@ -136,6 +142,10 @@ export function resultsAsAfterJson() {
   same<ResultOf<typeof resize>, number[]>(true);
   same<ResultOf<typeof plain>, number>(true);
   same<keyof ResultOf<typeof odd>, "map" | "u">(true);
+  // Nothing is stored, and answered, as null.
+  same<ResultOf<typeof nothing>, null>(true);
+  same<ResultOf<typeof silent>, null>(true);
+  same<ResultOf<typeof perhaps>, { n: number } | null>(true);
   same<PayloadOf<typeof dated>, { at: string; tags: string[] }>(true);
   same<PayloadOf<typeof resize>, { width: string }>(true);
 }

@@ -44,7 +44,9 @@ type RunArguments<T> =
   Record<never, never> extends StateOf<T>
     ? undefined extends PayloadOf<T>
       ? [payload?: PayloadOf<T>, options?: RunTaskOptions<StateOf<T>>]
-      : [payload: PayloadOf<T>, options?: RunTaskOptions<StateOf<T>>]
+      : Record<never, never> extends PayloadOf<T>
+        ? [payload?: PayloadOf<T>, options?: RunTaskOptions<StateOf<T>>]
+        : [payload: PayloadOf<T>, options?: RunTaskOptions<StateOf<T>>]
     : [payload: PayloadOf<T>, options: RunTaskOptions<StateOf<T>> & { state: StateOf<T> }];
 
 /** A job that the task has enqueued, or whose result it waited for (`ctx.apply`). */
