@@ -175,7 +175,7 @@ describe("waiting", () => {
   it("W-23: a task that waits for another one ends at once when it is to end itself", async () => {
     const waits = {
       inner: async () => {},
-      outer: async (ctx: Context) => ctx.apply(waits.inner) as Promise<void>,
+      outer: async (ctx: Context): Promise<null> => ctx.apply(waits.inner),
     };
     const queue = openQueue(database, waits, { concurrency: 1, cancellationHardDeadline: 60 });
     await startWorker(queue);
