@@ -15,7 +15,7 @@ import { Dice } from "./stress/random.js";
 const seconds = Number(process.env.STRESS_SECONDS ?? 60);
 const seeds = process.env.STRESS_SEED ? process.env.STRESS_SEED.split(",").map(Number) : [1, 2, 3];
 const fullSpeedSeconds = 20;
-const drainMs = 60_000;
+const drainMs = 100_000;
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
@@ -43,11 +43,16 @@ async function stress(seed: number) {
   over = true;
   const promised = await load;
   fleet.endTrouble();
-  await eventually(
-    "every job has ended",
-    async () => (await queue.count("incomplete")) === 0 && (await queue.counts()).aborting === 0,
-    drainMs,
-  );
+  const open = () =>
+    database.query<{ key: string; status: string; group_key: string | null; document: string }>(
+      `select key, status, group_key, convert_from(job, 'UTF8') as document from saq_jobs
+       where status in ('queued', 'active', 'aborting') limit 20`,
+    );
+  try {
+    await eventually("every job has ended", async () => (await open()).length === 0, drainMs);
+  } catch (error) {
+    throw new Error(`Jobs that do not end: ${JSON.stringify(await open())}`, { cause: error });
+  }
   drained();
   await fleetEnded;
   const changes = await changesByKey(database);

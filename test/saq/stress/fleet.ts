@@ -39,16 +39,23 @@ export class Fleet {
 
   /** One place in the fleet: a process after the other. The last one lives until all is drained. */
   async #berth(dice: Dice, drained: Promise<unknown>): Promise<void> {
-    let worker = await WorkerProcess.start(this.#options);
+    let worker = await this.#start();
     for (;;) {
       await this.#trouble(worker, dice);
       if (this.#over) break;
       await this.#end(worker, dice.chance(0.6) ? "SIGKILL" : "SIGTERM");
       await sleep(dice.between(0, 1_500));
-      worker = await WorkerProcess.start(this.#options);
+      worker = await this.#start();
     }
     await drained;
     await this.#end(worker, "SIGTERM");
+  }
+
+  /** Twelve processes on a small machine take their time. */
+  async #start(): Promise<WorkerProcess> {
+    const worker = new WorkerProcess(this.#options);
+    await worker.said("Worker starting: default", 60_000);
+    return worker;
   }
 
   /** Some pauses of the process, until its end is due or the trouble is over. */

@@ -72,7 +72,7 @@ function job(dice: Dice) {
     payload: { ms, fails: dice.chance(0.3) ? dice.between(1, 3) : 0 },
     options: {
       ...(dice.chance(0.2) ? { key: `key-${dice.between(0, 9)}` } : {}),
-      ...(dice.chance(0.4) ? { groupKey: `group-${dice.between(0, 5)}` } : {}),
+      ...(dice.chance(0.4) ? { groupKey: `group-${dice.between(0, 15)}` } : {}),
       ...(dice.chance(0.3) ? { scheduled: inSeconds(dice.between(1, 4)) } : {}),
       priority: dice.between(0, 3),
       timeout: dice.one([0, 1, 2, 10]),
