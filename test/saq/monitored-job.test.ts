@@ -87,7 +87,7 @@ describe("monitoredJob", () => {
           },
         ),
       },
-      { afterProcess: (ctx: Context) => void seen.push(ctx.exception) },
+      { cancellationHardDeadline: 10, afterProcess: (ctx: Context) => void seen.push(ctx.exception) },
     );
     const seen: unknown[] = [];
     const { ended, log, worker } = await startWorker(queue);
@@ -102,6 +102,9 @@ describe("monitoredJob", () => {
     await ended(aborted.key);
     await worker.stop();
     expect(seen).toEqual([undefined, failure, expect.objectContaining({ name: "AbortError" })]);
+    for (const { key } of [good, bad, aborted]) {
+      await log.saw(({ fields }) => fields.job === key && fields.event === "heartbeat_stopped");
+    }
     const counts = () => [good, bad, aborted].map(({ key }) => events(log, key).length);
     const before = counts();
     for (const { key } of [good, bad, aborted]) {
