@@ -158,6 +158,28 @@ describe("what a worker notices", () => {
     ).not.toBeNull();
   });
 
+  it("W-14, D-25: an abort that a task's own sign of life meets first is an abort, and is written", async () => {
+    const queue = openQueue(
+      database,
+      {
+        beat: async (ctx: Context) => {
+          while (!ctx.signal.aborted) {
+            await ctx.job.update({});
+            await pause(1);
+          }
+        },
+      },
+      // Nobody else tells it.
+      { pollInterval: 0.1, timers: { abort: 3_600 } },
+    );
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("beat", undefined, { timeout: 0 });
+    await until(async () => (await job.refresh()).status === "active");
+    await queue.abort(job.key, "enough");
+    expect(await ended(job.key)).toBe("Aborted beat");
+    expect(await job.refresh()).toMatchObject({ status: "aborted", error: "enough" });
+  });
+
   it("W-13: a task that blocks the event loop, by the keys of its jobs and the time", async () => {
     const queue = openQueue(
       database,

@@ -181,6 +181,7 @@ async function attempt(
       updates.push(change);
       return true;
     },
+    endedElsewhere: async () => null,
     finish: (run, returned, client) =>
       writeOwnEnd({ broker: { finishWith: async () => "test" }, config }, run, returned, client, rules()),
     ended: (_run, how) => ended(how),

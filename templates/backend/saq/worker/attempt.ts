@@ -22,6 +22,8 @@ export interface AttemptHost {
   readonly hardDeadlineMs: number;
   now(): number;
   touch(claim: ClaimedJob, patch: string, removed: readonly string[]): Promise<boolean>;
+  /** Why a job is to end that storage says is not ours to change; null when it is ours after all. */
+  endedElsewhere(claim: ClaimedJob): Promise<"abort" | "lost" | null>;
   /** Null when the job is not this attempt's any more, or an earlier own end of it counts. */
   finish(attempt: Attempt, result: unknown, client: TransactionClient): Promise<OwnEnd | null>;
   ended(attempt: Attempt, end: AttemptEnd): void;
@@ -186,12 +188,12 @@ export class Attempt {
     Object.assign(this.fields, change, { touched });
     // The task's own transaction may hold the row: waiting for it here would be waiting for ourselves.
     if (this.#finishing || this.ownEnd) return;
-    if (!(await this.#host.touch(this.claim, patch, removed))) {
-      this.interrupt(
-        "lost",
-        "this attempt no longer owns its job: it was aborted, or taken over by another worker",
-      );
-    }
+    if (await this.#host.touch(this.claim, patch, removed)) return;
+    // An abort must end as one: taken for a loss, nobody would write it, and the job would stay `aborting`.
+    const why = await this.#host.endedElsewhere(this.claim);
+    if (why === "abort") this.interrupt("abort", "aborted");
+    else if (why === "lost")
+      this.interrupt("lost", "this attempt no longer owns its job: it was taken over by another worker");
   }
 }
 

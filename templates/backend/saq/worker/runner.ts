@@ -282,6 +282,11 @@ export class Runner implements AttemptHost {
     return owned === true;
   }
 
+  async endedElsewhere(claim: ClaimedJob): Promise<"abort" | "lost" | null> {
+    const [ended] = await this.#queue.broker.interrupted([claim]);
+    return ended?.why ?? null;
+  }
+
   finish(attempt: Attempt, returned: unknown, client: TransactionClient): Promise<OwnEnd | null> {
     return writeOwnEnd(this.#queue, attempt, returned, client, this.#rules());
   }
