@@ -71,6 +71,10 @@ const memoryOf = async (name: string): Promise<Memory | undefined> =>
 
 const now = () => Date.now() / 1_000;
 
+/** In order, none twice. A machine that stands still for half a second leaves out a tick of an every-second entry. */
+const expectEachOnce = (ticks: readonly number[]) =>
+  expect(ticks).toEqual([...new Set(ticks)].sort((one, other) => one - other));
+
 /** As if that tick's second had come. */
 async function makeDue(key: string): Promise<void> {
   const row = await rowOf(database, key);
@@ -241,7 +245,7 @@ describe("a tick", () => {
       ).map(({ key }) => key);
     while ((await keys()).length < 3) await Promise.all([fleet.round(), peer.round()]);
     const ticks = (await keys()).map((key) => Number(key.slice(`cron:${name}:`.length)));
-    expect(ticks).toEqual(ticks.map((_, index) => (ticks[0] ?? 0) + index));
+    expectEachOnce(ticks);
   });
 
   it("D-58: one bad entry harms nobody", async () => {
@@ -550,7 +554,7 @@ describe("running", () => {
     await startWorker(queue);
     await until(async () => (await queue.count("incomplete")) === 1);
     await until(async () => ticks.length >= 3);
-    expect(ticks).toEqual(ticks.map((_, index) => (ticks[0] ?? 0) + index));
+    expectEachOnce(ticks);
     expect(ticks[0]).toBeLessThan(began + 3);
   });
 
@@ -566,7 +570,7 @@ describe("running", () => {
       await worker.stop();
     }
     await until(async () => ticks.length >= 4);
-    expect(ticks).toEqual(ticks.map((_, index) => (ticks[0] ?? 0) + index));
+    expectEachOnce(ticks);
   });
 
   it("D-55: runs overlap where that is allowed, and leave out ticks where not", async () => {
@@ -577,7 +581,8 @@ describe("running", () => {
       });
     await Promise.all([startWorker(of(apart, "allow")), startWorker(of(alone, "skip"))]);
     await until(async () => apart.length >= 3 && alone.length >= 2);
-    expect(apart).toEqual(apart.map((_, index) => (apart[0] ?? 0) + index));
+    expectEachOnce(apart);
+    expect(apart.some((tick, index) => tick - (apart[index - 1] ?? 0) === 1)).toBe(true);
     for (let index = 1; index < alone.length; index++) {
       expect((alone[index] ?? 0) - (alone[index - 1] ?? 0)).toBeGreaterThanOrEqual(2);
     }
@@ -592,7 +597,7 @@ describe("running", () => {
     });
     await startWorker(queue);
     await until(async () => ticks.length >= 2);
-    expect((ticks[1] ?? 0) - (ticks[0] ?? 0)).toBe(1);
+    expectEachOnce(ticks);
     expect(await database.query("select name from own_jobs_cron")).toHaveLength(1);
   });
 
