@@ -195,6 +195,24 @@ describe("workers run", () => {
     expect(stdout).toBe("");
   });
 
+  it("S-22: a queue whose worker is inside the web process is left to it, unless it is named", async () => {
+    const inside = join(folder, "inside.mjs");
+    const engine = JSON.stringify(join(folder, "templates/backend/saq/index.js"));
+    writeFileSync(
+      inside,
+      `import { createSaq, defineQueue, defineSaq } from ${engine};
+       const options = { dsn: process.env.QUEUE_DSN, tasks: {} };
+       const queues = [defineQueue({ name: "inside", separateProcess: false, ...options })];
+       export const saq = createSaq(defineSaq({ queues }));\n`,
+    );
+    expect(call(["workers", "run"], { config: inside })).toMatchObject({ status: 0, stderr: "" });
+    const named = commandLine(["workers", "run", "--workers", "2", "--queues", "inside"], inside);
+    const program = started(new Program(named, { cwd: REPOSITORY, env: environment() }));
+    await live(program, 2, "inside");
+    process.kill(program.pid, "SIGTERM");
+    expect(await program.ended(30_000)).toBe(0);
+  });
+
   it("T-122, T-123: -v and -d log everything; without them the logging is as it was", () => {
     const loaded = /"level":"debug","message":"loaded"/;
     const nobody = ["--queues", "nobody"];

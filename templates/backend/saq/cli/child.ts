@@ -10,7 +10,7 @@ process.once("disconnect", stop);
 try {
   const { config, queues } = JSON.parse(process.argv[2] ?? "") as ChildOptions;
   const saq = await loadApp(config);
-  process.exitCode = await runChosen(saq, chooseQueues(saq, queues));
+  process.exitCode = await runChosen(saq, chooseQueues(saq, queues), queues);
 } catch (error) {
   console.error(explain(error));
   process.exitCode = 1;

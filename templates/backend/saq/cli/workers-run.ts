@@ -35,7 +35,7 @@ export async function workersRun({ config, queues: names, workers, debug }: Flag
   };
   process.on("SIGINT", pass);
   process.on("SIGTERM", pass);
-  const own = await runChosen(saq, queues);
+  const own = await runChosen(saq, queues, names);
   // A worker that ends by itself and well has nothing left to do; its siblings end by themselves, too.
   if (!signalled && own === 0) await children.ended();
   if (!signalled) children.signal("SIGTERM");
@@ -45,8 +45,11 @@ export async function workersRun({ config, queues: names, workers, debug }: Flag
   return own === 0 && theirs === 0 ? exitCodes.done : exitCodes.failed;
 }
 
-/** Runs the workers of these queues in this process until a signal; answers the exit code. */
-export function runChosen(saq: Saq, queues: readonly Queue[]): Promise<number> {
+/**
+ * Runs the workers of these queues in this process until a signal; answers the exit code. A queue that was named is run
+ * also when its worker is usually inside the web process.
+ */
+export function runChosen(saq: Saq, queues: readonly Queue[], names: readonly string[]): Promise<number> {
   const host = {
     connect: async () => {
       await Promise.all(queues.map((queue) => queue.connect()));
@@ -54,7 +57,7 @@ export function runChosen(saq: Saq, queues: readonly Queue[]): Promise<number> {
     workers: (options: { logger: Saq["logger"] }) => queues.map((queue) => new Worker(queue, options)),
     close: () => saq.close(),
   };
-  return runWorkers(host, { logger: saq.logger });
+  return runWorkers(host, { logger: saq.logger, ...(names.length > 0 && { queues: names }) });
 }
 
 function patienceOf(queues: readonly Queue[]): number {
