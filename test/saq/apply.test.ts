@@ -1,9 +1,9 @@
 /** `apply`: enqueue and wait for the result, woken by push, found by looking where nobody pushes. */
 import { describe, expect, it, jest } from "@jest/globals";
 import { JobGoneError, TimeoutError } from "../../templates/backend/saq/errors.js";
-import type { Queue } from "../../templates/backend/saq/queue.js";
-import { JobError } from "../../templates/backend/saq/results.js";
-import type { Context } from "../../templates/backend/saq/task.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
+import { JobError } from "../../templates/backend/saq/queue/results.js";
+import type { Context } from "../../templates/backend/saq/tasks/task.js";
 import { openProxy } from "./cuttable-proxy.js";
 import { stepClock } from "./stepped-clock.js";
 import { claim, openQueue, rowOf, settlement, startWorker, until, useDatabase } from "./support.js";

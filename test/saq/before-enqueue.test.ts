@@ -1,8 +1,8 @@
 /** Hooks before an enqueue, and enqueueing of job objects. */
 import { describe, expect, it } from "@jest/globals";
 import { InvalidJobError, InvalidPayloadError } from "../../templates/backend/saq/errors.js";
-import { type Context, task } from "../../templates/backend/saq/task.js";
-import type { StandardSchema } from "../../templates/backend/saq/validation.js";
+import { type Context, task } from "../../templates/backend/saq/tasks/task.js";
+import type { StandardSchema } from "../../templates/backend/saq/tasks/validation.js";
 import { claim, openQueue, rowOf, startWorker, useDatabase } from "./support.js";
 
 const database = useDatabase();

@@ -1,6 +1,6 @@
 /** Claiming rows whose documents are no jobs, or that SQL cannot hold, and claims whose answer is lost. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
-import type { Queue } from "../../templates/backend/saq/queue.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { decodeJob } from "../../templates/backend/saq/wire.js";
 import { openProxy } from "./cuttable-proxy.js";
 import { LogBook } from "./log-book.js";

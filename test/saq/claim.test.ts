@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from "@jest/globals";
-import type { Queue } from "../../templates/backend/saq/queue.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { documentIn, goldenDocuments, pythonComplaints } from "./golden-documents.js";
 import { claim, insertRow, openQueue, rowOf, useDatabase } from "./support.js";
 

@@ -2,7 +2,7 @@ import { availableParallelism } from "node:os";
 import { describe, expect, it } from "@jest/globals";
 import { cronJob, cronKey, defineQueue, defineSaq } from "../../templates/backend/saq/config/index.js";
 import { ConfigError } from "../../templates/backend/saq/errors.js";
-import { findTask, task } from "../../templates/backend/saq/task.js";
+import { findTask, task } from "../../templates/backend/saq/tasks/task.js";
 
 const dsn = "postgresql://user@127.0.0.1:5432/app";
 const hello = () => "hi";

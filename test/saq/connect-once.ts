@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { defineQueue } from "../../templates/backend/saq/config/index.js";
 import { connectBrokers } from "../../templates/backend/saq/connect.js";
 import { silentLogger } from "../../templates/backend/saq/logger.js";
-import { Queue } from "../../templates/backend/saq/queue.js";
+import { Queue } from "../../templates/backend/saq/queue/queue.js";
 
 const config = defineQueue({ name: "default", dsn: process.argv[2] ?? "", tasks: { hello: () => {} } });
 const [broker] = connectBrokers([config], silentLogger);

@@ -1,6 +1,6 @@
 /** Claims whose answer never came: given back, however long that takes, and without storming the database. */
 import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
-import type { Queue } from "../../templates/backend/saq/queue.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { openProxy, type TestProxy } from "./cuttable-proxy.js";
 import { stepClock } from "./stepped-clock.js";
 import { claim, openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";

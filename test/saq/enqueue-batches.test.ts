@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from "@jest/globals";
 import pg from "pg";
 import { InvalidJobError } from "../../templates/backend/saq/errors.js";
 import { inSeconds } from "../../templates/backend/saq/job.js";
-import type { Queue } from "../../templates/backend/saq/queue.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { openProxy } from "./cuttable-proxy.js";
 import { claim, openQueue, rowOf, settlement, until, useDatabase } from "./support.js";
 

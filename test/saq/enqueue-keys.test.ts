@@ -1,6 +1,6 @@
 /** Enqueueing with a key of one's own: what happens when it is taken (V-5.1 to V-5.3), and in a caller's transaction. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
-import type { Queue } from "../../templates/backend/saq/queue.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { claim, openQueue, rowOf, settlement, until, useDatabase } from "./support.js";
 
 const database = useDatabase();

@@ -1,9 +1,9 @@
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import { InvalidJobError, InvalidPayloadError } from "../../templates/backend/saq/errors.js";
 import { inSeconds } from "../../templates/backend/saq/job.js";
-import type { Queue } from "../../templates/backend/saq/queue.js";
-import { task } from "../../templates/backend/saq/task.js";
-import type { StandardSchema } from "../../templates/backend/saq/validation.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
+import { task } from "../../templates/backend/saq/tasks/task.js";
+import type { StandardSchema } from "../../templates/backend/saq/tasks/validation.js";
 import { pythonComplaints } from "./golden-documents.js";
 import { openQueue, rowOf, useDatabase } from "./support.js";
 

@@ -1,8 +1,8 @@
 /** What is told of jobs over the queue's own channel: ends that somebody waits for, and aborts. */
 import { expect, it } from "@jest/globals";
 import type { JobEvent } from "../../templates/backend/saq/broker.js";
-import type { Queue } from "../../templates/backend/saq/queue.js";
-import type { TaskMap } from "../../templates/backend/saq/task.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
+import type { TaskMap } from "../../templates/backend/saq/tasks/task.js";
 import { openProxy } from "./cuttable-proxy.js";
 import {
   claim,

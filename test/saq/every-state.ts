@@ -1,6 +1,6 @@
 /** A queue with one job of every state. */
 import { inSeconds } from "../../templates/backend/saq/job.js";
-import type { Queue } from "../../templates/backend/saq/queue.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { claim, settlement, type TestDatabase } from "./support.js";
 
 /** One job of every state. */

@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from "@jest/globals";
 import pg from "pg";
 import * as z from "zod";
 import { InvalidResultError, JobLostError, SaqError } from "../../templates/backend/saq/errors.js";
-import { type Context, type TransactionClient, task } from "../../templates/backend/saq/task.js";
+import { type Context, type TransactionClient, task } from "../../templates/backend/saq/tasks/task.js";
 import { openProxy } from "./cuttable-proxy.js";
 import {
   closeAfterTest,

@@ -2,7 +2,7 @@
 import { expect, it } from "@jest/globals";
 import { ConfigError, InvalidUrlError } from "../../templates/backend/saq/errors.js";
 import { Queue } from "../../templates/backend/saq/from-url.js";
-import type { Context } from "../../templates/backend/saq/task.js";
+import type { Context } from "../../templates/backend/saq/tasks/task.js";
 import { Worker } from "../../templates/backend/saq/worker/index.js";
 import { closeAfterTest, openQueue, startWorker, useDatabase } from "./support.js";
 

@@ -4,7 +4,7 @@ import pg from "pg";
 import { clientConfig } from "../../templates/backend/saq/postgres/connection.js";
 import { ensureSchema } from "../../templates/backend/saq/postgres/schema.js";
 import { buildStatements } from "../../templates/backend/saq/postgres/statements.js";
-import type { Queue } from "../../templates/backend/saq/queue.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { endAllWorkers, eventually, WorkerProcess } from "./processes/child.js";
 import { newDatabase } from "./processes/database.js";
 import { openQueue as openForProcesses } from "./processes/enqueuer.js";

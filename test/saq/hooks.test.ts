@@ -1,7 +1,7 @@
 /** Hooks around a worker and its jobs: their order, what they give, and what their failures do (W-4, W-7 to W-10). */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { describe, expect, it } from "@jest/globals";
-import type { Context, JobContext, WorkerContext } from "../../templates/backend/saq/task.js";
+import type { Context, JobContext, WorkerContext } from "../../templates/backend/saq/tasks/task.js";
 import { Worker } from "../../templates/backend/saq/worker/index.js";
 import { LogBook } from "./log-book.js";
 import { openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";

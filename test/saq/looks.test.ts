@@ -1,9 +1,9 @@
 /** Looking at jobs: listen, iterJobs, and what a job says about itself. */
 import { describe, expect, it } from "@jest/globals";
 import { TimeoutError } from "../../templates/backend/saq/errors.js";
-import { Job, type JobOwner } from "../../templates/backend/saq/handle.js";
 import { type JobFields, jobDefaults } from "../../templates/backend/saq/job.js";
-import type { Context } from "../../templates/backend/saq/task.js";
+import { Job, type JobOwner } from "../../templates/backend/saq/queue/handle.js";
+import type { Context } from "../../templates/backend/saq/tasks/task.js";
 import { populate } from "./every-state.js";
 import { claim, insertRow, openQueue, startWorker, useDatabase } from "./support.js";
 

@@ -1,8 +1,8 @@
 /** `map` and `batch`: many jobs as one piece of work. */
 import { describe, expect, it } from "@jest/globals";
 import { InvalidJobError, JobGoneError, TimeoutError } from "../../templates/backend/saq/errors.js";
-import { JobError } from "../../templates/backend/saq/results.js";
-import type { Context } from "../../templates/backend/saq/task.js";
+import { JobError } from "../../templates/backend/saq/queue/results.js";
+import type { Context } from "../../templates/backend/saq/tasks/task.js";
 import { claim, openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";
 
 const database = useDatabase();

@@ -1,7 +1,7 @@
 /** Tasks that give their own signs of life (S-30 to S-33, D-51). */
 import { describe, expect, it } from "@jest/globals";
 import { monitoredJob, task } from "../../templates/backend/saq/index.js";
-import type { Context } from "../../templates/backend/saq/task.js";
+import type { Context } from "../../templates/backend/saq/tasks/task.js";
 import type { LogBook } from "./log-book.js";
 import { openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";
 

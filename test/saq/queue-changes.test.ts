@@ -1,7 +1,7 @@
 /** Aborting and retrying by hand: which states allow it, and what the answers are. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import { inSeconds } from "../../templates/backend/saq/job.js";
-import type { Queue } from "../../templates/backend/saq/queue.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { populate } from "./every-state.js";
 import { pythonComplaints } from "./golden-documents.js";
 import { claim, openQueue, rowOf, until, useDatabase } from "./support.js";

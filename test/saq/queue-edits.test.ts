@@ -1,6 +1,6 @@
 /** Edits of single jobs by hand: update, finish; and what is counted (Q-10, D-27). */
 import { describe, expect, it } from "@jest/globals";
-import type { Context } from "../../templates/backend/saq/task.js";
+import type { Context } from "../../templates/backend/saq/tasks/task.js";
 import {
   claim,
   insertRow,

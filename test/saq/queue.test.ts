@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import { JobGoneError } from "../../templates/backend/saq/errors.js";
-import type { Queue } from "../../templates/backend/saq/queue.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { populate } from "./every-state.js";
 import { documentIn, goldenDocuments, pythonComplaints } from "./golden-documents.js";
 import { claim, insertRow, openQueue, rowOf, settlement, startWorker, useDatabase } from "./support.js";

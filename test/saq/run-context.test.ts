@@ -1,8 +1,8 @@
 /** What a task is given, and when jobs run, by a worker in this process. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import { inSeconds } from "../../templates/backend/saq/job.js";
-import { type Context, task } from "../../templates/backend/saq/task.js";
-import type { StandardSchema } from "../../templates/backend/saq/validation.js";
+import { type Context, task } from "../../templates/backend/saq/tasks/task.js";
+import type { StandardSchema } from "../../templates/backend/saq/tasks/validation.js";
 import { documentIn, type Golden, goldenDocuments, pythonComplaints } from "./golden-documents.js";
 import { insertRow, openQueue, rowOf, startWorker, useDatabase } from "./support.js";
 

@@ -1,6 +1,6 @@
 /** Jobs from enqueue to their recorded end, by a worker in this process. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
-import type { AnyTask, Context } from "../../templates/backend/saq/task.js";
+import type { AnyTask, Context } from "../../templates/backend/saq/tasks/task.js";
 import { pythonComplaints } from "./golden-documents.js";
 import { insertRow, openQueue, rowOf, startWorker, useDatabase } from "./support.js";
 

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it, jest } from "@jest/globals";
 import { type CronJob, cronJob, type QueueOptions } from "../../templates/backend/saq/config/index.js";
-import type { Queue } from "../../templates/backend/saq/queue.js";
-import { type Context, type TaskMap, task } from "../../templates/backend/saq/task.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
+import { type Context, type TaskMap, task } from "../../templates/backend/saq/tasks/task.js";
 import { Scheduler } from "../../templates/backend/saq/worker/scheduler.js";
 import { LogBook } from "./log-book.js";
 import { stepClock } from "./stepped-clock.js";

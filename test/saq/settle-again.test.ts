@@ -1,6 +1,6 @@
 /** Acknowledgements that the server refuses for a passing reason are sent again. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
-import type { Queue } from "../../templates/backend/saq/queue.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { claim, openQueue, rowOf, settlement, until, useDatabase } from "./support.js";
 
 const database = useDatabase();

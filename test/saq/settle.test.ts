@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { ClaimedJob } from "../../templates/backend/saq/broker.js";
-import type { Queue } from "../../templates/backend/saq/queue.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { openProxy } from "./cuttable-proxy.js";
 import { pythonComplaints } from "./golden-documents.js";
 import {

@@ -12,11 +12,11 @@ import {
   type QueueSettings,
 } from "../../templates/backend/saq/config/index.js";
 import { connectBrokers } from "../../templates/backend/saq/connect.js";
-import type { HookOptions, OneOrMany } from "../../templates/backend/saq/hooks.js";
 import type { JobFields } from "../../templates/backend/saq/job.js";
 import { type Logger, silentLogger } from "../../templates/backend/saq/logger.js";
-import { Queue } from "../../templates/backend/saq/queue.js";
-import type { TaskMap } from "../../templates/backend/saq/task.js";
+import { Queue } from "../../templates/backend/saq/queue/queue.js";
+import type { HookOptions, OneOrMany } from "../../templates/backend/saq/tasks/hooks.js";
+import type { TaskMap } from "../../templates/backend/saq/tasks/task.js";
 import { encodeChange } from "../../templates/backend/saq/wire.js";
 import { Worker, type WorkerOptions } from "../../templates/backend/saq/worker/index.js";
 import { LogBook, type LogLine } from "./log-book.js";

@@ -1,6 +1,6 @@
 /** Who is called stuck or orphaned, by which clock, and after how long a look. */
 import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
-import type { Queue } from "../../templates/backend/saq/queue.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { openProxy } from "./cuttable-proxy.js";
 import { type SteppedClock, stepClock } from "./stepped-clock.js";
 import { claim, insertRow, openQueue, rowOf, settlement, useDatabase } from "./support.js";

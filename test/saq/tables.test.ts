@@ -4,7 +4,7 @@ import { defineQueue, type QueueOptions } from "../../templates/backend/saq/conf
 import { connectBrokers } from "../../templates/backend/saq/connect.js";
 import { ConfigError } from "../../templates/backend/saq/errors.js";
 import { silentLogger } from "../../templates/backend/saq/logger.js";
-import { Queue } from "../../templates/backend/saq/queue.js";
+import { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { makeRole } from "./dml-role.js";
 import { claim, closeAfterTest, openQueue, settlement, startWorker, until, useDatabase } from "./support.js";
 

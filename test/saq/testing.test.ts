@@ -9,7 +9,7 @@ import {
 } from "../../templates/backend/saq/errors.js";
 import { cronJob } from "../../templates/backend/saq/index.js";
 import { inSeconds } from "../../templates/backend/saq/job.js";
-import { type Context, task } from "../../templates/backend/saq/task.js";
+import { type Context, task } from "../../templates/backend/saq/tasks/task.js";
 import { drain, enqueued, expectEnqueued, runTask } from "../../templates/backend/saq/testing/index.js";
 import { openQueue, useDatabase } from "./support.js";
 

@@ -1,7 +1,7 @@
 /** Upkeep among many: whose turn the sweep is, how much one pass does, whose clock counts, and with which rights. */
 import { afterEach, beforeEach, describe, expect, it, jest } from "@jest/globals";
 import { inSeconds } from "../../templates/backend/saq/job.js";
-import type { Queue } from "../../templates/backend/saq/queue.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { makeRole } from "./dml-role.js";
 import { LogBook } from "./log-book.js";
 import { pythonTables } from "./python-tables.js";

@@ -4,8 +4,8 @@ import { type } from "arktype";
 import * as v from "valibot";
 import * as z from "zod";
 import { ConfigError, InvalidJobError, InvalidPayloadError } from "../../templates/backend/saq/errors.js";
-import { type Context, task } from "../../templates/backend/saq/task.js";
-import type { StandardSchema } from "../../templates/backend/saq/validation.js";
+import { type Context, task } from "../../templates/backend/saq/tasks/task.js";
+import type { StandardSchema } from "../../templates/backend/saq/tasks/validation.js";
 import { insertRow, openQueue, startWorker, useDatabase } from "./support.js";
 
 const database = useDatabase();

@@ -1,6 +1,6 @@
 /** Workers that work off what is there and stop by themselves (W-2, W-18). */
 import { describe, expect, it } from "@jest/globals";
-import type { Context } from "../../templates/backend/saq/task.js";
+import type { Context } from "../../templates/backend/saq/tasks/task.js";
 import { openQueue, rowOf, startWorker, useDatabase } from "./support.js";
 
 const database = useDatabase();

@@ -2,7 +2,7 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { describe, expect, it, jest } from "@jest/globals";
 import { createSaq, defineQueue, defineSaq, runWorkers } from "../../templates/backend/saq/index.js";
-import type { Context, JobContext } from "../../templates/backend/saq/task.js";
+import type { Context, JobContext } from "../../templates/backend/saq/tasks/task.js";
 import { LogBook } from "./log-book.js";
 import { closeAfterTest, insertRow, openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";
 

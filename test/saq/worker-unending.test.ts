@@ -1,7 +1,7 @@
 /** Tasks that misuse what they are given: they never end, report nonsense, or leave theirs in `meta`. */
 import { beforeAll, expect, it } from "@jest/globals";
 import { createSaq, defineQueue, defineSaq } from "../../templates/backend/saq/index.js";
-import type { Context } from "../../templates/backend/saq/task.js";
+import type { Context } from "../../templates/backend/saq/tasks/task.js";
 import { openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";
 
 const database = useDatabase();

@@ -5,7 +5,7 @@
  */
 import type { Status } from "./job.js";
 import type { ScheduleStore } from "./schedule-store.js";
-import type { TransactionClient } from "./task.js";
+import type { TransactionClient } from "./tasks/task.js";
 
 /** A job about to be stored. */
 export interface NewJob {

@@ -1,10 +1,10 @@
-/** The queue of the door: `Queue` with `fromUrl`, which knows how to connect; queue.ts itself knows no broker. */
+/** The queue of the door: `Queue` with `fromUrl`, which knows how to connect; queue/ itself knows no broker. */
 import { defineQueue, type QueueOptions } from "./config/index.js";
 import { connectBrokers } from "./connect.js";
 import { InvalidUrlError, SaqError } from "./errors.js";
 import { type Logger, silentLogger } from "./logger.js";
-import { Queue as AnyQueue } from "./queue.js";
-import type { TaskMap } from "./task.js";
+import { Queue as AnyQueue } from "./queue/queue.js";
+import type { TaskMap } from "./tasks/task.js";
 
 export type FromUrlOptions = Pick<
   Partial<QueueOptions>,

@@ -1,6 +1,5 @@
 /** The engine's one door. Everything else in this folder may change from one version to the next. */
 
-export type { EnqueueAnswer, EnqueueEntry, QueueCounters, QueueInfo } from "./answers.js";
 export {
   type CronJob,
   type CronOptions,
@@ -12,7 +11,6 @@ export {
   type SaqConfig,
   type SaqOptions,
 } from "./config/index.js";
-export type { BeforeEnqueue, NewJobFields } from "./enqueuing.js";
 export {
   ConfigError,
   InvalidJobError,
@@ -28,11 +26,15 @@ export {
 } from "./errors.js";
 export { createSaq, type Health, type Saq, type TaskQueues } from "./express/create-saq.js";
 export { type FromUrlOptions, Queue } from "./from-url.js";
-export { Job, type JobOverrides } from "./handle.js";
-export type { AfterProcessHook, BeforeProcessHook, ShutdownHook, StartupHook } from "./hooks.js";
 export { inSeconds, type JobOptions, type Status } from "./job.js";
 export type { Logger } from "./logger.js";
-export { type MonitorOptions, monitoredJob } from "./monitored-job.js";
+export type { EnqueueAnswer, EnqueueEntry, QueueCounters, QueueInfo } from "./queue/answers.js";
+export type { BeforeEnqueue, NewJobFields } from "./queue/enqueuing.js";
+export { Job, type JobOverrides } from "./queue/handle.js";
+export { JobError, type ListenOptions, type MapOptions } from "./queue/results.js";
+export type { ScheduleInfo, ScheduleRun } from "./queue/schedules.js";
+export type { AfterProcessHook, BeforeProcessHook, ShutdownHook, StartupHook } from "./tasks/hooks.js";
+export { type MonitorOptions, monitoredJob } from "./tasks/monitored-job.js";
 export {
   afterProcessLogger,
   beforeProcessLogger,
@@ -40,9 +42,7 @@ export {
   startupLogger,
   timingAfterProcess,
   timingBeforeProcess,
-} from "./ready-hooks.js";
-export { JobError, type ListenOptions, type MapOptions } from "./results.js";
-export type { ScheduleInfo, ScheduleRun } from "./schedules.js";
+} from "./tasks/ready-hooks.js";
 export {
   type ApplyOptions,
   type Context,
@@ -51,7 +51,7 @@ export {
   type TransactionClient,
   task,
   type WorkerContext,
-} from "./task.js";
+} from "./tasks/task.js";
+export type { StandardSchema } from "./tasks/validation.js";
 export type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "./transitions.js";
-export type { StandardSchema } from "./validation.js";
 export { runWorkers, Worker, type WorkerHealth, type WorkerOptions } from "./worker/index.js";

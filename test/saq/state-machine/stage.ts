@@ -1,6 +1,6 @@
 /** The real thing beside the model: brokers on connections of their own, and what can be done through them. */
 import type { ClaimedJob, Refusal } from "../../../templates/backend/saq/broker.js";
-import type { Queue } from "../../../templates/backend/saq/queue.js";
+import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { decodeJob } from "../../../templates/backend/saq/wire.js";
 import type { Attempt, AttemptEnd } from "../../../templates/backend/saq/worker/attempt.js";
 import { release, settlementOf } from "../../../templates/backend/saq/worker/outcome.js";

@@ -3,16 +3,21 @@
  * every `@ts-expect-error` must be an error, and everything else must not be one.
  */
 import { defineQueue } from "../../../templates/backend/saq/config/index.js";
-import { monitoredJob } from "../../../templates/backend/saq/monitored-job.js";
-import type { Queue } from "../../../templates/backend/saq/queue.js";
+import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
+import { monitoredJob } from "../../../templates/backend/saq/tasks/monitored-job.js";
 import {
   beforeProcessLogger,
   startupLogger,
   timingAfterProcess,
   timingBeforeProcess,
-} from "../../../templates/backend/saq/ready-hooks.js";
-import { type Context, type PayloadOf, type ResultOf, task } from "../../../templates/backend/saq/task.js";
-import type { StandardSchema } from "../../../templates/backend/saq/validation.js";
+} from "../../../templates/backend/saq/tasks/ready-hooks.js";
+import {
+  type Context,
+  type PayloadOf,
+  type ResultOf,
+  task,
+} from "../../../templates/backend/saq/tasks/task.js";
+import type { StandardSchema } from "../../../templates/backend/saq/tasks/validation.js";
 
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 const same = <A, B>(_: Same<A, B>): void => {};

@@ -5,10 +5,15 @@
 
 import { defineQueue, defineSaq } from "../../../templates/backend/saq/config/index.js";
 import { createSaq } from "../../../templates/backend/saq/express/create-saq.js";
-import type { Job } from "../../../templates/backend/saq/handle.js";
-import type { Queue } from "../../../templates/backend/saq/queue.js";
-import { type Context, type PayloadOf, type ResultOf, task } from "../../../templates/backend/saq/task.js";
-import type { StandardSchema } from "../../../templates/backend/saq/validation.js";
+import type { Job } from "../../../templates/backend/saq/queue/handle.js";
+import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
+import {
+  type Context,
+  type PayloadOf,
+  type ResultOf,
+  task,
+} from "../../../templates/backend/saq/tasks/task.js";
+import type { StandardSchema } from "../../../templates/backend/saq/tasks/validation.js";
 
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 const same = <A, B>(_: Same<A, B>): void => {};

@@ -1,7 +1,7 @@
 /** What the compiler promises about scheduled tasks. Compiled by types.test.ts, never run, as inference.ts is. */
 
 import { cronJob, defineQueue } from "../../../templates/backend/saq/config/index.js";
-import { type Context, task } from "../../../templates/backend/saq/task.js";
+import { type Context, task } from "../../../templates/backend/saq/tasks/task.js";
 
 type Kind = "small" | "big";
 const greet = async (_ctx: Context, { name }: { name: string }) => name;

@@ -2,9 +2,9 @@
 import { type } from "arktype";
 import * as v from "valibot";
 import * as z from "zod";
-import type { Job } from "../../../templates/backend/saq/handle.js";
-import type { Queue } from "../../../templates/backend/saq/queue.js";
-import { task } from "../../../templates/backend/saq/task.js";
+import type { Job } from "../../../templates/backend/saq/queue/handle.js";
+import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
+import { task } from "../../../templates/backend/saq/tasks/task.js";
 
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 const same = <A, B>(_: Same<A, B>): void => {};

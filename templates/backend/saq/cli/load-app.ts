@@ -4,7 +4,7 @@ import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import type { SaqConfig } from "../config/index.js";
 import { createSaq, type Saq } from "../express/create-saq.js";
-import type { Queue } from "../queue.js";
+import type { Queue } from "../queue/queue.js";
 import { CliError, usageError } from "./errors.js";
 
 /** Beside this folder, both as TypeScript and compiled. */

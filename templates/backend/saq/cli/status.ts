@@ -1,5 +1,5 @@
 /** What the database knows about queues and their workers. */
-import type { Queue } from "../queue.js";
+import type { Queue } from "../queue/queue.js";
 import type { Flags } from "./arguments.js";
 import { CliError, type ExitCode, exitCodes } from "./errors.js";
 import { chooseQueues, loadApp } from "./load-app.js";

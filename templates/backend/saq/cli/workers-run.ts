@@ -1,7 +1,7 @@
 /** `workers run`: this process and, with --workers, others beside it, each a full worker. */
 import { fileURLToPath } from "node:url";
 import type { Saq } from "../express/create-saq.js";
-import type { Queue } from "../queue.js";
+import type { Queue } from "../queue/queue.js";
 import { runWorkers, Worker } from "../worker/index.js";
 import type { Flags } from "./arguments.js";
 import { Children } from "./children.js";

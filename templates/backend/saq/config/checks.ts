@@ -1,7 +1,7 @@
 /** Refusals of `defineQueue`: each names the option, the value received and what is allowed. `at` says where. */
 import { ConfigError } from "../errors.js";
-import type { OneOrMany } from "../hooks.js";
-import type { TaskMap } from "../task.js";
+import type { OneOrMany } from "../tasks/hooks.js";
+import type { TaskMap } from "../tasks/task.js";
 import { checkJobOptions } from "./job-options.js";
 import type { QueueOptions } from "./queue-options.js";
 

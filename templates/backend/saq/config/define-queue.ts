@@ -10,8 +10,8 @@ import type {
   ShutdownHook,
   Started,
   TasksFor,
-} from "../hooks.js";
-import type { Context, TaskMap, WorkerContext } from "../task.js";
+} from "../tasks/hooks.js";
+import type { Context, TaskMap, WorkerContext } from "../tasks/task.js";
 import {
   burstOf,
   checkDsn,

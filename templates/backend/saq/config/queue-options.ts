@@ -1,7 +1,8 @@
 /** What people write about one queue, and what `defineQueue` makes of it. */
-import type { HookOptions, Hooks } from "../hooks.js";
+
 import type { JobOptions } from "../job.js";
-import type { TaskMap } from "../task.js";
+import type { HookOptions, Hooks } from "../tasks/hooks.js";
+import type { TaskMap } from "../tasks/task.js";
 import type { CronEntry, ScheduledTasks } from "./scheduled-tasks.js";
 
 /** Everything about a queue. `defineQueue` checks the hooks' types against the tasks. */

@@ -2,7 +2,7 @@
 import { Cron } from "../cron.js";
 import { ConfigError } from "../errors.js";
 import type { JobOptions } from "../job.js";
-import type { PayloadOf, TaskMap } from "../task.js";
+import type { PayloadOf, TaskMap } from "../tasks/task.js";
 import { onlyJobOptions } from "./job-options.js";
 
 /** One recurring task. Timeout, retries, ttl and the like are those of each run; the task's own come after them. */

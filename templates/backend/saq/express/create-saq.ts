@@ -4,8 +4,8 @@ import type { QueueConfig, SaqConfig } from "../config/index.js";
 import { connectBrokers } from "../connect.js";
 import { SaqError } from "../errors.js";
 import { type Logger, silentLogger } from "../logger.js";
-import { Queue } from "../queue.js";
-import type { TaskMap } from "../task.js";
+import { Queue } from "../queue/queue.js";
+import type { TaskMap } from "../tasks/task.js";
 import { createWebRouter } from "../web/index.js";
 import { Worker, type WorkerOptions } from "../worker/index.js";
 

@@ -19,7 +19,7 @@ import type {
   WorkerRow,
   WorkerStats,
 } from "../broker.js";
-import type { TransactionClient } from "../task.js";
+import type { TransactionClient } from "../tasks/task.js";
 import { type Decision, isTakenOver } from "../transitions.js";
 import { within } from "../within.js";
 import { Acknowledger } from "./acknowledger.js";

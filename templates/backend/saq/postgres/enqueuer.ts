@@ -5,7 +5,7 @@
 import type { EnqueueOutcome, NewJob, StoredJob } from "../broker.js";
 import { InvalidJobError, SaqError } from "../errors.js";
 import { isTerminal, parseStatus } from "../job.js";
-import type { TransactionClient } from "../task.js";
+import type { TransactionClient } from "../tasks/task.js";
 import { wakeChannel } from "./channels.js";
 import { Coalescer } from "./coalescer.js";
 import { backoffMs, isConnectionError, isDataError, isLockTimeout } from "./connection.js";

@@ -4,7 +4,7 @@
  * the server knows, by the transaction's number.
  */
 import type { Claim, Settlement } from "../broker.js";
-import type { TransactionClient } from "../task.js";
+import type { TransactionClient } from "../tasks/task.js";
 import { isTakenOver } from "../transitions.js";
 import { editDocument } from "../wire.js";
 import { eventChannel, eventText } from "./channels.js";

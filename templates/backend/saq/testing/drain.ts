@@ -1,8 +1,8 @@
 /** Runs jobs in the test's own process until nothing is left to run. */
 import type { JobFields, Status } from "../job.js";
 import type { Logger } from "../logger.js";
-import type { Queue } from "../queue.js";
-import type { JobContext } from "../task.js";
+import type { Queue } from "../queue/queue.js";
+import type { JobContext } from "../tasks/task.js";
 import { Worker } from "../worker/index.js";
 
 /** A queue, of whatever tasks; or everything that `createSaq` made. */

@@ -1,9 +1,9 @@
 /** What was enqueued, for a test to look at. */
 import { AssertionError } from "node:assert";
 import { isDeepStrictEqual } from "node:util";
-import type { Job } from "../handle.js";
-import type { Queue } from "../queue.js";
-import type { PayloadOf, ResultOf, TaskMap } from "../task.js";
+import type { Job } from "../queue/handle.js";
+import type { Queue } from "../queue/queue.js";
+import type { PayloadOf, ResultOf, TaskMap } from "../tasks/task.js";
 
 /**
  * Members that the payload must have (a Date matches its text, `expect.any(String)` and its like match as they do), or

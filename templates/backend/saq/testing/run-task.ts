@@ -1,7 +1,7 @@
 /** One run of one task, without a database and without a worker. */
 import { defineQueue, type QueueConfig } from "../config/index.js";
-import { Drafts } from "../draft.js";
 import type { JobFields } from "../job.js";
+import { Drafts } from "../queue/draft.js";
 import type {
   AnyTask,
   ApplyOptions,
@@ -10,7 +10,7 @@ import type {
   PayloadOf,
   ResultOf,
   TaskDefinition,
-} from "../task.js";
+} from "../tasks/task.js";
 import { decodeJob, encodeJob } from "../wire.js";
 import { Attempt, type AttemptEnd, type AttemptHost } from "../worker/attempt.js";
 import { callTask } from "../worker/call.js";

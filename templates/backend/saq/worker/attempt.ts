@@ -5,7 +5,7 @@
 import type { ClaimedJob } from "../broker.js";
 import { InvalidJobError, JobLostError, SaqError } from "../errors.js";
 import type { JobFields } from "../job.js";
-import type { RunningJob, TransactionClient } from "../task.js";
+import type { RunningJob, TransactionClient } from "../tasks/task.js";
 import { encodeChange } from "../wire.js";
 import type { OwnEnd } from "./own-end.js";
 

@@ -13,7 +13,7 @@ import type {
   RunningJob,
   WorkerContext,
   WorkerView,
-} from "../task.js";
+} from "../tasks/task.js";
 import type { Attempt } from "./attempt.js";
 
 /** What a context asks of its worker; `applyWith` is `apply` of arguments that the compiler has checked. */

@@ -1,9 +1,9 @@
 /** Calls the hooks of a queue's workers (W-8). */
 import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
 import { ConfigError } from "../errors.js";
-import type { Hooks } from "../hooks.js";
 import type { Logger } from "../logger.js";
-import type { WorkerContext } from "../task.js";
+import type { Hooks } from "../tasks/hooks.js";
+import type { WorkerContext } from "../tasks/task.js";
 import type { Attempt } from "./attempt.js";
 import { membersOf, type TaskContext } from "./context.js";
 

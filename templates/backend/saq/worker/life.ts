@@ -8,7 +8,7 @@
  * life is the last thing to end.
  */
 import type { Logger } from "../logger.js";
-import type { Queue } from "../queue.js";
+import type { Queue } from "../queue/queue.js";
 import { within } from "../within.js";
 import { shutDown, startUp } from "./hooks.js";
 import { LoopWatch } from "./loop-watch.js";

@@ -1,8 +1,8 @@
 /** The end that a task gives its job itself, in a transaction of its own (`ctx.finish`). */
 import type { Broker, Settlement } from "../broker.js";
 import type { QueueConfig } from "../config/index.js";
-import { findTask, type TransactionClient } from "../task.js";
-import { outputSchemaOf, validateResult } from "../validation.js";
+import { findTask, type TransactionClient } from "../tasks/task.js";
+import { outputSchemaOf, validateResult } from "../tasks/validation.js";
 import type { Attempt } from "./attempt.js";
 import { type OutcomeRules, ownCompletion } from "./outcome.js";
 

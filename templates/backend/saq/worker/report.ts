@@ -1,7 +1,8 @@
 /** What is counted and said when an attempt has ended and its outcome is recorded, or turned out to be nobody's. */
-import type { QueueCounters } from "../answers.js";
+
 import type { Settlement, SettleResult, WorkerStats } from "../broker.js";
 import type { Logger } from "../logger.js";
+import type { QueueCounters } from "../queue/answers.js";
 import type { Attempt, AttemptEnd } from "./attempt.js";
 
 export class Report {

@@ -5,8 +5,8 @@
 import type { ClaimedJob, Settlement } from "../broker.js";
 import type { JobFields } from "../job.js";
 import type { Logger } from "../logger.js";
-import type { Queue } from "../queue.js";
-import { findTask, isThreadTask, type TransactionClient, type WorkerView } from "../task.js";
+import type { Queue } from "../queue/queue.js";
+import { findTask, isThreadTask, type TransactionClient, type WorkerView } from "../tasks/task.js";
 import { decodeJob } from "../wire.js";
 import { Attempt, type AttemptEnd, type AttemptHost } from "./attempt.js";
 import { Burst } from "./burst.js";

@@ -11,9 +11,9 @@ import type { StoredJob } from "../broker.js";
 import { type CronEntry, cronKey } from "../config/index.js";
 import { isTerminal } from "../job.js";
 import { describe, type Logger } from "../logger.js";
-import type { Queue } from "../queue.js";
+import type { Queue } from "../queue/queue.js";
+import { definitionOf, takeBack } from "../queue/schedules.js";
 import type { LastRun, ScheduleDefinition, ScheduleRow, Tick } from "../schedule-store.js";
-import { definitionOf, takeBack } from "../schedules.js";
 import { read } from "../transitions.js";
 import type { Chore } from "./upkeep.js";
 

@@ -1,8 +1,8 @@
 /** What tasks and hooks may ask of their worker. */
 import { ConfigError } from "../errors.js";
 import type { Logger } from "../logger.js";
-import type { Queue } from "../queue.js";
-import type { AnyTask, ApplyOptions, EnqueueOptions, ResultOf, WorkerView } from "../task.js";
+import type { Queue } from "../queue/queue.js";
+import type { AnyTask, ApplyOptions, EnqueueOptions, ResultOf, WorkerView } from "../tasks/task.js";
 import type { ContextServices } from "./context.js";
 
 export class TaskServices implements ContextServices {

@@ -4,7 +4,7 @@
  */
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import type { Logger } from "../logger.js";
-import type { RunningJob, ThreadContext } from "../task.js";
+import type { RunningJob, ThreadContext } from "../tasks/task.js";
 import {
   describeThrown,
   type FromThread,

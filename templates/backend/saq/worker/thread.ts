@@ -4,7 +4,7 @@
  */
 import { Worker } from "node:worker_threads";
 import type { Logger } from "../logger.js";
-import type { Context } from "../task.js";
+import type { Context } from "../tasks/task.js";
 import {
   describeThrown,
   type FromThread,

@@ -12,7 +12,7 @@
 import type { ClaimedJob } from "../broker.js";
 import { ConfigError } from "../errors.js";
 import type { Logger } from "../logger.js";
-import type { Context, ThreadTask } from "../task.js";
+import type { Context, ThreadTask } from "../tasks/task.js";
 import type { Attempt } from "./attempt.js";
 import { Thread } from "./thread.js";
 

@@ -2,7 +2,7 @@
 import type { Broker, JobEvent, SweepLimits } from "../broker.js";
 import type { QueueConfig } from "../config/index.js";
 import { describe, type Logger } from "../logger.js";
-import type { Queue } from "../queue.js";
+import type { Queue } from "../queue/queue.js";
 import type { Attempt } from "./attempt.js";
 import type { Chore } from "./upkeep.js";
 

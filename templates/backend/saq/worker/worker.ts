@@ -2,7 +2,7 @@
 import type { WorkerStats } from "../broker.js";
 import { ConfigError } from "../errors.js";
 import { type Logger, neverThrowing, silentLogger } from "../logger.js";
-import type { Queue } from "../queue.js";
+import type { Queue } from "../queue/queue.js";
 import { Life } from "./life.js";
 
 export interface WorkerOptions {

@@ -1,11 +1,11 @@
 /** Results of jobs for those who wait for them: `apply` and `map` (Q-5, Q-6), and what an end means to a caller. */
-import type { StoredJob } from "./broker.js";
+import type { StoredJob } from "../broker.js";
+import { InvalidJobError, JobGoneError, PoisonDocumentError, SaqError } from "../errors.js";
+import type { JobFields, Status } from "../job.js";
+import type { ApplyOptions, EnqueueOptions } from "../tasks/task.js";
+import { read } from "../transitions.js";
 import type { Enqueuing, Order, Stored } from "./enqueuing.js";
-import { InvalidJobError, JobGoneError, PoisonDocumentError, SaqError } from "./errors.js";
 import type { Job } from "./handle.js";
-import type { JobFields, Status } from "./job.js";
-import type { ApplyOptions, EnqueueOptions } from "./task.js";
-import { read } from "./transitions.js";
 import type { AwaitedEnd, Waiting } from "./waiting.js";
 
 /** A job that was awaited failed or was aborted (Q-5). */

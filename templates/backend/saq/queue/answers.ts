@@ -1,9 +1,9 @@
 /** What a queue takes and answers, as types. */
-import type { JobCounts, Refusal } from "./broker.js";
-import type { JobGoneError } from "./errors.js";
+import type { JobCounts, Refusal } from "../broker.js";
+import type { JobGoneError } from "../errors.js";
+import type { EnqueueOptions, PayloadOf, ResultOf, TaskMap } from "../tasks/task.js";
 import type { Job } from "./handle.js";
 import type { JobError } from "./results.js";
-import type { EnqueueOptions, PayloadOf, ResultOf, TaskMap } from "./task.js";
 
 export type TaskName<Tasks extends TaskMap> = keyof Tasks & string;
 

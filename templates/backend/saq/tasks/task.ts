@@ -2,10 +2,10 @@
  * Tasks and their types. A task is a plain function `(ctx, payload) => result` or, when it needs defaults or runtime
  * validation, the value of `task({...})`. Payload and result types flow from here to `enqueue`.
  */
-import { ConfigError } from "./errors.js";
-import type { Due, JobFields, JobOptions } from "./job.js";
-import type { Jsonify } from "./json.js";
-import type { Logger } from "./logger.js";
+import { ConfigError } from "../errors.js";
+import type { Due, JobFields, JobOptions } from "../job.js";
+import type { Jsonify } from "../json.js";
+import type { Logger } from "../logger.js";
 import { type InputOf, isStandardSchema, type OutputOf, type StandardSchema } from "./validation.js";
 
 /** What a caller may set for one enqueue beside the payload (Q-1). */

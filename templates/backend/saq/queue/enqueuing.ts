@@ -1,12 +1,13 @@
 /** From a call of `enqueue` to a stored job: hooks change it, the scope of a batch takes note of it. */
+
+import type { Broker, EnqueueOutcome } from "../broker.js";
+import { ConfigError } from "../errors.js";
+import type { JobFields } from "../job.js";
+import type { EnqueueOptions } from "../tasks/task.js";
+import { read } from "../transitions.js";
 import { Batches, type StoredMark } from "./batch.js";
-import type { Broker, EnqueueOutcome } from "./broker.js";
 import type { Draft, Drafts } from "./draft.js";
-import { ConfigError } from "./errors.js";
 import type { Job, JobOverrides } from "./handle.js";
-import type { JobFields } from "./job.js";
-import type { EnqueueOptions } from "./task.js";
-import { read } from "./transitions.js";
 
 /** A job about to be stored, as hooks see it: what a caller may choose may be changed (Q-12). */
 export type NewJobFields = Readonly<Pick<JobFields, "function" | "queueName" | "key" | "queued" | "status">> &

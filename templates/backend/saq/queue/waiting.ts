@@ -4,9 +4,9 @@
  * found by looking: 50 ms after the wait began, then ever less often, every 500 ms at last (D-67). Nothing is read
  * while nobody waits.
  */
-import type { Broker, JobEvent, StoredJob } from "./broker.js";
-import { JobGoneError, SaqError, TimeoutError } from "./errors.js";
-import { isTerminal } from "./job.js";
+import type { Broker, JobEvent, StoredJob } from "../broker.js";
+import { JobGoneError, SaqError, TimeoutError } from "../errors.js";
+import { isTerminal } from "../job.js";
 
 type Row = StoredJob | null;
 

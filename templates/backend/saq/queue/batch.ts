@@ -3,7 +3,7 @@
  * own: what others enqueue meanwhile, and jobs that were there before, are none of its business.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
-import { SaqError } from "./errors.js";
+import { SaqError } from "../errors.js";
 
 /** A job as it was stored: `queued` tells it from a later one of the same key. */
 export interface StoredMark {

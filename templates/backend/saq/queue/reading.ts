@@ -1,11 +1,12 @@
 /** Looks at a queue's jobs and workers; changes nothing. */
+
+import type { Broker, JobFilter, StoredJob } from "../broker.js";
+import { InvalidJobError, JobGoneError, SaqError } from "../errors.js";
+import { type JobFields, jobDefaults, type Status, statuses } from "../job.js";
+import { read } from "../transitions.js";
 import type { QueueInfo } from "./answers.js";
-import type { Broker, JobFilter, StoredJob } from "./broker.js";
-import { InvalidJobError, JobGoneError, SaqError } from "./errors.js";
 import type { Job } from "./handle.js";
-import { type JobFields, jobDefaults, type Status, statuses } from "./job.js";
 import { readEnd } from "./results.js";
-import { read } from "./transitions.js";
 
 export class Reading {
   constructor(

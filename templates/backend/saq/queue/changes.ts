@@ -1,12 +1,10 @@
 /** Changes of single jobs by hand, each decided under the row's lock, and counted when it came true (Q-10, D-27). */
 import { randomBytes } from "node:crypto";
-import type { QueueCounters } from "./answers.js";
-import type { StoredMark } from "./batch.js";
-import type { Broker } from "./broker.js";
-import { onlyJobOptions } from "./config/index.js";
-import { InvalidJobError } from "./errors.js";
-import { given } from "./given.js";
-import type { TerminalStatus } from "./job.js";
+import type { Broker } from "../broker.js";
+import { onlyJobOptions } from "../config/index.js";
+import { InvalidJobError } from "../errors.js";
+import { given } from "../given.js";
+import type { TerminalStatus } from "../job.js";
 import {
   type AbortAnswer,
   abortJob,
@@ -18,7 +16,9 @@ import {
   retryJob,
   type UpdateAnswer,
   updateJob,
-} from "./transitions.js";
+} from "../transitions.js";
+import type { QueueCounters } from "./answers.js";
+import type { StoredMark } from "./batch.js";
 
 const countOf = { complete: "complete", failed: "failed", aborted: "aborted" } as const;
 

@@ -1,4 +1,10 @@
 /** A queue: enqueue jobs, wait for them, look at them, change them. Knows its tasks' types, and nothing of storage. */
+
+import type { Broker, JobCounts, JobFilter, WorkerRow } from "../broker.js";
+import type { QueueConfig } from "../config/index.js";
+import type { JobFields, Status, TerminalStatus } from "../job.js";
+import type { ApplyOptions, EnqueueArguments, EnqueueOptions, ResultOf, TaskMap } from "../tasks/task.js";
+import type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../transitions.js";
 import type {
   EnqueueAnswer,
   EnqueueEntry,
@@ -9,18 +15,13 @@ import type {
   TaskName,
   WithoutKey,
 } from "./answers.js";
-import type { Broker, JobCounts, JobFilter, WorkerRow } from "./broker.js";
 import { Changes } from "./changes.js";
-import type { QueueConfig } from "./config/index.js";
 import { Drafts } from "./draft.js";
 import { type BeforeEnqueue, Enqueuing } from "./enqueuing.js";
 import { Job, type JobOverrides, type JobOwner } from "./handle.js";
-import type { JobFields, Status, TerminalStatus } from "./job.js";
 import { Reading } from "./reading.js";
 import { type ListenOptions, type MapOptions, Results } from "./results.js";
 import { Schedules } from "./schedules.js";
-import type { ApplyOptions, EnqueueArguments, EnqueueOptions, ResultOf, TaskMap } from "./task.js";
-import type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "./transitions.js";
 import { Waiting } from "./waiting.js";
 
 export class Queue<Tasks extends TaskMap = TaskMap> {

@@ -2,7 +2,7 @@
  * Payloads and results against their task's schemas, by Standard Schema: the one interface of zod, valibot, arktype and
  * others.
  */
-import { InvalidPayloadError, InvalidResultError, type Issue } from "./errors.js";
+import { InvalidPayloadError, InvalidResultError, type Issue } from "../errors.js";
 import type { AnyTask } from "./task.js";
 
 /** Any validation library that speaks Standard Schema. */

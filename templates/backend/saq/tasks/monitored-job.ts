@@ -2,9 +2,9 @@
  * A task that gives its own signs of life: for tasks with a `heartbeat`, so that a worker which hangs is told from one
  * that works for long (S-30 to S-33).
  */
-import { ConfigError } from "./errors.js";
+import { ConfigError } from "../errors.js";
+import { within } from "../within.js";
 import type { Context, JobContext } from "./task.js";
-import { within } from "./within.js";
 
 export interface MonitorOptions {
   /** Seconds between two signs of life. @defaultValue a third of the job's heartbeat, 5 at most; 5 without one */

@@ -1,14 +1,14 @@
 /** A queue's recurring tasks, to look at and to steer: `queue.schedules`. */
-import type { Broker, NewJob, StoredJob } from "./broker.js";
-import { type CronEntry, cronKey, type QueueConfig } from "./config/index.js";
+import type { Broker, NewJob, StoredJob } from "../broker.js";
+import { type CronEntry, cronKey, type QueueConfig } from "../config/index.js";
+import { SaqError } from "../errors.js";
+import { isTerminal, type Status } from "../job.js";
+import type { LastRun, ScheduleDefinition } from "../schedule-store.js";
+import type { EnqueueOptions } from "../tasks/task.js";
+import { read } from "../transitions.js";
 import type { Draft } from "./draft.js";
 import type { Order } from "./enqueuing.js";
-import { SaqError } from "./errors.js";
 import type { Job } from "./handle.js";
-import { isTerminal, type Status } from "./job.js";
-import type { LastRun, ScheduleDefinition } from "./schedule-store.js";
-import type { EnqueueOptions } from "./task.js";
-import { read } from "./transitions.js";
 
 /** One recurring task. */
 export interface ScheduleInfo extends ScheduleDefinition {

@@ -1,9 +1,9 @@
-import { SaqError } from "./errors.js";
-import { given } from "./given.js";
-import { type JobFields, jobDefaults, type Status } from "./job.js";
-import type { EnqueueOptions } from "./task.js";
-import type { AbortAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "./transitions.js";
-import { encodeJob, wireNames } from "./wire.js";
+import { SaqError } from "../errors.js";
+import { given } from "../given.js";
+import { type JobFields, jobDefaults, type Status } from "../job.js";
+import type { EnqueueOptions } from "../tasks/task.js";
+import type { AbortAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../transitions.js";
+import { encodeJob, wireNames } from "../wire.js";
 
 /** What a caller may choose anew when a job is enqueued again; the key is the job's own. */
 export type JobOverrides = Omit<EnqueueOptions, "key"> & { payload?: Record<string, unknown> };
