@@ -461,6 +461,26 @@ describe("a changed configuration", () => {
     expect((await old.queue.list()).map(({ key }) => key)).toEqual([`cron:${name}`]);
   });
 
+  it("D-57: a tick that an older worker's start took back is stored again before its time, where a worker has it", async () => {
+    const [kept, young, paused] = [freshName(), freshName(), freshName()];
+    const [keptJob, ...others] = [kept, young, paused].map((name) =>
+      cronJob("nothing", { name, cron: daily }),
+    ) as [CronJob, ...CronJob[]];
+    const fleet = open([keptJob, ...others]);
+    await fleet.round();
+    await fleet.queue.schedules.pause(paused);
+    await peerOf(fleet, [keptJob]).round();
+    const tick = fleet.queue.config.scheduledTasks?.[0]?.cron.next(now()) ?? 0;
+    const clock = jest.spyOn(fleet.queue.broker, "now").mockReturnValue((tick - 60) * 1_000);
+    await fleet.round();
+    expect(await rowOf(database, `cron:${young}`)).toBeUndefined();
+    clock.mockReturnValue((tick - 1.5) * 1_000);
+    await fleet.round();
+    expect((await rowOf(database, `cron:${young}`))?.scheduled).toBe(tick);
+    expect(await rowOf(database, `cron:${paused}`)).toBeUndefined();
+    expect(await memoryOf(paused)).toMatchObject({ paused: true });
+  });
+
   it("a queue without the option takes nothing back", async () => {
     const fleet = open([cronJob("nothing", { name: freshName(), cron: daily })]);
     await fleet.round();

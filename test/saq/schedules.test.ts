@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { describe, expect, it } from "@jest/globals";
+import { describe, expect, it, jest } from "@jest/globals";
 import express from "express";
 import supertest from "supertest";
 import { type CronJob, type CronOptions, cronJob } from "../../templates/backend/saq/config/index.js";
@@ -104,6 +104,20 @@ describe("queue.schedules", () => {
     await peer.queue.schedules.resume(name);
     await until(async () => (await rowOf(database, key))?.status === "queued");
     expect(await queue.schedules.list()).toMatchObject([{ paused: false }]);
+  });
+
+  it("resume: the tick that the pause took back comes at its time, by the workers that had stored it", async () => {
+    const { queue, name, key } = open();
+    await startWorker(queue);
+    await until(async () => (await rowOf(database, key)) !== undefined);
+    const before = await rowOf(database, key);
+    await queue.schedules.pause(name);
+    await queue.schedules.resume(name);
+    expect(await rowOf(database, key)).toBeUndefined();
+    const { now } = queue.broker;
+    jest.spyOn(queue.broker, "now").mockImplementation(() => now.call(queue.broker) + 11_000);
+    await until(async () => (await rowOf(database, key)) !== undefined);
+    expect((await rowOf(database, key))?.scheduled).toBe(before?.scheduled);
   });
 
   it("pause: nothing runs meanwhile but what is run by hand", async () => {

@@ -77,6 +77,23 @@ describe("names", () => {
     expect(await relations()).toEqual([]);
   });
 
+  it("D-12: recurring tasks are remembered beside them, also where their name ends as SAQ's does", async () => {
+    for (const jobs of ["saq_jobs", "my_saq_jobs", 'x"saq_jobs', "mail_jobs"]) {
+      const [queue] = openTogether({
+        name: jobs,
+        tables: { jobs, stats: `${jobs}_s`, versions: `${jobs}_v` },
+      });
+      await queue?.connect();
+      expect(await queue?.broker.schedules.list()).toEqual([]);
+    }
+    expect((await relations()).filter((name) => name.endsWith("_cron"))).toEqual([
+      "mail_jobs_cron",
+      "my_saq_jobs_cron",
+      "saq_cron",
+      'x"saq_jobs_cron',
+    ]);
+  });
+
   it("P-1: a schema that is not there is said with what to do", async () => {
     const queue = openQueue(database, tasks, { tables: { schema: "nowhere" } });
     await expect(queue.connect()).rejects.toThrow(

@@ -10,7 +10,7 @@ export type ScheduleStatements = ReturnType<typeof buildScheduleStatements>;
 
 /** Beside the jobs' own table, and named after it where that has another name than SAQ's. Both qualified and quoted. */
 const tableBeside = (jobs: string): string => {
-  const own = jobs.replace(/"?saq_jobs"?$/, '"saq_cron"');
+  const own = jobs.replace(/(?<=\.)"saq_jobs"$/, '"saq_cron"');
   return own === jobs ? jobs.replace(/"$/, '_cron"') : own;
 };
 
@@ -117,7 +117,8 @@ export function buildScheduleStatements({ cron, jobs }: { cron: string; jobs: st
     register,
     pause,
     enqueue,
-    forget: `delete from ${cron} where queue = $1 and name <> all($2::text[])`,
+    // A paused one that comes back, after a start of an older worker say, is still paused.
+    forget: `delete from ${cron} where queue = $1 and name <> all($2::text[]) and not paused`,
     list: `select name, task, cron, timezone, overlap, tick, paused, last_run from ${cron} where queue = $1`,
   };
   return Object.fromEntries(Object.entries(statements).map(([name, text]) => [name, named(name, text)])) as {

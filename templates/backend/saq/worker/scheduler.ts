@@ -1,7 +1,8 @@
 /**
  * Stores the next tick of every recurring task ahead of its time, as SAQ does (C-3): a job that waits for its second.
  * All workers do so, and storage lets one of them through (V-5.2, saq_cron). What is known to be stored is not tried
- * again (C-8), so that between two ticks nothing is written, and while a run goes on only its row is looked at.
+ * again (C-8), so that between two ticks nothing is written, and while a run goes on only its row is looked at. Whether
+ * it still holds is looked up now and then: a pause that is over, or a start of an older worker, has taken a tick back.
  *
  * The rounds are half a second away from the ticks: two workers whose clocks differ a little look for the same one, and
  * an every-second entry whose run is short has ended by then.
@@ -31,6 +32,9 @@ interface Course {
   said: string;
 }
 
+/** How often it is looked up whether what is known to be stored still holds, s. */
+const reviewEvery = 10;
+
 /** The chore of a worker whose queue has scheduled tasks. */
 export function schedule(queue: Queue, logger: Logger): Chore[] {
   const { config, broker } = queue;
@@ -52,6 +56,8 @@ export class Scheduler {
   readonly #logger: Logger;
   readonly #courses: readonly Course[];
   #registered = false;
+  /** Epoch s. */
+  #reviewed = 0;
 
   constructor(queue: Queue, entries: readonly CronEntry[], logger: Logger) {
     this.#queue = queue;
@@ -69,6 +75,7 @@ export class Scheduler {
   async round(): Promise<void> {
     if (!this.#registered) await this.#register();
     const now = this.#now();
+    await this.#review(now);
     const open = this.#courses.filter((course) => this.#alone(course, () => isOpen(course, now)) === true);
     if (open.length > 0) await this.#store(open.map((course) => ({ course, tick: course.next })));
   }
@@ -95,6 +102,27 @@ export class Scheduler {
         { jobs: foreign.slice(0, 20), count: foreign.length },
         "cron jobs without a scheduled task here wait for their time; another program made them",
       );
+    }
+  }
+
+  /**
+   * Ticks that were taken back since they were stored: by a pause that is over, which storage remembers, or by the start
+   * of a worker that does not have the entry. The latter are stored again only when their time has nearly come, so that
+   * those of a removed entry are not, unless a worker that has it still runs then.
+   */
+  async #review(now: number): Promise<void> {
+    const near = now + 2 * this.#queue.config.timers.schedule;
+    const known = this.#courses.filter(({ next, done }) => next === done && next > now);
+    const isTime = Math.abs(now - this.#reviewed) >= reviewEvery || known.some(({ next }) => next <= near);
+    if (known.length === 0 || !isTime) return;
+    const rows = await this.#queue.broker.schedules.list();
+    this.#reviewed = now;
+    for (const course of known) {
+      const row = rows?.find(({ name }) => name === course.entry.name);
+      const isOpenAgain = row
+        ? !row.paused && row.tick < course.next && isDefinition(row, course.entry)
+        : course.next <= near;
+      if (isOpenAgain) course.done = 0;
     }
   }
 
@@ -168,7 +196,7 @@ export class Scheduler {
     const { cron, name } = course.entry;
     const remembered = await this.#queue.broker.schedules.list();
     const latest = remembered?.find((candidate) => candidate.name === name);
-    if (latest && !isDeepStrictEqual(ticksOf(latest), ticksOf(definitionOf(course.entry)))) return false;
+    if (latest && !isDefinition(latest, course.entry)) return false;
     const taken = await takeBack(this.#queue, row.key, (clock) => cron.next(clock) !== row.scheduled);
     if (taken === "foreign") {
       this.#say(course, `waits ${row.scheduled}`, () =>
@@ -249,6 +277,9 @@ function mayWait(entry: CronEntry, key: string): boolean {
   const tick = Number(key.slice(key.lastIndexOf(":") + 1));
   return Number.isSafeInteger(tick) && key === cronKey(entry, tick) && entry.cron.isRun(tick);
 }
+
+const isDefinition = (row: ScheduleDefinition, entry: CronEntry): boolean =>
+  isDeepStrictEqual(ticksOf(row), ticksOf(definitionOf(entry)));
 
 const ticksOf = ({ cron, timezone, overlap }: ScheduleDefinition) => [cron, timezone, overlap];
 
