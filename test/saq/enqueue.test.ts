@@ -192,6 +192,16 @@ describe("what is refused", () => {
     ],
     ["a text as delay", { retryDelay: "1" }, 'enqueue("hello"): retryDelay must be seconds >= 0, got 1'],
     ["a time in ms", { scheduled: 1795303141785 }, "(milliseconds? divide by 1000)"],
+    ["a number as key", { key: 5 }, "A job's key must be a text, got 5"],
+    ["a number as group", { groupKey: 5 }, 'enqueue("hello"): groupKey must be a text or null, got 5'],
+    ["a text as meta", { meta: "trace" }, 'enqueue("hello"): meta must be an object, got "trace"'],
+    ["null as meta", { meta: null }, 'enqueue("hello"): meta must be an object, got null'],
+    [
+      "null as time",
+      { scheduled: null },
+      "scheduled must be epoch seconds, a Date or inSeconds(n), got null",
+    ],
+    ["a text as time", { scheduled: "soon" }, 'a Date or inSeconds(n), got "soon"'],
     ["a delay without end", { scheduled: { delaySeconds: 1e300 } }, "got inSeconds(1e+300)"],
   ])("%s, with a plain sentence and nothing stored", async (_, options, message) => {
     const queue = open();

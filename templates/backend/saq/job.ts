@@ -150,8 +150,11 @@ export function dueSecond(due: Due | undefined, nowMs: number): number {
   if (due === undefined) return 0;
   if (due instanceof Date) return checkedSecond(due.getTime() / 1000, due);
   if (typeof due === "number") return checkedSecond(due, due);
-  if (due.delaySeconds === 0) return 0;
-  return checkedSecond(nowMs / 1000 + due.delaySeconds, `inSeconds(${due.delaySeconds})`);
+  // What comes from JavaScript may be anything.
+  const delay: unknown = (due as typeof due | null)?.delaySeconds;
+  if (typeof delay !== "number") return checkedSecond(Number.NaN, JSON.stringify(due));
+  if (delay === 0) return 0;
+  return checkedSecond(nowMs / 1000 + delay, `inSeconds(${delay})`);
 }
 
 /** The year 5138: whoever passes a later time has passed milliseconds. */

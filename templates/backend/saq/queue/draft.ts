@@ -67,6 +67,10 @@ export class Drafts {
   fields(name: string, payload: unknown, options: EnqueueOptions, nowMs: number): JobFields {
     const { key, scheduled, priority = 0, groupKey = null, meta = {}, client: _, ...others } = options;
     checkPriority(priority);
+    if (key !== undefined && key !== null && typeof key !== "string")
+      throw new InvalidJobError(`A job's key must be a text, got ${JSON.stringify(key)}`);
+    if (groupKey !== null) checkGroup(`enqueue("${name}")`, groupKey);
+    if (options.meta !== undefined) checkMeta(`enqueue("${name}")`, meta);
     const own = onlyJobOptions(`enqueue("${name}")`, others, InvalidJobError);
     const { defaults } = this.#find(name);
     // One literal with every member: V8 gives each job the same shape. Spreading 24 members costs 6 us each time, and
@@ -144,13 +148,8 @@ export class Drafts {
     checkPriority(fields.priority);
     fields.scheduled = dueSecond(fields.scheduled, 0);
     fields.kwargs = asKwargs(fields.function, fields.kwargs);
-    const { groupKey, meta } = fields;
-    if (groupKey !== null && typeof groupKey !== "string") {
-      throw new InvalidJobError(`${at}: groupKey must be a text or null, got ${String(groupKey)}`);
-    }
-    if (typeof meta !== "object" || meta === null || Array.isArray(meta)) {
-      throw new InvalidJobError(`${at}: meta must be an object, got ${JSON.stringify(meta)}`);
-    }
+    checkGroup(at, fields.groupKey);
+    checkMeta(at, fields.meta);
   }
 
   #find(name: string): Known {
@@ -182,6 +181,16 @@ const hookFields: ReadonlySet<string> = new Set([
 function checkPriority(priority: number): void {
   if (Number.isInteger(priority) && priority >= -32768 && priority <= 32767) return;
   throw new InvalidJobError(`priority must be a whole number of -32768 to 32767, got ${String(priority)}`);
+}
+
+function checkGroup(at: string, groupKey: unknown): void {
+  if (groupKey === null || typeof groupKey === "string") return;
+  throw new InvalidJobError(`${at}: groupKey must be a text or null, got ${JSON.stringify(groupKey)}`);
+}
+
+function checkMeta(at: string, meta: unknown): void {
+  if (typeof meta === "object" && meta !== null && !Array.isArray(meta)) return;
+  throw new InvalidJobError(`${at}: meta must be an object, got ${JSON.stringify(meta)}`);
 }
 
 function asKwargs(name: string, payload: unknown): Record<string, unknown> | null {
