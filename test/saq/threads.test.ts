@@ -88,6 +88,8 @@ describe("a task with `thread`", () => {
     for (const [how, error] of [
       ["throws", /^OddError: odd\n.*thread-tasks/],
       ["text", /not an Error: only a text/],
+      ["uncloneable", /^Odd: its stack is a function/],
+      ["unreadable", /not an Error: what it is cannot be read/],
       ["exits", /thread ended with exit code 3 before the task did: something in it called process.exit/],
       ["strays", /outside of any promise/],
     ] as const) {
@@ -97,7 +99,7 @@ describe("a task with `thread`", () => {
     }
     const last = await queue.enqueue("reports", { name: "after" });
     expect(await ended(last.key)).toBe("Finished reports");
-    expect(log.lines.filter(({ level }) => level === "error")).toHaveLength(4);
+    expect(log.lines.filter(({ level }) => level === "error")).toHaveLength(6);
   });
 
   it("says what is wrong when the thread cannot find or load it", async () => {

@@ -77,7 +77,10 @@ class OddError extends Error {
 
 export const ends = task({
   thread: import.meta.url,
-  run: (_ctx, { how }: { how: "throws" | "exits" | "strays" | "text" | "exhausts" }) => {
+  run: (
+    _ctx,
+    { how }: { how: "throws" | "exits" | "strays" | "text" | "uncloneable" | "unreadable" | "exhausts" },
+  ) => {
     switch (how) {
       case "throws":
         throw new OddError("odd");
@@ -90,6 +93,17 @@ export const ends = task({
         return new Promise(() => {});
       case "text":
         throw "only a text";
+      case "uncloneable":
+        throw { name: "Odd", message: "its stack is a function", stack: () => "" };
+      case "unreadable":
+        throw new Proxy(
+          {},
+          {
+            get: () => {
+              throw new Error("not to be read");
+            },
+          },
+        );
       case "exhausts": {
         const held: number[][] = [];
         for (;;) held.push(new Array(100_000).fill(held.length));

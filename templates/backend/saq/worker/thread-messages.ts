@@ -44,11 +44,21 @@ export interface ThrownError {
   stack: string | undefined;
 }
 
-/** Not by `instanceof`: an error may come from another realm. */
+/** Not by `instanceof`: an error may come from another realm. Takes whatever a task throws. */
 export function describeThrown(thrown: unknown): ThrownError {
-  const { name, message, stack } = (thrown ?? {}) as Partial<ThrownError>;
-  if (typeof name === "string" && typeof message === "string") return { name, message, stack };
-  const text = `A task threw something that is not an Error: ${inspected(thrown)}`;
+  try {
+    const { name, message, stack } = (thrown ?? {}) as Partial<Record<keyof ThrownError, unknown>>;
+    if (typeof name === "string" && typeof message === "string") {
+      return { name, message, stack: typeof stack === "string" ? stack : undefined };
+    }
+    return notAnError(inspected(thrown));
+  } catch {
+    return notAnError("what it is cannot be read");
+  }
+}
+
+function notAnError(what: string): ThrownError {
+  const text = `A task threw something that is not an Error: ${what}`;
   return { name: "Error", message: text, stack: text };
 }
 
