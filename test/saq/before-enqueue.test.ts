@@ -186,7 +186,7 @@ describe("job objects", () => {
   it("Q-3, D-61: a finished job runs again, afresh, with the overrides; the payload as a whole", async () => {
     const queue = open();
     const { ended } = await startWorker(queue);
-    const job = await queue.enqueue("numbered", { n: 1 }, { meta: { m: 1 }, timeout: 7 });
+    const job = await queue.enqueue("numbered", { n: 1 }, { meta: { m: 1, lost: 2 }, timeout: 7 });
     await ended(job.key);
     await job.refresh();
     expect(job).toMatchObject({ status: "complete", result: 1, attempts: 1 });

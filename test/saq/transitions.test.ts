@@ -114,6 +114,15 @@ describe("retry by hand", () => {
     expect(changed(before, retryJob(before, "", now, false).change).attempts).toBe(3);
   });
 
+  it("D-26: also counts anew how often it was lost, cancelled and refused, and keeps the rest of its meta", () => {
+    const meta = { lost: 4, cancellations: 1, unknownTask: 60, tenant: 7 };
+    const before = row({ status: "failed", attempts: 1, meta });
+    expect(changed(before, retryJob(before, "", now, true).change).meta).toEqual({ tenant: 7 });
+    expect(changed(before, retryJob(before, "", now, false).change).meta).toEqual(meta);
+    const large = row({ status: "failed", meta: { id: 1 } });
+    expect(retryJob(large, "", now, true).change?.patch).not.toContain("meta");
+  });
+
   it.each(["new", "queued", "active", "aborting"] as const)("D-26: refuses a job that is %s", (status) => {
     expect(retryJob(row({ status }), "", now, true)).toEqual({ change: null, answer: "not_finished" });
   });

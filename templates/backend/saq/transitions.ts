@@ -98,7 +98,7 @@ export function abortJob(
 
 export type RetryAnswer = "queued" | "not_finished" | "unreadable";
 
-/** Retry by hand: only a finished job (D-26). Its attempts start anew unless told otherwise. */
+/** Retry by hand: only a finished job (D-26). Its attempts, and the counts beside them, start anew unless told otherwise. */
 export function retryJob(
   row: StoredJob,
   error: string,
@@ -106,14 +106,15 @@ export function retryJob(
   resetAttempts: boolean,
 ): Decision<RetryAnswer> {
   if (!isTerminal(row.status)) return { change: null, answer: "not_finished" };
-  if (!read(row)) return { change: null, answer: "unreadable" };
+  const job = read(row);
+  if (!job) return { change: null, answer: "unreadable" };
   const scheduled = Math.floor(nowMs / 1000);
   return {
     change: {
       ...edit("queued", {
         ...requeued(nowMs, scheduled, error),
         result: null,
-        ...(resetAttempts ? { attempts: 0 } : {}),
+        ...(resetAttempts ? anew(job) : {}),
       }),
       scheduled,
       keep: null,
@@ -216,6 +217,18 @@ function endAborted(job: JobFields, nowMs: number, failedTtl: number): RowChange
 
 /** A count of ours in `meta`, which is the user's: what is there may be anything. */
 export const oneMore = (count: unknown): number => (Number.isSafeInteger(count) ? Number(count) + 1 : 1);
+
+const ownCounts: ReadonlySet<string> = new Set(["lost", "cancellations", "unknownTask"]);
+
+/** A job that starts anew may be lost, cancelled and refused as often as any other. */
+export const withoutCounts = (meta: JobFields["meta"]): JobFields["meta"] =>
+  Object.fromEntries(Object.entries(meta).filter(([name]) => !ownCounts.has(name)));
+
+/** Meta stays untouched where there is no count: written anew, its large numbers would be rounded. */
+function anew({ meta }: JobFields): Partial<JobFields> {
+  const isCounted = Object.keys(meta).some((name) => ownCounts.has(name));
+  return isCounted ? { attempts: 0, meta: withoutCounts(meta) } : { attempts: 0 };
+}
 
 /** A row nobody can read: failed, kept for ever, bytes untouched, so that it can be looked at (D-3). */
 export const setAside: RowChange = { status: "failed", patch: null, removed: [], keep: null };

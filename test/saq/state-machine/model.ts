@@ -99,7 +99,14 @@ export function step(job: ModelJob | null, event: Event): ModelJob | null | stri
       const expected = job === null ? null : isTerminal(job) ? "queued" : "not_finished";
       if (event.answer !== expected) return `the retry was answered ${event.answer}, not ${expected}`;
       if (job === null || expected !== "queued") return job;
-      return { ...job, ...waiting("retried", event.now), attempts: 0, expired: false };
+      return {
+        ...job,
+        ...waiting("retried", event.now),
+        attempts: 0,
+        lost: 0,
+        cancellations: 0,
+        expired: false,
+      };
     }
     case "lose": {
       if (!job || !isRunning(job)) return "was taken over without running";

@@ -4,7 +4,7 @@ import type { Broker, EnqueueOutcome } from "../broker.js";
 import { ConfigError } from "../errors.js";
 import type { JobFields } from "../job.js";
 import type { EnqueueOptions } from "../tasks/task.js";
-import { read } from "../transitions.js";
+import { read, withoutCounts } from "../transitions.js";
 import { Batches, type StoredMark } from "./batch.js";
 import type { Draft, Drafts } from "./draft.js";
 import type { Job, JobOverrides } from "./handle.js";
@@ -117,7 +117,7 @@ export class Enqueuing {
       scheduled: scheduled * 1_000 > this.#broker.now() ? scheduled : 0,
       priority,
       ...(groupKey === null ? {} : { groupKey }),
-      meta: job.meta,
+      meta: withoutCounts(job.meta),
       ...overrides,
     };
     const { fields, outcome } = await this.one({ task: job.function, payload, options });

@@ -22,7 +22,9 @@ export class Report {
 
   settled(attempt: Attempt, end: AttemptEnd, written: Settlement["status"], result: SettleResult): void {
     const { key, function: name } = attempt.fields;
-    const fields = { job: key, task: name, ms: Math.round(performance.now() - attempt.startedAt) };
+    // One that was refused never started.
+    const ms = attempt.startedAt > 0 ? Math.round(performance.now() - attempt.startedAt) : 0;
+    const fields = { job: key, task: name, ms };
     const error = end.kind === "threw" ? end.error : end.kind === "interrupted" ? end.reason : undefined;
     const status = result === "applied" ? written : result;
     switch (status) {
