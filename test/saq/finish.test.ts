@@ -195,7 +195,7 @@ describe("ctx.finish", () => {
     expect(await effects(job.key)).toBe(1);
     expect(worker.worker.stats).toEqual({ complete: 1, failed: 0, retried: 0, aborted: 0 });
     expect(worker.log.lines.filter(({ level }) => level === "warn").map(({ message }) => message)).toEqual([
-      "own ended so after it had finished its job",
+      "own failed after it had finished its job, which stays complete",
     ]);
     expect(lost(worker)).toEqual([]);
   });

@@ -43,7 +43,7 @@ export const commands = {
     more: "Exit code: 0 when every queue has a live worker; 1 when one has none or is unknown, or the database is away.",
   },
   tune: {
-    about: "show what tables that Python made lack; with --yes, bring them to the layout of ours",
+    about: "show what is missing in tables that Python made; with --yes, bring them to the layout of ours",
     options: ["yes", "python", "no-python", "queues", "config", "help"],
     more: "Safe while workers run: no table is rewritten, indexes are built CONCURRENTLY, locks are waited for 1 s.\nExit code: 0 when all is done or only shown; 1 when a step failed (run it again) or the database is away.",
   },

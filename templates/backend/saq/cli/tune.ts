@@ -1,4 +1,4 @@
-/** `tune`: shows what tables that Python made lack, and with --yes brings them to the layout of ours. */
+/** `tune`: shows what is missing in tables that Python made, and with --yes brings them to the layout of ours. */
 import type { QueueConfig } from "../config/index.js";
 // Not a matter of brokers: it looks after PostgreSQL's own tables, beside whatever runs.
 import { describePlan, openTuneClient, planTune, runTune } from "../postgres/tune.js";

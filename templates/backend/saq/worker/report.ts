@@ -31,7 +31,10 @@ export class Report {
       case "finished":
       case "complete":
         if (error !== undefined) {
-          this.logger.warn({ ...fields, err: error }, `${name} ended so after it had finished its job`);
+          this.logger.warn(
+            { ...fields, err: error },
+            `${name} failed after it had finished its job, which stays complete`,
+          );
         }
         this.stats.complete++;
         this.counters.complete++;
