@@ -248,6 +248,24 @@ describe("a tick", () => {
     expectEachOnce(ticks);
   });
 
+  it("D-56: two named schedules of one task each have their own tick, and it runs for both", async () => {
+    const [hourly, nightly] = [freshName(), freshName()];
+    const { queue, round } = open([
+      cronJob("nothing", { name: hourly, cron: "0 * * * *", payload: { which: "hourly" } }),
+      cronJob("nothing", { name: nightly, cron: daily, payload: { which: "nightly" } }),
+    ]);
+    await round();
+    for (const [name, which] of [
+      [hourly, "hourly"],
+      [nightly, "nightly"],
+    ] as const) {
+      expect((await queue.job(`cron:${name}`))?.kwargs).toEqual({ which });
+      await makeDue(`cron:${name}`);
+      await runOnce(queue, `cron:${name}`);
+    }
+    expect(await queue.counts()).toMatchObject({ complete: 2 });
+  });
+
   it("D-58: one bad entry harms nobody", async () => {
     const [bad, good] = [freshName(), freshName()];
     const { log, round } = open(

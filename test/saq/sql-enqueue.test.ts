@@ -184,12 +184,16 @@ describe("a key of one's own", () => {
     expect(await enqueue({ key: "k3", scheduled: 2_000_000_001 })).toBe("k3");
   });
 
-  it("D-14: is refused while another queue's job has it, finished or not, which stays there", async () => {
-    const document = JSON.stringify({ function: "hello", queue: "other", key: "k4", status: "complete" });
-    await insertRow(database, { key: "k4", queue: "other", document, status: "complete", scheduled: 0 });
-    expect(await enqueue({ key: "k4" })).toBeNull();
-    expect((await rowOf(database, "k4"))?.queue).toBe("other");
-  });
+  it.each(["queued", "active", "complete"])(
+    "D-14: is refused while another queue's job has it, %s, which stays there",
+    async (status) => {
+      const key = `others ${status}`;
+      const document = JSON.stringify({ function: "hello", queue: "other", key, status });
+      await insertRow(database, { key, queue: "other", document, status, scheduled: 0 });
+      expect(await enqueue({ key })).toBeNull();
+      expect(await rowOf(database, key)).toMatchObject({ queue: "other", status });
+    },
+  );
 
   it("D-13: a refusal uses up no number of the sequence", async () => {
     await enqueue({ key: "k5" });
