@@ -155,6 +155,13 @@ describe("drain", () => {
     expect(await queue.workers()).toEqual([]);
   });
 
+  it("runs all of a queue whose workers run bursts of one job", async () => {
+    const options = { burst: true, dequeueTimeout: 0.01, maxBurstJobs: 1 };
+    const queue = openQueue(database, { chain }, options);
+    await queue.enqueue("chain", { left: 2 });
+    expect(await drain(queue)).toHaveLength(3);
+  });
+
   it("with `at`, runs what is due by then, in that order", async () => {
     const queue = openQueue(database, { greet }, { concurrency: 1 });
     const start = Math.ceil(Date.now() / 1_000);

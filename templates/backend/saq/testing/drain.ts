@@ -77,13 +77,14 @@ export async function drain(what: Drained, options: DrainOptions = {}): Promise<
   return seen.map(({ thrown: _, ...run }) => run);
 }
 
-/** The same queue, with a hook of ours behind its own. */
+/** The same queue, with a hook of ours behind its own, and no burst: that may end before the queue is empty. */
 function watching(queue: Queue, see: (run: SeenRun) => void): Queue {
   const look = ({ job, exception }: JobContext) => {
     const { id, function: task, status, kwargs: payload, result, error, attempts } = job;
     see({ id, task, status, payload, result, error, attempts, thrown: exception });
   };
-  const config = { ...queue.config, afterProcess: [...queue.config.afterProcess, look] };
+  const afterProcess = [...queue.config.afterProcess, look];
+  const config = { ...queue.config, afterProcess, burst: false, maxBurstJobs: null };
   return new Proxy(queue, {
     get: (target, name) => {
       if (name === "config") return config;
