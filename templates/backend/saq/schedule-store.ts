@@ -3,8 +3,8 @@
  * the jobs alone keep a tick from being stored twice, as in SAQ (V-5.2); pausing and making up for missed ticks then
  * do not work.
  */
-import type { NewJob, Refusal } from "./broker.js";
 import type { TerminalStatus } from "./job.js";
+import type { NewJob, Refusal } from "./new-job.js";
 
 /** One entry of `scheduledTasks`, as storage knows it. */
 export interface ScheduleDefinition {

@@ -2,8 +2,9 @@
  * What is legal, written from V-5 and DESIGN 5.2 without a look at the engine's statements: how one job goes on after
  * each thing that may be done to it, and what the doer is to be answered.
  */
-import type { Refusal, Settlement, SettleResult } from "../../../templates/backend/saq/broker.js";
+import type { Settlement, SettleResult } from "../../../templates/backend/saq/broker.js";
 import type { Status } from "../../../templates/backend/saq/job.js";
+import type { Refusal } from "../../../templates/backend/saq/new-job.js";
 import type { AbortAnswer, RetryAnswer } from "../../../templates/backend/saq/transitions.js";
 
 /** A job as the model has it. */

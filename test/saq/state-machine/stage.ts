@@ -1,8 +1,10 @@
 /** The real thing beside the model: brokers on connections of their own, and what can be done through them. */
-import type { ClaimedJob, Refusal } from "../../../templates/backend/saq/broker.js";
+import type { ClaimedJob } from "../../../templates/backend/saq/broker.js";
+import type { Refusal } from "../../../templates/backend/saq/new-job.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { decodeJob } from "../../../templates/backend/saq/wire.js";
-import type { Attempt, AttemptEnd } from "../../../templates/backend/saq/worker/attempt.js";
+import type { Attempt } from "../../../templates/backend/saq/worker/attempt.js";
+import type { AttemptEnd } from "../../../templates/backend/saq/worker/outcome.js";
 import { release, settlementOf } from "../../../templates/backend/saq/worker/outcome.js";
 import { pythonComplaints } from "../golden-documents.js";
 import type { SteppedClock } from "../stepped-clock.js";

@@ -6,11 +6,9 @@ import type {
   Claim,
   ClaimedJob,
   ClaimRequest,
-  EnqueueOutcome,
   JobCounts,
   JobEvent,
   JobFilter,
-  NewJob,
   Settlement,
   SettleResult,
   StoredJob,
@@ -19,6 +17,7 @@ import type {
   WorkerRow,
   WorkerStats,
 } from "../broker.js";
+import type { EnqueueOutcome, NewJob } from "../new-job.js";
 import type { TransactionClient } from "../tasks/task.js";
 import { type Decision, isTakenOver } from "../transitions.js";
 import { within } from "../within.js";

@@ -2,9 +2,10 @@
  * Stores jobs, in two lanes. Generated keys are inserted in call order and cannot conflict. Keys that callers chose
  * go through the upsert of V-5.1 to V-5.3, one row per key and flush.
  */
-import type { EnqueueOutcome, NewJob, StoredJob } from "../broker.js";
+import type { StoredJob } from "../broker.js";
 import { InvalidJobError, SaqError } from "../errors.js";
 import { isTerminal, parseStatus } from "../job.js";
+import type { EnqueueOutcome, NewJob } from "../new-job.js";
 import type { TransactionClient } from "../tasks/task.js";
 import { wakeChannel } from "./channels.js";
 import { Coalescer } from "./coalescer.js";

@@ -1,6 +1,7 @@
 /** What a queue takes and answers, as types. */
-import type { JobCounts, Refusal } from "../broker.js";
+import type { JobCounts } from "../broker.js";
 import type { JobGoneError } from "../errors.js";
+import type { Refusal } from "../new-job.js";
 import type { EnqueueOptions, PayloadOf, ResultOf, TaskMap } from "../tasks/task.js";
 import type { Job } from "./handle.js";
 import type { JobError } from "./results.js";

@@ -1,12 +1,13 @@
 /** From a call of `enqueue` to a job about to be stored: everything about it is decided and checked here. */
-import type { NewJob } from "../broker.js";
+
 import { checkJobOptions, onlyJobOptions, type QueueConfig } from "../config/index.js";
 import { InvalidJobError, SaqError } from "../errors.js";
 import { given } from "../given.js";
 import { dueSecond, type JobFields, jobDefaults } from "../job.js";
 import { newKey } from "../key.js";
-import { type AnyTask, type EnqueueOptions, optionsOfTask } from "../tasks/task.js";
-import { inputSchemaOf, validatePayload } from "../tasks/validation.js";
+import type { NewJob } from "../new-job.js";
+import { type AnyTask, type EnqueueOptions, inputSchemaOf, optionsOfTask } from "../tasks/task.js";
+import { validatePayload } from "../tasks/validation.js";
 import { encodeJob } from "../wire.js";
 
 export interface Draft {

@@ -1,8 +1,9 @@
 /** From a call of `enqueue` to a stored job: hooks change it, the scope of a batch takes note of it. */
 
-import type { Broker, EnqueueOutcome } from "../broker.js";
+import type { Broker } from "../broker.js";
 import { ConfigError } from "../errors.js";
 import type { JobFields } from "../job.js";
+import type { EnqueueOutcome } from "../new-job.js";
 import type { EnqueueOptions } from "../tasks/task.js";
 import { read, withoutCounts } from "../transitions.js";
 import { Batches, type StoredMark } from "./batch.js";

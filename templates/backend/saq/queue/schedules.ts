@@ -1,8 +1,9 @@
 /** A queue's recurring tasks, to look at and to steer: `queue.schedules`. */
-import type { Broker, NewJob, StoredJob } from "../broker.js";
+import type { Broker, StoredJob } from "../broker.js";
 import { type CronEntry, cronKey, type QueueConfig } from "../config/index.js";
 import { SaqError } from "../errors.js";
 import { isTerminal, type Status } from "../job.js";
+import type { NewJob } from "../new-job.js";
 import type { LastRun, ScheduleDefinition } from "../schedule-store.js";
 import type { EnqueueOptions } from "../tasks/task.js";
 import { read } from "../transitions.js";

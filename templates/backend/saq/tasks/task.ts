@@ -252,6 +252,12 @@ export function task(definition: TaskDefinition): TaskDefinition {
   return definition;
 }
 
+export const inputSchemaOf = (task: AnyTask): StandardSchema | undefined =>
+  typeof task === "function" ? undefined : task.input;
+
+export const outputSchemaOf = (task: AnyTask): StandardSchema | undefined =>
+  typeof task === "function" ? undefined : task.output;
+
 /** The defaults that a task brings along. A plain function has none. */
 export function optionsOfTask(given: AnyTask): JobOptions {
   if (typeof given === "function") return {};

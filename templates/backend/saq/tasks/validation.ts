@@ -3,7 +3,6 @@
  * others.
  */
 import { InvalidPayloadError, InvalidResultError, type Issue } from "../errors.js";
-import type { AnyTask } from "./task.js";
 
 /** Any validation library that speaks Standard Schema. */
 export interface StandardSchema<Input = unknown, Output = Input> {
@@ -27,12 +26,6 @@ export type OutputOf<S> = S extends StandardSchema<unknown, infer Output> ? Outp
 /** By its member alone: arktype's schemas are functions. */
 export const isStandardSchema = (value: unknown): value is StandardSchema =>
   typeof (value as Partial<StandardSchema> | null | undefined)?.["~standard"]?.validate === "function";
-
-export const inputSchemaOf = (task: AnyTask): StandardSchema | undefined =>
-  typeof task === "function" ? undefined : task.input;
-
-export const outputSchemaOf = (task: AnyTask): StandardSchema | undefined =>
-  typeof task === "function" ? undefined : task.output;
 
 /**
  * The output of a task's `input` for a stored payload; a promise only where the schema is asynchronous.

@@ -12,9 +12,10 @@ import type {
   TaskDefinition,
 } from "../tasks/task.js";
 import { decodeJob, encodeJob } from "../wire.js";
-import { Attempt, type AttemptEnd, type AttemptHost } from "../worker/attempt.js";
+import { Attempt, type AttemptHost } from "../worker/attempt.js";
 import { callTask } from "../worker/call.js";
 import { type ContextServices, contextsWith } from "../worker/context.js";
+import type { AttemptEnd } from "../worker/outcome.js";
 import { ownCompletion } from "../worker/outcome.js";
 import { writeOwnEnd } from "../worker/own-end.js";
 import { CollectingLogger, type LogLine } from "./log.js";

@@ -7,15 +7,8 @@ import { InvalidJobError, JobLostError, SaqError } from "../errors.js";
 import type { JobFields } from "../job.js";
 import type { RunningJob, TransactionClient } from "../tasks/task.js";
 import { encodeChange } from "../wire.js";
+import type { AttemptEnd, Interruption } from "./outcome.js";
 import type { OwnEnd } from "./own-end.js";
-
-/** Why an attempt is to end before its task does. */
-export type Interruption = "timeout" | "abort" | "shutdown" | "lost";
-
-export type AttemptEnd =
-  | { kind: "returned"; value: unknown }
-  | { kind: "threw"; error: unknown }
-  | { kind: "interrupted"; why: Interruption; reason: Error; overdue: boolean };
 
 /** What an attempt needs of its worker. */
 export interface AttemptHost {

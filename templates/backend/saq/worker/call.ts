@@ -1,7 +1,14 @@
 /** From a claimed job to the call of its task: payload and result go through the task's schemas on the way. */
 import type { QueueConfig } from "../config/index.js";
-import { findTask, isThreadTask, type JobContext, runnerOf } from "../tasks/task.js";
-import { inputSchemaOf, outputSchemaOf, validatePayload, validateResult } from "../tasks/validation.js";
+import {
+  findTask,
+  inputSchemaOf,
+  isThreadTask,
+  type JobContext,
+  outputSchemaOf,
+  runnerOf,
+} from "../tasks/task.js";
+import { validatePayload, validateResult } from "../tasks/validation.js";
 import type { Attempt } from "./attempt.js";
 import { unknownTask } from "./refusals.js";
 import type { Threads } from "./threads.js";

@@ -1,10 +1,25 @@
 /** From the end of an attempt to what is written about it. Pure, apart from the dice of the retry delay. */
-import type { Settlement } from "../broker.js";
+import type { ClaimedJob, Settlement } from "../broker.js";
 import { InvalidResultError } from "../errors.js";
 import { isRetryable, type JobFields } from "../job.js";
 import { finished, keepSeconds, oneMore, requeued, retryDue } from "../transitions.js";
 import { encodeChange } from "../wire.js";
-import type { Attempt, AttemptEnd } from "./attempt.js";
+
+/** Why an attempt is to end before its task does. */
+export type Interruption = "timeout" | "abort" | "shutdown" | "lost";
+
+/** How an attempt ended. */
+export type AttemptEnd =
+  | { kind: "returned"; value: unknown }
+  | { kind: "threw"; error: unknown }
+  | { kind: "interrupted"; why: Interruption; reason: Error; overdue: boolean };
+
+/** The attempt whose end it is. */
+export interface Attempted {
+  readonly claim: ClaimedJob;
+  readonly fields: JobFields;
+  readonly awaited: boolean;
+}
 
 export interface OutcomeRules {
   nowMs: number;
@@ -12,7 +27,7 @@ export interface OutcomeRules {
 }
 
 /** What to write for an ended attempt; null when it is no longer ours to write. */
-export function settlementOf(attempt: Attempt, end: AttemptEnd, rules: OutcomeRules): Settlement | null {
+export function settlementOf(attempt: Attempted, end: AttemptEnd, rules: OutcomeRules): Settlement | null {
   switch (end.kind) {
     case "returned":
       return completion(attempt, end.value, rules);
@@ -37,7 +52,7 @@ export function settlementOf(attempt: Attempt, end: AttemptEnd, rules: OutcomeRu
 
 /** A job that was claimed and never started goes back as it was but for `change`, uncharged. */
 export function release(
-  { claim, fields }: Attempt,
+  { claim, fields }: Attempted,
   change: Pick<Partial<JobFields>, "meta"> = {},
 ): Settlement {
   return {
@@ -65,7 +80,7 @@ function errorText(error: unknown): string {
   }
 }
 
-function completion(attempt: Attempt, value: unknown, rules: OutcomeRules): Settlement {
+function completion(attempt: Attempted, value: unknown, rules: OutcomeRules): Settlement {
   let result: string | undefined;
   try {
     result = asJson(value);
@@ -81,7 +96,7 @@ function completion(attempt: Attempt, value: unknown, rules: OutcomeRules): Sett
  *
  * @throws InvalidResultError when the result has no JSON form
  */
-export function ownCompletion(attempt: Attempt, value: unknown, rules: OutcomeRules): Settlement {
+export function ownCompletion(attempt: Attempted, value: unknown, rules: OutcomeRules): Settlement {
   let result: string | undefined;
   let why = `a ${typeof value} has no JSON form`;
   try {
@@ -96,7 +111,7 @@ export function ownCompletion(attempt: Attempt, value: unknown, rules: OutcomeRu
 
 const asJson = (value: unknown): string | undefined => (value === undefined ? "null" : JSON.stringify(value));
 
-function completed(attempt: Attempt, result: string, rules: OutcomeRules): Settlement {
+function completed(attempt: Attempted, result: string, rules: OutcomeRules): Settlement {
   const { fields } = attempt;
   const now = Math.round(rules.nowMs);
   return {
@@ -116,24 +131,24 @@ function completed(attempt: Attempt, result: string, rules: OutcomeRules): Settl
 }
 
 /** Never retried: the same task would return the same kind of thing again (D-40). */
-function unwritable(attempt: Attempt, why: string, rules: OutcomeRules): Settlement {
+function unwritable(attempt: Attempted, why: string, rules: OutcomeRules): Settlement {
   const error = `The result of task "${attempt.fields.function}" cannot be stored as JSON: ${why}`;
   return finalFailure(attempt, error, rules);
 }
 
 /** Fails whatever attempts are left. */
-export function lastFailure(attempt: Attempt, error: Error, rules: OutcomeRules): Settlement {
+export function lastFailure(attempt: Attempted, error: Error, rules: OutcomeRules): Settlement {
   return finalFailure(attempt, errorText(error), rules);
 }
 
-function finalFailure(attempt: Attempt, error: string, rules: OutcomeRules): Settlement {
+function finalFailure(attempt: Attempted, error: string, rules: OutcomeRules): Settlement {
   return settlement(attempt, finished("failed", rules.nowMs, { error }), {
     keep: keepSeconds(attempt.fields.ttl, "failed", rules.failedTtl),
   });
 }
 
 /** V-6. */
-function failure(attempt: Attempt, error: string, rules: OutcomeRules): Settlement {
+function failure(attempt: Attempted, error: string, rules: OutcomeRules): Settlement {
   const { fields } = attempt;
   if (!isRetryable(fields)) return finalFailure(attempt, error, rules);
   const scheduled = retryDue(fields, rules.nowMs);
@@ -141,7 +156,7 @@ function failure(attempt: Attempt, error: string, rules: OutcomeRules): Settleme
 }
 
 /** Shutdown: back into the queue, and the run does not count (V-5.14, D-47). */
-function cancellation(attempt: Attempt, rules: OutcomeRules): Settlement {
+function cancellation(attempt: Attempted, rules: OutcomeRules): Settlement {
   const { fields, claim } = attempt;
   const change = {
     ...requeued(rules.nowMs, claim.due, "cancelled"),
@@ -152,7 +167,7 @@ function cancellation(attempt: Attempt, rules: OutcomeRules): Settlement {
 }
 
 function settlement(
-  { claim, awaited }: Attempt,
+  { claim, awaited }: Attempted,
   change: Partial<JobFields> & { status: Settlement["status"] },
   { keep = null, charge = 0, scheduled = 0 }: Partial<Pick<Settlement, "keep" | "charge" | "scheduled">>,
 ): Settlement {

@@ -1,10 +1,9 @@
 /** The end that a task gives its job itself, in a transaction of its own (`ctx.finish`). */
 import type { Broker, Settlement } from "../broker.js";
 import type { QueueConfig } from "../config/index.js";
-import { findTask, type TransactionClient } from "../tasks/task.js";
-import { outputSchemaOf, validateResult } from "../tasks/validation.js";
-import type { Attempt } from "./attempt.js";
-import { type OutcomeRules, ownCompletion } from "./outcome.js";
+import { findTask, outputSchemaOf, type TransactionClient } from "../tasks/task.js";
+import { validateResult } from "../tasks/validation.js";
+import { type Attempted, type OutcomeRules, ownCompletion } from "./outcome.js";
 
 export interface OwnEnd {
   settlement: Settlement;
@@ -19,7 +18,7 @@ export interface OwnEnd {
  */
 export async function writeOwnEnd(
   { broker, config }: { broker: Pick<Broker, "finishWith">; config: Pick<QueueConfig, "tasks"> },
-  attempt: Attempt,
+  attempt: Attempted & { readonly ownEnd: OwnEnd | null },
   returned: unknown,
   client: TransactionClient,
   rules: OutcomeRules,

@@ -3,8 +3,9 @@ import type { Broker, ClaimedJob, Settlement, SettleResult } from "../broker.js"
 import type { Logger } from "../logger.js";
 import { setAside } from "../transitions.js";
 import { fieldsOfChange } from "../wire.js";
-import type { Attempt, AttemptEnd } from "./attempt.js";
+import type { Attempt } from "./attempt.js";
 import type { AroundJobs } from "./hooks.js";
+import type { AttemptEnd } from "./outcome.js";
 import type { Report } from "./report.js";
 
 /** Results that wait to be recorded before no more jobs are started. */

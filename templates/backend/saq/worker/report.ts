@@ -3,7 +3,8 @@
 import type { Settlement, SettleResult, WorkerStats } from "../broker.js";
 import type { Logger } from "../logger.js";
 import type { QueueCounters } from "../queue/answers.js";
-import type { Attempt, AttemptEnd } from "./attempt.js";
+import type { Attempt } from "./attempt.js";
+import type { AttemptEnd } from "./outcome.js";
 
 export class Report {
   readonly stats: Omit<WorkerStats, "uptime"> = { complete: 0, failed: 0, retried: 0, aborted: 0 };
