@@ -59,6 +59,12 @@ describe("defineQueue", () => {
     expect(define({ dsn: "PostgreSQL://h/d" }).dsn).toBe("PostgreSQL://h/d");
   });
 
+  it("D-76: a misspelled option is refused, since development does not ask the compiler", () => {
+    expect(() => define({ concurency: 50 })).toThrow(
+      /^defineQueue\("q"\): there is no option concurency \(known: name, dsn, tasks, concurrency, /,
+    );
+  });
+
   it("D-18: takes a name of 59 bytes", () => {
     expect(define({ name: "x".repeat(59) }).name).toHaveLength(59);
   });
@@ -145,6 +151,17 @@ describe("defineQueue", () => {
     [
       { priorities: [-40_000, 1] },
       'defineQueue("q"): priorities[0] must be a number of -32768 to 32767, got -40000',
+    ],
+    [{ priorities: 5 }, 'defineQueue("q"): priorities must be a list of two, [lowest, highest], got 5'],
+    [{ separateProcess: "no" }, 'defineQueue("q"): separateProcess must be true or false, got no'],
+    [{ prefetch: 0 }, 'defineQueue("q"): prefetch must be true or false, got 0'],
+    [
+      { timers: { sweeep: 5 } },
+      'defineQueue("q"): there is no option timers.sweeep (known: schedule, workerInfo, lost, sweep, abort)',
+    ],
+    [
+      { tasks: { slow: { run: hello, retrys: 3 } } },
+      'defineQueue("q"): task "slow": there is no option "retrys" (known: timeout, heartbeat, retries, ttl, retryDelay, retryBackoff)',
     ],
     [{ timers: { abort: 0 } }, 'defineQueue("q"): timers.abort must be a number of 0.01 to 2147483, got 0'],
     [{ tasks: { bad: 7 } }, 'defineQueue("q"): task "bad" must be a function or task({ run }), got number'],

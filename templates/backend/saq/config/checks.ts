@@ -2,7 +2,7 @@
 import { ConfigError } from "../errors.js";
 import type { OneOrMany } from "../tasks/hooks.js";
 import type { TaskMap } from "../tasks/task.js";
-import { checkJobOptions } from "./job-options.js";
+import { onlyJobOptions } from "./job-options.js";
 import type { QueueOptions } from "./queue-options.js";
 
 /** Node's timers hold 31 bits of milliseconds and fire at once beyond: 24 days, in s. */
@@ -15,6 +15,50 @@ export function checkName(at: string, name: string): void {
   const bytes = Buffer.byteLength(name);
   if (bytes > 59)
     throw new ConfigError(`${at}: name has ${bytes} bytes, 59 are allowed; choose a shorter one`);
+}
+
+const optionNames: Record<keyof QueueOptions, true> = {
+  name: true,
+  dsn: true,
+  tasks: true,
+  concurrency: true,
+  threads: true,
+  minSize: true,
+  maxSize: true,
+  defaults: true,
+  pollInterval: true,
+  shutdownGracePeriod: true,
+  cancellationHardDeadline: true,
+  failedTtl: true,
+  lostLimit: true,
+  priorities: true,
+  groupConcurrency: true,
+  prefetch: true,
+  tables: true,
+  lockKeyspace: true,
+  scheduledTasks: true,
+  cronTimezone: true,
+  timers: true,
+  metadata: true,
+  burst: true,
+  dequeueTimeout: true,
+  maxBurstJobs: true,
+  unknownTask: true,
+  separateProcess: true,
+  eventLoopDelay: true,
+  startup: true,
+  shutdown: true,
+  beforeProcess: true,
+  afterProcess: true,
+};
+
+/** Development runs without the compiler's checks: a typo there would leave the default in force without a word. */
+export function checkOptionNames(at: string, given: object, known: object = optionNames, inside = ""): void {
+  const unknown = Object.keys(given).find((name) => !Object.hasOwn(known, name));
+  if (unknown === undefined) return;
+  throw new ConfigError(
+    `${at}: there is no option ${inside}${unknown} (known: ${Object.keys(known).join(", ")})`,
+  );
 }
 
 /** Checks of numbers that answer what they were given. */
@@ -34,7 +78,14 @@ export function numberChecks(at: string) {
   return { number, integer };
 }
 
-export function oneOf<const Word extends string>(
+export function pairOf<T>(at: string, name: string, given: readonly [T, T]): readonly [T, T] {
+  if (Array.isArray(given) && given.length === 2) return given;
+  throw new ConfigError(
+    `${at}: ${name} must be a list of two, [lowest, highest], got ${JSON.stringify(given)}`,
+  );
+}
+
+export function oneOf<const Word extends string | boolean>(
   at: string,
   name: string,
   given: Word,
@@ -102,7 +153,8 @@ export function checkTasks(at: string, tasks: TaskMap): void {
     if (typeof given !== "object" || given === null || typeof given.run !== "function") {
       throw new ConfigError(`${at}: task "${name}" must be a function or task({ run }), got ${typeof given}`);
     }
-    checkJobOptions(`${at}: task "${name}"`, given);
+    const { run: _run, input: _input, output: _output, thread: _thread, ...options } = given;
+    onlyJobOptions(`${at}: task "${name}"`, options);
   }
 }
 

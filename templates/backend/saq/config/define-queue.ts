@@ -16,11 +16,13 @@ import {
   burstOf,
   checkDsn,
   checkName,
+  checkOptionNames,
   checkTasks,
   listOfHooks,
   longestTimer,
   numberChecks,
   oneOf,
+  pairOf,
 } from "./checks.js";
 import { onlyJobOptions } from "./job-options.js";
 import type { QueueConfig, QueueOptions, QueueSettings, Timers } from "./queue-options.js";
@@ -63,13 +65,15 @@ export function defineQueue(given: object): QueueConfig {
   const options = given as QueueOptions;
   const at = `defineQueue(${JSON.stringify(options.name)})`;
   checkName(at, options.name);
+  checkOptionNames(at, options);
   checkDsn(at, options.dsn);
   checkTasks(at, options.tasks);
   const { number, integer } = numberChecks(at);
   const hooks = (name: keyof HookOptions) => listOfHooks(at, name, options[name]);
-  const [lowest, highest] = options.priorities ?? [0, 32767];
+  const [lowest, highest] = pairOf(at, "priorities", options.priorities ?? [0, 32767]);
   integer("priorities[0]", lowest, -32768, 32767);
   integer("priorities[1]", highest, lowest, 32767);
+  checkOptionNames(at, options.timers ?? {}, timerDefaults, "timers.");
   const timers = { ...timerDefaults, ...options.timers };
   for (const [name, value] of Object.entries(timers)) number(`timers.${name}`, value, 0.01, longestTimer);
   const cronTimezone = checkZone(options.cronTimezone ?? "UTC");
@@ -97,14 +101,14 @@ export function defineQueue(given: object): QueueConfig {
     groupConcurrency: integer("groupConcurrency", options.groupConcurrency ?? 1, 1, 10_000),
     tables: checkTables(at, options.tables ?? {}),
     lockKeyspace: integer("lockKeyspace", options.lockKeyspace ?? 0, -(2 ** 31), 2 ** 31 - 1),
-    prefetch: options.prefetch ?? true,
+    prefetch: oneOf(at, "prefetch", options.prefetch ?? true, [true, false]),
     cronTimezone,
     scheduledTasks: scheduled ? readScheduledTasks(at, scheduled, options.tasks, cronTimezone) : null,
     timers,
     metadata: options.metadata ?? null,
     ...burstOf(at, options),
     unknownTask: oneOf(at, "unknownTask", options.unknownTask ?? "fail", ["fail", "requeue"]),
-    separateProcess: options.separateProcess ?? true,
+    separateProcess: oneOf(at, "separateProcess", options.separateProcess ?? true, [true, false]),
     eventLoopDelay: number("eventLoopDelay", options.eventLoopDelay ?? 0.5, 0, longestTimer),
     startup: hooks("startup"),
     shutdown: hooks("shutdown"),
