@@ -1,5 +1,6 @@
 /** What a task is given, and when jobs run, by a worker in this process. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
+import { InvalidJobError } from "../../templates/backend/saq/errors.js";
 import { inSeconds } from "../../templates/backend/saq/job.js";
 import { type Context, task } from "../../templates/backend/saq/tasks/task.js";
 import type { StandardSchema } from "../../templates/backend/saq/tasks/validation.js";
@@ -88,6 +89,29 @@ describe("what a task is given", () => {
     const childKey = String((await job.refresh()).result);
     await ended(childKey);
     expect((await queue.job(childKey))?.result).toBe(7);
+  });
+
+  it("5.2, J-20: update() keeps what the engine has in meta, and sets nothing that is undefined", async () => {
+    const refused: unknown[] = [];
+    const queue = openQueue(database, {
+      given: async ({ job }: Context) => {
+        await job.update({ progress: 0.5, meta: { step: 2 } });
+        await job.update({ progress: undefined, meta: undefined } as object);
+        await job.update({ meta: "text" as unknown as object }).catch((error) => refused.push(error));
+        return [job.progress, job.meta];
+      },
+    });
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("given", undefined, {
+      meta: { step: 1, old: true, lost: 3, awaited: true },
+    });
+    await ended(job.key);
+    const meta = { step: 2, lost: 3, awaited: true };
+    expect(await job.refresh()).toMatchObject({ status: "complete", result: [0.5, meta] });
+    expect(job.meta).toEqual(meta);
+    expect(refused).toEqual([new InvalidJobError('meta must be an object, got "text"')]);
+    await queue.update(job.key, { meta: { step: 3, lost: 0 } });
+    expect((await job.refresh()).meta).toEqual({ step: 3, lost: 0, awaited: true });
   });
 
   it("J-20, J-33: update() stores progress and meta while it runs, and completing keeps the meta", async () => {

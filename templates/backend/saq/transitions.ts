@@ -156,8 +156,10 @@ export type UpdateAnswer = "updated" | "finished" | "unreadable";
  * Sets single fields, and nothing else: what others wrote meanwhile stays (D-21). Never a status. Of a finished job
  * only `meta`: the rest has had its effect.
  */
-export function updateJob(row: StoredJob, update: JobUpdate, nowMs: number): Decision<UpdateAnswer> {
-  if (!read(row)) return { change: null, answer: "unreadable" };
+export function updateJob(row: StoredJob, given: JobUpdate, nowMs: number): Decision<UpdateAnswer> {
+  const job = read(row);
+  if (!job) return { change: null, answer: "unreadable" };
+  const update = given.meta ? { ...given, meta: withMarks(job.meta, given.meta) } : given;
   if (isTerminal(row.status)) {
     const { meta, ...rest } = update;
     if (meta === undefined || Object.keys(rest).length > 0) return { change: null, answer: "finished" };
@@ -214,6 +216,20 @@ function endAborted(job: JobFields, nowMs: number, failedTtl: number): RowChange
     keep: keepSeconds(job.ttl, "aborted", failedTtl),
   };
 }
+
+const marks = ["awaited", "lost", "cancellations", "unknownTask", "schedule"];
+
+/**
+ * A new `meta` of the user's, with what the engine keeps in the old one: a job that sets its `meta` in each run would
+ * otherwise take down worker after worker, never counted as lost more than once.
+ */
+export const withMarks = (
+  before: Readonly<Record<string, unknown>>,
+  meta: Record<string, unknown>,
+): Record<string, unknown> => ({
+  ...Object.fromEntries(marks.filter((name) => name in before).map((name) => [name, before[name]])),
+  ...meta,
+});
 
 /** A count of ours in `meta`, which is the user's: what is there may be anything. */
 export const oneMore = (count: unknown): number => (Number.isSafeInteger(count) ? Number(count) + 1 : 1);

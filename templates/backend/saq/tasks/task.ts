@@ -47,9 +47,10 @@ export interface RunningJob extends Readonly<Omit<JobFields, "progress" | "meta"
   readonly progress: number;
   readonly meta: Readonly<Record<string, unknown>>;
   /**
-   * Stores progress (0..1) and meta, and counts as a sign of life (J-20). A no-op once the attempt is over.
+   * Stores progress (0..1) and meta, and counts as a sign of life (J-20). A no-op once the attempt is over. Of the old
+   * meta what the engine keeps there stays.
    *
-   * @throws InvalidJobError when progress is not a number of 0 to 1
+   * @throws InvalidJobError when progress is not a number of 0 to 1, or meta no object
    */
   update(change: { progress?: number; meta?: Record<string, unknown> }): Promise<void>;
 }

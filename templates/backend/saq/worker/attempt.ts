@@ -6,6 +6,7 @@ import type { ClaimedJob } from "../broker.js";
 import { InvalidJobError, JobLostError, SaqError } from "../errors.js";
 import type { JobFields } from "../job.js";
 import type { RunningJob, TransactionClient } from "../tasks/task.js";
+import { withMarks } from "../transitions.js";
 import { encodeChange } from "../wire.js";
 import type { AttemptEnd, Interruption } from "./outcome.js";
 import type { OwnEnd } from "./own-end.js";
@@ -169,10 +170,18 @@ export class Attempt {
   }
 
   /** Stores what the task changes about its job, which counts as a sign of life (J-20). */
-  async update(change: Parameters<RunningJob["update"]>[0]): Promise<void> {
-    const { progress } = change;
-    if (progress !== undefined && !(progress >= 0 && progress <= 1)) {
-      throw new InvalidJobError(`progress must be a number of 0 to 1, got ${String(progress)}`);
+  async update(wanted: Parameters<RunningJob["update"]>[0]): Promise<void> {
+    const change: Partial<Pick<JobFields, "progress" | "meta">> = {};
+    const { progress, meta } = wanted;
+    if (progress !== undefined) {
+      if (!(progress >= 0 && progress <= 1))
+        throw new InvalidJobError(`progress must be a number of 0 to 1, got ${String(progress)}`);
+      change.progress = progress;
+    }
+    if (meta !== undefined) {
+      if (typeof meta !== "object" || meta === null || Array.isArray(meta))
+        throw new InvalidJobError(`meta must be an object, got ${JSON.stringify(meta)}`);
+      change.meta = withMarks(this.fields.meta, meta);
     }
     if (this.#ended || this.#interruption) return;
     const touched = Math.round(this.#host.now());
