@@ -97,7 +97,9 @@ describe("what a task is given", () => {
       given: async ({ job }: Context) => {
         await job.update({ progress: 0.5, meta: { step: 2 } });
         await job.update({ progress: undefined, meta: undefined } as object);
-        await job.update({ meta: "text" as unknown as object }).catch((error) => refused.push(error));
+        await job
+          .update({ meta: "text" as unknown as Record<string, unknown> })
+          .catch((error) => refused.push(error));
         return [job.progress, job.meta];
       },
     });
