@@ -64,10 +64,17 @@ export class Enqueuer {
     return this.#add(job);
   }
 
-  /** @throws InvalidJobError when one of them cannot be stored; then none is */
+  /**
+   * What fails is thrown when all of them are decided: whoever undoes them then must not be overtaken by one that is
+   * stored later (D-60).
+   *
+   * @throws InvalidJobError when one of them cannot be stored; then none is
+   */
   async enqueueMany(jobs: readonly NewJob[]): Promise<EnqueueOutcome[]> {
     for (const job of jobs) checkStorable(job);
-    return Promise.all(jobs.map((job) => this.#add(job)));
+    const storing = jobs.map((job) => this.#add(job));
+    await Promise.allSettled(storing);
+    return Promise.all(storing);
   }
 
   #add(job: NewJob): Promise<EnqueueOutcome> {
