@@ -17,8 +17,6 @@ server.keepAliveTimeout = 65_000;
 server.headersTimeout = 66_000;
 server.listen(settings.port, settings.host);
 await once(server, "listening");
-await saq.startInProcessWorkers();
-logger.info(`API listening on ${addressOf(settings)}`);
 
 /** What is bound: `localhost` would hide that other machines reach it, or that this one does not. */
 function addressOf({ host, port }: typeof settings): string {
@@ -50,3 +48,7 @@ async function stop(signal: string): Promise<void> {
   await saq.close();
   logger.info("API closed");
 }
+
+// Last, because start-up hooks of its workers may take their time, and a signal counts meanwhile, too.
+await saq.startInProcessWorkers();
+if (stopping === 0) logger.info(`API listening on ${addressOf(settings)}`);
