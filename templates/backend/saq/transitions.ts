@@ -217,7 +217,12 @@ function endAborted(job: JobFields, nowMs: number, failedTtl: number): RowChange
   };
 }
 
-const marks = ["awaited", "lost", "cancellations", "unknownTask", "schedule"];
+/** A count of ours in `meta`, which is the user's: what is there may be anything. */
+export const oneMore = (count: unknown): number => (Number.isSafeInteger(count) ? Number(count) + 1 : 1);
+
+const ownCounts: ReadonlySet<string> = new Set(["lost", "cancellations", "unknownTask"]);
+
+const marks = [...ownCounts, "awaited", "schedule"];
 
 /**
  * A new `meta` of the user's, with what the engine keeps in the old one: a job that sets its `meta` in each run would
@@ -230,11 +235,6 @@ export const withMarks = (
   ...Object.fromEntries(marks.filter((name) => name in before).map((name) => [name, before[name]])),
   ...meta,
 });
-
-/** A count of ours in `meta`, which is the user's: what is there may be anything. */
-export const oneMore = (count: unknown): number => (Number.isSafeInteger(count) ? Number(count) + 1 : 1);
-
-const ownCounts: ReadonlySet<string> = new Set(["lost", "cancellations", "unknownTask"]);
 
 /** A job that starts anew may be lost, cancelled and refused as often as any other. */
 export const withoutCounts = (meta: JobFields["meta"]): JobFields["meta"] =>
