@@ -52,9 +52,10 @@ function app(
 
 describe("who runs a queue's worker", () => {
   it("S-22, D-78: with separateProcess false this process does, connected first, awaited at the close", async () => {
-    const { saq, queue } = app({ inside: { separateProcess: false }, outside: {} });
+    const { saq, queue, nameOf } = app({ inside: { separateProcess: false }, outside: {} });
     const listeners = ["SIGINT", "SIGTERM"].map((signal) => process.listenerCount(signal));
-    await saq.startInProcessWorkers();
+    const workers = await saq.startInProcessWorkers();
+    expect(workers.map(({ queueName }) => queueName)).toEqual([nameOf("inside")]);
     expect(["SIGINT", "SIGTERM"].map((signal) => process.listenerCount(signal))).toEqual(listeners);
     const inside = await queue("inside").enqueue("nap", { ms: 400 });
     const outside = await queue("outside").enqueue("nap");

@@ -1,6 +1,7 @@
 import "./start-errors.js";
 import { once } from "node:events";
 import { createServer } from "node:http";
+import type { Worker } from "../saq/index.js";
 import { createApp } from "./app.js";
 import { logger } from "./logger.js";
 import { queueRoutes, saq } from "./queue/index.js";
@@ -24,12 +25,16 @@ function addressOf({ host, port }: typeof settings): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
+let workers: readonly Worker[] = [];
 let stopping = 0;
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => {
     // Ctrl-C and the reloader both send a signal more than once, up to a second apart: those are one.
     if (stopping === 0) void stop(signal);
-    else if (Date.now() - stopping > 2_000) server.closeAllConnections();
+    else if (Date.now() - stopping > 2_000) {
+      server.closeAllConnections();
+      for (const worker of workers) worker.hurry();
+    }
   });
 }
 
@@ -45,10 +50,11 @@ async function stop(signal: string): Promise<void> {
   await closed;
   clearInterval(idle);
   clearTimeout(deadline);
+  await Promise.all(workers.map((worker) => worker.stop(settings.underReloader ? { grace: 1 } : {})));
   await saq.close();
   logger.info("API closed");
 }
 
 // Last, because start-up hooks of its workers may take their time, and a signal counts meanwhile, too.
-await saq.startInProcessWorkers();
+workers = await saq.startInProcessWorkers();
 if (stopping === 0) logger.info(`API listening on ${addressOf(settings)}`);

@@ -43,8 +43,8 @@ export interface Saq<Config extends SaqConfig = SaqConfig> {
    * @throws SaqError unknown_queue
    */
   workers(options?: WorkerOptions & { queues?: readonly string[] | undefined }): Worker[];
-  /** Starts the workers that run in this process (`separateProcess: false`); `close` stops them (S-22). */
-  startInProcessWorkers(): Promise<void>;
+  /** Starts and answers the workers that run in this process (`separateProcess: false`); `close` stops them (S-22). */
+  startInProcessWorkers(): Promise<readonly Worker[]>;
   /** Connects every queue, so that a wrong DSN shows at the start and not with the first request (D-86). */
   connect(): Promise<void>;
   /** Stops the workers made here, sends what is under way, closes the connections. */
@@ -102,6 +102,7 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
       inProcess ??= makeWorkers({ queues: names });
       // Each connects its queue first: a worker on a closed door would only complain (D-78).
       await Promise.all(inProcess.map((worker) => worker.start()));
+      return inProcess;
     },
     connect: async () => {
       await Promise.all(all().map((queue) => queue.connect()));
