@@ -21,7 +21,8 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
   /** Jobs that one worker runs at a time. @defaultValue 10 */
   concurrency?: number;
   /**
-   * Threads of one worker for tasks with `thread`: each runs one job at a time, and is made when it is needed.
+   * Threads of one worker for tasks with `thread`: each runs one job at a time, and is made when it is needed. Jobs that
+   * find none free hold slots while they wait for one: where such jobs are many, give them a queue of their own.
    * @defaultValue one less than the processor has cores, 1 at least
    */
   threads?: number;
