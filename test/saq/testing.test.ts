@@ -288,14 +288,15 @@ describe("enqueued and expectEnqueued", () => {
       expectEnqueued(queue, "greet", match).catch((error: unknown) => error) as Promise<AssertionError>;
     const empty = await failing({ name: "Ada" });
     expect(empty).toBeInstanceOf(AssertionError);
+    expect(empty.operator).toBe("fail");
     expect(empty.message).toBe(
       `Expected one job of task "greet" with {"name":"Ada"} in queue "${queue.name}", found no job. The queue is empty.`,
     );
     await queue.enqueue("greet", { name: "Bob" }, { key: "bob1" });
     await queue.enqueue("greet", { name: "Bob" }, { key: "bob2" });
     expect((await failing({ name: "Ada" })).message).toMatch(
-      /found no job\. There are 2 jobs in all:\n {2}greet \{"name":"Bob"\} \(queued, bob1\)\n {2}greet \{"name":"Bob"\} \(queued, bob2\)$/,
+      /found no job\. In all the queue holds 2:\n {2}greet \{"name":"Bob"\} \(queued, bob1\)\n {2}greet \{"name":"Bob"\} \(queued, bob2\)$/,
     );
-    expect((await failing({ name: "Bob" })).message).toContain("found 2 jobs. There are 2 jobs in all");
+    expect((await failing({ name: "Bob" })).message).toContain("found 2 jobs. In all the queue holds 2");
   });
 });

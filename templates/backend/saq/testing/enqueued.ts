@@ -51,10 +51,11 @@ export async function expectEnqueued<Tasks extends TaskMap, Name extends keyof T
   throw new AssertionError({
     message:
       `Expected one job of task "${task}"${wanted} in queue "${queue.name}", found ${amount}. ` +
-      (all.length === 0 ? "The queue is empty." : `There are ${all.length} jobs in all:${listed.join("")}`),
+      (all.length === 0 ? "The queue is empty." : `In all the queue holds ${all.length}:${listed.join("")}`),
     actual: found.length,
     expected: 1,
-    operator: "expectEnqueued",
+    // A word that jest knows: it shows the message, and not that 0 is not 1.
+    operator: "fail",
     stackStartFn: expectEnqueued,
   });
 }
