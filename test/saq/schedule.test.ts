@@ -429,6 +429,21 @@ describe("a changed configuration", () => {
     expect(job?.kwargs).toEqual({ young: true });
   });
 
+  it("D-57, D-31: so does one that was aborted before its time, though its row is kept for ever", async () => {
+    const name = freshName();
+    const old = open([cronJob("nothing", { name, cron: "0 0 1 1 *", ttl: 0 })]);
+    await old.round();
+    const key = `cron:${name}`;
+    expect(await old.queue.abort(key)).toBe("aborted");
+    const aborted = await rowOf(database, key);
+    await peerOf(old, [cronJob("nothing", { name, cron: "0 0 1 1 *", ttl: 0 })]).round();
+    expect(await rowOf(database, key)).toEqual(aborted);
+    await peerOf(old, [cronJob("nothing", { name, cron: everySecond })]).round();
+    const stored = await rowOf(database, key);
+    expect(stored).toMatchObject({ status: "queued", expire_at: null });
+    expect(stored?.scheduled).toBeLessThan(now() + 2);
+  });
+
   it("D-57: while a fleet is replaced, the newest definition decides, and none keeps the other from running", async () => {
     const name = freshName();
     const [evening, morning] = ["0 21 * * *", "0 9 * * *"];

@@ -104,6 +104,9 @@ describe("the plan", () => {
     expect(text).toContain(
       `create index concurrently "saq_jobs_ready_idx" on "public"."saq_jobs" (queue, priority, scheduled, lock_key) where status = 'queued' and group_key is null;`,
     );
+    expect(text).toContain(
+      `create or replace function "public"."saq_enqueue"(queue text, function text, kwargs jsonb default null, options jsonb default '{}');`,
+    );
     expect(text).toContain(`Note: ${saqs.join(" and ")} stay: Python's claims read by them.`);
     expect(await definition()).toEqual(before);
     expect(await database.query("select 1 from pg_proc where proname like 'saq%'")).toEqual([]);

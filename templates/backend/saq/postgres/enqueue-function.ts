@@ -16,8 +16,7 @@ export const enqueueName = ({ tables }: Names): string =>
 
 /** Without a search path that others may fill, and without SQL that is put together from what it is given. */
 export const enqueueFunction = (names: Names): string =>
-  `create or replace function ${quote(names.schema)}.${quote(enqueueName(names))}(
-  queue text, function text, kwargs jsonb default null, options jsonb default '{}')
+  `create or replace function ${quote(names.schema)}.${quote(enqueueName(names))}(queue text, function text, kwargs jsonb default null, options jsonb default '{}')
   returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as ${pg.escapeLiteral(body(names))}`;
 
 const body = (names: Names) => `${enqueueMarker}${enqueueVersion}

@@ -7,30 +7,15 @@
  * The rounds are half a second away from the ticks: two workers whose clocks differ a little look for the same one, and
  * an every-second entry whose run is short has ended by then.
  */
-import { isDeepStrictEqual } from "node:util";
 import type { StoredJob } from "../broker.js";
 import { type CronEntry, cronKey } from "../config/index.js";
 import { isTerminal } from "../job.js";
 import { describe, type Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 import { definitionOf, takeBack } from "../queue/schedules.js";
-import type { LastRun, ScheduleDefinition, ScheduleRow, Tick } from "../schedule-store.js";
-import { read } from "../transitions.js";
+import type { ScheduleRow, Tick } from "../schedule-store.js";
+import { type Course, isDefinition, isOpen, mayWait, runOf } from "./course.js";
 import type { Chore } from "./upkeep.js";
-
-/** What this worker knows of an entry. Times are epoch s. */
-interface Course {
-  readonly entry: CronEntry;
-  next: number;
-  /** When `next` was looked up. */
-  since: number;
-  /** The tick that is known to be stored, or not to be stored by anybody any more. */
-  done: number;
-  /** The last tick that went by while this worker looked. */
-  seen: number;
-  /** What was last said about it, so that it is said once. */
-  said: string;
-}
 
 /** How often it is looked up whether what is known to be stored still holds, s. */
 const reviewEvery = 10;
@@ -174,7 +159,11 @@ export class Scheduler {
       if (row.status === "queued" && row.scheduled === second) course.done = second;
       const isLater = row.status === "queued" && row.scheduled > second;
       if (!isLater || !(await this.#giveWay(course, row))) return null;
-    } else if (row && row.scheduled >= second) {
+    } else if (
+      row &&
+      row.scheduled >= second &&
+      !(row.scheduled > second && (await this.#freeAborted(course, row, second)))
+    ) {
       // Run, or aborted before its time: a tick is not enqueued again (D-31).
       course.done = second;
       return null;
@@ -193,10 +182,8 @@ export class Scheduler {
    * there, or by another program. The definition that was registered last decides. True when the key is free now.
    */
   async #giveWay(course: Course, row: StoredJob): Promise<boolean> {
-    const { cron, name } = course.entry;
-    const remembered = await this.#queue.broker.schedules.list();
-    const latest = remembered?.find((candidate) => candidate.name === name);
-    if (latest && !isDefinition(latest, course.entry)) return false;
+    const { cron } = course.entry;
+    if (!(await this.#isLatest(course))) return false;
     const taken = await takeBack(this.#queue, row.key, (clock) => cron.next(clock) !== row.scheduled);
     if (taken === "foreign") {
       this.#say(course, `waits ${row.scheduled}`, () =>
@@ -207,6 +194,24 @@ export class Scheduler {
       );
     }
     return taken === true;
+  }
+
+  /** A later tick that an older definition had stored was aborted: it stands for itself, not for those before it (D-57). */
+  async #freeAborted(course: Course, { key }: StoredJob, second: number): Promise<boolean> {
+    if (!(await this.#isLatest(course))) return false;
+    const freed = await this.#queue.broker.change(key, ({ status, scheduled }, clock) =>
+      status === "aborted" && scheduled > Math.max(second, clock / 1_000)
+        ? { change: { status, patch: null, removed: [], scheduled: 0 }, answer: true }
+        : { change: null, answer: false },
+    );
+    return freed === true;
+  }
+
+  /** No other definition of the entry was registered since; where nothing is remembered, each one's own counts. */
+  async #isLatest({ entry }: Course): Promise<boolean> {
+    const remembered = await this.#queue.broker.schedules.list();
+    const latest = remembered?.find(({ name }) => name === entry.name);
+    return !latest || isDefinition(latest, entry);
   }
 
   async #enqueue(ticks: readonly { course: Course; tick: Tick }[]): Promise<void> {
@@ -259,39 +264,4 @@ export class Scheduler {
   #now(): number {
     return this.#queue.broker.now() / 1_000;
   }
-}
-
-/** Looks up the next tick when the last one has passed. The clock may be set back, too. */
-function isOpen(course: Course, now: number): boolean {
-  if (now >= course.next || now < course.since) {
-    if (course.next > 0 && now >= course.next) course.seen = course.next;
-    course.since = now;
-    course.next = course.entry.cron.next(now) ?? Number.POSITIVE_INFINITY;
-  }
-  return course.next !== course.done && course.next !== Number.POSITIVE_INFINITY;
-}
-
-/** A job of this key may be the entry's next tick. Whether it is, the entry's own rounds tell. */
-function mayWait(entry: CronEntry, key: string): boolean {
-  if (entry.overlap === "skip") return key === cronKey(entry, 0);
-  const tick = Number(key.slice(key.lastIndexOf(":") + 1));
-  return Number.isSafeInteger(tick) && key === cronKey(entry, tick) && entry.cron.isRun(tick);
-}
-
-const isDefinition = (row: ScheduleDefinition, entry: CronEntry): boolean =>
-  isDeepStrictEqual(ticksOf(row), ticksOf(definitionOf(entry)));
-
-const ticksOf = ({ cron, timezone, overlap }: ScheduleDefinition) => [cron, timezone, overlap];
-
-/** How the last run ended, before the next tick takes its row. */
-function runOf(row: StoredJob): LastRun | null {
-  const job = isTerminal(row.status) ? read(row) : null;
-  if (!job || !isTerminal(row.status)) return null;
-  return {
-    key: row.key,
-    status: row.status,
-    started: job.started,
-    completed: job.completed,
-    error: job.error,
-  };
 }
