@@ -84,7 +84,7 @@ export class Life {
     if (config.eventLoopDelay > 0) {
       const loop = new LoopWatch(config.eventLoopDelay * 1_000, () => this.runner.suspects(), logger);
       this.#loop = loop;
-      chores.push({ name: "event loop", every: loopLookSeconds, run: async () => loop.look() });
+      chores.push({ name: "event loop", every: loopLookSeconds, run: () => loop.look() });
     }
     this.#upkeep = new Upkeep(chores, logger);
     this.runner.burstEnded = () => void this.stop(0);

@@ -3,6 +3,7 @@
  * timeouts and the worker's own sign of life. Such work belongs on a thread.
  */
 import { type IntervalHistogram, monitorEventLoopDelay } from "node:perf_hooks";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "../logger.js";
 
 const resolutionMs = 20;
@@ -26,7 +27,9 @@ export class LoopWatch {
     this.#delays?.disable();
   }
 
-  look(): void {
+  async look(): Promise<void> {
+    // A delay that has just ended is counted at the next beat only: told later, it would be told without its jobs.
+    await sleep(resolutionMs);
     const jobs = this.suspects();
     if (!this.#delays) return;
     const ms = Math.round(this.#delays.max / 1e6) - resolutionMs;
