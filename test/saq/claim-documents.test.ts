@@ -107,6 +107,23 @@ describe("documents that SQL cannot hold", () => {
     expect(await rowOf(database, key)).toMatchObject({ status: "active", text: claimed?.document });
   });
 
+  it("D-64: what its task reads as null is warned of, with the job's key; a text that says NaN is not", async () => {
+    const log = new LogBook();
+    const queue = open({ logger: log });
+    const payloads = {
+      number: '{"a": NaN}',
+      infinite: '{"a": [-Infinity]}',
+      text: '{"a": "NaN, Infinity", "b": "\\u0000"}',
+    };
+    for (const [key, kwargs] of Object.entries(payloads)) {
+      const document = `{"function": "hello", "kwargs": ${kwargs}, "queue": "${queue.name}", "key": "${key}"}`;
+      await insertRow(database, { key, queue: queue.name, document });
+    }
+    expect(await claim(queue, { limit: 3 })).toHaveLength(3);
+    const warned = log.lines.filter(({ level, message }) => level === "warn" && message.includes("NaN"));
+    expect(warned.map(({ fields }) => fields.job).sort()).toEqual(["infinite", "number"]);
+  });
+
   it("D-64: integers beyond 2^53 keep every digit", async () => {
     const queue = open();
     const document = `{"function": "hello", "kwargs": {"big": 12345678901234567890}, "queue": "${queue.name}", "key": "big"}`;

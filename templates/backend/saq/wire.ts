@@ -170,6 +170,11 @@ function parseDocument(text: string): Record<string, unknown> {
   return document;
 }
 
+/** Whether a document that can be read holds NaN or an infinity, which `decodeJob` reads as null (D-64). */
+export function hasPythonNumbers(text: string): boolean {
+  return withoutPythonNumbers(text) !== text;
+}
+
 /** NaN and the infinities outside of strings become null, so that the rest of the document can be read. */
 function withoutPythonNumbers(text: string): string {
   const tokens = /"|-?Infinity|NaN/g;

@@ -4,7 +4,7 @@ import type { ClaimedJob, ClaimRequest } from "../broker.js";
 import { type JobFields, latestSecond } from "../job.js";
 import type { Logger } from "../logger.js";
 import { isTakenOver, loseJob, read, setAside } from "../transitions.js";
-import { editDocument, encodeChange } from "../wire.js";
+import { editDocument, encodeChange, hasPythonNumbers } from "../wire.js";
 import { backoffMs, isConnectionError, sleep } from "./connection.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
@@ -152,6 +152,7 @@ export class Claimer {
   async #stampBySelf(key: string, token: number, workerId: string): Promise<string | null> {
     const now = Math.round(this.server.now());
     let document: string | null = null;
+    let hasReadAsNull = false;
     await this.rows.change(key, (stored) => {
       if (stored.token !== token || stored.status !== "active") return { change: null, answer: null };
       const job = read(stored);
@@ -162,6 +163,7 @@ export class Claimer {
         );
         return { change: setAside, answer: null };
       }
+      hasReadAsNull = hasPythonNumbers(stored.document);
       const change = encodeChange({
         status: "active",
         workerId,
@@ -172,6 +174,12 @@ export class Claimer {
       document = editDocument(stored.document, change.patch, change.removed);
       return { change: { status: "active", ...change, scheduled: columnSecond(job) }, answer: null };
     });
+    if (hasReadAsNull) {
+      this.logger.warn(
+        { job: key },
+        "the stored document holds NaN or Infinity, which are no JSON: its task reads them as null; stored as they are",
+      );
+    }
     return document;
   }
 
