@@ -1,6 +1,7 @@
 /** Hooks around a worker and its jobs: their order, what they give, and what their failures do (W-4, W-7 to W-10). */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { describe, expect, it } from "@jest/globals";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import type { Context, JobContext, WorkerContext } from "../../templates/backend/saq/tasks/task.js";
 import { Worker } from "../../templates/backend/saq/worker/index.js";
 import { LogBook } from "./log-book.js";
@@ -18,6 +19,33 @@ function gate() {
 }
 
 describe("start-up and shutdown hooks", () => {
+  it("W-8: a stop during a start-up hook waits for it, so that shutdown closes what it opened", async () => {
+    const order: string[] = [];
+    const begun = gate();
+    const opening = gate();
+    const queue = openQueue(
+      database,
+      { noop: () => null },
+      {
+        startup: async () => {
+          begun.open();
+          await opening.opened;
+          order.push("opened");
+          return { db: "pool" };
+        },
+        shutdown: (ctx: WorkerContext & { db?: string }) => void order.push(`closed ${ctx.db}`),
+      },
+    );
+    const worker = new Worker(queue as unknown as Queue);
+    const started = worker.start();
+    await begun.opened;
+    const stopped = worker.stop();
+    // Longer than a stop waits for the other steps of a start.
+    setTimeout(opening.open, 2_500);
+    await Promise.all([started, stopped]);
+    expect(order).toEqual(["opened", "closed pool"]);
+  });
+
   it("T-57, W-8, W-9: run in order, give their state to every job, and end after the last job", async () => {
     const order: string[] = [];
     const running = gate();

@@ -1,3 +1,4 @@
+import { inspect } from "node:util";
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import { JobGoneError } from "../../templates/backend/saq/errors.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
@@ -14,6 +15,13 @@ beforeAll(async () => {
   const queue = open();
   await queue.connect();
   await queue.close();
+});
+
+it("5: a queue that is printed or logged shows no password", () => {
+  const queue = openQueue({ url: "postgresql://app:hunter2@127.0.0.1:5/app" }, tasks);
+  expect(inspect(queue, { depth: 10 })).toContain(queue.name);
+  expect(inspect(queue, { depth: 10 })).not.toContain("hunter2");
+  expect(JSON.stringify(queue)).not.toContain("hunter2");
 });
 
 describe("reading jobs", () => {

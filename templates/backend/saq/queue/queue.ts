@@ -60,6 +60,8 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     const toJob = (fields: JobFields) => new Job(this.#owner, fields);
     this.name = config.name;
     this.config = config;
+    // Its dsn holds a password, and a queue is soon printed or logged whole.
+    Object.defineProperty(this, "config", { enumerable: false });
     this.isForeign = options.anyTask === true;
     this.broker = broker;
     this.#enqueuing = new Enqueuing(broker, new Drafts(config, options));

@@ -43,12 +43,16 @@ export interface ScheduleHost {
 const leastTtl = 10;
 
 export class Schedules {
-  constructor(private readonly host: ScheduleHost) {}
+  readonly #host: ScheduleHost;
+
+  constructor(host: ScheduleHost) {
+    this.#host = host;
+  }
 
   /** Every entry of the configuration. Empty where it has none. */
   async list(): Promise<ScheduleInfo[]> {
-    const { broker } = this.host;
-    const entries = this.host.config.scheduledTasks ?? [];
+    const { broker } = this.#host;
+    const entries = this.#host.config.scheduledTasks ?? [];
     if (entries.length === 0) return [];
     await broker.connect();
     const remembered = await broker.schedules.list();
@@ -77,7 +81,7 @@ export class Schedules {
    */
   async run(name: string): Promise<Job> {
     const { task, payload, options, meta } = this.#find(name);
-    return this.host.enqueue(task, payload, { ...options, meta: { ...meta, schedule: name } });
+    return this.#host.enqueue(task, payload, { ...options, meta: { ...meta, schedule: name } });
   }
 
   /**
@@ -89,11 +93,11 @@ export class Schedules {
    */
   async pause(name: string): Promise<void> {
     const entry = this.#find(name);
-    const { broker } = this.host;
+    const { broker } = this.#host;
     await broker.schedules.setPaused(definitionOf(entry), true);
     const now = broker.now() / 1_000;
     const ticks = [entry.cron.previous(now) ?? 0, entry.cron.next(now) ?? 0];
-    for (const key of new Set(ticks.map((tick) => cronKey(entry, tick)))) await takeBack(this.host, key);
+    for (const key of new Set(ticks.map((tick) => cronKey(entry, tick)))) await takeBack(this.#host, key);
   }
 
   /**
@@ -102,13 +106,13 @@ export class Schedules {
    * @throws SaqError unknown_schedule, config as `pause`
    */
   async resume(name: string): Promise<void> {
-    await this.host.broker.schedules.setPaused(definitionOf(this.#find(name)), false);
+    await this.#host.broker.schedules.setPaused(definitionOf(this.#find(name)), false);
   }
 
   /** The job of one tick, epoch s, for the worker that stores it. `meta.schedule` marks it as made here. */
   async tickOf(entry: CronEntry, tick: number): Promise<NewJob> {
     const { task, payload, options, meta, name } = entry;
-    const draft = await this.host.draft({
+    const draft = await this.#host.draft({
       task,
       payload,
       options: { ...options, key: cronKey(entry, tick), scheduled: tick, meta: { ...meta, schedule: name } },
@@ -118,13 +122,13 @@ export class Schedules {
   }
 
   #find(name: string): CronEntry {
-    const entries = this.host.config.scheduledTasks ?? [];
+    const entries = this.#host.config.scheduledTasks ?? [];
     const entry = entries.find((candidate) => candidate.name === name);
     if (entry) return entry;
     const known = entries.map((candidate) => candidate.name).join(", ") || "none";
     throw new SaqError(
       "unknown_schedule",
-      `Queue "${this.host.config.name}" has no scheduled task "${name}" (there is: ${known})`,
+      `Queue "${this.#host.config.name}" has no scheduled task "${name}" (there is: ${known})`,
     );
   }
 }

@@ -45,6 +45,8 @@ export class Life {
   /** What start-up hooks gave; null before the first of them was called. */
   #state: Record<string, unknown> | null = null;
   #startedAt = 0;
+  /** The start-up hooks, begun and perhaps not over. */
+  #startedUp: Promise<void> = Promise.resolve();
   #starting: Promise<void> | null = null;
   #stopping: Promise<void> | null = null;
   #hasStopped = false;
@@ -136,7 +138,9 @@ export class Life {
   async #startUp(): Promise<void> {
     const state = {};
     this.#state = state;
-    await startUp(this.#queue.config.startup, this.runner.services, state);
+    const hooks = startUp(this.#queue.config.startup, this.runner.services, state);
+    this.#startedUp = hooks;
+    await hooks;
     this.runner.giveToTasks(state);
   }
 
@@ -178,6 +182,8 @@ export class Life {
       givenBack.then(() => this.runner.settled()),
     );
     await within(sweepPatienceMs, Promise.all([upkeepEnded, this.runner.endThreads()]));
+    // What a start-up hook still opens is closed by those of shutdown, which come after it.
+    await within(hookPatienceMs, this.#startedUp);
     await within(leavePatienceMs, this.#starting ?? Promise.resolve());
     await within(hookPatienceMs, this.#shutDown());
     await within(leavePatienceMs, this.#leave());
