@@ -46,7 +46,7 @@ describe("rows past their time", () => {
     expect(await keys(queue)).toEqual(["kept for a minute", "kept for ever", "running", "waiting"]);
   });
 
-  it("T-33: rows of workers that are long gone are deleted, of all queues, and live ones kept", async () => {
+  it("T-33, P-30: rows of workers that are long gone are deleted, of all queues, and live ones kept", async () => {
     const queue = open();
     await queue.connect();
     await database.query(

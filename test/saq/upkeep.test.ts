@@ -143,46 +143,6 @@ describe("a pass", () => {
     expect(await rowOf(database, "stuck1")).toMatchObject({ status: "aborted" });
     expect(JSON.parse((await rowOf(database, "stuck1"))?.text ?? "")).toMatchObject({ error: "swept" });
   }, 30_000);
-
-  it("T-32, V-5.15: deletes finished rows past their time, and no other", async () => {
-    const queue = open();
-    await queue.connect();
-    const put = (key: string, status: string, expire_at: number | null) =>
-      insertRow(database, {
-        key,
-        queue: queue.name,
-        status,
-        expire_at,
-        document: JSON.stringify({ function: "hello", queue: queue.name, key }),
-      });
-    for (const status of ["complete", "failed", "aborted"]) {
-      await put(`${status} over`, status, 5);
-      await put(`${status} kept`, status, 4_000_000_000);
-      await put(`${status} for ever`, status, null);
-    }
-    await put("queued", "queued", 5);
-    await queue.broker.sweepStuck(limits);
-    const left = await database.query<{ key: string }>('select key from saq_jobs order by key collate "C"');
-    expect(left.map(({ key }) => key)).toEqual([
-      "aborted for ever",
-      "aborted kept",
-      "complete for ever",
-      "complete kept",
-      "failed for ever",
-      "failed kept",
-      "queued",
-    ]);
-  });
-
-  it("T-33, P-30: deletes the rows of workers that are long gone, whatever their queue, and leaves the others", async () => {
-    const queue = open();
-    await queue.connect();
-    await database.query(
-      `insert into saq_stats (worker_id, expire_at, queue_key) values ('gone', 5, 'other'), ('here', 4000000000, 'other')`,
-    );
-    await queue.broker.sweepStuck(limits);
-    expect(await database.query("select worker_id from saq_stats")).toEqual([{ worker_id: "here" }]);
-  });
 });
 
 describe("a job without limits whose worker is gone", () => {
