@@ -94,6 +94,17 @@ describe("who runs a queue's worker", () => {
     expect(await rowOf(database, a.key)).toMatchObject({ status: "queued" });
   });
 
+  it("W-22: SIGBREAK, as Windows sends it, stops like the other signals, and is let go of at the end", async () => {
+    const { saq, log } = app({ a: {} });
+    const ended = runWorkers(saq, { logger: log });
+    process.emit("SIGBREAK", "SIGBREAK");
+    expect(await ended).toBe(0);
+    expect(log.lines.find(({ message }) => message.startsWith("stopping:"))?.fields).toMatchObject({
+      signal: "SIGBREAK",
+    });
+    expect(process.listenerCount("SIGBREAK")).toBe(0);
+  });
+
   it("W-4: a start-up hook that throws ends runWorkers with 1, and its error is logged", async () => {
     const { saq, log } = app({
       good: {},

@@ -22,10 +22,12 @@ const lastWordsMs = 300;
 /** Ctrl-C reaches a process several times: by the terminal's group, by npm, by concurrently. They are one. */
 const repeatMs = 2_000;
 const reloadGraceSeconds = 1;
+/** SIGBREAK is Ctrl-Break on Windows; elsewhere it never comes (W-22). */
+const stopSignals = ["SIGINT", "SIGTERM", "SIGBREAK"] as const;
 
 /**
- * Runs the queues' workers until SIGINT or SIGTERM, or until the burst of all of them is over, and answers the exit
- * code: 0, or 1 after an uncaught error or when a worker cannot start. A signal more than 2 s after the first ends the
+ * Runs the queues' workers until SIGINT, SIGTERM or SIGBREAK, or until the burst of all of them is over, and answers the
+ * exit code: 0, or 1 after an uncaught error or when a worker cannot start. A signal more than 2 s after the first ends the
  * grace period (W-22). Where a task outlived its hard deadline, the process is ended a moment later: what such a task
  * holds open would keep it for ever (D-44).
  *
@@ -71,13 +73,11 @@ export async function runWorkers(
     hurry();
   };
   const ignore = () => {
-    process.off("SIGINT", onSignal);
-    process.off("SIGTERM", onSignal);
+    for (const signal of stopSignals) process.off(signal, onSignal);
     process.off("unhandledRejection", onRejection);
     process.off("uncaughtException", onException);
   };
-  process.on("SIGINT", onSignal);
-  process.on("SIGTERM", onSignal);
+  for (const signal of stopSignals) process.on(signal, onSignal);
   process.on("unhandledRejection", onRejection);
   process.on("uncaughtException", onException);
   try {
