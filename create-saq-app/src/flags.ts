@@ -1,4 +1,5 @@
 import { parseArgs } from "node:util";
+import { editDistance } from "../../templates/backend/saq/cli/closest.js";
 import { UsageError } from "./errors.js";
 
 /** What was said on the command line, and only that: a flag that was not given is absent. */
@@ -136,23 +137,6 @@ export function closestFlag(given: string): string | undefined {
     .filter(({ name, distance }) => distance <= Math.max(1, Math.floor(name.length / 3)))
     .sort((a, b) => a.distance - b.distance);
   return near[0]?.name;
-}
-
-/** How many letters must be added, dropped, changed or swapped with their neighbour. */
-function editDistance(from: string, to: string): number {
-  const rows: number[][] = [Array.from({ length: to.length + 1 }, (_, column) => column)];
-  const at = (i: number, j: number) => rows[i]?.[j] ?? 0;
-  for (let i = 1; i <= from.length; i++) {
-    rows[i] = [i];
-    for (let j = 1; j <= to.length; j++) {
-      const same = from[i - 1] === to[j - 1];
-      const swapped = from[i - 1] === to[j - 2] && from[i - 2] === to[j - 1];
-      const ways = [at(i - 1, j) + 1, at(i, j - 1) + 1, at(i - 1, j - 1) + (same ? 0 : 1)];
-      if (swapped) ways.push(at(i - 2, j - 2) + 1);
-      rows[i]?.push(Math.min(...ways));
-    }
-  }
-  return at(from.length, to.length);
 }
 
 function secondPositional([first, second]: string[]): UsageError {

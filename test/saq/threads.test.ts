@@ -71,6 +71,16 @@ describe("a task with `thread`", () => {
     expect((await nothing.refresh()).result).toBeNull();
   });
 
+  it("D-40: its result goes through the task's schema, and one that is refused fails the job at once", async () => {
+    const { queue, ended } = await stage();
+    const good = await queue.enqueue("measures", { width: "7" });
+    const bad = await queue.enqueue("measures", { width: "-7" });
+    await Promise.all([ended(good.key), ended(bad.key)]);
+    expect((await good.refresh()).result).toEqual({ width: 7 });
+    expect(await bad.refresh()).toMatchObject({ status: "failed", attempts: 1 });
+    expect(bad.error).toContain("width");
+  });
+
   it("D-40: a result without JSON form fails its job, and is not tried again", async () => {
     const { queue, ended } = await stage();
     for (const [what, why] of [

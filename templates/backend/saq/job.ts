@@ -91,6 +91,15 @@ export interface JobOptions {
   retryBackoff?: boolean | number;
 }
 
+export const jobOptionNames = [
+  "timeout",
+  "heartbeat",
+  "retries",
+  "ttl",
+  "retryDelay",
+  "retryBackoff",
+] as const satisfies readonly (keyof JobOptions)[];
+
 /** Another attempt is left (J-12). */
 export const isRetryable = (job: Pick<JobFields, "retries" | "attempts">): boolean =>
   job.retries > job.attempts;

@@ -2,6 +2,7 @@
 import { pbkdf2Sync } from "node:crypto";
 import { appendFileSync } from "node:fs";
 import { isMainThread, threadId } from "node:worker_threads";
+import { z } from "zod";
 import { task } from "../../../templates/backend/saq/index.js";
 
 /** Really computes, and lets no event in. */
@@ -128,6 +129,14 @@ export const answers = task({
   },
 });
 
+/** Its result goes through a schema, in the worker. */
+export const measures = task({
+  thread: import.meta.url,
+  retries: 3,
+  output: z.object({ width: z.coerce.number().positive() }),
+  run: (_ctx, { width }: { width: string }) => ({ width, unit: "dropped by the schema" }),
+});
+
 export const tasks = {
   spin,
   asks,
@@ -136,5 +145,6 @@ export const tasks = {
   reports,
   ends,
   answers,
+  measures,
   hidden: task({ thread: import.meta.url, run: () => "its module does not export it" }),
 };

@@ -1,15 +1,8 @@
 /** Checks what may be said about a job: by its queue, its task, or one enqueue. */
 import { ConfigError } from "../errors.js";
-import type { JobOptions } from "../job.js";
+import { type JobOptions, jobOptionNames } from "../job.js";
 
-const jobOptionNames: ReadonlySet<string> = new Set([
-  "timeout",
-  "heartbeat",
-  "retries",
-  "ttl",
-  "retryDelay",
-  "retryBackoff",
-] satisfies (keyof JobOptions)[]);
+const known: ReadonlySet<string> = new Set(jobOptionNames);
 
 /**
  * As `checkJobOptions`, and refuses any other name: a typo would be ignored without a word, and `status` or `attempts`
@@ -20,9 +13,9 @@ export function onlyJobOptions<O extends JobOptions>(
   options: O,
   Failure: new (message: string) => Error = ConfigError,
 ): O {
-  const unknown = Object.keys(options).find((name) => !jobOptionNames.has(name));
+  const unknown = Object.keys(options).find((name) => !known.has(name));
   if (unknown === undefined) return checkJobOptions(at, options, Failure);
-  throw new Failure(`${at}: there is no option "${unknown}" (known: ${[...jobOptionNames].join(", ")})`);
+  throw new Failure(`${at}: there is no option "${unknown}" (known: ${jobOptionNames.join(", ")})`);
 }
 
 /** Refuses a duration or count out of its range with the given error. Units: s. */

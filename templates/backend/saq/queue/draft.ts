@@ -3,7 +3,7 @@
 import { checkJobOptions, onlyJobOptions, type QueueConfig } from "../config/index.js";
 import { InvalidJobError, SaqError } from "../errors.js";
 import { given } from "../given.js";
-import { dueSecond, type JobFields, jobDefaults } from "../job.js";
+import { dueSecond, type JobFields, jobDefaults, jobOptionNames } from "../job.js";
 import { newKey } from "../key.js";
 import type { NewJob } from "../new-job.js";
 import { type AnyTask, type EnqueueOptions, inputSchemaOf, optionsOfTask } from "../tasks/task.js";
@@ -167,12 +167,7 @@ export class Drafts {
 /** What a hook may set. */
 const hookFields: ReadonlySet<string> = new Set([
   "kwargs",
-  "timeout",
-  "heartbeat",
-  "retries",
-  "ttl",
-  "retryDelay",
-  "retryBackoff",
+  ...jobOptionNames,
   "scheduled",
   "priority",
   "groupKey",

@@ -1,6 +1,6 @@
 import { SaqError } from "../errors.js";
 import { given } from "../given.js";
-import { type JobFields, jobDefaults, type Status } from "../job.js";
+import { type JobFields, jobDefaults, jobOptionNames, type Status } from "../job.js";
 import type { EnqueueOptions } from "../tasks/task.js";
 import type { AbortAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../transitions.js";
 import { encodeJob, wireNames } from "../wire.js";
@@ -26,12 +26,7 @@ export type Duration = "process" | "start" | "total" | "running";
 /** What the short form of `info` leaves out (J-18). */
 const inFullOnly: ReadonlySet<keyof JobFields> = new Set([
   "kwargs",
-  "timeout",
-  "heartbeat",
-  "retries",
-  "ttl",
-  "retryDelay",
-  "retryBackoff",
+  ...jobOptionNames,
   "scheduled",
   "progress",
   "result",

@@ -2,7 +2,7 @@
 import type { Broker, StoredJob } from "../broker.js";
 import { type CronEntry, cronKey, type QueueConfig } from "../config/index.js";
 import { SaqError } from "../errors.js";
-import { isTerminal, type Status } from "../job.js";
+import { isTerminal, type JobFields, type Status } from "../job.js";
 import type { NewJob } from "../new-job.js";
 import type { LastRun, ScheduleDefinition } from "../schedule-store.js";
 import type { EnqueueOptions } from "../tasks/task.js";
@@ -162,11 +162,12 @@ export function takeBack(
 function lastRunOf(row: StoredJob | null, noted: LastRun | null): ScheduleRun | null {
   const job = row && row.status !== "queued" ? read(row) : null;
   if (!row || !job || (isTerminal(row.status) && job.started === 0 && noted)) return noted;
-  return {
-    key: row.key,
-    status: row.status,
-    started: job.started,
-    completed: job.completed,
-    error: job.error,
-  };
+  return runOf(row.key, row.status, job);
 }
+
+/** What is kept of a run. */
+export const runOf = <S extends Status>(
+  key: string,
+  status: S,
+  { started, completed, error }: JobFields,
+) => ({ key, status, started, completed, error });

@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { StoredJob } from "../broker.js";
 import { type CronEntry, cronKey } from "../config/index.js";
 import { isTerminal } from "../job.js";
-import { definitionOf } from "../queue/schedules.js";
+import { definitionOf, runOf } from "../queue/schedules.js";
 import type { LastRun, ScheduleDefinition } from "../schedule-store.js";
 import { read } from "../transitions.js";
 
@@ -44,14 +44,8 @@ export const isDefinition = (row: ScheduleDefinition, entry: CronEntry): boolean
 const ticksOf = ({ cron, timezone, overlap }: ScheduleDefinition) => [cron, timezone, overlap];
 
 /** How the last run ended, before the next tick takes its row. */
-export function runOf(row: StoredJob): LastRun | null {
-  const job = isTerminal(row.status) ? read(row) : null;
-  if (!job || !isTerminal(row.status)) return null;
-  return {
-    key: row.key,
-    status: row.status,
-    started: job.started,
-    completed: job.completed,
-    error: job.error,
-  };
+export function endOf(row: StoredJob): LastRun | null {
+  const { key, status } = row;
+  const job = isTerminal(status) ? read(row) : null;
+  return job && isTerminal(status) ? runOf(key, status, job) : null;
 }

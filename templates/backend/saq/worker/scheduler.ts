@@ -14,7 +14,7 @@ import { describe, type Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 import { definitionOf, takeBack } from "../queue/schedules.js";
 import type { ScheduleRow, Tick } from "../schedule-store.js";
-import { type Course, isDefinition, isOpen, mayWait, runOf } from "./course.js";
+import { type Course, endOf, isDefinition, isOpen, mayWait } from "./course.js";
 import type { Chore } from "./upkeep.js";
 
 /** How often it is looked up whether what is known to be stored still holds, s. */
@@ -173,7 +173,7 @@ export class Scheduler {
       ...definitionOf(entry),
       job: await this.#queue.schedules.tickOf(entry, second),
       seen: course.seen,
-      lastRun: last ? runOf(last) : null,
+      lastRun: last ? endOf(last) : null,
     };
   }
 
