@@ -329,6 +329,25 @@ describe("ctx.finish", () => {
     expect((await doneJob.refresh()).result).toBeNull();
   });
 
+  it("a client outside a transaction is refused, and nothing is written", async () => {
+    const pool = openPool();
+    const refusals: Promise<unknown>[] = [];
+    const queue = openQueue(database, {
+      own: (ctx: Context) => {
+        const refusal = ctx.finish(1, { client: pool }).catch(({ code }) => code);
+        refusals.push(refusal);
+        return refusal;
+      },
+    });
+    const { ended } = await startWorker(queue);
+    const kept = await queue.enqueue("own");
+    // Its row would be deleted instead of changed.
+    const dropped = await queue.enqueue("own", undefined, { ttl: -1 });
+    for (const { key } of [kept, dropped]) expect(await ended(key)).toBe("Finished own");
+    expect(await Promise.all(refusals)).toEqual(["no_transaction", "no_transaction"]);
+    expect((await kept.refresh()).result).toBe("no_transaction");
+  });
+
   it("a second call is refused while the first one counts, and takes its place after a rollback", async () => {
     const pool = openPool();
     const errors: unknown[] = [];

@@ -171,6 +171,26 @@ describe("the run", () => {
     expect(await indexes()).toEqual([...ours, "saq_jobs_pkey", ...saqs].toSorted());
   });
 
+  it("D-12: knows SAQ's own indexes on tables of other names, where Python calls them as always", async () => {
+    await database.query(pythonTables);
+    for (const table of ["jobs", "stats", "versions"])
+      await database.query(`alter table saq_${table} rename to py_${table}`);
+    const tables = { schema: null, jobs: "py_jobs", stats: "py_stats", versions: "py_versions" };
+    await tune({ tables, python: true });
+    const named = async () => {
+      const rows = await database.query<{ name: string }>(
+        `select c.relname as name from pg_index i join pg_class c on c.oid = i.indexrelid
+         where i.indrelid in ('py_jobs'::regclass, 'py_stats'::regclass)`,
+      );
+      return rows.map(({ name }) => name).toSorted();
+    };
+    const stats = ["saq_stats_expire_at_idx", "saq_stats_pkey", "saq_stats_queue_key_idx"];
+    const own = ours.map((name) => name.replace("saq_jobs", "py_jobs"));
+    expect(await named()).toEqual([...own, ...saqs, ...stats, "saq_jobs_pkey"].toSorted());
+    await tune({ tables, python: false });
+    expect(await named()).toEqual([...own, ...stats, "saq_jobs_pkey"].toSorted());
+  });
+
   it("5.3: goes on after a step that a transaction holds up, says so, and the next run ends it", async () => {
     await database.query(pythonTables);
     const other = await database.connect();

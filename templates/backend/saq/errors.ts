@@ -11,6 +11,7 @@ export type SaqErrorCode =
   | "job_held"
   | "job_lost"
   | "key_held"
+  | "no_transaction"
   | "not_aborted"
   | "other_queue"
   | "poison_document"

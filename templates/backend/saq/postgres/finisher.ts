@@ -4,6 +4,7 @@
  * the server knows, by the transaction's number.
  */
 import type { Claim, Settlement } from "../broker.js";
+import { SaqError } from "../errors.js";
 import type { TransactionClient } from "../tasks/task.js";
 import { isTakenOver } from "../transitions.js";
 import { editDocument } from "../wire.js";
@@ -46,12 +47,23 @@ export class Finisher {
     if (!row || this.#isTakenOver(settlement, row.document)) return null;
     const document = editDocument(row.document, patch, removed);
     const told = awaited ? eventText(key, status) : null;
-    if (keep !== null && keep < 0) await client.query(`delete from ${jobs} where key = $1`, [key]);
-    else {
-      await client.query(
-        `update ${jobs} set status = $2, job = convert_to($3, 'UTF8'),
-          expire_at = floor(extract(epoch from clock_timestamp()))::bigint + $4::bigint where key = $1`,
-        [key, status, document, keep],
+    // A client outside a transaction, a pool for instance, has let go of the row by now.
+    const written = await (keep !== null && keep < 0
+      ? client.query(
+          `delete from ${jobs} where key = $1 and pg_current_xact_id()::text = $2 returning key`,
+          [key, row.transaction],
+        )
+      : client.query(
+          `update ${jobs} set status = $2, job = convert_to($3, 'UTF8'),
+            expire_at = floor(extract(epoch from clock_timestamp()))::bigint + $4::bigint
+            where key = $1 and pg_current_xact_id()::text = $5 returning key`,
+          [key, status, document, keep, row.transaction],
+        ));
+    if (written.rows.length === 0) {
+      throw new SaqError(
+        "no_transaction",
+        `ctx.finish of job ${key} got a client that is not inside a transaction; nothing was written. Give it the ` +
+          "client on which you began one, not a pool",
       );
     }
     if (told !== null) {

@@ -85,20 +85,22 @@ export async function planTune(client: ClientBase, options: TuneOptions = {}): P
         (version < schemaVersion ? "Start a worker once: it lifts them." : "Update this application."),
     );
   const found = await readIndexes(client, names);
+  const statsOnes = asNamed(statsIndexes(names), found, names.stats);
+  const saqOnes = asNamed(saqJobIndexes(names), found, names.jobs);
   const missing = (index: Index, table: string, why: string) => indexStep(names, found, index, table, why);
   const steps = [
     ...jobIndexes(names).map((index) =>
       missing(index, names.jobs, "claims and sweeps read only the rows they ask for"),
     ),
-    ...statsIndexes(names).map((index) => missing(index, names.stats, "part of SAQ's version 3")),
+    ...statsOnes.map((index) => missing(index, names.stats, "part of SAQ's version 3")),
     ...(options.python === true
-      ? saqJobIndexes(names).map((index) => missing(index, names.jobs, "Python's claims read by it"))
-      : saqJobIndexes(names).map((index) => leftover(names, found, index, options.python === false))),
+      ? saqOnes.map((index) => missing(index, names.jobs, "Python's claims read by it"))
+      : saqOnes.map((index) => leftover(names, found, index, options.python === false))),
     await settingsStep(client, names),
     await sequenceStep(client, names),
     await functionsStep(client, names),
   ].filter((step) => step !== null);
-  return { table: names.jobs, steps, notes: notes(names, found, options.python) };
+  return { table: names.jobs, steps, notes: notes(saqOnes, found, options.python) };
 }
 
 /**
@@ -163,27 +165,51 @@ async function carryOut(client: ClientBase, step: TuneStep): Promise<string | nu
   }
 }
 
-/** Whether each index is valid, by name. One whose CONCURRENTLY was cancelled is there, written, and never read. */
-async function readIndexes(client: ClientBase, { schema }: Names): Promise<Map<string, boolean>> {
-  const { rows } = await client.query<{ name: string; valid: boolean }>(
-    `select c.relname as name, i.indisvalid as valid from pg_index i join pg_class c on c.oid = i.indexrelid
-     join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1`,
-    [schema],
-  );
-  return new Map(rows.map(({ name, valid }) => [name, valid]));
+interface FoundIndex {
+  /** One whose CONCURRENTLY was cancelled is there, written, and never read. */
+  valid: boolean;
+  /** Qualified and quoted name of its table; null for tables of others. */
+  table: string | null;
+  /** As a definition names them; null for a partial index. */
+  columns: string | null;
 }
+
+type Indexes = ReadonlyMap<string, FoundIndex>;
+
+/** The schema's indexes, by name. */
+async function readIndexes(client: ClientBase, { schema, jobs, stats }: Names): Promise<Indexes> {
+  const { rows } = await client.query<FoundIndex & { name: string }>(
+    `select c.relname as name, i.indisvalid as valid,
+       case i.indrelid when $2::text::regclass then $2 when $3::text::regclass then $3 end as table,
+       case when i.indpred is null then (select '(' || string_agg(a.attname, ', ' order by k.place) || ')'
+         from unnest(i.indkey::int2[]) with ordinality k(number, place)
+         join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number) end as columns
+     from pg_index i join pg_class c on c.oid = i.indexrelid
+     join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1`,
+    [schema, jobs, stats],
+  );
+  return new Map(rows.map(({ name, ...index }) => [name, index]));
+}
+
+/** SAQ's own indexes under the names that they have here: Python names them alike whatever the table is called (D-12). */
+const asNamed = (indexes: readonly Index[], found: Indexes, table: string): Index[] =>
+  indexes.map(({ name, definition }) => {
+    if (found.get(name)?.table === table) return { name, definition };
+    const there = [...found].find(([, index]) => index.table === table && index.columns === definition);
+    return { name: there?.[0] ?? name, definition };
+  });
 
 const dropConcurrently = ({ schema }: Names, { name }: Index) =>
   `drop index concurrently if exists ${quote(schema)}.${quote(name)}`;
 
 function indexStep(
   names: Names,
-  found: ReadonlyMap<string, boolean>,
+  found: Indexes,
   index: Index,
   table: string,
   why: string,
 ): TuneStep | null {
-  const valid = found.get(index.name);
+  const valid = found.get(index.name)?.valid;
   if (valid) return null;
   const isLeftover = valid === false;
   return {
@@ -200,11 +226,11 @@ function indexStep(
 /** SAQ's own index, where nobody asks for it: an unfinished one goes in any case. */
 function leftover(
   names: Names,
-  found: ReadonlyMap<string, boolean>,
+  found: Indexes,
   index: Index,
   isUnwanted: boolean,
 ): TuneStep | null {
-  const valid = found.get(index.name);
+  const valid = found.get(index.name)?.valid;
   if (valid === undefined || (valid && !isUnwanted)) return null;
   return {
     what: `drop index ${index.name}`,
@@ -263,9 +289,9 @@ async function functionsStep(client: ClientBase, names: Names): Promise<TuneStep
   };
 }
 
-function notes(names: Names, found: ReadonlyMap<string, boolean>, python: boolean | undefined): string[] {
+function notes(saqOnes: readonly Index[], found: Indexes, python: boolean | undefined): string[] {
   if (python !== undefined) return [];
-  const kept = saqJobIndexes(names).filter(({ name }) => found.get(name));
+  const kept = saqOnes.filter(({ name }) => found.get(name)?.valid);
   if (kept.length === 0) return [];
   const list = kept.map(({ name }) => name).join(" and ");
   return [
