@@ -49,10 +49,10 @@ export class Finisher {
     const told = awaited ? eventText(key, status) : null;
     // A client outside a transaction, a pool for instance, has let go of the row by now.
     const written = await (keep !== null && keep < 0
-      ? client.query(
-          `delete from ${jobs} where key = $1 and pg_current_xact_id()::text = $2 returning key`,
-          [key, row.transaction],
-        )
+      ? client.query(`delete from ${jobs} where key = $1 and pg_current_xact_id()::text = $2 returning key`, [
+          key,
+          row.transaction,
+        ])
       : client.query(
           `update ${jobs} set status = $2, job = convert_to($3, 'UTF8'),
             expire_at = floor(extract(epoch from clock_timestamp()))::bigint + $4::bigint

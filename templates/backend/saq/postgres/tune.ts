@@ -202,13 +202,7 @@ const asNamed = (indexes: readonly Index[], found: Indexes, table: string): Inde
 const dropConcurrently = ({ schema }: Names, { name }: Index) =>
   `drop index concurrently if exists ${quote(schema)}.${quote(name)}`;
 
-function indexStep(
-  names: Names,
-  found: Indexes,
-  index: Index,
-  table: string,
-  why: string,
-): TuneStep | null {
+function indexStep(names: Names, found: Indexes, index: Index, table: string, why: string): TuneStep | null {
   const valid = found.get(index.name)?.valid;
   if (valid) return null;
   const isLeftover = valid === false;
@@ -224,12 +218,7 @@ function indexStep(
 }
 
 /** SAQ's own index, where nobody asks for it: an unfinished one goes in any case. */
-function leftover(
-  names: Names,
-  found: Indexes,
-  index: Index,
-  isUnwanted: boolean,
-): TuneStep | null {
+function leftover(names: Names, found: Indexes, index: Index, isUnwanted: boolean): TuneStep | null {
   const valid = found.get(index.name)?.valid;
   if (valid === undefined || (valid && !isUnwanted)) return null;
   return {
