@@ -2,6 +2,8 @@
 // templates/backend/test and run by their own configuration, as they do in a generated project.
 export default {
   testEnvironment: "node",
+  // On a busy machine a database that is made, a process that starts and a job that runs take their time together.
+  testTimeout: 20_000,
   roots: ["<rootDir>/test"],
   testMatch: ["**/*.test.ts"],
   extensionsToTreatAsEsm: [".ts"],

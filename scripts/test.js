@@ -1,4 +1,5 @@
-// Runs both suites, the templates' own and this repository's, and ends with one line that counts them together.
+// Runs both suites, the templates' own and this repository's, at the same time: they wait more than they compute. Ends
+// with one line that counts them together.
 // Arguments go to jest of this repository: `node scripts/test.js test/cli`.
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -19,10 +20,14 @@ let failed = 0;
 let skipped = 0;
 let broken = false;
 try {
-  for (const suite of suites) {
-    const report = path.join(reports, `${suite.name}.json`);
-    const code = await jest(suite.cwd, [...suite.args, "--json", `--outputFile=${report}`]);
-    const totals = readReport(report);
+  const runs = suites.map(async ({ name, cwd, args }) => {
+    const report = path.join(reports, `${name}.json`);
+    return {
+      code: await jest(cwd, [...args, "--json", `--outputFile=${report}`]),
+      totals: readReport(report),
+    };
+  });
+  for (const { code, totals } of await Promise.all(runs)) {
     passed += totals.passed;
     failed += totals.failed;
     skipped += totals.skipped;
