@@ -102,7 +102,8 @@ export interface JobContext extends WorkerContext {
    *
    * @throws JobLostError when the job is not this attempt's any more; let the transaction roll back
    * @throws InvalidResultError when the result cannot be stored, or the task's `output` refuses it
-   * @throws SaqError already_finished at a second call, unless the first one's transaction was rolled back
+   * @throws SaqError already_finished at a second call, unless the first one's transaction was rolled back;
+   * no_transaction when the client is not inside one
    */
   finish<R>(result: R, options: { client: TransactionClient }): Promise<R>;
 }
