@@ -1,12 +1,12 @@
 /** The command line of the queue, each call in a real process with real signals (L-1 to L-8). */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import { parseCall } from "../../templates/backend/saq/cli/arguments.js";
 import { Children } from "../../templates/backend/saq/cli/children.js";
+import { emptyFolder } from "../support/folders.js";
 import { REPOSITORY } from "../support/packed.js";
 import { Program } from "../support/program.js";
 import { LogBook } from "./log-book.js";
@@ -17,7 +17,7 @@ import { openQueue } from "./processes/enqueuer.js";
 
 jest.setTimeout(90_000);
 
-const folder = mkdtempSync(join(tmpdir(), "saq-cli-"));
+const folder = emptyFolder();
 const cli = "templates/backend/saq/cli/main";
 const apps = "test/saq/processes";
 /** Compiled, which starts three times as fast as the source; the source is as good where the form matters. */
@@ -46,7 +46,6 @@ afterEach(async () => {
 afterAll(async () => {
   await close();
   await database.drop();
-  rmSync(folder, { recursive: true, force: true });
 });
 
 const environment = () => ({ ...process.env, NODE_OPTIONS: "", QUEUE_DSN: database.url });

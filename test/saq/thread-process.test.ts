@@ -1,8 +1,8 @@
 /** Tasks in threads of real worker processes (W-13 b): as TypeScript under tsx, and compiled under plain Node. */
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import { emptyFolder } from "../support/folders.js";
 import { endAllWorkers, eventually, WorkerProcess, type WorkerProcessOptions } from "./processes/child.js";
 import { compileInto } from "./processes/compiled.js";
 import { newDatabase, type TestDatabase } from "./processes/database.js";
@@ -10,7 +10,7 @@ import { openQueue } from "./processes/enqueuer.js";
 
 jest.setTimeout(90_000);
 
-const folder = mkdtempSync(join(tmpdir(), "saq-thread-process-"));
+const folder = emptyFolder();
 let database: TestDatabase;
 let stage: ReturnType<typeof openQueue>;
 let files = 0;
@@ -35,7 +35,6 @@ afterEach(endAllWorkers);
 afterAll(async () => {
   await stage.close();
   await database.drop();
-  rmSync(folder, { recursive: true, force: true });
 });
 
 /** Makes threads that are there when a test needs them: a start takes a while, more so on a busy machine. */

@@ -1,10 +1,10 @@
 /** Tasks in worker threads (W-13 b), with a worker in this process. */
 import { pbkdf2Sync } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, describe, expect, it, jest } from "@jest/globals";
+import { describe, expect, it, jest } from "@jest/globals";
 import { task } from "../../templates/backend/saq/index.js";
+import { emptyFolder } from "../support/folders.js";
 import { broken } from "./processes/broken-thread-task.js";
 import { tasks } from "./processes/thread-tasks.js";
 import { openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";
@@ -12,8 +12,7 @@ import { openQueue, rowOf, startWorker, until, useDatabase } from "./support.js"
 jest.setTimeout(60_000);
 
 const database = useDatabase();
-const folder = mkdtempSync(join(tmpdir(), "saq-threads-"));
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const folder = emptyFolder();
 let files = 0;
 const newFile = () => join(folder, String(++files));
 const noted = (file: string): string => {
