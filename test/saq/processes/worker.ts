@@ -39,5 +39,7 @@ const logger = makeLogger({});
 const saq = createSaq(
   defineSaq({ queues: [defineQueue({ name: "default", dsn: url, tasks, ...queue })], logger }),
 );
+const running = runWorkers(saq, { logger, reloader });
+// Said once the signal handlers are in place: a test may answer it with a signal at once.
 if (!throwingLogger) logger.info({}, "loaded");
-process.exitCode = await runWorkers(saq, { logger, reloader });
+process.exitCode = await running;
