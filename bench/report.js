@@ -1,11 +1,13 @@
 // Figures of all rounds -> one table for people, one object for programs.
 import { execFileSync } from "node:child_process";
 import os from "node:os";
-import { figures } from "./scenarios.js";
 import { pairedRatios, quartiles } from "./statistics.js";
 
-/** `samples` maps contestant -> figure -> one value per round (undefined where a round failed). */
-export function summarise(samples, baseline) {
+/**
+ * `samples` maps contestant -> figure -> one value per round (undefined where a round failed); `figures` maps figure ->
+ * its unit and which way is better.
+ */
+export function summarise(samples, baseline, figures) {
   const rows = [];
   for (const [figure, { unit, better }] of Object.entries(figures)) {
     for (const [contestant, byFigure] of Object.entries(samples)) {
@@ -49,24 +51,33 @@ export function toTable(rows, baseline) {
 const show = (value) =>
   value >= 100 ? Math.round(value).toLocaleString("en-US") : value.toFixed(value >= 10 ? 1 : 2);
 
-/** What the figures depend on beside the code. */
-export function environment(settings) {
+/** Names and values, without those that are null. */
+export const inOneLine = (entries) =>
+  Object.entries(entries)
+    .filter(([, value]) => value !== null)
+    .map(([name, value]) => `${name} ${value}`)
+    .join(", ");
+
+export const failureLines = (failures) =>
+  failures.length > 0 ? ["", "Failures:", ...failures.map((failure) => `- ${failure}`)] : [];
+
+/** What the figures depend on beside settings. `measured` are the paths of the code, seen from this folder. */
+export function environment(measured) {
   const cpus = os.cpus();
   return {
     date: new Date().toISOString(),
-    commit: commit(),
+    commit: commit(measured),
     node: process.version,
     os: `${os.type()} ${os.release()} ${os.arch()}`,
     cpu: `${cpus.length} x ${cpus[0]?.model.trim()}`,
     memoryGiB: Math.round(os.totalmem() / 2 ** 30),
-    postgres: settings,
   };
 }
 
-function commit() {
+function commit(measured) {
   const git = (...args) => execFileSync("git", args, { cwd: import.meta.dirname, encoding: "utf8" }).trim();
   try {
-    const changed = git("status", "--porcelain", "--", "../templates/backend/saq", ".") !== "";
+    const changed = git("status", "--porcelain", "--", ...measured) !== "";
     return git("rev-parse", "--short", "HEAD") + (changed ? " with uncommitted changes" : "");
   } catch {
     return null;

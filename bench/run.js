@@ -1,14 +1,14 @@
 #!/usr/bin/env node
 // Compares job queues side by side: every round runs each contestant once, in fresh processes, in changing order.
-import fs from "node:fs";
 import path from "node:path";
-import { parseArgs } from "node:util";
 import { Contender } from "./contender.js";
 import { contestantNames, loadContestant } from "./contestants/index.js";
 import { createDatabase, dropDatabase, readSettings, startDatabase } from "./database.js";
 import { buildEngine } from "./engine-build.js";
-import { environment, summarise, toTable } from "./report.js";
-import { scenarios } from "./scenarios.js";
+import { pickFrom, readOptions, whole, writeJson } from "./options.js";
+import { environment, failureLines, inOneLine, summarise, toTable } from "./report.js";
+import { figures, scenarios } from "./scenarios.js";
+import { turnOf } from "./statistics.js";
 
 const scenarioNames = Object.keys(scenarios);
 const numbers = ["rounds", "jobs", "concurrency", "ms", "samples", "rows"];
@@ -41,36 +41,23 @@ BENCH_DATABASE_URL     a server to use, as a superuser, instead of an embedded P
                        named bench_... are made there and dropped
 `;
 
-const options = readOptions();
-if (options) {
-  await run(options).catch((error) => {
-    process.stderr.write(`${error.message}\n`);
-    process.exitCode = 1;
-  });
-}
-
-function readOptions() {
-  try {
-    const { values } = parseArgs({
-      options: {
-        scenario: { type: "string", default: "enqueue,drain,pickup" },
-        contestants: { type: "string", default: "engine,minimal-wire" },
-        baseline: { type: "string" },
-        rounds: { type: "string", default: "7" },
-        jobs: { type: "string", default: "20000" },
-        concurrency: { type: "string", default: "10" },
-        ms: { type: "string", default: "3000" },
-        samples: { type: "string", default: "300" },
-        rows: { type: "string", default: "1000000" },
-        json: { type: "string" },
-        profile: { type: "string" },
-        help: { type: "boolean", short: "h", default: false },
-      },
-    });
-    if (values.help) {
-      process.stdout.write(help);
-      return null;
-    }
+const options = readOptions({
+  program: "bench/run.js",
+  help,
+  options: {
+    scenario: { type: "string", default: "enqueue,drain,pickup" },
+    contestants: { type: "string", default: "engine,minimal-wire" },
+    baseline: { type: "string" },
+    rounds: { type: "string", default: "7" },
+    jobs: { type: "string", default: "20000" },
+    concurrency: { type: "string", default: "10" },
+    ms: { type: "string", default: "3000" },
+    samples: { type: "string", default: "300" },
+    rows: { type: "string", default: "1000000" },
+    json: { type: "string" },
+    profile: { type: "string" },
+  },
+  resolve: (values) => {
     const contestants = pickFrom(contestantNames, values.contestants, "contestants");
     return {
       ...values,
@@ -84,23 +71,13 @@ function readOptions() {
           : pickFrom(contestants, values.baseline, "baseline")[0],
       ...Object.fromEntries(numbers.map((name) => [name, whole(name, values[name])])),
     };
-  } catch (error) {
-    process.stderr.write(`${error.message}\nnode bench/run.js --help shows what there is.\n`);
-    process.exitCode = 2;
-    return null;
-  }
-}
-
-function pickFrom(known, list, option) {
-  const names = list === "all" ? known : list.split(",").map((name) => name.trim());
-  const unknown = names.find((name) => !known.includes(name));
-  if (unknown !== undefined) throw new Error(`--${option}: "${unknown}" is none of ${known.join(", ")}.`);
-  return [...new Set(names)];
-}
-
-function whole(name, value) {
-  if (!/^[1-9]\d{0,8}$/.test(value)) throw new Error(`--${name}: a whole number above 0, not "${value}".`);
-  return Number(value);
+  },
+});
+if (options) {
+  await run(options).catch((error) => {
+    process.stderr.write(`${error.message}\n`);
+    process.exitCode = 1;
+  });
 }
 
 async function run(options) {
@@ -136,10 +113,8 @@ async function run(options) {
     const failures = [];
     for (const scenario of options.scenarios) {
       for (let round = 0; round < rounds; round++) {
-        // Who goes first changes, because who goes first finds the machine in another state.
-        const turn = contenders.map((_, index) => contenders[(index + round) % contenders.length]);
         const shapes = new Map();
-        for (const contender of turn) {
+        for (const contender of turnOf(contenders, round)) {
           say(`${scenario}, round ${round + 1} of ${rounds}: ${contender.name}`);
           try {
             const measured = await scenarios[scenario].run(contender);
@@ -163,18 +138,18 @@ async function run(options) {
       }
     }
     const report = {
-      environment: environment(await readSettings(database.url)),
+      environment: {
+        ...environment(["../templates/backend/saq", "."]),
+        postgres: await readSettings(database.url),
+      },
       versions: Object.fromEntries(contenders.map(({ name, contestant }) => [name, contestant.version])),
       options: Object.fromEntries(numbers.map((name) => [name, options[name]])),
       baseline,
-      figures: summarise(samples, baseline),
+      figures: summarise(samples, baseline, figures),
       failures: [...absent, ...new Set(failures)],
     };
     print(report);
-    if (options.json) {
-      fs.mkdirSync(path.dirname(path.resolve(options.json)), { recursive: true });
-      fs.writeFileSync(options.json, `${JSON.stringify(report, null, 2)}\n`);
-    }
+    if (options.json) writeJson(options.json, report);
     if (failures.length > 0) process.exitCode = 1;
   } finally {
     for (const name of made) await dropDatabase(database.url, name);
@@ -193,20 +168,15 @@ function checkShapes(shapes, failures) {
 }
 
 function print({ environment: { postgres, ...machine }, versions, options, baseline, figures, failures }) {
-  const line = (entries) =>
-    Object.entries(entries)
-      .filter(([, value]) => value !== null)
-      .map(([name, value]) => `${name} ${value}`)
-      .join(", ");
   process.stdout.write(
     [
-      line(machine),
-      `PostgreSQL: ${line(postgres)}`,
-      `contestants: ${line(versions)}`,
-      `options: ${line(options)}`,
+      inOneLine(machine),
+      `PostgreSQL: ${inOneLine(postgres)}`,
+      `contestants: ${inOneLine(versions)}`,
+      `options: ${inOneLine(options)}`,
       "",
       toTable(figures, baseline),
-      ...(failures.length > 0 ? ["", "Failures:", ...failures.map((failure) => `- ${failure}`)] : []),
+      ...failureLines(failures),
       "",
     ].join("\n"),
   );

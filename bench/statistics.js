@@ -20,3 +20,7 @@ export const quartiles = (values) => ({
  */
 export const pairedRatios = (values, baseline) =>
   values.flatMap((value, round) => (baseline[round] === undefined ? [] : [value / baseline[round]]));
+
+/** Who goes first changes from round to round, because who goes first finds the machine in another state. */
+export const turnOf = (contenders, round) =>
+  contenders.map((_, index) => contenders[(index + round) % contenders.length]);
