@@ -26,10 +26,11 @@ const commands = {
 
   hasRoundTrip: () => producer.roundTrip !== undefined,
 
-  /** One after another. Answers the milliseconds of each. */
-  async roundTrips({ count }) {
+  /** One after another, as many of `count` as begin within `ms`. Answers the milliseconds of each. */
+  async roundTrips({ count, ms }) {
     const lengths = [];
-    for (let i = 0; i < count; i++) {
+    const end = monotonic() + ms * 1e6;
+    for (let i = 0; i < count && monotonic() < end; i++) {
       const start = monotonic();
       await producer.roundTrip({ i });
       lengths.push((monotonic() - start) / 1e6);

@@ -48,7 +48,8 @@ export class Contender {
 
   #start(role) {
     const { name, url, profileDir } = this;
-    return ContestantProcess.start({ contestant: name, role, url, profileDir });
+    const { command } = this.contestant;
+    return ContestantProcess.start({ contestant: name, role, url, command, profileDir });
   }
 
   /** Stores `count` jobs by the contestant's own bulk call. */

@@ -1,7 +1,7 @@
 // A contestant runs in child processes, one per role, so that no contestant shares a heap, an event loop or warmed-up
-// code with another. Parent and child speak over Node's IPC channel; the child ends when the channel closes.
-import { fork } from "node:child_process";
+// code with another.
 import path from "node:path";
+import { forkChannel, programChannel } from "./channel.js";
 
 const STOP_MS = 15_000;
 const PATIENCE_MS = 60_000;
@@ -11,15 +11,18 @@ process.on("exit", () => {
 });
 
 export class ContestantProcess {
-  #child;
+  #channel;
   #calls = new Map();
   #events = new Map();
   #next = 0;
   #exited;
 
-  /** `role` is "producer" or "worker"; `profileDir` has the child write a CPU profile there. */
-  static async start({ contestant, role, url, profileDir }) {
-    const one = new ContestantProcess(contestant, role, profileDir);
+  /**
+   * `role` is "producer" or "worker"; `command` starts a program in another language instead of child.js;
+   * `profileDir` has child.js write a CPU profile there.
+   */
+  static async start({ contestant, role, url, command, profileDir }) {
+    const one = new ContestantProcess({ contestant, role, command, profileDir });
     try {
       await one.call("init", { contestant, role, url });
       return one;
@@ -29,7 +32,7 @@ export class ContestantProcess {
     }
   }
 
-  constructor(contestant, role, profileDir) {
+  constructor({ contestant, role, command, profileDir }) {
     const execArgv = profileDir
       ? [
           "--cpu-prof",
@@ -39,21 +42,21 @@ export class ContestantProcess {
           `${contestant}-${role}-${Date.now()}.cpuprofile`,
         ]
       : [];
-    this.#child = fork(path.join(import.meta.dirname, "child.js"), {
-      execArgv,
-      env: { ...process.env, NODE_ENV: "production" },
-    });
-    living.add(this.#child);
+    this.#channel = command
+      ? programChannel(command)
+      : forkChannel(path.join(import.meta.dirname, "child.js"), execArgv);
+    const { child } = this.#channel;
+    living.add(child);
     this.#exited = new Promise((resolve) => {
-      this.#child.once("exit", (code, signal) => {
-        living.delete(this.#child);
+      child.once("exit", (code, signal) => {
+        living.delete(child);
         for (const { reject } of this.#calls.values()) {
           reject(new Error(`${contestant} (${role}) ended: ${signal ?? `exit code ${code}`}`));
         }
         resolve();
       });
     });
-    this.#child.on("message", (message) => {
+    this.#channel.listen((message) => {
       if (message.event) return this.#events.get(message.event)?.(message);
       const call = this.#calls.get(message.id);
       this.#calls.delete(message.id);
@@ -66,12 +69,12 @@ export class ContestantProcess {
     const id = ++this.#next;
     return new Promise((resolve, reject) => {
       this.#calls.set(id, { resolve, reject });
-      this.#child.send({ id, command, input }, (error) => error && reject(error));
+      this.#channel.send({ id, command, input }, reject);
     });
   }
 
   get pid() {
-    return this.#child.pid;
+    return this.#channel.child.pid;
   }
 
   on(event, listener) {
@@ -93,9 +96,9 @@ export class ContestantProcess {
   }
 
   async stop() {
-    const timer = setTimeout(() => this.#child.kill("SIGKILL"), STOP_MS);
+    const timer = setTimeout(() => this.#channel.child.kill("SIGKILL"), STOP_MS);
     await this.call("stop").catch(() => {});
-    if (this.#child.connected) this.#child.disconnect();
+    this.#channel.close();
     await this.#exited;
     clearTimeout(timer);
   }

@@ -34,8 +34,9 @@ ${Object.entries(scenarios)
   .map(([name, { what }]) => `  ${name.padEnd(width)}${what}`)
   .join("\n")}
 
-All contestants but engine and minimal-wire need \`npm install\` in bench/ first. bullmq-redis takes part where
-BENCH_REDIS_URL names a Redis; its database is emptied.
+All contestants but engine, minimal-wire and saq need \`npm install\` in bench/ first. bullmq-redis takes part where
+BENCH_REDIS_URL names a Redis; its database is emptied. saq is SAQ for Python: it takes part where BENCH_SAQ_PYTHON
+names a Python that can import it (pip install "saq[postgres]==0.26.3" "psycopg[binary]").
 
 BENCH_DATABASE_URL     a server to use, as a superuser, instead of an embedded PostgreSQL; databases
                        named bench_... are made there and dropped
@@ -94,8 +95,8 @@ async function run(options) {
     const absent = [];
     for (const name of options.contestants) {
       const contestant = await loadContestant(name);
-      if (contestant.redis && !process.env.BENCH_REDIS_URL) {
-        absent.push(`${name} does not take part: BENCH_REDIS_URL names no Redis`);
+      if (contestant.absent) {
+        absent.push(`${name} does not take part: ${contestant.absent}`);
         continue;
       }
       const databaseName = `bench_${name.replaceAll("-", "_")}`;

@@ -41,6 +41,7 @@ export function contestant({ redis }) {
   return {
     version: versionOf("bullmq"),
     redis,
+    absent: redis && !process.env.BENCH_REDIS_URL ? "BENCH_REDIS_URL names no Redis" : undefined,
 
     async install(url) {
       if (redis) return;

@@ -3,6 +3,9 @@
  *
  * - `version`: shown beside the figures
  * - `redis`, optional: true when it lives in Redis; its `url` is that server's then
+ * - `absent`, optional: why it cannot take part here
+ * - `command`, optional: the program that plays its roles, when it is not written for Node. It does what child.js does, by
+ *   lines of JSON over its standard input and output, and the module has neither `producer` nor `worker`
  * - `install(url)`: makes its tables in an empty database
  * - `producer(url)` -> `{ enqueue(payload), enqueueMany(payloads), roundTrip(payload)?, stop() }`; each call resolves
  *   once it is committed, `roundTrip` with the job's result
@@ -29,6 +32,7 @@ const contestants = {
   "pg-boss-tuned": async () => (await import("./pg-boss.js")).contestant({ tuned: true }),
   "bullmq-postgres": async () => (await import("./bullmq.js")).contestant({ redis: false }),
   "bullmq-redis": async () => (await import("./bullmq.js")).contestant({ redis: true }),
+  saq: () => import("./saq.js"),
 };
 
 export const contestantNames = Object.keys(contestants);

@@ -1,0 +1,205 @@
+"""One role of SAQ for Python: the commands of ../child.js, by lines of JSON over standard input and output."""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+
+import psycopg
+import psycopg.pq
+import saq
+
+# As many as SAQ's own benchmark stores at once: the last of many more would wait too long for one of the pool's connections.
+PORTION = 1_000
+# Found by trying: more makes it no faster.
+BEST_CONCURRENCY = 50
+# CLOCK_MONOTONIC, as Node's process.hrtime.
+monotonic = time.monotonic_ns
+
+
+def send(message):
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def cpu_us():
+    """What this process has used so far."""
+    return time.process_time_ns() / 1_000
+
+
+async def keep_in_flight(call, in_flight, ms):
+    count = 0
+    start = monotonic()
+    end = start + ms * 1_000_000
+
+    async def one():
+        nonlocal count
+        while monotonic() < end:
+            i = count
+            count += 1
+            await call(i)
+
+    await asyncio.gather(*(one() for _ in range(in_flight)))
+    return count, monotonic() - start
+
+
+async def rate_of(call, in_flight, ms):
+    """Calls again and again, for a moment to warm up and then for `ms`."""
+    await keep_in_flight(call, in_flight, 300)
+    cpu = cpu_us()
+    count, ns = await keep_in_flight(call, in_flight, ms)
+    return {"rate": count / (ns / 1e9), "cpuUs": (cpu_us() - cpu) / count}
+
+
+class Work:
+    """A worker and what its handlers did."""
+
+    def __init__(self, queue, concurrency, best=False, expected=None, trace=False, sleepMs=None):
+        self.count = 0
+        self.told = 0
+        self.first = 0
+        self.last = 0
+        self.starts = []
+        self.telling = False
+        self.expected = expected
+        self.trace = trace
+        self.sleep_s = sleepMs and sleepMs / 1_000
+        self.cpu = cpu_us()
+        self.loop = asyncio.get_running_loop()
+        self.worker = saq.Worker(
+            queue,
+            [("noop", self.noop)],
+            concurrency=BEST_CONCURRENCY if best else concurrency,
+        )
+        self.task = asyncio.create_task(self.worker.start())
+
+    async def noop(self, _context, *, i):
+        now = monotonic() if self.first == 0 or self.trace else 0
+        if self.first == 0:
+            self.first = now
+        if self.trace:
+            self.starts.append([i, now])
+        if self.sleep_s:
+            await asyncio.sleep(self.sleep_s)
+        self.count += 1
+        self.last = monotonic()
+        if self.count == self.expected:
+            send({"event": "done"})
+        if not self.telling:
+            self.telling = True
+            self.loop.call_later(0.002, self.tell)
+        return {"ok": i}
+
+    def tell(self):
+        self.telling = False
+        send({"event": "progress", "added": self.count - self.told})
+        self.told = self.count
+
+    def report(self):
+        return {
+            "count": self.count,
+            "first": self.first,
+            "last": self.last,
+            "starts": self.starts,
+            "cpuUs": cpu_us() - self.cpu,
+        }
+
+    async def stop(self):
+        await self.worker.stop()
+        await self.task
+
+
+class Commands:
+    work_under_way = None
+
+    async def init(self, url, **_):
+        self.queue = saq.Queue.from_url(url)
+        await self.queue.connect()
+
+    def _enqueue(self, i):
+        return self.queue.enqueue("noop", i=i)
+
+    def _round_trip(self, i):
+        return self.queue.apply("noop", i=i)
+
+    async def enqueueLoop(self, inFlight, ms):
+        return await rate_of(self._enqueue, inFlight, ms)
+
+    async def enqueueMany(self, count):
+        start = monotonic()
+        for begin in range(0, count, PORTION):
+            await asyncio.gather(*(self._enqueue(i) for i in range(begin, min(begin + PORTION, count))))
+        return {"rate": count / ((monotonic() - start) / 1e9)}
+
+    async def hasRoundTrip(self):
+        return True
+
+    async def roundTrips(self, count, ms):
+        lengths = []
+        end = monotonic() + ms * 1_000_000
+        while len(lengths) < count and monotonic() < end:
+            start = monotonic()
+            await self._round_trip(len(lengths))
+            lengths.append((monotonic() - start) / 1e6)
+        return lengths
+
+    async def roundTripLoop(self, inFlight, ms):
+        return await rate_of(self._round_trip, inFlight, ms)
+
+    async def enqueuePaced(self, count, everyMs):
+        began = []
+        calls = []
+        start = time.monotonic()
+        for i in range(count):
+            await asyncio.sleep(max(0, start + i * everyMs / 1_000 - time.monotonic()))
+            began.append(monotonic())
+            calls.append(asyncio.create_task(self._enqueue(i)))
+        await asyncio.gather(*calls)
+        return began
+
+    async def work(self, **options):
+        self.work_under_way = Work(self.queue, **options)
+
+    async def report(self):
+        return self.work_under_way.report()
+
+    async def stop(self):
+        if self.work_under_way:
+            await self.work_under_way.stop()
+        await self.queue.disconnect()
+
+
+async def answer(commands, message):
+    try:
+        value = await getattr(commands, message["command"])(**message["input"])
+        send({"id": message["id"], "value": value})
+    except Exception:
+        send({"id": message["id"], "error": traceback.format_exc()})
+
+
+async def main():
+    lines = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
+    )
+    commands = Commands()
+    # The event loop itself keeps only weak references to tasks.
+    answering = set()
+    while line := await lines.readline():
+        task = asyncio.create_task(answer(commands, json.loads(line)))
+        answering.add(task)
+        task.add_done_callback(answering.discard)
+    # Nobody listens any more: whatever still runs ends here.
+    os._exit(0)
+
+
+if sys.argv[1:] == ["--version"]:
+    python = ".".join(map(str, sys.version_info[:3]))
+    print(f"{saq.__version__} (Python {python}, psycopg {psycopg.__version__} {psycopg.pq.__impl__})")
+else:
+    # It warns of every worker that stops while it waits for jobs.
+    logging.getLogger("saq").setLevel(logging.ERROR)
+    asyncio.run(main())
