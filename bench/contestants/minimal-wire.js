@@ -43,32 +43,34 @@ const claim = (stamp) => ({
       from step where step.priority is not null),
     picked as materialized (
       select r.* from step cross join lateral (
-        select j.key, j.job from saq_jobs j where j.queue = 'default' and j.status = 'queued'
+        select j.ctid as tid, j.key, j.job from saq_jobs j where j.queue = 'default' and j.status = 'queued'
           and j.group_key is null and j.priority = step.priority and j.scheduled <= ${epoch}
         order by j.scheduled, j.lock_key limit $1 for update of j skip locked) r
       limit $1),
     stamped as materialized (
-      select key, document, document::text as text
-      from (select key, ${stamp}(job, 1, '{}', $3, null) as document from picked offset 0) s)
+      select tid, document, document::text as text
+      from (select tid, ${stamp}(job, 1, '{}', $3, null) as document from picked offset 0) s)
     update saq_jobs j set status = 'active', lock_key = $2::int,
       scheduled = coalesce((s.document->>'scheduled')::bigint, 0), job = convert_to(s.text, 'UTF8')
-    from stamped s where j.key = s.key returning j.key, s.text`,
+    from stamped s where j.ctid = s.tid returning j.key, s.text`,
 });
 
 /** Results of awaited jobs, in the statement that records them: `KEY RESULT`. */
 const resultChannel = "minimal";
 
 // The status is compared so that no index on it fits; by such an index the planner reads every active row for each key.
+// Looked up in a subquery and written by its place, as the engine does: planned on an empty table, a join by key would
+// walk over the whole table.
 const acknowledge = (stamp) => ({
   name: "acknowledge",
   text: `with owned as materialized (
-      select g.key, g.patch, j.job
-      from unnest($1::text[], $2::int[], $3::text[]) as g(key, token, patch) join saq_jobs j on j.key = g.key
-      where j.lock_key = g.token and j.status || '' = 'active' for update of j skip locked),
+      select g.patch, o.* from unnest($1::text[], $2::int[], $3::text[]) as g(key, token, patch) cross join lateral (
+        select j.ctid as tid, j.job from saq_jobs j
+        where j.key = g.key and j.lock_key = g.token and j.status || '' = 'active' for update of j skip locked) o),
     told as (select pg_notify('${resultChannel}', told) from unnest($4::text[]) told)
     update saq_jobs j set status = 'complete', expire_at = ${epoch} + 600,
       job = convert_to(${stamp}(o.job, 0, '{error}', o.patch, null)::text, 'UTF8')
-    from owned o where j.key = o.key returning j.key, (select count(*) from told)`,
+    from owned o where j.ctid = o.tid returning j.key, (select count(*) from told)`,
 });
 
 async function connect(url) {

@@ -111,7 +111,8 @@ export function buildScheduleStatements({ cron, jobs }: { cron: string; jobs: st
     noted as (select pg_notify($7, 'saq:enqueue') where $7::text is not null)
     select k.name, k.key, k.busy, k.paused is true as paused, k.done is true as done, s.key is not null as stored,
       b.queue, b.status, (select count(*) from noted) as noted, (select count(*) from remembered) as remembered
-    from known k left join stored s on s.key = k.key left join ${jobs} b on b.key = k.key`;
+    from known k left join stored s on s.key = k.key
+      left join lateral (select b.queue, b.status from ${jobs} b where b.key = k.key offset 0) b on true`;
 
   const statements = {
     register,
