@@ -40,6 +40,7 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
   lockGroups: ["q", keys, ["g1", "g2"], 10],
   claimGroups: ["q", 0, 32767, 10, 7, patch, ["g1", "g2"], 1],
   hasGrouped: ["q"],
+  outlook: ["q", 0, 32767],
   settle,
   settleAndTell: [...settle, [true, false], "saq+q"],
   touch: ["q", keys, [1, 2], [patch, patch], ["{}", "{}"], ["w1", "w1"]],

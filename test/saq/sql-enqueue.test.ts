@@ -303,7 +303,7 @@ describe("what is refused", () => {
 });
 
 describe("notifications and transactions", () => {
-  it("P-11, P-21: one for a job that is due now, none for one that is not or was refused", async () => {
+  it("P-11, P-21: one for a job that is due within 10 s, none for a later one or a refused one", async () => {
     const listener = await database.connect();
     const heard: string[] = [];
     listener.on("notification", ({ payload = "" }) => heard.push(payload));
@@ -317,6 +317,8 @@ describe("notifications and transactions", () => {
       return heard.splice(0);
     };
     await enqueue({ key: "n1" });
+    expect(await seen()).toEqual(["saq:enqueue", "done"]);
+    await enqueue({ delay: 8 });
     expect(await seen()).toEqual(["saq:enqueue", "done"]);
     await enqueue({ key: "n1" });
     await enqueue({ delay: 50 });

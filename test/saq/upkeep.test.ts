@@ -1,5 +1,6 @@
 /** Upkeep among many: whose turn the sweep is, how much one pass does, whose clock counts, and with which rights. */
 import { afterEach, beforeEach, describe, expect, it, jest } from "@jest/globals";
+import pg from "pg";
 import { inSeconds } from "../../templates/backend/saq/job.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { makeRole } from "./dml-role.js";
@@ -143,6 +144,51 @@ describe("a pass", () => {
     expect(await rowOf(database, "stuck1")).toMatchObject({ status: "aborted" });
     expect(JSON.parse((await rowOf(database, "stuck1"))?.text ?? "")).toMatchObject({ error: "swept" });
   }, 30_000);
+});
+
+describe("a look for dead workers", () => {
+  const beat = (queue: Hello, workerId: string) =>
+    queue.broker.beat({ workerId, stats: statsOfNobody, metadata: null, queueKey: queue.name }, 9);
+  const statsOfNobody = { complete: 0, failed: 0, retried: 0, aborted: 0, uptime: 0 };
+
+  it("5.2: is left out while beats tell that nobody is silent, and made when somebody is or the beats stop", async () => {
+    const queue = open();
+    const clock = stepClock();
+    await queue.connect();
+    const looks = jest.spyOn(pg.Client.prototype, "query");
+    const made = async () => {
+      looks.mockClear();
+      await queue.broker.sweepLost(limits);
+      return looks.mock.calls.length;
+    };
+    await beat(queue, "ts-one");
+    await beat(queue, "ts-one");
+    expect(await made()).toBe(0);
+    clock.pass(2.9);
+    expect(await made()).toBe(0);
+    clock.pass(0.2);
+    expect(await made()).toBe(1);
+    await database.query("update saq_stats set expire_at = expire_at - 13 where worker_id = 'ts-one'");
+    await beat(queue, "ts-two");
+    expect(await made()).toBeGreaterThan(0);
+  });
+
+  it("5.2: finds jobs of a worker whose beats ended, told by nothing but the beats of another", async () => {
+    const queue = open();
+    const clock = stepClock();
+    const job = await queue.enqueue("hello", {}, { timeout: 0 });
+    await claim(queue, { workerId: "ts-dead" });
+    await beat(queue, "ts-dead");
+    for (let passed = 0; passed < 6; passed += 2) {
+      await beat(queue, "ts-two");
+      expect(await queue.broker.sweepLost(limits)).toEqual([]);
+      clock.pass(2);
+    }
+    await database.query("update saq_stats set expire_at = expire_at - 13 where worker_id = 'ts-dead'");
+    await beat(queue, "ts-two");
+    expect(await queue.broker.sweepLost(limits)).toEqual([job.key]);
+    expect(await rowOf(database, job.key)).toMatchObject({ status: "queued" });
+  });
 });
 
 describe("a job without limits whose worker is gone", () => {

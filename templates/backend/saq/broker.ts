@@ -134,6 +134,19 @@ export interface SweepLimits {
   failedTtl: number;
 }
 
+/** What may come for a worker that has nothing to do. */
+export interface Outlook {
+  /** When the first waiting job without a group is due, epoch s; null when none waits. */
+  due: number | null;
+  /** Jobs wait in groups. */
+  grouped: boolean;
+  /** Jobs run, here or elsewhere. */
+  running: boolean;
+}
+
+/** Subscribers are told of a job that is due within that time when it is stored; of a later one nobody is. */
+export const toldAheadSeconds = 10;
+
 export interface Broker {
   /** What is remembered of recurring tasks. */
   readonly schedules: ScheduleStore;
@@ -153,6 +166,7 @@ export interface Broker {
   claim(request: ClaimRequest): Promise<ClaimedJob[]>;
   /** Jobs of this queue with a group key are waiting, so that claiming them is worth a statement. */
   hasGrouped(): Promise<boolean>;
+  outlook(priorities: readonly [number, number]): Promise<Outlook>;
   /** Joins the statement that goes out next. */
   settle(settlement: Settlement): Promise<SettleResult>;
   /**
@@ -197,7 +211,7 @@ export interface Broker {
   /** Ends jobs that are stuck past all grace, deletes rows past their time. Answers the swept keys. */
   sweepStuck(limits: SweepLimits): Promise<string[]>;
 
-  /** Calls `wake` when a job may have become claimable. Answers how to stop. */
+  /** Calls `wake` when a job may be claimable, or will be within `toldAheadSeconds`. Answers how to stop. */
   subscribe(wake: () => void): Promise<() => Promise<void>>;
   /**
    * Calls `listener` when a job whose end is awaited ended, and when any job was ended or told to abort by others than
@@ -205,4 +219,6 @@ export interface Broker {
    * writers of other languages do is not told: whoever waits looks from time to time as well. Answers how to stop.
    */
   follow(listener: (event: JobEvent | null) => void): Promise<() => Promise<void>>;
+  /** Subscribers are told at present: false without push, and while the way to it is lost. */
+  readonly isListening: boolean;
 }

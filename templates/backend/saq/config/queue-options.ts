@@ -104,11 +104,14 @@ export interface Tables {
 
 /** Seconds. */
 export interface Timers {
-  /** Safety net for due jobs and missed notifications; fires just after each whole second. @defaultValue 1 */
+  /**
+   * Jobs that become due, and what nobody was told of; fires just after each whole second. While nothing waits and
+   * nothing runs, and push works, most of them are left out: the look then is every 5 s. @defaultValue 1
+   */
   schedule: number;
   /** A worker's sign of life; its row lives three of them. @defaultValue 3 */
   workerInfo: number;
-  /** Look for dead workers. @defaultValue 2 */
+  /** Look for dead workers; left out when a sign of life has just told as much. @defaultValue 2 */
   lost: number;
   /** Look for stuck and expired jobs. @defaultValue 10 */
   sweep: number;

@@ -9,6 +9,7 @@ import type {
   JobCounts,
   JobEvent,
   JobFilter,
+  Outlook,
   Settlement,
   SettleResult,
   StoredJob,
@@ -30,7 +31,7 @@ import { Finisher } from "./finisher.js";
 import { RowStore } from "./rows.js";
 import { PostgresSchedules } from "./schedules.js";
 import type { PostgresServer } from "./server.js";
-import { Sweeper, vouchedPrefix } from "./sweeper.js";
+import { Sweeper, vouchedPrefix, type WorkerAge } from "./sweeper.js";
 
 const closePatienceMs = 2_000;
 
@@ -111,6 +112,18 @@ export class PostgresBroker implements Broker {
       this.#queueName,
     ]);
     return row?.found === true;
+  }
+
+  async outlook([lowest, highest]: readonly [number, number]): Promise<Outlook> {
+    const [row] = await this.#server.query<{ due: number | null; grouped: boolean; running: boolean }>(
+      this.#server.statements.outlook,
+      [this.#queueName, lowest, highest],
+    );
+    return row ?? { due: null, grouped: true, running: true };
+  }
+
+  get isListening(): boolean {
+    return this.#server.listener?.isUp === true;
   }
 
   settle(settlement: Settlement): Promise<SettleResult> {
@@ -203,13 +216,14 @@ export class PostgresBroker implements Broker {
   }
 
   async beat({ workerId, stats, metadata, queueKey }: WorkerRow, ttlSeconds: number): Promise<void> {
-    await this.#server.query(this.#server.statements.beat, [
+    const workers = await this.#server.query<WorkerAge>(this.#server.statements.beat, [
       workerId,
       JSON.stringify(stats),
       ttlSeconds,
       JSON.stringify(metadata),
       queueKey,
     ]);
+    this.#sweeper.heard(workers);
   }
 
   async retire(workerId: string): Promise<void> {

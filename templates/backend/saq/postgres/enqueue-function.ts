@@ -4,10 +4,11 @@
  * and with the caller's rights. It knows no tasks: neither their names nor their defaults.
  */
 import pg from "pg";
+import { toldAheadSeconds } from "../broker.js";
 import { type Names, quote, saqTables } from "./names.js";
 
 /** To be raised with every change of its text; start-up replaces an older one. */
-export const enqueueVersion = 1;
+export const enqueueVersion = 2;
 export const enqueueMarker = "-- saq_enqueue ";
 
 /** Each set of tables has its own: that of `mail_jobs` is `mail_jobs_enqueue`. */
@@ -150,6 +151,6 @@ begin
   where held.queue = excluded.queue and held.status in ('complete', 'failed', 'aborted')
     and held.scheduled < excluded.scheduled
   returning held.key into stored;
-  if stored is not null and due <= now_s then perform pg_notify('saq:' || $1, 'saq:enqueue'); end if;
+  if stored is not null and due <= now_s + ${toldAheadSeconds} then perform pg_notify('saq:' || $1, 'saq:enqueue'); end if;
   return stored;
 end`;

@@ -2,7 +2,7 @@
  * Stores jobs, in two lanes. Generated keys are inserted in call order and cannot conflict. Keys that callers chose
  * go through the upsert of V-5.1 to V-5.3, one row per key and flush.
  */
-import type { StoredJob } from "../broker.js";
+import { type StoredJob, toldAheadSeconds } from "../broker.js";
 import { InvalidJobError, SaqError } from "../errors.js";
 import { isTerminal, parseStatus } from "../job.js";
 import type { EnqueueOutcome, NewJob } from "../new-job.js";
@@ -169,8 +169,8 @@ export class Enqueuer {
       jobs.map((job) => job.priority),
       jobs.map((job) => job.groupKey),
       jobs.map((job) => job.scheduled),
-      // Nobody is woken for jobs that are not due: each worker looks at every whole second by itself.
-      jobs.some((job) => job.scheduled <= this.server.now() / 1000) ? this.#channel : null,
+      // Workers find later jobs by themselves, before they are due.
+      jobs.some((job) => job.scheduled <= this.server.now() / 1000 + toldAheadSeconds) ? this.#channel : null,
     ];
   }
 }

@@ -48,6 +48,11 @@ export class Listener {
     this.#options = options;
   }
 
+  /** Notifications arrive, for all that is known. */
+  get isUp(): boolean {
+    return this.#client !== null;
+  }
+
   /** Calls `subscriber` at each notification of the channel and after each reconnect. */
   async subscribe(name: string, subscriber: Subscriber): Promise<() => Promise<void>> {
     const channel = this.#channels.get(name) ?? this.#openChannel(name);

@@ -248,6 +248,16 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     update ${jobs} j set job = convert_to(s.document, 'UTF8') from stamped s
     where j.ctid = s.tid and s.document is not null returning j.key`;
 
+  const ages = (queue: string) => `select worker_id, expire_at >= ${epoch} as alive,
+        extract(epoch from now())::float8 - expire_at as overdue from ${stats} where queue_key = ${queue}`;
+  // By physical pages: an index on expire_at would cost every finished job an entry. A row that somebody's transaction
+  // holds is left for a later pass: waiting for it would hold up the whole sweep.
+  const deleteExpired = (
+    condition: string,
+  ) => `delete from ${jobs} where ctid = any(array(select ctid from ${jobs}
+        where ctid >= $1::tid and ctid < $2::tid and status in ${terminal} and expire_at <= ${epoch} ${condition}
+        for update skip locked))`;
+
   const row = "key, queue, status, scheduled, lock_key as token, job as bytes";
   const statements = {
     insert,
@@ -261,6 +271,13 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     settleAndTell,
     touch,
     hasGrouped: `select exists (select 1 from ${jobs} j where j.queue = $1 and ${readyGroup("j")}) as found`,
+    // The first job of each priority, at most: one that is due lies behind no future one of another priority.
+    outlook: `with recursive ${prioritiesOf(ready("j"))}
+      select (select min(f.scheduled) from step cross join lateral (
+          select j.scheduled from ${jobs} j where j.queue = $1 and ${ready("j")} and j.priority = step.priority
+          order by j.scheduled limit 1) f)::float8 as due,
+        exists (select 1 from ${jobs} j where j.queue = $1 and ${readyGroup("j")}) as grouped,
+        exists (select 1 from ${jobs} j where j.queue = $1 and j.status in ${running}) as running`,
     ownedBy: `select key, lock_key as token from ${jobs}
       where queue = $1 and status in ${running} and lock_key = any($2::int[]) and key || '' > $3
       order by key || '' limit 500`,
@@ -286,25 +303,29 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
       order by key limit $4`,
     counts: `select status, scheduled <= ${epoch} as due, count(*)::int as count from ${jobs} where queue = $1
       group by 1, 2`,
-    beat: `insert into ${stats} as held (worker_id, stats, expire_at, metadata, queue_key)
-      values ($1, $2, ${epoch} + $3::bigint, $4, $5)
-      on conflict (worker_id) do update set stats = excluded.stats, expire_at = excluded.expire_at,
-        metadata = excluded.metadata, queue_key = excluded.queue_key`,
+    // Answers what a look for dead workers would, as it was before this beat.
+    beat: `with beaten as (insert into ${stats} as held (worker_id, stats, expire_at, metadata, queue_key)
+        values ($1, $2, ${epoch} + $3::bigint, $4, $5)
+        on conflict (worker_id) do update set stats = excluded.stats, expire_at = excluded.expire_at,
+          metadata = excluded.metadata, queue_key = excluded.queue_key)
+      ${ages("$5")}`,
     retire: `delete from ${stats} where worker_id = $1`,
-    workers: `select worker_id, stats, metadata, queue_key, expire_at >= ${epoch} as alive,
-      extract(epoch from now())::float8 - expire_at as overdue from ${stats} where queue_key = $1`,
+    workers: `select worker_id, stats, metadata, queue_key, expire_at >= ${epoch} as alive
+      from ${stats} where queue_key = $1`,
+    ages: ages("$1"),
     isDead: `select pg_try_advisory_xact_lock(${keyspace.life}, hashtext($1)) as dead`,
     lockSweep: `select pg_try_advisory_lock(${sweepLock("$1")}) as got`,
     unlockSweep: `select pg_advisory_unlock(${sweepLock("$1")})`,
     running: `select ${row}, ${clock} as clock from ${jobs} where queue = $1 and status in ${running} and (lock_key, key) > ($2, $3)
       order by lock_key, key limit $4`,
-    // By physical pages: an index on expire_at would cost every finished job an entry.
-    blocks: `select (pg_relation_size($1::regclass) / current_setting('block_size')::int)::int as count`,
-    // A row that somebody's transaction holds is left for a later pass: waiting for it would hold up the whole sweep.
-    deleteExpired: `delete from ${jobs} where ctid = any(array(select ctid from ${jobs} where ctid >= $1::tid
-      and ctid < $2::tid and status in ${terminal} and expire_at <= ${epoch} for update skip locked))`,
-    deleteOldWorkers: `delete from ${stats} where ctid = any(array(select ctid from ${stats}
-      where expire_at < ${epoch} - 60 for update skip locked))`,
+    // What every sweep does, in one statement, unless another sweeper is at it. Answers what is left to do.
+    sweep: `with turn as materialized (select pg_try_advisory_xact_lock(${sweepLock("$3")}) as got),
+      expired as (${deleteExpired("and (select got from turn)")}),
+      old as (delete from ${stats} where ctid = any(array(select ctid from ${stats}
+        where (select got from turn) and expire_at < ${epoch} - 60 for update skip locked)))
+      select got, (pg_relation_size($4::regclass) / current_setting('block_size')::int)::int as blocks,
+        exists (select 1 from ${jobs} j where j.queue = $3 and j.status in ${running}) as running from turn`,
+    deleteExpired: deleteExpired(""),
   };
   // A connection may serve queues with other tables: what is prepared under a name is for these.
   const id = createHash("sha1").update(`${jobs} ${stats} ${stamp}`).digest("hex").slice(0, 8);

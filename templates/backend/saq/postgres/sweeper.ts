@@ -13,6 +13,7 @@ import { Sight } from "./sight.js";
 
 /** Workers whose id begins so hold a lock that ends with them. Python's, and those behind poolers, do not. */
 export const vouchedPrefix = "ts-";
+const isVouched = (workerId: string): boolean => workerId.startsWith(vouchedPrefix);
 
 /** A worker must have been silent for one whole beat beyond its row's time, while the sweeper itself could see (5.2). */
 const beatSeconds = 3;
@@ -27,11 +28,18 @@ const unvouchedGraceSeconds = 300;
 const blocksPerStatement = 1_000;
 const blocksPerPass = 8_000;
 
-interface WorkerAge {
+export interface WorkerAge {
   worker_id: string;
   alive: boolean;
   /** Seconds since the row's time ran out; negative while it runs. */
   overdue: number;
+}
+
+interface SweepLeft {
+  /** This sweep did its part; otherwise another one is at it. */
+  got: boolean;
+  blocks: number;
+  running: boolean;
 }
 
 export class Sweeper {
@@ -40,6 +48,11 @@ export class Sweeper {
   /** Since when a running job has been without a living worker, by owner. Times here are performance.now(). */
   readonly #orphanedSince = new Map<string, number>();
   readonly #sight: Sight;
+  /** What a beat told, and when. */
+  #heard: readonly WorkerAge[] = [];
+  #heardAt = Number.NEGATIVE_INFINITY;
+  /** Without a look for so long, the sweeper did not see the database. */
+  #gapSeconds = 0;
   #block = 0;
 
   constructor(
@@ -53,20 +66,22 @@ export class Sweeper {
 
   /** Requeues or fails what dead workers left behind. Answers the keys. */
   async sweepLost(limits: SweepLimits): Promise<string[]> {
-    const workers = await this.#look(limits);
+    this.#gapSeconds = 2 * limits.lookEvery + 1;
+    const heardLately = performance.now() - this.#heardAt < (limits.lookEvery + 1) * 1_000;
+    if (heardLately && !this.#isAnybodySilent()) return [];
+    const workers = await this.#look();
     const now = performance.now();
-    for (const { worker_id, alive } of workers) if (alive) this.#known.set(worker_id, now);
     if (!this.#sight.lasts(beatSeconds)) return [];
 
     const rowOf = new Map(workers.map((worker) => [worker.worker_id, worker]));
     const suspects = new Set<string>();
-    for (const { worker_id, overdue } of workers) if (overdue >= beatSeconds) suspects.add(worker_id);
+    for (const { worker_id, overdue } of workers)
+      if (isVouched(worker_id) && overdue >= beatSeconds) suspects.add(worker_id);
     for (const [id, seen] of this.#known) {
       if (!rowOf.has(id) && now - seen >= beatSeconds * 1_000) suspects.add(id);
     }
     const swept: string[] = [];
     for (const id of suspects) {
-      if (!id.startsWith(vouchedPrefix)) continue;
       const keys = await this.#buryIfDead(id, limits);
       if (!keys) continue;
       this.#known.delete(id);
@@ -75,10 +90,34 @@ export class Sweeper {
     return swept;
   }
 
-  async #look(limits: SweepLimits): Promise<WorkerAge[]> {
-    const workers = await this.server.query<WorkerAge>(this.server.statements.workers, [this.queueName]);
-    this.#sight.looked(2 * limits.lookEvery + 1);
+  /** A beat has answered what a look would have, so that the next look can be spared while nobody is silent. */
+  heard(workers: readonly WorkerAge[]): void {
+    this.#saw(workers);
+    this.#heard = workers;
+    this.#heardAt = performance.now();
+  }
+
+  /** Of those that were heard of last, or that were known before, somebody may be dead by now. */
+  #isAnybodySilent(): boolean {
+    const passed = (performance.now() - this.#heardAt) / 1_000;
+    const heard = new Set(this.#heard.map(({ worker_id }) => worker_id));
+    return (
+      this.#heard.some(({ worker_id, overdue }) => isVouched(worker_id) && overdue + passed >= beatSeconds) ||
+      [...this.#known.keys()].some((id) => !heard.has(id))
+    );
+  }
+
+  async #look(): Promise<WorkerAge[]> {
+    const workers = await this.server.query<WorkerAge>(this.server.statements.ages, [this.queueName]);
+    this.#saw(workers);
     return workers;
+  }
+
+  #saw(workers: readonly WorkerAge[]): void {
+    this.#sight.looked(this.#gapSeconds);
+    const now = performance.now();
+    for (const { worker_id, alive } of workers)
+      if (alive && isVouched(worker_id)) this.#known.set(worker_id, now);
   }
 
   /** Null when the worker's lock is held: it lives, however slow it is. */
@@ -103,8 +142,13 @@ export class Sweeper {
 
   /** Ends stuck jobs, takes over orphans, deletes rows past their time. Answers the keys of swept jobs. */
   async sweepStuck(limits: SweepLimits): Promise<string[]> {
+    this.#gapSeconds = 2 * limits.lookEvery + 1;
+    if (!(await this.#deleteExpired())) {
+      this.#orphanedSince.clear();
+      return [];
+    }
     const { lockSweep, unlockSweep } = this.server.statements;
-    const work = () => this.#clean(limits);
+    const work = () => this.#sweepRunning(limits);
     // Behind a transaction pooler there is no session to hold a lock in; several sweepers do no harm, only more work.
     if (!this.server.listener) return work();
     return (
@@ -112,14 +156,9 @@ export class Sweeper {
     );
   }
 
-  async #clean(limits: SweepLimits): Promise<string[]> {
-    const workers = await this.#look(limits);
-    const swept = this.#sight.lasts(returnSeconds) ? await this.#sweepRunning(workers, limits) : [];
-    await this.#deleteExpired();
-    return swept;
-  }
-
-  async #sweepRunning(workers: readonly WorkerAge[], limits: SweepLimits): Promise<string[]> {
+  async #sweepRunning(limits: SweepLimits): Promise<string[]> {
+    const workers = await this.#look();
+    if (!this.#sight.lasts(returnSeconds)) return [];
     const alive = new Set(workers.filter((worker) => worker.alive).map((worker) => worker.worker_id));
     const met = new Set<string>();
     const swept: string[] = [];
@@ -133,18 +172,30 @@ export class Sweeper {
     return swept;
   }
 
-  /** Goes on where the last pass ended; a small table is gone through at every pass. */
-  async #deleteExpired(): Promise<void> {
-    const { blocks, deleteExpired, deleteOldWorkers } = this.server.statements;
-    const [size] = await this.server.query<{ count: number }>(blocks, [this.server.jobsTable]);
-    const count = size?.count ?? 0;
-    for (let passed = 0; passed < Math.min(blocksPerPass, count); passed += blocksPerStatement) {
-      if (this.#block >= count) this.#block = 0;
-      const end = this.#block + blocksPerStatement;
-      await this.server.query(deleteExpired, [`(${this.#block},0)`, `(${end},0)`]);
-      this.#block = end;
+  /**
+   * Goes on where the last pass ended; a small table is gone through at every pass, in one statement (7 -> 1 of a pass
+   * in which nothing runs). Answers whether jobs run.
+   */
+  async #deleteExpired(): Promise<boolean> {
+    const { sweep, deleteExpired } = this.server.statements;
+    const [left] = await this.server.query<SweepLeft>(sweep, [
+      ...this.#pages(),
+      this.queueName,
+      this.server.jobsTable,
+    ]);
+    this.#sight.looked(this.#gapSeconds);
+    if (!left) return true;
+    const { got, blocks, running } = left;
+    for (let passed = 0; got && passed < Math.min(blocksPerPass, blocks); ) {
+      this.#block = this.#block + blocksPerStatement < blocks ? this.#block + blocksPerStatement : 0;
+      passed += blocksPerStatement;
+      if (passed < Math.min(blocksPerPass, blocks)) await this.server.query(deleteExpired, this.#pages());
     }
-    await this.server.query(deleteOldWorkers, []);
+    return running;
+  }
+
+  #pages(): [from: string, to: string] {
+    return [`(${this.#block},0)`, `(${this.#block + blocksPerStatement},0)`];
   }
 
   /** Null when it failed: one job that cannot be swept now must not keep the others from it. */
@@ -170,7 +221,7 @@ export class Sweeper {
     const now = performance.now();
     const since = this.#orphanedSince.get(owner) ?? now;
     this.#orphanedSince.set(owner, since);
-    const vouched = workerId.startsWith(vouchedPrefix);
+    const vouched = isVouched(workerId);
     const grace = vouched ? 3 * beatSeconds : unvouchedGraceSeconds;
     if (now - since < grace * 1_000) return false;
     if (!vouched) return true;

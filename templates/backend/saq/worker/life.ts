@@ -12,6 +12,7 @@ import type { Queue } from "../queue/queue.js";
 import { within } from "../within.js";
 import { shutDown, startUp } from "./hooks.js";
 import { LoopWatch } from "./loop-watch.js";
+import { Rest } from "./rest.js";
 import { Runner } from "./runner.js";
 import { schedule } from "./scheduler.js";
 import { Upkeep } from "./upkeep.js";
@@ -22,8 +23,6 @@ const settlePatienceMs = 10_000;
 /** How long a stop waits for a start or a sweep under way, and for its own farewell. */
 const leavePatienceMs = 2_000;
 const sweepPatienceMs = 500;
-/** How often it is asked whether the event loop stood still, s. */
-const loopLookSeconds = 1;
 /** How long a stop waits for shutdown hooks. */
 const hookPatienceMs = 10_000;
 
@@ -38,7 +37,8 @@ export class Life {
   readonly #logger: Logger;
   readonly #ended: EndedElsewhere;
   readonly #upkeep: Upkeep;
-  readonly #loop: LoopWatch | null = null;
+  readonly #rest: Rest;
+  readonly #loop: LoopWatch | null;
   readonly #heartbeat: Upkeep;
   readonly #hurried: Promise<void>;
   readonly #letGo: (() => Promise<void>)[] = [];
@@ -66,6 +66,7 @@ export class Life {
     this.#queue = queue;
     this.#logger = logger;
     this.runner = new Runner(queue, this.workerId, logger);
+    this.#rest = new Rest(queue, this.runner);
     this.#ended = new EndedElsewhere(broker, this.runner.running, logger);
     const { timers, pollInterval } = config;
     this.#heartbeat = new Upkeep(
@@ -76,18 +77,15 @@ export class Life {
       name: "schedule",
       every: pollInterval || timers.schedule,
       alignedTo: () => broker.now(),
-      run: () => this.runner.tick(),
+      run: () => this.#tick(),
     };
     const chores = [
       due,
       ...schedule(queue, logger),
       ...watch(queue, this.runner.running, this.#ended, logger),
     ];
-    if (config.eventLoopDelay > 0) {
-      const loop = new LoopWatch(config.eventLoopDelay * 1_000, () => this.runner.suspects(), logger);
-      this.#loop = loop;
-      chores.push({ name: "event loop", every: loopLookSeconds, run: () => loop.look() });
-    }
+    this.#loop =
+      config.eventLoopDelay > 0 ? new LoopWatch(config.eventLoopDelay * 1_000, this.runner, logger) : null;
     this.#upkeep = new Upkeep(chores, logger);
     this.runner.burstEnded = () => void this.stop(0);
   }
@@ -119,7 +117,7 @@ export class Life {
       () => this.#startUp(),
       async () => this.#letGo.push(await broker.vouchFor(this.workerId)),
       () => this.#beat(),
-      async () => this.#letGo.push(await broker.subscribe(() => this.runner.wake())),
+      async () => this.#letGo.push(await broker.subscribe(() => this.#wake())),
       async () => this.#letGo.push(await broker.follow((event) => this.#ended.told(event))),
     ];
     for (const step of steps) if (!this.#stopping) await step();
@@ -129,10 +127,20 @@ export class Life {
       `Worker starting: ${this.#queue.name}`,
     );
     this.#logger.debug({ tasks: Object.keys(config.tasks) }, "Registered functions:");
-    this.#loop?.start();
     this.#heartbeat.start();
     this.#upkeep.start();
+    this.#loop?.begin();
     await this.runner.tick();
+  }
+
+  #wake(): void {
+    this.#loop?.begin();
+    this.#rest.wake();
+  }
+
+  async #tick(): Promise<void> {
+    await this.#rest.tick();
+    if (!this.runner.isResting) this.#loop?.begin();
   }
 
   async #startUp(): Promise<void> {

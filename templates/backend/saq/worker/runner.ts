@@ -149,6 +149,11 @@ export class Runner implements AttemptHost {
     return this.#queue.broker.now();
   }
 
+  /** No job runs, nor is one on its way here. */
+  get isResting(): boolean {
+    return this.#taken === 0 && this.#feeder.isDry && this.#feeder.buffered === 0;
+  }
+
   /** Something may be claimable now. */
   wake(): void {
     this.#feeder.wake();

@@ -1,0 +1,147 @@
+/** When a worker with nothing to do asks for jobs, and when it lets a second pass. */
+import { describe, expect, it } from "@jest/globals";
+import type { Outlook } from "../../templates/backend/saq/broker.js";
+import { inSeconds } from "../../templates/backend/saq/job.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
+import { Rest } from "../../templates/backend/saq/worker/rest.js";
+import type { Runner } from "../../templates/backend/saq/worker/runner.js";
+import { openQueue, rowOf, startWorker, useDatabase } from "./support.js";
+
+const database = useDatabase();
+const nothing: Outlook = { due: null, grouped: false, running: false };
+
+/** A worker at rest that notes each second what it did; what comes up and what it hears is the test's. */
+function stage() {
+  const state = { now: 1_000, isListening: true, isResting: true, outlook: nothing as Outlook | Error };
+  let did: string[] = [];
+  const broker = {
+    now: () => state.now * 1_000,
+    outlook: async () => {
+      did.push("look");
+      const { outlook } = state;
+      if (outlook instanceof Error) throw outlook;
+      return outlook;
+    },
+    get isListening() {
+      return state.isListening;
+    },
+  };
+  const runner = {
+    tick: async () => void did.push("claim"),
+    wake: () => did.push("wake"),
+    get isResting() {
+      return state.isResting;
+    },
+  };
+  const queue = { broker, config: { priorities: [0, 10] } } as unknown as Queue;
+  const rest = new Rest(queue, runner as unknown as Runner);
+  const seconds = async (count: number) => {
+    const each: string[] = [];
+    for (let second = 0; second < count; second++) {
+      did = [];
+      await rest.tick();
+      state.now++;
+      each.push(did.join(" ") || "-");
+    }
+    return each;
+  };
+  return { rest, state, seconds, did: () => did };
+}
+
+describe("a worker at rest", () => {
+  it("looks every 5 s while nothing waits or runs", async () => {
+    const { seconds } = stage();
+    expect(await seconds(11)).toEqual(["look", "-", "-", "-", "-", "look", "-", "-", "-", "-", "look"]);
+  });
+
+  it("5.2: claims at the due second that it saw ahead, and looks in time for a later one", async () => {
+    const { state, seconds } = stage();
+    state.outlook = { ...nothing, due: 1_003 };
+    expect(await seconds(4)).toEqual(["look", "-", "-", "claim"]);
+    state.outlook = { ...nothing, due: 1_012 };
+    expect(await seconds(5)).toEqual(["look", "-", "-", "-", "-"]);
+    expect(await seconds(4)).toEqual(["look", "-", "-", "claim"]);
+  });
+
+  it("looks every second while jobs run elsewhere: Python tells nobody of those that it gives back", async () => {
+    const { state, seconds } = stage();
+    state.outlook = { ...nothing, running: true };
+    expect(await seconds(3)).toEqual(["look", "look", "look"]);
+  });
+
+  it("claims every second while a job is due or waits in a group, and while it has work", async () => {
+    const { state, seconds } = stage();
+    state.outlook = { ...nothing, due: 999 };
+    expect(await seconds(2)).toEqual(["look claim", "look claim"]);
+    state.outlook = { ...nothing, grouped: true };
+    expect(await seconds(2)).toEqual(["look claim", "look claim"]);
+    state.isResting = false;
+    expect(await seconds(2)).toEqual(["claim", "claim"]);
+  });
+
+  it("D-7: looks again at the next second after a notification, also one that came during the look", async () => {
+    const { rest, state, seconds } = stage();
+    expect(await seconds(2)).toEqual(["look", "-"]);
+    rest.wake();
+    expect(await seconds(2)).toEqual(["look", "-"]);
+    state.now += 5;
+    const looking = rest.tick();
+    rest.wake();
+    await looking;
+    expect(await seconds(2)).toEqual(["look", "-"]);
+  });
+
+  it("P-19: lets no second pass while it cannot be told", async () => {
+    const { state, seconds } = stage();
+    expect(await seconds(2)).toEqual(["look", "-"]);
+    state.isListening = false;
+    expect(await seconds(3)).toEqual(["look", "look", "look"]);
+  });
+
+  it("D-4: has the next claim find out what is wrong when it cannot look", async () => {
+    const { rest, state, did } = stage();
+    state.outlook = new Error("away");
+    await expect(rest.tick()).rejects.toThrow("away");
+    expect(did()).toEqual(["look", "wake"]);
+  });
+});
+
+describe("on a server", () => {
+  const tasks = { work: (_ctx: unknown, _payload?: object) => "done" };
+  const open = (options: object = {}) => openQueue(database, tasks, options);
+
+  it("tells what comes up: the first due second within the priorities, groups, what runs", async () => {
+    const queue = open();
+    await queue.connect();
+    const outlook = () => queue.broker.outlook([0, 5]);
+    expect(await outlook()).toEqual(nothing);
+    const later = await queue.enqueue("work", {}, { scheduled: inSeconds(500), priority: 1 });
+    await queue.enqueue("work", {}, { scheduled: inSeconds(900), priority: 0 });
+    await queue.enqueue("work", {}, { scheduled: inSeconds(100), priority: 6 });
+    expect(await outlook()).toEqual({ ...nothing, due: (await rowOf(database, later.key))?.scheduled });
+    await queue.enqueue("work", {}, { groupKey: "g" });
+    expect(await outlook()).toMatchObject({ grouped: true, running: false });
+    await database.query("update saq_jobs set status = 'active' where group_key = 'g'");
+    expect(await outlook()).toMatchObject({ grouped: false, running: true });
+  });
+
+  it("P-11: a job that is due in 3 s starts then, though nothing is due when it is stored", async () => {
+    const queue = open();
+    const { ended, worker } = await startWorker(queue);
+    expect(worker.runningKeys).toEqual([]);
+    const job = await queue.enqueue("work", {}, { scheduled: inSeconds(3) });
+    await ended(job.key);
+    const { started } = await job.refresh();
+    expect(started / 1_000 - job.scheduled).toBeLessThan(1);
+  });
+
+  it("P-19: a row that somebody inserts by hand is found though nobody tells of it", async () => {
+    const queue = open();
+    const { ended } = await startWorker(queue);
+    await database.query(
+      `insert into saq_jobs (key, job, queue, status, scheduled) values ('silent', convert_to($2, 'UTF8'), $1, 'queued', 0)`,
+      [queue.name, JSON.stringify({ function: "work", queue: queue.name, key: "silent", status: "queued" })],
+    );
+    expect(await ended("silent")).toMatch(/^Finished/);
+  });
+});
