@@ -1,4 +1,4 @@
-// One role of one contestant: a producer of jobs or a worker.
+// One role of one contestant: a producer of jobs, a worker, or both.
 import { monotonic, sleep } from "./clock.js";
 import { loadContestant } from "./contestants/index.js";
 
@@ -94,9 +94,40 @@ const commands = {
 
   report: () => worker.report(),
 
+  /**
+   * Stores `jobs` at once, then starts a worker and asks every `everyMs`, for `ms` at most, how many are left. Answers the
+   * rates of both, and how often the handler ran.
+   */
+  async saqBenchmark({ jobs, concurrency, everyMs, ms }) {
+    let runs = 0;
+    const handler = () => {
+      runs++;
+      return 1;
+    };
+    const options = { concurrency, handler };
+    producer = await contestant.producer(url, options);
+    const start = monotonic();
+    await Promise.all(Array.from({ length: jobs }, (_, i) => producer.enqueue({ i })));
+    const stored = monotonic();
+    worker = await (producer.work?.() ?? contestant.worker(url, options));
+    let left = await producer.incomplete();
+    while (left > 0 && monotonic() - stored < ms * 1e6) {
+      await sleep(everyMs);
+      left = await producer.incomplete();
+    }
+    const rate = (count, ns) => count / (ns / 1e9);
+    return {
+      enqueued: rate(jobs, stored - start),
+      finished: rate(jobs - left, monotonic() - stored),
+      runs,
+      left,
+    };
+  },
+
   async stop() {
-    await producer?.stop();
+    // A worker may use the producer's connections.
     await worker?.stop();
+    await producer?.stop();
   },
 };
 

@@ -46,6 +46,11 @@ export class Contender {
     return this.#start("worker");
   }
 
+  /** One process that stores jobs and runs them. */
+  both() {
+    return this.#start("both");
+  }
+
   #start(role) {
     const { name, url, profileDir } = this;
     const { command } = this.contestant;
@@ -107,7 +112,7 @@ export async function settled(admin) {
 }
 
 /** @throws when a job ran twice or not at all, or was not recorded: no rate counts then */
-async function checkCounts(name, jobs, count, admin) {
+export async function checkCounts(name, jobs, count, admin) {
   const finished = await admin.finished();
   if (count !== jobs || (finished !== null && finished !== jobs)) {
     throw new Error(`${name}: ${jobs} jobs, ${count} runs, ${finished} recorded as complete`);

@@ -18,7 +18,7 @@ export class ContestantProcess {
   #exited;
 
   /**
-   * `role` is "producer" or "worker"; `command` starts a program in another language instead of child.js;
+   * `role` is "producer", "worker" or "both"; `command` starts a program in another language instead of child.js;
    * `profileDir` has child.js write a CPU profile there.
    */
   static async start({ contestant, role, url, command, profileDir }) {

@@ -3,6 +3,7 @@ import { drainScenarios } from "./scenarios/drain.js";
 import { enqueueScenarios } from "./scenarios/enqueue.js";
 import { idleScenarios } from "./scenarios/idle.js";
 import { latencyScenarios } from "./scenarios/latency.js";
+import { saqBenchmarkScenarios } from "./scenarios/saq-benchmark.js";
 import { tableScenarios } from "./scenarios/tables.js";
 
 /**
@@ -14,6 +15,7 @@ export const scenarios = {
   ...enqueueScenarios,
   ...drainScenarios,
   ...latencyScenarios,
+  ...saqBenchmarkScenarios,
   ...tableScenarios,
   ...idleScenarios,
 };

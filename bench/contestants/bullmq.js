@@ -76,6 +76,7 @@ export function contestant({ redis }) {
             return null;
           });
         },
+        incomplete: () => queue.getJobCountByTypes("waiting", "active", "delayed", "prioritized"),
         stop: async () => {
           await (await events)?.close();
           await queue.close();

@@ -30,25 +30,31 @@ export async function install(url) {
   await queue.close();
 }
 
-export async function producer(url) {
-  const { queue } = open(url, { handler: () => null });
+async function start(saq) {
+  const workers = saq.workers();
+  for (const one of workers) await one.start();
+  return {
+    stop: async () => {
+      for (const one of workers) await one.stop();
+    },
+  };
+}
+
+export async function producer(url, options = { handler: () => null }) {
+  const { saq, queue } = open(url, options);
   await queue.connect();
   return {
     enqueue: (payload) => queue.enqueue("noop", payload),
     enqueueMany: (payloads) => queue.enqueueMany(payloads.map((payload) => ({ task: "noop", payload }))),
     roundTrip: (payload) => queue.apply("noop", payload),
+    incomplete: () => queue.count("incomplete"),
+    work: () => start(saq),
     stop: () => queue.close(),
   };
 }
 
 export async function worker(url, options) {
   const { saq } = open(url, options);
-  const workers = saq.workers();
-  for (const one of workers) await one.start();
-  return {
-    stop: async () => {
-      for (const one of workers) await one.stop();
-      await saq.close();
-    },
-  };
+  await start(saq);
+  return { stop: () => saq.close() };
 }

@@ -13,6 +13,32 @@ const logger = new Logger(() => (level, message) => {
   if (level === "error") console.error(message);
 });
 
+/** `connections`: an address, or the pool to share. */
+async function start(connections, { tuned, concurrency, best, handler }) {
+  const jobsAtOnce = best && tuned ? 100 : concurrency;
+  const runner = await run({
+    ...connections,
+    preset: {
+      worker: {
+        concurrentJobs: jobsAtOnce,
+        maxPoolSize: jobsAtOnce + 2,
+        logger,
+        ...(tuned
+          ? {
+              localQueue: { size: best ? 2_000 : 500, refetchDelay: { durationMs: 10 } },
+              completeJobBatchDelay: 0,
+              failJobBatchDelay: 0,
+            }
+          : {}),
+      },
+    },
+    noHandleSignals: true,
+    taskList: { noop: (payload) => handler(payload) },
+    parsedCronItems: [],
+  });
+  return { stop: () => runner.stop() };
+}
+
 export const contestant = ({ tuned }) => ({
   version: versionOf("graphile-worker"),
 
@@ -22,7 +48,7 @@ export const contestant = ({ tuned }) => ({
     await utils.release();
   },
 
-  async producer(url) {
+  async producer(url, options) {
     const pool = new pg.Pool({ connectionString: url, max: 20 });
     // It warns about a pool without them.
     pool.on("error", console.error);
@@ -36,6 +62,11 @@ export const contestant = ({ tuned }) => ({
           await utils.addJobs(entries.map((payload) => ({ identifier: "noop", payload })));
         }
       },
+      incomplete: async () => {
+        const { rows } = await pool.query("select count(*)::int as count from graphile_worker.jobs");
+        return rows[0].count;
+      },
+      work: () => start({ pgPool: pool }, { tuned, ...options }),
       stop: async () => {
         await utils.release();
         await pool.end();
@@ -43,30 +74,7 @@ export const contestant = ({ tuned }) => ({
     };
   },
 
-  async worker(url, { concurrency, best, handler }) {
-    const jobsAtOnce = best && tuned ? 100 : concurrency;
-    const runner = await run({
-      preset: {
-        worker: {
-          connectionString: url,
-          concurrentJobs: jobsAtOnce,
-          maxPoolSize: jobsAtOnce + 2,
-          logger,
-          ...(tuned
-            ? {
-                localQueue: { size: best ? 2_000 : 500, refetchDelay: { durationMs: 10 } },
-                completeJobBatchDelay: 0,
-                failJobBatchDelay: 0,
-              }
-            : {}),
-        },
-      },
-      noHandleSignals: true,
-      taskList: { noop: (payload) => handler(payload) },
-      parsedCronItems: [],
-    });
-    return { stop: () => runner.stop() };
-  },
+  worker: (url, options) => start({ connectionString: url }, { tuned, ...options }),
 
   async admin(url) {
     const { client, one, close } = await connectAdmin(url);

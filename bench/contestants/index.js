@@ -7,8 +7,10 @@
  * - `command`, optional: the program that plays its roles, when it is not written for Node. It does what child.js does, by
  *   lines of JSON over its standard input and output, and the module has neither `producer` nor `worker`
  * - `install(url)`: makes its tables in an empty database
- * - `producer(url)` -> `{ enqueue(payload), enqueueMany(payloads), roundTrip(payload)?, stop() }`; each call resolves
- *   once it is committed, `roundTrip` with the job's result
+ * - `producer(url, options?)` -> `{ enqueue(payload), enqueueMany(payloads), roundTrip(payload)?, incomplete(), work()?,
+ *   stop() }`; each call resolves once it is committed, `roundTrip` with the job's result. `incomplete` counts the jobs that
+ *   wait or run, by its own API where it has a fresh count. `work` starts what `worker(url, options)` does, on the same
+ *   connections, where it is made to have both in one process; it is called only when there are options
  * - `worker(url, { concurrency, best, handler })` -> `{ stop() }`; calls `handler(payload)` and stores what it returns.
  *   `best` asks for the settings with which it drains fastest, whatever `concurrency` says
  * - `admin(url)` -> `{ client, empty(), settle(), unfinished(), finished(), fill(kind, count), close(), demote()?, shape()? }`,

@@ -145,6 +145,12 @@ export async function producer(url) {
     enqueue,
     enqueueMany: (payloads) => Promise.all(payloads.map(enqueue)),
     roundTrip,
+    incomplete: async () => {
+      const { rows } = await client.query(
+        "select count(*)::int as count from saq_jobs where status in ('queued', 'active')",
+      );
+      return rows[0].count;
+    },
     stop: async () => {
       await (await listener)?.end();
       await client.end();

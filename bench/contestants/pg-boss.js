@@ -19,6 +19,34 @@ async function open(url, options) {
   return { boss, close: () => boss.stop({ graceful: false, close: true, timeout: 1_000 }) };
 }
 
+/** What an instance with a worker is opened with. */
+const workerOptions = (tuned) => ({
+  max: 20,
+  migrate: false,
+  ...(tuned ? { useListenNotify: true } : {}),
+});
+
+async function startWork(boss, { tuned, concurrency, best, handler }) {
+  if (tuned) {
+    await boss.work(
+      queue,
+      {
+        batchSize: best ? 1_000 : concurrency,
+        ...(best ? { localConcurrency: 2 } : {}),
+        burstWhenBatchFull: true,
+        pollingIntervalSeconds: 0.5,
+      },
+      async (jobs) => {
+        // One answer for the whole batch: that of its first job is as good as any for jobs that do nothing.
+        const [first] = await Promise.all(jobs.map((job) => handler(job.data)));
+        return first;
+      },
+    );
+  } else {
+    await boss.work(queue, { localConcurrency: concurrency }, async ([job]) => handler(job.data));
+  }
+}
+
 export const contestant = ({ tuned }) => ({
   version: versionOf("pg-boss"),
 
@@ -28,8 +56,11 @@ export const contestant = ({ tuned }) => ({
     await close();
   },
 
-  async producer(url) {
-    const { boss, close } = await open(url, { max: 20, supervise: false, schedule: false, migrate: false });
+  async producer(url, options) {
+    const { boss, close } = await open(
+      url,
+      options ? workerOptions(tuned) : { max: 20, supervise: false, schedule: false, migrate: false },
+    );
     return {
       enqueue: (payload) => boss.send(queue, payload),
       enqueueMany: async (payloads) => {
@@ -49,34 +80,27 @@ export const contestant = ({ tuned }) => ({
           await sleep(pollMs);
         }
       },
+      // Its own count is up to a minute old.
+      incomplete: async () => {
+        const { rows } = await boss
+          .getDb()
+          .executeSql(
+            "select count(*)::int as count from pgboss.job where name = $1 and state < 'completed'",
+            [queue],
+          );
+        return rows[0].count;
+      },
+      work: async () => {
+        await startWork(boss, { tuned, ...options });
+        return { stop: async () => {} };
+      },
       stop: close,
     };
   },
 
-  async worker(url, { concurrency, best, handler }) {
-    const { boss, close } = await open(url, {
-      max: 20,
-      migrate: false,
-      ...(tuned ? { useListenNotify: true } : {}),
-    });
-    if (tuned) {
-      await boss.work(
-        queue,
-        {
-          batchSize: best ? 1_000 : concurrency,
-          ...(best ? { localConcurrency: 2 } : {}),
-          burstWhenBatchFull: true,
-          pollingIntervalSeconds: 0.5,
-        },
-        async (jobs) => {
-          // One answer for the whole batch: that of its first job is as good as any for jobs that do nothing.
-          const [first] = await Promise.all(jobs.map((job) => handler(job.data)));
-          return first;
-        },
-      );
-    } else {
-      await boss.work(queue, { localConcurrency: concurrency }, async ([job]) => handler(job.data));
-    }
+  async worker(url, options) {
+    const { boss, close } = await open(url, workerOptions(tuned));
+    await startWork(boss, { tuned, ...options });
     return { stop: close };
   },
 

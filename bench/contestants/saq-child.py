@@ -166,6 +166,31 @@ class Commands:
     async def report(self):
         return self.work_under_way.report()
 
+    async def saqBenchmark(self, jobs, concurrency, everyMs, ms):
+        runs = 0
+
+        async def noop(_context, *, i):
+            nonlocal runs
+            runs += 1
+            return 1
+
+        worker = saq.Worker(self.queue, [("noop", noop)], concurrency=concurrency)
+        start = monotonic()
+        await asyncio.gather(*(asyncio.create_task(self._enqueue(i)) for i in range(jobs)))
+        stored = monotonic()
+        task = asyncio.create_task(worker.start())
+        while (left := await self.queue.count("incomplete")) and monotonic() - stored < ms * 1_000_000:
+            await asyncio.sleep(everyMs / 1_000)
+        end = monotonic()
+        await worker.stop()
+        await task
+        return {
+            "enqueued": jobs / ((stored - start) / 1e9),
+            "finished": (jobs - left) / ((end - stored) / 1e9),
+            "runs": runs,
+            "left": left,
+        }
+
     async def stop(self):
         if self.work_under_way:
             await self.work_under_way.stop()
