@@ -1,10 +1,10 @@
 # Every target installs what it needs first. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix bench
+.PHONY: help demo test check fix bench bench-cli
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: node_modules/.package-lock.json ## generate an application from the packed tarball and run all of it
 	@node scripts/demo.js && $(MAKE) --no-print-directory -C .demo/app dev-all
@@ -20,6 +20,9 @@ fix: node_modules/.package-lock.json ## mend format and what the linter can mend
 
 bench: node_modules/.package-lock.json bench/node_modules/.package-lock.json ## measure the engine beside a hand-written loop and other queues
 	@npm run --silent bench -- --contestants all
+
+bench-cli: node_modules/.package-lock.json ## measure the command line beside create-vite and create-next-app
+	@npm run --silent bench:cli
 
 # Not `npm ci`: it refuses a lock file that was made where the registry had no binaries for other platforms.
 node_modules/.package-lock.json: package.json package-lock.json templates/package.json templates/backend/package.json templates/frontend/package.json

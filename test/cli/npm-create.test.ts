@@ -1,16 +1,19 @@
 import { spawn } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
 import { emptyFolder } from "../support/folders.js";
 import { packedCli } from "../support/packed.js";
-import { type Registry, serveRegistry } from "../support/registry.js";
+import { serveRegistry } from "../support/registry.js";
 import { bareEnvironment, type CliRun } from "../support/run-cli.js";
 
-let registry: Registry;
+let registry: Awaited<ReturnType<typeof serveRegistry>>;
 let cwd: string;
 
 beforeAll(async () => {
-  registry = await serveRegistry(await packedCli());
+  const { root, tarball } = await packedCli();
+  const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  registry = await serveRegistry([{ manifest, tarball }]);
 }, 120_000);
 
 afterAll(() => registry.close());

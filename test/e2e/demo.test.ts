@@ -1,6 +1,6 @@
 // `make demo` in a clean clone, as the README's first command: from nothing installed to a finished job. Then what
 // CONTRIBUTING.md tells to run, in the same clone.
-import { chmodSync, existsSync, mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, jest } from "@jest/globals";
@@ -122,6 +122,26 @@ if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${s
   it("npm run bench -- --help tells its options", async () => {
     const help = await run("npm run bench -- --help");
     for (const option of ["--scenario", "--rounds", "--json"]) expect(help).toContain(option);
+  });
+
+  it("npm run bench:cli measures the command line, without anything from a registry", async () => {
+    const report = join(folder, "cli.json");
+    await run(`npm run bench:cli -- --contestants create-saq-app,create-nothing --rounds 1 --json ${report}`);
+    const { sizes, figures, failures } = JSON.parse(readFileSync(report, "utf8"));
+    expect(failures).toEqual([]);
+    expect(sizes["create-saq-app"]).toMatchObject({ packages: 1, generated: expect.any(Number) });
+    const measuredOf = (name: string) =>
+      figures
+        .filter(({ contestant }: { contestant: string }) => contestant === name)
+        .map(({ figure }: { figure: string }) => figure);
+    const start = ["--help", "npm create, first time", "npm create, again"];
+    expect(measuredOf("create-nothing")).toEqual(start);
+    expect(measuredOf("create-saq-app").sort()).toEqual(
+      [...start, "generate", "generate, first commit"].sort(),
+    );
+    expect(await run("npm run bench:cli -- --rounds 0 2>&1", 2)).toContain(
+      '--rounds: a whole number above 0, not "0".',
+    );
   });
 
   it("npm version and npm pack --dry-run prepare a release without secrets and leftovers", async () => {

@@ -28,6 +28,8 @@ const REPOSITORY_COMMANDS: Record<string, RunBy | ByHand> = {
   "npm run bench": { byHand: "the same as make bench" },
   "npm run bench -- --scenario drain --rounds 9 --json drain.json": { byHand: "nine rounds take minutes" },
   "npm run bench -- --help": [DEMO, "npm run bench -- --help"],
+  "make bench-cli": { byHand: "it measures for minutes, with two packages from the npm registry" },
+  "npm run bench:cli -- --contestants create-saq-app,create-nothing": [DEMO, "npm run bench:cli -- "],
   "npm test -- test/saq/wire.test.ts": [DEMO, '"npm test -- test/saq/wire.test.ts"'],
   'npm test -- test/saq -t "D-23"': [DEMO, 'npm test -- test/saq -t "D-23"'],
   "npm test --workspace=templates/backend": ["scripts/test.js", "templates/backend"],
