@@ -41,10 +41,11 @@ const patienceMs = 8_000;
 
 export class Connections {
   readonly options: ServerOptions;
+  /** Connects when it is first used. Null behind a transaction pooler. */
+  readonly listener: Listener | null;
   readonly #pool: pg.Pool;
   #users = 0;
   #opening: Promise<void> | null = null;
-  #listener: Listener | null = null;
   #offsetMs = 0;
   #clock: NodeJS.Timeout | null = null;
   /** Also ends the waits between tries, so that a close does not sit them out. */
@@ -57,9 +58,19 @@ export class Connections {
 
   constructor(options: ServerOptions) {
     this.options = options;
+    const { dsn, plain, logger } = options;
+    const { vouch, unvouch } = serverStatements;
+    this.listener = plain
+      ? null
+      : new Listener({
+          config: clientConfig(dsn, { plain }),
+          vouch: vouch.text,
+          unvouch: unvouch.text,
+          logger,
+        });
     this.#pool = new pg.Pool({
-      ...clientConfig(options.dsn, { plain: options.plain }),
-      max: options.plain ? options.maxSize : options.maxSize - 1,
+      ...clientConfig(dsn, { plain }),
+      max: plain ? options.maxSize : options.maxSize - 1,
       min: options.minSize,
       idleTimeoutMillis: 30_000,
       allowExitOnIdle: false,
@@ -67,7 +78,7 @@ export class Connections {
     // Any number of statements may wait at once for a database that is away.
     setMaxListeners(0, this.#closing.signal);
     // An idle connection that breaks is replaced at the next use; without a listener the event would end the process.
-    this.#pool.on("error", (error) => options.logger.debug({ err: error }, "idle connection lost"));
+    this.#pool.on("error", (error) => logger.debug({ err: error }, "idle connection lost"));
     // One that breaks between two statements of a transaction emits an error too, and pg-pool listens only while a
     // connection is idle. The next statement on it fails, which is where it is dealt with.
     this.#pool.on("connect", (client) => {
@@ -75,10 +86,6 @@ export class Connections {
       client.on("error", () => {});
       client.on("end", () => this.#clients.delete(client));
     });
-  }
-
-  get listener(): Listener | null {
-    return this.#listener;
   }
 
   get closed(): boolean {
@@ -90,7 +97,7 @@ export class Connections {
     return Date.now() + this.#offsetMs;
   }
 
-  /** Opens the LISTEN connection's keeper and learns the database's clock, once. */
+  /** Learns the database's clock, once. */
   open(): Promise<void> {
     this.#opening ??= this.#open().catch((error) => {
       this.#opening = null;
@@ -109,7 +116,7 @@ export class Connections {
     if (--this.#users > 0 || this.closed) return;
     this.#closing.abort();
     if (this.#clock) clearInterval(this.#clock);
-    const closed = Promise.all([this.#listener?.close(closePatienceMs), this.#pool.end()]);
+    const closed = Promise.all([this.listener?.close(closePatienceMs), this.#pool.end()]);
     await within(closePatienceMs, closed);
     for (const client of this.#clients) void hangUp(client, closePatienceMs);
   }
@@ -231,12 +238,6 @@ export class Connections {
   }
 
   async #open(): Promise<void> {
-    const { dsn, plain, logger } = this.options;
-    if (!plain) {
-      const { vouch, unvouch } = serverStatements;
-      const config = clientConfig(dsn, { plain: false });
-      this.#listener ??= new Listener({ config, vouch: vouch.text, unvouch: unvouch.text, logger });
-    }
     await this.#measureClock();
     this.#clock = setInterval(() => void this.#measureClock().catch(() => {}), clockEveryMs).unref();
   }

@@ -32,7 +32,8 @@ const versionOf = (source: string): number =>
  * connection; where connections have no session, it does without. Never fails for want of a right.
  */
 export async function ensureFunctions(client: ClientBase, names: Names, plain: boolean): Promise<Names> {
-  if ((await missingFunctions(client, names)).length > 0) await createMissing(client, names);
+  if ((await missingFunctions(client, names)).length === 0) return names;
+  await createMissing(client, names);
   const left = await missingFunctions(client, names);
   if (!left.some((statement) => statement.includes(stampName))) return names;
   return plain ? { ...names, stamp: null } : { ...names, stamp: temporaryStamp, temporaryStamp: true };

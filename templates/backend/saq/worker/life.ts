@@ -1,7 +1,7 @@
 /**
  * One life of a worker, from start to stop.
  *
- * Starting goes from the outside in: start-up hooks, sign of life, LISTEN, then the first claim, so that nothing is
+ * Starting goes from the outside in: start-up hooks, sign of life and LISTEN, then the first claim, so that nothing is
  * claimed that nobody vouches for and no notification is missed (D-7). Stopping goes the other way round: no more
  * claims, what was not started is given back, running jobs get the grace period, then their signal, then the hard
  * deadline; what still runs goes back into the queue uncharged (W-17). Then come the shutdown hooks, and the sign of
@@ -25,6 +25,12 @@ const leavePatienceMs = 2_000;
 const sweepPatienceMs = 500;
 /** How long a stop waits for shutdown hooks. */
 const hookPatienceMs = 10_000;
+
+/** Waits for every one, so that what was begun can be undone; then throws the first failure. */
+async function all(works: readonly Promise<unknown>[]): Promise<void> {
+  await Promise.allSettled(works);
+  await Promise.all(works);
+}
 
 export class Life {
   readonly workerId: string;
@@ -112,13 +118,17 @@ export class Life {
 
   async #start(): Promise<void> {
     const { broker, config } = this.#queue;
+    const hold = async (held: Promise<() => Promise<void>>) => this.#letGo.push(await held);
     const steps: (() => Promise<unknown>)[] = [
-      () => this.#queue.connect(),
+      // Two connections, opened at the same time. Nobody sees the lock of a worker that has not beaten yet.
+      () => all([this.#queue.connect(), hold(broker.vouchFor(this.workerId))]),
       () => this.#startUp(),
-      async () => this.#letGo.push(await broker.vouchFor(this.workerId)),
-      () => this.#beat(),
-      async () => this.#letGo.push(await broker.subscribe(() => this.#wake())),
-      async () => this.#letGo.push(await broker.follow((event) => this.#ended.told(event))),
+      () =>
+        all([
+          this.#beat(),
+          hold(broker.subscribe(() => this.#wake())),
+          hold(broker.follow((event) => this.#ended.told(event))),
+        ]),
     ];
     for (const step of steps) if (!this.#stopping) await step();
     if (this.#stopping) return;
