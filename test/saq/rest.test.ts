@@ -2,10 +2,12 @@
 import { describe, expect, it } from "@jest/globals";
 import type { Outlook } from "../../templates/backend/saq/broker.js";
 import { inSeconds } from "../../templates/backend/saq/job.js";
+import { silentLogger } from "../../templates/backend/saq/logger.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { Rest } from "../../templates/backend/saq/worker/rest.js";
 import type { Runner } from "../../templates/backend/saq/worker/runner.js";
-import { openQueue, rowOf, startWorker, useDatabase } from "./support.js";
+import { Upkeep } from "../../templates/backend/saq/worker/upkeep.js";
+import { openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const nothing: Outlook = { due: null, grouped: false, running: false };
@@ -93,7 +95,6 @@ describe("a worker at rest", () => {
 
   it("P-19: lets no second pass while it cannot be told", async () => {
     const { state, seconds } = stage();
-    expect(await seconds(2)).toEqual(["look", "-"]);
     state.isListening = false;
     expect(await seconds(3)).toEqual(["look", "look", "look"]);
   });
@@ -103,6 +104,45 @@ describe("a worker at rest", () => {
     state.outlook = new Error("away");
     await expect(rest.tick()).rejects.toThrow("away");
     expect(did()).toEqual(["look", "wake"]);
+  });
+});
+
+describe("upkeep that rests", () => {
+  it("has no round before its time, none at all without one, and goes on once when it is resumed", async () => {
+    const rounds: string[] = [];
+    const began = Date.now();
+    let isResting = true;
+    const upkeep = new Upkeep(
+      [
+        {
+          name: "later",
+          every: 0.05,
+          alignedTo: () => Date.now(),
+          notBefore: () => began + 200,
+          run: async () => rounds.push(`later ${Date.now() >= began + 200}`),
+        },
+        {
+          name: "at work",
+          every: 0.05,
+          notBefore: () => (isResting ? Number.POSITIVE_INFINITY : 0),
+          run: async () => rounds.push("at work"),
+        },
+      ],
+      silentLogger,
+    );
+    upkeep.start();
+    await until(async () => rounds.length === 2);
+    expect(rounds).toEqual(["later true", "later true"]);
+    isResting = false;
+    upkeep.resume();
+    upkeep.resume();
+    await until(async () => rounds.includes("at work"));
+    upkeep.resume();
+    isResting = true;
+    rounds.splice(0);
+    await until(async () => rounds.length > 5);
+    expect(rounds.filter((round) => round === "at work").length).toBeLessThan(2);
+    await upkeep.stop();
   });
 });
 

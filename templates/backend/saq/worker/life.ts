@@ -83,13 +83,10 @@ export class Life {
       name: "schedule",
       every: pollInterval || timers.schedule,
       alignedTo: () => broker.now(),
+      notBefore: () => this.#rest.until,
       run: () => this.#tick(),
     };
-    const chores = [
-      due,
-      ...schedule(queue, logger),
-      ...watch(queue, this.runner.running, this.#ended, logger),
-    ];
+    const chores = [due, ...schedule(queue, logger), ...watch(queue, this.runner, this.#ended, logger)];
     this.#loop =
       config.eventLoopDelay > 0 ? new LoopWatch(config.eventLoopDelay * 1_000, this.runner, logger) : null;
     this.#upkeep = new Upkeep(chores, logger);
@@ -144,13 +141,19 @@ export class Life {
   }
 
   #wake(): void {
-    this.#loop?.begin();
     this.#rest.wake();
+    this.#work();
   }
 
   async #tick(): Promise<void> {
     await this.#rest.tick();
-    if (!this.runner.isResting) this.#loop?.begin();
+    if (!this.runner.isResting) this.#work();
+  }
+
+  /** Jobs may run from now on. */
+  #work(): void {
+    this.#loop?.begin();
+    this.#upkeep.resume();
   }
 
   async #startUp(): Promise<void> {

@@ -15,9 +15,8 @@ import type { Runner } from "./runner.js";
 const longestRest = toldAheadSeconds / 2;
 
 export class Rest {
-  /** Nothing becomes due before that, epoch s. */
   #until = 0;
-  /** And then something does. */
+  /** Then something becomes due. */
   #isDue = false;
   #wakes = 0;
 
@@ -25,6 +24,11 @@ export class Rest {
     private readonly queue: Queue,
     private readonly runner: Runner,
   ) {}
+
+  /** No tick is needed before that, epoch ms on the database's clock. */
+  get until(): number {
+    return this.#until * 1_000;
+  }
 
   /** Something may be claimable, now or soon. */
   wake(): void {
@@ -38,7 +42,7 @@ export class Rest {
   async tick(): Promise<void> {
     const { broker, config } = this.queue;
     const now = broker.now() / 1_000;
-    if (now < this.#until && broker.isListening) return;
+    if (now < this.#until) return;
     const isDue = this.#isDue;
     const wakes = this.#wakes;
     this.#until = 0;
@@ -50,7 +54,7 @@ export class Rest {
       throw error;
     });
     if (grouped || (due !== null && due <= now)) return this.runner.tick();
-    if (running || wakes !== this.#wakes) return;
+    if (running || !broker.isListening || wakes !== this.#wakes) return;
     this.#isDue = due !== null && due <= now + longestRest;
     this.#until = this.#isDue && due !== null ? due : now + longestRest;
   }

@@ -9,6 +9,8 @@ export interface Chore {
   alignedTo?: () => number;
   /** The first round is at the start. */
   atOnce?: boolean;
+  /** No round is due before that, on the clock of `alignedTo`; Infinity: none before `resume`. Asked after each round. */
+  notBefore?: () => number;
   run: () => Promise<unknown>;
 }
 
@@ -18,6 +20,8 @@ const alignmentSlackMs = 5;
 export class Upkeep {
   readonly #timers = new Map<Chore, NodeJS.Timeout>();
   readonly #running = new Set<Promise<unknown>>();
+  /** Chores that skip rounds: a timer that only finds that there is nothing to do costs 0.2 ms of CPU a time. */
+  readonly #resting = new Set<Chore>();
   readonly #failing = new Set<Chore>();
   #stopped = false;
 
@@ -37,10 +41,24 @@ export class Upkeep {
     await Promise.allSettled(this.#running);
   }
 
+  /** Chores that rest may have something to do again, from their next round on. */
+  resume(): void {
+    for (const chore of this.#resting) {
+      clearTimeout(this.#timers.get(chore));
+      this.#plan(chore);
+    }
+  }
+
   #plan(chore: Chore): void {
     if (this.#stopped) return;
     const period = chore.every * 1_000;
-    const wait = chore.alignedTo ? period - (chore.alignedTo() % period) + alignmentSlackMs : period;
+    const now = chore.alignedTo?.() ?? 0;
+    const next = period - (now % period) + (chore.alignedTo ? alignmentSlackMs : 0);
+    const skipped = Math.max(0, Math.ceil(((chore.notBefore?.() ?? 0) - now - next) / period));
+    if (skipped > 0) this.#resting.add(chore);
+    else this.#resting.delete(chore);
+    if (skipped === Number.POSITIVE_INFINITY) return;
+    const wait = next + skipped * period;
     this.#timers.set(
       chore,
       setTimeout(() => this.#begin(chore), wait),
@@ -48,6 +66,7 @@ export class Upkeep {
   }
 
   #begin(chore: Chore): void {
+    this.#resting.delete(chore);
     const round = this.#round(chore).finally(() => {
       this.#running.delete(round);
       this.#plan(chore);

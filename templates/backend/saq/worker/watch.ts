@@ -16,7 +16,7 @@ export const sweepGraceSeconds = ({ cancellationHardDeadline }: QueueConfig): nu
 /** The chores that look after jobs: those that run here, and those that others left behind. */
 export function watch(
   { broker, config }: Queue,
-  running: ReadonlyMap<string, Attempt>,
+  runner: { readonly running: ReadonlyMap<string, Attempt>; readonly isResting: boolean },
   ended: EndedElsewhere,
   logger: Logger,
 ): Chore[] {
@@ -30,9 +30,13 @@ export function watch(
   const say = (keys: string[]) => {
     if (keys.length > 0) logger.info({ jobs: keys.slice(0, 20), count: keys.length }, "Sweeping");
   };
+  const ofRunningJobs = {
+    every: timers.abort,
+    notBefore: () => (runner.isResting ? Number.POSITIVE_INFINITY : 0),
+  };
   return [
-    { name: "silence", every: timers.abort, run: async () => interruptSilent(running, broker.now()) },
-    { name: "abort", every: timers.abort, run: () => ended.lookAtOlder(timers.abort / 4) },
+    { ...ofRunningJobs, name: "silence", run: async () => interruptSilent(runner.running, broker.now()) },
+    { ...ofRunningJobs, name: "abort", run: () => ended.lookAtOlder(timers.abort / 4) },
     { name: "lost", every: timers.lost, run: async () => say(await broker.sweepLost(limits)) },
     { name: "sweep", every: timers.sweep, run: async () => say(await broker.sweepStuck(limits)) },
   ];
