@@ -39,7 +39,7 @@ async function endSilently(key: string, status: string, members: object): Promis
 const isStored = (key: string) => until(async () => (await rowOf(database, key)) !== undefined);
 
 describe("results", () => {
-  it("Q-5, T-15: the result of a job that another queue object's worker runs, by push, with one read each", async () => {
+  it("Q-5, T-15: the result of a job that another queue object's worker runs, by push", async () => {
     const queue = open();
     await startWorker(openQueue(database, tasks, { name: queue.name }));
     const reads = readsOf(queue);
@@ -47,9 +47,51 @@ describe("results", () => {
     expect(await queue.apply("nothing")).toBeNull();
     const many = await Promise.all(Array.from({ length: 50 }, (_, n) => queue.apply("double", { n })));
     expect(many).toEqual(Array.from({ length: 50 }, (_, n) => 2 * n));
-    // Fewer statements than jobs: what ends together is read together.
+    // Fewer statements than jobs: what is read at all is read together.
     expect(reads.mock.calls.length).toBeLessThan(40);
     expect(reads.mock.calls.flatMap(([keys]) => keys).length).toBeLessThan(200);
+  });
+
+  it("Q-5: a result comes with the notice of its end, to its caller alone, and its row is not read", async () => {
+    const queue = open();
+    const peer = open({ name: queue.name });
+    const overheard: unknown[] = [];
+    await peer.broker.follow((event) => overheard.push(event));
+    readsOf(queue).mockImplementation(async (keys) =>
+      (await peer.broker.jobs(keys)).map((row) => row && { ...row, status: "active" }),
+    );
+    const applied = queue.apply("double", { n: 1 });
+    await until(async () => (await peer.counts()).queued === 1);
+    const [job] = await claim(peer);
+    if (!job) throw new Error("one was claimed");
+    const { meta } = JSON.parse(job.document) as { meta: { awaited: string } };
+    const told = settlement(
+      job,
+      "complete",
+      { result: 2 },
+      { awaited: meta.awaited, result: '{"n":"two\\n"}' },
+    );
+    expect(await peer.broker.settle(told)).toBe("applied");
+    expect(await applied).toEqual({ n: "two\n" });
+    expect(overheard).toEqual([]);
+  });
+
+  it("Q-5: a result too long for a notification is read, one with characters of many bytes among them", async () => {
+    const queue = openQueue(database, {
+      long: async (_ctx: Context, { of }: { of: string }) => of.repeat(3_000),
+    });
+    await startWorker(queue);
+    expect(await queue.apply("long", { of: "x" })).toBe("x".repeat(3_000));
+    expect(await queue.apply("long", { of: "ä\u{1f600}" })).toBe("ä\u{1f600}".repeat(3_000));
+  });
+
+  it("5.2: an address that is none does not stand in the way of its acknowledgement", async () => {
+    const queue = open();
+    await startWorker(queue);
+    for (const awaited of ["", "no address", "a".repeat(100), 5, {}]) {
+      const job = await queue.enqueue("nothing", undefined, { meta: { awaited } });
+      expect(await job.refresh(10)).toMatchObject({ status: "complete", meta: { awaited } });
+    }
   });
 
   it("Q-5, D-71: a job that failed rejects with the job and its error", async () => {

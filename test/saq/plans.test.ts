@@ -42,7 +42,7 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
   hasGrouped: ["q"],
   outlook: ["q", 0, 32767],
   settle,
-  settleAndTell: [...settle, [true, false], "saq+q"],
+  settleAndTell: [...settle, ["complete k1", null], ["saq+q", null]],
   touch: ["q", keys, [1, 2], [patch, patch], ["{}", "{}"], ["w1", "w1"]],
   ownedBy: ["q", [7], ""],
   owners: ["q", keys, ["w1", "w1"]],

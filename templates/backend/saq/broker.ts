@@ -52,8 +52,10 @@ export interface Settlement extends Claim {
   keep: number | null;
   /** A queued row becomes due at this epoch second. */
   scheduled: number;
-  /** Somebody waits for the end of this job, so that it is told (`follow`). */
-  awaited: boolean;
+  /** Somebody waits for the end of this job, so that it is told: to all that `follow`, or to one address (`answers`). */
+  awaited: boolean | string;
+  /** What a complete job returned, as JSON, where it goes to an address. */
+  result?: string;
   /** The transaction in which the task has finished the job itself; it may have been rolled back. */
   finishedIn?: string;
 }
@@ -122,6 +124,12 @@ export type JobCounts = Record<
 export interface JobEvent {
   key: string;
   status: Status;
+}
+
+/** The end of a job, told to the one process that waits for it. */
+export interface JobAnswer extends JobEvent {
+  /** What it returned, as JSON; null when it is not complete, or the result is too long to be told. */
+  result: string | null;
 }
 
 export interface SweepLimits {
@@ -219,6 +227,11 @@ export interface Broker {
    * writers of other languages do is not told: whoever waits looks from time to time as well. Answers how to stop.
    */
   follow(listener: (event: JobEvent | null) => void): Promise<() => Promise<void>>;
+  /**
+   * Calls `listener` with the ends of jobs whose `meta.awaited` is the address that is answered. Only who may read the
+   * jobs knows it. Null where there is no push. For as long as the broker is open.
+   */
+  answers(listener: (answer: JobAnswer) => void): Promise<string | null>;
   /** Subscribers are told at present: false without push, and while the way to it is lost. */
   readonly isListening: boolean;
 }

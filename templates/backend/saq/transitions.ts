@@ -224,6 +224,10 @@ const ownCounts: ReadonlySet<string> = new Set(["lost", "cancellations", "unknow
 
 const marks = [...ownCounts, "awaited", "schedule"];
 
+/** Somebody waits for the end of the job: any process, or the one with that address. The user may write what he likes. */
+export const awaitedIn = ({ awaited }: JobFields["meta"]): boolean | string =>
+  awaited === true || (typeof awaited === "string" && /^[\w-]{1,40}$/.test(awaited) && awaited);
+
 /**
  * A new `meta` of the user's, with what the engine keeps in the old one: a job that sets its `meta` in each run would
  * otherwise take down worker after worker, never counted as lost more than once.

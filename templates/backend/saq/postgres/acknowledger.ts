@@ -7,7 +7,7 @@ import type { Settlement, SettleResult, StoredJob } from "../broker.js";
 import { SaqError } from "../errors.js";
 import { type Decision, finished, isTakenOver, keepSeconds, read } from "../transitions.js";
 import { encodeChange } from "../wire.js";
-import { eventChannel, mostKeyBytes } from "./channels.js";
+import { endNotice } from "./channels.js";
 import { Coalescer } from "./coalescer.js";
 import { isCancelled, isDataError, isPassing } from "./connection.js";
 import type { Finisher } from "./finisher.js";
@@ -60,7 +60,8 @@ export class Acknowledger {
 
   async #flush(items: Settlement[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
     const applied = new Set<string>();
-    const isAwaited = items.some(isTold);
+    const isAwaited = items.some(({ awaited }) => awaited !== false);
+    const notices = isAwaited ? items.map((item) => endNotice(this.queueName, item)) : [];
     const { settle, settleAndTell } = this.server.statements;
     const { rows } = await this.server.queryAgain<{ key: string }>(
       isAwaited ? settleAndTell : settle,
@@ -76,7 +77,8 @@ export class Acknowledger {
         items.map((item) => item.keep),
         items.map((item) => item.scheduled),
         items.map((item) => item.workerId),
-        ...(isAwaited ? [items.map(isTold), eventChannel(this.queueName)] : []),
+        // Told in the statement that records them, and only what it records.
+        ...(isAwaited ? [notices.map((notice) => notice.text), notices.map((notice) => notice.channel)] : []),
       ],
       {
         patience: patienceMs,
@@ -138,10 +140,6 @@ export class Acknowledger {
     return (await this.finisher.hasCommitted(item.finishedIn)) ? "finished" : "lost";
   }
 }
-
-/** Each end that is awaited is told in the statement that records it. */
-const isTold = ({ awaited, status, key }: Settlement): boolean =>
-  awaited && status !== "queued" && Buffer.byteLength(key) <= mostKeyBytes;
 
 const unrecorded = ({ key, status }: Settlement, cause: unknown): SaqError =>
   new SaqError(

@@ -6,6 +6,7 @@ import type {
   Claim,
   ClaimedJob,
   ClaimRequest,
+  JobAnswer,
   JobCounts,
   JobEvent,
   JobFilter,
@@ -23,7 +24,7 @@ import type { TransactionClient } from "../tasks/task.js";
 import { type Decision, isTakenOver } from "../transitions.js";
 import { within } from "../within.js";
 import { Acknowledger } from "./acknowledger.js";
-import { eventChannel, parseEvent, wakeChannel } from "./channels.js";
+import { answerChannel, eventChannel, parseAnswer, parseEvent, wakeChannel } from "./channels.js";
 import { Claimer } from "./claimer.js";
 import { isPassing } from "./connection.js";
 import { Enqueuer } from "./enqueuer.js";
@@ -277,6 +278,17 @@ export class PostgresBroker implements Broker {
       const event = text === null ? null : parseEvent(text);
       if (event || text === null) listener(event);
     });
+  }
+
+  async answers(listener: (answer: JobAnswer) => void): Promise<string | null> {
+    await this.connect();
+    if (!this.#server.listener) return null;
+    const address = randomBytes(16).toString("base64url");
+    await this.#listen(answerChannel(address), (text) => {
+      const answer = text === null ? null : parseAnswer(text);
+      if (answer) listener(answer);
+    });
+    return address;
   }
 
   async #listen(channel: string, subscriber: (payload: string | null) => void) {

@@ -8,7 +8,7 @@ import { SaqError } from "../errors.js";
 import type { TransactionClient } from "../tasks/task.js";
 import { isTakenOver } from "../transitions.js";
 import { editDocument } from "../wire.js";
-import { eventChannel, eventText } from "./channels.js";
+import { endNotice } from "./channels.js";
 import type { PostgresServer } from "./server.js";
 
 interface OwnedRow {
@@ -33,7 +33,7 @@ export class Finisher {
     settlement: Settlement,
     earlier: string | null,
   ): Promise<string | null> {
-    const { key, token, status, patch, removed, keep, awaited } = settlement;
+    const { key, token, status, patch, removed, keep } = settlement;
     const jobs = this.server.jobsTable;
     // What an earlier transaction of this attempt wrote must not be waited for when that one is still open: it may be
     // this attempt's own, on another connection.
@@ -46,7 +46,7 @@ export class Finisher {
     const [row] = rows as unknown as OwnedRow[];
     if (!row || this.#isTakenOver(settlement, row.document)) return null;
     const document = editDocument(row.document, patch, removed);
-    const told = awaited ? eventText(key, status) : null;
+    const { channel, text } = endNotice(this.queueName, settlement);
     // A client outside a transaction, a pool for instance, has let go of the row by now.
     const written = await (keep !== null && keep < 0
       ? client.query(`delete from ${jobs} where key = $1 and pg_current_xact_id()::text = $2 returning key`, [
@@ -66,9 +66,9 @@ export class Finisher {
           "client on which you began one, not a pool",
       );
     }
-    if (told !== null) {
+    if (text !== null) {
       // Counted, because not every library can read what a void function answers.
-      await client.query("select count(pg_notify($1, $2))", [eventChannel(this.queueName), told]);
+      await client.query("select count(pg_notify($1, $2))", [channel, text]);
     }
     return row.transaction;
   }

@@ -214,7 +214,7 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
   // the statement's snapshot and its lock is elsewhere by then, and comes as one that is missing.
   const owned = `select j.ctid as tid, j.job from ${jobs} j
         where j.key = g.key and j.queue = $1 and ${isActive("j")} and j.lock_key = g.token for update of j skip locked`;
-  // `settleAndTell` ($12 which ends are awaited, $13 channel) is a statement of its own, so that batches that nobody
+  // `settleAndTell` ($12 what is told of an end that is awaited, $13 on which channel) is a statement of its own, so that batches that nobody
   // waits for pay nothing for it.
   const settleWith = ({ columns = "", names = "", returned = "", told = "" }) => `with given as materialized (
       select * from unnest($2::text[], $3::int[], $4::int[], $5::text[], $6::text[], $7::text[], $8::int[], $9::bigint[],
@@ -234,10 +234,10 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     select key${told} from (select * from deleted union all select * from kept) as ended`;
   const settle = settleWith({});
   const settleAndTell = settleWith({
-    columns: ", $12::boolean[]",
-    names: ", awaited",
-    returned: ", s.awaited, s.status",
-    told: ", case when awaited then pg_notify($13, status || ' ' || key) end as told",
+    columns: ", $12::text[], $13::text[]",
+    names: ", told, channel",
+    returned: ", s.told, s.channel",
+    told: ", case when told is not null then pg_notify(channel, told) end as told",
   });
 
   const touch = `with given as materialized (

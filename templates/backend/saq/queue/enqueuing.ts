@@ -35,8 +35,8 @@ export interface Order {
   task: string;
   payload: unknown;
   options: EnqueueOptions;
-  /** Somebody waits for its end: seconds that its result is kept at least. */
-  awaitedFor?: number;
+  /** Somebody waits for its end: seconds that its result is kept at least, and where its end is told (`answers`). */
+  awaited?: { keep: number; at: string | null };
   /** In place of a negative ttl, s. */
   leastTtl?: number;
 }
@@ -142,16 +142,17 @@ export class Enqueuing {
   }
 
   /** Refuses what is invalid before anything connects. */
-  async draft({ task, payload, options, awaitedFor, leastTtl }: Order): Promise<Draft> {
+  async draft({ task, payload, options, awaited, leastTtl }: Order): Promise<Draft> {
     const checked = this.#drafts.check(task, payload);
     if (checked) await checked;
     await this.#broker.connect();
     const fields = this.#drafts.fields(task, payload, options, this.#broker.now());
     if (this.#hooks.length > 0) await this.#callHooks(fields);
-    if (awaitedFor !== undefined) {
-      // What the worker goes by to tell that it ended. A result that is gone at once could never be awaited (D-66).
-      fields.meta = { ...fields.meta, awaited: true };
-      if (fields.ttl < 0) fields.ttl = awaitedFor;
+    if (awaited !== undefined) {
+      // What the worker goes by to tell that it ended: to all who listen where others may know the key and wait too.
+      fields.meta = { ...fields.meta, awaited: (options.key === undefined && awaited.at) || true };
+      // A result that is gone at once could never be awaited (D-66).
+      if (fields.ttl < 0) fields.ttl = awaited.keep;
     }
     if (leastTtl !== undefined && fields.ttl < 0) fields.ttl = leastTtl;
     return { fields, job: this.#drafts.seal(fields, options.key !== undefined) };

@@ -40,6 +40,11 @@ const unlimitedKeep = 600;
 /** Time to fetch a result, s. */
 const leastKeep = 60;
 
+/** What a job of ours returned, told with its end: its row need not be read. */
+interface Told {
+  told: unknown;
+}
+
 export class Results {
   constructor(
     private readonly queueName: string,
@@ -52,10 +57,10 @@ export class Results {
     const { waitTimeout, signal, options } = split(`apply("${task}")`, given);
     await this.waiting.follow();
     signal?.throwIfAborted();
-    const stored = await this.enqueuing.one({ task, payload, options, awaitedFor: keepFor(waitTimeout) });
+    const stored = await this.enqueuing.one({ task, payload, options, awaited: this.#awaited(waitTimeout) });
     const end = this.#await(stored, waitTimeout);
     try {
-      return this.#resultOf(await unlessAborted(signal, end.row), task);
+      return this.#resultOf(await unlessAborted(signal, end.end), task);
     } finally {
       end.stop();
     }
@@ -67,14 +72,17 @@ export class Results {
     const { waitTimeout, signal, options } = split(at, common);
     const orders = payloads.map((payload, index): Order => {
       const { options: own } = split(at, each?.(payload, index) ?? {});
-      return { task, payload, options: { ...options, ...own }, awaitedFor: keepFor(waitTimeout) };
+      return { task, payload, options: { ...options, ...own } };
     });
     checkKeys(at, orders);
     if (orders.length === 0) return [];
     await this.waiting.follow();
     signal?.throwIfAborted();
-    const ends = (await this.enqueuing.many(orders)).map((stored) => this.#await(stored, waitTimeout));
-    const results = ends.map(async ({ row }) => this.#resultOf(await row, task));
+    const awaited = this.#awaited(waitTimeout);
+    const ends = (await this.enqueuing.many(orders.map((order) => ({ ...order, awaited })))).map((stored) =>
+      this.#await(stored, waitTimeout),
+    );
+    const results = ends.map(async ({ end }) => this.#resultOf(await end, task));
     try {
       const all = Promise.all(returnExceptions ? results.map((result) => result.catch(asItem)) : results);
       return await unlessAborted(signal, all);
@@ -87,7 +95,7 @@ export class Results {
   async ended(key: string, timeout: number): Promise<JobFields> {
     checkWait("refresh: until", timeout);
     await this.waiting.follow();
-    return readEnd(await this.waiting.end(key, { timeout, lookNow: true }).row);
+    return readEnd(await this.waiting.end(key, { timeout, lookNow: true }).end);
   }
 
   async listen(
@@ -110,20 +118,25 @@ export class Results {
   }
 
   /** Waits for the job that was stored, or for the one that has its key already. */
-  #await({ fields: { key }, outcome }: Stored, timeout: number | null): AwaitedEnd {
-    if (outcome.stored) return this.waiting.end(key, { timeout, lookNow: false });
+  #await({ fields: { key }, outcome }: Stored, timeout: number | null): AwaitedEnd<StoredJob | Told> {
+    if (outcome.stored) return this.waiting.end(key, { timeout, lookNow: false }, toldResult);
     if (outcome.reason !== "other_queue") return this.waiting.end(key, { timeout, lookNow: true });
-    const row = Promise.reject(
+    const end = Promise.reject(
       new SaqError(
         "other_queue",
         `Job key ${JSON.stringify(key)} belongs to a job of another queue, so queue "${this.queueName}" cannot wait ` +
           "for it; keys are unique per table, choose another one",
       ),
     );
-    return { row, stop: () => {} };
+    return { end, stop: () => {} };
   }
 
-  #resultOf(row: StoredJob, task: string): unknown {
+  #awaited(timeout: number | null): NonNullable<Order["awaited"]> {
+    return { keep: keepFor(timeout), at: this.waiting.address };
+  }
+
+  #resultOf(row: StoredJob | Told, task: string): unknown {
+    if ("told" in row) return row.told;
     const fields = readEnd(row);
     if (fields.function !== task) {
       throw new InvalidJobError(
@@ -135,6 +148,8 @@ export class Results {
     throw new JobError(this.toJob(fields));
   }
 }
+
+const toldResult = (result: string): Told => ({ told: JSON.parse(result) as unknown });
 
 /** @throws PoisonDocumentError when the row's document cannot be read */
 export function readEnd(row: StoredJob): JobFields {

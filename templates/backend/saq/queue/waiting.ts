@@ -4,7 +4,7 @@
  * found by looking: 50 ms after the wait began, then ever less often, every 500 ms at last (D-67). Nothing is read
  * while nobody waits.
  */
-import type { Broker, JobEvent, StoredJob } from "../broker.js";
+import type { Broker, JobAnswer, JobEvent, StoredJob } from "../broker.js";
 import { JobGoneError, SaqError, TimeoutError } from "../errors.js";
 import { isTerminal } from "../job.js";
 
@@ -20,6 +20,8 @@ interface Wait {
   readonly keys: readonly string[];
   readonly see: (rows: Row[]) => void;
   readonly fail: (error: Error) => void;
+  /** Takes a result that was told with the job's end. */
+  readonly answer: ((result: string) => void) | undefined;
   /** Between two looks that nobody asked for. */
   pauseMs: number;
   /** Times of performance.now(). */
@@ -35,9 +37,9 @@ export interface WaitOptions {
   lookNow: boolean;
 }
 
-/** One job's end: `stop` ends the wait, and `row` then stays open for ever. */
-export interface AwaitedEnd {
-  readonly row: Promise<StoredJob>;
+/** One job's end: `stop` ends the wait, and `end` then stays open for ever. */
+export interface AwaitedEnd<End> {
+  readonly end: Promise<End>;
   stop(): void;
 }
 
@@ -50,6 +52,7 @@ export class Waiting {
   #timer: NodeJS.Timeout | null = null;
   #timerAt = Number.POSITIVE_INFINITY;
   #following: Promise<() => Promise<void>> | null = null;
+  #address: string | null = null;
   #closed = false;
   #blindSince: number | null = null;
   #lastError: unknown;
@@ -64,20 +67,41 @@ export class Waiting {
    * again.
    */
   async follow(): Promise<void> {
-    this.#following ??= this.#broker.follow((event) => this.#hear(event));
+    this.#following ??= this.#follow();
     const following = this.#following;
     await following.catch(() => {
       if (this.#following === following) this.#following = null;
     });
   }
 
+  /** Where this process is told the ends of its jobs with their results; null before `follow`, and without push. */
+  get address(): string | null {
+    return this.#address;
+  }
+
+  async #follow(): Promise<() => Promise<void>> {
+    const unfollow = await this.#broker.follow((event) => this.#hear(event));
+    try {
+      this.#address = await this.#broker.answers((answer) => this.#take(answer));
+      return unfollow;
+    } catch (error) {
+      await unfollow();
+      throw error;
+    }
+  }
+
   /**
    * Waits until the job has ended. The row is read anew, so that a job that was queued again meanwhile goes on being
-   * awaited. Rejects with JobGoneError, TimeoutError, or SaqError queue_closed.
+   * awaited. A result that is told with the end goes through `answered` instead. Rejects with JobGoneError, TimeoutError,
+   * or SaqError queue_closed.
    */
-  end(key: string, options: WaitOptions): AwaitedEnd {
+  end<Answer = never>(
+    key: string,
+    options: WaitOptions,
+    answered?: (result: string) => Answer,
+  ): AwaitedEnd<StoredJob | Answer> {
     let stop = () => {};
-    const row = new Promise<StoredJob>((resolve, reject) => {
+    const end = new Promise<StoredJob | Answer>((resolve, reject) => {
       const wait = this.#watch(
         [key],
         { ...options, pauseMs: firstPauseMs },
@@ -91,10 +115,15 @@ export class Waiting {
           else reject(new JobGoneError(key));
         },
         reject,
+        answered &&
+          ((result) => {
+            this.#remove(wait);
+            resolve(answered(result));
+          }),
       );
       stop = () => this.#remove(wait);
     });
-    return { row, stop };
+    return { end, stop };
   }
 
   /**
@@ -150,12 +179,14 @@ export class Waiting {
     { timeout, lookNow, pauseMs }: WaitOptions & { pauseMs: number },
     see: Wait["see"],
     fail: Wait["fail"],
+    answer?: Wait["answer"],
   ): Wait {
     const now = performance.now();
     const wait: Wait = {
       keys,
       see,
       fail,
+      answer,
       pauseMs,
       lookAt: lookNow ? Number.POSITIVE_INFINITY : now + pauseMs,
       giveUpAt: timeout ? now + timeout * 1_000 : Number.POSITIVE_INFINITY,
@@ -198,6 +229,14 @@ export class Waiting {
   #hear(event: JobEvent | null): void {
     // After a reconnect nobody knows what was missed.
     for (const wait of event ? (this.#waitsOf.get(event.key) ?? []) : this.#waits) this.#lookAt(wait);
+  }
+
+  /** The look at the row is what a result that comes along saves: 4.4 -> 2.9 ms for a round trip alone, 3,500 -> 5,000/s with 50 in flight. */
+  #take({ key, result }: JobAnswer): void {
+    for (const wait of this.#waitsOf.get(key) ?? []) {
+      if (result !== null && wait.answer) wait.answer(result);
+      else this.#lookAt(wait);
+    }
   }
 
   #lookAt(wait: Wait): void {

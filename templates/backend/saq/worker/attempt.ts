@@ -6,7 +6,7 @@ import type { ClaimedJob } from "../broker.js";
 import { InvalidJobError, JobLostError, SaqError } from "../errors.js";
 import type { JobFields } from "../job.js";
 import type { RunningJob, TransactionClient } from "../tasks/task.js";
-import { withMarks } from "../transitions.js";
+import { awaitedIn, withMarks } from "../transitions.js";
 import { encodeChange } from "../wire.js";
 import type { AttemptEnd, Interruption } from "./outcome.js";
 import type { OwnEnd } from "./own-end.js";
@@ -50,7 +50,7 @@ export class Attempt {
   /** Ends the task whatever it does; there for those that run in a thread. */
   terminate: (() => void) | null = null;
   /** Somebody waits for its end (`apply`, `map`). Read before the task may set a meta of its own. */
-  readonly awaited: boolean;
+  readonly awaited: boolean | string;
   /** What the task threw, or why it was interrupted; undefined while it runs and when it returned. */
   exception: unknown;
   readonly #host: AttemptHost;
@@ -66,7 +66,7 @@ export class Attempt {
     this.#host = host;
     this.claim = claim;
     this.fields = fields;
-    this.awaited = fields.meta.awaited === true;
+    this.awaited = awaitedIn(fields.meta);
   }
 
   get interruption(): Interruption | null {

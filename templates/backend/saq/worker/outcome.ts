@@ -18,7 +18,7 @@ export type AttemptEnd =
 export interface Attempted {
   readonly claim: ClaimedJob;
   readonly fields: JobFields;
-  readonly awaited: boolean;
+  readonly awaited: boolean | string;
 }
 
 export interface OutcomeRules {
@@ -127,6 +127,7 @@ function completed(attempt: Attempted, result: string, rules: OutcomeRules): Set
     keep: keepSeconds(fields.ttl, "complete", rules.failedTtl),
     scheduled: 0,
     awaited: attempt.awaited,
+    ...(typeof attempt.awaited === "string" ? { result } : {}),
   };
 }
 
