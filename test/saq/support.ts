@@ -283,6 +283,7 @@ export function settlement(
     keep: status === "queued" ? null : 600,
     scheduled: due,
     awaited: false,
+    ending: null,
     ...rest,
   };
 }

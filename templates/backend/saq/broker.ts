@@ -27,11 +27,22 @@ export interface Claim {
   place: number;
 }
 
+/**
+ * How a claim ended a document that it found as it was enqueued: with the members `lasting`, which stay, and `passing`,
+ * which the job's end replaces.
+ */
+export interface DocumentEnding {
+  readonly lasting: string;
+  readonly passing: string;
+}
+
 export interface ClaimedJob extends Claim {
   /** When it was due, epoch s: where it goes back to when it is given back. */
   due: number;
   /** The stamped document: active, one attempt more. */
   document: string;
+  /** Null where the claim stamped the document otherwise, and once it has changed since. */
+  ending: DocumentEnding | null;
 }
 
 /** A sign of life of a running job, with what changed. */
@@ -56,6 +67,8 @@ export interface Settlement extends Claim {
   awaited: boolean | string;
   /** What a complete job returned, as JSON, where it goes to an address. */
   result?: string;
+  /** What the document still ends with, where the patch may simply take the place of its passing part. */
+  ending: DocumentEnding | null;
   /** The transaction in which the task has finished the job itself; it may have been rolled back. */
   finishedIn?: string;
 }

@@ -12,7 +12,10 @@
 import { PoisonDocumentError } from "./errors.js";
 import { type JobFields, jobDefaults, type Status } from "./job.js";
 
-/** Wire name of each field, in the order in which Python writes them (J-1). */
+/**
+ * Wire name of each field. In Python's order (J-1), but for what a claim looks for at the end of a document: see
+ * `freshDue` in postgres/ending.ts.
+ */
 export const wireNames = {
   function: "function",
   kwargs: "kwargs",
@@ -24,7 +27,6 @@ export const wireNames = {
   ttl: "ttl",
   retryDelay: "retry_delay",
   retryBackoff: "retry_backoff",
-  scheduled: "scheduled",
   progress: "progress",
   attempts: "attempts",
   completed: "completed",
@@ -33,11 +35,12 @@ export const wireNames = {
   touched: "touched",
   result: "result",
   error: "error",
-  status: "status",
   priority: "priority",
   groupKey: "group_key",
   meta: "meta",
   workerId: "worker_id",
+  scheduled: "scheduled",
+  status: "status",
 } as const satisfies Record<keyof JobFields, string>;
 
 export type WireName = (typeof wireNames)[keyof JobFields];

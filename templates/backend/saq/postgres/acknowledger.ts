@@ -3,16 +3,18 @@
  * the next one. A row that the statement did not change is looked at alone: it was aborted meanwhile, belongs to
  * somebody else by now, has a document that SQL cannot read, or is held by somebody's transaction.
  */
-import type { Settlement, SettleResult, StoredJob } from "../broker.js";
+import type { DocumentEnding, Settlement, SettleResult, StoredJob } from "../broker.js";
 import { SaqError } from "../errors.js";
 import { type Decision, finished, isTakenOver, keepSeconds, read } from "../transitions.js";
 import { encodeChange } from "../wire.js";
 import { endNotice } from "./channels.js";
-import { Coalescer } from "./coalescer.js";
+import { Coalescer, type CoalescerOptions } from "./coalescer.js";
 import { isCancelled, isDataError, isPassing } from "./connection.js";
+import type { Persistence } from "./connections.js";
 import type { Finisher } from "./finisher.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
+import { separator } from "./statements.js";
 
 /** A finished job outlives a database that is away for minutes: the worker holds its result until it is recorded. */
 const patienceMs = 10 * 60_000;
@@ -25,6 +27,8 @@ const mostCancelled = 3;
 
 export class Acknowledger {
   readonly #coalescer: Coalescer<Settlement, SettleResult>;
+  /** Completions whose document still ends as the claim has left it: most ends of most queues. */
+  readonly #completions: Coalescer<Completion, SettleResult>;
   readonly #alone = new Set<Promise<SettleResult>>();
 
   constructor(
@@ -34,27 +38,33 @@ export class Acknowledger {
     private readonly queueName: string,
     private readonly failedTtl: number,
   ) {
-    this.#coalescer = new Coalescer((items) => this.#flush(items), {
+    const options: CoalescerOptions<Settlement> = {
       maxItems: 1_000,
       maxBytes: 4 * 1024 * 1024,
       bytesOf: (item) => item.patch.length,
-      // The statement answers by key: of two ends of one job only the first would be written, and both told so.
-      identityOf: (item) => item.key,
       searchAfter: (error) => (isDataError(error) || isCancelled(error) ? "halves" : null),
+    };
+    // The statement answers by key: of two ends of one job only the first would be written, and both told so.
+    this.#coalescer = new Coalescer((items) => this.#flush(items), {
+      ...options,
+      identityOf: ({ key }) => key,
     });
+    this.#completions = new Coalescer<Completion, SettleResult>((items) => this.#complete(items), options);
   }
 
   /** @throws SaqError unrecorded after ten minutes of tries, or when closed */
   async settle(settlement: Settlement): Promise<SettleResult> {
     try {
-      return await this.#coalescer.add(settlement);
+      return await (isCompletion(settlement)
+        ? this.#completions.add(settlement)
+        : this.#coalescer.add(settlement));
     } catch (error) {
       throw unrecorded(settlement, error);
     }
   }
 
   async drained(): Promise<void> {
-    await this.#coalescer.drained();
+    await Promise.all([this.#coalescer.drained(), this.#completions.drained()]);
     while (this.#alone.size > 0) await Promise.allSettled(this.#alone);
   }
 
@@ -80,15 +90,53 @@ export class Acknowledger {
         // Told in the statement that records them, and only what it records.
         ...(isAwaited ? [notices.map((notice) => notice.text), notices.map((notice) => notice.channel)] : []),
       ],
-      {
-        patience: patienceMs,
-        // Each row is written by its token, so that a second time changes nothing.
-        again: (error, sent) =>
-          isPassing(error) && !(isCancelled(error) && items.length > 1 && sent >= mostCancelled),
-      },
+      persistence(items.length),
     );
     for (const { key } of rows) applied.add(key);
     return items.map((item) => (applied.has(item.key) ? "applied" : this.#settleAlone(item)));
+  }
+
+  async #complete(items: Completion[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
+    const claims = new Map<number, number>();
+    const endings: DocumentEnding[] = [];
+    const lists = { keys: "", claims: "", patches: "", keeps: "" };
+    let isAwaited = false;
+    for (const { key, token, ending, patch, keep, awaited } of items) {
+      let claim = claims.get(token);
+      if (claim === undefined) {
+        claim = endings.push(ending);
+        claims.set(token, claim);
+      }
+      lists.keys += separator + key;
+      lists.claims += separator + claim;
+      // Without its brace: it goes on where the ending's lasting part stops.
+      lists.patches += separator + patch.slice(1);
+      lists.keeps += separator + (keep ?? "");
+      isAwaited ||= awaited !== false;
+    }
+    const notices = isAwaited ? items.map((item) => endNotice(this.queueName, item)) : [];
+    const { complete, completeAndTell } = this.server.statements;
+    const list = (texts: string) => texts.slice(separator.length);
+    const { rows } = await this.server.queryAgain<{ written: string | null }>(
+      isAwaited ? completeAndTell : complete,
+      [
+        this.queueName,
+        list(lists.keys),
+        list(lists.claims),
+        list(lists.patches),
+        list(lists.keeps),
+        [...claims.keys()],
+        endings.map(({ lasting, passing }) => lasting + passing),
+        endings.map(({ passing }) => Buffer.byteLength(passing)),
+        items.length,
+        ...(isAwaited ? [notices.map((notice) => notice.text), notices.map((notice) => notice.channel)] : []),
+      ],
+      persistence(items.length),
+    );
+    const written = rows[0]?.written ?? null;
+    if (written === null) return Array<SettleResult>(items.length).fill("applied");
+    const places = new Set(written.split(","));
+    return items.map((item, index) => (places.has(String(index + 1)) ? "applied" : this.#settleAlone(item)));
   }
 
   /** Beside the next flushes: a row that somebody's transaction holds may not hold up the other jobs. */
@@ -140,6 +188,22 @@ export class Acknowledger {
     return (await this.finisher.hasCommitted(item.finishedIn)) ? "finished" : "lost";
   }
 }
+
+/** An end that only changes how the document ends, and can stand in a list of texts. */
+type Completion = Settlement & { ending: DocumentEnding };
+
+const isCompletion = (item: Settlement): item is Completion =>
+  item.ending !== null &&
+  item.status === "complete" &&
+  item.finishedIn === undefined &&
+  (item.keep === null || item.keep >= 0) &&
+  !item.key.includes(separator);
+
+/** Each row is written by its token, so that a second time changes nothing. */
+const persistence = (items: number): Persistence => ({
+  patience: patienceMs,
+  again: (error, sent) => isPassing(error) && !(isCancelled(error) && items > 1 && sent >= mostCancelled),
+});
 
 const unrecorded = ({ key, status }: Settlement, cause: unknown): SaqError =>
   new SaqError(

@@ -6,6 +6,7 @@ import type { Logger } from "../logger.js";
 import { isTakenOver, loseJob, read, setAside } from "../transitions.js";
 import { editDocument, encodeChange, hasPythonNumbers } from "../wire.js";
 import { backoffMs, isConnectionError, sleep } from "./connection.js";
+import { claimedDocument, endingOf } from "./ending.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
@@ -17,6 +18,8 @@ interface ClaimedRow {
   /** bigint, as text. */
   due: string;
   document: string | null;
+  /** bigint, as text, epoch ms; null of a document that was not fresh (ending.ts). */
+  started: string | null;
 }
 
 /** The document's due time as its column can hold it. */
@@ -76,10 +79,15 @@ export class Claimer {
 
   async #stamped(rows: ClaimedRow[], token: number, workerId: string): Promise<ClaimedJob[]> {
     const jobs: ClaimedJob[] = [];
+    const started = rows.find((row) => row.started !== null)?.started ?? null;
+    const fresh = started === null ? null : endingOf(workerId, started);
     for (const row of rows) {
-      const document = row.document ?? (await this.#stampBySelf(row.key, token, workerId));
+      const ending = row.started === null ? null : fresh;
+      const stored = row.document !== null && ending ? claimedDocument(row.document, ending) : row.document;
+      const document = stored ?? (await this.#stampBySelf(row.key, token, workerId));
+      const { key, place } = row;
       if (document !== null)
-        jobs.push({ key: row.key, token, workerId, place: row.place, due: Number(row.due), document });
+        jobs.push({ key, token, workerId, place, due: Number(row.due), document, ending });
     }
     return jobs;
   }

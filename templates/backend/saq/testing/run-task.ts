@@ -187,7 +187,15 @@ async function attempt(
       writeOwnEnd({ broker: { finishWith: async () => "test" }, config }, run, returned, client, rules()),
     ended: (_run, how) => ended(how),
   };
-  const claim = { key: fields.key, token: 0, place: 0, workerId, due: fields.scheduled, document: "" };
+  const claim = {
+    key: fields.key,
+    token: 0,
+    place: 0,
+    workerId,
+    due: fields.scheduled,
+    document: "",
+    ending: null,
+  };
   const run = new Attempt(host, claim, fields);
   const Context = contextsWith(state);
   const abort = () => run.interrupt("abort", "aborted by the test's signal");

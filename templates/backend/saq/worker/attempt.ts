@@ -190,6 +190,7 @@ export class Attempt {
     Object.assign(this.fields, change, { touched });
     // The task's own transaction may hold the row: waiting for it here would be waiting for ourselves.
     if (this.#finishing || this.ownEnd) return;
+    this.claim.ending = null;
     if (await this.#host.touch(this.claim, patch, removed)) return;
     // An abort must end as one: taken for a loss, nobody would write it, and the job would stay `aborting`.
     const why = await this.#host.endedElsewhere(this.claim);

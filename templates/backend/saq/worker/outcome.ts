@@ -66,6 +66,7 @@ export function release(
     keep: null,
     scheduled: claim.due,
     awaited: false,
+    ending: null,
   };
 }
 
@@ -128,8 +129,13 @@ function completed(attempt: Attempted, result: string, rules: OutcomeRules): Set
     scheduled: 0,
     awaited: attempt.awaited,
     ...(typeof attempt.awaited === "string" ? { result } : {}),
+    ending: isUntried(fields) ? attempt.claim.ending : null,
   };
 }
+
+/** Nothing in its document stands for what a completion sets or removes. */
+const isUntried = ({ progress, completed, result, error }: JobFields): boolean =>
+  progress === 0 && completed === 0 && result === null && error === null;
 
 /** Never retried: the same task would return the same kind of thing again (D-40). */
 function unwritable(attempt: Attempted, why: string, rules: OutcomeRules): Settlement {
@@ -183,5 +189,6 @@ function settlement(
     keep,
     scheduled,
     awaited,
+    ending: null,
   };
 }

@@ -3,6 +3,7 @@
  * acknowledgement that leaves next. A slot is free when its task is over, not when that is recorded.
  */
 import type { ClaimedJob, Settlement } from "../broker.js";
+import { PoisonDocumentError } from "../errors.js";
 import type { JobFields } from "../job.js";
 import type { Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
@@ -230,7 +231,9 @@ export class Runner implements AttemptHost {
 
   #decode(claimed: ClaimedJob): JobFields | null {
     try {
-      return decodeJob(claimed.document, this.#queue.name, "active");
+      const fields = decodeJob(claimed.document, this.#queue.name, "active");
+      if (fields.key === claimed.key) return fields;
+      throw new PoisonDocumentError(`The stored document is that of another job, "${fields.key}"`);
     } catch (error) {
       this.#logger.error(
         { err: error, job: claimed.key },
