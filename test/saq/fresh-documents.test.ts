@@ -1,0 +1,221 @@
+/** Documents that a claim and a completion change by their end, without reading them. */
+import { beforeAll, describe, expect, it } from "@jest/globals";
+import type { ClaimedJob } from "../../templates/backend/saq/broker.js";
+import type { JobContext } from "../../templates/backend/saq/index.js";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
+import { pythonComplaints } from "./golden-documents.js";
+import { LogBook } from "./log-book.js";
+import {
+  claim,
+  insertRow,
+  openQueue,
+  rowOf,
+  settlement,
+  startWorker,
+  until,
+  useDatabase,
+} from "./support.js";
+
+const database = useDatabase();
+const tasks = {
+  hello: async (_ctx: unknown, payload?: object) => payload,
+  step: async (ctx: JobContext) => {
+    await ctx.job.update({ progress: 0.5, meta: { half: true } });
+    return "done";
+  },
+};
+type Hello = Queue<typeof tasks>;
+const open = (options: object = {}): Hello => openQueue(database, tasks, options);
+
+beforeAll(async () => {
+  const queue = open();
+  await queue.connect();
+  await queue.close();
+});
+
+const textOf = async (key: string) => (await rowOf(database, key))?.text ?? "";
+
+/** The end of a job as a worker writes it whose claim knows the document's ending. */
+const completion = (job: ClaimedJob, result: unknown) =>
+  settlement(job, "complete", { progress: 1, completed: 9, touched: 9, result }, { ending: job.ending });
+
+async function claimOne(queue: Hello): Promise<ClaimedJob> {
+  const [job] = await claim(queue);
+  if (!job) throw new Error("nothing was claimed");
+  return job;
+}
+
+describe("a document as enqueue wrote it", () => {
+  it.each<[string, object]>([
+    ["plain", { a: 1 }],
+    ["quotes, backslashes, line ends", { a: 'say "hi" \\ \n\r\t \u2028' }],
+    ["beyond ASCII", { a: "héllo ☃ 𝄞", ключ: "значение" }],
+    ["an escaped NUL and half a character", { a: "\0 \ud800" }],
+    ["words of the document inside", { a: ',"status":"queued"}', b: { status: "queued" } }],
+    ["a number that jsonb would write otherwise", { a: 1e21 }],
+  ])("is claimed and completed with its other bytes untouched: %s", async (_name, kwargs) => {
+    const queue = open();
+    const { key } = await queue.enqueue("hello", kwargs);
+    const enqueued = await textOf(key);
+    const job = await claimOne(queue);
+    expect(job.ending).not.toBeNull();
+    const opening = enqueued.slice(0, -',"status":"queued"}'.length);
+    expect((await textOf(key)).startsWith(opening)).toBe(true);
+    // What the worker runs is what is stored.
+    expect(job.document).toBe(await textOf(key));
+    expect(JSON.parse(job.document)).toEqual({
+      ...JSON.parse(enqueued),
+      status: "active",
+      attempts: 1,
+      started: expect.any(Number),
+      touched: expect.any(Number),
+      worker_id: "worker-1",
+    });
+    expect(pythonComplaints(job.document, queue.name)).toEqual([]);
+    expect(await queue.broker.settle(completion(job, kwargs))).toBe("applied");
+    const ended = await textOf(key);
+    expect(ended.startsWith(opening)).toBe(true);
+    expect(JSON.parse(ended)).toEqual({
+      ...JSON.parse(job.document),
+      status: "complete",
+      progress: 1,
+      completed: 9,
+      touched: 9,
+      result: kwargs,
+    });
+    // Each member once.
+    expect(Object.keys(JSON.parse(ended)).length).toBe(
+      [...ended.matchAll(/"status":"complete"/g)].length + Object.keys(JSON.parse(job.document)).length + 2,
+    );
+  });
+
+  it("V-5.6: a due time in the document stays in its column", async () => {
+    const queue = open();
+    const later = Math.floor(Date.now() / 1_000) - 5;
+    const { key } = await queue.enqueue("hello", { a: 1 }, { scheduled: later });
+    const job = await claimOne(queue);
+    expect(job.ending).not.toBeNull();
+    expect(await rowOf(database, key)).toMatchObject({ status: "active", scheduled: later });
+    expect(await queue.broker.settle(completion(job, null))).toBe("applied");
+    expect(await rowOf(database, key)).toMatchObject({ status: "complete", scheduled: later });
+  });
+
+  it.each<[string, (queue: string, key: string) => string]>([
+    [
+      "tried before",
+      (queue, key) => `{"function":"hello","queue":"${queue}","key":"${key}","attempts":3,"status":"queued"}`,
+    ],
+    [
+      "a time that the column does not say",
+      (queue, key) =>
+        `{"function":"hello","queue":"${queue}","key":"${key}","scheduled":7,"status":"queued"}`,
+    ],
+    [
+      "a time elsewhere",
+      (queue, key) =>
+        `{"scheduled":7,"function":"hello","queue":"${queue}","key":"${key}","status":"queued"}`,
+    ],
+    [
+      "spaces, as Python writes",
+      (queue, key) => `{"function": "hello", "queue": "${queue}", "key": "${key}", "status": "queued"}`,
+    ],
+    [
+      "state in the middle",
+      (queue, key) => `{"function":"hello","status":"queued","queue":"${queue}","key":"${key}"}`,
+    ],
+  ])("is read as JSON where somebody else wrote it: %s", async (name, document) => {
+    const queue = open();
+    const key = `foreign ${name}`;
+    const text = document(queue.name, key);
+    await insertRow(database, { key, queue: queue.name, document: text });
+    const job = await claimOne(queue);
+    expect(job.ending).toBeNull();
+    const before = JSON.parse(text);
+    expect(await rowOf(database, key)).toMatchObject({ status: "active", scheduled: before.scheduled ?? 0 });
+    expect(JSON.parse(await textOf(key))).toMatchObject({ attempts: (before.attempts ?? 0) + 1 });
+    expect(await queue.broker.settle(completion(job, 1))).toBe("applied");
+    expect(JSON.parse(await textOf(key))).toMatchObject({ status: "complete", result: 1 });
+  });
+
+  it("D-3: one that ends like ours and is no job is set aside as failed, and the others run", async () => {
+    const log = new LogBook();
+    const queue = open({ logger: log });
+    const poison: Record<string, string | Buffer> = {
+      "not JSON": '{"function":hello,"status":"queued"}',
+      "not UTF-8": Buffer.concat([
+        Buffer.from(`{"function":"hello","queue":"${queue.name}","key":"compact not UTF-8","kwargs":{"a":"`),
+        Buffer.from([0xff, 0xfe]),
+        Buffer.from('"},"status":"queued"}'),
+      ]),
+      "another key": `{"function":"hello","queue":"${queue.name}","key":"other","status":"queued"}`,
+      "another queue": '{"function":"hello","queue":"other","key":"compact another queue","status":"queued"}',
+    };
+    const good: string[] = [];
+    for (const [name, document] of Object.entries(poison)) {
+      await insertRow(database, { key: `compact ${name}`, queue: queue.name, document });
+      good.push((await queue.enqueue("hello")).key);
+    }
+    await startWorker(queue);
+    await until(async () => (await queue.counts()).queued === 0 && (await queue.counts()).active === 0);
+    for (const key of good) expect(await rowOf(database, key)).toMatchObject({ status: "complete" });
+    for (const name of Object.keys(poison)) {
+      const [row] = await database.query("select status from saq_jobs where key = $1", [`compact ${name}`]);
+      expect({ name, ...row }).toEqual({ name, status: "failed" });
+    }
+  });
+
+  it("J-20: a task's own update and its end are both kept", async () => {
+    const queue = open();
+    await startWorker(queue);
+    const job = await queue.enqueue("step");
+    await until(async () => (await queue.counts()).complete === 1);
+    expect(JSON.parse(await textOf(job.key))).toMatchObject({
+      status: "complete",
+      progress: 1,
+      result: "done",
+      meta: { half: true },
+    });
+  });
+
+  it("5.2: an end by an ending that is not there any more changes nothing", async () => {
+    const queue = open();
+    await queue.enqueue("hello", { a: 1 });
+    const job = await claimOne(queue);
+    // Python takes a job over without a token of its own, but writes the document anew.
+    await database.query(
+      `update saq_jobs set job = convert_to(replace(convert_from(job, 'UTF8'), 'worker-1', 'worker-9'), 'UTF8') where key = $1`,
+      [job.key],
+    );
+    const taken = await textOf(job.key);
+    expect(await queue.broker.settle(completion(job, 1))).toBe("lost");
+    expect(await textOf(job.key)).toBe(taken);
+    expect(await rowOf(database, job.key)).toMatchObject({ status: "active" });
+  });
+
+  it("D-25: an abort that came first wins", async () => {
+    const queue = open();
+    const { key } = await queue.enqueue("hello", { a: 1 });
+    const job = await claimOne(queue);
+    await queue.abort(key, "changed my mind");
+    expect(await queue.broker.settle(completion(job, 1))).toBe("aborted");
+    expect(JSON.parse(await textOf(key))).toMatchObject({ status: "aborted", error: "changed my mind" });
+  });
+
+  it("a batch of many claims tells the written ones from the others", async () => {
+    const queue = open();
+    await queue.enqueueMany(Array.from({ length: 30 }, (_, i) => ({ task: "hello", payload: { i } })));
+    const jobs = [...(await claim(queue)), ...(await claim(queue)), ...(await claim(queue, { limit: 20 }))];
+    expect(new Set(jobs.map(({ token }) => token)).size).toBe(3);
+    const stranger = { ...jobs[4], token: 1 } as ClaimedJob;
+    const ends = [...jobs.slice(0, 4), stranger, ...jobs.slice(5)];
+    const answers = await Promise.all(ends.map((job, i) => queue.broker.settle(completion(job, { i }))));
+    expect(answers.map((answer, i) => [i, answer]).filter(([, answer]) => answer !== "applied")).toEqual([
+      [4, "lost"],
+    ]);
+    expect(JSON.parse(await textOf(jobs[29]?.key ?? ""))).toMatchObject({
+      status: "complete",
+      result: { i: 29 },
+    });
+    expect(await queue.counts()).toMatchObject({ complete: 29, active: 1 });
+  });
+});
