@@ -1,7 +1,7 @@
 /** Documents that a claim and a completion change by their end, without reading them. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { ClaimedJob } from "../../templates/backend/saq/broker.js";
-import type { JobContext } from "../../templates/backend/saq/index.js";
+import type { Context } from "../../templates/backend/saq/index.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { pythonComplaints } from "./golden-documents.js";
 import { LogBook } from "./log-book.js";
@@ -19,7 +19,7 @@ import {
 const database = useDatabase();
 const tasks = {
   hello: async (_ctx: unknown, payload?: object) => payload,
-  step: async (ctx: JobContext) => {
+  step: async (ctx: Context) => {
     await ctx.job.update({ progress: 0.5, meta: { half: true } });
     return "done";
   },
