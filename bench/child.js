@@ -1,11 +1,14 @@
 // One role of one contestant: a producer of jobs, a worker, or both.
-import { monotonic, sleep } from "./clock.js";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { monotonic, sleep, within } from "./clock.js";
 import { loadContestant } from "./contestants/index.js";
 
 let contestant;
 let url;
 let producer;
 let worker;
+let collectGarbage;
 
 const commands = {
   async init(input) {
@@ -17,6 +20,10 @@ const commands = {
   /** Keeps `inFlight` calls under way for `ms`. */
   enqueueLoop: ({ inFlight, ms }) => rateOf((i) => producer.enqueue({ i }), inFlight, ms),
 
+  /** `count` jobs, `inFlight` at a time, or as many as it stores in `ms`. */
+  enqueueSome: ({ count, inFlight, ms }) =>
+    keepInFlight((i) => producer.enqueue({ i }), inFlight, { ms, most: count }),
+
   async enqueueMany({ count }) {
     const payloads = Array.from({ length: count }, (_, i) => ({ i }));
     const start = monotonic();
@@ -24,13 +31,48 @@ const commands = {
     return { rate: count / ((monotonic() - start) / 1e9) };
   },
 
+  /** `rate` jobs a second, whether or not those before are stored yet. Answers how many it stored. */
+  async enqueueSteadily({ rate, ms }) {
+    let count = 0;
+    let failure;
+    const calls = new Set();
+    const start = performance.now();
+    for (let passed = 0; passed < ms; passed = performance.now() - start) {
+      for (const due = (passed / 1_000) * rate; count < due; count++) {
+        const call = producer
+          .enqueue({ i: count })
+          .catch((error) => {
+            failure ??= error;
+          })
+          .finally(() => calls.delete(call));
+        calls.add(call);
+      }
+      await sleep(10);
+    }
+    await Promise.all(calls);
+    if (failure) throw failure;
+    return count;
+  },
+
+  /** Bytes: what is in use once all garbage is collected, and what the process holds of the machine's memory. */
+  memory() {
+    const { rss: resident } = process.memoryUsage();
+    if (!collectGarbage) {
+      setFlagsFromString("--expose-gc");
+      collectGarbage = runInNewContext("gc");
+    }
+    collectGarbage();
+    const { heapUsed, external } = process.memoryUsage();
+    return { live: heapUsed + external, resident };
+  },
+
   hasRoundTrip: () => producer.roundTrip !== undefined,
 
-  /** One after another, as many of `count` as begin within `ms`. Answers the milliseconds of each. */
+  /** One after another, for about `ms` at most. Answers the milliseconds of each. */
   async roundTrips({ count, ms }) {
     const lengths = [];
-    const end = monotonic() + ms * 1e6;
-    for (let i = 0; i < count && monotonic() < end; i++) {
+    const end = performance.now() + ms;
+    for (let i = 0; i < count && performance.now() < end; i++) {
       const start = monotonic();
       await producer.roundTrip({ i });
       lengths.push((monotonic() - start) / 1e6);
@@ -38,7 +80,8 @@ const commands = {
     return lengths;
   },
 
-  roundTripLoop: ({ inFlight, ms }) => rateOf((i) => producer.roundTrip({ i }), inFlight, ms),
+  roundTripLoop: ({ inFlight, ms, longest }) =>
+    rateOf((i) => producer.roundTrip({ i }), inFlight, ms, longest),
 
   /** One job every `everyMs`. Answers when each call began. */
   async enqueuePaced({ count, everyMs }) {
@@ -69,7 +112,8 @@ const commands = {
     const tell = () => {
       telling = false;
       if (!process.connected) return;
-      process.send({ event: "progress", added: count - told });
+      // The parent may have closed the channel a moment ago.
+      process.send({ event: "progress", added: count - told }, () => {});
       told = count;
     };
     const ran = (i) => {
@@ -136,24 +180,33 @@ function cpuSince(start) {
   return user + system;
 }
 
-/** Calls `call` again and again, `inFlight` at a time, for a moment to warm up and then for `ms`. */
-async function rateOf(call, inFlight, ms) {
-  await keepInFlight(call, inFlight, 300);
-  const cpu = process.cpuUsage();
-  const { count, ns } = await keepInFlight(call, inFlight, ms);
-  return { rate: count / (ns / 1e9), cpuUs: cpuSince(cpu) / count };
+/**
+ * Calls `call` again and again, `inFlight` at a time, for a moment to warm up and then for `ms`. Whoever does not answer
+ * the first calls in time is measured by these.
+ */
+async function rateOf(call, inFlight, ms, longest) {
+  const warmUp = await keepInFlight(call, inFlight, { ms: 300, longest });
+  const { count, ns, cpuUs } = warmUp.isWhole ? await keepInFlight(call, inFlight, { ms, longest }) : warmUp;
+  return { rate: count / (ns / 1e9), cpuUs: cpuUs / count };
 }
 
-async function keepInFlight(call, inFlight, ms) {
+/** Makes at most `most` calls, none after `ms`, and waits for an answer no longer than `longest` after that. */
+async function keepInFlight(call, inFlight, { ms, most = Number.POSITIVE_INFINITY, longest = 2 ** 30 }) {
+  let made = 0;
   let count = 0;
+  const cpu = process.cpuUsage();
   const start = monotonic();
   const end = start + ms * 1e6;
-  await Promise.all(
+  const all = Promise.all(
     Array.from({ length: inFlight }, async () => {
-      while (monotonic() < end) await call(count++);
+      while (made < most && monotonic() < end) {
+        await call(made++);
+        count++;
+      }
     }),
   );
-  return { count, ns: monotonic() - start };
+  const isWhole = await within(ms + longest, all);
+  return { isWhole, count, ns: monotonic() - start, cpuUs: cpuSince(cpu) };
 }
 
 process.on("message", async ({ id, command, input }) => {

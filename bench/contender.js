@@ -1,13 +1,12 @@
 // A contestant in a run: its address, its processes, and what every scenario does with them.
-import { monotonic, sleep } from "./clock.js";
+import { monotonic, sleep, within } from "./clock.js";
+import { countingStatements, startMeter } from "./meter.js";
 import { ContestantProcess } from "./process.js";
-import { serverCpuUs } from "./server-cpu.js";
-
-/** Whoever takes longer is measured by what it finished until then. */
-const longestMs = 20_000;
 
 export class Contender {
   #renew;
+  #filled;
+  #countsStatements = false;
 
   /** `renew` makes its database anew and answers the address. */
   constructor({ name, contestant, url, renew, options, profileDir }) {
@@ -17,6 +16,7 @@ export class Contender {
 
   /** A database that was made a moment ago: nothing was ever stored in it, nor analysed. */
   async renewed() {
+    this.#filled = undefined;
     this.url = await this.#renew();
   }
 
@@ -30,12 +30,30 @@ export class Contender {
     }
   }
 
+  async empty(admin) {
+    this.#filled = undefined;
+    await admin.empty();
+  }
+
   /** No jobs, no dead rows, nothing left to write. */
   fresh() {
     return this.administer(async (admin) => {
-      await admin.empty();
+      await this.empty(admin);
       await settled(admin);
     });
+  }
+
+  /**
+   * `count` jobs of a kind and nothing else. They stay from round to round where the contestant can throw away the
+   * others: making a million takes longer than all that is measured beside them. False where there is no such kind.
+   */
+  async filled(admin, kind, count) {
+    const wanted = `${count} ${kind}`;
+    if (this.#filled === wanted && (await admin.trim?.())) return true;
+    await this.empty(admin);
+    if (!(await admin.fill(kind, count))) return false;
+    this.#filled = wanted;
+    return true;
   }
 
   producer() {
@@ -57,21 +75,45 @@ export class Contender {
     return ContestantProcess.start({ contestant: name, role, url, command, profileDir });
   }
 
+  /** How many jobs a drain has, of the contestant's own storing. */
+  get jobs() {
+    return Math.min(this.options.jobs, this.contestant.mostJobs ?? Number.POSITIVE_INFINITY);
+  }
+
   /** Stores `count` jobs by the contestant's own bulk call. */
   async store(count) {
     const producer = await this.producer();
     await producer.call("enqueueMany", { count }).finally(() => producer.stop());
   }
 
+  /** Statements are counted for processes that are started during `work`. */
+  async counting(work) {
+    return countingStatements(this.url, async (isCounted) => {
+      this.#countsStatements = isCounted;
+      return await work().finally(() => {
+        this.#countsStatements = false;
+      });
+    });
+  }
+
+  /** What the server does from now on; null where there is none to ask. */
+  meter({ client }) {
+    return client ? startMeter(client, { countsStatements: this.#countsStatements }) : null;
+  }
+
   /**
-   * Has `processes` workers finish what is due: from the first start of a handler to the last completion committed.
-   * `work` goes to each worker, `scope` to `unfinished`; `jobs` is how many there are. Answers how many were finished in how many seconds.
+   * Settles the tables and has `processes` workers finish what is due: from the first start of a handler to the last
+   * completion committed. `work` goes to each worker, `scope` to `unfinished`; `jobs` is how many there are, or, with
+   * `isPart`, after how many it is enough. Answers how many were finished in how many seconds, and what it cost.
    */
-  async drain(admin, jobs, { processes = 1, work = {}, scope = {} } = {}) {
-    const wal = admin.client && (await walPosition(admin.client));
-    const workers = [];
+  async drain(admin, jobs, { processes = 1, work = {}, scope = {}, isPart = false } = {}) {
+    const { concurrency, longest } = this.options;
+    const [workers] = await Promise.all([
+      Promise.all(Array.from({ length: processes }, () => this.worker())),
+      settled(admin),
+    ]);
     try {
-      for (let i = 0; i < processes; i++) workers.push(await this.worker());
+      const meter = await this.meter(admin);
       const done = new Promise((resolve) => {
         let count = 0;
         for (const worker of workers) {
@@ -81,23 +123,23 @@ export class Contender {
           });
         }
       });
-      const { concurrency } = this.options;
       await Promise.all(
         workers.map((worker) => worker.call("work", { concurrency, expected: jobs, ...work })),
       );
-      const isWhole = await within(longestMs, done);
+      const isWhole = (await within(longest, done)) && !isPart;
       while (isWhole && (await admin.unfinished(scope))) await sleep(1);
       const end = monotonic();
-      const serverUs = admin.client ? await serverCpuUs(admin.client) : undefined;
-      const reports = await Promise.all(workers.map((worker) => worker.call("report")));
+      const [cost, reports] = await Promise.all([
+        meter?.read(),
+        Promise.all(workers.map((worker) => worker.call("report"))),
+      ]);
       const count = reports.reduce((sum, report) => sum + report.count, 0);
       if (isWhole) await checkCounts(this.name, jobs, count, admin);
       return {
         jobs: count,
         seconds: (end - Math.min(...reports.filter((r) => r.first > 0).map((r) => r.first))) / 1e9,
         cpuUs: reports.reduce((sum, report) => sum + report.cpuUs, 0),
-        serverUs,
-        walBytes: wal ? await walBytes(admin.client, wal) : undefined,
+        ...cost,
         counts: reports.map((report) => report.count),
       };
     } finally {
@@ -106,7 +148,7 @@ export class Contender {
   }
 }
 
-export async function settled(admin) {
+async function settled(admin) {
   await admin.settle();
   await admin.client?.query("checkpoint");
 }
@@ -117,27 +159,4 @@ export async function checkCounts(name, jobs, count, admin) {
   if (count !== jobs || (finished !== null && finished !== jobs)) {
     throw new Error(`${name}: ${jobs} jobs, ${count} runs, ${finished} recorded as complete`);
   }
-}
-
-/** Whether the work was over within that time. */
-async function within(ms, work) {
-  let timer;
-  const late = new Promise((resolve) => {
-    timer = setTimeout(resolve, ms, false);
-  });
-  const isDone = await Promise.race([work.then(() => true), late]);
-  clearTimeout(timer);
-  return isDone;
-}
-
-async function walPosition(client) {
-  const { rows } = await client.query("select pg_current_wal_insert_lsn()::text as position");
-  return rows[0].position;
-}
-
-async function walBytes(client, since) {
-  const { rows } = await client.query("select (pg_current_wal_insert_lsn() - $1::pg_lsn)::float8 as bytes", [
-    since,
-  ]);
-  return rows[0].bytes;
 }

@@ -1,6 +1,9 @@
 // The database of a run: an embedded PostgreSQL of its own, with every durability setting on, or the server that
 // BENCH_DATABASE_URL names.
+import fs from "node:fs";
+import path from "node:path";
 import pg from "pg";
+import { prepareBinaries } from "../templates/scripts/postgres-binaries.js";
 import { startTemporaryPostgres } from "../templates/scripts/temporary-postgres.js";
 
 /** No checkpoint in the middle of a measurement: it would be written for one contestant and not for the other. */
@@ -11,6 +14,13 @@ const SETTINGS = {
   shared_buffers: "512MB",
   max_wal_size: "4GB",
   checkpoint_timeout: "30min",
+};
+
+/** Loaded, and off until somebody wants to know: it would cost those more who send more statements. */
+const COUNTING = {
+  shared_preload_libraries: "pg_stat_statements",
+  "pg_stat_statements.track": "none",
+  compute_query_id: "off",
 };
 
 const SHOWN = [
@@ -27,7 +37,12 @@ const SHOWN = [
 export async function startDatabase() {
   const given = process.env.BENCH_DATABASE_URL;
   if (given) return { url: given, stop: async () => {} };
-  return startTemporaryPostgres({ settings: SETTINGS });
+  return startTemporaryPostgres({ settings: { ...SETTINGS, ...(hasCounting() ? COUNTING : {}) } });
+}
+
+function hasCounting() {
+  const libraries = path.join(path.dirname(prepareBinaries(undefined).bin("postgres")), "../lib/postgresql");
+  return fs.readdirSync(libraries).some((file) => file.startsWith("pg_stat_statements."));
 }
 
 /** An empty database of a contestant's own. Answers its address. */

@@ -30,6 +30,28 @@ export function summarise(samples, baseline, figures) {
   return rows;
 }
 
+/**
+ * The rows of several runs as if they were one with more rounds. A ratio pairs values of one run only: in the rounds of
+ * the others a contestant that did not take part has no value.
+ */
+export function merge(reports) {
+  const merged = [];
+  for (const figure of new Set(reports.flatMap((report) => report.figures.map((row) => row.figure)))) {
+    const runs = reports
+      .map((report) => report.figures.filter((row) => row.figure === figure))
+      .filter((rows) => rows.length > 0);
+    for (const contestant of new Set(runs.flat().map((row) => row.contestant))) {
+      const values = runs.flatMap((rows) => {
+        const own = rows.find((row) => row.contestant === contestant);
+        return own?.values ?? rows[0].values.map(() => null);
+      });
+      const { unit, better } = runs[0][0];
+      merged.push({ figure, unit, better, contestant, values });
+    }
+  }
+  return merged;
+}
+
 export function toTable(rows, baseline) {
   const lines = [
     `| figure | unit | contestant | median (quartiles) | ratio to ${baseline}: median (quartiles) |`,
@@ -48,8 +70,10 @@ export function toTable(rows, baseline) {
   return lines.join("\n");
 }
 
-const show = (value) =>
-  value >= 100 ? Math.round(value).toLocaleString("en-US") : value.toFixed(value >= 10 ? 1 : 2);
+export const show = (value) =>
+  Math.abs(value) >= 100
+    ? Math.round(value).toLocaleString("en-US")
+    : value.toFixed(Math.abs(value) >= 10 ? 1 : 2);
 
 /** Names and values, without those that are null. */
 export const inOneLine = (entries) =>

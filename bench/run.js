@@ -2,159 +2,120 @@
 // Compares job queues side by side: every round runs each contestant once, in fresh processes, in changing order.
 import path from "node:path";
 import { Contender } from "./contender.js";
-import { contestantNames, loadContestant } from "./contestants/index.js";
+import { loadContestant } from "./contestants/index.js";
 import { createDatabase, dropDatabase, readSettings, startDatabase } from "./database.js";
 import { buildEngine } from "./engine-build.js";
-import { pickFrom, readOptions, whole, writeJson } from "./options.js";
+import { writeJson } from "./options.js";
 import { environment, failureLines, inOneLine, summarise, toTable } from "./report.js";
+import { numberNames, readRunOptions } from "./run-options.js";
 import { figures, scenarios } from "./scenarios.js";
 import { turnOf } from "./statistics.js";
 
-const scenarioNames = Object.keys(scenarios);
-const numbers = ["rounds", "jobs", "concurrency", "ms", "samples", "rows"];
+const say = (text) => process.stderr.write(`${text}\n`);
 
-const width = Math.max(...scenarioNames.map((name) => name.length)) + 2;
-const help = `Usage: node bench/run.js [options]
-
-  --scenario LIST      see below; default: enqueue,drain,pickup
-  --contestants LIST   ${contestantNames.join(", ")}; default: engine,minimal-wire
-  --baseline NAME      ratios are to this one; default: minimal-wire where it takes part, else the first
-  --rounds N           default 7
-  --jobs N             jobs of a drain or a bulk enqueue, default 20000
-  --concurrency N      jobs that a worker runs at a time, default 10
-  --ms N               length of each measurement of a rate, default 3000
-  --samples N          jobs of a latency measurement, default 300
-  --rows N             rows beside which is drained, default 1000000
-  --json FILE          write every figure of every round
-  --profile FOLDER     write CPU profiles of the measured processes (Node's --cpu-prof)
-  -h, --help
-
-Scenarios (all = every one):
-${Object.entries(scenarios)
-  .map(([name, { what }]) => `  ${name.padEnd(width)}${what}`)
-  .join("\n")}
-
-All contestants but engine, minimal-wire and saq need \`npm install\` in bench/ first. bullmq-redis takes part where
-BENCH_REDIS_URL names a Redis; its database is emptied. saq is SAQ for Python: it takes part where BENCH_SAQ_PYTHON
-names a Python that can import it (pip install "saq[postgres]==0.26.3" "psycopg[binary]").
-
-BENCH_DATABASE_URL     a server to use, as a superuser, instead of an embedded PostgreSQL; databases
-                       named bench_... are made there and dropped
-`;
-
-const options = readOptions({
-  program: "bench/run.js",
-  help,
-  options: {
-    scenario: { type: "string", default: "enqueue,drain,pickup" },
-    contestants: { type: "string", default: "engine,minimal-wire" },
-    baseline: { type: "string" },
-    rounds: { type: "string", default: "7" },
-    jobs: { type: "string", default: "20000" },
-    concurrency: { type: "string", default: "10" },
-    ms: { type: "string", default: "3000" },
-    samples: { type: "string", default: "300" },
-    rows: { type: "string", default: "1000000" },
-    json: { type: "string" },
-    profile: { type: "string" },
-  },
-  resolve: (values) => {
-    const contestants = pickFrom(contestantNames, values.contestants, "contestants");
-    return {
-      ...values,
-      scenarios: pickFrom(scenarioNames, values.scenario, "scenario"),
-      contestants,
-      baseline:
-        values.baseline === undefined
-          ? contestants.includes("minimal-wire")
-            ? "minimal-wire"
-            : contestants[0]
-          : pickFrom(contestants, values.baseline, "baseline")[0],
-      ...Object.fromEntries(numbers.map((name) => [name, whole(name, values[name])])),
-    };
-  },
-});
+const options = readRunOptions();
 if (options) {
   await run(options).catch((error) => {
-    process.stderr.write(`${error.message}\n`);
+    say(error.message);
     process.exitCode = 1;
   });
 }
 
 async function run(options) {
-  const { rounds, baseline } = options;
-  const say = (text) => process.stderr.write(`${text}\n`);
-  const profileDir = options.profile ? path.resolve(options.profile) : undefined;
+  const { baseline, json } = options;
   for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(130));
   say("compiling the engine");
   buildEngine();
   const database = await startDatabase();
   const made = [];
   try {
-    const contenders = [];
-    const absent = [];
-    for (const name of options.contestants) {
-      const contestant = await loadContestant(name);
-      if (contestant.absent) {
-        absent.push(`${name} does not take part: ${contestant.absent}`);
-        continue;
-      }
-      const databaseName = `bench_${name.replaceAll("-", "_")}`;
-      if (!contestant.redis) made.push(databaseName);
-      const renew = async () => {
-        const url = contestant.redis
-          ? process.env.BENCH_REDIS_URL
-          : await createDatabase(database.url, databaseName);
-        await contestant.install(url);
-        return url;
-      };
-      contenders.push(new Contender({ name, contestant, url: await renew(), renew, options, profileDir }));
-    }
+    const { contenders, absent } = await prepare(options, database.url, made);
     const samples = Object.fromEntries(contenders.map(({ name }) => [name, {}]));
-    const failures = [];
-    for (const scenario of options.scenarios) {
-      for (let round = 0; round < rounds; round++) {
-        const shapes = new Map();
-        for (const contender of turnOf(contenders, round)) {
-          say(`${scenario}, round ${round + 1} of ${rounds}: ${contender.name}`);
-          try {
-            const measured = await scenarios[scenario].run(contender);
-            if (measured === null) {
-              say("  has no such thing");
-              continue;
-            }
-            const { shape, ...values } = measured;
-            if (shape !== undefined) shapes.set(contender.name, shape);
-            for (const [figure, value] of Object.entries(values)) {
-              samples[contender.name][figure] ??= Array(rounds).fill(undefined);
-              samples[contender.name][figure][round] = value;
-              say(`  ${figure}: ${value.toFixed(2)}`);
-            }
-          } catch (error) {
-            failures.push(`${scenario}, round ${round + 1}, ${contender.name}: ${error.message}`);
-            say(`  ${error.message}`);
-          }
-        }
-        checkShapes(shapes, failures);
-      }
-    }
-    const report = {
-      environment: {
-        ...environment(["../templates/backend/saq", "."]),
-        postgres: await readSettings(database.url),
-      },
+    const failures = new Set(absent);
+    const place = {
+      ...environment(["../templates/backend/saq", "."]),
+      postgres: await readSettings(database.url),
+    };
+    const report = () => ({
+      environment: place,
       versions: Object.fromEntries(contenders.map(({ name, contestant }) => [name, contestant.version])),
-      options: Object.fromEntries(numbers.map((name) => [name, options[name]])),
+      options: Object.fromEntries(numberNames.map((name) => [name, options[name]])),
       baseline,
       figures: summarise(samples, baseline, figures),
-      failures: [...absent, ...new Set(failures)],
-    };
-    print(report);
-    if (options.json) writeJson(options.json, report);
-    if (failures.length > 0) process.exitCode = 1;
+      failures: [...failures],
+    });
+    for (const scenario of options.scenarios) {
+      const start = performance.now();
+      await measure(scenario, contenders, options.rounds, samples, failures);
+      say(`${scenario}: ${Math.round((performance.now() - start) / 1_000)} s in all`);
+      // A run that is cut off keeps what it has.
+      if (json) writeJson(json, report());
+    }
+    print(report());
+    if (failures.size > absent.length) process.exitCode = 1;
   } finally {
     for (const name of made) await dropDatabase(database.url, name);
     await database.stop();
+  }
+}
+
+/** The contestants with a database for each, whose name goes to `made`; and why others do not take part. */
+async function prepare(options, serverUrl, made) {
+  const contenders = [];
+  const absent = [];
+  const profileDir = options.profile ? path.resolve(options.profile) : undefined;
+  for (const name of options.contestants) {
+    const contestant = await loadContestant(name);
+    if (contestant.absent) {
+      absent.push(`${name} does not take part: ${contestant.absent}`);
+      continue;
+    }
+    const databaseName = `bench_${name.replaceAll("-", "_")}`;
+    if (!contestant.redis) made.push(databaseName);
+    const renew = async () => {
+      const url = contestant.redis
+        ? process.env.BENCH_REDIS_URL
+        : await createDatabase(serverUrl, databaseName);
+      await contestant.install(url);
+      return url;
+    };
+    contenders.push(new Contender({ name, contestant, url: await renew(), renew, options, profileDir }));
+  }
+  return { contenders, absent };
+}
+
+/** All rounds of one scenario: values go to `samples`, what went wrong to `failures`. */
+async function measure(scenario, contenders, rounds, samples, failures) {
+  const { run, isTogether } = scenarios[scenario];
+  for (let round = 0; round < rounds; round++) {
+    const place = `${scenario}, round ${round + 1} of ${rounds}`;
+    const shapes = new Map();
+    const turn = async (contender) => {
+      const { name } = contender;
+      const start = performance.now();
+      try {
+        const measured = await run(contender);
+        say(`${place}: ${name}, ${((performance.now() - start) / 1_000).toFixed(1)} s`);
+        if (measured === null) {
+          say("  has no such thing");
+          return;
+        }
+        const { shape, ...values } = measured;
+        if (shape !== undefined) shapes.set(name, shape);
+        for (const [figure, value] of Object.entries(values)) {
+          samples[name][figure] ??= Array(rounds).fill(undefined);
+          samples[name][figure][round] = value;
+          say(`  ${figure}: ${value.toFixed(2)}`);
+        }
+      } catch (error) {
+        failures.add(`${place}, ${name}: ${error.message}`);
+        say(`${place}: ${name}\n  ${error.message}`);
+      }
+    };
+    const order = turnOf(contenders, round);
+    if (isTogether) await Promise.all(order.map(turn));
+    else for (const contender of order) await turn(contender);
+    checkShapes(shapes, failures);
   }
 }
 
@@ -162,9 +123,8 @@ async function run(options) {
 function checkShapes(shapes, failures) {
   const [first, ...others] = shapes;
   for (const [name, shape] of others) {
-    if (shape !== first[1]) {
-      failures.push(`${name} and ${first[0]} do not store the same:\n  ${shape}\n  ${first[1]}`);
-    }
+    if (shape !== first[1])
+      failures.add(`${name} and ${first[0]} do not store the same:\n  ${shape}\n  ${first[1]}`);
   }
 }
 

@@ -19,8 +19,22 @@ export const quartiles = (values) => ({
  * machine was doing then is in both. Ratios of medians would mix good and bad minutes.
  */
 export const pairedRatios = (values, baseline) =>
-  values.flatMap((value, round) => (baseline[round] === undefined ? [] : [value / baseline[round]]));
+  values.flatMap((value, round) =>
+    isKnown(value) && isKnown(baseline[round]) ? [value / baseline[round]] : [],
+  );
+
+/** JSON knows no undefined: a round that failed comes back from a file as null. */
+export const isKnown = (value) => value !== undefined && value !== null;
 
 /** Who goes first changes from round to round, because who goes first finds the machine in another state. */
 export const turnOf = (contenders, round) =>
   contenders.map((_, index) => contenders[(index + round) % contenders.length]);
+
+/** By least squares: how much y grows with each unit of x. */
+export function slope(points) {
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const x = mean(points.map((point) => point[0]));
+  const y = mean(points.map((point) => point[1]));
+  const rise = points.reduce((sum, point) => sum + (point[0] - x) * (point[1] - y), 0);
+  return rise / points.reduce((sum, point) => sum + (point[0] - x) ** 2, 0);
+}

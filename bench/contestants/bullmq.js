@@ -117,6 +117,12 @@ export function contestant({ redis }) {
         await client.flushdb();
         await queue.waitUntilReady();
       },
+      // What a worker that was stopped left active cannot be thrown away alone.
+      trim: async () => {
+        await queue.drain();
+        await queue.clean(0, 0, "completed");
+        return (await counted("waiting", "active", "completed")) === 0;
+      },
       settle: async () => {},
       unfinished: async () => (await counted("waiting", "active", "prioritized")) > 0,
       finished: () => counted("completed"),
@@ -140,22 +146,35 @@ export function contestant({ redis }) {
 
   async function postgresAdmin(url) {
     const { client, one, close } = await connectAdmin(url);
+    const tablesBut = async (...left) =>
+      (
+        await one(
+          `select string_agg(format('%I.%I', schemaname, tablename), ', ') as tables from pg_tables
+           where schemaname = 'bullmq' and tablename <> all($1)`,
+          [left],
+        )
+      ).tables;
     return {
       client,
       close,
       empty: async () => {
-        const { rows } = await client.query(
-          `select string_agg(format('%I.%I', schemaname, tablename), ', ') as tables from pg_tables
-           where schemaname = 'bullmq' and tablename not in ('migration', 'meta')`,
-        );
-        await client.query(`truncate ${rows[0].tables}`);
+        await client.query(`truncate ${await tablesBut("migration", "meta")}`);
+      },
+      trim: async () => {
+        await client.query(`truncate ${await tablesBut("migration", "meta", "job")}`);
+        await client.query("delete from bullmq.job where id not like 'filled%'");
+        return true;
       },
       settle: () => client.query("vacuum analyze"),
       unfinished: async () =>
         (await one("select exists (select 1 from bullmq.job where state in ('waiting', 'active')) as found"))
           .found,
       finished: async () =>
-        (await one("select count(*)::int as count from bullmq.job where state = 'completed'")).count,
+        (
+          await one(
+            "select count(*)::int as count from bullmq.job where state = 'completed' and id not like 'filled%'",
+          )
+        ).count,
       fill: async (kind, count) => {
         const queue = await openQueue(url);
         const { id } = await queue.add("noop", { i: 0 });

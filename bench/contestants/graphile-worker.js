@@ -86,6 +86,10 @@ export const contestant = ({ tuned }) => ({
       unfinished: async () =>
         (await one(`select exists (select 1 from ${jobs} where run_at <= now()) as found`)).found,
       finished: async () => null,
+      trim: async () => {
+        await client.query(`delete from ${jobs} where run_at < now() + interval '1 day'`);
+        return true;
+      },
       demote: () => client.query(`update ${jobs} set priority = 5 where run_at <= now()`),
       fill: async (kind, count) => {
         if (kind === "finished") return false;

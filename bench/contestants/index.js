@@ -6,6 +6,7 @@
  * - `absent`, optional: why it cannot take part here
  * - `command`, optional: the program that plays its roles, when it is not written for Node. It does what child.js does, by
  *   lines of JSON over its standard input and output, and the module has neither `producer` nor `worker`
+ * - `mostJobs`, optional: how many jobs are stored for a drain at most
  * - `install(url)`: makes its tables in an empty database
  * - `producer(url, options?)` -> `{ enqueue(payload), enqueueMany(payloads), roundTrip(payload)?, incomplete(), work()?,
  *   stop() }`; each call resolves once it is committed, `roundTrip` with the job's result. `incomplete` counts the jobs that
@@ -13,13 +14,15 @@
  *   connections, where it is made to have both in one process; it is called only when there are options
  * - `worker(url, { concurrency, best, handler })` -> `{ stop() }`; calls `handler(payload)` and stores what it returns.
  *   `best` asks for the settings with which it drains fastest, whatever `concurrency` says
- * - `admin(url)` -> `{ client, empty(), settle(), unfinished(), finished(), fill(kind, count), close(), demote()?, shape()? }`,
+ * - `admin(url)` -> `{ client, empty(), settle(), unfinished(), finished(), fill(kind, count), close(), trim()?, demote()?,
+ *   shape()? }`,
  *   `client` a connection to its PostgreSQL, or null:
  *   - `empty` throws away all jobs; `settle` vacuums and analyses
  *   - `unfinished` tells whether any due job still waits or runs; asked often, so it must be cheap
  *   - `finished` counts the jobs recorded as complete; null where none are kept
  *   - `fill` stores that many `queued`, `future` or `finished` jobs by SQL, never measured; false where there is no such
  *     thing
+ *   - `trim` throws away all jobs but those of the last `fill`, `future` or `finished`; false where that did not succeed
  *   - `demote` gives all due jobs a later priority than those of the future have
  *   - `shape`: what one finished job looks like in the table; contestants that have it must agree
  *
@@ -36,6 +39,13 @@ const contestants = {
   "bullmq-redis": async () => (await import("./bullmq.js")).contestant({ redis: true }),
   saq: () => import("./saq.js"),
 };
+
+/** By its name: "tuned" are the best documented settings of a peer on PostgreSQL, "redis" is every peer on Redis. */
+export function groupOf(name) {
+  if (name === "engine" || name === "minimal-wire") return name;
+  if (name.endsWith("-redis")) return "redis";
+  return name.endsWith("-tuned") ? "tuned" : "defaults";
+}
 
 export const contestantNames = Object.keys(contestants);
 

@@ -138,6 +138,14 @@ export const contestant = ({ tuned }) => ({
             [queue],
           )
         ).count,
+      trim: async () => {
+        await client.query(
+          `delete from pgboss.job where name = $1 and completed_on is distinct from 'epoch'
+             and start_after < now() + interval '1 day'`,
+          [queue],
+        );
+        return true;
+      },
       demote: () =>
         client.query("update pgboss.job set priority = -5 where state = 'created' and start_after <= now()"),
       fill: async (kind, count) => {

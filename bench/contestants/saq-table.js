@@ -50,6 +50,11 @@ export async function admin(url) {
       return true;
     },
 
+    trim: async () => {
+      await client.query("delete from saq_jobs where key not like 'filled%'");
+      return true;
+    },
+
     demote: () =>
       client.query(
         `update saq_jobs set priority = 5, job = convert_to(

@@ -25,6 +25,9 @@ function lookUp() {
 
 export const { version, absent } = lookUp();
 
+/** It has no call for many: those that it cannot run in time anyway would take longer to store than to run. */
+export const mostJobs = 3_000;
+
 export const command = [python, program];
 
 /** A queue that connects makes its tables. */

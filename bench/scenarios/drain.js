@@ -1,14 +1,12 @@
 // How fast stored jobs are finished.
-import { settled } from "../contender.js";
 
 const perSecond = { unit: "jobs/s", better: "higher" };
 
 async function drained(contender, { processes, work } = {}) {
-  const { jobs } = contender.options;
-  await contender.fresh();
-  await contender.store(jobs);
+  const { jobs } = contender;
   return contender.administer(async (admin) => {
-    await settled(admin);
+    await contender.empty(admin);
+    await contender.store(jobs);
     const drain = await contender.drain(admin, jobs, { processes, work });
     return { ...drain, shape: await admin.shape?.() };
   });
@@ -38,18 +36,17 @@ const simple = (what, figure, options) => ({
 });
 
 /** Jobs that take a while, two workers: the rate against what the slots allow, and how evenly the two share them. */
-const sleeping = (ms, jobs) => async (contender) => {
-  await contender.fresh();
-  await contender.store(jobs);
-  return contender.administer(async (admin) => {
-    await settled(admin);
+const sleeping = (ms, most) => async (contender) =>
+  contender.administer(async (admin) => {
+    const jobs = Math.min(most, contender.jobs);
+    await contender.empty(admin);
+    await contender.store(jobs);
     const drain = await contender.drain(admin, jobs, { processes: 2, work: { sleepMs: ms } });
     return {
       [`${ms} ms jobs, 2 workers`]: drain.jobs / drain.seconds,
       [`${ms} ms jobs, share of the less busy worker`]: Math.min(...drain.counts) / drain.jobs,
     };
   });
-};
 
 const sleepingScenario = (ms, jobs) => ({
   what: `jobs of ${ms} ms per second, two workers, and how evenly these share them`,

@@ -26,7 +26,7 @@ async function bulk(contender) {
   const producer = await contender.producer();
   try {
     await producer.call("enqueueMany", { count: 500 });
-    const { rate } = await producer.call("enqueueMany", { count: contender.options.jobs });
+    const { rate } = await producer.call("enqueueMany", { count: contender.jobs });
     return { "bulk enqueue": rate };
   } finally {
     await producer.stop();

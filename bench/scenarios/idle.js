@@ -1,7 +1,7 @@
 // What a worker costs that has nothing to do.
 import fs from "node:fs";
 import { sleep } from "../clock.js";
-import { serverCpuUs } from "../server-cpu.js";
+import { cpuBetween, serverCpuUs } from "../server-cpu.js";
 
 const settleMs = 5_000;
 const lookMs = 20_000;
@@ -18,6 +18,7 @@ async function idle(contender) {
       await sleep(lookMs);
       const after = await look(worker, client);
       const seconds = lookMs / 1_000;
+      const serverUs = cpuBetween(before.serverUs, after.serverUs);
       return {
         "idle, worker CPU": (after.cpuUs - before.cpuUs) / 1_000 / seconds,
         "idle, worker memory": memoryOf(worker.pid) / mebibyte,
@@ -27,9 +28,7 @@ async function idle(contender) {
               "idle, connections": after.connections,
             }
           : {}),
-        ...(before.serverUs === undefined || after.serverUs === undefined
-          ? {}
-          : { "idle, server CPU": (after.serverUs - before.serverUs) / 1_000 / seconds }),
+        ...(serverUs === undefined ? {} : { "idle, server CPU": serverUs / 1_000 / seconds }),
       };
     });
   } finally {
@@ -60,6 +59,7 @@ const lower = (unit) => ({ unit, better: "lower" });
 export const idleScenarios = {
   idle: {
     what: "CPU, memory, transactions and connections of a worker with nothing to do",
+    isTogether: true,
     figures: {
       "idle, worker CPU": lower("ms/s"),
       "idle, server CPU": lower("ms/s"),

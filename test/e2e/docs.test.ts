@@ -27,6 +27,8 @@ const REPOSITORY_COMMANDS: Record<string, RunBy | ByHand> = {
   "make bench": { byHand: "it measures for minutes, and nothing in it passes or fails" },
   "npm run bench": { byHand: "the same as make bench" },
   "npm run bench -- --scenario drain --rounds 9 --json drain.json": { byHand: "nine rounds take minutes" },
+  "npm run bench:table -- drain.json": { byHand: "it needs what the nine rounds wrote" },
+  "npm run bench -- --scenario memory --rounds 1": { byHand: "it takes ten minutes" },
   "npm run bench -- --help": [DEMO, "npm run bench -- --help"],
   "make bench-cli": { byHand: "it measures for minutes, with two packages from the npm registry" },
   "npm run bench:cli -- --contestants create-saq-app,create-nothing": [DEMO, "npm run bench:cli -- "],

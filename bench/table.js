@@ -1,0 +1,77 @@
+#!/usr/bin/env node
+// Files that `run.js --json` wrote -> one table: what each contestant reached, and how far the engine is ahead.
+import fs from "node:fs";
+import { contestantNames, groupOf } from "./contestants/index.js";
+import { merge, show } from "./report.js";
+import { isKnown, pairedRatios, quartiles } from "./statistics.js";
+
+/** Whom the engine is compared with: the one of these that has the best median. */
+const opponents = {
+  "best peer, defaults": ["defaults"],
+  "best peer, any settings": ["defaults", "tuned"],
+  "minimal-wire": ["minimal-wire"],
+};
+
+function tableOf(rows) {
+  const names = contestantNames.filter((name) => rows.some((row) => row.contestant === name));
+  const head = ["figure", ...names, ...Object.keys(opponents).map((group) => `engine : ${group}`)];
+  const lines = [line(head), line(head.map(() => "---"))];
+  for (const figure of new Set(rows.map((row) => row.figure))) {
+    const of = new Map(rows.filter((row) => row.figure === figure).map((row) => [row.contestant, row]));
+    const { unit, better } = rows.find((row) => row.figure === figure);
+    lines.push(
+      line([
+        `${figure}${unit ? `, ${unit}` : ""}${better === "lower" ? " ↓" : ""}`,
+        ...names.map((name) => (of.has(name) ? shown(of.get(name)) : "")),
+        ...Object.values(opponents).map((groups) =>
+          comparison(
+            of,
+            names.filter((name) => groups.includes(groupOf(name))),
+            better,
+          ),
+        ),
+      ]),
+    );
+  }
+  return [
+    "Medians, quartiles in brackets; ↓: lower is better. The ratios say how many times as good the engine is, round by",
+    "round: above 1 it is ahead. Peers on Redis are not compared.",
+    "",
+    ...lines,
+  ].join("\n");
+}
+
+const line = (cells) => `| ${cells.join(" | ")} |`;
+const shown = ({ values }) => {
+  const { median, q1, q3 } = quartiles(values.filter(isKnown));
+  return `${show(median)} (${show(q1)} to ${show(q3)})`;
+};
+
+/** The engine's lead over the best of `names`, with that one's name where there is a choice. */
+function comparison(of, names, better) {
+  const engine = of.get("engine");
+  const known = names.filter((name) => of.has(name));
+  if (!engine || known.length === 0) return "";
+  const sign = better === "lower" ? 1 : -1;
+  const median = (name) => quartiles(of.get(name).values.filter(isKnown)).median;
+  const [best] = known.sort((a, b) => sign * (median(a) - median(b)));
+  const [ours, theirs] = [engine.values, of.get(best).values];
+  const ratios = (better === "lower" ? pairedRatios(theirs, ours) : pairedRatios(ours, theirs)).filter(
+    Number.isFinite,
+  );
+  if (ratios.length === 0) return "";
+  const ratio = quartiles(ratios);
+  const text = `${ratio.median.toFixed(2)} (${ratio.q1.toFixed(2)} to ${ratio.q3.toFixed(2)})`;
+  return best === "minimal-wire" ? text : `${text} ${best}`;
+}
+
+const files = process.argv.slice(2);
+if (files.length === 0 || files.some((file) => file.startsWith("-"))) {
+  process.stderr.write(
+    "Usage: node bench/table.js FILE...\n\nFILE is what `node bench/run.js --json FILE` wrote. Several become one table.\n",
+  );
+  process.exitCode = 2;
+} else {
+  const reports = files.map((file) => JSON.parse(fs.readFileSync(file, "utf8")));
+  process.stdout.write(`${tableOf(merge(reports))}\n`);
+}
