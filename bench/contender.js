@@ -39,8 +39,14 @@ export class Contender {
   fresh() {
     return this.administer(async (admin) => {
       await this.empty(admin);
-      await settled(admin);
+      await this.settle(admin);
     });
+  }
+
+  /** No dead rows, nothing left to write. */
+  async settle(admin) {
+    await admin.settle();
+    await admin.client?.query("checkpoint");
   }
 
   /**
@@ -110,7 +116,7 @@ export class Contender {
     const { concurrency, longest } = this.options;
     const [workers] = await Promise.all([
       Promise.all(Array.from({ length: processes }, () => this.worker())),
-      settled(admin),
+      this.settle(admin),
     ]);
     try {
       const meter = await this.meter(admin);
@@ -146,11 +152,6 @@ export class Contender {
       await Promise.all(workers.map((worker) => worker.stop()));
     }
   }
-}
-
-async function settled(admin) {
-  await admin.settle();
-  await admin.client?.query("checkpoint");
 }
 
 /** @throws when a job ran twice or not at all, or was not recorded: no rate counts then */

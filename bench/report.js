@@ -5,11 +5,11 @@ import { pairedRatios, quartiles } from "./statistics.js";
 
 /**
  * `samples` maps contestant -> figure -> one value per round (undefined where a round failed); `figures` maps figure ->
- * its unit and which way is better.
+ * its unit, which way is better and the figure from which it has grown.
  */
 export function summarise(samples, baseline, figures) {
   const rows = [];
-  for (const [figure, { unit, better }] of Object.entries(figures)) {
+  for (const [figure, { unit, better, grownFrom }] of Object.entries(figures)) {
     for (const [contestant, byFigure] of Object.entries(samples)) {
       const values = byFigure[figure];
       const known = values?.filter((value) => value !== undefined) ?? [];
@@ -20,6 +20,7 @@ export function summarise(samples, baseline, figures) {
         figure,
         unit,
         better,
+        grownFrom,
         contestant,
         ...quartiles(known),
         ratio: ratios.length > 0 ? quartiles(ratios) : null,
@@ -45,8 +46,8 @@ export function merge(reports) {
         const own = rows.find((row) => row.contestant === contestant);
         return own?.values ?? rows[0].values.map(() => null);
       });
-      const { unit, better } = runs[0][0];
-      merged.push({ figure, unit, better, contestant, values });
+      const { unit, better, grownFrom } = runs[0][0];
+      merged.push({ figure, unit, better, grownFrom, contestant, values });
     }
   }
   return merged;

@@ -38,6 +38,7 @@ function tableOf(rows) {
     "round: above 1 it is ahead. Peers on Redis are not compared.",
     "",
     ...lines,
+    ...growthOf(rows, names),
   ].join("\n");
 }
 
@@ -46,6 +47,23 @@ const shown = ({ values }) => {
   const { median, q1, q3 } = quartiles(values.filter(isKnown));
   return `${show(median)} (${show(q1)} to ${show(q3)})`;
 };
+
+/** What each contestant's cost of a job is beside its own at a small table; empty when nothing of that was measured. */
+function growthOf(rows, names) {
+  const grown = rows.filter((row) => row.grownFrom);
+  if (grown.length === 0) return [];
+  const lines = [line(["figure", ...names]), line(["---", ...names.map(() => "---")])];
+  for (const figure of new Set(grown.map((row) => row.figure))) {
+    const cells = names.map((name) => {
+      const row = grown.find((one) => one.figure === figure && one.contestant === name);
+      const small = rows.find((one) => one.figure === row?.grownFrom && one.contestant === name);
+      const median = (of) => quartiles(of.values.filter(isKnown)).median;
+      return row && small ? `${(median(row) / median(small)).toFixed(2)}` : "";
+    });
+    lines.push(line([figure, ...cells]));
+  }
+  return ["", "Each one's cost of a job as many times that at a small table (medians):", "", ...lines];
+}
 
 /** The engine's lead over the best of `names`, with that one's name where there is a choice. */
 function comparison(of, names, better) {

@@ -1,0 +1,99 @@
+// What one job costs as the table grows, counted where the machine's noise cannot reach: beside a million kept jobs and
+// with 200,000 waiting, against a small table.
+
+const inFlight = 50;
+const warmUp = 500;
+
+/** What is in the table before the jobs are stored that are counted; null where the contestant has no such thing. */
+const tables = {
+  small: async (admin, contender) => {
+    await contender.empty(admin);
+    return {};
+  },
+  kept: async (admin, contender) =>
+    (await contender.filled(admin, "finished", contender.options.rows)) ? {} : null,
+  queued: async (admin, contender) => {
+    await contender.empty(admin);
+    await admin.fill("queued", contender.options.rows / 5);
+    return { isPart: true };
+  },
+};
+
+const names = { small: "", kept: " beside kept jobs", queued: " with many queued" };
+const units = {
+  statements: "/job",
+  "pages looked at": "/job",
+  WAL: "bytes/job",
+  "server CPU": "us/job",
+  "client CPU": "us/job",
+};
+
+/** Stores jobs one by one, 50 under way, and has one worker finish them or, where others wait too, as many. */
+const cost = (table) => (contender) =>
+  contender.administer(async (admin) => {
+    if (!admin.client) return null;
+    const options = await tables[table](admin, contender);
+    if (options === null) return null;
+    return contender.counting(async () => {
+      await contender.settle(admin);
+      const stored = await storing(contender, admin);
+      const drained = await contender.drain(admin, stored.count + warmUp, options);
+      return {
+        ...perJob(`enqueue${names[table]}`, stored.count, stored),
+        ...perJob(`drain${names[table]}`, drained.jobs, drained),
+      };
+    });
+  });
+
+async function storing(contender, admin) {
+  const { longest } = contender.options;
+  const producer = await contender.producer();
+  try {
+    await producer.call("enqueueSome", { count: warmUp, inFlight, ms: longest });
+    const meter = await contender.meter(admin);
+    const { count, cpuUs } = await producer.call("enqueueSome", {
+      count: contender.jobs,
+      inFlight,
+      ms: longest,
+    });
+    return { count, cpuUs, ...(await meter.read()) };
+  } finally {
+    await producer.stop();
+  }
+}
+
+const perJob = (what, jobs, { statements, blocks, walBytes, serverUs, cpuUs }) =>
+  Object.fromEntries(
+    Object.entries({
+      statements,
+      "pages looked at": blocks,
+      WAL: walBytes,
+      "server CPU": serverUs,
+      "client CPU": cpuUs,
+    })
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => [`cost of ${what}, ${name}`, value / jobs]),
+  );
+
+const scenario = (table, what) => ({
+  what,
+  figures: Object.fromEntries(
+    ["enqueue", "drain"].flatMap((work) =>
+      Object.entries(units).map(([name, unit]) => [
+        `cost of ${work}${names[table]}, ${name}`,
+        {
+          unit,
+          better: "lower",
+          ...(table === "small" ? {} : { grownFrom: `cost of ${work}, ${name}` }),
+        },
+      ]),
+    ),
+  ),
+  run: cost(table),
+});
+
+export const costScenarios = {
+  cost: scenario("small", "statements, pages, WAL and CPU of one job, stored and finished"),
+  "cost-kept": scenario("kept", "the same beside a million finished jobs"),
+  "cost-queued": scenario("queued", "the same while 200,000 others wait"),
+};
