@@ -5,6 +5,8 @@ export { admin } from "./saq-table.js";
 
 export const version = "this repository";
 
+export const hasGroups = true;
+
 const { createSaq, defineQueue, defineSaq } = await importEngine("index.js");
 
 const quiet = { debug() {}, info() {}, warn: console.warn, error: console.error, child: () => quiet };

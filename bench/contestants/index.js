@@ -6,6 +6,7 @@
  * - `absent`, optional: why it cannot take part here
  * - `command`, optional: the program that plays its roles, when it is not written for Node. It does what child.js does, by
  *   lines of JSON over its standard input and output, and the module has neither `producer` nor `worker`
+ * - `hasGroups`, optional: true when only one job of a group runs at a time
  * - `mostJobs`, optional: how many jobs are stored for a drain at most
  * - `install(url)`: makes its tables in an empty database
  * - `producer(url, options?)` -> `{ enqueue(payload), enqueueMany(payloads), roundTrip(payload)?, incomplete(), work()?,
@@ -14,14 +15,15 @@
  *   connections, where it is made to have both in one process; it is called only when there are options
  * - `worker(url, { concurrency, best, handler })` -> `{ stop() }`; calls `handler(payload)` and stores what it returns.
  *   `best` asks for the settings with which it drains fastest, whatever `concurrency` says
- * - `admin(url)` -> `{ client, empty(), settle(), unfinished(), finished(), fill(kind, count), close(), trim()?, demote()?,
- *   shape()? }`,
+ * - `admin(url)` -> `{ client, empty(), settle(), unfinished(), finished(), fill(kind, count, { groups }?), close(), trim()?,
+ *   demote()?, holdGroups()?, shape()? }`,
  *   `client` a connection to its PostgreSQL, or null:
  *   - `empty` throws away all jobs; `settle` vacuums and analyses
  *   - `unfinished` tells whether any due job still waits or runs; asked often, so it must be cheap
  *   - `finished` counts the jobs recorded as complete; null where none are kept
- *   - `fill` stores that many `queued`, `future` or `finished` jobs by SQL, never measured; false where there is no such
- *     thing
+ *   - `fill` stores that many `queued`, `future` or `finished` jobs by SQL, never measured, spread over so many groups;
+ *     false where there is no such thing
+ *   - `holdGroups` makes the first job of each group one that somebody runs
  *   - `trim` throws away all jobs but those of the last `fill`, `future` or `finished`; false where that did not succeed
  *   - `demote` gives all due jobs a later priority than those of the future have
  *   - `shape`: what one finished job looks like in the table; contestants that have it must agree

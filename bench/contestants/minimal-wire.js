@@ -3,6 +3,12 @@
  * function and its kind of keys, commits as durably (enqueue, claim and acknowledgement each wait for the disk), fences
  * by the same token, and can nothing else: no options, retries, timeouts, groups, aborts, sweeps, logs or reconnects.
  * What the engine takes longer than this is the price of its features.
+ *
+ * Reviewed for durability (no connection of it or of the engine sets synchronous_commit), for what it stores (the
+ * program compares columns and members of a finished job) and for handicaps. Kept: batches of 1,000 (300 and 500 drain at
+ * 0.98 and 0.99 times the rate, 2,000 at 1.1), a refill at half (0.86 at three quarters), one acknowledger (1.00 with two),
+ * one connection to enqueue (two store bulk 1.5 times as fast, and no longer in order). The engine's document function costs
+ * it a fifth of its rate (1.25 times without); it fences by the token alone, without the worker's name.
  */
 import { randomInt } from "node:crypto";
 import pg from "pg";
@@ -101,17 +107,20 @@ export async function producer(url) {
     flushing = false;
   }
 
+  const documentOf = (key, kwargs, meta) =>
+    JSON.stringify({
+      function: "noop",
+      kwargs,
+      queue: "default",
+      key,
+      queued: Date.now(),
+      status: "queued",
+      meta,
+    });
+
   const store = (key, kwargs, meta) =>
     new Promise((resolve, reject) => {
-      const document = JSON.stringify({
-        function: "noop",
-        kwargs,
-        queue: "default",
-        key,
-        queued: Date.now(),
-        status: "queued",
-        meta,
-      });
+      const document = documentOf(key, kwargs, meta);
       waiting.push({ key, document, resolve, reject });
       if (!flushing) {
         flushing = true;
@@ -140,10 +149,23 @@ export async function producer(url) {
     return result.finally(() => awaited.delete(key));
   }
 
-  const enqueue = (kwargs) => store(newKey(), kwargs);
+  /** In order on one connection; the next documents are made while a statement is under way. */
+  async function enqueueMany(payloads) {
+    let last;
+    for (let from = 0; from < payloads.length; from += most) {
+      const some = payloads.slice(from, from + most);
+      const keys = some.map(() => newKey());
+      const values = [keys, some.map((kwargs, index) => documentOf(keys[index], kwargs))];
+      const sent = client.query({ ...insert, values });
+      await last;
+      last = sent;
+    }
+    await last;
+  }
+
   return {
-    enqueue,
-    enqueueMany: (payloads) => Promise.all(payloads.map(enqueue)),
+    enqueue: (kwargs) => store(newKey(), kwargs),
+    enqueueMany,
     roundTrip,
     incomplete: async () => {
       const { rows } = await client.query(

@@ -50,6 +50,12 @@ export async function admin(url) {
       return true;
     },
 
+    holdGroups: () =>
+      client.query(
+        `update saq_jobs set status = 'active'
+         where key in (select min(key) from saq_jobs where group_key is not null group by group_key)`,
+      ),
+
     trim: async () => {
       await client.query("delete from saq_jobs where key not like 'filled%'");
       return true;
