@@ -77,6 +77,26 @@ describe("many at once", () => {
     expect(await queue.enqueueMany([])).toEqual([]);
   });
 
+  it("J-1, D-64: jobs that share a statement keep their own texts, places and times", async () => {
+    const queue = open();
+    const texts = ["\x1e", "a\0b", "\ud800 half", 'a "quoted" \\ {text}, é ☃ 😀', "line\nfeed", "null", ""];
+    const plain = texts.map((text) => ({ task: "hello" as const, payload: { text } }));
+    const placed = { payload: { text: "placed" }, priority: -3, groupKey: 'g,"1"', scheduled: 4_000_000_000 };
+    for (const entries of [plain, [...plain, { task: "hello" as const, ...placed }]]) {
+      const made = await queue.enqueueMany(entries);
+      const jobs = await queue.jobs(made.map((job) => job?.key ?? ""));
+      expect(jobs.map((job) => job?.kwargs)).toEqual(entries.map(({ payload }) => payload));
+      const now = Date.now() / 1000;
+      for (const [index, job] of jobs.entries()) {
+        const row = await rowOf(database, job?.key ?? "");
+        if (index < texts.length) expect(row).toMatchObject({ priority: 0, group_key: null });
+        else expect(row).toMatchObject({ priority: -3, group_key: 'g,"1"' });
+        const due = index < texts.length ? now : placed.scheduled;
+        expect(Math.abs(Number(row?.scheduled) - due)).toBeLessThan(60);
+      }
+    }
+  });
+
   it.each([
     ["key", { key: "a\0b" }],
     ["payload", { payload: { n: 1n } }],
@@ -146,6 +166,24 @@ describe("a connection that is lost during a flush", () => {
     const jobs = await enqueued;
     expect(await queue.count("queued")).toBe(10);
     expect(new Set(jobs.map(({ key }) => key)).size).toBe(10);
+  });
+
+  it("5.1: and once when the first try was stored and its answer lost", async () => {
+    const proxy = await openProxy(database);
+    const queue = openQueue(proxy, tasks);
+    await queue.connect();
+    const swallowed = proxy.mute();
+    const enqueued = queue.enqueueMany(
+      Array.from({ length: 10 }, (_, n) => ({ task: "hello" as const, payload: { n } })),
+    );
+    await swallowed;
+    expect(await database.query("select 1 from saq_jobs where queue = $1", [queue.name])).toHaveLength(10);
+    proxy.cut();
+    const keys = (await enqueued).map((job) => job?.key);
+    expect((await queue.jobs(keys as string[])).map((job) => job?.kwargs?.n)).toEqual(
+      keys.map((_, index) => index),
+    );
+    expect(await queue.count("queued")).toBe(10);
   });
 
   it("5.1: a key of one's own is recognised by its `queued` time when the first try was stored", async () => {

@@ -16,10 +16,14 @@ export interface CoalescerOptions<Item> {
   searchAfter: (error: unknown) => "halves" | "singles" | null;
 }
 
-interface Entry<Item, Answer> {
-  item: Item;
+/** Told what became of an item. */
+interface Decided<Answer> {
   resolve: (answer: Answer | Promise<Answer>) => void;
   reject: (error: unknown) => void;
+}
+
+interface Entry<Item, Answer> extends Decided<Answer> {
+  item: Item;
 }
 
 export class Coalescer<Item, Answer> {
@@ -42,10 +46,13 @@ export class Coalescer<Item, Answer> {
   }
 
   add(item: Item): Promise<Answer> {
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ item, resolve, reject });
-      this.#running ??= this.#run();
-    });
+    return new Promise((resolve, reject) => this.put(item, { resolve, reject }));
+  }
+
+  /** As `add`, for many items that one promise is made of. */
+  put(item: Item, { resolve, reject }: Decided<Answer>): void {
+    this.#waiting.push({ item, resolve, reject });
+    this.#running ??= this.#run();
   }
 
   /** Resolves when everything added so far has been answered. */

@@ -80,13 +80,17 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
   // transaction we are in may number parameters anew, each use its own, so that each must tell its type.
   const notify = "noted as (select pg_notify($7, 'saq:enqueue') where $7::text is not null)";
 
-  // A generated key meets a row of its own only when the flush is sent again after a lost connection.
-  const insert = `with stored as (
+  // Keys and documents are two texts, cut at a character that neither has (`separator`): an array's literal would
+  // escape each quote of a document. Where no job has a priority, a group or a time, those lists are empty, and what is
+  // missing is null (50 jobs: 16.4 -> 10.8 us of server CPU and 6.9 -> 4.3 us of client CPU per job, with no conflict
+  // to prepare for).
+  const inserted = (conflict: string) => `with stored as (
       insert into ${jobs} (key, job, queue, status, priority, group_key, scheduled)
-      select g.key, convert_to(g.document, 'UTF8'), $1, 'queued', g.priority, g.group_key, ${due} from ${given}
-      on conflict (key) do nothing returning 1),
-    ${notify}
-    select (select count(*) from stored) as stored, (select count(*) from noted) as noted`;
+      select g.key, convert_to(g.document, 'UTF8'), $1, 'queued', coalesce(g.priority, 0), g.group_key,
+        coalesce(nullif(g.scheduled, 0), ${epoch})
+      from unnest(${listed("$2")}, ${listed("$3")}, $4::int[], $5::text[], $6::bigint[])
+        as g(key, document, priority, group_key, scheduled)${conflict})
+    select pg_notify($7, 'saq:enqueue') where $7::text is not null`;
 
   // Somebody's open transaction may hold a key. `limited` bounds the wait for it to 2 s, set inside the statement so
   // that it costs no round trip; in the caller's own transaction (`free`) the caller's settings rule.
@@ -300,7 +304,9 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
 
   const row = "key, queue, status, scheduled, lock_key as token, job as bytes";
   const statements = {
-    insert,
+    insert: inserted(""),
+    // A generated key meets a row of its own only when the flush is sent again after a lost connection.
+    insertAgain: inserted(" on conflict (key) do nothing"),
     upsert: upsert(limited),
     upsertFree: upsert(""),
     claim,

@@ -50,6 +50,8 @@ export class Enqueuing {
   readonly batches = new Batches();
   readonly #broker: Broker;
   readonly #drafts: Drafts;
+  /** Calls need not wait for the way to the database. */
+  #isConnected = false;
   #hooks: readonly { call: BeforeEnqueue }[] = [];
 
   constructor(broker: Broker, drafts: Drafts) {
@@ -126,7 +128,8 @@ export class Enqueuing {
   }
 
   async #one(order: Order, made?: Draft[]): Promise<Stored> {
-    const draft = await this.draft(order);
+    const drafted = this.draft(order);
+    const draft = drafted instanceof Promise ? await drafted : drafted;
     made?.push(draft);
     const { client } = order.options;
     const outcome = client
@@ -136,18 +139,35 @@ export class Enqueuing {
   }
 
   async #many(orders: readonly Order[], made: Draft[] = []): Promise<Stored[]> {
-    for (const order of orders) made.push(await this.draft(order));
+    for (const order of orders) {
+      const drafted = this.draft(order);
+      made.push(drafted instanceof Promise ? await drafted : drafted);
+    }
     const outcomes = await this.#broker.enqueueMany(made.map(({ job }) => job));
     return made.map(({ fields }, index) => ({ fields, outcome: outcomes[index] as EnqueueOutcome }));
   }
 
-  /** Refuses what is invalid before anything connects. */
-  async draft({ task, payload, options, awaited, leastTtl }: Order): Promise<Draft> {
-    const checked = this.#drafts.check(task, payload);
-    if (checked) await checked;
+  /** Refuses what is invalid before anything connects. A promise only where something is to be waited for. */
+  draft(order: Order): Draft | Promise<Draft> {
+    const checked = this.#drafts.check(order.task, order.payload);
+    if (checked || this.#hooks.length > 0 || !this.#isConnected) return this.#draftLater(order, checked);
+    return this.#sealed(order, this.#fields(order));
+  }
+
+  async #draftLater(order: Order, checked: Promise<unknown> | undefined): Promise<Draft> {
+    await checked;
     await this.#broker.connect();
-    const fields = this.#drafts.fields(task, payload, options, this.#broker.now());
+    this.#isConnected = true;
+    const fields = this.#fields(order);
     if (this.#hooks.length > 0) await this.#callHooks(fields);
+    return this.#sealed(order, fields);
+  }
+
+  #fields({ task, payload, options }: Order): JobFields {
+    return this.#drafts.fields(task, payload, options, this.#broker.now());
+  }
+
+  #sealed({ options, awaited, leastTtl }: Order, fields: JobFields): Draft {
     if (awaited !== undefined) {
       // What the worker goes by to tell that it ended: to all who listen where others may know the key and wait too.
       fields.meta = { ...fields.meta, awaited: (options.key === undefined && awaited.at) || true };

@@ -72,7 +72,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     this.schedules = new Schedules({
       config,
       broker,
-      draft: (order) => this.#enqueuing.draft(order),
+      draft: async (order) => this.#enqueuing.draft(order),
       enqueue: (task, payload, given) => (this as unknown as Queue).enqueue(task, payload, given),
     });
   }
