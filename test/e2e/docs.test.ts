@@ -30,7 +30,7 @@ const REPOSITORY_COMMANDS: Record<string, RunBy | ByHand> = {
   "npm run bench:table -- drain.json": { byHand: "it needs what the nine rounds wrote" },
   "npm run bench -- --scenario memory --rounds 1": { byHand: "it takes ten minutes" },
   "npm run bench -- --help": [DEMO, "npm run bench -- --help"],
-  "make bench-cli": { byHand: "it measures for minutes, with two packages from the npm registry" },
+  "npm run bench:cli": [DEMO, "npm run bench:cli -- "],
   "npm run bench:cli -- --contestants create-saq-app,create-nothing": [DEMO, "npm run bench:cli -- "],
   "npm test -- test/saq/wire.test.ts": [DEMO, '"npm test -- test/saq/wire.test.ts"'],
   'npm test -- test/saq -t "D-23"': [DEMO, 'npm test -- test/saq -t "D-23"'],
