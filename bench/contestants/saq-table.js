@@ -37,11 +37,14 @@ export async function admin(url) {
     fill: async (kind, count, { groups = 0 } = {}) => {
       const status = kind === "finished" ? "complete" : "queued";
       const scheduled = `floor(extract(epoch from now()))::bigint${kind === "future" ? " + 2592000" : ""}`;
+      // Text for text as the engine stores it: of any other text it has to read the JSON (a drained job costs the server
+      // 77 us instead of 45).
       await client.query(
         `insert into saq_jobs (key, job, queue, status, priority, group_key, scheduled, expire_at)
-         select 'filled' || g, convert_to((jsonb_build_object('function', 'noop', 'kwargs', jsonb_build_object('i', g),
-             'queue', 'default', 'key', 'filled' || g, 'queued', 1, 'status', $2::text)
-             || case when $3::int > 0 then jsonb_build_object('group_key', 'group' || g % $3) else '{}' end)::text, 'UTF8'),
+         select 'filled' || g, convert_to('{"function":"noop","kwargs":{"i":' || g || '},"queue":"default","key":"filled' || g
+             || '","queued":' || floor(extract(epoch from now()) * 1000)
+             || case when $3::int > 0 then ',"group_key":"group' || g % $3 || '"' else '' end
+             || ${kind === "future" ? `',"scheduled":' || ${scheduled}` : "''"} || ',"status":"' || $2 || '"}', 'UTF8'),
            'default', $2, 0, case when $3 > 0 then 'group' || g % $3 end, ${scheduled},
            case when $2 = 'complete' then ${kept} end
          from generate_series(1, $1::int) g`,
@@ -63,8 +66,8 @@ export async function admin(url) {
 
     demote: () =>
       client.query(
-        `update saq_jobs set priority = 5, job = convert_to(
-           (convert_from(job, 'UTF8')::jsonb || '{"priority": 5}')::text, 'UTF8')
+        `update saq_jobs set priority = 5, job = convert_to(regexp_replace(convert_from(job, 'UTF8'),
+           '^[{]', '{"priority":5,'), 'UTF8')
          where status = 'queued' and scheduled <= extract(epoch from now())`,
       ),
 
