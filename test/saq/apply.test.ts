@@ -6,7 +6,7 @@ import { JobError } from "../../templates/backend/saq/queue/results.js";
 import type { Context } from "../../templates/backend/saq/tasks/task.js";
 import { openProxy } from "./cuttable-proxy.js";
 import { stepClock } from "./stepped-clock.js";
-import { claim, openQueue, rowOf, settlement, startWorker, until, useDatabase } from "./support.js";
+import { claim, openQueue, rowOf, settle, settlement, startWorker, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
 
@@ -71,7 +71,7 @@ describe("results", () => {
       { result: 2 },
       { awaited: meta.awaited, result: '{"n":"two\\n"}' },
     );
-    expect(await peer.broker.settle(told)).toBe("applied");
+    expect(await settle(peer, told)).toBe("applied");
     expect(await applied).toEqual({ n: "two\n" });
     expect(overheard).toEqual([]);
   });
@@ -331,7 +331,7 @@ describe("waiting", () => {
     await isStored("twice");
     const [first] = await claim(queue);
     if (!first) throw new Error("claimed");
-    await queue.broker.settle(settlement(first, "queued", {}, { awaited: true }));
+    await settle(queue, settlement(first, "queued", {}, { awaited: true }));
     await startWorker(queue);
     expect(await applied).toBe(2);
   });

@@ -5,7 +5,7 @@ import { InvalidJobError } from "../../templates/backend/saq/errors.js";
 import { inSeconds } from "../../templates/backend/saq/job.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { openProxy } from "./cuttable-proxy.js";
-import { claim, openQueue, rowOf, settlement, until, useDatabase } from "./support.js";
+import { claim, openQueue, rowOf, settle, settlement, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
 
@@ -211,7 +211,7 @@ describe("a connection that is lost during a flush", () => {
     ]);
     await swallowed;
     for (const job of await claim(worker))
-      await worker.broker.settle(settlement(job, "complete", { result: 1, completed: 5 }));
+      await settle(worker, settlement(job, "complete", { result: 1, completed: 5 }));
     proxy.cut();
     expect((await enqueued).map((job) => job?.key)).toEqual(["over-soon", "beside-it"]);
     expect(await queue.counts()).toMatchObject({ complete: 2, queued: 0 });

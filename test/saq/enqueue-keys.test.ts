@@ -1,7 +1,7 @@
 /** Enqueueing with a key of one's own: what happens when it is taken (V-5.1 to V-5.3), and in a caller's transaction. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
-import { claim, openQueue, rowOf, settlement, until, useDatabase } from "./support.js";
+import { claim, openQueue, rowOf, settle, settlement, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
 
@@ -23,7 +23,7 @@ describe("a key that is taken", () => {
   const finish = async (queue: Queue<typeof tasks>) => {
     const [claimed] = await claim(queue);
     if (!claimed) throw new Error("nothing to claim");
-    await queue.broker.settle(settlement(claimed, "complete", { result: 1, completed: 5 }));
+    await settle(queue, settlement(claimed, "complete", { result: 1, completed: 5 }));
   };
   let keys = 0;
   const newKey = () => `taken-${++keys}`;

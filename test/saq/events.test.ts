@@ -9,6 +9,7 @@ import {
   insertRow,
   openQueue,
   rowOf,
+  settle,
   settlement,
   startWorker,
   until,
@@ -47,7 +48,8 @@ it("5.1: an acknowledgement tells the ends that are awaited, and only those, to 
   expect(claims).toHaveLength(4);
   const results = await Promise.all(
     claims.map((job) =>
-      queue.broker.settle(
+      settle(
+        queue,
         job.key === "again"
           ? settlement(job, "queued", {}, { awaited: true })
           : settlement(
@@ -112,7 +114,7 @@ it("P-21: a key too long for a notification does not stand in the way of its ack
   const events = await eventsOf(queue);
   const [first, second] = await claim(queue);
   if (!first || !second) throw new Error("two were claimed");
-  expect(await queue.broker.settle(settlement(first, "complete", {}, { awaited: true }))).toBe("applied");
+  expect(await settle(queue, settlement(first, "complete", {}, { awaited: true }))).toBe("applied");
   expect(await queue.abort(second.key)).toBe("aborting");
   expect((await rowOf(database, first.key))?.status).toBe("complete");
   await fence(queue, events);

@@ -1,7 +1,7 @@
 /** A queue with one job of every state. */
 import { inSeconds } from "../../templates/backend/saq/job.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
-import { claim, settlement, type TestDatabase } from "./support.js";
+import { claim, settle, settlement, type TestDatabase } from "./support.js";
 
 /** One job of every state. */
 export async function populate(
@@ -17,9 +17,7 @@ export async function populate(
     await next(status);
     const [claimed] = await claim(queue);
     if (claimed)
-      await queue.broker.settle(
-        settlement(claimed, status === "aborted" ? "failed" : status, { completed: 5 }),
-      );
+      await settle(queue, settlement(claimed, status === "aborted" ? "failed" : status, { completed: 5 }));
     if (status === "aborted")
       await database.query("update saq_jobs set status = 'aborted' where key = $1", [keys.aborted]);
   }

@@ -10,6 +10,7 @@ import {
   insertRow,
   openQueue,
   rowOf,
+  settle,
   settlement,
   startWorker,
   until,
@@ -72,7 +73,7 @@ describe("a document as enqueue wrote it", () => {
       worker_id: "worker-1",
     });
     expect(pythonComplaints(job.document, queue.name)).toEqual([]);
-    expect(await queue.broker.settle(completion(job, kwargs))).toBe("applied");
+    expect(await settle(queue, completion(job, kwargs))).toBe("applied");
     const ended = await textOf(key);
     expect(ended.startsWith(opening)).toBe(true);
     expect(JSON.parse(ended)).toEqual({
@@ -96,7 +97,7 @@ describe("a document as enqueue wrote it", () => {
     const job = await claimOne(queue);
     expect(job.ending).not.toBeNull();
     expect(await rowOf(database, key)).toMatchObject({ status: "active", scheduled: later });
-    expect(await queue.broker.settle(completion(job, null))).toBe("applied");
+    expect(await settle(queue, completion(job, null))).toBe("applied");
     expect(await rowOf(database, key)).toMatchObject({ status: "complete", scheduled: later });
   });
 
@@ -133,7 +134,7 @@ describe("a document as enqueue wrote it", () => {
     const before = JSON.parse(text);
     expect(await rowOf(database, key)).toMatchObject({ status: "active", scheduled: before.scheduled ?? 0 });
     expect(JSON.parse(await textOf(key))).toMatchObject({ attempts: (before.attempts ?? 0) + 1 });
-    expect(await queue.broker.settle(completion(job, 1))).toBe("applied");
+    expect(await settle(queue, completion(job, 1))).toBe("applied");
     expect(JSON.parse(await textOf(key))).toMatchObject({ status: "complete", result: 1 });
   });
 
@@ -187,7 +188,7 @@ describe("a document as enqueue wrote it", () => {
       [job.key],
     );
     const taken = await textOf(job.key);
-    expect(await queue.broker.settle(completion(job, 1))).toBe("lost");
+    expect(await settle(queue, completion(job, 1))).toBe("lost");
     expect(await textOf(job.key)).toBe(taken);
     expect(await rowOf(database, job.key)).toMatchObject({ status: "active" });
   });
@@ -197,7 +198,7 @@ describe("a document as enqueue wrote it", () => {
     const { key } = await queue.enqueue("hello", { a: 1 });
     const job = await claimOne(queue);
     await queue.abort(key, "changed my mind");
-    expect(await queue.broker.settle(completion(job, 1))).toBe("aborted");
+    expect(await settle(queue, completion(job, 1))).toBe("aborted");
     expect(JSON.parse(await textOf(key))).toMatchObject({ status: "aborted", error: "changed my mind" });
   });
 
@@ -208,7 +209,7 @@ describe("a document as enqueue wrote it", () => {
     expect(new Set(jobs.map(({ token }) => token)).size).toBe(3);
     const stranger = { ...jobs[4], token: 1 } as ClaimedJob;
     const ends = [...jobs.slice(0, 4), stranger, ...jobs.slice(5)];
-    const answers = await Promise.all(ends.map((job, i) => queue.broker.settle(completion(job, { i }))));
+    const answers = await Promise.all(ends.map((job, i) => settle(queue, completion(job, { i }))));
     expect(answers.map((answer, i) => [i, answer]).filter(([, answer]) => answer !== "applied")).toEqual([
       [4, "lost"],
     ]);

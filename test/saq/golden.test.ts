@@ -11,7 +11,16 @@ import {
   oddDocuments,
   pythonComplaints,
 } from "./golden-documents.js";
-import { claim, insertRow, openQueue, rowOf, settlement, startWorker, useDatabase } from "./support.js";
+import {
+  claim,
+  insertRow,
+  openQueue,
+  rowOf,
+  settle,
+  settlement,
+  startWorker,
+  useDatabase,
+} from "./support.js";
 
 const database = useDatabase();
 
@@ -152,7 +161,7 @@ describe("what Python writes and JavaScript reads as something else", () => {
     });
     const [claimed] = await claim(queue, { grouped: groupKey !== null });
     if (!claimed) throw new Error("not claimed");
-    expect(await queue.broker.settle(settlement(claimed, "queued", {}, { scheduled: 1 }))).toBe("applied");
+    expect(await settle(queue, settlement(claimed, "queued", {}, { scheduled: 1 }))).toBe("applied");
     const text = (await rowOf(database, key))?.text ?? "";
     // jsonb spells an exponent out; the number stays the same to whoever reads it as a double.
     const spelled = (members = "") =>

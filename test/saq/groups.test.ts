@@ -8,7 +8,7 @@ import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { endAllWorkers, eventually, WorkerProcess } from "./processes/child.js";
 import { newDatabase } from "./processes/database.js";
 import { openQueue as openForProcesses } from "./processes/enqueuer.js";
-import { claim, openQueue, settlement, startWorker, useDatabase } from "./support.js";
+import { claim, openQueue, settle, settlement, startWorker, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
@@ -60,7 +60,7 @@ it("D-2: one per group in a batch, in order, the next when the first has ended",
   const first = await grouped(queue);
   expect(keysOf(first)).toEqual([jobs[0]?.key, jobs[1]?.key]);
   expect(await grouped(queue)).toEqual([]);
-  if (first[0]) await queue.broker.settle(settlement(first[0], "complete"));
+  if (first[0]) await settle(queue, settlement(first[0], "complete"));
   expect(keysOf(await grouped(queue))).toEqual([jobs[2]?.key]);
 });
 
@@ -98,7 +98,7 @@ it("D-2: an aborting member still counts as running", async () => {
   const [first] = await grouped(queue);
   expect(await queue.abort(jobs[0]?.key ?? "")).toBe("aborting");
   expect(await grouped(queue)).toEqual([]);
-  if (first) expect(await queue.broker.settle(settlement(first, "complete"))).toBe("aborted");
+  if (first) expect(await settle(queue, settlement(first, "complete"))).toBe("aborted");
   expect(keysOf(await grouped(queue))).toEqual([jobs[1]?.key]);
 });
 
@@ -143,7 +143,7 @@ describe("the order", () => {
       if (!job) break;
       expect(others).toEqual([]);
       taken.push(job.key);
-      await queue.broker.settle(settlement(job, "complete"));
+      await settle(queue, settlement(job, "complete"));
     }
     expect(taken).toEqual(keysOf(jobs));
   });
@@ -185,7 +185,7 @@ describe("groupConcurrency", () => {
     expect(keysOf(first)).toEqual(keysOf(jobs.slice(0, 2)));
     expect(keysOf(await grouped(queue))).toEqual([jobs[2]?.key, jobs[7]?.key]);
     expect(await grouped(queue)).toEqual([]);
-    if (first[1]) await queue.broker.settle(settlement(first[1], "failed"));
+    if (first[1]) await settle(queue, settlement(first[1], "failed"));
     expect(keysOf(await grouped(queue))).toEqual([jobs[3]?.key]);
   });
 

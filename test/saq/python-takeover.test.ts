@@ -6,7 +6,7 @@
 import { describe, expect, it } from "@jest/globals";
 import type { ClaimedJob } from "../../templates/backend/saq/broker.js";
 import { PythonPeer } from "./python-peer.js";
-import { claim, openQueue, rowOf, settlement, startWorker, useDatabase } from "./support.js";
+import { claim, openQueue, rowOf, settle, settlement, startWorker, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const tasks = { ok: (_ctx: unknown, payload: { text?: string }) => payload.text ?? null };
@@ -46,7 +46,7 @@ describe("a job that a Python worker took over", () => {
       const before = await rowOf(database, claimed.key);
       expect(before?.lock_key).toBe(claimed.token);
 
-      expect(await queue.broker.settle(settlement(claimed, status, { result: "late" }))).toBe("lost");
+      expect(await settle(queue, settlement(claimed, status, { result: "late" }))).toBe("lost");
       expect(await rowOf(database, claimed.key)).toEqual(before);
     }
   });
@@ -56,7 +56,7 @@ describe("a job that a Python worker took over", () => {
     const claimed = await claimOne(queue);
     const peer = await takeOver(queue, claimed.key);
     await peer.finish(await peer.job(database, claimed.key), "complete", { result: "python's" });
-    expect(await queue.broker.settle(settlement(claimed, "complete", { result: "late" }))).toBe("lost");
+    expect(await settle(queue, settlement(claimed, "complete", { result: "late" }))).toBe("lost");
     expect((await queue.job(claimed.key))?.result).toBe("python's");
   });
 
@@ -65,7 +65,7 @@ describe("a job that a Python worker took over", () => {
     const claimed = await claimOne(queue);
     await takeOver(queue, claimed.key);
     await queue.abort(claimed.key, "enough");
-    expect(await queue.broker.settle(settlement(claimed, "complete"))).toBe("lost");
+    expect(await settle(queue, settlement(claimed, "complete"))).toBe("lost");
     expect((await rowOf(database, claimed.key))?.status).toBe("aborting");
   });
 
@@ -91,7 +91,7 @@ describe("a job that a Python worker took over", () => {
       await peer.requeue(await peer.job(database, claimed.key), "swept");
       const before = await rowOf(database, claimed.key);
       expect(await queue.broker.interrupted([claimed])).toEqual([{ key: claimed.key, why: "lost" }]);
-      expect(await queue.broker.settle(settlement(claimed, status))).toBe("lost");
+      expect(await settle(queue, settlement(claimed, status))).toBe("lost");
       expect(await rowOf(database, claimed.key)).toEqual(before);
     }
   });
@@ -153,7 +153,7 @@ describe("a job whose document a Python handle overwrote", () => {
     expect(await queue.broker.touch([{ ...claimed, patch: '{"progress": 0.5}', removed: [] }])).toEqual([
       true,
     ]);
-    expect(await queue.broker.settle(settlement(claimed, "complete", { result: 1 }))).toBe("applied");
+    expect(await settle(queue, settlement(claimed, "complete", { result: 1 }))).toBe("applied");
     expect(await queue.job(claimed.key)).toMatchObject({ status: "complete", result: 1 });
   });
 
@@ -162,7 +162,7 @@ describe("a job whose document a Python handle overwrote", () => {
     const claimed = await claimOne(queue);
     await throughOldHandle(queue, claimed.key, "aborting", { error: "from python" });
     expect(await queue.broker.interrupted([claimed])).toEqual([{ key: claimed.key, why: "abort" }]);
-    expect(await queue.broker.settle(settlement(claimed, "complete"))).toBe("aborted");
+    expect(await settle(queue, settlement(claimed, "complete"))).toBe("aborted");
     expect(await queue.job(claimed.key)).toMatchObject({ status: "aborted", error: "from python" });
   });
 });

@@ -6,6 +6,7 @@ import {
   insertRow,
   openQueue,
   rowOf,
+  settle,
   settlement,
   startWorker,
   until,
@@ -63,7 +64,7 @@ describe("update", () => {
       handles[1]?.update({ meta: { from: "outside" } }),
       handles[2]?.update({ ttl: 77 }),
       handles[3]?.update({ heartbeat: 9 }),
-      queue.broker.settle(settlement(claimed, "complete", { result: "r" })),
+      settle(queue, settlement(claimed, "complete", { result: "r" })),
     ]);
     expect(await members(job.key)).toMatchObject({ status: "complete", result: "r" });
     const other = await queue.enqueue("work");
@@ -86,7 +87,7 @@ describe("update", () => {
     const queue = open();
     const job = await queue.enqueue("work");
     const [claimed] = await claim(queue);
-    if (claimed) await queue.broker.settle(settlement(claimed, "complete", { result: 5, progress: 1 }));
+    if (claimed) await settle(queue, settlement(claimed, "complete", { result: 5, progress: 1 }));
     const before = await rowOf(database, job.key);
     expect(await job.update({ progress: 0.5 })).toBe("finished");
     expect(await queue.update(job.key, { meta: { m: 1 }, retries: 2 })).toBe("finished");
@@ -166,7 +167,7 @@ describe("finish", () => {
       if (!claimed) throw new Error("claimed");
       await queue.finish(job.key, status, { error: "by hand", result: "by hand" });
       const before = await members(job.key);
-      expect(await queue.broker.settle(settlement(claimed, "complete", { result: 1 }))).toBe("lost");
+      expect(await settle(queue, settlement(claimed, "complete", { result: 1 }))).toBe("lost");
       expect(await members(job.key)).toEqual(before);
     },
   );

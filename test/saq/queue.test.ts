@@ -4,7 +4,16 @@ import { JobGoneError } from "../../templates/backend/saq/errors.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { populate } from "./every-state.js";
 import { documentIn, goldenDocuments, pythonComplaints } from "./golden-documents.js";
-import { claim, insertRow, openQueue, rowOf, settlement, startWorker, useDatabase } from "./support.js";
+import {
+  claim,
+  insertRow,
+  openQueue,
+  rowOf,
+  settle,
+  settlement,
+  startWorker,
+  useDatabase,
+} from "./support.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
@@ -38,7 +47,7 @@ describe("reading jobs", () => {
       workerId: "worker-1",
       started: expect.any(Number),
     });
-    if (claimed) await queue.broker.settle(settlement(claimed, "complete", { result: [1] }));
+    if (claimed) await settle(queue, settlement(claimed, "complete", { result: [1] }));
     expect((await job.refresh()).result).toEqual([1]);
     expect(job.id).toBe(job.key);
   });

@@ -10,6 +10,7 @@ import {
   insertRow,
   openQueue,
   rowOf,
+  settle,
   settlement,
   startWorker,
   until,
@@ -91,7 +92,7 @@ async function makeDue(key: string): Promise<void> {
 async function runOnce(queue: Queue, key: string): Promise<void> {
   const [job] = await claim(queue);
   if (job?.key !== key) throw new Error(`${job?.key} was claimed`);
-  await queue.broker.settle(settlement(job, "complete", { completed: Date.now(), started: Date.now() }));
+  await settle(queue, settlement(job, "complete", { completed: Date.now(), started: Date.now() }));
 }
 
 const sequence = async () =>
@@ -200,7 +201,7 @@ describe("a tick", () => {
     await round();
     expect((await rowOf(database, key))?.status).toBe("active");
     expect(await sequence()).toBe(used);
-    if (job) await queue.broker.settle(settlement(job, "complete"));
+    if (job) await settle(queue, settlement(job, "complete"));
     await round();
     const row = await rowOf(database, key);
     expect(row?.status).toBe("queued");

@@ -1,7 +1,7 @@
 /** Acknowledgements that the server refuses for a passing reason are sent again. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
-import { claim, openQueue, rowOf, settlement, until, useDatabase } from "./support.js";
+import { claim, openQueue, rowOf, settle, settlement, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
@@ -48,7 +48,7 @@ describe("an acknowledgement that fails", () => {
       const body = `if nextval('updates') <= 2 then raise exception 'refused' using errcode = '${code}'; end if;`;
       await whileUpdates(completing, body, async () => {
         const answers = await Promise.all(
-          jobs.map((job) => queue.broker.settle(settlement(job, "complete", { result: job.key }))),
+          jobs.map((job) => settle(queue, settlement(job, "complete", { result: job.key }))),
         );
         expect(answers).toEqual(jobs.map(() => "applied"));
       });
@@ -62,7 +62,7 @@ describe("an acknowledgement that fails", () => {
     const jobs = await running(queue, 20);
     const body = "if nextval('updates') = 1 then perform pg_sleep(30); end if;";
     await whileUpdates(completing, body, async () => {
-      const settled = Promise.all(jobs.map((job) => queue.broker.settle(settlement(job, "complete"))));
+      const settled = Promise.all(jobs.map((job) => settle(queue, settlement(job, "complete"))));
       await until(async () => {
         const cancelled = await database.query(
           "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()",
@@ -79,7 +79,7 @@ describe("an acknowledgement that fails", () => {
     const queue = open({ url: url.href });
     const jobs = await running(queue, 100);
     await whileUpdates(completing, "perform pg_sleep(0.03);", async () => {
-      const answers = await Promise.all(jobs.map((job) => queue.broker.settle(settlement(job, "complete"))));
+      const answers = await Promise.all(jobs.map((job) => settle(queue, settlement(job, "complete"))));
       expect(answers).toEqual(jobs.map(() => "applied"));
     });
   }, 30_000);
@@ -91,9 +91,7 @@ describe("an acknowledgement that fails", () => {
     if (!guilty) throw new Error("nothing claimed");
     const body = `if new.key = '${guilty.key}' then raise exception 'no' using errcode = '23514'; end if;`;
     await whileUpdates(completing, body, async () => {
-      const ends = await Promise.allSettled(
-        jobs.map((job) => queue.broker.settle(settlement(job, "complete"))),
-      );
+      const ends = await Promise.allSettled(jobs.map((job) => settle(queue, settlement(job, "complete"))));
       expect(ends.map(({ status }) => status)).toEqual(
         jobs.map((job) => (job === guilty ? "rejected" : "fulfilled")),
       );

@@ -8,6 +8,7 @@ import {
   insertRow,
   openQueue,
   rowOf,
+  settle,
   settlement,
   type TestDatabase,
   until,
@@ -45,7 +46,7 @@ describe("the end of an attempt", () => {
     const queue = open();
     const job = await running(queue, { meta: { step: 2 } }, { a: 1 });
     const fields = { result: { x: 1 }, completed: 9, touched: 9, progress: 1, error: null };
-    expect(await queue.broker.settle(settlement(job, "complete", fields, { keep: 60 }))).toBe("applied");
+    expect(await settle(queue, settlement(job, "complete", fields, { keep: 60 }))).toBe("applied");
     const row = await rowOf(database, job.key);
     expect(row).toMatchObject({ status: "complete", scheduled: 0 });
     expect(Math.abs(Number(row?.expire_at) - (await nowSeconds()) - 60)).toBeLessThanOrEqual(1);
@@ -64,8 +65,8 @@ describe("the end of an attempt", () => {
     const queue = open();
     const [kept, gone] = [await running(queue), await running(queue)];
     await Promise.all([
-      queue.broker.settle(settlement(kept, "complete", {}, { keep: null })),
-      queue.broker.settle(settlement(gone, "complete", {}, { keep: -1 })),
+      settle(queue, settlement(kept, "complete", {}, { keep: null })),
+      settle(queue, settlement(gone, "complete", {}, { keep: -1 })),
     ]);
     expect(await rowOf(database, kept.key)).toMatchObject({ status: "complete", expire_at: null });
     expect(await rowOf(database, gone.key)).toBeUndefined();
@@ -76,7 +77,7 @@ describe("the end of an attempt", () => {
     const job = await running(queue, { retries: 3, retryDelay: 60 });
     const scheduled = (await nowSeconds()) + 60;
     const fields = { error: "boom", started: 0, scheduled };
-    expect(await queue.broker.settle(settlement(job, "queued", fields, { scheduled }))).toBe("applied");
+    expect(await settle(queue, settlement(job, "queued", fields, { scheduled }))).toBe("applied");
     expect(await rowOf(database, job.key)).toMatchObject({ status: "queued", scheduled, expire_at: null });
     expect(await documentOf(database, job.key)).toMatchObject({ attempts: 1, error: "boom", scheduled });
     expect(await claim(queue)).toEqual([]);
@@ -92,7 +93,7 @@ describe("the end of an attempt", () => {
     const [first] = await claim(queue, { limit: 1 });
     if (!first) throw new Error("nothing claimed");
     const back = settlement(first, "queued", { started: 0, workerId: null }, { charge: -1 });
-    expect(await queue.broker.settle(back)).toBe("applied");
+    expect(await settle(queue, back)).toBe("applied");
     const after = await rowOf(database, first.key);
     expect(after).toMatchObject({ status: "queued", scheduled: 1000, lock_key: before?.lock_key });
     expect(JSON.parse(after?.text ?? "")).not.toHaveProperty("attempts");
@@ -103,7 +104,7 @@ describe("the end of an attempt", () => {
     const queue = open();
     const result = { nul: "\0", half: "\ud800", other: "\udc00x", emoji: "😀" };
     const job = await running(queue);
-    expect(await queue.broker.settle(settlement(job, "complete", { result }))).toBe("applied");
+    expect(await settle(queue, settlement(job, "complete", { result }))).toBe("applied");
     expect((await queue.job(job.key))?.result).toEqual(result);
   });
 
@@ -118,10 +119,10 @@ describe("the end of an attempt", () => {
     const [job] = await claim(queue);
     if (!job) throw new Error("nothing claimed");
     expect(await queue.broker.touch([{ ...job, patch: '{"progress":0.5}', removed: [] }])).toEqual([true]);
-    expect(await queue.broker.settle(settlement(job, "queued", {}, { charge: -1 }))).toBe("applied");
+    expect(await settle(queue, settlement(job, "queued", {}, { charge: -1 }))).toBe("applied");
     const [again] = await claim(queue);
     if (!again) throw new Error("nothing claimed");
-    expect(await queue.broker.settle(settlement(again, "complete", { result: 1 }))).toBe("applied");
+    expect(await settle(queue, settlement(again, "complete", { result: 1 }))).toBe("applied");
     const { text = "" } = (await rowOf(database, "nan")) ?? {};
     expect(text).toContain(`"kwargs": ${kwargs},`);
     expect(text).toContain('"attempts": 1');
@@ -136,7 +137,7 @@ describe("the end of an attempt", () => {
     );
     const jobs = await claim(queue, { limit: 1_000 });
     const results = await Promise.all(
-      jobs.map((job, n) => queue.broker.settle(settlement(job, "complete", { result: n }))),
+      jobs.map((job, n) => settle(queue, settlement(job, "complete", { result: n }))),
     );
     expect(new Set(results)).toEqual(new Set(["applied"]));
     const stored = await queue.jobs(jobs.map(({ key }) => key));
@@ -152,15 +153,15 @@ describe("ownership", () => {
     const [present] = await claim(queue, { workerId: "worker-2" });
     const before = await rowOf(database, stale.key);
     for (const status of ["complete", "failed", "aborted", "queued"] as const) {
-      expect(await queue.broker.settle(settlement(stale, status, { result: "stale", error: "stale" }))).toBe(
+      expect(await settle(queue, settlement(stale, status, { result: "stale", error: "stale" }))).toBe(
         "lost",
       );
-      expect(await queue.broker.settle(settlement(stale, status, {}, { keep: -1 }))).toBe("lost");
+      expect(await settle(queue, settlement(stale, status, {}, { keep: -1 }))).toBe("lost");
     }
     expect(await queue.broker.touch([{ ...stale, patch: '{"progress":0.9}', removed: [] }])).toEqual([false]);
     expect(await queue.broker.interrupted([stale])).toEqual([{ key: stale.key, why: "lost" }]);
     expect(await rowOf(database, stale.key)).toEqual(before);
-    if (present) expect(await queue.broker.settle(settlement(present, "complete"))).toBe("applied");
+    if (present) expect(await settle(queue, settlement(present, "complete"))).toBe("applied");
   });
 
   it.each(["complete", "failed", "aborted"] as const)(
@@ -173,7 +174,7 @@ describe("ownership", () => {
         status,
       ]);
       const before = await rowOf(database, stale.key);
-      expect(await queue.broker.settle(settlement(stale, "complete", { result: "stale" }))).toBe("lost");
+      expect(await settle(queue, settlement(stale, "complete", { result: "stale" }))).toBe("lost");
       expect(await rowOf(database, stale.key)).toEqual(before);
     },
   );
@@ -182,7 +183,7 @@ describe("ownership", () => {
     const queue = open();
     const job = await running(queue);
     const ends = [settlement(job, "failed", { error: "e", completed: 5 }), settlement(job, "complete")];
-    expect(await Promise.all(ends.map((end) => queue.broker.settle(end)))).toEqual(["applied", "lost"]);
+    expect(await Promise.all(ends.map((end) => settle(queue, end)))).toEqual(["applied", "lost"]);
     expect(await documentOf(database, job.key)).toMatchObject({ status: "failed", error: "e" });
   });
 
@@ -190,7 +191,7 @@ describe("ownership", () => {
     const queue = open();
     const job = await running(queue);
     await database.query("delete from saq_jobs where key = $1", [job.key]);
-    expect(await queue.broker.settle(settlement(job, "complete"))).toBe("lost");
+    expect(await settle(queue, settlement(job, "complete"))).toBe("lost");
     expect(await queue.broker.touch([{ ...job, patch: "{}", removed: [] }])).toEqual([false]);
   });
 
@@ -201,9 +202,7 @@ describe("ownership", () => {
       const job = await running(queue, { ttl: 60, retries: 5 });
       expect(await queue.abort(job.key, "nope")).toBe("aborting");
       expect(await queue.broker.interrupted([job])).toEqual([{ key: job.key, why: "abort" }]);
-      expect(await queue.broker.settle(settlement(job, status, { result: "late", error: "late" }))).toBe(
-        "aborted",
-      );
+      expect(await settle(queue, settlement(job, status, { result: "late", error: "late" }))).toBe("aborted");
       const row = await rowOf(database, job.key);
       expect(row?.status).toBe("aborted");
       expect(Math.abs(Number(row?.expire_at) - (await nowSeconds()) - 60)).toBeLessThanOrEqual(1);
@@ -222,7 +221,7 @@ describe("ownership", () => {
     const queue = open();
     const job = await running(queue, { ttl: -1 });
     await queue.abort(job.key);
-    expect(await queue.broker.settle(settlement(job, "complete", {}, { keep: -1 }))).toBe("aborted");
+    expect(await settle(queue, settlement(job, "complete", {}, { keep: -1 }))).toBe("aborted");
     expect(await rowOf(database, job.key)).toBeUndefined();
   });
 
@@ -249,14 +248,14 @@ describe("a row that somebody's transaction holds", () => {
     let isFree = false;
     const late =
       held &&
-      queue.broker.settle(settlement(held, "complete", { result: 1 })).finally(() => {
+      settle(queue, settlement(held, "complete", { result: 1 })).finally(() => {
         isFree = true;
       });
-    const settled = await Promise.all(others.map((job) => queue.broker.settle(settlement(job, "complete"))));
+    const settled = await Promise.all(others.map((job) => settle(queue, settlement(job, "complete"))));
     expect(settled).toEqual(["applied", "applied"]);
     // Not those of the next flush either, nor claims, though there are but two connections.
     const next = await running(queue);
-    expect(await queue.broker.settle(settlement(next, "complete"))).toBe("applied");
+    expect(await settle(queue, settlement(next, "complete"))).toBe("applied");
     expect(isFree).toBe(false);
     await other.query("rollback");
     expect(await late).toBe("applied");
@@ -284,7 +283,7 @@ describe("an acknowledgement whose answer is lost", () => {
       const queue = open(proxy);
       const job = await running(queue);
       const swallowed = proxy.mute();
-      const settled = queue.broker.settle(settlement(job, status, { result: 1, completed: 5 }));
+      const settled = settle(queue, settlement(job, status, { result: 1, completed: 5 }));
       await swallowed;
       await until(async () => (await rowOf(database, job.key))?.status === status);
       const before = await rowOf(database, job.key);
@@ -299,7 +298,7 @@ describe("an acknowledgement whose answer is lost", () => {
     const queue = open(proxy);
     const job = await running(queue, { ttl: -1 });
     const swallowed = proxy.mute();
-    const settled = queue.broker.settle(settlement(job, "complete", {}, { keep: -1 }));
+    const settled = settle(queue, settlement(job, "complete", {}, { keep: -1 }));
     await swallowed;
     proxy.cut();
     expect(await settled).toBe("applied");
@@ -310,7 +309,8 @@ describe("an acknowledgement whose answer is lost", () => {
     const queue = open(proxy);
     const job = await running(queue, { retries: 2 });
     const swallowed = proxy.mute();
-    const settled = queue.broker.settle(
+    const settled = settle(
+      queue,
       settlement(job, "queued", { error: "boom" }, { scheduled: (await nowSeconds()) + 60 }),
     );
     await swallowed;

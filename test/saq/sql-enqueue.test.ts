@@ -7,7 +7,16 @@ import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import type { EnqueueOptions } from "../../templates/backend/saq/tasks/task.js";
 import { makeRole } from "./dml-role.js";
 import { pythonComplaints } from "./golden-documents.js";
-import { claim, insertRow, openQueue, rowOf, settlement, startWorker, useDatabase } from "./support.js";
+import {
+  claim,
+  insertRow,
+  openQueue,
+  rowOf,
+  settle,
+  settlement,
+  startWorker,
+  useDatabase,
+} from "./support.js";
 
 const database = useDatabase();
 const tasks = {
@@ -160,7 +169,7 @@ describe("a key of one's own", () => {
     await enqueue({ key: "k2", meta: { first: true } });
     const [job] = await claim(queue);
     if (!job) throw new Error("nothing was claimed");
-    await queue.broker.settle(settlement(job, "complete", { result: 1 }));
+    await settle(queue, settlement(job, "complete", { result: 1 }));
     expect(await enqueue({ key: "k2", retries: 2 })).toBe("k2");
     expect(await documentOf("k2")).toEqual({
       function: "hello",

@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, afterEach, beforeAll, beforeEach } from "@jest/globals";
 import pg from "pg";
-import type { ClaimedJob, Settlement } from "../../templates/backend/saq/broker.js";
+import type { Broker, ClaimedJob, Settlement, SettleResult } from "../../templates/backend/saq/broker.js";
 import {
   defineQueue,
   type QueueConfig,
@@ -264,6 +264,12 @@ export async function claim<Tasks extends TaskMap>(
   await queue.connect();
   return queue.broker.claim({ workerId, limit, grouped, priorities });
 }
+
+/** Records an end as a worker does. */
+export const settle = (
+  { broker }: { broker: Pick<Broker, "settle"> },
+  ended: Settlement,
+): Promise<SettleResult> => new Promise((resolve, reject) => broker.settle(ended, { resolve, reject }));
 
 /** The end of a claimed job, as a worker writes it. */
 export function settlement(

@@ -3,7 +3,7 @@ import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals"
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { openProxy } from "./cuttable-proxy.js";
 import { type SteppedClock, stepClock } from "./stepped-clock.js";
-import { claim, insertRow, openQueue, rowOf, settlement, useDatabase } from "./support.js";
+import { claim, insertRow, openQueue, rowOf, settle, settlement, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
@@ -81,7 +81,7 @@ describe("a stuck job", () => {
     for (let n = 0; n < 10; n++) jobs.push(await running(queue, { timeout: 1, agoSeconds: 100 }));
     await see(queue, clock, 20);
     proxy.refuse();
-    const settled = Promise.all(jobs.map((job) => queue.broker.settle(settlement(job, "complete"))));
+    const settled = Promise.all(jobs.map((job) => settle(queue, settlement(job, "complete"))));
     const back = Date.now() + 6_000;
     while (Date.now() < back) {
       await expect(queue.broker.sweepLost(limits)).rejects.toThrow();

@@ -6,7 +6,16 @@ import { ConfigError } from "../../templates/backend/saq/errors.js";
 import { silentLogger } from "../../templates/backend/saq/logger.js";
 import { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { makeRole } from "./dml-role.js";
-import { claim, closeAfterTest, openQueue, settlement, startWorker, until, useDatabase } from "./support.js";
+import {
+  claim,
+  closeAfterTest,
+  openQueue,
+  settle,
+  settlement,
+  startWorker,
+  until,
+  useDatabase,
+} from "./support.js";
 
 const database = useDatabase();
 const tasks = { double: async (_ctx: unknown, { n }: { n: number }) => n * 2 };
@@ -145,8 +154,8 @@ describe("two sets in one database", () => {
       const [two] = await claim(mails, { limit: 1, grouped: true });
       expect([one?.key, two?.key]).toEqual([`k${round}`, `k${round}`]);
       if (!one || !two) throw new Error("nothing was claimed");
-      expect(await ours.broker.settle(settlement(one, "complete", { result: "ours" }))).toBe("applied");
-      expect(await mails.broker.settle(settlement(two, "failed", { error: "mails" }))).toBe("applied");
+      expect(await settle(ours, settlement(one, "complete", { result: "ours" }))).toBe("applied");
+      expect(await settle(mails, settlement(two, "failed", { error: "mails" }))).toBe("applied");
     }
     expect(await ours.counts()).toMatchObject({ queued: 0, complete: 3, failed: 0 });
     expect(await mails.counts()).toMatchObject({ queued: 0, complete: 0, failed: 3 });

@@ -12,6 +12,7 @@ import {
   insertRow,
   openQueue,
   rowOf,
+  settle,
   settlement,
   startWorker,
   until,
@@ -118,7 +119,7 @@ describe("the sweep's lock", () => {
     const again = await claim(one, { limit: 60 });
     expect(again).toHaveLength(60);
     for (const queue of queues) expect(await queue.broker.sweepStuck(limits)).toEqual([]);
-    for (const job of again) expect(await one.broker.settle(settlement(job, "complete"))).toBe("applied");
+    for (const job of again) expect(await settle(one, settlement(job, "complete"))).toBe("applied");
   });
 });
 
@@ -268,7 +269,7 @@ describe("clocks", () => {
     const [job] = await claim(queue);
     expect((await rowOf(database, "f"))?.scheduled).toBe(1000);
     if (!job) throw new Error("nothing was claimed");
-    await queue.broker.settle(settlement(job, "complete", {}, { keep: 60 }));
+    await settle(queue, settlement(job, "complete", {}, { keep: 60 }));
     expect(Number.isInteger((await rowOf(database, "f"))?.expire_at)).toBe(true);
   });
 });
@@ -332,7 +333,7 @@ describe("a role that may only read and write rows, on Python's tables", () => {
     const [running, ...others] = await claim(queue, { grouped: true });
     expect([running?.key, others]).toEqual([first.key, []]);
     expect(await queue.abort(second.key)).toBe("aborted");
-    if (running) expect(await queue.broker.settle(settlement(running, "complete"))).toBe("applied");
+    if (running) expect(await settle(queue, settlement(running, "complete"))).toBe("applied");
     expect(await queue.retry(second.key)).toBe("queued");
     const { ended } = await startWorker(queue);
     expect(await ended(second.key)).toMatch(/^Finished/);

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { decodeJob, editDocument, encodeJob } from "../../templates/backend/saq/wire.js";
 import { tries } from "../support/property.js";
 import { canonical, object, read, type Spacing, spacing, type Tree, tree, write } from "./json-texts.js";
-import { claim, insertRow, openQueue, rowOf, settlement, useDatabase } from "./support.js";
+import { claim, insertRow, openQueue, rowOf, settle, settlement, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
@@ -144,7 +144,7 @@ describe("any document", () => {
         }
         const result = { nul: "\0", lone: "\ud800", big: 2 ** 53 };
         await Promise.all(
-          claimed.map((job) => queue.broker.settle(settlement(job, "complete", { result, error: null }))),
+          claimed.map((job) => settle(queue, settlement(job, "complete", { result, error: null }))),
         );
         const ended = [...stamped, "result", "error"];
         for (const [key, before] of documents) {

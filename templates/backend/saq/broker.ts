@@ -79,6 +79,12 @@ export interface Settlement extends Claim {
  */
 export type SettleResult = "applied" | "aborted" | "finished" | "lost";
 
+/** Told what became of something: a promise each would cost too much where there are tens of thousands a second. */
+export interface Decided<Answer> {
+  resolve(answer: Answer): void;
+  reject(error: unknown): void;
+}
+
 /** A row as it stands. */
 export interface StoredJob {
   key: string;
@@ -189,7 +195,7 @@ export interface Broker {
   hasGrouped(): Promise<boolean>;
   outlook(priorities: readonly [number, number]): Promise<Outlook>;
   /** Joins the statement that goes out next. */
-  settle(settlement: Settlement): Promise<SettleResult>;
+  settle(settlement: Settlement, decided: Decided<SettleResult>): void;
   /**
    * Records an end inside the caller's own transaction and answers that transaction's name, for `finishedIn`. Null when
    * the job is not the claim's any more, or when `earlier`, such a transaction of the same claim, is open or has

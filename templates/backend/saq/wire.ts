@@ -127,52 +127,45 @@ export function fieldsOfChange(patch: string, removed: readonly string[]): Parti
  */
 export function decodeJob(text: string, queueName: string, status: Status): JobFields {
   const document = parseDocument(text);
-  const name = document[wireNames.function];
-  const key = document[wireNames.key];
+  const { function: name, key, queue: owner, timeout, retry_backoff: backoff, group_key: group } = document;
   if (typeof name !== "string" || typeof key !== "string") {
     throw new PoisonDocumentError("The stored document has no function or key, so it is not a SAQ job");
   }
-  const owner = document[wireNames.queueName];
   if (owner !== queueName) {
     throw new PoisonDocumentError(
       `The stored document belongs to queue ${JSON.stringify(owner)}, not "${queueName}"`,
     );
   }
-  const number = (field: keyof typeof jobDefaults & keyof typeof wireNames, fallback: number) => {
-    const value = document[wireNames[field]];
-    return typeof value === "number" && Number.isFinite(value) ? value : fallback;
-  };
-  const group = document[wireNames.groupKey];
-  const timeout = document[wireNames.timeout];
-  const backoff = document[wireNames.retryBackoff];
   return {
     function: name,
-    kwargs: asObject(document[wireNames.kwargs]),
+    kwargs: asObject(document.kwargs),
     queueName,
     key,
-    timeout: timeout === null ? null : number("timeout", jobDefaults.timeout),
-    heartbeat: number("heartbeat", 0),
-    retries: number("retries", jobDefaults.retries),
-    ttl: number("ttl", jobDefaults.ttl),
-    retryDelay: number("retryDelay", 0),
+    timeout: timeout === null ? null : asNumber(timeout, jobDefaults.timeout),
+    heartbeat: asNumber(document.heartbeat, 0),
+    retries: asNumber(document.retries, jobDefaults.retries),
+    ttl: asNumber(document.ttl, jobDefaults.ttl),
+    retryDelay: asNumber(document.retry_delay, 0),
     retryBackoff: typeof backoff === "number" || typeof backoff === "boolean" ? backoff : false,
-    scheduled: number("scheduled", 0),
-    progress: number("progress", 0),
-    attempts: number("attempts", 0),
-    completed: number("completed", 0),
-    queued: number("queued", 0),
-    started: number("started", 0),
-    touched: number("touched", 0),
-    result: document[wireNames.result] ?? null,
-    error: typeof document[wireNames.error] === "string" ? (document[wireNames.error] as string) : null,
+    scheduled: asNumber(document.scheduled, 0),
+    progress: asNumber(document.progress, 0),
+    attempts: asNumber(document.attempts, 0),
+    completed: asNumber(document.completed, 0),
+    queued: asNumber(document.queued, 0),
+    started: asNumber(document.started, 0),
+    touched: asNumber(document.touched, 0),
+    result: document.result ?? null,
+    error: typeof document.error === "string" ? document.error : null,
     status,
-    priority: number("priority", 0),
+    priority: asNumber(document.priority, 0),
     groupKey: typeof group === "string" ? group : typeof group === "number" ? String(group) : null,
-    meta: asObject(document[wireNames.meta]) ?? {},
-    workerId:
-      typeof document[wireNames.workerId] === "string" ? (document[wireNames.workerId] as string) : null,
+    meta: asObject(document.meta) ?? {},
+    workerId: typeof document.worker_id === "string" ? document.worker_id : null,
   };
 }
+
+const asNumber = (value: unknown, fallback: number): number =>
+  typeof value === "number" && Number.isFinite(value) ? value : fallback;
 
 function asObject(value: unknown): Record<string, unknown> | null {
   return typeof value === "object" && value !== null && !Array.isArray(value)
@@ -180,7 +173,7 @@ function asObject(value: unknown): Record<string, unknown> | null {
     : null;
 }
 
-function parseDocument(text: string): Record<string, unknown> {
+function parseDocument(text: string): Partial<Record<WireName, unknown>> {
   let value: unknown;
   try {
     value = JSON.parse(text);

@@ -8,7 +8,7 @@ import type { AttemptEnd } from "../../../templates/backend/saq/worker/outcome.j
 import { release, settlementOf } from "../../../templates/backend/saq/worker/outcome.js";
 import { pythonComplaints } from "../golden-documents.js";
 import type { SteppedClock } from "../stepped-clock.js";
-import type { JobRow, TestDatabase } from "../support.js";
+import { type JobRow, settle, type TestDatabase } from "../support.js";
 import { type End, type Event, lostLimit, type ModelJob, type Span } from "./model.js";
 
 export type TestQueue = Queue<{ hello: (ctx: unknown, payload?: object) => string }>;
@@ -129,7 +129,7 @@ export class Stage {
     const rules = { nowMs: before, failedTtl: limits.failedTtl };
     const settlement = end === "release" ? release(attempt) : settlementOf(attempt, ends[end], rules);
     if (!settlement) throw new Error(`nothing to write for ${end}`);
-    const answer = await client.broker.settle(settlement);
+    const answer = await settle(client, settlement);
     const { key, token, place, due } = claim;
     return [
       {

@@ -3,7 +3,7 @@
  * the next one. A row that the statement did not change is looked at alone: it was aborted meanwhile, belongs to
  * somebody else by now, has a document that SQL cannot read, or is held by somebody's transaction.
  */
-import type { DocumentEnding, Settlement, SettleResult, StoredJob } from "../broker.js";
+import type { Decided, DocumentEnding, Settlement, SettleResult, StoredJob } from "../broker.js";
 import { SaqError } from "../errors.js";
 import { type Decision, finished, isTakenOver, keepSeconds, read } from "../transitions.js";
 import { encodeChange } from "../wire.js";
@@ -43,6 +43,7 @@ export class Acknowledger {
       maxBytes: 4 * 1024 * 1024,
       bytesOf: (item) => item.patch.length,
       searchAfter: (error) => (isDataError(error) || isCancelled(error) ? "halves" : null),
+      failureOf: unrecorded,
     };
     // The statement answers by key: of two ends of one job only the first would be written, and both told so.
     this.#coalescer = new Coalescer((items) => this.#flush(items), {
@@ -52,15 +53,10 @@ export class Acknowledger {
     this.#completions = new Coalescer<Completion, SettleResult>((items) => this.#complete(items), options);
   }
 
-  /** @throws SaqError unrecorded after ten minutes of tries, or when closed */
-  async settle(settlement: Settlement): Promise<SettleResult> {
-    try {
-      return await (isCompletion(settlement)
-        ? this.#completions.add(settlement)
-        : this.#coalescer.add(settlement));
-    } catch (error) {
-      throw unrecorded(settlement, error);
-    }
+  /** Rejects with SaqError unrecorded after ten minutes of tries, or when closed. */
+  settle(settlement: Settlement, decided: Decided<SettleResult>): void {
+    if (isCompletion(settlement)) this.#completions.put(settlement, decided);
+    else this.#coalescer.put(settlement, decided);
   }
 
   async drained(): Promise<void> {
@@ -126,7 +122,7 @@ export class Acknowledger {
         list(lists.patches),
         list(lists.keeps),
         [...claims.keys()],
-        endings.map(({ lasting, passing }) => lasting + passing),
+        endings.map(({ lasting, passing }) => Buffer.from(lasting + passing)),
         endings.map(({ passing }) => Buffer.byteLength(passing)),
         items.length,
         ...(isAwaited ? [notices.map((notice) => notice.text), notices.map((notice) => notice.channel)] : []),

@@ -6,6 +6,7 @@ import type {
   Claim,
   ClaimedJob,
   ClaimRequest,
+  Decided,
   JobAnswer,
   JobCounts,
   JobEvent,
@@ -127,8 +128,8 @@ export class PostgresBroker implements Broker {
     return this.#server.listener?.isUp === true;
   }
 
-  settle(settlement: Settlement): Promise<SettleResult> {
-    return this.#acknowledger.settle(settlement);
+  settle(settlement: Settlement, decided: Decided<SettleResult>): void {
+    this.#acknowledger.settle(settlement, decided);
   }
 
   finishWith(

@@ -12,8 +12,7 @@ import type { PostgresServer } from "./server.js";
 
 interface ClaimedRow {
   key: string;
-  /** bigint, as text. */
-  nth: string;
+  nth: number;
   place: number;
   /** bigint, as text. */
   due: string;
@@ -62,7 +61,7 @@ export class Claimer {
         ? await this.#claimGrouped(request, token)
         : await this.#claimUngrouped(request, token);
       claimed = true;
-      rows.sort((a, b) => Number(a.nth) - Number(b.nth));
+      rows.sort((a, b) => a.nth - b.nth);
       return await this.#stamped(rows, token, request.workerId);
     } catch (error) {
       // Nobody else knows these jobs, and no sweeper touches them while this worker lives: what carries this token is

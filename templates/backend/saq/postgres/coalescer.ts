@@ -3,6 +3,8 @@
  * flush leave together with the next one. No timer, so a lone call waits for nobody (8,960 -> 45,000 inserts/s at 50
  * in flight measured, nothing lost at 1).
  */
+import type { Decided } from "../broker.js";
+
 export interface CoalescerOptions<Item> {
   maxItems: number;
   maxBytes: number;
@@ -14,16 +16,13 @@ export interface CoalescerOptions<Item> {
    * dear (a wait for a lock), one by one. Null when all of them failed.
    */
   searchAfter: (error: unknown) => "halves" | "singles" | null;
+  /** What an item is told of a failure. */
+  failureOf?: (item: Item, error: unknown) => unknown;
 }
 
-/** Told what became of an item. */
-interface Decided<Answer> {
-  resolve: (answer: Answer | Promise<Answer>) => void;
-  reject: (error: unknown) => void;
-}
-
-interface Entry<Item, Answer> extends Decided<Answer> {
+interface Entry<Item, Answer> {
   item: Item;
+  decided: Decided<Answer>;
 }
 
 export class Coalescer<Item, Answer> {
@@ -49,9 +48,9 @@ export class Coalescer<Item, Answer> {
     return new Promise((resolve, reject) => this.put(item, { resolve, reject }));
   }
 
-  /** As `add`, for many items that one promise is made of. */
-  put(item: Item, { resolve, reject }: Decided<Answer>): void {
-    this.#waiting.push({ item, resolve, reject });
+  /** As `add`, without a promise for each item. `decided` may not throw. */
+  put(item: Item, decided: Decided<Answer>): void {
+    this.#waiting.push({ item, decided });
     this.#running ??= this.#run();
   }
 
@@ -93,16 +92,30 @@ export class Coalescer<Item, Answer> {
   async #send(entries: Entry<Item, Answer>[]): Promise<void> {
     try {
       const answers = await this.#flush(entries.map((entry) => entry.item));
-      for (const [index, entry] of entries.entries()) entry.resolve(answers[index] as Answer);
+      for (const [index, entry] of entries.entries())
+        this.#answer(entry, answers[index] as Answer | Promise<Answer>);
     } catch (error) {
       const search = entries.length > 1 ? this.#options.searchAfter(error) : null;
       if (!search) {
-        for (const entry of entries) entry.reject(error);
+        for (const entry of entries) this.#fail(entry, error);
         return;
       }
       const size = search === "halves" ? Math.ceil(entries.length / 2) : 1;
       for (let from = 0; from < entries.length; from += size)
         await this.#send(entries.slice(from, from + size));
     }
+  }
+
+  #answer(entry: Entry<Item, Answer>, answer: Answer | Promise<Answer>): void {
+    if (answer instanceof Promise) {
+      answer.then(
+        (late) => entry.decided.resolve(late),
+        (error: unknown) => this.#fail(entry, error),
+      );
+    } else entry.decided.resolve(answer);
+  }
+
+  #fail({ item, decided }: Entry<Item, Answer>, error: unknown): void {
+    decided.reject(this.#options.failureOf?.(item, error) ?? error);
   }
 }

@@ -115,9 +115,10 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
   const activate = `moment as materialized (
       select ms, ($6::jsonb || jsonb_build_object('started', ms, 'touched', ms))::text as patch,
         convert_to(${claimedEnding("($6::jsonb->'worker_id')::text", "ms")}, 'UTF8') as ending
-      from (select ${epochMs} as ms offset 0) m),
-    stamped as materialized (
-      select p.tid, p.key, p.nth, p.lock_key, p.due,
+      from (select ${epochMs} as ms offset 0) m)
+    update ${jobs} j set status = 'active', lock_key = $5, scheduled = s.scheduled,
+      job = coalesce(s.fresh, convert_to(s.document, 'UTF8'), j.job)
+    from (select p.tid, p.key, p.nth, p.lock_key, p.due,
         case when f.due is not null then encode(p.job, 'escape')
           when d.document->>'queue' = $1 and d.document->>'key' = p.key
           and jsonb_typeof(d.document->'function') = 'string' then d.document::text end as document,
@@ -125,11 +126,9 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
         coalesce(f.due, floor((d.document->>'scheduled')::numeric)::bigint, 0) as scheduled
       from picked p cross join lateral (select ${freshDue("p.job", "p.due")} as due offset 0) f
       cross join lateral (select case when f.due is null
-        then ${stamped("p.job", "1", "'{}'", startedPatch, "null")} end as document offset 0) d)
-    update ${jobs} j set status = 'active', lock_key = $5, scheduled = s.scheduled,
-      job = coalesce(s.fresh, convert_to(s.document, 'UTF8'), j.job)
-    from stamped s where j.ctid = s.tid
-    returning j.key, s.nth, s.lock_key as place, s.due, s.document,
+        then ${stamped("p.job", "1", "'{}'", startedPatch, "null")} end as document offset 0) d offset 0) s
+    where j.ctid = s.tid
+    returning j.key, s.nth::int, s.lock_key as place, s.due, s.document,
       case when s.fresh is not null then (select ms from moment) end as started`;
 
   // $2 and $3 priorities. One step per priority in use, because in index order the due jobs of priority 5 lie behind all
@@ -264,21 +263,22 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
   // lose the passing part of it and gain the patch. $2 keys, $3 which claim each is of, $4 patches, $5 seconds to keep,
   // each a list in one text; per claim $6 token, $7 ending, $8 bytes of it that pass. Answers the places of those that
   // were written, unless that is all $9.
-  const completeWith = ({ columns = "", names = "", told = "", count = "" }) => `with given as materialized (
-      select g.*, ($6::int[])[g.claim] as token, convert_to(($7::text[])[g.claim], 'UTF8') as ending, ($8::int[])[g.claim] as passing
-      from unnest(${listed("$2")}, ${listed("$3")}::int[], ${listed("$4")}, ${listed("$5")}::bigint[]${columns})
-        with ordinality as g(key, claim, patch, keep${names}, nth)),
-    owned as materialized (
-      select g.*, o.* from given g cross join lateral (${owned}) o),
-    kept as (update ${jobs} j set status = 'complete', expire_at = ${epoch} + o.keep,
+  const completeWith = ({ columns = "", names = "", returned = "", told = "", count = "" }) => `with kept as (
+      update ${jobs} j set status = 'complete', expire_at = (select ${epoch}) + o.keep,
         job = substr(o.job, 1, octet_length(o.job) - o.passing) || convert_to(o.patch, 'UTF8')
-      from owned o where j.ctid = o.tid and substr(o.job, octet_length(o.job) - octet_length(o.ending) + 1) = o.ending
-      returning o.*)${told}
+      from (select g.*, ($7::bytea[])[g.claim] as ending, ($8::int[])[g.claim] as passing, o.*
+        from (select *, ($6::int[])[claim] as token
+          from unnest(${listed("$2")}, ${listed("$3")}::int[], ${listed("$4")}, ${listed("$5")}::bigint[]${columns})
+            with ordinality as u(key, claim, patch, keep${names}, nth)) g
+        cross join lateral (${owned}) o offset 0) o
+      where j.ctid = o.tid and substr(o.job, octet_length(o.job) - octet_length(o.ending) + 1) = o.ending
+      returning o.nth${returned})${told}
     select case when count(*) < $9 then coalesce(string_agg(nth::text, ','), '') end as written${count} from kept`;
   const complete = completeWith({});
   const completeAndTell = completeWith({
     columns: ", $10::text[], $11::text[]",
     names: ", told, channel",
+    returned: ", o.told, o.channel",
     told: `,
     told as materialized (select pg_notify(channel, told) from kept where told is not null)`,
     count: ", (select count(*) from told) as told",

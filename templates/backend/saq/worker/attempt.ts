@@ -41,6 +41,18 @@ function reasonFor(why: Interruption, text: string): Error {
   return error;
 }
 
+/** Called in this turn of the event loop: many tasks end within it, and need no timer (1.5 % of a no-op job's CPU). */
+let untimed: Attempt[] = [];
+
+function timeLater(attempt: Attempt): void {
+  if (untimed.push(attempt) > 1) return;
+  setImmediate(() => {
+    const attempts = untimed;
+    untimed = [];
+    for (const one of attempts) one.time();
+  });
+}
+
 export class Attempt {
   readonly claim: ClaimedJob;
   readonly fields: JobFields;
@@ -81,12 +93,7 @@ export class Attempt {
   /** Calls the task, under its timeout. */
   run(call: () => unknown): void {
     this.startedAt = performance.now();
-    const { timeout } = this.fields;
-    if (timeout)
-      this.#timer = setTimeout(
-        () => this.interrupt("timeout", `timed out after ${timeout} s`),
-        timerMs(timeout),
-      );
+    if (this.fields.timeout) timeLater(this);
     let returned: unknown;
     try {
       returned = call();
@@ -96,6 +103,17 @@ export class Attempt {
     this.settled = Promise.resolve(returned).then(
       (value) => this.#end({ kind: "returned", value }),
       (error: unknown) => this.#end({ kind: "threw", error }),
+    );
+  }
+
+  /** Starts the clock of its timeout, which has run since the task was called. */
+  time(): void {
+    const { timeout } = this.fields;
+    if (!timeout || this.#ended || this.#interruption) return;
+    const passed = performance.now() - this.startedAt;
+    this.#timer = setTimeout(
+      () => this.interrupt("timeout", `timed out after ${timeout} s`),
+      Math.max(timerMs(timeout) - passed, 0),
     );
   }
 

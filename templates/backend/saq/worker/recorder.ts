@@ -1,5 +1,5 @@
 /** Outcomes on their way into storage, and what follows when they have arrived: counting, a log line, hooks. */
-import type { Broker, ClaimedJob, Settlement, SettleResult } from "../broker.js";
+import type { Broker, ClaimedJob, Decided, Settlement, SettleResult } from "../broker.js";
 import type { Logger } from "../logger.js";
 import { setAside } from "../transitions.js";
 import { fieldsOfChange } from "../wire.js";
@@ -22,36 +22,67 @@ export interface RecorderOptions {
   relieved: () => void;
 }
 
+/** One outcome on its way. An object instead of promises and closures: these were a fifth of a no-op job's CPU. */
+class Recording implements Decided<SettleResult> {
+  constructor(
+    private readonly recorder: Pick<Recorder, "recorded" | "unrecorded">,
+    readonly attempt: Attempt,
+    readonly settlement: Settlement,
+    readonly end: AttemptEnd | undefined,
+  ) {}
+
+  resolve(result: SettleResult): void {
+    this.recorder.recorded(this, result);
+  }
+
+  reject(error: unknown): void {
+    this.recorder.unrecorded(this, error);
+  }
+}
+
 export class Recorder {
   readonly #options: RecorderOptions;
-  readonly #underWay = new Set<Promise<void>>();
+  #underWay = 0;
+  #waiting: (() => void)[] = [];
 
   constructor(options: RecorderOptions) {
     this.#options = options;
   }
 
   get isCongested(): boolean {
-    return this.#underWay.size > mostUnsettled;
+    return this.#underWay > mostUnsettled;
   }
 
   /** Resolves when every outcome so far is recorded, and the hooks that follow have run. */
   async settled(): Promise<void> {
-    while (this.#underWay.size > 0) await Promise.all(this.#underWay);
+    while (this.#underWay > 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
   /** `end` is left out for a job that never began here. */
   settle(attempt: Attempt, settlement: Settlement, end?: AttemptEnd): void {
-    const { broker, report, stored, around } = this.#options;
-    const settling = broker.settle(settlement).then(
-      (result) => {
-        stored(attempt, settlement);
-        if (!end) return;
-        report.settled(attempt, end, settlement.status, result);
-        if (around) takeOver(attempt, settlement, result);
-      },
-      (error: unknown) => report.unsettled(attempt, settlement, error),
-    );
-    this.#track(around && end ? settling.then(() => around.ended(attempt)) : settling);
+    this.#underWay++;
+    this.#options.broker.settle(settlement, new Recording(this, attempt, settlement, end));
+  }
+
+  recorded({ attempt, settlement, end }: Recording, result: SettleResult): void {
+    const { report, stored, around } = this.#options;
+    stored(attempt, settlement);
+    if (end) {
+      report.settled(attempt, end, settlement.status, result);
+      if (around) takeOver(attempt, settlement, result);
+    }
+    this.#after(attempt, end);
+  }
+
+  unrecorded({ attempt, settlement, end }: Recording, error: unknown): void {
+    this.#options.report.unsettled(attempt, settlement, error);
+    this.#after(attempt, end);
+  }
+
+  #after(attempt: Attempt, end: AttemptEnd | undefined): void {
+    const { around } = this.#options;
+    if (around && end) void around.ended(attempt).finally(() => this.#left());
+    else this.#left();
   }
 
   /** There is nothing to write: the job is somebody else's by now. */
@@ -76,11 +107,17 @@ export class Recorder {
   }
 
   #track(settling: Promise<void>): void {
-    this.#underWay.add(settling);
-    void settling.finally(() => {
-      this.#underWay.delete(settling);
-      if (this.#underWay.size === mostUnsettled) this.#options.relieved();
-    });
+    this.#underWay++;
+    void settling.finally(() => this.#left());
+  }
+
+  #left(): void {
+    this.#underWay--;
+    if (this.#underWay === mostUnsettled) this.#options.relieved();
+    if (this.#underWay > 0 || this.#waiting.length === 0) return;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const resolve of waiting) resolve();
   }
 }
 
