@@ -34,21 +34,27 @@ export async function admin(url) {
         )
       ).count,
 
+    // Text for text as the engine stores and finishes them: of any other text it has to read the JSON (a drained job
+    // costs the server 77 us instead of 45).
     fill: async (kind, count, { groups = 0 } = {}) => {
-      const status = kind === "finished" ? "complete" : "queued";
-      const scheduled = `floor(extract(epoch from now()))::bigint${kind === "future" ? " + 2592000" : ""}`;
-      // Text for text as the engine stores it: of any other text it has to read the JSON (a drained job costs the server
-      // 77 us instead of 45).
+      const isFinished = kind === "finished";
+      const due = `floor(extract(epoch from now()))::bigint${kind === "future" ? " + 2592000" : ""}`;
+      const ms = "floor(extract(epoch from now()) * 1000)::bigint";
+      const ending = {
+        queued: `',"status":"queued"}'`,
+        future: `format(',"scheduled":%s,"status":"queued"}', ${due})`,
+        finished: `format(',"attempts":1,"started":%1$s,"worker_id":"filled","progress":1,"completed":%1$s,"touched":%1$s,'
+          '"result":{"ok":%2$s},"status":"complete"}', ${ms}, g)`,
+      }[kind];
       await client.query(
         `insert into saq_jobs (key, job, queue, status, priority, group_key, scheduled, expire_at)
-         select 'filled' || g, convert_to('{"function":"noop","kwargs":{"i":' || g || '},"queue":"default","key":"filled' || g
-             || '","queued":' || floor(extract(epoch from now()) * 1000)
-             || case when $3::int > 0 then ',"group_key":"group' || g % $3 || '"' else '' end
-             || ${kind === "future" ? `',"scheduled":' || ${scheduled}` : "''"} || ',"status":"' || $2 || '"}', 'UTF8'),
-           'default', $2, 0, case when $3 > 0 then 'group' || g % $3 end, ${scheduled},
-           case when $2 = 'complete' then ${kept} end
+         select 'filled' || g,
+           convert_to(format('{"function":"noop","kwargs":{"i":%1$s},"queue":"default","key":"filled%1$s","queued":%2$s', g, ${ms})
+             || case when $3::int > 0 then format(',"group_key":"group%s"', g % $3) else '' end || ${ending}, 'UTF8'),
+           'default', $2, 0, case when $3 > 0 then 'group' || g % $3 end, ${isFinished ? "0" : due},
+           ${isFinished ? kept : "null"}
          from generate_series(1, $1::int) g`,
-        [count, status, groups],
+        [count, isFinished ? "complete" : "queued", groups],
       );
       return true;
     },
@@ -64,19 +70,19 @@ export async function admin(url) {
       return true;
     },
 
+    // A document goes on ending as it did.
     demote: () =>
       client.query(
-        `update saq_jobs set priority = 5, job = convert_to(regexp_replace(convert_from(job, 'UTF8'),
-           '^[{]', '{"priority":5,'), 'UTF8')
+        `update saq_jobs set priority = 5, job = convert_to('{"priority":5,', 'UTF8') || substr(job, 2)
          where status = 'queued' and scheduled <= extract(epoch from now())`,
       ),
 
-    /** The columns of a finished job and the members of its document, without their values. */
+    /** The columns of a finished job and the members of its document in their order, without their values. */
     shape: async () => {
       const row = await one(
         `select queue, status, priority, group_key, scheduled, expire_at is not null as expires,
-           (select string_agg(member, ' ' order by member)
-            from jsonb_object_keys(convert_from(job, 'UTF8')::jsonb) member) as members
+           (select string_agg(member, ' ' order by place)
+            from json_object_keys(convert_from(job, 'UTF8')::json) with ordinality as m(member, place)) as members
          from saq_jobs where status = 'complete' limit 1`,
       );
       return JSON.stringify(row);
