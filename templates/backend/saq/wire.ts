@@ -4,10 +4,10 @@
  * - `decodeJob` gives the fields, for running and showing a job. It forgives what Python may write and JSON does not
  *   know (NaN, Infinity: they read as null, D-64).
  * - `editDocument` changes some top-level members and copies the text of all others as it stands, so that integers
- *   beyond 2^53, NaN, escaped NULs and lone surrogates survive a trip through us (D-64). It changes rows one by one;
- *   claims and acknowledgements of many are stamped in SQL, through jsonb: members come out in jsonb's order, numbers
- *   keep every digit of their value, and what jsonb cannot hold (NaN, an escaped NUL, a lone surrogate) takes this way
- *   instead.
+ *   beyond 2^53, NaN, escaped NULs and lone surrogates survive a trip through us (D-64). It changes rows one by one.
+ *   Claims and acknowledgements of many change the end of what our own enqueue wrote (postgres/ending.ts); any other
+ *   document they stamp in SQL, through jsonb: members come out in jsonb's order, numbers keep every digit of their
+ *   value, and what jsonb cannot hold (NaN, an escaped NUL, a lone surrogate) takes this way instead.
  */
 import { PoisonDocumentError } from "./errors.js";
 import { type JobFields, jobDefaults, type Status } from "./job.js";
