@@ -83,6 +83,21 @@ function comparison(of, names, better) {
   return best === "minimal-wire" ? text : `${text} ${best}`;
 }
 
+/** @throws when it is not what run.js writes */
+function readReport(file) {
+  const refuse = (why) => {
+    throw new Error(`${file}: ${why}. \`node bench/run.js --json FILE\` writes what is wanted here.`);
+  };
+  let report;
+  try {
+    report = JSON.parse(fs.readFileSync(file, "utf8"));
+  } catch (error) {
+    refuse(error.message);
+  }
+  if (!Array.isArray(report?.figures)) refuse("it has no figures");
+  return report;
+}
+
 const files = process.argv.slice(2);
 if (files.length === 0 || files.some((file) => file.startsWith("-"))) {
   process.stderr.write(
@@ -90,6 +105,10 @@ if (files.length === 0 || files.some((file) => file.startsWith("-"))) {
   );
   process.exitCode = 2;
 } else {
-  const reports = files.map((file) => JSON.parse(fs.readFileSync(file, "utf8")));
-  process.stdout.write(`${tableOf(merge(reports))}\n`);
+  try {
+    process.stdout.write(`${tableOf(merge(files.map(readReport)))}\n`);
+  } catch (error) {
+    process.stderr.write(`${error.message}\n`);
+    process.exitCode = 1;
+  }
 }

@@ -27,7 +27,7 @@ const REPOSITORY_COMMANDS: Record<string, RunBy | ByHand> = {
   "make bench": { byHand: "it measures for minutes, and nothing in it passes or fails" },
   "npm run bench": { byHand: "the same as make bench" },
   "npm run bench -- --scenario drain --rounds 9 --json drain.json": { byHand: "nine rounds take minutes" },
-  "npm run bench:table -- drain.json": { byHand: "it needs what the nine rounds wrote" },
+  "npm run bench:table -- drain.json": ["test/bench/table.test.ts", "npm run bench:table -- "],
   "npm run bench -- --scenario memory --rounds 1": { byHand: "it takes ten minutes" },
   "npm run bench -- --help": [DEMO, "npm run bench -- --help"],
   "npm run bench:cli": [DEMO, "npm run bench:cli -- "],
