@@ -13,7 +13,8 @@ import type { Broker, ClaimedJob } from "../broker.js";
 import { describe, type Logger } from "../logger.js";
 
 const horizonMs = 250;
-const mostAhead = 1_000;
+/** Each claim walks over what others claimed before it, so larger ones are cheaper (1,000 -> 2,000: drain 1.07, of 200,000 jobs 1.13). */
+const mostAhead = 2_000;
 /** Claimed jobs that still wait after this long are given back: the estimate was wrong. */
 const staleMs = 1_000;
 /** A look costs the server 0.06 ms; this often, a trickle of jobs without a group pays little for those with one. */
