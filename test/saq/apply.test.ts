@@ -85,6 +85,27 @@ describe("results", () => {
     expect(await queue.apply("long", { of: "ä\u{1f600}" })).toBe("ä\u{1f600}".repeat(3_000));
   });
 
+  it("Q-5: what is told at an address and is no result of that job is not taken for one", async () => {
+    const queue = open();
+    const peer = open({ name: queue.name });
+    const applied = queue.apply("double", { n: 1 });
+    await until(async () => (await peer.counts()).queued === 1);
+    const [job] = await claim(peer);
+    if (!job) throw new Error("one was claimed");
+    const { meta } = JSON.parse(job.document) as { meta: { awaited: string } };
+    await database.query("select pg_notify($1, $2)", [`saq=${meta.awaited}`, `complete ${job.key}\nno JSON`]);
+    // Its address copied by another job, under a key that begins as the first one's.
+    await peer.enqueue("double", { n: 5 }, { key: `${job.key}\n`, meta });
+    const [other] = await claim(peer);
+    if (!other) throw new Error("the other was claimed");
+    const end = { awaited: meta.awaited, result: "10" };
+    expect(await settle(peer, settlement(other, "complete", { result: 10 }, end))).toBe("applied");
+    expect(await settle(peer, settlement(job, "complete", { result: 2 }, { ...end, result: "2" }))).toBe(
+      "applied",
+    );
+    expect(await applied).toBe(2);
+  });
+
   it("5.2: an address that is none does not stand in the way of its acknowledgement", async () => {
     const queue = open();
     await startWorker(queue);

@@ -1,4 +1,4 @@
-import { describe, expect, it } from "@jest/globals";
+import { describe, expect, it, jest } from "@jest/globals";
 import { Coalescer } from "../../templates/backend/saq/postgres/coalescer.js";
 
 /** A coalescer whose flushes wait until the test lets each of them go on. */
@@ -45,6 +45,49 @@ describe("coalescer", () => {
     await letGo();
     expect(await answer).toBe("a!");
     expect(flushes).toEqual([["a"]]);
+  });
+
+  it("what one caller throws when it is told is neither a failure of the flush nor of the others", async () => {
+    const thrown: unknown[] = [];
+    const later = jest.spyOn(globalThis, "queueMicrotask").mockImplementation((call) => {
+      try {
+        call();
+      } catch (error) {
+        thrown.push(error);
+      }
+    });
+    const { coalescer, letGo } = gated({ searchAfter: () => null });
+    const told: string[] = [];
+    const put = (item: string, answer: () => void = () => {}) =>
+      coalescer.put(item, {
+        resolve: (text) => {
+          told.push(text);
+          answer();
+        },
+        reject: (error) => {
+          told.push(`${item}: ${(error as Error).message}`);
+          answer();
+        },
+      });
+    const broken = () => {
+      throw new Error("a logger that throws");
+    };
+    put("a");
+    put("b", broken);
+    put("c");
+    await letGo();
+    await coalescer.drained();
+    expect(told).toEqual(["a!", "b!", "c!"]);
+    put("bad", broken);
+    put("d");
+    await letGo();
+    await coalescer.drained();
+    expect(told.slice(3)).toEqual(["bad: bad among 2", "d: bad among 2"]);
+    const last = coalescer.add("e");
+    await letGo();
+    expect(await last).toBe("e!");
+    expect(thrown).toHaveLength(2);
+    later.mockRestore();
   });
 
   it("5.1: what is called during a flush leaves together with the next one, in order", async () => {

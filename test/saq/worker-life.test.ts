@@ -51,6 +51,28 @@ function app(
   return { saq, log, queue, nameOf: (name: string) => `${prefix}${name}` };
 }
 
+describe("a start", () => {
+  it("D-7: claims nothing before its sign of life is stored, whatever it is told meanwhile", async () => {
+    const queue = openQueue(database, { work: async () => "done" });
+    const { open, opened } = gate();
+    const claims = jest.spyOn(queue.broker, "claim");
+    const beat = queue.broker.beat.bind(queue.broker);
+    jest.spyOn(queue.broker, "beat").mockImplementationOnce(async (...row) => {
+      await opened;
+      await beat(...row);
+    });
+    const subscribed = jest.spyOn(queue.broker, "subscribe");
+    const starting = startWorker(queue);
+    await until(async () => subscribed.mock.results.length > 0);
+    await subscribed.mock.results[0]?.value;
+    const job = await queue.enqueue("work");
+    await pause(300);
+    expect(claims).not.toHaveBeenCalled();
+    open();
+    await (await starting).ended(job.key);
+  });
+});
+
 describe("who runs a queue's worker", () => {
   it("S-22, D-78: with separateProcess false this process does, connected first, awaited at the close", async () => {
     const { saq, queue, nameOf } = app({ inside: { separateProcess: false }, outside: {} });

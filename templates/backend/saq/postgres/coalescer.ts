@@ -48,7 +48,7 @@ export class Coalescer<Item, Answer> {
     return new Promise((resolve, reject) => this.put(item, { resolve, reject }));
   }
 
-  /** As `add`, without a promise for each item. `decided` may not throw. */
+  /** As `add`, without a promise for each item. */
   put(item: Item, decided: Decided<Answer>): void {
     this.#waiting.push({ item, decided });
     this.#running ??= this.#run();
@@ -90,10 +90,9 @@ export class Coalescer<Item, Answer> {
   }
 
   async #send(entries: Entry<Item, Answer>[]): Promise<void> {
+    let answers: (Answer | Promise<Answer>)[];
     try {
-      const answers = await this.#flush(entries.map((entry) => entry.item));
-      for (const [index, entry] of entries.entries())
-        this.#answer(entry, answers[index] as Answer | Promise<Answer>);
+      answers = await this.#flush(entries.map((entry) => entry.item));
     } catch (error) {
       const search = entries.length > 1 ? this.#options.searchAfter(error) : null;
       if (!search) {
@@ -103,19 +102,44 @@ export class Coalescer<Item, Answer> {
       const size = search === "halves" ? Math.ceil(entries.length / 2) : 1;
       for (let from = 0; from < entries.length; from += size)
         await this.#send(entries.slice(from, from + size));
+      return;
     }
+    for (const [index, entry] of entries.entries())
+      this.#answer(entry, answers[index] as Answer | Promise<Answer>);
   }
 
   #answer(entry: Entry<Item, Answer>, answer: Answer | Promise<Answer>): void {
     if (answer instanceof Promise) {
       answer.then(
-        (late) => entry.decided.resolve(late),
+        (late) => this.#tell(entry, late),
         (error: unknown) => this.#fail(entry, error),
       );
-    } else entry.decided.resolve(answer);
+    } else this.#tell(entry, answer);
+  }
+
+  #tell({ decided }: Entry<Item, Answer>, answer: Answer): void {
+    try {
+      decided.resolve(answer);
+    } catch (error) {
+      throwAlone(error);
+    }
   }
 
   #fail({ item, decided }: Entry<Item, Answer>, error: unknown): void {
-    decided.reject(this.#options.failureOf?.(item, error) ?? error);
+    try {
+      decided.reject(this.#options.failureOf?.(item, error) ?? error);
+    } catch (thrown) {
+      throwAlone(thrown);
+    }
   }
+}
+
+/**
+ * What a caller throws when it is told (a logger of the application's, say) is no failure of the statement, nor of the
+ * other items: it goes where what nobody catches goes.
+ */
+function throwAlone(error: unknown): void {
+  queueMicrotask(() => {
+    throw error;
+  });
 }

@@ -149,7 +149,14 @@ export class Results {
   }
 }
 
-const toldResult = (result: string): Told => ({ told: JSON.parse(result) as unknown });
+/** Null for what is no JSON: anybody on the database may send a notification. */
+function toldResult(result: string): Told | null {
+  try {
+    return { told: JSON.parse(result) as unknown };
+  } catch {
+    return null;
+  }
+}
 
 /** @throws PoisonDocumentError when the row's document cannot be read */
 export function readEnd(row: StoredJob): JobFields {

@@ -92,13 +92,13 @@ export class Waiting {
 
   /**
    * Waits until the job has ended. The row is read anew, so that a job that was queued again meanwhile goes on being
-   * awaited. A result that is told with the end goes through `answered` instead. Rejects with JobGoneError, TimeoutError,
-   * or SaqError queue_closed.
+   * awaited. A result that is told with the end goes through `answered` instead, unless that makes nothing of it (null).
+   * Rejects with JobGoneError, TimeoutError, or SaqError queue_closed.
    */
   end<Answer = never>(
     key: string,
     options: WaitOptions,
-    answered?: (result: string) => Answer,
+    answered?: (result: string) => Answer | null,
   ): AwaitedEnd<StoredJob | Answer> {
     let stop = () => {};
     const end = new Promise<StoredJob | Answer>((resolve, reject) => {
@@ -117,8 +117,10 @@ export class Waiting {
         reject,
         answered &&
           ((result) => {
+            const answer = answered(result);
+            if (answer === null) return this.#lookAt(wait);
             this.#remove(wait);
-            resolve(answered(result));
+            resolve(answer);
           }),
       );
       stop = () => this.#remove(wait);

@@ -51,6 +51,8 @@ export class Life {
   /** What start-up hooks gave; null before the first of them was called. */
   #state: Record<string, unknown> | null = null;
   #startedAt = 0;
+  /** Jobs may be claimed. */
+  #isReady = false;
   /** The start-up hooks, begun and perhaps not over. */
   #startedUp: Promise<void> = Promise.resolve();
   #starting: Promise<void> | null = null;
@@ -134,13 +136,16 @@ export class Life {
       `Worker starting: ${this.#queue.name}`,
     );
     this.#logger.debug({ tasks: Object.keys(config.tasks) }, "Registered functions:");
+    this.#isReady = true;
     this.#heartbeat.start();
     this.#upkeep.start();
     this.#loop?.begin();
     await this.runner.tick();
   }
 
+  /** Not before the sign of life, with which subscribing begins: the start ends with a claim of its own. */
   #wake(): void {
+    if (!this.#isReady) return;
     this.#rest.wake();
     this.#work();
   }

@@ -66,17 +66,23 @@ export class Recorder {
 
   recorded({ attempt, settlement, end }: Recording, result: SettleResult): void {
     const { report, stored, around } = this.#options;
-    stored(attempt, settlement);
-    if (end) {
-      report.settled(attempt, end, settlement.status, result);
-      if (around) takeOver(attempt, settlement, result);
+    try {
+      stored(attempt, settlement);
+      if (end) {
+        report.settled(attempt, end, settlement.status, result);
+        if (around) takeOver(attempt, settlement, result);
+      }
+    } finally {
+      this.#after(attempt, end);
     }
-    this.#after(attempt, end);
   }
 
   unrecorded({ attempt, settlement, end }: Recording, error: unknown): void {
-    this.#options.report.unsettled(attempt, settlement, error);
-    this.#after(attempt, end);
+    try {
+      this.#options.report.unsettled(attempt, settlement, error);
+    } finally {
+      this.#after(attempt, end);
+    }
   }
 
   #after(attempt: Attempt, end: AttemptEnd | undefined): void {
@@ -92,7 +98,7 @@ export class Recorder {
     if (around) this.#track(around.ended(attempt));
   }
 
-  /** The document of a claimed job cannot be read: failed, its bytes untouched. */
+  /** The document of a claimed job cannot be read: failed, its bytes as the claim has left them. */
   setAside(claimed: ClaimedJob): void {
     const { broker, logger } = this.#options;
     const settled = broker
