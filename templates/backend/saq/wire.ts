@@ -191,9 +191,14 @@ function parseDocument(text: string): Partial<Record<WireName, unknown>> {
   return document;
 }
 
-/** Whether a document that can be read holds NaN or an infinity, which `decodeJob` reads as null (D-64). */
+/** Whether a document holds NaN or an infinity, which `decodeJob` reads as null (D-64). False of what is no JSON. */
 export function hasPythonNumbers(text: string): boolean {
-  return withoutPythonNumbers(text) !== text;
+  if (!text.includes("NaN") && !text.includes("Infinity")) return false;
+  try {
+    return withoutPythonNumbers(text) !== text;
+  } catch {
+    return false;
+  }
 }
 
 /** NaN and the infinities outside of strings become null, so that the rest of the document can be read. */

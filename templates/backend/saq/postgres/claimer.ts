@@ -85,6 +85,7 @@ export class Claimer {
       const stored = row.document !== null && ending ? claimedDocument(row.document, ending) : row.document;
       const document = stored ?? (await this.#stampBySelf(row.key, token, workerId));
       const { key, place } = row;
+      if (ending && document !== null && hasPythonNumbers(document)) this.#warnOfNumbers(key);
       if (document !== null)
         jobs.push({ key, token, workerId, place, due: Number(row.due), document, ending });
     }
@@ -181,13 +182,15 @@ export class Claimer {
       document = editDocument(stored.document, change.patch, change.removed);
       return { change: { status: "active", ...change, scheduled: columnSecond(job) }, answer: null };
     });
-    if (hasReadAsNull) {
-      this.logger.warn(
-        { job: key },
-        "the stored document holds NaN or Infinity, which are no JSON: its task reads them as null; stored as they are",
-      );
-    }
+    if (hasReadAsNull) this.#warnOfNumbers(key);
     return document;
+  }
+
+  #warnOfNumbers(key: string): void {
+    this.logger.warn(
+      { job: key },
+      "the stored document holds NaN or Infinity, which are no JSON: its task reads them as null; stored as they are",
+    );
   }
 
   #cut(token: number, workerId: string): void {

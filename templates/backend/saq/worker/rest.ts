@@ -5,7 +5,8 @@
  * may come: a later job, whose second is then known, or jobs that run elsewhere or wait in groups, of which Python tells
  * nobody when they are given back. Only when there is none of these does it look less often: 3 -> 0.2 statements per
  * second (an idle worker in all, with what upkeep spares: 4.5 -> 0.9 transactions per second). What is told to nobody and
- * found by nothing else, as a row that somebody inserts by hand, waits up to 5 s then.
+ * found by nothing else, as a row that somebody inserts by hand or a later job whose transaction stayed open until it was
+ * nearly due, waits up to 5 s then.
  */
 import { toldAheadSeconds } from "../broker.js";
 import type { Queue } from "../queue/queue.js";
