@@ -1,7 +1,10 @@
-/** The guarded document function, which claims and acknowledgements of many jobs go through. */
+/**
+ * The guarded document function, which claims and acknowledgements of many jobs go through, unless the document's end is
+ * all that changes (ending.ts).
+ */
 
 /**
- * The one place where SQL reads a document: adds `charge` to its attempts, removes and sets members. Null when the
+ * The one place where SQL reads a document as JSON: adds `charge` to its attempts, removes and sets members. Null when the
  * document is not what jsonb can hold (poison, NaN, escaped NUL) or names another worker than `owner`; such rows take
  * the slow way through wire.ts, and one bad row harms no other (D-3).
  */

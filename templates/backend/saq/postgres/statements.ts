@@ -1,6 +1,6 @@
 /**
- * Every statement of the engine, by name. Lists go in as arrays of columns (`unnest`), so that one job and a thousand
- * are the same statement. `epoch` is the database's clock in whole seconds: it alone decides what is due, stuck or
+ * Every statement of the engine, by name. Lists go in by column (`unnest`), as arrays or cut from one text, so that one
+ * job and a thousand are the same statement. `epoch` is the database's clock in whole seconds: it alone decides what is due, stuck or
  * expired (5.2).
  */
 import { createHash } from "node:crypto";
