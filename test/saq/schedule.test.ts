@@ -445,29 +445,36 @@ describe("a changed configuration", () => {
     expect(stored?.scheduled).toBeLessThan(now() + 2);
   });
 
-  it("D-57: while a fleet is replaced, the newest definition decides, and none keeps the other from running", async () => {
-    const name = freshName();
-    const [evening, morning] = ["0 21 * * *", "0 9 * * *"];
-    const old = open([cronJob("nothing", { name, cron: evening })]);
-    await old.round();
-    const young = peerOf(old, [cronJob("nothing", { name, cron: morning })]);
-    await young.round();
-    const tick = young.queue.config.scheduledTasks?.[0]?.cron.next(now());
-    expect((await rowOf(database, `cron:${name}`))?.scheduled).toBe(tick);
-    // The old worker's next look, once its own tick has passed.
-    const again = open([], { name: old.queue.name });
-    const lagging = new Scheduler(again.queue, old.queue.config.scheduledTasks ?? [], old.log);
-    jest.spyOn(again.queue.broker.schedules, "register").mockResolvedValue([]);
-    await lagging.round();
-    expect((await rowOf(database, `cron:${name}`))?.scheduled).toBe(tick);
-    await database.query("delete from saq_jobs where key = $1", [`cron:${name}`]);
-    await lagging.round();
-    const stray = (await rowOf(database, `cron:${name}`))?.scheduled;
-    expect(stray).toBe(old.queue.config.scheduledTasks?.[0]?.cron.next(now()));
-    expect((await memoryOf(name))?.tick).not.toBe(stray);
-    await peerOf(old, [cronJob("nothing", { name, cron: morning })]).round();
-    expect((await rowOf(database, `cron:${name}`))?.scheduled).not.toBe(stray);
-  });
+  it.each([
+    ["an earlier", 9, 3],
+    ["a later", 3, 9],
+  ])(
+    "D-57: while a fleet is replaced, the newest definition decides, and none keeps the other from running: %s time",
+    async (_which, oldHours, youngHours) => {
+      const name = freshName();
+      const dailyIn = (hours: number) => `0 ${(new Date().getUTCHours() + hours) % 24} * * *`;
+      const [before, after] = [dailyIn(oldHours), dailyIn(youngHours)];
+      const old = open([cronJob("nothing", { name, cron: before })]);
+      await old.round();
+      const young = peerOf(old, [cronJob("nothing", { name, cron: after })]);
+      await young.round();
+      const tick = young.queue.config.scheduledTasks?.[0]?.cron.next(now());
+      expect((await rowOf(database, `cron:${name}`))?.scheduled).toBe(tick);
+      // The old worker's next look, once its own tick has passed.
+      const again = open([], { name: old.queue.name });
+      const lagging = new Scheduler(again.queue, old.queue.config.scheduledTasks ?? [], old.log);
+      jest.spyOn(again.queue.broker.schedules, "register").mockResolvedValue([]);
+      await lagging.round();
+      expect((await rowOf(database, `cron:${name}`))?.scheduled).toBe(tick);
+      await database.query("delete from saq_jobs where key = $1", [`cron:${name}`]);
+      await lagging.round();
+      const stray = (await rowOf(database, `cron:${name}`))?.scheduled;
+      expect(stray).toBe(old.queue.config.scheduledTasks?.[0]?.cron.next(now()));
+      expect((await memoryOf(name))?.tick).not.toBe(stray);
+      await peerOf(old, [cronJob("nothing", { name, cron: after })]).round();
+      expect((await rowOf(database, `cron:${name}`))?.scheduled).not.toBe(stray);
+    },
+  );
 
   it("D-57: the tick of a removed entry is taken back, and it is forgotten", async () => {
     const [kept, gone, apart] = [freshName(), freshName(), freshName()];

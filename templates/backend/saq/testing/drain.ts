@@ -54,8 +54,10 @@ export async function drain(what: Drained, options: DrainOptions = {}): Promise<
   const watched = queues.map((queue) => watching(queue, (run) => seen.push(run)));
   const workers = watched.map((queue) => new Worker(queue, { ...(logger && { logger }) }));
   const deadline = performance.now() + timeout * 1_000;
-  const advance = async () => {
-    if (options.at) for (const queue of queues) await bringForward(queue, options.at);
+  const advance = async (): Promise<number> => {
+    let moved = 0;
+    if (options.at) for (const queue of queues) moved += await bringForward(queue, options.at);
+    return moved;
   };
   try {
     await Promise.all(queues.map((queue) => queue.connect()));
@@ -63,9 +65,9 @@ export async function drain(what: Drained, options: DrainOptions = {}): Promise<
     await advance();
     await Promise.all(workers.map((worker) => worker.start()));
     for (;;) {
-      await advance();
       const left = await stillToRun(queues);
-      if (left.length === 0) break;
+      // In this order: what ran a moment ago may wait for its next attempt now.
+      if (left.length === 0 && (await advance()) === 0) break;
       if (performance.now() > deadline || seen.length > mostRuns) throw unfinished(left, seen, timeout);
       await new Promise((resolve) => setTimeout(resolve, lookMs));
     }
@@ -94,8 +96,8 @@ function watching(queue: Queue, see: (run: SeenRun) => void): Queue {
   });
 }
 
-/** Puts what is due by then into the past, in its order. The stored documents stay as they are. */
-async function bringForward({ broker }: Queue, at: Date): Promise<void> {
+/** Puts what is due by then into the past, in its order, and answers how many. The stored documents stay as they are. */
+async function bringForward({ broker }: Queue, at: Date): Promise<number> {
   const last = Math.floor(at.getTime() / 1_000);
   const now = Math.floor(broker.now() / 1_000);
   const early: { key: string; scheduled: number }[] = [];
@@ -114,6 +116,7 @@ async function bringForward({ broker }: Queue, at: Date): Promise<void> {
       };
     });
   }
+  return early.length;
 }
 
 const isTick = (key: string): boolean => key.startsWith("cron:");

@@ -157,8 +157,10 @@ export class Scheduler {
     const row = rows.get(key);
     if (row && !isTerminal(row.status)) {
       if (row.status === "queued" && row.scheduled === second) course.done = second;
-      const isLater = row.status === "queued" && row.scheduled > second;
-      if (!isLater || !(await this.#giveWay(course, row))) return null;
+      // Its time has not come, and between now and our tick the entry has none.
+      const isOther =
+        row.status === "queued" && row.scheduled !== second && row.scheduled > Math.min(second, this.#now());
+      if (!isOther || !(await this.#giveWay(course, row))) return null;
     } else if (
       row &&
       row.scheduled >= second &&
@@ -178,7 +180,7 @@ export class Scheduler {
   }
 
   /**
-   * The waiting job was made for a later time (D-57): by an older definition of this entry, whose workers may still be
+   * The waiting job was made for another time (D-57): by an older definition of this entry, whose workers may still be
    * there, or by another program. The definition that was registered last decides. True when the key is free now.
    */
   async #giveWay(course: Course, row: StoredJob): Promise<boolean> {
