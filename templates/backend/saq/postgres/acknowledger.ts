@@ -12,9 +12,9 @@ import { Coalescer, type CoalescerOptions } from "./coalescer.js";
 import { isCancelled, isDataError, isPassing } from "./connection.js";
 import type { Persistence } from "./connections.js";
 import type { Finisher } from "./finisher.js";
+import { separator } from "./fragments.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
-import { separator } from "./statements.js";
 
 /** A finished job outlives a database that is away for minutes: the worker holds its result until it is recorded. */
 const patienceMs = 10 * 60_000;

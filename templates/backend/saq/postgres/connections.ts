@@ -7,10 +7,11 @@ import pg from "pg";
 import type { Logger } from "../logger.js";
 import { within } from "../within.js";
 import { backoffMs, clientConfig, hangUp, isConnectionError, sleep } from "./connection.js";
+import type { Statement } from "./fragments.js";
 import { Listener } from "./listener.js";
 import { temporaryStamp } from "./names.js";
 import { stampStatement } from "./stamp.js";
-import { type Statement, serverStatements } from "./statements.js";
+import { serverStatements } from "./statements.js";
 
 export interface ServerOptions {
   dsn: string;

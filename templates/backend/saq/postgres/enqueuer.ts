@@ -10,9 +10,9 @@ import type { TransactionClient } from "../tasks/task.js";
 import { wakeChannel } from "./channels.js";
 import { Coalescer } from "./coalescer.js";
 import { backoffMs, isConnectionError, isDataError, isLockTimeout } from "./connection.js";
+import { separator } from "./fragments.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
-import { separator } from "./statements.js";
 
 const maxItems = 1_000;
 const maxBytes = 4 * 1024 * 1024;

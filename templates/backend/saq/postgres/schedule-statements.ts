@@ -1,7 +1,8 @@
 /** The table saq_cron and every statement that touches it. Its version is its comment: a later engine may need another. */
 import { createHash } from "node:crypto";
+import { storing } from "./enqueue-statements.js";
+import { epoch, type Statement } from "./fragments.js";
 import type { PostgresServer } from "./server.js";
-import { epoch, type Statement, storing } from "./statements.js";
 
 const marker = "create-saq-app: scheduled tasks, version 1";
 const insufficientPrivilege = "42501";

@@ -2,10 +2,11 @@
 import type pg from "pg";
 import { SaqError } from "../errors.js";
 import type { Connections, Persistence } from "./connections.js";
+import type { Statement } from "./fragments.js";
 import type { Listener } from "./listener.js";
 import { ensureSchema, type SchemaOptions } from "./schema.js";
 import { warnOfSequenceEnd } from "./sequence.js";
-import { buildStatements, type Statement, type Statements } from "./statements.js";
+import { buildStatements, type Statements } from "./statements.js";
 
 export type TableOptions = Pick<SchemaOptions, "tables" | "lockKeyspace">;
 

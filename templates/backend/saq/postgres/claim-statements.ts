@@ -1,0 +1,48 @@
+/** How jobs become active: those without a group in one statement, those of groups under their groups' locks. */
+import { claimedEnding, freshClaimed, freshDue } from "./ending.js";
+import { epoch, type Fragments } from "./fragments.js";
+import { groupStatements } from "./group-statements.js";
+
+const epochMs = "floor(extract(epoch from clock_timestamp()) * 1000)::bigint";
+
+export function claimStatements(fragments: Fragments) {
+  const { jobs, ready, stamped, prioritiesOf } = fragments;
+
+  // The rows of `picked` (tid, key, job, lock_key, due, nth) become active: $5 token, $6 patch of the document. A fresh
+  // document is answered as it was, with `started`: the caller knows what it ends with now. One that
+  // cannot be stamped, or is no job of this queue and key, keeps its bytes and is answered without a document: the
+  // caller owns it by its token and decides about it.
+  // The patch is a subquery of its own so that it is put together once per statement and not for every row (a claim
+  // of 500: 19.0 -> 17.5 us of server CPU per row).
+  const startedPatch = "(select patch from moment)";
+  const activate = `moment as materialized (
+      select ms, ($6::jsonb || jsonb_build_object('started', ms, 'touched', ms))::text as patch,
+        convert_to(${claimedEnding("($6::jsonb->'worker_id')::text", "ms")}, 'UTF8') as ending
+      from (select ${epochMs} as ms offset 0) m)
+    update ${jobs} j set status = 'active', lock_key = $5, scheduled = s.scheduled,
+      job = coalesce(s.fresh, convert_to(s.document, 'UTF8'), j.job)
+    from (select p.tid, p.key, p.nth, p.lock_key, p.due,
+        case when f.due is not null then encode(p.job, 'escape')
+          when d.document->>'queue' = $1 and d.document->>'key' = p.key
+          and jsonb_typeof(d.document->'function') = 'string' then d.document::text end as document,
+        case when f.due is not null then ${freshClaimed("p.job", "(select ending from moment)")} end as fresh,
+        coalesce(f.due, floor((d.document->>'scheduled')::numeric)::bigint, 0) as scheduled
+      from picked p cross join lateral (select ${freshDue("p.job", "p.due")} as due offset 0) f
+      cross join lateral (select case when f.due is null
+        then ${stamped("p.job", "1", "'{}'", startedPatch, "null")} end as document offset 0) d offset 0) s
+    where j.ctid = s.tid
+    returning j.key, s.nth::int, s.lock_key as place, s.due, s.document,
+      case when s.fresh is not null then (select ms from moment) end as started`;
+
+  // $1 queue, $2 and $3 priorities, $4 limit.
+  const claim = `with recursive ${prioritiesOf(ready("j"))},
+    picked as materialized (
+      select r.*, row_number() over () as nth from step cross join lateral (
+        select j.ctid as tid, j.key, j.job, j.lock_key, j.scheduled as due from ${jobs} j
+        where j.queue = $1 and ${ready("j")} and j.priority = step.priority and j.scheduled <= ${epoch}
+        order by j.scheduled, j.lock_key limit $4 for update of j skip locked) r
+      limit $4),
+    ${activate}`;
+
+  return { claim, ...groupStatements(fragments, activate) };
+}

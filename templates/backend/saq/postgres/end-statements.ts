@@ -1,0 +1,76 @@
+/** How the ends of attempts are recorded, and signs of life: writes by who owns the row. */
+import { epoch, type Fragments, listed } from "./fragments.js";
+
+export function endStatements({ jobs, isActive, stamped }: Fragments) {
+  // Owned writes (5.2): only an active row that still carries the token of the claim and, because Python takes a job over
+  // without changing the token, a document that names the worker. SKIP LOCKED, so that a row which
+  // somebody's transaction holds does not hold up the rest of the batch; what is missing from the answer is looked at
+  // one by one.
+  //
+  // A subquery finds the row, so that the planner cannot turn the join round, and it is written by its place (ctid),
+  // which the lock keeps. Planned while the table was empty and analysed, a join by key walked over the whole primary
+  // key, for as long as the connection lived (800 -> 3,500 round trips/s at 50 in flight). A row that changed between
+  // the statement's snapshot and its lock is elsewhere by then, and comes as one that is missing.
+  const owned = `select j.ctid as tid, j.job from ${jobs} j
+        where j.key = g.key and j.queue = $1 and ${isActive("j")} and j.lock_key = g.token for update of j skip locked`;
+  // `settleAndTell` ($12 what is told of an end that is awaited, $13 on which channel) is a statement of its own, so that batches that nobody
+  // waits for pay nothing for it.
+  const settleWith = ({ columns = "", names = "", returned = "", told = "" }) => `with given as materialized (
+      select * from unnest($2::text[], $3::int[], $4::int[], $5::text[], $6::text[], $7::text[], $8::int[], $9::bigint[],
+        $10::bigint[], $11::text[]${columns}) as g(key, token, place, status, patch, removed, charge, keep, due, owner${names})),
+    owned as materialized (
+      select g.*, o.* from given g cross join lateral (${owned}) o),
+    stamped as materialized (
+      select o.*, ${stamped("o.job", "o.charge", "o.removed::text[]", "o.patch", "o.owner")}::text as document from owned o),
+    deleted as (delete from ${jobs} j using stamped s where j.ctid = s.tid and s.keep < 0 and s.document is not null
+      returning j.key${returned}),
+    kept as (update ${jobs} j set status = s.status, job = convert_to(s.document, 'UTF8'),
+        expire_at = case when s.status <> 'queued' then ${epoch} + s.keep end,
+        scheduled = case when s.status = 'queued' then s.due else j.scheduled end,
+        lock_key = case when s.status = 'queued' then s.place else j.lock_key end
+      from stamped s where j.ctid = s.tid and coalesce(s.keep, 0) >= 0 and s.document is not null
+      returning j.key${returned})
+    select key${told} from (select * from deleted union all select * from kept) as ended`;
+  const settle = settleWith({});
+  const settleAndTell = settleWith({
+    columns: ", $12::text[], $13::text[]",
+    names: ", told, channel",
+    returned: ", s.told, s.channel",
+    told: ", case when told is not null then pg_notify(channel, told) end as told",
+  });
+
+  // Completions of documents whose ending the claim wrote and nobody has changed since, which the comparison proves: they
+  // lose the passing part of it and gain the patch. $2 keys, $3 which claim each is of, $4 patches, $5 seconds to keep,
+  // each a list in one text; per claim $6 token, $7 ending, $8 bytes of it that pass. Answers the places of those that
+  // were written, unless that is all $9.
+  const completeWith = ({ columns = "", names = "", returned = "", told = "", count = "" }) => `with kept as (
+      update ${jobs} j set status = 'complete', expire_at = (select ${epoch}) + o.keep,
+        job = substr(o.job, 1, octet_length(o.job) - o.passing) || convert_to(o.patch, 'UTF8')
+      from (select g.*, ($7::bytea[])[g.claim] as ending, ($8::int[])[g.claim] as passing, o.*
+        from (select *, ($6::int[])[claim] as token
+          from unnest(${listed("$2")}, ${listed("$3")}::int[], ${listed("$4")}, ${listed("$5")}::bigint[]${columns})
+            with ordinality as u(key, claim, patch, keep${names}, nth)) g
+        cross join lateral (${owned}) o offset 0) o
+      where j.ctid = o.tid and substr(o.job, octet_length(o.job) - octet_length(o.ending) + 1) = o.ending
+      returning o.nth${returned})${told}
+    select case when count(*) < $9 then coalesce(string_agg(nth::text, ','), '') end as written${count} from kept`;
+  const complete = completeWith({});
+  const completeAndTell = completeWith({
+    columns: ", $10::text[], $11::text[]",
+    names: ", told, channel",
+    returned: ", o.told, o.channel",
+    told: `,
+    told as materialized (select pg_notify(channel, told) from kept where told is not null)`,
+    count: ", (select count(*) from told) as told",
+  });
+
+  const touch = `with given as materialized (
+      select * from unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[]) as g(key, token, patch, removed, owner)),
+    owned as materialized (
+      select g.*, o.* from given g cross join lateral (${owned}) o),
+    stamped as materialized (select o.tid, ${stamped("o.job", "0", "o.removed::text[]", "o.patch", "o.owner")}::text as document from owned o)
+    update ${jobs} j set job = convert_to(s.document, 'UTF8') from stamped s
+    where j.ctid = s.tid and s.document is not null returning j.key`;
+
+  return { settle, settleAndTell, complete, completeAndTell, touch };
+}
