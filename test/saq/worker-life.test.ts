@@ -82,7 +82,8 @@ describe("who runs a queue's worker", () => {
     expect(["SIGINT", "SIGTERM"].map((signal) => process.listenerCount(signal))).toEqual(listeners);
     const inside = await queue("inside").enqueue("nap", { ms: 400 });
     const outside = await queue("outside").enqueue("nap");
-    await until(async () => (await inside.refresh()).status === "active");
+    // Begun, not only claimed: a claimed job that has not begun goes back.
+    await until(async () => workers.some(({ runningKeys }) => runningKeys.includes(inside.key)));
     await saq.close();
     expect(await rowOf(database, inside.key)).toMatchObject({ status: "complete" });
     expect(await rowOf(database, outside.key)).toMatchObject({ status: "queued" });
