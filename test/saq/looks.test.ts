@@ -231,7 +231,7 @@ describe("a job", () => {
     expect(job.info()).toBe("Job<function: f, queue: q, key: k, attempts: 1, queued: 5, worker_id: w>");
     expect(job.info(true)).toBe(
       'Job<function: f, kwargs: {"a":1}, queue: q, key: k, timeout: null, retry_backoff: true, attempts: 1, queued: 5, ' +
-        'error: no\nway, status: failed, meta: {"m":[1]}, worker_id: w>',
+        'error: no\nway, meta: {"m":[1]}, worker_id: w, status: failed>',
     );
     expect(jobOf({}).info(true)).toBe("Job<function: f, queue: q, key: k>");
   });
