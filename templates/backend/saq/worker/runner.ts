@@ -150,9 +150,9 @@ export class Runner implements AttemptHost {
     return this.#queue.broker.now();
   }
 
-  /** No job runs, nor is one on its way here. */
+  /** No job runs, nor is one on its way here. A burst never rests: its end is found by looks that find nothing. */
   get isResting(): boolean {
-    return this.#taken === 0 && this.#feeder.isDry && this.#feeder.buffered === 0;
+    return !this.#burst && this.#taken === 0 && this.#feeder.isDry && this.#feeder.buffered === 0;
   }
 
   /** Something may be claimable now. */
