@@ -66,11 +66,10 @@ export class Acknowledger {
 
   async #flush(items: Settlement[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
     const applied = new Set<string>();
-    const isAwaited = items.some(({ awaited }) => awaited !== false);
-    const notices = isAwaited ? items.map((item) => endNotice(this.queueName, item)) : [];
+    const told = this.#told(items);
     const { settle, settleAndTell } = this.server.statements;
     const { rows } = await this.server.queryAgain<{ key: string }>(
-      isAwaited ? settleAndTell : settle,
+      told.length > 0 ? settleAndTell : settle,
       [
         this.queueName,
         items.map((item) => item.key),
@@ -83,8 +82,7 @@ export class Acknowledger {
         items.map((item) => item.keep),
         items.map((item) => item.scheduled),
         items.map((item) => item.workerId),
-        // Told in the statement that records them, and only what it records.
-        ...(isAwaited ? [notices.map((notice) => notice.text), notices.map((notice) => notice.channel)] : []),
+        ...told,
       ],
       persistence(items.length),
     );
@@ -96,8 +94,7 @@ export class Acknowledger {
     const claims = new Map<number, number>();
     const endings: DocumentEnding[] = [];
     const lists = { keys: "", claims: "", patches: "", keeps: "" };
-    let isAwaited = false;
-    for (const { key, token, ending, patch, keep, awaited } of items) {
+    for (const { key, token, ending, patch, keep } of items) {
       let claim = claims.get(token);
       if (claim === undefined) {
         claim = endings.push(ending);
@@ -108,13 +105,12 @@ export class Acknowledger {
       // Without its brace: it goes on where the ending's lasting part stops.
       lists.patches += separator + patch.slice(1);
       lists.keeps += separator + (keep ?? "");
-      isAwaited ||= awaited !== false;
     }
-    const notices = isAwaited ? items.map((item) => endNotice(this.queueName, item)) : [];
+    const told = this.#told(items);
     const { complete, completeAndTell } = this.server.statements;
     const list = (texts: string) => texts.slice(separator.length);
     const { rows } = await this.server.queryAgain<{ written: string | null }>(
-      isAwaited ? completeAndTell : complete,
+      told.length > 0 ? completeAndTell : complete,
       [
         this.queueName,
         list(lists.keys),
@@ -125,7 +121,7 @@ export class Acknowledger {
         endings.map(({ lasting, passing }) => Buffer.from(lasting + passing)),
         endings.map(({ passing }) => Buffer.byteLength(passing)),
         items.length,
-        ...(isAwaited ? [notices.map((notice) => notice.text), notices.map((notice) => notice.channel)] : []),
+        ...told,
       ],
       persistence(items.length),
     );
@@ -133,6 +129,13 @@ export class Acknowledger {
     if (written === null) return Array<SettleResult>(items.length).fill("applied");
     const places = new Set(written.split(","));
     return items.map((item, index) => (places.has(String(index + 1)) ? "applied" : this.#settleAlone(item)));
+  }
+
+  /** Texts and channels of what is told, by the statement that records the ends and of what it records; none where nobody waits. */
+  #told(items: readonly Settlement[]): (string | null)[][] {
+    if (items.every(({ awaited }) => awaited === false)) return [];
+    const notices = items.map((item) => endNotice(this.queueName, item));
+    return [notices.map(({ text }) => text), notices.map(({ channel }) => channel)];
   }
 
   /** Beside the next flushes: a row that somebody's transaction holds may not hold up the other jobs. */
