@@ -4,7 +4,7 @@ import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { decodeJob } from "../../templates/backend/saq/wire.js";
 import { openProxy } from "./cuttable-proxy.js";
 import { LogBook } from "./log-book.js";
-import { claim, insertRow, openQueue, rowOf, until, useDatabase } from "./support.js";
+import { claim, insertRow, openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
@@ -108,8 +108,7 @@ describe("documents that SQL cannot hold", () => {
   });
 
   it("D-64: what its task reads as null is warned of, with the job's key; a text that says NaN is not", async () => {
-    const log = new LogBook();
-    const queue = open({ logger: log });
+    const queue = open();
     const payloads = {
       number: '{"a": NaN}',
       infinite: '{"a": [-Infinity]}',
@@ -119,7 +118,8 @@ describe("documents that SQL cannot hold", () => {
       const document = `{"function": "hello", "kwargs": ${kwargs}, "queue": "${queue.name}", "key": "${key}"}`;
       await insertRow(database, { key, queue: queue.name, document });
     }
-    expect(await claim(queue, { limit: 3 })).toHaveLength(3);
+    const { log, ended } = await startWorker(queue);
+    for (const key of Object.keys(payloads)) expect(await ended(key)).toMatch(/^Finished/);
     const warned = log.lines.filter(({ level, message }) => level === "warn" && message.includes("NaN"));
     expect(warned.map(({ fields }) => fields.job).sort()).toEqual(["infinite", "number"]);
   });

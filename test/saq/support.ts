@@ -256,13 +256,18 @@ export async function insertRow(
   );
 }
 
-/** Claims as a worker does. */
+/** The document of a claimed job as it is stored now, by what the claim has answered. */
+export const claimedText = ({ document, ending }: ClaimedJob): string =>
+  ending ? document.slice(0, -',"status":"queued"}'.length) + ending.lasting + ending.passing : document;
+
+/** Claims as a worker does. Answers each job with its document as it is stored now. */
 export async function claim<Tasks extends TaskMap>(
   queue: Queue<Tasks>,
   { limit = 10, grouped = false, workerId = "worker-1", priorities = queue.config.priorities } = {},
 ): Promise<ClaimedJob[]> {
   await queue.connect();
-  return queue.broker.claim({ workerId, limit, grouped, priorities });
+  const jobs = await queue.broker.claim({ workerId, limit, grouped, priorities });
+  return jobs.map((job) => ({ ...job, document: claimedText(job) }));
 }
 
 /** Records an end as a worker does. */
@@ -289,6 +294,8 @@ export function settlement(
     keep: status === "queued" ? null : 600,
     scheduled: due,
     awaited: false,
+    result: null,
+    finishedIn: null,
     ending: null,
     ...rest,
   };

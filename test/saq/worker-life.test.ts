@@ -281,6 +281,27 @@ describe("what a worker notices", () => {
   });
 });
 
+describe("how far ahead a worker claims", () => {
+  it("5.1: little while slots wait for the claim, then more and more, up to 2,000 short jobs", async () => {
+    const queue = openQueue(database, { given: () => 1 }, { concurrency: 10 });
+    const total = 12_000;
+    await queue.enqueueMany(Array.from({ length: total }, () => ({ task: "given" as const })));
+    const asked: number[] = [];
+    const claim = queue.broker.claim.bind(queue.broker);
+    queue.broker.claim = (request) => {
+      asked.push(request.limit);
+      return claim(request);
+    };
+    await startWorker(queue);
+    await until(async () => (await queue.counts()).complete === total);
+    // Nothing is known of the jobs yet; then an eighth of what is to lie ahead.
+    expect(asked[0]).toBe(10);
+    expect(asked[1]).toBeLessThanOrEqual(10 + 2_000 / 8);
+    expect(Math.max(...asked)).toBeGreaterThan(900);
+    expect(Math.max(...asked)).toBeLessThanOrEqual(10 + 2_000);
+  });
+});
+
 describe("how a worker fares", () => {
   it("D-4: a claim that fails is logged once and tried again with pauses; health shows why", async () => {
     const queue = openQueue(database, { given: () => 1 });

@@ -29,19 +29,20 @@ export interface Claim {
 
 /**
  * How a claim ended a document that it found as it was enqueued: with the members `lasting`, which stay, and `passing`,
- * which the job's end replaces.
+ * which the job's end replaces. They say that this is the first attempt, whose it is, and when it started.
  */
 export interface DocumentEnding {
   readonly lasting: string;
   readonly passing: string;
+  /** Epoch ms. */
+  readonly started: number;
 }
 
 export interface ClaimedJob extends Claim {
   /** When it was due, epoch s: where it goes back to when it is given back. */
   due: number;
-  /** The stamped document: active, one attempt more. */
+  /** As it was enqueued where the claim has only changed how it ends (`ending`); else as the claim has stamped it. */
   document: string;
-  /** Null where the claim stamped the document otherwise, and once it has changed since. */
   ending: DocumentEnding | null;
 }
 
@@ -66,11 +67,11 @@ export interface Settlement extends Claim {
   /** Somebody waits for the end of this job, so that it is told: to all that `follow`, or to one address (`answers`). */
   awaited: boolean | string;
   /** What a complete job returned, as JSON, where it goes to an address. */
-  result?: string;
+  result: string | null;
   /** What the document still ends with, where the patch may simply take the place of its passing part. */
   ending: DocumentEnding | null;
   /** The transaction in which the task has finished the job itself; it may have been rolled back. */
-  finishedIn?: string;
+  finishedIn: string | null;
 }
 
 /**

@@ -2,7 +2,7 @@
  * What may happen to a job, as pure decisions over a row that somebody holds locked (V-5, V-7). Brokers carry them
  * out; nothing here knows about storage. An illegal change is refused with a word, never silently done.
  */
-import type { Claim, RowChange, StoredJob } from "./broker.js";
+import type { Claim, ClaimedJob, RowChange, StoredJob } from "./broker.js";
 import { PoisonDocumentError } from "./errors.js";
 import {
   isRetryable,
@@ -277,4 +277,24 @@ export function read(row: StoredJob): JobFields | null {
     if (error instanceof PoisonDocumentError) return null;
     throw error;
   }
+}
+
+/**
+ * The job of a claim, active, with its new attempt. Calls `forgave` when its document held NaN or an infinity, which are
+ * read as null (D-64).
+ *
+ * @throws PoisonDocumentError when its document is no SAQ job, or the job of another row (D-3)
+ */
+export function claimedFields(claim: ClaimedJob, queueName: string, forgave?: () => void): JobFields {
+  const { key, document, ending, workerId } = claim;
+  const fields = decodeJob(document, queueName, "active", forgave);
+  if (fields.key !== key)
+    throw new PoisonDocumentError(`The stored document is that of another job, "${fields.key}"`);
+  if (ending) {
+    fields.attempts = 1;
+    fields.started = ending.started;
+    fields.touched = ending.started;
+    fields.workerId = workerId;
+  }
+  return fields;
 }

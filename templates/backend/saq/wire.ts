@@ -121,12 +121,13 @@ export function fieldsOfChange(patch: string, removed: readonly string[]): Parti
 }
 
 /**
- * Reads a document. The column's status wins over the document's (V-4).
+ * Reads a document. The column's status wins over the document's (V-4). Calls `forgave` when it held NaN or an infinity,
+ * which are read as null (D-64).
  *
  * @throws PoisonDocumentError when it is not a job of this queue (D-3)
  */
-export function decodeJob(text: string, queueName: string, status: Status): JobFields {
-  const document = parseDocument(text);
+export function decodeJob(text: string, queueName: string, status: Status, forgave?: () => void): JobFields {
+  const document = parseDocument(text, forgave);
   const { function: name, key, queue: owner, timeout, retry_backoff: backoff, group_key: group } = document;
   if (typeof name !== "string" || typeof key !== "string") {
     throw new PoisonDocumentError("The stored document has no function or key, so it is not a SAQ job");
@@ -173,13 +174,14 @@ function asObject(value: unknown): Record<string, unknown> | null {
     : null;
 }
 
-function parseDocument(text: string): Partial<Record<WireName, unknown>> {
+function parseDocument(text: string, forgave?: () => void): Partial<Record<WireName, unknown>> {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch (strict) {
     try {
       value = JSON.parse(withoutPythonNumbers(text));
+      forgave?.();
     } catch {
       throw new PoisonDocumentError(`The stored document is not JSON: ${(strict as Error).message}`, {
         cause: strict,
@@ -189,16 +191,6 @@ function parseDocument(text: string): Partial<Record<WireName, unknown>> {
   const document = asObject(value);
   if (!document) throw new PoisonDocumentError("The stored document is JSON, but not an object");
   return document;
-}
-
-/** Whether a document holds NaN or an infinity, which `decodeJob` reads as null (D-64). False of what is no JSON. */
-export function hasPythonNumbers(text: string): boolean {
-  if (!text.includes("NaN") && !text.includes("Infinity")) return false;
-  try {
-    return withoutPythonNumbers(text) !== text;
-  } catch {
-    return false;
-  }
 }
 
 /** NaN and the infinities outside of strings become null, so that the rest of the document can be read. */

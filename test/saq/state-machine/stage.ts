@@ -2,13 +2,14 @@
 import type { ClaimedJob } from "../../../templates/backend/saq/broker.js";
 import type { Refusal } from "../../../templates/backend/saq/new-job.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
+import { claimedFields } from "../../../templates/backend/saq/transitions.js";
 import { decodeJob } from "../../../templates/backend/saq/wire.js";
 import type { Attempt } from "../../../templates/backend/saq/worker/attempt.js";
 import type { AttemptEnd } from "../../../templates/backend/saq/worker/outcome.js";
 import { release, settlementOf } from "../../../templates/backend/saq/worker/outcome.js";
 import { pythonComplaints } from "../golden-documents.js";
 import type { SteppedClock } from "../stepped-clock.js";
-import { type JobRow, settle, type TestDatabase } from "../support.js";
+import { claimedText, type JobRow, settle, type TestDatabase } from "../support.js";
 import { type End, type Event, lostLimit, type ModelJob, type Span } from "./model.js";
 
 export type TestQueue = Queue<{ hello: (ctx: unknown, payload?: object) => string }>;
@@ -115,8 +116,9 @@ export class Stage {
     const now = this.#since(client, before);
     return claims.map((claim) => {
       this.held.push({ claim, workerId });
-      const { attempts, workerId: written, status } = decodeJob(claim.document, client.name, "active");
-      if (written !== workerId || status !== "active") throw new Error(`stamped wrongly: ${claim.document}`);
+      const text = claimedText(claim);
+      const { attempts, workerId: written, status } = decodeJob(text, client.name, "active");
+      if (written !== workerId || status !== "active") throw new Error(`stamped wrongly: ${text}`);
       return { kind: "claim", key: claim.key, now, token: claim.token, workerId, attempts };
     });
   }
@@ -125,7 +127,7 @@ export class Stage {
   async settle(index: number, { claim }: Held, end: End): Promise<Event[]> {
     const client = this.client(index);
     const before = client.broker.now();
-    const attempt = { claim, fields: decodeJob(claim.document, client.name, "active") } as Attempt;
+    const attempt = { claim, fields: claimedFields(claim, client.name) } as Attempt;
     const rules = { nowMs: before, failedTtl: limits.failedTtl };
     const settlement = end === "release" ? release(attempt) : settlementOf(attempt, ends[end], rules);
     if (!settlement) throw new Error(`nothing to write for ${end}`);

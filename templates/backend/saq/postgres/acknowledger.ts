@@ -93,30 +93,27 @@ export class Acknowledger {
   async #complete(items: Completion[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
     const claims = new Map<number, number>();
     const endings: DocumentEnding[] = [];
-    const lists = { keys: "", claims: "", patches: "", keeps: "" };
-    for (const { key, token, ending, patch, keep } of items) {
-      let claim = claims.get(token);
-      if (claim === undefined) {
-        claim = endings.push(ending);
-        claims.set(token, claim);
-      }
-      lists.keys += separator + key;
-      lists.claims += separator + claim;
-      // Without its brace: it goes on where the ending's lasting part stops.
-      lists.patches += separator + patch.slice(1);
-      lists.keeps += separator + (keep ?? "");
-    }
+    const claimOf = ({ token, ending }: Completion): number => {
+      const known = claims.get(token);
+      if (known !== undefined) return known;
+      const claim = endings.push(ending);
+      claims.set(token, claim);
+      return claim;
+    };
     const told = this.#told(items);
     const { complete, completeAndTell } = this.server.statements;
-    const list = (texts: string) => texts.slice(separator.length);
     const { rows } = await this.server.queryAgain<{ written: string | null }>(
       told.length > 0 ? completeAndTell : complete,
       [
         this.queueName,
-        list(lists.keys),
-        list(lists.claims),
-        list(lists.patches),
-        list(lists.keeps),
+        items.map((item) => item.key).join(separator),
+        items.map(claimOf).join(separator),
+        // Each without its brace: it goes on where the ending's lasting part stops.
+        items
+          .map((item) => item.patch)
+          .join(separator)
+          .slice(1),
+        items.map((item) => item.keep ?? "").join(separator),
         [...claims.keys()],
         endings.map(({ lasting, passing }) => Buffer.from(lasting + passing)),
         endings.map(({ passing }) => Buffer.byteLength(passing)),
@@ -194,7 +191,7 @@ type Completion = Settlement & { ending: DocumentEnding };
 const isCompletion = (item: Settlement): item is Completion =>
   item.ending !== null &&
   item.status === "complete" &&
-  item.finishedIn === undefined &&
+  item.finishedIn === null &&
   (item.keep === null || item.keep >= 0) &&
   !item.key.includes(separator);
 

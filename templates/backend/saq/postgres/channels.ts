@@ -45,9 +45,9 @@ export function eventText(key: string, status: Status): string | null {
  * The end of a job, and on a line of its own what it returned, where both fit into a notification. Null for a key with a
  * line break, which no generated one has: it would read as another job's.
  */
-function answerText(key: string, status: Status, result: string | undefined): string | null {
+function answerText(key: string, status: Status, result: string | null): string | null {
   if (Buffer.byteLength(key) > mostKeyBytes || key.includes("\n")) return null;
-  const isTold = result !== undefined && Buffer.byteLength(result) <= mostResultBytes;
+  const isTold = result !== null && Buffer.byteLength(result) <= mostResultBytes;
   return isTold ? `${status} ${key}\n${result}` : `${status} ${key}`;
 }
 

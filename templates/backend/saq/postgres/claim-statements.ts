@@ -31,8 +31,8 @@ export function claimStatements(fragments: Fragments) {
       cross join lateral (select case when f.due is null
         then ${stamped("p.job", "1", "'{}'", startedPatch, "null")} end as document offset 0) d offset 0) s
     where j.ctid = s.tid
-    returning j.key, s.nth::int, s.lock_key as place, s.due, s.document,
-      case when s.fresh is not null then (select ms from moment) end as started`;
+    returning j.key, s.nth::int, s.lock_key as place, s.due::text, s.document,
+      case when s.fresh is not null then (select ms from moment)::text end as started`;
 
   // $1 queue, $2 and $3 priorities, $4 limit.
   const claim = `with recursive ${prioritiesOf(ready("j"))},

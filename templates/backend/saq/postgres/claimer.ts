@@ -4,9 +4,9 @@ import type { ClaimedJob, ClaimRequest } from "../broker.js";
 import { type JobFields, latestSecond } from "../job.js";
 import type { Logger } from "../logger.js";
 import { isTakenOver, loseJob, read, setAside } from "../transitions.js";
-import { editDocument, encodeChange, hasPythonNumbers } from "../wire.js";
+import { editDocument, encodeChange } from "../wire.js";
 import { backoffMs, isConnectionError, sleep } from "./connection.js";
-import { claimedDocument, endingOf } from "./ending.js";
+import { endingOf, fromEscaped } from "./ending.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
@@ -14,10 +14,9 @@ interface ClaimedRow {
   key: string;
   nth: number;
   place: number;
-  /** bigint, as text. */
   due: string;
   document: string | null;
-  /** bigint, as text, epoch ms; null of a document that was not fresh (ending.ts). */
+  /** Epoch ms; null of a document that was not fresh (ending.ts). */
   started: string | null;
 }
 
@@ -80,14 +79,20 @@ export class Claimer {
     const jobs: ClaimedJob[] = [];
     const started = rows.find((row) => row.started !== null)?.started ?? null;
     const fresh = started === null ? null : endingOf(workerId, started);
-    for (const row of rows) {
-      const ending = row.started === null ? null : fresh;
-      const stored = row.document !== null && ending ? claimedDocument(row.document, ending) : row.document;
-      const document = stored ?? (await this.#stampBySelf(row.key, token, workerId));
-      const { key, place } = row;
-      if (ending && document !== null && hasPythonNumbers(document)) this.#warnOfNumbers(key);
-      if (document !== null)
-        jobs.push({ key, token, workerId, place, due: Number(row.due), document, ending });
+    for (const { key, place, due, started, document: answered } of rows) {
+      const ending = started === null ? null : fresh;
+      const text = answered !== null && ending ? fromEscaped(answered) : answered;
+      const document = text ?? (await this.#stampBySelf(key, token, workerId));
+      if (document === null) continue;
+      jobs.push({
+        key,
+        token,
+        workerId,
+        place,
+        due: Number(due),
+        document,
+        ending: text === null ? null : ending,
+      });
     }
     return jobs;
   }
@@ -160,7 +165,6 @@ export class Claimer {
   async #stampBySelf(key: string, token: number, workerId: string): Promise<string | null> {
     const now = Math.round(this.server.now());
     let document: string | null = null;
-    let hasReadAsNull = false;
     await this.rows.change(key, (stored) => {
       if (stored.token !== token || stored.status !== "active") return { change: null, answer: null };
       const job = read(stored);
@@ -171,7 +175,6 @@ export class Claimer {
         );
         return { change: setAside, answer: null };
       }
-      hasReadAsNull = hasPythonNumbers(stored.document);
       const change = encodeChange({
         status: "active",
         workerId,
@@ -182,15 +185,7 @@ export class Claimer {
       document = editDocument(stored.document, change.patch, change.removed);
       return { change: { status: "active", ...change, scheduled: columnSecond(job) }, answer: null };
     });
-    if (hasReadAsNull) this.#warnOfNumbers(key);
     return document;
-  }
-
-  #warnOfNumbers(key: string): void {
-    this.logger.warn(
-      { job: key },
-      "the stored document holds NaN or Infinity, which are no JSON: its task reads them as null; stored as they are",
-    );
   }
 
   #cut(token: number, workerId: string): void {

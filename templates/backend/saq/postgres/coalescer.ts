@@ -20,15 +20,23 @@ export interface CoalescerOptions<Item> {
   failureOf?: (item: Item, error: unknown) => unknown;
 }
 
-interface Entry<Item, Answer> {
-  item: Item;
-  decided: Decided<Answer>;
+/** Calls that wait, or that leave together: what `items` has at an index, `decided` is told of. */
+class Load<Item, Answer> {
+  readonly items: Item[] = [];
+  readonly decided: Decided<Answer>[] = [];
+  bytes = 0;
+
+  add(item: Item, decided: Decided<Answer>, bytes: number): void {
+    this.items.push(item);
+    this.decided.push(decided);
+    this.bytes += bytes;
+  }
 }
 
 export class Coalescer<Item, Answer> {
   readonly #flush: (items: Item[]) => Promise<(Answer | Promise<Answer>)[]>;
   readonly #options: CoalescerOptions<Item>;
-  #waiting: Entry<Item, Answer>[] = [];
+  #waiting = new Load<Item, Answer>();
   #running: Promise<void> | null = null;
 
   /** `flush` answers in the order of its items; an answer that takes longer may be a promise, which holds up nobody. */
@@ -41,7 +49,7 @@ export class Coalescer<Item, Answer> {
   }
 
   get pending(): number {
-    return this.#waiting.length;
+    return this.#waiting.items.length;
   }
 
   add(item: Item): Promise<Answer> {
@@ -50,7 +58,7 @@ export class Coalescer<Item, Answer> {
 
   /** As `add`, without a promise for each item. */
   put(item: Item, decided: Decided<Answer>): void {
-    this.#waiting.push({ item, decided });
+    this.#waiting.add(item, decided, this.#options.bytesOf(item));
     this.#running ??= this.#run();
   }
 
@@ -62,75 +70,81 @@ export class Coalescer<Item, Answer> {
   async #run(): Promise<void> {
     // Calls of the same turn of the event loop, say of one Promise.all, leave together.
     await new Promise((resolve) => setImmediate(resolve));
-    while (this.#waiting.length > 0) await this.#send(this.#take());
+    while (this.pending > 0) {
+      const { items, decided } = this.#take();
+      await this.#send(items, decided);
+    }
     this.#running = null;
   }
 
-  #take(): Entry<Item, Answer>[] {
+  #take(): Load<Item, Answer> {
     const { maxItems, maxBytes, bytesOf, identityOf } = this.#options;
+    const waiting = this.#waiting;
+    this.#waiting = new Load();
+    if (!identityOf && waiting.items.length <= maxItems && waiting.bytes <= maxBytes) return waiting;
     const seen = new Set<string>();
-    const later: Entry<Item, Answer>[] = [];
-    const taken: Entry<Item, Answer>[] = [];
-    let bytes = 0;
-    let index = 0;
-    for (; index < this.#waiting.length && taken.length < maxItems; index++) {
-      const entry = this.#waiting[index] as Entry<Item, Answer>;
-      bytes += bytesOf(entry.item);
-      if (taken.length > 0 && bytes > maxBytes) break;
-      const identity = identityOf?.(entry.item);
-      if (identity === undefined) taken.push(entry);
-      else if (seen.has(identity)) later.push(entry);
+    const taken = new Load<Item, Answer>();
+    let isFull = false;
+    for (const [index, item] of waiting.items.entries()) {
+      const decided = waiting.decided[index] as Decided<Answer>;
+      const bytes = bytesOf(item);
+      isFull ||=
+        taken.items.length === maxItems || (taken.items.length > 0 && taken.bytes + bytes > maxBytes);
+      const identity = isFull ? undefined : identityOf?.(item);
+      if (isFull || (identity !== undefined && seen.has(identity))) this.#waiting.add(item, decided, bytes);
       else {
-        seen.add(identity);
-        taken.push(entry);
+        if (identity !== undefined) seen.add(identity);
+        taken.add(item, decided, bytes);
       }
     }
-    this.#waiting = index === this.#waiting.length ? later : [...later, ...this.#waiting.slice(index)];
     return taken;
   }
 
-  async #send(entries: Entry<Item, Answer>[]): Promise<void> {
+  async #send(items: Item[], decided: Decided<Answer>[]): Promise<void> {
     let answers: (Answer | Promise<Answer>)[];
     try {
-      answers = await this.#flush(entries.map((entry) => entry.item));
+      answers = await this.#flush(items);
     } catch (error) {
-      const search = entries.length > 1 ? this.#options.searchAfter(error) : null;
+      const search = items.length > 1 ? this.#options.searchAfter(error) : null;
       if (!search) {
-        for (const entry of entries) this.#fail(entry, error);
+        for (const [index, item] of items.entries())
+          this.#fail(item, decided[index] as Decided<Answer>, error);
         return;
       }
-      const size = search === "halves" ? Math.ceil(entries.length / 2) : 1;
-      for (let from = 0; from < entries.length; from += size)
-        await this.#send(entries.slice(from, from + size));
+      const size = search === "halves" ? Math.ceil(items.length / 2) : 1;
+      for (let from = 0; from < items.length; from += size)
+        await this.#send(items.slice(from, from + size), decided.slice(from, from + size));
       return;
     }
-    for (const [index, entry] of entries.entries())
-      this.#answer(entry, answers[index] as Answer | Promise<Answer>);
-  }
-
-  #answer(entry: Entry<Item, Answer>, answer: Answer | Promise<Answer>): void {
-    if (answer instanceof Promise) {
-      answer.then(
-        (late) => this.#tell(entry, late),
-        (error: unknown) => this.#fail(entry, error),
-      );
-    } else this.#tell(entry, answer);
-  }
-
-  #tell({ decided }: Entry<Item, Answer>, answer: Answer): void {
-    try {
-      decided.resolve(answer);
-    } catch (error) {
-      throwAlone(error);
+    for (const [index, item] of items.entries()) {
+      const answer = answers[index] as Answer | Promise<Answer>;
+      const told = decided[index] as Decided<Answer>;
+      if (answer instanceof Promise) this.#answerLater(item, told, answer);
+      else tell(told, answer);
     }
   }
 
-  #fail({ item, decided }: Entry<Item, Answer>, error: unknown): void {
+  #answerLater(item: Item, decided: Decided<Answer>, answer: Promise<Answer>): void {
+    answer.then(
+      (late) => tell(decided, late),
+      (error: unknown) => this.#fail(item, decided, error),
+    );
+  }
+
+  #fail(item: Item, decided: Decided<Answer>, error: unknown): void {
     try {
       decided.reject(this.#options.failureOf?.(item, error) ?? error);
     } catch (thrown) {
       throwAlone(thrown);
     }
+  }
+}
+
+function tell<Answer>(decided: Decided<Answer>, answer: Answer): void {
+  try {
+    decided.resolve(answer);
+  } catch (error) {
+    throwAlone(error);
   }
 }
 

@@ -48,7 +48,7 @@ export function endStatements({ jobs, isActive, stamped }: Fragments) {
         job = substr(o.job, 1, octet_length(o.job) - o.passing) || convert_to(o.patch, 'UTF8')
       from (select g.*, ($7::bytea[])[g.claim] as ending, ($8::int[])[g.claim] as passing, o.*
         from (select *, ($6::int[])[claim] as token
-          from unnest(${listed("$2")}, ${listed("$3")}::int[], ${listed("$4")}, ${listed("$5")}::bigint[]${columns})
+          from unnest(${listed("$2")}, ${listed("$3")}::int[], ${listed("$4", "{")}, ${listed("$5")}::bigint[]${columns})
             with ordinality as u(key, claim, patch, keep${names}, nth)) g
         cross join lateral (${owned}) o offset 0) o
       where j.ctid = o.tid and substr(o.job, octet_length(o.job) - octet_length(o.ending) + 1) = o.ending

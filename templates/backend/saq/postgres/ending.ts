@@ -36,15 +36,10 @@ export const claimedEnding = (worker: string, ms: string): string =>
 
 export function endingOf(workerId: string, ms: string): DocumentEnding {
   return {
+    started: Number(ms),
     lasting: `,"attempts":1,"started":${ms},"worker_id":${JSON.stringify(workerId)},`,
     passing: `"touched":${ms},"status":"active"}`,
   };
-}
-
-/** The document that a claim has made of the fresh one it answers. Null when that is no UTF-8. */
-export function claimedDocument(escaped: string, { lasting, passing }: DocumentEnding): string | null {
-  const fresh = fromEscaped(escaped);
-  return fresh === null ? null : fresh.slice(0, -queued.length) + lasting + passing;
 }
 
 const backslash = 0x5c;
@@ -53,7 +48,7 @@ const backslash = 0x5c;
  * The text of bytes that PostgreSQL has put into its `escape` format, which unlike `convert_from` never fails a whole
  * statement. Null when they are no UTF-8.
  */
-function fromEscaped(escaped: string): string | null {
+export function fromEscaped(escaped: string): string | null {
   if (!escaped.includes("\\")) return escaped;
   const bytes = Buffer.from(escaped, "latin1");
   let length = 0;

@@ -13,8 +13,9 @@ export interface Statement {
 
 /** Between the texts of a list: JSON has no such character outside of escapes (RFC 7464), nor have generated keys. */
 export const separator = "\x1e";
-/** A list of texts; what is empty is null. */
-export const listed = (texts: string) => `string_to_array(${texts}::text, E'\\x1e', '')`;
+/** A list of texts; what is empty is null. Each but the first may begin with `opening`, which is left out. */
+export const listed = (texts: string, opening = "") =>
+  `string_to_array(${texts}::text, E'\\x1e${opening}', '')`;
 
 export type Fragments = ReturnType<typeof fragmentsOf>;
 

@@ -11,10 +11,17 @@
  */
 import type { Broker, ClaimedJob } from "../broker.js";
 import { describe, type Logger } from "../logger.js";
+import { Ahead } from "./ahead.js";
 
 const horizonMs = 250;
 /** Each claim walks over what others claimed before it, so larger ones are cheaper (1,000 -> 2,000: drain 1.07, of 200,000 jobs 1.13). */
 const mostAhead = 2_000;
+/**
+ * A claim of all that is to lie ahead would leave the slots waiting for it when little does. A small one is soon back, and
+ * the next is under way while its jobs run; a no-op job runs for three times as long as claiming it takes.
+ */
+const leastShare = 1 / 8;
+const growth = 3;
 /** Claimed jobs that still wait after this long are given back: the estimate was wrong. */
 const staleMs = 1_000;
 /** A look costs the server 0.06 ms; this often, a trickle of jobs without a group pays little for those with one. */
@@ -42,8 +49,7 @@ export interface FeederOptions {
 
 export class Feeder {
   readonly #options: FeederOptions;
-  #buffer: { job: ClaimedJob; at: number }[] = [];
-  #head = 0;
+  readonly #buffer = new Ahead();
   #busy: Promise<void> | null = null;
   #again = false;
   #dry = false;
@@ -80,21 +86,14 @@ export class Feeder {
   }
 
   get buffered(): number {
-    return this.#buffer.length - this.#head;
+    return this.#buffer.size;
   }
 
   /** The oldest claimed job that nobody runs yet. */
   next(): ClaimedJob | undefined {
     // After a pause of this process others may run by now what lies here: only storage knows, so back with it.
     this.#giveBackStale();
-    const entry = this.#buffer[this.#head];
-    if (!entry) return undefined;
-    this.#head++;
-    if (this.#head === this.#buffer.length) {
-      this.#buffer = [];
-      this.#head = 0;
-    }
-    return entry.job;
+    return this.#buffer.next();
   }
 
   /** Something may be claimable now. */
@@ -132,9 +131,12 @@ export class Feeder {
   refill(): void {
     if (this.#busy || this.#dry || this.#stopped || this.#retry) return;
     const target = this.#ahead();
-    const wanted = this.#options.freeSlots() + target - this.buffered;
-    if (wanted <= 0 || (target > 0 && this.buffered > target / 2)) return;
-    const limit = Math.min(wanted, this.#options.allowance());
+    const { buffered } = this;
+    const free = this.#options.freeSlots();
+    const wanted = free + target - buffered;
+    if (wanted <= 0 || (target > 0 && buffered > target / 2)) return;
+    const soon = free + Math.ceil(target * leastShare) + growth * buffered;
+    const limit = Math.min(wanted, soon, this.#options.allowance());
     if (limit <= 0) return;
     this.#busy = this.#claim(limit).finally(() => {
       this.#busy = null;
@@ -152,7 +154,7 @@ export class Feeder {
     if (this.#retry) clearTimeout(this.#retry);
     if (this.#look) clearTimeout(this.#look);
     await this.#busy;
-    return this.#empty();
+    return this.#buffer.empty();
   }
 
   /** Not after every claim of a slow trickle, but soon after the last: the tick alone would be up to 1 s late. */
@@ -177,19 +179,11 @@ export class Feeder {
   }
 
   #giveBackStale(): void {
-    const oldest = this.#buffer[this.#head];
-    if (!oldest || oldest.at > performance.now() - staleMs) return;
+    if (this.#buffer.claimedAt > performance.now() - staleMs) return;
     // Jobs take longer than they did: forget what was measured, or the same jobs would be fetched ahead again at once.
     this.#duration = null;
     this.#measured = 0;
-    this.#options.giveBack(this.#empty());
-  }
-
-  #empty(): ClaimedJob[] {
-    const jobs = this.#buffer.slice(this.#head).map(({ job }) => job);
-    this.#buffer = [];
-    this.#head = 0;
-    return jobs;
+    this.#options.giveBack(this.#buffer.empty());
   }
 
   #ahead(): number {
@@ -226,7 +220,8 @@ export class Feeder {
         left -= jobs.length;
         if (!grouped) more = jobs.length === share;
         else if (share > 0) this.#grouped = jobs.length > 0;
-        this.#add(jobs, grouped ? "front" : "back");
+        this.#buffer.add(jobs, performance.now(), grouped ? "front" : "back");
+        if (jobs.length > 0) this.#options.ready();
       }
       // Nothing more for now: ask whether groups are waiting.
       if (!more && !this.#grouped) this.#lookSoon();
@@ -250,15 +245,5 @@ export class Feeder {
         this.refill();
       }, wait);
     }
-  }
-
-  #add(jobs: ClaimedJob[], where: "front" | "back"): void {
-    if (jobs.length === 0) return;
-    const at = performance.now();
-    const entries = jobs.map((job) => ({ job, at }));
-    const rest = this.#head === 0 ? this.#buffer : this.#buffer.slice(this.#head);
-    this.#buffer = where === "front" ? [...entries, ...rest] : [...rest, ...entries];
-    this.#head = 0;
-    this.#options.ready();
   }
 }

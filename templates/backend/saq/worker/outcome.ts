@@ -19,6 +19,8 @@ export interface Attempted {
   readonly claim: ClaimedJob;
   readonly fields: JobFields;
   readonly awaited: boolean | string;
+  /** What the task has written about the end itself. */
+  readonly ownEnd?: { readonly transaction: string } | null;
 }
 
 export interface OutcomeRules {
@@ -66,6 +68,8 @@ export function release(
     keep: null,
     scheduled: claim.due,
     awaited: false,
+    result: null,
+    finishedIn: null,
     ending: null,
   };
 }
@@ -123,15 +127,19 @@ function completed(attempt: Attempted, result: string, rules: OutcomeRules): Set
     status: "complete",
     // By hand, because the result is JSON text already: encoding it twice is what a large result would cost.
     patch: `{"progress":1,"completed":${now},"touched":${now},${result === "null" ? "" : `"result":${result},`}"status":"complete"}`,
-    removed: result === "null" ? ["error", "result"] : ["error"],
+    removed: result === "null" ? removedWithoutResult : removedWithResult,
     charge: 0,
     keep: keepSeconds(fields.ttl, "complete", rules.failedTtl),
     scheduled: 0,
     awaited: attempt.awaited,
-    ...(typeof attempt.awaited === "string" ? { result } : {}),
+    result: typeof attempt.awaited === "string" ? result : null,
+    finishedIn: attempt.ownEnd?.transaction ?? null,
     ending: isUntried(fields) ? attempt.claim.ending : null,
   };
 }
+
+const removedWithResult: readonly string[] = ["error"];
+const removedWithoutResult: readonly string[] = ["error", "result"];
 
 /** Nothing in its document stands for what a completion sets or removes. */
 const isUntried = ({ progress, completed, result, error }: JobFields): boolean =>
@@ -174,7 +182,7 @@ function cancellation(attempt: Attempted, rules: OutcomeRules): Settlement {
 }
 
 function settlement(
-  { claim, awaited }: Attempted,
+  { claim, awaited, ownEnd }: Attempted,
   change: Partial<JobFields> & { status: Settlement["status"] },
   { keep = null, charge = 0, scheduled = 0 }: Partial<Pick<Settlement, "keep" | "charge" | "scheduled">>,
 ): Settlement {
@@ -189,6 +197,8 @@ function settlement(
     keep,
     scheduled,
     awaited,
+    result: null,
+    finishedIn: ownEnd?.transaction ?? null,
     ending: null,
   };
 }

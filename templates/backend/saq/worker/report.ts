@@ -6,6 +6,12 @@ import type { QueueCounters } from "../queue/answers.js";
 import type { Attempt } from "./attempt.js";
 import type { AttemptEnd } from "./outcome.js";
 
+/** What a log line says of an attempt that is over; 0 ms of one that was refused and never started. */
+function about({ fields, startedAt }: Attempt) {
+  const ms = startedAt > 0 ? Math.round(performance.now() - startedAt) : 0;
+  return { job: fields.key, task: fields.function, ms };
+}
+
 export class Report {
   readonly stats: Omit<WorkerStats, "uptime"> = { complete: 0, failed: 0, retried: 0, aborted: 0 };
 
@@ -22,10 +28,7 @@ export class Report {
   }
 
   settled(attempt: Attempt, end: AttemptEnd, written: Settlement["status"], result: SettleResult): void {
-    const { key, function: name } = attempt.fields;
-    // One that was refused never started.
-    const ms = attempt.startedAt > 0 ? Math.round(performance.now() - attempt.startedAt) : 0;
-    const fields = { job: key, task: name, ms };
+    const { function: name } = attempt.fields;
     const error = end.kind === "threw" ? end.error : end.kind === "interrupted" ? end.reason : undefined;
     const status = result === "applied" ? written : result;
     switch (status) {
@@ -33,32 +36,32 @@ export class Report {
       case "complete":
         if (error !== undefined) {
           this.logger.warn(
-            { ...fields, err: error },
+            { ...about(attempt), err: error },
             `${name} failed after it had finished its job, which stays complete`,
           );
         }
         this.stats.complete++;
         this.counters.complete++;
-        if (this.#says("info")) this.logger.info(fields, `Finished ${name}`);
+        if (this.#says("info")) this.logger.info(about(attempt), `Finished ${name}`);
         return;
       case "failed":
         this.stats.failed++;
         this.counters.failed++;
-        this.logger.error({ ...fields, err: error }, `Failed ${name}`);
+        this.logger.error({ ...about(attempt), err: error }, `Failed ${name}`);
         return;
       case "aborted":
         this.stats.aborted++;
         this.counters.aborted++;
-        this.logger.info(fields, `Aborted ${name}`);
+        this.logger.info(about(attempt), `Aborted ${name}`);
         return;
       case "queued":
         if (end.kind === "interrupted" && end.why === "shutdown") {
-          this.logger.info(fields, `Requeued ${name}, the worker is shutting down`);
+          this.logger.info(about(attempt), `Requeued ${name}, the worker is shutting down`);
           return;
         }
         this.stats.retried++;
         this.counters.retried++;
-        this.logger.warn({ ...fields, err: error }, `Retrying ${name}`);
+        this.logger.warn({ ...about(attempt), err: error }, `Retrying ${name}`);
         return;
       case "lost":
         this.lost(attempt);

@@ -3,12 +3,11 @@
  * acknowledgement that leaves next. A slot is free when its task is over, not when that is recorded.
  */
 import type { ClaimedJob, Settlement } from "../broker.js";
-import { PoisonDocumentError } from "../errors.js";
 import type { JobFields } from "../job.js";
 import type { Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 import { findTask, isThreadTask, type TransactionClient, type WorkerView } from "../tasks/task.js";
-import { decodeJob } from "../wire.js";
+import { claimedFields } from "../transitions.js";
 import { Attempt, type AttemptHost } from "./attempt.js";
 import { Burst } from "./burst.js";
 import { callTask } from "./call.js";
@@ -231,9 +230,7 @@ export class Runner implements AttemptHost {
 
   #decode(claimed: ClaimedJob): JobFields | null {
     try {
-      const fields = decodeJob(claimed.document, this.#queue.name, "active");
-      if (fields.key === claimed.key) return fields;
-      throw new PoisonDocumentError(`The stored document is that of another job, "${fields.key}"`);
+      return claimedFields(claimed, this.#queue.name, () => this.#warnOfNumbers(claimed.key));
     } catch (error) {
       this.#logger.error(
         { err: error, job: claimed.key },
@@ -242,6 +239,13 @@ export class Runner implements AttemptHost {
       this.#recorder.setAside(claimed);
       return null;
     }
+  }
+
+  #warnOfNumbers(key: string): void {
+    this.#logger.warn(
+      { job: key },
+      "the stored document holds NaN or Infinity, which are no JSON: its task reads them as null; stored as they are",
+    );
   }
 
   /** An attempt is over: its slot is free at once, what came of it is recorded with the next statement. */
@@ -254,7 +258,6 @@ export class Runner implements AttemptHost {
     if (ms > this.#blockingMs) this.#lately.add(fields.key);
     if (end.kind === "interrupted" && end.overdue) this.#refusals.remember(attempt);
     const settlement = settlementOf(attempt, end, this.#rules());
-    if (settlement && attempt.ownEnd) settlement.finishedIn = attempt.ownEnd.transaction;
     if (settlement) this.#recorder.settle(attempt, settlement, end);
     else this.#recorder.dropped(attempt);
     if (this.running.size === 0) this.#becameIdle();
