@@ -53,39 +53,40 @@ const nullable = new Set<keyof JobFields>(["timeout", "kwargs", "result", "error
 
 /** Writes the document of a job, without the fields that equal their default (J-4). */
 export function encodeJob(job: JobFields): string {
-  // Member by member in the order of `wireNames`, and JSON leaves out what is undefined: a loop over the names is
-  // slower (1.2 -> 0.8 us per job).
-  const document = {
+  // Member by member in the order of `wireNames`: a loop over the names is slower (1.2 -> 0.8 us per job), and so is one
+  // object of all members, most of them undefined (2.2 -> 1.8 us, an early job of a process).
+  const document: Partial<Record<WireName, unknown>> = {
     function: job.function ?? undefined,
     kwargs: job.kwargs ?? undefined,
     queue: job.queueName ?? undefined,
     key: job.key ?? undefined,
-    timeout: job.timeout === jobDefaults.timeout ? undefined : job.timeout,
-    heartbeat: unless(jobDefaults.heartbeat, job.heartbeat),
-    retries: unless(jobDefaults.retries, job.retries),
-    ttl: unless(jobDefaults.ttl, job.ttl),
-    retry_delay: unless(jobDefaults.retryDelay, job.retryDelay),
-    retry_backoff: job.retryBackoff || undefined,
-    progress: unless(jobDefaults.progress, job.progress),
-    attempts: unless(jobDefaults.attempts, job.attempts),
-    completed: unless(jobDefaults.completed, job.completed),
-    queued: unless(jobDefaults.queued, job.queued),
-    started: unless(jobDefaults.started, job.started),
-    touched: unless(jobDefaults.touched, job.touched),
-    result: job.result ?? undefined,
-    error: job.error ?? undefined,
-    priority: unless(jobDefaults.priority, job.priority),
-    group_key: job.groupKey ?? undefined,
-    meta: Object.keys(job.meta).length === 0 ? undefined : job.meta,
-    worker_id: job.workerId ?? undefined,
-    scheduled: unless(jobDefaults.scheduled, job.scheduled),
-    status: unless<Status>(jobDefaults.status, job.status),
-  } satisfies Record<WireName, unknown>;
+  };
+  if (job.timeout !== jobDefaults.timeout) document.timeout = job.timeout;
+  if (isNot(jobDefaults.heartbeat, job.heartbeat)) document.heartbeat = job.heartbeat;
+  if (isNot(jobDefaults.retries, job.retries)) document.retries = job.retries;
+  if (isNot(jobDefaults.ttl, job.ttl)) document.ttl = job.ttl;
+  if (isNot(jobDefaults.retryDelay, job.retryDelay)) document.retry_delay = job.retryDelay;
+  if (job.retryBackoff) document.retry_backoff = job.retryBackoff;
+  if (isNot(jobDefaults.progress, job.progress)) document.progress = job.progress;
+  if (isNot(jobDefaults.attempts, job.attempts)) document.attempts = job.attempts;
+  if (isNot(jobDefaults.completed, job.completed)) document.completed = job.completed;
+  if (isNot(jobDefaults.queued, job.queued)) document.queued = job.queued;
+  if (isNot(jobDefaults.started, job.started)) document.started = job.started;
+  if (isNot(jobDefaults.touched, job.touched)) document.touched = job.touched;
+  if (isNot(jobDefaults.result, job.result)) document.result = job.result;
+  if (isNot(jobDefaults.error, job.error)) document.error = job.error;
+  if (isNot(jobDefaults.priority, job.priority)) document.priority = job.priority;
+  if (isNot(jobDefaults.groupKey, job.groupKey)) document.group_key = job.groupKey;
+  if (Object.keys(job.meta).length > 0) document.meta = job.meta;
+  if (isNot(jobDefaults.workerId, job.workerId)) document.worker_id = job.workerId;
+  if (isNot(jobDefaults.scheduled, job.scheduled)) document.scheduled = job.scheduled;
+  if (isNot(jobDefaults.status, job.status)) document.status = job.status;
   return JSON.stringify(document);
 }
 
-const unless = <Value>(usual: Value, value: Value): Value | undefined =>
-  value === usual ? undefined : (value ?? undefined);
+/** Null means "not there", as the default does (J-3). */
+const isNot = (usual: unknown, value: unknown): boolean =>
+  value !== usual && value !== null && value !== undefined;
 
 function isDefault(field: keyof JobFields, value: unknown): boolean {
   if (value === undefined) return true;

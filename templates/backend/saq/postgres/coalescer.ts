@@ -22,14 +22,19 @@ export interface CoalescerOptions<Item> {
 
 /** Calls that wait, or that leave together: what `items` has at an index, `decided` is told of. */
 class Load<Item, Answer> {
-  readonly items: Item[] = [];
-  readonly decided: Decided<Answer>[] = [];
-  bytes = 0;
+  constructor(
+    readonly items: Item[] = [],
+    readonly decided: Decided<Answer>[] = [],
+  ) {}
 
-  add(item: Item, decided: Decided<Answer>, bytes: number): void {
+  add(item: Item, decided: Decided<Answer>): void {
     this.items.push(item);
     this.decided.push(decided);
-    this.bytes += bytes;
+  }
+
+  /** The first `count` of them, which are no longer here then. */
+  cut(count: number): Load<Item, Answer> {
+    return new Load(this.items.splice(0, count), this.decided.splice(0, count));
   }
 }
 
@@ -58,7 +63,7 @@ export class Coalescer<Item, Answer> {
 
   /** As `add`, without a promise for each item. */
   put(item: Item, decided: Decided<Answer>): void {
-    this.#waiting.add(item, decided, this.#options.bytesOf(item));
+    this.#waiting.add(item, decided);
     this.#running ??= this.#run();
   }
 
@@ -79,25 +84,38 @@ export class Coalescer<Item, Answer> {
 
   #take(): Load<Item, Answer> {
     const { maxItems, maxBytes, bytesOf, identityOf } = this.#options;
-    const waiting = this.#waiting;
-    this.#waiting = new Load();
-    if (!identityOf && waiting.items.length <= maxItems && waiting.bytes <= maxBytes) return waiting;
-    const seen = new Set<string>();
-    const taken = new Load<Item, Answer>();
-    let isFull = false;
-    for (const [index, item] of waiting.items.entries()) {
-      const decided = waiting.decided[index] as Decided<Answer>;
-      const bytes = bytesOf(item);
-      isFull ||=
-        taken.items.length === maxItems || (taken.items.length > 0 && taken.bytes + bytes > maxBytes);
-      const identity = isFull ? undefined : identityOf?.(item);
-      if (isFull || (identity !== undefined && seen.has(identity))) this.#waiting.add(item, decided, bytes);
-      else {
-        if (identity !== undefined) seen.add(identity);
-        taken.add(item, decided, bytes);
-      }
+    const { items } = this.#waiting;
+    let count = 0;
+    for (let bytes = 0; count < items.length && count < maxItems; count++) {
+      bytes += bytesOf(items[count] as Item);
+      if (count > 0 && bytes > maxBytes) break;
     }
-    return taken;
+    const taken = this.#cut(count);
+    return identityOf ? this.#withoutTwins(taken, identityOf) : taken;
+  }
+
+  #cut(count: number): Load<Item, Answer> {
+    const waiting = this.#waiting;
+    if (count < waiting.items.length) return waiting.cut(count);
+    this.#waiting = new Load();
+    return waiting;
+  }
+
+  /** Those that share an identity with an earlier one wait on, in front of the others. */
+  #withoutTwins(taken: Load<Item, Answer>, identityOf: (item: Item) => string): Load<Item, Answer> {
+    const seen = new Set<string>();
+    const [first, later] = [new Load<Item, Answer>(), new Load<Item, Answer>()];
+    for (const [index, item] of taken.items.entries()) {
+      const identity = identityOf(item);
+      const load = seen.has(identity) ? later : first;
+      seen.add(identity);
+      load.add(item, taken.decided[index] as Decided<Answer>);
+    }
+    if (later.items.length > 0) {
+      const { items, decided } = this.#waiting;
+      this.#waiting = new Load([...later.items, ...items], [...later.decided, ...decided]);
+    }
+    return first;
   }
 
   async #send(items: Item[], decided: Decided<Answer>[]): Promise<void> {

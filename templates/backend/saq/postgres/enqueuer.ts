@@ -2,7 +2,7 @@
  * Stores jobs, in two lanes. Generated keys are inserted in call order and cannot conflict. Keys that callers chose
  * go through the upsert of V-5.1 to V-5.3, one row per key and flush.
  */
-import { type StoredJob, toldAheadSeconds } from "../broker.js";
+import { type Decided, type StoredJob, toldAheadSeconds } from "../broker.js";
 import { InvalidJobError, SaqError } from "../errors.js";
 import { isTerminal, parseStatus } from "../job.js";
 import type { EnqueueOutcome, NewJob } from "../new-job.js";
@@ -14,7 +14,7 @@ import { separator } from "./fragments.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
-const maxItems = 1_000;
+const maxItems = 2_000;
 const maxBytes = 4 * 1024 * 1024;
 
 /** A btree entry holds 2,704 bytes; longer keys would fail at the server, and with them their flush. */
@@ -74,28 +74,9 @@ export class Enqueuer {
   async enqueueMany(jobs: readonly NewJob[]): Promise<EnqueueOutcome[]> {
     for (const job of jobs) checkStorable(job);
     if (jobs.length === 0) return [];
-    // One promise for all, instead of three for each.
     return new Promise((resolve, reject) => {
-      const outcomes: EnqueueOutcome[] = new Array(jobs.length);
-      let left = jobs.length;
-      let failure: { index: number; error: unknown } | null = null;
-      const decided = () => {
-        if (--left > 0) return;
-        if (failure) reject(failure.error);
-        else resolve(outcomes);
-      };
-      for (const [index, job] of jobs.entries()) {
-        this.#laneOf(job).put(job, {
-          resolve: (outcome) => {
-            outcomes[index] = outcome as EnqueueOutcome;
-            decided();
-          },
-          reject: (error) => {
-            if (!failure || index < failure.index) failure = { index, error };
-            decided();
-          },
-        });
-      }
+      const outcomes = new Outcomes(jobs.length, { resolve, reject });
+      for (const [index, job] of jobs.entries()) this.#laneOf(job).put(job, new Place(outcomes, index));
     });
   }
 
@@ -219,6 +200,53 @@ export class Enqueuer {
 }
 
 const stored: EnqueueOutcome = { stored: true };
+
+/** What becomes of the jobs of one call, gathered for one promise instead of three for each. */
+class Outcomes {
+  readonly #outcomes: EnqueueOutcome[];
+  #left: number;
+  #failure: { index: number; error: unknown } | null = null;
+
+  constructor(
+    count: number,
+    private readonly all: Decided<EnqueueOutcome[]>,
+  ) {
+    this.#outcomes = new Array<EnqueueOutcome>(count).fill(stored);
+    this.#left = count;
+  }
+
+  decided(index: number, outcome: EnqueueOutcome): void {
+    this.#outcomes[index] = outcome;
+    this.#countDown();
+  }
+
+  failed(index: number, error: unknown): void {
+    if (!this.#failure || index < this.#failure.index) this.#failure = { index, error };
+    this.#countDown();
+  }
+
+  #countDown(): void {
+    if (--this.#left > 0) return;
+    if (this.#failure) this.all.reject(this.#failure.error);
+    else this.all.resolve(this.#outcomes);
+  }
+}
+
+/** One of them. */
+class Place implements Decided<EnqueueOutcome> {
+  constructor(
+    private readonly outcomes: Outcomes,
+    private readonly index: number,
+  ) {}
+
+  resolve(outcome: EnqueueOutcome): void {
+    this.outcomes.decided(this.index, outcome);
+  }
+
+  reject(error: unknown): void {
+    this.outcomes.failed(this.index, error);
+  }
+}
 
 /** Where jobs stand among others: the columns that most of them leave as they are. */
 const placing = (jobs: readonly NewJob[]): unknown[][] => [

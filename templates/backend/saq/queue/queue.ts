@@ -17,7 +17,7 @@ import type {
 } from "./answers.js";
 import { Changes } from "./changes.js";
 import { Drafts } from "./draft.js";
-import { type BeforeEnqueue, Enqueuing } from "./enqueuing.js";
+import { type BeforeEnqueue, Enqueuing, type Order } from "./enqueuing.js";
 import { Job, type JobOverrides, type JobOwner } from "./handle.js";
 import { Reading } from "./reading.js";
 import { type ListenOptions, type MapOptions, Results } from "./results.js";
@@ -131,7 +131,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * @throws SaqError key_held when somebody's open transaction holds one of the keys; other entries may be stored
    */
   async enqueueMany(entries: readonly EnqueueEntry<Tasks>[]): Promise<(Job | null)[]> {
-    const orders = entries.map(({ task, payload, ...options }) => ({ task, payload, options }));
+    const orders = entries.map(orderOf);
     const stored = await this.#enqueuing.many(orders);
     return stored.map(({ fields, outcome }) => (outcome.stored ? new Job(this.#owner, fields) : null));
   }
@@ -297,4 +297,16 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   update(key: string, change: JobUpdate): Promise<UpdateAnswer | null> {
     return this.#changes.update(key, change);
   }
+}
+
+const noOptions: EnqueueOptions = Object.freeze({});
+
+/** Most entries have no options, and taking what is left of an object costs as much as all else that is done with it here. */
+function orderOf(entry: { task: string; payload?: unknown } & EnqueueOptions): Order {
+  for (const name in entry) {
+    if (name === "task" || name === "payload") continue;
+    const { task, payload, ...options } = entry;
+    return { task, payload, options };
+  }
+  return { task: entry.task, payload: entry.payload, options: noOptions };
 }
