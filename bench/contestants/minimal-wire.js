@@ -24,6 +24,8 @@
  * - objects of its own instead of the driver's rows: 1.13 times the rate without, half the worker's CPU
  * - rows locked before they are completed: without 0.91 and 1.16, but one that somebody's transaction holds would hold up
  *   the others
+ * - a completion that looks up each row and writes it by its place; all rows in one walk 1.02 (0.99 to 1.04)
+ * - inserts of 1,000; 2,000 store bulk 1.06 times as fast (0.97 to 1.10)
  * - from before: a refill at half (0.86 at three quarters), one acknowledger (1.00 with two), one connection to enqueue (two
  *   store bulk 1.5 times as fast, and no longer in order)
  */

@@ -240,4 +240,62 @@ describe("a document as enqueue wrote it", () => {
     });
     expect(await queue.counts()).toMatchObject({ complete: 29, active: 1 });
   });
+
+  it("J-16: each row of a batch is kept for as long as its own job says", async () => {
+    const queue = open();
+    const keeps = [600, 60, null, 0, 600];
+    await queue.enqueueMany(keeps.map((_, i) => ({ task: "hello", payload: { i } })));
+    const jobs = await claim(queue);
+    const answers = await Promise.all(
+      jobs.map((job, i) => settle(queue, { ...completion(job, i), keep: keeps[i] ?? null })),
+    );
+    expect(answers).toEqual(keeps.map(() => "applied"));
+    const rows = await database.query<{ keep: number | null }>(
+      "select (expire_at - floor(extract(epoch from now())))::int as keep from saq_jobs where key = any($1) order by key",
+      [jobs.map(({ key }) => key)],
+    );
+    // A second may begin between the statements.
+    expect(rows.map(({ keep }) => keep && Math.ceil(keep / 10) * 10)).toEqual([600, 60, null, 0, 600]);
+  });
+
+  it("5.2: of two claims of one job in one batch only the present one ends it", async () => {
+    const queue = open();
+    const { key } = await queue.enqueue("hello", { a: 1 });
+    const first = await claimOne(queue);
+    await settle(
+      queue,
+      settlement(first, "queued", { started: 0, touched: 0, workerId: null }, { charge: -1, scheduled: 1 }),
+    );
+    const second = await claimOne(queue);
+    expect(second.token).not.toBe(first.token);
+    const ends = [completion(first, "first"), completion(second, "second")];
+    expect(await Promise.all(ends.map((end) => settle(queue, end)))).toEqual(["lost", "applied"]);
+    expect(JSON.parse(await textOf(key))).toMatchObject({ status: "complete", result: "second" });
+  });
+
+  it("D-64: keys of the caller's choice are found by every character of theirs", async () => {
+    const queue = open();
+    const keys = ['5 a"b', "5 a\\b", "5", " 5 ", "ключ\n😀", "\u001e"];
+    for (const key of keys) await queue.enqueue("hello", { key }, { key });
+    const jobs = await claim(queue);
+    expect(jobs.map((job) => job.key).sort()).toEqual([...keys].sort());
+    const answers = await Promise.all(jobs.map((job) => settle(queue, completion(job, job.key))));
+    expect(answers).toEqual(keys.map(() => "applied"));
+    for (const key of keys)
+      expect(JSON.parse(await textOf(key))).toMatchObject({ status: "complete", result: key, key });
+  });
+
+  it("5.2: a row that somebody's transaction holds does not hold up the others of its batch", async () => {
+    const queue = open();
+    await queue.enqueueMany([1, 2, 3].map((i) => ({ task: "hello", payload: { i } })));
+    const jobs = await claim(queue);
+    const holder = await database.connect();
+    await holder.query("begin");
+    await holder.query("select 1 from saq_jobs where key = $1 for update", [jobs[1]?.key]);
+    const ends = jobs.map((job, i) => settle(queue, completion(job, i)));
+    expect([await ends[0], await ends[2]]).toEqual(["applied", "applied"]);
+    expect(await rowOf(database, jobs[1]?.key ?? "")).toMatchObject({ status: "active" });
+    await holder.query("commit");
+    expect(await ends[1]).toBe("applied");
+  });
 });
