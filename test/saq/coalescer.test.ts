@@ -117,6 +117,14 @@ describe("coalescer", () => {
     expect(flushes).toEqual([["a", "b"], ["a"], ["a"]]);
   });
 
+  it("5.1: many of one identity do not hold up those behind them", async () => {
+    const { coalescer, flushes, letGo } = gated({ maxItems: 3, identityOf: (item) => item });
+    const answers = ["a", "a", "a", "a", "a", "b", "c", "d"].map((item) => coalescer.add(item));
+    for (let n = 0; n < 5; n++) await letGo();
+    await Promise.all(answers);
+    expect(flushes).toEqual([["a", "b", "c"], ["a", "d"], ["a"], ["a"], ["a"]]);
+  });
+
   it("5.1: holds at most so many rows", async () => {
     const { coalescer, flushes, letGo } = gated({ maxItems: 2 });
     const answers = ["a", "b", "c", "d", "e"].map((item) => coalescer.add(item));

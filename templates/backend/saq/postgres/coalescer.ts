@@ -84,38 +84,36 @@ export class Coalescer<Item, Answer> {
 
   #take(): Load<Item, Answer> {
     const { maxItems, maxBytes, bytesOf, identityOf } = this.#options;
-    const { items } = this.#waiting;
+    if (identityOf) return this.#takeDistinct(identityOf);
+    const waiting = this.#waiting;
+    const { items } = waiting;
     let count = 0;
     for (let bytes = 0; count < items.length && count < maxItems; count++) {
       bytes += bytesOf(items[count] as Item);
       if (count > 0 && bytes > maxBytes) break;
     }
-    const taken = this.#cut(count);
-    return identityOf ? this.#withoutTwins(taken, identityOf) : taken;
-  }
-
-  #cut(count: number): Load<Item, Answer> {
-    const waiting = this.#waiting;
-    if (count < waiting.items.length) return waiting.cut(count);
+    if (count < items.length) return waiting.cut(count);
     this.#waiting = new Load();
     return waiting;
   }
 
-  /** Those that share an identity with an earlier one wait on, in front of the others. */
-  #withoutTwins(taken: Load<Item, Answer>, identityOf: (item: Item) => string): Load<Item, Answer> {
+  /** Those that share an identity with an earlier one wait on, and the others do not wait for them. */
+  #takeDistinct(identityOf: (item: Item) => string): Load<Item, Answer> {
+    const { maxItems, maxBytes, bytesOf } = this.#options;
+    const { items, decided } = this.#waiting;
     const seen = new Set<string>();
-    const [first, later] = [new Load<Item, Answer>(), new Load<Item, Answer>()];
-    for (const [index, item] of taken.items.entries()) {
+    const [taken, later] = [new Load<Item, Answer>(), new Load<Item, Answer>()];
+    let bytes = 0;
+    for (const [index, item] of items.entries()) {
       const identity = identityOf(item);
-      const load = seen.has(identity) ? later : first;
-      seen.add(identity);
-      load.add(item, taken.decided[index] as Decided<Answer>);
+      bytes += seen.has(identity) ? 0 : bytesOf(item);
+      const isFull = seen.size === maxItems || (seen.size > 0 && bytes > maxBytes);
+      const load = isFull || seen.has(identity) ? later : taken;
+      if (load === taken) seen.add(identity);
+      load.add(item, decided[index] as Decided<Answer>);
     }
-    if (later.items.length > 0) {
-      const { items, decided } = this.#waiting;
-      this.#waiting = new Load([...later.items, ...items], [...later.decided, ...decided]);
-    }
-    return first;
+    this.#waiting = later;
+    return taken;
   }
 
   async #send(items: Item[], decided: Decided<Answer>[]): Promise<void> {

@@ -1,7 +1,7 @@
 /** How the ends of attempts are recorded, and signs of life: writes by who owns the row. */
 import { epoch, type Fragments, listed } from "./fragments.js";
 
-export function endStatements({ jobs, isActive, stamped }: Fragments) {
+export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
   // Owned writes (5.2): only an active row that still carries the token of the claim and, because Python takes a job over
   // without changing the token, a document that names the worker. SKIP LOCKED, so that a row which
   // somebody's transaction holds does not hold up the rest of the batch; what is missing from the answer is looked at
@@ -12,7 +12,7 @@ export function endStatements({ jobs, isActive, stamped }: Fragments) {
   // key, for as long as the connection lived (800 -> 3,500 round trips/s at 50 in flight). A row that changed between
   // the statement's snapshot and its lock is elsewhere by then, and comes as one that is missing.
   const owned = `select j.ctid as tid, j.job from ${jobs} j
-        where j.key = g.key and j.queue = $1 and ${isActive("j")} and j.lock_key = g.token for update of j skip locked`;
+        where j.key = g.key and ${isOf("j")} and ${isActive("j")} and j.lock_key = g.token for update of j skip locked`;
   // `settleAndTell` ($12 what is told of an end that is awaited, $13 on which channel) is a statement of its own, so that batches that nobody
   // waits for pay nothing for it.
   const settleWith = ({ columns = "", names = "", returned = "", told = "" }) => `with given as materialized (

@@ -14,7 +14,9 @@ import { separator } from "./fragments.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
+/** Of generated keys. After a lock timeout a statement of keyed jobs is sent again job by job: fewer of these. */
 const maxItems = 2_000;
+const maxKeyedItems = 1_000;
 const maxBytes = 4 * 1024 * 1024;
 
 /** A btree entry holds 2,704 bytes; longer keys would fail at the server, and with them their flush. */
@@ -50,13 +52,16 @@ export class Enqueuer {
   ) {
     this.#channel = wakeChannel(queueName);
     const limits = {
-      maxItems,
       maxBytes,
       bytesOf: (job: NewJob) => job.document.length,
       searchAfter,
     };
-    this.#generated = new Coalescer((jobs) => this.#insert(jobs), limits);
-    this.#keyed = new Coalescer((jobs) => this.#upsert(jobs), { ...limits, identityOf: (job) => job.key });
+    this.#generated = new Coalescer((jobs) => this.#insert(jobs), { ...limits, maxItems });
+    this.#keyed = new Coalescer((jobs) => this.#upsert(jobs), {
+      ...limits,
+      maxItems: maxKeyedItems,
+      identityOf: (job) => job.key,
+    });
   }
 
   /** @throws InvalidJobError for a key or document that cannot be stored */

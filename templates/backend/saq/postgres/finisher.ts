@@ -39,7 +39,7 @@ export class Finisher {
     // this attempt's own, on another connection.
     const { rows } = await client.query(
       `select convert_from(job, 'UTF8') as document, pg_current_xact_id()::text as transaction from ${jobs}
-        where queue = $1 and key = $2 and lock_key = $3::int and status || '' = 'active'
+        where key = $2 and queue || '' = $1 and lock_key = $3::int and status || '' = 'active'
           and coalesce(pg_xact_status($4::text::xid8), 'aborted') = 'aborted' for update`,
       [this.queueName, key, token, earlier],
     );

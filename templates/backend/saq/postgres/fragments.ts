@@ -25,6 +25,9 @@ export function fragmentsOf({ jobs, stamp }: Pick<Names, "jobs" | "stamp">) {
   // Written so that no index on status fits: with one, the planner reads all running rows for each row that it looks
   // up by key whenever its statistics say that none are running (263 instead of 30,000 acknowledgements/s measured).
   const isActive = (row: string) => `${row}.status || '' = 'active'`;
+  // Likewise, where rows are looked up by key: SAQ's own indexes have the queue second, and on Python's tables a plan made
+  // while these were empty walked over the whole queue (1,000 completions beside 200,000 kept rows: 12.5 s -> 9 ms).
+  const isOf = (row: string, queue = "$1") => `${row}.queue || '' = ${queue}`;
 
   // Null of every document where there is no function: it is looked at alone then.
   const stamped = (job: string, charge: string, removed: string, patch: string, owner: string) =>
@@ -44,5 +47,5 @@ export function fragmentsOf({ jobs, stamp }: Pick<Names, "jobs" | "stamp">) {
       select (select j.priority from ${jobs} j where j.queue = $1 and ${rows}
         and j.priority > step.priority and j.priority <= $3 order by j.priority limit 1)
       from step where step.priority is not null)`;
-  return { jobs, ready, readyGroup, isActive, stamped, sweepLock, prioritiesOf };
+  return { jobs, ready, readyGroup, isActive, isOf, stamped, sweepLock, prioritiesOf };
 }

@@ -1,7 +1,10 @@
 /** Which groups are free, and the next jobs of those. `activate` makes the rows of `picked` active. */
 import { epoch, type Fragments, running } from "./fragments.js";
 
-export function groupStatements({ jobs, readyGroup, sweepLock, prioritiesOf }: Fragments, activate: string) {
+export function groupStatements(
+  { jobs, readyGroup, isOf, sweepLock, prioritiesOf }: Fragments,
+  activate: string,
+) {
   const isBusy = (group: string) => `(select count(*) from (select 1 from ${jobs} b
     where b.queue = $1 and b.group_key = ${group} and b.group_key is not null and b.status in ${running} limit $7) r) >= $7`;
 
@@ -74,7 +77,7 @@ export function groupStatements({ jobs, readyGroup, sweepLock, prioritiesOf }: F
     picked as materialized (
       select r.*, n.nth from (select next.key, row_number() over (order by priority, scheduled, lock_key) as nth from next) n
       cross join lateral (select j.ctid as tid, j.key, j.job, j.lock_key, j.scheduled as due from ${jobs} j
-        where j.key = n.key and j.queue = $1 and j.status || '' = 'queued' for update of j skip locked) r),
+        where j.key = n.key and ${isOf("j")} and j.status || '' = 'queued' for update of j skip locked) r),
     ${activate}`;
 
   return { groupHeads, lockGroups, claimGroups };

@@ -22,7 +22,7 @@ export const serverStatements = {
 
 export function buildStatements({ jobs, stats, stamp }: Names) {
   const fragments = fragmentsOf({ jobs, stamp });
-  const { ready, readyGroup, sweepLock, prioritiesOf } = fragments;
+  const { ready, readyGroup, isOf, sweepLock, prioritiesOf } = fragments;
   const ages = (queue: string) => `select worker_id, expire_at >= ${epoch} as alive,
         extract(epoch from now())::float8 - expire_at as overdue from ${stats} where queue_key = ${queue}`;
   // By physical pages: an index on expire_at would cost every finished job an entry. A row that somebody's transaction
@@ -54,16 +54,16 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     owners: `select j.key, j.status, j.lock_key as token,
         position(convert_to(to_json(g.owner)::text, 'UTF8') in j.job) = 0 as strange
       from unnest($2::text[], $3::text[]) as g(key, owner)
-        cross join lateral (select * from ${jobs} j where j.key = g.key and j.queue = $1 offset 0) j`,
+        cross join lateral (select * from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) j`,
     // Never waits: whoever has to wait does so without a connection.
-    lockRow: `select ${row}, ${clock} as clock from ${jobs} where key = $1 and queue = $2 for update nowait`,
+    lockRow: `select ${row}, ${clock} as clock from ${jobs} j where key = $1 and ${isOf("j", "$2")} for update nowait`,
     updateRow: `with changed as (update ${jobs} set status = $2, job = coalesce($3, job),
         scheduled = coalesce($4, scheduled), expire_at = case when $5 then ${epoch} + $6::bigint else expire_at end,
         lock_key = coalesce($7, lock_key) where key = $1)
       select pg_notify($8, $9) where $8::text is not null`,
     deleteRow: `with deleted as (delete from ${jobs} where key = $1)
       select pg_notify($2, $3) where $2::text is not null`,
-    fetch: `select ${row} from ${jobs} where queue = $1 and key = any($2::text[])`,
+    fetch: `select ${row} from ${jobs} j where key = any($2::text[]) and ${isOf("j")}`,
     list: `select ${row} from ${jobs} where queue = $1 and status = any($2::text[])
       and ($5::boolean is null or status <> 'queued' or (scheduled <= ${epoch}) = $5)
       order by key desc offset $3 limit $4`,

@@ -200,7 +200,10 @@ export class Runner implements AttemptHost {
   }
 
   #startJob(claimed: ClaimedJob): void {
-    const fields = this.#decode(claimed);
+    let forgiven = false;
+    const fields = this.#decode(claimed, () => {
+      forgiven = true;
+    });
     if (!fields) return;
     const attempt = new Attempt(this, claimed, fields);
     const last = this.running.get(claimed.key);
@@ -216,6 +219,7 @@ export class Runner implements AttemptHost {
     }
     if (this.#threads && isThreadTask(findTask(tasks, fields.function)) && !this.#threads.admit(claimed))
       return;
+    if (forgiven) this.#warnOfNumbers(claimed.key);
     this.running.set(claimed.key, attempt);
     this.report.started(attempt);
     const ctx = new this.#Context(this.services, attempt);
@@ -228,9 +232,10 @@ export class Runner implements AttemptHost {
     return { nowMs: this.now(), failedTtl: this.#queue.config.failedTtl };
   }
 
-  #decode(claimed: ClaimedJob): JobFields | null {
+  /** Calls `forgave` when it held numbers that JSON does not know. */
+  #decode(claimed: ClaimedJob, forgave?: () => void): JobFields | null {
     try {
-      return claimedFields(claimed, this.#queue.name, () => this.#warnOfNumbers(claimed.key));
+      return claimedFields(claimed, this.#queue.name, forgave);
     } catch (error) {
       this.#logger.error(
         { err: error, job: claimed.key },
