@@ -1,7 +1,9 @@
 import { beforeAll, describe, expect, it } from "@jest/globals";
+import { ensureSchema } from "../../templates/backend/saq/postgres/schema.js";
+import { buildStatements } from "../../templates/backend/saq/postgres/statements.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { documentIn, goldenDocuments, pythonComplaints } from "./golden-documents.js";
-import { claim, insertRow, openQueue, rowOf, useDatabase } from "./support.js";
+import { claim, insertRow, openQueue, rowOf, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
@@ -149,5 +151,25 @@ describe("what is claimed, and in which order", () => {
     expect(keysOf(await claim(queue))).toEqual([jobs[1]?.key, jobs[2]?.key]);
     await other.query("rollback");
     expect(keysOf(await claim(queue))).toEqual([jobs[0]?.key]);
+  });
+
+  it("5.1: a row that changed after the statement began is neither taken nor answered, and comes with the next", async () => {
+    const queue = open();
+    const [moved, other] = await enqueueAll(queue, 2);
+    const client = await database.connect();
+    const { claim: statement } = buildStatements(await ensureSchema(client));
+    const due = "order by j.scheduled, j.lock_key limit $4";
+    expect(statement.text).toContain(due);
+    // It has its snapshot when it comes to sleep, and looks for rows afterwards.
+    const slow = statement.text.replace(due, `and (select pg_sleep(1)) is not null ${due}`);
+    const claiming = client.query<{ key: string }>(slow, [queue.name, 0, 0, 10, 7, '{"worker_id":"w"}']);
+    await until(async () => {
+      const asleep = await database.query("select 1 from pg_stat_activity where wait_event = 'PgSleep'");
+      return asleep.length > 0;
+    });
+    await database.query("update saq_jobs set priority = priority where key = $1", [moved?.key]);
+    expect(keysOf((await claiming).rows)).toEqual([other?.key]);
+    expect(await rowOf(database, moved?.key ?? "")).toMatchObject({ status: "queued" });
+    expect(keysOf(await claim(queue))).toEqual([moved?.key]);
   });
 });

@@ -7,7 +7,7 @@ import { task } from "../../templates/backend/saq/index.js";
 import { emptyFolder } from "../support/folders.js";
 import { broken } from "./processes/broken-thread-task.js";
 import { tasks } from "./processes/thread-tasks.js";
-import { openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";
+import { insertRow, openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";
 
 jest.setTimeout(60_000);
 
@@ -226,5 +226,23 @@ describe("the number of threads", () => {
     }
     const threads = new Set(jobs.map(({ result }) => result?.threadId));
     expect(threads.size).toBe(1);
+  });
+
+  it("D-64: a job with NaN that waits for its thread is warned of once, where its task starts", async () => {
+    const { queue, log, ended } = await stage();
+    const [first, second] = [newFile(), newFile()];
+    const { key: running } = await queue.enqueue("spin", { ms: 500, file: first });
+    await until(async () => noted(first) !== "");
+    const key = `${queue.name} numbers`;
+    const kwargs = `{"ms":1,"file":${JSON.stringify(second)},"more":NaN}`;
+    await insertRow(database, {
+      key,
+      queue: queue.name,
+      document: `{"function":"spin","kwargs":${kwargs},"queue":"${queue.name}","key":"${key}","status":"queued"}`,
+    });
+    expect(await ended(running)).toBe("Finished spin");
+    expect(await ended(key)).toBe("Finished spin");
+    const warned = log.lines.filter(({ message }) => message.includes("reads them as null"));
+    expect(warned.map(({ fields }) => fields.job)).toEqual([key]);
   });
 });

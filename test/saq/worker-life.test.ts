@@ -302,6 +302,28 @@ describe("how far ahead a worker claims", () => {
   });
 });
 
+describe("how much of a worker's memory waiting jobs take", () => {
+  it("5.1: of jobs with large payloads it claims fewer ahead", async () => {
+    const given = (_ctx: unknown, _payload: { text: string }) => 1;
+    const queue = openQueue(database, { given }, { concurrency: 10 });
+    const text = "x".repeat(100_000);
+    const total = 600;
+    await queue.enqueueMany(
+      Array.from({ length: total }, () => ({ task: "given" as const, payload: { text } })),
+    );
+    const asked: number[] = [];
+    const claim = queue.broker.claim.bind(queue.broker);
+    queue.broker.claim = (request) => {
+      asked.push(request.limit);
+      return claim(request);
+    };
+    await startWorker(queue);
+    await until(async () => (await queue.counts()).complete === total);
+    expect(Math.max(...asked)).toBeGreaterThan(10);
+    expect(Math.max(...asked)).toBeLessThanOrEqual(10 + (16 * 1024 * 1024) / text.length);
+  });
+});
+
 describe("how a worker fares", () => {
   it("D-4: a claim that fails is logged once and tried again with pauses; health shows why", async () => {
     const queue = openQueue(database, { given: () => 1 });

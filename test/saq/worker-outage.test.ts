@@ -12,33 +12,41 @@ beforeAll(async () => {
   await queue.close();
 });
 
-it("5.1: a worker whose results are not taken starts no more jobs after some 4,000, and goes on when they are", async () => {
-  let runs = 0;
-  const count = () => {
-    runs++;
-  };
-  const queue = openQueue(database, { count }, { name: "held-results", concurrency: 10 });
-  const total = 6_000;
-  await queue.enqueueMany(
-    Array.from({ length: total }, () => ({ task: "count" as const, payload: undefined, timeout: 0 })),
-  );
-  await database.query(`
-    create function hold_results() returns trigger language plpgsql as
-      $$ begin perform pg_advisory_xact_lock(4711); return new; end $$;
-    create trigger hold_results before update on saq_jobs for each row
-      when (old.status = 'active' and new.status = 'complete') execute function hold_results();`);
-  const holder = await database.connect();
-  await holder.query("select pg_advisory_lock(4711)");
-  await startWorker(queue);
-  await until(async () => runs > 4_000);
-  // It has looked for more jobs, and beaten, several times over.
-  await new Promise((resolve) => setTimeout(resolve, 2_500));
-  expect(runs).toBeLessThanOrEqual(4_000 + 10 + 1);
-  await holder.query("select pg_advisory_unlock(4711)");
-  await until(async () => (await queue.counts()).complete === total);
-  expect(runs).toBe(total);
-  await database.query("drop trigger hold_results on saq_jobs; drop function hold_results");
-}, 40_000);
+it.each([
+  ["some 4,000", "small", 6_000, 4_000, 0],
+  ["64 MiB of large ones", "large", 500, (64 * 1024 * 1024) / 200_000, 200_000],
+])(
+  "5.1: a worker whose results are not taken starts no more jobs after %s, and goes on when they are",
+  async (_what, name, total, most, length) => {
+    let runs = 0;
+    const result = "x".repeat(length);
+    const count = () => {
+      runs++;
+      return result;
+    };
+    const queue = openQueue(database, { count }, { name: `held-results-${name}`, concurrency: 10 });
+    await queue.enqueueMany(
+      Array.from({ length: total }, () => ({ task: "count" as const, payload: undefined, timeout: 0 })),
+    );
+    await database.query(`
+      create function hold_results() returns trigger language plpgsql as
+        $$ begin perform pg_advisory_xact_lock(4711); return new; end $$;
+      create trigger hold_results before update on saq_jobs for each row
+        when (old.status = 'active' and new.status = 'complete') execute function hold_results();`);
+    const holder = await database.connect();
+    await holder.query("select pg_advisory_lock(4711)");
+    await startWorker(queue);
+    await until(async () => runs >= most);
+    // It has looked for more jobs, and beaten, several times over.
+    await new Promise((resolve) => setTimeout(resolve, 2_500));
+    expect(runs).toBeLessThanOrEqual(most + 10 + 1);
+    await holder.query("select pg_advisory_unlock(4711)");
+    await until(async () => (await queue.counts()).complete === total);
+    expect(runs).toBe(total);
+    await database.query("drop trigger hold_results on saq_jobs; drop function hold_results");
+  },
+  40_000,
+);
 
 it("5.2: an outage is said once for each trouble, in a line without a stack, and its end too", async () => {
   const proxy = await openProxy(database);

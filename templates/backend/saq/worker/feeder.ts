@@ -6,7 +6,7 @@
  * and acknowledging. When one comes back short, the feeder rests until it is woken (a notification, a due second).
  *
  * How far ahead: what runs within 250 ms at the duration measured lately, and within a tenth of the jobs' timeout.
- * No-op jobs fly; jobs of a second are fetched one by one, so that no worker hoards what another could run. A fresh
+ * Large payloads make it fewer. No-op jobs fly; jobs of a second are fetched one by one, so that no worker hoards what another could run. A fresh
  * feeder has measured nothing and fetches nothing ahead.
  */
 import type { Broker, ClaimedJob } from "../broker.js";
@@ -16,6 +16,8 @@ import { Ahead } from "./ahead.js";
 const horizonMs = 250;
 /** Each claim walks over what others claimed before it, so larger ones are cheaper (1,000 -> 2,000: drain 1.07, of 200,000 jobs 1.13). */
 const mostAhead = 2_000;
+/** Characters of documents that lie ahead: few jobs with large payloads, where many small ones may. */
+const mostLengthAhead = 16 * 1024 * 1024;
 /**
  * A claim of all that is to lie ahead would leave the slots waiting for it when little does. A small one is soon back, and
  * the next is under way while its jobs run; a no-op job runs for three times as long as claiming it takes.
@@ -64,6 +66,8 @@ export class Feeder {
   /** ms per job, averaged over the last hundred or so; null before any. */
   #duration: number | null = null;
   #measured = 0;
+  /** Characters of a document, on average over the last claim that brought some. */
+  #length = 1;
   #shortestTimeoutMs = Number.POSITIVE_INFINITY;
 
   constructor(options: FeederOptions) {
@@ -193,7 +197,8 @@ export class Feeder {
     // While groups wait too, less: each claim brings a few of theirs, so the more of the others it brings, the later
     // comes the next turn of the groups.
     const most = this.#grouped ? 4 * concurrency : mostAhead;
-    return Math.min(Math.floor((concurrency * horizon) / Math.max(this.#duration, 0.05)), most);
+    const byDuration = (concurrency * horizon) / Math.max(this.#duration, 0.05);
+    return Math.floor(Math.min(byDuration, most, mostLengthAhead / this.#length));
   }
 
   async #claim(limit: number): Promise<void> {
@@ -218,6 +223,8 @@ export class Feeder {
           return;
         }
         left -= jobs.length;
+        if (jobs.length > 0)
+          this.#length = jobs.reduce((sum, { document }) => sum + document.length, 0) / jobs.length;
         if (!grouped) more = jobs.length === share;
         else if (share > 0) this.#grouped = jobs.length > 0;
         this.#buffer.add(jobs, performance.now(), grouped ? "front" : "back");

@@ -13,6 +13,8 @@ import type { Report } from "./report.js";
  * whenever one took long (2,000 -> 4,000: drain 1.04 and 1.10 times in two runs).
  */
 const mostUnsettled = 4_000;
+/** Characters of them: few large results wait where many small ones may. */
+const mostUnsettledLength = 64 * 1024 * 1024;
 
 export interface RecorderOptions {
   broker: Broker;
@@ -46,6 +48,7 @@ class Recording implements Decided<SettleResult> {
 export class Recorder {
   readonly #options: RecorderOptions;
   #underWay = 0;
+  #lengthUnderWay = 0;
   #waiting: (() => void)[] = [];
 
   constructor(options: RecorderOptions) {
@@ -53,7 +56,7 @@ export class Recorder {
   }
 
   get isCongested(): boolean {
-    return this.#underWay > mostUnsettled;
+    return this.#underWay > mostUnsettled || this.#lengthUnderWay > mostUnsettledLength;
   }
 
   /** Resolves when every outcome so far is recorded, and the hooks that follow have run. */
@@ -64,10 +67,12 @@ export class Recorder {
   /** `end` is left out for a job that never began here. */
   settle(attempt: Attempt, settlement: Settlement, end?: AttemptEnd): void {
     this.#underWay++;
+    this.#lengthUnderWay += settlement.patch.length;
     this.#options.broker.settle(settlement, new Recording(this, attempt, settlement, end));
   }
 
-  recorded({ attempt, settlement, end }: Recording, result: SettleResult): void {
+  recorded(recording: Recording, result: SettleResult): void {
+    const { attempt, settlement, end } = recording;
     const { report, stored, around } = this.#options;
     try {
       stored(attempt, settlement);
@@ -76,22 +81,23 @@ export class Recorder {
         if (around) takeOver(attempt, settlement, result);
       }
     } finally {
-      this.#after(attempt, end);
+      this.#after(recording);
     }
   }
 
-  unrecorded({ attempt, settlement, end }: Recording, error: unknown): void {
+  unrecorded(recording: Recording, error: unknown): void {
     try {
-      this.#options.report.unsettled(attempt, settlement, error);
+      this.#options.report.unsettled(recording.attempt, recording.settlement, error);
     } finally {
-      this.#after(attempt, end);
+      this.#after(recording);
     }
   }
 
-  #after(attempt: Attempt, end: AttemptEnd | undefined): void {
+  #after({ attempt, settlement, end }: Recording): void {
     const { around } = this.#options;
-    if (around && end) void around.ended(attempt).finally(() => this.#left());
-    else this.#left();
+    const { length } = settlement.patch;
+    if (around && end) void around.ended(attempt).finally(() => this.#left(length));
+    else this.#left(length);
   }
 
   /** There is nothing to write: the job is somebody else's by now. */
@@ -117,12 +123,14 @@ export class Recorder {
 
   #track(settling: Promise<void>): void {
     this.#underWay++;
-    void settling.finally(() => this.#left());
+    void settling.finally(() => this.#left(0));
   }
 
-  #left(): void {
+  #left(length: number): void {
+    const wasCongested = this.isCongested;
     this.#underWay--;
-    if (this.#underWay === mostUnsettled) this.#options.relieved();
+    this.#lengthUnderWay -= length;
+    if (wasCongested && !this.isCongested) this.#options.relieved();
     if (this.#underWay > 0 || this.#waiting.length === 0) return;
     const waiting = this.#waiting;
     this.#waiting = [];
