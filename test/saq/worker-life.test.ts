@@ -1,6 +1,7 @@
 /** The life of a worker in this process: who starts it, what it notices, and how it fares (W-4 to W-19, S-22). */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { describe, expect, it, jest } from "@jest/globals";
+import type { Broker } from "../../templates/backend/saq/broker.js";
 import { createSaq, defineQueue, defineSaq, runWorkers } from "../../templates/backend/saq/index.js";
 import type { Context, JobContext } from "../../templates/backend/saq/tasks/task.js";
 import { LoopWatch } from "../../templates/backend/saq/worker/loop-watch.js";
@@ -281,17 +282,23 @@ describe("what a worker notices", () => {
   });
 });
 
+/** How many jobs each claim of this process asks for, from now on. */
+function claimLimits({ broker }: { broker: Broker }): number[] {
+  const asked: number[] = [];
+  const claim = broker.claim.bind(broker);
+  broker.claim = (request) => {
+    asked.push(request.limit);
+    return claim(request);
+  };
+  return asked;
+}
+
 describe("how far ahead a worker claims", () => {
   it("5.1: little while slots wait for the claim, then more and more, up to 2,000 short jobs", async () => {
     const queue = openQueue(database, { given: () => 1 }, { concurrency: 10 });
     const total = 12_000;
     await queue.enqueueMany(Array.from({ length: total }, () => ({ task: "given" as const })));
-    const asked: number[] = [];
-    const claim = queue.broker.claim.bind(queue.broker);
-    queue.broker.claim = (request) => {
-      asked.push(request.limit);
-      return claim(request);
-    };
+    const asked = claimLimits(queue);
     await startWorker(queue);
     await until(async () => (await queue.counts()).complete === total);
     // Nothing is known of the jobs yet; then an eighth of what is to lie ahead.
@@ -300,10 +307,8 @@ describe("how far ahead a worker claims", () => {
     expect(Math.max(...asked)).toBeGreaterThan(900);
     expect(Math.max(...asked)).toBeLessThanOrEqual(10 + 2_000);
   });
-});
 
-describe("how much of a worker's memory waiting jobs take", () => {
-  it("5.1: of jobs with large payloads it claims fewer ahead", async () => {
+  it("5.1: fewer where payloads are large", async () => {
     const given = (_ctx: unknown, _payload: { text: string }) => 1;
     const queue = openQueue(database, { given }, { concurrency: 10 });
     const text = "x".repeat(100_000);
@@ -311,12 +316,7 @@ describe("how much of a worker's memory waiting jobs take", () => {
     await queue.enqueueMany(
       Array.from({ length: total }, () => ({ task: "given" as const, payload: { text } })),
     );
-    const asked: number[] = [];
-    const claim = queue.broker.claim.bind(queue.broker);
-    queue.broker.claim = (request) => {
-      asked.push(request.limit);
-      return claim(request);
-    };
+    const asked = claimLimits(queue);
     await startWorker(queue);
     await until(async () => (await queue.counts()).complete === total);
     expect(Math.max(...asked)).toBeGreaterThan(10);
