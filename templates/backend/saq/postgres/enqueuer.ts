@@ -2,7 +2,7 @@
  * Stores jobs, in two lanes. Generated keys are inserted in call order and cannot conflict. Keys that callers chose
  * go through the upsert of V-5.1 to V-5.3, one row per key and flush.
  */
-import { type Decided, type StoredJob, toldAheadSeconds } from "../broker.js";
+import { type StoredJob, toldAheadSeconds } from "../broker.js";
 import { InvalidJobError, SaqError } from "../errors.js";
 import { isTerminal, parseStatus } from "../job.js";
 import type { EnqueueOutcome, NewJob } from "../new-job.js";
@@ -11,6 +11,7 @@ import { wakeChannel } from "./channels.js";
 import { Coalescer } from "./coalescer.js";
 import { backoffMs, isConnectionError, isDataError, isLockTimeout } from "./connection.js";
 import { separator } from "./fragments.js";
+import { Outcomes, Place } from "./outcomes.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
@@ -205,53 +206,6 @@ export class Enqueuer {
 }
 
 const stored: EnqueueOutcome = { stored: true };
-
-/** What becomes of the jobs of one call, gathered for one promise instead of three for each. */
-class Outcomes {
-  readonly #outcomes: EnqueueOutcome[];
-  #left: number;
-  #failure: { index: number; error: unknown } | null = null;
-
-  constructor(
-    count: number,
-    private readonly all: Decided<EnqueueOutcome[]>,
-  ) {
-    this.#outcomes = new Array<EnqueueOutcome>(count).fill(stored);
-    this.#left = count;
-  }
-
-  decided(index: number, outcome: EnqueueOutcome): void {
-    this.#outcomes[index] = outcome;
-    this.#countDown();
-  }
-
-  failed(index: number, error: unknown): void {
-    if (!this.#failure || index < this.#failure.index) this.#failure = { index, error };
-    this.#countDown();
-  }
-
-  #countDown(): void {
-    if (--this.#left > 0) return;
-    if (this.#failure) this.all.reject(this.#failure.error);
-    else this.all.resolve(this.#outcomes);
-  }
-}
-
-/** One of them. */
-class Place implements Decided<EnqueueOutcome> {
-  constructor(
-    private readonly outcomes: Outcomes,
-    private readonly index: number,
-  ) {}
-
-  resolve(outcome: EnqueueOutcome): void {
-    this.outcomes.decided(this.index, outcome);
-  }
-
-  reject(error: unknown): void {
-    this.outcomes.failed(this.index, error);
-  }
-}
 
 /** Where jobs stand among others: the columns that most of them leave as they are. */
 const placing = (jobs: readonly NewJob[]): unknown[][] => [
