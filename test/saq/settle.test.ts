@@ -322,4 +322,36 @@ describe("an acknowledgement whose answer is lost", () => {
       attempts: 1,
     });
   });
+
+  it.each<[string, (job: ClaimedJob) => object]>([
+    ["completions by their ending", ({ ending }) => ({ ending })],
+    ["others", () => ({})],
+  ])(
+    "5.2: many rows that are held for a moment are written together, and not one by one: %s",
+    async (_, rest) => {
+      const queue = open();
+      await queue.enqueueMany(Array.from({ length: 200 }, (_, i) => ({ task: "hello", payload: { i } })));
+      const jobs = await claim(queue, { limit: 200 });
+      await database.query(`
+        create table writes (at timestamptz default clock_timestamp());
+        create function count_write() returns trigger language plpgsql as
+          $$ begin insert into writes default values; return null; end $$;
+        create trigger count_write after update on saq_jobs for each statement execute function count_write();`);
+      const holder = await database.connect();
+      await holder.query("begin");
+      await holder.query("select 1 from saq_jobs where key = any($1) for update", [
+        jobs.slice(50).map(({ key }) => key),
+      ]);
+      const answers = Promise.all(
+        jobs.map((job) => settle(queue, settlement(job, "complete", { completed: 9 }, rest(job)))),
+      );
+      // As long as a claim of another worker takes.
+      await holder.query("select pg_sleep(0.03)");
+      await holder.query("commit");
+      expect(await answers).toEqual(jobs.map(() => "applied"));
+      const [written] = await database.query<{ count: number }>("select count(*)::int as count from writes");
+      expect(written?.count).toBeLessThan(20);
+      await database.query("drop table writes; drop function count_write cascade");
+    },
+  );
 });

@@ -1,7 +1,8 @@
 /**
  * Ends of attempts, many per statement. Everything that finished while the last statement was in flight goes out as
  * the next one. A row that the statement did not change is looked at alone: it was aborted meanwhile, belongs to
- * somebody else by now, has a document that SQL cannot read, or is held by somebody's transaction.
+ * somebody else by now, has a document that SQL cannot read, or is held by somebody's transaction. Where these are many
+ * they are first sent again together.
  */
 import type { Decided, DocumentEnding, Settlement, SettleResult, StoredJob } from "../broker.js";
 import { SaqError } from "../errors.js";
@@ -25,11 +26,20 @@ const patienceMs = 10 * 60_000;
  */
 const mostCancelled = 3;
 
+/**
+ * A claim locks rows before it sees that another worker's claim has just taken them, and holds them to its own end, some
+ * 10 ms later. That may be all that a batch of ends wants to write: one by one these took a second (two workers that
+ * drained 20,000 jobs, every fifth time). More than so many are sent again together, after each of these pauses.
+ */
+const mostAlone = 10;
+const pausesMs = [10, 20, 40, 80];
+
 export class Acknowledger {
   readonly #coalescer: Coalescer<Settlement, SettleResult>;
   /** Completions whose document still ends as the claim has left it: most ends of most queues. */
   readonly #completions: Coalescer<Completion, SettleResult>;
-  readonly #alone = new Set<Promise<SettleResult>>();
+  /** What its statement has not written and is still seen to. */
+  readonly #later = new Set<Promise<unknown>>();
 
   constructor(
     private readonly server: PostgresServer,
@@ -46,11 +56,14 @@ export class Acknowledger {
       failureOf: unrecorded,
     };
     // The statement answers by key: of two ends of one job only the first would be written, and both told so.
-    this.#coalescer = new Coalescer((items) => this.#flush(items), {
+    this.#coalescer = new Coalescer((items) => this.#record(items, (some) => this.#settle(some)), {
       ...options,
       identityOf: ({ key }) => key,
     });
-    this.#completions = new Coalescer<Completion, SettleResult>((items) => this.#complete(items), options);
+    this.#completions = new Coalescer<Completion, SettleResult>(
+      (items) => this.#record(items, (some) => this.#complete(some)),
+      options,
+    );
   }
 
   /** Rejects with SaqError unrecorded after ten minutes of tries, or when closed. */
@@ -61,10 +74,57 @@ export class Acknowledger {
 
   async drained(): Promise<void> {
     await Promise.all([this.#coalescer.drained(), this.#completions.drained()]);
-    while (this.#alone.size > 0) await Promise.allSettled(this.#alone);
+    while (this.#later.size > 0) await Promise.allSettled(this.#later);
   }
 
-  async #flush(items: Settlement[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
+  /** `write` sends one statement and tells of each item whether it was written. */
+  async #record<Item extends Settlement>(
+    items: Item[],
+    write: (items: Item[]) => Promise<boolean[]>,
+  ): Promise<(SettleResult | Promise<SettleResult>)[]> {
+    const written = await write(items);
+    const left = items.filter((_, index) => !written[index]);
+    if (left.length <= mostAlone)
+      return items.map((item, index) =>
+        written[index] ? "applied" : this.#seeTo(this.#decideUnderLock(item)),
+      );
+    const stillLeft = this.#seeTo(this.#writeAgain(left, write));
+    return items.map((item, index) =>
+      written[index]
+        ? "applied"
+        : this.#seeTo(
+            stillLeft.then((some) => (some.has(item) ? this.#decideUnderLock(item) : ("applied" as const))),
+          ),
+    );
+  }
+
+  /** Answers what it could not write either. */
+  async #writeAgain<Item extends Settlement>(
+    items: Item[],
+    write: (items: Item[]) => Promise<boolean[]>,
+  ): Promise<Set<Item>> {
+    let left = items;
+    try {
+      for (const pauseMs of pausesMs) {
+        await this.server.pause(pauseMs);
+        const written = await write(left);
+        left = left.filter((_, index) => !written[index]);
+        if (left.length <= mostAlone) break;
+      }
+    } catch {
+      // Each of them fails alone then, for a reason of its own.
+    }
+    return new Set(left);
+  }
+
+  /** Beside the next flushes: a row that somebody's transaction holds may not hold up the other jobs. */
+  #seeTo<Answer>(answer: Promise<Answer>): Promise<Answer> {
+    const seenTo = answer.finally(() => this.#later.delete(seenTo));
+    this.#later.add(seenTo);
+    return seenTo;
+  }
+
+  async #settle(items: Settlement[]): Promise<boolean[]> {
     const applied = new Set<string>();
     const told = this.#told(items);
     const { settle, settleAndTell } = this.server.statements;
@@ -87,10 +147,10 @@ export class Acknowledger {
       persistence(items.length),
     );
     for (const { key } of rows) applied.add(key);
-    return items.map((item) => (applied.has(item.key) ? "applied" : this.#settleAlone(item)));
+    return items.map(({ key }) => applied.has(key));
   }
 
-  async #complete(items: Completion[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
+  async #complete(items: Completion[]): Promise<boolean[]> {
     const claims = new Map<number, number>();
     const endings: DocumentEnding[] = [];
     const claimOf = ({ token, ending }: Completion): number => {
@@ -123,9 +183,9 @@ export class Acknowledger {
       persistence(items.length),
     );
     const written = rows[0]?.written ?? null;
-    if (written === null) return Array<SettleResult>(items.length).fill("applied");
+    if (written === null) return Array<boolean>(items.length).fill(true);
     const places = new Set(written.split(","));
-    return items.map((item, index) => (places.has(String(index + 1)) ? "applied" : this.#settleAlone(item)));
+    return items.map((_, index) => places.has(String(index + 1)));
   }
 
   /** Texts and channels of what is told, by the statement that records the ends and of what it records; none where nobody waits. */
@@ -133,13 +193,6 @@ export class Acknowledger {
     if (items.every(({ awaited }) => awaited === false)) return [];
     const notices = items.map((item) => endNotice(this.queueName, item));
     return [notices.map(({ text }) => text), notices.map(({ channel }) => channel)];
-  }
-
-  /** Beside the next flushes: a row that somebody's transaction holds may not hold up the other jobs. */
-  #settleAlone(item: Settlement): Promise<SettleResult> {
-    const settled = this.#decideUnderLock(item).finally(() => this.#alone.delete(settled));
-    this.#alone.add(settled);
-    return settled;
   }
 
   async #decideUnderLock(item: Settlement): Promise<SettleResult> {
