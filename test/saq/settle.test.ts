@@ -346,7 +346,7 @@ describe("an acknowledgement whose answer is lost", () => {
         jobs.map((job) => settle(queue, settlement(job, "complete", { completed: 9 }, rest(job)))),
       );
       // As long as a claim of another worker takes.
-      await holder.query("select pg_sleep(0.03)");
+      await holder.query("select pg_sleep(0.02)");
       await holder.query("commit");
       expect(await answers).toEqual(jobs.map(() => "applied"));
       const [written] = await database.query<{ count: number }>("select count(*)::int as count from writes");

@@ -33,6 +33,13 @@ const mostCancelled = 3;
  */
 const mostAlone = 10;
 const pausesMs = [10, 20, 40, 80];
+/** Tries in a row that wrote none: then it is no claim that stands in their way. */
+const mostVain = 3;
+/** Each of what is left has a patience of its own. */
+const againPatienceMs = 1_000;
+
+/** Sends one statement, for as long as `patience` in ms, and tells of each item whether it was written. */
+type Write<Item> = (items: Item[], patience: number) => Promise<boolean[]>;
 
 export class Acknowledger {
   readonly #coalescer: Coalescer<Settlement, SettleResult>;
@@ -56,12 +63,12 @@ export class Acknowledger {
       failureOf: unrecorded,
     };
     // The statement answers by key: of two ends of one job only the first would be written, and both told so.
-    this.#coalescer = new Coalescer((items) => this.#record(items, (some) => this.#settle(some)), {
+    this.#coalescer = new Coalescer((items) => this.#record(items, (...sent) => this.#settle(...sent)), {
       ...options,
       identityOf: ({ key }) => key,
     });
     this.#completions = new Coalescer<Completion, SettleResult>(
-      (items) => this.#record(items, (some) => this.#complete(some)),
+      (items) => this.#record(items, (...sent) => this.#complete(...sent)),
       options,
     );
   }
@@ -77,39 +84,31 @@ export class Acknowledger {
     while (this.#later.size > 0) await Promise.allSettled(this.#later);
   }
 
-  /** `write` sends one statement and tells of each item whether it was written. */
   async #record<Item extends Settlement>(
     items: Item[],
-    write: (items: Item[]) => Promise<boolean[]>,
+    write: Write<Item>,
   ): Promise<(SettleResult | Promise<SettleResult>)[]> {
-    const written = await write(items);
-    const left = items.filter((_, index) => !written[index]);
-    if (left.length <= mostAlone)
-      return items.map((item, index) =>
-        written[index] ? "applied" : this.#seeTo(this.#decideUnderLock(item)),
-      );
-    const stillLeft = this.#seeTo(this.#writeAgain(left, write));
-    return items.map((item, index) =>
-      written[index]
-        ? "applied"
-        : this.#seeTo(
-            stillLeft.then((some) => (some.has(item) ? this.#decideUnderLock(item) : ("applied" as const))),
-          ),
-    );
+    const written = await write(items, patienceMs);
+    // What its task has finished itself is written, and by no statement of ours.
+    const left = items.filter(({ finishedIn }, index) => !written[index] && finishedIn === null);
+    const again = new Set(left.length > mostAlone ? left : []);
+    const stillLeft = again.size > 0 ? this.#seeTo(this.#writeAgain(left, write)) : null;
+    const decideLater = async (item: Item): Promise<SettleResult> =>
+      !again.has(item) || (await stillLeft)?.has(item) ? this.#decideUnderLock(item) : "applied";
+    return items.map((item, index) => (written[index] ? "applied" : this.#seeTo(decideLater(item))));
   }
 
   /** Answers what it could not write either. */
-  async #writeAgain<Item extends Settlement>(
-    items: Item[],
-    write: (items: Item[]) => Promise<boolean[]>,
-  ): Promise<Set<Item>> {
+  async #writeAgain<Item extends Settlement>(items: Item[], write: Write<Item>): Promise<Set<Item>> {
     let left = items;
+    let vain = 0;
     try {
       for (const pauseMs of pausesMs) {
         await this.server.pause(pauseMs);
-        const written = await write(left);
+        const written = await write(left, againPatienceMs);
+        vain = written.includes(true) ? 0 : vain + 1;
         left = left.filter((_, index) => !written[index]);
-        if (left.length <= mostAlone) break;
+        if (left.length <= mostAlone || vain === mostVain) break;
       }
     } catch {
       // Each of them fails alone then, for a reason of its own.
@@ -124,7 +123,7 @@ export class Acknowledger {
     return seenTo;
   }
 
-  async #settle(items: Settlement[]): Promise<boolean[]> {
+  async #settle(items: Settlement[], patience: number): Promise<boolean[]> {
     const applied = new Set<string>();
     const told = this.#told(items);
     const { settle, settleAndTell } = this.server.statements;
@@ -144,13 +143,13 @@ export class Acknowledger {
         items.map((item) => item.workerId),
         ...told,
       ],
-      persistence(items.length),
+      persistence(items.length, patience),
     );
     for (const { key } of rows) applied.add(key);
     return items.map(({ key }) => applied.has(key));
   }
 
-  async #complete(items: Completion[]): Promise<boolean[]> {
+  async #complete(items: Completion[], patience: number): Promise<boolean[]> {
     const claims = new Map<number, number>();
     const endings: DocumentEnding[] = [];
     const claimOf = ({ token, ending }: Completion): number => {
@@ -180,7 +179,7 @@ export class Acknowledger {
         items.length,
         ...told,
       ],
-      persistence(items.length),
+      persistence(items.length, patience),
     );
     const written = rows[0]?.written ?? null;
     if (written === null) return Array<boolean>(items.length).fill(true);
@@ -249,8 +248,8 @@ const isCompletion = (item: Settlement): item is Completion =>
   !item.key.includes(separator);
 
 /** Each row is written by its token, so that a second time changes nothing. */
-const persistence = (items: number): Persistence => ({
-  patience: patienceMs,
+const persistence = (items: number, patience: number): Persistence => ({
+  patience,
   again: (error, sent) => isPassing(error) && !(isCancelled(error) && items > 1 && sent >= mostCancelled),
 });
 

@@ -100,19 +100,22 @@ export class Coalescer<Item, Answer> {
   /** Those that share an identity with an earlier one wait on, and the others do not wait for them. */
   #takeDistinct(identityOf: (item: Item) => string): Load<Item, Answer> {
     const { maxItems, maxBytes, bytesOf } = this.#options;
-    const { items, decided } = this.#waiting;
+    const waiting = this.#waiting;
     const seen = new Set<string>();
     const [taken, later] = [new Load<Item, Answer>(), new Load<Item, Answer>()];
-    let bytes = 0;
-    for (const [index, item] of items.entries()) {
+    let index = 0;
+    for (let bytes = 0; index < waiting.items.length && seen.size < maxItems; index++) {
+      const item = waiting.items[index] as Item;
       const identity = identityOf(item);
-      bytes += seen.has(identity) ? 0 : bytesOf(item);
-      const isFull = seen.size === maxItems || (seen.size > 0 && bytes > maxBytes);
-      const load = isFull || seen.has(identity) ? later : taken;
-      if (load === taken) seen.add(identity);
-      load.add(item, decided[index] as Decided<Answer>);
+      const isTwin = seen.has(identity);
+      if (!isTwin) bytes += bytesOf(item);
+      if (seen.size > 0 && bytes > maxBytes) break;
+      seen.add(identity);
+      (isTwin ? later : taken).add(item, waiting.decided[index] as Decided<Answer>);
     }
-    this.#waiting = later;
+    waiting.cut(index);
+    if (later.items.length > 0)
+      this.#waiting = new Load([...later.items, ...waiting.items], [...later.decided, ...waiting.decided]);
     return taken;
   }
 
