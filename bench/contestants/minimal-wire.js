@@ -2,8 +2,8 @@
  * The ceiling: the least code that leaves the same rows behind as the engine. It uses the engine's tables and indexes, its
  * kind of keys and its way to change a document by its end, byte for byte; it commits as durably (enqueue, claim and
  * acknowledgement each wait for the disk), sends one NOTIFY per statement that stores, and can nothing else: no options,
- * retries of jobs, timeouts, groups, aborts, sweeps, logs or reconnects, and every job that it claims is as an enqueue has stored
- * it. What the engine takes longer than this is the price of its features.
+ * retries of jobs, timeouts, groups, aborts, sweeps, logs or reconnects, and every job that it claims is as an enqueue has
+ * stored it. What the engine takes longer than this is the price of its features.
  *
  * Reviewed:
  *
