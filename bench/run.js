@@ -4,7 +4,7 @@ import path from "node:path";
 import { Contender } from "./contender.js";
 import { loadContestant } from "./contestants/index.js";
 import { createDatabase, dropDatabase, readSettings, startDatabase } from "./database.js";
-import { buildEngine } from "./engine-build.js";
+import { buildEngine, buildEngineOf } from "./engine-build.js";
 import { writeJson } from "./options.js";
 import { environment, failureLines, inOneLine, summarise, toTable } from "./report.js";
 import { numberNames, readRunOptions } from "./run-options.js";
@@ -26,6 +26,8 @@ async function run(options) {
   for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(130));
   say("compiling the engine");
   buildEngine();
+  if (options.contestants.includes("engine-before") && process.env.BENCH_BEFORE)
+    buildEngineOf(process.env.BENCH_BEFORE);
   const database = await startDatabase();
   const made = [];
   try {

@@ -1,62 +1,62 @@
-/** The engine of the generated application, through its public door, with its defaults. */
+/** The engine of the generated application, through its public entry point, with its defaults. */
 import { importEngine } from "../engine-build.js";
-
-export { admin } from "./saq-table.js";
-
-export const version = "this repository";
-
-export const hasGroups = true;
-
-const { createSaq, defineQueue, defineSaq } = await importEngine("index.js");
+import { admin } from "./saq-table.js";
 
 const quiet = { debug() {}, info() {}, warn: console.warn, error: console.error, child: () => quiet };
 
 /** The one setting that differs from the defaults when it is asked to drain as fast as it can. */
 const bestConcurrency = 100;
 
-function open(url, { concurrency, best, handler }) {
-  const jobsAtOnce = best ? bestConcurrency : concurrency;
-  const queue = defineQueue({
-    name: "default",
-    dsn: url,
-    ...(jobsAtOnce ? { concurrency: jobsAtOnce } : {}),
-    tasks: { noop: async (_ctx, payload) => handler(payload) },
-  });
-  const saq = createSaq(defineSaq({ queues: [queue], logger: quiet }));
-  return { saq, queue: saq.taskQueues.get("default") };
-}
+/** `build` is the compiled engine to use: "engine" is that of the work tree, "before" that of the older commit. */
+export async function contestant({ build, version }) {
+  const { createSaq, defineQueue, defineSaq } = await importEngine("index.js", build);
 
-export async function install(url) {
-  const { queue } = open(url, { handler: () => null });
-  await queue.connect();
-  await queue.close();
-}
+  function open(url, { concurrency, best, handler }) {
+    const jobsAtOnce = best ? bestConcurrency : concurrency;
+    const queue = defineQueue({
+      name: "default",
+      dsn: url,
+      ...(jobsAtOnce ? { concurrency: jobsAtOnce } : {}),
+      tasks: { noop: async (_ctx, payload) => handler(payload) },
+    });
+    const saq = createSaq(defineSaq({ queues: [queue], logger: quiet }));
+    return { saq, queue: saq.taskQueues.get("default") };
+  }
 
-async function start(saq) {
-  const workers = saq.workers();
-  for (const one of workers) await one.start();
-  return {
-    stop: async () => {
-      for (const one of workers) await one.stop();
-    },
-  };
-}
+  async function install(url) {
+    const { queue } = open(url, { handler: () => null });
+    await queue.connect();
+    await queue.close();
+  }
 
-export async function producer(url, options = { handler: () => null }) {
-  const { saq, queue } = open(url, options);
-  await queue.connect();
-  return {
-    enqueue: (payload) => queue.enqueue("noop", payload),
-    enqueueMany: (payloads) => queue.enqueueMany(payloads.map((payload) => ({ task: "noop", payload }))),
-    roundTrip: (payload) => queue.apply("noop", payload),
-    incomplete: () => queue.count("incomplete"),
-    work: () => start(saq),
-    stop: () => queue.close(),
-  };
-}
+  async function start(saq) {
+    const workers = saq.workers();
+    for (const one of workers) await one.start();
+    return {
+      stop: async () => {
+        for (const one of workers) await one.stop();
+      },
+    };
+  }
 
-export async function worker(url, options) {
-  const { saq } = open(url, options);
-  await start(saq);
-  return { stop: () => saq.close() };
+  async function producer(url, options = { handler: () => null }) {
+    const { saq, queue } = open(url, options);
+    await queue.connect();
+    return {
+      enqueue: (payload) => queue.enqueue("noop", payload),
+      enqueueMany: (payloads) => queue.enqueueMany(payloads.map((payload) => ({ task: "noop", payload }))),
+      roundTrip: (payload) => queue.apply("noop", payload),
+      incomplete: () => queue.count("incomplete"),
+      work: () => start(saq),
+      stop: () => queue.close(),
+    };
+  }
+
+  async function worker(url, options) {
+    const { saq } = open(url, options);
+    await start(saq);
+    return { stop: () => saq.close() };
+  }
+
+  return { version, hasGroups: true, admin, install, producer, worker };
 }

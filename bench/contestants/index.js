@@ -31,7 +31,13 @@
  * Peers are measured twice: as their documentation first shows them, and with their best documented settings.
  */
 const contestants = {
-  engine: () => import("./engine.js"),
+  engine: async () =>
+    (await import("./engine.js")).contestant({ build: "engine", version: "this repository" }),
+  "engine-before": async () => {
+    const commit = process.env.BENCH_BEFORE;
+    if (!commit) return { absent: "set BENCH_BEFORE to an older commit of this repository" };
+    return (await import("./engine.js")).contestant({ build: "before", version: commit });
+  },
   "minimal-wire": () => import("./minimal-wire.js"),
   "graphile-worker": async () => (await import("./graphile-worker.js")).contestant({ tuned: false }),
   "graphile-worker-tuned": async () => (await import("./graphile-worker.js")).contestant({ tuned: true }),
@@ -44,7 +50,7 @@ const contestants = {
 
 /** By its name: "tuned" are the best documented settings of a peer on PostgreSQL, "redis" is every peer on Redis. */
 export function groupOf(name) {
-  if (name === "engine" || name === "minimal-wire") return name;
+  if (["engine", "engine-before", "minimal-wire"].includes(name)) return name;
   if (name.endsWith("-redis")) return "redis";
   return name.endsWith("-tuned") ? "tuned" : "defaults";
 }

@@ -29,6 +29,10 @@ const REPOSITORY_COMMANDS: Record<string, RunBy | ByHand> = {
   "npm run bench -- --scenario drain --rounds 9 --json drain.json": { byHand: "nine rounds take minutes" },
   "npm run bench:table -- drain.json": ["test/bench/table.test.ts", "npm run bench:table -- "],
   "npm run bench -- --scenario memory --rounds 1": { byHand: "it takes ten minutes" },
+  "BENCH_BEFORE=HEAD~1 npm run bench -- --contestants engine,engine-before --baseline engine-before": [
+    "test/bench/before.test.ts",
+    "--baseline engine-before",
+  ],
   "npm run bench -- --help": [DEMO, "npm run bench -- --help"],
   "npm run bench:cli": [DEMO, "npm run bench:cli -- "],
   "npm run bench:cli -- --contestants create-saq-app,create-nothing": [DEMO, "npm run bench:cli -- "],
