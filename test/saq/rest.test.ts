@@ -3,6 +3,7 @@ import { describe, expect, it } from "@jest/globals";
 import type { Outlook } from "../../templates/backend/saq/broker.js";
 import { inSeconds } from "../../templates/backend/saq/job.js";
 import { silentLogger } from "../../templates/backend/saq/logger.js";
+import { ProblemLog } from "../../templates/backend/saq/problem-log.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { Rest } from "../../templates/backend/saq/worker/rest.js";
 import type { Runner } from "../../templates/backend/saq/worker/runner.js";
@@ -128,7 +129,7 @@ describe("upkeep that rests", () => {
           run: async () => rounds.push("at work"),
         },
       ],
-      silentLogger,
+      new ProblemLog(silentLogger),
     );
     upkeep.start();
     await until(async () => rounds.length === 2);

@@ -48,33 +48,53 @@ it.each([
   40_000,
 );
 
-it("5.2: an outage is said once for each trouble, in a line without a stack, and its end too", async () => {
+it("5.2: an outage is one line when it starts and one when it ends, without a stack, whoever meets it", async () => {
   const proxy = await openProxy(database);
-  const connections = new LogBook();
+  const log = new LogBook();
   const timers = { schedule: 0.1, workerInfo: 0.1, lost: 0.1, sweep: 0.1, abort: 0.1 };
-  const queue = openQueue(
-    { url: proxy.url },
-    { ok: () => "ok" },
-    { name: "outage", timers, logger: connections },
-  );
-  const { log, ended } = await startWorker(queue);
+  const queue = openQueue({ url: proxy.url }, { ok: () => "ok" }, { name: "outage", timers, logger: log });
+  const { ended, log: workerLog } = await startWorker(queue);
   proxy.refuse();
-  const troubles = ["beat", "lost", "sweep"];
-  for (const chore of troubles)
-    await log.saw(({ level, fields }) => level === "warn" && fields.chore === chore);
-  // Each of them has been tried again, and failed again, before the outage is over.
-  for (const chore of troubles)
-    await log.saw(({ level, fields }) => level === "debug" && fields.chore === chore);
+  // Each of them fails, and fails again, before the outage is over.
+  for (const source of ["beat", "lost", "sweep", "claim"])
+    for (const round of [1, 2])
+      await until(
+        async () => workerLog.lines.filter(({ fields }) => fields.source === source).length >= round,
+      );
   proxy.admit();
-  await connections.saw(({ message }) => message === "listening connection restored");
+  await log.saw(({ message }) => message.startsWith("over after"));
   const job = await queue.enqueue("ok");
   expect(await ended(job.key)).toBe("Finished ok");
-  const warnings = [...log.lines, ...connections.lines].filter(({ level }) => level === "warn");
-  const kinds = warnings.map(({ message, fields }) => `${message} ${String(fields.chore ?? "")}`);
-  expect(new Set(kinds).size).toBe(kinds.length);
-  for (const { message, fields } of warnings) {
-    if (message.startsWith("listening")) continue;
-    expect(fields).toMatchObject({ reason: expect.any(String) });
-    expect(fields).not.toHaveProperty("err");
-  }
+  const troubles = [...log.lines, ...workerLog.lines].filter(
+    ({ level, message }) => level === "warn" || level === "error" || message.startsWith("over after"),
+  );
+  expect(troubles).toEqual([
+    {
+      level: "warn",
+      message: expect.any(String),
+      fields: expect.objectContaining({ reason: expect.any(String) }),
+    },
+    {
+      level: "info",
+      message: `over after ${troubles[1]?.fields.seconds} s: ${troubles[0]?.message}`,
+      fields: { seconds: expect.any(Number) },
+    },
+  ]);
+}, 40_000);
+
+it("a table that is missing is logged once for all that need it, without a stack, and when it is back", async () => {
+  const timers = { schedule: 0.1, workerInfo: 0.1, lost: 0.1, sweep: 0.1, abort: 0.1 };
+  const queue = openQueue(database, { ok: () => "ok" }, { name: "no-table", timers });
+  const { log, ended } = await startWorker(queue);
+  await database.query("alter table saq_jobs rename to saq_jobs_away");
+  for (const source of ["sweep", "claim", "schedule"])
+    await until(async () => log.lines.some(({ fields }) => fields.source === source));
+  await database.query("alter table saq_jobs_away rename to saq_jobs");
+  await log.saw(({ message }) => message.startsWith("over after"));
+  const job = await queue.enqueue("ok");
+  expect(await ended(job.key)).toBe("Finished ok");
+  const warnings = log.lines.filter(({ level }) => level === "warn" || level === "error");
+  expect(warnings).toHaveLength(1);
+  expect(warnings[0]?.fields).toMatchObject({ reason: expect.stringContaining("does not exist") });
+  expect(warnings[0]?.fields).not.toHaveProperty("err");
 }, 40_000);

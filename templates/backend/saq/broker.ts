@@ -191,6 +191,9 @@ export interface Broker {
   /** Inside the caller's own transaction. */
   enqueueWith(client: TransactionClient, job: NewJob): Promise<EnqueueOutcome>;
 
+  /** The error says that storage, or the way to it, is away. The broker logs an outage itself, once. */
+  isOutage(error: unknown): boolean;
+
   claim(request: ClaimRequest): Promise<ClaimedJob[]>;
   /** Jobs of this queue with a group key are waiting, so that claiming them is worth a statement. */
   hasGrouped(): Promise<boolean>;

@@ -27,7 +27,7 @@ import { within } from "../within.js";
 import { Acknowledger } from "./acknowledger.js";
 import { answerChannel, eventChannel, parseAnswer, parseEvent, wakeChannel } from "./channels.js";
 import { Claimer } from "./claimer.js";
-import { isPassing } from "./connection.js";
+import { isConnectionError, isPassing } from "./connection.js";
 import { Enqueuer } from "./enqueuer.js";
 import { Finisher } from "./finisher.js";
 import { RowStore } from "./rows.js";
@@ -103,6 +103,10 @@ export class PostgresBroker implements Broker {
   async enqueueWith(client: TransactionClient, job: NewJob): Promise<EnqueueOutcome> {
     await this.connect();
     return this.#enqueuer.enqueueWith(client, job);
+  }
+
+  isOutage(error: unknown): boolean {
+    return isConnectionError(error);
   }
 
   claim(request: ClaimRequest): Promise<ClaimedJob[]> {

@@ -5,10 +5,11 @@
 import { setMaxListeners } from "node:events";
 import pg from "pg";
 import type { Logger } from "../logger.js";
+import { ProblemLog } from "../problem-log.js";
 import { within } from "../within.js";
 import { backoffMs, clientConfig, hangUp, isConnectionError, sleep } from "./connection.js";
 import type { Statement } from "./fragments.js";
-import { Listener } from "./listener.js";
+import { Listener, outage } from "./listener.js";
 import { temporaryStamp } from "./names.js";
 import { stampStatement } from "./stamp.js";
 import { serverStatements } from "./statements.js";
@@ -30,6 +31,9 @@ export interface Persistence {
   again?: (error: unknown, sent: number) => boolean;
 }
 
+/** What the pool's connections are called in the log of problems. */
+const source = "database";
+
 const clockEveryMs = 60_000;
 /** An answer in that time says the clock exactly enough: due times are whole seconds. */
 const quickMs = 2;
@@ -45,6 +49,7 @@ export class Connections {
   /** Connects when it is first used. Null behind a transaction pooler. */
   readonly listener: Listener | null;
   readonly #pool: pg.Pool;
+  readonly #problems: ProblemLog;
   #users = 0;
   #opening: Promise<void> | null = null;
   #offsetMs = 0;
@@ -61,6 +66,7 @@ export class Connections {
     this.options = options;
     const { dsn, plain, logger } = options;
     const { vouch, unvouch } = serverStatements;
+    this.#problems = new ProblemLog(logger);
     this.listener = plain
       ? null
       : new Listener({
@@ -68,6 +74,7 @@ export class Connections {
           vouch: vouch.text,
           unvouch: unvouch.text,
           logger,
+          problems: this.#problems,
         });
     this.#pool = new pg.Pool({
       ...clientConfig(dsn, { plain }),
@@ -129,10 +136,13 @@ export class Connections {
 
   /** Runs a statement that is prepared once per connection. */
   async query<Row extends pg.QueryResultRow>(statement: Statement, values: unknown[]): Promise<Row[]> {
+    const before = this.#lastTrouble;
     const client = await this.take();
     let broken: Error | undefined;
     try {
-      return (await client.query<Row>(this.prepared(statement, values))).rows;
+      const { rows } = await client.query<Row>(this.prepared(statement, values));
+      this.#answered(before);
+      return rows;
     } catch (error) {
       // Also after an answer that is an error: a plan that a connection keeps may be what is wrong.
       broken = error as Error;
@@ -196,8 +206,15 @@ export class Connections {
   }
 
   #noted(error: unknown): unknown {
-    if (isConnectionError(error)) this.#lastTrouble = performance.now();
+    if (!isConnectionError(error)) return error;
+    this.#lastTrouble = performance.now();
+    this.#problems.failed({ source, error, message: "the database is unavailable", kind: outage });
     return error;
+  }
+
+  /** A statement succeeded. `before`: `lastTrouble` when it began; one that was under way at a failure proves nothing. */
+  #answered(before: number): void {
+    if (before === this.#lastTrouble) this.#problems.succeeded(source);
   }
 
   /**
@@ -208,6 +225,7 @@ export class Connections {
     work: (client: pg.PoolClient) => Promise<T>,
     { sequentialScan = false }: { sequentialScan?: boolean } = {},
   ): Promise<T> {
+    const before = this.#lastTrouble;
     const client = await this.take();
     let broken: Error | undefined;
     try {
@@ -217,6 +235,7 @@ export class Connections {
       await client.query(`begin isolation level read committed; set local lock_timeout = '5s'${scan}`);
       const answer = await work(client);
       await client.query("commit");
+      this.#answered(before);
       return answer;
     } catch (error) {
       await client.query("rollback").catch((reason: Error) => {

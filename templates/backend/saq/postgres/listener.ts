@@ -6,12 +6,18 @@
  * itself; after every return each subscriber is called once, because notifications were missed meanwhile.
  */
 import pg from "pg";
-import type { Logger } from "../logger.js";
+import { describe, type Logger } from "../logger.js";
+import type { ProblemLog } from "../problem-log.js";
 import { backoffMs, hangUp, sleep } from "./connection.js";
 
 const probeEveryMs = 10_000;
 const probeTimeoutMs = 5_000;
 const lockAgainMs = 2_000;
+
+/** What the listening connection is called in the log of problems. */
+const source = "listener";
+/** The kind of problem that the pool's connections and this one share: an outage is logged once. */
+export const outage = "outage";
 
 export interface ListenerOptions {
   config: pg.ClientConfig;
@@ -19,6 +25,7 @@ export interface ListenerOptions {
   vouch: string;
   unvouch: string;
   logger: Logger;
+  problems: ProblemLog;
 }
 
 /** Takes a notification's payload, or null after a reconnect: some may have been missed. */
@@ -193,7 +200,12 @@ export class Listener {
     this.#client = null;
     void hangUp(client, 0);
     if (this.#closed) return;
-    this.#options.logger.warn({ err: error ?? undefined }, "listening connection lost, reconnecting");
+    this.#options.problems.failed({
+      source,
+      error: error ?? new Error("Connection terminated by the server"),
+      message: "listening connection lost, reconnecting",
+      kind: outage,
+    });
     void this.#reconnect();
   }
 
@@ -204,11 +216,12 @@ export class Listener {
       try {
         await this.#ready();
       } catch (error) {
-        this.#options.logger.debug({ err: error }, "listening connection could not be restored yet");
+        this.#options.logger.debug(describe(error), "listening connection could not be restored yet");
         continue;
       }
       if (this.#closed) return;
-      this.#options.logger.info({}, "listening connection restored");
+      this.#options.logger.debug({}, "listening connection restored");
+      this.#options.problems.succeeded(source);
       for (const { subscribers } of this.#channels.values())
         for (const subscriber of subscribers) subscriber(null);
     }
@@ -227,14 +240,15 @@ export class Listener {
         late = setTimeout(look, probeTimeoutMs).unref();
         return;
       }
-      this.#lost(client, new Error(`no answer to a probe within ${probeTimeoutMs / 1000} s`));
+      const text = `no answer to a probe within ${probeTimeoutMs / 1000} s`;
+      this.#lost(client, Object.assign(new Error(text), { code: "ETIMEDOUT" }));
     };
     let late = setTimeout(look, probeTimeoutMs).unref();
     try {
       await this.#ask(client, "select 1");
       for (const workerId of [...this.#owed]) await this.#takeLock(client, workerId);
     } catch (error) {
-      this.#options.logger.debug({ err: error }, "the probe of the listening connection failed");
+      this.#options.logger.debug(describe(error), "the probe of the listening connection failed");
     }
     clearTimeout(late);
     this.#checking = false;

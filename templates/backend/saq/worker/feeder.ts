@@ -10,7 +10,8 @@
  * feeder has measured nothing and fetches nothing ahead.
  */
 import type { Broker, ClaimedJob } from "../broker.js";
-import { describe, type Logger } from "../logger.js";
+import type { Logger } from "../logger.js";
+import type { ProblemLog } from "../problem-log.js";
 import { Ahead } from "./ahead.js";
 
 const horizonMs = 250;
@@ -38,6 +39,7 @@ export interface FeederOptions {
   /** Others may have taken over what was claimed longer ago than that, ms. */
   answerMs: number;
   logger: Logger;
+  problems: ProblemLog;
   /** Slots that could run a job now. */
   freeSlots: () => number;
   /** Called when jobs have arrived in the buffer. */
@@ -202,7 +204,7 @@ export class Feeder {
   }
 
   async #claim(limit: number): Promise<void> {
-    const { broker, workerId, priorities, concurrency, answerMs, logger } = this.#options;
+    const { broker, workerId, priorities, concurrency, answerMs, problems } = this.#options;
     const sent = performance.now();
     try {
       // Grouped and ungrouped jobs take turns at being first, and the first leaves half to the other: a stream of one
@@ -234,18 +236,18 @@ export class Feeder {
       if (!more && !this.#grouped) this.#lookSoon();
       this.#dry = !more && !this.#grouped;
       this.#failures = 0;
+      problems.succeeded("claim");
       this.#options.claimed(limit - left);
     } catch (error) {
       if (this.#stopped) return;
       this.#lastError = { error, at: new Date() };
       const wait = Math.min(100 * 2 ** this.#failures++, 5_000) * (0.5 + Math.random() / 2);
-      // Said once per trouble, not at every try.
-      const say = this.#failures === 1 ? logger.warn : logger.debug;
-      say.call(
-        logger,
-        { ...describe(error), retryInMs: Math.round(wait) },
-        "could not claim jobs, trying again",
-      );
+      problems.failed({
+        source: "claim",
+        error,
+        message: "could not claim jobs, trying again",
+        fields: { retryInMs: Math.round(wait) },
+      });
       this.#retry = setTimeout(() => {
         this.#retry = null;
         this.#dry = false;

@@ -8,6 +8,7 @@
  * life is the last thing to end.
  */
 import type { Logger } from "../logger.js";
+import { ProblemLog } from "../problem-log.js";
 import type { Queue } from "../queue/queue.js";
 import { within } from "../within.js";
 import { shutDown, startUp } from "./hooks.js";
@@ -73,13 +74,14 @@ export class Life {
     this.workerId = broker.newWorkerId();
     this.#queue = queue;
     this.#logger = logger;
-    this.runner = new Runner(queue, this.workerId, logger);
+    const problems = new ProblemLog(logger, { isLoggedElsewhere: (error) => broker.isOutage(error) });
+    this.runner = new Runner(queue, this.workerId, logger, problems);
     this.#rest = new Rest(queue, this.runner);
     this.#ended = new EndedElsewhere(broker, this.runner.running, logger);
     const { timers, pollInterval } = config;
     this.#heartbeat = new Upkeep(
       [{ name: "beat", every: timers.workerInfo, run: () => this.#beat() }],
-      logger,
+      problems,
     );
     const due = {
       name: "schedule",
@@ -91,7 +93,7 @@ export class Life {
     const chores = [due, ...schedule(queue, logger), ...watch(queue, this.runner, this.#ended, logger)];
     this.#loop =
       config.eventLoopDelay > 0 ? new LoopWatch(config.eventLoopDelay * 1_000, this.runner, logger) : null;
-    this.#upkeep = new Upkeep(chores, logger);
+    this.#upkeep = new Upkeep(chores, problems);
     this.runner.burstEnded = () => void this.stop(0);
   }
 

@@ -5,6 +5,7 @@
 import type { ClaimedJob, Settlement } from "../broker.js";
 import type { JobFields } from "../job.js";
 import type { Logger } from "../logger.js";
+import type { ProblemLog } from "../problem-log.js";
 import type { Queue } from "../queue/queue.js";
 import { findTask, isThreadTask, type TransactionClient, type WorkerView } from "../tasks/task.js";
 import { claimedFields } from "../transitions.js";
@@ -48,7 +49,7 @@ export class Runner implements AttemptHost {
   readonly #lately = new Set<string>();
   readonly #blockingMs: number;
 
-  constructor(queue: Queue, workerId: string, logger: Logger) {
+  constructor(queue: Queue, workerId: string, logger: Logger, problems: ProblemLog) {
     const { config, broker } = queue;
     this.hardDeadlineMs = config.cancellationHardDeadline * 1_000;
     this.report = new Report(logger, queue.counters);
@@ -80,6 +81,7 @@ export class Runner implements AttemptHost {
       prefetch: config.prefetch && config.maxBurstJobs === null,
       answerMs: sweepGraceSeconds(config) * 1_000,
       logger,
+      problems,
       freeSlots: () =>
         this.#recorder.isCongested ? Number.NEGATIVE_INFINITY : config.concurrency - this.#taken,
       ready: () => this.#fill(),

@@ -1,5 +1,5 @@
 /** What a worker does beside running jobs, each at its own beat. A failing round is logged and the beat goes on (W-6). */
-import { describe, type Logger } from "../logger.js";
+import type { ProblemLog } from "../problem-log.js";
 
 export interface Chore {
   name: string;
@@ -22,12 +22,11 @@ export class Upkeep {
   readonly #running = new Set<Promise<unknown>>();
   /** Chores that skip rounds: a timer that only finds that there is nothing to do costs 0.2 ms of CPU a time. */
   readonly #resting = new Set<Chore>();
-  readonly #failing = new Set<Chore>();
   #stopped = false;
 
   constructor(
     private readonly chores: readonly Chore[],
-    private readonly logger: Logger,
+    private readonly problems: ProblemLog,
   ) {}
 
   start(): void {
@@ -77,11 +76,13 @@ export class Upkeep {
   async #round(chore: Chore): Promise<void> {
     try {
       await chore.run();
-      this.#failing.delete(chore);
+      this.problems.succeeded(chore.name);
     } catch (error) {
-      const say = this.#failing.has(chore) ? this.logger.debug : this.logger.warn;
-      this.#failing.add(chore);
-      say.call(this.logger, { ...describe(error), chore: chore.name }, "Upkeep task failed unexpectedly");
+      this.problems.failed({
+        source: chore.name,
+        error,
+        message: "Upkeep task failed unexpectedly",
+      });
     }
   }
 }
