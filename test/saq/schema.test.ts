@@ -12,7 +12,7 @@ const tasks = { double: async (_ctx: unknown, { n }: { n: number }) => n * 2 };
 
 beforeEach(async () => {
   await database.query("drop table if exists saq_jobs, saq_stats, saq_versions cascade");
-  await database.query("drop function if exists saq_stamp_v2");
+  await database.query("drop function if exists saq_stamp_v3");
 });
 
 const columnsOf = async (table: string) =>
@@ -123,7 +123,7 @@ describe("tables made by Python", () => {
     for (let round = 0; round < 20; round++) {
       const names = await Promise.all(clients.map((client) => ensureSchema(client)));
       expect(names.every(({ temporaryStamp }) => !temporaryStamp)).toBe(true);
-      await database.query("drop function saq_stamp_v2");
+      await database.query("drop function saq_stamp_v3");
     }
   });
 

@@ -212,7 +212,7 @@ describe("lockKeyspace", () => {
 describe("a role without CREATE, where connections are no sessions", () => {
   it("D-17, 5.3: works without any function of its own", async () => {
     await openQueue(database, tasks).connect();
-    await database.query("drop function saq_stamp_v2");
+    await database.query("drop function saq_stamp_v3");
     const { url } = await makeRole(database);
     const queue = openQueue({ url }, tasks, { pollInterval: 0.05 });
     const { ended } = await startWorker(queue);

@@ -14,7 +14,7 @@ import {
   retryDelaySeconds,
   type TerminalStatus,
 } from "./job.js";
-import { decodeJob, encodeChange } from "./wire.js";
+import { decodeJob, encodeChange, type MetaMarks } from "./wire.js";
 
 /**
  * Seconds that a finished row is kept; null = for ever, -1 = not at all (J-16, D-83). Whole and bounded, because a
@@ -109,13 +109,10 @@ export function retryJob(
   const job = read(row);
   if (!job) return { change: null, answer: "unreadable" };
   const scheduled = Math.floor(nowMs / 1000);
+  const fields = { ...requeued(nowMs, scheduled, error), result: null };
   return {
     change: {
-      ...edit("queued", {
-        ...requeued(nowMs, scheduled, error),
-        result: null,
-        ...(resetAttempts ? anew(job) : {}),
-      }),
+      ...(resetAttempts ? edit("queued", { ...fields, attempts: 0 }, noCounts(job)) : edit("queued", fields)),
       scheduled,
       keep: null,
     },
@@ -177,17 +174,17 @@ export function loseJob(row: StoredJob, nowMs: number, lostLimit: number, failed
   if (lost > lostLimit) {
     const error = `worker lost: ${lost} workers died while they ran this job`;
     return {
-      ...edit("failed", { ...finished("failed", nowMs, { error }), meta: { ...job.meta, lost } }),
+      ...edit("failed", finished("failed", nowMs, { error }), { lost }),
       keep: keepSeconds(job.ttl, "failed", failedTtl),
     };
   }
   const scheduled = Math.floor(nowMs / 1000);
   return {
-    ...edit("queued", {
-      ...requeued(nowMs, scheduled, "worker lost"),
-      attempts: Math.max(job.attempts - 1, 0),
-      meta: { ...job.meta, lost },
-    }),
+    ...edit(
+      "queued",
+      { ...requeued(nowMs, scheduled, "worker lost"), attempts: Math.max(job.attempts - 1, 0) },
+      { lost },
+    ),
     scheduled,
     keep: null,
   };
@@ -244,18 +241,16 @@ export const withMarks = (
 export const withoutCounts = (meta: JobFields["meta"]): JobFields["meta"] =>
   Object.fromEntries(Object.entries(meta).filter(([name]) => !ownCounts.has(name)));
 
-/** Meta stays untouched where there is no count: written anew, its large numbers would be rounded. */
-function anew({ meta }: JobFields): Partial<JobFields> {
-  const isCounted = Object.keys(meta).some((name) => ownCounts.has(name));
-  return isCounted ? { attempts: 0, meta: withoutCounts(meta) } : { attempts: 0 };
-}
+/** Marks that remove the counts in `meta`. */
+const noCounts = ({ meta }: JobFields): MetaMarks =>
+  Object.fromEntries(Object.keys(meta).flatMap((name) => (ownCounts.has(name) ? [[name, null]] : [])));
 
 /** A row nobody can read: failed, kept for ever, bytes untouched, so that it can be looked at (D-3). */
 export const setAside: RowChange = { status: "failed", patch: null, removed: [], keep: null };
 
-const edit = (status: RowChange["status"], fields: Partial<JobFields>) => ({
+const edit = (status: RowChange["status"], fields: Partial<JobFields>, marks?: MetaMarks) => ({
   status,
-  ...encodeChange(fields),
+  ...encodeChange(fields, marks),
 });
 
 /**

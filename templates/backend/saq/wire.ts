@@ -95,8 +95,23 @@ function isDefault(field: keyof JobFields, value: unknown): boolean {
   return value === defaults[field];
 }
 
-/** Wire members of a change: `undefined` and defaults become removals, the rest is JSON text. */
-export function encodeChange(change: Partial<JobFields>): { patch: string; removed: WireName[] } {
+/**
+ * The member of a patch that changes `meta` from within: each of its members is set in `meta`, null removes it there, and
+ * all others keep their text. A count of ours written with the rest of the user's `meta` would round his numbers.
+ */
+const withinMeta = "meta+";
+
+/** Members to set in a job's `meta`; null removes one. */
+export type MetaMarks = Readonly<Record<string, string | number | boolean | null>>;
+
+/**
+ * Wire members of a change: `undefined` and defaults become removals, the rest is JSON text. `marks` are set in the
+ * `meta` that is stored, after a `meta` of the change.
+ */
+export function encodeChange(
+  change: Partial<JobFields>,
+  marks: MetaMarks = {},
+): { patch: string; removed: WireName[] } {
   const set: Record<string, unknown> = {};
   const removed: WireName[] = [];
   for (const field of fieldNames) {
@@ -106,13 +121,23 @@ export function encodeChange(change: Partial<JobFields>): { patch: string; remov
     if (empty) removed.push(wireNames[field]);
     else set[wireNames[field]] = value;
   }
+  if (Object.keys(marks).length > 0) set[withinMeta] = marks;
   return { patch: JSON.stringify(set), removed };
 }
 
-/** The fields that a change leaves behind: the inverse of `encodeChange`. */
-export function fieldsOfChange(patch: string, removed: readonly string[]): Partial<JobFields> {
+/** The fields that a change of a job with this `meta` leaves behind: the inverse of `encodeChange`. */
+export function fieldsOfChange(
+  { meta }: Pick<JobFields, "meta">,
+  patch: string,
+  removed: readonly string[],
+): Partial<JobFields> {
   const members = JSON.parse(patch) as Record<string, unknown>;
   const fields: Record<string, unknown> = {};
+  const marks = asObject(members[withinMeta]);
+  if (marks) {
+    const marked = Object.entries({ ...(asObject(members.meta) ?? meta), ...marks });
+    members.meta = Object.fromEntries(marked.filter(([name, value]) => !(name in marks && value === null)));
+  }
   for (const field of fieldNames) {
     const name = wireNames[field];
     if (name in members) fields[field] = members[name];
@@ -227,17 +252,36 @@ function closingQuote(text: string, start: number): number {
 }
 
 /**
- * Sets and removes top-level members of a document and copies all other text unchanged. `patch` is the text of a
- * JSON object (as `encodeChange` gives it).
+ * Sets and removes members of a document, and of its `meta`, and copies all other text unchanged. `patch` is the text of
+ * a JSON object (as `encodeChange` gives it).
  *
  * @throws PoisonDocumentError when the text is not an object
  */
 export function editDocument(text: string, patch: string, removed: readonly string[] = []): string {
   const members = splitMembers(text);
   for (const name of removed) members.delete(name);
-  for (const [name, value] of splitMembers(patch)) members.set(name, value);
-  return `{${[...members].map(([name, value]) => `${JSON.stringify(name)}: ${value}`).join(", ")}}`;
+  for (const [name, value] of splitMembers(patch)) {
+    if (name !== withinMeta) members.set(name, value);
+    else setOrRemove(members, wireNames.meta, markedMeta(members.get(wireNames.meta), value));
+  }
+  return joinMembers(members);
 }
+
+/** The text of `meta` with marks; null when nothing is left of it. A `meta` that is no object counts as none. */
+function markedMeta(meta: string | undefined, marks: string): string | null {
+  const members = splitMembers(meta?.startsWith("{") ? meta : "{}");
+  for (const [name, value] of splitMembers(marks))
+    setOrRemove(members, name, value === "null" ? null : value);
+  return members.size > 0 ? joinMembers(members) : null;
+}
+
+function setOrRemove(members: Map<string, string>, name: string, value: string | null): void {
+  if (value === null) members.delete(name);
+  else members.set(name, value);
+}
+
+const joinMembers = (members: ReadonlyMap<string, string>): string =>
+  `{${[...members].map(([name, value]) => `${JSON.stringify(name)}: ${value}`).join(", ")}}`;
 
 /** Top-level members of a JSON object with the text of each value as it stands. */
 function splitMembers(text: string): Map<string, string> {

@@ -45,7 +45,7 @@ export const keyspace = { saq: 0, sweep: 21313, life: 21314 } as const;
 
 export const quote = (identifier: string): string => `"${identifier.replaceAll('"', '""')}"`;
 
-export const stampName = "saq_stamp_v2";
+export const stampName = "saq_stamp_v3";
 export const temporaryStamp = `pg_temp.${stampName}`;
 
 export const namesIn = (schema: string, tables: TableSet): Names => ({

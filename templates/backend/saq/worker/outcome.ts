@@ -3,7 +3,7 @@ import type { ClaimedJob, Settlement } from "../broker.js";
 import { InvalidResultError } from "../errors.js";
 import { isRetryable, type JobFields } from "../job.js";
 import { finished, keepSeconds, oneMore, requeued, retryDue } from "../transitions.js";
-import { encodeChange } from "../wire.js";
+import { encodeChange, type MetaMarks } from "../wire.js";
 
 /** Why an attempt is to end before its task does. */
 export type Interruption = "timeout" | "abort" | "shutdown" | "lost";
@@ -52,17 +52,14 @@ export function settlementOf(attempt: Attempted, end: AttemptEnd, rules: Outcome
   }
 }
 
-/** A job that was claimed and never started goes back as it was but for `change`, uncharged. */
-export function release(
-  { claim, fields }: Attempted,
-  change: Pick<Partial<JobFields>, "meta"> = {},
-): Settlement {
+/** A job that was claimed and never started goes back as it was but for these marks in its `meta`, uncharged. */
+export function release({ claim, fields }: Attempted, marks?: MetaMarks): Settlement {
   return {
     key: claim.key,
     token: claim.token,
     workerId: claim.workerId,
     place: claim.place,
-    ...encodeChange({ ...change, status: "queued", started: 0, workerId: null, touched: fields.queued }),
+    ...encodeChange({ status: "queued", started: 0, workerId: null, touched: fields.queued }, marks),
     status: "queued",
     charge: -1,
     keep: null,
@@ -173,18 +170,16 @@ function failure(attempt: Attempted, error: string, rules: OutcomeRules): Settle
 /** Shutdown: back into the queue, and the run does not count (V-5.14, D-47). */
 function cancellation(attempt: Attempted, rules: OutcomeRules): Settlement {
   const { fields, claim } = attempt;
-  const change = {
-    ...requeued(rules.nowMs, claim.due, "cancelled"),
-    scheduled: fields.scheduled,
-    meta: { ...fields.meta, cancellations: oneMore(fields.meta.cancellations) },
-  };
-  return settlement(attempt, change, { charge: -1, scheduled: claim.due });
+  const change = { ...requeued(rules.nowMs, claim.due, "cancelled"), scheduled: fields.scheduled };
+  const marks = { cancellations: oneMore(fields.meta.cancellations) };
+  return settlement(attempt, change, { charge: -1, scheduled: claim.due }, marks);
 }
 
 function settlement(
   { claim, awaited, ownEnd }: Attempted,
   change: Partial<JobFields> & { status: Settlement["status"] },
   { keep = null, charge = 0, scheduled = 0 }: Partial<Pick<Settlement, "keep" | "charge" | "scheduled">>,
+  marks?: MetaMarks,
 ): Settlement {
   return {
     key: claim.key,
@@ -192,7 +187,7 @@ function settlement(
     workerId: claim.workerId,
     place: claim.place,
     status: change.status,
-    ...encodeChange(change),
+    ...encodeChange(change, marks),
     charge,
     keep,
     scheduled,

@@ -142,7 +142,7 @@ export class Recorder {
 function takeOver({ fields, ownEnd }: Attempt, settlement: Settlement, result: SettleResult): void {
   const written = result === "applied" ? settlement : result === "finished" ? ownEnd?.settlement : null;
   if (written) {
-    Object.assign(fields, fieldsOfChange(written.patch, written.removed), {
+    Object.assign(fields, fieldsOfChange(fields, written.patch, written.removed), {
       attempts: Math.max(fields.attempts + written.charge, 0),
     });
   } else if (result === "aborted") fields.status = "aborted";

@@ -1,6 +1,7 @@
 /** Jobs that a worker gives back instead of running them: their last run still goes on here, or their task is not here. */
 import type { QueueConfig } from "../config/index.js";
 import { oneMore } from "../transitions.js";
+import type { MetaMarks } from "../wire.js";
 import type { Attempt } from "./attempt.js";
 import { lastFailure, type OutcomeRules, release } from "./outcome.js";
 import type { Recorder } from "./recorder.js";
@@ -68,20 +69,19 @@ export class Refusals {
 
   /** Another worker may have the task (D-41). The count is the document's, so that all workers count together. */
   refuseUnknown(attempt: Attempt): void {
-    const { meta } = attempt.fields;
-    const refusals = oneMore(meta.unknownTask);
+    const refusals = oneMore(attempt.fields.meta.unknownTask);
     if (refusals > mostForUnknown) {
       this.#fail(attempt, unknownTask(this.#options.config, attempt.fields.function));
       return;
     }
     if (refusals === 1) this.#options.report.unknown(attempt, unknownDelay);
-    this.#giveBack(attempt, unknownDelay, { meta: { ...meta, unknownTask: refusals } });
+    this.#giveBack(attempt, unknownDelay, { unknownTask: refusals });
   }
 
-  #giveBack(attempt: Attempt, seconds: number, change?: Parameters<typeof release>[1]): void {
+  #giveBack(attempt: Attempt, seconds: number, marks?: MetaMarks): void {
     const { recorder, rules } = this.#options;
     const scheduled = Math.ceil(rules().nowMs / 1_000) + seconds;
-    recorder.settle(attempt, { ...release(attempt, change), scheduled });
+    recorder.settle(attempt, { ...release(attempt, marks), scheduled });
   }
 
   #fail(attempt: Attempt, error: Error): void {
