@@ -117,9 +117,9 @@ describe("a task that throws", () => {
 
   it.each<[unknown, string]>([
     ["a text", "A task threw something that is not an Error: a text"],
-    [{ code: 7 }, 'A task threw something that is not an Error: {"code":7}'],
+    [{ code: 7 }, "A task threw something that is not an Error: { code: 7 }"],
     [undefined, "A task threw something that is not an Error: undefined"],
-    [1n, "A task threw something that cannot be written as text"],
+    [1n, "A task threw something that is not an Error: 1n"],
   ])("stores what can be said of %p", async (thrown, text) => {
     const { job } = await runOne(() => {
       throw thrown;

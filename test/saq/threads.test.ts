@@ -95,10 +95,13 @@ describe("a task with `thread`", () => {
   it("fails its job with the thread's own error, or why the thread died; the next job finds a thread", async () => {
     const { queue, log, ended } = await stage();
     for (const [how, error] of [
-      ["throws", /^OddError: odd\n.*thread-tasks/],
+      [
+        "throws",
+        /^OddError: odd\n.*thread-tasks[\s\S]*\{ code: "E_ODD" \}\n\n {2}Caused by: TypeError: why\n/,
+      ],
       ["text", /not an Error: only a text/],
       ["uncloneable", /^Odd: its stack is a function/],
-      ["unreadable", /not an Error: what it is cannot be read/],
+      ["unreadable", /not an Error: \{\}/],
       ["exits", /thread ended with exit code 3 before the task did: something in it called process.exit/],
       ["strays", /outside of any promise/],
     ] as const) {

@@ -84,7 +84,7 @@ export const ends = task({
   ) => {
     switch (how) {
       case "throws":
-        throw new OddError("odd");
+        throw Object.assign(new OddError("odd", { cause: new TypeError("why") }), { code: "E_ODD" });
       case "exits":
         return process.exit(3);
       case "strays":

@@ -4,6 +4,7 @@ import { InvalidResultError } from "../errors.js";
 import { isRetryable, type JobFields } from "../job.js";
 import { finished, keepSeconds, oneMore, requeued, retryDue } from "../transitions.js";
 import { encodeChange, type MetaMarks } from "../wire.js";
+import { errorText } from "./error-text.js";
 
 /** Why an attempt is to end before its task does. */
 export type Interruption = "timeout" | "abort" | "shutdown" | "lost";
@@ -69,17 +70,6 @@ export function release({ claim, fields }: Attempted, marks?: MetaMarks): Settle
     finishedIn: null,
     ending: null,
   };
-}
-
-/** The text that is stored as a job's error: the stack, as SAQ stores its traceback. Takes whatever a task throws. */
-function errorText(error: unknown): string {
-  try {
-    if (error instanceof Error) return String(error.stack ?? `${error.name}: ${error.message}`);
-    const value = typeof error === "string" ? error : (JSON.stringify(error) ?? String(error));
-    return `A task threw something that is not an Error: ${value}`;
-  } catch {
-    return "A task threw something that cannot be written as text";
-  }
 }
 
 function completion(attempt: Attempted, value: unknown, rules: OutcomeRules): Settlement {

@@ -5,16 +5,9 @@
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import type { Logger } from "../logger.js";
 import type { RunningJob, ThreadContext } from "../tasks/task.js";
-import {
-  describeThrown,
-  type FromThread,
-  type JobChange,
-  type LogLevel,
-  rebuilt,
-  type ThreadEnd,
-  type ThreadJob,
-  type ToThread,
-} from "./thread-messages.js";
+import { detailsOf, rebuilt } from "./error-details.js";
+import { errorText } from "./error-text.js";
+import type { FromThread, JobChange, LogLevel, ThreadEnd, ThreadJob, ToThread } from "./thread-messages.js";
 
 if (!parentPort) throw new Error("thread-main is started by the worker, as a thread of its process");
 const port = parentPort;
@@ -36,7 +29,7 @@ function hear(message: ToThread): void {
       return;
     case "interrupt":
       if (current?.id !== message.run) return;
-      current.controller.abort(rebuilt({ ...message, stack: undefined }));
+      current.controller.abort(rebuilt(message));
       return;
     case "updated": {
       const waiting = updating.get(message.id);
@@ -59,11 +52,7 @@ function hearNow(): void {
 port.on("message", hear);
 // As in the main thread, a stray promise ends nobody (W-21).
 process.on("unhandledRejection", (reason) => {
-  const { name, message, stack } = describeThrown(reason);
-  logger({}).error(
-    { reason: stack ?? `${name}: ${message}` },
-    "a promise was rejected in a thread and nobody handled it",
-  );
+  logger({}).error({ reason: errorText(reason) }, "a promise was rejected in a thread and nobody handled it");
 });
 
 async function run(id: number, job: ThreadJob): Promise<void> {
@@ -80,12 +69,12 @@ async function endOf(own: Run, job: ThreadJob): Promise<ThreadEnd> {
     const exported = (await import(job.module)) as Record<string, typeof task>;
     task = exported[job.exportName] as typeof task;
   } catch (error) {
-    return { kind: "threw", error: describeThrown(error), unloaded: true };
+    return { kind: "threw", error: detailsOf(error), unloaded: true };
   }
   try {
     return written(await task.run(contextOf(own, job), job.payload));
   } catch (error) {
-    return { kind: "threw", error: describeThrown(error), unloaded: false };
+    return { kind: "threw", error: detailsOf(error), unloaded: false };
   }
 }
 
@@ -95,7 +84,7 @@ function written(value: unknown): ThreadEnd {
     if (json !== undefined || value === undefined) return { kind: "returned", json };
     return { kind: "unwritable", why: `a ${typeof value} has no JSON form` };
   } catch (error) {
-    return { kind: "unwritable", why: describeThrown(error).message };
+    return { kind: "unwritable", why: detailsOf(error).message };
   }
 }
 

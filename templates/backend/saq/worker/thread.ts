@@ -5,15 +5,8 @@
 import { Worker } from "node:worker_threads";
 import type { Logger } from "../logger.js";
 import type { Context } from "../tasks/task.js";
-import {
-  describeThrown,
-  type FromThread,
-  type JobChange,
-  rebuilt,
-  type ThreadEnd,
-  type ThreadJob,
-  type ToThread,
-} from "./thread-messages.js";
+import { detailsOf, rebuilt } from "./error-details.js";
+import type { FromThread, JobChange, ThreadEnd, ThreadJob, ToThread } from "./thread-messages.js";
 
 /** What a run needs of its attempt. */
 type RunHost = Pick<Context, "job" | "signal">;
@@ -47,7 +40,7 @@ export class Thread {
     let failure: Error | null = null;
     this.#worker.on("message", (message: FromThread) => this.#hear(message));
     this.#worker.on("error", (error: Error) => {
-      failure = rebuilt(describeThrown(error));
+      failure = rebuilt(detailsOf(error));
     });
     this.gone = new Promise((resolve) => {
       this.#worker.once("exit", (code) => {
@@ -122,7 +115,7 @@ export class Thread {
         error = thrown;
       });
     }
-    this.#say({ kind: "updated", id, error: error === null ? null : describeThrown(error) });
+    this.#say({ kind: "updated", id, error: error === null ? null : detailsOf(error) });
   }
 
   #end(settleRun: (run: Run) => void): void {
