@@ -311,7 +311,7 @@ describe("start-up", () => {
       );
       return sessions.some(({ query }) => query === "commit");
     });
-    clock.set(31);
+    clock.pass(31);
     await refused;
   });
 });

@@ -122,16 +122,18 @@ export function retryDelaySeconds(
 
 /**
  * Stuck (J-11): it runs longer than its timeout, or has been silent longer than its heartbeat. `graceSeconds` is
- * what a living worker is allowed on top to end the job itself. Times are epoch ms.
+ * what a living worker is allowed on top to end the job itself. Times are epoch ms; `setForwardSince` tells how far the
+ * clock was set forward after such a time, ms, which is not time that the job has run.
  */
 export function isStuck(
   job: Pick<JobFields, "status" | "timeout" | "heartbeat" | "started" | "touched">,
   nowMs: number,
   graceSeconds = 0,
+  setForwardSince: (epochMs: number) => number = () => 0,
 ): boolean {
   if (job.status !== "active" && job.status !== "aborting") return false;
   const over = (since: number, limit: number | null) =>
-    Boolean(limit) && (nowMs - since) / 1000 > (limit ?? 0) + graceSeconds;
+    Boolean(limit) && (nowMs - since - setForwardSince(since)) / 1000 > (limit ?? 0) + graceSeconds;
   return over(job.started, job.timeout) || over(job.touched, job.heartbeat);
 }
 

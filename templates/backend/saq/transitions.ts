@@ -196,10 +196,11 @@ export function sweepJob(
   nowMs: number,
   graceSeconds: number,
   failedTtl: number,
+  setForwardSince?: (epochMs: number) => number,
 ): RowChange | null {
   const job = read(row);
   if (!job) return setAside;
-  if (!isStuck(job, nowMs, graceSeconds)) return null;
+  if (!isStuck(job, nowMs, graceSeconds, setForwardSince)) return null;
   if (row.status === "aborting" || !isRetryable(job)) {
     return endAborted({ ...job, error: row.status === "aborting" ? job.error : "swept" }, nowMs, failedTtl);
   }

@@ -1,6 +1,6 @@
 /** Tasks of the worker process. Each writes a row when it begins, and what became of it when it ends. */
 import pg from "pg";
-import { type Context, task } from "../../../templates/backend/saq/index.js";
+import { type Context, inSeconds, task } from "../../../templates/backend/saq/index.js";
 import * as threadTasks from "./thread-tasks.js";
 
 let pool: pg.Pool | null = null;
@@ -130,7 +130,13 @@ async function once(ctx: Context, { naps, hang }: { naps: number[]; hang?: boole
   if (hang) await (await begin(ctx))("never").then(() => new Promise(() => {}));
 }
 
+/** Enqueues a job that is due in so many seconds, by the clock of this process. */
+async function later(ctx: Context, { key, seconds }: { key: string; seconds: number }) {
+  await ctx.enqueue(record, undefined, { key, scheduled: inSeconds(seconds) });
+}
+
 export const tasks = {
+  later,
   once,
   nap,
   churn,

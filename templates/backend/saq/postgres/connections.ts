@@ -7,6 +7,7 @@ import pg from "pg";
 import type { Logger } from "../logger.js";
 import { ProblemLog } from "../problem-log.js";
 import { within } from "../within.js";
+import { DatabaseClock } from "./clock.js";
 import { backoffMs, clientConfig, hangUp, isConnectionError, sleep } from "./connection.js";
 import type { Statement } from "./fragments.js";
 import { Listener, outage } from "./listener.js";
@@ -34,10 +35,6 @@ export interface Persistence {
 /** What the pool's connections are called in the log of problems. */
 const source = "database";
 
-const clockEveryMs = 60_000;
-/** An answer in that time says the clock exactly enough: due times are whole seconds. */
-const quickMs = 2;
-
 /** How long an answer may take while the connections are closed. */
 const closePatienceMs = 1_000;
 
@@ -48,12 +45,11 @@ export class Connections {
   readonly options: ServerOptions;
   /** Connects when it is first used. Null behind a transaction pooler. */
   readonly listener: Listener | null;
+  readonly clock: DatabaseClock;
   readonly #pool: pg.Pool;
   readonly #problems: ProblemLog;
   #users = 0;
   #opening: Promise<void> | null = null;
-  #offsetMs = 0;
-  #clock: NodeJS.Timeout | null = null;
   /** Also ends the waits between tries, so that a close does not sit them out. */
   readonly #closing = new AbortController();
   readonly #clients = new Set<pg.PoolClient>();
@@ -83,6 +79,12 @@ export class Connections {
       idleTimeoutMillis: 30_000,
       allowExitOnIdle: false,
     });
+    this.clock = new DatabaseClock({
+      read: () => this.#readClock(),
+      pause: (ms) => this.pause(ms),
+      isClosed: () => this.closed,
+      logger,
+    });
     // Any number of statements may wait at once for a database that is away.
     setMaxListeners(0, this.#closing.signal);
     // An idle connection that breaks is replaced at the next use; without a listener the event would end the process.
@@ -100,14 +102,9 @@ export class Connections {
     return this.#closing.signal.aborted;
   }
 
-  /** The database's clock, epoch ms. */
-  now(): number {
-    return Date.now() + this.#offsetMs;
-  }
-
   /** Learns the database's clock, once. */
   open(): Promise<void> {
-    this.#opening ??= this.#open().catch((error) => {
+    this.#opening ??= this.clock.start().catch((error) => {
       this.#opening = null;
       throw error;
     });
@@ -123,7 +120,7 @@ export class Connections {
   async release(): Promise<void> {
     if (--this.#users > 0 || this.closed) return;
     this.#closing.abort();
-    if (this.#clock) clearInterval(this.#clock);
+    this.clock.stop();
     const closed = Promise.all([this.listener?.close(closePatienceMs), this.#pool.end()]);
     await within(closePatienceMs, closed);
     for (const client of this.#clients) void hangUp(client, closePatienceMs);
@@ -257,27 +254,9 @@ export class Connections {
     }
   }
 
-  async #open(): Promise<void> {
-    await this.#measureClock();
-    this.#clock = setInterval(() => void this.#measureClock().catch(() => {}), clockEveryMs).unref();
-  }
-
-  /** The offset to the database's clock, by the first quick answer or the quickest of three (D-29). */
-  async #measureClock(): Promise<void> {
-    let best = Number.POSITIVE_INFINITY;
-    for (let round = 0; round < 3 && best > quickMs; round++) {
-      const sent = Date.now();
-      const [row] = await this.query<{ ms: number }>(serverStatements.clock, []);
-      const took = Date.now() - sent;
-      if (!row || took >= best) continue;
-      best = took;
-      this.#offsetMs = row.ms - (sent + took / 2);
-    }
-    if (Math.abs(this.#offsetMs) > 1_000) {
-      this.options.logger.warn(
-        { offsetMs: Math.round(this.#offsetMs) },
-        "this machine's clock and the database's differ by more than a second; the database's decides",
-      );
-    }
+  async #readClock(): Promise<number> {
+    const [row] = await this.query<{ ms: number }>(serverStatements.clock, []);
+    if (!row) throw new Error("The database did not answer what time it is");
+    return row.ms;
   }
 }

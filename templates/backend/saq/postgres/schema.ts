@@ -32,7 +32,7 @@ export async function ensureSchema(
 ): Promise<Names> {
   const schema = await findSchema(client, tables);
   const names = namesIn(schema, tables);
-  const deadline = Date.now() + 30_000;
+  const deadline = performance.now() + 30_000;
   for (;;) {
     const found = await readVersion(client, names);
     if (found === schemaVersion) break;
@@ -44,7 +44,7 @@ export async function ensureSchema(
       );
     }
     if (await tryToMigrate(client, names, lockKeyspace)) break;
-    if (Date.now() > deadline) {
+    if (performance.now() > deadline) {
       throw new SaqError(
         "schema_version",
         `Another process has been setting up the SAQ tables in schema "${schema}" for over 30 s.`,

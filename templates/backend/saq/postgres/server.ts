@@ -1,6 +1,7 @@
 /** One set of SAQ's tables on one server: the statements that know their names, and how they are sent. */
 import type pg from "pg";
 import { SaqError } from "../errors.js";
+import type { DatabaseClock } from "./clock.js";
 import type { Connections, Persistence } from "./connections.js";
 import type { Statement } from "./fragments.js";
 import type { Listener } from "./listener.js";
@@ -46,9 +47,13 @@ export class PostgresServer {
     return this.#connections.listener;
   }
 
+  get clock(): DatabaseClock {
+    return this.#connections.clock;
+  }
+
   /** The database's clock, epoch ms. */
   now(): number {
-    return this.#connections.now();
+    return this.#connections.clock.now();
   }
 
   /** When the way to the database failed last, by performance.now(). */

@@ -24,7 +24,7 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
   const fragments = fragmentsOf({ jobs, stamp });
   const { ready, readyGroup, isOf, sweepLock, prioritiesOf } = fragments;
   const ages = (queue: string) => `select worker_id, expire_at >= ${epoch} as alive,
-        extract(epoch from now())::float8 - expire_at as overdue from ${stats} where queue_key = ${queue}`;
+        extract(epoch from now())::float8 - expire_at as overdue, ${clock} as clock from ${stats} where queue_key = ${queue}`;
   // By physical pages: an index on expire_at would cost every finished job an entry. A row that somebody's transaction
   // holds is left for a later pass: waiting for it would hold up the whole sweep.
   const deleteExpired = (

@@ -18,6 +18,12 @@ const isVouched = (workerId: string): boolean => workerId.startsWith(vouchedPref
 /** A worker must have been silent for one whole beat beyond its row's time, while the sweeper itself could see (5.2). */
 const beatSeconds = 3;
 /**
+ * A row that expires that much later, s, was written before the database's clock was set back: it says nothing, and its
+ * worker is looked at as a silent one is. One that lives holds its lock.
+ */
+const farAheadSeconds = 600;
+const isSilent = (overdue: number): boolean => overdue >= beatSeconds || overdue < -farAheadSeconds;
+/**
  * After an outage the workers come back one by one, with results that they have held: no job is called stuck or
  * orphaned before the longest back-off (5 s) and a claim's or acknowledgement's turn have passed, s.
  */
@@ -33,6 +39,8 @@ export interface WorkerAge {
   alive: boolean;
   /** Seconds since the row's time ran out; negative while it runs. */
   overdue: number;
+  /** The database's clock, epoch ms. */
+  clock: number;
 }
 
 interface SweepLeft {
@@ -76,7 +84,7 @@ export class Sweeper {
     const rowOf = new Map(workers.map((worker) => [worker.worker_id, worker]));
     const suspects = new Set<string>();
     for (const { worker_id, overdue } of workers)
-      if (isVouched(worker_id) && overdue >= beatSeconds) suspects.add(worker_id);
+      if (isVouched(worker_id) && isSilent(overdue)) suspects.add(worker_id);
     for (const [id, seen] of this.#known) {
       if (!rowOf.has(id) && now - seen >= beatSeconds * 1_000) suspects.add(id);
     }
@@ -102,7 +110,7 @@ export class Sweeper {
     const passed = (performance.now() - this.#heardAt) / 1_000;
     const heard = new Set(this.#heard.map(({ worker_id }) => worker_id));
     return (
-      this.#heard.some(({ worker_id, overdue }) => isVouched(worker_id) && overdue + passed >= beatSeconds) ||
+      this.#heard.some(({ worker_id, overdue }) => isVouched(worker_id) && isSilent(overdue + passed)) ||
       [...this.#known.keys()].some((id) => !heard.has(id))
     );
   }
@@ -238,13 +246,20 @@ export class Sweeper {
   }
 
   async #end(row: StoredJob, seenAt: number, { graceSeconds, failedTtl }: SweepLimits): Promise<boolean> {
-    if (!sweepJob(row, seenAt, graceSeconds, failedTtl)) return false;
+    const databaseClock = this.server.clock;
+    const setForward = (epochMs: number) => databaseClock.setForwardSince(epochMs);
+    if (!sweepJob(row, seenAt, graceSeconds, failedTtl, setForward)) return false;
+    let isClockAhead = false;
     const ended = await this.rows.changeNow(row.key, (now, clock) => {
+      // After a step of the database's clock every running job looks stuck: measure the step before judging.
+      isClockAhead = databaseClock.isAhead(clock);
       // The answer may have come from before an outage, and this lock from after it.
-      if (!isSameRun(now, row) || !this.#sight.lasts(returnSeconds)) return { change: null, answer: false };
-      const change = sweepJob(now, clock, graceSeconds, failedTtl);
+      if (isClockAhead || !isSameRun(now, row) || !this.#sight.lasts(returnSeconds))
+        return { change: null, answer: false };
+      const change = sweepJob(now, clock, graceSeconds, failedTtl, setForward);
       return { change, answer: change !== null };
     });
+    if (isClockAhead) await databaseClock.measure();
     return ended === true;
   }
 }

@@ -62,6 +62,8 @@ export class Attempt {
   /** Settles when the task itself does, however late; null until it was called. */
   settled: Promise<void> | null = null;
   startedAt = 0;
+  /** The last sign of life of its task, by performance.now(): a clock that is set must not end a healthy job. */
+  aliveAt = 0;
   /** Ends the task whatever it does; there for those that run in a thread. */
   terminate: (() => void) | null = null;
   /** Somebody waits for its end (`apply`, `map`). Read before the task may set a meta of its own. */
@@ -96,6 +98,7 @@ export class Attempt {
   /** Calls the task, under its timeout. */
   run(call: () => unknown): void {
     this.startedAt = performance.now();
+    this.aliveAt = this.startedAt;
     if (this.fields.timeout) timeLater(this);
     let returned: unknown;
     try {
@@ -209,6 +212,7 @@ export class Attempt {
     // Encoded before it is taken over: what cannot be written must not stand in the way of the job's end.
     const { patch, removed } = encodeChange({ ...change, touched });
     Object.assign(this.fields, change, { touched });
+    this.aliveAt = performance.now();
     // The task's own transaction may hold the row: waiting for it here would be waiting for ourselves.
     if (this.#finishing || this.ownEnd) return;
     this.claim.ending = null;

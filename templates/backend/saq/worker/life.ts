@@ -51,7 +51,8 @@ export class Life {
   readonly #letGo: (() => Promise<void>)[] = [];
   /** What start-up hooks gave; null before the first of them was called. */
   #state: Record<string, unknown> | null = null;
-  #startedAt = 0;
+  /** performance.now() */
+  #startedAt: number | null = null;
   /** Jobs may be claimed. */
   #isReady = false;
   /** The start-up hooks, begun and perhaps not over. */
@@ -102,12 +103,12 @@ export class Life {
   }
 
   get hasBegun(): boolean {
-    return this.#startedAt > 0;
+    return this.#startedAt !== null;
   }
 
   /** Resolves when the worker takes jobs, or when it was stopped before it did. */
   async start(): Promise<void> {
-    this.#startedAt = Date.now();
+    this.#startedAt = performance.now();
     this.#starting = this.#start();
     try {
       await this.#starting;
@@ -235,7 +236,8 @@ export class Life {
 
   async #beat(): Promise<void> {
     const { broker, config } = this.#queue;
-    const stats = { ...this.runner.report.stats, uptime: Date.now() - this.#startedAt };
+    const uptime = Math.round(performance.now() - (this.#startedAt ?? performance.now()));
+    const stats = { ...this.runner.report.stats, uptime };
     const row = { workerId: this.workerId, stats, metadata: config.metadata, queueKey: this.#queue.name };
     await broker.beat(row, Math.ceil(config.timers.workerInfo * 3));
   }

@@ -41,7 +41,8 @@ export async function runWorkers(
   let workers: Worker[] = [];
   const runningKeys = () => workers.flatMap((worker) => worker.runningKeys);
   let exitCode = 0;
-  let firstSignalAt = 0;
+  /** performance.now() */
+  let firstSignalAt: number | null = null;
   let isStopping = false;
   let stop: (grace?: number) => void = () => {};
   const stopped = new Promise<number | undefined>((resolve) => {
@@ -54,11 +55,11 @@ export async function runWorkers(
     for (const worker of workers) worker.hurry();
   };
   const onSignal = (signal: NodeJS.Signals) => {
-    if (firstSignalAt === 0) {
-      firstSignalAt = Date.now();
+    if (firstSignalAt === null) {
+      firstSignalAt = performance.now();
       logger.info({ signal }, "stopping: running jobs may finish");
       stop(reloader && signal === "SIGTERM" ? reloadGraceSeconds : undefined);
-    } else if (Date.now() - firstSignalAt > repeatMs) {
+    } else if (performance.now() - firstSignalAt > repeatMs) {
       logger.warn({ signal }, "second signal: running jobs are cancelled and go back into the queue");
       hurry();
     }

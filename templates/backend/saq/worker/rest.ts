@@ -43,7 +43,8 @@ export class Rest {
   async tick(): Promise<void> {
     const { broker, config } = this.queue;
     const now = broker.now() / 1_000;
-    if (now < this.#until) return;
+    // Further ahead than a rest is long: the database's clock was set back since.
+    if (now < this.#until && this.#until <= now + longestRest) return;
     const isDue = this.#isDue;
     const wakes = this.#wakes;
     this.#until = 0;

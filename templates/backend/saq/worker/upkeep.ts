@@ -9,13 +9,18 @@ export interface Chore {
   alignedTo?: () => number;
   /** The first round is at the start. */
   atOnce?: boolean;
-  /** No round is due before that, on the clock of `alignedTo`; Infinity: none before `resume`. Asked after each round. */
+  /**
+   * No round is due before that, on the clock of `alignedTo`; Infinity: none before `resume`. Asked after each round. A
+   * clock that is set may make it any time, so rounds are never skipped for longer than `longestRestMs`.
+   */
   notBefore?: () => number;
   run: () => Promise<unknown>;
 }
 
 /** A timer may fire a little before the database's second begins; a little later is sure. */
 const alignmentSlackMs = 5;
+/** Rounds are skipped for at most this long, whatever the clocks say. */
+const longestRestMs = 10_000;
 
 export class Upkeep {
   readonly #timers = new Map<Chore, NodeJS.Timeout>();
@@ -57,7 +62,7 @@ export class Upkeep {
     if (skipped > 0) this.#resting.add(chore);
     else this.#resting.delete(chore);
     if (skipped === Number.POSITIVE_INFINITY) return;
-    const wait = next + skipped * period;
+    const wait = next + Math.min(skipped, Math.floor(longestRestMs / period)) * period;
     this.#timers.set(
       chore,
       setTimeout(() => this.#begin(chore), wait),

@@ -35,7 +35,7 @@ export function watch(
     notBefore: () => (runner.isResting ? Number.POSITIVE_INFINITY : 0),
   };
   return [
-    { ...ofRunningJobs, name: "silence", run: async () => interruptSilent(runner.running, broker.now()) },
+    { ...ofRunningJobs, name: "silence", run: async () => interruptSilent(runner.running) },
     { ...ofRunningJobs, name: "abort", run: () => ended.lookAtOlder(timers.abort / 4) },
     { name: "lost", every: timers.lost, run: async () => say(await broker.sweepLost(limits)) },
     { name: "sweep", every: timers.sweep, run: async () => say(await broker.sweepStuck(limits)) },
@@ -43,10 +43,11 @@ export function watch(
 }
 
 /** Jobs that have been silent for longer than their heartbeat. Asks nobody, so that it works without a database. */
-function interruptSilent(running: ReadonlyMap<string, Attempt>, now: number): void {
+function interruptSilent(running: ReadonlyMap<string, Attempt>): void {
+  const now = performance.now();
   for (const attempt of running.values()) {
-    const { heartbeat, touched } = attempt.fields;
-    if (heartbeat && now - touched > heartbeat * 1_000) {
+    const { heartbeat } = attempt.fields;
+    if (heartbeat && now - attempt.aliveAt > heartbeat * 1_000) {
       attempt.interrupt("timeout", `no heartbeat for ${heartbeat} s`);
     }
   }

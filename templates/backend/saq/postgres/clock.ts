@@ -1,0 +1,162 @@
+/**
+ * The database's clock, as this process knows it: the monotonic clock of this machine plus a measured offset.
+ *
+ * The wall clock of this machine is not used, because it may be set at any time: after a step of an hour, due times,
+ * heartbeats and timers would be wrong by an hour until the next measurement. The monotonic clock may stop while the
+ * machine sleeps. Therefore the offset is measured again as soon as the two clocks of this machine disagree.
+ *
+ * The database's own clock may be set too. It still decides what is due, but time that did not pass must not count as
+ * the running time of a job. Therefore steps forward are remembered; see `setForwardSince`.
+ */
+import type { Logger } from "../logger.js";
+import { backoffMs } from "./connection.js";
+
+const measureEveryMs = 60_000;
+/** An answer within that time is exact enough: due times are whole seconds. */
+const quickMs = 2;
+/** Clocks that differ by more than this disagree. Less is drift, or the time an answer takes. */
+const toleranceMs = 1_000;
+/** The end of a difference is logged below this, so that a clock near the limit does not fill the log. */
+const agreementMs = 500;
+/** Steps older than the last 20 are forgotten. */
+const maxSteps = 20;
+
+interface ForwardStep {
+  /** What the database's clock showed after the step, epoch ms. */
+  readonly after: number;
+  readonly ms: number;
+}
+
+export interface ClockSource {
+  /** Asks the database for its clock, epoch ms. */
+  read(): Promise<number>;
+  /** Resolves after that time, or when the connections are closed. */
+  pause(ms: number): Promise<void>;
+  isClosed(): boolean;
+  readonly logger: Logger;
+}
+
+export class DatabaseClock {
+  /** Database's clock minus performance.now(). */
+  #offsetMs = Date.now() - performance.now();
+  /** Wall clock minus performance.now(), when the offset was measured last. */
+  #wallOffsetMs = this.#offsetMs;
+  #steps: ForwardStep[] = [];
+  #isMeasured = false;
+  #differs = false;
+  #measuring: Promise<void> | null = null;
+  #refreshing: Promise<void> | null = null;
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor(private readonly source: ClockSource) {}
+
+  /** Epoch ms. */
+  now(): number {
+    const running = performance.now();
+    if (Math.abs(Date.now() - running - this.#wallOffsetMs) > toleranceMs) this.#disagree();
+    return running + this.#offsetMs;
+  }
+
+  /** Measures, and again every minute until `stop`. */
+  async start(): Promise<void> {
+    await this.measure();
+    this.#timer ??= setInterval(() => void this.#refresh(), measureEveryMs).unref();
+  }
+
+  stop(): void {
+    if (this.#timer) clearInterval(this.#timer);
+    this.#timer = null;
+  }
+
+  /**
+   * How far the database's clock was set forward after it showed that time (epoch ms), ms. Times between the old and
+   * the new setting of the clock were written by processes that had not noticed the step yet, and count as before it.
+   */
+  setForwardSince(epochMs: number): number {
+    let sum = 0;
+    for (const { after, ms } of this.#steps) if (epochMs < after) sum += ms;
+    return sum;
+  }
+
+  /** The database has just shown this time (epoch ms), in an answer to a statement sent at that performance.now(). */
+  saw(databaseMs: number, sentAt: number): void {
+    if (this.isAhead(databaseMs) || sentAt + this.#offsetMs - databaseMs > toleranceMs) void this.#refresh();
+  }
+
+  /** The database has just shown a time that is later than this process expected: its clock was set forward. */
+  isAhead(databaseMs: number): boolean {
+    return databaseMs - performance.now() - this.#offsetMs > toleranceMs;
+  }
+
+  /** Measures the offset by the first quick answer, or the quickest of three (D-29). */
+  measure(): Promise<void> {
+    this.#measuring ??= this.#measure().finally(() => {
+      this.#measuring = null;
+    });
+    return this.#measuring;
+  }
+
+  async #measure(): Promise<void> {
+    let took = Number.POSITIVE_INFINITY;
+    let shown = 0;
+    let offset = 0;
+    for (let round = 0; round < 3 && took > quickMs; round++) {
+      const sent = performance.now();
+      const ms = await this.source.read();
+      const answered = performance.now() - sent;
+      if (answered >= took) continue;
+      took = answered;
+      shown = ms;
+      offset = ms - (sent + took / 2);
+    }
+    if (this.#isMeasured) this.#noteStep(offset - this.#offsetMs, toleranceMs + took, shown);
+    this.#isMeasured = true;
+    this.#offsetMs = offset;
+    this.#wallOffsetMs = Date.now() - performance.now();
+    this.#logDifference(offset - this.#wallOffsetMs);
+  }
+
+  #noteStep(step: number, tolerance: number, shown: number): void {
+    if (step > tolerance) this.#steps = [...this.#steps, { after: shown, ms: step }].slice(-maxSteps);
+    // Set back to before an earlier step: that step has been undone.
+    else if (step < -tolerance) this.#steps = this.#steps.filter(({ after }) => after <= shown);
+  }
+
+  #logDifference(offsetMs: number): void {
+    const { logger } = this.source;
+    if (!this.#differs && Math.abs(offsetMs) > toleranceMs) {
+      this.#differs = true;
+      logger.warn(
+        { offsetMs: Math.round(offsetMs) },
+        "this machine's clock and the database's differ by more than a second; the database's decides",
+      );
+    } else if (this.#differs && Math.abs(offsetMs) < agreementMs) {
+      this.#differs = false;
+      logger.info({ offsetMs: Math.round(offsetMs) }, "this machine's clock and the database's agree again");
+    }
+  }
+
+  /** Somebody set the wall clock, or this machine slept: the database knows which. */
+  #disagree(): void {
+    this.#wallOffsetMs = Date.now() - performance.now();
+    if (this.#isMeasured) void this.#refresh();
+  }
+
+  /** Measures until it succeeds: after a sleep of this machine the connections are often gone. */
+  #refresh(): Promise<void> {
+    this.#refreshing ??= this.#keepTrying().finally(() => {
+      this.#refreshing = null;
+    });
+    return this.#refreshing;
+  }
+
+  async #keepTrying(): Promise<void> {
+    for (let failures = 0; !this.source.isClosed(); failures++) {
+      try {
+        return await this.measure();
+      } catch {
+        await this.source.pause(backoffMs(failures));
+      }
+    }
+  }
+}
