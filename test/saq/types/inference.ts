@@ -9,6 +9,7 @@ import type { Job } from "../../../templates/backend/saq/queue/handle.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import {
   type Context,
+  type EnqueueOptions,
   type PayloadOf,
   type ResultOf,
   task,
@@ -109,7 +110,7 @@ export async function enqueueing() {
   await queue.enqueue("greet", { name: "a", timeout: 5 });
 }
 
-export async function answers() {
+export async function answers(names: string[], options: EnqueueOptions) {
   const queue = saq.taskQueues.get("default");
   // A generated key cannot be taken, a key of one's own can.
   const job = await queue.enqueue("greet", { name: "a" });
@@ -119,6 +120,12 @@ export async function answers() {
   same<typeof keyed, Job<{ greeting: string }> | null>(true);
   // @ts-expect-error it may be null
   keyed.key;
+  const perhapsKeyed = await queue.enqueue("greet", { name: "a" }, { key: names[0] });
+  same<typeof perhapsKeyed, Job<{ greeting: string }> | null>(true);
+  const notKeyed = await queue.enqueue("greet", { name: "a" }, { key: undefined, priority: 1 });
+  same<typeof notKeyed, Job<{ greeting: string }>>(true);
+  const byVariable = await queue.enqueue("greet", { name: "a" }, options);
+  same<typeof byVariable, Job<{ greeting: string }> | null>(true);
 
   const answer = await queue.enqueueDetailed("greet", { name: "a" }, { key: "k" });
   if (answer.enqueued) same<typeof answer.job, Job<{ greeting: string }>>(true);

@@ -2,13 +2,26 @@
 import type { JobCounts } from "../broker.js";
 import type { JobGoneError } from "../errors.js";
 import type { Refusal } from "../new-job.js";
-import type { EnqueueOptions, PayloadOf, ResultOf, TaskMap } from "../tasks/task.js";
-import type { Job } from "./handle.js";
+import type { EnqueueArguments, EnqueueOptions, PayloadOf, ResultOf, TaskMap } from "../tasks/task.js";
+import type { Job, JobOverrides } from "./handle.js";
 import type { JobError } from "./results.js";
 
 export type TaskName<Tasks extends TaskMap> = keyof Tasks & string;
 
-export type WithoutKey = Omit<EnqueueOptions, "key"> & { key?: undefined };
+/** What `enqueue` takes after the task's name, or after a job. */
+export type EnqueueCall<Tasks extends TaskMap, Target, Key> = Target extends Job
+  ? [overrides?: JobOverrides]
+  : Target extends keyof Tasks
+    ? EnqueueArguments<Tasks[Target], EnqueueOptions & { key?: Key }>
+    : never;
+
+/** What `enqueue` answers: null only where a key of the caller's own may be taken. */
+export type Enqueued<Tasks extends TaskMap, Target, Key> =
+  Target extends Job<infer Result>
+    ? Job<Result> | null
+    : Target extends keyof Tasks
+      ? Job<ResultOf<Tasks[Target]>> | ([Key] extends [undefined] ? never : null)
+      : never;
 
 /** What became of an enqueue, with the reason of a refusal (D-31). */
 export type EnqueueAnswer<Result = unknown> =

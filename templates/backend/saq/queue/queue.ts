@@ -7,13 +7,13 @@ import type { ApplyOptions, EnqueueArguments, EnqueueOptions, ResultOf, TaskMap 
 import type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../transitions.js";
 import type {
   EnqueueAnswer,
+  EnqueueCall,
+  Enqueued,
   EnqueueEntry,
   MapItem,
   MapResult,
   QueueCounters,
   QueueInfo,
-  TaskName,
-  WithoutKey,
 } from "./answers.js";
 import { Changes } from "./changes.js";
 import { Drafts } from "./draft.js";
@@ -98,23 +98,18 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * @throws InvalidPayloadError when the task's schema refuses the payload
    * @throws InvalidJobError when key, options or payload cannot be stored, or the job belongs to another queue
    */
-  enqueue<Name extends TaskName<Tasks>>(
-    task: Name,
-    ...args: EnqueueArguments<Tasks[Name], WithoutKey>
-  ): Promise<Job<ResultOf<Tasks[Name]>>>;
-  enqueue<Name extends TaskName<Tasks>>(
-    task: Name,
-    ...args: EnqueueArguments<Tasks[Name]>
-  ): Promise<Job<ResultOf<Tasks[Name]>> | null>;
-  enqueue<Result>(job: Job<Result>, overrides?: JobOverrides): Promise<Job<Result> | null>;
-  async enqueue(task: string | Job, payload?: unknown, options: EnqueueOptions = {}): Promise<Job | null> {
-    if (typeof task !== "string") return this.#enqueuing.again(task, (payload ?? {}) as JobOverrides);
-    const { fields, outcome } = await this.#enqueuing.one({ task, payload, options });
+  enqueue<Target extends (keyof Tasks & string) | Job, Key extends string | undefined = undefined>(
+    target: Target,
+    ...args: EnqueueCall<Tasks, Target, Key>
+  ): Promise<Enqueued<Tasks, Target, Key>>;
+  async enqueue(target: string | Job, payload?: unknown, options: EnqueueOptions = {}): Promise<Job | null> {
+    if (typeof target !== "string") return this.#enqueuing.again(target, (payload ?? {}) as JobOverrides);
+    const { fields, outcome } = await this.#enqueuing.one({ task: target, payload, options });
     return outcome.stored ? new Job(this.#owner, fields) : null;
   }
 
   /** As `enqueue`, with the reason of a refusal. */
-  async enqueueDetailed<Name extends TaskName<Tasks>>(
+  async enqueueDetailed<Name extends keyof Tasks & string>(
     task: Name,
     ...[payload, options = {}]: EnqueueArguments<Tasks[Name]>
   ): Promise<EnqueueAnswer<ResultOf<Tasks[Name]>>> {
@@ -137,7 +132,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /** A job that is not stored yet (status `new`), for `enqueue(job)` or `job.enqueue()`. */
-  prepare<Name extends TaskName<Tasks>>(
+  prepare<Name extends keyof Tasks & string>(
     task: Name,
     ...[payload, options = {}]: EnqueueArguments<Tasks[Name]>
   ): Job<ResultOf<Tasks[Name]>> {
@@ -174,7 +169,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * @throws JobGoneError when its row disappeared, so that nobody knows how it ended (D-66)
    * @throws TimeoutError after `waitTimeout`; the job goes on
    */
-  async apply<Name extends TaskName<Tasks>>(
+  async apply<Name extends keyof Tasks & string>(
     task: Name,
     ...[payload, options]: EnqueueArguments<Tasks[Name], ApplyOptions>
   ): Promise<ResultOf<Tasks[Name]>> {
@@ -187,7 +182,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    *
    * @throws InvalidJobError when two items have one key (D-68); nothing was stored
    */
-  async map<Name extends TaskName<Tasks>, const ReturnExceptions extends boolean = false>(
+  async map<Name extends keyof Tasks & string, const ReturnExceptions extends boolean = false>(
     task: Name,
     payloads: readonly MapItem<Tasks[Name]>[],
     options?: MapOptions<MapItem<Tasks[Name]>> & { returnExceptions?: ReturnExceptions },

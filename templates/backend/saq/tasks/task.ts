@@ -181,17 +181,11 @@ export type EnqueueArguments<T, O extends EnqueueOptions = EnqueueOptions> = [Pa
         : [payload: P, options?: O]
     : never;
 
-interface InThread {
-  /**
-   * `thread: import.meta.url` runs the task in a worker thread, for what computes for long and would hold up all other
-   * jobs (W-13). The thread loads the module again, so that it must export the task; imports of its own are all it
-   * needs to know. The payload arrives as a structured clone.
-   */
-  thread: string;
-}
-interface InProcess {
-  thread?: undefined;
-}
+/** What `run` of a task with this schema receives; without a schema what it says itself. */
+type Received<Schema, Payload> = Schema extends StandardSchema ? OutputOf<Schema> : Payload;
+
+/** What callers pass to a task with this schema. */
+type Passed<Schema, Payload> = Jsonify<Schema extends StandardSchema ? InputOf<Schema> : Payload>;
 
 /**
  * A task with defaults of its own and validation by any Standard Schema.
@@ -200,36 +194,29 @@ interface InProcess {
  * form that JSON gives it, and again when run. `output`: what `run` returns goes through it before it is stored; a
  * result that it refuses fails the job for good, since the same task would return the same again (D-40).
  */
-export function task<const S extends StandardSchema, Returned, Result = Awaited<Returned>>(
-  definition: JobOptions &
-    InThread & {
-      input: S;
-      output?: StandardSchema<Returned, Result>;
-      run: (ctx: ThreadContext, payload: OutputOf<S>) => Returned | Promise<Returned>;
-    },
-): TaskDefinition<Jsonify<InputOf<S>>, StoredResult<Result>, Context>;
-export function task<P = undefined, Returned = unknown, Result = Awaited<Returned>>(
-  definition: JobOptions &
-    InThread & {
-      output?: StandardSchema<Returned, Result>;
-      run: (ctx: ThreadContext, payload: P) => Returned | Promise<Returned>;
-    },
-): TaskDefinition<Jsonify<P>, StoredResult<Result>, Context>;
-export function task<const S extends StandardSchema, Returned, Result = Awaited<Returned>, Ctx = Context>(
-  definition: JobOptions &
-    InProcess & {
-      input: S;
-      output?: StandardSchema<Returned, Result>;
-      run: (ctx: Ctx, payload: OutputOf<S>) => Returned | Promise<Returned>;
-    },
-): TaskDefinition<Jsonify<InputOf<S>>, StoredResult<Result>, Ctx>;
-export function task<P = undefined, Returned = unknown, Result = Awaited<Returned>, Ctx = Context>(
-  definition: JobOptions &
-    InProcess & {
-      output?: StandardSchema<Returned, Result>;
-      run: (ctx: Ctx, payload: P) => Returned | Promise<Returned>;
-    },
-): TaskDefinition<Jsonify<P>, StoredResult<Result>, Ctx>;
+export function task<
+  const Schema extends StandardSchema | undefined = undefined,
+  Payload = undefined,
+  Returned = unknown,
+  Result = Awaited<Returned>,
+  Thread extends string | undefined = undefined,
+  Ctx = Thread extends string ? ThreadContext : Context,
+>(
+  definition: JobOptions & {
+    input?: Schema;
+    output?: StandardSchema<Returned, Result>;
+    /**
+     * `thread: import.meta.url` runs the task in a worker thread, for what computes for long and would hold up all other
+     * jobs (W-13). The thread loads the module again, so that it must export the task; imports of its own are all it
+     * needs to know. The payload arrives as a structured clone.
+     */
+    thread?: Thread;
+    run: (
+      ctx: Thread extends string ? ThreadContext : Ctx,
+      payload: Received<Schema, Payload>,
+    ) => Returned | Promise<Returned>;
+  },
+): TaskDefinition<Passed<Schema, Payload>, StoredResult<Result>, Thread extends string ? Context : Ctx>;
 export function task(definition: TaskDefinition): TaskDefinition {
   const { run, thread } = definition;
   if (typeof run !== "function") {
