@@ -1,5 +1,7 @@
 /** The engine's one door. Everything else in this folder may change from one version to the next. */
 
+// With a star, because only then can an application add to what is in it.
+export * from "./application.js";
 export {
   type CronJob,
   type CronOptions,

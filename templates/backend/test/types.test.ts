@@ -3,6 +3,8 @@
  * what happens to code that was never compiled.
  */
 import { afterAll, beforeAll, expect, it } from "@jest/globals";
+import express from "express";
+import request from "supertest";
 import { saq, taskQueues } from "../app/queue/index.js";
 import { InvalidPayloadError } from "../saq/index.js";
 
@@ -14,6 +16,22 @@ afterAll(() => saq.close());
 it("a typo in a queue's name", () => {
   // @ts-expect-error there is "default"
   expect(() => taskQueues.get("defualt")).toThrow('asked for "defualt", there is: default');
+});
+
+it("typos where a handler finds the queues in its request", async () => {
+  const app = express();
+  app.use(saq.middleware());
+  app.get("/", async (req, res) => {
+    const { get } = req.taskQueues;
+    // @ts-expect-error there is "default"
+    expect(() => get("defualt")).toThrow('asked for "defualt", there is: default');
+    // @ts-expect-error message, not mesage
+    const job = await get("default").enqueue("exampleTask", { mesage: "hi" });
+    job.result satisfies { status: string; message: string } | null;
+    res.json(job.kwargs);
+  });
+  const { body } = await request(app).get("/").expect(200);
+  expect(body).toEqual({ mesage: "hi" });
 });
 
 it("a typo in a task's name", async () => {

@@ -30,3 +30,10 @@ export const saqConfig = defineSaq({
   },
   logger,
 });
+
+/** Tells the compiler which queues and tasks `req.taskQueues` has. */
+declare module "../../saq/index.js" {
+  interface Application {
+    config: typeof saqConfig;
+  }
+}

@@ -1,5 +1,6 @@
 /** Ties a configuration to an Express application: queues for the handlers, the web UI, workers, life span. */
 import { type RequestHandler, Router } from "express";
+import type { Application } from "../application.js";
 import type { QueueConfig, SaqConfig } from "../config/index.js";
 import { connectBrokers } from "../connect.js";
 import { SaqError } from "../errors.js";
@@ -53,9 +54,11 @@ export interface Saq<Config extends SaqConfig = SaqConfig> {
   health(): Promise<Health>;
 }
 
+type ApplicationConfig = Application extends { config: infer Config extends SaqConfig } ? Config : SaqConfig;
+
 declare module "express-serve-static-core" {
   interface Request {
-    taskQueues: TaskQueues;
+    taskQueues: TaskQueues<ApplicationConfig>;
   }
 }
 
@@ -91,7 +94,7 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
     webPath: config.web.path,
     logger,
     middleware: () => (req, _res, next) => {
-      req.taskQueues = taskQueues as unknown as TaskQueues;
+      req.taskQueues = taskQueues as unknown as TaskQueues<ApplicationConfig>;
       req.app.locals.taskQueues = taskQueues;
       next();
     },
