@@ -1,5 +1,5 @@
 /** A logger whose lines a test can wait for. */
-import type { Logger } from "../../templates/backend/saq/logger.js";
+import { type LogArguments, type Logger, readLogCall } from "../../templates/backend/saq/logger.js";
 
 export interface LogLine {
   level: string;
@@ -19,14 +19,15 @@ export class LogBook implements Logger {
     this.#fields = fields;
   }
 
-  debug = (fields: object, message: string) => this.#add("debug", fields, message);
-  info = (fields: object, message: string) => this.#add("info", fields, message);
-  warn = (fields: object, message: string) => this.#add("warn", fields, message);
-  error = (fields: object, message: string) => this.#add("error", fields, message);
+  debug = (...call: LogArguments) => this.#add("debug", call);
+  info = (...call: LogArguments) => this.#add("info", call);
+  warn = (...call: LogArguments) => this.#add("warn", call);
+  error = (...call: LogArguments) => this.#add("error", call);
   child = (fields: Record<string, unknown>) => new LogBook(this, { ...this.#fields, ...fields });
   isLevelEnabled = () => true;
 
-  #add(level: string, fields: object, message: string): void {
+  #add(level: string, call: LogArguments): void {
+    const { fields, message } = readLogCall(call);
     const line = { level, message, fields: { ...this.#fields, ...fields } };
     this.lines.push(line);
     for (const listener of this.#listeners) listener(line);

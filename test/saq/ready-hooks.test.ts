@@ -1,6 +1,7 @@
 /** The ready-made hooks, in a real worker (S-40, S-41, D-81). */
 import { describe, expect, it } from "@jest/globals";
 import * as saq from "../../templates/backend/saq/index.js";
+import { type LogArguments, readLogCall } from "../../templates/backend/saq/logger.js";
 import { openQueue, startWorker, useDatabase } from "./support.js";
 
 const database = useDatabase();
@@ -67,7 +68,7 @@ describe("ready-made hooks", () => {
 
   it("T-167 to T-171: what is missing is called unknown", () => {
     const lines: object[] = [];
-    const say = (fields: object) => void lines.push(fields);
+    const say = (...call: LogArguments) => void lines.push(readLogCall(call).fields);
     const log = { debug: say, info: say, warn: say, error: say, child: () => log };
     saq.startupLogger({ log });
     saq.shutdownLogger({ log });

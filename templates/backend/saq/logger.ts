@@ -1,11 +1,30 @@
+import { format, types } from "node:util";
+
+/** One level of a logger, in both call forms of pino. `values` replace `%s`, `%d` and the like in the message. */
+export interface LogMethod {
+  (message: string, ...values: unknown[]): void;
+  /** `fields` may also be an Error. */
+  (fields: object, message?: string, ...values: unknown[]): void;
+}
+
 /** What the engine needs of a logger; pino's shape, so that a pino instance fits as it is. */
 export interface Logger {
-  debug(fields: object, message: string): void;
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  error(fields: object, message: string): void;
+  debug: LogMethod;
+  info: LogMethod;
+  warn: LogMethod;
+  error: LogMethod;
   child(fields: Record<string, unknown>): Logger;
   isLevelEnabled?(level: string): boolean;
+}
+
+/** The arguments of a `LogMethod`, as one record. */
+export type LogArguments = [first: string | object, ...rest: unknown[]];
+
+/** What a call of a `LogMethod` says, for loggers that keep or forward it. An Error is the field `err`, as in pino. */
+export function readLogCall([first, ...rest]: LogArguments): { fields: object; message: string } {
+  if (typeof first === "string") return { fields: {}, message: format(first, ...rest) };
+  if (!types.isNativeError(first)) return { fields: first, message: rest.length > 0 ? format(...rest) : "" };
+  return { fields: { err: first }, message: rest.length > 0 ? format(...rest) : first.message };
 }
 
 /** Says nothing. The default of a queue that only enqueues. */
@@ -36,13 +55,15 @@ export function describe(error: unknown): { err: unknown } | { reason: string } 
  * job running that nobody counts any more.
  */
 export function neverThrowing(logger: Logger): Logger {
-  const guarded = (level: "debug" | "info" | "warn" | "error") => (fields: object, message: string) => {
-    try {
-      logger[level](fields, message);
-    } catch {
-      // Nobody is left to tell.
-    }
-  };
+  const guarded =
+    (level: "debug" | "info" | "warn" | "error") =>
+    (...call: LogArguments) => {
+      try {
+        (logger[level] as (...call: LogArguments) => void)(...call);
+      } catch {
+        // Nobody is left to tell.
+      }
+    };
   const { isLevelEnabled } = logger;
   return {
     debug: guarded("debug"),

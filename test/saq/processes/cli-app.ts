@@ -1,16 +1,20 @@
 /** An application's queues, as app/queue/index.ts exports them. The environment says where they live. */
 import { writeSync } from "node:fs";
 import { createSaq, defineQueue, defineSaq, type Logger } from "../../../templates/backend/saq/index.js";
+import { type LogArguments, readLogCall } from "../../../templates/backend/saq/logger.js";
 import { recordRunsAt, tasks } from "./tasks.js";
 
 const dsn = String(process.env.QUEUE_DSN);
 recordRunsAt(dsn);
 
 const makeLogger = (bound: object): Logger => {
-  const at = (level: string) => (fields: object, message: string) => {
-    if (level === "debug" && process.env.LOG_LEVEL !== "debug") return;
-    writeSync(1, `${JSON.stringify({ level, message, process: process.pid, ...bound, ...fields })}\n`);
-  };
+  const at =
+    (level: string) =>
+    (...call: LogArguments) => {
+      const { fields, message } = readLogCall(call);
+      if (level === "debug" && process.env.LOG_LEVEL !== "debug") return;
+      writeSync(1, `${JSON.stringify({ level, message, process: process.pid, ...bound, ...fields })}\n`);
+    };
   return {
     debug: at("debug"),
     info: at("info"),

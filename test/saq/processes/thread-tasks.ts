@@ -32,7 +32,7 @@ export const asks = task({
   thread: import.meta.url,
   timeout: 60,
   run: (ctx) => {
-    ctx.log.info({}, "computing");
+    ctx.log.info("computing");
     compute(60_000, () => ctx.signal.aborted);
     ctx.log.info({ reason: (ctx.signal.reason as Error).name }, "saw its signal");
   },
@@ -51,7 +51,7 @@ export const waits = task({
   thread: import.meta.url,
   timeout: 60,
   run: async (ctx) => {
-    ctx.log.info({}, "waiting");
+    ctx.log.info("wait%s", "ing");
     await new Promise((_, reject) =>
       ctx.signal.addEventListener("abort", () => {
         ctx.log.info({ reason: (ctx.signal.reason as Error).name }, "saw its signal");

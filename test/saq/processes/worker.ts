@@ -7,6 +7,7 @@ import {
   type Logger,
   runWorkers,
 } from "../../../templates/backend/saq/index.js";
+import { type LogArguments, readLogCall } from "../../../templates/backend/saq/logger.js";
 import type { WorkerProcessOptions } from "./child.js";
 import { recordRunsAt, tasks } from "./tasks.js";
 
@@ -19,17 +20,18 @@ const {
   ...queue
 } = JSON.parse(process.argv[2] ?? "") as WorkerProcessOptions;
 
-function say(level: string, bound: object, fields: object, message: string): void {
+function say(level: string, bound: object, call: LogArguments): void {
+  const { fields, message } = readLogCall(call);
   const { err, ...rest } = fields as { err?: Error };
   writeSync(1, `${JSON.stringify({ level, message, ...bound, ...rest, err: err?.stack ?? err })}\n`);
   if (throwingLogger) throw new Error("the logger is broken");
 }
 
 const makeLogger = (bound: object): Logger => ({
-  debug: (fields, message) => say("debug", bound, fields, message),
-  info: (fields, message) => say("info", bound, fields, message),
-  warn: (fields, message) => say("warn", bound, fields, message),
-  error: (fields, message) => say("error", bound, fields, message),
+  debug: (...call) => say("debug", bound, call),
+  info: (...call) => say("info", bound, call),
+  warn: (...call) => say("warn", bound, call),
+  error: (...call) => say("error", bound, call),
   child: (fields) => makeLogger({ ...bound, ...fields }),
   isLevelEnabled: (level) => !quiet || level !== "info",
 });

@@ -39,6 +39,12 @@ const resize = task({
   run: async (ctx, { width }) => {
     same<typeof width, number>(true);
     await ctx.job.update({ progress: 0.5 });
+    ctx.log.info("tick");
+    ctx.log.warn("tick %d of %d", 1, 2);
+    ctx.log.error(new Error("no"), "failed");
+    ctx.log.debug({ width });
+    // @ts-expect-error a number is neither a message nor fields
+    ctx.log.info(1);
     // @ts-expect-error progress is a number
     await ctx.job.update({ progress: "half" });
     return [width];

@@ -1,4 +1,4 @@
-import type { Logger } from "../logger.js";
+import { type LogArguments, type Logger, readLogCall } from "../logger.js";
 
 export interface LogLine {
   level: "debug" | "info" | "warn" | "error";
@@ -17,27 +17,17 @@ export class CollectingLogger implements Logger {
     this.#bound = bound;
   }
 
-  debug(fields: object, message: string): void {
-    this.#add("debug", fields, message);
-  }
-
-  info(fields: object, message: string): void {
-    this.#add("info", fields, message);
-  }
-
-  warn(fields: object, message: string): void {
-    this.#add("warn", fields, message);
-  }
-
-  error(fields: object, message: string): void {
-    this.#add("error", fields, message);
-  }
+  readonly debug = (...call: LogArguments): void => this.#add("debug", call);
+  readonly info = (...call: LogArguments): void => this.#add("info", call);
+  readonly warn = (...call: LogArguments): void => this.#add("warn", call);
+  readonly error = (...call: LogArguments): void => this.#add("error", call);
 
   child(fields: Record<string, unknown>): CollectingLogger {
     return new CollectingLogger(this.lines, { ...this.#bound, ...fields });
   }
 
-  #add(level: LogLine["level"], fields: object, message: string): void {
+  #add(level: LogLine["level"], call: LogArguments): void {
+    const { fields, message } = readLogCall(call);
     this.lines.push({ level, message, fields: { ...this.#bound, ...fields } });
   }
 }

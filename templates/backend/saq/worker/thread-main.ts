@@ -3,7 +3,7 @@
  * its log, progress and signal, goes through the thread's port.
  */
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
-import type { Logger } from "../logger.js";
+import { type LogArguments, type Logger, readLogCall } from "../logger.js";
 import type { RunningJob, ThreadContext } from "../tasks/task.js";
 import { detailsOf, rebuilt } from "./error-details.js";
 import { errorText } from "./error-text.js";
@@ -113,15 +113,18 @@ function contextOf(own: Run, { fields, queueName, workerId }: ThreadJob): Thread
 }
 
 function logger(bound: Record<string, unknown>): Logger {
-  const at = (level: LogLevel) => (fields: object, message: string) => {
-    const line = { kind: "log", level, message } as const;
-    try {
-      say({ ...line, fields: { ...bound, ...fields } });
-    } catch {
-      // A field that cannot be cloned, a function for instance: what it is as JSON, or else the line without it.
-      say({ ...line, fields: { ...bound, ...plain(fields) } });
-    }
-  };
+  const at =
+    (level: LogLevel) =>
+    (...call: LogArguments) => {
+      const { fields, message } = readLogCall(call);
+      const line = { kind: "log", level, message } as const;
+      try {
+        say({ ...line, fields: { ...bound, ...fields } });
+      } catch {
+        // A field that cannot be cloned, a function for instance: what it is as JSON, or else the line without it.
+        say({ ...line, fields: { ...bound, ...plain(fields) } });
+      }
+    };
   return {
     debug: at("debug"),
     info: at("info"),
