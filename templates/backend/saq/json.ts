@@ -1,22 +1,53 @@
 /**
- * What is left of `T` after `JSON.parse(JSON.stringify(value))`: a Date comes back as text, functions and symbols
- * vanish, a Map is an empty object. Payloads and results carry these types, so that what the compiler promises is
- * what a task really gets.
+ * The type of `JSON.parse(JSON.stringify(value))`. Payloads and results carry these types, so that what the compiler
+ * promises is what a task really gets: a Date arrives as text, functions and symbols vanish, a Map arrives empty.
  */
 export type Jsonify<T> = unknown extends T
   ? T
   : T extends string | number | boolean | null | undefined
     ? T
     : T extends { toJSON(): infer J }
-      ? J
-      : T extends bigint | symbol | ((...args: never[]) => unknown)
+      ? Jsonify<J>
+      : T extends bigint | Unwritten
         ? never
         : T extends readonly unknown[]
-          ? { -readonly [I in keyof T]: Jsonify<T[I]> }
-          : T extends object
-            ? {
-                [K in keyof T as T[K] extends symbol | ((...args: never[]) => unknown) ? never : K]: Jsonify<
-                  T[K]
-                >;
-              }
-            : never;
+          ? { -readonly [I in keyof T]: JsonElement<T[I]> }
+          : T extends ArrayBufferView
+            ? JsonOfView<T>
+            : T extends Memberless
+              ? Empty
+              : T extends object
+                ? JsonMembers<IsError<T> extends true ? Omit<T, keyof Error> : T>
+                : never;
+
+/** What JSON leaves out of an object, and writes as null in an array. */
+type Unwritten = symbol | ((...args: never[]) => unknown);
+
+type JsonElement<T> = unknown extends T ? T : T extends undefined | Unwritten ? null : Jsonify<T>;
+
+type JsonMembers<T> = {
+  [Name in keyof T as Name extends symbol ? never : T[Name] extends Unwritten ? never : Name]: Jsonify<
+    T[Name]
+  >;
+};
+
+/** Their contents are no members, so that nothing of them is written. */
+type Memberless =
+  | ReadonlyMap<unknown, unknown>
+  | ReadonlySet<unknown>
+  | WeakMap<WeakKey, unknown>
+  | WeakSet<WeakKey>
+  | ArrayBuffer
+  | Promise<unknown>
+  | RegExp;
+type Empty = Record<string, never>;
+
+/** Typed arrays are written as objects, `{ "0": 1, "1": 2 }`; those of bigint cannot be written. */
+type JsonOfView<T> = T extends { readonly [index: number]: number }
+  ? Record<string, number>
+  : T extends { readonly [index: number]: bigint }
+    ? never
+    : Empty;
+
+/** Name, message, stack and cause of an Error are not written. A plain object may have some of these members too. */
+type IsError<T> = keyof Error extends keyof T ? (T extends Error ? true : false) : false;
