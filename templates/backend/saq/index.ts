@@ -29,7 +29,7 @@ export {
 export { createSaq, type Health, type Saq, type TaskQueues } from "./express/create-saq.js";
 export { type FromUrlOptions, Queue } from "./from-url.js";
 export { inSeconds, type JobOptions, type Status } from "./job.js";
-export type { Logger } from "./logger.js";
+export type { Logger, LogMethod } from "./logger.js";
 export type { EnqueueAnswer, EnqueueEntry, QueueCounters, QueueInfo } from "./queue/answers.js";
 export type { BeforeEnqueue, NewJobFields } from "./queue/enqueuing.js";
 export { Job, type JobOverrides } from "./queue/handle.js";

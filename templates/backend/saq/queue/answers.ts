@@ -6,7 +6,7 @@ import type { EnqueueArguments, EnqueueOptions, PayloadOf, ResultOf, TaskMap } f
 import type { Job, JobOverrides } from "./handle.js";
 import type { JobError } from "./results.js";
 
-export type TaskName<Tasks extends TaskMap> = keyof Tasks & string;
+type TaskName<Tasks extends TaskMap> = keyof Tasks & string;
 
 /** What `enqueue` takes after the task's name, or after a job. */
 export type EnqueueCall<Tasks extends TaskMap, Target, Key> = Target extends Job
