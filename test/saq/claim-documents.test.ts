@@ -64,7 +64,7 @@ describe("rows that are no jobs", () => {
     expect(
       log.lines
         .filter(({ level }) => level === "error")
-        .map(({ fields }) => fields.job)
+        .flatMap(({ fields }) => fields.jobs)
         .toSorted(),
     ).toEqual(
       Object.keys(bad)
@@ -78,6 +78,28 @@ describe("rows that are no jobs", () => {
     expect(await queue.abort("poison-empty")).toBe("not_active");
     expect(await queue.retry("poison-empty")).toBe("unreadable");
   });
+
+  it.each([
+    ["no JSON at all", "{"],
+    ["no JSON that ends as ours does", '{"function":hello,"status":"queued"}'],
+  ])(
+    "D-3: a job behind 2,000 rows that are %s runs without a wait for the next look",
+    async (_, document) => {
+      const log = new LogBook();
+      // No look comes later than the first: what is found behind the rows is found by going on.
+      const queue = open({ logger: log, timers: { schedule: 3_600 } });
+      await queue.connect();
+      await database.query(
+        `insert into saq_jobs (key, queue, job, status) select $1 || n, $1, convert_to($2, 'UTF8'), 'queued'
+       from generate_series(1, 2000) n`,
+        [queue.name, document],
+      );
+      const { key } = await queue.enqueue("hello");
+      const { ended } = await startWorker(queue);
+      expect(await ended(key)).toBe("Finished hello");
+      await until(async () => (await queue.counts()).failed === 2_000);
+    },
+  );
 
   it("D-3: a running row that is no job ends failed when it is aborted", async () => {
     const queue = open();

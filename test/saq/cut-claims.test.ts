@@ -1,9 +1,10 @@
-/** Claims whose answer never came: given back, however long that takes, and without storming the database. */
+/** Claims whose answer never came, came late, or whose end could not be recorded: what the database calls ours is put back. */
 import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import pg from "pg";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { openProxy, type TestProxy } from "./cuttable-proxy.js";
 import { stepClock } from "./stepped-clock.js";
-import { claim, openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";
+import { claim, openQueue, rowOf, settle, settlement, startWorker, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
@@ -26,6 +27,19 @@ const activeOf = (queue: Hello) =>
   database.query<{ key: string }>("select key from saq_jobs where queue = $1 and status = 'active'", [
     queue.name,
   ]);
+
+/** Compares claims as a worker does that holds none, until `isSo`. Returns the keys of what was put back. */
+async function reconcileUntil(queue: Hello, isSo: () => Promise<boolean>): Promise<string[]> {
+  const keys: string[] = [];
+  await until(async () => {
+    const back = await queue.broker
+      .reconcile({ workerId: "worker-1", held: () => [], hasRun: () => false, lostLimit: 3, failedTtl: 600 })
+      .catch(() => []);
+    keys.push(...back);
+    return isSo();
+  });
+  return keys;
+}
 
 /** Enqueues jobs and claims them, with the answer swallowed. Answers their keys. */
 async function cutClaim(queue: Hello, proxy: TestProxy, count = 1): Promise<string[]> {
@@ -50,14 +64,11 @@ describe("a claim that was carried out unseen", () => {
     const queue = open(proxy);
     const [key = ""] = await cutClaim(queue, proxy);
     // Eight minutes for whoever counts them.
-    for (let second = 0; second < 8; second++) {
-      clock.pass(60);
-      clock.set(60);
-      await pause(1_000);
-    }
+    clock.pass(480);
+    clock.set(480);
     expect(await statusOf(key)).toBe("active");
     proxy.admit();
-    await until(async () => (await statusOf(key)) === "queued");
+    expect(await reconcileUntil(queue, async () => (await statusOf(key)) === "queued")).toEqual([key]);
     expect(JSON.parse((await rowOf(database, key))?.text ?? "")).not.toHaveProperty("attempts");
   }, 30_000);
 
@@ -69,10 +80,10 @@ describe("a claim that was carried out unseen", () => {
     await other.query("begin");
     await other.query("select 1 from saq_jobs where key = $1 for update", [keys[0]]);
     proxy.admit();
-    await until(async () => (await activeOf(queue)).length === 1);
+    await reconcileUntil(queue, async () => (await activeOf(queue)).length === 1);
     expect(await activeOf(queue)).toEqual([{ key: keys[0] }]);
     await other.query("rollback");
-    await until(async () => (await statusOf(keys[0] ?? "")) === "queued");
+    await reconcileUntil(queue, async () => (await statusOf(keys[0] ?? "")) === "queued");
   }, 30_000);
 
   it("V-5.11: one that was aborted meanwhile is ended as aborted", async () => {
@@ -81,55 +92,178 @@ describe("a claim that was carried out unseen", () => {
     const [key = ""] = await cutClaim(queue, proxy);
     await database.query("update saq_jobs set status = 'aborting' where key = $1", [key]);
     proxy.admit();
-    await until(async () => (await statusOf(key)) === "aborted");
+    await reconcileUntil(queue, async () => (await statusOf(key)) === "aborted");
   }, 30_000);
 
-  it("5.2: one that the server finishes 8 s after the cut is found too", async () => {
+  it("5.2: one that the server carries out minutes after it was cut off is found too", async () => {
+    const clock = stepClock();
+    const proxy = await openProxy(database);
+    const queue = open(proxy);
+    const { key } = await queue.enqueue("hello");
+    const other = await database.connect();
+    await other.query("begin; lock table saq_jobs in exclusive mode");
+    const failed = expect(claim(queue)).rejects.toThrow();
+    await until(async () => {
+      const waiting = "wait_event_type = 'Lock' and datname = current_database()";
+      return (await database.query(`select 1 from pg_stat_activity where ${waiting}`)).length === 1;
+    });
+    proxy.cut();
+    await failed;
+    clock.pass(600);
+    expect(await reconcileUntil(queue, async () => true)).toEqual([]);
+    clock.pass(600);
+    await other.query("commit");
+    await until(async () => (await statusOf(key)) === "active");
+    await reconcileUntil(queue, async () => {
+      clock.pass(60);
+      return (await statusOf(key)) === "queued";
+    });
+  }, 30_000);
+
+  it("5.2: what the worker holds, and a claim that is under way, are left alone", async () => {
+    const queue = open();
+    await queue.enqueueMany([{ task: "hello" }, { task: "hello" }, { task: "hello" }]);
+    const held = await claim(queue, { limit: 2 });
+    const other = await database.connect();
+    await other.query("begin; lock table saq_jobs in exclusive mode");
+    const underWay = claim(queue, { limit: 1 });
+    const rounds = async (count: number) => {
+      const keys: string[] = [];
+      for (let round = 0; round < count; round++) {
+        const asked = { workerId: "worker-1", hasRun: () => false, lostLimit: 3, failedTtl: 600 };
+        keys.push(...(await queue.broker.reconcile({ ...asked, held: () => held })));
+      }
+      return keys;
+    };
+    expect(await rounds(3)).toEqual([]);
+    await other.query("commit");
+    const [last] = await underWay;
+    expect(last).toBeDefined();
+    // It was answered, and nobody has it.
+    expect(await rounds(3)).toEqual([last?.key]);
+    expect(await activeOf(queue)).toHaveLength(2);
+  });
+
+  it("5.2: a worker that has nothing to compare asks the database nothing", async () => {
+    const queue = open();
+    await claim(queue);
+    const { key } = await queue.enqueue("hello");
+    const [claimed] = await claim(queue);
+    if (!claimed) throw new Error("the job was not claimed");
+    await settle(queue, settlement(claimed, "complete"));
+    const asked = { workerId: "worker-1", held: () => [], hasRun: () => false, lostLimit: 3, failedTtl: 600 };
+    expect(await queue.broker.reconcile(asked)).toEqual([]);
+    const statements = jest.spyOn(pg.Client.prototype, "query");
+    expect(await queue.broker.reconcile(asked)).toEqual([]);
+    expect(statements).not.toHaveBeenCalled();
+    expect(await statusOf(key)).toBe("complete");
+  });
+});
+
+describe("an end that cannot be recorded", () => {
+  it("5.2: the job runs again, counted as lost, while its worker lives", async () => {
     await database.query(`
-      create function slow_claim() returns trigger language plpgsql as $$ begin perform pg_sleep(8); return new; end $$;
-      create trigger slow_claim before update of status on saq_jobs for each row
-        when (old.status = 'queued' and new.status = 'active') execute function slow_claim();`);
+      create function refuse_end() returns trigger language plpgsql as $$
+      begin raise exception 'not now' using errcode = '23514'; end $$;
+      create trigger refuse_end before update of status on saq_jobs for each row
+        when (old.status = 'active' and new.status = 'complete') execute function refuse_end();`);
+    const drop = "drop trigger if exists refuse_end on saq_jobs; drop function if exists refuse_end";
     try {
-      const proxy = await openProxy(database);
-      const queue = open(proxy);
-      const { key } = await queue.enqueue("hello");
-      const failed = expect(claim(queue)).rejects.toThrow();
-      await pause(500);
-      proxy.cut();
-      await failed;
-      await until(async () => (await statusOf(key)) === "active");
-      await until(async () => (await statusOf(key)) === "queued");
+      const queue = open();
+      const { key } = await queue.enqueue("hello", {}, { timeout: 0 });
+      const { log, ended } = await startWorker(queue);
+      await log.saw(({ message }) => message === "could not record how a job ended");
+      await database.query(drop);
+      expect(await ended(key)).toBe("Finished hello");
+      expect(await queue.job(key)).toMatchObject({ status: "complete", attempts: 1, meta: { lost: 1 } });
     } finally {
-      await database.query("drop trigger slow_claim on saq_jobs; drop function slow_claim");
+      await database.query(drop);
     }
-  }, 40_000);
+  }, 30_000);
 });
 
 describe("a claim whose answer is read late", () => {
-  it("5.2: is given back unstarted, because others may have taken its jobs over", async () => {
+  it("5.2: runs what is still ours, and leaves what others have taken over", async () => {
     const clock = stepClock();
-    let runs = 0;
-    const count = () => {
-      runs++;
+    const runs: string[] = [];
+    const count = (ctx: { job: { key: string } }) => {
+      runs.push(ctx.job.key);
     };
     const queue = openQueue(database, { count });
     const [taken, left] = [await queue.enqueue("count"), await queue.enqueue("count")];
-    const claims = jest.spyOn(queue.broker, "claim");
-    claims.mockImplementationOnce(async (request) => {
-      const jobs = await queue.broker.claim(request);
+    const claim = queue.broker.claim.bind(queue.broker);
+    queue.broker.claim = async (request) => {
+      const answer = await claim(request);
+      queue.broker.claim = claim;
       // While this process stood still, another one has taken over the first of them, and finished it.
       clock.pass(7);
       await database.query(
         "update saq_jobs set status = 'complete', lock_key = lock_key + 1, expire_at = 1e10 where key = $1",
         [taken.key],
       );
-      return jobs;
-    });
+      return answer;
+    };
+    const claims = jest.spyOn(queue.broker, "renew");
     const { ended } = await startWorker(queue);
     expect(await ended(left.key)).toBe("Finished count");
-    expect(runs).toBe(1);
+    expect(claims).toHaveBeenCalledTimes(1);
+    expect(runs).toEqual([left.key]);
     expect(await queue.job(left.key)).toMatchObject({ attempts: 1, status: "complete" });
   }, 20_000);
+
+  it("5.2: its jobs' timeouts count from the moment at which they are found to be ours", async () => {
+    const queue = open();
+    const { key } = await queue.enqueue("hello");
+    const [claimed] = await claim(queue);
+    if (!claimed) throw new Error("the job was not claimed");
+    const before = await queue.job(key);
+    await database.query("select pg_sleep(0.05)");
+    const [renewed] = await queue.broker.renew([claimed]);
+    const after = await queue.job(key);
+    expect(after?.started).toBeGreaterThan(before?.started ?? 0);
+    expect(JSON.parse(renewed?.document ?? "")).toMatchObject({ started: after?.started, attempts: 1 });
+    expect(await settle(queue, settlement(claimed, "complete"))).toBe("applied");
+    expect(await queue.broker.renew([claimed])).toEqual([]);
+  });
+
+  it("5.2: claims that take long bring fewer jobs, so that none is given back and claimed again for ever", async () => {
+    await database.query(`
+      create function slow_claim() returns trigger language plpgsql as $$ begin perform pg_sleep(0.7); return new; end $$;
+      create trigger slow_claim before update of status on saq_jobs for each row
+        when (old.status = 'queued' and new.status = 'active') execute function slow_claim();`);
+    try {
+      const queue = open();
+      const jobs = await queue.enqueueMany(
+        Array.from({ length: 12 }, () => ({ task: "hello" as const, payload: {} })),
+      );
+      const asked: number[] = [];
+      const claim = queue.broker.claim.bind(queue.broker);
+      queue.broker.claim = (request) => {
+        asked.push(request.limit);
+        return claim(request);
+      };
+      const { ended } = await startWorker(queue);
+      for (const job of jobs) await ended(job?.key ?? "");
+      // The first one took 7 s.
+      expect(asked.slice(0, 2)).toEqual([10, 5]);
+      const runs = jobs.map(async (job) => (await queue.job(job?.key ?? ""))?.attempts);
+      expect(await Promise.all(runs)).toEqual(jobs.map(() => 1));
+    } finally {
+      await database.query("drop trigger slow_claim on saq_jobs; drop function slow_claim");
+    }
+  }, 60_000);
+
+  it("5.2: one claim brings no more than 16 MB of documents, and the next one the rest", async () => {
+    const queue = open();
+    const text = "x".repeat(4 * 1024 * 1024);
+    for (let n = 0; n < 6; n++) await queue.enqueue("hello", { text });
+    await queue.connect();
+    const request = { workerId: "worker-1", limit: 100, priorities: queue.config.priorities, grouped: false };
+    const first = await queue.broker.claim(request);
+    expect([first.jobs.length, first.more]).toEqual([3, true]);
+    const second = await queue.broker.claim(request);
+    expect(second.jobs).toHaveLength(3);
+  }, 30_000);
 });
 
 describe("a database that is away", () => {

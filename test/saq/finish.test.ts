@@ -376,6 +376,23 @@ describe("ctx.finish", () => {
     }
   });
 
+  it("counts again after a rollback to a savepoint, in the same transaction", async () => {
+    const pool = openPool();
+    const own = (ctx: Context) =>
+      transaction(pool, async (client) => {
+        await client.query("savepoint before");
+        await ctx.finish("first", { client });
+        await client.query("rollback to savepoint before");
+        await ctx.finish("second", { client });
+        await expect(ctx.finish("third", { client })).rejects.toMatchObject({ code: "already_finished" });
+      });
+    const queue = openQueue(database, { own });
+    const { ended } = await startWorker(queue);
+    const { key } = await queue.enqueue("own");
+    expect(await ended(key)).toBe("Finished own");
+    expect(await queue.job(key)).toMatchObject({ status: "complete", result: "second" });
+  });
+
   it("D-40: refuses a result that cannot be stored, and the job fails without a retry", async () => {
     const pool = openPool();
     const finishing = (result: unknown) => async (ctx: Context) => {

@@ -48,10 +48,22 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
   completeAndTell: [...complete, ["complete k1", null], ["saq+q", null]],
   settleAndTell: [...settle, ["complete k1", null], ["saq+q", null]],
   touch: ["q", keys, [1, 2], [patch, patch], ["{}", "{}"], ["w1", "w1"]],
-  ownedBy: ["q", [7], ""],
+  claimed: ["q", [7]],
   owners: ["q", keys, ["w1", "w1"]],
-  lockRow: ["k1", "q"],
-  updateRow: ["k1", "queued", null, 0, true, 5, 7, "saq:q", "saq:enqueue"],
+  lockRows: ["q", keys],
+  freeRows: ["q", keys],
+  updateRows: [
+    "q",
+    keys,
+    ["queued", "queued"],
+    [null, null],
+    [0, 0],
+    [true, true],
+    [5, 5],
+    [7, 7],
+    ["saq:q"],
+    ["saq:enqueue"],
+  ],
   fetch: ["q", keys],
   running: ["q", 0, "", 500],
 };
@@ -65,8 +77,9 @@ const keyed: (keyof Statements)[] = [
   "touch",
   "fetch",
   "owners",
-  "lockRow",
-  "updateRow",
+  "lockRows",
+  "freeRows",
+  "updateRows",
 ];
 
 interface Plan {

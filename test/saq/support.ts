@@ -266,7 +266,7 @@ export async function claim<Tasks extends TaskMap>(
   { limit = 10, grouped = false, workerId = "worker-1", priorities = queue.config.priorities } = {},
 ): Promise<ClaimedJob[]> {
   await queue.connect();
-  const jobs = await queue.broker.claim({ workerId, limit, grouped, priorities });
+  const { jobs } = await queue.broker.claim({ workerId, limit, grouped, priorities });
   return jobs.map((job) => ({ ...job, document: claimedText(job) }));
 }
 

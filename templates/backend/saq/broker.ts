@@ -46,6 +46,29 @@ export interface ClaimedJob extends Claim {
   ending: DocumentEnding | null;
 }
 
+/** What one claim found. */
+export interface ClaimAnswer {
+  jobs: ClaimedJob[];
+  /**
+   * Another claim of this kind may find more. True as well when rows were found that hold no job: they are set aside,
+   * and what waits behind them must not wait for the next look.
+   */
+  more: boolean;
+}
+
+/** What a worker knows of its claims when storage is compared with them. */
+export interface Reconciliation {
+  workerId: string;
+  /** The claims that the worker holds: of jobs that run, wait for a slot, or whose end is being recorded. */
+  held: () => Iterable<Claim>;
+  /** The job was run under this claim, and its end could not be recorded. */
+  hasRun: (claim: Pick<Claim, "key" | "token">) => boolean;
+  /** How often a job that was run may be queued again. */
+  lostLimit: number;
+  /** Seconds that a failed job is kept at least. */
+  failedTtl: number;
+}
+
 /** A sign of life of a running job, with what changed. */
 export interface Touch extends Claim {
   patch: string;
@@ -194,7 +217,21 @@ export interface Broker {
   /** The error says that storage, or the way to it, is away. The broker logs an outage itself, once. */
   isOutage(error: unknown): boolean;
 
-  claim(request: ClaimRequest): Promise<ClaimedJob[]>;
+  claim(request: ClaimRequest): Promise<ClaimAnswer>;
+  /**
+   * Starts the clock of claimed jobs anew that were not started yet, so that their timeouts count from now. Returns
+   * those that still are the claim's, as they are stored now.
+   */
+  renew(jobs: readonly ClaimedJob[]): Promise<ClaimedJob[]>;
+  /** Marks jobs as failed whose document cannot be read, their bytes untouched. Skips those that others own by now. */
+  setAside(claims: readonly Claim[]): Promise<void>;
+  /**
+   * Puts back jobs that run under a claim of this worker although it does not hold them: the answer to the claim was
+   * lost, or the end of the job could not be recorded. A job that nobody holds at two calls in a row goes back into the
+   * queue, uncharged unless it was run; one that is to be aborted ends as aborted. Asks nothing of storage while the
+   * worker holds no claims. Returns the keys.
+   */
+  reconcile(reconciliation: Reconciliation): Promise<string[]>;
   /** Jobs of this queue with a group key are waiting, so that claiming them is worth a statement. */
   hasGrouped(): Promise<boolean>;
   outlook(priorities: readonly [number, number]): Promise<Outlook>;

@@ -168,6 +168,10 @@ export function dueSecond(due: Due | undefined, nowMs: number): number {
   return checkedSecond(nowMs / 1000 + delay, `inSeconds(${delay})`);
 }
 
+/** The due second of a document as its row's column can hold it: others may have written anything. */
+export const columnSecond = ({ scheduled }: Pick<JobFields, "scheduled">): number =>
+  Math.min(Math.max(Math.floor(scheduled), 0), latestSecond);
+
 /** The year 5138: whoever passes a later time has passed milliseconds. */
 export const latestSecond = 1e11;
 

@@ -112,9 +112,9 @@ export class Stage {
     const client = this.client(index);
     const workerId = this.#workers[index % this.clients.length] as string;
     const before = client.broker.now();
-    const claims = await client.broker.claim({ workerId, limit, grouped, priorities });
+    const { jobs } = await client.broker.claim({ workerId, limit, grouped, priorities });
     const now = this.#since(client, before);
-    return claims.map((claim) => {
+    return jobs.map((claim) => {
       this.held.push({ claim, workerId });
       const text = claimedText(claim);
       const { attempts, workerId: written, status } = decodeJob(text, client.name, "active");

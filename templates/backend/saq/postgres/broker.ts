@@ -4,6 +4,7 @@ import { hostname } from "node:os";
 import type {
   Broker,
   Claim,
+  ClaimAnswer,
   ClaimedJob,
   ClaimRequest,
   Decided,
@@ -12,6 +13,7 @@ import type {
   JobEvent,
   JobFilter,
   Outlook,
+  Reconciliation,
   Settlement,
   SettleResult,
   StoredJob,
@@ -30,6 +32,7 @@ import { Claimer } from "./claimer.js";
 import { isConnectionError, isPassing } from "./connection.js";
 import { Enqueuer } from "./enqueuer.js";
 import { Finisher } from "./finisher.js";
+import { Reconciler } from "./reconciler.js";
 import { RowStore } from "./rows.js";
 import { PostgresSchedules } from "./schedules.js";
 import type { PostgresServer } from "./server.js";
@@ -53,6 +56,7 @@ export class PostgresBroker implements Broker {
   readonly #queueName: string;
   readonly #rows: RowStore;
   readonly #enqueuer: Enqueuer;
+  readonly #reconciler: Reconciler;
   readonly #claimer: Claimer;
   readonly #acknowledger: Acknowledger;
   readonly #finisher: Finisher;
@@ -66,7 +70,8 @@ export class PostgresBroker implements Broker {
     this.#rows = new RowStore(server, queueName);
     this.#enqueuer = new Enqueuer(server, this.#rows, queueName);
     this.schedules = new PostgresSchedules(server, this.#enqueuer, queueName);
-    this.#claimer = new Claimer(server, this.#rows, queueName, groupConcurrency, logger);
+    this.#reconciler = new Reconciler(server, this.#rows, queueName, logger);
+    this.#claimer = new Claimer(server, this.#rows, this.#reconciler, queueName, groupConcurrency, logger);
     this.#finisher = new Finisher(server, queueName);
     this.#acknowledger = new Acknowledger(server, this.#rows, this.#finisher, queueName, failedTtl);
     this.#sweeper = new Sweeper(server, this.#rows, queueName, logger);
@@ -79,7 +84,6 @@ export class PostgresBroker implements Broker {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    this.#claimer.close();
     const drained = Promise.all([this.#enqueuer.drained(), this.#acknowledger.drained()]);
     // Statements wait for minutes for a database that is away; whoever closes does not.
     await within(closePatienceMs, drained);
@@ -109,8 +113,20 @@ export class PostgresBroker implements Broker {
     return isConnectionError(error);
   }
 
-  claim(request: ClaimRequest): Promise<ClaimedJob[]> {
+  claim(request: ClaimRequest): Promise<ClaimAnswer> {
     return this.#claimer.claim(request);
+  }
+
+  renew(jobs: readonly ClaimedJob[]): Promise<ClaimedJob[]> {
+    return this.#claimer.renew(jobs);
+  }
+
+  setAside(claims: readonly Claim[]): Promise<void> {
+    return this.#claimer.setAside(claims);
+  }
+
+  reconcile(reconciliation: Reconciliation): Promise<string[]> {
+    return this.#reconciler.reconcile(reconciliation);
   }
 
   async hasGrouped(): Promise<boolean> {
@@ -236,6 +252,7 @@ export class PostgresBroker implements Broker {
   }
 
   async retire(workerId: string): Promise<void> {
+    this.#reconciler.forget(workerId);
     await this.#server.query(this.#server.statements.retire, [workerId]);
   }
 

@@ -1,7 +1,7 @@
 /** How jobs become active: those without a group in one statement, those of groups under their groups' locks. */
 import { claimedEnding, freshClaimed, freshDue } from "./ending.js";
 import { epoch, type Fragments } from "./fragments.js";
-import { groupStatements } from "./group-statements.js";
+import { claimedBytes, groupStatements } from "./group-statements.js";
 
 const epochMs = "floor(extract(epoch from clock_timestamp()) * 1000)::bigint";
 
@@ -34,14 +34,16 @@ export function claimStatements(fragments: Fragments) {
     returning j.key, s.nth::int, s.lock_key as place, s.due::text, s.document,
       case when s.fresh is not null then (select ms from moment)::text end as started`;
 
-  // $1 queue, $2 and $3 priorities, $4 limit.
+  // $1 queue, $2 and $3 priorities, $4 limit. The documents of one claim are bounded together: 100 of 4 MB took longer
+  // than a claim may, and 2,000 would end the process.
   const claim = `with recursive ${prioritiesOf(ready("j"))},
-    picked as materialized (
-      select r.*, row_number() over () as nth from step cross join lateral (
+    picked as materialized (select * from (
+      select r.*, row_number() over () as nth, sum(octet_length(r.job)) over (rows unbounded preceding) as bytes
+      from step cross join lateral (
         select j.ctid as tid, j.key, j.job, j.lock_key, j.scheduled as due from ${jobs} j
         where j.queue = $1 and ${ready("j")} and j.priority = step.priority and j.scheduled <= ${epoch}
         order by j.scheduled, j.lock_key limit $4 for update of j skip locked) r
-      limit $4),
+      limit $4) r where r.bytes <= ${claimedBytes} or r.nth = 1),
     ${activate}`;
 
   return { claim, ...groupStatements(fragments, activate) };

@@ -1,14 +1,14 @@
 /** Takes jobs: an ungrouped batch in one statement, grouped ones one per free group under the groups' locks. */
-import { randomInt } from "node:crypto";
-import type { ClaimedJob, ClaimRequest } from "../broker.js";
-import { type JobFields, latestSecond } from "../job.js";
-import type { Logger } from "../logger.js";
-import { isTakenOver, loseJob, read, setAside } from "../transitions.js";
+import type { Claim, ClaimAnswer, ClaimedJob, ClaimRequest, StoredJob } from "../broker.js";
+import { columnSecond } from "../job.js";
+import { describe, type Logger } from "../logger.js";
+import { type Decision, isTakenOver, read, setAside } from "../transitions.js";
 import { editDocument, encodeChange } from "../wire.js";
-import { backoffMs, isConnectionError, sleep } from "./connection.js";
 import { endingOf, fromEscaped } from "./ending.js";
+import type { Reconciler } from "./reconciler.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
+import { newToken } from "./token.js";
 
 interface ClaimedRow {
   key: string;
@@ -20,79 +20,53 @@ interface ClaimedRow {
   started: string | null;
 }
 
-/** The document's due time as its column can hold it. */
-const columnSecond = (job: JobFields) => Math.min(Math.max(Math.floor(job.scheduled), 0), latestSecond);
-
 /** How many jobs in order are looked through for free groups before the groups themselves are. */
 const front = (limit: number) => Math.min(Math.max(20 * limit, 100), 1_000);
 
-/** A fresh token for every claim, over all of int4: two of one value meet once in four thousand million claims. */
-const newToken = () => randomInt(-(2 ** 31), 2 ** 31);
-
-/**
- * A server that has lost its client carries the statement to its end first, so a look may find nothing yet. One made
- * that long after the cut is the last, ms: no statement of ours is waited for any longer (query_timeout).
- */
-const lastLookMs = 30_000;
-const betweenLooksMs = 1_000;
+/** A claim of fewer jobs than were asked for may have stopped at its limit of bytes when it brought that many. */
+const largeAnswer = 1024 * 1024;
 
 export class Claimer {
   /** Where the walk over the groups stands; it goes round. */
   #cursor = "";
-  /** Tokens of claims that may have been carried out although their answer never came, and when that was. */
-  readonly #unsettled = new Map<number, { workerId: string; cutAt: number }>();
-  readonly #closing = new AbortController();
-  #looking: Promise<void> | null = null;
 
   constructor(
     private readonly server: PostgresServer,
     private readonly rows: RowStore,
+    private readonly reconciler: Reconciler,
     private readonly queueName: string,
     private readonly groupConcurrency: number,
     private readonly logger: Logger,
   ) {}
 
-  async claim(request: ClaimRequest): Promise<ClaimedJob[]> {
+  async claim(request: ClaimRequest): Promise<ClaimAnswer> {
+    const { grouped, limit, workerId } = request;
     const token = newToken();
-    let claimed = false;
+    this.reconciler.began(token, workerId);
+    let rows: ClaimedRow[];
     try {
-      const rows = request.grouped
-        ? await this.#claimGrouped(request, token)
-        : await this.#claimUngrouped(request, token);
-      claimed = true;
-      rows.sort((a, b) => a.nth - b.nth);
-      return await this.#stamped(rows, token, request.workerId);
+      rows = grouped ? await this.#claimGrouped(request, token) : await this.#claimUngrouped(request, token);
     } catch (error) {
-      // Nobody else knows these jobs, and no sweeper touches them while this worker lives: what carries this token is
-      // given back as soon as the database answers again.
-      if (claimed || !this.server.neverSent(error)) this.#cut(token, request.workerId);
+      this.reconciler.failed(token, !this.server.neverSent(error));
       throw error;
     }
+    this.reconciler.answered(token, rows.length);
+    rows.sort((a, b) => a.nth - b.nth);
+    const jobs = this.#stamped(rows, token, workerId);
+    const more = grouped ? rows.length > 0 : rows.length === limit || lengthOf(jobs) > largeAnswer;
+    if (jobs.length < rows.length) await this.#stampBySelf(jobs, rows, token, workerId);
+    return { jobs, more };
   }
 
-  /** Ends the looks for claims that were cut off. */
-  close(): void {
-    this.#closing.abort();
-  }
-
-  async #stamped(rows: ClaimedRow[], token: number, workerId: string): Promise<ClaimedJob[]> {
+  /** Those whose document SQL has stamped. */
+  #stamped(rows: ClaimedRow[], token: number, workerId: string): ClaimedJob[] {
     const jobs: ClaimedJob[] = [];
     const started = rows.find((row) => row.started !== null)?.started ?? null;
     const fresh = started === null ? null : endingOf(workerId, started);
     for (const { key, place, due, started, document: answered } of rows) {
       const ending = started === null ? null : fresh;
-      const text = answered !== null && ending ? fromEscaped(answered) : answered;
-      const document = text ?? (await this.#stampBySelf(key, token, workerId));
-      if (document === null) continue;
-      jobs.push({
-        key,
-        token,
-        workerId,
-        place,
-        due: Number(due),
-        document,
-        ending: text === null ? null : ending,
-      });
+      const document = answered !== null && ending ? fromEscaped(answered) : answered;
+      if (document !== null) jobs.push({ key, token, workerId, place, due: Number(due), document, ending });
     }
     return jobs;
   }
@@ -159,22 +133,19 @@ export class Claimer {
   }
 
   /**
-   * A document that SQL could not stamp: NaN, an escaped NUL, a lone surrogate or plain poison. What can be read is
+   * Documents that SQL could not stamp: NaN, an escaped NUL, a lone surrogate or plain poison. What can be read is
    * stamped here, text for text; what cannot is set aside as failed and the rest of the batch goes on (D-3, D-64).
+   * Some hundred rows at a time: a good job waits behind thousands of bad ones.
    */
-  async #stampBySelf(key: string, token: number, workerId: string): Promise<string | null> {
+  async #stampBySelf(jobs: ClaimedJob[], rows: ClaimedRow[], token: number, workerId: string): Promise<void> {
+    const stamped = new Set(jobs.map(({ key }) => key));
+    const rowOf = new Map(rows.filter(({ key }) => !stamped.has(key)).map((row) => [row.key, row]));
     const now = Math.round(this.server.now());
-    let document: string | null = null;
-    await this.rows.change(key, (stored) => {
-      if (stored.token !== token || stored.status !== "active") return { change: null, answer: null };
+    const decide = (stored: StoredJob): Decision<ClaimedJob | "poison" | null> => {
+      const row = rowOf.get(stored.key);
+      if (!row || stored.token !== token || stored.status !== "active") return { change: null, answer: null };
       const job = read(stored);
-      if (!job) {
-        this.logger.error(
-          { job: key },
-          "the stored document is not a SAQ job; set aside as failed, bytes untouched",
-        );
-        return { change: setAside, answer: null };
-      }
+      if (!job) return { change: setAside, answer: "poison" };
       const change = encodeChange({
         status: "active",
         workerId,
@@ -182,84 +153,64 @@ export class Claimer {
         started: now,
         touched: now,
       });
-      document = editDocument(stored.document, change.patch, change.removed);
-      return { change: { status: "active", ...change, scheduled: columnSecond(job) }, answer: null };
-    });
-    return document;
-  }
-
-  #cut(token: number, workerId: string): void {
-    if (this.#closing.signal.aborted) return;
-    this.#unsettled.set(token, { workerId, cutAt: performance.now() });
-    this.#looking ??= this.#look().finally(() => {
-      this.#looking = null;
-    });
-  }
-
-  /**
-   * One loop for all of them, without a deadline: it ends when the database has answered late enough, or with `close`;
-   * then the worker ends too, and sweepers take over what it owned.
-   */
-  async #look(): Promise<void> {
-    for (let failures = 0; this.#unsettled.size > 0 && !this.#closing.signal.aborted; ) {
-      const lookedAt = performance.now();
-      try {
-        const open = await this.#giveBack([...this.#unsettled.keys()]);
-        for (const [token, { cutAt }] of this.#unsettled)
-          if (lookedAt - cutAt >= lastLookMs && !open.has(token)) this.#unsettled.delete(token);
-        failures = 0;
-      } catch (error) {
-        failures++;
-        this.logger.debug({ err: error }, "could not look for jobs of a claim that was cut off yet");
+      const document = editDocument(stored.document, change.patch, change.removed);
+      const { key, place, due } = row;
+      return {
+        change: { status: "active", ...change, scheduled: columnSecond(job) },
+        answer: { key, token, workerId, place, due: Number(due), document, ending: null },
+      };
+    };
+    try {
+      const { answers } = await this.rows.changeMany([...rowOf.keys()], decide);
+      const poison: string[] = [];
+      for (const [key, answer] of answers) {
+        if (answer === "poison") poison.push(key);
+        else if (answer) jobs.push(answer);
       }
-      const wait = failures > 0 ? backoffMs(failures) : betweenLooksMs;
-      if (this.#unsettled.size > 0) await sleep(wait, this.#closing.signal);
+      this.#logPoison(poison);
+      const nth = new Map(rows.map((row) => [row.key, row.nth]));
+      jobs.sort((a, b) => (nth.get(a.key) ?? 0) - (nth.get(b.key) ?? 0));
+    } catch (error) {
+      // Nobody holds them then, so they are put back soon; the others need not wait for that.
+      this.logger.debug(describe(error), "could not stamp claimed jobs, they are claimed again later");
     }
   }
 
-  /** Answers the tokens of jobs that could not be given back at this look. */
-  async #giveBack(tokens: readonly number[]): Promise<Set<number>> {
-    const open = new Set<number>();
-    let count = 0;
-    for (let after: string | undefined = ""; after !== undefined; ) {
-      const rows: { key: string; token: number }[] = await this.server.query(this.server.statements.ownedBy, [
-        this.queueName,
-        tokens,
-        after,
-      ]);
-      for (const { key, token } of rows) {
-        try {
-          await this.#giveBackOne(key, token, this.#unsettled.get(token)?.workerId ?? "");
-          count++;
-        } catch (error) {
-          if (isConnectionError(error)) throw error;
-          // Held by somebody's transaction, say; the others do not wait for it, and the next look meets it again.
-          open.add(token);
-          this.logger.debug({ err: error, job: key }, "could not give back a job of a cut-off claim yet");
-        }
-      }
-      after = rows.at(-1)?.key;
-    }
-    if (count > 0) this.logger.warn({ jobs: count }, "gave back jobs whose claim was cut off");
-    return open;
+  /** @see Broker.setAside */
+  async setAside(claims: readonly Claim[]): Promise<void> {
+    const tokenOf = new Map(claims.map(({ key, token }) => [key, token]));
+    const decide = (row: StoredJob): Decision<boolean> => {
+      const isOurs = row.token === tokenOf.get(row.key) && row.status === "active";
+      return { change: isOurs ? setAside : null, answer: isOurs };
+    };
+    const { answers } = await this.rows.changeMany([...tokenOf.keys()], decide);
+    this.#logPoison([...answers].flatMap(([key, isOurs]) => (isOurs ? [key] : [])));
   }
 
-  #giveBackOne(key: string, token: number, workerId: string): Promise<null> {
-    return this.rows.changeNow(key, (row, clock) => {
-      if (row.token !== token || isTakenOver(row, { workerId })) return { change: null, answer: null };
-      // Aborted before anyone ran it: nobody but us can end it.
-      if (row.status === "aborting") return { change: loseJob(row, clock, 0, 0), answer: null };
-      if (row.status !== "active") return { change: null, answer: null };
-      const job = read(row);
-      if (!job) return { change: setAside, answer: null };
-      const scheduled = columnSecond(job) || Math.floor(clock / 1_000);
-      const change = encodeChange({
-        status: "queued",
-        attempts: Math.max(job.attempts - 1, 0),
-        started: 0,
-        workerId: null,
-      });
-      return { change: { status: "queued", ...change, scheduled }, answer: null };
-    });
+  #logPoison(keys: readonly string[]): void {
+    if (keys.length === 0) return;
+    this.logger.error(
+      { jobs: keys.slice(0, 20), count: keys.length },
+      "stored documents are no SAQ jobs; set aside as failed, bytes untouched",
+    );
+  }
+
+  /** @see Broker.renew */
+  async renew(jobs: readonly ClaimedJob[]): Promise<ClaimedJob[]> {
+    const now = Math.round(this.server.now());
+    const { patch } = encodeChange({ started: now, touched: now });
+    const jobOf = new Map(jobs.map((job) => [job.key, job]));
+    const decide = (row: StoredJob): Decision<ClaimedJob | null> => {
+      const job = jobOf.get(row.key);
+      const isOurs = job && row.token === job.token && row.status === "active" && !isTakenOver(row, job);
+      if (!isOurs) return { change: null, answer: null };
+      const document = editDocument(row.document, patch, []);
+      return { change: { status: "active", patch, removed: [] }, answer: { ...job, document, ending: null } };
+    };
+    const { answers } = await this.rows.changeMany([...jobOf.keys()], decide);
+    return jobs.flatMap(({ key }) => answers.get(key) ?? []);
   }
 }
+
+const lengthOf = (jobs: readonly ClaimedJob[]): number =>
+  jobs.reduce((length, { document }) => length + document.length, 0);

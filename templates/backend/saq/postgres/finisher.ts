@@ -36,11 +36,13 @@ export class Finisher {
     const { key, token, status, patch, removed, keep } = settlement;
     const jobs = this.server.jobsTable;
     // What an earlier transaction of this attempt wrote must not be waited for when that one is still open: it may be
-    // this attempt's own, on another connection.
+    // this attempt's own, on another connection. In this very transaction a row that is still active says that the
+    // caller has rolled back to a savepoint.
     const { rows } = await client.query(
       `select convert_from(job, 'UTF8') as document, pg_current_xact_id()::text as transaction from ${jobs}
         where key = $2 and queue || '' = $1 and lock_key = $3::int and status || '' = 'active'
-          and coalesce(pg_xact_status($4::text::xid8), 'aborted') = 'aborted' for update`,
+          and (coalesce(pg_xact_status($4::text::xid8), 'aborted') = 'aborted'
+            or $4::text = pg_current_xact_id()::text) for update`,
       [this.queueName, key, token, earlier],
     );
     const [row] = rows as unknown as OwnedRow[];

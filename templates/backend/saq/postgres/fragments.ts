@@ -2,6 +2,8 @@
 import { keyspace, type Names } from "./names.js";
 
 export const epoch = "floor(extract(epoch from now()))::bigint";
+/** Epoch ms, at this very moment. */
+export const clock = "extract(epoch from clock_timestamp())::float8 * 1000";
 export const terminal = "('complete', 'failed', 'aborted')";
 export const running = "('active', 'aborting')";
 

@@ -8,7 +8,9 @@ import type { Decision } from "../transitions.js";
 import { editDocument } from "../wire.js";
 import { eventChannel, eventText, wakeChannel } from "./channels.js";
 import { backoffMs, isLockTimeout, isPassing } from "./connection.js";
+import { HeldRows, RowHeldError } from "./held-rows.js";
 import type { PostgresServer } from "./server.js";
+import { newToken } from "./token.js";
 
 interface RawRow {
   key: string;
@@ -31,10 +33,21 @@ export interface TimedRow {
 /** `clock` is the database's, epoch ms. */
 type Decide<T> = (row: StoredJob, clock: number) => Decision<T>;
 
+/** A row that `lockRows` was asked for. Without `key` it was not locked, without `bytes` its document was too much. */
+type LockedRow = { asked: string; present: boolean } & { [Name in keyof RawRow]: RawRow[Name] | null };
+
+/** What became of rows that were to be changed together. Keys that are in neither do not exist. */
+export interface Changed<T> {
+  answers: Map<string, T>;
+  /** Rows that somebody's transaction holds. */
+  held: string[];
+}
+
 const runningPageSize = 500;
-/** How long a person's change waits for a row that somebody's transaction holds, and between two looks at it. */
+/** Rows that are locked and changed in one transaction. */
+const changedTogether = 200;
+/** How long a person's change waits for a row that somebody's transaction holds. */
 const heldPatienceMs = 5_000;
-const heldPauseMs = 200;
 
 const toRow = (raw: RawRow): StoredJob => ({
   key: raw.key,
@@ -58,13 +71,25 @@ const jobHeld = (key: string, cause: unknown): SaqError =>
     { cause },
   );
 
+const isLocked = (raw: LockedRow): raw is LockedRow & RawRow => raw.key !== null && raw.bytes !== null;
+
+/**
+ * A job that goes back into the queue gets another token: a worker that held it, and wakes only when Python has claimed
+ * it again, which leaves the token as it is, must not end the run of the other one.
+ */
+const freshToken = ({ status: before }: StoredJob, { status }: RowChange): number | null =>
+  status === "queued" && before !== "queued" ? newToken() : null;
+
 export class RowStore {
+  readonly #held: HeldRows;
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(
     private readonly server: PostgresServer,
     private readonly queueName: string,
-  ) {}
+  ) {
+    this.#held = new HeldRows(server, queueName);
+  }
 
   /**
    * Null when this queue has no such row. Waits up to 5 s for a row that somebody's transaction holds, without holding
@@ -80,7 +105,7 @@ export class RowStore {
       } catch (error) {
         if (!isLockTimeout(error)) throw error;
         if (performance.now() > deadline) throw jobHeld(key, error);
-        await this.server.pause(heldPauseMs);
+        await this.#held.free(key);
       }
     }
   }
@@ -98,55 +123,85 @@ export class RowStore {
         return await turn;
       } catch (error) {
         if (!isPassing(error) || performance.now() > deadline) throw error;
-        await this.server.pause(isLockTimeout(error) ? heldPauseMs : backoffMs(attempt));
+        await (isLockTimeout(error) ? this.#held.free(key) : this.server.pause(backoffMs(attempt)));
       }
     }
   }
 
-  /** As `change`, failing at once when somebody holds the row. */
+  /**
+   * As `change`, failing at once when somebody holds the row.
+   *
+   * @throws RowHeldError when somebody's transaction holds the row
+   */
   async changeNow<T>(key: string, decide: Decide<T>): Promise<T | null> {
-    const { statements } = this.server;
-    if (isImpossible(key)) return null;
+    const { answers, held } = await this.changeMany([key], decide);
+    if (held.length > 0) throw new RowHeldError(key);
+    return answers.get(key) ?? null;
+  }
+
+  /**
+   * Changes rows of this queue, some hundred per transaction, each as decided while it is locked. Never waits for a row
+   * that somebody's transaction holds.
+   */
+  async changeMany<T>(keys: readonly string[], decide: Decide<T>): Promise<Changed<T>> {
+    const changed: Changed<T> = { answers: new Map(), held: [] };
+    let left = keys.filter((key) => !isImpossible(key));
+    while (left.length > 0) {
+      const tooMuch = await this.#changeTogether(left.slice(0, changedTogether), decide, changed);
+      left = [...tooMuch, ...left.slice(changedTogether)];
+    }
+    return changed;
+  }
+
+  /** Answers the keys whose documents would have been too many bytes at once. */
+  #changeTogether<T>(
+    keys: readonly string[],
+    decide: Decide<T>,
+    { answers, held }: Changed<T>,
+  ): Promise<string[]> {
+    const { lockRows, updateRows } = this.server.statements;
     return this.server.transaction(async (client) => {
-      const { rows } = await client.query<RawRow>(statements.lockRow.text, [key, this.queueName]);
-      const raw = rows[0];
-      if (!raw) return null;
-      const row = toRow(raw);
-      const { change, answer } = decide(row, raw.clock);
-      if (!change) return answer;
-      if (change.keep !== undefined && change.keep !== null && change.keep < 0) {
-        await client.query(statements.deleteRow.text, [key, ...this.#notification(row, change)]);
-        return answer;
+      const { rows } = await client.query<LockedRow>(lockRows.text, [this.queueName, keys]);
+      const changes: { row: StoredJob; change: RowChange }[] = [];
+      const tooMuch: string[] = [];
+      for (const raw of rows) {
+        if (!isLocked(raw)) {
+          if (raw.present) (raw.key === null ? held : tooMuch).push(raw.asked);
+          continue;
+        }
+        const row = toRow(raw);
+        const { change, answer } = decide(row, raw.clock);
+        answers.set(row.key, answer);
+        if (change) changes.push({ row, change });
       }
-      await client.query(statements.updateRow.text, [
-        ...this.#updateValues(row, change),
-        ...this.#notification(row, change),
-      ]);
-      return answer;
+      if (changes.length > 0) await client.query(updateRows.text, this.#updateValues(changes));
+      return tooMuch;
     });
   }
 
-  #updateValues(row: StoredJob, change: RowChange): unknown[] {
-    const document =
-      change.patch === null
-        ? null
-        : Buffer.from(editDocument(row.document, change.patch, change.removed), "utf8");
+  #updateValues(changes: readonly { row: StoredJob; change: RowChange }[]): unknown[] {
+    const notices = changes.flatMap(({ row, change }) => this.#notice(row, change));
     return [
-      row.key,
-      change.status,
-      document,
-      change.scheduled ?? null,
-      change.keep !== undefined,
-      change.keep ?? null,
-      change.place ?? null,
+      this.queueName,
+      changes.map(({ row }) => row.key),
+      changes.map(({ change }) => change.status),
+      changes.map(({ row, change: { patch, removed } }) =>
+        patch === null ? null : Buffer.from(editDocument(row.document, patch, removed), "utf8"),
+      ),
+      changes.map(({ change }) => change.scheduled ?? null),
+      changes.map(({ change }) => change.keep !== undefined),
+      changes.map(({ change }) => change.keep ?? null),
+      changes.map(({ row, change }) => change.place ?? freshToken(row, change)),
+      notices.map(({ channel }) => channel),
+      notices.map(({ text }) => text),
     ];
   }
 
-  /** Channel and payload, both null when there is nothing to tell. */
-  #notification({ key, status: before }: StoredJob, { status }: RowChange): [string | null, string | null] {
-    if (status === "queued") return [wakeChannel(this.queueName), "saq:enqueue"];
+  /** At most one, and none when there is nothing to tell. */
+  #notice({ key, status: before }: StoredJob, { status }: RowChange): { channel: string; text: string }[] {
+    if (status === "queued") return [{ channel: wakeChannel(this.queueName), text: "saq:enqueue" }];
     const text = status === before ? null : eventText(key, status);
-    return [text && eventChannel(this.queueName), text];
+    return text === null ? [] : [{ channel: eventChannel(this.queueName), text }];
   }
 
   async fetch(keys: readonly string[]): Promise<(StoredJob | null)[]> {

@@ -38,6 +38,10 @@ export class Ahead {
     return job;
   }
 
+  *claims(): Generator<ClaimedJob> {
+    for (const { jobs } of this.#batches) yield* jobs;
+  }
+
   /** All of them, which are no longer here then. */
   empty(): ClaimedJob[] {
     const jobs = this.#batches.splice(0).flatMap((batch) => batch.jobs.reverse());

@@ -25,6 +25,10 @@ const mostLengthAhead = 16 * 1024 * 1024;
  */
 const leastShare = 1 / 8;
 const growth = 3;
+/** A claim that took longer brings fewer jobs the next time, one that took less than half of it brings more again. */
+const slowClaimMs = 1_000;
+/** How often jobs that were claimed too long ago are renewed before they are left to others. */
+const mostRenewals = 3;
 /** Claimed jobs that still wait after this long are given back: the estimate was wrong. */
 const staleMs = 1_000;
 /** A look costs the server 0.06 ms; this often, a trickle of jobs without a group pays little for those with one. */
@@ -70,6 +74,10 @@ export class Feeder {
   #measured = 0;
   /** Characters of a document, on average over the last claim that brought some. */
   #length = 1;
+  /** Most jobs per claim, by how long claims take. */
+  #most = Number.POSITIVE_INFINITY;
+  /** Claimed too long ago to be started; storage is asked whose they are. */
+  #late: readonly ClaimedJob[] = [];
   #shortestTimeoutMs = Number.POSITIVE_INFINITY;
 
   constructor(options: FeederOptions) {
@@ -93,6 +101,12 @@ export class Feeder {
 
   get buffered(): number {
     return this.#buffer.size;
+  }
+
+  /** The jobs that were claimed and nobody runs yet. */
+  *claims(): Generator<ClaimedJob> {
+    yield* this.#buffer.claims();
+    yield* this.#late;
   }
 
   /** The oldest claimed job that nobody runs yet. */
@@ -142,7 +156,7 @@ export class Feeder {
     const wanted = free + target - buffered;
     if (wanted <= 0 || (target > 0 && buffered > target / 2)) return;
     const soon = free + Math.ceil(target * leastShare) + growth * buffered;
-    const limit = Math.min(wanted, soon, this.#options.allowance());
+    const limit = Math.min(wanted, soon, this.#most, this.#options.allowance());
     if (limit <= 0) return;
     this.#busy = this.#claim(limit).finally(() => {
       this.#busy = null;
@@ -203,9 +217,33 @@ export class Feeder {
     return Math.floor(Math.min(byDuration, most, mostLengthAhead / this.#length));
   }
 
+  #adapt(jobs: number, tookMs: number): void {
+    if (tookMs > slowClaimMs && jobs > 0) this.#most = Math.max(Math.floor(jobs / 2), 1);
+    else if (tookMs < slowClaimMs / 2) this.#most *= 2;
+  }
+
+  /**
+   * The answer came late, because the server took long or this process stood still. Others may have taken these jobs
+   * over meanwhile: storage tells which of them are still ours. What is not returned is put back by the reconciliation.
+   */
+  async #renewed(jobs: ClaimedJob[]): Promise<ClaimedJob[]> {
+    const { broker, answerMs } = this.#options;
+    this.#late = jobs;
+    try {
+      for (let turn = 0; turn < mostRenewals && this.#late.length > 0; turn++) {
+        const sent = performance.now();
+        const renewed = await broker.renew(this.#late);
+        if (performance.now() - sent <= answerMs) return renewed;
+        this.#late = renewed;
+      }
+      return [];
+    } finally {
+      this.#late = [];
+    }
+  }
+
   async #claim(limit: number): Promise<void> {
     const { broker, workerId, priorities, concurrency, answerMs, problems } = this.#options;
-    const sent = performance.now();
     try {
       // Grouped and ungrouped jobs take turns at being first, and the first leaves half to the other: a stream of one
       // kind must not starve the other. Grouped ones go to the front of the buffer, few at a time, because a group
@@ -214,21 +252,22 @@ export class Feeder {
       this.#groupsFirst = !this.#groupsFirst;
       let left = limit;
       let more = false;
+      let found = 0;
       for (const [turn, grouped] of lanes.entries()) {
         const half = turn < lanes.length - 1 ? Math.ceil(left / 2) : left;
         const share = grouped ? Math.min(half, concurrency) : half;
-        const jobs = share > 0 ? await broker.claim({ workerId, priorities, limit: share, grouped }) : [];
-        if (jobs.length > 0 && performance.now() - sent > answerMs) {
-          // The answer lay unread while this process stood still. Only storage knows whose they are: back with them.
-          this.#options.giveBack(jobs);
-          this.#again = true;
-          return;
-        }
+        if (share <= 0) continue;
+        const sent = performance.now();
+        const answer = await broker.claim({ workerId, priorities, limit: share, grouped });
+        const took = performance.now() - sent;
+        this.#adapt(answer.jobs.length, took);
+        const jobs = took > answerMs ? await this.#renewed(answer.jobs) : answer.jobs;
+        found += answer.jobs.length;
         left -= jobs.length;
         if (jobs.length > 0)
           this.#length = jobs.reduce((sum, { document }) => sum + document.length, 0) / jobs.length;
-        if (!grouped) more = jobs.length === share;
-        else if (share > 0) this.#grouped = jobs.length > 0;
+        if (grouped) this.#grouped = answer.more;
+        else more = answer.more;
         this.#buffer.add(jobs, performance.now(), grouped ? "front" : "back");
         if (jobs.length > 0) this.#options.ready();
       }
@@ -237,7 +276,8 @@ export class Feeder {
       this.#dry = !more && !this.#grouped;
       this.#failures = 0;
       problems.succeeded("claim");
-      this.#options.claimed(limit - left);
+      // Rows that hold no job are no sign that none is left.
+      if (found > 0 || !more) this.#options.claimed(limit - left);
     } catch (error) {
       if (this.#stopped) return;
       this.#lastError = { error, at: new Date() };

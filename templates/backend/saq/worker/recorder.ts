@@ -1,7 +1,6 @@
 /** Outcomes on their way into storage, and what follows when they have arrived: counting, a log line, hooks. */
-import type { Broker, ClaimedJob, Decided, Settlement, SettleResult } from "../broker.js";
-import type { Logger } from "../logger.js";
-import { setAside } from "../transitions.js";
+import type { Broker, Claim, ClaimedJob, Decided, Settlement, SettleResult } from "../broker.js";
+import { describe, type Logger } from "../logger.js";
 import { fieldsOfChange } from "../wire.js";
 import type { Attempt } from "./attempt.js";
 import type { AroundJobs } from "./hooks.js";
@@ -47,6 +46,11 @@ class Recording implements Decided<SettleResult> {
 
 export class Recorder {
   readonly #options: RecorderOptions;
+  /** Outcomes on their way, for whoever asks which claims are held. */
+  readonly #recordings = new Set<Recording>();
+  /** Tokens of claims whose job was run and its end not recorded, by key. */
+  readonly #unrecorded = new Map<string, number>();
+  readonly #poison: ClaimedJob[] = [];
   #underWay = 0;
   #lengthUnderWay = 0;
   #waiting: (() => void)[] = [];
@@ -68,12 +72,26 @@ export class Recorder {
   settle(attempt: Attempt, settlement: Settlement, end?: AttemptEnd): void {
     this.#underWay++;
     this.#lengthUnderWay += settlement.patch.length;
-    this.#options.broker.settle(settlement, new Recording(this, attempt, settlement, end));
+    const recording = new Recording(this, attempt, settlement, end);
+    this.#recordings.add(recording);
+    this.#options.broker.settle(settlement, recording);
+  }
+
+  /** Claims whose outcome is on its way. */
+  *claims(): Generator<Claim> {
+    for (const { settlement } of this.#recordings) yield settlement;
+    yield* this.#poison;
+  }
+
+  /** The job was run under this claim, and its end could not be recorded. */
+  isUnrecorded({ key, token }: Pick<Claim, "key" | "token">): boolean {
+    return this.#unrecorded.get(key) === token;
   }
 
   recorded(recording: Recording, result: SettleResult): void {
     const { attempt, settlement, end } = recording;
     const { report, stored, around } = this.#options;
+    this.#recordings.delete(recording);
     try {
       stored(attempt, settlement);
       if (end) {
@@ -86,6 +104,9 @@ export class Recorder {
   }
 
   unrecorded(recording: Recording, error: unknown): void {
+    const { settlement, end } = recording;
+    this.#recordings.delete(recording);
+    if (end) this.#unrecorded.set(settlement.key, settlement.token);
     try {
       this.#options.report.unsettled(recording.attempt, recording.settlement, error);
     } finally {
@@ -109,16 +130,29 @@ export class Recorder {
 
   /** The document of a claimed job cannot be read: failed, its bytes as the claim has left them. */
   setAside(claimed: ClaimedJob): void {
-    const { broker, logger } = this.#options;
-    const settled = broker
-      .change(claimed.key, (row) => ({
-        change: row.token === claimed.token ? setAside : null,
-        answer: null,
-      }))
-      .catch((reason: unknown) =>
-        logger.error({ err: reason, job: claimed.key }, "could not set a job aside"),
+    // One claim may bring thousands: those of this turn of the event loop leave together.
+    if (this.#poison.push(claimed) === 1) this.#track(this.#setAside());
+  }
+
+  /** These jobs are in the queue again. */
+  putBack(keys: readonly string[]): void {
+    for (const key of keys) this.#unrecorded.delete(key);
+  }
+
+  async #setAside(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    const claims = [...this.#poison];
+    try {
+      await this.#options.broker.setAside(claims);
+    } catch (error) {
+      this.#options.logger.warn(
+        { ...describe(error), jobs: claims.length },
+        "could not set jobs aside whose document cannot be read, trying again later",
       );
-    this.#track(settled.then(() => {}));
+    } finally {
+      this.#poison.splice(0, claims.length);
+      if (this.#poison.length > 0) this.#track(this.#setAside());
+    }
   }
 
   #track(settling: Promise<void>): void {

@@ -2,7 +2,7 @@
  * The jobs of one worker, from claimed to recorded: fills its slots, runs attempts, and hands what came of them to the
  * acknowledgement that leaves next. A slot is free when its task is over, not when that is recorded.
  */
-import type { ClaimedJob, Settlement } from "../broker.js";
+import type { Claim, ClaimedJob, Settlement } from "../broker.js";
 import type { JobFields } from "../job.js";
 import type { Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
@@ -34,6 +34,7 @@ export class Runner implements AttemptHost {
   /** What start-up and shutdown hooks are given. */
   readonly services: TaskServices;
   readonly #queue: Queue;
+  readonly #workerId: string;
   readonly #logger: Logger;
   readonly #around: AroundJobs | null;
   readonly #recorder: Recorder;
@@ -54,6 +55,7 @@ export class Runner implements AttemptHost {
     this.hardDeadlineMs = config.cancellationHardDeadline * 1_000;
     this.report = new Report(logger, queue.counters);
     this.#queue = queue;
+    this.#workerId = workerId;
     this.#logger = logger;
     this.services = new TaskServices(queue, this.#view(workerId), logger);
     this.#around = aroundJobs(config, logger);
@@ -151,6 +153,27 @@ export class Runner implements AttemptHost {
     return this.#queue.broker.now();
   }
 
+  /** Compares what storage calls running here with the claims that are held here, and has the rest put back. */
+  async reconcile(): Promise<void> {
+    const { broker, config } = this.#queue;
+    const keys = await broker.reconcile({
+      workerId: this.#workerId,
+      held: () => this.#claims(),
+      hasRun: (claim) => this.#recorder.isUnrecorded(claim),
+      lostLimit: config.lostLimit,
+      failedTtl: config.failedTtl,
+    });
+    this.#recorder.putBack(keys);
+    if (keys.length > 0) this.wake();
+  }
+
+  *#claims(): Generator<Claim> {
+    for (const { claim } of this.running.values()) yield claim;
+    yield* this.#feeder.claims();
+    yield* this.#threads?.claims ?? [];
+    yield* this.#recorder.claims();
+  }
+
   /** No job runs, nor is one on its way here. A burst never rests: its end is found by looks that find nothing. */
   get isResting(): boolean {
     return !this.#burst && this.#taken === 0 && this.#feeder.isDry && this.#feeder.buffered === 0;
@@ -239,10 +262,7 @@ export class Runner implements AttemptHost {
     try {
       return claimedFields(claimed, this.#queue.name, forgave);
     } catch (error) {
-      this.#logger.error(
-        { err: error, job: claimed.key },
-        "the stored document is not a SAQ job; set aside as failed",
-      );
+      this.#logger.debug({ err: error, job: claimed.key }, "the stored document is not a SAQ job");
       this.#recorder.setAside(claimed);
       return null;
     }

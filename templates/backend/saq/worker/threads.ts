@@ -48,6 +48,11 @@ export class Threads {
     return this.#waiting.size;
   }
 
+  /** The jobs that wait. */
+  get claims(): Iterable<ClaimedJob> {
+    return this.#waiting.keys();
+  }
+
   get #hasFree(): boolean {
     return this.#all.size - this.#idle.size + this.#expected.size < this.#options.size;
   }

@@ -8,6 +8,8 @@ import type { Chore } from "./upkeep.js";
 
 /** Others step in this long after a living worker should have ended a job itself. */
 const marginSeconds = 5;
+/** Between two comparisons of the worker's claims with the database's record of them. */
+const reconcileSeconds = 3;
 
 /** What others wait on top of a job's timeout or heartbeat before they step in, s (5.2). */
 export const sweepGraceSeconds = ({ cancellationHardDeadline }: QueueConfig): number =>
@@ -16,7 +18,11 @@ export const sweepGraceSeconds = ({ cancellationHardDeadline }: QueueConfig): nu
 /** The chores that look after jobs: those that run here, and those that others left behind. */
 export function watch(
   { broker, config }: Queue,
-  runner: { readonly running: ReadonlyMap<string, Attempt>; readonly isResting: boolean },
+  runner: {
+    readonly running: ReadonlyMap<string, Attempt>;
+    readonly isResting: boolean;
+    reconcile(): Promise<void>;
+  },
   ended: EndedElsewhere,
   logger: Logger,
 ): Chore[] {
@@ -37,6 +43,7 @@ export function watch(
   return [
     { ...ofRunningJobs, name: "silence", run: async () => interruptSilent(runner.running) },
     { ...ofRunningJobs, name: "abort", run: () => ended.lookAtOlder(timers.abort / 4) },
+    { name: "claims", every: reconcileSeconds, run: () => runner.reconcile() },
     { name: "lost", every: timers.lost, run: async () => say(await broker.sweepLost(limits)) },
     { name: "sweep", every: timers.sweep, run: async () => say(await broker.sweepStuck(limits)) },
   ];

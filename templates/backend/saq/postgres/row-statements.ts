@@ -1,0 +1,53 @@
+/** How single rows are read and changed by key, and those that run. */
+import { clock, epoch, type Fragments, running } from "./fragments.js";
+
+/** Documents that one statement answers at most: a job may have megabytes of payload. */
+const documentBytes = 8 * 1024 * 1024;
+
+export function rowStatements({ jobs, isOf }: Fragments) {
+  const row = "key, queue, status, scheduled, lock_key as token, job as bytes";
+  const exists = (key: string) => `exists (select 1 from ${jobs} e where e.key = ${key} and ${isOf("e")})`;
+
+  // Never waits and never fails for a row that somebody's transaction holds: it is answered as `present` without a key.
+  // One row at least comes with its document.
+  const lockRows = `select asked, key, queue, status, scheduled, token, clock, present,
+      case when nth = 1 or total <= ${documentBytes} then bytes end as bytes
+    from (select k.nth, k.key as asked, j.*, ${exists("k.key")} as present,
+        sum(octet_length(j.bytes)) over (order by k.nth) as total
+      from unnest($2::text[]) with ordinality as k(key, nth)
+      left join lateral (select ${row}, ${clock} as clock from ${jobs} j
+        where j.key = k.key and ${isOf("j")} for update of j skip locked) j on true) r
+    order by nth`;
+
+  // Of those, the ones that are free by now, or gone.
+  const freeRows = `select k.key from unnest($2::text[]) as k(key)
+    where not ${exists("k.key")}
+      or exists (select 1 from ${jobs} j where j.key = k.key and ${isOf("j")} for update of j skip locked)`;
+
+  // Of locked rows. $2 keys, $3 status, $4 document, $5 scheduled, $6 whether and $7 how long they are kept, $8 token;
+  // $9 channels and $10 payloads of what is told.
+  const updateRows = `with given as materialized (
+      select g.*, o.tid from unnest($2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::boolean[], $7::bigint[], $8::int[])
+        as g(key, status, document, due, keeps, keep, token)
+      cross join lateral (select j.ctid as tid from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) o),
+    deleted as (delete from ${jobs} j using given g where j.ctid = g.tid and g.keep < 0),
+    changed as (update ${jobs} j set status = g.status, job = coalesce(g.document, j.job),
+        scheduled = coalesce(g.due, j.scheduled), lock_key = coalesce(g.token, j.lock_key),
+        expire_at = case when g.keeps then ${epoch} + g.keep else j.expire_at end
+      from given g where j.ctid = g.tid and coalesce(g.keep, 0) >= 0)
+    select count(pg_notify(channel, payload)) from unnest($9::text[], $10::text[]) as n(channel, payload)`;
+
+  return {
+    lockRows,
+    freeRows,
+    updateRows,
+    fetch: `select ${row} from ${jobs} j where key = any($2::text[]) and ${isOf("j")}`,
+    list: `select ${row} from ${jobs} where queue = $1 and status = any($2::text[])
+      and ($5::boolean is null or status <> 'queued' or (scheduled <= ${epoch}) = $5)
+      order by key desc offset $3 limit $4`,
+    page: `select ${row} from ${jobs} where queue = $1 and status = any($2::text[]) and key > $3
+      order by key limit $4`,
+    running: `select ${row}, ${clock} as clock from ${jobs} where queue = $1 and status in ${running} and (lock_key, key) > ($2, $3)
+      order by lock_key, key limit $4`,
+  };
+}
