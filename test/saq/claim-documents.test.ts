@@ -90,7 +90,7 @@ describe("rows that are no jobs", () => {
       const queue = open({ logger: log, timers: { schedule: 3_600 } });
       await queue.connect();
       await database.query(
-        `insert into saq_jobs (key, queue, job, status) select $1 || n, $1, convert_to($2, 'UTF8'), 'queued'
+        `insert into saq_jobs (key, queue, job, status, scheduled) select $1 || n, $1, convert_to($2, 'UTF8'), 'queued', 0
        from generate_series(1, 2000) n`,
         [queue.name, document],
       );
@@ -187,7 +187,11 @@ describe("a claim whose answer is lost", () => {
     if (kind === "ungrouped") expect((await rowOf(database, job.key))?.status).toBe("active");
     proxy.cut();
     expect(await lost).toBeInstanceOf(Error);
-    await until(async () => (await rowOf(database, job.key))?.status === "queued");
+    await until(async () => {
+      const asked = { workerId: "worker-1", hasRun: () => false, lostLimit: 3, failedTtl: 600 };
+      await queue.broker.reconcile({ ...asked, held: () => [] }).catch(() => []);
+      return (await rowOf(database, job.key))?.status === "queued";
+    });
     const [again] = await claim(queue, { grouped: kind === "grouped" });
     expect(decodeJob(again?.document ?? "", queue.name, "active").attempts).toBe(1);
   });

@@ -56,7 +56,7 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
     "q",
     keys,
     ["queued", "queued"],
-    [null, null],
+    "{NULL,NULL}",
     [0, 0],
     [true, true],
     [5, 5],
@@ -175,7 +175,7 @@ describe.each([
     expect(reaches.groupHeads?.map(({ index }) => index)).toContain("saq_jobs_ready_group_idx");
     expect(reaches.groupHeads?.map(({ index }) => index)).toContain("saq_jobs_running_group_idx");
     expect(reaches.running?.map(({ index }) => index)).toEqual(["saq_jobs_running_idx"]);
-    expect(reaches.ownedBy?.map(({ index }) => index)).toEqual(["saq_jobs_running_idx"]);
+    expect(reaches.claimed?.map(({ index }) => index)).toEqual(["saq_jobs_running_idx"]);
   });
 
   it("5.3: on Python's tables, every one finds its rows by an index of SAQ's", async () => {

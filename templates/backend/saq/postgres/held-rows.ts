@@ -19,8 +19,13 @@ export class RowHeldError extends Error {
   }
 }
 
+interface Waiter {
+  readonly until: number;
+  readonly resolve: () => void;
+}
+
 export class HeldRows {
-  readonly #waiting = new Map<string, (() => void)[]>();
+  readonly #waiting = new Map<string, Waiter[]>();
   #looking: Promise<void> | null = null;
 
   constructor(
@@ -28,12 +33,15 @@ export class HeldRows {
     private readonly queueName: string,
   ) {}
 
-  /** Resolves when the row was free or gone at a look, or when no look is possible: trying again says what is wrong. */
-  free(key: string): Promise<void> {
+  /**
+   * Resolves when a look has found the row free or gone, when no look is possible (trying again says what is wrong), or
+   * soon after `until`, by performance.now().
+   */
+  free(key: string, until: number): Promise<void> {
     return new Promise((resolve) => {
       const waiting = this.#waiting.get(key);
-      if (waiting) waiting.push(resolve);
-      else this.#waiting.set(key, [resolve]);
+      if (waiting) waiting.push({ until, resolve });
+      else this.#waiting.set(key, [{ until, resolve }]);
       this.#looking ??= this.#look().finally(() => {
         this.#looking = null;
       });
@@ -49,13 +57,17 @@ export class HeldRows {
         .then((rows) => rows.map(({ key }) => key))
         .catch(() => asked);
       pauseMs = free.length > 0 ? shortestPauseMs : Math.min(2 * pauseMs, longestPauseMs);
-      for (const key of free) this.#wake(key);
+      for (const key of free) this.#wake(key, Number.POSITIVE_INFINITY);
+      for (const key of this.#waiting.keys()) this.#wake(key, performance.now());
     }
   }
 
-  #wake(key: string): void {
+  /** Those that wait no longer than until then. */
+  #wake(key: string, now: number): void {
     const waiting = this.#waiting.get(key) ?? [];
-    this.#waiting.delete(key);
-    for (const resolve of waiting) resolve();
+    const left = waiting.filter(({ until }) => until > now);
+    if (left.length > 0) this.#waiting.set(key, left);
+    else this.#waiting.delete(key);
+    for (const { until, resolve } of waiting) if (until <= now) resolve();
   }
 }

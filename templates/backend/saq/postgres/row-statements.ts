@@ -6,7 +6,9 @@ const documentBytes = 8 * 1024 * 1024;
 
 export function rowStatements({ jobs, isOf }: Fragments) {
   const row = "key, queue, status, scheduled, lock_key as token, job as bytes";
-  const exists = (key: string) => `exists (select 1 from ${jobs} e where e.key = ${key} and ${isOf("e")})`;
+  // Not EXISTS, which the planner may answer by hashing the whole table.
+  const exists = (key: string) =>
+    `coalesce((select true from ${jobs} e where e.key = ${key} and ${isOf("e")}), false)`;
 
   // Never waits and never fails for a row that somebody's transaction holds: it is answered as `present` without a key.
   // One row at least comes with its document.
@@ -22,7 +24,7 @@ export function rowStatements({ jobs, isOf }: Fragments) {
   // Of those, the ones that are free by now, or gone.
   const freeRows = `select k.key from unnest($2::text[]) as k(key)
     where not ${exists("k.key")}
-      or exists (select 1 from ${jobs} j where j.key = k.key and ${isOf("j")} for update of j skip locked)`;
+      or (select true from ${jobs} j where j.key = k.key and ${isOf("j")} for update of j skip locked)`;
 
   // Of locked rows. $2 keys, $3 status, $4 document, $5 scheduled, $6 whether and $7 how long they are kept, $8 token;
   // $9 channels and $10 payloads of what is told.

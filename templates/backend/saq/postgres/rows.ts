@@ -105,7 +105,7 @@ export class RowStore {
       } catch (error) {
         if (!isLockTimeout(error)) throw error;
         if (performance.now() > deadline) throw jobHeld(key, error);
-        await this.#held.free(key);
+        await this.#held.free(key, deadline);
       }
     }
   }
@@ -123,7 +123,7 @@ export class RowStore {
         return await turn;
       } catch (error) {
         if (!isPassing(error) || performance.now() > deadline) throw error;
-        await (isLockTimeout(error) ? this.#held.free(key) : this.server.pause(backoffMs(attempt)));
+        await (isLockTimeout(error) ? this.#held.free(key, deadline) : this.server.pause(backoffMs(attempt)));
       }
     }
   }

@@ -25,8 +25,8 @@ const mostLengthAhead = 16 * 1024 * 1024;
  */
 const leastShare = 1 / 8;
 const growth = 3;
-/** A claim that took longer brings fewer jobs the next time, one that took less than half of it brings more again. */
-const slowClaimMs = 1_000;
+/** After a claim that took longer the next one brings fewer jobs; after one that took less than half of it, more again. */
+const slowClaimMs = 2_000;
 /** How often jobs that were claimed too long ago are renewed before they are left to others. */
 const mostRenewals = 3;
 /** Claimed jobs that still wait after this long are given back: the estimate was wrong. */
