@@ -40,7 +40,11 @@ function compile(name, source) {
   const options = { rootDir: source, outDir, typeRoots: [path.join(here, "../node_modules/@types")] };
   fs.writeFileSync(
     project,
-    JSON.stringify({ extends: "../tsconfig.engine.json", compilerOptions: options, include: [source] }),
+    JSON.stringify({
+      extends: "../tsconfig.engine.json",
+      compilerOptions: options,
+      include: [`${source}/**/*.ts`],
+    }),
   );
   const compiler = path.join(
     path.dirname(createRequire(import.meta.url).resolve("typescript/package.json")),

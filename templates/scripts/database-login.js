@@ -1,5 +1,6 @@
 // Connecting to the database with the user's name and password, and saying in one sentence why that fails.
-import { databaseUrl } from "./env.js";
+import { clientConfigs, nameOfAddress, parsePostgresAddress } from "../backend/saq/postgres-address.js";
+import { databaseAddress, databaseUrlSource } from "./env.js";
 import { Failure } from "./failure.js";
 import { loadDriver } from "./packages.js";
 import { waitForServer } from "./postgres-ready.js";
@@ -12,22 +13,20 @@ const SQLSTATE = {
   uniqueViolation: "23505",
 };
 
-/** `host/database` of DATABASE_URL: never its password. @param {import("./env.js").Env} env */
+/** `host:port/database` of DATABASE_URL: never its password. @param {import("./env.js").Env} env */
 export function foreignName(env) {
-  const url = parse(env);
-  const host = url.searchParams.get("host") ?? url.host;
-  return `${host || "localhost"}${url.pathname === "/" ? "" : url.pathname} (DATABASE_URL from ${source()})`;
+  return `${nameOfAddress(databaseAddress(env))} (DATABASE_URL from ${databaseUrlSource()})`;
 }
 
 /**
- * Whether the server that the settings name answers.
+ * Whether one of the servers that the settings name answers.
  * @param {import("./env.js").Env} env
  * @param {number} timeoutMs how long to wait for it
  */
-export function databaseAnswers(env, timeoutMs) {
-  const url = parse(env);
-  const host = url.searchParams.get("host") || url.hostname || "localhost";
-  return waitForServer({ host, port: Number(url.port) || 5432, timeoutMs });
+export async function databaseAnswers(env, timeoutMs) {
+  const { hosts } = databaseAddress(env);
+  const answers = await Promise.all(hosts.map((host) => waitForServer({ ...host, timeoutMs })));
+  return answers.includes(true);
 }
 
 /**
@@ -38,11 +37,11 @@ export async function checkForeign(root, env) {
   if (!(await databaseAnswers(env, FOREIGN_WAIT_MS))) {
     throw new Failure(
       `No PostgreSQL answers at ${foreignName(env)}.\n` +
-        `Start it, or take DATABASE_URL out of ${source()} to use a database of this project.`,
+        `Start it, or take DATABASE_URL out of ${databaseUrlSource()} to use a database of this project.`,
     );
   }
   try {
-    await query(root, databaseUrl(env), "SELECT 1");
+    await query(root, databaseAddress(env), "SELECT 1");
   } catch (error) {
     const { code, message } = /** @type {import("pg").DatabaseError} */ (error);
     if (code === SQLSTATE.noSuchDatabase) {
@@ -61,11 +60,17 @@ export async function checkForeign(root, env) {
  * @param {string} root @param {string} adminUrl @param {string} name
  */
 export async function createDatabase(root, adminUrl, name) {
+  const admin = parsePostgresAddress(`${adminUrl}?sslmode=disable`, {});
   try {
-    const found = await query(root, adminUrl, "SELECT 1 FROM pg_database WHERE datname = $1", [name]);
-    if (found?.length === 0) await query(root, adminUrl, `CREATE DATABASE "${name.replaceAll('"', '""')}"`);
+    const found = await query(root, admin, "SELECT 1 FROM pg_database WHERE datname = $1", [name]);
+    if (found?.length === 0) await query(root, admin, `CREATE DATABASE "${name.replaceAll('"', '""')}"`);
   } catch (error) {
     const { code, message } = /** @type {import("pg").DatabaseError} */ (error);
+    if (code === SQLSTATE.wrongPassword && process.env.DB_PASSWORD) {
+      throw new Failure(
+        "This project's database was made with another DB_PASSWORD than the one in the environment. Unset it there.",
+      );
+    }
     if (code === SQLSTATE.wrongPassword) {
       throw new Failure(
         "This project's database was made with another DB_PASSWORD than the one in .env.\n" +
@@ -76,37 +81,32 @@ export async function createDatabase(root, adminUrl, name) {
     if (code === SQLSTATE.duplicateDatabase || code === SQLSTATE.uniqueViolation) return;
     throw new Failure(
       `This project's PostgreSQL runs, but the database ${name} could not be made: ${message}\n` +
-        "Check DB_NAME and DB_PASSWORD in .env. make db-reset throws the data away and starts anew.",
+        "Check DB_NAME and DB_PASSWORD in .env, and variables that begin with PG in the environment.",
     );
   }
 }
 
 /**
- * @param {string} root @param {string} connectionString @param {string} text @param {unknown[]} [values]
+ * Runs a statement on the first host of an address that lets the user in.
+ * @param {string} root @param {import("../backend/saq/postgres-address.js").PostgresAddress} address
+ * @param {string} text @param {unknown[]} [values]
  * @returns {Promise<unknown[] | undefined>} undefined when no driver is installed yet
  */
-async function query(root, connectionString, text, values) {
+async function query(root, address, text, values) {
   const driver = loadDriver(root);
   if (!driver) return undefined;
-  const client = new driver.Client({ connectionString, connectionTimeoutMillis: FOREIGN_WAIT_MS });
-  try {
-    await client.connect();
-    return (await client.query(text, values)).rows;
-  } finally {
-    // After a failed login too: its open connection would hold this process until the server gives up, for a minute.
-    await client.end();
+  let failure;
+  for (const config of clientConfigs(address)) {
+    const client = new driver.Client({ connectionTimeoutMillis: FOREIGN_WAIT_MS, ...config });
+    try {
+      await client.connect();
+      return (await client.query(text, values)).rows;
+    } catch (error) {
+      failure = error;
+    } finally {
+      // After a failed login too: its open connection would hold this process until the server gives up, for a minute.
+      await client.end();
+    }
   }
+  throw failure;
 }
-
-/** @param {import("./env.js").Env} env */
-function parse(env) {
-  const text = databaseUrl(env);
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (url && /^postgres(ql)?:$/.test(url.protocol)) return url;
-  const wrong = url ? `begins with ${url.protocol}` : "is not an address";
-  throw new Failure(
-    `DATABASE_URL (from ${source()}) ${wrong}. It looks like postgresql://user:password@host:5432/database`,
-  );
-}
-
-const source = () => (process.env.DATABASE_URL ? "the environment" : ".env");

@@ -1,3 +1,5 @@
+import type { PostgresAddress } from "../backend/saq/postgres-address.js";
+
 /** Settings by name; an absent or empty one is undefined. */
 export type Env = Record<string, string | undefined>;
 
@@ -9,6 +11,15 @@ export function ensureEnv(root: string): Env;
 
 /** Changes one line of `.env` in place, or adds it; comments and order stay. */
 export function writeEnv(root: string, key: string, value: string): void;
+
+/**
+ * The address of {@link databaseUrl}, completed from PG* variables as the application completes it. Throws a Failure
+ * that names DATABASE_URL, where it comes from and what is wrong with it.
+ */
+export function databaseAddress(env: Env): PostgresAddress;
+
+/** Where DATABASE_URL was set, for people. */
+export function databaseUrlSource(): "the environment" | ".env";
 
 /** `DATABASE_URL`, or the address derived from DB_PASSWORD, DB_PORT and DB_NAME. */
 export function databaseUrl(env: Env): string;

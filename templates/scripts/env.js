@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
 import { parseEnv } from "node:util";
+import { PostgresAddressError, parsePostgresAddress } from "../backend/saq/postgres-address.js";
 import { Failure } from "./failure.js";
 
 /** Kept from being read by other users: it holds the database's password. */
@@ -71,7 +72,24 @@ export function writeEnv(root, key, value) {
 export function databaseUrl(env) {
   if (env.DATABASE_URL) return env.DATABASE_URL;
   const password = encodeURIComponent(env.DB_PASSWORD ?? "");
-  return `postgresql://postgres:${password}@127.0.0.1:${env.DB_PORT}/${encodeURIComponent(env.DB_NAME ?? "")}`;
+  const address = `127.0.0.1:${env.DB_PORT}/${encodeURIComponent(env.DB_NAME ?? "")}`;
+  // Our own server has no TLS, whatever PGSSLMODE asks of others.
+  return `postgresql://postgres:${password}@${address}?sslmode=disable`;
+}
+
+/** @type {typeof import("./env.js").databaseAddress} */
+export function databaseAddress(env) {
+  try {
+    return parsePostgresAddress(databaseUrl(env), env);
+  } catch (error) {
+    if (!(error instanceof PostgresAddressError) || !env.DATABASE_URL) throw error;
+    throw new Failure(`DATABASE_URL (from ${databaseUrlSource()}) ${error.message}`);
+  }
+}
+
+/** @type {typeof import("./env.js").databaseUrlSource} */
+export function databaseUrlSource() {
+  return process.env.DATABASE_URL ? "the environment" : ".env";
 }
 
 /** @param {string} root */

@@ -117,9 +117,10 @@ describe("defineQueue", () => {
         "for instance postgresql://user:password@127.0.0.1:5432/app",
     ],
     [
-      { dsn: "postgresql://app:s3cr#et@db:5432/app" },
-      'defineQueue("q"): dsn cannot be read as an address; percent-encode special characters in its password ' +
-        "(# is %23, / is %2F), for instance postgresql://user:password@127.0.0.1:5432/app",
+      { dsn: "postgresql://app:s3cr/et@db:5432/app" },
+      'defineQueue("q"): dsn has a port that is no whole number from 1 to 65535; percent-encode special characters ' +
+        "in its password (# is %23, / is %2F, ? is %3F, @ is %40), for instance " +
+        "postgresql://user:password@127.0.0.1:5432/app",
     ],
     [
       { defaults: { retires: 3 } },

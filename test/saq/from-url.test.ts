@@ -42,7 +42,7 @@ it.each([
   ["s3cret@h", "Invalid url: no scheme; Queue.fromUrl takes"],
   [
     "postgresql://u:s3cret#@h:x/d",
-    "Invalid url: postgresql://... cannot be read as an address; percent-encode",
+    "Invalid url: postgresql://... has a port that is no whole number from 1 to 65535; percent-encode",
   ],
 ])("T-1, Q-11: %s is refused without a word of its password", (url, message) => {
   const attempt = () => Queue.fromUrl(url);

@@ -47,6 +47,11 @@ describe("the application's lint rules", () => {
     ["backend/saq/postgres/broker.ts", "../worker/worker.js"],
     ["backend/saq/postgres/broker.ts", "../web/index.js"],
     ["backend/saq/web/router.ts", "../postgres/broker.js"],
+    ["backend/saq/postgres-address.js", "./postgres/broker.js"],
+    ["backend/saq/postgres/broker.ts", "../../../scripts/env.js"],
+    ["backend/saq/config/checks.ts", "../../../scripts/env.js"],
+    ["scripts/env.js", "../backend/saq/job.js"],
+    ["scripts/env.js", "../backend/app/settings.js"],
   ])("refuse that %s imports %s", (file, from) => {
     expect(lint(file, importing(from))).toEqual(["noRestrictedImports"]);
     expect(
@@ -65,6 +70,7 @@ describe("the application's lint rules", () => {
     ["backend/saq/postgres/broker.ts", "../job.js"],
     ["backend/saq/express/create-saq.ts", "../worker/index.js"],
     ["backend/saq/web/router.ts", "../queue/queue.js"],
+    ["scripts/env.js", "../backend/saq/postgres-address.js"],
   ])("allow that %s imports %s", (file, from) => {
     expect(lint(file, importing(from))).toEqual([]);
   });

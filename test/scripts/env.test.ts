@@ -106,6 +106,6 @@ describe("the database's address", () => {
   it("is DATABASE_URL, or derived with its parts escaped", () => {
     expect(databaseUrl({ DATABASE_URL: "postgresql://h/d", DB_PORT: "1" })).toBe("postgresql://h/d");
     const derived = databaseUrl({ DB_PASSWORD: "p@ss/w", DB_PORT: "55432", DB_NAME: "my_app" });
-    expect(derived).toBe("postgresql://postgres:p%40ss%2Fw@127.0.0.1:55432/my_app");
+    expect(derived).toBe("postgresql://postgres:p%40ss%2Fw@127.0.0.1:55432/my_app?sslmode=disable");
   });
 });

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { parseEnv } from "node:util";
 import { z } from "zod";
+import { parsePostgresAddress } from "../saq/index.js";
 import { SettingsError } from "./errors.js";
 
 // `npm run build` puts the compiled code one folder deeper, into backend/dist/app; only production runs it.
@@ -30,7 +31,13 @@ export interface Settings {
 }
 
 const port = z.coerce.number("whole number").int().min(1).max(65_535);
-const postgresUrl = z.url({ protocol: /^postgres(ql)?$/ });
+const postgresUrl = z.string().superRefine((text, { addIssue }) => {
+  try {
+    parsePostgresAddress(text);
+  } catch (error) {
+    addIssue((error as Error).message);
+  }
+});
 
 const schema = z.object({
   NODE_ENV: z.enum(["development", "production", "test"]).default(isCompiled ? "production" : "development"),
@@ -54,9 +61,7 @@ const allowed: Record<string, string> = {
   NODE_ENV: "must be development, production or test",
   PORT: "must be a port, a whole number from 1 to 65535",
   LOG_LEVEL: "must be fatal, error, warn, info, debug, trace or silent",
-  DATABASE_URL: "must look like postgresql://user:password@host:5432/database",
   DB_PORT: "must be a port, a whole number from 1 to 65535",
-  QUEUE_DSN: "must look like postgresql://user:password@host:5432/database",
   SMTP_URL: "must look like smtp://user:password@host:587",
 };
 
@@ -73,7 +78,8 @@ export function parseSettings(environment: NodeJS.ProcessEnv): Settings {
   const parsed = schema.safeParse(given);
   const problems = (parsed.error?.issues ?? []).map(({ path: [key], message }) => {
     const name = String(key);
-    return `${name} ${allowed[name] ?? `is wrong (${message})`}${secret.has(name) ? "" : `, got ${JSON.stringify(given[name])}`}`;
+    if (secret.has(name)) return `${name} ${allowed[name] ?? message}`;
+    return `${name} ${allowed[name] ?? `is wrong (${message})`}, got ${JSON.stringify(given[name])}`;
   });
   const missing = ["DB_PORT", "DB_NAME", "DB_PASSWORD"].filter((name) => given[name] === undefined);
   if (given.DATABASE_URL === undefined && missing.length > 0) {
@@ -88,9 +94,10 @@ export function parseSettings(environment: NodeJS.ProcessEnv): Settings {
 
   const env = parsed.data;
   const isProduction = env.NODE_ENV === "production";
+  // The server that `make db-start` starts has no TLS, whatever PGSSLMODE asks of others.
   const databaseUrl =
     env.DATABASE_URL ??
-    `postgresql://postgres:${encodeURIComponent(env.DB_PASSWORD ?? "")}@127.0.0.1:${env.DB_PORT}/${encodeURIComponent(env.DB_NAME ?? "")}`;
+    `postgresql://postgres:${encodeURIComponent(env.DB_PASSWORD ?? "")}@127.0.0.1:${env.DB_PORT}/${encodeURIComponent(env.DB_NAME ?? "")}?sslmode=disable`;
   return {
     isProduction,
     underReloader: env.SAQ_RELOADER === "1",

@@ -3,6 +3,7 @@ import { defineQueue, type QueueOptions } from "./config/index.js";
 import { connectBrokers } from "./connect.js";
 import { InvalidUrlError, SaqError } from "./errors.js";
 import { type Logger, silentLogger } from "./logger.js";
+import { parsePostgresAddress } from "./postgres-address.js";
 import { Queue as AnyQueue } from "./queue/queue.js";
 import type { TaskMap } from "./tasks/task.js";
 
@@ -40,11 +41,11 @@ function checkUrl(url: unknown): void {
       `Invalid url: ${shown}; Queue.fromUrl takes postgresql:// and postgres://, ${example}`,
     );
   }
-  if (URL.canParse(String(url))) return;
-  throw new InvalidUrlError(
-    `Invalid url: ${shown} cannot be read as an address; percent-encode special characters in its password ` +
-      `(# is %23, / is %2F), ${example}`,
-  );
+  try {
+    parsePostgresAddress(String(url));
+  } catch (error) {
+    throw new InvalidUrlError(`Invalid url: ${shown} ${(error as Error).message}`);
+  }
 }
 
 export type Queue<Tasks extends TaskMap = TaskMap> = AnyQueue<Tasks>;

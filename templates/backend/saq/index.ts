@@ -30,6 +30,7 @@ export { createSaq, type Health, type Saq, type TaskQueues } from "./express/cre
 export { type FromUrlOptions, Queue } from "./from-url.js";
 export { inSeconds, type JobOptions, type Status } from "./job.js";
 export type { Logger, LogMethod } from "./logger.js";
+export { type PostgresAddress, parsePostgresAddress } from "./postgres-address.js";
 export type { EnqueueAnswer, EnqueueEntry, QueueCounters, QueueInfo } from "./queue/answers.js";
 export type { BeforeEnqueue, NewJobFields } from "./queue/enqueuing.js";
 export { Job, type JobOverrides } from "./queue/handle.js";

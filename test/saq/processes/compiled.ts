@@ -19,7 +19,7 @@ export async function compileInto(folder: string): Promise<void> {
     files: ["worker.ts", "cli-app.ts", "cli-config.ts"].map((name) =>
       join(REPOSITORY, "test/saq/processes", name),
     ),
-    include: [join(REPOSITORY, "templates/backend/saq")],
+    include: [join(REPOSITORY, "templates/backend/saq/**/*.ts")],
   };
   writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(config));
   const compiler = join(REPOSITORY, "node_modules/typescript/bin/tsc");

@@ -35,7 +35,14 @@ export interface ScratchApp {
   ): Promise<Result>;
 }
 
-const SCRIPTS = ["package.json", "Makefile", "docker-compose.yml", "scripts", "backend/package.json"];
+const SCRIPTS = [
+  "package.json",
+  "Makefile",
+  "docker-compose.yml",
+  "scripts",
+  "backend/package.json",
+  "backend/saq/postgres-address.js",
+];
 const CODE = [
   "backend/app",
   "backend/saq",

@@ -1,5 +1,6 @@
 /** Refusals of `defineQueue`: each names the option, the value received and what is allowed. `at` says where. */
 import { ConfigError } from "../errors.js";
+import { parsePostgresAddress } from "../postgres-address.js";
 import type { OneOrMany } from "../tasks/hooks.js";
 import type { TaskMap } from "../tasks/task.js";
 import { onlyJobOptions } from "./job-options.js";
@@ -137,10 +138,10 @@ export function checkDsn(at: string, dsn: string): void {
     const got = scheme ? `it begins with ${scheme}://` : "it has no scheme";
     throw new ConfigError(`${at}: dsn must begin with postgresql:// or postgres://, but ${got}; ${example}`);
   }
-  if (!URL.canParse(dsn)) {
-    throw new ConfigError(
-      `${at}: dsn cannot be read as an address; percent-encode special characters in its password (# is %23, / is %2F), ${example}`,
-    );
+  try {
+    parsePostgresAddress(dsn);
+  } catch (error) {
+    throw new ConfigError(`${at}: dsn ${(error as Error).message}`);
   }
 }
 

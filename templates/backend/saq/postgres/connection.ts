@@ -1,5 +1,7 @@
 /** What makes a connection of ours: the address with our session settings, and which errors mean "try again". */
 import type pg from "pg";
+import { clientConfigs, parsePostgresAddress } from "../postgres-address.js";
+import type { ClientOptions } from "./client.js";
 
 /**
  * Plans made while a table was empty are sequential scans and are kept for as long as the connection lives; every
@@ -10,25 +12,45 @@ const planner =
   "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off " +
   "-c plan_cache_mode=force_generic_plan";
 
-/** Client settings for a DSN. `plain` sends no start-up options, which transaction poolers refuse. */
+export interface ClientKind {
+  /** No start-up options of ours, which transaction poolers refuse. */
+  plain: boolean;
+  /** Further start-up options, as `-c name=value`. */
+  extra?: string;
+  /** The application's name in pg_stat_activity, unless the address or PGAPPNAME has another. */
+  name?: string;
+  /** ms; 0 waits for ever. */
+  queryTimeout?: number;
+}
+
+/**
+ * Client settings for a DSN. What the address or PG* variables say wins over our defaults; start-up options are sent
+ * together, ours last.
+ *
+ * @throws {PostgresAddressError} when the address cannot be read
+ */
 export function clientConfig(
   dsn: string,
-  { plain, extra = "" }: { plain: boolean; extra?: string },
-): pg.ClientConfig {
-  const url = new URL(dsn);
-  if (!plain) {
-    // pg takes `options` from the address before those given beside it: join both in the address.
-    const own = url.searchParams.get("options") ?? "";
-    url.searchParams.set("options", [own, planner, extra].filter(Boolean).join(" "));
-  }
-  return {
-    connectionString: url.href,
-    fallback_application_name: "saq",
+  // A half-open socket answers nothing for ever. Long enough for a database that was paused for 10 s.
+  { plain, extra = "", name = "saq", queryTimeout = 30_000 }: ClientKind,
+): ClientOptions {
+  const address = parsePostgresAddress(dsn);
+  const options = [address.options, ...(plain ? [] : [planner, extra])].filter(Boolean).join(" ");
+  const ways = clientConfigs({ ...address, options: options || undefined }).map((way) => ({
+    fallback_application_name: name,
     connectionTimeoutMillis: 5_000,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
-    // A half-open socket answers nothing for ever. Long enough for a database that was paused for 10 s.
-    query_timeout: 30_000,
+    query_timeout: queryTimeout,
+    ...way,
+  }));
+  const [{ connectionTimeoutMillis = 0 } = {}] = ways;
+  return {
+    ...ways[0],
+    // Each way is given its time.
+    connectionTimeoutMillis: connectionTimeoutMillis * ways.length,
+    ways,
+    targetSessionAttrs: address.targetSessionAttrs,
   };
 }
 

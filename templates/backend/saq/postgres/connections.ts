@@ -7,6 +7,7 @@ import pg from "pg";
 import type { Logger } from "../logger.js";
 import { ProblemLog } from "../problem-log.js";
 import { within } from "../within.js";
+import { Client } from "./client.js";
 import { DatabaseClock } from "./clock.js";
 import { backoffMs, clientConfig, hangUp, isConnectionError, sleep } from "./connection.js";
 import type { Statement } from "./fragments.js";
@@ -74,6 +75,8 @@ export class Connections {
         });
     this.#pool = new pg.Pool({
       ...clientConfig(dsn, { plain }),
+      // The pool hands it its own options; their type has no room for that.
+      Client: Client as unknown as new () => pg.Client,
       max: plain ? options.maxSize : options.maxSize - 1,
       min: options.minSize,
       idleTimeoutMillis: 30_000,

@@ -8,6 +8,7 @@
 import pg from "pg";
 import { describe, type Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
+import { Client, type ClientOptions } from "./client.js";
 import { backoffMs, hangUp, sleep } from "./connection.js";
 
 const probeEveryMs = 10_000;
@@ -20,7 +21,7 @@ const source = "listener";
 export const outage = "outage";
 
 export interface ListenerOptions {
-  config: pg.ClientConfig;
+  config: ClientOptions;
   /** Statement that tries for the lock of a worker id ($1) and answers `got`, and the one that releases it. */
   vouch: string;
   unvouch: string;
@@ -141,7 +142,7 @@ export class Listener {
   }
 
   async #connect(): Promise<void> {
-    const client = new pg.Client(this.#options.config);
+    const client = new Client(this.#options.config);
     client.on("error", (error) => this.#lost(client, error));
     client.on("end", () => this.#lost(client, null));
     client.on("notification", ({ channel, payload = "" }) => {

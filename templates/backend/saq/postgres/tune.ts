@@ -3,9 +3,11 @@
  * table, indexes are built and dropped CONCURRENTLY, and every step may fail without harm to the others or to what
  * runs meanwhile: the next run goes on where this one ended.
  */
-import pg, { type ClientBase } from "pg";
+import type pg from "pg";
+import type { ClientBase } from "pg";
 import { SaqError } from "../errors.js";
-import { isLockTimeout, isRefused } from "./connection.js";
+import { Client } from "./client.js";
+import { clientConfig, isLockTimeout, isRefused } from "./connection.js";
 import { missingFunctions } from "./functions.js";
 import { type Index, jobIndexes, jobSettings, saqJobIndexes, statsIndexes } from "./layout.js";
 import { keyspace, type Names, quote, saqTables, type TableSet } from "./names.js";
@@ -55,12 +57,7 @@ const concurrentTimeoutMs = 60_000;
 
 /** A connection for `planTune` and `runTune`, without the limits of those that run jobs. Whoever opens it ends it. */
 export async function openTuneClient(dsn: string): Promise<pg.Client> {
-  const client = new pg.Client({
-    connectionString: dsn,
-    fallback_application_name: "saq tune",
-    connectionTimeoutMillis: 5_000,
-    keepAlive: true,
-  });
+  const client = new Client(clientConfig(dsn, { plain: true, name: "saq tune", queryTimeout: 0 }));
   await client.connect();
   return client;
 }

@@ -1,0 +1,309 @@
+// @ts-check
+// Reads the address of a PostgreSQL database as psql and pg read it; where the two differ, the reading that accepts
+// more wins. Plain JavaScript without dependencies, because scripts/ uses it before anything is installed.
+import fs from "node:fs";
+import os from "node:os";
+
+/** The address cannot be read. The message repeats nothing that may be a part of its password. */
+export class PostgresAddressError extends Error {
+  /** @param {string} reason a sentence without its subject, for instance "must begin with postgresql://" */
+  constructor(reason) {
+    super(reason);
+    this.name = "PostgresAddressError";
+  }
+}
+
+/** @typedef {Readonly<Record<string, string | undefined>>} Variables */
+
+/**
+ * @typedef {object} PostgresAddress
+ * @property {readonly { host: string, port: number }[]} hosts tried in this order; one that begins with / is the
+ *   folder of a Unix socket
+ * @property {string | undefined} user
+ * @property {string | undefined} password
+ * @property {string | undefined} database
+ * @property {string | undefined} options command-line options for the server, for instance `-c work_mem=64MB`
+ * @property {string | undefined} sslMode
+ * @property {string} targetSessionAttrs which of the servers will do, in libpq's words
+ * @property {number | undefined} connectTimeoutMs for each host
+ * @property {Variables} parameters what stands behind the question mark, by name
+ * @property {Variables} certificates files: `sslrootcert`, `sslcert`, `sslkey`
+ */
+
+const hint =
+  "percent-encode special characters in its password (# is %23, / is %2F, ? is %3F, @ is %40), for instance " +
+  "postgresql://user:password@127.0.0.1:5432/app";
+
+const sslModes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full", "no-verify"];
+const sessionAttrs = ["any", "read-write", "read-only", "primary", "standby", "prefer-standby"];
+
+/** psql takes them; without them, another server or another password would be used than was asked for. */
+const unsupported = {
+  hostaddr: "write the IP address as the host",
+  service: "write the settings of the service into the address",
+  passfile: "set PGPASSFILE instead",
+};
+
+/**
+ * Reads an address. What it does not say is taken from PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGOPTIONS,
+ * PGSSLMODE, PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, PGCONNECT_TIMEOUT and PGTARGETSESSIONATTRS. The password file
+ * (PGPASSFILE, ~/.pgpass) is left to pg.
+ *
+ * With several hosts and no `target_session_attrs`, the first one that takes writes is meant.
+ *
+ * @param {string} text `postgresql://[user[:password]@][host[:port],...][/database][?name=value&...]`
+ * @param {Variables} [environment]
+ * @returns {PostgresAddress}
+ * @throws {PostgresAddressError}
+ * @example
+ * const { hosts, database } = parsePostgresAddress("postgresql:///app?host=/var/run/postgresql");
+ */
+export function parsePostgresAddress(text, environment = process.env) {
+  const scheme = /^\s*postgres(?:ql)?:\/\//i.exec(text);
+  if (!scheme) throw new PostgresAddressError("must begin with postgresql:// or postgres://");
+  if (/%00|\0/.test(text)) throw new PostgresAddressError("holds a zero byte (%00)");
+  const { credentials, hostList, database, query } = split(text.trimEnd().slice(scheme[0].length));
+  const parameters = parseQuery(query);
+  for (const [name, instead] of Object.entries(unsupported)) {
+    if (parameters[name]) throw new PostgresAddressError(`has ${name}, which is not supported: ${instead}`);
+  }
+  const [user = "", ...password] = credentials.split(":");
+  const hosts = findHosts(hostList, parameters, environment);
+  const attrs = parameters.target_session_attrs || environment.PGTARGETSESSIONATTRS;
+  const certificates = {
+    sslrootcert: parameters.sslrootcert || environment.PGSSLROOTCERT,
+    sslcert: parameters.sslcert || environment.PGSSLCERT,
+    sslkey: parameters.sslkey || environment.PGSSLKEY,
+  };
+  return {
+    hosts,
+    user: parameters.user || decode(user) || environment.PGUSER || systemUser(environment),
+    password: parameters.password || decode(password.join(":")) || environment.PGPASSWORD || undefined,
+    database: parameters.dbname || decode(database) || environment.PGDATABASE || undefined,
+    options: parameters.options || environment.PGOPTIONS || undefined,
+    sslMode: findSslMode(parameters, environment),
+    targetSessionAttrs: known(
+      "target_session_attrs",
+      sessionAttrs,
+      attrs || (hosts.length > 1 ? "read-write" : "any"),
+    ),
+    connectTimeoutMs: findTimeout(parameters.connect_timeout || environment.PGCONNECT_TIMEOUT),
+    parameters,
+    certificates,
+  };
+}
+
+/**
+ * Hosts and database, for people and logs: no password.
+ * @param {PostgresAddress} address
+ */
+export function nameOfAddress({ hosts, user, database }) {
+  const list = hosts.map(({ host, port }) => `${host.includes(":") ? `[${host}]` : host}:${port}`);
+  return `${list.join(",")}/${database ?? user ?? ""}`;
+}
+
+/**
+ * Settings for `new pg.Client`: one for each host and each way to it (with TLS, without), in the order of trying.
+ * Files of certificates are read here.
+ *
+ * `require` and `verify-ca` check the server's certificate as `verify-full` does, because pg 8 does so;
+ * `uselibpqcompat=true` makes them as weak as in libpq. `prefer` and `allow` check nothing, as in libpq.
+ *
+ * @param {PostgresAddress} address
+ * @returns {import("pg").ClientConfig[]}
+ * @throws {PostgresAddressError} when a certificate cannot be read
+ */
+export function clientConfigs(address) {
+  const { hosts, user, password, database, options, parameters, connectTimeoutMs } = address;
+  const shared = {
+    user,
+    // pg looks for an absent one in the password file.
+    ...(password !== undefined && { password }),
+    database: database ?? user,
+    ...(options !== undefined && { options }),
+    ...(connectTimeoutMs !== undefined && { connectionTimeoutMillis: connectTimeoutMs }),
+    ...(/^(require|prefer)$/.test(parameters.channel_binding ?? "") && { enableChannelBinding: true }),
+    ...pick(parameters, ["application_name", "fallback_application_name", "sslnegotiation"], String),
+    ...pick(
+      parameters,
+      ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "query_timeout"],
+      Number,
+    ),
+  };
+  const ways = sslWays(address);
+  return hosts.flatMap(({ host, port }) => {
+    // A Unix socket has no TLS.
+    const own = host.startsWith("/") ? [false] : ways;
+    return own.map((ssl) => ({ ...shared, host, port, ssl }));
+  });
+}
+
+/**
+ * The address as variables of libpq, for psql: also what psql alone would not read, and no password among arguments.
+ * @param {PostgresAddress} address
+ * @returns {Record<string, string>}
+ */
+export function libpqVariables({ hosts, parameters, certificates, sslMode, ...address }) {
+  const all = {
+    PGHOST: hosts.map(({ host }) => host).join(","),
+    PGPORT: hosts.map(({ port }) => port).join(","),
+    PGUSER: address.user,
+    PGPASSWORD: address.password,
+    PGDATABASE: address.database ?? address.user,
+    PGOPTIONS: address.options,
+    // psql is also for looking at a standby.
+    PGTARGETSESSIONATTRS: parameters.target_session_attrs,
+    PGSSLMODE: sslMode === "no-verify" ? "require" : sslMode,
+    PGSSLROOTCERT: certificates.sslrootcert,
+    PGSSLCERT: certificates.sslcert,
+    PGSSLKEY: certificates.sslkey,
+    PGAPPNAME: parameters.application_name,
+    PGCONNECT_TIMEOUT: parameters.connect_timeout,
+  };
+  return pick(all, Object.keys(all), String);
+}
+
+/**
+ * Takes a text apart, without its scheme. The password may hold any character but a slash: libpq reads it up to the
+ * `@`, and pg up to the last one.
+ * @param {string} text
+ */
+function split(text) {
+  const head = text.split("/", 1)[0] ?? "";
+  // `host?user=a@b` has no credentials; the question mark of `user:a?b@host` is of the password.
+  const query = /^[^?@]*\?\w+=/.test(head) ? head.indexOf("?") : head.length;
+  const at = head.slice(0, query).lastIndexOf("@");
+  const [, hostList = "", database = "", parameters = ""] =
+    /^([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/s.exec(text.slice(at + 1)) ?? [];
+  return { credentials: at < 0 ? "" : text.slice(0, at), hostList, database, query: parameters };
+}
+
+/** @param {string} text @returns {Record<string, string>} */
+function parseQuery(text) {
+  const pairs = text.split("&").map((pair) => {
+    const [name = "", ...value] = pair.split("=");
+    // A plus is a blank, as in pg: URLSearchParams writes blanks so.
+    return [name, value.join("=")].map((part) => decode(part.replaceAll("+", " ")));
+  });
+  return Object.fromEntries(pairs);
+}
+
+/** Decodes what is percent-encoded; a lone `%` stands for itself, as in pg. @param {string} text */
+function decode(text) {
+  return text.replace(/(?:%[0-9a-f]{2})+/gi, (run) => {
+    try {
+      return decodeURIComponent(run);
+    } catch {
+      return run;
+    }
+  });
+}
+
+/** @param {string} list @param {Variables} parameters @param {Variables} environment */
+function findHosts(list, parameters, environment) {
+  const inList = list.split(",").map((entry) => {
+    const match = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::(.*))?$/.exec(entry);
+    if (!match) throw new PostgresAddressError(`cannot be read as an address; ${hint}`);
+    const [, ipv6, name = "", port = ""] = match;
+    return { host: decode(ipv6 ?? name), port };
+  });
+  const own = (/** @type {string[]} */ values) => (values.some(Boolean) ? values : undefined);
+  const hosts =
+    parameters.host?.split(",") ||
+    own(inList.map(({ host }) => host)) ||
+    own(environment.PGHOST?.split(",") ?? []) ||
+    inList.map(() => "");
+  const ports = own(parameters.port?.split(",") ?? []) ||
+    own(inList.map(({ port }) => port)) ||
+    own(environment.PGPORT?.split(",") ?? []) || [""];
+  if (ports.length !== 1 && ports.length !== hosts.length) {
+    throw new PostgresAddressError(`names ${hosts.length} hosts and ${ports.length} ports`);
+  }
+  return hosts.map((host, index) => {
+    const port = Number((ports.length === 1 ? ports[0] : ports[index]) || 5432);
+    if (!Number.isInteger(port) || port < 1 || port > 65_535) {
+      throw new PostgresAddressError(`has a port that is no whole number from 1 to 65535; ${hint}`);
+    }
+    return { host: host || "localhost", port };
+  });
+}
+
+/** pg asks the environment, psql the operating system; containers often have no USER. @param {Variables} environment */
+function systemUser(environment) {
+  const name = process.platform === "win32" ? environment.USERNAME : environment.USER;
+  if (name) return name;
+  try {
+    return os.userInfo().username;
+  } catch {
+    // The user has a number and no name.
+    return undefined;
+  }
+}
+
+/** @param {Variables} parameters @param {Variables} environment */
+function findSslMode({ ssl, sslmode, sslrootcert, sslcert, sslkey }, environment) {
+  if (sslmode) return known("sslmode", sslModes, sslmode);
+  if (ssl === "no-verify") return ssl;
+  if (ssl) return /^(0|false)$/.test(ssl) ? "disable" : "verify-full";
+  if (sslrootcert || sslcert || sslkey) return "verify-full";
+  return environment.PGSSLMODE ? known("PGSSLMODE", sslModes, environment.PGSSLMODE) : undefined;
+}
+
+/** @param {PostgresAddress} address @returns {(boolean | import("node:tls").ConnectionOptions)[]} */
+function sslWays({ sslMode = "disable", certificates, parameters }) {
+  if (sslMode === "disable") return [false];
+  const { sslrootcert, sslcert, sslkey } = certificates;
+  const files = {
+    ...(sslrootcert && sslrootcert !== "system" && { ca: readFile("sslrootcert", sslrootcert) }),
+    ...(sslcert && { cert: readFile("sslcert", sslcert) }),
+    ...(sslkey && { key: readFile("sslkey", sslkey) }),
+  };
+  const unchecked = { ...files, rejectUnauthorized: false };
+  if (sslMode === "allow") return [false, unchecked];
+  if (sslMode === "prefer") return [unchecked, false];
+  if (sslMode === "no-verify") return [unchecked];
+  if (parameters.uselibpqcompat !== "true" || sslMode === "verify-full") return [files];
+  if (sslMode === "require" && !files.ca) return [unchecked];
+  return [{ ...files, checkServerIdentity: () => undefined }];
+}
+
+/** @param {string} name @param {string} file */
+function readFile(name, file) {
+  try {
+    return fs.readFileSync(file, "utf8");
+  } catch (error) {
+    throw new PostgresAddressError(`names a file in ${name} that cannot be read (${Object(error).code})`);
+  }
+}
+
+/** @param {string | undefined} text seconds @returns {number | undefined} none: as long as the caller likes */
+function findTimeout(text) {
+  if (!text) return undefined;
+  const seconds = Number(text);
+  if (!Number.isInteger(seconds)) {
+    throw new PostgresAddressError("has a connect_timeout that is no whole number of seconds");
+  }
+  return seconds > 0 ? seconds * 1000 : undefined;
+}
+
+/** @param {string} name @param {string[]} values @param {string} value */
+function known(name, values, value) {
+  if (values.includes(value)) return value;
+  throw new PostgresAddressError(`has ${name}=${value}; it must be one of ${values.join(", ")}`);
+}
+
+/**
+ * The values that are there.
+ * @template Value
+ * @param {Readonly<Record<string, string | undefined>>} from
+ * @param {string[]} names
+ * @param {(text: string) => Value} convert
+ * @returns {Record<string, Value>}
+ */
+function pick(from, names, convert) {
+  const entries = names.flatMap((name) => {
+    const value = from[name];
+    return value ? [/** @type {[string, Value]} */ ([name, convert(value)])] : [];
+  });
+  return Object.fromEntries(entries);
+}

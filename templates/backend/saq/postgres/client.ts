@@ -1,0 +1,103 @@
+/** A connection to the first server of an address that accepts it: pg itself knows one host and one way to it. */
+import pg from "pg";
+
+export interface ClientOptions extends pg.ClientConfig {
+  /** Complete settings for each host, with TLS or without, in the order of trying. */
+  ways: readonly pg.ClientConfig[];
+  /** Which servers are accepted, in the words of libpq's target_session_attrs. */
+  targetSessionAttrs: string;
+}
+
+/** No other host would decide otherwise: wrong password, no such role, no such database. */
+const finalCodes = new Set<unknown>(["28P01", "28000", "3D000"]);
+
+export class Client extends pg.Client {
+  readonly #options: ClientOptions;
+  #isEnded = false;
+
+  constructor(options: ClientOptions) {
+    super({ ...options, ...options.ways[0] });
+    this.#options = options;
+  }
+
+  override connect(): Promise<pg.Client>;
+  override connect(callback: (error: Error) => void): void;
+  override connect(callback?: (error: Error) => void): unknown {
+    const { ways, targetSessionAttrs } = this.#options;
+    if (ways.length === 1 && targetSessionAttrs === "any")
+      return callback ? super.connect(callback) : super.connect();
+    const connected = this.#choose().then(() => super.connect());
+    if (!callback) return connected;
+    // Without an error pg calls back with nothing, which its types do not know.
+    connected.then(() => (callback as () => void)(), callback);
+  }
+
+  override end(): Promise<void>;
+  override end(callback: (error: Error) => void): void;
+  override end(callback?: (error: Error) => void): unknown {
+    this.#isEnded = true;
+    return callback ? super.end(callback) : super.end();
+  }
+
+  /** Tries each way with a connection of its own, because a client of pg connects only once. */
+  async #choose(): Promise<void> {
+    const { ways, targetSessionAttrs: wanted } = this.#options;
+    const isOneHost = new Set(ways.map(({ host, port }) => `${host} ${port}`)).size === 1;
+    const errors: Error[] = [];
+    for (const target of wanted === "prefer-standby" ? ["standby", "any"] : [wanted]) {
+      for (const way of ways) {
+        const error = await tryWay(way, target);
+        if (this.#isEnded) throw new Error("Connection terminated");
+        if (error === null) return this.#use(way);
+        errors.push(error);
+        // On the same host, TLS may make the difference.
+        if (!isOneHost && finalCodes.has(codeOf(error))) throw error;
+      }
+    }
+    const message = [...new Set(errors.map((error) => error.message))].join("; ");
+    throw Object.assign(new AggregateError(errors, message), { code: codeOf(errors[0]) });
+  }
+
+  /** Sets what pg reads when it connects. */
+  #use({ host, port, ssl }: pg.ClientConfig): void {
+    const { connection, connectionParameters } = this as unknown as Record<string, object>;
+    Object.assign(this, { host, port, ssl });
+    Object.assign(connectionParameters ?? {}, { host, port, ssl });
+    Object.assign(connection ?? {}, { ssl });
+  }
+}
+
+/** Null: this way leads to a server that is accepted. */
+async function tryWay(way: pg.ClientConfig, target: string): Promise<Error | null> {
+  const probe = new pg.Client(way);
+  probe.on("error", () => {});
+  try {
+    await probe.connect();
+    if (target === "any" || (await isAccepted(probe, target))) return null;
+    // As PostgreSQL itself says when a standby is written to.
+    return Object.assign(new Error(`${way.host}:${way.port} is not ${target}`), { code: "25006" });
+  } catch (error) {
+    return error as Error;
+  } finally {
+    void probe.end().catch(() => {});
+  }
+}
+
+async function isAccepted(client: pg.Client, target: string): Promise<boolean> {
+  const { rows } = await client.query<{ standby: boolean; readonly: string }>(
+    "select pg_is_in_recovery() as standby, current_setting('transaction_read_only') as readonly",
+  );
+  const { standby = false, readonly = "off" } = rows[0] ?? {};
+  switch (target) {
+    case "read-write":
+      return !standby && readonly === "off";
+    case "read-only":
+      return standby || readonly === "on";
+    case "primary":
+      return !standby;
+    default:
+      return standby;
+  }
+}
+
+const codeOf = (error: unknown): unknown => (error as { code?: unknown } | undefined)?.code;
