@@ -1,5 +1,6 @@
 /** What makes a connection of ours: the address with our session settings, and which errors mean "try again". */
 import type pg from "pg";
+import { SaqError } from "../errors.js";
 import { clientConfigs, parsePostgresAddress } from "../postgres-address.js";
 import type { ClientOptions } from "./client.js";
 
@@ -72,6 +73,7 @@ const connectionCodes = new Set([
 
 /** The connection or the server went away; the statement may or may not have been carried out. */
 export function isConnectionError(error: unknown): boolean {
+  if (error instanceof SaqError) return error.code === "database_unavailable";
   // By shape, not by class: an error of Node's own is no instance of the Error of a test runner's sandbox.
   if (typeof error !== "object" || error === null) return false;
   const { message = "", errors } = error as { message?: unknown; errors?: unknown };
@@ -82,6 +84,18 @@ export function isConnectionError(error: unknown): boolean {
   return /Connection terminated|timeout exceeded when trying to connect|Query read timeout|not queryable/i.test(
     String(message),
   );
+}
+
+/**
+ * The error as callers get it: a lost connection as `database_unavailable`, everything else as it is. By its shape alone
+ * nobody outside can tell the refused connection of the database from that of a `fetch`.
+ */
+export function markUnavailable(error: unknown): unknown {
+  if (!isConnectionError(error) || error instanceof SaqError) return error;
+  const { message, errors } = error as { message: string; errors?: { message: string }[] };
+  // For a host name with several addresses Node gives an error for each, and no message for all.
+  const reason = message || errors?.map((each) => each.message).join(", ") || codeOf(error);
+  return new SaqError("database_unavailable", `The database does not answer: ${reason}`, { cause: error });
 }
 
 /** The data of one row is at fault, so that a smaller batch may pass: a bad value, a constraint, a limit. */

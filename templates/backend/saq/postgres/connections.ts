@@ -9,7 +9,7 @@ import { ProblemLog } from "../problem-log.js";
 import { within } from "../within.js";
 import { Client } from "./client.js";
 import { DatabaseClock } from "./clock.js";
-import { backoffMs, clientConfig, hangUp, isConnectionError, sleep } from "./connection.js";
+import { backoffMs, clientConfig, hangUp, isConnectionError, markUnavailable, sleep } from "./connection.js";
 import type { Statement } from "./fragments.js";
 import { Listener, outage } from "./listener.js";
 import { temporaryStamp } from "./names.js";
@@ -200,8 +200,9 @@ export class Connections {
       if (this.#stamped && !this.#stamped.has(client)) await this.#stamp(client, this.#stamped);
       return client;
     } catch (error) {
-      if (typeof error === "object" && error !== null) this.#unsent.add(error);
-      throw this.#noted(error);
+      const noted = this.#noted(error);
+      if (typeof noted === "object" && noted !== null) this.#unsent.add(noted);
+      throw noted;
     }
   }
 
@@ -209,7 +210,7 @@ export class Connections {
     if (!isConnectionError(error)) return error;
     this.#lastTrouble = performance.now();
     this.#problems.failed({ source, error, message: "the database is unavailable", kind: outage });
-    return error;
+    return markUnavailable(error);
   }
 
   /** A statement succeeded. `before`: `lastTrouble` when it began; one that was under way at a failure proves nothing. */
