@@ -4,7 +4,7 @@
  */
 
 /** The server ends a statement that takes longer. Less than `answerTimeoutMs`: nothing is carried out that nobody waits for. */
-export const statementTimeoutMs = 25_000;
+const statementTimeoutMs = 25_000;
 
 /** After that long without an answer a connection is given up: longer than a database may stand still for. */
 export const answerTimeoutMs = 30_000;
