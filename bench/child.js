@@ -24,10 +24,10 @@ const commands = {
   enqueueSome: ({ count, inFlight, ms }) =>
     keepInFlight((i) => producer.enqueue({ i }), inFlight, { ms, most: count }),
 
-  async enqueueMany({ count }) {
+  async enqueueMany({ count, deleted }) {
     const payloads = Array.from({ length: count }, (_, i) => ({ i }));
     const start = monotonic();
-    await producer.enqueueMany(payloads);
+    await producer.enqueueMany(payloads, { deleted });
     return { rate: count / ((monotonic() - start) / 1e9) };
   },
 
@@ -101,7 +101,7 @@ const commands = {
    * Starts a worker whose jobs take `sleepMs`. Sends the event `progress` about every 2 ms in which it ended jobs, and
    * `done` when the handler was called `expected` times.
    */
-  async work({ concurrency, best, expected, trace, sleepMs }) {
+  async work({ concurrency, best, expected, trace, sleepMs, inTransaction }) {
     let count = 0;
     let told = 0;
     let first = 0;
@@ -132,7 +132,7 @@ const commands = {
       if (trace) starts.push([i, now]);
       return sleepMs ? sleep(sleepMs).then(() => ran(i)) : ran(i);
     };
-    worker = await contestant.worker(url, { concurrency, best, handler });
+    worker = await contestant.worker(url, { concurrency, best, inTransaction, handler });
     worker.report = () => ({ count, first, last, starts, cpuUs: cpuSince(cpu) });
   },
 

@@ -1,6 +1,7 @@
 /** The engine of the generated application, through its public entry point, with its defaults. */
 import { importEngine } from "../engine-build.js";
 import { admin } from "./saq-table.js";
+import { transactionsOf } from "./transactions.js";
 
 const quiet = { debug() {}, info() {}, warn: console.warn, error: console.error, child: () => quiet };
 
@@ -11,13 +12,16 @@ const bestConcurrency = 100;
 export async function contestant({ build, version }) {
   const { createSaq, defineQueue, defineSaq } = await importEngine("index.js", build);
 
-  function open(url, { concurrency, best, handler }) {
+  function open(url, { concurrency, best, handler, transactions }) {
     const jobsAtOnce = best ? bestConcurrency : concurrency;
+    const noop = transactions
+      ? (ctx, payload) => transactions.run((client) => ctx.finish(handler(payload), { client }))
+      : async (_ctx, payload) => handler(payload);
     const queue = defineQueue({
       name: "default",
       dsn: url,
       ...(jobsAtOnce ? { concurrency: jobsAtOnce } : {}),
-      tasks: { noop: async (_ctx, payload) => handler(payload) },
+      tasks: { noop },
     });
     const saq = createSaq(defineSaq({ queues: [queue], logger: quiet }));
     return { saq, queue: saq.taskQueues.get("default") };
@@ -44,7 +48,10 @@ export async function contestant({ build, version }) {
     await queue.connect();
     return {
       enqueue: (payload) => queue.enqueue("noop", payload),
-      enqueueMany: (payloads) => queue.enqueueMany(payloads.map((payload) => ({ task: "noop", payload }))),
+      enqueueMany: (payloads, { deleted }) =>
+        queue.enqueueMany(
+          payloads.map((payload) => ({ task: "noop", payload, ...(deleted ? { ttl: -1 } : {}) })),
+        ),
       roundTrip: (payload) => queue.apply("noop", payload),
       incomplete: () => queue.count("incomplete"),
       work: () => start(saq),
@@ -53,10 +60,25 @@ export async function contestant({ build, version }) {
   }
 
   async function worker(url, options) {
-    const { saq } = open(url, options);
+    const transactions = options.inTransaction ? transactionsOf(url, options.concurrency) : null;
+    const { saq } = open(url, { ...options, transactions });
     await start(saq);
-    return { stop: () => saq.close() };
+    return {
+      stop: async () => {
+        await saq.close();
+        await transactions?.close();
+      },
+    };
   }
 
-  return { version, hasGroups: true, admin, install, producer, worker };
+  return {
+    version,
+    hasGroups: true,
+    deletesJobs: true,
+    hasTransactions: true,
+    admin,
+    install,
+    producer,
+    worker,
+  };
 }

@@ -8,6 +8,7 @@
 import { Logger, makeWorkerUtils, run } from "graphile-worker";
 import pg from "pg";
 import { connectAdmin, copyRow } from "./postgres-admin.js";
+import { transactionsOf } from "./transactions.js";
 import { versionOf } from "./versions.js";
 
 const jobs = "graphile_worker._private_jobs";
@@ -46,6 +47,8 @@ async function start(connections, { tuned, concurrency, best, handler }) {
 export const contestant = ({ tuned }) => ({
   version: versionOf("graphile-worker"),
   hasGroups: true,
+  deletesJobs: true,
+  hasTransactions: true,
 
   async install(url) {
     const utils = await makeWorkerUtils({ connectionString: url, logger });
@@ -79,7 +82,23 @@ export const contestant = ({ tuned }) => ({
     };
   },
 
-  worker: (url, options) => start({ connectionString: url }, { tuned, ...options }),
+  async worker(url, { inTransaction, handler, ...options }) {
+    const transactions = inTransaction ? transactionsOf(url, options.concurrency) : null;
+    const run = transactions
+      ? (payload) =>
+          transactions.run(async (client) => {
+            await client.query("select 1");
+            return handler(payload);
+          })
+      : handler;
+    const worker = await start({ connectionString: url }, { tuned, ...options, handler: run });
+    return {
+      stop: async () => {
+        await worker.stop();
+        await transactions?.close();
+      },
+    };
+  },
 
   async admin(url) {
     const { client, one, close } = await connectAdmin(url);

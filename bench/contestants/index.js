@@ -7,14 +7,17 @@
  * - `command`, optional: the program that plays its roles, when it is not written for Node. It does what child.js does, by
  *   lines of JSON over its standard input and output, and the module has neither `producer` nor `worker`
  * - `hasGroups`, optional: true when only one job of a group runs at a time
+ * - `deletesJobs`, optional: true when jobs that `enqueueMany` stores with `{ deleted: true }` are deleted at their end
+ * - `hasTransactions`, optional: true when its worker knows `inTransaction`
  * - `mostJobs`, optional: how many jobs are stored for a drain at most
  * - `install(url)`: makes its tables in an empty database
- * - `producer(url, options?)` -> `{ enqueue(payload), enqueueMany(payloads), roundTrip(payload)?, incomplete(), work()?,
+ * - `producer(url, options?)` -> `{ enqueue(payload), enqueueMany(payloads, { deleted }), roundTrip(payload)?, incomplete(), work()?,
  *   stop() }`; each call resolves once it is committed, `roundTrip` with the job's result. `incomplete` counts the jobs that
  *   wait or run, by its own API where it has a fresh count. `work` starts what `worker(url, options)` does, on the same
  *   connections, where it is made to have both in one process; it is called only when there are options
- * - `worker(url, { concurrency, best, handler })` -> `{ stop() }`; calls `handler(payload)` and stores what it returns.
- *   `best` asks for the settings with which it drains fastest, whatever `concurrency` says
+ * - `worker(url, { concurrency, best, inTransaction, handler })` -> `{ stop() }`; calls `handler(payload)` and stores what
+ *   it returns. `best` asks for the settings with which it drains fastest, whatever `concurrency` says; `inTransaction` for
+ *   a transaction per job, in which the job is finished where there is such a thing
  * - `admin(url)` -> `{ client, empty(), settle(), unfinished(), finished(), fill(kind, count, { groups }?), close(), trim()?,
  *   demote()?, holdGroups()?, shape()? }`,
  *   `client` a connection to its PostgreSQL, or null:

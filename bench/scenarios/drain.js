@@ -2,12 +2,12 @@
 
 const perSecond = { unit: "jobs/s", better: "higher" };
 
-async function drained(contender, { processes, work } = {}) {
+async function drained(contender, { processes, work, deleted } = {}) {
   const { jobs } = contender;
   return contender.administer(async (admin) => {
     await contender.empty(admin);
-    await contender.store(jobs);
-    const drain = await contender.drain(admin, jobs, { processes, work });
+    await contender.store(jobs, { deleted });
+    const drain = await contender.drain(admin, jobs, { processes, work, deleted });
     return { ...drain, shape: await admin.shape?.() };
   });
 }
@@ -24,7 +24,20 @@ async function drain(contender) {
   };
 }
 
+/** No-op jobs of which nothing is left; null where a contestant keeps finished jobs. */
+async function drainDeleted(contender) {
+  if (!contender.contestant.deletesJobs) return null;
+  const { seconds, cpuUs, serverUs, jobs } = await drained(contender, { deleted: true });
+  return {
+    "drain, deleted": jobs / seconds,
+    "drain, deleted, worker CPU": cpuUs / jobs,
+    ...(serverUs === undefined ? {} : { "drain, deleted, server CPU": serverUs / jobs }),
+  };
+}
+
 const variant = (figure, options) => async (contender) => {
+  const { deletesJobs, hasTransactions } = contender.contestant;
+  if ((options.deleted && !deletesJobs) || (options.work?.inTransaction && !hasTransactions)) return null;
   const { seconds, jobs } = await drained(contender, options);
   return { [figure]: jobs / seconds };
 };
@@ -76,6 +89,28 @@ export const drainScenarios = {
     processes: 2,
     work: { best: true },
   }),
+  "drain-deleted": {
+    what: "no-op jobs that are deleted at their end finished per second by one worker, and what each costs",
+    figures: {
+      "drain, deleted": perSecond,
+      "drain, deleted, worker CPU": { unit: "us/job", better: "lower" },
+      "drain, deleted, server CPU": { unit: "us/job", better: "lower" },
+    },
+    run: drainDeleted,
+  },
+  "drain-deleted-best": simple("the same with each one's best settings", "drain, deleted, best settings", {
+    deleted: true,
+    work: { best: true },
+  }),
+  "drain-deleted-2": simple("the same as drain-deleted, two workers", "drain, deleted, 2 workers", {
+    deleted: true,
+    processes: 2,
+  }),
+  "drain-finish": simple(
+    "jobs with a transaction of their own, which ends the job where it can (ctx.finish)",
+    "drain, own transaction",
+    { work: { inTransaction: true } },
+  ),
   "sleep-1": sleepingScenario(1, 10_000),
   "sleep-20": sleepingScenario(20, 2_000),
 };

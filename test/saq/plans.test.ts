@@ -45,6 +45,8 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
   outlook: ["q", 0, 32767],
   settle,
   complete,
+  remove: ["q", "k1\x1ek2", "1\x1e1", [7], "{ab}", 2],
+  recorded: ["q", keys, ["w1", "w1"], [null, "3"]],
   completeAndTell: [...complete, ["complete k1", null], ["saq+q", null]],
   settleAndTell: [...settle, ["complete k1", null], ["saq+q", null]],
   touch: ["q", keys, [1, 2], [patch, patch], ["{}", "{}"], ["w1", "w1"]],
@@ -72,6 +74,8 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
 const keyed: (keyof Statements)[] = [
   "complete",
   "completeAndTell",
+  "remove",
+  "recorded",
   "settle",
   "settleAndTell",
   "touch",

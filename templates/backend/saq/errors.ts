@@ -2,7 +2,6 @@
 export type SaqErrorCode =
   | "already_finished"
   | "config"
-  | "database_unavailable"
   | "invalid_job"
   | "invalid_payload"
   | "invalid_result"

@@ -4,27 +4,20 @@
  * somebody else by now, has a document that SQL cannot read, or is held by somebody's transaction. Where these are many
  * they are first sent again together.
  */
-import type { Decided, DocumentEnding, Settlement, SettleResult, StoredJob } from "../broker.js";
+import type { Decided, Settlement, SettleResult, StoredJob } from "../broker.js";
 import { SaqError } from "../errors.js";
 import { type Decision, finished, isTakenOver, keepSeconds, read } from "../transitions.js";
 import { encodeChange } from "../wire.js";
-import { endNotice } from "./channels.js";
 import { Coalescer, type CoalescerOptions } from "./coalescer.js";
-import { isCancelled, isDataError, isPassing } from "./connection.js";
-import type { Persistence } from "./connections.js";
+import { isCancelled, isDataError } from "./connection.js";
+import { type Completion, EndWriter, isCompletion, type Write } from "./end-writer.js";
 import type { Finisher } from "./finisher.js";
-import { separator } from "./fragments.js";
+import { RecordedEnds } from "./recorded-ends.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
 /** A finished job outlives a database that is away for minutes: the worker holds its result until it is recorded. */
 const patienceMs = 10 * 60_000;
-
-/**
- * A statement that is cancelled that often may be too long for the role's statement_timeout: then smaller ones. 0.3 s
- * of back-off in all.
- */
-const mostCancelled = 3;
 
 /**
  * A claim locks rows before it sees that another worker's claim has just taken them, and holds them to its own end, some
@@ -38,13 +31,16 @@ const mostVain = 3;
 /** Each of what is left has a patience of its own. */
 const againPatienceMs = 1_000;
 
-/** Sends one statement, for as long as `patience` in ms, and tells of each item whether it was written. */
-type Write<Item> = (items: Item[], patience: number) => Promise<boolean[]>;
-
 export class Acknowledger {
   readonly #coalescer: Coalescer<Settlement, SettleResult>;
   /** Completions whose document still ends as the claim has left it: most ends of most queues. */
   readonly #completions: Coalescer<Completion, SettleResult>;
+  /** Completions whose row is deleted. */
+  readonly #removals: Coalescer<Completion, SettleResult>;
+  /** Ends that tasks have recorded in their own transactions: most only have to be confirmed. */
+  readonly #confirmations: Coalescer<Settlement, SettleResult>;
+  readonly #recorded: RecordedEnds;
+  readonly #writer: EndWriter;
   /** What its statement has not written and is still seen to. */
   readonly #later = new Set<Promise<unknown>>();
 
@@ -52,9 +48,11 @@ export class Acknowledger {
     private readonly server: PostgresServer,
     private readonly rows: RowStore,
     private readonly finisher: Finisher,
-    private readonly queueName: string,
+    queueName: string,
     private readonly failedTtl: number,
   ) {
+    this.#recorded = new RecordedEnds(server, queueName);
+    this.#writer = new EndWriter(server, queueName);
     const options: CoalescerOptions<Settlement> = {
       maxItems: 1_000,
       maxBytes: 4 * 1024 * 1024,
@@ -63,25 +61,43 @@ export class Acknowledger {
       failureOf: unrecorded,
     };
     // The statement answers by key: of two ends of one job only the first would be written, and both told so.
-    this.#coalescer = new Coalescer((items) => this.#record(items, (...sent) => this.#settle(...sent)), {
-      ...options,
-      identityOf: ({ key }) => key,
-    });
+    this.#coalescer = new Coalescer(
+      (items) => this.#record(items, (...sent) => this.#writer.settle(...sent)),
+      {
+        ...options,
+        identityOf: ({ key }) => key,
+      },
+    );
     this.#completions = new Coalescer<Completion, SettleResult>(
-      (items) => this.#record(items, (...sent) => this.#complete(...sent)),
+      (items) => this.#record(items, (...sent) => this.#writer.complete(...sent)),
       options,
     );
+    this.#removals = new Coalescer<Completion, SettleResult>(
+      (items) => this.#record(items, (...sent) => this.#writer.remove(...sent)),
+      options,
+    );
+    this.#confirmations = new Coalescer((items) => this.#confirm(items), options);
   }
 
   /** Rejects with SaqError unrecorded after ten minutes of tries, or when closed. */
   settle(settlement: Settlement, decided: Decided<SettleResult>): void {
-    if (isCompletion(settlement)) this.#completions.put(settlement, decided);
-    else this.#coalescer.put(settlement, decided);
+    if (settlement.finishedIn !== null) this.#confirmations.put(settlement, decided);
+    else if (!isCompletion(settlement)) this.#coalescer.put(settlement, decided);
+    else if (settlement.keep !== null && settlement.keep < 0) this.#removals.put(settlement, decided);
+    else this.#completions.put(settlement, decided);
   }
 
   async drained(): Promise<void> {
-    await Promise.all([this.#coalescer.drained(), this.#completions.drained()]);
+    // First, because what they cannot confirm goes to the others.
+    await this.#confirmations.drained();
+    await Promise.all([this.#coalescer.drained(), this.#completions.drained(), this.#removals.drained()]);
     while (this.#later.size > 0) await Promise.allSettled(this.#later);
+  }
+
+  /** What is not certain, because the transaction was rolled back or is still open, goes the way of all other ends. */
+  async #confirm(items: Settlement[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
+    const results = await this.#recorded.of(items, patienceMs);
+    return items.map((item, index) => results[index] ?? this.#seeTo(this.#coalescer.add(item)));
   }
 
   async #record<Item extends Settlement>(
@@ -89,13 +105,39 @@ export class Acknowledger {
     write: Write<Item>,
   ): Promise<(SettleResult | Promise<SettleResult>)[]> {
     const written = await write(items, patienceMs);
-    // What its task has finished itself is written, and by no statement of ours.
-    const left = items.filter(({ finishedIn }, index) => !written[index] && finishedIn === null);
-    const again = new Set(left.length > mostAlone ? left : []);
-    const stillLeft = again.size > 0 ? this.#seeTo(this.#writeAgain(left, write)) : null;
+    const left = items.filter((_, index) => !written.each[index]);
+    const together =
+      left.length > mostAlone ? this.#seeTo(this.#recordTogether(left, written.resent, write)) : null;
     const decideLater = async (item: Item): Promise<SettleResult> =>
-      !again.has(item) || (await stillLeft)?.has(item) ? this.#decideUnderLock(item) : "applied";
-    return items.map((item, index) => (written[index] ? "applied" : this.#seeTo(decideLater(item))));
+      (await together)?.get(item) ?? this.#decideUnderLock(item);
+    return items.map((item, index) => (written.each[index] ? "applied" : this.#seeTo(decideLater(item))));
+  }
+
+  /** Answers the results of those that need no look of their own. */
+  async #recordTogether<Item extends Settlement>(
+    items: Item[],
+    resent: boolean,
+    write: Write<Item>,
+  ): Promise<Map<Item, SettleResult>> {
+    const results = new Map<Item, SettleResult>();
+    let left = items;
+    const lookAtRows = async () => {
+      for (const [index, result] of (await this.#recorded.of(left, patienceMs)).entries())
+        if (result !== null) results.set(left[index] as Item, result);
+      left = left.filter((item) => !results.has(item));
+    };
+    try {
+      if (resent) await lookAtRows();
+      if (left.length > mostAlone) {
+        const again = await this.#writeAgain(left, write);
+        for (const item of left) if (!again.has(item)) results.set(item, "applied");
+        left = [...again];
+      }
+      if (left.length > mostAlone) await lookAtRows();
+    } catch {
+      // Each of them fails alone then, for a reason of its own.
+    }
+    return results;
   }
 
   /** Answers what it could not write either. */
@@ -105,9 +147,9 @@ export class Acknowledger {
     try {
       for (const pauseMs of pausesMs) {
         await this.server.pause(pauseMs);
-        const written = await write(left, againPatienceMs);
-        vain = written.includes(true) ? 0 : vain + 1;
-        left = left.filter((_, index) => !written[index]);
+        const { each } = await write(left, againPatienceMs);
+        vain = each.includes(true) ? 0 : vain + 1;
+        left = left.filter((_, index) => !each[index]);
         if (left.length <= mostAlone || vain === mostVain) break;
       }
     } catch {
@@ -121,77 +163,6 @@ export class Acknowledger {
     const seenTo = answer.finally(() => this.#later.delete(seenTo));
     this.#later.add(seenTo);
     return seenTo;
-  }
-
-  async #settle(items: Settlement[], patience: number): Promise<boolean[]> {
-    const applied = new Set<string>();
-    const told = this.#told(items);
-    const { settle, settleAndTell } = this.server.statements;
-    const { rows } = await this.server.queryAgain<{ key: string }>(
-      told.length > 0 ? settleAndTell : settle,
-      [
-        this.queueName,
-        items.map((item) => item.key),
-        items.map((item) => item.token),
-        items.map((item) => item.place),
-        items.map((item) => item.status),
-        items.map((item) => item.patch),
-        items.map((item) => `{${item.removed.join(",")}}`),
-        items.map((item) => item.charge),
-        items.map((item) => item.keep),
-        items.map((item) => item.scheduled),
-        items.map((item) => item.workerId),
-        ...told,
-      ],
-      persistence(items.length, patience),
-    );
-    for (const { key } of rows) applied.add(key);
-    return items.map(({ key }) => applied.has(key));
-  }
-
-  async #complete(items: Completion[], patience: number): Promise<boolean[]> {
-    const claims = new Map<number, number>();
-    const endings: DocumentEnding[] = [];
-    const claimOf = ({ token, ending }: Completion): number => {
-      const known = claims.get(token);
-      if (known !== undefined) return known;
-      const claim = endings.push(ending);
-      claims.set(token, claim);
-      return claim;
-    };
-    const told = this.#told(items);
-    const { complete, completeAndTell } = this.server.statements;
-    const { rows } = await this.server.queryAgain<{ written: string | null }>(
-      told.length > 0 ? completeAndTell : complete,
-      [
-        this.queueName,
-        items.map((item) => item.key).join(separator),
-        items.map(claimOf).join(separator),
-        // Each without its brace: it goes on where the ending's lasting part stops.
-        items
-          .map((item) => item.patch)
-          .join(separator)
-          .slice(1),
-        items.map((item) => item.keep ?? "").join(separator),
-        [...claims.keys()],
-        endings.map(({ lasting, passing }) => Buffer.from(lasting + passing)),
-        endings.map(({ passing }) => Buffer.byteLength(passing)),
-        items.length,
-        ...told,
-      ],
-      persistence(items.length, patience),
-    );
-    const written = rows[0]?.written ?? null;
-    if (written === null) return Array<boolean>(items.length).fill(true);
-    const places = new Set(written.split(","));
-    return items.map((_, index) => places.has(String(index + 1)));
-  }
-
-  /** Texts and channels of what is told, by the statement that records the ends and of what it records; none where nobody waits. */
-  #told(items: readonly Settlement[]): (string | null)[][] {
-    if (items.every(({ awaited }) => awaited === false)) return [];
-    const notices = items.map((item) => endNotice(this.queueName, item));
-    return [notices.map(({ text }) => text), notices.map(({ channel }) => channel)];
   }
 
   async #decideUnderLock(item: Settlement): Promise<SettleResult> {
@@ -237,27 +208,14 @@ export class Acknowledger {
   }
 }
 
-/** An end that only changes how the document ends, and can stand in a list of texts. */
-type Completion = Settlement & { ending: DocumentEnding };
-
-const isCompletion = (item: Settlement): item is Completion =>
-  item.ending !== null &&
-  item.status === "complete" &&
-  item.finishedIn === null &&
-  (item.keep === null || item.keep >= 0) &&
-  !item.key.includes(separator);
-
-/** Each row is written by its token, so that a second time changes nothing. */
-const persistence = (items: number, patience: number): Persistence => ({
-  patience,
-  again: (error, sent) => isPassing(error) && !(isCancelled(error) && items > 1 && sent >= mostCancelled),
-});
-
-const unrecorded = ({ key, status }: Settlement, cause: unknown): SaqError =>
+const unrecorded = ({ key, status, finishedIn }: Settlement, cause: unknown): SaqError =>
   new SaqError(
     "unrecorded",
-    `The end of job ${key} (${status}) could not be recorded. Its row says that it still runs: others take it over ` +
-      "when its timeout or heartbeat has passed, or when this worker has ended, and it may run again.",
+    finishedIn === null
+      ? `The end of job ${key} (${status}) could not be recorded. Its row says that it still runs: others take it over ` +
+          "when its timeout or heartbeat has passed, or when this worker has ended, and it may run again."
+      : `Whether the transaction in which the task finished job ${key} has committed could not be looked up. If it has, ` +
+          "the job is complete; if not, others take it over, and it runs again.",
     { cause },
   );
 

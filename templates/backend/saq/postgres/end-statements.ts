@@ -64,6 +64,26 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
     count: ", (select count(*) from told) as told",
   });
 
+  // The same completions where the row is not kept. Parameters as above, without patches and seconds: $4 token and $5
+  // ending per claim. Writes neither a new row nor an index entry, so that deleting is the cheapest end.
+  const remove = `with gone as (
+      delete from ${jobs} j
+      using (select g.*, ($5::bytea[])[g.claim] as ending, o.*
+        from (select *, ($4::int[])[claim] as token
+          from unnest(${listed("$2")}, ${listed("$3")}::int[]) with ordinality as u(key, claim, nth)) g
+        cross join lateral (${owned}) o offset 0) o
+      where j.ctid = o.tid and substr(o.job, octet_length(o.job) - octet_length(o.ending) + 1) = o.ending
+      returning o.nth)
+    select case when count(*) < $6 then coalesce(string_agg(nth::text, ','), '') end as written from gone`;
+
+  // What the rows of these ends are by now, without a lock. $2 keys, $3 workers, $4 the transactions in which tasks have
+  // finished their jobs themselves. `strange`: the document does not name the worker, so that it has to be looked at.
+  const recorded = `select g.nth::int, j.status, j.lock_key as token,
+      g.transaction is not null and coalesce(pg_xact_status(g.transaction::xid8), '') = 'committed' as committed,
+      g.transaction is null and position(convert_to(to_json(g.owner)::text, 'UTF8') in j.job) = 0 as strange
+    from unnest($2::text[], $3::text[], $4::text[]) with ordinality as g(key, owner, transaction, nth)
+      left join lateral (select * from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) j on true`;
+
   const touch = `with given as materialized (
       select * from unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[]) as g(key, token, patch, removed, owner)),
     owned as materialized (
@@ -72,5 +92,5 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
     update ${jobs} j set job = convert_to(s.document, 'UTF8') from stamped s
     where j.ctid = s.tid and s.document is not null returning j.key`;
 
-  return { settle, settleAndTell, complete, completeAndTell, touch };
+  return { settle, settleAndTell, complete, completeAndTell, remove, recorded, touch };
 }

@@ -12,8 +12,13 @@ function about({ fields, startedAt }: Attempt) {
   return { job: fields.key, task: fields.function, ms };
 }
 
+const momentMs = 100;
+const maxKeysPerLine = 20;
+
 export class Report {
   readonly stats: Omit<WorkerStats, "uptime"> = { complete: 0, failed: 0, retried: 0, aborted: 0 };
+
+  #unsettled: { key: string; status: string; error: unknown }[] = [];
 
   /** `counters` are those of the queue object, whose other workers and callers count there too (Q-10). */
   constructor(
@@ -90,8 +95,21 @@ export class Report {
     );
   }
 
+  /** Thousands may fail at once, when a worker stops while the database is away: one line for those of a moment. */
   unsettled({ fields: { key } }: Attempt, { status }: Settlement, error: unknown): void {
-    this.logger.error({ err: error, job: key, status }, "could not record how a job ended");
+    if (this.#unsettled.push({ key, status, error }) > 1) return;
+    setTimeout(() => {
+      const [first, ...others] = this.#unsettled;
+      const jobs = this.#unsettled.slice(0, maxKeysPerLine).map((job) => job.key);
+      this.#unsettled = [];
+      if (others.length === 0)
+        this.logger.error({ err: error, job: key, status }, "could not record how a job ended");
+      else
+        this.logger.error(
+          { err: first?.error, jobs, count: others.length + 1 },
+          "could not record how jobs ended; the error is that of the first",
+        );
+    }, momentMs);
   }
 
   #says(level: string): boolean {
