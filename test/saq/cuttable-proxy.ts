@@ -13,6 +13,8 @@ export interface TestProxy {
   admit(): void;
   /** Connections that were tried so far. */
   readonly tries: number;
+  /** Bytes that the server has sent so far. */
+  readonly bytesSent: number;
 }
 
 export async function openProxy(database: TestDatabase): Promise<TestProxy> {
@@ -21,6 +23,7 @@ export async function openProxy(database: TestDatabase): Promise<TestProxy> {
   let swallow: (() => void) | null = null;
   let refused = false;
   let tries = 0;
+  let bytesSent = 0;
   const server = createServer((client) => {
     tries++;
     if (refused) {
@@ -40,6 +43,7 @@ export async function openProxy(database: TestDatabase): Promise<TestProxy> {
     }
     client.on("data", (data) => upstream.write(data));
     upstream.on("data", (data) => {
+      bytesSent += data.length;
       if (swallow) swallow();
       else client.write(data);
     });
@@ -70,6 +74,9 @@ export async function openProxy(database: TestDatabase): Promise<TestProxy> {
     },
     get tries() {
       return tries;
+    },
+    get bytesSent() {
+      return bytesSent;
     },
     mute: () =>
       new Promise((resolve) => {

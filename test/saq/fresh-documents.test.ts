@@ -5,6 +5,7 @@ import type { Context } from "../../templates/backend/saq/index.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { claimedFields } from "../../templates/backend/saq/transitions.js";
 import { decodeJob } from "../../templates/backend/saq/wire.js";
+import { openProxy } from "./cuttable-proxy.js";
 import { pythonComplaints } from "./golden-documents.js";
 import { LogBook } from "./log-book.js";
 import {
@@ -95,6 +96,23 @@ describe("a document as enqueue wrote it", () => {
     );
   });
 
+  it.each([
+    ["ASCII", "a".repeat(30_000), 1.1],
+    ["ASCII with quotes and line ends", 'say "hi" \\ \n\t'.repeat(2_000), 1.5],
+    ["Cyrillic", "ключ значение ".repeat(2_000), 1.5],
+    ["Chinese", "漢字".repeat(10_000), 1.5],
+    ["beyond the basic plane", "😀𝄞".repeat(5_000), 1.5],
+  ])("travels to the worker in little more than its own bytes: %s", async (_name, text, most) => {
+    const proxy = await openProxy(database);
+    const queue = openQueue(proxy, tasks);
+    const { key } = await queue.enqueue("hello", { text });
+    const bytes = Buffer.byteLength(await textOf(key));
+    const before = proxy.bytesSent;
+    const job = await claimOne(queue);
+    expect(proxy.bytesSent - before).toBeLessThan(most * bytes);
+    expect(JSON.parse(job.document)).toMatchObject({ kwargs: { text } });
+  });
+
   it("V-5.6: a due time in the document stays in its column", async () => {
     const queue = open();
     const later = Math.floor(Date.now() / 1_000) - 5;
@@ -153,6 +171,9 @@ describe("a document as enqueue wrote it", () => {
         Buffer.from([0xff, 0xfe]),
         Buffer.from('"},"status":"queued"}'),
       ]),
+      "a NUL byte": `{"function":"hello\0","queue":"${queue.name}","key":"compact a NUL byte","status":"queued"}`,
+      "a NUL byte beyond ASCII": `{"function":"é\0","queue":"${queue.name}","key":"compact a NUL byte beyond ASCII","status":"queued"}`,
+      "a byte order mark": `\uFEFF{"function":"hello","queue":"${queue.name}","key":"compact a byte order mark","status":"queued"}`,
       "another key": `{"function":"hello","queue":"${queue.name}","key":"other","status":"queued"}`,
       "another queue": '{"function":"hello","queue":"other","key":"compact another queue","status":"queued"}',
     };

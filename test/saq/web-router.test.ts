@@ -151,7 +151,7 @@ describe("errors", () => {
     expect([status, text]).toEqual([500, "Service Unavailable"]);
   });
 
-  it("S-65, D-85: without a database, health is 500 and the API tells nothing of the inside", async () => {
+  it("S-65, D-85: without a database, health is 500, the API 503, and neither tells anything of the inside", async () => {
     // Port 1 is nobody's.
     const dsn = "postgresql://nobody@127.0.0.1:1/secret_name";
     const saq = createSaq(
@@ -165,9 +165,9 @@ describe("errors", () => {
       expect(await lost.get("/saq/health")).toMatchObject({ status: 500, text: "Service Unavailable" });
       const { status, type, body } = await lost.get("/saq/api/queues");
       expect([status, type, body]).toEqual([
-        500,
+        503,
         "application/json",
-        { status_code: 500, detail: "Internal Server Error" },
+        { status_code: 503, detail: "The database does not answer." },
       ]);
     } finally {
       await saq.close();

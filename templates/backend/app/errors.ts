@@ -1,5 +1,6 @@
 /** The application's own errors, and how to tell that an error means "no database". */
 import { types } from "node:util";
+import { SaqError } from "../saq/index.js";
 
 export interface FieldError {
   field: string;
@@ -33,16 +34,18 @@ export class SettingsError extends Error {
   }
 }
 
-const connectionCodes =
-  /^(ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|08\w{3}|57P0[123]|53300)$/;
+/** SQLSTATEs of PostgreSQL: the connection, a server that starts or stops, and no room for one more connection. */
+const unavailable = /^(08\w{3}|57P0[123]|53300)$/;
 
-/** The database cannot be reached, refuses connections, or went away in the middle. */
+/**
+ * The database cannot be reached, refuses connections, or went away in the middle. Only the queue's word for it and what
+ * PostgreSQL itself says count: ECONNREFUSED may as well be another service's, whose client your code calls.
+ */
 export function isDatabaseAway(error: unknown): boolean {
+  if (error instanceof SaqError)
+    return error.code === "database_unavailable" || error.code === "queue_closed";
   // Not instanceof: under Jest, errors of Node itself are made by another Error than the tests'.
   if (!types.isNativeError(error)) return false;
-  const { code, cause, errors, message } = error as Error & { code?: unknown; errors?: unknown[] };
-  if (code === "queue_closed" || (typeof code === "string" && connectionCodes.test(code))) return true;
-  if (/connection terminated|timeout exceeded when trying to connect|query read timeout/i.test(message))
-    return true;
-  return [cause, ...(errors ?? [])].some(isDatabaseAway);
+  const { code, severity } = error as Error & { code?: unknown; severity?: unknown };
+  return severity !== undefined && typeof code === "string" && unavailable.test(code);
 }

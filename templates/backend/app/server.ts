@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import type { Worker } from "../saq/index.js";
 import { createApp } from "./app.js";
+import { SettingsError } from "./errors.js";
 import { logger } from "./logger.js";
 import { queueRoutes, saq } from "./queue/index.js";
 import { settings } from "./settings.js";
@@ -17,7 +18,16 @@ const server = createServer(createApp({ saq, queueRoutes, logger }));
 server.keepAliveTimeout = 65_000;
 server.headersTimeout = 66_000;
 server.listen(settings.port, settings.host);
-await once(server, "listening");
+await once(server, "listening").catch(explainHost);
+
+/** @throws SettingsError when HOST is no address of this machine; conda, for one, sets HOST to something else */
+function explainHost(error: NodeJS.ErrnoException): never {
+  if (!/^(ENOTFOUND|EAI_AGAIN|EADDRNOTAVAIL|EINVAL)$/.test(error.code ?? "")) throw error;
+  throw new SettingsError([
+    `HOST must be an address of this machine, got ${JSON.stringify(settings.host)} (${error.message}). ` +
+      "If your shell sets HOST for another purpose, start with HOST=127.0.0.1",
+  ]);
+}
 
 /** What is bound: `localhost` would hide that other machines reach it, or that this one does not. */
 function addressOf({ host, port }: typeof settings): string {

@@ -26,13 +26,6 @@ function explain(error: Error): string {
     case "3D000":
       return `The database refuses the connection: ${error.message}. Run \`make db-start\`, or correct DATABASE_URL (QUEUE_DSN) in .env.`;
   }
-  if (isDatabaseAway(error)) {
-    return `The database does not answer: ${reasonOf(error)}. Start it with: make db-start`;
-  }
+  if (isDatabaseAway(error)) return `${error.message}. Start it with: make db-start`;
   return error.stack ?? String(error);
-}
-
-/** Where a host name has several addresses, Node gives one error for each and none for all. */
-function reasonOf(error: Error & { errors?: Error[] }): string {
-  return error.errors ? error.errors.map(({ message }) => message).join(", ") : error.message;
 }

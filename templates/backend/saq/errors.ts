@@ -2,6 +2,7 @@
 export type SaqErrorCode =
   | "already_finished"
   | "config"
+  | "database_unavailable"
   | "invalid_job"
   | "invalid_payload"
   | "invalid_result"

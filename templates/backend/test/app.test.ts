@@ -10,7 +10,8 @@ import { basicAuth } from "../app/basic-auth.js";
 import { logger, logOptions } from "../app/logger.js";
 import { saqConfig } from "../app/queue/config.js";
 import { queueRoutes, saq } from "../app/queue/index.js";
-import { createSaq, defineSaq } from "../saq/index.js";
+import { createSaq, defineSaq, Queue } from "../saq/index.js";
+import { freePort } from "./unreachable.js";
 
 beforeAll(() => saq.connect());
 afterAll(() => saq.close());
@@ -54,6 +55,43 @@ describe("errors of a handler", () => {
         err: { type: "Error", stack: expect.stringContaining("app.test.ts") },
       },
     ]);
+  });
+
+  it("500, not 503, when another service than the database refuses the connection", async () => {
+    const port = await freePort();
+    const calling = Router();
+    calling.get("/calls", async (_req, res) => res.json(await fetch(`http://127.0.0.1:${port}/`)));
+    const { app, lines } = appWith(calling);
+    const { status, body } = await request(app).get("/queue/calls");
+    expect({ status, detail: body.detail }).toEqual({
+      status: 500,
+      detail: "The server failed to answer this request.",
+    });
+    expect(lines).toMatchObject([{ level: 50, err: { type: "TypeError" } }]);
+  });
+
+  it("503 when the queue's database refuses the connection, with its cause for your code", async () => {
+    const far = Queue.fromUrl(`postgresql://postgres@127.0.0.1:${await freePort()}/gone`, { name: "far" });
+    const failing = Router();
+    const caught: unknown[] = [];
+    failing.get("/counts", async (_req, res) => {
+      try {
+        res.json(await far.counts());
+      } catch (error) {
+        caught.push(error);
+        throw error;
+      }
+    });
+    const { app, lines } = appWith(failing);
+    const { status, body } = await request(app).get("/queue/counts");
+    expect({ status, body }).toEqual({
+      status: 503,
+      body: { status_code: 503, detail: "The database does not answer. Try again in a moment." },
+    });
+    expect(caught).toMatchObject([{ code: "database_unavailable", cause: { code: "ECONNREFUSED" } }]);
+    expect(lines).toMatchObject([{ level: 50 }]);
+    expect(lines[0]).not.toHaveProperty("err");
+    await far.close();
   });
 
   it("breaks the connection when the answer has begun", async () => {

@@ -31,6 +31,18 @@ describe("GET /health", () => {
   });
 });
 
+it("the web UI's API answers 503, too", async () => {
+  const app = await unreachableApp();
+  for (const path of ["/saq/api/queues", "/saq/api/queues/default", "/saq/api/queues/default/jobs/a"]) {
+    const { status, body } = await request(app).get(path);
+    expect({ path, status, body }).toEqual({
+      path,
+      status: 503,
+      body: { status_code: 503, detail: "The database does not answer." },
+    });
+  }
+});
+
 it("answers 503 when the database cannot be reached", async () => {
   const { status, body } = await request(await unreachableApp()).get("/health");
   expect(status).toBe(503);

@@ -59,6 +59,14 @@ describe("the API process", () => {
     expect(await api.exitCode()).toBe(0);
   });
 
+  it("says in one sentence that HOST is no address of this machine", async () => {
+    const api = startProcess("app/server.ts", { HOST: "x86_64-conda-linux-gnu.invalid" });
+    expect(await api.exitCode()).toBe(1);
+    expect(api.output()).toMatch(
+      /^The settings cannot be used:\n {2}- HOST must be an address of this machine, got "x86_64-conda-linux-gnu.invalid" .*\n$/,
+    );
+  });
+
   it("says in one sentence that the port is taken, and which variable to change", async () => {
     const holder = createServer().listen(0, "127.0.0.1");
     await once(holder, "listening");
@@ -114,9 +122,11 @@ describe.each(["app/server.ts", "app/worker.ts"])("%s", (script) => {
       DATABASE_URL: `postgresql://postgres:hunter2@127.0.0.1:${port}/gone`,
     });
     expect(await started.exitCode()).toBe(1);
-    expect(started.output()).toBe(
-      `The database does not answer: connect ECONNREFUSED 127.0.0.1:${port}. Start it with: make db-start\n`,
-    );
+    // The log has a line about the outage before it.
+    expect(started.output().split("\n").slice(-2)).toEqual([
+      `The database does not answer: connect ECONNREFUSED 127.0.0.1:${port}. Start it with: make db-start`,
+      "",
+    ]);
   });
 
   it("says what the database refuses", async () => {

@@ -11,7 +11,7 @@ import { createSaq, defineSaq } from "../saq/index.js";
 /** The API on a database that refuses every connection: a port that was free a moment ago. */
 export async function unreachableApp(): Promise<Express> {
   const dsn = `postgresql://postgres@127.0.0.1:${await freePort()}/gone`;
-  const saq = createSaq(defineSaq({ queues: [{ ...defaultQueue, dsn }] }));
+  const saq = createSaq(defineSaq({ queues: [{ ...defaultQueue, dsn }], web: { enabled: true }, logger }));
   return createApp({ saq, queueRoutes: createQueueRoutes(saq.taskQueues), logger });
 }
 

@@ -1,3 +1,5 @@
+import { SaqError } from "../errors.js";
+
 /** What the user can mend: the message is all that is shown, without a stack. */
 export class CliError extends Error {
   readonly exitCode: ExitCode;
@@ -28,26 +30,20 @@ export const usageError = (message: string): CliError => new CliError(message, e
  */
 export function explain(error: unknown): string {
   if (!isErrorLike(error)) return String(error);
+  if (isUnavailable(error)) return `${error.message}. Is the server running, and is the queue's dsn right?`;
   if (error instanceof CliError || isDeliberate(error)) return error.message;
-  // A host name with several addresses has an error for each, and none for all.
-  const reason = error.errors?.map(({ message }) => message).join(", ") || error.message;
-  if (error.severity !== undefined) return `The database refuses: ${reason}. Is the queue's dsn right?`;
-  if (isAway(error))
-    return `The database does not answer: ${reason}. Is the server running, and is the queue's dsn right?`;
+  if (error.severity !== undefined)
+    return `The database refuses: ${error.message}. Is the queue's dsn right?`;
   return error.stack ?? `${error.name}: ${error.message}`;
 }
 
 interface ErrorLike extends Error {
-  code?: unknown;
-  errors?: Error[];
   /** PostgreSQL's own errors have one. */
   severity?: string;
 }
 
-const isAway = ({ code, message }: ErrorLike): boolean =>
-  /^(ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH)$/.test(
-    String(code),
-  ) || /connection terminated|timeout exceeded when trying to connect|query read timeout/i.test(message);
+const isUnavailable = (error: unknown): boolean =>
+  error instanceof SaqError && error.code === "database_unavailable";
 
 const isErrorLike = (error: unknown): error is ErrorLike =>
   typeof error === "object" && error !== null && "message" in error;

@@ -1,5 +1,5 @@
 /** How jobs become active: those without a group in one statement, those of groups under their groups' locks. */
-import { claimedEnding, freshClaimed, freshDue } from "./ending.js";
+import { claimedEnding, freshClaimed, freshDue, sentDocument } from "./ending.js";
 import { epoch, type Fragments } from "./fragments.js";
 import { claimedBytes, groupStatements } from "./group-statements.js";
 
@@ -21,7 +21,7 @@ export function claimStatements(fragments: Fragments) {
       from (select ${epochMs} as ms offset 0) m)
     update ${jobs} j set status = 'active', lock_key = $5, scheduled = s.scheduled,
       job = coalesce(s.fresh, convert_to(s.document, 'UTF8'), j.job)
-    from (select p.tid, p.key, p.nth, p.lock_key, p.due,
+    from (select p.tid, p.key, p.nth, p.lock_key, p.due, p.job,
         case when f.due is not null then encode(p.job, 'escape')
           when d.document->>'queue' = $1 and d.document->>'key' = p.key
           and jsonb_typeof(d.document->'function') = 'string' then d.document::text end as document,
@@ -31,7 +31,8 @@ export function claimStatements(fragments: Fragments) {
       cross join lateral (select case when f.due is null
         then ${stamped("p.job", "1", "'{}'", startedPatch, "null")} end as document offset 0) d offset 0) s
     where j.ctid = s.tid
-    returning j.key, s.nth::int, s.lock_key as place, s.due::text, s.document,
+    returning j.key, s.nth::int, s.lock_key as place, s.due::text,
+      case when s.fresh is null then s.document else ${sentDocument("s.job", "s.document")} end as document,
       case when s.fresh is not null then (select ms from moment)::text end as started`;
 
   // $1 queue, $2 and $3 priorities, $4 limit. The documents of one claim are bounded together: 100 of 4 MB took longer

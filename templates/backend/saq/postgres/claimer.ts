@@ -4,7 +4,7 @@ import { columnSecond } from "../job.js";
 import { describe, type Logger } from "../logger.js";
 import { type Decision, isTakenOver, read, setAside } from "../transitions.js";
 import { editDocument, encodeChange } from "../wire.js";
-import { endingOf, fromEscaped } from "./ending.js";
+import { endingOf, readSent } from "./ending.js";
 import type { Reconciler } from "./reconciler.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
@@ -65,7 +65,7 @@ export class Claimer {
     const fresh = started === null ? null : endingOf(workerId, started);
     for (const { key, place, due, started, document: answered } of rows) {
       const ending = started === null ? null : fresh;
-      const document = answered !== null && ending ? fromEscaped(answered) : answered;
+      const document = answered !== null && ending ? readSent(answered) : answered;
       if (document !== null) jobs.push({ key, token, workerId, place, due: Number(due), document, ending });
     }
     return jobs;

@@ -1,16 +1,9 @@
 /** What makes a connection of ours: the address with our session settings, and which errors mean "try again". */
 import type pg from "pg";
+import { SaqError } from "../errors.js";
 import { clientConfigs, parsePostgresAddress } from "../postgres-address.js";
 import type { ClientOptions } from "./client.js";
-
-/**
- * Plans made while a table was empty are sequential scans and are kept for as long as the connection lives; every
- * statement of ours reads by index, so the other ways are ruled out (2,950 -> 10,378 round trips/s measured). And a
- * parameter in LIMIT would have the planner plan each claim anew (picking ten jobs: 298 -> 122 us measured).
- */
-const planner =
-  "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off " +
-  "-c plan_cache_mode=force_generic_plan";
+import { answerTimeoutMs, connectTimeoutMs, startupOptions } from "./session-settings.js";
 
 export interface ClientKind {
   /** No start-up options of ours, which transaction poolers refuse. */
@@ -31,14 +24,14 @@ export interface ClientKind {
  */
 export function clientConfig(
   dsn: string,
-  // A half-open socket answers nothing for ever. Long enough for a database that was paused for 10 s.
-  { plain, extra = "", name = "saq", queryTimeout = 30_000 }: ClientKind,
+  // A half-open socket answers nothing for ever.
+  { plain, extra = "", name = "saq", queryTimeout = answerTimeoutMs }: ClientKind,
 ): ClientOptions {
   const address = parsePostgresAddress(dsn);
-  const options = [address.options, ...(plain ? [] : [planner, extra])].filter(Boolean).join(" ");
+  const options = plain ? address.options : startupOptions(address.options ?? "", extra);
   const ways = clientConfigs({ ...address, options: options || undefined }).map((way) => ({
     fallback_application_name: name,
-    connectionTimeoutMillis: 5_000,
+    connectionTimeoutMillis: connectTimeoutMs,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
     query_timeout: queryTimeout,
@@ -54,6 +47,10 @@ export function clientConfig(
   };
 }
 
+/** A statement whose answer is waited for that long instead of `answerTimeoutMs`. */
+export const withTimeout = (text: string, ms: number): pg.QueryConfig =>
+  Object.assign({ text }, { query_timeout: ms });
+
 const connectionCodes = new Set([
   "ECONNRESET",
   "ECONNREFUSED",
@@ -66,12 +63,17 @@ const connectionCodes = new Set([
   "57P01",
   "57P02",
   "57P03",
+  "57P05",
+  // The server has ended a session whose transaction stood still, or lasted too long.
+  "25P03",
+  "25P04",
   // A standby: the server that was the primary before a failover.
   "25006",
 ]);
 
 /** The connection or the server went away; the statement may or may not have been carried out. */
 export function isConnectionError(error: unknown): boolean {
+  if (error instanceof SaqError) return error.code === "database_unavailable";
   // By shape, not by class: an error of Node's own is no instance of the Error of a test runner's sandbox.
   if (typeof error !== "object" || error === null) return false;
   const { message = "", errors } = error as { message?: unknown; errors?: unknown };
@@ -81,6 +83,45 @@ export function isConnectionError(error: unknown): boolean {
   if (code !== null && (connectionCodes.has(code) || /^(08|53|58)/.test(code))) return true;
   return /Connection terminated|timeout exceeded when trying to connect|Query read timeout|not queryable/i.test(
     String(message),
+  );
+}
+
+/**
+ * The error as callers get it: a lost connection as `database_unavailable`, everything else as it is. By its shape alone
+ * nobody outside can tell the refused connection of the database from that of a `fetch`.
+ */
+export function markUnavailable(error: unknown): unknown {
+  if (!isConnectionError(error) || error instanceof SaqError) return error;
+  const { message, errors } = error as { message: string; errors?: { message: string }[] };
+  // For a host name with several addresses Node gives an error for each, and no message for all.
+  const reason = message || errors?.map((each) => each.message).join(", ") || codeOf(error);
+  return new SaqError("database_unavailable", `The database does not answer: ${reason}`, { cause: error });
+}
+
+/** The server has ended the session while it was idle: the statement that met this was not carried out. */
+export const wasIdleTooLong = (error: unknown): boolean => codeOf(error) === "57P05";
+
+/** No answer has come in time: the statement may be under way still, and waiting once more would double the time. */
+export const isReadTimeout = (error: unknown): boolean =>
+  /Query read timeout/.test(String((error as { message?: unknown } | null)?.message));
+
+/**
+ * What a connection pooler in transaction mode answers to start-up options or named statements, with what to do about
+ * it; every other error as it is.
+ */
+export function explainPooler(error: unknown): unknown {
+  const code = codeOf(error);
+  const message = String((error as { message?: unknown } | null)?.message);
+  const isPooler =
+    code === "26000" ||
+    code === "42P05" ||
+    (/^(08P01|0A000)$/.test(code ?? "") && /startup parameter|command-line options/i.test(message));
+  if (!isPooler) return error;
+  return new SaqError(
+    "config",
+    `Between this process and PostgreSQL is a connection pooler in transaction mode (it answers: ${message}). ` +
+      "Set pollInterval in defineQueue, 1 for instance, or give the queue the address of the server itself.",
+    { cause: error },
   );
 }
 

@@ -9,10 +9,22 @@ import { ProblemLog } from "../problem-log.js";
 import { within } from "../within.js";
 import { Client } from "./client.js";
 import { DatabaseClock } from "./clock.js";
-import { backoffMs, clientConfig, hangUp, isConnectionError, sleep } from "./connection.js";
+import {
+  backoffMs,
+  clientConfig,
+  explainPooler,
+  hangUp,
+  isConnectionError,
+  isReadTimeout,
+  markUnavailable,
+  sleep,
+  wasIdleTooLong,
+  withTimeout,
+} from "./connection.js";
 import type { Statement } from "./fragments.js";
 import { Listener, outage } from "./listener.js";
 import { temporaryStamp } from "./names.js";
+import { beginPooledTransaction, beginTransaction, connectTimeoutMs } from "./session-settings.js";
 import { stampStatement } from "./stamp.js";
 import { serverStatements } from "./statements.js";
 
@@ -136,20 +148,31 @@ export class Connections {
 
   /** Runs a statement that is prepared once per connection. */
   async query<Row extends pg.QueryResultRow>(statement: Statement, values: unknown[]): Promise<Row[]> {
-    const before = this.#lastTrouble;
-    const client = await this.take();
-    let broken: Error | undefined;
-    try {
-      const { rows } = await client.query<Row>(this.prepared(statement, values));
-      this.#answered(before);
-      return rows;
-    } catch (error) {
-      // Also after an answer that is an error: a plan that a connection keeps may be what is wrong.
-      broken = error as Error;
-      throw this.#noted(error);
-    } finally {
-      client.release(broken);
+    const send = async (client: pg.PoolClient) =>
+      (await client.query<Row>(this.prepared(statement, values))).rows;
+    // A session that is somebody else's next has whatever settings it has: ours come with a transaction.
+    if (this.options.plain) return this.#inTransaction(beginPooledTransaction, send);
+    for (let tries = 1; ; tries++) {
+      const before = this.#lastTrouble;
+      const client = await this.take();
+      let broken: Error | undefined;
+      try {
+        const rows = await send(client);
+        this.#answered(before);
+        return rows;
+      } catch (error) {
+        // Also after an answer that is an error: a plan that a connection keeps may be what is wrong.
+        broken = error as Error;
+        if (!wasIdleTooLong(error) || !this.#mayRepeat(tries)) throw this.#noted(error);
+      } finally {
+        client.release(broken);
+      }
     }
+  }
+
+  /** Each connection of the pool may have been ended by the server while it was idle. */
+  #mayRepeat(tries: number): boolean {
+    return tries <= this.options.maxSize && !this.closed;
   }
 
   /**
@@ -200,16 +223,21 @@ export class Connections {
       if (this.#stamped && !this.#stamped.has(client)) await this.#stamp(client, this.#stamped);
       return client;
     } catch (error) {
-      if (typeof error === "object" && error !== null) this.#unsent.add(error);
-      throw this.#noted(error);
+      throw this.#notSent(this.#noted(error));
     }
   }
 
-  #noted(error: unknown): unknown {
+  #notSent(error: unknown): unknown {
+    if (typeof error === "object" && error !== null) this.#unsent.add(error);
+    return error;
+  }
+
+  #noted(given: unknown): unknown {
+    const error = explainPooler(given);
     if (!isConnectionError(error)) return error;
     this.#lastTrouble = performance.now();
     this.#problems.failed({ source, error, message: "the database is unavailable", kind: outage });
-    return error;
+    return markUnavailable(error);
   }
 
   /** A statement succeeded. `before`: `lastTrouble` when it began; one that was under way at a failure proves nothing. */
@@ -225,25 +253,40 @@ export class Connections {
     work: (client: pg.PoolClient) => Promise<T>,
     { sequentialScan = false }: { sequentialScan?: boolean } = {},
   ): Promise<T> {
-    const before = this.#lastTrouble;
-    const client = await this.take();
-    let broken: Error | undefined;
-    try {
-      const scan = sequentialScan ? "; set local enable_seqscan = on" : "";
-      // A role may have another isolation by default, under which a statement does not see what others committed after
-      // the first one of the transaction: claims of groups rely on it (D-2).
-      await client.query(`begin isolation level read committed; set local lock_timeout = '5s'${scan}`);
-      const answer = await work(client);
-      await client.query("commit");
-      this.#answered(before);
-      return answer;
-    } catch (error) {
-      await client.query("rollback").catch((reason: Error) => {
-        broken = reason;
-      });
-      throw this.#noted(error);
-    } finally {
-      client.release(broken);
+    const begin = this.options.plain ? beginPooledTransaction : beginTransaction;
+    const scan = sequentialScan
+      ? "; set local enable_seqscan = on; set local max_parallel_workers_per_gather = 2"
+      : "";
+    return this.#inTransaction(`${begin}; set local lock_timeout = '5s'${scan}`, work);
+  }
+
+  async #inTransaction<T>(begin: string, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+    for (let tries = 1; ; tries++) {
+      const before = this.#lastTrouble;
+      const client = await this.take();
+      let hasBegun = false;
+      let broken: Error | undefined;
+      try {
+        await client.query(begin);
+        hasBegun = true;
+        const answer = await work(client);
+        await client.query("commit");
+        this.#answered(before);
+        return answer;
+      } catch (error) {
+        // Nothing more is sent on a connection that is lost: a rollback would wait on the same dead socket.
+        if (isConnectionError(error)) broken = error as Error;
+        else
+          await client.query(withTimeout("rollback", connectTimeoutMs)).catch((reason: Error) => {
+            broken = reason;
+          });
+        if (hasBegun) throw this.#noted(error);
+        // The server had ended the session meanwhile, and nothing was carried out.
+        if (!isConnectionError(error) || isReadTimeout(error) || !this.#mayRepeat(tries))
+          throw this.#notSent(this.#noted(error));
+      } finally {
+        client.release(broken);
+      }
     }
   }
 

@@ -3,6 +3,7 @@ import type { ClientBase } from "pg";
 import { isConnectionError } from "./connection.js";
 import { enqueueFunction, enqueueMarker, enqueueName, enqueueVersion } from "./enqueue-function.js";
 import { keyspace, type Names, quote, stampName, temporaryStamp } from "./names.js";
+import { beginTransaction } from "./session-settings.js";
 import { stampStatement } from "./stamp.js";
 
 /** Statements that make what is missing or of an older version. */
@@ -40,7 +41,7 @@ export async function ensureFunctions(client: ClientBase, names: Names, plain: b
 }
 
 async function createMissing(client: ClientBase, names: Names): Promise<void> {
-  await client.query("begin");
+  await client.query(beginTransaction);
   try {
     await client.query("select pg_advisory_xact_lock($1, 0)", [keyspace.sweep]);
     for (const statement of await missingFunctions(client, names)) {

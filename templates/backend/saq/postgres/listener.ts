@@ -9,7 +9,7 @@ import pg from "pg";
 import { describe, type Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
 import { Client, type ClientOptions } from "./client.js";
-import { backoffMs, hangUp, sleep } from "./connection.js";
+import { backoffMs, explainPooler, hangUp, markUnavailable, sleep } from "./connection.js";
 
 const probeEveryMs = 10_000;
 const probeTimeoutMs = 5_000;
@@ -155,7 +155,7 @@ export class Listener {
         await this.#ask(client, `listen ${pg.escapeIdentifier(channel)}`);
     } catch (error) {
       void hangUp(client, 0);
-      throw error;
+      throw markUnavailable(explainPooler(error));
     }
     if (this.#closed) return hangUp(client, 0);
     this.#client = client;
@@ -173,7 +173,13 @@ export class Listener {
   ): Promise<Row[]> {
     if (!client) return Promise.resolve([]);
     const before = this.#turns.get(client) ?? Promise.resolve();
-    const answer = before.then(async () => (await client.query<Row>(text, values)).rows);
+    const answer = before.then(async () => {
+      try {
+        return (await client.query<Row>(text, values)).rows;
+      } catch (error) {
+        throw markUnavailable(error);
+      }
+    });
     this.#turns.set(
       client,
       answer.catch(() => {}),

@@ -4,10 +4,11 @@
  */
 import type { ClientBase } from "pg";
 import { SaqError } from "../errors.js";
-import { isRefused } from "./connection.js";
+import { isRefused, withTimeout } from "./connection.js";
 import { ensureFunctions } from "./functions.js";
 import { createJobs, createStats, indexName, upgradeJobs } from "./layout.js";
 import { keyspace, type Names, namesIn, quote, saqTables, type TableSet } from "./names.js";
+import { beginTransaction, migrationTimeoutMs } from "./session-settings.js";
 
 /** SAQ's, and there is no other: tables of our own would have a record of their own. */
 export const schemaVersion = 3;
@@ -119,7 +120,7 @@ async function readVersion(client: ClientBase, names: Names): Promise<number> {
 }
 
 async function tryToMigrate(client: ClientBase, names: Names, lockKeyspace: number): Promise<boolean> {
-  await client.query("begin");
+  await client.query(`${beginTransaction}; set local statement_timeout = ${migrationTimeoutMs}`);
   try {
     const { rows } = await client.query<{ got: boolean }>("select pg_try_advisory_xact_lock($1, 0) as got", [
       lockKeyspace,
@@ -155,5 +156,5 @@ async function migrate(client: ClientBase, names: Names): Promise<void> {
     `delete from ${names.versions}`,
     `insert into ${names.versions} (version) values (${schemaVersion})`,
   ];
-  for (const statement of statements) await client.query(statement);
+  for (const text of statements) await client.query(withTimeout(text, migrationTimeoutMs));
 }

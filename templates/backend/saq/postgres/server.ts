@@ -2,6 +2,7 @@
 import type pg from "pg";
 import { SaqError } from "../errors.js";
 import type { DatabaseClock } from "./clock.js";
+import { markUnavailable } from "./connection.js";
 import type { Connections, Persistence } from "./connections.js";
 import type { Statement } from "./fragments.js";
 import type { Listener } from "./listener.js";
@@ -121,6 +122,8 @@ export class PostgresServer {
       this.#hasGroupOrder = names.hasGroupOrder;
       this.#statements = buildStatements(names);
       await warnOfSequenceEnd(client, names.jobs, this.options.logger);
+    } catch (error) {
+      throw markUnavailable(error);
     } finally {
       client.release();
     }

@@ -7,7 +7,7 @@ import type pg from "pg";
 import type { ClientBase } from "pg";
 import { SaqError } from "../errors.js";
 import { Client } from "./client.js";
-import { clientConfig, isLockTimeout, isRefused } from "./connection.js";
+import { clientConfig, isLockTimeout, isRefused, markUnavailable } from "./connection.js";
 import { missingFunctions } from "./functions.js";
 import { type Index, jobIndexes, jobSettings, saqJobIndexes, statsIndexes } from "./layout.js";
 import { keyspace, type Names, quote, saqTables, type TableSet } from "./names.js";
@@ -58,8 +58,12 @@ const concurrentTimeoutMs = 60_000;
 /** A connection for `planTune` and `runTune`, without the limits of those that run jobs. Whoever opens it ends it. */
 export async function openTuneClient(dsn: string): Promise<pg.Client> {
   const client = new Client(clientConfig(dsn, { plain: true, name: "saq tune", queryTimeout: 0 }));
-  await client.connect();
-  return client;
+  try {
+    await client.connect();
+    return client;
+  } catch (error) {
+    throw markUnavailable(error);
+  }
 }
 
 /**

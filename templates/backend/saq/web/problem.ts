@@ -1,6 +1,7 @@
 /** Errors as the API tells them: always `{ status_code, detail }`, never HTML, never a stack trace (S-68, D-85). */
 import type { ErrorRequestHandler, Response } from "express";
-import type { Logger } from "../logger.js";
+import { SaqError } from "../errors.js";
+import { describe, type Logger } from "../logger.js";
 
 export class HttpProblem extends Error {
   readonly status: number;
@@ -21,10 +22,18 @@ export function problemHandler(logger: Logger): ErrorRequestHandler {
     if (res.headersSent) return next(error);
     const status = clientErrorStatus(error);
     if (status !== null) return answerProblem(res, status, (error as Error).message);
+    if (isDatabaseAway(error)) {
+      // The outage is logged once where it is noticed; a line for each poll of each open page would bury it.
+      logger.debug({ ...describe(error), method: req.method, url: req.originalUrl }, "web UI request failed");
+      return answerProblem(res, 503, "The database does not answer.");
+    }
     logger.error({ err: error, method: req.method, url: req.originalUrl }, "web UI request failed");
     answerProblem(res, 500, "Internal Server Error");
   };
 }
+
+const isDatabaseAway = (error: unknown): boolean =>
+  error instanceof SaqError && (error.code === "database_unavailable" || error.code === "queue_closed");
 
 /** 4xx of our own, of express (a malformed `%` in the path) and of guards. */
 function clientErrorStatus(error: unknown): number | null {

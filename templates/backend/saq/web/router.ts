@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import express, { type RequestHandler, type Router } from "express";
 import { ConfigError } from "../errors.js";
-import type { Logger } from "../logger.js";
+import { describe, type Logger } from "../logger.js";
 import { createApi } from "./api.js";
 import { normaliseRoot, renderPage } from "./page.js";
 import { answerProblem, problemHandler } from "./problem.js";
@@ -61,7 +61,7 @@ function health(queues: readonly WebQueue[], logger: Logger): RequestHandler {
       await Promise.all(queues.map((queue) => queue.workers()));
       res.type("text").send("OK");
     } catch (error) {
-      logger.warn({ err: error }, "health check failed");
+      logger.warn(describe(error), "health check failed");
       res.status(500).type("text").send("Service Unavailable");
     }
   };
