@@ -140,6 +140,16 @@ describe("a document as enqueue wrote it", () => {
         `{"scheduled":7,"function":"hello","queue":"${queue}","key":"${key}","status":"queued"}`,
     ],
     [
+      "changed before its first run, as Python's compact JSON has it",
+      (queue, key) =>
+        `{"function":"hello","queue":"${queue}","key":"${key}","queued":1700000000000,"touched":1700000000001,"status":"queued"}`,
+    ],
+    [
+      "changed and sorted",
+      (queue, key) =>
+        `{"function":"hello","key":"${key}","queue":"${queue}","touched":1,"queued":17,"status":"queued"}`,
+    ],
+    [
       "spaces, as Python writes",
       (queue, key) => `{"function": "hello", "queue": "${queue}", "key": "${key}", "status": "queued"}`,
     ],
@@ -158,7 +168,21 @@ describe("a document as enqueue wrote it", () => {
     expect(await rowOf(database, key)).toMatchObject({ status: "active", scheduled: before.scheduled ?? 0 });
     expect(JSON.parse(await textOf(key))).toMatchObject({ attempts: (before.attempts ?? 0) + 1 });
     expect(await settle(queue, completion(job, 1))).toBe("applied");
-    expect(JSON.parse(await textOf(key))).toMatchObject({ status: "complete", result: 1 });
+    const ended = await textOf(key);
+    expect(JSON.parse(ended)).toMatchObject({ status: "complete", result: 1 });
+    // Each member once.
+    const names = Object.keys(JSON.parse(ended));
+    expect(names.map((member) => ended.split(`"${member}":`).length - 1)).toEqual(names.map(() => 1));
+  });
+
+  it.each<[string, object, object]>([
+    ["with members behind the time of its enqueue", {}, { priority: 5, meta: { a: 1 }, groupKey: null }],
+    ["with a due time", {}, { scheduled: Math.floor(Date.now() / 1_000) - 5 }],
+    ["with words of the document inside", { touched: 1 }, {}],
+  ])("is fresh where our enqueue wrote it: %s", async (_name, kwargs, options) => {
+    const queue = open();
+    await queue.enqueue("hello", kwargs, options);
+    expect((await claimOne(queue)).ending).not.toBeNull();
   });
 
   it("D-3: one that ends like ours and is no job is set aside as failed, and the others run", async () => {
