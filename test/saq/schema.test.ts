@@ -250,7 +250,7 @@ describe("a role that may only read and write rows", () => {
       const looks = Array.from({ length: 8 }, () =>
         queue.broker.claim({ workerId: "worker-1", limit: 1, priorities: [0, 9], grouped: false }),
       );
-      expect(await Promise.all(looks)).toEqual(looks.map(() => []));
+      expect(await Promise.all(looks)).toEqual(looks.map(() => ({ jobs: [], more: false })));
       const functions = await database.query("select 1 from pg_proc where proname like 'saq_stamp%'");
       expect(functions.length).toBeGreaterThan(1);
       expect(overlaps).toEqual([]);

@@ -3,7 +3,7 @@ import { claimedEnding, freshClaimed, freshDue, sentDocument } from "./ending.js
 import { epoch, type Fragments } from "./fragments.js";
 import { claimedBytes, groupStatements } from "./group-statements.js";
 
-const epochMs = "floor(extract(epoch from clock_timestamp()) * 1000)::bigint";
+const epochMs = "floor(extract(epoch from clock_timestamp()) * 1000.0)::bigint";
 
 export function claimStatements(fragments: Fragments) {
   const { jobs, ready, stamped, prioritiesOf } = fragments;
@@ -16,17 +16,17 @@ export function claimStatements(fragments: Fragments) {
   // of 500: 19.0 -> 17.5 us of server CPU per row).
   const startedPatch = "(select patch from moment)";
   const activate = `moment as materialized (
-      select ms, ($6::jsonb || jsonb_build_object('started', ms, 'touched', ms))::text as patch,
-        convert_to(${claimedEnding("($6::jsonb->'worker_id')::text", "ms")}, 'UTF8') as ending
+      select ms, ($6::jsonb || pg_catalog.jsonb_build_object('started', ms, 'touched', ms))::text as patch,
+        pg_catalog.convert_to(${claimedEnding("($6::jsonb->'worker_id'::text)::text", "ms")}, 'UTF8') as ending
       from (select ${epochMs} as ms offset 0) m)
     update ${jobs} j set status = 'active', lock_key = $5, scheduled = s.scheduled,
-      job = coalesce(s.fresh, convert_to(s.document, 'UTF8'), j.job)
+      job = coalesce(s.fresh, pg_catalog.convert_to(s.document, 'UTF8'), j.job)
     from (select p.tid, p.key, p.nth, p.lock_key, p.due, p.job,
-        case when f.due is not null then encode(p.job, 'escape')
-          when d.document->>'queue' = $1 and d.document->>'key' = p.key
-          and jsonb_typeof(d.document->'function') = 'string' then d.document::text end as document,
+        case when f.due is not null then pg_catalog.encode(p.job, 'escape')
+          when d.document->>'queue'::text = $1 and d.document->>'key'::text = p.key
+          and pg_catalog.jsonb_typeof(d.document->'function'::text) = 'string' then d.document::text end as document,
         case when f.due is not null then ${freshClaimed("p.job", "(select ending from moment)")} end as fresh,
-        coalesce(f.due, floor((d.document->>'scheduled')::numeric)::bigint, 0) as scheduled
+        coalesce(f.due, pg_catalog.floor((d.document->>'scheduled'::text)::numeric)::bigint, 0) as scheduled
       from picked p cross join lateral (select ${freshDue("p.job", "p.due")} as due offset 0) f
       cross join lateral (select case when f.due is null
         then ${stamped("p.job", "1", "'{}'", startedPatch, "null")} end as document offset 0) d offset 0) s
@@ -39,7 +39,7 @@ export function claimStatements(fragments: Fragments) {
   // than a claim may, and 2,000 would end the process.
   const claim = `with recursive ${prioritiesOf(ready("j"))},
     picked as materialized (select * from (
-      select r.*, row_number() over () as nth, sum(octet_length(r.job)) over (rows unbounded preceding) as bytes
+      select r.*, row_number() over () as nth, sum(pg_catalog.octet_length(r.job)) over (rows unbounded preceding) as bytes
       from step cross join lateral (
         select j.ctid as tid, j.key, j.job, j.lock_key, j.scheduled as due from ${jobs} j
         where j.queue = $1 and ${ready("j")} and j.priority = step.priority and j.scheduled <= ${epoch}

@@ -85,7 +85,7 @@ async function tryWay(way: pg.ClientConfig, target: string): Promise<Error | nul
 
 async function isAccepted(client: pg.Client, target: string): Promise<boolean> {
   const { rows } = await client.query<{ standby: boolean; readonly: string }>(
-    "select pg_is_in_recovery() as standby, current_setting('transaction_read_only') as readonly",
+    "select pg_is_in_recovery() as standby, pg_catalog.current_setting('transaction_read_only') as readonly",
   );
   const { standby = false, readonly = "off" } = rows[0] ?? {};
   switch (target) {

@@ -24,7 +24,7 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
       select o.*, ${stamped("o.job", "o.charge", "o.removed::text[]", "o.patch", "o.owner")}::text as document from owned o),
     deleted as (delete from ${jobs} j using stamped s where j.ctid = s.tid and s.keep < 0 and s.document is not null
       returning j.key${returned}),
-    kept as (update ${jobs} j set status = s.status, job = convert_to(s.document, 'UTF8'),
+    kept as (update ${jobs} j set status = s.status, job = pg_catalog.convert_to(s.document, 'UTF8'),
         expire_at = case when s.status <> 'queued' then ${epoch} + s.keep end,
         scheduled = case when s.status = 'queued' then s.due else j.scheduled end,
         lock_key = case when s.status = 'queued' then s.place else j.lock_key end
@@ -36,7 +36,7 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
     columns: ", $12::text[], $13::text[]",
     names: ", told, channel",
     returned: ", s.told, s.channel",
-    told: ", case when told is not null then pg_notify(channel, told) end as told",
+    told: ", case when told is not null then pg_catalog.pg_notify(channel, told) end as told",
   });
 
   // Completions of documents whose ending the claim wrote and nobody has changed since, which the comparison proves: they
@@ -45,22 +45,22 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
   // were written, unless that is all $9.
   const completeWith = ({ columns = "", names = "", returned = "", told = "", count = "" }) => `with kept as (
       update ${jobs} j set status = 'complete', expire_at = (select ${epoch}) + o.keep,
-        job = substr(o.job, 1, octet_length(o.job) - o.passing) || convert_to(o.patch, 'UTF8')
+        job = pg_catalog.substr(o.job, 1, pg_catalog.octet_length(o.job) - o.passing) || pg_catalog.convert_to(o.patch, 'UTF8')
       from (select g.*, ($7::bytea[])[g.claim] as ending, ($8::int[])[g.claim] as passing, o.*
         from (select *, ($6::int[])[claim] as token
           from unnest(${listed("$2")}, ${listed("$3")}::int[], ${listed("$4", "{")}, ${listed("$5")}::bigint[]${columns})
             with ordinality as u(key, claim, patch, keep${names}, nth)) g
         cross join lateral (${owned}) o offset 0) o
-      where j.ctid = o.tid and substr(o.job, octet_length(o.job) - octet_length(o.ending) + 1) = o.ending
+      where j.ctid = o.tid and pg_catalog.substr(o.job, pg_catalog.octet_length(o.job) - pg_catalog.octet_length(o.ending) + 1) = o.ending
       returning o.nth${returned})${told}
-    select case when count(*) < $9 then coalesce(string_agg(nth::text, ','), '') end as written${count} from kept`;
+    select case when count(*) < $9 then coalesce(pg_catalog.string_agg(nth::text, ','), '') end as written${count} from kept`;
   const complete = completeWith({});
   const completeAndTell = completeWith({
     columns: ", $10::text[], $11::text[]",
     names: ", told, channel",
     returned: ", o.told, o.channel",
     told: `,
-    told as materialized (select pg_notify(channel, told) from kept where told is not null)`,
+    told as materialized (select pg_catalog.pg_notify(channel, told) from kept where told is not null)`,
     count: ", (select count(*) from told) as told",
   });
 
@@ -89,7 +89,7 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
     owned as materialized (
       select g.*, o.* from given g cross join lateral (${owned}) o),
     stamped as materialized (select o.tid, ${stamped("o.job", "0", "o.removed::text[]", "o.patch", "o.owner")}::text as document from owned o)
-    update ${jobs} j set job = convert_to(s.document, 'UTF8') from stamped s
+    update ${jobs} j set job = pg_catalog.convert_to(s.document, 'UTF8') from stamped s
     where j.ctid = s.tid and s.document is not null returning j.key`;
 
   return { settle, settleAndTell, complete, completeAndTell, remove, recorded, touch };

@@ -10,7 +10,7 @@ import { epoch, listed, terminal } from "./fragments.js";
  */
 export const storing = (jobs: string, rows: string) => `insert into ${jobs} as held
         (key, job, queue, status, priority, group_key, scheduled)
-      select g.key, convert_to(g.document, 'UTF8'), $1, 'queued', g.priority, g.group_key, g.due from ${rows} g
+      select g.key, pg_catalog.convert_to(g.document, 'UTF8'), $1, 'queued', g.priority, g.group_key, g.due from ${rows} g
       where not exists (select 1 from ${jobs} b where b.key = g.key
         and (b.queue <> $1 or b.status not in ${terminal} or b.scheduled >= g.due) offset 0)
       order by g.key
@@ -25,7 +25,7 @@ export function enqueueStatements(jobs: string) {
   // One notification per flush, in the same statement: on its own it would be a second round trip, and inside every
   // job's own transaction it would serialise their commits (4,183/s instead of 12,767/s measured). A library whose
   // transaction we are in may number parameters anew, each use its own, so that each must tell its type.
-  const notify = "noted as (select pg_notify($7, 'saq:enqueue') where $7::text is not null)";
+  const notify = "noted as (select pg_catalog.pg_notify($7, 'saq:enqueue') where $7::text is not null)";
 
   // Keys and documents are two texts, cut at a character that neither has (`separator`): an array's literal would
   // escape each quote of a document. Where no job has a priority, a group or a time, those lists are empty, and what is
@@ -33,16 +33,16 @@ export function enqueueStatements(jobs: string) {
   // to prepare for).
   const inserted = (conflict: string) => `with stored as (
       insert into ${jobs} (key, job, queue, status, priority, group_key, scheduled)
-      select g.key, convert_to(g.document, 'UTF8'), $1, 'queued', coalesce(g.priority, 0), g.group_key,
+      select g.key, pg_catalog.convert_to(g.document, 'UTF8'), $1, 'queued', coalesce(g.priority, 0), g.group_key,
         coalesce(nullif(g.scheduled, 0), ${epoch})
       from unnest(${listed("$2")}, ${listed("$3")}, $4::int[], $5::text[], $6::bigint[])
         as g(key, document, priority, group_key, scheduled)${conflict})
-    select pg_notify($7, 'saq:enqueue') where $7::text is not null`;
+    select pg_catalog.pg_notify($7, 'saq:enqueue') where $7::text is not null`;
 
   // Somebody's open transaction may hold a key. `limited` bounds the wait for it to 2 s, set inside the statement so
   // that it costs no round trip; in the caller's own transaction (`free`) the caller's settings rule.
   const limited =
-    ", (select set_config('lock_timeout', '2000', true) as timeout offset 0) c where c.timeout is not null";
+    ", (select pg_catalog.set_config('lock_timeout', '2000', true) as timeout offset 0) c where c.timeout is not null";
   const upsert = (
     wait: string,
   ) => `with given as materialized (select g.*, ${due} as due from ${given}${wait}),

@@ -39,9 +39,9 @@ export class Finisher {
     // this attempt's own, on another connection. In this very transaction a row that is still active says that the
     // caller has rolled back to a savepoint.
     const { rows } = await client.query(
-      `select convert_from(job, 'UTF8') as document, pg_current_xact_id()::text as transaction from ${jobs}
+      `select pg_catalog.convert_from(job, 'UTF8') as document, pg_current_xact_id()::text as transaction from ${jobs}
         where key = $2 and queue || '' = $1 and lock_key = $3::int and status || '' = 'active'
-          and (coalesce(pg_xact_status($4::text::xid8), 'aborted') = 'aborted'
+          and (coalesce(pg_catalog.pg_xact_status($4::text::xid8), 'aborted') = 'aborted'
             or $4::text = pg_current_xact_id()::text) for update`,
       [this.queueName, key, token, earlier],
     );
@@ -56,8 +56,8 @@ export class Finisher {
           row.transaction,
         ])
       : client.query(
-          `update ${jobs} set status = $2, job = convert_to($3, 'UTF8'),
-            expire_at = floor(extract(epoch from clock_timestamp()))::bigint + $4::bigint
+          `update ${jobs} set status = $2, job = pg_catalog.convert_to($3, 'UTF8'),
+            expire_at = pg_catalog.floor(extract(epoch from clock_timestamp()))::bigint + $4::bigint
             where key = $1 and pg_current_xact_id()::text = $5 returning key`,
           [key, status, document, keep, row.transaction],
         ));
@@ -70,7 +70,7 @@ export class Finisher {
     }
     if (text !== null) {
       // Counted, because not every library can read what a void function answers.
-      await client.query("select count(pg_notify($1, $2))", [channel, text]);
+      await client.query("select count(pg_catalog.pg_notify($1, $2))", [channel, text]);
     }
     return row.transaction;
   }
@@ -78,7 +78,7 @@ export class Finisher {
   /** Not while it is open, and not when it was rolled back. */
   async hasCommitted(transaction: string): Promise<boolean> {
     const { rows } = await this.server.queryAgain<{ status: string | null }>(
-      { name: "saq_transaction", text: "select pg_xact_status($1::text::xid8) as status" },
+      { name: "saq_transaction", text: "select pg_catalog.pg_xact_status($1::text::xid8) as status" },
       [transaction],
     );
     return rows[0]?.status === "committed";

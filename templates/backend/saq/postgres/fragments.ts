@@ -3,7 +3,7 @@ import { keyspace, type Names } from "./names.js";
 
 export const epoch = "floor(extract(epoch from now()))::bigint";
 /** Epoch ms, at this very moment. */
-export const clock = "extract(epoch from clock_timestamp())::float8 * 1000";
+export const clock = "extract(epoch from clock_timestamp())::float8 * 1000::float8";
 export const terminal = "('complete', 'failed', 'aborted')";
 export const running = "('active', 'aborting')";
 
@@ -17,7 +17,7 @@ export interface Statement {
 export const separator = "\x1e";
 /** A list of texts; what is empty is null. Each but the first may begin with `opening`, which is left out. */
 export const listed = (texts: string, opening = "") =>
-  `string_to_array(${texts}::text, E'\\x1e${opening}', '')`;
+  `pg_catalog.string_to_array(${texts}::text, E'\\x1e${opening}', '')`;
 
 export type Fragments = ReturnType<typeof fragmentsOf>;
 
@@ -31,14 +31,15 @@ export function fragmentsOf({ jobs, stamp }: Pick<Names, "jobs" | "stamp">) {
   // while these were empty walked over the whole queue (1,000 completions beside 200,000 kept rows: 17 s -> 11 ms).
   const isOf = (row: string, queue = "$1") => `${row}.queue || '' = ${queue}`;
 
-  // Null of every document where there is no function: it is looked at alone then.
+  // Null of every document where there is no function: it is looked at alone then. Each argument has exactly the type
+  // of the function's, so that nobody's function of the same name fits better.
   const stamped = (job: string, charge: string, removed: string, patch: string, owner: string) =>
     stamp
-      ? `${stamp}(${job}, ${charge}, ${removed}, ${patch}, ${owner})`
+      ? `${stamp}(${job}, ${charge}::int, ${removed}::text[], ${patch}::text, ${owner}::text)`
       : `nullif(${patch}, ${patch})::jsonb`;
   // Two sets of tables in one database may have queues of one name.
   const sweepLock = (name: string) =>
-    `${keyspace.sweep}, hashtext('${jobs.replaceAll("'", "''")} ' || ${name})`;
+    `${keyspace.sweep}, pg_catalog.hashtext('${jobs.replaceAll("'", "''")} ' || ${name}::text)`;
 
   // $2 and $3 priorities. One step per priority in use, because in index order the due jobs of priority 5 lie behind all
   // future jobs of priority 0: reading over 500,000 of those took 83 times as long.

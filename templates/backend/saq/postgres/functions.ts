@@ -1,50 +1,134 @@
-/** Our functions in the database: made at start-up where the role may, once per schema and however many start at once. */
+/**
+ * Our functions in the database: made at start-up where the role may, once per schema and however many start at once.
+ *
+ * A function runs with the rights of its caller, so one of our name is called only when nobody else can have put code of
+ * his own into it: in PostgreSQL 14 every role may create functions in the schema `public`.
+ */
 import type { ClientBase } from "pg";
+import type { Logger } from "../logger.js";
 import { isConnectionError } from "./connection.js";
 import { enqueueFunction, enqueueMarker, enqueueName, enqueueVersion } from "./enqueue-function.js";
 import { keyspace, type Names, quote, stampName, temporaryStamp } from "./names.js";
 import { beginTransaction } from "./session-settings.js";
-import { stampStatement } from "./stamp.js";
+import { stampArguments, stampSource, stampStatement } from "./stamp.js";
 
-/** Statements that make what is missing or of an older version. */
-export async function missingFunctions(client: ClientBase, names: Names): Promise<string[]> {
-  const { rows } = await client.query<{ name: string; source: string }>(
-    `select p.proname as name, p.prosrc as source from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-     where n.nspname = $1 and p.proname = any($2::text[])`,
-    [names.schema, [stampName, enqueueName(names)]],
-  );
-  const statements: string[] = [];
-  if (!rows.some(({ name }) => name === stampName))
-    statements.push(stampStatement(`${quote(names.schema)}.${stampName}`));
-  const enqueue = rows.find(({ name }) => name === enqueueName(names));
-  // One that is newer belongs to a newer engine beside us; one without our mark is somebody else's.
-  const isOlder = enqueue && versionOf(enqueue.source) < enqueueVersion;
-  if (!enqueue || isOlder) statements.push(enqueueFunction(names));
-  return statements;
+const enqueueArguments = "text, text, jsonb, jsonb";
+
+interface FoundFunction {
+  name: string;
+  owner: string;
+  /** Its owner owns the tables too, is a superuser, this role, or a role that this one is a member of. */
+  isTrusted: boolean;
+  /** It has the options of our document function, and this role may call it. */
+  isUsable: boolean;
+  source: string;
 }
+
+/** What lies in the schema under the names and with the arguments of our functions; null where nothing does. */
+interface Found {
+  stamp: FoundFunction | null;
+  enqueue: FoundFunction | null;
+}
+
+async function findFunctions(client: ClientBase, names: Names): Promise<Found> {
+  // Of a superuser pg_has_role says that he is a member of every role.
+  const { rows } = await client.query<FoundFunction>(
+    `select p.proname as name, o.rolname as owner, p.prosrc as source,
+       o.rolsuper or p.proowner = me.oid or p.proowner is not distinct from t.relowner
+         or not me.rolsuper and pg_catalog.pg_has_role(me.oid, p.proowner, 'member') as "isTrusted",
+       l.lanname = 'plpgsql' and not p.prosecdef and p.proconfig is null and p.prorettype = 'jsonb'::regtype
+         and pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_function_privilege(p.oid, 'execute') as "isUsable"
+     from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
+       join pg_roles o on o.oid = p.proowner join pg_roles me on me.rolname = current_user
+       left join pg_class t on t.relnamespace = n.oid and t.relname = $2
+     where n.nspname = $1 and (p.proname, pg_catalog.oidvectortypes(p.proargtypes)) in (($3, $4), ($5, $6))`,
+    [names.schema, names.tables.jobs, stampName, stampArguments, enqueueName(names), enqueueArguments],
+  );
+  const named = (name: string) => rows.find((row) => row.name === name) ?? null;
+  return { stamp: named(stampName), enqueue: named(enqueueName(names)) };
+}
+
+const isOurs = (stamp: FoundFunction | null): boolean =>
+  stamp !== null && stamp.isTrusted && stamp.isUsable && stamp.source === stampSource;
+
+/** One that is newer belongs to a newer engine beside us; one without our mark is somebody else's. */
+const isReplaceable = ({ isTrusted, source }: FoundFunction): boolean =>
+  isTrusted && versionOf(source) < enqueueVersion;
 
 const versionOf = (source: string): number =>
   source.startsWith(enqueueMarker)
     ? Number.parseInt(source.slice(enqueueMarker.length), 10)
     : Number.POSITIVE_INFINITY;
 
-/**
- * Makes the functions where they are missing. A role that may not create one gets the document function per
- * connection; where connections have no session, it does without. Never fails for want of a right.
- */
-export async function ensureFunctions(client: ClientBase, names: Names, plain: boolean): Promise<Names> {
-  if ((await missingFunctions(client, names)).length === 0) return names;
-  await createMissing(client, names);
-  const left = await missingFunctions(client, names);
-  if (!left.some((statement) => statement.includes(stampName))) return names;
-  return plain ? { ...names, stamp: null } : { ...names, stamp: temporaryStamp, temporaryStamp: true };
+const inSchema = ({ schema }: Names, name: string): string => `${quote(schema)}.${quote(name)}`;
+
+/** Statements that make what is missing or of an older version. */
+function creating(names: Names, { stamp, enqueue }: Found): string[] {
+  return [
+    ...(stamp ? [] : [stampStatement(inSchema(names, stampName))]),
+    ...(!enqueue || isReplaceable(enqueue) ? [enqueueFunction(names)] : []),
+  ];
 }
 
-async function createMissing(client: ClientBase, names: Names): Promise<void> {
+/** As `creating`, and also removes a function that stands in the place of ours and is not trusted. */
+export async function missingFunctions(client: ClientBase, names: Names): Promise<string[]> {
+  const { stamp, enqueue } = await findFunctions(client, names);
+  const strange = [
+    stamp && !isOurs(stamp) ? `${inSchema(names, stampName)}(${stampArguments})` : null,
+    enqueue && !enqueue.isTrusted ? `${inSchema(names, enqueueName(names))}(${enqueueArguments})` : null,
+  ];
+  return [
+    ...strange.flatMap((signature) => (signature ? [`drop function ${signature}`] : [])),
+    ...creating(names, { stamp: strange[0] ? null : stamp, enqueue: strange[1] ? null : enqueue }),
+  ];
+}
+
+/**
+ * Makes the functions where they are missing. A role that may not create one gets the document function per
+ * connection; where connections have no session, or the role may create nothing there either, it does without. Never
+ * fails for want of a right.
+ */
+export async function ensureFunctions(
+  client: ClientBase,
+  names: Names,
+  { plain, logger }: { plain: boolean; logger: Logger },
+): Promise<Names> {
+  let found = await findFunctions(client, names);
+  if (creating(names, found).length > 0) {
+    await create(client, names);
+    found = await findFunctions(client, names);
+  }
+  const { stamp, enqueue } = found;
+  if (enqueue && !enqueue.isTrusted) warnOfStranger(logger, inSchema(names, enqueueName(names)), enqueue);
+  if (isOurs(stamp)) return names;
+  if (stamp) warnOfStranger(logger, inSchema(names, stampName), stamp);
+  if (!plain && (await createTemporary(client)))
+    return { ...names, stamp: temporaryStamp, temporaryStamp: true };
+  logger.warn(
+    { schema: names.schema },
+    "this database role has no document function and may create none: retries, failures and jobs of other programs " +
+      "are written one by one, which is slower; run npm run saq -- tune as the owner of the tables",
+  );
+  return { ...names, stamp: null };
+}
+
+function warnOfStranger(logger: Logger, name: string, { owner, isTrusted, isUsable }: FoundFunction): void {
+  const reason = !isTrusted
+    ? "its owner neither owns the tables nor is a role of ours"
+    : isUsable
+      ? "its text is not this engine's"
+      : "this role may not execute it, or its options are not this engine's";
+  logger.warn(
+    { function: name, owner },
+    `a function of the engine's name is not used: ${reason}; drop it, then run npm run saq -- tune as the owner of the tables`,
+  );
+}
+
+async function create(client: ClientBase, names: Names): Promise<void> {
   await client.query(beginTransaction);
   try {
-    await client.query("select pg_advisory_xact_lock($1, 0)", [keyspace.sweep]);
-    for (const statement of await missingFunctions(client, names)) {
+    await client.query("select pg_catalog.pg_advisory_xact_lock($1, 0)", [keyspace.sweep]);
+    for (const statement of creating(names, await findFunctions(client, names))) {
       await client.query("savepoint made");
       await client.query(statement).catch(async (error: unknown) => {
         if (isConnectionError(error)) throw error;
@@ -55,5 +139,16 @@ async function createMissing(client: ClientBase, names: Names): Promise<void> {
   } catch (error) {
     await client.query("rollback").catch(() => {});
     throw error;
+  }
+}
+
+/** False when this role may create no function in its temporary schema either. */
+async function createTemporary(client: ClientBase): Promise<boolean> {
+  try {
+    await client.query(stampStatement(temporaryStamp));
+    return true;
+  } catch (error) {
+    if (isConnectionError(error)) throw error;
+    return false;
   }
 }

@@ -58,13 +58,13 @@ export function groupStatements(
       select * from (select * from fronts union select * from heads) f
       order by f.priority, f.scheduled, f.lock_key limit greatest(4 * $5::int, 100))
     select w.reached, f.key, f.group_key
-    from (select case when count(*) = 1000 then max(group_key) else '' end as reached from visited) w
+    from (select case when count(*) = 1000 then pg_catalog.max(group_key) else '' end as reached from visited) w
     left join free f on true order by f.priority, f.scheduled, f.lock_key`;
 
   // Never inside the scan of a table: there the lock function would fire on rows that are not picked (D-2). A group
   // whose head somebody's transaction holds stands still, and gives its place in the batch to the next.
   const lockGroups = `select g.group_key from unnest($2::text[], $3::text[]) as g(key, group_key)
-    where case when pg_try_advisory_xact_lock(${sweepLock("$1 || ':' || g.group_key")})
+    where case when pg_catalog.pg_try_advisory_xact_lock(${sweepLock("$1 || ':' || g.group_key")})
       then exists (select 1 from ${jobs} j where j.key = g.key for update skip locked) end limit $4`;
 
   // With the groups ($7) locked, a new statement sees what others have committed meanwhile. At most $4 jobs in all, $8
@@ -73,12 +73,12 @@ export function groupStatements(
   const claimGroups = `with room as materialized (
       select g.group_key, $8::int - (select count(*) from ${jobs} b
         where b.queue = $1 and b.group_key = g.group_key and b.group_key is not null and b.status in ${running}) as free
-      from unnest($7::text[]) as g(group_key)),
+      from pg_catalog.unnest($7::text[]) as g(group_key)),
     next as materialized (
       select n.* from room cross join lateral ${nextOfGroup("room.group_key", "greatest(room.free, 0)")} n
       order by n.priority, n.scheduled, n.lock_key limit $4),
     picked as materialized (select * from (
-      select r.*, n.nth, sum(octet_length(r.job)) over (order by n.nth) as bytes from (select next.key, row_number() over (order by priority, scheduled, lock_key) as nth from next) n
+      select r.*, n.nth, sum(pg_catalog.octet_length(r.job)) over (order by n.nth) as bytes from (select next.key, row_number() over (order by priority, scheduled, lock_key) as nth from next) n
       cross join lateral (select j.ctid as tid, j.key, j.job, j.lock_key, j.scheduled as due from ${jobs} j
         where j.key = n.key and ${isOf("j")} and j.status || '' = 'queued' for update of j skip locked) r) r
       where r.bytes <= ${claimedBytes} or r.nth = 1),

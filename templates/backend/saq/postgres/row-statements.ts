@@ -15,14 +15,14 @@ export function rowStatements({ jobs, isOf }: Fragments) {
   const lockRows = `select asked, key, queue, status, scheduled, token, clock, present,
       case when nth = 1 or total <= ${documentBytes} then bytes end as bytes
     from (select k.nth, k.key as asked, j.*, ${exists("k.key")} as present,
-        sum(octet_length(j.bytes)) over (order by k.nth) as total
-      from unnest($2::text[]) with ordinality as k(key, nth)
+        sum(pg_catalog.octet_length(j.bytes)) over (order by k.nth) as total
+      from pg_catalog.unnest($2::text[]) with ordinality as k(key, nth)
       left join lateral (select ${row}, ${clock} as clock from ${jobs} j
         where j.key = k.key and ${isOf("j")} for update of j skip locked) j on true) r
     order by nth`;
 
   // Of those, the ones that are free by now, or gone.
-  const freeRows = `select k.key from unnest($2::text[]) as k(key)
+  const freeRows = `select k.key from pg_catalog.unnest($2::text[]) as k(key)
     where not ${exists("k.key")}
       or (select true from ${jobs} j where j.key = k.key and ${isOf("j")} for update of j skip locked)`;
 
@@ -37,7 +37,7 @@ export function rowStatements({ jobs, isOf }: Fragments) {
         scheduled = coalesce(g.due, j.scheduled), lock_key = coalesce(g.token, j.lock_key),
         expire_at = case when g.keeps then ${epoch} + g.keep else j.expire_at end
       from given g where j.ctid = g.tid and coalesce(g.keep, 0) >= 0)
-    select count(pg_notify(channel, payload)) from unnest($9::text[], $10::text[]) as n(channel, payload)`;
+    select count(pg_catalog.pg_notify(channel, payload)) from unnest($9::text[], $10::text[]) as n(channel, payload)`;
 
   return {
     lockRows,

@@ -21,10 +21,10 @@ export async function scheduleTable(server: PostgresServer): Promise<string | nu
   const usable = (): Promise<boolean | null> =>
     server.transaction(async (client) => {
       const { rows } = await client.query<{ usable: boolean | null }>(
-        `select obj_description(t.oid, 'pg_class') = $2 and has_table_privilege(t.oid, 'select')
-           and has_table_privilege(t.oid, 'insert') and has_table_privilege(t.oid, 'update')
-           and has_table_privilege(t.oid, 'delete') as usable
-         from (select to_regclass($1) as oid) t where t.oid is not null`,
+        `select pg_catalog.obj_description(t.oid, 'pg_class') = $2 and pg_catalog.has_table_privilege(t.oid, 'select')
+           and pg_catalog.has_table_privilege(t.oid, 'insert') and pg_catalog.has_table_privilege(t.oid, 'update')
+           and pg_catalog.has_table_privilege(t.oid, 'delete') as usable
+         from (select pg_catalog.to_regclass($1) as oid) t where t.oid is not null`,
         [table, marker],
       );
       return rows[0] ? rows[0].usable === true : null;
@@ -35,7 +35,7 @@ export async function scheduleTable(server: PostgresServer): Promise<string | nu
     // "if not exists" fails for one of two processes that create a table at the same moment, hence the lock. The table
     // and its comment are one transaction, so that nobody sees the one without the other.
     await server.transaction(async (client) => {
-      await client.query("select pg_advisory_xact_lock(hashtext($1))", [table]);
+      await client.query("select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext($1))", [table]);
       await client.query(`create table if not exists ${table} (
         queue text not null, name text not null, task text not null, cron text not null, timezone text not null,
         overlap text not null, tick bigint not null, paused boolean not null default false, last_run jsonb,
@@ -92,7 +92,7 @@ export function buildScheduleStatements({ cron, jobs }: { cron: string; jobs: st
       from unnest($2::text[], $3::text[], $4::int[], $5::text[], $6::bigint[], $8::text[], $9::text[], $10::text[],
         $11::text[], $12::bigint[], $13::text[])
         as g(key, document, priority, group_key, scheduled, name, cron, timezone, overlap, seen, last_run),
-        (select set_config('lock_timeout', '2000', true) as timeout offset 0) t where t.timeout is not null),
+        (select pg_catalog.set_config('lock_timeout', '2000', true) as timeout offset 0) t where t.timeout is not null),
     entry as materialized (select c.name, c.paused, ${ticksOf("c")} = ${ticksOf("g")} as latest,
         c.tick = g.due or (c.tick > g.due and g.due <= ${epoch}) as done
       from given g join ${cron} c on c.queue = $1 and c.name = g.name order by c.name for no key update of c skip locked),
@@ -109,7 +109,7 @@ export function buildScheduleStatements({ cron, jobs }: { cron: string; jobs: st
         c.tick < greatest(k.seen, case when s.key is not null then k.due end)
         or k.last_run::jsonb is distinct from coalesce(c.last_run, k.last_run::jsonb))
       returning c.name),
-    noted as (select pg_notify($7, 'saq:enqueue') where $7::text is not null)
+    noted as (select pg_catalog.pg_notify($7, 'saq:enqueue') where $7::text is not null)
     select k.name, k.key, k.busy, k.paused is true as paused, k.done is true as done, s.key is not null as stored,
       b.queue, b.status, (select count(*) from noted) as noted, (select count(*) from remembered) as remembered
     from known k left join stored s on s.key = k.key

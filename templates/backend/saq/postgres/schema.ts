@@ -4,6 +4,7 @@
  */
 import type { ClientBase } from "pg";
 import { SaqError } from "../errors.js";
+import { type Logger, silentLogger } from "../logger.js";
 import { isRefused, withTimeout } from "./connection.js";
 import { ensureFunctions } from "./functions.js";
 import { createJobs, createStats, indexName, upgradeJobs } from "./layout.js";
@@ -19,6 +20,7 @@ export interface SchemaOptions {
   lockKeyspace: number;
   /** A connection is not the same session from one statement to the next. */
   plain: boolean;
+  logger: Logger;
 }
 
 /**
@@ -29,7 +31,12 @@ export interface SchemaOptions {
  */
 export async function ensureSchema(
   client: ClientBase,
-  { tables = saqTables, lockKeyspace = keyspace.saq, plain = false }: Partial<SchemaOptions> = {},
+  {
+    tables = saqTables,
+    lockKeyspace = keyspace.saq,
+    plain = false,
+    logger = silentLogger,
+  }: Partial<SchemaOptions> = {},
 ): Promise<Names> {
   const schema = await findSchema(client, tables);
   const names = namesIn(schema, tables);
@@ -53,7 +60,8 @@ export async function ensureSchema(
     }
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
-  return ensureFunctions(client, { ...names, hasGroupOrder: await hasGroupOrder(client, names) }, plain);
+  const found = { ...names, hasGroupOrder: await hasGroupOrder(client, names) };
+  return ensureFunctions(client, found, { plain, logger });
 }
 
 /** Where the tables are and which version they have; 0 when they are not all there. Changes nothing. */
@@ -86,7 +94,7 @@ async function findSchema(client: ClientBase, tables: TableSet): Promise<string>
   }
   const { rows } = await client.query<{ schema: string | null }>(
     `select coalesce((select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
-       where c.oid = to_regclass($1)), current_schema()) as schema`,
+       where c.oid = pg_catalog.to_regclass($1)), current_schema()) as schema`,
     [quote(tables.jobs)],
   );
   const schema = rows[0]?.schema;
@@ -122,9 +130,10 @@ async function readVersion(client: ClientBase, names: Names): Promise<number> {
 async function tryToMigrate(client: ClientBase, names: Names, lockKeyspace: number): Promise<boolean> {
   await client.query(`${beginTransaction}; set local statement_timeout = ${migrationTimeoutMs}`);
   try {
-    const { rows } = await client.query<{ got: boolean }>("select pg_try_advisory_xact_lock($1, 0) as got", [
-      lockKeyspace,
-    ]);
+    const { rows } = await client.query<{ got: boolean }>(
+      "select pg_catalog.pg_try_advisory_xact_lock($1, 0) as got",
+      [lockKeyspace],
+    );
     const got = rows[0]?.got === true;
     if (got && (await readVersion(client, names)) < schemaVersion) await migrate(client, names);
     await client.query("commit");
@@ -132,7 +141,9 @@ async function tryToMigrate(client: ClientBase, names: Names, lockKeyspace: numb
   } catch (error) {
     await client.query("rollback").catch(() => {});
     if (!isRefused(error)) throw error;
-    const { rows } = await client.query<{ role: string }>("select quote_ident(current_user) as role");
+    const { rows } = await client.query<{ role: string }>(
+      "select pg_catalog.quote_ident(current_user) as role",
+    );
     const role = rows[0]?.role ?? "";
     throw new SaqError(
       "config",

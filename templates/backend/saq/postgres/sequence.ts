@@ -10,9 +10,9 @@ export async function warnOfSequenceEnd(
   logger: Logger,
 ): Promise<void> {
   const { rows } = await client.query<{ name: string; used: number | null }>(
-    `select seqrelid::regclass::text as name, case when has_sequence_privilege(seqrelid, 'select, usage')
-       then pg_sequence_last_value(seqrelid)::float8 / seqmax end as used
-     from pg_sequence where seqrelid = pg_get_serial_sequence($1, 'lock_key')::regclass and not seqcycle`,
+    `select seqrelid::regclass::text as name, case when pg_catalog.has_sequence_privilege(seqrelid, 'select, usage')
+       then pg_catalog.pg_sequence_last_value(seqrelid)::float8 / seqmax::float8 end as used
+     from pg_sequence where seqrelid = pg_catalog.pg_get_serial_sequence($1, 'lock_key')::regclass and not seqcycle`,
     [jobsTable],
   );
   const [{ name, used } = { name: "", used: null }] = rows;

@@ -116,12 +116,13 @@ export class PostgresServer {
   async #connect(): Promise<void> {
     const client = await this.#connections.take();
     try {
-      const names = await ensureSchema(client, { ...this.#options, plain: this.options.plain });
+      const { plain, logger } = this.options;
+      const names = await ensureSchema(client, { ...this.#options, plain, logger });
       if (names.temporaryStamp) this.#connections.stampOnEach();
       this.#jobsTable = names.jobs;
       this.#hasGroupOrder = names.hasGroupOrder;
       this.#statements = buildStatements(names);
-      await warnOfSequenceEnd(client, names.jobs, this.options.logger);
+      await warnOfSequenceEnd(client, names.jobs, logger);
     } catch (error) {
       throw markUnavailable(error);
     } finally {

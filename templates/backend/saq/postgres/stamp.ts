@@ -2,6 +2,7 @@
  * The guarded document function, which claims and acknowledgements of many jobs go through, unless the document's end is
  * all that changes (ending.ts).
  */
+import { temporaryStamp } from "./names.js";
 
 /**
  * The one place where SQL reads a document as JSON: adds `charge` to its attempts, removes and sets members, and those of
@@ -12,7 +13,7 @@
  * Literals tell their types and functions of any arguments their schema: a better match that somebody has created in a
  * schema of the search path would otherwise be called instead, with the rights of this worker.
  */
-const stampSource = `
+export const stampSource = `
   declare document jsonb; tries integer; marks jsonb; meta jsonb;
   begin
     document := pg_catalog.convert_from(job, 'UTF8')::jsonb;
@@ -36,6 +37,13 @@ const stampSource = `
   exception when others then return null;
   end `;
 
+/** As PostgreSQL lists their types. */
+export const stampArguments = "bytea, integer, text[], text, text";
+
+/**
+ * Makes the function under that name. In the temporary schema, which is this connection's own, it takes the place of one
+ * that is there; elsewhere it must not: the owner of that one would keep it.
+ */
 export const stampStatement = (name: string): string =>
-  `create or replace function ${name}(job bytea, charge integer, removed text[], patch text, owner text)
+  `create ${name === temporaryStamp ? "or replace " : ""}function ${name}(job bytea, charge integer, removed text[], patch text, owner text)
   returns jsonb language plpgsql stable as $$${stampSource}$$`;

@@ -14,16 +14,19 @@ export const serverStatements = {
   clock: { name: "saq_clock", text: `select ${clock} as ms` },
   vouch: {
     name: "saq_vouch",
-    text: `select pg_try_advisory_lock(${keyspace.life}, hashtext($1)) as got`,
+    text: `select pg_catalog.pg_try_advisory_lock(${keyspace.life}, pg_catalog.hashtext($1)) as got`,
   },
-  unvouch: { name: "saq_unvouch", text: `select pg_advisory_unlock(${keyspace.life}, hashtext($1))` },
+  unvouch: {
+    name: "saq_unvouch",
+    text: `select pg_catalog.pg_advisory_unlock(${keyspace.life}, pg_catalog.hashtext($1))`,
+  },
 } satisfies Record<string, Statement>;
 
 export function buildStatements({ jobs, stats, stamp }: Names) {
   const fragments = fragmentsOf({ jobs, stamp });
   const { ready, readyGroup, isOf, sweepLock, prioritiesOf } = fragments;
   const ages = (queue: string) => `select worker_id, expire_at >= ${epoch} as alive,
-        extract(epoch from now())::float8 - expire_at as overdue, ${clock} as clock from ${stats} where queue_key = ${queue}`;
+        extract(epoch from now())::float8 - expire_at::float8 as overdue, ${clock} as clock from ${stats} where queue_key = ${queue}`;
   // By physical pages: an index on expire_at would cost every finished job an entry. A row that somebody's transaction
   // holds is left for a later pass: waiting for it would hold up the whole sweep.
   const deleteExpired = (
@@ -40,7 +43,7 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     hasGrouped: `select exists (select 1 from ${jobs} j where j.queue = $1 and ${readyGroup("j")}) as found`,
     // The first job of each priority, at most: one that is due lies behind no future one of another priority.
     outlook: `with recursive ${prioritiesOf(ready("j"))}
-      select (select min(f.scheduled) from step cross join lateral (
+      select (select pg_catalog.min(f.scheduled) from step cross join lateral (
           select j.scheduled from ${jobs} j where j.queue = $1 and ${ready("j")} and j.priority = step.priority
           order by j.scheduled limit 1) f)::float8 as due,
         exists (select 1 from ${jobs} j where j.queue = $1 and ${readyGroup("j")}) as grouped,
@@ -51,7 +54,7 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     // `strange`: the document does not name the worker, so that it has to be looked at. By its bytes, because a poll of
     // many running jobs should not read them all as JSON.
     owners: `select j.key, j.status, j.lock_key as token,
-        position(convert_to(to_json(g.owner)::text, 'UTF8') in j.job) = 0 as strange
+        position(pg_catalog.convert_to(pg_catalog.to_json(g.owner)::text, 'UTF8') in j.job) = 0 as strange
       from unnest($2::text[], $3::text[]) as g(key, owner)
         cross join lateral (select * from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) j`,
     counts: `select status, scheduled <= ${epoch} as due, count(*)::int as count from ${jobs} where queue = $1
@@ -66,15 +69,15 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     workers: `select worker_id, stats, metadata, queue_key, expire_at >= ${epoch} as alive
       from ${stats} where queue_key = $1`,
     ages: ages("$1"),
-    isDead: `select pg_try_advisory_xact_lock(${keyspace.life}, hashtext($1)) as dead`,
-    lockSweep: `select pg_try_advisory_lock(${sweepLock("$1")}) as got`,
-    unlockSweep: `select pg_advisory_unlock(${sweepLock("$1")})`,
+    isDead: `select pg_catalog.pg_try_advisory_xact_lock(${keyspace.life}, pg_catalog.hashtext($1)) as dead`,
+    lockSweep: `select pg_catalog.pg_try_advisory_lock(${sweepLock("$1")}) as got`,
+    unlockSweep: `select pg_catalog.pg_advisory_unlock(${sweepLock("$1")})`,
     // What every sweep does, in one statement, unless another sweeper is at it. Answers what is left to do.
-    sweep: `with turn as materialized (select pg_try_advisory_xact_lock(${sweepLock("$3")}) as got),
+    sweep: `with turn as materialized (select pg_catalog.pg_try_advisory_xact_lock(${sweepLock("$3")}) as got),
       expired as (${deleteExpired("and (select got from turn)")}),
       old as (delete from ${stats} where ctid = any(array(select ctid from ${stats}
         where (select got from turn) and expire_at < ${epoch} - 60 for update skip locked)))
-      select got, (pg_relation_size($4::regclass) / current_setting('block_size')::int)::int as blocks,
+      select got, (pg_catalog.pg_relation_size($4::regclass) / pg_catalog.current_setting('block_size')::int)::int as blocks,
         exists (select 1 from ${jobs} j where j.queue = $3 and j.status in ${running}) as running from turn`,
     deleteExpired: deleteExpired(""),
   };

@@ -117,7 +117,7 @@ export async function runTune(
 ): Promise<TuneResult[]> {
   const lock = [keyspace.sweep, `${plan.table} tune`];
   const { rows } = await client.query<{ got: boolean }>(
-    "select pg_try_advisory_lock($1, hashtext($2)) as got",
+    "select pg_catalog.pg_try_advisory_lock($1, pg_catalog.hashtext($2)) as got",
     lock,
   );
   if (!rows[0]?.got)
@@ -134,7 +134,9 @@ export async function runTune(
       done(result);
     }
   } finally {
-    await client.query("select pg_advisory_unlock($1, hashtext($2))", lock).catch(() => {});
+    await client
+      .query("select pg_catalog.pg_advisory_unlock($1, pg_catalog.hashtext($2))", lock)
+      .catch(() => {});
   }
   return results;
 }
@@ -182,8 +184,8 @@ async function readIndexes(client: ClientBase, { schema, jobs, stats }: Names): 
   const { rows } = await client.query<FoundIndex & { name: string }>(
     `select c.relname as name, i.indisvalid as valid,
        case i.indrelid when $2::text::regclass then $2 when $3::text::regclass then $3 end as table,
-       case when i.indpred is null then (select '(' || string_agg(a.attname, ', ' order by k.place) || ')'
-         from unnest(i.indkey::int2[]) with ordinality k(number, place)
+       case when i.indpred is null then (select '(' || pg_catalog.string_agg(a.attname, ', ' order by k.place) || ')'
+         from pg_catalog.unnest(i.indkey::int2[]) with ordinality k(number, place)
          join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number) end as columns
      from pg_index i join pg_class c on c.oid = i.indexrelid
      join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1`,
@@ -255,7 +257,7 @@ async function settingsStep(client: ClientBase, { jobs }: Names): Promise<TuneSt
 async function sequenceStep(client: ClientBase, { jobs }: Names): Promise<TuneStep | null> {
   const { rows } = await client.query<{ sequence: string | null; cycles: boolean | null }>(
     `select s.name as sequence, (select seqcycle from pg_sequence where seqrelid = s.name::regclass) as cycles
-     from (select pg_get_serial_sequence($1, 'lock_key') as name) s`,
+     from (select pg_catalog.pg_get_serial_sequence($1, 'lock_key') as name) s`,
     [jobs],
   );
   const { sequence = null, cycles = null } = rows[0] ?? {};

@@ -1,0 +1,139 @@
+/** Code that other roles have put where a worker may call it: it is never run with the worker's rights. */
+import { randomBytes } from "node:crypto";
+import { afterEach, describe, expect, it } from "@jest/globals";
+import { type Context, cronJob } from "../../templates/backend/saq/index.js";
+import { ensureSchema } from "../../templates/backend/saq/postgres/schema.js";
+import { openTuneClient, planTune, runTune } from "../../templates/backend/saq/postgres/tune.js";
+import { makeRole } from "./dml-role.js";
+import { LogBook } from "./log-book.js";
+import { claim, closeAfterTest, insertRow, openQueue, startWorker, until, useDatabase } from "./support.js";
+import { layTraps } from "./traps.js";
+
+const database = useDatabase();
+
+let tries = 0;
+const tasks = {
+  double: async (_ctx: unknown, { n }: { n: number }) => n * 2,
+  again: async (ctx: Context) => {
+    await ctx.job.update({ progress: 0.5, meta: { seen: true } });
+    if (++tries < 2) throw new Error("once more");
+    return "done";
+  },
+  tick: async () => {},
+};
+
+afterEach(async () => {
+  await database.query(
+    "drop schema public cascade; create schema public; drop schema if exists traps cascade",
+  );
+});
+
+/** A queue of every kind of job, all of which end. */
+async function runEverything(url: string, log = new LogBook()) {
+  const queue = openQueue({ url }, tasks, {
+    logger: log,
+    scheduledTasks: [cronJob("tick", { cron: "* * * * * *" })],
+  });
+  const worker = await startWorker(queue);
+  tries = 0;
+  const jobs = [
+    await queue.enqueue("double", { n: 1 }),
+    await queue.enqueue("double", { n: 2 }, { key: `k ${randomBytes(3).toString("hex")}`, priority: 3 }),
+    await queue.enqueue("double", { n: 3 }, { groupKey: "g", scheduled: Math.floor(Date.now() / 1_000) - 2 }),
+    await queue.enqueue("again", undefined, { retries: 3 }),
+  ].filter((job) => job !== null);
+  // As Python writes it: it is read as JSON.
+  const key = randomBytes(6).toString("hex");
+  const document = `{"function": "double", "kwargs": {"n": 4}, "queue": "${queue.name}", "key": "${key}", "queued": 1, "status": "queued"}`;
+  await insertRow(database, { key, queue: queue.name, document: Buffer.from(document) });
+  expect(await queue.apply("double", { n: 5 })).toBe(10);
+  for (const job of jobs) await until(async () => (await job.refresh()).status === "complete");
+  await until(async () => (await queue.job(key))?.status === "complete");
+  await until(
+    async () => (await queue.broker.schedules.list())?.some(({ lastRun }) => lastRun !== null) ?? true,
+  );
+  expect((await queue.job(key))?.result).toBe(8);
+  expect((await queue.counts()).complete).toBeGreaterThan(5);
+  return { queue, worker, log };
+}
+
+/** What lies under the name of the engine's document function. */
+const strange = (what: string) =>
+  `create function public.saq_stamp_v3(job bytea, charge integer, removed text[], patch text, owner text)
+   returns jsonb language plpgsql as $$ begin perform setval('public.called', 1); ${what} end $$`;
+
+const wasCalled = async () =>
+  (await database.query<{ is_called: boolean }>("select is_called from public.called"))[0]?.is_called;
+
+async function makeStranger(rights: string): Promise<string> {
+  const name = `saq_stranger_${randomBytes(4).toString("hex")}`;
+  await database.query(`create role ${name}; grant ${rights} on schema public to ${name}`);
+  closeAfterTest({ close: () => database.query(`drop owned by ${name}; drop role ${name}`) });
+  return name;
+}
+
+describe("in a schema of the search path", () => {
+  it("operators and functions that fit better than PostgreSQL's own are never called", async () => {
+    const { trapped } = await layTraps(database);
+    const { queue } = await runEverything(database.url);
+    const client = await openTuneClient(database.url);
+    closeAfterTest({ close: () => client.end() });
+    await planTune(client);
+    await queue.enqueue("double", { n: 1 });
+    expect(await trapped()).toBeNull();
+  });
+});
+
+describe("a function of the engine's name", () => {
+  it("is not called when its owner is a stranger, and said once; tune puts ours in its place", async () => {
+    await database.query("create sequence public.called");
+    const name = await makeStranger("create, usage");
+    await database.query(
+      `set role ${name}; ${strange("return patch::jsonb;")};
+       create function public.saq_enqueue(queue text, function text, kwargs jsonb default null, options jsonb default '{}')
+         returns text language sql as $$ select '-- saq_enqueue 1' $$; reset role`,
+    );
+    const { log } = await runEverything(database.url);
+    expect(await wasCalled()).toBe(false);
+    const warned = log.lines.filter(({ message }) => message.startsWith("a function of the engine's name"));
+    expect(warned.map(({ fields, level }) => [level, fields.function, fields.owner])).toEqual([
+      ["warn", '"public"."saq_enqueue"', name],
+      ["warn", '"public"."saq_stamp_v3"', name],
+    ]);
+    const client = await openTuneClient(database.url);
+    closeAfterTest({ close: () => client.end() });
+    expect(await runTune(client, await planTune(client))).toEqual([
+      expect.objectContaining({ problem: null }),
+    ]);
+    expect((await planTune(client)).steps).toEqual([]);
+    expect((await ensureSchema(client)).stamp).toBe('"public".saq_stamp_v3');
+  });
+
+  it("is not called when it has another text, whoever owns it", async () => {
+    await database.query("create sequence public.called");
+    await database.query(strange("return null;"));
+    const { log } = await runEverything(database.url);
+    expect(await wasCalled()).toBe(false);
+    expect(log.lines.map(({ message }) => message)).toContainEqual(
+      expect.stringContaining("its text is not this engine's; drop it"),
+    );
+  });
+
+  it("is called when it is ours and the tables' owner made it, also by a superuser and by a role that may only write rows", async () => {
+    const client = await database.connect();
+    await ensureSchema(client);
+    const owner = await makeStranger("usage");
+    await client.query(
+      `alter table saq_jobs owner to ${owner}; alter function saq_stamp_v3 owner to ${owner}; alter function saq_enqueue owner to ${owner}`,
+    );
+    expect((await ensureSchema(client)).temporaryStamp).toBe(false);
+    const role = await makeRole(database);
+    const queue = openQueue({ url: role.url }, tasks);
+    await claim(queue);
+    expect(await database.query("select 1 from pg_proc where proname like 'saq_stamp%'")).toHaveLength(1);
+    await client.query("revoke execute on function saq_stamp_v3 from public");
+    const other = openQueue({ url: role.url }, tasks);
+    await claim(other);
+    expect(await database.query("select 1 from pg_proc where proname like 'saq_stamp%'")).not.toHaveLength(1);
+  });
+});
