@@ -1,4 +1,5 @@
 import { basename, relative, resolve, sep } from "node:path";
+import { parsePostgresAddress } from "../../templates/backend/saq/postgres-address.js";
 import { UsageError } from "./errors.js";
 import type { Flags } from "./flags.js";
 
@@ -101,8 +102,16 @@ export function resolveProject(typed: string, cwd: string): Project {
     title,
     slug,
     packageName: scoped?.[1] === undefined ? slug : `@${slugOf(scoped[1], typed)}/${slug}`,
-    databaseName: slug.replaceAll("-", "_"),
+    databaseName: databaseNameOf(slug),
   };
+}
+
+/** PostgreSQL brings these; the templates take no tables, and what is in template1 is copied into every new database. */
+const SYSTEM_DATABASES = ["postgres", "template0", "template1"];
+
+function databaseNameOf(slug: string): string {
+  const name = slug.replaceAll("-", "_");
+  return SYSTEM_DATABASES.includes(name) ? `${name}_app` : name;
 }
 
 function slugOf(name: string, typed: string): string {
@@ -146,10 +155,10 @@ function checkedUrl(value: string): string {
       `The URL given to --db holds ${JSON.stringify(plain)}, which .env files read differently. Write it as ${encoded}.`,
     );
   }
-  if (!URL.canParse(value)) {
-    throw new UsageError(
-      "The URL given to --db cannot be read. Expected postgresql://user:password@host:5432/name, with special characters percent-encoded.",
-    );
+  try {
+    parsePostgresAddress(value, {});
+  } catch (error) {
+    throw new UsageError(`The URL given to --db ${(error as Error).message}`);
   }
   return value;
 }

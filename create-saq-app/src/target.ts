@@ -1,7 +1,8 @@
 import { existsSync, lstatSync, readdirSync, readFileSync, type Stats } from "node:fs";
-import { dirname, join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 import { CliError } from "./errors.js";
 import type { PlannedFile } from "./plan.js";
+import { findEnclosingWorkspace } from "./workspace.js";
 
 /** The target folder as it is now, and what the plan would do to it. Reading only. */
 export interface Target {
@@ -58,15 +59,41 @@ export function checkTarget(directory: string, plan: readonly PlannedFile[], for
 
 /**
  * True for a folder, false for nothing at all.
- * @throws CliError when something else lies there, or a file stands where a parent folder should be
+ * @throws CliError when something else lies there, when a file stands where a parent folder should be, or when an
+ *   application would not work in that place
  */
 export function checkFolder(directory: string): boolean {
+  checkPlace(directory);
   const found = statOf(directory);
   if (found?.isSymbolicLink()) {
     throw new CliError(`${directory} is a symbolic link. Give the folder it points to, or another name.`);
   }
   if (found && !found.isDirectory()) throw new CliError(`${directory} is a file. Give another name.`);
   return found !== undefined;
+}
+
+function checkPlace(directory: string): void {
+  const mark = /[#?]/.exec(directory)?.[0];
+  if (mark !== undefined) {
+    throw new CliError(
+      `The path ${directory} holds "${mark}". Vite reads paths as addresses and would end this one there. ` +
+        "Give a folder without it.",
+    );
+  }
+  if (delimiter === ":" && directory.includes(":")) {
+    throw new CliError(
+      `The path ${directory} holds ":", which separates folders in PATH: npm would not find the project's programs. ` +
+        "Give a folder without it.",
+    );
+  }
+  const workspace = findEnclosingWorkspace(directory);
+  if (workspace) {
+    throw new CliError(
+      `${directory} would be a part of the npm workspace in ${workspace.root} (its package.json has ` +
+        `"${workspace.pattern}"). npm would then ignore the application's own workspaces, and neither its install nor its ` +
+        `build would work. Give a folder outside, or add "!${workspace.pattern}" or a narrower entry there.`,
+    );
+  }
 }
 
 // Each step down is looked at by itself: a link inside the folder would carry our files out of it.

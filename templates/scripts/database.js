@@ -2,6 +2,7 @@
 import path from "node:path";
 import { checkForeign, createDatabase, foreignName } from "./database-login.js";
 import { chooseMode, lastMode, rememberMode } from "./database-mode.js";
+import { forgetOwner } from "./database-owner.js";
 import { dockerAnswers, dockerPostgres } from "./docker-postgres.js";
 import {
   clusterStatus,
@@ -27,6 +28,11 @@ const PORTS_TRIED = 100;
  */
 export async function startDatabase(root) {
   const env = ensureEnv(root);
+  if (/^template[01]$/.test(env.DB_NAME ?? "") && !env.DATABASE_URL) {
+    throw new Failure(
+      `DB_NAME=${env.DB_NAME} is a template that PostgreSQL copies into every new database. Choose another name in .env.`,
+    );
+  }
   if (env.DATABASE_URL) {
     await checkForeign(root, env);
     console.log(`Using the database ${foreignName(env)}.`);
@@ -46,6 +52,7 @@ export async function startDatabase(root) {
  */
 export async function stopDatabase(root) {
   const env = readEnv(root);
+  forgetOwner(root);
   const stopped = [];
   if (await stopCluster({ dataDir: dataDir(root) })) stopped.push("embedded");
   const docker = dockerPostgres(root, env);

@@ -2,6 +2,7 @@
 // end. One Ctrl-C ends all of it; the database goes last, and only if it was started here.
 import path from "node:path";
 import { startDatabase, stopDatabase } from "./database.js";
+import { isAbandoned, rememberOwner } from "./database-owner.js";
 import { addresses, requireFreePorts } from "./dev-ports.js";
 import { ensureEnv } from "./env.js";
 import { run } from "./failure.js";
@@ -16,13 +17,18 @@ await run(async () => {
   const roles = allRoles(root);
   await requireFreePorts(roles, env);
   if (await stop.asked()) return;
+  const abandoned = isAbandoned(root) && !env.DATABASE_URL;
   const { started } = await startDatabase(root);
+  const isOurs = started || abandoned;
+  if (abandoned && !started)
+    console.log("It was left running by a make dev-all that was killed; this one stops it at its end.");
+  if (isOurs) rememberOwner(root);
   try {
     if (await stop.asked()) return;
     const urls = addresses(roles, env).map(({ what, url }) => `${what} ${url}`);
     console.log(`Starting: ${urls.join(", ")}. Ctrl-C stops everything.`);
     return (await runRoles(roles, stop)) ? 0 : 1;
   } finally {
-    if (started) await stopDatabase(root);
+    if (isOurs) await stopDatabase(root);
   }
 });

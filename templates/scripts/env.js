@@ -8,6 +8,8 @@ import { Failure } from "./failure.js";
 
 /** Kept from being read by other users: it holds the database's password. */
 const MODE = 0o600;
+/** PostgreSQL brings these; the templates take no tables of an application. */
+const SYSTEM_DATABASES = ["postgres", "template0", "template1"];
 const FIRST_DATABASE_PORT = "55432";
 /** The rest of a line that has a value: neither quotation marks alone nor a comment. */
 const FILLED = "[ \\t'\"`]*[^\\s'\"`#].*";
@@ -37,7 +39,7 @@ export function ensureEnv(root) {
   for (const [key, value] of Object.entries(defaults)) {
     if (values[key]) continue;
     // A line behind a quotation mark that nobody closed is not read, but its value must not be lost.
-    if (!lineOf(key, FILLED).test(fs.readFileSync(file, "utf8"))) writeEnv(root, key, value());
+    if (!lineOf(key, FILLED).test(readText(file))) writeEnv(root, key, value());
     if (!readEnv(root)[key]) {
       throw new Failure(
         `The line ${key}= in ${file} is not read: a quotation mark above it is not closed, or a second ${key}= ` +
@@ -52,7 +54,7 @@ export function ensureEnv(root) {
 export function writeEnv(root, key, value) {
   // The target of a link is changed, the link stays.
   const file = fs.realpathSync(path.join(root, ".env"));
-  const text = fs.readFileSync(file, "utf8");
+  const text = readText(file);
   const line = `${key}=${quote(value)}`;
   const present = lineOf(key, ".*");
   const lineEnd = text === "" || text.endsWith("\n") ? "" : "\n";
@@ -96,7 +98,7 @@ export function databaseUrlSource() {
 function readFile(root) {
   const file = path.join(root, ".env");
   try {
-    return parseEnv(fs.readFileSync(file, "utf8"));
+    return parseEnv(readText(file));
   } catch (error) {
     const { code } = /** @type {NodeJS.ErrnoException} */ (error);
     if (code === "ENOENT") return {};
@@ -104,6 +106,14 @@ function readFile(root) {
       throw new Failure(`${file} is a folder, and the settings are a file. Move it away: mv .env old-env`);
     throw error;
   }
+}
+
+/** Without the mark that some editors write first: it would be a part of the first name. @param {string} file */
+function readText(file) {
+  const bytes = fs.readFileSync(file);
+  if (bytes.includes(0))
+    throw new Failure(`${file} is not written in UTF-8. Save it as UTF-8: PowerShell's > writes UTF-16.`);
+  return bytes.toString("utf8").replace(/^\uFEFF/, "");
 }
 
 /** @param {import("./env.js").Env} values */
@@ -127,9 +137,10 @@ function quote(value) {
 /** @param {string} root */
 function databaseName(root) {
   const { name } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8"));
-  return String(name)
+  const plain = String(name)
     .replace(/^@.*\//, "")
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, "_")
     .slice(0, 63);
+  return SYSTEM_DATABASES.includes(plain) ? `${plain}_app` : plain;
 }

@@ -1,4 +1,5 @@
 import fs from "node:fs";
+import os from "node:os";
 import path from "node:path";
 
 /** Something the user can mend: its message is all that is shown, without a stack. */
@@ -27,6 +28,9 @@ function explain(error) {
       const target = fs.existsSync(file) ? file : path.dirname(file);
       return `No permission to use ${target}. Take it over: sudo chown -R ${uid} '${target}' && chmod -R u+rwX '${target}'`;
     }
+    case "ENOENT":
+      if (fs.existsSync(os.tmpdir())) return message;
+      return `The folder for temporary files, ${os.tmpdir()}, does not exist. Make it, or correct TMPDIR.`;
     case "EROFS":
       return `${file ?? syscall} lies on a disk that is read-only. Move the project to another folder.`;
     case "ENOSPC":

@@ -2,4 +2,7 @@
 // can pass nothing on, leaves no API on its port and no worker that takes jobs.
 import { whenOrphaned } from "./orphan.js";
 
-whenOrphaned(() => process.kill(-process.pid, "SIGINT"));
+const end = () => process.kill(-process.pid, "SIGINT");
+whenOrphaned(end);
+// nodemon reports to dev-all, and fails when nobody takes the report.
+if (process.connected) process.once("disconnect", end);

@@ -66,6 +66,7 @@ export function missingPackages(
  * @param {string[]} missing
  */
 export async function installMissing(root, missing) {
+  requireOwnRoot(root);
   if (missing.length === 0) return;
   console.log(`Installing the dependencies (npm install): ${missing.length} missing, first ${missing[0]}.`);
   let interrupted = false;
@@ -74,7 +75,7 @@ export async function installMissing(root, missing) {
   };
   for (const signal of INTERRUPTIONS) process.on(signal, interrupt);
   // `npm run --silent` would hide what takes half a minute from those who wait for it.
-  const { status, error } = runNpm(root, ["install", "--loglevel=notice"]);
+  const { status, error } = runNpm(root, ["install", "--include=dev", "--loglevel=notice"]);
   // Signals that came while npm ran are told when the event loop next waits.
   await new Promise((resolve) => setTimeout(resolve, 10));
   for (const signal of INTERRUPTIONS) process.off(signal, interrupt);
@@ -82,6 +83,26 @@ export async function installMissing(root, missing) {
     throw new Failure("The install was stopped. Run the same command again: it goes on from there.");
   if (error) throw new Failure(`npm could not be run: ${error.message}. It comes with Node: install that.`);
   if (status !== 0) throw new Failure("npm install failed; its reason is above. Run it again: npm install");
+}
+
+/**
+ * Inside another npm workspace, npm works on that one: it would install nothing here, and `npm run build --workspaces`
+ * would call itself without end.
+ * @param {string} root
+ */
+function requireOwnRoot(root) {
+  // Set by `npm run`: the package whose script runs, and the folder that npm works on.
+  const { npm_package_json: manifest, npm_config_local_prefix: prefix } = process.env;
+  if (!manifest || !prefix || !isSame(path.dirname(manifest), root) || isSame(prefix, root)) return;
+  throw new Failure(
+    `This application lies in the npm workspace of ${prefix}, which takes it for one of its packages: npm would install ` +
+      `and build that one instead. Move the application out, or out of "workspaces" in ${path.join(prefix, "package.json")}.`,
+  );
+}
+
+/** @param {string} folder @param {string} other */
+function isSame(folder, other) {
+  return fs.existsSync(folder) && fs.realpathSync(folder) === fs.realpathSync(other);
 }
 
 /** @param {string} root @param {string[]} args */

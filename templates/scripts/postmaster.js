@@ -39,8 +39,8 @@ function readPidFile(dataDir) {
   return { pid: Math.abs(Number(pid)), port: Number(port) || undefined };
 }
 
-/** @param {number} pid */
-function isAlive(pid) {
+/** Whether a process of that number runs. @param {number} pid */
+export function isAlive(pid) {
   if (!(pid > 0)) return false;
   try {
     process.kill(pid, 0);

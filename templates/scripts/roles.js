@@ -4,10 +4,15 @@ import { EventEmitter } from "node:events";
 import path from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
+import { Failure } from "./failure.js";
 import { whenOrphaned } from "./orphan.js";
 import { findPackage, hasFrontend } from "./packages.js";
 
 const WINDOWS = process.platform === "win32";
+/** Whatever NODE_ENV a shell has for other programs: in production the UI is off, and every network is listened to. */
+const DEVELOPMENT = { NODE_ENV: "development" };
+/** How long after its end a part is started again: doubled each time, until it has run for a while or is saved. */
+const RESTART_MS = { first: 1_000, longest: 30_000, healthy: 60_000 };
 const FOLLOW_PARENT = pathToFileURL(path.join(import.meta.dirname, "follow-parent.js")).href;
 
 /**
@@ -34,10 +39,24 @@ export function allRoles(root) {
     { name: /** @type {const} */ ("worker"), color: "magenta", ...reloading(backend, "app/worker.ts") },
   ];
   if (!hasFrontend(root)) return roles;
+  const mark = /[#?]/.exec(root)?.[0];
+  if (mark) {
+    throw new Failure(
+      `The path ${root} holds "${mark}". Vite reads paths as addresses and would end this one there. Rename the folder.`,
+    );
+  }
   const args = [path.join(findPackage("vite", frontend) ?? "", "bin/vite.js")];
   return [
     ...roles,
-    { name: "frontend", color: "green", folder: frontend, program: "vite", args, env: {}, reloads: false },
+    {
+      name: "frontend",
+      color: "green",
+      folder: frontend,
+      program: "vite",
+      args,
+      env: DEVELOPMENT,
+      reloads: false,
+    },
   ];
 }
 
@@ -47,7 +66,13 @@ function reloading(folder, script) {
   // nodemon.json says `exec node`, which cmd.exe does not know.
   const args = [nodemon, ...(WINDOWS ? ["--exec", "node --import tsx"] : []), script];
   // On SIGTERM the reloader waits for the old process: a short grace, then running jobs are given back.
-  return { folder, program: `nodemon ${script}`, args, env: { SAQ_RELOADER: "1" }, reloads: true };
+  return {
+    folder,
+    program: `nodemon ${script}`,
+    args,
+    env: { ...DEVELOPMENT, SAQ_RELOADER: "1" },
+    reloads: true,
+  };
 }
 
 /**
@@ -66,12 +91,13 @@ export async function runRoles(roles, stop) {
   const { createConcurrently, LogError, Logger, LogOutput } = await import("concurrently");
   const logger = new Logger({ hide: [], prefixFormat: roles.length > 1 ? "name" : "none" });
   const { commands, result } = createConcurrently(
-    roles.map(({ name, program, folder, env, color }) => ({
+    roles.map(({ name, program, folder, env, color, reloads }) => ({
       name,
       command: program,
       cwd: folder,
       env,
       prefixColor: color,
+      ...(reloads && { ipc: 3 }),
     })),
     {
       logger,
@@ -88,8 +114,12 @@ export async function runRoles(roles, stop) {
   );
   let ending = false;
   let failed = false;
+  const restarts = commands
+    .filter((_, index) => roles[index]?.reloads)
+    .map((command) => restartAfterCrash(command, (text) => logger.logCommandEvent(text, command)));
   const endAll = () => {
     ending = true;
+    for (const restart of restarts) restart.stop();
     for (const command of commands) command.kill();
   };
   for (const command of commands) {
@@ -106,6 +136,43 @@ export async function runRoles(roles, stop) {
   // Rejected when any role did not end with 0, as those that are killed do.
   await result.catch(() => undefined);
   return !failed;
+}
+
+/**
+ * Has nodemon start its program again some time after a crash: by itself it waits until a file is saved.
+ * @param {import("concurrently").Command} command
+ * @param {(text: string) => void} say
+ */
+function restartAfterCrash(command, say) {
+  let delay = RESTART_MS.first;
+  let startedAt = 0;
+  let isOurs = false;
+  /** @type {NodeJS.Timeout | undefined} */
+  let timer;
+  const restart = () => {
+    isOurs = true;
+    // nodemon takes a text; that it has ended meanwhile is told elsewhere.
+    command.send(/** @type {object} */ (/** @type {unknown} */ ("restart"))).catch(() => {});
+  };
+  command.messages.incoming.subscribe(({ message }) => {
+    switch (/** @type {{ type?: string }} */ (message).type) {
+      case "start":
+        clearTimeout(timer);
+        startedAt = performance.now();
+        break;
+      case "restart":
+        // Otherwise because of a saved file, which may have put things right.
+        if (!isOurs) delay = RESTART_MS.first;
+        isOurs = false;
+        break;
+      case "crash":
+        if (performance.now() - startedAt > RESTART_MS.healthy) delay = RESTART_MS.first;
+        say(`ended unexpectedly; it is started again in ${delay / 1000} s, or when a file is saved`);
+        timer = globalThis.setTimeout(restart, delay);
+        delay = Math.min(2 * delay, RESTART_MS.longest);
+    }
+  });
+  return { stop: () => clearTimeout(timer) };
 }
 
 /** @param {number} leader @param {boolean} reloads */

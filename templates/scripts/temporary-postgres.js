@@ -7,6 +7,7 @@ import os from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { destroyCluster, startCluster } from "./embedded-postgres.js";
+import { run } from "./failure.js";
 
 /** Durability costs time and protects nothing in a test. */
 const FAST = { fsync: "off", synchronous_commit: "off", full_page_writes: "off" };
@@ -63,4 +64,4 @@ async function keep(settings) {
 }
 
 // No top-level await: Jest loads its global set-up by require(), which refuses a module that has one.
-if (process.argv[1] === import.meta.filename) void keep(JSON.parse(process.argv[2] ?? "{}"));
+if (process.argv[1] === import.meta.filename) void run(() => keep(JSON.parse(process.argv[2] ?? "{}")));

@@ -21,6 +21,8 @@ describe("the project's names", () => {
     ['$(touch x) `y` "z"', `${CWD}/$(touch x) \`y\` "z"`, '$(touch x) `y` "z"', "touch-x-y-z", "touch_x_y_z"],
     ["2048", `${CWD}/2048`, "2048", "2048", "2048"],
     ["@acme/web", `${CWD}/web`, "web", "@acme/web", "web"],
+    ["Postgres", `${CWD}/Postgres`, "Postgres", "postgres", "postgres_app"],
+    ["template1", `${CWD}/template1`, "template1", "template1", "template1_app"],
     ["packages/@acme/web", `${CWD}/packages/@acme/web`, "web", "web", "web"],
   ])("%j", (typed, directory, title, packageName, databaseName) => {
     expect(resolveProject(typed, CWD)).toEqual({
@@ -68,6 +70,8 @@ describe("options", () => {
     "postgresql://me:secret@db.example.org:5433/shop?sslmode=require",
     "postgres://localhost/x",
     "postgresql:///shop?host=/var/run/postgresql",
+    "postgresql://me@db1:5432,db2/shop",
+    "postgresql://me:100%@[::1]/shop",
   ])("takes --db %s", (url) => {
     expect(resolveOptions({ db: url }, {}, CWD)).toMatchObject({ db: "url", databaseUrl: url });
   });
@@ -75,7 +79,8 @@ describe("options", () => {
   it.each([
     ["mysql", /--db is "mysql". Allowed: auto, embedded, docker, url, or a URL/],
     ["mysql://x", /--db is "mysql:\/\/x"/],
-    ["postgresql://a:b@[oops/x", /cannot be read/],
+    ["postgresql://a:b@[oops/x", /given to --db cannot be read as an address/],
+    ["postgresql://a:se/cret@host/x", /given to --db has a port that is no whole number .*percent-encode/],
     ["postgresql://a:se cret@host/x", /holds " ".*Write it as %20/],
     ["postgresql://a:se#cret@host/x", /holds "#".*Write it as %23/],
     ["postgresql://a:se'cret@host/x", /Write it as %27/],

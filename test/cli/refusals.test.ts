@@ -65,6 +65,19 @@ describe("a target that cannot be used: exit code 1, nothing changed", () => {
     expect(await refused(["app"])).toMatch(/ {2}file-21\n {2}and 8 more\n/);
   });
 
+  it.each(["#", "?", ":"])("a path with %s, which its tools would not find", async (mark) => {
+    expect(await refused([`a${mark}b/app`])).toContain(`a${mark}b/app holds "${mark}"`);
+  });
+
+  it("a place that belongs to an npm workspace", async () => {
+    writeTree(cwd, { "package.json": '{ "workspaces": ["packages/*"] }' });
+    expect(await refused(["packages/app"])).toContain(
+      `packages/app would be a part of the npm workspace in ${cwd} (its package.json has "packages/*").`,
+    );
+    const beside = await runCli(["app", ...QUICK], { cwd });
+    expect(beside).toMatchObject({ code: 0, stderr: "" });
+  });
+
   it("a file", async () => {
     writeTree(cwd, { app: "a file" });
     expect(await refused(["app"])).toBe(`${join(cwd, "app")} is a file. Give another name.\n`);

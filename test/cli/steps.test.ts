@@ -39,7 +39,7 @@ describe("npm install", () => {
   it("runs in the project, and its output is seen", async () => {
     const run = await runCli(["app", "--no-git"], { cwd, env: bareEnvironment({ npm: WORKING_NPM }) });
     expect(run).toMatchObject({ code: 0, stderr: "" });
-    expect(run.stdout).toContain("Installing dependencies (npm install) ...\nargs: install");
+    expect(run.stdout).toContain("Installing dependencies (npm install) ...\nargs: install --include=dev");
     expect(existsSync(join(cwd, "app/package-lock.json"))).toBe(true);
     expect(run.stdout).toMatch(/Next:\n {2}cd app\n {2}make dev-all/);
   });

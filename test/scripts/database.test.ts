@@ -173,6 +173,20 @@ describe("the database of an application", () => {
     expect(await sql(url(), "SELECT to_regclass('kept') AS kept")).toEqual([{ kept: null }]);
   });
 
+  it("refuses the templates of PostgreSQL, and says that the folder for temporary files is missing", async () => {
+    const template = await app.run("db-start", { DB_NAME: "template1" });
+    expect(template.stderr).toContain("DB_NAME=template1 is a template that PostgreSQL copies");
+    await app.run("db-stop");
+    rmSync(join(app.root, ".data/pg18"), { recursive: true });
+    const { code, stderr } = await app.run("db-start", { TMPDIR: "/nowhere/tmp" });
+    expect(code).not.toBe(0);
+    expect(stderr).toContain(
+      "The folder for temporary files, /nowhere/tmp, does not exist. Make it, or correct TMPDIR.",
+    );
+    expect(stderr).not.toContain("    at ");
+    await app.run("db-start");
+  });
+
   it("refuses a mode that does not exist", async () => {
     const { code, stderr } = await app.run("db-start", { DB_MODE: "mysql" });
     expect(code).not.toBe(0);

@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 import { dirname, join } from "node:path";
@@ -11,10 +11,12 @@ import {
   isFree,
 } from "../../templates/scripts/embedded-postgres.js";
 import { ensureEnv, writeEnv } from "../../templates/scripts/env.js";
-import { processesOf, Running } from "./support/running.js";
+import { openFolder } from "./support/folders.js";
+import { processesOf, processIdsOf, Running } from "./support/running.js";
 import { completeApp, type ScratchApp, scratchApp } from "./support/scratch-app.js";
 
-jest.setTimeout(90_000);
+// Many programs are started one after the other, on a machine that may be busy.
+jest.setTimeout(300_000);
 
 describe("before an install", () => {
   let app: ScratchApp;
@@ -22,7 +24,7 @@ describe("before an install", () => {
     app = scratchApp();
     rmSync(join(app.root, "node_modules"), { recursive: true });
   });
-  afterEach(() => rmSync(app.root, { recursive: true }));
+  afterEach(() => rmSync(app.root, { recursive: true, force: true }));
 
   /** An npm that installs nothing: it shows that it was asked, and waits. */
   const npm = (program: string) => {
@@ -46,12 +48,28 @@ describe("before an install", () => {
     const { code, stdout, stderr } = await app.run("install-missing.js", environment);
     expect(code).toBe(1);
     expect(stdout).toMatch(
-      /^Installing the dependencies \(npm install\): .*\nnpm install --loglevel=notice\n$/,
+      /^Installing the dependencies \(npm install\): .*\nnpm install --include=dev --loglevel=notice\n$/,
     );
     expect(stderr).toBe("npm install failed; its reason is above. Run it again: npm install\n");
     const { scripts } = JSON.parse(readFileSync(join(app.root, "package.json"), "utf8"));
     for (const name of ["test", "check", "fix", "build"])
       expect(scripts[name]).toMatch(/^node scripts\/install-missing\.js && /);
+  });
+
+  it("an application that was moved into an npm workspace says so, instead of a build that calls itself", async () => {
+    const outer = openFolder();
+    const inner = join(outer, "packages/inner");
+    mkdirSync(dirname(inner));
+    renameSync(app.root, inner);
+    writeFileSync(
+      join(outer, "package.json"),
+      '{ "name": "outer", "private": true, "workspaces": ["packages/*"] }',
+    );
+    const build = new Running(inner, ["make", "build"]);
+    expect(await build.ended()).not.toBe(0);
+    expect(build.output).toContain(`This application lies in the npm workspace of ${outer}, which takes it`);
+    expect(build.output.match(/lies in the npm workspace/g)).toHaveLength(1);
+    rmSync(outer, { recursive: true });
   });
 
   it("a Ctrl-C during the install is said to be one, not a failure of npm", async () => {
@@ -161,6 +179,50 @@ describe("in development", () => {
     await nothingLeft();
   });
 
+  it("make dev-all is development, whatever NODE_ENV the shell has", async () => {
+    const all = new Running(app.root, ["make", "dev-all"], { NODE_ENV: "production" });
+    running.push(all);
+    await allUp(all);
+    expect(all.output).toContain(`API listening on http://localhost:${ports.PORT}`);
+    expect((await fetch(`${api}/saq/`)).status).toBe(200);
+    all.interrupt();
+    await all.ended();
+  });
+
+  it("a worker and an API that die are started again, later each time, and at once when a file is saved", async () => {
+    const all = start("make", "dev-all");
+    await allUp(all);
+    const kill = (script: string) => {
+      const found = processIdsOf(app.root, `--import tsx app/${script}`);
+      expect(found).toHaveLength(1);
+      for (const pid of found) process.kill(pid, "SIGKILL");
+    };
+    for (const [script, started, part] of [
+      ["worker.ts", "Worker starting", "worker"],
+      ["server.ts", "API listening", "backend"],
+    ] as const) {
+      const prefix = `[${part}] ended unexpectedly; it is started again in`;
+      for (const seconds of [1, 2]) {
+        const seen = all.output.length;
+        kill(script);
+        await all.shows(`${prefix} ${seconds} s, or when a file is saved`, seen);
+        await all.shows(started, seen);
+      }
+      const seen = all.output.length;
+      kill(script);
+      await all.shows(`${prefix} 4 s`, seen);
+      writeFileSync(tasks(), readFileSync(tasks(), "utf8"));
+      await all.shows(started, seen);
+    }
+    const seen = all.output.length;
+    kill("worker.ts");
+    // The save has put things right, for all that is known.
+    await all.shows("[worker] ended unexpectedly; it is started again in 1 s", seen);
+    all.interrupt();
+    await all.ended();
+    await nothingLeft();
+  });
+
   it.each(["SIGHUP", "SIGTERM"] as const)(
     "%s (closed terminal, end of the session) ends everything too",
     async (signal) => {
@@ -192,7 +254,12 @@ describe("in development", () => {
     const end = Date.now() + 20_000;
     while (left().length > 0 && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 50));
     await nothingLeft();
-    await app.run("db-stop");
+    const next = start("make", "dev-all");
+    await next.shows("It was left running by a make dev-all that was killed; this one stops it at its end.");
+    await allUp(next);
+    next.interrupt();
+    await next.ended();
+    expect(clusterStatus({ dataDir: dataDir() }).running).toBe(false);
   });
 
   it("a saved edit is live in about two seconds, and the job that ran is requeued uncharged and runs again", async () => {

@@ -78,6 +78,21 @@ describe("the settings file", () => {
     expect(text()).toBe(`PROJECT_ID=1\n${written}`);
   });
 
+  it("loses nothing to the mark that some editors write first, and says when it is not UTF-8", () => {
+    writeFileSync(file(), "\uFEFFPORT=8123\r\nDB_NAME=app\r\n");
+    expect(readEnv(root)).toMatchObject({ PORT: "8123", DB_NAME: "app" });
+    writeEnv(root, "PORT", "8124");
+    expect(readEnv(root)).toMatchObject({ PORT: "8124", DB_NAME: "app" });
+    expect(text().match(/PORT=/g)).toHaveLength(1);
+    writeFileSync(file(), Buffer.from("\uFEFFPORT=8123\r\n", "utf16le"));
+    expect(() => readEnv(root)).toThrow(`${file()} is not written in UTF-8. Save it as UTF-8`);
+  });
+
+  it.each(["postgres", "template0", "template1"])("a project named %s gets a database of its own", (name) => {
+    writeFileSync(join(root, "package.json"), JSON.stringify({ name }));
+    expect(ensureEnv(root).DB_NAME).toBe(`${name}_app`);
+  });
+
   it("that is a folder is named in one sentence", () => {
     mkdirSync(file());
     expect(() => ensureEnv(root)).toThrow(`${file()} is a folder, and the settings are a file.`);

@@ -23,7 +23,9 @@ describe("the Makefile of an application", () => {
   it.each(targets)(
     "$name is one line that calls npm, which does the same without make",
     ({ name, recipe }) => {
-      expect(recipe).toBe(name === "install" ? "\t@npm install\n" : `\t@npm run --silent ${name}\n`);
+      expect(recipe).toBe(
+        name === "install" ? "\t@npm install --include=dev\n" : `\t@npm run --silent ${name}\n`,
+      );
       if (name !== "install") expect(scripts).toHaveProperty(name);
     },
   );

@@ -159,7 +159,8 @@ function generatedOnce(): Promise<{ root: string }> {
     const { bin } = await packedCli();
     await runProgram([process.execPath, bin, "my-app", "--yes"], {
       cwd: folder,
-      env: newcomersEnvironment(),
+      // A shell that is set up for production, where npm leaves out what development needs.
+      env: { ...newcomersEnvironment(), NODE_ENV: "production", npm_config_omit: "dev" },
       withinMs: INSTALL_MS,
     });
     return { root: join(folder, "my-app") };

@@ -22,12 +22,15 @@ const HEARTBEAT = 10_000;
 /** The command that is run, and the one to retry. */
 export const INSTALL_COMMAND = "npm install";
 
+// Without --include=dev, NODE_ENV=production and omit=dev in npm's settings leave out what development needs.
+const INSTALL_ARGUMENTS = ["install", "--include=dev", "--no-audit", "--no-fund", "--no-update-notifier"];
+
 /** Installs the project's dependencies. Never throws: a project without them is still a project. */
 export async function install(options: InstallOptions): Promise<InstallResult> {
   const { directory, env, stdio, signal, onWait } = options;
   const started = Date.now();
   const heartbeat = onWait && setInterval(() => onWait(Math.round((Date.now() - started) / 1000)), HEARTBEAT);
-  const result = await runChild("npm", ["install", "--no-audit", "--no-fund", "--no-update-notifier"], {
+  const result = await runChild("npm", INSTALL_ARGUMENTS, {
     cwd: directory,
     env,
     stdio,

@@ -122,7 +122,9 @@ export function parseSettings(environment: NodeJS.ProcessEnv): Settings {
  * but empty hides the file's value.
  */
 export function fillEnvironment(environment: NodeJS.ProcessEnv, text: string): void {
-  for (const [name, value] of Object.entries(parseEnv(text))) environment[name] ||= value;
+  // Some editors write a mark first, which would be a part of the first name.
+  const values = parseEnv(text.replace(/^\uFEFF/, ""));
+  for (const [name, value] of Object.entries(values)) environment[name] ||= value;
 }
 
 function loadSettings(): Settings {

@@ -52,6 +52,12 @@ describe(".env", () => {
   });
 });
 
+it("of .env are read although an editor has written a mark first", () => {
+  const environment = {};
+  fillEnvironment(environment, "\uFEFFPORT=8123\r\nDB_NAME=app\r\n");
+  expect(environment).toEqual({ PORT: "8123", DB_NAME: "app" });
+});
+
 describe("defaults", () => {
   it("of development: this machine only, port 8000, mails to .data/outbox", () => {
     expect(parseSettings({ ...database, NODE_ENV: "development" })).toMatchObject({

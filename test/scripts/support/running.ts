@@ -3,7 +3,8 @@ import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { bareEnvironment } from "./scratch-app.js";
 
-const WAIT_MS = 30_000;
+/** Only a text that never comes is waited for so long: on a busy machine a start has taken 40 s. */
+const WAIT_MS = 120_000;
 
 /** A command that runs until it is told to stop, as in a terminal of its own. */
 export class Running {
@@ -63,14 +64,21 @@ export class Running {
  * Command lines of living processes that work in a folder or were started from it. Only Linux tells; elsewhere the
  * closed ports have to do.
  */
-export function processesOf(root: string): string[] {
+export const processesOf = (root: string): string[] => listProcesses(root).map(({ command }) => command);
+
+/** Ids of those whose command line holds a text after the program. */
+export const processIdsOf = (root: string, text: string): number[] =>
+  listProcesses(root).flatMap(({ pid, command }) => (command.startsWith(`node ${text}`) ? [pid] : []));
+
+function listProcesses(root: string): { pid: number; command: string }[] {
   if (!existsSync("/proc/self/cwd")) return [];
   return readdirSync("/proc")
     .filter((pid) => /^\d+$/.test(pid))
     .flatMap((pid) => {
       try {
         const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
-        return readlinkSync(`/proc/${pid}/cwd`).startsWith(root) || command.includes(root) ? [command] : [];
+        const isOurs = readlinkSync(`/proc/${pid}/cwd`).startsWith(root) || command.includes(root);
+        return isOurs ? [{ pid: Number(pid), command }] : [];
       } catch {
         // Ended meanwhile, or somebody else's.
         return [];
