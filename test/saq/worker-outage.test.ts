@@ -1,10 +1,20 @@
 /** A database that takes no results, or is away: what a worker holds back, and what it says. */
-import { beforeAll, expect, it } from "@jest/globals";
+import { beforeAll, describe, expect, it } from "@jest/globals";
+import type { Context } from "../../templates/backend/saq/tasks/task.js";
 import { openProxy } from "./cuttable-proxy.js";
 import { LogBook } from "./log-book.js";
-import { openQueue, startWorker, until, useDatabase } from "./support.js";
+import { openQueue, rowOf, startWorker, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
+
+/** Something to wait for in a test, and to be opened there. */
+function gate() {
+  let open: () => void = () => {};
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { open, opened };
+}
 
 beforeAll(async () => {
   const queue = openQueue(database, {});
@@ -98,3 +108,64 @@ it("a table that is missing is logged once for all that need it, without a stack
   expect(warnings[0]?.fields).toMatchObject({ reason: expect.stringContaining("does not exist") });
   expect(warnings[0]?.fields).not.toHaveProperty("err");
 }, 40_000);
+
+describe("ctx.job.update while the database is away", () => {
+  it("progress fails no job and is stored when the database is back; meta waits for it", async () => {
+    const proxy = await openProxy(database);
+    const [away, told, back, seen] = [gate(), gate(), gate(), gate()];
+    const failures: unknown[] = [];
+    const works = async (ctx: Context) => {
+      await ctx.job.update({ progress: 0.25 });
+      away.open();
+      await told.opened;
+      const stored = ctx.job.update({ meta: { step: 2 } }).catch((error: unknown) => failures.push(error));
+      for (const progress of [0.5, 0.6, 0.75])
+        await ctx.job.update({ progress }).catch((error: unknown) => failures.push(error));
+      back.open();
+      await stored;
+      await seen.opened;
+      return "done";
+    };
+    const queue = openQueue(proxy, { works }, { defaults: { timeout: 60 } });
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("works");
+    await away.opened;
+    proxy.refuse();
+    told.open();
+    await back.opened;
+    // Longer than any other statement waits for a database that is away.
+    await new Promise((resolve) => setTimeout(resolve, 10_000));
+    proxy.admit();
+    await until(async () => {
+      const { progress, meta } = JSON.parse((await rowOf(database, job.key))?.text ?? "{}");
+      return progress === 0.75 && meta?.step === 2;
+    });
+    seen.open();
+    expect(await ended(job.key)).toBe("Finished works");
+    expect(failures).toEqual([]);
+    expect(await job.refresh()).toMatchObject({ status: "complete", result: "done", attempts: 1 });
+  }, 60_000);
+
+  it("a wait for the database ends when the attempt is interrupted", async () => {
+    const proxy = await openProxy(database);
+    const [away, told] = [gate(), gate()];
+    const works = async (ctx: Context) => {
+      away.open();
+      await told.opened;
+      await ctx.job.update({ meta: { step: 2 } });
+      throw ctx.signal.reason;
+    };
+    const options = { defaults: { timeout: 3 }, cancellationHardDeadline: 60 };
+    const queue = openQueue(proxy, { works }, options);
+    const { worker, ended } = await startWorker(queue);
+    const job = await queue.enqueue("works");
+    await away.opened;
+    proxy.refuse();
+    told.open();
+    // Long before the hard deadline.
+    await until(async () => worker.runningKeys.length === 0);
+    proxy.admit();
+    expect(await ended(job.key)).toBe("Failed works");
+    expect((await job.refresh()).error).toMatch(/^TimeoutError: timed out after 3 s/);
+  }, 60_000);
+});

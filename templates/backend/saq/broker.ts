@@ -247,8 +247,11 @@ export interface Broker {
     settlement: Settlement,
     earlier: string | null,
   ): Promise<string | null>;
-  /** Sets members of owned, active jobs and marks them touched. Answers which claims still own their job. */
-  touch(changes: readonly Touch[]): Promise<boolean[]>;
+  /**
+   * Sets members of owned, active jobs and marks them touched. Answers which claims still own their job. With
+   * `isOver`, waits for a database that is away for as long as results are kept, or until it answers true; else for 8 s.
+   */
+  touch(changes: readonly Touch[], isOver?: () => boolean): Promise<boolean[]>;
   /** Of these claims, those that are to end: aborted by someone, or no longer ours. */
   interrupted(claims: readonly Claim[]): Promise<{ key: string; why: "abort" | "lost" }[]>;
 

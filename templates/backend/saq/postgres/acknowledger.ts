@@ -17,7 +17,7 @@ import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
 /** A finished job outlives a database that is away for minutes: the worker holds its result until it is recorded. */
-const patienceMs = 10 * 60_000;
+export const keepPatienceMs = 10 * 60_000;
 
 /**
  * A claim locks rows before it sees that another worker's claim has just taken them, and holds them to its own end, some
@@ -96,7 +96,7 @@ export class Acknowledger {
 
   /** What is not certain, because the transaction was rolled back or is still open, goes the way of all other ends. */
   async #confirm(items: Settlement[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
-    const results = await this.#recorded.of(items, patienceMs);
+    const results = await this.#recorded.of(items, keepPatienceMs);
     return items.map((item, index) => results[index] ?? this.#seeTo(this.#coalescer.add(item)));
   }
 
@@ -104,7 +104,7 @@ export class Acknowledger {
     items: Item[],
     write: Write<Item>,
   ): Promise<(SettleResult | Promise<SettleResult>)[]> {
-    const written = await write(items, patienceMs);
+    const written = await write(items, keepPatienceMs);
     const left = items.filter((_, index) => !written.each[index]);
     const together =
       left.length > mostAlone ? this.#seeTo(this.#recordTogether(left, written.resent, write)) : null;
@@ -122,7 +122,7 @@ export class Acknowledger {
     const results = new Map<Item, SettleResult>();
     let left = items;
     const lookAtRows = async () => {
-      for (const [index, result] of (await this.#recorded.of(left, patienceMs)).entries())
+      for (const [index, result] of (await this.#recorded.of(left, keepPatienceMs)).entries())
         if (result !== null) results.set(left[index] as Item, result);
       left = left.filter((item) => !results.has(item));
     };
@@ -199,7 +199,7 @@ export class Acknowledger {
         answer: "applied",
       };
     };
-    const found = await this.rows.changeWhenFree(item.key, decide, patienceMs);
+    const found = await this.rows.changeWhenFree(item.key, decide, keepPatienceMs);
     // A missing row was deleted by our own statement (ttl < 0) when the answer to it got lost, or by somebody else.
     const answer = found ?? (item.keep !== null && item.keep < 0 ? "applied" : "lost");
     if (answer !== "lost" || !item.finishedIn) return answer;

@@ -26,7 +26,7 @@ import type { EnqueueOutcome, NewJob } from "../new-job.js";
 import type { TransactionClient } from "../tasks/task.js";
 import { type Decision, isTakenOver } from "../transitions.js";
 import { within } from "../within.js";
-import { Acknowledger } from "./acknowledger.js";
+import { Acknowledger, keepPatienceMs } from "./acknowledger.js";
 import { answerChannel, eventChannel, parseAnswer, parseEvent, wakeChannel } from "./channels.js";
 import { Claimer } from "./claimer.js";
 import { isConnectionError, isPassing } from "./connection.js";
@@ -160,7 +160,7 @@ export class PostgresBroker implements Broker {
     return this.#finisher.finishWith(client, settlement, earlier);
   }
 
-  async touch(changes: readonly Touch[]): Promise<boolean[]> {
+  async touch(changes: readonly Touch[], isOver?: () => boolean): Promise<boolean[]> {
     const { rows } = await this.#server.queryAgain<{ key: string }>(
       this.#server.statements.touch,
       [
@@ -171,7 +171,9 @@ export class PostgresBroker implements Broker {
         changes.map((change) => `{${change.removed.join(",")}}`),
         changes.map((change) => change.workerId),
       ],
-      { again: isPassing },
+      isOver
+        ? { again: (error) => !isOver() && isPassing(error), patience: keepPatienceMs }
+        : { again: isPassing },
     );
     const touched = new Set(rows.map((row) => row.key));
     const answers: boolean[] = [];

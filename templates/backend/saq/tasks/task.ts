@@ -50,6 +50,10 @@ export interface RunningJob extends Readonly<Omit<JobFields, "progress" | "meta"
    * Stores progress (0..1) and meta, and counts as a sign of life (J-20). A no-op once the attempt is over. Of the old
    * meta what the engine keeps there stays.
    *
+   * Progress is best effort: while the database is away the call returns after at most 1 s, and the latest value is
+   * stored when the database is back. Meta is waited for: for as long as results are kept in an outage (10 minutes), or
+   * until the signal fires.
+   *
    * @throws InvalidJobError when progress is not a number of 0 to 1, or meta no object
    */
   update(change: { progress?: number; meta?: Record<string, unknown> }): Promise<void>;

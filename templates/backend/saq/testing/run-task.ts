@@ -182,6 +182,9 @@ async function attempt(
       updates.push(change);
       return true;
     },
+    progressed: async (_attempt, change) => {
+      updates.push(change);
+    },
     endedElsewhere: async () => null,
     finish: (run, returned, client) =>
       writeOwnEnd({ broker: { finishWith: async () => "test" }, config }, run, returned, client, rules()),

@@ -15,7 +15,10 @@ import type { OwnEnd } from "./own-end.js";
 export interface AttemptHost {
   readonly hardDeadlineMs: number;
   now(): number;
-  touch(claim: ClaimedJob, patch: string, removed: readonly string[]): Promise<boolean>;
+  /** Stores what a task must be able to rely on. Waits for a database that is away until the attempt is over. */
+  touch(attempt: Attempt, patch: string, removed: readonly string[]): Promise<boolean>;
+  /** Stores progress and signs of life as soon as it can. Never rejects. */
+  progressed(attempt: Attempt, change: Pick<Partial<JobFields>, "progress">): Promise<void>;
   /** Why a job is to end that storage says is not ours to change; null when it is ours after all. */
   endedElsewhere(claim: ClaimedJob): Promise<"abort" | "lost" | null>;
   /** Null when the job is not this attempt's any more, or an earlier own end of it counts. */
@@ -78,6 +81,8 @@ export class Attempt {
   #finishing = false;
   #timer: NodeJS.Timeout | null = null;
   #ended = false;
+  /** Ends the waits of updates. */
+  readonly #waits = new Set<() => void>();
 
   constructor(host: AttemptHost, claim: ClaimedJob, fields: JobFields) {
     this.#host = host;
@@ -133,6 +138,7 @@ export class Attempt {
     if (this.#timer) clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#giveUp(), this.#host.hardDeadlineMs);
     this.#controller?.abort(reason);
+    for (const stop of this.#waits) stop();
     return true;
   }
 
@@ -216,7 +222,36 @@ export class Attempt {
     // The task's own transaction may hold the row: waiting for it here would be waiting for ourselves.
     if (this.#finishing || this.ownEnd) return;
     this.claim.ending = null;
-    if (await this.#host.touch(this.claim, patch, removed)) return;
+    // A job that only computes outlives an outage; one that tells its progress must outlive it as well.
+    if (meta === undefined) await this.#host.progressed(this, change);
+    else await this.#untilOver(this.#store(patch, removed));
+  }
+
+  /** It has ended or is to end: nothing more is stored for it. */
+  get isOver(): boolean {
+    return this.#ended || this.#interruption !== null;
+  }
+
+  async #store(patch: string, removed: readonly string[]): Promise<void> {
+    if (!(await this.#host.touch(this, patch, removed))) await this.findOwner();
+  }
+
+  /** Resolves before the work does when the attempt is over first: a task that is to end must not sit in a wait. */
+  async #untilOver(work: Promise<void>): Promise<void> {
+    let stop: () => void = () => {};
+    const over = new Promise<void>((resolve) => {
+      stop = resolve;
+    });
+    this.#waits.add(stop);
+    try {
+      await Promise.race([work, over]);
+    } finally {
+      this.#waits.delete(stop);
+    }
+  }
+
+  /** Ends the attempt when the job is not its own any more. */
+  async findOwner(): Promise<void> {
     // An abort must end as one: taken for a loss, nobody would write it, and the job would stay `aborting`.
     const why = await this.#host.endedElsewhere(this.claim);
     if (why === "abort") this.interrupt("abort", "aborted");

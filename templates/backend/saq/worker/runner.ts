@@ -18,6 +18,7 @@ import { type AroundJobs, aroundJobs } from "./hooks.js";
 import type { AttemptEnd } from "./outcome.js";
 import { type OutcomeRules, release, settlementOf } from "./outcome.js";
 import { type OwnEnd, writeOwnEnd } from "./own-end.js";
+import { ProgressSender } from "./progress-sender.js";
 import { Recorder } from "./recorder.js";
 import { Refusals } from "./refusals.js";
 import { Report } from "./report.js";
@@ -39,6 +40,7 @@ export class Runner implements AttemptHost {
   readonly #around: AroundJobs | null;
   readonly #recorder: Recorder;
   readonly #refusals: Refusals;
+  readonly #progress: ProgressSender;
   readonly #burst: Burst | null;
   readonly #feeder: Feeder;
   /** Null where no task needs a thread. */
@@ -72,6 +74,13 @@ export class Runner implements AttemptHost {
       recorder: this.#recorder,
       report: this.report,
       rules: () => this.#rules(),
+    });
+    const source = "progress";
+    this.#progress = new ProgressSender({
+      touch: (changes) => broker.touch(changes),
+      failed: (error) =>
+        problems.failed({ source, error, message: "could not store the progress of jobs yet" }),
+      succeeded: () => problems.succeeded(source),
     });
     this.#blockingMs = config.eventLoopDelay * 1_000 || Number.POSITIVE_INFINITY;
     this.#burst = config.burst ? new Burst({ ...config, over: () => this.#endBurst() }) : null;
@@ -207,6 +216,7 @@ export class Runner implements AttemptHost {
 
   /** Ends the threads; what still runs in one ends with it. */
   async endThreads(): Promise<void> {
+    this.#progress.stop();
     await this.#threads?.close();
   }
 
@@ -316,9 +326,14 @@ export class Runner implements AttemptHost {
     }
   }
 
-  async touch(claim: ClaimedJob, patch: string, removed: readonly string[]): Promise<boolean> {
-    const [owned] = await this.#queue.broker.touch([{ ...claim, patch, removed }]);
+  async touch(attempt: Attempt, patch: string, removed: readonly string[]): Promise<boolean> {
+    const change = { ...attempt.claim, patch, removed };
+    const [owned] = await this.#queue.broker.touch([change], () => attempt.isOver);
     return owned === true;
+  }
+
+  progressed(attempt: Attempt, change: Pick<Partial<JobFields>, "progress">): Promise<void> {
+    return this.#progress.send(attempt, change);
   }
 
   async endedElsewhere(claim: ClaimedJob): Promise<"abort" | "lost" | null> {
