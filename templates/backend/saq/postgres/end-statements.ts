@@ -72,15 +72,15 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
         from (select *, ($4::int[])[claim] as token
           from unnest(${listed("$2")}, ${listed("$3")}::int[]) with ordinality as u(key, claim, nth)) g
         cross join lateral (${owned}) o offset 0) o
-      where j.ctid = o.tid and substr(o.job, octet_length(o.job) - octet_length(o.ending) + 1) = o.ending
+      where j.ctid = o.tid and pg_catalog.substr(o.job, pg_catalog.octet_length(o.job) - pg_catalog.octet_length(o.ending) + 1) = o.ending
       returning o.nth)
-    select case when count(*) < $6 then coalesce(string_agg(nth::text, ','), '') end as written from gone`;
+    select case when count(*) < $6 then coalesce(pg_catalog.string_agg(nth::text, ','), '') end as written from gone`;
 
   // What the rows of these ends are by now, without a lock. $2 keys, $3 workers, $4 the transactions in which tasks have
   // finished their jobs themselves. `strange`: the document does not name the worker, so that it has to be looked at.
   const recorded = `select g.nth::int, j.status, j.lock_key as token,
-      g.transaction is not null and coalesce(pg_xact_status(g.transaction::xid8), '') = 'committed' as committed,
-      g.transaction is null and position(convert_to(to_json(g.owner)::text, 'UTF8') in j.job) = 0 as strange
+      g.transaction is not null and coalesce(pg_catalog.pg_xact_status(g.transaction::xid8), '') = 'committed' as committed,
+      g.transaction is null and position(pg_catalog.convert_to(pg_catalog.to_json(g.owner)::text, 'UTF8') in j.job) = 0 as strange
     from unnest($2::text[], $3::text[], $4::text[]) with ordinality as g(key, owner, transaction, nth)
       left join lateral (select * from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) j on true`;
 
