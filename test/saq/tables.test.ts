@@ -193,19 +193,20 @@ describe("lockKeyspace", () => {
     const other = await database.connect();
     await other.query("begin; select pg_advisory_xact_lock(0, 0)");
     await openQueue(database, tasks, { lockKeyspace: 77 }).connect();
-    await other.query("rollback; begin; select pg_advisory_xact_lock(77, 0)");
-    const waiting = openQueue(database, tasks, { lockKeyspace: 77, tables: mail });
-    const connected = waiting.connect();
+    await other.query("rollback");
+    await other.query("drop table saq_jobs");
+    await other.query("begin; select pg_advisory_xact_lock(77, 0)");
+    const connected = openQueue(database, tasks, { lockKeyspace: 77 }).connect();
     await until(async () => {
       const sessions = await database.query<{ query: string }>(
         "select query from pg_stat_activity where datname = current_database() and application_name = 'saq'",
       );
       return sessions.some(({ query }) => query === "commit");
     });
-    expect(await relations()).not.toContain("mail_jobs");
+    expect(await relations()).not.toContain("saq_jobs");
     await other.query("rollback");
     await connected;
-    expect(await relations()).toContain("mail_jobs");
+    expect(await relations()).toContain("saq_jobs");
   });
 });
 

@@ -60,7 +60,12 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
    * `{ jobs: "mail_jobs", stats: "mail_stats", versions: "mail_versions" }`.
    */
   tables?: Partial<Tables>;
-  /** First half of the advisory lock under which tables are made: Python's `saq_lock_keyspace`. @defaultValue 0 */
+  /**
+   * First key of the advisory lock `(lockKeyspace, 0)` under which missing tables are made: Python's `saq_lock_keyspace`.
+   * Set it where that is set.
+   *
+   * @defaultValue 0
+   */
   lockKeyspace?: number;
   /**
    * Recurring tasks, each made by `cronJob`. The list is the whole list: what waits of entries that are no longer in it

@@ -49,7 +49,7 @@ async function findFunctions(client: ClientBase, names: Names): Promise<Found> {
 }
 
 const isOurs = (stamp: FoundFunction | null): boolean =>
-  stamp !== null && stamp.isTrusted && stamp.isUsable && stamp.source === stampSource;
+  Boolean(stamp?.isTrusted && stamp.isUsable) && stamp?.source === stampSource;
 
 /** One that is newer belongs to a newer engine beside us; one without our mark is somebody else's. */
 const isReplaceable = ({ isTrusted, source }: FoundFunction): boolean =>

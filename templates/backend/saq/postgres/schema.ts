@@ -23,11 +23,20 @@ export interface SchemaOptions {
   logger: Logger;
 }
 
+/** How long missing tables of SAQ's own names are left to the process that holds the set-up lock, ms. */
+const lockWaitMs = 5_000;
+/** How long older tables are left to it, ms. */
+const upgradeWaitMs = 30_000;
+
 /**
- * Makes the tables where they are missing and answers their names. Safe when many processes start at once (P-6,
- * D-11): nobody waits on SAQ's lock, which a Python process holds as long as it lives.
+ * Makes the tables where they are missing and returns their names. Safe when many processes start at once (P-6, D-11).
  *
- * @throws SaqError schema_version when the database is newer than this engine, or set-up took over 30 s
+ * A Python process holds the set-up lock as long as it lives, whatever its tables and its schema. So the lock alone does
+ * not say that somebody is at work: tables that are missing although it is held are made all the same, at once where they
+ * are not SAQ's usual ones, else after 5 s.
+ *
+ * @throws SaqError config when the database is not in UTF8; schema_version when its tables are newer than this engine, or
+ * older while another process holds the set-up lock for 30 s
  */
 export async function ensureSchema(
   client: ClientBase,
@@ -38,9 +47,10 @@ export async function ensureSchema(
     logger = silentLogger,
   }: Partial<SchemaOptions> = {},
 ): Promise<Names> {
+  await checkEncoding(client);
   const schema = await findSchema(client, tables);
   const names = namesIn(schema, tables);
-  const deadline = performance.now() + 30_000;
+  const began = performance.now();
   for (;;) {
     const found = await readVersion(client, names);
     if (found === schemaVersion) break;
@@ -51,17 +61,58 @@ export async function ensureSchema(
           "A newer SAQ uses this database: update this application, or give it a database of its own (QUEUE_DSN).",
       );
     }
-    if (await tryToMigrate(client, names, lockKeyspace)) break;
-    if (performance.now() > deadline) {
-      throw new SaqError(
-        "schema_version",
-        `Another process has been setting up the SAQ tables in schema "${schema}" for over 30 s.`,
-      );
-    }
+    if (await tryToMigrate(client, names, { lock: [lockKeyspace, 0] })) break;
+    const waited = performance.now() - began;
+    const wait = isUsual(tables) ? lockWaitMs : 0;
+    if (waited >= wait && (await tryToMigrate(client, names, { lock: ownLock, onlyMissing: true }))) continue;
+    if (waited > upgradeWaitMs) throw await lockHeld(client, names, { found, lockKeyspace });
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
   const found = { ...names, hasGroupOrder: await hasGroupOrder(client, names) };
   return ensureFunctions(client, found, { plain, logger });
+}
+
+const ownLock: Lock = [keyspace.sweep, 1];
+
+/** Python, too, would make these at its start, with the set-up lock. */
+const isUsual = ({ schema, jobs, stats, versions }: TableSet): boolean =>
+  schema === null && jobs === saqTables.jobs && stats === saqTables.stats && versions === saqTables.versions;
+
+/** @throws SaqError config */
+async function checkEncoding(client: ClientBase): Promise<void> {
+  const { rows } = await client.query<{ encoding: string; name: string }>(
+    "select pg_catalog.current_setting('server_encoding') as encoding, current_database() as name",
+  );
+  const [{ encoding, name } = { encoding: "", name: "" }] = rows;
+  if (encoding === "UTF8") return;
+  throw new SaqError(
+    "config",
+    `Database ${quote(name)} has the encoding ${encoding}, in which most texts of jobs cannot be stored; the queue needs ` +
+      "one in UTF8: create database NAME encoding 'UTF8' template template0;",
+  );
+}
+
+/** The tables are older than version 3, and whoever holds the set-up lock has not changed that. */
+async function lockHeld(
+  client: ClientBase,
+  { schema }: Names,
+  { found, lockKeyspace }: { found: number; lockKeyspace: number },
+): Promise<SaqError> {
+  const { rows } = await client.query<{ pid: number; name: string | null }>(
+    `select l.pid, a.application_name as name from pg_locks l left join pg_stat_activity a on a.pid = l.pid
+     where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.objid = 0 and l.classid::bigint = $1::bigint
+       and l.database = (select d.oid from pg_database d where d.datname = current_database())`,
+    // An oid has no sign.
+    [lockKeyspace < 0 ? lockKeyspace + 2 ** 32 : lockKeyspace],
+  );
+  const holders = rows.map(({ pid, name }) => `${pid}${name ? ` (${name})` : ""}`).join(", ");
+  return new SaqError(
+    "schema_version",
+    `The SAQ tables in schema "${schema}" are incomplete or at version ${found}, and could not be lifted to version ` +
+      `${schemaVersion} within ${upgradeWaitMs / 1_000} s: the set-up lock (${lockKeyspace}, 0) is held by server process ${holders || "of somebody"}. ` +
+      "A Python SAQ holds it as long as it runs: stop it, start this application once, and start it again; or update it " +
+      "to SAQ 0.26.1 or later, which lifts the tables itself.",
+  );
 }
 
 /** Where the tables are and which version they have; 0 when they are not all there. Changes nothing. */
@@ -127,19 +178,32 @@ async function readVersion(client: ClientBase, names: Names): Promise<number> {
   return rows.length === 3 || version > schemaVersion ? version : 0;
 }
 
-async function tryToMigrate(client: ClientBase, names: Names, lockKeyspace: number): Promise<boolean> {
+/** Two keys of an advisory lock. */
+type Lock = readonly [number, number];
+
+/** Another process has created the same at the same moment. */
+const isDuplicate = (error: unknown): boolean =>
+  ["23505", "42P07", "42710"].includes(String((error as { code?: unknown } | null)?.code));
+
+/** Answers whether the lock was free. With `onlyMissing`, tables that are there are left as they are. */
+async function tryToMigrate(
+  client: ClientBase,
+  names: Names,
+  { lock, onlyMissing = false }: { lock: Lock; onlyMissing?: boolean },
+): Promise<boolean> {
   await client.query(`${beginTransaction}; set local statement_timeout = ${migrationTimeoutMs}`);
   try {
     const { rows } = await client.query<{ got: boolean }>(
-      "select pg_catalog.pg_try_advisory_xact_lock($1, 0) as got",
-      [lockKeyspace],
+      "select pg_catalog.pg_try_advisory_xact_lock($1, $2) as got",
+      [...lock],
     );
-    const got = rows[0]?.got === true;
+    const got = rows[0]?.got === true && !(onlyMissing && (await hasJobs(client, names)));
     if (got && (await readVersion(client, names)) < schemaVersion) await migrate(client, names);
     await client.query("commit");
     return got;
   } catch (error) {
     await client.query("rollback").catch(() => {});
+    if (isDuplicate(error)) return false;
     if (!isRefused(error)) throw error;
     const { rows } = await client.query<{ role: string }>(
       "select pg_catalog.quote_ident(current_user) as role",
@@ -154,18 +218,35 @@ async function tryToMigrate(client: ClientBase, names: Names, lockKeyspace: numb
   }
 }
 
-async function migrate(client: ClientBase, names: Names): Promise<void> {
-  // From the catalog itself, as in `readVersion`.
-  const { rowCount: exists } = await client.query(
+/** From the catalog itself, as in `readVersion`. */
+async function hasJobs(client: ClientBase, { schema, tables }: Names): Promise<boolean> {
+  const { rowCount } = await client.query(
     "select 1 from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2",
-    [names.schema, names.tables.jobs],
+    [schema, tables.jobs],
   );
+  return Boolean(rowCount);
+}
+
+async function migrate(client: ClientBase, names: Names): Promise<void> {
   const statements = [
-    ...(exists ? upgradeJobs(names) : createJobs(names)),
+    ...((await hasJobs(client, names)) ? upgradeJobs(names) : createJobs(names)),
     ...createStats(names),
     `create table if not exists ${names.versions} (version integer)`,
-    `delete from ${names.versions}`,
-    `insert into ${names.versions} (version) values (${schemaVersion})`,
   ];
   for (const text of statements) await client.query(withTimeout(text, migrationTimeoutMs));
+  await recordVersion(client, names);
+}
+
+/** The record has no primary key (P-2), and where all tables are published no row of it may be deleted (55000). */
+async function recordVersion(client: ClientBase, { schema, tables, versions }: Names): Promise<void> {
+  const { rowCount: recorded } = await client.query(`select 1 from ${versions} limit 1`);
+  if (recorded) {
+    const { rowCount: published } = await client.query(
+      "select 1 from pg_publication_tables where schemaname = $1 and tablename = $2",
+      [schema, tables.versions],
+    );
+    if (published) await client.query(`alter table ${versions} replica identity full`);
+    await client.query(`delete from ${versions}`);
+  }
+  await client.query(`insert into ${versions} (version) values (${schemaVersion})`);
 }
