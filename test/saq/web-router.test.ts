@@ -1,4 +1,7 @@
 // How the web UI is mounted and guarded: changes from elsewhere, pages, static files, errors, several routers.
+import { once } from "node:events";
+import type { AddressInfo } from "node:net";
+import { networkInterfaces } from "node:os";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import express, { type RequestHandler } from "express";
 import supertest from "supertest";
@@ -212,5 +215,49 @@ describe("the router", () => {
     const { text } = await supertest(mount([], { path })).get("/saq");
     expect(text).toContain(`<meta name="root-path" content="${root}">`);
     expect(text).toContain(`href="${root}/static/style.css"`);
+  });
+});
+
+describe("without a guard", () => {
+  const ask = async (address: string, headers: Record<string, string> = {}) => {
+    const server = mount([app.queue]).listen(0, address === "::1" ? "::1" : "0.0.0.0");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    try {
+      const url = `http://${address.includes(":") ? `[${address}]` : address}:${port}`;
+      return await supertest(url).get("/saq/api/queues").set(headers);
+    } finally {
+      server.close();
+    }
+  };
+  const outside = Object.values(networkInterfaces())
+    .flatMap((addresses) => addresses ?? [])
+    .find(({ internal, family }) => !internal && family === "IPv4")?.address;
+
+  it.each(["127.0.0.1", "127.0.0.2"])("this machine's %s is answered", async (address) => {
+    expect((await ask(address)).status).toBe(200);
+  });
+
+  const name = "D-82: another address is refused, whatever Host it sends";
+  if (!outside) console.warn(`Skipped, because this machine has no address but loopback: ${name}`);
+  (outside ? it : it.skip)(name, async () => {
+    const { status, body } = await ask(String(outside), { Host: "localhost:8000" });
+    expect([status, body.detail]).toEqual([
+      403,
+      `Without a login this page answers this machine only, not ${outside}; set AUTH_USER and AUTH_PASSWORD`,
+    ]);
+  });
+
+  it.each(["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via"])(
+    "D-82: a request with the proxy's header %s is refused",
+    async (header) => {
+      const { status, body } = await ask("127.0.0.1", { [header]: "for=203.0.113.9" });
+      expect([status, body.detail]).toEqual([403, expect.stringContaining(`(header ${header})`)]);
+    },
+  );
+
+  it("D-82: a name that was made to point here is refused", async () => {
+    const { status, body } = await ask("127.0.0.1", { Host: "rebound.example:8000" });
+    expect([status, body.detail]).toEqual([403, expect.stringContaining("not at rebound.example")]);
   });
 });

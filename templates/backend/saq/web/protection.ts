@@ -36,19 +36,35 @@ export const sameOriginOnly: RequestHandler = (req, _res, next) => {
   next();
 };
 
+/** Set by proxies; a browser that talks to us directly sends none of them. */
+const proxyHeaders = ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via"] as const;
+
 /**
- * Without a guard, only this machine's own addresses: a foreign page whose name was made to point here (DNS rebinding)
- * is same-origin to the browser, but it cannot hide the name.
+ * Without a guard, answers this machine alone. Three checks, because each can be passed by itself:
+ * - The peer's address: whoever reaches the port from another machine may send any Host.
+ * - The Host header: a foreign page whose name was made to point here (DNS rebinding) is same-origin to the browser and
+ *   comes from this machine, but it cannot hide the name.
+ * - Headers of a proxy: behind a proxy on this machine every request comes from here, and nginx replaces Host unless
+ *   told otherwise. A proxy that adds no such header cannot be noticed, so that a guard is needed behind any proxy.
  */
 export const loopbackOnly: RequestHandler = (req, _res, next) => {
+  const peer = req.socket.remoteAddress ?? "an unknown address";
+  if (!/^(127(\.\d+){3}|::1|::ffff:127(\.\d+){3})$/.test(peer)) throw needsLogin(`not ${peer}`);
   const address = `http://${req.get("Host")}`;
   const host = URL.canParse(address) ? new URL(address).hostname : "";
-  if (/^(localhost|.+\.localhost|127(\.\d+){3}|\[::1\])$/.test(host)) return next();
-  throw new HttpProblem(
-    403,
-    `Without a login this page answers at localhost only, not at ${host || "an unknown host"}; set AUTH_USER and AUTH_PASSWORD`,
-  );
+  if (!/^(localhost|.+\.localhost|127(\.\d+){3}|\[::1\])$/.test(host)) {
+    throw needsLogin(`at localhost, not at ${host || "an unknown host"}`);
+  }
+  const header = proxyHeaders.find((name) => req.get(name) !== undefined);
+  if (header) throw needsLogin(`not through a proxy (header ${header})`);
+  next();
 };
+
+const needsLogin = (what: string): HttpProblem =>
+  new HttpProblem(
+    403,
+    `Without a login this page answers this machine only, ${what}; set AUTH_USER and AUTH_PASSWORD`,
+  );
 
 function hostOf(origin: string): string | null {
   return URL.canParse(origin) ? new URL(origin).host : null;

@@ -14,7 +14,7 @@ export interface WebRouterOptions {
   queues: readonly WebQueue[];
   /** Where browsers find the UI, for example `/saq`. Every link starts with it. */
   path: string;
-  /** Run before everything else, health included; who may come in is theirs to say. Without: this machine only. */
+  /** Run before everything else, health included; who may come in is theirs to say. Without: this machine only, and not behind a proxy. */
   guards?: readonly RequestHandler[];
   logger: Logger;
 }
