@@ -230,6 +230,41 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     await heading("Queues").waitFor();
   });
 
+  it.each([".", "..", "~."])(
+    "U-1: the job of key %j is opened from the list, by its address, and changed",
+    async (key) => {
+      await enqueue("echo", { key }, { key });
+      await page.goto(`${app.url}/queues/default`);
+      await page.getByRole("table", { name: "Jobs" }).locator("a.key").click();
+      await heading("Job echo").waitFor();
+      await page.reload();
+      await heading("Job echo").waitFor();
+      await page.getByRole("region", { name: "Payload" }).getByText(JSON.stringify(key)).waitFor();
+      await button("Abort").click();
+      await dialog().getByRole("button", { name: "Abort" }).click();
+      await badge("aborted").waitFor();
+      expect((await app.queue.job(key))?.status).toBe("aborted");
+    },
+  );
+
+  it("Retry is the main button of a job that failed, not of one that is complete", async () => {
+    const worker = await app.startWorker();
+    const done = await enqueue("echo", {});
+    const failed = await enqueue("flaky", { fault: "no" });
+    await done.refresh(10);
+    await failed.refresh(10);
+    await worker.stop();
+    for (const [{ key }, isMain] of [
+      [done, false],
+      [failed, true],
+    ] as const) {
+      await page.goto(`${app.url}/queues/default/jobs/${key}`);
+      await button("Retry").waitFor();
+      const classes = String(await button("Retry").getAttribute("class")).split(" ");
+      expect(classes.includes("button-primary")).toBe(isMain);
+    }
+  });
+
   it("keeps the focus where it is while the page refreshes", async () => {
     const { key } = await enqueue("echo", {});
     await page.goto(`${app.url}/queues/default`);

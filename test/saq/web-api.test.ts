@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
 import supertest from "supertest";
 import { inSeconds, type Job } from "../../templates/backend/saq/index.js";
+import { segment } from "../../templates/backend/saq/web/static/segment.js";
 import { oddName, startWebApp, type WebApp } from "./web-app.js";
 
 const markup = `<img src=x onerror="alert(1)"></script><script>alert(2)</script>`;
@@ -71,6 +72,18 @@ describe("queues", () => {
     const { status, body } = await get(`/api/queues/${encodeURIComponent(oddName)}`);
     expect([status, body.queue.name]).toEqual([200, oddName]);
   });
+
+  it.each([".", "..", "~", "~.", "~~..", "...", "~a"])(
+    "S-62: finds and changes the job of key %j, whatever browsers and fetch make of it in a path",
+    async (key) => {
+      const job = await enqueue({}, { key });
+      const url = `${app.url}/api/queues/default/jobs/${segment(key)}`;
+      const { job: found } = (await (await fetch(url)).json()) as { job: { key: string } };
+      expect(found.key).toBe(key);
+      const aborted = await fetch(`${url}/abort`, { method: "POST", headers: { "X-SAQ-CSRF": "1" } });
+      expect([aborted.status, await statusOf(job.key)]).toEqual([202, "aborted"]);
+    },
+  );
 
   it("S-61: answers 404 for a queue that is not configured", async () => {
     const { status, body } = await get("/api/queues/no%2Fsuch");

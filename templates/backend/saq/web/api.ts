@@ -6,6 +6,7 @@ import { answerProblem, HttpProblem } from "./problem.js";
 import { sameOriginOnly } from "./protection.js";
 import type { WebQueue } from "./queue.js";
 import { createSchedulesApi } from "./schedules.js";
+import { readSegment } from "./segment.js";
 
 type QueuePath = { queue: string };
 type JobPath = { queue: string; key: string };
@@ -15,8 +16,8 @@ export function createApi(queues: readonly WebQueue[]): Router {
   const api = express.Router({ caseSensitive: true });
 
   const queueOf = ({ params }: Request<QueuePath>): WebQueue => {
-    const queue = byName.get(params.queue);
-    if (!queue) throw new HttpProblem(404, `Could not find the ${params.queue} queue`);
+    const queue = byName.get(readSegment(params.queue));
+    if (!queue) throw new HttpProblem(404, `Could not find the ${readSegment(params.queue)} queue`);
     return queue;
   };
 
@@ -30,7 +31,7 @@ export function createApi(queues: readonly WebQueue[]): Router {
   });
 
   api.get("/queues/:queue/jobs/:key", async (req: Request<JobPath>, res) => {
-    const job = await queueOf(req).job(req.params.key);
+    const job = await queueOf(req).job(readSegment(req.params.key));
     if (!job) throw unknownJob(req);
     res.json({
       job: { ...job.toDocument(), kwargs: JSON.stringify(job.kwargs), result: JSON.stringify(job.result) },
@@ -38,7 +39,7 @@ export function createApi(queues: readonly WebQueue[]): Router {
   });
 
   api.post("/queues/:queue/jobs/:key/retry", sameOriginOnly, async (req: Request<JobPath>, res) => {
-    const { key } = req.params;
+    const key = readSegment(req.params.key);
     const answer = await queueOf(req)
       .retry(key, { error: "retried from ui", resetAttempts: true })
       .catch(refuseHeld);
@@ -64,7 +65,7 @@ export function createApi(queues: readonly WebQueue[]): Router {
   });
 
   api.post("/queues/:queue/jobs/:key/abort", sameOriginOnly, async (req: Request<JobPath>, res) => {
-    const { key } = req.params;
+    const key = readSegment(req.params.key);
     const answer = await queueOf(req).abort(key, "aborted from ui").catch(refuseHeld);
     switch (answer) {
       case "aborted":
@@ -92,4 +93,4 @@ const refuseHeld = (error: unknown): never => {
 };
 
 const unknownJob = ({ params }: Request<JobPath>) =>
-  new HttpProblem(404, `Could not find job ID ${params.key}`);
+  new HttpProblem(404, `Could not find job ID ${readSegment(params.key)}`);

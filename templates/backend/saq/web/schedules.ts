@@ -4,6 +4,7 @@ import { SaqError } from "../errors.js";
 import { HttpProblem } from "./problem.js";
 import { sameOriginOnly } from "./protection.js";
 import type { WebQueue } from "./queue.js";
+import { readSegment } from "./segment.js";
 
 type QueuePath = { queue: string };
 type SchedulePath = { queue: string; name: string };
@@ -15,7 +16,7 @@ export function createSchedulesApi(queueOf: (req: Request<QueuePath>) => WebQueu
     act: (schedules: WebQueue["schedules"], name: string) => Promise<unknown>,
   ): RequestHandler<SchedulePath> => {
     return async (req, res) => {
-      const answer = await act(queueOf(req).schedules, req.params.name).catch(refuse);
+      const answer = await act(queueOf(req).schedules, readSegment(req.params.name)).catch(refuse);
       res.status(202).json(answer ?? {});
     };
   };

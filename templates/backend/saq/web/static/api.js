@@ -1,5 +1,6 @@
 // Talks to the JSON API beside this page.
 import { apiUrl, states } from "./routes.js";
+import { segment } from "./segment.js";
 
 /**
  * @typedef {object} WorkerInfo
@@ -102,14 +103,14 @@ export const pageSize = 25;
  */
 export async function fetchQueue(queue, { state, page }, signal) {
   const query = `status=${state ?? states.join(",")}&offset=${(page - 1) * pageSize}&limit=${pageSize}`;
-  return (await request(`/queues/${encodeURIComponent(queue)}?${query}`, { signal })).queue;
+  return (await request(`/queues/${segment(queue)}?${query}`, { signal })).queue;
 }
 
 /**
  * @param {string} queue
  * @param {string} key
  */
-const jobPath = (queue, key) => `/queues/${encodeURIComponent(queue)}/jobs/${encodeURIComponent(key)}`;
+const jobPath = (queue, key) => `/queues/${segment(queue)}/jobs/${segment(key)}`;
 
 /**
  * @param {string} queue

@@ -63,8 +63,8 @@ export function render(document, route, busy) {
       h(
         "div",
         { class: "actions" },
-        canRetry(document) && button("retry", busy),
-        canAbort(document) && button("abort", busy),
+        canRetry(document) && button("retry", job.status === "complete" ? null : "primary", busy),
+        canAbort(document) && button("abort", "danger", busy),
       ),
     ),
     job.error && textSection("Error", job.error, "problem"),
@@ -77,16 +77,17 @@ export function render(document, route, busy) {
 
 /**
  * @param {Action} action
+ * @param {"primary" | "danger" | null} kind null = nothing that the job's state asks for
  * @param {Action | null} busy
  */
-const button = (action, busy) =>
+const button = (action, kind, busy) =>
   h(
     "button",
     {
       type: "button",
       "data-key": action,
       "data-action": action,
-      class: `button ${action === "abort" ? "button-danger" : "button-primary"}`,
+      class: kind ? `button button-${kind}` : "button",
       "aria-disabled": busy ? "true" : null,
       "aria-busy": busy === action ? "true" : null,
     },

@@ -1,4 +1,5 @@
 // The page's own addresses, under the path where the UI is mounted. Names and keys are encoded, `/` included.
+import { readSegment, segment } from "./segment.js";
 
 const root = document.querySelector('meta[name="root-path"]')?.getAttribute("content") ?? "";
 
@@ -30,15 +31,14 @@ export function queueUrl(queue, { state = null, page = 1 } = {}) {
   const query = new URLSearchParams();
   if (state) query.set("status", state);
   if (page > 1) query.set("page", String(page));
-  return `${root}/queues/${encodeURIComponent(queue)}${query.size > 0 ? `?${query}` : ""}`;
+  return `${root}/queues/${segment(queue)}${query.size > 0 ? `?${query}` : ""}`;
 }
 
 /**
  * @param {string} queue
  * @param {string} key
  */
-export const jobUrl = (queue, key) =>
-  `${root}/queues/${encodeURIComponent(queue)}/jobs/${encodeURIComponent(key)}`;
+export const jobUrl = (queue, key) => `${root}/queues/${segment(queue)}/jobs/${segment(key)}`;
 
 /** @param {string} path one of the API's, beginning with a slash */
 export const apiUrl = (path) => `${root}/api${path}`;
@@ -53,8 +53,8 @@ export function parseRoute(url) {
   const match = /^\/queues\/([^/]+)(?:\/jobs\/([^/]+))?\/?$/.exec(path ?? "");
   if (!match) return { view: "unknown" };
   try {
-    const queue = decodeURIComponent(match[1] ?? "");
-    if (match[2] !== undefined) return { view: "job", queue, key: decodeURIComponent(match[2]) };
+    const queue = readSegment(match[1] ?? "");
+    if (match[2] !== undefined) return { view: "job", queue, key: readSegment(match[2]) };
     const status = url.searchParams.get("status");
     const page = Number(url.searchParams.get("page"));
     return {
