@@ -70,6 +70,12 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
   running: ["q", 0, "", 500],
 };
 
+/** Lists for people. */
+const lists: Partial<Record<keyof Statements, unknown[]>> = {
+  listRunning: ["q", ["active"], 0, 25],
+  listFailed: ["q", ["failed", "aborted"], 0, 25],
+};
+
 /** Those that look rows up by key. */
 const keyed: (keyof Statements)[] = [
   "complete",
@@ -101,9 +107,9 @@ function* nodes(plan: Plan): Generator<Plan> {
 }
 
 /** How each statement reaches rows of saq_jobs. */
-async function reachesOf(client: pg.Client, statements: Statements) {
+async function reachesOf(client: pg.Client, statements: Statements, asked = hot) {
   const reaches: Record<string, { how: string; index: string | undefined; by: string | undefined }[]> = {};
-  for (const [name, values] of Object.entries(hot)) {
+  for (const [name, values] of Object.entries(asked)) {
     const { text } = statements[name as keyof Statements];
     await client.query("begin");
     // As the engine runs them: prepared, with a plan that knows no values.
@@ -180,6 +186,17 @@ describe.each([
     expect(reaches.groupHeads?.map(({ index }) => index)).toContain("saq_jobs_running_group_idx");
     expect(reaches.running?.map(({ index }) => index)).toEqual(["saq_jobs_running_idx"]);
     expect(reaches.claimed?.map(({ index }) => index)).toEqual(["saq_jobs_running_idx"]);
+  });
+
+  it("lists of running, failed and aborted jobs read only the rows of these", async () => {
+    const client = closeable(new pg.Client(clientConfig(database.url, { plain: false })));
+    await client.connect();
+    const statements = buildStatements(await ensureSchema(client));
+    await database.query(before);
+    await database.query(after);
+    const reaches = await reachesOf(client, statements, lists);
+    expect(indexesOf(reaches.listRunning)).toEqual(["saq_jobs_running_idx"]);
+    expect(indexesOf(reaches.listFailed)).toEqual(["saq_jobs_failed_idx"]);
   });
 
   it("5.3: on Python's tables, every one finds its rows by an index of SAQ's", async () => {

@@ -53,6 +53,7 @@ describe("names", () => {
     await queue?.connect();
     expect(await relations()).toEqual([
       "mail_jobs",
+      "mail_jobs_failed_idx",
       "mail_jobs_lock_key_seq",
       "mail_jobs_pkey",
       "mail_jobs_ready_group_idx",

@@ -52,6 +52,7 @@ const indexes = async () =>
 
 const saqs = ["saq_jobs_status_queue_group_key_idx", "saq_jobs_status_queue_priority_scheduled_idx"];
 const ours = [
+  "saq_jobs_failed_idx",
   "saq_jobs_ready_group_idx",
   "saq_jobs_ready_group_order_idx",
   "saq_jobs_ready_idx",
@@ -93,13 +94,14 @@ describe("the plan", () => {
       "create index saq_jobs_ready_group_order_idx",
       "create index saq_jobs_running_idx",
       "create index saq_jobs_running_group_idx",
+      "create index saq_jobs_failed_idx",
       "set autovacuum for a table that churns",
       "let the sequence public.saq_jobs_lock_key_seq start over at its end",
       "create the engine's functions",
     ]);
     const text = describePlan(plan);
     expect(text).toContain(
-      '"public"."saq_jobs": 8 to do.\n1. create index saq_jobs_ready_idx: claims and sweeps',
+      '"public"."saq_jobs": 9 to do.\n1. create index saq_jobs_ready_idx: claims and sweeps',
     );
     expect(text).toContain(
       `create index concurrently "saq_jobs_ready_idx" on "public"."saq_jobs" (queue, priority, scheduled, lock_key) where status = 'queued' and group_key is null;`,

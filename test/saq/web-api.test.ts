@@ -1,7 +1,10 @@
 // The JSON API of the web UI: queues, lists of jobs, one job, retry and abort, over real queues in PostgreSQL.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
+import express from "express";
 import supertest from "supertest";
 import { inSeconds, type Job } from "../../templates/backend/saq/index.js";
+import { silentLogger } from "../../templates/backend/saq/logger.js";
+import { createWebRouter } from "../../templates/backend/saq/web/index.js";
 import { segment } from "../../templates/backend/saq/web/static/segment.js";
 import { oddName, startWebApp, type WebApp } from "./web-app.js";
 
@@ -55,6 +58,31 @@ describe("queues", () => {
         expect.objectContaining({ name: oddName, queued: 0, jobs: [] }),
       ],
     });
+  });
+
+  it("counts once for all who ask within two seconds, and anew after a change", async () => {
+    let counted = 0;
+    const queue = Object.create(app.queue) as typeof app.queue;
+    const info = app.queue.info.bind(app.queue);
+    queue.info = (options) => {
+      counted++;
+      return info(options);
+    };
+    queue.list = app.queue.list.bind(app.queue);
+    queue.abort = app.queue.abort.bind(app.queue);
+    const { key } = await enqueue();
+    const router = createWebRouter({ queues: [queue], path: "/saq", logger: silentLogger });
+    const asked = supertest(express().use("/saq", router));
+    const pages = ["/saq/api/queues", "/saq/api/queues/default?status=queued"].flatMap((path) =>
+      Array.from({ length: 10 }, () => asked.get(path)),
+    );
+    const began = performance.now();
+    for (const { status } of await Promise.all(pages)) expect(status).toBe(200);
+    expect(counted).toBeLessThanOrEqual(1 + Math.ceil((performance.now() - began) / 2_000));
+    const before = counted;
+    await asked.post(`/saq/api/queues/default/jobs/${key}/abort`).set("X-SAQ-CSRF", "1").expect(202);
+    const { body } = await asked.get("/saq/api/queues");
+    expect([body.queues[0].counts.aborted, counted]).toEqual([1, before + 1]);
   });
 
   it("S-61: shows one queue with the documents of its unfinished jobs", async () => {

@@ -12,6 +12,7 @@ export type SaqErrorCode =
   | "job_held"
   | "job_lost"
   | "key_held"
+  | "list_too_slow"
   | "no_transaction"
   | "not_aborted"
   | "other_queue"

@@ -5,6 +5,8 @@ export const epoch = "floor(extract(epoch from now()))::bigint";
 /** Epoch ms, at this very moment. */
 export const clock = "extract(epoch from clock_timestamp())::float8 * 1000::float8";
 export const terminal = "('complete', 'failed', 'aborted')";
+/** Ended, but not well: few of the finished. */
+export const failed = "('failed', 'aborted')";
 export const running = "('active', 'aborting')";
 
 export interface Statement {

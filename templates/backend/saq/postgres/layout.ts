@@ -3,6 +3,7 @@
  * indexes that hold only the rows that are asked for, and vacuum settings for a table that churns. Tables that Python
  * made are used as they are: everything is correct there, only slower, until `tune` brings them here.
  */
+import { failed } from "./fragments.js";
 import { type Names, quote } from "./names.js";
 
 /** What PostgreSQL calls an index of that table; ours begin with its name, as SAQ's do. */
@@ -31,6 +32,8 @@ export const jobIndexes = ({ tables: { jobs } }: Names): Index[] =>
     ],
     ["running", "(queue, lock_key) where status in ('active', 'aborting')"],
     ["running_group", "(queue, group_key) where status in ('active', 'aborting') and group_key is not null"],
+    // For lists only. A job that ends well never enters it.
+    ["failed", `(queue, status, key) where status in ${failed}`],
   ].map(([what = "", definition = ""]) => ({ name: indexName(jobs, what), definition }));
 
 /** SAQ's own indexes of jobs. Those that a table of ours has make them superfluous. */

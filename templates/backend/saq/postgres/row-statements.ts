@@ -1,10 +1,11 @@
 /** How single rows are read and changed by key, and those that run. */
-import { clock, epoch, type Fragments, running } from "./fragments.js";
+import { clock, epoch, type Fragments, failed, running } from "./fragments.js";
 
 /** Documents that one statement answers at most: a job may have megabytes of payload. */
 const documentBytes = 8 * 1024 * 1024;
 
 export function rowStatements({ jobs, isOf }: Fragments) {
+  const columns = "key, queue, status, scheduled, token, bytes";
   const row = "key, queue, status, scheduled, lock_key as token, job as bytes";
   // Not EXISTS, which the planner may answer by hashing the whole table.
   const exists = (key: string) =>
@@ -46,6 +47,15 @@ export function rowStatements({ jobs, isOf }: Fragments) {
     fetch: `select ${row} from ${jobs} j where key = any($2::text[]) and ${isOf("j")}`,
     list: `select ${row} from ${jobs} where queue = $1 and status = any($2::text[])
       and ($5::boolean is null or status <> 'queued' or (scheduled <= ${epoch}) = $5)
+      order by key desc offset $3 limit $4`,
+    // Of few rows, all of which are read: by the primary key the search would pass every finished job.
+    listRunning: `select ${columns} from (
+        select ${row} from ${jobs} where queue = $1 and status in ${running} offset 0) j
+      where status = any($2::text[]) order by key desc offset $3 limit $4`,
+    // By the index of failed jobs, which answers each status in order of the keys.
+    listFailed: `select ${columns} from unnest($2::text[]) as w(wanted) cross join lateral (
+        select ${row} from ${jobs} where queue = $1 and status in ${failed} and status = w.wanted
+        order by key desc limit $3::bigint + $4::bigint) j
       order by key desc offset $3 limit $4`,
     page: `select ${row} from ${jobs} where queue = $1 and status = any($2::text[]) and key > $3
       order by key limit $4`,

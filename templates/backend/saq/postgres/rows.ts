@@ -9,6 +9,7 @@ import { editDocument } from "../wire.js";
 import { eventChannel, eventText, wakeChannel } from "./channels.js";
 import { backoffMs, isLockTimeout, isPassing } from "./connection.js";
 import { HeldRows, RowHeldError } from "./held-rows.js";
+import { listRows } from "./listing.js";
 import type { PostgresServer } from "./server.js";
 import { newToken } from "./token.js";
 
@@ -221,15 +222,9 @@ export class RowStore {
     return inOrder(keys, rows);
   }
 
-  async list({ statuses, offset, limit, due }: JobFilter): Promise<StoredJob[]> {
-    const rows = await this.server.query<RawRow>(this.server.statements.list, [
-      this.queueName,
-      statuses,
-      offset,
-      limit,
-      due ?? null,
-    ]);
-    return rows.map(toRow);
+  /** @throws SaqError list_too_slow */
+  async list(filter: JobFilter): Promise<StoredJob[]> {
+    return (await listRows<RawRow>(this.server, this.queueName, filter)).map(toRow);
   }
 
   async page({ statuses, after, limit }: Parameters<Broker["page"]>[0]): Promise<StoredJob[]> {

@@ -9,7 +9,7 @@ import { SaqError } from "../errors.js";
 import { Client } from "./client.js";
 import { clientConfig, isLockTimeout, isRefused, markUnavailable } from "./connection.js";
 import { missingFunctions } from "./functions.js";
-import { type Index, jobIndexes, jobSettings, saqJobIndexes, statsIndexes } from "./layout.js";
+import { type Index, indexName, jobIndexes, jobSettings, saqJobIndexes, statsIndexes } from "./layout.js";
 import { keyspace, type Names, quote, saqTables, type TableSet } from "./names.js";
 import { findTables, schemaVersion } from "./schema.js";
 
@@ -90,9 +90,11 @@ export async function planTune(client: ClientBase, options: TuneOptions = {}): P
   const saqOnes = asNamed(saqJobIndexes(names), found, names.jobs);
   const missing = (index: Index, table: string, why: string) => indexStep(names, found, index, table, why);
   const steps = [
-    ...jobIndexes(names).map((index) =>
-      missing(index, names.jobs, "claims and sweeps read only the rows they ask for"),
-    ),
+    ...jobIndexes(names).map((index) => {
+      const isOfList = index.name === indexName(names.tables.jobs, "failed");
+      const reader = isOfList ? "lists of failed and aborted jobs" : "claims and sweeps";
+      return missing(index, names.jobs, `${reader} read only the rows they ask for`);
+    }),
     ...statsOnes.map((index) => missing(index, names.stats, "part of SAQ's version 3")),
     ...(options.python === true
       ? saqOnes.map((index) => missing(index, names.jobs, "Python's claims read by it"))

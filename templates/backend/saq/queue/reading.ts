@@ -34,7 +34,9 @@ export class Reading {
     due,
   }: Partial<JobFilter>): Promise<Job[]> {
     const rows = await this.broker.list({ statuses: wanted, offset, limit, due });
-    return rows.map((row) => this.#show(row));
+    const jobs = rows.map((row) => this.#show(row));
+    // All that there are: then their times are at hand, while no index knows them.
+    return offset === 0 && jobs.length < limit ? jobs.sort((a, b) => b.queued - a.queued) : jobs;
   }
 
   async *iterate({

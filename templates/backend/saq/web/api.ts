@@ -1,12 +1,17 @@
 /** SAQ's JSON API (S-60 to S-64) with the additions of S-69. */
 import express, { type Request, type Router } from "express";
 import { SaqError } from "../errors.js";
+import type { Status } from "../job.js";
 import { parseJobFilter } from "./filter.js";
 import { answerProblem, HttpProblem } from "./problem.js";
 import { sameOriginOnly } from "./protection.js";
 import type { WebQueue } from "./queue.js";
 import { createSchedulesApi } from "./schedules.js";
 import { readSegment } from "./segment.js";
+import { Snapshots } from "./snapshots.js";
+
+/** What is listed when no status is asked for, as in SAQ. */
+const unfinished: readonly Status[] = ["queued", "active", "aborting"];
 
 type QueuePath = { queue: string };
 type JobPath = { queue: string; key: string };
@@ -21,13 +26,17 @@ export function createApi(queues: readonly WebQueue[]): Router {
     return queue;
   };
 
+  const snapshots = new Snapshots();
+
   api.get("/queues", async (_req, res) => {
-    res.json({ queues: await Promise.all(queues.map((queue) => queue.info())) });
+    res.json({ queues: await Promise.all(queues.map((queue) => snapshots.of(queue))) });
   });
 
   api.get("/queues/:queue", async (req: Request<QueuePath>, res) => {
     const queue = queueOf(req);
-    res.json({ queue: await queue.info({ jobs: true, ...parseJobFilter(req.url) }) });
+    const filter = { statuses: unfinished, ...parseJobFilter(req.url) };
+    const [info, jobs] = await Promise.all([snapshots.of(queue), queue.list(filter).catch(refuse)]);
+    res.json({ queue: { ...info, jobs: jobs.map((job) => job.toDocument()) } });
   });
 
   api.get("/queues/:queue/jobs/:key", async (req: Request<JobPath>, res) => {
@@ -40,9 +49,11 @@ export function createApi(queues: readonly WebQueue[]): Router {
 
   api.post("/queues/:queue/jobs/:key/retry", sameOriginOnly, async (req: Request<JobPath>, res) => {
     const key = readSegment(req.params.key);
-    const answer = await queueOf(req)
+    const queue = queueOf(req);
+    const answer = await queue
       .retry(key, { error: "retried from ui", resetAttempts: true })
-      .catch(refuseHeld);
+      .catch(refuse)
+      .finally(() => snapshots.forget(queue));
     switch (answer) {
       case "queued":
         res.status(202).json({});
@@ -66,7 +77,11 @@ export function createApi(queues: readonly WebQueue[]): Router {
 
   api.post("/queues/:queue/jobs/:key/abort", sameOriginOnly, async (req: Request<JobPath>, res) => {
     const key = readSegment(req.params.key);
-    const answer = await queueOf(req).abort(key, "aborted from ui").catch(refuseHeld);
+    const queue = queueOf(req);
+    const answer = await queue
+      .abort(key, "aborted from ui")
+      .catch(refuse)
+      .finally(() => snapshots.forget(queue));
     switch (answer) {
       case "aborted":
       case "aborting":
@@ -87,9 +102,10 @@ export function createApi(queues: readonly WebQueue[]): Router {
   return api;
 }
 
-/** Somebody's transaction holds the row: a conflict that passes, not a failure of ours. */
-const refuseHeld = (error: unknown): never => {
-  throw error instanceof SaqError && error.code === "job_held" ? new HttpProblem(409, error.message) : error;
+/** Conflicts that are not failures of ours, whose words are for the user: a row that somebody's transaction holds. */
+const refuse = (error: unknown): never => {
+  const isConflict = error instanceof SaqError && /^(job_held|list_too_slow)$/.test(error.code);
+  throw isConflict ? new HttpProblem(409, error.message) : error;
 };
 
 const unknownJob = ({ params }: Request<JobPath>) =>

@@ -10,8 +10,9 @@ interface WebJob extends Pick<JobFields, "kwargs" | "result"> {
 
 export interface WebQueue {
   readonly name: string;
-  /** SAQ's info object (P-33). */
-  info(options?: Partial<JobFilter> & { jobs?: boolean }): Promise<object>;
+  /** SAQ's info object (P-33), without jobs. */
+  info(): Promise<object>;
+  list(filter: Partial<JobFilter>): Promise<WebJob[]>;
   job(key: string): Promise<WebJob | null>;
   workers(): Promise<readonly object[]>;
   readonly schedules: {

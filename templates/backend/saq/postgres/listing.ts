@@ -1,0 +1,44 @@
+/** Lists of jobs by their status, for people: by an index where there is one, and never for longer than some seconds. */
+import type pg from "pg";
+import type { JobFilter } from "../broker.js";
+import { SaqError } from "../errors.js";
+import type { Status } from "../job.js";
+import { isCancelled } from "./connection.js";
+import type { PostgresServer } from "./server.js";
+
+/** A rare status without an index is looked for in the whole table: 3 s for ten million jobs. */
+const longestSeconds = 5;
+
+const runningStatuses: readonly Status[] = ["active", "aborting"];
+const failedStatuses: readonly Status[] = ["failed", "aborted"];
+
+/** @throws SaqError list_too_slow */
+export async function listRows<Row extends pg.QueryResultRow>(
+  server: PostgresServer,
+  queueName: string,
+  { statuses, offset, limit, due }: JobFilter,
+): Promise<Row[]> {
+  const wanted = [...new Set(statuses)];
+  const { list, listRunning, listFailed } = server.statements;
+  const values = [queueName, wanted, offset, limit];
+  const isFailed = wanted.every((status) => failedStatuses.includes(status));
+  const isRunning = wanted.every((status) => runningStatuses.includes(status));
+  const { text } = isFailed ? listFailed : isRunning ? listRunning : list;
+  try {
+    return await server.transaction(async (client) => {
+      await client.query(`set local statement_timeout = '${longestSeconds}s'`);
+      return (await client.query<Row>(text, isFailed || isRunning ? values : [...values, due ?? null])).rows;
+    });
+  } catch (error) {
+    if (!isCancelled(error)) throw error;
+    throw new SaqError(
+      "list_too_slow",
+      `The list of ${wanted.join(", ")} jobs in queue "${queueName}" was given up after ${longestSeconds} s. ${
+        isFailed
+          ? "Its table may lack the index for them: npm run saq -- tune shows what is missing, with --yes it adds it while everything runs"
+          : "Ask for fewer statuses or a lower offset, or walk through all jobs with queue.iterJobs"
+      }`,
+      { cause: error },
+    );
+  }
+}
