@@ -2,10 +2,15 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from "@jest/globals";
 import type { Browser, Locator, Page } from "playwright-core";
 import { inSeconds } from "../../templates/backend/saq/index.js";
+import { until } from "../saq/support.js";
 import { startWebApp, type WebApp } from "../saq/web-app.js";
 import { hasBrowser, launchBrowser } from "../support/browser.js";
 
 jest.setTimeout(30_000);
+
+interface Counted {
+  queues: { counts: { aborted: number } }[];
+}
 
 const markup = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`;
 const oddKey = "invoice/2026?q=1#ü%2F漢字";
@@ -199,6 +204,11 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     await page.clock.runFor(60_000);
     expect(asked).toBe(0);
     await app.queue.abort(later.key);
+    // Counts are read once in two seconds for all who ask.
+    await until(async () => {
+      const { queues } = (await (await fetch(`${app.url}/api/queues`)).json()) as Counted;
+      return queues[0]?.counts.aborted === 1;
+    });
     await setHidden(false);
     await page.getByRole("link", { name: "1 aborted in default" }).waitFor();
     expect(asked).toBe(1);
