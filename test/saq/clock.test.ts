@@ -105,8 +105,11 @@ describe("the database's clock, set back by an hour", () => {
     await setDatabaseClock(hour);
     const stats = { complete: 0, failed: 0, retried: 0, aborted: 0, uptime: 0 };
     await queue.enqueue("hello", undefined, { key: "orphan", timeout: 0 });
-    await queue.broker.beat({ workerId: "ts-dead", stats, metadata: null, queueKey: queue.name }, 9);
-    expect(await claim(queue, { workerId: "ts-dead" })).toHaveLength(1);
+    await queue.broker.beat(
+      { workerId: "ts-dead-1-00000000", stats, metadata: null, queueKey: queue.name },
+      9,
+    );
+    expect(await claim(queue, { workerId: "ts-dead-1-00000000" })).toHaveLength(1);
     await setDatabaseClock(0);
     const clock = stepClock();
     await see(queue, clock, 6);

@@ -1,9 +1,39 @@
-/** Rows that somebody's transaction holds, changed by people. */
-import { describe, expect, it } from "@jest/globals";
-import { openQueue, rowOf, useDatabase } from "./support.js";
+/** Rows that somebody's transaction holds, changed by people and by workers. */
+import { describe, expect, it, jest } from "@jest/globals";
+import pg from "pg";
+import { claim, openQueue, rowOf, settle, settlement, until, useDatabase } from "./support.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
+
+describe("ends of jobs whose rows somebody's transaction holds", () => {
+  it("5.2: are written when it is over, and meanwhile no statement fails for want of a lock", async () => {
+    const queue = openQueue(database, tasks);
+    await queue.enqueueMany(Array.from({ length: 60 }, () => ({ task: "hello" as const, payload: {} })));
+    const claims = await claim(queue, { limit: 60 });
+    const other = await database.connect();
+    await other.query("begin");
+    await other.query("select 1 from saq_jobs where queue = $1 for update", [queue.name]);
+    const failures: unknown[] = [];
+    const query = pg.Client.prototype.query as (...values: unknown[]) => unknown;
+    const watched = jest.spyOn(pg.Client.prototype, "query").mockImplementation(function (
+      this: pg.Client,
+      ...values
+    ) {
+      const answer = query.apply(this, values);
+      if (answer instanceof Promise) answer.catch((error: unknown) => failures.push(error));
+      return answer as never;
+    });
+    const ends = Promise.all(claims.map((job) => settle(queue, settlement(job, "complete"))));
+    const looks = () =>
+      watched.mock.calls.filter(([sent]) => JSON.stringify(sent).includes("saq_freeRows")).length;
+    await until(async () => looks() >= 3);
+    await other.query("rollback");
+    expect(await ends).toEqual(claims.map(() => "applied"));
+    expect(failures).toEqual([]);
+    watched.mockRestore();
+  }, 20_000);
+});
 
 describe("an abort of a row that somebody's transaction holds", () => {
   it("5.2: holds up nothing else though there is but one connection, and says after 5 s why it failed", async () => {

@@ -51,7 +51,7 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
   settleAndTell: [...settle, ["complete k1", null], ["saq+q", null]],
   touch: ["q", keys, [1, 2], [patch, patch], ["{}", "{}"], ["w1", "w1"]],
   claimed: ["q", [7]],
-  owners: ["q", keys, ["w1", "w1"]],
+  owners: ["q", keys, ["w1", "w1"], ["(0,1) 700", "(0,2) 700"]],
   lockRows: ["q", keys],
   freeRows: ["q", keys],
   updateRows: [
@@ -68,6 +68,8 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
   ],
   fetch: ["q", keys],
   running: ["q", 0, "", 500],
+  limits: ["q", keys, 1000],
+  runningOf: ["q", "w1"],
 };
 
 /** Lists for people. */
@@ -87,6 +89,7 @@ const keyed: (keyof Statements)[] = [
   "touch",
   "fetch",
   "owners",
+  "limits",
   "lockRows",
   "freeRows",
   "updateRows",

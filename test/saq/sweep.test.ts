@@ -1,5 +1,6 @@
 /** Who is called stuck or orphaned, by which clock, and after how long a look. */
 import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import { livenessOf, newWorkerId } from "../../templates/backend/saq/postgres/worker-ids.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { openProxy } from "./cuttable-proxy.js";
 import { type SteppedClock, stepClock } from "./stepped-clock.js";
@@ -118,6 +119,154 @@ describe("a stuck job", () => {
     expect(Number(process.hrtime.bigint() - began) / 1e6).toBeLessThan(2_000);
     await other.query("rollback");
     expect(await queue.broker.sweepStuck(limits)).toEqual([held.key]);
+  });
+});
+
+describe("a look at the jobs that run", () => {
+  it("5.2: loads none of their documents, whether to sweep them or to see if they are still ours", async () => {
+    const clock = stepClock();
+    const proxy = await openProxy(database);
+    const queue = open(proxy);
+    await queue.connect();
+    const text = "x".repeat(500_000);
+    await queue.enqueueMany(
+      Array.from({ length: 12 }, () => ({ task: "hello" as const, payload: { text }, timeout: 0 })),
+    );
+    const claims = await claim(queue, { limit: 12 });
+    expect(claims).toHaveLength(12);
+    await see(queue, clock, 14);
+    const before = proxy.bytesSent;
+    for (let look = 0; look < 3; look++) {
+      expect(await queue.broker.sweepStuck(limits)).toEqual([]);
+      expect(await queue.broker.interrupted(claims)).toEqual([]);
+    }
+    expect(proxy.bytesSent - before).toBeLessThan(text.length);
+  }, 30_000);
+
+  it("D-21: sees at the next look that Python has taken a job over, though its token is the same", async () => {
+    const queue = open();
+    const { key } = await queue.enqueue("hello");
+    const claims = await claim(queue);
+    expect(await queue.broker.interrupted(claims)).toEqual([]);
+    await database.query(
+      `update saq_jobs set job = convert_to((convert_from(job, 'UTF8')::jsonb || '{"worker_id": "python-1"}')::text, 'UTF8')
+       where key = $1`,
+      [key],
+    );
+    expect(await queue.broker.interrupted(claims)).toEqual([{ key, why: "lost" }]);
+    await database.query("delete from saq_jobs where key = $1", [key]);
+    expect(await queue.broker.interrupted(claims)).toEqual([{ key, why: "gone" }]);
+  });
+});
+
+describe("the worker whose job it is", () => {
+  const stats = { complete: 0, failed: 0, retried: 0, aborted: 0, uptime: 0 };
+  const ids = { lock: "ts-host-1-0000000a", lease: "lease-host-1-0000000a" };
+  const beat = (queue: Hello, workerId: string, graceSeconds?: number) =>
+    queue.broker.beat({ workerId, stats, metadata: null, queueKey: queue.name, graceSeconds }, 9);
+  const expire = (workerId: string, seconds: number) =>
+    database.query(
+      "update saq_stats set expire_at = floor(extract(epoch from now()))::bigint - $2::int where worker_id = $1",
+      [workerId, seconds],
+    );
+  /** A job of that worker, 100 s past its timeout and its start. */
+  const stuckOf = async (queue: Hello, workerId: string) => {
+    const { key } = await queue.enqueue("hello", {}, { timeout: 1 });
+    await claim(queue, { workerId });
+    await database.query(
+      `update saq_jobs set job = convert_to(jsonb_set(convert_from(job, 'UTF8')::jsonb, '{started}',
+         to_jsonb(floor((extract(epoch from clock_timestamp()) - 100) * 1000)))::text, 'UTF8') where key = $1`,
+      [key],
+    );
+    return key;
+  };
+
+  it("5.2: says itself how long it may take beyond a timeout", async () => {
+    const clock = stepClock();
+    const queue = open();
+    await queue.connect();
+    await beat(queue, ids.lock, 200);
+    const key = await stuckOf(queue, ids.lock);
+    await see(queue, clock, 14);
+    expect(await queue.broker.sweepStuck(limits)).toEqual([]);
+    await beat(queue, ids.lock, 20);
+    expect(await queue.broker.sweepStuck(limits)).toEqual([key]);
+  });
+
+  it.each(["lock", "lease"] as const)(
+    "D-10: a job whose worker may be dead (%s) is not ended by its timeout, but runs again when that is sure",
+    async (kind) => {
+      const clock = stepClock();
+      const queue = open();
+      await queue.connect();
+      await beat(queue, ids[kind]);
+      const key = await stuckOf(queue, ids[kind]);
+      await see(queue, clock, 14);
+      await expire(ids[kind], 2);
+      expect(await queue.broker.sweepStuck(limits)).toEqual([]);
+      if (kind === "lease") {
+        // Silent for as long as a worker with a lock may be; it still has its lease.
+        await expire(ids.lease, 20);
+        await see(queue, clock, 4);
+        expect(await queue.broker.sweepStuck(limits)).toEqual([]);
+      }
+      await expire(ids[kind], 23);
+      clock.pass(3);
+      expect(await queue.broker.sweepLost(limits)).toEqual([key]);
+      const row = await rowOf(database, key);
+      expect(row?.status).toBe("queued");
+      expect(JSON.parse(row?.text ?? "")).toMatchObject({ meta: { lost: 1 }, error: "worker lost" });
+      expect(JSON.parse(row?.text ?? "")).not.toHaveProperty("attempts");
+    },
+  );
+
+  it("D-10: an orphan of a worker without a lock runs again after 30 s, though nobody ever saw that worker", async () => {
+    const clock = stepClock();
+    const queue = open();
+    await queue.connect();
+    const key = await stuckOf(queue, ids.lease);
+    await see(queue, clock, 14);
+    expect(await queue.broker.sweepStuck(limits)).toEqual([]);
+    await see(queue, clock, 28);
+    expect(await queue.broker.sweepStuck(limits)).toEqual([]);
+    await see(queue, clock, 4);
+    expect(await queue.broker.sweepStuck(limits)).toEqual([key]);
+    expect((await rowOf(database, key))?.status).toBe("queued");
+  });
+
+  it.each([
+    ["ts-host-12-0123abcd", "lock"],
+    ["ts-lease-host-12-0123abcd", "lock"],
+    ["lease-ts-host-12-0123abcd", "lease"],
+    ["ts-web-1", "row"],
+    ["lease-1", "row"],
+    ["0123456789abcdef0123456789abcdef", "row"],
+  ])("D-17: %s is of one kind only: %s", (id, kind) => {
+    expect(livenessOf(id)).toBe(kind);
+  });
+
+  it("D-17: an id of ours is never of another kind, whatever the host is called", () => {
+    expect(livenessOf(newWorkerId("lock"))).toBe("lock");
+    expect(livenessOf(newWorkerId("lease"))).toBe("lease");
+  });
+
+  it("D-20: its late end is refused when Python has claimed the job again and not started it yet", async () => {
+    const clock = stepClock();
+    const queue = open();
+    const { key } = await queue.enqueue("hello", {}, { timeout: 1, retries: 5 });
+    const [first] = await claim(queue);
+    if (!first) throw new Error("the job was not claimed");
+    await database.query(
+      `update saq_jobs set job = convert_to(jsonb_set(convert_from(job, 'UTF8')::jsonb, '{started}', '1000')::text, 'UTF8')
+       where key = $1`,
+      [key],
+    );
+    await see(queue, clock, 14);
+    expect(await queue.broker.sweepStuck(limits)).toEqual([key]);
+    // Python claims by the status alone.
+    await database.query("update saq_jobs set status = 'active' where key = $1", [key]);
+    expect(await settle(queue, settlement(first, "complete"))).toBe("lost");
+    expect((await rowOf(database, key))?.status).toBe("active");
   });
 });
 

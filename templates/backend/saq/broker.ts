@@ -98,10 +98,10 @@ export interface Settlement extends Claim {
 }
 
 /**
- * `lost`: somebody else owns the row by now, nothing was changed. `aborted`: an abort came first and was recorded.
+ * `lost`: somebody else owns the row by now, nothing was changed. `gone`: the row was deleted. `aborted`: an abort came first and was recorded.
  * `finished`: the task's own transaction came first (`finishedIn`), and what it recorded stands.
  */
-export type SettleResult = "applied" | "aborted" | "finished" | "lost";
+export type SettleResult = "applied" | "aborted" | "finished" | "lost" | "gone";
 
 /** Told what became of something: a promise each would cost too much where there are tens of thousands a second. */
 export interface Decided<Answer> {
@@ -155,6 +155,14 @@ export interface WorkerRow {
   stats: WorkerStats;
   metadata: Record<string, unknown> | null;
   queueKey: string;
+  /** What the worker itself may take on top of a job's timeout, s: others judge its jobs by that. */
+  graceSeconds?: number;
+}
+
+/** A running job that is to end: aborted by someone, another worker's by now, or its row is gone. */
+export interface Interrupted {
+  key: string;
+  why: "abort" | "lost" | "gone";
 }
 
 /** Jobs by state. `queued` are due, `scheduled` are not yet. */
@@ -176,7 +184,7 @@ export interface JobAnswer extends JobEvent {
 }
 
 export interface SweepLimits {
-  /** What a living worker may take on top of a timeout before others step in, s. */
+  /** What a worker may take on top of a timeout before others step in, s, where its row does not tell. */
   graceSeconds: number;
   lostLimit: number;
   /** How often dead workers are looked for, s. */
@@ -252,8 +260,8 @@ export interface Broker {
    * `isOver`, waits for a database that is away for as long as results are kept, or until it answers true; else for 8 s.
    */
   touch(changes: readonly Touch[], isOver?: () => boolean): Promise<boolean[]>;
-  /** Of these claims, those that are to end: aborted by someone, or no longer ours. */
-  interrupted(claims: readonly Claim[]): Promise<{ key: string; why: "abort" | "lost" }[]>;
+  /** Of these claims, those that are to end. Asked again with the same objects, it reads only what changed since. */
+  interrupted(claims: readonly Claim[]): Promise<Interrupted[]>;
 
   /**
    * Locks the row, lets `decide` choose, and stores it. Null when the row does not exist in this queue. `clock` is the
@@ -276,6 +284,11 @@ export interface Broker {
   vouchFor(workerId: string): Promise<() => Promise<void>>;
   /** A worker id that other processes can check for life. */
   newWorkerId(): string;
+  /**
+   * Where nothing but a worker's row says that it lives: how long after the end of the row's time others take over its
+   * jobs, s. It must have ended them itself by then. Null where a sign of life ends with the process.
+   */
+  readonly leaseGraceSeconds: number | null;
 
   /** Requeues or fails the jobs of workers that died. Answers their keys. */
   sweepLost(limits: SweepLimits): Promise<string[]>;

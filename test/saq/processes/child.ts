@@ -39,7 +39,7 @@ export class WorkerProcess {
   /** Resolves when the worker takes jobs. */
   static async start(options: WorkerProcessOptions): Promise<WorkerProcess> {
     const worker = new WorkerProcess(options);
-    await worker.said("Worker starting: default");
+    await worker.said("Worker starting: default", 60_000);
     return worker;
   }
 

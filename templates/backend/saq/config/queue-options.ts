@@ -34,7 +34,8 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
   defaults?: JobOptions;
   /**
    * > 0: no LISTEN and no session state; a worker asks every so many seconds. For transaction poolers such as
-   * PgBouncer. @defaultValue 0 s
+   * PgBouncer. A worker's row alone says that it lives then: its jobs run again 30 s after its last beat, and it ends them
+   * itself when it could not renew its row for 24 s. @defaultValue 0 s
    */
   pollInterval?: number;
   /** How long running jobs may go on after a stop was asked for, s. @defaultValue 10 */

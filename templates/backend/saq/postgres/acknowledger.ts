@@ -201,10 +201,10 @@ export class Acknowledger {
     };
     const found = await this.rows.changeWhenFree(item.key, decide, keepPatienceMs);
     // A missing row was deleted by our own statement (ttl < 0) when the answer to it got lost, or by somebody else.
-    const answer = found ?? (item.keep !== null && item.keep < 0 ? "applied" : "lost");
-    if (answer !== "lost" || !item.finishedIn) return answer;
+    const answer = found ?? (item.keep !== null && item.keep < 0 ? "applied" : "gone");
+    if ((answer !== "lost" && answer !== "gone") || !item.finishedIn) return answer;
     // Deleted by the task's own transaction, or enqueued again under its key since.
-    return (await this.finisher.hasCommitted(item.finishedIn)) ? "finished" : "lost";
+    return (await this.finisher.hasCommitted(item.finishedIn)) ? "finished" : answer;
   }
 }
 

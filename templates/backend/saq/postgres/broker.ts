@@ -1,6 +1,5 @@
 /** The broker on PostgreSQL: one queue on one server, put together from its parts. */
 import { randomBytes } from "node:crypto";
-import { hostname } from "node:os";
 import type {
   Broker,
   Claim,
@@ -8,6 +7,7 @@ import type {
   ClaimedJob,
   ClaimRequest,
   Decided,
+  Interrupted,
   JobAnswer,
   JobCounts,
   JobEvent,
@@ -32,11 +32,14 @@ import { Claimer } from "./claimer.js";
 import { isConnectionError, isPassing } from "./connection.js";
 import { Enqueuer } from "./enqueuer.js";
 import { Finisher } from "./finisher.js";
+import { Ownership } from "./ownership.js";
 import { Reconciler } from "./reconciler.js";
 import { RowStore } from "./rows.js";
 import { PostgresSchedules } from "./schedules.js";
 import type { PostgresServer } from "./server.js";
-import { Sweeper, vouchedPrefix, type WorkerAge } from "./sweeper.js";
+import { Sweeper } from "./sweeper.js";
+import { leaseGraceSeconds, newWorkerId } from "./worker-ids.js";
+import type { WorkerAge } from "./workers.js";
 
 const closePatienceMs = 2_000;
 
@@ -60,6 +63,7 @@ export class PostgresBroker implements Broker {
   readonly #claimer: Claimer;
   readonly #acknowledger: Acknowledger;
   readonly #finisher: Finisher;
+  readonly #ownership: Ownership;
   readonly #sweeper: Sweeper;
   #closed = false;
 
@@ -74,6 +78,7 @@ export class PostgresBroker implements Broker {
     this.#claimer = new Claimer(server, this.#rows, this.#reconciler, queueName, groupConcurrency, logger);
     this.#finisher = new Finisher(server, queueName);
     this.#acknowledger = new Acknowledger(server, this.#rows, this.#finisher, queueName, failedTtl);
+    this.#ownership = new Ownership(server, this.#rows, queueName);
     this.#sweeper = new Sweeper(server, this.#rows, queueName, logger);
   }
 
@@ -192,26 +197,8 @@ export class PostgresBroker implements Broker {
     return (await this.#rows.changeWhenFree(key, decide, touchPatienceMs)) === true;
   }
 
-  async interrupted(claims: readonly Claim[]): Promise<{ key: string; why: "abort" | "lost" }[]> {
-    const rows = await this.#server.query<{ key: string; status: string; token: number; strange: boolean }>(
-      this.#server.statements.owners,
-      [this.#queueName, claims.map((claim) => claim.key), claims.map((claim) => claim.workerId)],
-    );
-    const rowOf = new Map(rows.map((row) => [row.key, row]));
-    const strange = rows.filter((row) => row.strange).map((row) => row.key);
-    const looked = strange.length > 0 ? await this.#rows.fetch(strange) : [];
-    const taken = new Set<string>();
-    for (const claim of claims) {
-      const row = looked.find((candidate) => candidate?.key === claim.key);
-      if (row && isTakenOver(row, claim)) taken.add(claim.key);
-    }
-    return claims.flatMap(({ key, token }) => {
-      const row = rowOf.get(key);
-      const ours = row && row.token === token && !taken.has(key);
-      if (ours && row.status === "active") return [];
-      const aborted = ours && (row.status === "aborting" || row.status === "aborted");
-      return [{ key, why: aborted ? ("abort" as const) : ("lost" as const) }];
-    });
+  interrupted(claims: readonly Claim[]): Promise<Interrupted[]> {
+    return this.#ownership.interrupted(claims);
   }
 
   async change<T>(key: string, decide: (row: StoredJob, clock: number) => Decision<T>): Promise<T | null> {
@@ -239,11 +226,14 @@ export class PostgresBroker implements Broker {
     return this.#rows.counts();
   }
 
-  async beat({ workerId, stats, metadata, queueKey }: WorkerRow, ttlSeconds: number): Promise<void> {
+  async beat(
+    { workerId, stats, metadata, queueKey, graceSeconds }: WorkerRow,
+    ttlSeconds: number,
+  ): Promise<void> {
     const sentAt = performance.now();
     const workers = await this.#server.query<WorkerAge>(this.#server.statements.beat, [
       workerId,
-      JSON.stringify(stats),
+      JSON.stringify({ ...stats, graceSeconds }),
       ttlSeconds,
       JSON.stringify(metadata),
       queueKey,
@@ -262,19 +252,21 @@ export class PostgresBroker implements Broker {
     await this.connect();
     const rows = await this.#server.query<{
       worker_id: string;
-      stats: WorkerStats;
+      stats: WorkerStats & { graceSeconds?: unknown };
       metadata: Record<string, unknown> | null;
       queue_key: string;
       alive: boolean;
     }>(this.#server.statements.workers, [this.#queueName]);
     return rows
       .filter((row) => row.alive)
-      .map((row) => ({
-        workerId: row.worker_id,
-        stats: row.stats,
-        metadata: row.metadata,
-        queueKey: row.queue_key,
-      }));
+      .map(
+        ({ worker_id: workerId, stats: { graceSeconds: _, ...stats }, metadata, queue_key: queueKey }) => ({
+          workerId,
+          stats,
+          metadata,
+          queueKey,
+        }),
+      );
   }
 
   async vouchFor(workerId: string): Promise<() => Promise<void>> {
@@ -282,8 +274,11 @@ export class PostgresBroker implements Broker {
   }
 
   newWorkerId(): string {
-    const prefix = this.#server.options.plain ? "" : vouchedPrefix;
-    return `${prefix}${hostname().slice(0, 40)}-${process.pid}-${randomBytes(4).toString("hex")}`;
+    return newWorkerId(this.#server.options.plain ? "lease" : "lock");
+  }
+
+  get leaseGraceSeconds(): number | null {
+    return this.#server.options.plain ? leaseGraceSeconds : null;
   }
 
   sweepLost(limits: SweepLimits): Promise<string[]> {

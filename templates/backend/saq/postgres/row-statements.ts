@@ -4,7 +4,10 @@ import { clock, epoch, type Fragments, failed, running } from "./fragments.js";
 /** Documents that one statement answers at most: a job may have megabytes of payload. */
 const documentBytes = 8 * 1024 * 1024;
 
-export function rowStatements({ jobs, isOf }: Fragments) {
+/** Members that a look at a running job needs not. */
+const largeMembers = "'{kwargs,result,error,meta}'";
+
+export function rowStatements({ jobs, isOf, stamped }: Fragments) {
   const columns = "key, queue, status, scheduled, token, bytes";
   const row = "key, queue, status, scheduled, lock_key as token, job as bytes";
   // Not EXISTS, which the planner may answer by hashing the whole table.
@@ -59,7 +62,18 @@ export function rowStatements({ jobs, isOf }: Fragments) {
       order by key desc offset $3 limit $4`,
     page: `select ${row} from ${jobs} where queue = $1 and status = any($2::text[]) and key > $3
       order by key limit $4`,
-    running: `select ${row}, ${clock} as clock from ${jobs} where queue = $1 and status in ${running} and (lock_key, key) > ($2, $3)
-      order by lock_key, key limit $4`,
+    running: `select key, lock_key as token, status, ${clock} as clock from ${jobs}
+      where queue = $1 and status in ${running} and (lock_key, key) > ($2, $3) order by lock_key, key limit $4`,
+    // Documents of jobs without what makes them large, in the order of $2, until they were $3 bytes in all. Null of one
+    // that the server cannot read as a job.
+    limits: `select key, queue, token, ${stamped("job", "0", largeMembers, "'{}'", "null")}::text as document
+      from (select j.*, sum(pg_catalog.octet_length(j.job)) over (order by k.nth) as total, k.nth
+        from pg_catalog.unnest($2::text[]) with ordinality as k(key, nth)
+        cross join lateral (select key, queue, lock_key as token, job from ${jobs} j
+          where j.key = k.key and ${isOf("j")} offset 0) j offset 0) r
+      where total <= $3::bigint or total = pg_catalog.octet_length(job)::bigint order by nth`,
+    // Jobs whose document names a worker.
+    runningOf: `select key, lock_key as token from ${jobs} where queue = $1 and status in ${running}
+      and position(pg_catalog.convert_to(pg_catalog.to_json($2::text)::text, 'UTF8') in job) > 0`,
   };
 }

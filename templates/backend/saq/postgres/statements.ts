@@ -6,6 +6,7 @@ import { enqueueStatements } from "./enqueue-statements.js";
 import { clock, epoch, fragmentsOf, running, type Statement, terminal } from "./fragments.js";
 import { keyspace, type Names } from "./names.js";
 import { rowStatements } from "./row-statements.js";
+import { leaseGraceSeconds } from "./worker-ids.js";
 
 export type Statements = ReturnType<typeof buildStatements>;
 
@@ -26,7 +27,9 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
   const fragments = fragmentsOf({ jobs, stamp });
   const { ready, readyGroup, isOf, sweepLock, prioritiesOf } = fragments;
   const ages = (queue: string) => `select worker_id, expire_at >= ${epoch} as alive,
-        extract(epoch from now())::float8 - expire_at::float8 as overdue, ${clock} as clock from ${stats} where queue_key = ${queue}`;
+        extract(epoch from now())::float8 - expire_at::float8 as overdue, ${clock} as clock,
+        case when jsonb_typeof(stats->'graceSeconds'::text) = 'number' then (stats->>'graceSeconds'::text)::float8 end as grace
+        from ${stats} where queue_key = ${queue}`;
   // By physical pages: an index on expire_at would cost every finished job an entry. A row that somebody's transaction
   // holds is left for a later pass: waiting for it would hold up the whole sweep.
   const deleteExpired = (
@@ -52,11 +55,14 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     claimed: `select key, lock_key as token from ${jobs}
       where queue = $1 and status in ${running} and lock_key = any($2::int[]) limit 10000`,
     // `strange`: the document does not name the worker, so that it has to be looked at. By its bytes, because a poll of
-    // many running jobs should not read them all as JSON.
-    owners: `select j.key, j.status, j.lock_key as token,
-        position(pg_catalog.convert_to(pg_catalog.to_json(g.owner)::text, 'UTF8') in j.job) = 0 as strange
-      from unnest($2::text[], $3::text[]) as g(key, owner)
-        cross join lateral (select * from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) j`,
+    // many running jobs should not read them all as JSON; and only of a row that was written since ($4: its version at
+    // the last look), because the documents of a hundred jobs may be as many megabytes.
+    owners: `select j.key, j.status, j.token, j.version,
+        case when j.version is not distinct from g.version then false
+          else position(pg_catalog.convert_to(pg_catalog.to_json(g.owner)::text, 'UTF8') in j.job) = 0 end as strange
+      from unnest($2::text[], $3::text[], $4::text[]) as g(key, owner, version)
+        cross join lateral (select j.key, j.status, j.lock_key as token, j.job, j.ctid::text || ' '::text || j.xmin::text as version
+          from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) j`,
     counts: `select status, scheduled <= ${epoch} as due, count(*)::int as count from ${jobs} where queue = $1
       group by 1, 2`,
     // Answers what a look for dead workers would, as it was before this beat.
@@ -69,6 +75,9 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     workers: `select worker_id, stats, metadata, queue_key, expire_at >= ${epoch} as alive
       from ${stats} where queue_key = $1`,
     ages: ages("$1"),
+    // Also when its row is gone: who asks has seen for long enough that it is.
+    isLeaseOver: `select not exists (select 1 from ${stats} where worker_id = $1
+      and expire_at >= ${epoch} - ${leaseGraceSeconds}) as dead`,
     isDead: `select pg_catalog.pg_try_advisory_xact_lock(${keyspace.life}, pg_catalog.hashtext($1)) as dead`,
     lockSweep: `select pg_catalog.pg_try_advisory_lock(${sweepLock("$1")}) as got`,
     unlockSweep: `select pg_catalog.pg_advisory_unlock(${sweepLock("$1")})`,

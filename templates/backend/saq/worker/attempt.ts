@@ -2,7 +2,7 @@
  * One run of one job. It ends exactly once: by the task's own return or throw, or, when it was interrupted and the
  * task did not end within the hard deadline, without it. What a task returns after its signal fired is ignored (W-23).
  */
-import type { ClaimedJob } from "../broker.js";
+import type { ClaimedJob, Interrupted } from "../broker.js";
 import { InvalidJobError, JobLostError, SaqError } from "../errors.js";
 import type { JobFields } from "../job.js";
 import type { RunningJob, TransactionClient } from "../tasks/task.js";
@@ -20,7 +20,7 @@ export interface AttemptHost {
   /** Stores progress and signs of life as soon as it can. Never rejects. */
   progressed(attempt: Attempt, change: Pick<Partial<JobFields>, "progress">): Promise<void>;
   /** Why a job is to end that storage says is not ours to change; null when it is ours after all. */
-  endedElsewhere(claim: ClaimedJob): Promise<"abort" | "lost" | null>;
+  endedElsewhere(claim: ClaimedJob): Promise<Interrupted["why"] | null>;
   /** Null when the job is not this attempt's any more, or an earlier own end of it counts. */
   finish(attempt: Attempt, result: unknown, client: TransactionClient): Promise<OwnEnd | null>;
   ended(attempt: Attempt, end: AttemptEnd): void;
@@ -255,10 +255,12 @@ export class Attempt {
     // An abort must end as one: taken for a loss, nobody would write it, and the job would stay `aborting`.
     const why = await this.#host.endedElsewhere(this.claim);
     if (why === "abort") this.interrupt("abort", "aborted");
-    else if (why === "lost")
-      this.interrupt("lost", "this attempt no longer owns its job: it was taken over by another worker");
+    else if (why) this.interrupt("lost", lossText[why]);
   }
 }
+
+/** Why an attempt does not own its job any more. */
+export const lossText = { lost: "taken over by another worker", gone: "its row was deleted" } as const;
 
 const alreadyFinished = (key: string): SaqError =>
   new SaqError(

@@ -27,6 +27,8 @@ const leastShare = 1 / 8;
 const growth = 3;
 /** After a claim that took longer the next one brings fewer jobs; after one that took less than half of it, more again. */
 const slowClaimMs = 2_000;
+/** Where claims find nothing but rows that hold no job, each takes four times as many as the last one, up to so many. */
+const mostBarren = 64;
 /** How often jobs that were claimed too long ago are renewed before they are left to others. */
 const mostRenewals = 3;
 /** Claimed jobs that still wait after this long are given back: the estimate was wrong. */
@@ -76,6 +78,8 @@ export class Feeder {
   #length = 1;
   /** Most jobs per claim, by how long claims take. */
   #most = Number.POSITIVE_INFINITY;
+  /** How many times as many rows are asked for, because the last ones held no job. */
+  #barren = 1;
   /** Claimed too long ago to be started; storage is asked whose they are. */
   #late: readonly ClaimedJob[] = [];
   #shortestTimeoutMs = Number.POSITIVE_INFINITY;
@@ -156,7 +160,7 @@ export class Feeder {
     const wanted = free + target - buffered;
     if (wanted <= 0 || (target > 0 && buffered > target / 2)) return;
     const soon = free + Math.ceil(target * leastShare) + growth * buffered;
-    const limit = Math.min(wanted, soon, this.#most, this.#options.allowance());
+    const limit = Math.min(Math.min(wanted, soon) * this.#barren, this.#most, this.#options.allowance());
     if (limit <= 0) return;
     this.#busy = this.#claim(limit).finally(() => {
       this.#busy = null;
@@ -261,6 +265,7 @@ export class Feeder {
         const answer = await broker.claim({ workerId, priorities, limit: share, grouped });
         const took = performance.now() - sent;
         this.#adapt(answer.jobs.length, took);
+        this.#barren = answer.more && answer.jobs.length === 0 ? Math.min(4 * this.#barren, mostBarren) : 1;
         const jobs = took > answerMs ? await this.#renewed(answer.jobs) : answer.jobs;
         found += answer.jobs.length;
         left -= jobs.length;

@@ -17,12 +17,14 @@ import { Rest } from "./rest.js";
 import { Runner } from "./runner.js";
 import { schedule } from "./scheduler.js";
 import { Upkeep } from "./upkeep.js";
-import { EndedElsewhere, watch } from "./watch.js";
+import { EndedElsewhere, sweepGraceSeconds, watch } from "./watch.js";
 
 /** How long a stop waits for results to be recorded while the database is away. */
 const settlePatienceMs = 10_000;
 /** How long a stop waits for a start or a sweep under way, and for its own farewell. */
 const leavePatienceMs = 2_000;
+/** A worker without a lock ends its jobs before others may take them over: so long before, at most, s. */
+const longestLeaseMargin = 16;
 const sweepPatienceMs = 500;
 /** How long a stop waits for shutdown hooks. */
 const hookPatienceMs = 10_000;
@@ -53,6 +55,8 @@ export class Life {
   #state: Record<string, unknown> | null = null;
   /** performance.now() */
   #startedAt: number | null = null;
+  /** When the last beat that was answered left, by performance.now(). */
+  #beatAt = Number.NEGATIVE_INFINITY;
   /** Jobs may be claimed. */
   #isReady = false;
   /** The start-up hooks, begun and perhaps not over. */
@@ -96,6 +100,7 @@ export class Life {
       config.eventLoopDelay > 0 ? new LoopWatch(config.eventLoopDelay * 1_000, this.runner, logger) : null;
     this.#upkeep = new Upkeep(chores, problems);
     this.runner.burstEnded = () => void this.stop(0);
+    this.runner.isSuspended = () => this.#isLeaseOver();
   }
 
   get hasStopped(): boolean {
@@ -234,11 +239,35 @@ export class Life {
     for (const letGo of [...this.#letGo].reverse()) await letGo();
   }
 
+  /** Never where a lock tells others that this worker lives. */
+  #isLeaseOver(): boolean {
+    const { leaseGraceSeconds } = this.#queue.broker;
+    if (leaseGraceSeconds === null) return false;
+    const margin = Math.min(sweepGraceSeconds(this.#queue.config), longestLeaseMargin);
+    const seconds = this.#rowSeconds + leaseGraceSeconds - margin;
+    return performance.now() - this.#beatAt > seconds * 1_000;
+  }
+
+  /** Seconds for which a beat says that this worker lives. */
+  get #rowSeconds(): number {
+    return Math.ceil(this.#queue.config.timers.workerInfo * 3);
+  }
+
   async #beat(): Promise<void> {
     const { broker, config } = this.#queue;
+    const sentAt = performance.now();
     const uptime = Math.round(performance.now() - (this.#startedAt ?? performance.now()));
     const stats = { ...this.runner.report.stats, uptime };
-    const row = { workerId: this.workerId, stats, metadata: config.metadata, queueKey: this.#queue.name };
-    await broker.beat(row, Math.ceil(config.timers.workerInfo * 3));
+    const row = {
+      workerId: this.workerId,
+      stats,
+      metadata: config.metadata,
+      queueKey: this.#queue.name,
+      graceSeconds: sweepGraceSeconds(config),
+    };
+    await broker.beat(row, this.#rowSeconds);
+    const wasOver = this.#isLeaseOver();
+    this.#beatAt = sentAt;
+    if (wasOver && this.#isReady) this.#wake();
   }
 }

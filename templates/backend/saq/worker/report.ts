@@ -3,7 +3,7 @@
 import type { Settlement, SettleResult, WorkerStats } from "../broker.js";
 import type { Logger } from "../logger.js";
 import type { QueueCounters } from "../queue/answers.js";
-import type { Attempt } from "./attempt.js";
+import { type Attempt, lossText } from "./attempt.js";
 import type { AttemptEnd } from "./outcome.js";
 
 /** What a log line says of an attempt that is over; 0 ms of one that was refused and never started. */
@@ -69,12 +69,16 @@ export class Report {
         this.logger.warn({ ...about(attempt), err: error }, `Retrying ${name}`);
         return;
       case "lost":
-        this.lost(attempt);
+      case "gone":
+        this.lost(attempt, lossText[status]);
     }
   }
 
-  lost({ fields: { key, function: name } }: Attempt): void {
-    this.logger.warn({ job: key, task: name }, "lost the job to another worker, its outcome is dropped");
+  lost({ fields: { key, function: name }, cutReason }: Attempt, reason: string = lossText.lost): void {
+    this.logger.warn(
+      { job: key, task: name },
+      `lost the job, its outcome is dropped: ${cutReason?.name === "LostError" ? cutReason.message : reason}`,
+    );
   }
 
   overdue({ fields: { key, function: name }, interruption }: Attempt): void {

@@ -2,7 +2,7 @@
  * The jobs of one worker, from claimed to recorded: fills its slots, runs attempts, and hands what came of them to the
  * acknowledgement that leaves next. A slot is free when its task is over, not when that is recorded.
  */
-import type { Claim, ClaimedJob, Settlement } from "../broker.js";
+import type { Claim, ClaimedJob, Interrupted, Settlement } from "../broker.js";
 import type { JobFields } from "../job.js";
 import type { Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
@@ -32,6 +32,8 @@ export class Runner implements AttemptHost {
   readonly report: Report;
   /** Called when a burst is over and its last job has ended. */
   burstEnded: () => void = () => {};
+  /** Nothing may be claimed or started, because others may take this worker for dead. */
+  isSuspended: () => boolean = () => false;
   /** What start-up and shutdown hooks are given. */
   readonly services: TaskServices;
   readonly #queue: Queue;
@@ -94,7 +96,9 @@ export class Runner implements AttemptHost {
       logger,
       problems,
       freeSlots: () =>
-        this.#recorder.isCongested ? Number.NEGATIVE_INFINITY : config.concurrency - this.#taken,
+        this.#recorder.isCongested || this.isSuspended()
+          ? Number.NEGATIVE_INFINITY
+          : config.concurrency - this.#taken,
       ready: () => this.#fill(),
       giveBack: (jobs) => this.#giveBack(jobs),
       allowance: () => this.#burst?.left ?? Number.POSITIVE_INFINITY,
@@ -226,7 +230,12 @@ export class Runner implements AttemptHost {
   }
 
   #fill(): void {
-    while (!this.#closed && !this.#recorder.isCongested && this.#taken < this.#queue.config.concurrency) {
+    while (
+      !this.#closed &&
+      !this.#recorder.isCongested &&
+      !this.isSuspended() &&
+      this.#taken < this.#queue.config.concurrency
+    ) {
       const claimed = this.#feeder.next();
       if (!claimed) break;
       this.#startJob(claimed);
@@ -336,7 +345,7 @@ export class Runner implements AttemptHost {
     return this.#progress.send(attempt, change);
   }
 
-  async endedElsewhere(claim: ClaimedJob): Promise<"abort" | "lost" | null> {
+  async endedElsewhere(claim: ClaimedJob): Promise<Interrupted["why"] | null> {
     const [ended] = await this.#queue.broker.interrupted([claim]);
     return ended?.why ?? null;
   }

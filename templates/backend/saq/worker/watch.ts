@@ -3,7 +3,7 @@ import type { Broker, JobEvent, SweepLimits } from "../broker.js";
 import type { QueueConfig } from "../config/index.js";
 import { describe, type Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
-import type { Attempt } from "./attempt.js";
+import { type Attempt, lossText } from "./attempt.js";
 import type { Chore } from "./upkeep.js";
 
 /** Others step in this long after a living worker should have ended a job itself. */
@@ -21,6 +21,7 @@ export function watch(
   runner: {
     readonly running: ReadonlyMap<string, Attempt>;
     readonly isResting: boolean;
+    isSuspended(): boolean;
     reconcile(): Promise<void>;
   },
   ended: EndedElsewhere,
@@ -42,6 +43,7 @@ export function watch(
   };
   return [
     { ...ofRunningJobs, name: "silence", run: async () => interruptSilent(runner.running) },
+    { ...ofRunningJobs, name: "lease", run: async () => interruptSuspended(runner) },
     { ...ofRunningJobs, name: "abort", run: () => ended.lookAtOlder(timers.abort / 4) },
     { name: "claims", every: reconcileSeconds, run: () => runner.reconcile() },
     { name: "lost", every: timers.lost, run: async () => say(await broker.sweepLost(limits)) },
@@ -58,6 +60,13 @@ function interruptSilent(running: ReadonlyMap<string, Attempt>): void {
       attempt.interrupt("timeout", `no heartbeat for ${heartbeat} s`);
     }
   }
+}
+
+/** All jobs of a worker that could not show for long that it lives: from a few seconds later on others may run them. */
+function interruptSuspended(runner: { running: ReadonlyMap<string, Attempt>; isSuspended(): boolean }): void {
+  if (!runner.isSuspended()) return;
+  for (const attempt of runner.running.values())
+    attempt.interrupt("lost", "this worker could not renew its row in time, so others may run its jobs");
 }
 
 /** Running jobs that somebody aborted or took over: storage tells, and is asked now and then where it cannot (W-14). */
@@ -103,10 +112,9 @@ export class EndedElsewhere {
     if (attempts.length === 0) return;
     const attemptOf = new Map(attempts.map((attempt) => [attempt.fields.key, attempt]));
     for (const { key, why } of await this.broker.interrupted(attempts.map(({ claim }) => claim))) {
-      const text = why === "abort" ? "aborted" : "taken over by another worker";
-      if (attemptOf.get(key)?.interrupt(why, text) && why === "abort") {
-        this.logger.info({ job: key }, `Aborting ${key}`);
-      }
+      const attempt = attemptOf.get(key);
+      if (why !== "abort") attempt?.interrupt("lost", lossText[why]);
+      else if (attempt?.interrupt("abort", "aborted")) this.logger.info({ job: key }, `Aborting ${key}`);
     }
   }
 }

@@ -1,0 +1,52 @@
+/** Whether running jobs still belong to their claims. */
+import type { Claim, Interrupted } from "../broker.js";
+import { isTakenOver } from "../transitions.js";
+import type { RowStore } from "./rows.js";
+import type { PostgresServer } from "./server.js";
+
+interface OwnerRow {
+  key: string;
+  status: string;
+  token: number;
+  version: string;
+  strange: boolean;
+}
+
+export class Ownership {
+  /** The version of a claim's row whose document names nobody else. It is read again when the row was written since. */
+  readonly #verified = new WeakMap<Claim, string>();
+
+  constructor(
+    private readonly server: PostgresServer,
+    private readonly rows: RowStore,
+    private readonly queueName: string,
+  ) {}
+
+  /** @see Broker.interrupted */
+  async interrupted(claims: readonly Claim[]): Promise<Interrupted[]> {
+    const found = await this.server.query<OwnerRow>(this.server.statements.owners, [
+      this.queueName,
+      claims.map((claim) => claim.key),
+      claims.map((claim) => claim.workerId),
+      claims.map((claim) => this.#verified.get(claim) ?? null),
+    ]);
+    const rowOf = new Map(found.map((row) => [row.key, row]));
+    const strange = found.filter((row) => row.strange).map((row) => row.key);
+    const looked = strange.length > 0 ? await this.rows.fetch(strange) : [];
+    const taken = new Set<string>();
+    for (const claim of claims) {
+      const row = looked.find((candidate) => candidate?.key === claim.key);
+      if (row && isTakenOver(row, claim)) taken.add(claim.key);
+    }
+    return claims.flatMap((claim): Interrupted[] => {
+      const { key, token } = claim;
+      const row = rowOf.get(key);
+      if (!row) return [{ key, why: "gone" }];
+      if (row.token !== token || taken.has(key)) return [{ key, why: "lost" }];
+      if (row.status !== "active")
+        return [{ key, why: row.status === "aborting" || row.status === "aborted" ? "abort" : "lost" }];
+      this.#verified.set(claim, row.version);
+      return [];
+    });
+  }
+}
