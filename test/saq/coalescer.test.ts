@@ -122,7 +122,7 @@ describe("coalescer", () => {
     const answers = ["a", "a", "a", "a", "a", "b", "c", "d"].map((item) => coalescer.add(item));
     for (let n = 0; n < 5; n++) await letGo();
     await Promise.all(answers);
-    expect(flushes).toEqual([["a", "b", "c"], ["a", "d"], ["a"], ["a"], ["a"]]);
+    expect(flushes).toEqual([["a", "b", "c"], ["d", "a"], ["a"], ["a"], ["a"]]);
   });
 
   it("5.1: holds at most so many rows", async () => {
@@ -155,19 +155,73 @@ describe("coalescer", () => {
     ).toEqual(["a!", "b!", "Error: bad among 1", "c!", "d!"]);
   });
 
-  it("5.1: where each try is dear, the guilty one is searched for one by one", async () => {
-    const sizes: number[] = [];
+  it("5.1: one answer serves all of its identity that were waiting when it was sent, and no later call", async () => {
+    const { coalescer, flushes, flush, letGo } = gated({
+      identityOf: (item) => item,
+      answerTwin: (answer) => `${answer}!`,
+    });
+    const answers = Array.from({ length: 1_000 }, () => coalescer.add("a"));
+    await flush();
+    const later = coalescer.add("a");
+    await letGo();
+    await letGo();
+    expect(new Set(await Promise.all(answers.slice(1)))).toEqual(new Set(["a!!"]));
+    expect([await answers[0], await later]).toEqual(["a!", "a!"]);
+    expect(flushes).toEqual([["a"], ["a"]]);
+  });
+
+  it("5.1: those that the answer does not serve are sent themselves, in order", async () => {
+    const { coalescer, flushes, letGo } = gated({
+      identityOf: (item) => item.slice(0, 1),
+      answerTwin: (answer, _item, twin) => (twin === "a3" ? undefined : answer),
+    });
+    const answers = ["a1", "a2", "a3", "b1", "a4"].map((item) => coalescer.add(item));
+    await letGo();
+    await letGo();
+    expect(await Promise.all(answers)).toEqual(["a1!", "a1!", "a3!", "b1!", "a1!"]);
+    expect(flushes).toEqual([["a1", "b1"], ["a3"]]);
+  });
+
+  /** Calls whose flush fails, or gets no answer, have so long. */
+  const patient = (patienceMs: number) => ({
+    patienceMs,
+    isPassing: (error: unknown) => String(error).includes("bad"),
+    waitMs: () => 5,
+    pause: (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms)),
+    unsent: () => new Error("not sent"),
+  });
+
+  it("what waits behind a flush without an answer fails in its own time", async () => {
+    const { coalescer, flush, letGo } = gated({ retry: patient(50) });
+    const first = coalescer.add("a");
+    await flush();
+    await expect(coalescer.add("b")).rejects.toThrow("not sent");
+    await letGo();
+    expect(await first).toBe("a!");
+    const next = coalescer.add("c");
+    await letGo();
+    expect(await next).toBe("c!");
+  });
+
+  it("a flush that failed is sent again, the same calls together, until their time is over", async () => {
+    const tries: [string[], number][] = [];
     const coalescer = new Coalescer<string, string>(
-      async (items) => {
-        sizes.push(items.length);
-        if (items.includes("held")) throw new Error("lock timeout");
-        return items;
+      async (items, { count }) => {
+        tries.push([items, count]);
+        if (items.includes("bad") || count < 3) throw new Error("bad way");
+        return items.map((item) => `${item}!`);
       },
-      { maxItems: 1_000, maxBytes: 1_000_000, bytesOf: () => 1, searchAfter: () => "singles" },
+      {
+        maxItems: 10,
+        maxBytes: 100,
+        bytesOf: () => 1,
+        searchAfter: () => null,
+        retry: patient(300),
+      },
     );
-    const answers = await Promise.allSettled(["a", "held", "b", "c"].map((item) => coalescer.add(item)));
-    expect(answers.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled", "fulfilled"]);
-    expect(sizes).toEqual([4, 1, 1, 1, 1]);
+    expect(await Promise.all([coalescer.add("a"), coalescer.add("b")])).toEqual(["a!", "b!"]);
+    expect(tries).toEqual([0, 1, 2, 3].map((count) => [["a", "b"], count]));
+    await expect(coalescer.add("bad")).rejects.toThrow("bad way");
   });
 
   it("5.1: an answer that takes longer holds up neither the others nor the next flush", async () => {

@@ -2,9 +2,15 @@
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { closeAfterTest, type TestDatabase } from "./support.js";
 
+/** The last message of an answer. */
+const readyOutsideTransaction = Buffer.from("Z\0\0\0\x05I");
+
 export interface TestProxy {
   readonly url: string;
-  /** Swallows what the server says from now on; resolves when it has said something. */
+  /**
+   * Swallows what the server says from the next statement on that leaves the connection outside of a transaction, so
+   * that what it did is committed; resolves when it has said that.
+   */
   mute(): Promise<void>;
   /** Breaks every connection; later ones work. */
   cut(): void;
@@ -21,6 +27,7 @@ export async function openProxy(database: TestDatabase): Promise<TestProxy> {
   const target = new URL(database.url);
   const sockets = new Set<Socket>();
   let swallow: (() => void) | null = null;
+  let swallowing = false;
   let refused = false;
   let tries = 0;
   let bytesSent = 0;
@@ -44,12 +51,15 @@ export async function openProxy(database: TestDatabase): Promise<TestProxy> {
     client.on("data", (data) => upstream.write(data));
     upstream.on("data", (data) => {
       bytesSent += data.length;
-      if (swallow) swallow();
-      else client.write(data);
+      if (swallow && (swallowing || data.subarray(-6).equals(readyOutsideTransaction))) {
+        swallowing = true;
+        swallow();
+      } else client.write(data);
     });
   });
   const cut = () => {
     swallow = null;
+    swallowing = false;
     for (const socket of sockets) socket.destroy();
   };
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));

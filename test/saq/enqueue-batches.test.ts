@@ -186,6 +186,64 @@ describe("a connection that is lost during a flush", () => {
     expect(await queue.count("queued")).toBe(10);
   });
 
+  it.each([
+    ["generated keys", {}],
+    ["a key of one's own", { key: "gone at once" }],
+  ])("5.1: and run once when its row is gone before it is sent again: %s", async (_name, options) => {
+    const proxy = await openProxy(database);
+    const queue = openQueue(proxy, tasks);
+    const worker = openQueue(database, tasks, { name: queue.name });
+    await queue.connect();
+    const swallowed = proxy.mute();
+    const enqueued = queue.enqueue("hello", { n: 1 }, { ttl: -1, ...options });
+    await swallowed;
+    const [job] = await claim(worker);
+    if (!job) throw new Error("nothing was stored");
+    await settle(worker, settlement(job, "complete", { result: 1, completed: 5 }, { keep: -1 }));
+    expect(await rowOf(database, job.key)).toBeUndefined();
+    proxy.cut();
+    expect(await enqueued).toMatchObject({ key: job.key });
+    expect(await claim(worker)).toEqual([]);
+  });
+
+  it("5.1: and is stored when its first try was not", async () => {
+    const proxy = await openProxy(database);
+    const queue = openQueue(proxy, tasks);
+    await queue.connect();
+    const other = await database.connect();
+    await other.query("begin; lock table saq_jobs in share mode");
+    const enqueued = queue.enqueue("hello", { n: 1 }, { ttl: -1 });
+    await until(async () => {
+      const waiting = await database.query(
+        "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+      );
+      return waiting.length > 0;
+    });
+    proxy.cut();
+    await other.query("commit");
+    await enqueued;
+    expect(await queue.count("queued")).toBe(1);
+  });
+
+  it("in an outage each call is told after 8 s of its own, also one that waits behind another", async () => {
+    const proxy = await openProxy(database);
+    const queue = openQueue(proxy, tasks);
+    await queue.enqueue("hello");
+    proxy.refuse();
+    const began = performance.now();
+    const { tries } = proxy;
+    const first = queue.enqueue("hello");
+    const behind: Promise<unknown>[] = [first];
+    // Called while the first is under way.
+    await Promise.race([until(async () => proxy.tries > tries), first]);
+    behind.push(queue.enqueue("hello"), queue.enqueue("hello", {}, { key: "in an outage" }));
+    const answers = await Promise.allSettled(behind);
+    expect(answers.map(({ status }) => status)).toEqual(["rejected", "rejected", "rejected"]);
+    for (const answer of answers) expect(answer).toMatchObject({ reason: { code: "database_unavailable" } });
+    expect(performance.now() - began).toBeLessThan(14_000);
+    proxy.admit();
+  }, 60_000);
+
   it("5.1: a key of one's own is recognised by its `queued` time when the first try was stored", async () => {
     const proxy = await openProxy(database);
     const queue = openQueue(proxy, tasks);

@@ -1,5 +1,6 @@
 /** Enqueueing with a key of one's own: what happens when it is taken (V-5.1 to V-5.3), and in a caller's transaction. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
+import pg from "pg";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { claim, openQueue, rowOf, settle, settlement, until, useDatabase } from "./support.js";
 
@@ -186,6 +187,114 @@ describe("a key that is taken", () => {
     });
     expect(await queue.enqueue("hello", {}, { key: held })).not.toBeNull();
   }, 15_000);
+});
+
+describe("keys that somebody's transaction holds", () => {
+  /** Holds these keys, as another program that has inserted them and not committed yet. */
+  const hold = async (queue: Queue<typeof tasks>, keys: readonly string[]) => {
+    const other = await database.connect();
+    await other.query("begin");
+    await other.query(
+      "insert into saq_jobs (key, job, queue, status) select key, 'x', $2, 'queued' from unnest($1::text[]) key",
+      [keys, queue.name],
+    );
+    return other;
+  };
+
+  it("hold up no other key, wherever it was called", async () => {
+    const queue = open();
+    await queue.connect();
+    const held = Array.from({ length: 20 }, (_, n) => `held ${n}`);
+    const other = await hold(queue, held);
+    const settled: string[] = [];
+    const enqueue = (key: string) =>
+      queue.enqueue("hello", {}, { key }).then(
+        (job) => settled.push(`${key}: ${job ? "stored" : "taken"}`),
+        (error: { code: string }) => settled.push(`${key}: ${error.code}`),
+      );
+    const first = [...held, "beside them"].map(enqueue);
+    await until(async () => settled.includes("beside them: stored"));
+    await enqueue("after them");
+    // Some of the held ones still wait.
+    expect(settled.length).toBeLessThan(held.length + 2);
+    await Promise.all(first);
+    expect(settled.toSorted()).toEqual(
+      [...held.map((key) => `${key}: key_held`), "beside them: stored", "after them: stored"].toSorted(),
+    );
+    await other.query("rollback");
+  }, 30_000);
+
+  it("are stored when it has ended, one job for each", async () => {
+    const queue = open();
+    await queue.connect();
+    const held = Array.from({ length: 40 }, (_, n) => `freed ${n}`);
+    const other = await hold(queue, held);
+    const enqueued = Promise.all([...held, ...held].map((key) => queue.enqueue("hello", {}, { key })));
+    await until(async () => {
+      const waiting = await database.query(
+        "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+      );
+      return waiting.length > 0;
+    });
+    await other.query("rollback");
+    expect((await enqueued).map((job) => job !== null)).toEqual([
+      ...held.map(() => true),
+      ...held.map(() => false),
+    ]);
+    expect(await queue.count("queued")).toBe(held.length);
+  });
+
+  it("a deadlock rejects no call: the server has rolled back, and the flush is sent again", async () => {
+    const url = new URL(database.url);
+    url.searchParams.set("options", "-c deadlock_timeout=10ms");
+    const queue = openQueue({ url: url.href }, tasks);
+    await queue.connect();
+    const other = await database.connect();
+    await other.query("set deadlock_timeout = '1h'");
+    const end = async () => {
+      await other.query("begin");
+      await other.query(
+        "insert into saq_jobs (key, job, queue, status) values ('lock b', 'x', 'q', 'queued')",
+      );
+      const enqueued = Promise.allSettled(
+        ["lock a", "lock b", "lock c"].map((key) => queue.enqueue("hello", {}, { key })),
+      );
+      await until(async () => {
+        const waiting = await database.query(
+          "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+        );
+        return waiting.length > 0;
+      });
+      // Waits for the flush, which waits for us. Ours notices nothing for an hour.
+      await other.query(
+        "insert into saq_jobs (key, job, queue, status) values ('lock a', 'x', 'q', 'queued')",
+      );
+      await other.query("rollback");
+      return enqueued;
+    };
+    expect((await end()).map(({ status }) => status)).toEqual(["fulfilled", "fulfilled", "fulfilled"]);
+  });
+
+  it("thousands of calls of one key are a few statements", async () => {
+    const queue = open();
+    await queue.connect();
+    let statements = 0;
+    const { query } = pg.Client.prototype;
+    pg.Client.prototype.query = function (this: pg.Client, ...args: unknown[]) {
+      statements++;
+      return Reflect.apply(query, this, args);
+    } as typeof query;
+    try {
+      const key = "called by all";
+      const jobs = await Promise.all(
+        Array.from({ length: 5_000 }, (_, n) => queue.enqueue("hello", { n }, { key })),
+      );
+      expect(jobs.filter((job) => job !== null)).toHaveLength(1);
+    } finally {
+      pg.Client.prototype.query = query;
+    }
+    expect(statements).toBeLessThan(10);
+  });
 });
 
 describe("in the caller's transaction", () => {

@@ -232,6 +232,7 @@ describe("connecting and closing", () => {
       groupKey: null,
       scheduled: 0,
       keyed: false,
+      shortLived: false,
     });
     await new Promise(setImmediate);
     await queue.close();

@@ -11,6 +11,8 @@ export interface NewJob {
   scheduled: number;
   /** The key was chosen by the caller, so another job may hold it. Generated keys cannot conflict. */
   keyed: boolean;
+  /** Its row may be deleted within a minute of the enqueue, because its ttl is negative or short. */
+  shortLived: boolean;
 }
 
 /** Why a job was not stored (D-31). */

@@ -53,7 +53,7 @@ export class Acknowledger {
   ) {
     this.#recorded = new RecordedEnds(server, queueName);
     this.#writer = new EndWriter(server, queueName);
-    const options: CoalescerOptions<Settlement> = {
+    const options: CoalescerOptions<Settlement, SettleResult> = {
       maxItems: 1_000,
       maxBytes: 4 * 1024 * 1024,
       bytesOf: (item) => item.patch.length,

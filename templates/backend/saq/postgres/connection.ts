@@ -134,6 +134,9 @@ export function isDataError(error: unknown): boolean {
 /** Somebody's transaction holds a row that we wanted. */
 export const isLockTimeout = (error: unknown): boolean => codeOf(error) === "55P03";
 
+/** A deadlock, or a conflict of serializable transactions: nothing was done, and it may be sent again. */
+export const isRolledBack = (error: unknown): boolean => /^40(001|P01)$/.test(codeOf(error) ?? "");
+
 /** The role has not the right to do that. */
 export const isRefused = (error: unknown): boolean => codeOf(error) === "42501";
 

@@ -8,16 +8,21 @@ import { isTerminal, parseStatus } from "../job.js";
 import type { EnqueueOutcome, NewJob } from "../new-job.js";
 import type { TransactionClient } from "../tasks/task.js";
 import { wakeChannel } from "./channels.js";
-import { Coalescer } from "./coalescer.js";
-import { backoffMs, isConnectionError, isDataError, isLockTimeout } from "./connection.js";
-import { separator } from "./fragments.js";
+import { Coalescer, type Tries } from "./coalescer.js";
+import { backoffMs, isConnectionError, isDataError, isLockTimeout, isRolledBack } from "./connection.js";
+import { type Statement, separator } from "./fragments.js";
+import { HeldKeys } from "./held-keys.js";
 import { Outcomes, Place } from "./outcomes.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
-/** Of generated keys. After a lock timeout a statement of keyed jobs is sent again job by job: fewer of these. */
+/** Of generated keys. Where one of their keys is held, keyed jobs are sent again in small groups: fewer of these. */
 const maxItems = 2_000;
 const maxKeyedItems = 1_000;
+/** How long a call waits for a lost database: less than browsers' and proxies' limits. */
+const patienceMs = 8_000;
+/** A statement that the server rolled back for others' sake is sent again so often. */
+const maxRollbacks = 4;
 const maxBytes = 4 * 1024 * 1024;
 
 /** A btree entry holds 2,704 bytes; longer keys would fail at the server, and with them their flush. */
@@ -26,8 +31,13 @@ const maxKeyBytes = 2_000;
 /** PostgreSQL takes 1 GB per value; a document of this size is a mistake long before. */
 const maxDocumentBytes = 64 * 1024 * 1024;
 
-const searchAfter = (error: unknown) =>
-  isDataError(error) ? "halves" : isLockTimeout(error) ? "singles" : null;
+const searchAfter = (error: unknown) => (isDataError(error) || isRolledBack(error) ? "halves" : null);
+
+/** A flush whose transaction may have committed although its answer was lost, and what it would have answered. */
+interface OpenFlush {
+  transaction: string;
+  rows: readonly UpsertRow[];
+}
 
 /** What came of one row of a keyed insert. */
 export interface UpsertRow {
@@ -44,6 +54,9 @@ const isUnexplained = ({ stored, status }: UpsertRow): boolean =>
 export class Enqueuer {
   readonly #generated: Coalescer<NewJob, EnqueueOutcome>;
   readonly #keyed: Coalescer<NewJob, EnqueueOutcome>;
+  readonly #held: HeldKeys;
+  /** Flushes to be asked for before anything of them is sent again. */
+  readonly #open = new WeakMap<Tries, OpenFlush>();
   readonly #channel: string;
 
   constructor(
@@ -56,12 +69,24 @@ export class Enqueuer {
       maxBytes,
       bytesOf: (job: NewJob) => job.document.length,
       searchAfter,
+      retry: {
+        patienceMs,
+        isPassing: isConnectionError,
+        waitMs: backoffMs,
+        pause: (ms: number) => server.pause(ms),
+        unsent: databaseAway,
+      },
     };
-    this.#generated = new Coalescer((jobs) => this.#insert(jobs), { ...limits, maxItems });
-    this.#keyed = new Coalescer((jobs) => this.#upsert(jobs), {
+    this.#generated = new Coalescer((jobs, tries) => this.#insert(jobs, tries), { ...limits, maxItems });
+    this.#keyed = new Coalescer((jobs, tries) => this.#upsert(jobs, tries), {
       ...limits,
       maxItems: maxKeyedItems,
       identityOf: (job) => job.key,
+      answerTwin,
+    });
+    this.#held = new HeldKeys({
+      store: async (jobs) => this.#outcomes(jobs, await this.#sendUpsert(jobs, "upsertHeld"), false),
+      pause: (ms) => server.pause(ms),
     });
   }
 
@@ -99,30 +124,97 @@ export class Enqueuer {
 
   async drained(): Promise<void> {
     await Promise.all([this.#generated.drained(), this.#keyed.drained()]);
+    await this.#held.drained();
   }
 
-  async #insert(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
-    const { insert, insertAgain } = this.server.statements;
+  async #insert(jobs: NewJob[], tries: Tries): Promise<EnqueueOutcome[]> {
+    const { insert, insertAgain, insertTracked } = this.server.statements;
     const values = this.#insertValues(jobs);
-    try {
-      await this.server.query(insert, values);
-    } catch (error) {
-      if (!isConnectionError(error)) throw error;
-      await this.server.pause(backoffMs(0));
-      await this.server.queryAgain(insertAgain, values);
-    }
+    if (this.#isTracked(jobs, tries)) await this.#track(insertTracked, values, tries);
+    else await this.server.query(tries.count === 0 ? insert : insertAgain, values);
     return jobs.map(() => stored);
   }
 
-  async #upsert(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
-    let rows: UpsertRow[];
-    try {
-      rows = await this.server.query<UpsertRow>(this.server.statements.upsert, this.values(jobs));
-    } catch (error) {
-      if (!isConnectionError(error)) throw explained(jobs, error);
-      return this.#upsertAgain(jobs);
+  async #upsert(jobs: NewJob[], tries: Tries): Promise<(EnqueueOutcome | Promise<EnqueueOutcome>)[]> {
+    const free = jobs.filter(({ key }) => !this.#held.has(key));
+    if (free.length < jobs.length) {
+      const outcomes = free.length > 0 ? await this.#upsert(free, tries) : [];
+      const byKey = new Map(free.map(({ key }, index) => [key, outcomes[index]]));
+      return jobs.map((job) => byKey.get(job.key) ?? this.#held.store(job));
     }
-    return this.#outcomes(jobs, rows, false);
+    try {
+      if (this.#isTracked(jobs, tries)) {
+        const { upsertTracked } = this.server.statements;
+        return await this.#outcomes(jobs, await this.#track(upsertTracked, this.values(jobs), tries), false);
+      }
+      if (tries.count > 0) return await this.#upsertAgain(jobs);
+      return await this.#outcomes(jobs, await this.#sendUpsert(jobs), false);
+    } catch (error) {
+      if (!isLockTimeout(error)) throw error;
+      return jobs.map((job) => this.#held.store(job));
+    }
+  }
+
+  /** A deadlock or a conflict of serializable transactions: the server has rolled ours back, and it may succeed alone. */
+  async #sendUpsert(jobs: NewJob[], statement: "upsert" | "upsertHeld" = "upsert"): Promise<UpsertRow[]> {
+    for (let rollbacks = 0; ; rollbacks++) {
+      try {
+        return await this.server.query<UpsertRow>(this.server.statements[statement], this.values(jobs));
+      } catch (error) {
+        if (!isRolledBack(error) || rollbacks === maxRollbacks) throw error;
+        await this.server.pause(backoffMs(rollbacks) / 4);
+      }
+    }
+  }
+
+  /**
+   * Jobs whose rows may be gone a moment after their end cannot be recognised by their rows when the answer to their
+   * flush is lost: sent again, they would run twice.
+   */
+  #isTracked(jobs: readonly NewJob[], tries: Tries): boolean {
+    return this.#open.has(tries) || jobs.some(({ shortLived }) => shortLived);
+  }
+
+  /**
+   * Sends a flush whose fate can be asked for. Its transaction's number is here before the commit is sent, so that
+   * without the number it has not committed. Two round trips more than other flushes.
+   */
+  async #track(statement: Statement, values: unknown[], tries: Tries): Promise<readonly UpsertRow[]> {
+    const open = this.#open.get(tries);
+    if (open && (await this.#hasCommitted(open.transaction))) return open.rows;
+    this.#open.delete(tries);
+    let sent: OpenFlush | undefined;
+    try {
+      return await this.server.transaction(async (client) => {
+        const { rows } = await client.query<UpsertRow & { transaction: string }>(
+          this.server.prepared(statement, values),
+        );
+        const [first] = rows;
+        if (first) sent = { transaction: first.transaction, rows };
+        return rows;
+      });
+    } catch (error) {
+      if (sent) this.#open.set(tries, sent);
+      throw error;
+    }
+  }
+
+  /** @throws SaqError database_unavailable while the server still carries it out */
+  async #hasCommitted(transaction: string): Promise<boolean> {
+    const { transactionStatus } = this.server.statements;
+    const [row] = await this.server
+      .query<{ status: string | null }>(transactionStatus, [transaction])
+      .catch((error: unknown) => {
+        // Another server by now, which has not got that far: a standby that was promoted.
+        if (isDataError(error)) return [];
+        throw error;
+      });
+    if (row?.status === "in progress")
+      throw new SaqError(
+        "database_unavailable",
+        "The database has not decided yet whether the jobs are stored",
+      );
+    return row?.status === "committed";
   }
 
   /**
@@ -130,16 +222,10 @@ export class Enqueuer {
    * the key is free: sent again unseen, it would run again.
    */
   async #upsertAgain(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
-    await this.server.pause(backoffMs(0));
-    const held = await this.rows.fetchAgain(jobs.map((job) => job.key));
+    const held = await this.rows.fetch(jobs.map((job) => job.key));
     const left = jobs.filter((job, index) => !isSame(held[index], job));
     if (left.length === 0) return jobs.map(() => ({ stored: true }));
-    const { rows } = await this.server
-      .queryAgain<UpsertRow>(this.server.statements.upsert, this.values(left))
-      .catch((error: unknown) => {
-        throw explained(left, error);
-      });
-    const outcomes = await this.#outcomes(left, rows, true);
+    const outcomes = await this.#outcomes(left, await this.#sendUpsert(left), true);
     const byKey = new Map(left.map((job, index) => [job.key, outcomes[index]]));
     return jobs.map((job) => byKey.get(job.key) ?? { stored: true });
   }
@@ -217,16 +303,21 @@ const placing = (jobs: readonly NewJob[]): unknown[][] => [
 const isPlain = ({ priority, groupKey, scheduled }: NewJob): boolean =>
   priority === 0 && groupKey === null && scheduled === 0;
 
-const keyHeld = (key: string, cause: unknown): SaqError =>
+const databaseAway = (): SaqError =>
   new SaqError(
-    "key_held",
-    `Job key ${JSON.stringify(key)} is held by a transaction that has been open for over 2 s; nothing was stored. ` +
-      "Enqueue it again when that transaction has ended.",
-    { cause },
+    "database_unavailable",
+    `The database has not answered for ${patienceMs / 1_000} s; the job was not sent and is not stored`,
   );
 
-const explained = ([job, ...others]: readonly NewJob[], error: unknown): unknown =>
-  job && others.length === 0 && isLockTimeout(error) ? keyHeld(job.key, error) : error;
+/**
+ * The twin was called before the statement was sent, and answered after it: refused by what the statement has just
+ * stored or met. One that is due later may still be stored where the first was not.
+ */
+function answerTwin(outcome: EnqueueOutcome, job: NewJob, twin: NewJob): EnqueueOutcome | undefined {
+  if (outcome.stored) return { stored: false, reason: "key_alive" };
+  if (outcome.reason !== "scheduled_not_later") return outcome;
+  return twin.scheduled <= job.scheduled ? outcome : undefined;
+}
 
 /** The row of this very enqueue: same key and same `queued`. */
 const isSame = (row: StoredJob | null | undefined, job: NewJob): boolean =>

@@ -213,15 +213,6 @@ export class RowStore {
     );
   }
 
-  /** As `fetch` of storable keys, waiting for a lost database to come back. */
-  async fetchAgain(keys: readonly string[]): Promise<(StoredJob | null)[]> {
-    const { rows } = await this.server.queryAgain<RawRow>(this.server.statements.fetch, [
-      this.queueName,
-      keys,
-    ]);
-    return inOrder(keys, rows);
-  }
-
   /** @throws SaqError list_too_slow */
   async list(filter: JobFilter): Promise<StoredJob[]> {
     return (await listRows<RawRow>(this.server, this.queueName, filter)).map(toRow);

@@ -15,6 +15,9 @@ export interface Draft {
   job: NewJob;
 }
 
+/** An enqueue whose answer was lost is sent again within that time, s. */
+const shortTtl = 60;
+
 /** The fields that every job has a value of its own for. */
 type Named = "function" | "queueName" | "key" | "queued" | "meta";
 
@@ -105,7 +108,7 @@ export class Drafts {
    * @throws InvalidJobError when the payload cannot be written as JSON
    */
   seal(fields: JobFields, keyed: boolean): NewJob {
-    const { key, priority, groupKey, scheduled } = fields;
+    const { key, priority, groupKey, scheduled, ttl } = fields;
     return {
       key,
       document: asJson(fields.function, () => encodeJob(fields)),
@@ -113,6 +116,7 @@ export class Drafts {
       groupKey,
       scheduled,
       keyed,
+      shortLived: ttl < 0 || (ttl > 0 && ttl < shortTtl),
     };
   }
 
