@@ -16,5 +16,6 @@ export default async function globalSetup(): Promise<void> {
   if (process.env.TEST_DATABASE_URL) return;
   const postgres = await startTemporaryPostgres();
   process.env.TEST_DATABASE_URL = postgres.url;
+  process.env.TEST_DATABASE_ENDS = "with the run";
   globalThis.stopTestPostgres = postgres.stop;
 }

@@ -1,5 +1,6 @@
-// The queue's command line for development, as TypeScript: node scripts/saq.js workers run
+// The queue's command line: node scripts/saq.js workers run. As TypeScript, or in production what `make build` compiled.
 // In this process, so that a signal reaches the workers with nothing in between.
+import fs from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { run } from "./failure.js";
@@ -10,10 +11,28 @@ const root = path.dirname(import.meta.dirname);
 const backend = path.join(root, "backend");
 const program = path.join(backend, "saq/cli/main.ts");
 
-await run(async () => {
-  await installMissing(root, missingPackages(root, { workspaces: ["backend"] }));
-});
-if (process.exitCode === 0) {
+/** On a server the packages of development are missing on purpose: 371 of them would be installed for one command. */
+function isProduction() {
+  if (process.env.NODE_ENV === "production") return true;
+  const isCompiled = fs.existsSync(path.join(backend, "dist/saq/cli/main.js"));
+  const workspaces = ["backend"];
+  return (
+    isCompiled &&
+    missingPackages(root, { workspaces }).length > 0 &&
+    missingPackages(root, { production: true, workspaces }).length === 0
+  );
+}
+
+if (isProduction()) {
+  process.argv.splice(2, 0, "saq");
+  await import("./start.js");
+} else await runSource();
+
+async function runSource() {
+  await run(async () => {
+    await installMissing(root, missingPackages(root, { workspaces: ["backend"] }));
+  });
+  if (process.exitCode !== 0) return;
   process.chdir(backend);
   process.setSourceMapsEnabled(true);
   whenOrphaned(() => process.kill(process.pid, "SIGTERM"));

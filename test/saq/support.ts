@@ -47,7 +47,7 @@ async function closeAll(): Promise<void> {
   while (opened.length > 0) await opened.pop()?.close();
 }
 
-/** A database of this file's own, dropped at its end and kept when a test failed. */
+/** A database of this file's own, dropped at its end; kept when a test failed, on a server that outlives the run. */
 export function useDatabase(): TestDatabase {
   const name = `saq_test_${randomBytes(6).toString("hex")}`;
   let client: pg.Client | undefined;
@@ -83,7 +83,8 @@ export function useDatabase(): TestDatabase {
   });
   afterAll(async () => {
     await client?.end();
-    if (aTestFailed()) process.stderr.write(`A test failed; its database is kept: ${urlOf()}\n`);
+    if (aTestFailed() && !process.env.TEST_DATABASE_ENDS)
+      process.stderr.write(`A test failed; its database is kept: ${urlOf()}\n`);
     else await asAdmin(`drop database ${name} with (force)`);
   });
 

@@ -38,9 +38,10 @@ export default class DatabaseEnvironment extends TestEnvironment {
   async teardown() {
     await super.teardown();
     const left = await connectionsLeft(this.databaseName);
-    // What a failed test left behind can be looked at, on a server that outlives the run.
-    if (this.#failed) process.stderr.write(`Database of the failed test, kept: ${this.databaseName}\n`);
-    else await query(`DROP DATABASE ${this.databaseName} WITH (FORCE)`);
+    // What a failed test left behind can be looked at, but only on a server that outlives the run.
+    if (this.#failed && !process.env.TEST_DATABASE_ENDS) {
+      process.stderr.write(`Database of the failed test, kept: ${this.databaseName}\n`);
+    } else await query(`DROP DATABASE ${this.databaseName} WITH (FORCE)`);
     if (left > 0) {
       throw new Error(
         `${left} database connections were left open: close in afterAll what the tests opened.`,

@@ -1,0 +1,33 @@
+/** `npm run saq`: as source in development, as what `make build` compiled on a server without development packages. */
+import { spawnSync } from "node:child_process";
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import { expect, it } from "@jest/globals";
+import { completeApp } from "./support/scratch-app.js";
+
+it("installs no development packages in production, and runs what is compiled", async () => {
+  const app = completeApp();
+  // Nobody installs anything here: without npm an attempt fails.
+  const environment = { PATH: "/nowhere", npm_execpath: "" };
+
+  const early = await app.run("saq.js", { ...environment, NODE_ENV: "production" });
+  expect(early).toMatchObject({
+    code: 1,
+    stderr: "The application is not compiled yet. Run: make build\n",
+  });
+
+  const compiler = join(app.root, "node_modules/typescript/bin/tsc");
+  const built = spawnSync(process.execPath, [compiler, "-p", "tsconfig.build.json"], {
+    cwd: join(app.root, "backend"),
+    encoding: "utf8",
+  });
+  expect([built.stdout, built.status]).toEqual(["", 0]);
+  // As after `npm install --omit=dev`.
+  for (const name of ["tsx", "typescript", "nodemon"]) rmSync(join(app.root, "node_modules", name));
+  for (const NODE_ENV of ["production", ""]) {
+    const { code, stdout, stderr } = await app.run("saq.js", { ...environment, NODE_ENV });
+    expect(stdout + stderr).toContain("workers status");
+    expect(stdout + stderr).not.toContain("Installing");
+    expect(code).not.toBe(1);
+  }
+}, 120_000);
