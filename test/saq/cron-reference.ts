@@ -64,7 +64,12 @@ export function runsAmong(clock: readonly Reading[], expression: string): number
   const weekdaysTaken = new Set([...take(weekdayField, 0, 7)].map((value) => value % 7));
   const isDay = (reading: Reading) => {
     const [byDay, byWeekday] = [days.has(reading.dayOfMonth), weekdaysTaken.has(reading.weekday)];
-    const either = dayField !== "*" && weekdayField !== "*";
+    // A full field beside one with a `*` is one, as croniter has it.
+    const isStar = (field: string, other: string, isFull: boolean) =>
+      field === "*" || (isFull && other.includes("*"));
+    const either =
+      !isStar(dayField, weekdayField, days.size === 31) &&
+      !isStar(weekdayField, dayField, weekdaysTaken.size === 7);
     return months.has(reading.month) && (either ? byDay || byWeekday : byDay && byWeekday);
   };
   const chosen = clock.filter(isDay);

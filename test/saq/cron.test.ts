@@ -55,6 +55,61 @@ describe("reading", () => {
     // Day and weekday both restricted: either.
     ["0 0 13 * fri", "2026-01-01T00:00:00Z", ["2026-01-02T00:00:00Z", "2026-01-09T00:00:00Z"]],
     ["0 0 13 * 1#1", "2026-01-06T00:00:00Z", ["2026-01-13T00:00:00Z", "2026-02-02T00:00:00Z"]],
+    // Ranges over the end of the day and of the week.
+    ["0 22-1 * * *", "2026-01-01T00:00:00Z", ["2026-01-01T01:00:00Z", "2026-01-01T22:00:00Z"]],
+    [
+      "0 0 * * FRI-MON",
+      "2026-01-01T00:00:00Z",
+      [
+        "2026-01-02T00:00:00Z",
+        "2026-01-03T00:00:00Z",
+        "2026-01-04T00:00:00Z",
+        "2026-01-05T00:00:00Z",
+        "2026-01-09T00:00:00Z",
+      ],
+    ],
+    ["0 0 * * fri-sun", "2026-01-04T00:00:00Z", ["2026-01-09T00:00:00Z", "2026-01-10T00:00:00Z"]],
+    ["0 0 ? * 1", "2026-01-01T00:00:00Z", ["2026-01-05T00:00:00Z", "2026-01-12T00:00:00Z"]],
+    ["0 0 31 * ?", "2026-01-01T00:00:00Z", ["2026-01-31T00:00:00Z", "2026-03-31T00:00:00Z"]],
+    // 2026-01-01 is a Thursday. croniter 6: a full field beside one with a * is a *.
+    [
+      "0 9 */2 * */1",
+      "2026-01-01T00:00:00Z",
+      ["2026-01-01T09:00:00Z", "2026-01-03T09:00:00Z", "2026-01-05T09:00:00Z"],
+    ],
+    [
+      "0 9 */2 * 0-6",
+      "2026-01-01T00:00:00Z",
+      ["2026-01-01T09:00:00Z", "2026-01-03T09:00:00Z", "2026-01-05T09:00:00Z"],
+    ],
+    [
+      "0 9 1-31 * */2",
+      "2026-01-01T00:00:00Z",
+      ["2026-01-01T09:00:00Z", "2026-01-03T09:00:00Z", "2026-01-04T09:00:00Z"],
+    ],
+    [
+      "0 9 */1 * */3",
+      "2026-01-01T00:00:00Z",
+      ["2026-01-03T09:00:00Z", "2026-01-04T09:00:00Z", "2026-01-07T09:00:00Z"],
+    ],
+    ["0 9 */1 * */1", "2026-01-01T00:00:00Z", ["2026-01-01T09:00:00Z", "2026-01-02T09:00:00Z"]],
+    // And beside one without it is not: either, so daily.
+    [
+      "0 9 1,15 * 0-6",
+      "2026-01-01T00:00:00Z",
+      ["2026-01-01T09:00:00Z", "2026-01-02T09:00:00Z", "2026-01-03T09:00:00Z"],
+    ],
+    [
+      "0 9 1-31 * 1-5",
+      "2026-01-02T00:00:00Z",
+      ["2026-01-02T09:00:00Z", "2026-01-03T09:00:00Z", "2026-01-04T09:00:00Z"],
+    ],
+    ["0 9 */1 * 1", "2026-01-02T00:00:00Z", ["2026-01-02T09:00:00Z", "2026-01-03T09:00:00Z"]],
+    [
+      "0 9 */10 * 1",
+      "2026-01-02T00:00:00Z",
+      ["2026-01-05T09:00:00Z", "2026-01-11T09:00:00Z", "2026-01-12T09:00:00Z"],
+    ],
     ["@hourly", "2026-01-01T00:00:00Z", ["2026-01-01T01:00:00Z", "2026-01-01T02:00:00Z"]],
     ["@daily", "2026-01-01T00:00:00Z", ["2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"]],
     ["@midnight", "2026-01-01T00:00:00Z", ["2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"]],
@@ -80,15 +135,18 @@ describe("reading", () => {
     ["* * * 13 *", 'month "13" is none; allowed are 1 to 12 or jan to dec'],
     ["* * * * 8", 'weekday "8" is none; allowed are 0 to 7 or sun to sat'],
     ["* * * * * 60", 'second "60" is none; allowed are 0 to 59'],
-    ["* * ? * *", 'day "?" is none; allowed are 1 to 31'],
+    ["* ? * * *", 'hour "?" is none; allowed are 0 to 23'],
+    ["* * 1,? * *", 'day "?" is none; allowed are 1 to 31'],
     ["H * * * *", 'minute "h" is none; allowed are 0 to 59'],
     ["0 0 15W * *", 'day "15w" is none; allowed are 1 to 31'],
     ["0 0 LW * *", 'day "lw" is none; allowed are 1 to 31'],
     ["-1 * * * *", "minute is empty; allowed are 0 to 59"],
     ["1,,2 * * * *", "minute is empty; allowed are 0 to 59"],
-    ["22-2 * * * *", "minute 22-2: a range goes upwards; write 22-59,0-2"],
-    ["* * * * sat-sun", "weekday sat-sun: a range goes upwards; write sat-6,0-sun"],
-    ["1-2-3 * * * *", "minute 1-2-3: a range goes upwards"],
+    ["22-2/5 * * * *", "minute 22-2/5: a range with a step goes upwards; write its values as a list"],
+    ["* 5-5 * * *", "hour 5-5: a range of one value is all values to SAQ; write 5, or *"],
+    ["* * * * 7-0", "weekday 7-0: a range of one value is all values to SAQ; write 7, or *"],
+    ["* * 1w * *", 'day "1w" is none; allowed are 1 to 31'],
+    ["1-2-3 * * * *", "minute 1-2-3: a range has two ends"],
     ["*/0 * * * *", "minute */0: a step must be a whole number of 1 to 60, as in */5"],
     ["*/61 * * * *", "minute */61: a step must be a whole number of 1 to 60, as in */5"],
     ["*/x * * * *", "minute */x: a step must be a whole number of 1 to 60, as in */5"],
@@ -178,6 +236,7 @@ describe("the next run", () => {
 });
 
 const numberIn = (from: number, to: number) => fc.integer({ min: from, max: to });
+/** One value twice is refused: SAQ reads it as all. */
 const part = (from: number, to: number) =>
   fc.oneof(
     { weight: 3, arbitrary: numberIn(from, to).map(String) },
@@ -187,6 +246,7 @@ const part = (from: number, to: number) =>
       weight: 2,
       arbitrary: fc
         .tuple(numberIn(from, to), numberIn(from, to), fc.option(numberIn(1, 5)))
+        .filter(([a, b]) => a !== b)
         .map(([a, b, step]) => `${Math.min(a, b)}-${Math.max(a, b)}${step === null ? "" : `/${step}`}`),
     },
   );

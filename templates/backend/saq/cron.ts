@@ -117,17 +117,41 @@ function asCroner(text: string): string {
       `it has ${trimmed === "" ? 0 : parts.length} fields; 5 are allowed (minute hour day month weekday), or 6 with the seconds last`,
     );
   }
+  const [givenDays, givenWeekdays] = [dayField(text, day), weekdayField(text, weekday)];
   return [
     plainField(text, seconds, second),
     plainField(text, minutes, minute),
     plainField(text, hours, hour),
-    dayField(text, day),
+    weekday.includes("*") && isFull(days, givenDays) ? "*" : givenDays,
     plainField(text, months, month),
-    weekdayField(text, weekday),
+    day.includes("*") && isFull(weekdays, givenWeekdays) ? "*" : givenWeekdays,
   ].join(" ");
 }
 
+/**
+ * All days are named. A full field restricts nothing where the other one has a `*`, as in croniter since 2.0.4:
+ * `0 9 *\/2 * 0-6` runs every second day, and not on either of both, that is daily.
+ */
+function isFull(field: Field, given: string): boolean {
+  const values = new Set<number>();
+  const { to, size } = valuesOf(field);
+  for (const part of given.split(",")) {
+    const [, step] = part.split("/");
+    if (!part.startsWith("*")) values.add(Number(part));
+    else for (let value = field.from; value <= to; value += Number(step ?? 1)) values.add(value);
+  }
+  return values.size === size && ![...values].some(Number.isNaN);
+}
+
+/** 7 is Sunday again. */
+function valuesOf(field: Field): { to: number; size: number } {
+  const to = field === weekdays ? 6 : field.to;
+  return { to, size: to - field.from + 1 };
+}
+
 function plainField(text: string, field: Field, given: string): string {
+  // As croniter reads it, in these two fields alone.
+  if (given === "?" && (field === days || field === weekdays)) return "*";
   const parts = given.split(",").map((part) => plainPart(text, field, part));
   // Beside a weekday, `*` is no choice of days, and a list with it is none either.
   return parts.includes("*") ? "*" : parts.join(",");
@@ -167,9 +191,7 @@ const weekday = (text: string, word: string): number => readValue(text, weekdays
 /** One part of a list, spelt out. What has a `*` keeps it: that is how croner tells fixed times from others. */
 function plainPart(text: string, field: Field, part: string): string {
   const [range = "", step, ...more] = part.split("/");
-  // 7 is Sunday again.
-  const last = field === weekdays ? 6 : field.to;
-  const size = last - field.from + 1;
+  const { to: last, size } = valuesOf(field);
   const by = step === undefined ? 1 : Number(/^\d+$/.test(step) ? step : Number.NaN);
   if (more.length > 0 || !(by >= 1 && by <= size)) {
     throw invalid(text, `${field.name} ${part}: a step must be a whole number of 1 to ${size}, as in */5`);
@@ -179,14 +201,34 @@ function plainPart(text: string, field: Field, part: string): string {
   const from = readValue(text, field, low);
   // SAQ reads 5/15 as from 5 on, every 15.
   const to = high === undefined ? (step === undefined ? from : last) : readValue(text, field, high);
-  if (rest.length > 0 || to < from) {
-    const around =
-      high === undefined || rest.length > 0 ? "" : `; write ${low}-${last},${field.from}-${high}`;
-    throw invalid(text, `${field.name} ${part}: a range goes upwards${around}`);
-  }
-  const values = Array.from({ length: Math.floor((to - from) / by) + 1 }, (_, index) => from + index * by);
-  return values.map((value) => (field === weekdays ? value % 7 : value)).join(",");
+  if (rest.length > 0) throw invalid(text, `${field.name} ${part}: a range has two ends`);
+  if (high !== undefined) checkRange(text, field, { part, from, to, step });
+  // 22-4 and fri-mon go over the end of the day or the week.
+  const values = from <= to ? count(from, to, by) : [...count(from, last, by), ...count(field.from, to, by)];
+  return [...new Set(values.map((value) => (field === weekdays ? value % 7 : value)))].join(",");
 }
+
+/** Refuses what SAQ's croniter reads as something that nobody means. */
+function checkRange(
+  text: string,
+  field: Field,
+  { part, from, to, step }: { part: string; from: number; to: number; step: string | undefined },
+): void {
+  const isSame = field === weekdays ? from % 7 === to % 7 && to - from !== 7 : from === to;
+  if (isSame)
+    throw invalid(
+      text,
+      `${field.name} ${part}: a range of one value is all values to SAQ; write ${from}, or *`,
+    );
+  if (to < from && step !== undefined)
+    throw invalid(
+      text,
+      `${field.name} ${part}: a range with a step goes upwards; write its values as a list`,
+    );
+}
+
+const count = (from: number, to: number, by: number): number[] =>
+  Array.from({ length: Math.max(Math.floor((to - from) / by) + 1, 0) }, (_, index) => from + index * by);
 
 function readValue(text: string, field: Field, word: string): number {
   const named = field.words?.indexOf(word) ?? -1;
