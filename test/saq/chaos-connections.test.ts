@@ -1,5 +1,6 @@
 /** Connections that are ended, that fall silent, and how many there are. */
 import { afterAll, describe, expect, it, jest } from "@jest/globals";
+import pg from "pg";
 import type { Job } from "../../templates/backend/saq/index.js";
 import { endAllWorkers, eventually, WorkerProcess } from "./processes/child.js";
 import { newDatabase, type TestDatabase } from "./processes/database.js";
@@ -147,6 +148,80 @@ describe("connections in trouble", () => {
       const { code, ms } = await worker.stop();
       expect(code).toBe(0);
       expect(ms).toBeLessThan(6_000);
+    }),
+  );
+
+  it.concurrent(
+    "5.2: results of a worker whose connections have all fallen silent are recorded before others sweep its jobs",
+    staged(async (stage) => {
+      const { database, queue, proxy } = stage;
+      const timers = { sweep: 1 };
+      const sweeper = await WorkerProcess.start({ url: database.url, priorities: [7, 7], timers });
+      const worker = await WorkerProcess.start({
+        url: proxy.url,
+        runsUrl: database.url,
+        priorities: [0, 0],
+        timers: { sweep: 1_000 },
+      });
+      // A sweeper judges nobody before it has seen the database for 12 s.
+      await database.query(
+        `insert into saq_jobs (key, job, queue, status, scheduled) values ('stuck', convert_to(jsonb_build_object(
+           'function', 'nap', 'queue', 'default', 'key', 'stuck', 'status', 'active', 'timeout', 1, 'retries', 1,
+           'attempts', 1, 'worker_id', $1::text, 'started', 1000 * floor(extract(epoch from now()) - 3600))::text, 'UTF8'),
+           'default', 'active', 0)`,
+        [sweeper.workerId],
+      );
+      await eventually(
+        "it sweeps",
+        async () => (await database.document("stuck")).status === "aborted",
+        60_000,
+      );
+      const jobs = await queue.enqueueMany(
+        Array.from({ length: 10 }, () => ({ task: "nap", payload: { ms: 1_500 }, timeout: 2 })),
+      );
+      await eventually("all run", async () => (await database.runs()).length === jobs.length);
+      proxy.freeze();
+      await eventually("all have ended", async () => (await queue.count("incomplete")) === 0, 60_000);
+      for (const job of jobs) expect(await job?.refresh()).toMatchObject({ status: "complete", attempts: 1 });
+      expect(await database.runs()).toHaveLength(jobs.length);
+      // Other workers see that this one lives, by its lock: it is back on a new connection.
+      await worker.said("listening connection restored", 30_000);
+      await expectQuickPickup(stage);
+      await Promise.all([worker.stop(), sweeper.stop()]);
+    }),
+  );
+
+  it.concurrent(
+    "5.2: a call whose connections have all fallen silent is answered within seconds, on a new one",
+    staged(async ({ database, proxy }) => {
+      const caller = openQueue(proxy.url);
+      await caller.queue.connect();
+      // Idle connections are not known to be dead, and are found so when they are used.
+      proxy.freeze();
+      const began = performance.now();
+      expect(await caller.queue.counts()).toMatchObject({ queued: 0 });
+      // A read timeout is 30 s, and a rollback on the same connection would wait for as long again.
+      expect(performance.now() - began).toBeLessThan(25_000);
+      await caller.close();
+      expect(await database.query(`select pid ${engines} and state = 'idle in transaction'`)).toEqual([]);
+    }),
+  );
+
+  it.concurrent(
+    "5.2: a statement that the server is still at work on is waited for",
+    staged(async ({ database, proxy }) => {
+      const caller = openQueue(proxy.url);
+      const job = await caller.queue.enqueue("record");
+      const locker = new pg.Client({ connectionString: database.url, application_name: "observer" });
+      await locker.connect();
+      await locker.query("begin; lock table saq_jobs in access exclusive mode");
+      const waiting = caller.queue.job(job.key);
+      // Longer than it takes to find a dead connection.
+      await pause(7_000);
+      await locker.query("rollback");
+      expect(await waiting).toMatchObject({ key: job.key });
+      await locker.end();
+      await caller.close();
     }),
   );
 

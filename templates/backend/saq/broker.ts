@@ -222,6 +222,11 @@ export interface Broker {
   /** Inside the caller's own transaction. */
   enqueueWith(client: TransactionClient, job: NewJob): Promise<EnqueueOutcome>;
 
+  /**
+   * How long it takes at most to record an end while storage can be reached, s. Others leave a job to its living worker
+   * for that long.
+   */
+  readonly recordSeconds: number;
   /** The error says that storage, or the way to it, is away. The broker logs an outage itself, once. */
   isOutage(error: unknown): boolean;
 

@@ -15,6 +15,8 @@ export interface WorkerProcessOptions
   throwingLogger?: boolean;
   /** Says nothing about single jobs that went well. */
   quiet?: boolean;
+  /** A program that runs Node, with its arguments. */
+  within?: readonly string[];
   /** What Node is started with; the worker as TypeScript unless given. */
   command?: readonly string[];
 }
@@ -39,14 +41,19 @@ export class WorkerProcess {
   /** Resolves when the worker takes jobs. */
   static async start(options: WorkerProcessOptions): Promise<WorkerProcess> {
     const worker = new WorkerProcess(options);
+    // On a busy machine Node alone takes many seconds to load.
     await worker.said("Worker starting: default", 60_000);
     return worker;
   }
 
   constructor(options: WorkerProcessOptions) {
-    const { command = ["--import", "tsx", fileURLToPath(new URL("./worker.ts", import.meta.url))], ...rest } =
-      options;
-    this.#child = spawn(process.execPath, [...command, JSON.stringify(rest)], {
+    const {
+      command = ["--import", "tsx", fileURLToPath(new URL("./worker.ts", import.meta.url))],
+      within = [],
+      ...rest
+    } = options;
+    const [program = "", ...given] = [...within, process.execPath, ...command, JSON.stringify(rest)];
+    this.#child = spawn(program, given, {
       cwd: repository,
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...process.env, NODE_OPTIONS: "" },

@@ -114,6 +114,10 @@ export class PostgresBroker implements Broker {
     return this.#enqueuer.enqueueWith(client, job);
   }
 
+  get recordSeconds(): number {
+    return this.#server.recordSeconds;
+  }
+
   isOutage(error: unknown): boolean {
     return isConnectionError(error);
   }

@@ -172,13 +172,17 @@ export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
     signal?.addEventListener("abort", done, { once: true });
   });
 
+/** Closes a connection without a word: what waits for an answer on it fails at once. */
+export function closeSocket(client: pg.ClientBase): void {
+  (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+}
+
 /**
  * Says goodbye, and hangs up after that time, ms: `end` alone waits for an answer, which a half-open socket or a
  * server that stands still never gives, and a socket left open keeps the process.
  */
 export async function hangUp(client: pg.ClientBase, patience: number): Promise<void> {
-  const { stream } = (client as unknown as { connection: { stream: { destroy(): void } } }).connection;
-  const late = setTimeout(() => stream.destroy(), patience);
+  const late = setTimeout(() => closeSocket(client), patience);
   await (client as pg.Client).end().catch(() => {});
   clearTimeout(late);
 }

@@ -12,6 +12,7 @@ import { DatabaseClock } from "./clock.js";
 import {
   backoffMs,
   clientConfig,
+  closeSocket,
   explainPooler,
   hangUp,
   isConnectionError,
@@ -21,10 +22,16 @@ import {
   wasIdleTooLong,
   withTimeout,
 } from "./connection.js";
+import { DeadConnections } from "./dead-connections.js";
 import type { Statement } from "./fragments.js";
 import { Listener, outage } from "./listener.js";
 import { temporaryStamp } from "./names.js";
-import { beginPooledTransaction, beginTransaction, connectTimeoutMs } from "./session-settings.js";
+import {
+  beginPooledTransaction,
+  beginTransaction,
+  connectTimeoutMs,
+  recordSeconds,
+} from "./session-settings.js";
 import { stampStatement } from "./stamp.js";
 import { serverStatements } from "./statements.js";
 
@@ -61,6 +68,8 @@ export class Connections {
   readonly clock: DatabaseClock;
   readonly #pool: pg.Pool;
   readonly #problems: ProblemLog;
+  /** Null behind a transaction pooler, which knows the sessions by numbers of its own. */
+  readonly #dead: DeadConnections | null;
   #users = 0;
   #opening: Promise<void> | null = null;
   /** Also ends the waits between tries, so that a close does not sit them out. */
@@ -75,18 +84,28 @@ export class Connections {
     this.options = options;
     const { dsn, plain, logger } = options;
     const { vouch, unvouch } = serverStatements;
+    const config = clientConfig(dsn, { plain });
     this.#problems = new ProblemLog(logger);
+    this.#dead = plain
+      ? null
+      : new DeadConnections({
+          config: clientConfig(dsn, { plain, name: "saq check" }),
+          logger,
+          found: () => this.listener?.probe(),
+          signal: this.#closing.signal,
+        });
     this.listener = plain
       ? null
       : new Listener({
-          config: clientConfig(dsn, { plain }),
+          config,
+          silent: () => this.#suspectAll(),
           vouch: vouch.text,
           unvouch: unvouch.text,
           logger,
           problems: this.#problems,
         });
     this.#pool = new pg.Pool({
-      ...clientConfig(dsn, { plain }),
+      ...config,
       // The pool hands it its own options; their type has no room for that.
       Client: Client as unknown as new () => pg.Client,
       max: plain ? options.maxSize : options.maxSize - 1,
@@ -111,6 +130,8 @@ export class Connections {
       client.on("error", () => {});
       client.on("end", () => this.#clients.delete(client));
     });
+    this.#pool.on("acquire", (client) => this.#dead?.taken(client));
+    this.#pool.on("release", (_error, client) => this.#dead?.released(client));
   }
 
   get closed(): boolean {
@@ -119,11 +140,41 @@ export class Connections {
 
   /** Learns the database's clock, once. */
   open(): Promise<void> {
-    this.#opening ??= this.clock.start().catch((error) => {
-      this.#opening = null;
-      throw error;
-    });
+    this.#opening ??= Promise.all([this.clock.start(), this.#compareNumbers()]).then(
+      () => {},
+      (error) => {
+        this.#opening = null;
+        throw error;
+      },
+    );
     return this.#opening;
+  }
+
+  /** How long it takes at most to write something down while the server answers new connections, s. */
+  get recordSeconds(): number {
+    return recordSeconds(this.#dead?.isBlind === false);
+  }
+
+  /** Whether the server knows our sessions by the numbers that we know. */
+  async #compareNumbers(): Promise<void> {
+    if (!this.#dead) return;
+    const client = await this.take();
+    try {
+      const { rows } = await client.query<{ pid: number }>("select pg_backend_pid() as pid");
+      this.#dead.compare(client, rows[0]?.pid ?? 0);
+    } finally {
+      client.release();
+    }
+  }
+
+  /** The listening connection has fallen silent: others may have, too. Idle ones are opened anew when they are needed. */
+  #suspectAll(): void {
+    for (const client of this.#idle()) closeSocket(client);
+    this.#dead?.suspectAll();
+  }
+
+  #idle(): pg.PoolClient[] {
+    return [...this.#clients].filter((client) => !this.#dead?.has(client));
   }
 
   /** Counts a queue in; `release` counts it out, and the last one closes the connections, answered or not. */
@@ -136,6 +187,7 @@ export class Connections {
     if (--this.#users > 0 || this.closed) return;
     this.#closing.abort();
     this.clock.stop();
+    this.#dead?.stop();
     const closed = Promise.all([this.listener?.close(closePatienceMs), this.#pool.end()]);
     await within(closePatienceMs, closed);
     for (const client of this.#clients) void hangUp(client, closePatienceMs);

@@ -25,6 +25,8 @@ export interface ListenerOptions {
   /** Statement that tries for the lock of a worker id ($1) and answers `got`, and the one that releases it. */
   vouch: string;
   unvouch: string;
+  /** The connection does not answer: it is lost, and others may be. */
+  silent: () => void;
   logger: Logger;
   problems: ProblemLog;
 }
@@ -118,6 +120,11 @@ export class Listener {
     } finally {
       await this.#ask(client, unlock, values).catch(() => {});
     }
+  }
+
+  /** Another connection was found dead: is this one, too? */
+  probe(): void {
+    void this.#check();
   }
 
   /** Waits at most `patience` ms for the server's goodbye. */
@@ -248,6 +255,7 @@ export class Listener {
         return;
       }
       const text = `no answer to a probe within ${probeTimeoutMs / 1000} s`;
+      this.#options.silent();
       this.#lost(client, Object.assign(new Error(text), { code: "ETIMEDOUT" }));
     };
     let late = setTimeout(look, probeTimeoutMs).unref();

@@ -57,6 +57,11 @@ export class PostgresServer {
     return this.#connections.clock.now();
   }
 
+  /** How long it takes at most to write something down while the server answers new connections, s. */
+  get recordSeconds(): number {
+    return this.#connections.recordSeconds;
+  }
+
   /** When the way to the database failed last, by performance.now(). */
   get lastTrouble(): number {
     return this.#connections.lastTrouble;

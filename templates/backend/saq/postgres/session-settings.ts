@@ -11,6 +11,18 @@ export const answerTimeoutMs = 30_000;
 
 export const connectTimeoutMs = 5_000;
 
+/** A statement without an answer for that long: the server is asked whether it works on it (dead-connections.ts). */
+export const suspectAfterMs = 2_000;
+export const lookEveryMs = 1_000;
+
+/**
+ * How long it takes at most to write something down while the server answers new connections, s: a connection that is
+ * dead is given up, another one is opened, and the statement is sent again. Others wait for that long before they end
+ * a job whose worker lives. `canAsk`: the server can say which connections are dead.
+ */
+export const recordSeconds = (canAsk: boolean): number =>
+  ((canAsk ? suspectAfterMs + 3 * lookEveryMs : answerTimeoutMs) + connectTimeoutMs) / 1_000;
+
 /** Changes of tables that are in use take as long as they are large. */
 export const migrationTimeoutMs = 3_600_000;
 

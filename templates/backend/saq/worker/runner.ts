@@ -92,7 +92,7 @@ export class Runner implements AttemptHost {
       concurrency: config.concurrency,
       priorities: config.priorities,
       prefetch: config.prefetch && config.maxBurstJobs === null,
-      answerMs: sweepGraceSeconds(config) * 1_000,
+      answerMs: sweepGraceSeconds(queue) * 1_000,
       logger,
       problems,
       freeSlots: () =>

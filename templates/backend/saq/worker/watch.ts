@@ -1,23 +1,23 @@
 /** What a worker keeps an eye on beside its jobs: its own sign of life, jobs that are to end, workers that died. */
 import type { Broker, JobEvent, SweepLimits } from "../broker.js";
-import type { QueueConfig } from "../config/index.js";
 import { describe, type Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 import { type Attempt, lossText } from "./attempt.js";
 import type { Chore } from "./upkeep.js";
 
-/** Others step in this long after a living worker should have ended a job itself. */
-const marginSeconds = 5;
 /** Between two comparisons of the worker's claims with the database's record of them. */
 const reconcileSeconds = 3;
 
-/** What others wait on top of a job's timeout or heartbeat before they step in, s (5.2). */
-export const sweepGraceSeconds = ({ cancellationHardDeadline }: QueueConfig): number =>
-  cancellationHardDeadline + marginSeconds;
+/**
+ * What others wait on top of a job's timeout or heartbeat before they step in, s (5.2): its task may end until the hard
+ * deadline, and recording that may take a while.
+ */
+export const sweepGraceSeconds = ({ config, broker }: Pick<Queue, "config" | "broker">): number =>
+  config.cancellationHardDeadline + broker.recordSeconds;
 
 /** The chores that look after jobs: those that run here, and those that others left behind. */
 export function watch(
-  { broker, config }: Queue,
+  queue: Queue,
   runner: {
     readonly running: ReadonlyMap<string, Attempt>;
     readonly isResting: boolean;
@@ -27,13 +27,14 @@ export function watch(
   ended: EndedElsewhere,
   logger: Logger,
 ): Chore[] {
+  const { broker, config } = queue;
   const { timers } = config;
-  const limits: SweepLimits = {
-    graceSeconds: sweepGraceSeconds(config),
+  const limits = (): SweepLimits => ({
+    graceSeconds: sweepGraceSeconds(queue),
     lostLimit: config.lostLimit,
     lookEvery: timers.lost,
     failedTtl: config.failedTtl,
-  };
+  });
   const say = (keys: string[]) => {
     if (keys.length > 0) logger.info({ jobs: keys.slice(0, 20), count: keys.length }, "Sweeping");
   };
@@ -46,8 +47,8 @@ export function watch(
     { ...ofRunningJobs, name: "lease", run: async () => interruptSuspended(runner) },
     { ...ofRunningJobs, name: "abort", run: () => ended.lookAtOlder(timers.abort / 4) },
     { name: "claims", every: reconcileSeconds, run: () => runner.reconcile() },
-    { name: "lost", every: timers.lost, run: async () => say(await broker.sweepLost(limits)) },
-    { name: "sweep", every: timers.sweep, run: async () => say(await broker.sweepStuck(limits)) },
+    { name: "lost", every: timers.lost, run: async () => say(await broker.sweepLost(limits())) },
+    { name: "sweep", every: timers.sweep, run: async () => say(await broker.sweepStuck(limits())) },
   ];
 }
 

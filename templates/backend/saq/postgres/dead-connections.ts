@@ -1,0 +1,166 @@
+/**
+ * Finds connections on which an answer will never come: the network between has dropped them (a firewall, a failover
+ * of the address), and no error says so. Without it a statement waits 30 s on such a socket, and what it should have
+ * recorded is swept by other workers meanwhile.
+ *
+ * A slow statement looks the same from here, so the server is asked, on a new connection: it knows whether the session
+ * works on a statement. If it twice says that the session is idle or gone while we wait for its answer, our statement
+ * or its answer is lost, and the connection is closed.
+ */
+import type pg from "pg";
+import { describe, type Logger } from "../logger.js";
+import { Client, type ClientOptions } from "./client.js";
+import { closeSocket, sleep } from "./connection.js";
+import { connectTimeoutMs, lookEveryMs, suspectAfterMs } from "./session-settings.js";
+
+/** While the server says that it works on the statements, it is asked ever less often. */
+const longestPauseMs = 16_000;
+
+export interface DeadConnectionsOptions {
+  config: ClientOptions;
+  logger: Logger;
+  /** A connection was found dead: others of this process may be, too. */
+  found: () => void;
+  signal: AbortSignal;
+}
+
+interface Suspect {
+  client: pg.PoolClient;
+  pid: number;
+  /** What it waits for. Another statement later means that an answer has come. */
+  statement: object;
+}
+
+export class DeadConnections {
+  readonly #options: DeadConnectionsOptions;
+  /** Connections in use, and since when. */
+  readonly #busy = new Map<pg.PoolClient, number>();
+  #timer: NodeJS.Timeout | null = null;
+  #looking = false;
+  #pauseMs = lookEveryMs;
+  #nextLook = 0;
+  #isBlind = false;
+
+  constructor(options: DeadConnectionsOptions) {
+    this.#options = options;
+  }
+
+  /** Nothing can be asked: what answers is not the server but a pooler, with session numbers of its own. */
+  get isBlind(): boolean {
+    return this.#isBlind;
+  }
+
+  taken(client: pg.PoolClient): void {
+    this.#busy.set(client, performance.now());
+    this.#timer ??= setInterval(() => this.#tick(), lookEveryMs).unref();
+  }
+
+  released(client: pg.PoolClient): void {
+    this.#busy.delete(client);
+  }
+
+  /** It is in use. */
+  has(client: pg.PoolClient): boolean {
+    return this.#busy.has(client);
+  }
+
+  /** `pid`: the server's own number of that session. */
+  compare(client: pg.ClientBase, pid: number): void {
+    this.#isBlind = pidOf(client) !== pid;
+  }
+
+  /** Asks at once about all that wait, however short. */
+  suspectAll(): void {
+    void this.#look(0);
+  }
+
+  stop(): void {
+    if (this.#timer) clearInterval(this.#timer);
+    this.#timer = null;
+  }
+
+  #tick(): void {
+    if (this.#busy.size === 0) {
+      this.stop();
+      return;
+    }
+    const now = performance.now();
+    const oldest = Math.min(...this.#busy.values());
+    if (now - oldest < suspectAfterMs) {
+      this.#pauseMs = lookEveryMs;
+      this.#nextLook = 0;
+    } else if (now >= this.#nextLook) void this.#look(suspectAfterMs);
+  }
+
+  async #look(waitedMs: number): Promise<void> {
+    if (this.#looking || this.#isBlind || this.#options.signal.aborted) return;
+    if (this.#suspects(waitedMs).length === 0) return;
+    this.#looking = true;
+    try {
+      const dead = await this.#ask(waitedMs);
+      for (const { client } of dead) closeSocket(client);
+      if (dead.length > 0) {
+        this.#options.logger.warn(
+          { connections: dead.length },
+          "closed connections that the server no longer answers on",
+        );
+        this.#options.found();
+      }
+      this.#pauseMs = dead.length > 0 ? lookEveryMs : Math.min(2 * this.#pauseMs, longestPauseMs);
+    } catch (error) {
+      // The database itself is away or stands still: then nothing can be said about single connections.
+      this.#options.logger.debug(describe(error), "could not ask about connections that do not answer");
+    } finally {
+      this.#nextLook = performance.now() + this.#pauseMs;
+      this.#looking = false;
+    }
+  }
+
+  #suspects(waitedMs: number): Suspect[] {
+    const now = performance.now();
+    return [...this.#busy].flatMap(([client, since]) => {
+      const [pid, statement] = [pidOf(client), statementOf(client)];
+      return pid && statement && now - since >= waitedMs ? [{ client, pid, statement }] : [];
+    });
+  }
+
+  /** Those of which the server says twice that it does not work on what they wait for. */
+  async #ask(waitedMs: number): Promise<Suspect[]> {
+    const { config, signal } = this.#options;
+    const asker = new Client({ ...config, query_timeout: connectTimeoutMs });
+    asker.on("error", () => {});
+    try {
+      await asker.connect();
+      let dead = this.#suspects(waitedMs);
+      for (let round = 0; round < 2 && dead.length > 0; round++) {
+        if (round > 0) await sleep(lookEveryMs, signal);
+        const atWork = await this.#atWork(asker, dead);
+        if (atWork === null) return [];
+        dead = dead.filter(
+          ({ client, pid, statement }) => !atWork.has(pid) && statementOf(client) === statement,
+        );
+      }
+      return dead;
+    } finally {
+      void asker.end().catch(() => {});
+    }
+  }
+
+  /** Sessions that work on a statement, or of which the server does not tell; null when it cannot be asked. */
+  async #atWork(asker: pg.Client, suspects: readonly Suspect[]): Promise<Set<number> | null> {
+    const { rows } = await asker.query<{ own: number; pid: number | null }>(
+      `select pg_backend_pid() as own, a.pid from (values (1)) one left join pg_stat_activity a
+         on a.pid = any($1::int[]) and coalesce(a.state, 'unknown') not like 'idle%'`,
+      [suspects.map(({ pid }) => pid)],
+    );
+    this.compare(asker, rows[0]?.own ?? 0);
+    return this.#isBlind ? null : new Set(rows.flatMap(({ pid }) => pid ?? []));
+  }
+}
+
+const pidOf = (client: pg.ClientBase): number | undefined =>
+  (client as unknown as { processID?: number }).processID;
+
+/** What pg waits for on this connection. */
+const statementOf = (client: pg.ClientBase): object | null =>
+  (client as unknown as { _activeQuery?: object | null })._activeQuery ?? null;
