@@ -20,6 +20,7 @@ describe("defineQueue", () => {
       maxSize: 3,
       defaults: {},
       pollInterval: 0,
+      startTimeout: 60,
       shutdownGracePeriod: 10,
       cancellationHardDeadline: 1,
       failedTtl: 604_800,

@@ -21,9 +21,11 @@ export interface TestProxy {
   readonly tries: number;
   /** Bytes that the server has sent so far. */
   readonly bytesSent: number;
+  /** At the end of the test, unless it is called before. */
+  close(): Promise<void>;
 }
 
-export async function openProxy(database: TestDatabase): Promise<TestProxy> {
+export async function openProxy(database: Pick<TestDatabase, "url">): Promise<TestProxy> {
   const target = new URL(database.url);
   const sockets = new Set<Socket>();
   let swallow: (() => void) | null = null;
@@ -63,17 +65,17 @@ export async function openProxy(database: TestDatabase): Promise<TestProxy> {
     for (const socket of sockets) socket.destroy();
   };
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  closeAfterTest({
-    close: async () => {
-      cut();
-      await new Promise((resolve) => server.close(resolve));
-    },
-  });
+  const close = async () => {
+    cut();
+    await new Promise((resolve) => server.close(resolve));
+  };
+  closeAfterTest({ close });
   const url = new URL(database.url);
   url.port = String((server.address() as AddressInfo).port);
   url.hostname = "127.0.0.1";
   return {
     url: url.href,
+    close,
     cut,
     refuse: () => {
       refused = true;

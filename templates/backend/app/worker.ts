@@ -4,5 +4,5 @@ import { logger } from "./logger.js";
 import { saq } from "./queue/index.js";
 import { settings } from "./settings.js";
 
-await saq.connect();
+await saq.connect({ wait: true });
 process.exitCode = await runWorkers(saq, { logger, reloader: settings.underReloader });

@@ -115,12 +115,15 @@ describe("the worker process", () => {
   });
 });
 
-describe.each(["app/server.ts", "app/worker.ts"])("%s", (script) => {
-  it("says in one sentence that the database does not answer, and the command that helps", async () => {
+describe("a database that is away", () => {
+  const gone = async () => {
     const port = await freePort();
-    const started = startProcess(script, {
-      DATABASE_URL: `postgresql://postgres:hunter2@127.0.0.1:${port}/gone`,
-    });
+    return { port, DATABASE_URL: `postgresql://postgres:hunter2@127.0.0.1:${port}/gone` };
+  };
+
+  it("is one sentence of the API, with the command that helps", async () => {
+    const { port, ...env } = await gone();
+    const started = startProcess("app/server.ts", env);
     expect(await started.exitCode()).toBe(1);
     // The log has a line about the outage before it.
     expect(started.output().split("\n").slice(-2)).toEqual([
@@ -129,6 +132,19 @@ describe.each(["app/server.ts", "app/worker.ts"])("%s", (script) => {
     ]);
   });
 
+  it("is waited for by the worker, which says so once", async () => {
+    const { port: _, ...env } = await gone();
+    const started = startProcess("app/worker.ts", env);
+    await waitFor("it says so", async () => started.output().includes("waiting for the database"));
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    expect(started.child.exitCode).toBeNull();
+    expect(started.output().match(/waiting for the database/g)).toHaveLength(1);
+    started.child.kill("SIGKILL");
+    await started.exitCode();
+  });
+});
+
+describe.each(["app/server.ts", "app/worker.ts"])("%s", (script) => {
   it("says what the database refuses", async () => {
     const url = new URL(process.env.DATABASE_URL ?? "");
     url.pathname = "/nowhere";

@@ -28,6 +28,7 @@ const optionNames: Record<keyof QueueOptions, true> = {
   maxSize: true,
   defaults: true,
   pollInterval: true,
+  startTimeout: true,
   shutdownGracePeriod: true,
   cancellationHardDeadline: true,
   failedTtl: true,

@@ -88,6 +88,7 @@ export function defineQueue(given: object): QueueConfig {
     maxSize: integer("maxSize", options.maxSize ?? Math.max(3, minSize), Math.max(2, minSize)),
     defaults: onlyJobOptions(`${at}: defaults`, options.defaults ?? {}),
     pollInterval: number("pollInterval", options.pollInterval ?? 0, 0, longestTimer),
+    startTimeout: number("startTimeout", options.startTimeout ?? 60, 0, longestTimer),
     shutdownGracePeriod: number("shutdownGracePeriod", options.shutdownGracePeriod ?? 10, 0, longestTimer),
     cancellationHardDeadline: number(
       "cancellationHardDeadline",

@@ -38,6 +38,11 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
    * itself when it could not renew its row for 24 s. @defaultValue 0 s
    */
   pollInterval?: number;
+  /**
+   * How long the start of a worker waits for a database that is away, with pauses between the tries, s. 0 = it fails at
+   * once. @defaultValue 60
+   */
+  startTimeout?: number;
   /** How long running jobs may go on after a stop was asked for, s. @defaultValue 10 */
   shutdownGracePeriod?: number;
   /** How long a job has to end once its signal fired, s. @defaultValue 1 */

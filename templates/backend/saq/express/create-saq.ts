@@ -8,7 +8,7 @@ import { type Logger, silentLogger } from "../logger.js";
 import { Queue } from "../queue/queue.js";
 import type { TaskMap } from "../tasks/task.js";
 import { createWebRouter } from "../web/index.js";
-import { Worker, type WorkerOptions } from "../worker/index.js";
+import { type ConnectOptions, connectPatiently, Worker, type WorkerOptions } from "../worker/index.js";
 
 type QueueNames<Config extends SaqConfig> = Config["queues"][number]["name"];
 type TasksOf<Config extends SaqConfig, Name> =
@@ -46,8 +46,12 @@ export interface Saq<Config extends SaqConfig = SaqConfig> {
   workers(options?: WorkerOptions & { queues?: readonly string[] | undefined }): Worker[];
   /** Starts and answers the workers that run in this process (`separateProcess: false`); `close` stops them (S-22). */
   startInProcessWorkers(): Promise<readonly Worker[]>;
-  /** Connects every queue, so that a wrong DSN shows at the start and not with the first request (D-86). */
-  connect(): Promise<void>;
+  /**
+   * Connects every queue, so that a wrong DSN shows at the start and not with the first request (D-86).
+   *
+   * `wait`: waits for a database that is away, for as long as the queue's `startTimeout` says, or until `signal` fires.
+   */
+  connect(options?: ConnectOptions): Promise<void>;
   /** Stops the workers made here, sends what is under way, closes the connections. */
   close(): Promise<void>;
   /** Fails when a database does not answer. */
@@ -107,8 +111,10 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
       await Promise.all(inProcess.map((worker) => worker.start()));
       return inProcess;
     },
-    connect: async () => {
-      await Promise.all(all().map((queue) => queue.connect()));
+    connect: async ({ wait = false, signal } = {}) => {
+      const connect = (queue: Queue) =>
+        wait ? connectPatiently(queue, { logger, signal }) : queue.connect();
+      await Promise.all(all().map(connect));
     },
     close: async () => {
       await Promise.all(workers.map((worker) => worker.stop()));

@@ -16,8 +16,9 @@ import { LoopWatch } from "./loop-watch.js";
 import { Rest } from "./rest.js";
 import { Runner } from "./runner.js";
 import { schedule } from "./scheduler.js";
+import { connectPatiently } from "./start-waiting.js";
 import { Upkeep } from "./upkeep.js";
-import { EndedElsewhere, sweepGraceSeconds, watch } from "./watch.js";
+import { certainSeconds, EndedElsewhere, sweepGraceSeconds, watch } from "./watch.js";
 
 /** How long a stop waits for results to be recorded while the database is away. */
 const settlePatienceMs = 10_000;
@@ -62,6 +63,8 @@ export class Life {
   /** The start-up hooks, begun and perhaps not over. */
   #startedUp: Promise<void> = Promise.resolve();
   #starting: Promise<void> | null = null;
+  /** Ends a start that waits for the database. */
+  readonly #unwanted = new AbortController();
   #stopping: Promise<void> | null = null;
   #hasStopped = false;
   #finish: () => void = () => {};
@@ -126,9 +129,16 @@ export class Life {
   async #start(): Promise<void> {
     const { broker, config } = this.#queue;
     const hold = async (held: Promise<() => Promise<void>>) => this.#letGo.push(await held);
+    let isHeld = false;
+    const vouch = async () => {
+      if (isHeld) return;
+      await hold(broker.vouchFor(this.workerId));
+      isHeld = true;
+    };
+    const connect = () => all([this.#queue.connect(), vouch()]);
     const steps: (() => Promise<unknown>)[] = [
       // Two connections, opened at the same time. Nobody sees the lock of a worker that has not beaten yet.
-      () => all([this.#queue.connect(), hold(broker.vouchFor(this.workerId))]),
+      () => connectPatiently(this.#queue, { logger: this.#logger, signal: this.#unwanted.signal, connect }),
       () => this.#startUp(),
       () =>
         all([
@@ -181,6 +191,7 @@ export class Life {
   /** Idle, it takes well under a second; calls after the first wait for it (W-16). Before `start` it does nothing. */
   stop(graceMs: number): Promise<void> {
     if (!this.hasBegun) return Promise.resolve();
+    this.#unwanted.abort();
     this.#stopping ??= this.#stop(graceMs).finally(() => {
       this.#hasStopped = true;
       this.#finish();
@@ -243,7 +254,7 @@ export class Life {
   #isLeaseOver(): boolean {
     const { leaseGraceSeconds } = this.#queue.broker;
     if (leaseGraceSeconds === null) return false;
-    const margin = Math.min(sweepGraceSeconds(this.#queue.config), longestLeaseMargin);
+    const margin = Math.min(certainSeconds(this.#queue.config), longestLeaseMargin);
     const seconds = this.#rowSeconds + leaseGraceSeconds - margin;
     return performance.now() - this.#beatAt > seconds * 1_000;
   }
@@ -263,7 +274,7 @@ export class Life {
       stats,
       metadata: config.metadata,
       queueKey: this.#queue.name,
-      graceSeconds: sweepGraceSeconds(config),
+      graceSeconds: sweepGraceSeconds(this.#queue),
     };
     await broker.beat(row, this.#rowSeconds);
     const wasOver = this.#isLeaseOver();

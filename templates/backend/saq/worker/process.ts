@@ -1,9 +1,10 @@
 /** Runs workers as a process: signals, stray errors, exit code. */
-import { type Logger, neverThrowing } from "../logger.js";
+import { describe, type Logger, neverThrowing } from "../logger.js";
+import type { ConnectOptions } from "./start-waiting.js";
 import type { Worker } from "./worker.js";
 
 export interface WorkerHost {
-  connect(): Promise<void>;
+  connect(options: ConnectOptions): Promise<void>;
   /** @throws SaqError unknown_queue */
   workers(options: { logger: Logger; queues?: readonly string[] | undefined }): Worker[];
   close(): Promise<void>;
@@ -44,10 +45,13 @@ export async function runWorkers(
   /** performance.now() */
   let firstSignalAt: number | null = null;
   let isStopping = false;
+  /** Ends a start that waits for the database. */
+  const unwanted = new AbortController();
   let stop: (grace?: number) => void = () => {};
   const stopped = new Promise<number | undefined>((resolve) => {
     stop = (grace) => {
       isStopping = true;
+      unwanted.abort();
       resolve(grace);
     };
   });
@@ -89,7 +93,7 @@ export async function runWorkers(
   }
   try {
     const start = async () => {
-      await saq.connect();
+      await saq.connect({ wait: true, signal: unwanted.signal });
       if (!isStopping) await Promise.all(workers.map((worker) => worker.start()));
     };
     const started = start();
@@ -98,7 +102,7 @@ export async function runWorkers(
     const grace = await Promise.race([stopped, finished.then(() => undefined)]);
     await Promise.all(workers.map((worker) => worker.stop({ grace })));
   } catch (error) {
-    logger.error({ err: error }, "the worker could not start");
+    logger.error(describe(error), "the worker could not start");
     exitCode = 1;
     await Promise.allSettled(workers.map((worker) => worker.stop({ grace: 0 })));
   } finally {

@@ -24,7 +24,7 @@ import { Refusals } from "./refusals.js";
 import { Report } from "./report.js";
 import { TaskServices } from "./services.js";
 import { Threads } from "./threads.js";
-import { sweepGraceSeconds } from "./watch.js";
+import { certainSeconds } from "./watch.js";
 
 export class Runner implements AttemptHost {
   readonly hardDeadlineMs: number;
@@ -92,7 +92,7 @@ export class Runner implements AttemptHost {
       concurrency: config.concurrency,
       priorities: config.priorities,
       prefetch: config.prefetch && config.maxBurstJobs === null,
-      answerMs: sweepGraceSeconds(queue) * 1_000,
+      answerMs: certainSeconds(config) * 1_000,
       logger,
       problems,
       freeSlots: () =>

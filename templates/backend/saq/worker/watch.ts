@@ -1,5 +1,6 @@
 /** What a worker keeps an eye on beside its jobs: its own sign of life, jobs that are to end, workers that died. */
 import type { Broker, JobEvent, SweepLimits } from "../broker.js";
+import type { QueueConfig } from "../config/index.js";
 import { describe, type Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 import { type Attempt, lossText } from "./attempt.js";
@@ -14,6 +15,13 @@ const reconcileSeconds = 3;
  */
 export const sweepGraceSeconds = ({ config, broker }: Pick<Queue, "config" | "broker">): number =>
   config.cancellationHardDeadline + broker.recordSeconds;
+
+/**
+ * After that long without word from storage a worker may not rely on what it knew, s: less than others wait before
+ * they take over its jobs, whatever they take it for.
+ */
+export const certainSeconds = ({ cancellationHardDeadline }: QueueConfig): number =>
+  cancellationHardDeadline + 5;
 
 /** The chores that look after jobs: those that run here, and those that others left behind. */
 export function watch(

@@ -1,0 +1,57 @@
+/** A start while the database is away: after a reboot of both, or a deployment, the worker may be the quicker one. */
+import type { Logger } from "../logger.js";
+import type { Queue } from "../queue/queue.js";
+
+export interface ConnectOptions {
+  /** Waits for storage that is away, as the queue's `startTimeout` says. @defaultValue false */
+  wait?: boolean;
+  /** Ends the wait: the start is not wanted any more. */
+  signal?: AbortSignal | undefined;
+}
+
+export interface StartWaiting extends Pick<ConnectOptions, "signal"> {
+  logger: Logger;
+  /** What is tried. @defaultValue the queue's own `connect` */
+  connect?: () => Promise<unknown>;
+}
+
+/** 0.1 s doubling to 2 s: who waits for a start wants it soon after the database is there. */
+const pauseMs = (attempt: number): number => Math.min(100 * 2 ** attempt, 2_000);
+
+/**
+ * Connects a queue, and tries again with pauses while storage is away. Resolves early, unconnected, when the signal
+ * fires.
+ *
+ * @throws what the last try threw, when it is no outage or `startTimeout` is over
+ */
+export async function connectPatiently(
+  queue: Queue,
+  { logger, signal, connect = () => queue.connect() }: StartWaiting,
+): Promise<void> {
+  const { startTimeout } = queue.config;
+  const deadline = performance.now() + startTimeout * 1_000;
+  for (let attempt = 0; !signal?.aborted; attempt++) {
+    try {
+      await connect();
+      return;
+    } catch (error) {
+      const pause = pauseMs(attempt);
+      if (!queue.broker.isOutage(error) || performance.now() + pause > deadline) throw error;
+      if (attempt === 0)
+        logger.info({ queue: queue.name, upToSeconds: startTimeout }, "waiting for the database");
+      await elapse(pause, signal);
+    }
+  }
+}
+
+/** Resolves after that time, or when the signal fires. */
+const elapse = (ms: number, signal: AbortSignal | undefined): Promise<void> =>
+  new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener("abort", done, { once: true });
+  });
