@@ -177,7 +177,7 @@ describe("connections in trouble", () => {
         60_000,
       );
       const jobs = await queue.enqueueMany(
-        Array.from({ length: 10 }, () => ({ task: "nap", payload: { ms: 1_500 }, timeout: 2 })),
+        Array.from({ length: 10 }, () => ({ task: "nap", payload: { ms: 2_000 }, timeout: 8 })),
       );
       await eventually("all run", async () => (await database.runs()).length === jobs.length);
       proxy.freeze();
