@@ -80,7 +80,7 @@ function compile(head: string, lines: readonly string[]): Map<string, string[]> 
     join(folder, "tsconfig.json"),
     JSON.stringify({
       extends: join(repository, "tsconfig.base.json"),
-      compilerOptions: { typeRoots: [join(repository, "node_modules/@types")] },
+      compilerOptions: { allowJs: true, typeRoots: [join(repository, "node_modules/@types")] },
       files: ["calls.ts"],
     }),
   );

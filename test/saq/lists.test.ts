@@ -1,5 +1,9 @@
 /** Lists of jobs for people: their order, and how long they may take. */
 import { expect, it } from "@jest/globals";
+import express from "express";
+import supertest from "supertest";
+import { silentLogger } from "../../templates/backend/saq/logger.js";
+import { createWebRouter } from "../../templates/backend/saq/web/index.js";
 import { makeRole } from "./dml-role.js";
 import { insertRow, openQueue, useDatabase } from "./support.js";
 
@@ -44,6 +48,24 @@ it("a list that reads too many rows ends after 5 s and names the command that ad
       /^The list of failed jobs in queue ".*given up after 5 s\. .*npm run saq -- tune/,
     ),
   });
+  // A page asks every two seconds: not the database each time.
+  let asked = 0;
+  const own = {
+    info: async () => ({}),
+    list: (filter: object) => {
+      asked++;
+      return queue.list(filter);
+    },
+  };
+  const counted = Object.assign(Object.create(queue) as typeof queue, own);
+  const router = createWebRouter({ queues: [counted], path: "/saq", logger: silentLogger });
+  const app = express().use("/saq", router);
+  for (let n = 0; n < 3; n++) {
+    const { status, body } = await supertest(app).get(`/saq/api/queues/${queue.name}?status=failed`);
+    expect([status, body.detail]).toEqual([409, expect.stringContaining("npm run saq -- tune")]);
+  }
+  expect(asked).toBe(1);
+
   await expect(queue.list({ limit: 500 })).rejects.toMatchObject({
     code: "list_too_slow",
     message: expect.stringContaining("queue.iterJobs"),

@@ -3,6 +3,7 @@ import express, { type Request, type Router } from "express";
 import { SaqError } from "../errors.js";
 import type { Status } from "../job.js";
 import { parseJobFilter } from "./filter.js";
+import { Lists } from "./lists.js";
 import { answerProblem, HttpProblem } from "./problem.js";
 import { sameOriginOnly } from "./protection.js";
 import type { WebQueue } from "./queue.js";
@@ -27,6 +28,7 @@ export function createApi(queues: readonly WebQueue[]): Router {
   };
 
   const snapshots = new Snapshots();
+  const lists = new Lists();
 
   api.get("/queues", async (_req, res) => {
     res.json({ queues: await Promise.all(queues.map((queue) => snapshots.of(queue))) });
@@ -35,7 +37,7 @@ export function createApi(queues: readonly WebQueue[]): Router {
   api.get("/queues/:queue", async (req: Request<QueuePath>, res) => {
     const queue = queueOf(req);
     const filter = { statuses: unfinished, ...parseJobFilter(req.url) };
-    const [info, jobs] = await Promise.all([snapshots.of(queue), queue.list(filter).catch(refuse)]);
+    const [info, jobs] = await Promise.all([snapshots.of(queue), lists.of(queue, filter).catch(refuse)]);
     res.json({ queue: { ...info, jobs: jobs.map((job) => job.toDocument()) } });
   });
 

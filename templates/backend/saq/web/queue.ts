@@ -3,7 +3,7 @@ import type { JobFilter } from "../broker.js";
 import type { JobFields } from "../job.js";
 import type { AbortAnswer, RetryAnswer } from "../transitions.js";
 
-interface WebJob extends Pick<JobFields, "kwargs" | "result"> {
+export interface WebJob extends Pick<JobFields, "kwargs" | "result"> {
   /** The wire document (J-1). */
   toDocument(): Record<string, unknown>;
 }
