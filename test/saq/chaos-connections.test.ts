@@ -105,7 +105,7 @@ describe("connections in trouble", () => {
         return rows.length > 0;
       });
       proxy.cut();
-      for (const job of jobs) expect(await complete(job as Job, 5_000)).toBe(true);
+      for (const job of jobs) expect(await complete(job as Job, 20_000)).toBe(true);
       expect(await database.runs()).toHaveLength(3);
       for (const job of jobs) expect(job).toMatchObject({ attempts: 1, meta: {} });
       await worker.stop();

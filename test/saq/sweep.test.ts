@@ -4,7 +4,16 @@ import { livenessOf, newWorkerId } from "../../templates/backend/saq/postgres/wo
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { openProxy } from "./cuttable-proxy.js";
 import { type SteppedClock, stepClock } from "./stepped-clock.js";
-import { claim, insertRow, openQueue, rowOf, settle, settlement, useDatabase } from "./support.js";
+import {
+  claim,
+  insertRow,
+  openQueue,
+  rowOf,
+  settle,
+  settlement,
+  startWorker,
+  useDatabase,
+} from "./support.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
@@ -156,6 +165,28 @@ describe("a look at the jobs that run", () => {
     expect(await queue.broker.interrupted(claims)).toEqual([{ key, why: "lost" }]);
     await database.query("delete from saq_jobs where key = $1", [key]);
     expect(await queue.broker.interrupted(claims)).toEqual([{ key, why: "gone" }]);
+  });
+});
+
+describe("a job whose row was deleted", () => {
+  it("5.2: is not said to be another worker's", async () => {
+    let ran = () => {};
+    const running = new Promise<void>((resolve) => {
+      ran = resolve;
+    });
+    const wait = (ctx: { signal: AbortSignal }) => {
+      ran();
+      return new Promise((_, reject) =>
+        ctx.signal.addEventListener("abort", () => reject(ctx.signal.reason)),
+      );
+    };
+    const queue = openQueue(database, { wait }, { timers: { abort: 0.1 } });
+    await queue.enqueue("wait", undefined, { timeout: 0 });
+    const { log } = await startWorker(queue);
+    await running;
+    await database.query("delete from saq_jobs where queue = $1", [queue.name]);
+    const { message } = await log.saw(({ message }) => message.startsWith("lost the job"));
+    expect(message).toBe("lost the job, its outcome is dropped: its row was deleted");
   });
 });
 

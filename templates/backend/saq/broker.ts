@@ -240,7 +240,7 @@ export interface Broker {
   setAside(claims: readonly Claim[]): Promise<void>;
   /**
    * Puts back jobs that run under a claim of this worker although it does not hold them: the answer to the claim was
-   * lost, or the end of the job could not be recorded. A job that nobody holds at two calls in a row goes back into the
+   * lost, or the end of the job could not be recorded. A job that nobody holds at two looks in a row goes back into the
    * queue, uncharged unless it was run; one that is to be aborted ends as aborted. Asks nothing of storage while the
    * worker holds no claims. Returns the keys.
    */

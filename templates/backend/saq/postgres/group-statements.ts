@@ -1,9 +1,6 @@
 /** Which groups are free, and the next jobs of those. `activate` makes the rows of `picked` active. */
 import { epoch, type Fragments, running } from "./fragments.js";
 
-/** Documents of one claim; a larger one comes alone. */
-export const claimedBytes = 16 * 1024 * 1024;
-
 export function groupStatements(
   { jobs, readyGroup, isOf, sweepLock, prioritiesOf }: Fragments,
   activate: string,
@@ -77,11 +74,10 @@ export function groupStatements(
     next as materialized (
       select n.* from room cross join lateral ${nextOfGroup("room.group_key", "greatest(room.free, 0)")} n
       order by n.priority, n.scheduled, n.lock_key limit $4),
-    picked as materialized (select * from (
+    picked as materialized (
       select r.*, n.nth, sum(pg_catalog.octet_length(r.job)) over (order by n.nth) as bytes from (select next.key, row_number() over (order by priority, scheduled, lock_key) as nth from next) n
       cross join lateral (select j.ctid as tid, j.key, j.job, j.lock_key, j.scheduled as due from ${jobs} j
-        where j.key = n.key and ${isOf("j")} and j.status || '' = 'queued' for update of j skip locked) r) r
-      where r.bytes <= ${claimedBytes} or r.nth = 1),
+        where j.key = n.key and ${isOf("j")} and j.status || '' = 'queued' for update of j skip locked) r),
     ${activate}`;
 
   return { groupHeads, lockGroups, claimGroups };

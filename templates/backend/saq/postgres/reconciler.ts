@@ -19,6 +19,8 @@ import type { PostgresServer } from "./server.js";
 const lookAgainAfter = 1 / 20;
 const longestPauseMs = 60_000;
 
+type Stray = Pick<Claim, "key" | "token">;
+
 interface IssuedToken {
   readonly workerId: string;
   readonly since: number;
@@ -31,8 +33,6 @@ interface IssuedToken {
 
 export class Reconciler {
   readonly #tokens = new Map<number, IssuedToken>();
-  /** Jobs that nobody held at the last look, by key, with their token. */
-  #suspects = new Map<string, number>();
 
   constructor(
     private readonly server: PostgresServer,
@@ -68,25 +68,28 @@ export class Reconciler {
 
   /** @see Broker.reconcile */
   async reconcile(reconciliation: Reconciliation): Promise<string[]> {
-    const { workerId, held } = reconciliation;
-    const tokens = this.#dueTokens(workerId);
+    const tokens = this.#dueTokens(reconciliation.workerId);
     if (tokens.length === 0) return [];
-    const running = await this.server.query<Pick<Claim, "key" | "token">>(this.server.statements.claimed, [
-      this.queueName,
-      tokens,
-    ]);
-    this.#keepOnly(tokens, new Set(running.map(({ token }) => token)));
-    const isHeld = running.length > 0 ? lookup(held()) : () => false;
-    const suspects = new Map<string, number>();
-    const stray: Pick<Claim, "key" | "token">[] = [];
-    for (const { key, token } of running) {
-      if (isHeld(key, token) || this.#tokens.get(token)?.dismissed.has(key)) continue;
-      // At one look alone it may be a job that ended between the look and its answer.
-      if (this.#suspects.get(key) === token) stray.push({ key, token });
-      suspects.set(key, token);
-    }
-    this.#suspects = suspects;
+    const suspects = await this.#look(tokens, reconciliation);
+    if (suspects.length === 0) return [];
+    // By one look alone it may be a job that ended between the look and its answer.
+    const again = new Set(suspects.map(({ token }) => token));
+    const isSuspect = lookup(suspects);
+    const stray = (await this.#look([...again], reconciliation)).filter(({ key, token }) =>
+      isSuspect(key, token),
+    );
     return stray.length > 0 ? this.#putBack(stray, reconciliation) : [];
+  }
+
+  /** What runs under these tokens and is not held. */
+  async #look(tokens: readonly number[], { held }: Reconciliation): Promise<Stray[]> {
+    const running = await this.server.query<Stray>(this.server.statements.claimed, [this.queueName, tokens]);
+    this.#keepOnly(tokens, new Set(running.map(({ token }) => token)));
+    if (running.length === 0) return [];
+    const isHeld = lookup(held());
+    return running.filter(
+      ({ key, token }) => !isHeld(key, token) && !this.#tokens.get(token)?.dismissed.has(key),
+    );
   }
 
   #dueTokens(workerId: string): number[] {
@@ -116,7 +119,7 @@ export class Reconciler {
   }
 
   async #putBack(
-    stray: readonly Pick<Claim, "key" | "token">[],
+    stray: readonly Stray[],
     { workerId, hasRun, lostLimit, failedTtl }: Reconciliation,
   ): Promise<string[]> {
     const tokenOf = new Map(stray.map(({ key, token }) => [key, token]));
@@ -158,7 +161,7 @@ function unstarted(row: StoredJob, clock: number) {
   return { status: "queued" as const, ...change, scheduled };
 }
 
-function lookup(claims: Iterable<Claim>): (key: string, token: number) => boolean {
+function lookup(claims: Iterable<Stray>): (key: string, token: number) => boolean {
   const keysOf = new Map<number, Set<string>>();
   for (const { key, token } of claims) {
     const keys = keysOf.get(token);
