@@ -40,6 +40,7 @@ describe("defineQueue", () => {
       unknownTask: "fail",
       separateProcess: true,
       eventLoopDelay: 0.5,
+      hookTimeout: 10,
       startup: [],
       shutdown: [],
       beforeProcess: [],

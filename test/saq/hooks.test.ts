@@ -423,3 +423,96 @@ describe("hooks around a job", () => {
     ]);
   });
 });
+
+describe("hooks that take long", () => {
+  it("after a task: as many at a time as jobs, and health counts those that wait", async () => {
+    const go = gate();
+    let now = 0;
+    let most = 0;
+    let runs = 0;
+    const queue = openQueue(
+      database,
+      { noop: () => null },
+      {
+        concurrency: 5,
+        afterProcess: async () => {
+          most = Math.max(most, ++now);
+          await go.opened;
+          now--;
+          runs++;
+        },
+      },
+    );
+    const { worker } = await startWorker(queue);
+    await queue.enqueueMany(Array.from({ length: 100 }, () => ({ task: "noop" as const })));
+    await until(async () => worker.health.hooks.waiting === 95);
+    expect(worker.health.hooks).toEqual({ running: 5, waiting: 95, overdue: 0 });
+    go.open();
+    await until(async () => runs === 100);
+    expect(most).toBe(5);
+    expect(worker.health.hooks).toEqual({ running: 0, waiting: 0, overdue: 0 });
+  });
+
+  it("after a task: one that never ends is logged and left behind, and the worker goes on", async () => {
+    const go = gate();
+    const after: string[] = [];
+    const queue = openQueue(
+      database,
+      { noop: () => null },
+      {
+        concurrency: 1,
+        hookTimeout: 0.1,
+        afterProcess: [
+          ({ job }: JobContext) => (job.id === "stuck" ? go.opened : null),
+          ({ job }: JobContext) => void after.push(job.id),
+        ],
+      },
+    );
+    const { worker, log, ended } = await startWorker(queue);
+    await queue.enqueue("noop", undefined, { key: "stuck" });
+    await ended("stuck");
+    await queue.enqueue("noop", undefined, { key: "next" });
+    await until(async () => after.includes("next"));
+    expect(after).toEqual(["stuck", "next"]);
+    const errors = log.lines.filter(({ level }) => level === "error");
+    expect(errors.map(({ message, fields }) => [message, fields.job])).toEqual([
+      ["Failed to run after process hook", "stuck"],
+    ]);
+    expect(String(errors[0]?.fields.err)).toContain("it has not ended within 0.1 s (hookTimeout)");
+    expect(worker.health.hooks).toEqual({ running: 0, waiting: 0, overdue: 1 });
+    go.open();
+    await until(async () => worker.health.hooks.overdue === 0);
+  });
+
+  it("at a shutdown: one that never ends does not keep the others from their turn", async () => {
+    const order: string[] = [];
+    const queue = openQueue(
+      database,
+      { noop: () => null },
+      { hookTimeout: 0.1, shutdown: [() => new Promise(() => {}), () => void order.push("second")] },
+    );
+    const { worker, log } = await startWorker(queue);
+    await worker.stop();
+    expect(order).toEqual(["second"]);
+    expect(log.lines.filter(({ level }) => level === "error").map(({ message }) => message)).toEqual([
+      "Failed to run shutdown hook",
+    ]);
+  });
+
+  it("at a start: one that takes long is said to be what the worker waits for", async () => {
+    const go = gate();
+    const log = new LogBook();
+    const queue = openQueue(
+      database,
+      { noop: () => null },
+      { hookTimeout: 0.1, startup: [() => null, () => go.opened] },
+    );
+    const worker = new Worker(queue as unknown as Queue, { logger: log });
+    const started = worker.start();
+    const { fields } = await log.saw(({ message }) => message.startsWith("a startup hook has not ended yet"));
+    expect(fields).toEqual({ hook: 2, seconds: 0.1 });
+    go.open();
+    await started;
+    await worker.stop();
+  });
+});

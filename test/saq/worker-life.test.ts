@@ -328,7 +328,12 @@ describe("how a worker fares", () => {
   it("D-4: a claim that fails is logged once and tried again with pauses; health shows why", async () => {
     const queue = openQueue(database, { given: () => 1 });
     const { worker, log, ended } = await startWorker(queue);
-    expect(worker.health).toEqual({ isRunning: true, isFailing: false, lastError: null });
+    expect(worker.health).toEqual({
+      isRunning: true,
+      isFailing: false,
+      lastError: null,
+      hooks: { running: 0, waiting: 0, overdue: 0 },
+    });
     let asked = 0;
     const claim = queue.broker.claim.bind(queue.broker);
     queue.broker.claim = (request) => {

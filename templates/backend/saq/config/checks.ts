@@ -48,6 +48,7 @@ const optionNames: Record<keyof QueueOptions, true> = {
   unknownTask: true,
   separateProcess: true,
   eventLoopDelay: true,
+  hookTimeout: true,
   startup: true,
   shutdown: true,
   beforeProcess: true,

@@ -110,6 +110,7 @@ export function defineQueue(given: object): QueueConfig {
     ...burstOf(at, options),
     unknownTask: oneOf(at, "unknownTask", options.unknownTask ?? "fail", ["fail", "requeue"]),
     separateProcess: oneOf(at, "separateProcess", options.separateProcess ?? true, [true, false]),
+    hookTimeout: number("hookTimeout", options.hookTimeout ?? 10, 0, longestTimer),
     eventLoopDelay: number("eventLoopDelay", options.eventLoopDelay ?? 0.5, 0, longestTimer),
     startup: hooks("startup"),
     shutdown: hooks("shutdown"),

@@ -47,6 +47,11 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
   shutdownGracePeriod?: number;
   /** How long a job has to end once its signal fired, s. @defaultValue 1 */
   cancellationHardDeadline?: number;
+  /**
+   * How long an `afterProcess` or shutdown hook may take, s; after it an error is logged, and the worker goes on without
+   * it. A startup hook that takes longer is logged and waited for. 0 = no limit. @defaultValue 10
+   */
+  hookTimeout?: number;
   /** Least time a failed job is kept, s (D-83). @defaultValue 604800 (7 days) */
   failedTtl?: number;
   /** How often a job whose worker died is given another run before it fails. @defaultValue 3 */

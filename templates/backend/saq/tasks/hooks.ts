@@ -8,7 +8,10 @@ export type OneOrMany<Hook> = Hook | readonly Hook[];
 
 /** Runs before the worker takes jobs. The members of the object that it answers are on every job's ctx. */
 export type StartupHook = (ctx: WorkerContext) => unknown;
-/** Runs after the last job has ended; also when start-up failed, so that any member may be missing. */
+/**
+ * Runs after the last job has ended; also when start-up failed, so that any member may be missing. After `hookTimeout`
+ * the worker goes on without it.
+ */
 export type ShutdownHook<State = unknown> = (ctx: WorkerContext & Readonly<Partial<State>>) => unknown;
 /**
  * Runs before the task, under its timeout. What it throws ends the attempt, and the task does not run. The members of
@@ -17,7 +20,7 @@ export type ShutdownHook<State = unknown> = (ctx: WorkerContext & Readonly<Parti
 export type BeforeProcessHook<State = unknown> = (ctx: Context<State>) => unknown;
 /**
  * Runs when the outcome is recorded, whatever it is: `ctx.job` holds the final status, `ctx.exception` what was thrown.
- * What it throws is logged.
+ * What it throws is logged. At most `concurrency` of them run at a time, each for `hookTimeout`.
  */
 export type AfterProcessHook<State = unknown, JobState = unknown> = (
   ctx: Context<State & Partial<JobState>>,

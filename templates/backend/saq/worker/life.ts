@@ -27,8 +27,6 @@ const leavePatienceMs = 2_000;
 /** A worker without a lock ends its jobs before others may take them over: so long before, at most, s. */
 const longestLeaseMargin = 16;
 const sweepPatienceMs = 500;
-/** How long a stop waits for shutdown hooks. */
-const hookPatienceMs = 10_000;
 
 /** Waits for every one, so that what was begun can be undone; then throws the first failure. */
 async function all(works: readonly Promise<unknown>[]): Promise<void> {
@@ -179,10 +177,15 @@ export class Life {
     this.#upkeep.resume();
   }
 
+  get #hookOptions() {
+    return { timeoutMs: this.#queue.config.hookTimeout * 1_000, logger: this.#logger };
+  }
+
   async #startUp(): Promise<void> {
     const state = {};
     this.#state = state;
-    const hooks = startUp(this.#queue.config.startup, this.runner.services, state);
+    const { services } = this.runner;
+    const hooks = startUp(this.#queue.config.startup, services, state, this.#hookOptions);
     this.#startedUp = hooks;
     await hooks;
     this.runner.giveToTasks(state);
@@ -228,9 +231,9 @@ export class Life {
     );
     await within(sweepPatienceMs, Promise.all([upkeepEnded, this.runner.endThreads()]));
     // What a start-up hook still opens is closed by those of shutdown, which come after it.
-    await within(hookPatienceMs, this.#startedUp);
+    await within(this.#hookOptions.timeoutMs || Number.POSITIVE_INFINITY, this.#startedUp);
     await within(leavePatienceMs, this.#starting ?? Promise.resolve());
-    await within(hookPatienceMs, this.#shutDown());
+    await this.#shutDown();
     await within(leavePatienceMs, this.#leave());
     this.#logger.info({ workerId: this.workerId, ...this.runner.report.stats }, "Worker stopped");
   }
@@ -239,7 +242,7 @@ export class Life {
     const { services } = this.runner;
     if (!this.#state) return;
     const ctx = Object.assign(Object.create(services) as typeof services, this.#state);
-    await shutDown(this.#queue.config.shutdown, ctx, this.#logger);
+    await shutDown(this.#queue.config.shutdown, ctx, this.#hookOptions);
   }
 
   /** Undoes what `start` did, in reverse; a start under way ends at its next step. */

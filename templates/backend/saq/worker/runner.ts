@@ -150,6 +150,11 @@ export class Runner implements AttemptHost {
     return this.#refusals.overdueKeys;
   }
 
+  /** Hooks after a task: how many run and wait, and how many were left behind after their timeout. */
+  get hooks(): AroundJobs["counts"] {
+    return this.#around?.counts ?? { running: 0, waiting: 0, overdue: 0 };
+  }
+
   /** How claiming goes (D-4). */
   get claims(): Pick<Feeder, "lastError" | "isFailing"> {
     return this.#feeder;

@@ -17,6 +17,11 @@ export interface WorkerHealth {
   isFailing: boolean;
   /** Why claiming failed the last time it did (D-4). */
   lastError: { message: string; at: Date } | null;
+  /**
+   * `afterProcess` hooks: at most `concurrency` run at a time, the others wait; no job starts while 4,000 wait. `overdue`
+   * ones have not ended within `hookTimeout` and still go on.
+   */
+  hooks: { running: number; waiting: number; overdue: number };
 }
 
 export class Worker {
@@ -70,6 +75,7 @@ export class Worker {
     return {
       isRunning: this.#life.hasBegun && !this.#life.hasStopped,
       isFailing,
+      hooks: this.#life.runner.hooks,
       lastError: lastError && { message: String((lastError.error as Error)?.message), at: lastError.at },
     };
   }
