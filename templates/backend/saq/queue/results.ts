@@ -204,19 +204,37 @@ function checkKeys(at: string, orders: readonly Order[]): void {
   );
 }
 
+/** Who waits under a signal: one listener for all of them, because Node warns of more than ten on one signal. */
+const waitsUnder = new WeakMap<AbortSignal, Set<() => void>>();
+
+/** Calls `abort` when the signal fires. Answers how to stop. */
+function onAbort(signal: AbortSignal, abort: () => void): () => void {
+  const known = waitsUnder.get(signal);
+  const waits = known ?? new Set<() => void>();
+  waits.add(abort);
+  if (!known) {
+    const fire = () => {
+      for (const wait of waits) wait();
+    };
+    waitsUnder.set(signal, waits);
+    signal.addEventListener("abort", fire, { once: true });
+  }
+  return () => waits.delete(abort);
+}
+
 /** Rejects with the signal's reason when that comes first. */
 async function unlessAborted<T>(signal: AbortSignal | undefined, work: Promise<T>): Promise<T> {
   if (!signal) return work;
-  let abort = () => {};
+  let stop: () => void = () => {};
   const aborted = new Promise<never>((_, reject) => {
-    abort = () => reject(signal.reason);
-    signal.addEventListener("abort", abort, { once: true });
+    const abort = () => reject(signal.reason);
     if (signal.aborted) abort();
+    else stop = onAbort(signal, abort);
   });
   try {
     return await Promise.race([work, aborted]);
   } finally {
-    signal.removeEventListener("abort", abort);
+    stop();
   }
 }
 

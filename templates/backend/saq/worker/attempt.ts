@@ -2,6 +2,7 @@
  * One run of one job. It ends exactly once: by the task's own return or throw, or, when it was interrupted and the
  * task did not end within the hard deadline, without it. What a task returns after its signal fired is ignored (W-23).
  */
+import { setMaxListeners } from "node:events";
 import type { ClaimedJob, Interrupted } from "../broker.js";
 import { InvalidJobError, JobLostError, SaqError } from "../errors.js";
 import type { JobFields } from "../job.js";
@@ -169,6 +170,8 @@ export class Attempt {
   get signal(): AbortSignal {
     if (!this.#controller) {
       this.#controller = new AbortController();
+      // A task may give it to as many calls as it wants; Node warns of more than ten.
+      setMaxListeners(0, this.#controller.signal);
       if (this.#interruption) this.#controller.abort(this.#interruption.reason);
     }
     return this.#controller.signal;

@@ -109,7 +109,7 @@ export class HookLimiter {
   }
 }
 
-export class HookTimeoutError extends Error {
+class HookTimeoutError extends Error {
   constructor(seconds: number) {
     super(`it has not ended within ${seconds} s (hookTimeout); the worker goes on without it`);
     this.name = "HookTimeoutError";

@@ -2,6 +2,7 @@
  * The program of a worker thread: runs one job at a time for the main thread. What the task sees of the outside,
  * its log, progress and signal, goes through the thread's port.
  */
+import { setMaxListeners } from "node:events";
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import { type LogArguments, type Logger, readLogCall } from "../logger.js";
 import type { RunningJob, ThreadContext } from "../tasks/task.js";
@@ -57,6 +58,7 @@ process.on("unhandledRejection", (reason) => {
 
 async function run(id: number, job: ThreadJob): Promise<void> {
   const own: Run = { id, controller: new AbortController() };
+  setMaxListeners(0, own.controller.signal);
   current = own;
   const end = await endOf(own, job);
   current = null;
