@@ -17,7 +17,12 @@ export type Jsonify<T> = unknown extends T
             : T extends Memberless
               ? Empty
               : T extends object
-                ? JsonMembers<IsError<T> extends true ? Omit<T, keyof Error> : T>
+                ? // Here and not under a name, which the compiler would print in place of the members.
+                  {
+                    [Name in keyof T as Name extends NotWritten<T>
+                      ? never
+                      : WrittenName<Name, T[Name]>]: Jsonify<T[Name]>;
+                  }
                 : never;
 
 /** What JSON leaves out of an object, and writes as null in an array. */
@@ -25,11 +30,7 @@ type Unwritten = symbol | ((...args: never[]) => unknown);
 
 type JsonElement<T> = unknown extends T ? T : T extends undefined | Unwritten ? null : Jsonify<T>;
 
-type JsonMembers<T> = {
-  [Name in keyof T as Name extends symbol ? never : T[Name] extends Unwritten ? never : Name]: Jsonify<
-    T[Name]
-  >;
-};
+type WrittenName<Name, Value> = Name extends symbol ? never : Value extends Unwritten ? never : Name;
 
 /** Their contents are no members, so that nothing of them is written. */
 type Memberless =
@@ -49,5 +50,5 @@ type JsonOfView<T> = T extends { readonly [index: number]: number }
     ? never
     : Empty;
 
-/** Name, message, stack and cause of an Error are not written. A plain object may have some of these members too. */
-type IsError<T> = keyof Error extends keyof T ? (T extends Error ? true : false) : false;
+/** Name, message, stack and cause of an Error. A plain object may have some of these members too. */
+type NotWritten<T> = keyof Error extends keyof T ? (T extends Error ? keyof Error : never) : never;
