@@ -2,7 +2,10 @@
 import { randomBytes } from "node:crypto";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { type Context, cronJob } from "../../templates/backend/saq/index.js";
+import { namesIn, saqTables } from "../../templates/backend/saq/postgres/names.js";
+import { buildScheduleStatements } from "../../templates/backend/saq/postgres/schedule-statements.js";
 import { ensureSchema } from "../../templates/backend/saq/postgres/schema.js";
+import { buildStatements, serverStatements } from "../../templates/backend/saq/postgres/statements.js";
 import { openTuneClient, planTune, runTune } from "../../templates/backend/saq/postgres/tune.js";
 import { makeRole } from "./dml-role.js";
 import { LogBook } from "./log-book.js";
@@ -57,6 +60,21 @@ async function runEverything(url: string, log = new LogBook()) {
   return { queue, worker, log };
 }
 
+/** Types, and words of the grammar that are functions' names too. */
+const isWord = (name: string) =>
+  /^(numeric|text|int4|int8|bool|any|extract|substring|overlay|trim)$/.test(name);
+
+/** More than one argument before the closing parenthesis. */
+function isList(rest: string): boolean {
+  let depth = 0;
+  for (const character of rest) {
+    if (character === "," && depth === 0) return true;
+    if (character === "(") depth++;
+    if (character === ")" && --depth < 0) return false;
+  }
+  return false;
+}
+
 /** What lies under the name of the engine's document function. */
 const strange = (what: string) =>
   `create function public.saq_stamp_v3(job bytea, charge integer, removed text[], patch text, owner text)
@@ -81,6 +99,29 @@ describe("in a schema of the search path", () => {
     await planTune(client);
     await queue.enqueue("double", { n: 1 });
     expect(await trapped()).toBeNull();
+  });
+});
+
+describe("a statement of the engine", () => {
+  it("names the schema of each function, but where the grammar or exact types name it", async () => {
+    const names = namesIn("public", saqTables);
+    const texts = [
+      ...Object.values(buildStatements(names)),
+      ...Object.values(serverStatements),
+      ...Object.values(buildScheduleStatements({ cron: "public.saq_cron", jobs: names.jobs })),
+    ].map(({ text }) => text);
+    const known = await database.query<{ name: string }>("select distinct proname as name from pg_proc");
+    // No arguments, or only such as PostgreSQL has functions of exactly these types for; unnest of several is grammar.
+    const exact = ["clock_timestamp", "count", "get_byte", "now", "position", "row_number", "sum"];
+    const isFunction = new Set(known.map(({ name }) => name));
+    const unqualified = texts.flatMap((text) =>
+      [...text.matchAll(/(?<![\w.$"])([a-z_]+)\(/g)].flatMap(({ 1: name = "", index }) => {
+        if (!isFunction.has(name) || exact.includes(name) || isWord(name)) return [];
+        const rest = text.slice(index + name.length + 1);
+        return name === "unnest" && isList(rest) ? [] : [`${name}(${rest.slice(0, 40)}`];
+      }),
+    );
+    expect(unqualified).toEqual([]);
   });
 });
 

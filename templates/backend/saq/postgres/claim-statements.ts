@@ -3,7 +3,7 @@ import { claimedEnding, freshClaimed, freshDue, sentDocument } from "./ending.js
 import { epoch, type Fragments } from "./fragments.js";
 import { groupStatements } from "./group-statements.js";
 
-const epochMs = "floor(extract(epoch from clock_timestamp()) * 1000.0)::bigint";
+const epochMs = "pg_catalog.floor(extract(epoch from clock_timestamp()) * 1000.0)::bigint";
 
 /** Documents of one claim; a larger one comes alone. */
 const claimedBytes = 16 * 1024 * 1024;

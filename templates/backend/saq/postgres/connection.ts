@@ -106,6 +106,18 @@ export const isReadTimeout = (error: unknown): boolean =>
   /Query read timeout/.test(String((error as { message?: unknown } | null)?.message));
 
 /**
+ * A table that is missing as one error for all tables, with what to do about it; every other error as it is. The code
+ * stays, by which a result waits for a table that comes back.
+ */
+export function explainMissingTable(error: unknown): unknown {
+  const code = codeOf(error);
+  if (code !== "42P01") return error;
+  const message =
+    "the queue's tables are missing; the next start of a worker or of the API makes them, and this process goes on";
+  return Object.assign(new Error(message, { cause: error }), { code });
+}
+
+/**
  * What a connection pooler in transaction mode answers to start-up options or named statements, with what to do about
  * it; every other error as it is.
  */

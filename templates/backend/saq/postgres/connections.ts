@@ -13,6 +13,7 @@ import {
   backoffMs,
   clientConfig,
   closeSocket,
+  explainMissingTable,
   explainPooler,
   hangUp,
   isConnectionError,
@@ -285,7 +286,7 @@ export class Connections {
   }
 
   #noted(given: unknown): unknown {
-    const error = explainPooler(given);
+    const error = explainMissingTable(explainPooler(given));
     if (!isConnectionError(error)) return error;
     this.#lastTrouble = performance.now();
     this.#problems.failed({ source, error, message: "the database is unavailable", kind: outage });

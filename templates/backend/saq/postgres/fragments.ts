@@ -1,7 +1,7 @@
 /** What the statements share. `epoch` is the database's clock in whole seconds: it alone decides what is due, stuck or expired (5.2). */
 import { keyspace, type Names } from "./names.js";
 
-export const epoch = "floor(extract(epoch from now()))::bigint";
+export const epoch = "pg_catalog.floor(extract(epoch from now()))::bigint";
 /** Epoch ms, at this very moment. */
 export const clock = "extract(epoch from clock_timestamp())::float8 * 1000::float8";
 export const terminal = "('complete', 'failed', 'aborted')";
