@@ -26,17 +26,17 @@ const tasks = {
   wait: (ctx: { signal: AbortSignal }) =>
     new Promise((_, reject) => ctx.signal.addEventListener("abort", () => reject(ctx.signal.reason))),
 };
-let pooler: ChildProcess | undefined;
+const poolers: ChildProcess[] = [];
 let url = "";
 
-(program ? describe : describe.skip)("behind PgBouncer in transaction mode", () => {
-  beforeAll(async () => {
-    const folder = mkdtempSync(path.join(process.env.TEST_RUN_FOLDER ?? "", "pgbouncer-"));
-    const [port, server] = [await freePort(), new URL(database.url)];
-    const name = server.pathname.slice(1);
-    writeFileSync(
-      path.join(folder, "pgbouncer.ini"),
-      `[databases]
+/** The address of a PgBouncer with these settings besides. */
+async function startPooler(settings: readonly string[] = []): Promise<string> {
+  const folder = mkdtempSync(path.join(process.env.TEST_RUN_FOLDER ?? "", "pgbouncer-"));
+  const [port, server] = [await freePort(), new URL(database.url)];
+  const name = server.pathname.slice(1);
+  writeFileSync(
+    path.join(folder, "pgbouncer.ini"),
+    `[databases]
 ${name} = host=${server.hostname} port=${server.port} dbname=${name} user=${server.username} password='${server.password}'
 [pgbouncer]
 listen_addr = 127.0.0.1
@@ -46,26 +46,64 @@ pool_mode = transaction
 default_pool_size = 2
 max_client_conn = 100
 unix_socket_dir =
+${settings.join("\n")}
 `,
+  );
+  const isRoot = process.getuid?.() === 0;
+  if (isRoot) chmodSync(folder, 0o755);
+  const user = isRoot ? ["-u", execFileSync("id", ["-un", "65534"], { encoding: "utf8" }).trim()] : [];
+  poolers.push(spawn(program ?? "", [...user, path.join(folder, "pgbouncer.ini")], { stdio: "ignore" }));
+  // The pooler's own connections to the server outlive those of a test.
+  const search = "application_name=pooled";
+  const pooled = Object.assign(new URL(database.url), { host: `127.0.0.1:${port}`, search }).href;
+  await until(async () => {
+    const client = new pg.Client({ connectionString: pooled });
+    return client.connect().then(
+      () => client.end().then(() => true),
+      () => false,
     );
-    const isRoot = process.getuid?.() === 0;
-    if (isRoot) chmodSync(folder, 0o755);
-    const user = isRoot ? ["-u", execFileSync("id", ["-un", "65534"], { encoding: "utf8" }).trim()] : [];
-    pooler = spawn(program ?? "", [...user, path.join(folder, "pgbouncer.ini")], { stdio: "ignore" });
-    // The pooler's own connections to the server outlive those of a test.
-    const search = "application_name=pooled";
-    url = Object.assign(new URL(database.url), { host: `127.0.0.1:${port}`, search }).href;
-    await until(async () => {
-      const client = new pg.Client({ connectionString: url });
-      return client.connect().then(
-        () => client.end().then(() => true),
-        () => false,
-      );
-    });
+  });
+  return pooled;
+}
+
+(program ? describe : describe.skip)("behind PgBouncer in transaction mode", () => {
+  beforeAll(async () => {
+    url = await startPooler();
   });
   afterAll(async () => {
-    const ended = new Promise((resolve) => pooler?.once("exit", resolve));
-    if (pooler?.kill("SIGKILL")) await ended;
+    for (const pooler of poolers) {
+      const ended = new Promise((resolve) => pooler.once("exit", resolve));
+      if (pooler.kill("SIGKILL")) await ended;
+    }
+  });
+
+  it("says what to do where pollInterval is missing: start-up options are refused", async () => {
+    const queue = openQueue({ url }, tasks, { name: "direct" });
+    await expect(queue.connect()).rejects.toMatchObject({
+      code: "config",
+      message: expect.stringMatching(
+        /^Between this process .* transaction mode .*startup parameter.* Set pollInterval/,
+      ),
+    });
+  });
+
+  it("says what to do where pollInterval is missing: the pooler knows no named statements", async () => {
+    const lax = await startPooler(["ignore_startup_parameters = options"]);
+    const queue = openQueue({ url: lax }, tasks, { name: "direct" });
+    // Which statement meets a session that does not know it, or knows it already, is chance.
+    const failures: unknown[] = [];
+    await until(async () => {
+      const calls = Array.from({ length: 20 }, (_, n) => [queue.enqueue("double", { n }), queue.counts()]);
+      const outcomes = await Promise.allSettled(calls.flat());
+      failures.push(
+        ...outcomes.flatMap((outcome) => (outcome.status === "rejected" ? [outcome.reason] : [])),
+      );
+      return failures.length > 0;
+    });
+    expect(failures[0]).toMatchObject({
+      code: "config",
+      message: expect.stringContaining("Set pollInterval"),
+    });
   });
 
   it("D-17: runs, retries and aborts jobs, in groups and out of them, over two sessions that others use too", async () => {
