@@ -16,7 +16,7 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
   // `settleAndTell` ($12 what is told of an end that is awaited, $13 on which channel) is a statement of its own, so that batches that nobody
   // waits for pay nothing for it.
   const settleWith = ({ columns = "", names = "", returned = "", told = "" }) => `with given as materialized (
-      select * from pg_catalog.unnest($2::text[], $3::int[], $4::int[], $5::text[], $6::text[], $7::text[], $8::int[], $9::bigint[],
+      select * from unnest($2::text[], $3::int[], $4::int[], $5::text[], $6::text[], $7::text[], $8::int[], $9::bigint[],
         $10::bigint[], $11::text[]${columns}) as g(key, token, place, status, patch, removed, charge, keep, due, owner${names})),
     owned as materialized (
       select g.*, o.* from given g cross join lateral (${owned}) o),
@@ -48,7 +48,7 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
         job = pg_catalog.substr(o.job, 1, pg_catalog.octet_length(o.job) - o.passing) || pg_catalog.convert_to(o.patch, 'UTF8')
       from (select g.*, ($7::bytea[])[g.claim] as ending, ($8::int[])[g.claim] as passing, o.*
         from (select *, ($6::int[])[claim] as token
-          from pg_catalog.unnest(${listed("$2")}, ${listed("$3")}::int[], ${listed("$4", "{")}, ${listed("$5")}::bigint[]${columns})
+          from unnest(${listed("$2")}, ${listed("$3")}::int[], ${listed("$4", "{")}, ${listed("$5")}::bigint[]${columns})
             with ordinality as u(key, claim, patch, keep${names}, nth)) g
         cross join lateral (${owned}) o offset 0) o
       where j.ctid = o.tid and pg_catalog.substr(o.job, pg_catalog.octet_length(o.job) - pg_catalog.octet_length(o.ending) + 1) = o.ending
@@ -70,7 +70,7 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
       delete from ${jobs} j
       using (select g.*, ($5::bytea[])[g.claim] as ending, o.*
         from (select *, ($4::int[])[claim] as token
-          from pg_catalog.unnest(${listed("$2")}, ${listed("$3")}::int[]) with ordinality as u(key, claim, nth)) g
+          from unnest(${listed("$2")}, ${listed("$3")}::int[]) with ordinality as u(key, claim, nth)) g
         cross join lateral (${owned}) o offset 0) o
       where j.ctid = o.tid and pg_catalog.substr(o.job, pg_catalog.octet_length(o.job) - pg_catalog.octet_length(o.ending) + 1) = o.ending
       returning o.nth)
@@ -81,11 +81,11 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
   const recorded = `select g.nth::int, j.status, j.lock_key as token,
       g.transaction is not null and coalesce(pg_catalog.pg_xact_status(g.transaction::xid8), '') = 'committed' as committed,
       g.transaction is null and position(pg_catalog.convert_to(pg_catalog.to_json(g.owner)::text, 'UTF8') in j.job) = 0 as strange
-    from pg_catalog.unnest($2::text[], $3::text[], $4::text[]) with ordinality as g(key, owner, transaction, nth)
+    from unnest($2::text[], $3::text[], $4::text[]) with ordinality as g(key, owner, transaction, nth)
       left join lateral (select * from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) j on true`;
 
   const touch = `with given as materialized (
-      select * from pg_catalog.unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[]) as g(key, token, patch, removed, owner)),
+      select * from unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[]) as g(key, token, patch, removed, owner)),
     owned as materialized (
       select g.*, o.* from given g cross join lateral (${owned}) o),
     stamped as materialized (select o.tid, ${stamped("o.job", "0", "o.removed::text[]", "o.patch", "o.owner")}::text as document from owned o)

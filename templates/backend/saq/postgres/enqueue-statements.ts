@@ -23,7 +23,7 @@ const keyWaitMs = 100;
 const heldKeyWaitMs = 10;
 
 export function enqueueStatements(jobs: string) {
-  const given = `pg_catalog.unnest($2::text[], $3::text[], $4::int[], $5::text[], $6::bigint[])
+  const given = `unnest($2::text[], $3::text[], $4::int[], $5::text[], $6::bigint[])
     as g(key, document, priority, group_key, scheduled)`;
   const due = `case when g.scheduled = 0 then ${epoch} else g.scheduled end`;
   // One notification per flush, in the same statement: on its own it would be a second round trip, and inside every
@@ -42,7 +42,7 @@ export function enqueueStatements(jobs: string) {
       insert into ${jobs} (key, job, queue, status, priority, group_key, scheduled)
       select g.key, pg_catalog.convert_to(g.document, 'UTF8'), $1, 'queued', coalesce(g.priority, 0), g.group_key,
         coalesce(nullif(g.scheduled, 0), ${epoch})
-      from pg_catalog.unnest(${listed("$2")}, ${listed("$3")}, $4::int[], $5::text[], $6::bigint[])
+      from unnest(${listed("$2")}, ${listed("$3")}, $4::int[], $5::text[], $6::bigint[])
         as g(key, document, priority, group_key, scheduled)${conflict})
     ${answer}`;
 

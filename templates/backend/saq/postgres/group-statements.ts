@@ -60,7 +60,7 @@ export function groupStatements(
 
   // Never inside the scan of a table: there the lock function would fire on rows that are not picked (D-2). A group
   // whose head somebody's transaction holds stands still, and gives its place in the batch to the next.
-  const lockGroups = `select g.group_key from pg_catalog.unnest($2::text[], $3::text[]) as g(key, group_key)
+  const lockGroups = `select g.group_key from unnest($2::text[], $3::text[]) as g(key, group_key)
     where case when pg_catalog.pg_try_advisory_xact_lock(${sweepLock("$1 || ':' || g.group_key")})
       then exists (select 1 from ${jobs} j where j.key = g.key for update skip locked) end limit $4`;
 

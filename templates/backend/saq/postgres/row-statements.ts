@@ -33,7 +33,7 @@ export function rowStatements({ jobs, isOf, stamped }: Fragments) {
   // Of locked rows. $2 keys, $3 status, $4 document, $5 scheduled, $6 whether and $7 how long they are kept, $8 token;
   // $9 channels and $10 payloads of what is told.
   const updateRows = `with given as materialized (
-      select g.*, o.tid from pg_catalog.unnest($2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::boolean[], $7::bigint[], $8::int[])
+      select g.*, o.tid from unnest($2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::boolean[], $7::bigint[], $8::int[])
         as g(key, status, document, due, keeps, keep, token)
       cross join lateral (select j.ctid as tid from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) o),
     deleted as (delete from ${jobs} j using given g where j.ctid = g.tid and g.keep < 0),
@@ -41,7 +41,7 @@ export function rowStatements({ jobs, isOf, stamped }: Fragments) {
         scheduled = coalesce(g.due, j.scheduled), lock_key = coalesce(g.token, j.lock_key),
         expire_at = case when g.keeps then ${epoch} + g.keep else j.expire_at end
       from given g where j.ctid = g.tid and coalesce(g.keep, 0) >= 0)
-    select count(pg_catalog.pg_notify(channel, payload)) from pg_catalog.unnest($9::text[], $10::text[]) as n(channel, payload)`;
+    select count(pg_catalog.pg_notify(channel, payload)) from unnest($9::text[], $10::text[]) as n(channel, payload)`;
 
   return {
     lockRows,

@@ -63,7 +63,7 @@ const named = (name: string, text: string): Statement => ({
 });
 
 export function buildScheduleStatements({ cron, jobs }: { cron: string; jobs: string }) {
-  const definitions = `pg_catalog.unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+  const definitions = `unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
     as g(name, task, cron, timezone, overlap)`;
   const ticksOf = (row: string) => `(${row}.cron, ${row}.timezone, ${row}.overlap)`;
   // A changed definition starts at this moment: of what it would have had before, nothing was missed.
@@ -89,7 +89,7 @@ export function buildScheduleStatements({ cron, jobs }: { cron: string; jobs: st
   // definition that was registered last; another one, of a fleet that is being replaced, goes by the jobs alone. A tick
   // in the past is stored to make up for a missed one, and only if no later one is known.
   const enqueue = `with given as materialized (select g.*, g.scheduled as due
-      from pg_catalog.unnest($2::text[], $3::text[], $4::int[], $5::text[], $6::bigint[], $8::text[], $9::text[], $10::text[],
+      from unnest($2::text[], $3::text[], $4::int[], $5::text[], $6::bigint[], $8::text[], $9::text[], $10::text[],
         $11::text[], $12::bigint[], $13::text[])
         as g(key, document, priority, group_key, scheduled, name, cron, timezone, overlap, seen, last_run),
         (select pg_catalog.set_config('lock_timeout', '2000', true) as timeout offset 0) t where t.timeout is not null),

@@ -60,7 +60,7 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     owners: `select j.key, j.status, j.token, j.version,
         case when j.version is not distinct from g.version then false
           else position(pg_catalog.convert_to(pg_catalog.to_json(g.owner)::text, 'UTF8') in j.job) = 0 end as strange
-      from pg_catalog.unnest($2::text[], $3::text[], $4::text[]) as g(key, owner, version)
+      from unnest($2::text[], $3::text[], $4::text[]) as g(key, owner, version)
         cross join lateral (select j.key, j.status, j.lock_key as token, j.job, j.ctid::text || ' '::text || j.xmin::text as version
           from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) j`,
     counts: `select status, scheduled <= ${epoch} as due, count(*)::int as count from ${jobs} where queue = $1
