@@ -2,8 +2,9 @@
 // templates/backend/test and run by their own configuration, as they do in a generated project.
 export default {
   testEnvironment: "node",
-  // On a busy machine a database that is made, a process that starts and a job that runs take their time together.
-  testTimeout: 20_000,
+  // Tests wait for events. This only ends one that would wait for ever: with 20 busy processes per core, the start of a
+  // worker alone has taken 40 s.
+  testTimeout: 120_000,
   roots: ["<rootDir>/test"],
   testMatch: ["**/*.test.ts"],
   extensionsToTreatAsEsm: [".ts"],

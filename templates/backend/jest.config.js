@@ -7,8 +7,9 @@ export default {
   moduleNameMapper: { "^(\\.{1,2}/.*)\\.js$": "$1" },
   globalSetup: "<rootDir>/test/global-setup.ts",
   globalTeardown: "<rootDir>/test/global-teardown.ts",
-  // The default of 5 s is near what starting a process takes on a busy machine.
-  testTimeout: 20_000,
+  // Tests wait for events. This only ends one that would wait for ever: on a busy machine the start of a process alone
+  // has taken 40 s.
+  testTimeout: 120_000,
   transform: {
     "^.+\\.tsx?$": [
       "@swc/jest",

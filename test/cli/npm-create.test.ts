@@ -14,7 +14,7 @@ beforeAll(async () => {
   const { root, tarball } = await packedCli();
   const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
   registry = await serveRegistry([{ manifest, tarball }]);
-}, 120_000);
+}, 600_000);
 
 afterAll(() => registry.close());
 
@@ -49,7 +49,7 @@ describe("npm create saq-app@latest", () => {
     expect(run.code).toBe(0);
     expect(run.stdout).toContain("http://localhost:9000/saq");
     expect(readdirSync(cwd)).toEqual(["my-app"]);
-  }, 60_000);
+  }, 600_000);
 
   it.each([
     [["my-app", "--no-install"], "npm kept --no-install for itself."],

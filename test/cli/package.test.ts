@@ -8,7 +8,7 @@ let cli: PackedCli;
 
 beforeAll(async () => {
   cli = await packedCli();
-}, 120_000);
+}, 600_000);
 
 describe("the published package", () => {
   it("holds the command line, the template, and nothing else", () => {

@@ -10,7 +10,7 @@ let cwd: string;
 
 beforeAll(async () => {
   await packedCli();
-}, 120_000);
+}, 600_000);
 
 beforeEach(() => {
   cwd = emptyFolder();

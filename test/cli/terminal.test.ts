@@ -18,7 +18,7 @@ if (!terminalAvailable)
 
   beforeAll(async () => {
     ({ bin } = await packedCli());
-  }, 120_000);
+  }, 600_000);
 
   beforeEach(() => {
     cwd = emptyFolder();
@@ -41,7 +41,7 @@ if (!terminalAvailable)
     expect(result.output).toContain("make dev-all");
     expect(readdirSync(cwd)).toEqual(["shop"]);
     expect(existsSync(join(cwd, "shop/frontend"))).toBe(false);
-  }, 40_000);
+  }, 600_000);
 
   it("a bad folder is asked for again, with the reason", async () => {
     const result = await run(
@@ -53,7 +53,7 @@ if (!terminalAvailable)
     );
     expect(result.code).toBe(0);
     expect(readdirSync(cwd)).toEqual(["good"]);
-  }, 40_000);
+  }, 600_000);
 
   it.each([
     "Folder of the new project",
@@ -87,5 +87,5 @@ if (!terminalAvailable)
     expect(result.code).toBe(130);
     expect(result.output).toContain("The project is kept in app");
     expect(existsSync(join(cwd, "app/package.json"))).toBe(true);
-  }, 40_000);
+  }, 600_000);
 });

@@ -70,7 +70,7 @@ function commit(name: string, { list, made }: Tree): void {
 
 beforeAll(async () => {
   await packedCli();
-}, 120_000);
+}, 600_000);
 
 describe("the generated tree is the committed one (to accept a change: UPDATE_TREE=1 npm test -- test/cli/tree)", () => {
   it.each([

@@ -11,7 +11,7 @@ import { measured } from "../support/measured.js";
 import { REPOSITORY } from "../support/packed.js";
 import { Program, runProgram } from "../support/program.js";
 
-jest.setTimeout(120_000);
+jest.setTimeout(600_000);
 
 const API = "http://localhost:8000";
 const taken = (
@@ -33,21 +33,21 @@ if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${s
     // As root, the database's server runs as another user, who must be able to pass through.
     chmodSync(folder, 0o755);
     clone = join(folder, "clone");
-    await runProgram(["git", "clone", "--quiet", REPOSITORY, clone], { cwd: folder, env, withinMs: 60_000 });
-  }, 60_000);
+    await runProgram(["git", "clone", "--quiet", REPOSITORY, clone], { cwd: folder, env, withinMs: 240_000 });
+  }, 600_000);
 
   afterAll(async () => {
     demo?.signal("SIGKILL");
     await destroyCluster({ dataDir: join(clone, ".demo/app/.data/pg18") });
     for (const { pid } of processesOf(folder)) process.kill(pid, "SIGKILL");
     rmSync(folder, { recursive: true, force: true });
-  }, 60_000);
+  }, 600_000);
 
   const run = (line: string, code = 0) =>
-    runProgram(["sh", "-c", line], { cwd: clone, env, withinMs: 110_000, code });
+    runProgram(["sh", "-c", line], { cwd: clone, env, withinMs: 240_000, code });
 
   async function jobDone(program: Program): Promise<void> {
-    const response = await program.until("take a job", 20_000, () =>
+    const response = await program.until("take a job", 120_000, () =>
       fetch(`${API}/queue/example`, {
         method: "POST",
         headers: { "content-type": "application/json" },
@@ -55,7 +55,7 @@ if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${s
       }).catch(() => undefined),
     );
     const { job_id: id } = (await response.json()) as { job_id: string };
-    await program.until("finish the job", 15_000, async () => {
+    await program.until("finish the job", 120_000, async () => {
       const job = (await (await fetch(`${API}/queue/jobs/${id}`)).json()) as { status: string };
       return job.status === "complete";
     });
@@ -63,7 +63,7 @@ if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${s
 
   async function endsCleanly(program: Program): Promise<void> {
     program.signal("SIGINT");
-    await program.ended(20_000);
+    await program.ended(120_000);
     expect(program.group()).toEqual([]);
     expect(processesOf(folder)).toEqual([]);
     for (const port of [8000, 5173]) expect(await portAnswers(port)).toBe(false);
@@ -77,24 +77,24 @@ if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${s
       last = Date.now();
     };
     demo = new Program(["make", "demo"], { cwd: clone, env });
-    await demo.until("install the repository", 100_000, () => existsSync(join(clone, ".demo")));
+    await demo.until("install the repository", 120_000, () => existsSync(join(clone, ".demo")));
     phase("make demo, the repository's own npm install");
-    await demo.prints(/\[demo\] packed the command line/, 30_000);
+    await demo.prints(/\[demo\] packed the command line/, 120_000);
     phase("make demo, pack");
-    await demo.prints(/\[demo\] generated and installed the application/, 100_000);
+    await demo.prints(/\[demo\] generated and installed the application/, 120_000);
     phase("make demo, generate and npm install");
-    await demo.prints(/Starting: API http:\/\/localhost:8000, front end http:\/\/localhost:5173/, 30_000);
+    await demo.prints(/Starting: API http:\/\/localhost:8000, front end http:\/\/localhost:5173/, 120_000);
     phase("make demo, database");
     await jobDone(demo);
     phase("make demo, first job done");
     measured("make demo until the first job is done", Date.now() - started);
     await endsCleanly(demo);
-  }, 240_000);
+  }, 600_000);
 
   it("make demo uses what is there the second time", async () => {
     const started = Date.now();
     demo = new Program(["make", "demo"], { cwd: clone, env });
-    await demo.prints(/Using the application in \.demo\/app/, 20_000);
+    await demo.prints(/Using the application in \.demo\/app/, 120_000);
     await jobDone(demo);
     measured("the second make demo until a job is done", Date.now() - started);
     await endsCleanly(demo);

@@ -107,7 +107,7 @@ beforeAll(async () => {
       name: `the generated ${name}`,
     })),
   ];
-}, 120_000);
+}, 600_000);
 
 function documentAt(root: string, name: string): Document {
   const file = join(root, name);

@@ -19,7 +19,7 @@ const VITE = join(
   "bin/vite.js",
 );
 
-jest.setTimeout(60_000);
+jest.setTimeout(600_000);
 
 const FORMS = {
   Example: ["Message"],

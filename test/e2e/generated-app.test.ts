@@ -6,15 +6,15 @@ import { InstalledApp, newcomersEnvironment } from "../support/installed-app.js"
 import { freePort, portAnswers } from "../support/left-behind.js";
 import type { Program } from "../support/program.js";
 
-jest.setTimeout(120_000);
+jest.setTimeout(600_000);
 
 let app: InstalledApp;
 
 beforeAll(async () => {
   app = await InstalledApp.copy();
-}, 400_000);
+}, 600_000);
 
-afterAll(() => app?.remove(), 60_000);
+afterAll(() => app?.remove(), 240_000);
 
 describe("as it was generated", () => {
   it("has one commit, with the lock file and without .env and node_modules", async () => {
@@ -41,7 +41,7 @@ describe("as it was generated", () => {
   });
 
   it("passes make test on a PostgreSQL of its own, and ends by itself", async () => {
-    const output = await app.run(["make", "test"], { withinMs: 110_000 });
+    const output = await app.run(["make", "test"], { withinMs: 240_000 });
     expect(output).toMatch(/Tests: +\d+ passed, \d+ total/);
     expect(output).not.toContain("did not exit");
     expect(await app.leftBehind()).toEqual([]);
@@ -82,19 +82,19 @@ describe("step by step", () => {
   let waiting: string;
 
   it("make install-backend installs what API and worker need", async () => {
-    await app.run(["make", "install-backend"], { withinMs: 110_000 });
+    await app.run(["make", "install-backend"], { withinMs: 240_000 });
     expect(existsSync(join(app.root, "node_modules/express/package.json"))).toBe(true);
   });
 
   it("make install brings what is missing of all of it", async () => {
     rmSync(join(app.root, "node_modules/vite"), { recursive: true });
-    await app.run(["make", "install"], { withinMs: 110_000 });
+    await app.run(["make", "install"], { withinMs: 240_000 });
     expect(existsSync(join(app.root, "node_modules/vite/package.json"))).toBe(true);
   });
 
   it("make dev-backend runs the API alone: a job waits", async () => {
     backend = app.start(["make", "dev-backend"]);
-    waiting = await backend.until("take a job", 20_000, () => app.enqueueExample("waits"));
+    waiting = await backend.until("take a job", 120_000, () => app.enqueueExample("waits"));
     expect((await app.job(waiting))?.status).toBe("queued");
     expect(await (await fetch(`${app.url}/health`)).json()).toMatchObject({ status: "ok", workers: 0 });
   });
@@ -102,16 +102,16 @@ describe("step by step", () => {
   it("make dev-worker takes it, and logs its start and end", async () => {
     const worker = app.start(["make", "dev-worker"]);
     expect(await app.complete(waiting, worker)).toMatchObject({ attempts: 1, result: { message: "waits" } });
-    await worker.prints(/Processing exampleTask[\s\S]*Finished exampleTask/, 5_000);
+    await worker.prints(/Processing exampleTask[\s\S]*Finished exampleTask/, 120_000);
     await endByCtrlC(worker);
     await endByCtrlC(backend);
     expect(await portAnswers(app.port)).toBe(false);
   });
 
   it("make install-frontend and make dev-frontend run the front end alone", async () => {
-    await app.run(["make", "install-frontend"], { withinMs: 110_000 });
+    await app.run(["make", "install-frontend"], { withinMs: 240_000 });
     const frontend = app.start(["make", "dev-frontend"]);
-    const page = await frontend.until("serve a page", 30_000, async () =>
+    const page = await frontend.until("serve a page", 120_000, async () =>
       fetch(`http://localhost:${app.frontendPort}/`)
         .then((response) => response.text())
         .catch(() => undefined),
@@ -123,7 +123,7 @@ describe("step by step", () => {
 
   async function endByCtrlC(program: Program): Promise<void> {
     program.signal("SIGINT");
-    await program.ended(15_000);
+    await program.ended(120_000);
     expect(program.group()).toEqual([]);
   }
 });
@@ -138,14 +138,14 @@ describe("in production", () => {
   });
 
   it("runs compiled JavaScript: make build, make start, make start-worker", async () => {
-    await app.run(["make", "build"], { withinMs: 110_000 });
+    await app.run(["make", "build"], { withinMs: 240_000 });
     const api = app.start(["make", "start"]);
     const worker = app.start(["make", "start-worker"]);
-    await api.until("see one worker", 20_000, async () => {
+    await api.until("see one worker", 120_000, async () => {
       const response = await fetch(`${app.url}/health`).catch(() => undefined);
       return response?.status === 200 && ((await response.json()) as { workers: number }).workers === 1;
     });
-    const id = await api.until("take a job", 5_000, () => app.enqueueExample("compiled"));
+    const id = await api.until("take a job", 120_000, () => app.enqueueExample("compiled"));
     expect((await app.complete(id, worker)).result).toEqual({ status: "success", message: "compiled" });
 
     for (const path of ["/saq", "/saq/api/queues"]) {
@@ -166,7 +166,7 @@ describe("in production", () => {
         .then(({ status }) => status)
         .catch(() => undefined);
     const basic = (text: string) => `Basic ${Buffer.from(text).toString("base64")}`;
-    expect(await api.until("answer", 20_000, () => open(basic("operator:secret")))).toBe(200);
+    expect(await api.until("answer", 120_000, () => open(basic("operator:secret")))).toBe(200);
     expect(await open(basic("operator:wrong"))).toBe(401);
     expect(await endsWell(api)).toBe(0);
   });
@@ -175,7 +175,7 @@ describe("in production", () => {
     expect(await app.shell("npm run saq -- --help")).toContain("workers status");
     const workers = app.start(["sh", "-c", "exec npm run workers:run -- --workers 2 --queues default"]);
     const status = (command: string) => app.shell(`${command} || true`);
-    await workers.until("have two live workers", 30_000, async () =>
+    await workers.until("have two live workers", 120_000, async () =>
       /default +2 /.test(await status("npm run workers:status")),
     );
     expect(workers.output).toContain("Starting SAQ Workers");
@@ -189,7 +189,7 @@ describe("in production", () => {
 
   it("a worker that runs as a supervisor's own process ends with exit code 0", async () => {
     const worker = app.start([process.execPath, "scripts/start.js", "worker"]);
-    await worker.prints(/Worker starting: default/, 20_000);
+    await worker.prints(/Worker starting: default/, 120_000);
     expect(await endsWell(worker)).toBe(0);
     expect(worker.output).toContain("Worker stopped");
   });
@@ -198,7 +198,7 @@ describe("in production", () => {
     const port = await freePort();
     const env = { ...newcomersEnvironment(), PORT: String(port) };
     const first = app.start([process.execPath, "scripts/start.js", "server"], { env });
-    await first.prints(/API listening/, 20_000);
+    await first.prints(/API listening/, 120_000);
     const second = await app.run([process.execPath, "scripts/start.js", "server"], { env, code: 1 });
     expect(second).toContain(`${port}`);
     expect(second).not.toMatch(/ {4}at /);
@@ -214,7 +214,7 @@ describe("in production", () => {
   /** SIGTERM to the whole group, as a supervisor sends it; answers the exit code. */
   async function endsWell(program: Program): Promise<number | null> {
     program.signal("SIGTERM");
-    const code = await program.ended(15_000);
+    const code = await program.ended(120_000);
     expect(program.group()).toEqual([]);
     return code;
   }

@@ -7,7 +7,7 @@ import { InstalledApp, newcomersEnvironment } from "../support/installed-app.js"
 import { packedCli } from "../support/packed.js";
 import { runProgram } from "../support/program.js";
 
-jest.setTimeout(60_000);
+jest.setTimeout(600_000);
 
 const isRoot = process.getuid?.() === 0;
 const [uid, gid] = ["-u", "-g"].map((flag) =>
@@ -33,29 +33,29 @@ const [uid, gid] = ["-u", "-g"].map((flag) =>
       uid: 0,
       gid: 0,
       cwd: "/",
-      withinMs: 60_000,
+      withinMs: 240_000,
     });
-  }, 400_000);
+  }, 600_000);
 
-  afterAll(() => app?.remove(), 60_000);
+  afterAll(() => app?.remove(), 240_000);
 
   it("generates a project, starts its database and does a job", async () => {
     const folder = dirname(app.root);
     const cli = [process.execPath, join(folder, "cli/create-saq-app/bin.js")];
     const flags = ["my-app", "--yes", "--no-install", "--port", String(app.port)];
-    await runProgram([...cli, ...flags], { ...user, cwd: folder, withinMs: 30_000 });
+    await runProgram([...cli, ...flags], { ...user, cwd: folder, withinMs: 240_000 });
     renameSync(join(folder, "node_modules"), join(app.root, "node_modules"));
 
     await app.run(["make", "db-start"], user);
     expect(statSync(join(app.root, ".data/pg18")).uid).toBe(uid);
     const api = app.start(["make", "dev-backend"], user);
     const worker = app.start(["make", "dev-worker"], user);
-    const id = await api.until("take a job", 20_000, () => app.enqueueExample("from nobody"));
+    const id = await api.until("take a job", 120_000, () => app.enqueueExample("from nobody"));
     expect((await app.complete(id, worker)).result).toMatchObject({ message: "from nobody" });
 
     for (const program of [worker, api]) {
       program.signal("SIGINT");
-      await program.ended(15_000);
+      await program.ended(120_000);
     }
     await app.run(["make", "db-stop"], user);
     expect(await app.leftBehind()).toEqual([]);

@@ -36,7 +36,7 @@ export class Program {
 
   /** Waits until `url` answers 200 with a body that `accept` likes. */
   async answers(url: string, accept: (body: { workers: number }) => boolean): Promise<void> {
-    const deadline = Date.now() + 30_000;
+    const deadline = Date.now() + 120_000;
     while (Date.now() < deadline && this.child.exitCode === null) {
       const response = await fetch(url).catch(() => undefined);
       if (response?.ok && accept((await response.json()) as { workers: number })) return;

@@ -6,7 +6,7 @@ import { until } from "../saq/support.js";
 import { startWebApp, type WebApp } from "../saq/web-app.js";
 import { hasBrowser, launchBrowser } from "../support/browser.js";
 
-jest.setTimeout(30_000);
+jest.setTimeout(600_000);
 
 interface Counted {
   queues: { counts: { aborted: number } }[];

@@ -2,12 +2,12 @@
 import { afterAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import type { Job } from "../../templates/backend/saq/index.js";
-import { endAllWorkers, eventually, WorkerProcess } from "./processes/child.js";
+import { endAllWorkers, eventually, quickPickup, WorkerProcess } from "./processes/child.js";
 import { newDatabase, type TestDatabase } from "./processes/database.js";
 import { openQueue } from "./processes/enqueuer.js";
 import { type DatabaseProxy, openProxy } from "./processes/proxy.js";
 
-jest.setTimeout(90_000);
+jest.setTimeout(600_000);
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -40,17 +40,15 @@ const staged = (play: (stage: Stage) => Promise<void>) => async () => {
 describe("connections in trouble", () => {
   afterAll(endAllWorkers);
 
-  const complete = (job: Job, withinMs = 20_000) =>
-    eventually(`${job.key} is complete`, async () => (await job.refresh()).status === "complete", withinMs);
+  const complete = (job: Job) =>
+    eventually(`${job.key} is complete`, async () => (await job.refresh()).status === "complete");
 
-  /** By notification: the tick, once a second, would take 350 ms at least once in these four. */
   const expectQuickPickup = async ({ queue }: Stage) => {
-    for (const wait of [130, 370, 610, 850]) {
-      await pause(wait);
+    await quickPickup(async () => {
       const job = await queue.enqueue("record");
       await complete(job);
-      expect(job.started - job.queued).toBeLessThan(200);
-    }
+      return job.started - job.queued;
+    });
   };
 
   it.concurrent(
@@ -74,7 +72,7 @@ describe("connections in trouble", () => {
         if (storms > 40) break;
       }
       expect(storms).toBeGreaterThan(5);
-      await eventually("every job has ended", async () => (await queue.count("incomplete")) === 0, 45_000);
+      await eventually("every job has ended", async () => (await queue.count("incomplete")) === 0);
       expect(await queue.counts()).toMatchObject({ complete: jobs.length, active: 0, failed: 0, aborted: 0 });
       // A claim that was cut off is given back before anything ran, a result is held until it is recorded.
       const [{ runs } = { runs: 0 }] = await database.query<{ runs: number }>(
@@ -94,7 +92,7 @@ describe("connections in trouble", () => {
       await database.query(`
       create sequence claims;
       create function slow_first_claim() returns trigger language plpgsql as $$
-        begin if nextval('claims') <= 3 then perform pg_sleep(0.3); end if; return new; end $$;
+        begin if nextval('claims') <= 3 then perform pg_sleep(1); end if; return new; end $$;
       create trigger slow_first_claim before update of status on saq_jobs for each row
         when (old.status = 'queued' and new.status = 'active') execute function slow_first_claim();`);
       const jobs = await queue.enqueueMany(
@@ -105,7 +103,7 @@ describe("connections in trouble", () => {
         return rows.length > 0;
       });
       proxy.cut();
-      for (const job of jobs) expect(await complete(job as Job, 20_000)).toBe(true);
+      for (const job of jobs) expect(await complete(job as Job)).toBe(true);
       expect(await database.runs()).toHaveLength(3);
       for (const job of jobs) expect(job).toMatchObject({ attempts: 1, meta: {} });
       await worker.stop();
@@ -139,15 +137,16 @@ describe("connections in trouble", () => {
       const { database, queue, proxy } = stage;
       const worker = await WorkerProcess.start({ url: proxy.url, runsUrl: database.url });
       proxy.freeze();
-      await worker.said("listening connection lost", 20_000);
-      await worker.said("listening connection restored", 10_000);
+      await worker.said("listening connection lost");
+      await worker.said("listening connection restored");
       // Statements that were on their way give up later than the probe; jobs go on when they do.
       const job = await queue.enqueue("record");
-      await complete(job, 45_000);
+      await complete(job);
       await expectQuickPickup(stage);
       const { code, ms } = await worker.stop();
       expect(code).toBe(0);
-      expect(ms).toBeLessThan(6_000);
+      // Less than the 10 s that a job would be given.
+      expect(ms).toBeLessThan(9_500);
     }),
   );
 
@@ -253,7 +252,7 @@ describe("connections in trouble", () => {
       ).toEqual([]);
       expect(worker.workerId).not.toMatch(/^ts-/);
       const { ms } = await worker.stop();
-      expect(ms).toBeLessThan(1_000);
+      expect(ms).toBeLessThan(9_500);
     }),
   );
 

@@ -69,7 +69,7 @@ it("names the wrong task, member, type or option, and lists the names there are"
     const expected = typeof message === "string" ? message : expect.stringMatching(message);
     expect({ call, errors: said.get(call) }).toEqual({ call, errors: [expected] });
   }
-}, 120_000);
+}, 600_000);
 
 /** The errors of each line, without what follows the first line of a message. */
 function compile(head: string, lines: readonly string[]): Map<string, string[]> {

@@ -186,7 +186,7 @@ describe("a key that is taken", () => {
       },
     });
     expect(await queue.enqueue("hello", {}, { key: held })).not.toBeNull();
-  }, 15_000);
+  }, 600_000);
 });
 
 describe("keys that somebody's transaction holds", () => {
@@ -222,7 +222,7 @@ describe("keys that somebody's transaction holds", () => {
       [...held.map((key) => `${key}: key_held`), "beside them: stored", "after them: stored"].toSorted(),
     );
     await other.query("rollback");
-  }, 30_000);
+  }, 600_000);
 
   it("are stored when it has ended, one job for each", async () => {
     const queue = open();

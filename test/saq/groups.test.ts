@@ -234,7 +234,7 @@ describe("a big group", () => {
     const others = await enqueueAll(queue, 3, (n) => ({ groupKey: `after${n}` }));
     expect(await pagesRead(groupHeads, [queue.name, 0, 32767, "", 10, 200, 1])).toBeLessThan(1_000);
     expect(keysOf(await grouped(queue))).toEqual(keysOf(others));
-  }, 60_000);
+  }, 600_000);
 
   it("5.1: 10,000 small groups are claimed by reading a few hundred jobs, not all of them", async () => {
     const queue = open();
@@ -268,7 +268,7 @@ describe("workers", () => {
       const { key } = await queue.enqueue("hello", {}, { groupKey: `g${n % 2}` });
       await ended(key);
     }
-  }, 10_000);
+  }, 600_000);
 
   it("D-2: of four processes never run two of a group at once, nor more than groupConcurrency", async () => {
     const own = await newDatabase("groups");
@@ -307,7 +307,7 @@ describe("workers", () => {
       await close();
       await own.drop();
     }
-  }, 60_000);
+  }, 600_000);
 });
 
 async function statementsOf() {

@@ -70,4 +70,4 @@ it("a list that reads too many rows ends after 5 s and names the command that ad
     code: "list_too_slow",
     message: expect.stringContaining("queue.iterJobs"),
   });
-}, 60_000);
+}, 600_000);

@@ -33,7 +33,7 @@ export class LogBook implements Logger {
     for (const listener of this.#listeners) listener(line);
   }
 
-  /** The first line that fits, written already or to come. Fails after 15 s with what was written. */
+  /** The first line that fits, written already or to come. Fails after 110 s with what was written. */
   saw(fits: (line: LogLine) => boolean): Promise<LogLine> {
     const there = this.lines.find(fits);
     if (there) return Promise.resolve(there);
@@ -52,7 +52,7 @@ export class LogBook implements Logger {
         reject(
           new Error(`The awaited log line did not come. Lines:\n${this.lines.map(lineText).join("\n")}`),
         );
-      }, 15_000);
+      }, 110_000);
       this.#listeners.add(listener);
     });
   }

@@ -86,7 +86,7 @@ describe("a fresh database", () => {
     } finally {
       for (const child of children) child.kill("SIGKILL");
     }
-  }, 60_000);
+  }, 600_000);
 
   it("D-13: the sequence of lock_key starts over at its end", async () => {
     const queue = openQueue(database, tasks);

@@ -74,7 +74,7 @@ describe("while a Python SAQ of other tables lives in the database", () => {
       `could not be lifted to version 3 within 30 s: the set-up lock (0, 0) is held by server process ${pid} (test). `,
     );
     expect(await database.query("select version from saq_versions")).toEqual([{ version: 1 }]);
-  }, 60_000);
+  }, 600_000);
 });
 
 describe("a database with settings of its own", () => {

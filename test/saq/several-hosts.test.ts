@@ -10,7 +10,7 @@ import { startTemporaryPostgres } from "../../templates/scripts/temporary-postgr
 import { openFolder } from "../scripts/support/folders.js";
 import { closeAfterTest, useDatabase } from "./support.js";
 
-jest.setTimeout(60_000);
+jest.setTimeout(600_000);
 
 const database = useDatabase();
 const fast = { fsync: "off", synchronous_commit: "off" };

@@ -88,7 +88,7 @@ describe("the state machine", () => {
       }),
       tries(40),
     );
-  }, 120_000);
+  }, 600_000);
 
   it("V-7, D-20 to D-26: at the same time, each row is as some order of what was done to it would leave it", async () => {
     const clients = await openClients();
@@ -113,5 +113,5 @@ describe("the state machine", () => {
       }),
       tries(40),
     );
-  }, 120_000);
+  }, 600_000);
 });

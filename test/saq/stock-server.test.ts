@@ -9,7 +9,7 @@ import { endAllWorkers, eventually, WorkerProcess } from "./processes/child.js";
 import { newDatabase, type TestDatabase } from "./processes/database.js";
 import { openQueue } from "./processes/enqueuer.js";
 
-jest.setTimeout(90_000);
+jest.setTimeout(600_000);
 
 if (stockPostgresMissing)
   process.stderr.write(`${stockPostgresMissing}: the tests of stock servers are skipped.\n`);
@@ -80,7 +80,7 @@ const modes = [
           ...(index % 10 === 0 && { groupKey: "group", key: `key ${index}` }),
         })),
       );
-      await eventually("all are complete", async () => (await queue.counts()).complete === 300, 60_000);
+      await eventually("all are complete", async () => (await queue.counts()).complete === 300);
       await worker.stop();
       await close();
       const compiled = server

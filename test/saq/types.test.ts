@@ -9,4 +9,4 @@ it("DESIGN 4: payloads, results, options, task and queue names are checked by th
   );
   expect(stdout).toBe("");
   expect(status).toBe(0);
-}, 60_000);
+}, 600_000);

@@ -141,7 +141,7 @@ describe("a pass", () => {
     expect(await queue.counts()).toMatchObject({ active: 0, aborted: 700 });
     expect(await rowOf(database, "stuck1")).toMatchObject({ status: "aborted" });
     expect(JSON.parse((await rowOf(database, "stuck1"))?.text ?? "")).toMatchObject({ error: "swept" });
-  }, 30_000);
+  }, 600_000);
 });
 
 describe("a look for dead workers", () => {

@@ -10,7 +10,7 @@ import { closeAfterTest, insertRow, openQueue, rowOf, startWorker, until, useDat
 
 const database = useDatabase();
 
-jest.setTimeout(20_000);
+jest.setTimeout(600_000);
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 const fired = ({ signal }: Context) =>

@@ -34,7 +34,7 @@ import { openFolder } from "./support/folders.js";
 import { sql } from "./support/sql.js";
 
 // initdb takes a second, and more where other tests run beside.
-jest.setTimeout(60_000);
+jest.setTimeout(600_000);
 
 const PASSWORD = "p@ss/w:rd' ü";
 const settings = { fsync: "off", full_page_writes: "off" };

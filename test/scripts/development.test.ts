@@ -16,7 +16,7 @@ import { processesOf, processIdsOf, Running } from "./support/running.js";
 import { completeApp, type ScratchApp, scratchApp } from "./support/scratch-app.js";
 
 // Many programs are started one after the other, on a machine that may be busy.
-jest.setTimeout(300_000);
+jest.setTimeout(600_000);
 
 describe("before an install", () => {
   let app: ScratchApp;
@@ -251,7 +251,7 @@ describe("in development", () => {
     all.kill("SIGKILL");
     await all.ended();
     // Nobody is there to wait for them: they notice by themselves.
-    const end = Date.now() + 20_000;
+    const end = Date.now() + 120_000;
     while (left().length > 0 && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 50));
     await nothingLeft();
     const next = start("make", "dev-all");
@@ -273,7 +273,7 @@ describe("in development", () => {
     writeFileSync(tasks(), before.replaceAll("example task", "edited task").replace("4000", "10"));
     await all.shows("edited task finished", seen);
     // About two seconds on an idle machine; this one runs other tests at the same time.
-    expect(Date.now() - saved).toBeLessThan(10_000);
+    expect(Date.now() - saved).toBeLessThan(60_000);
     await all.shows("Finished exampleTask", seen);
     const job = await (await fetch(`${api}/queue/jobs/${id}`)).json();
     expect(job).toMatchObject({ status: "complete", attempts: 1 });

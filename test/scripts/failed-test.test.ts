@@ -40,7 +40,7 @@ function runFailing(environment: Record<string, string>): { output: string; data
 
 it("does not say that it was kept where its server ends with the tests", () => {
   expect(runFailing({}).output).not.toContain("kept");
-}, 120_000);
+}, 600_000);
 
 it("keeps it on another server, and says its name", async () => {
   const url = String(process.env.TEST_DATABASE_URL);
@@ -54,4 +54,4 @@ it("keeps it on another server, and says its name", async () => {
     await client.query(`drop database if exists ${database}`);
     await client.end();
   }
-}, 120_000);
+}, 600_000);

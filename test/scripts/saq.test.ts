@@ -30,4 +30,4 @@ it("installs no development packages in production, and runs what is compiled", 
     expect(stdout + stderr).not.toContain("Installing");
     expect(code).not.toBe(1);
   }
-}, 120_000);
+}, 600_000);

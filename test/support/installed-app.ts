@@ -9,7 +9,7 @@ import { packedCli } from "./packed.js";
 import { Program, type ProgramOptions, runProgram } from "./program.js";
 import { withGitIdentity } from "./run-cli.js";
 
-const INSTALL_MS = 240_000;
+const INSTALL_MS = 900_000;
 
 /** A job as the demo API tells it. */
 export interface ShownJob {
@@ -76,7 +76,12 @@ export class InstalledApp {
     command: readonly string[],
     options: Partial<ProgramOptions> & { withinMs?: number; code?: number } = {},
   ): Promise<string> {
-    return runProgram(command, { cwd: this.root, env: newcomersEnvironment(), withinMs: 60_000, ...options });
+    return runProgram(command, {
+      cwd: this.root,
+      env: newcomersEnvironment(),
+      withinMs: 240_000,
+      ...options,
+    });
   }
 
   /** Runs a command line of the documentation, verbatim but for the port. */
@@ -101,7 +106,7 @@ export class InstalledApp {
   }
 
   /** Follows a job until it has run; `worker` is whose output tells why it did not. */
-  async complete(id: string, worker: Program, withinMs = 15_000): Promise<ShownJob> {
+  async complete(id: string, worker: Program, withinMs = 120_000): Promise<ShownJob> {
     return worker.until(`complete job ${id}`, withinMs, async () => {
       const job = await this.job(id);
       if (job?.status === "failed") throw worker.failure(`failed job ${id}: ${job.error}`);

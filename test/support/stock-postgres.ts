@@ -133,7 +133,7 @@ function serverUser(): { uid: number; gid: number } | undefined {
 }
 
 async function answers(url: string): Promise<void> {
-  const deadline = Date.now() + 60_000;
+  const deadline = Date.now() + 120_000;
   for (;;) {
     const client = new pg.Client({ connectionString: url });
     try {

@@ -24,5 +24,5 @@ export async function compileInto(folder: string): Promise<void> {
   writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(config));
   const compiler = join(REPOSITORY, "node_modules/typescript/bin/tsc");
   const command = [process.execPath, compiler, "-p", folder];
-  await runProgram(command, { cwd: REPOSITORY, env: process.env, withinMs: 60_000 });
+  await runProgram(command, { cwd: REPOSITORY, env: process.env, withinMs: 240_000 });
 }

@@ -54,7 +54,7 @@ export class Fleet {
   /** Twelve processes on a small machine take their time. */
   async #start(): Promise<WorkerProcess> {
     const worker = new WorkerProcess(this.#options);
-    await worker.said("Worker starting: default", 60_000);
+    await worker.said("Worker starting: default");
     return worker;
   }
 
