@@ -244,11 +244,28 @@ describe("what is refused", () => {
     expect(await queue.count("incomplete")).toBe(0);
   });
 
-  it("a document of more than 64 MB", async () => {
-    const queue = open();
-    await expect(queue.enqueue("hello", { text: "x".repeat(64 * 1024 * 1024) })).rejects.toThrow(
-      "The job is 64 MB as JSON, at most 64 MB can be stored; store the data elsewhere and enqueue a reference to it",
+  it("a payload or meta of more bytes than maxBytes, whatever its characters are", async () => {
+    const queue = open({ maxBytes: 30_000 });
+    const text = "漢".repeat(9_900);
+    expect((await queue.enqueue("hello", { text }, { meta: { text } })).kwargs).toEqual({ text });
+    const large = { text: "漢".repeat(10_000) };
+    for (const [what, payload, options] of [
+      ["payload", large, {}],
+      ["meta", {}, { meta: large }],
+      ["payload", { ...large, key: 1 }, { key: "large" }],
+    ] as const) {
+      const bytes = Buffer.byteLength(JSON.stringify(what === "meta" ? large : payload)).toLocaleString(
+        "en-US",
+      );
+      await expect(queue.enqueue("hello", payload, options)).rejects.toThrow(
+        `The ${what} of "hello" has ${bytes} bytes as JSON, at most 30,000 can be stored. Store the data elsewhere and ` +
+          "pass a reference to it, or raise maxBytes of the queue",
+      );
+    }
+    await expect(open().enqueue("hello", { text: "漢".repeat(5_600_000) })).rejects.toThrow(
+      "at most 16,777,216",
     );
+    expect(await queue.count("queued")).toBe(1);
   });
 
   it("a task that the queue does not have", async () => {

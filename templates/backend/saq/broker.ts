@@ -118,6 +118,8 @@ export interface StoredJob {
   scheduled: number;
   token: number;
   document: string;
+  /** Bytes of a document that is too large to be read; `document` is empty then. */
+  unreadBytes?: number;
 }
 
 /** A change of one row, decided while it is locked. */

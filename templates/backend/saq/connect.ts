@@ -12,12 +12,12 @@ export function connectBrokers(queues: readonly QueueConfig[], logger: Logger): 
   const pools = new Map<string, Connections>();
   const servers = new Map<string, PostgresServer>();
   return queues.map((queue) => {
-    const { name: queueName, failedTtl, groupConcurrency, tables, lockKeyspace } = queue;
+    const { name: queueName, failedTtl, groupConcurrency, tables, lockKeyspace, maxBytes } = queue;
     const pool = once(pools, `${isPlain(queue)} ${queue.dsn}`, () => {
       return new Connections(connectionOptions(queues, queue, logger));
     });
-    const id = JSON.stringify([isPlain(queue), queue.dsn, tables, lockKeyspace]);
-    const server = once(servers, id, () => new PostgresServer(pool, { tables, lockKeyspace }));
+    const id = JSON.stringify([isPlain(queue), queue.dsn, tables, lockKeyspace, maxBytes]);
+    const server = once(servers, id, () => new PostgresServer(pool, { tables, lockKeyspace, maxBytes }));
     return new PostgresBroker(server, { queueName, failedTtl, groupConcurrency });
   });
 }

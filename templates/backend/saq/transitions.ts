@@ -199,6 +199,8 @@ export function sweepJob(
   setForwardSince?: (epochMs: number) => number,
 ): RowChange | null {
   const job = read(row);
+  // A job of Python's that is too large for us: its own sweeper ends it.
+  if (row.unreadBytes !== undefined) return null;
   if (!job) return setAside;
   if (!isStuck(job, nowMs, graceSeconds, setForwardSince)) return null;
   if (row.status === "aborting" || !isRetryable(job)) {

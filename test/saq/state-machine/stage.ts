@@ -1,5 +1,7 @@
 /** The real thing beside the model: brokers on connections of their own, and what can be done through them. */
+
 import type { ClaimedJob } from "../../../templates/backend/saq/broker.js";
+import { defaultMaxBytes } from "../../../templates/backend/saq/byte-size.js";
 import type { Refusal } from "../../../templates/backend/saq/new-job.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { claimedFields } from "../../../templates/backend/saq/transitions.js";
@@ -128,7 +130,7 @@ export class Stage {
     const client = this.client(index);
     const before = client.broker.now();
     const attempt = { claim, fields: claimedFields(claim, client.name) } as Attempt;
-    const rules = { nowMs: before, failedTtl: limits.failedTtl };
+    const rules = { nowMs: before, failedTtl: limits.failedTtl, maxBytes: defaultMaxBytes };
     const settlement = end === "release" ? release(attempt) : settlementOf(attempt, ends[end], rules);
     if (!settlement) throw new Error(`nothing to write for ${end}`);
     const answer = await settle(client, settlement);

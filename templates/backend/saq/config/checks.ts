@@ -33,6 +33,7 @@ const optionNames: Record<keyof QueueOptions, true> = {
   cancellationHardDeadline: true,
   failedTtl: true,
   lostLimit: true,
+  maxBytes: true,
   priorities: true,
   groupConcurrency: true,
   prefetch: true,

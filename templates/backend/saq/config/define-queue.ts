@@ -1,5 +1,6 @@
 /** Fills in a queue's defaults and refuses what cannot work, before anything connects. */
 import { availableParallelism } from "node:os";
+import { defaultMaxBytes, largestMaxBytes } from "../byte-size.js";
 import { checkZone } from "../cron.js";
 import type {
   AfterProcessHook,
@@ -98,6 +99,7 @@ export function defineQueue(given: object): QueueConfig {
     ),
     failedTtl: integer("failedTtl", options.failedTtl ?? 7 * 24 * 3600, 0),
     lostLimit: integer("lostLimit", options.lostLimit ?? 3, 0),
+    maxBytes: integer("maxBytes", options.maxBytes ?? defaultMaxBytes, 1_024, largestMaxBytes),
     priorities: [lowest, highest],
     groupConcurrency: integer("groupConcurrency", options.groupConcurrency ?? 1, 1, 10_000),
     tables: checkTables(at, options.tables ?? {}),

@@ -56,6 +56,13 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
   failedTtl?: number;
   /** How often a job whose worker died is given another run before it fails. @defaultValue 3 */
   lostLimit?: number;
+  /**
+   * Largest payload, result, error and meta of a job, each, in bytes of its JSON as UTF-8. A larger one is refused, and a
+   * larger result fails its job. Whole documents of more than four times that, which others have stored, are set aside
+   * as failed without being read. Python workers keep to no limit. 48 MiB at most.
+   * @defaultValue 16777216 (16 MiB)
+   */
+  maxBytes?: number;
   /** Lowest and highest priority that this queue's workers take, both included. @defaultValue [0, 32767] */
   priorities?: readonly [number, number];
   /**

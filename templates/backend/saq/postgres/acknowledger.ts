@@ -5,6 +5,7 @@
  * they are first sent again together.
  */
 import type { Decided, Settlement, SettleResult, StoredJob } from "../broker.js";
+import { bytesOf } from "../byte-size.js";
 import { SaqError } from "../errors.js";
 import { type Decision, finished, isTakenOver, keepSeconds, read } from "../transitions.js";
 import { encodeChange } from "../wire.js";
@@ -56,7 +57,7 @@ export class Acknowledger {
     const options: CoalescerOptions<Settlement, SettleResult> = {
       maxItems: 1_000,
       maxBytes: 4 * 1024 * 1024,
-      bytesOf: (item) => item.patch.length,
+      bytesOf: (item) => bytesOf(item.patch),
       searchAfter: (error) => (isDataError(error) || isCancelled(error) ? "halves" : null),
       failureOf: unrecorded,
     };

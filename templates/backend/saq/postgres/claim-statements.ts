@@ -9,7 +9,7 @@ const epochMs = "pg_catalog.floor(extract(epoch from clock_timestamp()) * 1000.0
 const claimedBytes = 16 * 1024 * 1024;
 
 export function claimStatements(fragments: Fragments) {
-  const { jobs, ready, stamped, prioritiesOf } = fragments;
+  const { jobs, ready, readable, stamped, prioritiesOf } = fragments;
 
   // The rows of `picked` (tid, key, job, lock_key, due, nth, bytes: of all documents so far) become active: $5 token, $6 patch of the document. A fresh
   // document is answered as it was, with `started`: the caller knows what it ends with now. One that
@@ -30,7 +30,7 @@ export function claimStatements(fragments: Fragments) {
           and pg_catalog.jsonb_typeof(d.document->'function'::text) = 'string' then d.document::text end as document,
         case when f.due is not null then ${freshClaimed("p.job", "(select ending from moment)")} end as fresh,
         coalesce(f.due, pg_catalog.floor((d.document->>'scheduled'::text)::numeric)::bigint, 0) as scheduled
-      from (select * from picked where bytes <= ${claimedBytes} or nth = 1) p cross join lateral (select ${freshDue("p.job", "p.due")} as due offset 0) f
+      from (select * from picked where coalesce(bytes, 0) <= ${claimedBytes} or nth = 1) p cross join lateral (select ${freshDue("p.job", "p.due")} as due offset 0) f
       cross join lateral (select case when f.due is null
         then ${stamped("p.job", "1", "'{}'", startedPatch, "null")} end as document offset 0) d offset 0) s
     where j.ctid = s.tid
@@ -44,7 +44,7 @@ export function claimStatements(fragments: Fragments) {
     picked as materialized (
       select r.*, row_number() over sofar as nth, sum(pg_catalog.octet_length(r.job)) over sofar as bytes
       from step cross join lateral (
-        select j.ctid as tid, j.key, j.job, j.lock_key, j.scheduled as due from ${jobs} j
+        select j.ctid as tid, j.key, ${readable("j.job")} as job, j.lock_key, j.scheduled as due from ${jobs} j
         where j.queue = $1 and ${ready("j")} and j.priority = step.priority and j.scheduled <= ${epoch}
         order by j.scheduled, j.lock_key limit $4 for update of j skip locked) r
       window sofar as (rows unbounded preceding) limit $4),

@@ -5,10 +5,11 @@
  */
 import pg from "pg";
 import { toldAheadSeconds } from "../broker.js";
+import { defaultMaxBytes } from "../byte-size.js";
 import { type Names, quote, saqTables } from "./names.js";
 
 /** To be raised with every change of its text; start-up replaces an older one. */
-export const enqueueVersion = 2;
+export const enqueueVersion = 3;
 export const enqueueMarker = "-- saq_enqueue ";
 
 /** Each set of tables has its own: that of `mail_jobs` is `mail_jobs_enqueue`. */
@@ -51,6 +52,10 @@ begin
     raise exception using errcode = '22023', message = format(
       'saq_enqueue: kwargs must be an object of named values or null, got %s; wrap it: {"value": ...}', left($3::text, 200));
   end if;
+  if octet_length($3::text) > ${defaultMaxBytes} then
+    raise exception using errcode = '22023', message = format('saq_enqueue: kwargs has %s bytes as JSON, at most '
+      '${defaultMaxBytes} can be stored; store the data elsewhere and enqueue a reference to it', octet_length($3::text));
+  end if;
   if jsonb_typeof($4) is distinct from 'object' then
     raise exception using errcode = '22023',
       message = format('saq_enqueue: options must be an object, got %s', coalesce(left($4::text, 200), 'null'));
@@ -74,6 +79,9 @@ begin
       its_group := words;
     elsif name = 'meta' then
       if jsonb_typeof(value) not in ('object', 'null') then allowed := 'an object'; end if;
+      if octet_length(value::text) > ${defaultMaxBytes} then
+        allowed := 'an object of at most ${defaultMaxBytes} bytes as JSON';
+      end if;
       if value not in ('null', '{}') then more := more || jsonb_build_object(name, value); end if;
     elsif name = 'timeout' then
       if value <> 'null' and (number is null or number not between 0 and most) then
@@ -136,10 +144,6 @@ begin
   if due <> 0 then document := document || jsonb_build_object('scheduled', due); end if;
   if place <> 0 then document := document || jsonb_build_object('priority', place); end if;
   if its_group is not null then document := document || jsonb_build_object('group_key', its_group); end if;
-  if octet_length(document::text) > 67108864 then
-    raise exception using errcode = '22023', message = 'saq_enqueue: the job has more than 64 MB as JSON; '
-      'store the data elsewhere and enqueue a reference to it';
-  end if;
 
   insert into ${names.jobs} as held (key, job, queue, status, priority, group_key, scheduled)
   select chosen, convert_to(document::text, 'UTF8'), $1, 'queued', place, its_group, g.due

@@ -3,6 +3,7 @@
  * go through the upsert of V-5.1 to V-5.3, one row per key and flush.
  */
 import { type StoredJob, toldAheadSeconds } from "../broker.js";
+import { bytesOf } from "../byte-size.js";
 import { InvalidJobError, SaqError } from "../errors.js";
 import { isTerminal, parseStatus } from "../job.js";
 import type { EnqueueOutcome, NewJob } from "../new-job.js";
@@ -27,9 +28,6 @@ const maxBytes = 4 * 1024 * 1024;
 
 /** A btree entry holds 2,704 bytes; longer keys would fail at the server, and with them their flush. */
 const maxKeyBytes = 2_000;
-
-/** PostgreSQL takes 1 GB per value; a document of this size is a mistake long before. */
-const maxDocumentBytes = 64 * 1024 * 1024;
 
 const searchAfter = (error: unknown) => (isDataError(error) || isRolledBack(error) ? "halves" : null);
 
@@ -67,7 +65,7 @@ export class Enqueuer {
     this.#channel = wakeChannel(queueName);
     const limits = {
       maxBytes,
-      bytesOf: (job: NewJob) => job.document.length,
+      bytesOf: (job: NewJob) => bytesOf(job.document),
       searchAfter,
       retry: {
         patienceMs,
@@ -90,7 +88,7 @@ export class Enqueuer {
     });
   }
 
-  /** @throws InvalidJobError for a key or document that cannot be stored */
+  /** @throws InvalidJobError for a key that cannot be stored */
   enqueue(job: NewJob): Promise<EnqueueOutcome> {
     checkStorable(job);
     return this.#laneOf(job).add(job);
@@ -333,12 +331,6 @@ function queuedAt(document: string): unknown {
 
 function checkStorable(job: NewJob): void {
   if (job.keyed || job.groupKey !== null) checkChosenTexts(job);
-  if (job.document.length > maxDocumentBytes) {
-    throw new InvalidJobError(
-      `The job is ${Math.round(job.document.length / 1024 / 1024)} MB as JSON, at most 64 MB can be stored; ` +
-        "store the data elsewhere and enqueue a reference to it",
-    );
-  }
 }
 
 function checkChosenTexts(job: NewJob): void {

@@ -23,7 +23,10 @@ export const listed = (texts: string, opening = "") =>
 
 export type Fragments = ReturnType<typeof fragmentsOf>;
 
-export function fragmentsOf({ jobs, stamp }: Pick<Names, "jobs" | "stamp">) {
+export function fragmentsOf({ jobs, stamp }: Pick<Names, "jobs" | "stamp">, mostBytes: number) {
+  // The length of a document is known without reading it. Null of one that is too large for this process.
+  const readable = (job: string) =>
+    `case when pg_catalog.octet_length(${job}) <= ${mostBytes} then ${job} end`;
   const ready = (row: string) => `${row}.status = 'queued' and ${row}.group_key is null`;
   const readyGroup = (row: string) => `${row}.status = 'queued' and ${row}.group_key is not null`;
   // Written so that no index on status fits: with one, the planner reads all running rows for each row that it looks
@@ -52,5 +55,5 @@ export function fragmentsOf({ jobs, stamp }: Pick<Names, "jobs" | "stamp">) {
       select (select j.priority from ${jobs} j where j.queue = $1 and ${rows}
         and j.priority > step.priority and j.priority <= $3 order by j.priority limit 1)
       from step where step.priority is not null)`;
-  return { jobs, ready, readyGroup, isActive, isOf, stamped, sweepLock, prioritiesOf };
+  return { jobs, readable, mostBytes, ready, readyGroup, isActive, isOf, stamped, sweepLock, prioritiesOf };
 }

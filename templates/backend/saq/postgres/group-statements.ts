@@ -2,7 +2,7 @@
 import { epoch, type Fragments, running } from "./fragments.js";
 
 export function groupStatements(
-  { jobs, readyGroup, isOf, sweepLock, prioritiesOf }: Fragments,
+  { jobs, readable, readyGroup, isOf, sweepLock, prioritiesOf }: Fragments,
   activate: string,
 ) {
   const isBusy = (group: string) => `(select count(*) from (select 1 from ${jobs} b
@@ -76,7 +76,7 @@ export function groupStatements(
       order by n.priority, n.scheduled, n.lock_key limit $4),
     picked as materialized (
       select r.*, n.nth, sum(pg_catalog.octet_length(r.job)) over (order by n.nth) as bytes from (select next.key, row_number() over (order by priority, scheduled, lock_key) as nth from next) n
-      cross join lateral (select j.ctid as tid, j.key, j.job, j.lock_key, j.scheduled as due from ${jobs} j
+      cross join lateral (select j.ctid as tid, j.key, ${readable("j.job")} as job, j.lock_key, j.scheduled as due from ${jobs} j
         where j.key = n.key and ${isOf("j")} and j.status || '' = 'queued' for update of j skip locked) r),
     ${activate}`;
 

@@ -7,9 +7,15 @@ const documentBytes = 8 * 1024 * 1024;
 /** Members that a look at a running job needs not. */
 const largeMembers = "'{kwargs,result,error,meta}'";
 
-export function rowStatements({ jobs, isOf, stamped }: Fragments) {
-  const columns = "key, queue, status, scheduled, token, bytes";
-  const row = "key, queue, status, scheduled, lock_key as token, job as bytes";
+export function rowStatements({ jobs, isOf, stamped, readable, mostBytes }: Fragments) {
+  const columns = "key, queue, status, scheduled, token, bytes, size";
+  const row = `key, queue, status, scheduled, lock_key as token, ${readable("job")} as bytes, pg_catalog.octet_length(job) as size`;
+  // The documents of a list together are no larger than one may be; those beyond come without.
+  const listed = (rows: string) => `select key, queue, status, scheduled, token, size,
+      case when nth = 1 or total <= ${mostBytes} then bytes end as bytes
+    from (select r.*, row_number() over () as nth,
+      sum(pg_catalog.octet_length(r.bytes)) over (rows unbounded preceding) as total from (${rows}) r) l
+    order by nth`;
   // Not EXISTS, which the planner may answer by hashing the whole table.
   const exists = (key: string) =>
     `coalesce((select true from ${jobs} e where e.key = ${key} and ${isOf("e")}), false)`;
@@ -17,7 +23,8 @@ export function rowStatements({ jobs, isOf, stamped }: Fragments) {
   // Never waits and never fails for a row that somebody's transaction holds: it is answered as `present` without a key.
   // One row at least comes with its document.
   const lockRows = `select asked, key, queue, status, scheduled, token, clock, present,
-      case when nth = 1 or total <= ${documentBytes} then bytes end as bytes
+      case when nth = 1 or total <= ${documentBytes} then bytes end as bytes,
+      case when nth = 1 or total <= ${documentBytes} or bytes is null then size end as size
     from (select k.nth, k.key as asked, j.*, ${exists("k.key")} as present,
         sum(pg_catalog.octet_length(j.bytes)) over (order by k.nth) as total
       from pg_catalog.unnest($2::text[]) with ordinality as k(key, nth)
@@ -48,18 +55,18 @@ export function rowStatements({ jobs, isOf, stamped }: Fragments) {
     freeRows,
     updateRows,
     fetch: `select ${row} from ${jobs} j where key = any($2::text[]) and ${isOf("j")}`,
-    list: `select ${row} from ${jobs} where queue = $1 and status = any($2::text[])
+    list: listed(`select ${row} from ${jobs} where queue = $1 and status = any($2::text[])
       and ($5::boolean is null or status <> 'queued' or (scheduled <= ${epoch}) = $5)
-      order by key desc offset $3 limit $4`,
+      order by key desc offset $3 limit $4`),
     // Of few rows, all of which are read: by the primary key the search would pass every finished job.
-    listRunning: `select ${columns} from (
+    listRunning: listed(`select ${columns} from (
         select ${row} from ${jobs} where queue = $1 and status in ${running} offset 0) j
-      where status = any($2::text[]) order by key desc offset $3 limit $4`,
+      where status = any($2::text[]) order by key desc offset $3 limit $4`),
     // By the index of failed jobs, which answers each status in order of the keys.
-    listFailed: `select ${columns} from pg_catalog.unnest($2::text[]) as w(wanted) cross join lateral (
+    listFailed: listed(`select ${columns} from pg_catalog.unnest($2::text[]) as w(wanted) cross join lateral (
         select ${row} from ${jobs} where queue = $1 and status in ${failed} and status = w.wanted
         order by key desc limit $3::bigint + $4::bigint) j
-      order by key desc offset $3 limit $4`,
+      order by key desc offset $3 limit $4`),
     page: `select ${row} from ${jobs} where queue = $1 and status = any($2::text[]) and key > $3
       order by key limit $4`,
     running: `select key, lock_key as token, status, ${clock} as clock from ${jobs}

@@ -20,7 +20,9 @@ interface RawRow {
   /** bigint, as text. */
   scheduled: string;
   token: number;
-  bytes: Buffer;
+  /** Null of a document that is too large to be read, or to be read with the others of a list. */
+  bytes: Buffer | null;
+  size: number;
   /** The database's clock at the look, epoch ms. */
   clock: number;
 }
@@ -34,7 +36,7 @@ export interface TimedRow {
 /** `clock` is the database's, epoch ms. */
 type Decide<T> = (row: StoredJob, clock: number) => Decision<T>;
 
-/** A row that `lockRows` was asked for. Without `key` it was not locked, without `bytes` its document was too much. */
+/** A row that `lockRows` was asked for. Without `key` it was not locked, without `size` it is to be looked at with fewer others. */
 type LockedRow = { asked: string; present: boolean } & { [Name in keyof RawRow]: RawRow[Name] | null };
 
 /** What became of rows that were to be changed together. Keys that are in neither do not exist. */
@@ -58,7 +60,8 @@ const toRow = (raw: RawRow): StoredJob => ({
   scheduled: Number(raw.scheduled),
   token: raw.token,
   // Bytes that are no text would come out changed, and be written back so: as no text they are poison (D-3).
-  document: isUtf8(raw.bytes) ? raw.bytes.toString("utf8") : "",
+  document: raw.bytes && isUtf8(raw.bytes) ? raw.bytes.toString("utf8") : "",
+  ...(raw.bytes ? {} : { unreadBytes: raw.size }),
 });
 
 /** PostgreSQL takes no NUL in a text, not even to say that there is no such row. */
@@ -72,7 +75,7 @@ const jobHeld = (key: string, cause: unknown): SaqError =>
     { cause },
   );
 
-const isLocked = (raw: LockedRow): raw is LockedRow & RawRow => raw.key !== null && raw.bytes !== null;
+const isLocked = (raw: LockedRow): raw is LockedRow & RawRow => raw.key !== null && raw.size !== null;
 
 /**
  * A job that goes back into the queue gets another token: a worker that held it, and wakes only when Python has claimed

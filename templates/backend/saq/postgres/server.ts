@@ -10,7 +10,10 @@ import { ensureSchema, type SchemaOptions } from "./schema.js";
 import { warnOfSequenceEnd } from "./sequence.js";
 import { buildStatements, type Statements } from "./statements.js";
 
-export type TableOptions = Pick<SchemaOptions, "tables" | "lockKeyspace">;
+export interface TableOptions extends Pick<SchemaOptions, "tables" | "lockKeyspace"> {
+  /** Of each part of a job. */
+  maxBytes?: number;
+}
 
 export class PostgresServer {
   readonly #connections: Connections;
@@ -126,7 +129,7 @@ export class PostgresServer {
       if (names.temporaryStamp) this.#connections.stampOnEach();
       this.#jobsTable = names.jobs;
       this.#hasGroupOrder = names.hasGroupOrder;
-      this.#statements = buildStatements(names);
+      this.#statements = buildStatements(names, this.#options.maxBytes);
       await warnOfSequenceEnd(client, names.jobs, logger);
     } catch (error) {
       throw markUnavailable(error);

@@ -1,5 +1,6 @@
 /** Every statement of the engine, by name. */
 import { createHash } from "node:crypto";
+import { defaultMaxBytes, documentBytes } from "../byte-size.js";
 import { claimStatements } from "./claim-statements.js";
 import { endStatements } from "./end-statements.js";
 import { enqueueStatements } from "./enqueue-statements.js";
@@ -23,8 +24,8 @@ export const serverStatements = {
   },
 } satisfies Record<string, Statement>;
 
-export function buildStatements({ jobs, stats, stamp }: Names) {
-  const fragments = fragmentsOf({ jobs, stamp });
+export function buildStatements({ jobs, stats, stamp }: Names, maxBytes = defaultMaxBytes) {
+  const fragments = fragmentsOf({ jobs, stamp }, documentBytes(maxBytes));
   const { ready, readyGroup, isOf, sweepLock, prioritiesOf } = fragments;
   const ages = (queue: string) => `select worker_id, expire_at >= ${epoch} as alive,
         extract(epoch from now())::float8 - expire_at::float8 as overdue, ${clock} as clock,
@@ -91,7 +92,7 @@ export function buildStatements({ jobs, stats, stamp }: Names) {
     deleteExpired: deleteExpired(""),
   };
   // A connection may serve queues with other tables: what is prepared under a name is for these.
-  const id = createHash("sha1").update(`${jobs} ${stats} ${stamp}`).digest("hex").slice(0, 8);
+  const id = createHash("sha1").update(`${jobs} ${stats} ${stamp} ${maxBytes}`).digest("hex").slice(0, 8);
   return Object.fromEntries(
     Object.entries(statements).map(([name, text]) => [name, { name: `saq_${name}_${id}`, text }]),
   ) as { [Name in keyof typeof statements]: Statement };

@@ -1,6 +1,7 @@
 /** Changes of single jobs by hand, each decided under the row's lock, and counted when it came true (Q-10, D-27). */
 import { randomBytes } from "node:crypto";
 import type { Broker } from "../broker.js";
+import { isLarger, tooLarge } from "../byte-size.js";
 import { onlyJobOptions } from "../config/index.js";
 import { InvalidJobError } from "../errors.js";
 import { given } from "../given.js";
@@ -26,10 +27,12 @@ export class Changes {
   constructor(
     private readonly broker: Broker,
     private readonly failedTtl: number,
+    private readonly maxBytes: number,
     private readonly counters: QueueCounters,
   ) {}
 
   async abort(key: string, error: string): Promise<AbortAnswer | null> {
+    checkJson(`abort("${key}"): error`, error, this.maxBytes);
     const answer = await this.broker.change(key, (row) =>
       abortJob(row, error, this.broker.now(), this.failedTtl),
     );
@@ -49,6 +52,7 @@ export class Changes {
   }
 
   async retry(key: string, error: string, resetAttempts: boolean): Promise<RetryAnswer | null> {
+    checkJson(`retry("${key}"): error`, error, this.maxBytes);
     const answer = await this.broker.change(key, (row) =>
       retryJob(row, error, this.broker.now(), resetAttempts),
     );
@@ -66,7 +70,8 @@ export class Changes {
         `finish takes "complete", "failed" or "aborted", got ${JSON.stringify(status)}`,
       );
     }
-    checkJson(`finish("${key}"): result`, outcome.result ?? null);
+    checkJson(`finish("${key}"): result`, outcome.result ?? null, this.maxBytes);
+    checkJson(`finish("${key}"): error`, outcome.error ?? null, this.maxBytes);
     // A token of nobody's: the worker that runs it no longer owns it (5.2).
     const token = randomBytes(4).readInt32BE();
     const answer = await this.broker.change(key, (row) =>
@@ -78,28 +83,32 @@ export class Changes {
 
   async update(key: string, change: JobUpdate): Promise<UpdateAnswer | null> {
     const wanted: JobUpdate = given(change);
-    checkUpdate(`update("${key}")`, wanted);
+    checkUpdate(`update("${key}")`, wanted, this.maxBytes);
     return this.broker.change(key, (row) => updateJob(row, wanted, this.broker.now()));
   }
 }
 
-function checkUpdate(at: string, { progress, meta, ...options }: JobUpdate): void {
+function checkUpdate(at: string, { progress, meta, ...options }: JobUpdate, maxBytes: number): void {
   if (progress !== undefined && !(typeof progress === "number" && progress >= 0 && progress <= 1)) {
     throw new InvalidJobError(`${at}: progress must be a number of 0 to 1, got ${String(progress)}`);
   }
   if (meta !== undefined && (typeof meta !== "object" || meta === null || Array.isArray(meta))) {
     throw new InvalidJobError(`${at}: meta must be an object, got ${JSON.stringify(meta)}`);
   }
-  checkJson(`${at}: meta`, meta ?? null);
+  checkJson(`${at}: meta`, meta ?? null, maxBytes);
   onlyJobOptions(`${at}, beside progress and meta`, options, InvalidJobError);
 }
 
-function checkJson(what: string, value: unknown): void {
+function checkJson(what: string, value: unknown, maxBytes: number): void {
   let why: string;
   try {
-    if (JSON.stringify(value) !== undefined) return;
+    const text = JSON.stringify(value);
+    if (text !== undefined && !isLarger(text, maxBytes)) return;
+    if (text !== undefined)
+      throw new InvalidJobError(`${tooLarge(what, text, maxBytes)}; nothing was changed`);
     why = `a ${typeof value} has no JSON form`;
   } catch (error) {
+    if (error instanceof InvalidJobError) throw error;
     why = (error as Error).message;
   }
   throw new InvalidJobError(`${what} cannot be written as JSON: ${why}; nothing was changed`);

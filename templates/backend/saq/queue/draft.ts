@@ -1,5 +1,6 @@
 /** From a call of `enqueue` to a job about to be stored: everything about it is decided and checked here. */
 
+import { isLarger, tooLarge } from "../byte-size.js";
 import { checkJobOptions, onlyJobOptions, type QueueConfig } from "../config/index.js";
 import { InvalidJobError, SaqError } from "../errors.js";
 import { given } from "../given.js";
@@ -29,13 +30,18 @@ interface Known {
 
 export class Drafts {
   readonly #queueName: string;
+  readonly #maxBytes: number;
   readonly #known: ReadonlyMap<string, Known>;
   /** For names that are not in `tasks`, where those are not known here. */
   readonly #anyTask: Known | undefined;
 
   /** `anyTask`: also takes names that are not in `tasks`. */
-  constructor({ name, tasks, defaults }: QueueConfig, { anyTask = false }: { anyTask?: boolean } = {}) {
+  constructor(
+    { name, tasks, defaults, maxBytes }: QueueConfig,
+    { anyTask = false }: { anyTask?: boolean } = {},
+  ) {
     this.#queueName = name;
+    this.#maxBytes = maxBytes;
     this.#anyTask = anyTask
       ? { task: () => {}, defaults: { ...jobDefaults, ...given(defaults) } }
       : undefined;
@@ -105,13 +111,15 @@ export class Drafts {
   /**
    * Ready to be stored. `keyed`: the key was chosen by the caller.
    *
-   * @throws InvalidJobError when the payload cannot be written as JSON
+   * @throws InvalidJobError when the payload cannot be written as JSON, or payload or meta are too large
    */
   seal(fields: JobFields, keyed: boolean): NewJob {
     const { key, priority, groupKey, scheduled, ttl } = fields;
+    const document = asJson(fields.function, () => encodeJob(fields));
+    if (isLarger(document, this.#maxBytes)) this.#checkSizes(fields);
     return {
       key,
-      document: asJson(fields.function, () => encodeJob(fields)),
+      document,
       priority,
       groupKey,
       scheduled,
@@ -150,6 +158,14 @@ export class Drafts {
     fields.kwargs = asKwargs(fields.function, fields.kwargs);
     checkGroup(at, fields.groupKey);
     checkMeta(at, fields.meta);
+  }
+
+  #checkSizes({ function: name, kwargs, meta }: JobFields): void {
+    for (const [what, value] of [["payload", kwargs] as const, ["meta", meta] as const]) {
+      const text = JSON.stringify(value);
+      if (isLarger(text, this.#maxBytes))
+        throw new InvalidJobError(tooLarge(`The ${what} of "${name}"`, text, this.#maxBytes));
+    }
   }
 
   #find(name: string): Known {

@@ -68,7 +68,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     this.#waiting = new Waiting(broker);
     this.#results = new Results(config.name, this.#enqueuing, this.#waiting, toJob);
     this.#reading = new Reading(config.name, broker, toJob);
-    this.#changes = new Changes(broker, config.failedTtl, this.counters);
+    this.#changes = new Changes(broker, config.failedTtl, config.maxBytes, this.counters);
     this.schedules = new Schedules({
       config,
       broker,

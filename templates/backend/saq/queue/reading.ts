@@ -6,7 +6,7 @@ import { type JobFields, jobDefaults, type Status, statuses } from "../job.js";
 import { read } from "../transitions.js";
 import type { QueueInfo } from "./answers.js";
 import type { Job } from "./handle.js";
-import { readEnd } from "./results.js";
+import { readEnd, unreadReason } from "./results.js";
 
 export class Reading {
   constructor(
@@ -116,7 +116,7 @@ function unreadable(row: StoredJob): JobFields {
     key: row.key,
     status: row.status satisfies Status,
     scheduled: row.scheduled,
-    error: "The stored document is not a SAQ job; its bytes are untouched in saq_jobs.job",
+    error: unreadReason(row),
     meta: {},
   };
 }

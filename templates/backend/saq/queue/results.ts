@@ -158,13 +158,23 @@ function toldResult(result: string): Told | null {
   }
 }
 
+/** Why the document of a row cannot be shown. */
+export const unreadReason = ({ unreadBytes }: StoredJob): string =>
+  unreadBytes === undefined
+    ? "The stored document is not a SAQ job; its bytes are untouched in saq_jobs.job"
+    : `The stored document has ${unreadBytes.toLocaleString("en-US")} bytes: too many to be read, or to be read with ` +
+      "the others of a list (then look at the job alone); they are untouched in saq_jobs.job. More are read where " +
+      "maxBytes of the queue is larger";
+
 /** @throws PoisonDocumentError when the row's document cannot be read */
 export function readEnd(row: StoredJob): JobFields {
   const fields = read(row);
   if (fields) return fields;
   throw new PoisonDocumentError(
-    `Job ${row.key} is there (${row.status}), but its stored document is not a SAQ job of this queue; ` +
-      "its bytes are untouched in saq_jobs.job",
+    row.unreadBytes === undefined
+      ? `Job ${row.key} is there (${row.status}), but its stored document is not a SAQ job of this queue; ` +
+          "its bytes are untouched in saq_jobs.job"
+      : `Job ${row.key} is there (${row.status}). ${unreadReason(row)}`,
   );
 }
 

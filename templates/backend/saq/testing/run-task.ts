@@ -169,13 +169,14 @@ async function attempt(
   { state = {}, signal, now, updates }: AttemptOptions,
 ): Promise<unknown> {
   const config = configOf(task);
-  const rules = () => ({ nowMs: now(), failedTtl: config.failedTtl });
+  const rules = () => ({ nowMs: now(), failedTtl: config.failedTtl, maxBytes: config.maxBytes });
   let ended: (end: AttemptEnd) => void = () => {};
   const end = new Promise<AttemptEnd>((resolve) => {
     ended = resolve;
   });
   const host: AttemptHost = {
     hardDeadlineMs: config.cancellationHardDeadline * 1_000,
+    maxBytes: config.maxBytes,
     now,
     touch: async (_claim, patch) => {
       const { touched: _, ...change } = JSON.parse(patch) as TaskRun["updates"][number] & { touched: number };

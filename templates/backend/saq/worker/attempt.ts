@@ -4,6 +4,7 @@
  */
 import { setMaxListeners } from "node:events";
 import type { ClaimedJob, Interrupted } from "../broker.js";
+import { isLarger, tooLarge } from "../byte-size.js";
 import { InvalidJobError, JobLostError, SaqError } from "../errors.js";
 import type { JobFields } from "../job.js";
 import type { RunningJob, TransactionClient } from "../tasks/task.js";
@@ -15,6 +16,8 @@ import type { OwnEnd } from "./own-end.js";
 /** What an attempt needs of its worker. */
 export interface AttemptHost {
   readonly hardDeadlineMs: number;
+  /** Of a new `meta`. */
+  readonly maxBytes: number;
   now(): number;
   /** Stores what a task must be able to rely on. Waits for a database that is away until the attempt is over. */
   touch(attempt: Attempt, patch: string, removed: readonly string[]): Promise<boolean>;
@@ -215,6 +218,9 @@ export class Attempt {
       if (typeof meta !== "object" || meta === null || Array.isArray(meta))
         throw new InvalidJobError(`meta must be an object, got ${JSON.stringify(meta)}`);
       change.meta = withMarks(this.fields.meta, meta);
+      const text = JSON.stringify(change.meta);
+      if (isLarger(text, this.#host.maxBytes))
+        throw new InvalidJobError(tooLarge("ctx.job.update: meta", text, this.#host.maxBytes));
     }
     if (this.#ended || this.#interruption) return;
     const touched = Math.round(this.#host.now());

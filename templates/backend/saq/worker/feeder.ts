@@ -9,7 +9,9 @@
  * Large payloads make it fewer. No-op jobs fly; jobs of a second are fetched one by one, so that no worker hoards what another could run. A fresh
  * feeder has measured nothing and fetches nothing ahead.
  */
+
 import type { Broker, ClaimedJob } from "../broker.js";
+import { bytesOf } from "../byte-size.js";
 import type { Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
 import { Ahead } from "./ahead.js";
@@ -17,8 +19,8 @@ import { Ahead } from "./ahead.js";
 const horizonMs = 250;
 /** Each claim walks over what others claimed before it, so larger ones are cheaper (1,000 -> 2,000: drain 1.07, of 200,000 jobs 1.13). */
 const mostAhead = 2_000;
-/** Characters of documents that lie ahead: few jobs with large payloads, where many small ones may. */
-const mostLengthAhead = 16 * 1024 * 1024;
+/** Bytes of documents that lie ahead: few jobs with large payloads, where many small ones may. */
+const mostBytesAhead = 16 * 1024 * 1024;
 /**
  * A claim of all that is to lie ahead would leave the slots waiting for it when little does. A small one is soon back, and
  * the next is under way while its jobs run; a no-op job runs for three times as long as claiming it takes.
@@ -74,8 +76,8 @@ export class Feeder {
   /** ms per job, averaged over the last hundred or so; null before any. */
   #duration: number | null = null;
   #measured = 0;
-  /** Characters of a document, on average over the last claim that brought some. */
-  #length = 1;
+  /** Bytes of a document, on average over the last claim that brought some. */
+  #bytes = 1;
   /** Most jobs per claim, by how long claims take. */
   #most = Number.POSITIVE_INFINITY;
   /** How many times as many rows are asked for, because the last ones held no job. */
@@ -218,7 +220,7 @@ export class Feeder {
     // comes the next turn of the groups.
     const most = this.#grouped ? 4 * concurrency : mostAhead;
     const byDuration = (concurrency * horizon) / Math.max(this.#duration, 0.05);
-    return Math.floor(Math.min(byDuration, most, mostLengthAhead / this.#length));
+    return Math.floor(Math.min(byDuration, most, mostBytesAhead / this.#bytes));
   }
 
   #adapt(jobs: number, tookMs: number): void {
@@ -270,7 +272,7 @@ export class Feeder {
         found += answer.jobs.length;
         left -= jobs.length;
         if (jobs.length > 0)
-          this.#length = jobs.reduce((sum, { document }) => sum + document.length, 0) / jobs.length;
+          this.#bytes = jobs.reduce((sum, { document }) => sum + bytesOf(document), 0) / jobs.length;
         if (grouped) this.#grouped = answer.more;
         else more = answer.more;
         this.#buffer.add(jobs, performance.now(), grouped ? "front" : "back");

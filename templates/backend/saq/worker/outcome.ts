@@ -1,5 +1,6 @@
 /** From the end of an attempt to what is written about it. Pure, apart from the dice of the retry delay. */
 import type { ClaimedJob, Settlement } from "../broker.js";
+import { isLarger, tooLarge } from "../byte-size.js";
 import { InvalidResultError } from "../errors.js";
 import { isRetryable, type JobFields } from "../job.js";
 import { finished, keepSeconds, oneMore, requeued, retryDue } from "../transitions.js";
@@ -27,6 +28,8 @@ export interface Attempted {
 export interface OutcomeRules {
   nowMs: number;
   failedTtl: number;
+  /** Of a result. */
+  maxBytes: number;
 }
 
 /** What to write for an ended attempt; null when it is no longer ours to write. */
@@ -80,13 +83,15 @@ function completion(attempt: Attempted, value: unknown, rules: OutcomeRules): Se
     return unwritable(attempt, errorText(error), rules);
   }
   if (result === undefined) return unwritable(attempt, `a ${typeof value} has no JSON form`, rules);
+  if (isLarger(result, rules.maxBytes))
+    return finalFailure(attempt, resultTooLarge(attempt, result, rules), rules);
   return completed(attempt, result, rules);
 }
 
 /**
  * What a task records itself, in a transaction of its own.
  *
- * @throws InvalidResultError when the result has no JSON form
+ * @throws InvalidResultError when the result has no JSON form or is too large
  */
 export function ownCompletion(attempt: Attempted, value: unknown, rules: OutcomeRules): Settlement {
   let result: string | undefined;
@@ -96,10 +101,17 @@ export function ownCompletion(attempt: Attempted, value: unknown, rules: Outcome
   } catch (error) {
     why = (error as Error).message;
   }
+  if (result !== undefined && isLarger(result, rules.maxBytes))
+    throw new InvalidResultError(attempt.fields.function, [
+      { path: "", message: resultTooLarge(attempt, result, rules) },
+    ]);
   if (result !== undefined) return completed(attempt, result, rules);
   const message = `it cannot be stored as JSON: ${why}`;
   throw new InvalidResultError(attempt.fields.function, [{ path: "", message }]);
 }
+
+const resultTooLarge = ({ fields }: Attempted, result: string, { maxBytes }: OutcomeRules): string =>
+  tooLarge(`The result of task "${fields.function}"`, result, maxBytes);
 
 const asJson = (value: unknown): string | undefined => (value === undefined ? "null" : JSON.stringify(value));
 

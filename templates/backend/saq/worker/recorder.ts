@@ -1,5 +1,7 @@
 /** Outcomes on their way into storage, and what follows when they have arrived: counting, a log line, hooks. */
+
 import type { Broker, Claim, ClaimedJob, Decided, Settlement, SettleResult } from "../broker.js";
+import { bytesOf } from "../byte-size.js";
 import { describe, type Logger } from "../logger.js";
 import { fieldsOfChange } from "../wire.js";
 import type { Attempt } from "./attempt.js";
@@ -12,8 +14,8 @@ import type { Report } from "./report.js";
  * whenever one took long (2,000 -> 4,000: drain 1.04 and 1.10 times in two runs).
  */
 const mostUnsettled = 4_000;
-/** Characters of them: few large results wait where many small ones may. */
-const mostUnsettledLength = 64 * 1024 * 1024;
+/** Bytes of them: few large results wait where many small ones may. */
+const mostUnsettledBytes = 64 * 1024 * 1024;
 
 export interface RecorderOptions {
   broker: Broker;
@@ -52,7 +54,7 @@ export class Recorder {
   readonly #unrecorded = new Map<string, number>();
   readonly #poison: ClaimedJob[] = [];
   #underWay = 0;
-  #lengthUnderWay = 0;
+  #bytesUnderWay = 0;
   #waiting: (() => void)[] = [];
 
   constructor(options: RecorderOptions) {
@@ -60,7 +62,7 @@ export class Recorder {
   }
 
   get isCongested(): boolean {
-    return this.#underWay > mostUnsettled || this.#lengthUnderWay > mostUnsettledLength;
+    return this.#underWay > mostUnsettled || this.#bytesUnderWay > mostUnsettledBytes;
   }
 
   /** Resolves when every outcome so far is recorded, and the hooks that follow have run. */
@@ -71,7 +73,7 @@ export class Recorder {
   /** `end` is left out for a job that never began here. */
   settle(attempt: Attempt, settlement: Settlement, end?: AttemptEnd): void {
     this.#underWay++;
-    this.#lengthUnderWay += settlement.patch.length;
+    this.#bytesUnderWay += bytesOf(settlement.patch);
     const recording = new Recording(this, attempt, settlement, end);
     this.#recordings.add(recording);
     this.#options.broker.settle(settlement, recording);
@@ -116,9 +118,9 @@ export class Recorder {
 
   #after({ attempt, settlement, end }: Recording): void {
     const { around } = this.#options;
-    const { length } = settlement.patch;
-    if (around && end) void around.ended(attempt).finally(() => this.#left(length));
-    else this.#left(length);
+    const bytes = bytesOf(settlement.patch);
+    if (around && end) void around.ended(attempt).finally(() => this.#left(bytes));
+    else this.#left(bytes);
   }
 
   /** There is nothing to write: the job is somebody else's by now. */
@@ -160,10 +162,10 @@ export class Recorder {
     void settling.finally(() => this.#left(0));
   }
 
-  #left(length: number): void {
+  #left(bytes: number): void {
     const wasCongested = this.isCongested;
     this.#underWay--;
-    this.#lengthUnderWay -= length;
+    this.#bytesUnderWay -= bytes;
     if (wasCongested && !this.isCongested) this.#options.relieved();
     if (this.#underWay > 0 || this.#waiting.length === 0) return;
     const waiting = this.#waiting;

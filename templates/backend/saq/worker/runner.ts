@@ -28,6 +28,7 @@ import { certainSeconds } from "./watch.js";
 
 export class Runner implements AttemptHost {
   readonly hardDeadlineMs: number;
+  readonly maxBytes: number;
   readonly running = new Map<string, Attempt>();
   readonly report: Report;
   /** Called when a burst is over and its last job has ended. */
@@ -57,6 +58,7 @@ export class Runner implements AttemptHost {
   constructor(queue: Queue, workerId: string, logger: Logger, problems: ProblemLog) {
     const { config, broker } = queue;
     this.hardDeadlineMs = config.cancellationHardDeadline * 1_000;
+    this.maxBytes = config.maxBytes;
     this.report = new Report(logger, queue.counters);
     this.#queue = queue;
     this.#workerId = workerId;
@@ -278,7 +280,8 @@ export class Runner implements AttemptHost {
   }
 
   #rules(): OutcomeRules {
-    return { nowMs: this.now(), failedTtl: this.#queue.config.failedTtl };
+    const { failedTtl, maxBytes } = this.#queue.config;
+    return { nowMs: this.now(), failedTtl, maxBytes };
   }
 
   /** Calls `forgave` when it held numbers that JSON does not know. */
