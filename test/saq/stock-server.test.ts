@@ -55,6 +55,25 @@ const modes = [
     return rows[0]?.has === true;
   }
 
+  it("works over a Unix socket, where TCP's settings have no effect", async () => {
+    const database = await databaseWith("socket");
+    const { pathname } = new URL(database.url);
+    const { password, port, socketFolder } = server;
+    const url = `postgresql://postgres:${password}@${pathname}?host=${socketFolder}&port=${port}`;
+    const { queue, close } = openQueue(url);
+    const worker = await WorkerProcess.start({ url, runsUrl: database.url });
+    const job = await queue.enqueue("noop");
+    await eventually("it is complete", async () => (await job.refresh()).status === "complete");
+    const overSocket = await database.query(
+      "select pid from pg_stat_activity where application_name = 'saq' and client_port = -1",
+    );
+    expect(overSocket.length).toBeGreaterThan(1);
+    expect(worker.lines.filter(({ level }) => level === "warn" || level === "error")).toEqual([]);
+    await worker.stop();
+    await close();
+    await database.drop();
+  });
+
   describe.each(modes)("%s", (_, options) => {
     it("compiles no statement, however large the tables are", async () => {
       if (!(await hasJit())) {
