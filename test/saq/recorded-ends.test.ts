@@ -135,6 +135,17 @@ describe("an end that deletes its row", () => {
     expect(statements.count).toBeLessThan(20);
   });
 
+  it("D-27: many whose rows are gone, of those that are kept, are told so by one look", async () => {
+    const queue = open();
+    const jobs = await running(queue, 100);
+    await database.query("delete from saq_jobs where queue = $1", [queue.name]);
+    const statements = countStatements();
+    const ends = jobs.map((job) => settlement(job, "complete", { result: 1 }, { ending: job.ending }));
+    const results = await Promise.all(ends.map((end) => settle(queue, end)));
+    expect(new Set(results)).toEqual(new Set(["gone"]));
+    expect(statements.count).toBeLessThan(20);
+  });
+
   it("an awaited job is told of its end although its row is deleted", async () => {
     const queue = open();
     const [job] = (await running(queue, 1)) as [ClaimedJob];

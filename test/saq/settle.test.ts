@@ -187,11 +187,11 @@ describe("ownership", () => {
     expect(await documentOf(database, job.key)).toMatchObject({ status: "failed", error: "e" });
   });
 
-  it("D-27: the end of a job whose row is gone is lost", async () => {
+  it("D-27: the end of a job whose row is gone says so", async () => {
     const queue = open();
     const job = await running(queue);
     await database.query("delete from saq_jobs where key = $1", [job.key]);
-    expect(await settle(queue, settlement(job, "complete"))).toBe("lost");
+    expect(await settle(queue, settlement(job, "complete"))).toBe("gone");
     expect(await queue.broker.touch([{ ...job, patch: "{}", removed: [] }])).toEqual([false]);
   });
 

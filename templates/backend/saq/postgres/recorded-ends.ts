@@ -49,7 +49,7 @@ function finished({ token }: Settlement, row: RecordedRow): SettleResult | null 
 
 function written({ token, status, place, keep }: Settlement, row: RecordedRow): SettleResult | null {
   // A row that was to be deleted is gone: by our own statement, whose answer got lost, or by somebody else.
-  if (row.status === null) return keep !== null && keep < 0 ? "applied" : "lost";
+  if (row.status === null) return keep !== null && keep < 0 ? "applied" : "gone";
   if (row.token === token)
     return row.status === status && status !== "queued" && !row.strange ? "applied" : null;
   const isBack = status === "queued" && row.status === "queued" && row.token === place;
