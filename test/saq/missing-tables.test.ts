@@ -26,10 +26,12 @@ it("is one line in the log when it starts and one when it ends, and results wait
   await expect(queue.enqueue("double", { n: 1 })).rejects.toThrow(
     "the queue's tables are missing; the next start of a worker or of the API makes them, and this process goes on",
   );
-  finish();
   // Every chore of the worker has failed by now, and its claims.
   for (const source of ["beat", "lost", "sweep", "abort", "claim"])
     await log.saw(({ fields }) => fields.source === source && fields.reason !== undefined);
+  finish();
+  const seen = new Set(log.lines);
+  await log.saw((line) => !seen.has(line) && line.fields.source === "beat");
   await database.query(
     "alter table kept_jobs rename to saq_jobs; alter table kept_stats rename to saq_stats",
   );
