@@ -25,6 +25,7 @@ describe("defineQueue", () => {
       cancellationHardDeadline: 1,
       failedTtl: 604_800,
       lostLimit: 3,
+      maxBytes: 16 * 1024 * 1024,
       priorities: [0, 32767],
       prefetch: true,
       cronTimezone: "UTC",

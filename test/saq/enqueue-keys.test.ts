@@ -249,30 +249,31 @@ describe("keys that somebody's transaction holds", () => {
     url.searchParams.set("options", "-c deadlock_timeout=10ms");
     const queue = openQueue({ url: url.href }, tasks);
     await queue.connect();
-    const other = await database.connect();
+    // A deadlock is looked for once, soon after a wait began. The flush has to be the last to wait.
+    const [first, other] = [await database.connect(), await database.connect()];
     await other.query("set deadlock_timeout = '1h'");
-    const end = async () => {
-      await other.query("begin");
-      await other.query(
-        "insert into saq_jobs (key, job, queue, status) values ('lock b', 'x', 'q', 'queued')",
+    const insert = (client: pg.Client, key: string) =>
+      client.query("insert into saq_jobs (key, job, queue, status) values ($1, 'x', 'q', 'queued')", [key]);
+    await first.query("begin");
+    await insert(first, "lock b");
+    await other.query("begin");
+    await insert(other, "lock c");
+    const enqueued = Promise.allSettled(
+      ["lock a", "lock b", "lock c"].map((key) => queue.enqueue("hello", {}, { key })),
+    );
+    const waiting = (count: number) => async () => {
+      const rows = await database.query(
+        "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
       );
-      const enqueued = Promise.allSettled(
-        ["lock a", "lock b", "lock c"].map((key) => queue.enqueue("hello", {}, { key })),
-      );
-      await until(async () => {
-        const waiting = await database.query(
-          "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
-        );
-        return waiting.length > 0;
-      });
-      // Waits for the flush, which waits for us. Ours notices nothing for an hour.
-      await other.query(
-        "insert into saq_jobs (key, job, queue, status) values ('lock a', 'x', 'q', 'queued')",
-      );
-      await other.query("rollback");
-      return enqueued;
+      return rows.length >= count;
     };
-    expect((await end()).map(({ status }) => status)).toEqual(["fulfilled", "fulfilled", "fulfilled"]);
+    await until(waiting(1));
+    const inserted = insert(other, "lock a");
+    await Promise.race([until(waiting(2)), inserted]);
+    await first.query("rollback");
+    await inserted;
+    await other.query("rollback");
+    expect((await enqueued).map(({ status }) => status)).toEqual(["fulfilled", "fulfilled", "fulfilled"]);
   });
 
   it("thousands of calls of one key are a few statements", async () => {
