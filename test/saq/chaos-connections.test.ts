@@ -284,7 +284,7 @@ describe("connections in trouble", () => {
         rows.filter(({ status }) => status === "complete" || status === "aborted").length === jobs.length + 1
       );
     });
-    expect(worker.lines.some(({ message }) => message === "Aborted nap")).toBe(true);
+    await worker.said("Aborted nap");
     return most;
   }
 });

@@ -17,8 +17,8 @@ export interface ClientKind {
 }
 
 /**
- * Client settings for a DSN. What the address or PG* variables say wins over our defaults; start-up options are sent
- * together, ours last.
+ * Client settings for a DSN. What the address or PG* variables say wins over our defaults; start-up options of both
+ * are sent together.
  *
  * @throws {PostgresAddressError} when the address cannot be read
  */

@@ -156,7 +156,10 @@ export class Life {
     this.#heartbeat.start();
     this.#upkeep.start();
     this.#loop?.begin();
-    await this.runner.tick();
+    // The worker has started: what fails from here on is tried again at the next tick.
+    await this.runner.tick().catch((error: unknown) => {
+      this.#logger.debug({ err: error }, "could not look for jobs at the start, the next tick will");
+    });
   }
 
   /** Not before the sign of life, with which subscribing begins: the start ends with a claim of its own. */
