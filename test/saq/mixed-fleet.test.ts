@@ -109,7 +109,14 @@ describe("workers of both languages on one queue", () => {
     expect(rows).toEqual([
       {
         worker_id: worker.workerId,
-        stats: { complete: 0, failed: 0, retried: 0, aborted: 0, uptime: expect.any(Number) },
+        stats: {
+          complete: 0,
+          failed: 0,
+          retried: 0,
+          aborted: 0,
+          uptime: expect.any(Number),
+          graceSeconds: 11,
+        },
         queue_key: queue.name,
         metadata: { region: "eu" },
       },

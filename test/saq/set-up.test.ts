@@ -64,17 +64,6 @@ describe("while a Python SAQ of other tables lives in the database", () => {
     await Promise.all(queues.map((queue) => queue.connect()));
     expect(await database.query("select version from mail_versions")).toEqual([{ version: 3 }]);
   });
-
-  it("P-4, P-6: older tables are left to it, and an error says who holds the lock", async () => {
-    await database.query(version1);
-    const python = await startPython();
-    const [{ pid } = { pid: 0 }] = (await python.query<{ pid: number }>("select pg_backend_pid() as pid"))
-      .rows;
-    await expect(openQueue(database, tasks).connect()).rejects.toThrow(
-      `could not be lifted to version 3 within 30 s: the set-up lock (0, 0) is held by server process ${pid} (test). `,
-    );
-    expect(await database.query("select version from saq_versions")).toEqual([{ version: 1 }]);
-  }, 600_000);
 });
 
 describe("a database with settings of its own", () => {

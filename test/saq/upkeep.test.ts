@@ -5,7 +5,7 @@ import { inSeconds } from "../../templates/backend/saq/job.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { makeRole } from "./dml-role.js";
 import { LogBook } from "./log-book.js";
-import { pythonTables } from "./python-tables.js";
+import { pythonTables, version1 } from "./python-tables.js";
 import { type SteppedClock, stepClock } from "./stepped-clock.js";
 import {
   claim,
@@ -298,13 +298,15 @@ describe("the sequence of lock_key", () => {
 });
 
 describe("start-up", () => {
-  it("D-11: where the set-up lock is never let go and the tables are missing, says so instead of going on without them", async () => {
+  it("P-4, D-11: where the set-up lock is never let go and the tables are older, says who holds it instead of going on", async () => {
+    await database.query(version1);
     const python = await database.connect();
     await python.query("select pg_advisory_lock(0, 0)");
+    const { rows } = await python.query<{ pid: number }>("select pg_backend_pid() as pid");
     const clock = stepClock();
     const connected = open().connect();
     const refused = expect(connected).rejects.toThrow(
-      'Another process has been setting up the SAQ tables in schema "public" for over 30 s.',
+      `could not be lifted to version 3 within 30 s: the set-up lock (0, 0) is held by server process ${rows[0]?.pid} (test). `,
     );
     await until(async () => {
       const sessions = await database.query<{ query: string }>(
@@ -314,6 +316,7 @@ describe("start-up", () => {
     });
     clock.pass(31);
     await refused;
+    expect(await database.query("select version from saq_versions")).toEqual([{ version: 1 }]);
   });
 });
 
