@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import { parseCall } from "../../templates/backend/saq/cli/arguments.js";
-import { Children } from "../../templates/backend/saq/cli/children.js";
+import { Children, restartPauseMs } from "../../templates/backend/saq/cli/children.js";
 import { emptyFolder } from "../support/folders.js";
 import { REPOSITORY } from "../support/packed.js";
 import { Program } from "../support/program.js";
@@ -164,18 +164,32 @@ describe("workers run", () => {
     expect(isAlive(child)).toBe(false);
   });
 
-  it("L-8: a child that dies takes no other down, is reported, and is not started again (T-144)", async () => {
+  it("L-8: a child that dies takes no other down, is reported, and started again after pauses that double (T-144)", async () => {
     const program = start("workers", "run", "--workers", "3", "--queues", "default");
     await live(program, 3);
     const [first, second] = childrenOf(program) as [number, number];
     process.kill(first, "SIGKILL");
-    await program.prints(/it is not started again/, 120_000);
-    expect(lines(program, "not started again")).toMatchObject([{ pid: first, signal: "SIGKILL" }]);
-    expect(childrenOf(program)).toEqual([second]);
+    await program.prints(/is started again in 1 s/, 1120_000);
+    expect(lines(program, "Worker process 2 ended")).toMatchObject([{ pid: first, signal: "SIGKILL" }]);
     await queue.enqueue("record");
     await program.prints(/Finished record/, 120_000);
+    const killed = [first];
+    const successor = () => childrenOf(program).find((pid) => pid !== second && !killed.includes(pid)) ?? 0;
+    await eventually("another is there", async () => successor() > 0);
+    killed.push(successor());
+    process.kill(killed[1] as number, "SIGKILL");
+    await program.prints(/is started again in 2 s/, 1120_000);
+    await eventually("another works", async () =>
+      lines(program, "Worker starting").some((line) => line.process === successor()),
+    );
     process.kill(program.pid, "SIGTERM");
-    expect(await program.ended(120_000)).toBe(1);
+    expect(await program.ended(120_000)).toBe(0);
+  });
+
+  it("L-8: the pause before a restart doubles to 30 s", () => {
+    expect([1, 2, 3, 4, 5, 6, 100].map(restartPauseMs)).toEqual([
+      1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000,
+    ]);
   });
 
   it("a parent that is killed leaves no worker behind", async () => {
