@@ -65,6 +65,7 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
     [7, 7],
     ["saq:q"],
     ["saq:enqueue"],
+    [true, false],
   ],
   fetch: ["q", keys],
   running: ["q", 0, "", 500],

@@ -142,8 +142,33 @@ describe("a lost worker's job", () => {
     expect(change.keep).toBe(week);
     expect(changed(before, change)).toMatchObject({
       status: "failed",
-      error: "worker lost: 4 workers died while they ran this job",
+      error: "worker lost: 4 workers died while they ran this job, the last 2 of them while it ran alone",
     });
+  });
+
+  it("5.2: runs alone from its second loss on, and as any other again when it is retried by hand", () => {
+    const alone = (lost: unknown, limit = 3) =>
+      loseJob(row({ ...running, meta: { lost } }), now, limit, week).alone;
+    expect([alone(0), alone(1), alone(2)]).toEqual([undefined, true, true]);
+    expect(loseJob(row({ ...running }), now, 1, week).alone).toBe(true);
+    const failed = row({ status: "failed", meta: { lost: 4 } });
+    expect(retryJob(failed, "", now, true).change?.alone).toBe(false);
+    expect(retryJob(failed, "", now, false).change?.alone).toBeUndefined();
+  });
+
+  it("5.2: that was only claimed goes back as it was, uncounted, with a mark", () => {
+    const before = row({ ...running, scheduled: 77, error: "first try" });
+    const change = loseJob(before, now, 3, week, false);
+    expect(change.alone).toBeUndefined();
+    expect(change.scheduled).toBe(77);
+    expect(changed(before, change)).toMatchObject({
+      status: "queued",
+      attempts: 0,
+      error: "first try",
+      meta: { lost: 0 },
+    });
+    const counted = row({ ...running, meta: { lost: 2 } });
+    expect(changed(counted, loseJob(counted, now, 3, week, false)).meta).toEqual({ lost: 2 });
   });
 
   it("V-5.12: ends aborted when its abort was asked for", () => {

@@ -207,7 +207,7 @@ describe("stopping a worker", () => {
   );
 
   it.concurrent(
-    "W-21: an uncaught error ends the worker with exit code 1, and its jobs go back",
+    "W-21: an uncaught error ends the worker with exit code 1, and its jobs count as lost",
     staged(async ({ database, queue, start, running }) => {
       const worker = await start({ shutdownGracePeriod: 30 });
       const beside = await queue.enqueue("nap", { ms: 60_000 });
@@ -218,7 +218,7 @@ describe("stopping a worker", () => {
       expect(line.jobs).toEqual([beside.key, key]);
       expect((await worker.exit()).code).toBe(1);
       for (const job of [beside.key, key]) {
-        expect(await database.document(job)).toMatchObject({ status: "queued", meta: { cancellations: 1 } });
+        expect(await database.document(job)).toMatchObject({ status: "queued", meta: { lost: 1 } });
       }
     }),
   );

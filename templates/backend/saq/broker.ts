@@ -15,6 +15,8 @@ export interface ClaimRequest {
   priorities: readonly [number, number];
   /** Jobs with a group key are claimed apart, one per group at a time. */
   grouped: boolean;
+  /** Some of the jobs may have to wait before they are started. Should the worker die, they count as not started. */
+  ahead?: boolean;
 }
 
 /** Proof of ownership: only who holds the row's present token may change a claimed job (5.2). */
@@ -133,6 +135,8 @@ export interface RowChange {
   place?: number;
   /** Seconds that the row is kept; null = for ever, negative = deleted. Left out: unchanged. */
   keep?: number | null;
+  /** The job is run without others beside it from now on, by one worker at a time; false: as any other again. */
+  alone?: boolean;
 }
 
 export interface JobFilter {
@@ -247,6 +251,11 @@ export interface Broker {
    * worker holds no claims. Returns the keys.
    */
   reconcile(reconciliation: Reconciliation): Promise<string[]>;
+  /**
+   * Records that the worker died while it ran these jobs: each goes back into the queue, uncharged, or fails at its
+   * limit. Skips those that others own by now.
+   */
+  lose(claims: readonly Claim[], limits: Pick<SweepLimits, "lostLimit" | "failedTtl">): Promise<void>;
   /** Jobs of this queue with a group key are waiting, so that claiming them is worth a statement. */
   hasGrouped(): Promise<boolean>;
   outlook(priorities: readonly [number, number]): Promise<Outlook>;

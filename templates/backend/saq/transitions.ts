@@ -5,6 +5,7 @@
 import type { Claim, ClaimedJob, RowChange, StoredJob } from "./broker.js";
 import { PoisonDocumentError } from "./errors.js";
 import {
+  columnSecond,
   isRetryable,
   isStuck,
   isTerminal,
@@ -115,6 +116,7 @@ export function retryJob(
       ...(resetAttempts ? edit("queued", { ...fields, attempts: 0 }, noCounts(job)) : edit("queued", fields)),
       scheduled,
       keep: null,
+      ...(resetAttempts && "lost" in job.meta && { alone: false }),
     },
     answer: "queued",
   };
@@ -165,14 +167,28 @@ export function updateJob(row: StoredJob, given: JobUpdate, nowMs: number): Deci
   return { change: edit(row.status, { ...update, touched: Math.round(nowMs) }), answer: "updated" };
 }
 
-/** The worker that ran it is gone: another run, uncharged, at most `lostLimit` times (5.2). */
-export function loseJob(row: StoredJob, nowMs: number, lostLimit: number, failedTtl: number): RowChange {
+/**
+ * The worker that ran it is gone: another run, uncharged, at most `lostLimit` times (5.2). A job that was only claimed
+ * goes back uncounted, with a mark (`lost` is 0) that has its next worker write down when it starts the job. From its
+ * second loss on a job runs alone, so that one which ends its worker takes no others with it.
+ */
+export function loseJob(
+  row: StoredJob,
+  nowMs: number,
+  lostLimit: number,
+  failedTtl: number,
+  hadStarted = true,
+): RowChange {
   const job = read(row);
   if (!job) return setAside;
   if (row.status === "aborting") return endAborted(job, nowMs, failedTtl);
+  if (!hadStarted) return neverStarted(row, nowMs, "lost" in job.meta ? {} : { lost: 0 });
   const lost = oneMore(job.meta.lost);
   if (lost > lostLimit) {
-    const error = `worker lost: ${lost} workers died while they ran this job`;
+    const alone = lost - aloneFrom(lostLimit);
+    const error =
+      `worker lost: ${lost} workers died while they ran this job` +
+      (alone > 0 ? `, ${alone === 1 ? "the last" : `the last ${alone}`} of them while it ran alone` : "");
     return {
       ...edit("failed", finished("failed", nowMs, { error }), { lost }),
       keep: keepSeconds(job.ttl, "failed", failedTtl),
@@ -187,8 +203,27 @@ export function loseJob(row: StoredJob, nowMs: number, lostLimit: number, failed
     ),
     scheduled,
     keep: null,
+    ...(runsAlone({ lost }, lostLimit) && { alone: true }),
   };
 }
+
+/** A job that was claimed and never started, as it was before. */
+function neverStarted(row: StoredJob, nowMs: number, marks?: MetaMarks): RowChange {
+  const job = read(row);
+  if (!job) return setAside;
+  const fields = { attempts: Math.max(job.attempts - 1, 0), started: 0, workerId: null };
+  return {
+    ...edit("queued", { status: "queued", ...fields }, marks),
+    scheduled: columnSecond(job) || Math.floor(nowMs / 1_000),
+  };
+}
+
+/** So many workers must have died while they ran a job before it runs alone: two, or fewer where fewer are allowed. */
+const aloneFrom = (lostLimit: number): number => Math.max(Math.min(2, lostLimit), 1);
+
+/** The job may be what ends its workers: it runs without others beside it. */
+export const runsAlone = ({ lost }: JobFields["meta"], lostLimit: number): boolean =>
+  Number.isSafeInteger(lost) && Number(lost) >= aloneFrom(lostLimit);
 
 /** Stuck past every grace: another attempt when one is left, else aborted with the text `swept` (V-5.13, P-31). */
 export function sweepJob(

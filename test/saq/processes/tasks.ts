@@ -111,6 +111,13 @@ async function strayThrow(ctx: Context) {
   await end();
 }
 
+/** Ends its process as the operating system does when memory runs out. */
+async function die(ctx: Context) {
+  await begin(ctx);
+  process.kill(process.pid, "SIGKILL");
+  await sleep(60_000);
+}
+
 /** Naps between its steps; its effect and its end are one transaction. `hang`: the first attempt never returns. */
 async function once(ctx: Context, { naps, hang }: { naps: number[]; hang?: boolean }) {
   const [before = 0, inside = 0, finished = 0, committed = 0] = naps;
@@ -146,6 +153,7 @@ export const tasks = {
   record,
   strayRejection,
   strayThrow,
+  die,
   patient: task({ timeout: 0, run: nap }),
   spin: threadTasks.spin,
   ends: threadTasks.ends,

@@ -118,7 +118,7 @@ export function step(job: ModelJob | null, event: Event): ModelJob | null | stri
           ...job,
           status: "failed",
           lost,
-          error: `worker lost: ${lost} workers died while they ran this job`,
+          error: `worker lost: ${lost} workers died while they ran this job, the last 2 of them while it ran alone`,
         };
       return { ...job, ...waiting("worker lost", event.now), lost, attempts: job.attempts - 1 };
     }
@@ -215,6 +215,8 @@ const waiting = (error: string | null, scheduled: Span) => ({
   scheduled,
   asked: scheduled,
   overdue: false,
+  // A fresh one, where the claim's own place is not given back.
+  token: null,
 });
 
 /**

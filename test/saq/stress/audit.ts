@@ -26,6 +26,8 @@ export interface State {
   timeout: number | null;
   error: string | null;
   lost: number;
+  /** A worker that died has held it, whether it had started it or not. */
+  held: boolean;
   cancellations: number;
 }
 
@@ -34,7 +36,7 @@ const state = (row: string) => `jsonb_build_object('status', ${row}.status, 'tok
   'attempts', coalesce((d->>'attempts')::int, 0), 'retries', coalesce((d->>'retries')::int, 1),
   'started', coalesce((d->>'started')::bigint, 0), 'error', d->>'error',
   'timeout', case when d ? 'timeout' then (d->>'timeout')::float8 else 10 end,
-  'lost', coalesce((d->'meta'->>'lost')::int, 0), 'cancellations', coalesce((d->'meta'->>'cancellations')::int, 0))`;
+  'lost', coalesce((d->'meta'->>'lost')::int, 0), 'held', d->'meta'->'lost' is not null, 'cancellations', coalesce((d->'meta'->>'cancellations')::int, 0))`;
 
 const document = (row: string) => `(select convert_from(${row}.job, 'UTF8')::jsonb as d) as document`;
 

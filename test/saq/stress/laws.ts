@@ -160,6 +160,8 @@ const isGivenBack = (before: State, after: State) =>
   after.status === "queued" &&
   after.attempts < before.attempts &&
   after.lost === before.lost &&
+  // Taken from a dead worker that had claimed it ahead: it counts as not started, and may have been.
+  after.held === before.held &&
   after.cancellations === before.cancellations;
 
 /** Written by the worker that ran it, because its task returned or threw. */

@@ -54,7 +54,10 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
   hookTimeout?: number;
   /** Least time a failed job is kept, s (D-83). @defaultValue 604800 (7 days) */
   failedTtl?: number;
-  /** How often a job whose worker died is given another run before it fails. @defaultValue 3 */
+  /**
+   * How often a job whose worker died while it ran, or was ended by an uncaught error, is given another run before it
+   * fails. From its second loss on it runs without others beside it. @defaultValue 3
+   */
   lostLimit?: number;
   /**
    * Largest payload, result, error and meta of a job, each, in bytes of its JSON as UTF-8. A larger one is refused, and a

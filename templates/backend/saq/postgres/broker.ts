@@ -24,7 +24,7 @@ import type {
 } from "../broker.js";
 import type { EnqueueOutcome, NewJob } from "../new-job.js";
 import type { TransactionClient } from "../tasks/task.js";
-import { type Decision, isTakenOver } from "../transitions.js";
+import { type Decision, isTakenOver, loseJob } from "../transitions.js";
 import { within } from "../within.js";
 import { Acknowledger, keepPatienceMs } from "./acknowledger.js";
 import { answerChannel, eventChannel, parseAnswer, parseEvent, wakeChannel } from "./channels.js";
@@ -42,6 +42,9 @@ import { leaseGraceSeconds, newWorkerId } from "./worker-ids.js";
 import type { WorkerAge } from "./workers.js";
 
 const closePatienceMs = 2_000;
+
+/** How long the record of a loss waits for the database; later the sweepers of other workers write it. */
+const losePatienceMs = 8_000;
 
 /** How long a sign of life waits for a row that somebody's transaction holds. */
 const touchPatienceMs = 30_000;
@@ -132,6 +135,24 @@ export class PostgresBroker implements Broker {
 
   setAside(claims: readonly Claim[]): Promise<void> {
     return this.#claimer.setAside(claims);
+  }
+
+  async lose(
+    claims: readonly Claim[],
+    { lostLimit, failedTtl }: Pick<SweepLimits, "lostLimit" | "failedTtl">,
+  ): Promise<void> {
+    const loseOne = (claim: Claim) =>
+      this.#rows.changeWhenFree(
+        claim.key,
+        (row, clock) => {
+          const isOurs = row.token === claim.token && !isTakenOver(row, claim);
+          if (!isOurs || (row.status !== "active" && row.status !== "aborting"))
+            return { change: null, answer: null };
+          return { change: loseJob(row, clock, lostLimit, failedTtl), answer: null };
+        },
+        losePatienceMs,
+      );
+    await Promise.all(claims.map(loseOne));
   }
 
   reconcile(reconciliation: Reconciliation): Promise<string[]> {

@@ -40,8 +40,8 @@ export class Claimer {
   ) {}
 
   async claim(request: ClaimRequest): Promise<ClaimAnswer> {
-    const { grouped, limit, workerId } = request;
-    const token = newToken();
+    const { grouped, limit, workerId, ahead } = request;
+    const token = newToken(ahead);
     this.reconciler.began(token, workerId);
     let rows: ClaimedRow[];
     try {

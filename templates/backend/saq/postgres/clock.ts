@@ -18,6 +18,8 @@ const quickMs = 2;
 const toleranceMs = 1_000;
 /** The end of a difference is logged below this, so that a clock near the limit does not fill the log. */
 const agreementMs = 500;
+/** A smaller step back is over before it does harm. */
+const minBackStepMs = 60_000;
 /** Steps older than the last 20 are forgotten. */
 const maxSteps = 20;
 
@@ -25,6 +27,12 @@ interface ForwardStep {
   /** What the database's clock showed after the step, epoch ms. */
   readonly after: number;
   readonly ms: number;
+}
+
+/** The database's clock was set back by that much, more than a minute, noticed at that performance.now(). */
+export interface BackStep {
+  readonly ms: number;
+  readonly noticedAt: number;
 }
 
 export interface ClockSource {
@@ -42,6 +50,7 @@ export class DatabaseClock {
   /** Wall clock minus performance.now(), when the offset was measured last. */
   #wallOffsetMs = this.#offsetMs;
   #steps: ForwardStep[] = [];
+  #setBack: BackStep | null = null;
   #isMeasured = false;
   #differs = false;
   #measuring: Promise<void> | null = null;
@@ -53,7 +62,9 @@ export class DatabaseClock {
   /** Epoch ms. */
   now(): number {
     const running = performance.now();
-    if (Math.abs(Date.now() - running - this.#wallOffsetMs) > toleranceMs) this.#disagree();
+    // Somebody set the wall clock, or this machine slept: the database knows which.
+    if (Math.abs(Date.now() - running - this.#wallOffsetMs) > toleranceMs && this.#isMeasured)
+      void this.#refresh();
     return running + this.#offsetMs;
   }
 
@@ -78,6 +89,11 @@ export class DatabaseClock {
     return sum;
   }
 
+  /** The last time that the database's clock was set back; null when this process has not seen it. */
+  get setBack(): BackStep | null {
+    return this.#setBack;
+  }
+
   /** The database has just shown this time (epoch ms), in an answer to a statement sent at that performance.now(). */
   saw(databaseMs: number, sentAt: number): void {
     if (this.isAhead(databaseMs) || sentAt + this.#offsetMs - databaseMs > toleranceMs) void this.#refresh();
@@ -100,7 +116,10 @@ export class DatabaseClock {
     let took = Number.POSITIVE_INFINITY;
     let shown = 0;
     let offset = 0;
+    let wallOffset = 0;
     for (let round = 0; round < 3 && took > quickMs; round++) {
+      // Of before the answer: a step meanwhile is noticed by the next look at the clock.
+      const wall = Date.now();
       const sent = performance.now();
       const ms = await this.source.read();
       const answered = performance.now() - sent;
@@ -108,18 +127,22 @@ export class DatabaseClock {
       took = answered;
       shown = ms;
       offset = ms - (sent + took / 2);
+      wallOffset = wall - sent;
     }
     if (this.#isMeasured) this.#noteStep(offset - this.#offsetMs, toleranceMs + took, shown);
     this.#isMeasured = true;
     this.#offsetMs = offset;
-    this.#wallOffsetMs = Date.now() - performance.now();
+    this.#wallOffsetMs = wallOffset;
     this.#logDifference(offset - this.#wallOffsetMs);
   }
 
   #noteStep(step: number, tolerance: number, shown: number): void {
     if (step > tolerance) this.#steps = [...this.#steps, { after: shown, ms: step }].slice(-maxSteps);
     // Set back to before an earlier step: that step has been undone.
-    else if (step < -tolerance) this.#steps = this.#steps.filter(({ after }) => after <= shown);
+    else if (step < -tolerance) {
+      this.#steps = this.#steps.filter(({ after }) => after <= shown);
+      if (-step > minBackStepMs) this.#setBack = { ms: -step, noticedAt: performance.now() };
+    }
   }
 
   #logDifference(offsetMs: number): void {
@@ -134,12 +157,6 @@ export class DatabaseClock {
       this.#differs = false;
       logger.info({ offsetMs: Math.round(offsetMs) }, "this machine's clock and the database's agree again");
     }
-  }
-
-  /** Somebody set the wall clock, or this machine slept: the database knows which. */
-  #disagree(): void {
-    this.#wallOffsetMs = Date.now() - performance.now();
-    if (this.#isMeasured) void this.#refresh();
   }
 
   /** Measures until it succeeds: after a sleep of this machine the connections are often gone. */

@@ -8,6 +8,11 @@ export const terminal = "('complete', 'failed', 'aborted')";
 /** Ended, but not well: few of the finished. */
 export const failed = "('failed', 'aborted')";
 export const running = "('active', 'aborting')";
+/**
+ * The `group_key` of rows that must run alone and have no group of their own: of a group one job at a time is claimed,
+ * by any worker. The document keeps its own `group_key`, which is null.
+ */
+export const aloneGroup = "saq:alone";
 
 export interface Statement {
   /** Prepared under this name where the connection allows it. */

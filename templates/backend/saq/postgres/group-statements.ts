@@ -1,5 +1,5 @@
 /** Which groups are free, and the next jobs of those. `activate` makes the rows of `picked` active. */
-import { epoch, type Fragments, running } from "./fragments.js";
+import { aloneGroup, epoch, type Fragments, running } from "./fragments.js";
 
 export function groupStatements(
   { jobs, readable, readyGroup, isOf, sweepLock, prioritiesOf }: Fragments,
@@ -68,7 +68,7 @@ export function groupStatements(
   // of a group at a time. A row that somebody holds may be one that a Python worker is about to claim: the job behind
   // it in its group is not taken instead.
   const claimGroups = `with room as materialized (
-      select g.group_key, $8::int - (select count(*) from ${jobs} b
+      select g.group_key, case when g.group_key = '${aloneGroup}' then 1 else $8::int end - (select count(*) from ${jobs} b
         where b.queue = $1 and b.group_key = g.group_key and b.group_key is not null and b.status in ${running}) as free
       from pg_catalog.unnest($7::text[]) as g(group_key)),
     next as materialized (

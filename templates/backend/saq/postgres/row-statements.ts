@@ -1,5 +1,5 @@
 /** How single rows are read and changed by key, and those that run. */
-import { clock, epoch, type Fragments, failed, running } from "./fragments.js";
+import { aloneGroup, clock, epoch, type Fragments, failed, running } from "./fragments.js";
 
 /** Documents that one statement answers at most: a job may have megabytes of payload. */
 const documentBytes = 8 * 1024 * 1024;
@@ -37,15 +37,17 @@ export function rowStatements({ jobs, isOf, stamped, readable, mostBytes }: Frag
     where not ${exists("k.key")}
       or (select true from ${jobs} j where j.key = k.key and ${isOf("j")} for update of j skip locked)`;
 
-  // Of locked rows. $2 keys, $3 status, $4 document, $5 scheduled, $6 whether and $7 how long they are kept, $8 token;
+  // Of locked rows. $2 keys, $3 status, $4 document, $5 scheduled, $6 whether and $7 how long they are kept, $8 token, $11 whether no other job may run beside it;
   // $9 channels and $10 payloads of what is told.
   const updateRows = `with given as materialized (
-      select g.*, o.tid from unnest($2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::boolean[], $7::bigint[], $8::int[])
-        as g(key, status, document, due, keeps, keep, token)
+      select g.*, o.tid from unnest($2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::boolean[], $7::bigint[], $8::int[], $11::boolean[])
+        as g(key, status, document, due, keeps, keep, token, alone)
       cross join lateral (select j.ctid as tid from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) o),
     deleted as (delete from ${jobs} j using given g where j.ctid = g.tid and g.keep < 0),
     changed as (update ${jobs} j set status = g.status, job = coalesce(g.document, j.job),
         scheduled = coalesce(g.due, j.scheduled), lock_key = coalesce(g.token, j.lock_key),
+        group_key = case when g.alone then coalesce(j.group_key, '${aloneGroup}')
+          when not g.alone then nullif(j.group_key, '${aloneGroup}') else j.group_key end,
         expire_at = case when g.keeps then ${epoch} + g.keep else j.expire_at end
       from given g where j.ctid = g.tid and coalesce(g.keep, 0) >= 0)
     select count(pg_catalog.pg_notify(channel, payload)) from unnest($9::text[], $10::text[]) as n(channel, payload)`;

@@ -198,6 +198,7 @@ export class RowStore {
       changes.map(({ row, change }) => change.place ?? freshToken(row, change)),
       notices.map(({ channel }) => channel),
       notices.map(({ text }) => text),
+      changes.map(({ change }) => change.alone ?? null),
     ];
   }
 

@@ -10,6 +10,7 @@ import { type Decision, loseJob, read, sweepJob } from "../transitions.js";
 import type { RowStore } from "./rows.js";
 import { isSameRun, type RunningJob, RunningJobs } from "./running-jobs.js";
 import type { PostgresServer } from "./server.js";
+import { hadStarted } from "./started.js";
 import { newToken } from "./token.js";
 import { type Liveness, leaseGraceSeconds, livenessOf } from "./worker-ids.js";
 import { returnSeconds, type WorkerAge, Workers } from "./workers.js";
@@ -79,7 +80,7 @@ export class Sweeper {
     const tokenOf = new Map(found.map(({ key, token }) => [key, token]));
     const { keys, isComplete } = await this.#sweep([...tokenOf.keys()], (row, clock) => {
       const isIts = row.token === tokenOf.get(row.key) && isRunning(row) && read(row)?.workerId === workerId;
-      return isIts ? loseJob(row, clock, lostLimit, failedTtl) : null;
+      return isIts ? loseJob(row, clock, lostLimit, failedTtl, hadStarted(row)) : null;
     });
     // Otherwise it is found dead again at the next look.
     if (isComplete) {
@@ -160,7 +161,7 @@ export class Sweeper {
     const jobOf = new Map(orphans.map((job) => [job.key, job]));
     const { keys } = await this.#sweep([...jobOf.keys()], (row, clock) => {
       const job = jobOf.get(row.key);
-      if (job && isSameRun(row, job)) return loseJob(row, clock, lostLimit, failedTtl);
+      if (job && isSameRun(row, job)) return loseJob(row, clock, lostLimit, failedTtl, hadStarted(row));
       if (job) job.readAt = Number.NEGATIVE_INFINITY;
       return null;
     });

@@ -5,11 +5,10 @@ import { type Liveness, leaseGraceSeconds, livenessOf } from "./worker-ids.js";
 
 /** A worker must have been silent for one whole beat beyond its row's time, while the sweeper itself could see (5.2). */
 const beatSeconds = 3;
-/**
- * A row that expires that much later, s, was written before the database's clock was set back: it says nothing, and its
- * worker is looked at as a silent one is. One that lives holds its lock.
- */
-const farAheadSeconds = 600;
+/** After the database's clock was set back, living workers write their rows anew within this time, s. */
+const rowAgainSeconds = 10;
+/** Rows that are written for longer, because their workers beat seldom, are believed. */
+const longestRowMs = 60_000;
 /**
  * After an outage the workers come back one by one, with results that they have held: no job is called stuck or
  * orphaned before the longest back-off (5 s) and a claim's or acknowledgement's turn have passed, s.
@@ -31,11 +30,6 @@ const silenceOf: Record<Liveness, number> = {
   lock: beatSeconds,
   lease: leaseGraceSeconds,
   row: Number.POSITIVE_INFINITY,
-};
-
-const isSilent = (workerId: string, overdue: number): boolean => {
-  const liveness = livenessOf(workerId);
-  return overdue >= silenceOf[liveness] || (liveness === "lock" && overdue < -farAheadSeconds);
 };
 
 export class Workers {
@@ -64,7 +58,9 @@ export class Workers {
   }
 
   async look(gapSeconds: number): Promise<WorkerAge[]> {
+    const sentAt = performance.now();
     const workers = await this.server.query<WorkerAge>(this.server.statements.ages, [this.queueName]);
+    if (workers[0]) this.server.clock.saw(workers[0].clock, sentAt);
     this.#saw(workers, gapSeconds);
     return workers;
   }
@@ -75,7 +71,7 @@ export class Workers {
     if (passed >= seconds) return false;
     const heard = new Set(this.#heard.map(({ worker_id }) => worker_id));
     return (
-      !this.#heard.some(({ worker_id, overdue }) => isSilent(worker_id, overdue + passed)) &&
+      !this.#heard.some(({ worker_id, overdue }) => this.#isSilent(worker_id, overdue + passed)) &&
       [...this.#known.keys()].every((id) => heard.has(id))
     );
   }
@@ -84,7 +80,7 @@ export class Workers {
   silent(workers: readonly WorkerAge[]): string[] {
     const now = performance.now();
     const present = new Set(workers.map(({ worker_id }) => worker_id));
-    const overdue = workers.filter((worker) => isSilent(worker.worker_id, worker.overdue));
+    const overdue = workers.filter((worker) => this.#isSilent(worker.worker_id, worker.overdue));
     const missing = [...this.#known].filter(([id, silentAt]) => !present.has(id) && now >= silentAt);
     return [...overdue.map(({ worker_id }) => worker_id), ...missing.map(([id]) => id)].filter(
       // A worker that holds no lock has nothing but its row: after an outage it gets time to renew it.
@@ -105,6 +101,23 @@ export class Workers {
 
   forget(workerId: string): void {
     this.#known.delete(workerId);
+  }
+
+  /**
+   * Its row's time ran out, or lies far ahead because the row was written before the database's clock was set back: that
+   * would hide its death for the length of the step. One that lives holds its lock.
+   */
+  #isSilent(workerId: string, overdue: number): boolean {
+    const liveness = livenessOf(workerId);
+    const { setBack } = this.server.clock;
+    const aheadMs = -overdue * 1_000;
+    const isLeftOver =
+      liveness === "lock" &&
+      setBack !== null &&
+      performance.now() - setBack.noticedAt > rowAgainSeconds * 1_000 &&
+      aheadMs > setBack.ms / 2 &&
+      aheadMs < setBack.ms + longestRowMs;
+    return overdue >= silenceOf[liveness] || isLeftOver;
   }
 
   #saw(workers: readonly WorkerAge[], gapSeconds: number): void {

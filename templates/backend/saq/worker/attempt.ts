@@ -38,6 +38,7 @@ const reasonNames = {
   abort: "AbortError",
   shutdown: "ShutdownError",
   lost: "LostError",
+  crash: "ShutdownError",
 } as const;
 
 function reasonFor(why: Interruption, text: string): Error {
@@ -223,7 +224,8 @@ export class Attempt {
         throw new InvalidJobError(tooLarge("ctx.job.update: meta", text, this.#host.maxBytes));
     }
     if (this.#ended || this.#interruption) return;
-    const touched = Math.round(this.#host.now());
+    // Later than the start in any case: that it has been written shows that the job was started.
+    const touched = Math.max(Math.round(this.#host.now()), this.fields.started + 1);
     // Encoded before it is taken over: what cannot be written must not stand in the way of the job's end.
     const { patch, removed } = encodeChange({ ...change, touched });
     Object.assign(this.fields, change, { touched });

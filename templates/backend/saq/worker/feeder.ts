@@ -48,6 +48,8 @@ export interface FeederOptions {
   answerMs: number;
   logger: Logger;
   problems: ProblemLog;
+  /** A claimed job may have to wait although a slot is free: for a thread. */
+  mayWait: boolean;
   /** Slots that could run a job now. */
   freeSlots: () => number;
   /** Called when jobs have arrived in the buffer. */
@@ -164,7 +166,8 @@ export class Feeder {
     const soon = free + Math.ceil(target * leastShare) + growth * buffered;
     const limit = Math.min(Math.min(wanted, soon) * this.#barren, this.#most, this.#options.allowance());
     if (limit <= 0) return;
-    this.#busy = this.#claim(limit).finally(() => {
+    const ahead = this.#options.mayWait || limit + buffered > free;
+    this.#busy = this.#claim(limit, ahead).finally(() => {
       this.#busy = null;
       if (this.#again) {
         this.#again = false;
@@ -248,7 +251,7 @@ export class Feeder {
     }
   }
 
-  async #claim(limit: number): Promise<void> {
+  async #claim(limit: number, ahead: boolean): Promise<void> {
     const { broker, workerId, priorities, concurrency, answerMs, problems } = this.#options;
     try {
       // Grouped and ungrouped jobs take turns at being first, and the first leaves half to the other: a stream of one
@@ -264,7 +267,7 @@ export class Feeder {
         const share = grouped ? Math.min(half, concurrency) : half;
         if (share <= 0) continue;
         const sent = performance.now();
-        const answer = await broker.claim({ workerId, priorities, limit: share, grouped });
+        const answer = await broker.claim({ workerId, priorities, limit: share, grouped, ahead });
         const took = performance.now() - sent;
         this.#adapt(answer.jobs.length, took);
         this.#barren = answer.more && answer.jobs.length === 0 ? Math.min(4 * this.#barren, mostBarren) : 1;

@@ -216,8 +216,7 @@ export class Life {
         { jobs: [...this.runner.running.keys()] },
         "Some tasks did not finish within the shutdown grace period, requesting cancellation",
       );
-      for (const attempt of this.runner.running.values())
-        attempt.interrupt("shutdown", "the worker is shutting down");
+      this.runner.interruptAll();
       // Each attempt ends by its own hard deadline; the little more is for the timers to fire.
       await within(this.#queue.config.cancellationHardDeadline * 1_000 + 1_000, this.runner.idle());
       if (this.runner.overdueKeys.length > 0) {

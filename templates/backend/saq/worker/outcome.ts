@@ -8,7 +8,7 @@ import { encodeChange, type MetaMarks } from "../wire.js";
 import { errorText } from "./error-text.js";
 
 /** Why an attempt is to end before its task does. */
-export type Interruption = "timeout" | "abort" | "shutdown" | "lost";
+export type Interruption = "timeout" | "abort" | "shutdown" | "lost" | "crash";
 
 /** How an attempt ended. */
 export type AttemptEnd =
@@ -51,6 +51,8 @@ export function settlementOf(attempt: Attempted, end: AttemptEnd, rules: Outcome
             keep: keepSeconds(attempt.fields.ttl, "aborted", rules.failedTtl),
           });
         case "lost":
+        // Recorded as a loss by the runner.
+        case "crash":
           return null;
       }
   }

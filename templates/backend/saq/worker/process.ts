@@ -28,7 +28,8 @@ const stopSignals = ["SIGINT", "SIGTERM", "SIGBREAK"] as const;
 
 /**
  * Runs the queues' workers until SIGINT, SIGTERM or SIGBREAK, or until the burst of all of them is over, and answers the
- * exit code: 0, or 1 after an uncaught error or when a worker cannot start. A signal more than 2 s after the first ends the
+ * exit code: 0, or 1 after an uncaught error or when a worker cannot start. After an uncaught error the jobs that run count
+ * as lost, because one of them may have caused it; those that were only claimed go back uncounted. A signal more than 2 s after the first ends the
  * grace period (W-22). Where a task outlived its hard deadline, the process is ended a moment later: what such a task
  * holds open would keep it for ever (D-44).
  *
@@ -72,10 +73,13 @@ export async function runWorkers(
     logger.error({ err: reason, jobs: runningKeys() }, "a promise was rejected and nobody handled it");
   };
   const onException = (error: Error) => {
-    logger.error({ err: error, jobs: runningKeys() }, "uncaught error, the worker ends");
+    logger.error(
+      { err: error, jobs: runningKeys() },
+      "uncaught error, the worker ends; the jobs that it runs count as lost",
+    );
     exitCode = 1;
+    for (const worker of workers) void worker.crash();
     stop(0);
-    hurry();
   };
   const ignore = () => {
     for (const signal of stopSignals) process.off(signal, onSignal);

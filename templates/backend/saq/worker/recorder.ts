@@ -130,6 +130,16 @@ export class Recorder {
     if (around) this.#track(around.ended(attempt));
   }
 
+  /** The worker dies of an uncaught error: what it ran counts as lost. */
+  lose(attempt: Attempt, limits: Parameters<Broker["lose"]>[1]): void {
+    const { broker, report, around } = this.#options;
+    const recorded = broker.lose([attempt.claim], limits).then(
+      () => report.crashed(attempt),
+      (error: unknown) => report.uncounted(attempt, error),
+    );
+    this.#track(recorded.then(() => around?.ended(attempt)));
+  }
+
   /** The document of a claimed job cannot be read: failed, its bytes as the claim has left them. */
   setAside(claimed: ClaimedJob): void {
     // One claim may bring thousands: those of this turn of the event loop leave together.
@@ -157,7 +167,7 @@ export class Recorder {
     }
   }
 
-  #track(settling: Promise<void>): void {
+  #track(settling: Promise<unknown>): void {
     this.#underWay++;
     void settling.finally(() => this.#left(0));
   }

@@ -1,7 +1,7 @@
 /** What is counted and said when an attempt has ended and its outcome is recorded, or turned out to be nobody's. */
 
 import type { Settlement, SettleResult, WorkerStats } from "../broker.js";
-import type { Logger } from "../logger.js";
+import { describe, type Logger } from "../logger.js";
 import type { QueueCounters } from "../queue/answers.js";
 import { type Attempt, lossText } from "./attempt.js";
 import type { AttemptEnd } from "./outcome.js";
@@ -78,6 +78,27 @@ export class Report {
     this.logger.warn(
       { job: key, task: name },
       `lost the job, its outcome is dropped: ${cutReason?.name === "LostError" ? cutReason.message : reason}`,
+    );
+  }
+
+  waitsAlone(key: string): void {
+    this.logger.info(
+      { job: key },
+      "workers died while they ran this job, so that it runs alone: no other job starts in this process before it ends",
+    );
+  }
+
+  crashed({ fields: { key, function: name } }: Attempt): void {
+    this.logger.warn(
+      { job: key, task: name },
+      "the job ran when an uncaught error ended its worker, which counts as lost",
+    );
+  }
+
+  uncounted({ fields: { key, function: name } }: Attempt, error: unknown): void {
+    this.logger.error(
+      { ...describe(error), job: key, task: name },
+      "could not record that a job was lost with its worker; other workers will",
     );
   }
 

@@ -8,7 +8,8 @@ import type { Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
 import type { Queue } from "../queue/queue.js";
 import { findTask, isThreadTask, type TransactionClient, type WorkerView } from "../tasks/task.js";
-import { claimedFields } from "../transitions.js";
+import { claimedFields, runsAlone } from "../transitions.js";
+import { type AloneJob, aloneGate } from "./alone-gate.js";
 import { Attempt, type AttemptHost } from "./attempt.js";
 import { Burst } from "./burst.js";
 import { callTask } from "./call.js";
@@ -25,6 +26,9 @@ import { Report } from "./report.js";
 import { TaskServices } from "./services.js";
 import { Threads } from "./threads.js";
 import { certainSeconds } from "./watch.js";
+
+/** A job that must run alone goes back for so long when the other jobs of this process do not end, s. */
+const aloneAgainSeconds = 60;
 
 export class Runner implements AttemptHost {
   readonly hardDeadlineMs: number;
@@ -50,6 +54,13 @@ export class Runner implements AttemptHost {
   readonly #threads: Threads | null;
   #Context = TaskContext;
   #closed = false;
+  /** The worker dies of an uncaught error. */
+  #hasCrashed = false;
+  /** Jobs that wait until no other runs in this process. */
+  readonly #waitingAlone = new Map<AloneJob, ClaimedJob>();
+  /** The one that runs so. */
+  #alone: Attempt | null = null;
+  readonly #resume = () => this.#fill();
   #becameIdle: () => void = () => {};
   /** Ended since the last look at the event loop, and took long enough to have blocked it. */
   readonly #lately = new Set<string>();
@@ -97,10 +108,8 @@ export class Runner implements AttemptHost {
       answerMs: certainSeconds(config) * 1_000,
       logger,
       problems,
-      freeSlots: () =>
-        this.#recorder.isCongested || this.isSuspended()
-          ? Number.NEGATIVE_INFINITY
-          : config.concurrency - this.#taken,
+      mayWait: Object.values(config.tasks).some(isThreadTask),
+      freeSlots: () => (this.#mayStart() ? config.concurrency - this.#taken : Number.NEGATIVE_INFINITY),
       ready: () => this.#fill(),
       giveBack: (jobs) => this.#giveBack(jobs),
       allowance: () => this.#burst?.left ?? Number.POSITIVE_INFINITY,
@@ -115,15 +124,25 @@ export class Runner implements AttemptHost {
           queueName: queue.name,
           workerId,
           logger,
-          start: (claimed) => this.#startJob(claimed),
+          start: (claimed) => {
+            if (this.#mayStart()) this.#startJob(claimed);
+            else this.#giveBack([claimed]);
+          },
           giveBack: (claimed) => this.#giveBack([claimed]),
         })
       : null;
   }
 
-  /** Slots in use, those of jobs that wait for a thread among them. */
+  /** Slots in use, those of jobs that wait for a thread or for the others to end among them. */
   get #taken(): number {
-    return this.running.size + (this.#threads?.waiting ?? 0);
+    return this.running.size + this.#waitingAlone.size + (this.#threads?.waiting ?? 0);
+  }
+
+  #mayStart(): boolean {
+    if (this.#recorder.isCongested || this.isSuspended()) return false;
+    if (aloneGate.isOpen) return true;
+    aloneGate.onceOpen(this.#resume);
+    return false;
   }
 
   #view(id: string): WorkerView {
@@ -191,6 +210,7 @@ export class Runner implements AttemptHost {
     for (const { claim } of this.running.values()) yield claim;
     yield* this.#feeder.claims();
     yield* this.#threads?.claims ?? [];
+    yield* this.#waitingAlone.values();
     yield* this.#recorder.claims();
   }
 
@@ -213,8 +233,22 @@ export class Runner implements AttemptHost {
   async close(): Promise<void> {
     this.#closed = true;
     this.#burst?.stop();
+    aloneGate.withdraw(new Set(this.#waitingAlone.keys()));
     this.#giveBack(this.#threads?.release() ?? []);
     this.#giveBack(await this.#feeder.stop());
+  }
+
+  /** Ends what runs: the worker dies of an uncaught error, or is asked to stop. */
+  interruptAll(): void {
+    for (const attempt of this.running.values()) {
+      if (this.#hasCrashed) attempt.interrupt("crash", "an uncaught error ends the worker");
+      else attempt.interrupt("shutdown", "the worker is shutting down");
+    }
+  }
+
+  /** An uncaught error ends the worker: what runs now counts as lost. */
+  crashed(): void {
+    this.#hasCrashed = true;
   }
 
   /** Resolves when no job runs. */
@@ -237,12 +271,7 @@ export class Runner implements AttemptHost {
   }
 
   #fill(): void {
-    while (
-      !this.#closed &&
-      !this.#recorder.isCongested &&
-      !this.isSuspended() &&
-      this.#taken < this.#queue.config.concurrency
-    ) {
+    while (!this.#closed && this.#mayStart() && this.#taken < this.#queue.config.concurrency) {
       const claimed = this.#feeder.next();
       if (!claimed) break;
       this.#startJob(claimed);
@@ -250,33 +279,69 @@ export class Runner implements AttemptHost {
     this.#feeder.refill();
   }
 
-  #startJob(claimed: ClaimedJob): void {
+  /** False when it was not started. `isAlone`: no other job runs in this process. */
+  #startJob(claimed: ClaimedJob, isAlone = false): boolean {
     let forgiven = false;
     const fields = this.#decode(claimed, () => {
       forgiven = true;
     });
-    if (!fields) return;
+    if (!fields) return false;
     const attempt = new Attempt(this, claimed, fields);
     const last = this.running.get(claimed.key);
     last?.interrupt("lost", "taken over by another worker");
     if (last || this.#refusals.isOverdue(claimed.key)) {
       this.#refusals.refuseOverdue(attempt);
-      return;
+      return false;
     }
-    const { tasks, unknownTask: rule } = this.#queue.config;
+    const { tasks, unknownTask: rule, lostLimit } = this.#queue.config;
     if (rule === "requeue" && !findTask(tasks, fields.function)) {
       this.#refusals.refuseUnknown(attempt);
-      return;
+      return false;
+    }
+    const wasHeld = fields.meta.lost !== undefined;
+    if (wasHeld && !isAlone && runsAlone(fields.meta, lostLimit)) {
+      this.#waitAlone(claimed);
+      return false;
     }
     if (this.#threads && isThreadTask(findTask(tasks, fields.function)) && !this.#threads.admit(claimed))
-      return;
+      return false;
+    if (isAlone) this.#alone = attempt;
     if (forgiven) this.#warnOfNumbers(claimed.key);
     this.running.set(claimed.key, attempt);
+    aloneGate.started();
     this.report.started(attempt);
     const ctx = new this.#Context(this.services, attempt);
     const call = () => callTask(this.#queue.config, this.#threads, attempt, ctx);
     const around = this.#around;
-    attempt.run(around ? () => around.run(attempt, ctx, call) : call);
+    const run = around ? () => around.run(attempt, ctx, call) : call;
+    attempt.run(wasHeld ? () => this.#runMarked(attempt, run) : run);
+    return true;
+  }
+
+  /** A dead worker has held the job before: should this one die too, storage must know that it was started. */
+  async #runMarked(attempt: Attempt, run: () => unknown): Promise<unknown> {
+    await attempt.update({}).catch((error: unknown) => {
+      this.#logger.debug({ err: error, job: attempt.fields.key }, "could not write down the start of a job");
+    });
+    if (attempt.cutReason) throw attempt.cutReason;
+    return run();
+  }
+
+  /** It may be what ends its workers, so that it runs when nothing else does. */
+  #waitAlone(claimed: ClaimedJob): void {
+    const job: AloneJob = {
+      start: () => {
+        this.#waitingAlone.delete(job);
+        return this.#startJob(claimed, true);
+      },
+      giveUp: () => {
+        this.#waitingAlone.delete(job);
+        this.#giveBack([claimed], this.#closed ? 0 : aloneAgainSeconds);
+      },
+    };
+    this.#waitingAlone.set(job, claimed);
+    this.report.waitsAlone(claimed.key);
+    aloneGate.wait(job);
   }
 
   #rules(): OutcomeRules {
@@ -313,7 +378,11 @@ export class Runner implements AttemptHost {
     if (end.kind === "interrupted" && end.overdue) this.#refusals.remember(attempt);
     const settlement = settlementOf(attempt, end, this.#rules());
     if (settlement) this.#recorder.settle(attempt, settlement, end);
+    else if (attempt.interruption === "crash") this.#recorder.lose(attempt, this.#queue.config);
     else this.#recorder.dropped(attempt);
+    const wasAlone = attempt === this.#alone;
+    if (wasAlone) this.#alone = null;
+    aloneGate.ended(wasAlone);
     if (this.running.size === 0) this.#becameIdle();
     this.#fill();
     if (this.#burst) this.#lookAtBurst(this.#burst);
@@ -330,16 +399,20 @@ export class Runner implements AttemptHost {
   }
 
   #stored({ fields }: Attempt, { status, scheduled }: Settlement): void {
-    if (fields.groupKey !== null) this.#feeder.groupEnded();
+    // A job that runs alone is one of a group of such jobs.
+    if (fields.groupKey !== null || fields.meta.lost !== undefined) this.#feeder.groupEnded();
     if (status === "queued" && scheduled <= this.now() / 1_000) this.#feeder.wake();
   }
 
-  #giveBack(jobs: readonly ClaimedJob[]): void {
+  /** Uncharged and in their old place; with `seconds` not before that time has passed. */
+  #giveBack(jobs: readonly ClaimedJob[], seconds = 0): void {
     for (const claimed of jobs) {
       const fields = this.#decode(claimed);
       if (!fields) continue;
       const attempt = new Attempt(this, claimed, fields);
-      this.#recorder.settle(attempt, release(attempt));
+      const settlement = release(attempt);
+      if (seconds > 0) settlement.scheduled = Math.ceil(this.now() / 1_000) + seconds;
+      this.#recorder.settle(attempt, settlement);
     }
   }
 

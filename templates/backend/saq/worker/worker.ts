@@ -109,6 +109,17 @@ export class Worker {
     return this.#life.stop(grace === undefined ? this.#graceMs : grace * 1_000);
   }
 
+  /**
+   * Ends the worker after an uncaught error: as `stop` without a grace period, but what runs now counts as lost. A job
+   * that ends its workers again and again fails at the queue's `lostLimit`.
+   */
+  crash(): Promise<void> {
+    this.#life.runner.crashed();
+    const stopped = this.#life.stop(0);
+    this.#life.hurry();
+    return stopped;
+  }
+
   /** Ends the grace period of a stop under way. */
   hurry(): void {
     this.#life.hurry();

@@ -1,0 +1,213 @@
+/** Jobs whose workers died: which of them count as started, and how those that may be the cause run alone. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import type { Queue } from "../../templates/backend/saq/queue/queue.js";
+import { AloneGate, type AloneJob } from "../../templates/backend/saq/worker/alone-gate.js";
+import { stepClock } from "./stepped-clock.js";
+import { claim, openQueue, rowOf, settle, settlement, startWorker, until, useDatabase } from "./support.js";
+
+const database = useDatabase();
+const limits = { graceSeconds: 5, lostLimit: 3, lookEvery: 2, failedTtl: 600 };
+
+beforeAll(async () => {
+  const queue = openQueue(database, {});
+  await queue.connect();
+  await queue.close();
+});
+afterEach(() => {
+  jest.restoreAllMocks();
+  jest.useRealTimers();
+});
+
+const metaOf = async (key: string): Promise<unknown> =>
+  (JSON.parse((await rowOf(database, key))?.text ?? "{}") as { meta?: unknown }).meta;
+const groupOf = async (key: string) =>
+  (
+    await database.query<{ group_key: string | null }>("select group_key from saq_jobs where key = $1", [key])
+  )[0]?.group_key;
+
+/** As if so many workers had died while they ran the job. */
+async function lose(queue: Queue, key: string, times: number): Promise<void> {
+  for (let lost = 0; lost < times; lost++) {
+    const jobs = [
+      ...(await claim(queue, { limit: 100 })),
+      ...(await claim(queue, { limit: 100, grouped: true })),
+    ];
+    const mine = jobs.find((job) => job.key === key);
+    if (!mine) throw new Error(`${key} was not claimed`);
+    await queue.broker.lose([mine], limits);
+    for (const other of jobs)
+      if (other !== mine) await settle(queue, settlement(other, "queued", {}, { charge: -1 }));
+  }
+}
+
+describe("a job that two workers have lost", () => {
+  it("5.2: runs while no other job of the process does, in any of its queues, and those go on afterwards", async () => {
+    let running = 0;
+    const beside: number[] = [];
+    const work = async () => {
+      running++;
+      await sleep(30);
+      running--;
+    };
+    const suspect = async () => {
+      beside.push(running);
+      await sleep(100);
+      beside.push(running);
+    };
+    const [one, two] = [openQueue(database, { work, suspect }), openQueue(database, { work })];
+    for (const key of ["suspect1", "suspect2"]) {
+      await one.enqueue("suspect", undefined, { key });
+      await lose(one as unknown as Queue, key, 2);
+      expect(await metaOf(key)).toEqual({ lost: 2 });
+    }
+    const jobs = 60;
+    for (const queue of [one, two])
+      await queue.enqueueMany(Array.from({ length: jobs }, () => ({ task: "work" as const })));
+    const workers = [await startWorker(one), await startWorker(two)];
+    await until(async () => (await one.counts()).complete === jobs + 2);
+    await until(async () => (await two.counts()).complete === jobs);
+    expect(beside).toEqual([0, 0, 0, 0]);
+    expect(workers[0]?.log.lines.filter(({ message }) => message.includes("runs alone"))).toHaveLength(2);
+  }, 40_000);
+
+  it("5.2: runs on one worker at a time, and is no longer told apart when it is retried by hand", async () => {
+    const [one, two] = [1, 2].map(() => openQueue(database, { work: () => 1 }, { name: "shared" }));
+    if (!one || !two) throw new Error("no queues");
+    for (const key of ["first", "second"]) {
+      await one.enqueue("work", undefined, { key });
+      await lose(one as unknown as Queue, key, 2);
+    }
+    expect(await claim(one, { limit: 10 })).toEqual([]);
+    const [mine, ...others] = await claim(one, { limit: 10, grouped: true });
+    expect(others).toEqual([]);
+    expect(["first", "second"]).toContain(mine?.key);
+    const last = mine?.key === "first" ? "second" : "first";
+    expect(await claim(two, { limit: 10, grouped: true })).toEqual([]);
+    if (!mine) throw new Error("nothing was claimed");
+    await settle(one, settlement(mine, "complete"));
+    const [next] = await claim(two, { limit: 10, grouped: true });
+    expect(next?.key).toBe(last);
+    if (!next) throw new Error("nothing was claimed");
+    for (let lost = 3; lost <= 4; lost++) {
+      const [again = next] = await claim(two, { grouped: true });
+      await two.broker.lose([again], limits);
+    }
+    const row = await rowOf(database, last);
+    expect(row?.status).toBe("failed");
+    expect(JSON.parse(row?.text ?? "")).toMatchObject({
+      error: "worker lost: 4 workers died while they ran this job, the last 2 of them while it ran alone",
+    });
+    expect(await groupOf(last)).toBe("saq:alone");
+    expect(await two.retry(last)).toBe("queued");
+    expect(await groupOf(last)).toBeNull();
+    expect((await claim(two)).map(({ key }) => key)).toEqual([last]);
+  });
+
+  it("5.2: keeps the group that it has", async () => {
+    const queue = openQueue(database, { work: () => 1 });
+    await queue.enqueue("work", undefined, { key: "grouped", groupKey: "g" });
+    await lose(queue as unknown as Queue, "grouped", 2);
+    expect(await groupOf("grouped")).toBe("g");
+  });
+});
+
+describe("what a dead worker had claimed", () => {
+  it("5.2: counts as lost where it had started: for a free slot, or after a sign of life; else it goes back", async () => {
+    const queue = openQueue(database, { work: () => 1 });
+    await queue.connect();
+    const workerId = queue.broker.newWorkerId();
+    const stats = { complete: 0, failed: 0, retried: 0, aborted: 0, uptime: 0 };
+    const clock = stepClock();
+    /** Enqueues, claims as that worker, which then dies; answers the metas when its jobs were taken over. */
+    const die = async (keys: readonly string[], ahead: boolean, touched: readonly string[] = []) => {
+      await queue.broker.beat({ workerId, stats, metadata: null, queueKey: queue.name }, 9);
+      const { jobs } = await queue.broker.claim({
+        workerId,
+        limit: 10,
+        priorities: [0, 0],
+        grouped: false,
+        ahead,
+      });
+      expect(jobs.map(({ key }) => key).toSorted()).toEqual(keys);
+      for (const job of jobs.filter(({ key }) => touched.includes(key))) {
+        const patch = JSON.stringify({ touched: queue.broker.now() + 5_000 });
+        await queue.broker.touch([{ ...job, patch, removed: [] }]);
+      }
+      await database.query("update saq_stats set expire_at = expire_at - 60 where worker_id = $1", [
+        workerId,
+      ]);
+      const swept: string[] = [];
+      while (swept.length < keys.length) {
+        clock.pass(2);
+        clock.set(2);
+        swept.push(...(await queue.broker.sweepLost(limits)));
+      }
+      const metas: Record<string, unknown> = {};
+      for (const key of keys) metas[key] = await metaOf(key);
+      return metas;
+    };
+    for (const key of ["a", "b"]) await queue.enqueue("work", undefined, { key, meta: { mine: 1 } });
+    expect(await die(["a", "b"], true)).toEqual({ a: { mine: 1, lost: 0 }, b: { mine: 1, lost: 0 } });
+    // From now on only what was written down counts.
+    expect(await die(["a", "b"], false, ["a"])).toEqual({ a: { mine: 1, lost: 1 }, b: { mine: 1, lost: 0 } });
+    await queue.enqueue("work", undefined, { key: "c" });
+    expect(await die(["a", "b", "c"], false, ["b"])).toEqual({
+      a: { mine: 1, lost: 1 },
+      b: { mine: 1, lost: 1 },
+      c: { lost: 1 },
+    });
+    expect((await rowOf(database, "a"))?.status).toBe("queued");
+  });
+
+  it("5.2: a worker that starts such a job writes that down first", async () => {
+    let touchedFirst: unknown;
+    const look = async (ctx: { job: { key: string } }) => {
+      const { started, touched } = JSON.parse((await rowOf(database, ctx.job.key))?.text ?? "") as {
+        started: number;
+        touched: number;
+      };
+      touchedFirst = touched > started;
+    };
+    const queue = openQueue(database, { look });
+    await queue.enqueue("look", undefined, { key: "looked", meta: { lost: 0 } });
+    const { ended } = await startWorker(queue);
+    expect(await ended("looked")).toBe("Finished look");
+    expect(touchedFirst).toBe(true);
+  });
+});
+
+describe("the gate", () => {
+  const jobOf = (done: string[], name: string): AloneJob => ({
+    start: () => {
+      done.push(`start ${name}`);
+      gate.started();
+      return true;
+    },
+    giveUp: () => void done.push(`give up ${name}`),
+  });
+  let gate = new AloneGate();
+
+  it("5.2: lets jobs wait for at most 30 s for the others to end, one after the other, and opens then", () => {
+    jest.useFakeTimers();
+    gate = new AloneGate();
+    const done: string[] = [];
+    gate.started();
+    gate.wait(jobOf(done, "a"));
+    expect(gate.isOpen).toBe(false);
+    gate.onceOpen(() => done.push("open"));
+    jest.advanceTimersByTime(20_000);
+    gate.wait(jobOf(done, "b"));
+    jest.advanceTimersByTime(10_000);
+    expect(done).toEqual(["give up a"]);
+    gate.ended(false);
+    expect(done).toEqual(["give up a", "start b"]);
+    gate.wait(jobOf(done, "c"));
+    gate.ended(true);
+    expect(done).toEqual(["give up a", "start b", "start c"]);
+    expect(gate.isOpen).toBe(false);
+    gate.ended(true);
+    expect(done).toEqual(["give up a", "start b", "start c", "open"]);
+    expect(gate.isOpen).toBe(true);
+  });
+});
