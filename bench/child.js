@@ -24,8 +24,8 @@ const commands = {
   enqueueSome: ({ count, inFlight, ms }) =>
     keepInFlight((i) => producer.enqueue({ i }), inFlight, { ms, most: count }),
 
-  async enqueueMany({ count, deleted }) {
-    const payloads = Array.from({ length: count }, (_, i) => ({ i }));
+  async enqueueMany({ count, deleted, text }) {
+    const payloads = Array.from({ length: count }, (_, i) => (text ? { i, text } : { i }));
     const start = monotonic();
     await producer.enqueueMany(payloads, { deleted });
     return { rate: count / ((monotonic() - start) / 1e9) };

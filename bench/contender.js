@@ -86,10 +86,10 @@ export class Contender {
     return Math.min(this.options.jobs, this.contestant.mostJobs ?? Number.POSITIVE_INFINITY);
   }
 
-  /** Stores `count` jobs by the contestant's own bulk call. `deleted`: each is deleted at its end. */
-  async store(count, { deleted = false } = {}) {
+  /** Stores `count` jobs by the contestant's own bulk call. `deleted`: each is deleted at its end; `text`: in each payload. */
+  async store(count, { deleted = false, text } = {}) {
     const producer = await this.producer();
-    await producer.call("enqueueMany", { count, deleted }).finally(() => producer.stop());
+    await producer.call("enqueueMany", { count, deleted, text }).finally(() => producer.stop());
   }
 
   /** Statements are counted for processes that are started during `work`. */

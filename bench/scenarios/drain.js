@@ -2,11 +2,11 @@
 
 const perSecond = { unit: "jobs/s", better: "higher" };
 
-async function drained(contender, { processes, work, deleted } = {}) {
+async function drained(contender, { processes, work, deleted, text } = {}) {
   const { jobs } = contender;
   return contender.administer(async (admin) => {
     await contender.empty(admin);
-    await contender.store(jobs, { deleted });
+    await contender.store(jobs, { deleted, text });
     const drain = await contender.drain(admin, jobs, { processes, work, deleted });
     return { ...drain, shape: await admin.shape?.() };
   });
@@ -32,6 +32,20 @@ async function drainDeleted(contender) {
     "drain, deleted": jobs / seconds,
     "drain, deleted, worker CPU": cpuUs / jobs,
     ...(serverUs === undefined ? {} : { "drain, deleted, server CPU": serverUs / jobs }),
+  };
+}
+
+/** 2 KB in UTF-8. */
+const cyrillic = "слово ".repeat(186);
+
+/** No-op jobs with 2 KB of Cyrillic text; null for programs of other languages, which store payloads of their own. */
+async function drainCyrillic(contender) {
+  if (contender.contestant.command) return null;
+  const { seconds, cpuUs, serverUs, jobs } = await drained(contender, { text: cyrillic });
+  return {
+    "drain, 2 KB Cyrillic": jobs / seconds,
+    "drain, 2 KB Cyrillic, worker CPU": cpuUs / jobs,
+    ...(serverUs === undefined ? {} : { "drain, 2 KB Cyrillic, server CPU": serverUs / jobs }),
   };
 }
 
@@ -89,6 +103,15 @@ export const drainScenarios = {
     processes: 2,
     work: { best: true },
   }),
+  "drain-cyrillic": {
+    what: "no-op jobs with 2 KB of Cyrillic text finished per second by one worker, and what each costs",
+    figures: {
+      "drain, 2 KB Cyrillic": perSecond,
+      "drain, 2 KB Cyrillic, worker CPU": { unit: "us/job", better: "lower" },
+      "drain, 2 KB Cyrillic, server CPU": { unit: "us/job", better: "lower" },
+    },
+    run: drainCyrillic,
+  },
   "drain-deleted": {
     what: "no-op jobs that are deleted at their end finished per second by one worker, and what each costs",
     figures: {
