@@ -133,7 +133,8 @@ describe("a job that ends its worker each time it runs", () => {
     expect([4, 5]).toContain(runs.length);
     expect(new Set(others.map(({ status }) => status))).toEqual(new Set(["complete"]));
     const lost = others.filter((other) => (other.lost ?? 0) > 0);
-    expect(lost.reduce((sum, { jobs }) => sum + jobs, 0)).toBeLessThanOrEqual(2 * 10);
+    // Those that ran, and those whose end was not recorded yet: not the hundreds that were claimed ahead.
+    expect(lost.reduce((sum, { jobs }) => sum + jobs, 0)).toBeLessThan(200);
     for (const other of lost) expect(other.lost).toBeLessThanOrEqual(2);
   }, 120_000);
 });
