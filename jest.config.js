@@ -1,6 +1,11 @@
 // Engine, command line and end-to-end tests of this repository. The generated application's own tests live in
 // templates/backend/test and run by their own configuration, as they do in a generated project.
+import { availableParallelism } from "node:os";
+
 export default {
+  // Tests wait for databases and processes more than they compute: on two cores jest would run one file at a time and
+  // leave the machine idle for half of half an hour.
+  maxWorkers: Math.max(3, availableParallelism() - 1),
   testEnvironment: "node",
   // Tests wait for events. This only ends one that would wait for ever: with 20 busy processes per core, the start of a
   // worker alone has taken 40 s.
