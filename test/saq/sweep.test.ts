@@ -65,6 +65,17 @@ describe("a stuck job", () => {
     expect(await rowOf(database, key)).toMatchObject({ status: "aborted" });
   });
 
+  it("J-20: keeps the timeout that its run began with when a shorter one is set meanwhile", async () => {
+    const clock = stepClock();
+    const queue = open();
+    const { key } = await running(queue, { timeout: 600, agoSeconds: 100 });
+    const job = await queue.job(key);
+    expect(await job?.update({ timeout: 1 })).toBe("updated");
+    await see(queue, clock, 14);
+    expect(await queue.broker.sweepStuck(limits)).toEqual([]);
+    expect(await queue.job(key)).toMatchObject({ status: "active", timeout: 1 });
+  });
+
   it("5.2: is left alone after a gap, until the sight is long again", async () => {
     const clock = stepClock();
     const queue = open();

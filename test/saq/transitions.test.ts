@@ -16,6 +16,7 @@ import {
   retryDue,
   retryJob,
   sweepJob,
+  updateJob,
 } from "../../templates/backend/saq/transitions.js";
 import { decodeJob, editDocument, encodeJob } from "../../templates/backend/saq/wire.js";
 import { pythonComplaints } from "./golden-documents.js";
@@ -197,6 +198,40 @@ describe("sweep", () => {
 
   it("D-24: a job that is not stuck is left alone", () => {
     expect(sweepJob(row({ ...stuck, started: now - 14_000 }), now, 5, week)).toBeNull();
+  });
+
+  it("J-20: by the limits that its run began with, also where others were set twice meanwhile", () => {
+    const started = now - 60_000;
+    const begun = row({
+      status: "active",
+      timeout: 300,
+      heartbeat: 200,
+      started,
+      retries: 9,
+      meta: { a: 1 },
+    });
+    const update = (before: StoredJob, change: Parameters<typeof updateJob>[1]): StoredJob => {
+      const job = changed(before, updateJob(before, change, started).change);
+      return { ...before, document: encodeJob(job) };
+    };
+    const updated = update(update(begun, { timeout: 1, meta: { b: 2 } }), { timeout: 2, heartbeat: 1 });
+    expect(read(updated)).toMatchObject({ timeout: 2, heartbeat: 1, meta: { b: 2 } });
+    expect(sweepJob(updated, started + 204_000, 5, week)).toBeNull();
+    expect(sweepJob(updated, started + 206_000, 5, week)).toMatchObject({ status: "queued" });
+    // The next run has what was set.
+    const next = {
+      ...updated,
+      document: encodeJob({ ...fields(read(updated) ?? {}), started: started + 1 }),
+    };
+    expect(sweepJob(next, started + 8_000, 5, week)).toMatchObject({ status: "queued" });
+    expect(sweepJob(next, started + 5_500, 5, week)).toBeNull();
+  });
+
+  it("J-20: a meta of the user's that says anything about limits counts for nothing", () => {
+    for (const runLimits of [null, 1, "", "0", `${stuck.started} x y`, {}, [stuck.started, 600, 0]]) {
+      const before = row({ ...stuck, retries: 2, meta: { runLimits } });
+      expect(sweepJob(before, now, 5, week)).toMatchObject({ status: "queued" });
+    }
   });
 
   it("D-25: an aborted one never runs again", () => {

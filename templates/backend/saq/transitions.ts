@@ -164,7 +164,26 @@ export function updateJob(row: StoredJob, given: JobUpdate, nowMs: number): Deci
     if (meta === undefined || Object.keys(rest).length > 0) return { change: null, answer: "finished" };
     return { change: edit(row.status, { meta }), answer: "updated" };
   }
-  return { change: edit(row.status, { ...update, touched: Math.round(nowMs) }), answer: "updated" };
+  const fields = { ...update, touched: Math.round(nowMs) };
+  const isOfRun = row.status !== "queued" && ("timeout" in update || "heartbeat" in update);
+  return { change: edit(row.status, fields, isOfRun ? keptLimits(job) : undefined), answer: "updated" };
+}
+
+/**
+ * The limits with which the run under way began, and by its `started` which run that is: its worker goes by them to the
+ * end, and a sweeper must not end it by others.
+ */
+function keptLimits(job: JobFields): MetaMarks {
+  const { started, timeout, heartbeat } = asBegun(job);
+  return { runLimits: `${started} ${timeout ?? 0} ${heartbeat}` };
+}
+
+/** The job with the limits of the run under way; what was set meanwhile is for the next one. */
+function asBegun(job: JobFields): JobFields {
+  const [started, timeout = Number.NaN, heartbeat = Number.NaN] = String(job.meta.runLimits)
+    .split(" ")
+    .map(Number);
+  return started === job.started && timeout >= 0 && heartbeat >= 0 ? { ...job, timeout, heartbeat } : job;
 }
 
 /**
@@ -237,7 +256,7 @@ export function sweepJob(
   // A job of Python's that is too large for us: its own sweeper ends it.
   if (row.unreadBytes !== undefined) return null;
   if (!job) return setAside;
-  if (!isStuck(job, nowMs, graceSeconds, setForwardSince)) return null;
+  if (!isStuck(asBegun(job), nowMs, graceSeconds, setForwardSince)) return null;
   if (row.status === "aborting" || !isRetryable(job)) {
     return endAborted({ ...job, error: row.status === "aborting" ? job.error : "swept" }, nowMs, failedTtl);
   }
@@ -257,7 +276,7 @@ export const oneMore = (count: unknown): number => (Number.isSafeInteger(count) 
 
 const ownCounts: ReadonlySet<string> = new Set(["lost", "cancellations", "unknownTask"]);
 
-const marks = [...ownCounts, "awaited", "schedule"];
+const marks = [...ownCounts, "awaited", "schedule", "runLimits"];
 
 /** Somebody waits for the end of the job: any process, or the one with that address. The user may write what he likes. */
 export const awaitedIn = ({ awaited }: JobFields["meta"]): boolean | string =>

@@ -126,9 +126,9 @@ export class Job<Result = unknown> implements JobFields {
   }
 
   /**
-   * Sets single fields, here and in the database, and counts as a sign of life (J-20). A run under way keeps the timeout
-   * and the retries that it began with. `finished`: only the meta of a finished job may change, and nothing was
-   * changed; null when the job is gone.
+   * Sets single fields, here and in the database, and counts as a sign of life (J-20). A run under way keeps the
+   * timeout, the heartbeat and the retries that it began with. `finished`: only the meta of a finished job may change,
+   * and nothing was changed; null when the job is gone.
    *
    * @throws InvalidJobError for what is no such field, or a value out of its range
    */
