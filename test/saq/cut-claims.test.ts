@@ -4,7 +4,17 @@ import pg from "pg";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { openProxy, type TestProxy } from "./cuttable-proxy.js";
 import { stepClock } from "./stepped-clock.js";
-import { claim, openQueue, rowOf, settle, settlement, startWorker, until, useDatabase } from "./support.js";
+import {
+  claim,
+  insertRow,
+  openQueue,
+  rowOf,
+  settle,
+  settlement,
+  startWorker,
+  until,
+  useDatabase,
+} from "./support.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
@@ -142,6 +152,34 @@ describe("a claim that was carried out unseen", () => {
     // It was answered, and nobody has it.
     expect(await rounds(3)).toEqual([last?.key]);
     expect(await activeOf(queue)).toHaveLength(2);
+  });
+
+  it("5.2: nor is a claim of which some documents are still being read one by one", async () => {
+    const queue = open();
+    const { key } = await queue.enqueue("hello");
+    const members = { function: "hello", queue: queue.name, key: "odd" };
+    const document = JSON.stringify(members).replace("}", ', "kwargs": {"a": NaN}}');
+    await insertRow(database, { key: "odd", queue: queue.name, document });
+    // Holds up the second write of the odd one: SQL cannot read it, the claimer can.
+    await database.query(`
+      create function hold() returns trigger language plpgsql as
+        $$ begin perform pg_advisory_xact_lock(4711); return new; end $$;
+      create trigger hold before update on saq_jobs for each row
+        when (old.status = 'active' and new.key = 'odd') execute function hold()`);
+    const other = await database.connect();
+    await other.query("select pg_advisory_lock(4711)");
+    const underWay = claim(queue);
+    await until(async () => {
+      const waiting = "wait_event = 'advisory' and datname = current_database()";
+      return (await database.query(`select 1 from pg_stat_activity where ${waiting}`)).length === 1;
+    });
+    const asked = { workerId: "worker-1", hasRun: () => false, lostLimit: 3, failedTtl: 600 };
+    for (let round = 0; round < 2; round++)
+      expect(await queue.broker.reconcile({ ...asked, held: () => [] })).toEqual([]);
+    await other.query("select pg_advisory_unlock(4711)");
+    expect((await underWay).map((job) => job.key).toSorted()).toEqual([key, "odd"].toSorted());
+    expect(await activeOf(queue)).toHaveLength(2);
+    await database.query("drop trigger hold on saq_jobs; drop function hold");
   });
 
   it("5.2: a worker that has nothing to compare asks the database nothing", async () => {

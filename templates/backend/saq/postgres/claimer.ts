@@ -50,12 +50,16 @@ export class Claimer {
       this.reconciler.failed(token, !this.server.neverSent(error));
       throw error;
     }
-    this.reconciler.answered(token, rows.length);
-    rows.sort((a, b) => a.nth - b.nth);
-    const jobs = this.#stamped(rows, token, workerId);
-    const more = grouped ? rows.length > 0 : rows.length === limit || lengthOf(jobs) > largeAnswer;
-    if (jobs.length < rows.length) await this.#stampBySelf(jobs, rows, token, workerId);
-    return { jobs, more };
+    try {
+      rows.sort((a, b) => a.nth - b.nth);
+      const jobs = this.#stamped(rows, token, workerId);
+      const more = grouped ? rows.length > 0 : rows.length === limit || lengthOf(jobs) > largeAnswer;
+      if (jobs.length < rows.length) await this.#stampBySelf(jobs, rows, token, workerId);
+      return { jobs, more };
+    } finally {
+      // Only now does the caller come to hold them: put back before, they would run twice.
+      this.reconciler.answered(token, rows.length);
+    }
   }
 
   /** Those whose document SQL has stamped. */
