@@ -112,6 +112,55 @@ describe("a job that two workers have lost", () => {
   });
 });
 
+describe("a job that waits to run alone", () => {
+  /** A worker with a job that waits for its neighbour. */
+  async function waiting(suspect: (ctx: { job: { key: string } }) => unknown) {
+    let end: () => void = () => {};
+    const neighbour = () =>
+      new Promise<void>((resolve) => {
+        end = resolve;
+      });
+    const queue = openQueue(database, { neighbour, suspect, other: () => 1 });
+    const { log, ended } = await startWorker(queue);
+    await queue.enqueue("neighbour");
+    await log.saw(({ message }) => message === "Processing neighbour");
+    const { key } = await queue.enqueue("suspect", undefined, { meta: { lost: 2 }, timeout: 10 });
+    await log.saw(({ message, fields }) => fields.job === key && message.includes("runs alone"));
+    return { queue, key, ended, endNeighbour: () => end() };
+  }
+
+  it("5.2: begins with a new claim, so that nobody takes it for stuck by the time that it waited", async () => {
+    let ageSeconds = Number.NaN;
+    const { key, ended, endNeighbour } = await waiting(async ({ job }) => {
+      const [row] = await database.query<{ age: number }>(
+        `select extract(epoch from clock_timestamp())::float8
+           - (convert_from(job, 'UTF8')::jsonb->>'started')::float8 / 1000 as age from saq_jobs where key = $1`,
+        [job.key],
+      );
+      ageSeconds = row?.age ?? Number.NaN;
+    });
+    await database.query(
+      `update saq_jobs set job = convert_to(jsonb_set(convert_from(job, 'UTF8')::jsonb, '{started}',
+         to_jsonb(floor((extract(epoch from clock_timestamp()) - 3600) * 1000)))::text, 'UTF8') where key = $1`,
+      [key],
+    );
+    endNeighbour();
+    expect(await ended(key)).toBe("Finished suspect");
+    expect(ageSeconds).toBeLessThan(1_800);
+  });
+
+  it("5.2: does not begin when another worker has taken it over meanwhile", async () => {
+    const runs: string[] = [];
+    const { queue, key, ended, endNeighbour } = await waiting(({ job }) => runs.push(job.key));
+    await database.query("update saq_jobs set lock_key = lock_key # 2 where key = $1", [key]);
+    endNeighbour();
+    const { key: other } = await queue.enqueue("other");
+    expect(await ended(other)).toBe("Finished other");
+    expect(runs).toEqual([]);
+    expect((await rowOf(database, key))?.status).toBe("active");
+  });
+});
+
 describe("what a dead worker had claimed", () => {
   it("5.2: counts as lost where it had started: for a free slot, or after a sign of life; else it goes back", async () => {
     const queue = openQueue(database, { work: () => 1 });
@@ -182,7 +231,6 @@ describe("the gate", () => {
     start: () => {
       done.push(`start ${name}`);
       gate.started();
-      return true;
     },
     giveUp: () => void done.push(`give up ${name}`),
   });
@@ -206,6 +254,7 @@ describe("the gate", () => {
     gate.ended(true);
     expect(done).toEqual(["give up a", "start b", "start c"]);
     expect(gate.isOpen).toBe(false);
+    gate.wait({ start: () => gate.passed(), giveUp: () => {} });
     gate.ended(true);
     expect(done).toEqual(["give up a", "start b", "start c", "open"]);
     expect(gate.isOpen).toBe(true);

@@ -13,8 +13,8 @@
 const maxWaitMs = 30_000;
 
 export interface AloneJob {
-  /** Starts the job; false when it did not start after all. */
-  start(): boolean;
+  /** It is the job's turn: then `started` and `ended` follow, or `passed` when it does not start after all. */
+  start(): void;
   /** The slots did not become empty in time, or the worker stops. */
   giveUp(): void;
 }
@@ -52,6 +52,12 @@ export class AloneGate {
     if (wasAlone || this.#waiting.length > 0) this.#goOn();
   }
 
+  /** The job whose turn it was does not start. */
+  passed(): void {
+    this.#isRunningAlone = false;
+    this.#goOn();
+  }
+
   /** Starts the job when no other runs in this process. */
   wait(job: AloneJob): void {
     const timer = setTimeout(() => this.#giveUp(job), maxWaitMs);
@@ -79,7 +85,7 @@ export class AloneGate {
       if (!next) break;
       clearTimeout(next.timer);
       this.#isRunningAlone = true;
-      if (!next.job.start()) this.#isRunningAlone = false;
+      next.job.start();
     }
     if (!this.isOpen) return;
     const resumes = [...this.#onOpen];

@@ -29,6 +29,8 @@ import { certainSeconds } from "./watch.js";
 
 /** A job that must run alone goes back for so long when the other jobs of this process do not end, s. */
 const aloneAgainSeconds = 60;
+/** How often the claim of one that waits is renewed, ms: less than others wait on top of the shortest timeout. */
+const renewEveryMs = 5_000;
 
 export class Runner implements AttemptHost {
   readonly hardDeadlineMs: number;
@@ -329,19 +331,51 @@ export class Runner implements AttemptHost {
 
   /** It may be what ends its workers, so that it runs when nothing else does. */
   #waitAlone(claimed: ClaimedJob): void {
+    // Sweepers go by the time of the claim: its timeout may be shorter than the wait.
+    const renewing = setInterval(() => void this.#renewed(claimed), renewEveryMs);
     const job: AloneJob = {
       start: () => {
-        this.#waitingAlone.delete(job);
-        return this.#startJob(claimed, true);
+        clearInterval(renewing);
+        void this.#startAlone(claimed, job);
       },
       giveUp: () => {
+        clearInterval(renewing);
         this.#waitingAlone.delete(job);
-        this.#giveBack([claimed], this.#closed ? 0 : aloneAgainSeconds);
+        this.#giveBackAlone(claimed);
       },
     };
     this.#waitingAlone.set(job, claimed);
     this.report.waitsAlone(claimed.key);
     aloneGate.wait(job);
+  }
+
+  /** Its timeout counts from now. Not started when it is to be aborted, or is somebody else's by now. */
+  async #startAlone(claimed: ClaimedJob, job: AloneJob): Promise<void> {
+    const renewed = await this.#renewed(claimed);
+    this.#waitingAlone.delete(job);
+    if (!renewed || this.#closed || this.isSuspended()) this.#giveBackAlone(claimed);
+    else if (this.#startJob(renewed, true)) return;
+    aloneGate.passed();
+  }
+
+  /** Undefined when it is not ours, or nobody can tell in time. */
+  async #renewed(claimed: ClaimedJob): Promise<ClaimedJob | undefined> {
+    const { broker, config } = this.#queue;
+    const sent = performance.now();
+    try {
+      const [renewed] = await broker.renew([claimed]);
+      return performance.now() - sent <= certainSeconds(config) * 1_000 ? renewed : undefined;
+    } catch (error) {
+      this.#logger.debug(
+        { err: error, job: claimed.key },
+        "could not renew the claim of a job that runs alone",
+      );
+      return undefined;
+    }
+  }
+
+  #giveBackAlone(claimed: ClaimedJob): void {
+    this.#giveBack([claimed], this.#closed ? 0 : aloneAgainSeconds);
   }
 
   #rules(): OutcomeRules {
