@@ -12,6 +12,8 @@ export interface TestProxy {
    * that what it did is committed; resolves when it has said that.
    */
   mute(): Promise<void>;
+  /** Passes on what the server says in pieces from now on, at 640 KB/s for each connection. */
+  slowDown(): void;
   /** Breaks every connection; later ones work. */
   cut(): void;
   /** Breaks every connection, and each later one at once, until `admit`. */
@@ -25,12 +27,21 @@ export interface TestProxy {
   close(): Promise<void>;
 }
 
+async function passOnSlowly(client: Socket, data: Buffer): Promise<void> {
+  const piece = 64 * 1024;
+  for (let at = 0; at < data.length && !client.destroyed; at += piece) {
+    client.write(data.subarray(at, at + piece));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
 export async function openProxy(database: Pick<TestDatabase, "url">): Promise<TestProxy> {
   const target = new URL(database.url);
   const sockets = new Set<Socket>();
   let swallow: (() => void) | null = null;
   let swallowing = false;
   let refused = false;
+  let isSlow = false;
   let tries = 0;
   let bytesSent = 0;
   const server = createServer((client) => {
@@ -51,12 +62,14 @@ export async function openProxy(database: Pick<TestDatabase, "url">): Promise<Te
       });
     }
     client.on("data", (data) => upstream.write(data));
+    let passedOn = Promise.resolve();
     upstream.on("data", (data) => {
       bytesSent += data.length;
       if (swallow && (swallowing || data.subarray(-6).equals(readyOutsideTransaction))) {
         swallowing = true;
         swallow();
-      } else client.write(data);
+      } else if (isSlow) passedOn = passedOn.then(() => passOnSlowly(client, data));
+      else client.write(data);
     });
   });
   const cut = () => {
@@ -77,6 +90,9 @@ export async function openProxy(database: Pick<TestDatabase, "url">): Promise<Te
     url: url.href,
     close,
     cut,
+    slowDown: () => {
+      isSlow = true;
+    },
     refuse: () => {
       refused = true;
       cut();

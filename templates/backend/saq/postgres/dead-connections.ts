@@ -29,6 +29,8 @@ interface Suspect {
   pid: number;
   /** What it waits for. Another statement later means that an answer has come. */
   statement: object;
+  /** Bytes that have come so far. More of them later are a large answer on a slow way, which the server has sent off. */
+  received: number;
 }
 
 export class DeadConnections {
@@ -120,7 +122,8 @@ export class DeadConnections {
     const now = performance.now();
     return [...this.#busy].flatMap(([client, since]) => {
       const [pid, statement] = [pidOf(client), statementOf(client)];
-      return pid && statement && now - since >= waitedMs ? [{ client, pid, statement }] : [];
+      if (!pid || !statement || now - since < waitedMs) return [];
+      return [{ client, pid, statement, received: receivedOn(client) }];
     });
   }
 
@@ -137,7 +140,8 @@ export class DeadConnections {
         const atWork = await this.#atWork(asker, dead);
         if (atWork === null) return [];
         dead = dead.filter(
-          ({ client, pid, statement }) => !atWork.has(pid) && statementOf(client) === statement,
+          ({ client, pid, statement, received }) =>
+            !atWork.has(pid) && statementOf(client) === statement && receivedOn(client) === received,
         );
       }
       return dead;
@@ -164,3 +168,6 @@ const pidOf = (client: pg.ClientBase): number | undefined =>
 /** What pg waits for on this connection. */
 const statementOf = (client: pg.ClientBase): object | null =>
   (client as unknown as { _activeQuery?: object | null })._activeQuery ?? null;
+
+const receivedOn = (client: pg.ClientBase): number =>
+  (client as unknown as { connection: { stream: { bytesRead: number } } }).connection.stream.bytesRead;
