@@ -42,7 +42,11 @@ export class ProgressSender {
   /** Resolves when the change is stored, or could not be sent for now. Never rejects. */
   async send(attempt: Attempt, change: Partial<JobFields>): Promise<void> {
     this.#pending.set(attempt, { ...this.#pending.get(attempt), ...change });
-    if (this.#retry) return;
+    if (this.#retry) {
+      // A task that reports in a loop must leave the event loop its turn: else the database is never asked again.
+      await new Promise((resolve) => setImmediate(resolve));
+      return;
+    }
     // Those of one turn of the event loop leave together.
     this.#sent ??= new Promise<void>((resolve) => setImmediate(resolve)).then(() => this.#flush());
     await within(maxWaitMs, this.#sent);
