@@ -306,7 +306,7 @@ describe("start-up", () => {
     const clock = stepClock();
     const connected = open().connect();
     const refused = expect(connected).rejects.toThrow(
-      `could not be lifted to version 3 within 30 s: the set-up lock (0, 0) is held by server process ${rows[0]?.pid} (test). `,
+      `could not be upgraded to version 3 within 30 s: the set-up lock (0, 0) is held by server process ${rows[0]?.pid} (test). `,
     );
     await until(async () => {
       const sessions = await database.query<{ query: string }>(

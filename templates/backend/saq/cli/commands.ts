@@ -30,7 +30,11 @@ export const commands = {
   "workers run": {
     about: "run workers until SIGINT or SIGTERM",
     options: ["workers", "queues", "config", "verbose", "debug", "help"],
-    more: "Exit code: 0 after a signal; 1 when a process failed or the database is away; 2 when the call is wrong.\nAfter SIGTERM running jobs may finish within the grace period; a signal more than 2 s later ends that.",
+    more:
+      "Waits for a database that is away, up to the queue's startTimeout. The first process starts the others again\n" +
+      "when they die, after 1 s, doubling to 30 s.\n" +
+      "Exit code: 0 after a signal; 1 when a process failed or the database is away; 2 when the call is wrong.\n" +
+      "After SIGTERM running jobs may finish within the grace period; a signal more than 2 s later ends that.",
   },
   "workers status": {
     about: "ask the database: queues, jobs by state, live workers",

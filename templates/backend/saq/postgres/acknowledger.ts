@@ -213,10 +213,10 @@ const unrecorded = ({ key, status, finishedIn }: Settlement, cause: unknown): Sa
   new SaqError(
     "unrecorded",
     finishedIn === null
-      ? `The end of job ${key} (${status}) could not be recorded. Its row says that it still runs: others take it over ` +
-          "when its timeout or heartbeat has passed, or when this worker has ended, and it may run again."
-      : `Whether the transaction in which the task finished job ${key} has committed could not be looked up. If it has, ` +
-          "the job is complete; if not, others take it over, and it runs again.",
+      ? `The end of job ${key} (${status}) could not be recorded. Its row says that it still runs: this worker queues it ` +
+          "again when it can, or other workers do when this one has ended, and it may run again."
+      : `Could not find out whether the transaction in which the task finished job ${key} has committed. If it has, the ` +
+          "job is complete; if not, it runs again.",
     { cause },
   );
 

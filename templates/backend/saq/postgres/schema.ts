@@ -31,12 +31,12 @@ const upgradeWaitMs = 30_000;
 /**
  * Makes the tables where they are missing and returns their names. Safe when many processes start at once (P-6, D-11).
  *
- * A Python process holds the set-up lock as long as it lives, whatever its tables and its schema. So the lock alone does
- * not say that somebody is at work: tables that are missing although it is held are made all the same, at once where they
- * are not SAQ's usual ones, else after 5 s.
+ * A Python process holds the set-up lock as long as it lives, whatever its tables and its schema. So the lock alone
+ * does not say that somebody is at work: tables that are missing although it is held are made all the same, at once
+ * where they are not SAQ's usual ones, else after 5 s.
  *
- * @throws SaqError config when the database is not in UTF8; schema_version when its tables are newer than this engine, or
- * older while another process holds the set-up lock for 30 s
+ * @throws SaqError config when the database is not in UTF8; schema_version when its tables are newer than this engine,
+ * or older while another process holds the set-up lock for 30 s
  */
 export async function ensureSchema(
   client: ClientBase,
@@ -108,10 +108,10 @@ async function lockHeld(
   const holders = rows.map(({ pid, name }) => `${pid}${name ? ` (${name})` : ""}`).join(", ");
   return new SaqError(
     "schema_version",
-    `The SAQ tables in schema "${schema}" are incomplete or at version ${found}, and could not be lifted to version ` +
-      `${schemaVersion} within ${upgradeWaitMs / 1_000} s: the set-up lock (${lockKeyspace}, 0) is held by server process ${holders || "of somebody"}. ` +
+    `The SAQ tables in schema "${schema}" are incomplete or at version ${found}, and could not be upgraded to version ` +
+      `${schemaVersion} within ${upgradeWaitMs / 1_000} s: the set-up lock (${lockKeyspace}, 0) is held by server process ${holders || "(unknown)"}. ` +
       "A Python SAQ holds it as long as it runs: stop it, start this application once, and start it again; or update it " +
-      "to SAQ 0.26.1 or later, which lifts the tables itself.",
+      "to SAQ 0.26.1 or later, which upgrades the tables itself.",
   );
 }
 
