@@ -86,7 +86,10 @@ export class Contender {
     return Math.min(this.options.jobs, this.contestant.mostJobs ?? Number.POSITIVE_INFINITY);
   }
 
-  /** Stores `count` jobs by the contestant's own bulk call. `deleted`: each is deleted at its end; `text`: in each payload. */
+  /**
+   * Stores `count` jobs by the contestant's own bulk call. `deleted`: each is deleted at its end; `text`: in each
+   * payload.
+   */
   async store(count, { deleted = false, text } = {}) {
     const producer = await this.producer();
     await producer.call("enqueueMany", { count, deleted, text }).finally(() => producer.stop());
@@ -110,7 +113,8 @@ export class Contender {
   /**
    * Settles the tables and has `processes` workers finish what is due: from the first start of a handler to the last
    * completion committed. `work` goes to each worker, `scope` to `unfinished`; `jobs` is how many there are, or, with
-   * `isPart`, after how many it is enough; `deleted`: none of them is left at the end. Answers how many were finished in how many seconds, and what it cost.
+   * `isPart`, after how many it is enough; `deleted`: none of them is left at the end. Answers how many were finished
+   * in how many seconds, and what it cost.
    */
   async drain(admin, jobs, { processes = 1, work = {}, scope = {}, isPart = false, deleted = false } = {}) {
     const { concurrency, longest } = this.options;

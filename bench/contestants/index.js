@@ -11,13 +11,14 @@
  * - `hasTransactions`, optional: true when its worker knows `inTransaction`
  * - `mostJobs`, optional: how many jobs are stored for a drain at most
  * - `install(url)`: makes its tables in an empty database
- * - `producer(url, options?)` -> `{ enqueue(payload), enqueueMany(payloads, { deleted }), roundTrip(payload)?, incomplete(), work()?,
- *   stop() }`; each call resolves once it is committed, `roundTrip` with the job's result. `incomplete` counts the jobs that
- *   wait or run, by its own API where it has a fresh count. `work` starts what `worker(url, options)` does, on the same
- *   connections, where it is made to have both in one process; it is called only when there are options
- * - `worker(url, { concurrency, best, inTransaction, handler })` -> `{ stop() }`; calls `handler(payload)` and stores what
- *   it returns. `best` asks for the settings with which it drains fastest, whatever `concurrency` says; `inTransaction` for
- *   a transaction per job, in which the job is finished where there is such a thing
+ * - `producer(url, options?)` -> `{ enqueue(payload), enqueueMany(payloads, { deleted }), roundTrip(payload)?,
+ *   incomplete(), work()?, stop() }`; each call resolves once it is committed, `roundTrip` with the job's result.
+ *   `incomplete` counts the jobs that wait or run, by its own API where it has a fresh count. `work` starts what
+ *   `worker(url, options)` does, on the same connections, where it is made to have both in one process; it is called
+ *   only when there are options
+ * - `worker(url, { concurrency, best, inTransaction, handler })` -> `{ stop() }`; calls `handler(payload)` and stores
+ *   what it returns. `best` asks for the settings with which it drains fastest, whatever `concurrency` says;
+ *   `inTransaction` for a transaction per job, in which the job is finished where there is such a thing
  * - `admin(url)` -> `{ client, empty(), settle(), unfinished(), finished(), fill(kind, count, { groups }?), close(), trim()?,
  *   demote()?, holdGroups()?, shape()? }`,
  *   `client` a connection to its PostgreSQL, or null:

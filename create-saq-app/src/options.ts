@@ -106,7 +106,9 @@ export function resolveProject(typed: string, cwd: string): Project {
   };
 }
 
-/** PostgreSQL brings these; the templates take no tables, and what is in template1 is copied into every new database. */
+/**
+ * PostgreSQL brings these; the templates take no tables, and what is in template1 is copied into every new database.
+ */
 const SYSTEM_DATABASES = ["postgres", "template0", "template1"];
 
 function databaseNameOf(slug: string): string {

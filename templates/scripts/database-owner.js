@@ -1,4 +1,4 @@
-// dev-all stops the database that it has started. Killed outright it cannot, and the next start says so.
+// dev-all stops the database that it has started. When it is killed (SIGKILL) it cannot, and the next start says so.
 import fs from "node:fs";
 import path from "node:path";
 import { isAlive } from "./postmaster.js";
@@ -17,7 +17,7 @@ export function forgetOwner(root) {
   fs.rmSync(ownerFile(root), { force: true });
 }
 
-/** Whether who started the database is gone without having stopped it. @param {string} root */
+/** True when the dev-all that started the database was killed before it stopped it. @param {string} root */
 export function isAbandoned(root) {
   if (!fs.existsSync(ownerFile(root))) return false;
   return !isAlive(Number(fs.readFileSync(ownerFile(root), "utf8")));

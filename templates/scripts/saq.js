@@ -1,5 +1,5 @@
-// The queue's command line: node scripts/saq.js workers run. As TypeScript, or in production what `make build` compiled.
-// In this process, so that a signal reaches the workers with nothing in between.
+// The queue's command line: node scripts/saq.js workers run. As TypeScript, or in production what `make build`
+// compiled. In this process, so that a signal reaches the workers with nothing in between.
 import fs from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";

@@ -169,7 +169,7 @@ describe("workers run", () => {
     await live(program, 3);
     const [first, second] = childrenOf(program) as [number, number];
     process.kill(first, "SIGKILL");
-    await program.prints(/is started again in 1 s/, 1120_000);
+    await program.prints(/is started again in 1 s/, 120_000);
     expect(lines(program, "Worker process 2 ended")).toMatchObject([{ pid: first, signal: "SIGKILL" }]);
     await queue.enqueue("record");
     await program.prints(/Finished record/, 120_000);
@@ -178,7 +178,7 @@ describe("workers run", () => {
     await eventually("another is there", async () => successor() > 0);
     killed.push(successor());
     process.kill(killed[1] as number, "SIGKILL");
-    await program.prints(/is started again in 2 s/, 1120_000);
+    await program.prints(/is started again in 2 s/, 120_000);
     await eventually("another works", async () =>
       lines(program, "Worker starting").some((line) => line.process === successor()),
     );

@@ -1,6 +1,6 @@
 /**
- * A job that ends its worker each time it runs, as real processes: it fails at its limit, and the jobs beside and behind
- * it run. Both scenarios wait more than they work, so they run at once.
+ * A job that ends its worker each time it runs, as real processes: it fails at its limit, and the jobs beside and
+ * behind it run. Both scenarios wait more than they work, so they run at once.
  */
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";

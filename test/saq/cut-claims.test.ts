@@ -1,4 +1,7 @@
-/** Claims whose answer never came, came late, or whose end could not be recorded: what the database calls ours is put back. */
+/**
+ * Claims whose answer never came, came late, or whose end could not be recorded: what the database calls ours is put
+ * back.
+ */
 import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";

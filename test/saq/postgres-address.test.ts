@@ -1,4 +1,6 @@
-/** Addresses as psql and pg take them: one table for the engine, the settings and the scripts, which share the parser. */
+/**
+ * Addresses as psql and pg take them: one table for the engine, the settings and the scripts, which share the parser.
+ */
 import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";

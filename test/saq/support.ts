@@ -106,7 +106,10 @@ export function useDatabase(): TestDatabase {
 const countTimers = (): number =>
   process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
 
-/** A backend ends a moment after its connection was closed, so the look is repeated. Only a real leftover takes all that time. */
+/**
+ * A backend ends a moment after its connection was closed, so the look is repeated. Only a real leftover takes all that
+ * time.
+ */
 async function settles(kind: string, look: () => Promise<string[]>): Promise<void> {
   const deadline = Date.now() + 30_000;
   for (;;) {
@@ -119,7 +122,9 @@ async function settles(kind: string, look: () => Promise<string[]>): Promise<voi
   }
 }
 
-/** For what the database alone can tell: looks every 10 ms until it is so. Fails after 110 s, also on a busy machine. */
+/**
+ * For what the database alone can tell: looks every 10 ms until it is so. Fails after 110 s, also on a busy machine.
+ */
 export async function until(isSo: () => Promise<boolean>): Promise<void> {
   const deadline = Date.now() + 110_000;
   while (!(await isSo())) {

@@ -1,7 +1,7 @@
 /**
- * Operators and functions as a role may create them that wants its code run by others: in a schema of everybody's search
- * path, for types that PostgreSQL itself has none for, so that a call without exact types picks them (CVE-2018-1058).
- * Those that the engine's statements have called once.
+ * Operators and functions as a role may create them that wants its code run by others: in a schema of everybody's
+ * search path, for types that PostgreSQL itself has none for, so that a call without exact types picks them
+ * (CVE-2018-1058). Those that the engine's statements have called once.
  */
 import type { TestDatabase } from "./support.js";
 

@@ -38,8 +38,8 @@ export class SettingsError extends Error {
 const unavailable = /^(08\w{3}|57P0[123]|53300)$/;
 
 /**
- * The database cannot be reached, refuses connections, or went away in the middle. Only the queue's word for it and what
- * PostgreSQL itself says count: ECONNREFUSED may as well be another service's, whose client your code calls.
+ * The database cannot be reached, refuses connections, or went away in the middle. Only the queue's own error codes and
+ * PostgreSQL's SQLSTATEs count, because ECONNREFUSED may come from another service that a route calls.
  */
 export function isDatabaseAway(error: unknown): boolean {
   if (error instanceof SaqError)

@@ -1,6 +1,6 @@
 /**
- * The application's own configuration, for types only. Declaring it gives `req.taskQueues` the names and payloads of the
- * application's queues and tasks; without it the compiler does not know them.
+ * The application's own configuration, for types only. Declaring it gives `req.taskQueues` the names and payloads of
+ * the application's queues and tasks; without it the compiler does not know them.
  *
  * @example
  * declare module "../../saq/index.js" {

@@ -100,7 +100,8 @@ export interface Settlement extends Claim {
 }
 
 /**
- * `lost`: somebody else owns the row by now, nothing was changed. `gone`: the row was deleted. `aborted`: an abort came first and was recorded.
+ * `lost`: another worker owns the row now, nothing was changed. `gone`: the row was deleted. `aborted`: an abort came
+ * first and was recorded.
  * `finished`: the task's own transaction came first (`finishedIn`), and what it recorded stands.
  */
 export type SettleResult = "applied" | "aborted" | "finished" | "lost" | "gone";
@@ -165,7 +166,7 @@ export interface WorkerRow {
   graceSeconds?: number;
 }
 
-/** A running job that is to end: aborted by someone, another worker's by now, or its row is gone. */
+/** A running job that is to end: it was aborted, another worker owns it now, or its row is gone. */
 export interface Interrupted {
   key: string;
   why: "abort" | "lost" | "gone";
@@ -190,7 +191,7 @@ export interface JobAnswer extends JobEvent {
 }
 
 export interface SweepLimits {
-  /** What a worker may take on top of a timeout before others step in, s, where its row does not tell. */
+  /** What a worker may take on top of a timeout before others step in, s. Used where its row does not say so. */
   graceSeconds: number;
   lostLimit: number;
   /** How often dead workers are looked for, s. */
@@ -242,7 +243,7 @@ export interface Broker {
    * those that still are the claim's, as they are stored now.
    */
   renew(jobs: readonly ClaimedJob[]): Promise<ClaimedJob[]>;
-  /** Marks jobs as failed whose document cannot be read, their bytes untouched. Skips those that others own by now. */
+  /** Marks jobs as failed whose document cannot be read, their bytes untouched. Skips those that others own now. */
   setAside(claims: readonly Claim[]): Promise<void>;
   /**
    * Puts back jobs that run under a claim of this worker although it does not hold them: the answer to the claim was
@@ -253,7 +254,7 @@ export interface Broker {
   reconcile(reconciliation: Reconciliation): Promise<string[]>;
   /**
    * Records that the worker died while it ran these jobs: each goes back into the queue, uncharged, or fails at its
-   * limit. Skips those that others own by now.
+   * limit. Skips those that others own now.
    */
   lose(claims: readonly Claim[], limits: Pick<SweepLimits, "lostLimit" | "failedTtl">): Promise<void>;
   /** Jobs of this queue with a group key are waiting, so that claiming them is worth a statement. */
@@ -272,8 +273,9 @@ export interface Broker {
     earlier: string | null,
   ): Promise<string | null>;
   /**
-   * Sets members of owned, active jobs and marks them touched. Answers which claims still own their job. With
-   * `isOver`, waits for a database that is away for as long as results are kept, or until it answers true; else for 8 s.
+   * Sets members of owned, active jobs and marks them touched. Returns which claims still own their job. Waits 8 s for
+   * a database that is away; with `isOver` for as long as results are kept (10 minutes), or until `isOver` returns
+   * true.
    */
   touch(changes: readonly Touch[], isOver?: () => boolean): Promise<boolean[]>;
   /** Of these claims, those that are to end. Asked again with the same objects, it reads only what changed since. */
@@ -301,8 +303,9 @@ export interface Broker {
   /** A worker id that other processes can check for life. */
   newWorkerId(): string;
   /**
-   * Where nothing but a worker's row says that it lives: how long after the end of the row's time others take over its
-   * jobs, s. It must have ended them itself by then. Null where a sign of life ends with the process.
+   * Where only its row says that a worker lives: seconds after the row's time has run out until other workers take over
+   * its jobs. The worker must end them itself before. Null where a lock says that it lives, which ends with its
+   * process.
    */
   readonly leaseGraceSeconds: number | null;
 

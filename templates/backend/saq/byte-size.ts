@@ -13,7 +13,9 @@ export const documentBytes = (maxBytes: number): number => 4 * maxBytes;
 export const isLarger = (text: string, maxBytes: number): boolean =>
   text.length * 3 > maxBytes && Buffer.byteLength(text) > maxBytes;
 
-/** Bytes of a text for a limit on many of them; characters where it is short, because counting costs more than they do. */
+/**
+ * Bytes of a text for a limit on many of them; characters where it is short, because counting costs more than they do.
+ */
 export const bytesOf = (text: string): number =>
   text.length < 1_024 ? text.length : Buffer.byteLength(text);
 

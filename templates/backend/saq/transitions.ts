@@ -226,8 +226,8 @@ export function loseJob(
   };
 }
 
-/** A job that was claimed and never started, as it was before. */
-function neverStarted(row: StoredJob, nowMs: number, marks?: MetaMarks): RowChange {
+/** A job that was claimed and never started goes back as it was before, uncharged. */
+export function neverStarted(row: StoredJob, nowMs: number, marks?: MetaMarks): RowChange {
   const job = read(row);
   if (!job) return setAside;
   const fields = { attempts: Math.max(job.attempts - 1, 0), started: 0, workerId: null };

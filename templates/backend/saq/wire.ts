@@ -96,8 +96,8 @@ function isDefault(field: keyof JobFields, value: unknown): boolean {
 }
 
 /**
- * The member of a patch that changes `meta` from within: each of its members is set in `meta`, null removes it there, and
- * all others keep their text. A count of ours written with the rest of the user's `meta` would round his numbers.
+ * The member of a patch that changes `meta` from within: each of its members is set in `meta`, null removes it there,
+ * and all others keep their text. A count of ours written with the rest of the user's `meta` would round his numbers.
  */
 const withinMeta = "meta+";
 
@@ -252,8 +252,8 @@ function closingQuote(text: string, start: number): number {
 }
 
 /**
- * Sets and removes members of a document, and of its `meta`, and copies all other text unchanged. `patch` is the text of
- * a JSON object (as `encodeChange` gives it).
+ * Sets and removes members of a document, and of its `meta`, and copies all other text unchanged. `patch` is the text
+ * of a JSON object (as `encodeChange` gives it).
  *
  * @throws PoisonDocumentError when the text is not an object
  */

@@ -1,6 +1,6 @@
 /**
- * A process in which every kind of wait fails, each with its caller's handler in place. Prints what Node complained about:
- * promises that nobody handled, and warnings.
+ * A process in which every kind of wait fails, each with its caller's handler in place. Prints what Node complained
+ * about: promises that nobody handled, and warnings.
  */
 import {
   type Context,

@@ -304,7 +304,9 @@ const ends: Record<Exclude<End, "release">, AttemptEnd> = {
   aborted: { kind: "interrupted", why: "abort", reason: boom, overdue: false },
 };
 
-/** The monotonic clock was moved on, and the wall clock was not: the offset to the database's clock is measured anew. */
+/**
+ * The monotonic clock was moved on, and the wall clock was not: the offset to the database's clock is measured anew.
+ */
 async function clockIsRight(broker: { now(): number }): Promise<void> {
   while (Math.abs(broker.now() - Date.now()) > 500) await new Promise((resolve) => setTimeout(resolve, 5));
 }

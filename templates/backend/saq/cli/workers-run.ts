@@ -2,7 +2,7 @@
 import { fileURLToPath } from "node:url";
 import type { Saq } from "../express/create-saq.js";
 import type { Queue } from "../queue/queue.js";
-import { type ConnectOptions, connectPatiently, runWorkers, Worker } from "../worker/index.js";
+import { type ConnectOptions, connectWithRetry, runWorkers, Worker } from "../worker/index.js";
 import type { Flags } from "./arguments.js";
 import { Children } from "./children.js";
 import { type ExitCode, exitCodes } from "./errors.js";
@@ -23,7 +23,7 @@ export async function workersRun({ config, queues: names, workers, debug }: Flag
   const saq = await loadApp(config);
   const queues = chooseQueues(saq, names);
   // One sentence when the database is away, and no process that would say it again.
-  await Promise.all(queues.map((queue) => connectPatiently(queue, { logger: saq.logger })));
+  await Promise.all(queues.map((queue) => connectWithRetry(queue, { logger: saq.logger })));
   console.log(banner(queues, workers, debug));
 
   const options: ChildOptions = { config, queues: names };
@@ -52,7 +52,7 @@ export async function workersRun({ config, queues: names, workers, debug }: Flag
 export function runChosen(saq: Saq, queues: readonly Queue[], names: readonly string[]): Promise<number> {
   const host = {
     connect: async ({ signal }: ConnectOptions) => {
-      await Promise.all(queues.map((queue) => connectPatiently(queue, { logger: saq.logger, signal })));
+      await Promise.all(queues.map((queue) => connectWithRetry(queue, { logger: saq.logger, signal })));
     },
     workers: (options: { logger: Saq["logger"] }) => queues.map((queue) => new Worker(queue, options)),
     close: () => saq.close(),

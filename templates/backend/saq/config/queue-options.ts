@@ -28,19 +28,22 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
   threads?: number;
   /** Connections that one process keeps open to this server. @defaultValue 1 */
   minSize?: number;
-  /** Most connections of one process to this server, its LISTEN connection included (2 at least). @defaultValue 3 */
+  /**
+   * Maximum of connections of one process to this server, its LISTEN connection included; 2 at least. When a statement
+   * has had no answer for 2 s, one more is opened for a moment, to ask the server about it. @defaultValue 3
+   */
   maxSize?: number;
   /** Defaults of this queue's jobs; a task's own and those given to `enqueue` come before them. */
   defaults?: JobOptions;
   /**
-   * > 0: no LISTEN and no session state; a worker asks every so many seconds. For transaction poolers such as
-   * PgBouncer. A worker's row alone says that it lives then: its jobs run again 30 s after its last beat, and it ends them
-   * itself when it could not renew its row for 24 s. @defaultValue 0 s
+   * > 0: no LISTEN and no session state; a worker asks for jobs every so many seconds. For transaction poolers such as
+   * PgBouncer. Only its row says that a worker lives then: its jobs run again 30 s after the last renewal of the row,
+   * and the worker ends them itself when it could not renew its row for 24 s. @defaultValue 0 s
    */
   pollInterval?: number;
   /**
-   * How long the start of a worker waits for a database that is away, with pauses between the tries, s. 0 = it fails at
-   * once. @defaultValue 60
+   * How long the start of a worker waits for a database that is away, s; it tries again after 0.1 s, doubling to 2 s.
+   * 0 = it fails at once. @defaultValue 60
    */
   startTimeout?: number;
   /** How long running jobs may go on after a stop was asked for, s. @defaultValue 10 */
@@ -48,21 +51,22 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
   /** How long a job has to end once its signal fired, s. @defaultValue 1 */
   cancellationHardDeadline?: number;
   /**
-   * How long an `afterProcess` or shutdown hook may take, s; after it an error is logged, and the worker goes on without
-   * it. A startup hook that takes longer is logged and waited for. 0 = no limit. @defaultValue 10
+   * How long an `afterProcess` or shutdown hook may take, s. After that an error is logged and the worker no longer
+   * waits for the hook. A startup hook that takes longer is logged and waited for. 0 = no limit. @defaultValue 10
    */
   hookTimeout?: number;
   /** Least time a failed job is kept, s (D-83). @defaultValue 604800 (7 days) */
   failedTtl?: number;
   /**
-   * How often a job whose worker died while it ran, or was ended by an uncaught error, is given another run before it
-   * fails. From its second loss on it runs without others beside it. @defaultValue 3
+   * How many further runs a job gets whose worker died while the job ran, also by an uncaught error; then it fails.
+   * From its second loss on it runs alone: no other job runs in its process. @defaultValue 3
    */
   lostLimit?: number;
   /**
-   * Largest payload, result, error and meta of a job, each, in bytes of its JSON as UTF-8. A larger one is refused, and a
-   * larger result fails its job. Whole documents of more than four times that, which others have stored, are set aside
-   * as failed without being read. Python workers keep to no limit. 48 MiB at most.
+   * Maximum size of payload, result, error and meta of a job, each, in bytes of its JSON as UTF-8: 1,024 to 50,331,648
+   * (48 MiB). A larger payload or meta is refused, a larger result fails its job. Python has no such limit: a job whose
+   * whole document has more than four times `maxBytes` is set aside as failed without being read.
+   *
    * @defaultValue 16777216 (16 MiB)
    */
   maxBytes?: number;
@@ -82,8 +86,8 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
    */
   tables?: Partial<Tables>;
   /**
-   * First key of the advisory lock `(lockKeyspace, 0)` under which missing tables are made: Python's `saq_lock_keyspace`.
-   * Set it where that is set.
+   * First key of the advisory lock `(lockKeyspace, 0)` under which missing tables are made: Python's
+   * `saq_lock_keyspace`. Set it only where Python sets that.
    *
    * @defaultValue 0
    */

@@ -8,7 +8,7 @@ import { type Logger, silentLogger } from "../logger.js";
 import { Queue } from "../queue/queue.js";
 import type { TaskMap } from "../tasks/task.js";
 import { createWebRouter } from "../web/index.js";
-import { type ConnectOptions, connectPatiently, Worker, type WorkerOptions } from "../worker/index.js";
+import { type ConnectOptions, connectWithRetry, Worker, type WorkerOptions } from "../worker/index.js";
 
 type QueueNames<Config extends SaqConfig> = Config["queues"][number]["name"];
 type TasksOf<Config extends SaqConfig, Name> =
@@ -113,7 +113,7 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
     },
     connect: async ({ wait = false, signal } = {}) => {
       const connect = (queue: Queue) =>
-        wait ? connectPatiently(queue, { logger, signal }) : queue.connect();
+        wait ? connectWithRetry(queue, { logger, signal }) : queue.connect();
       await Promise.all(all().map(connect));
     },
     close: async () => {

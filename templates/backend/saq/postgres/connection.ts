@@ -87,8 +87,8 @@ export function isConnectionError(error: unknown): boolean {
 }
 
 /**
- * The error as callers get it: a lost connection as `database_unavailable`, everything else as it is. By its shape alone
- * nobody outside can tell the refused connection of the database from that of a `fetch`.
+ * The error as callers get it: a lost connection as `database_unavailable`, every other error as it is. The driver's
+ * own error of a refused connection looks like that of a refused `fetch`.
  */
 export function markUnavailable(error: unknown): unknown {
   if (!isConnectionError(error) || error instanceof SaqError) return error;
@@ -184,7 +184,7 @@ export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
     signal?.addEventListener("abort", done, { once: true });
   });
 
-/** Closes a connection without a word: what waits for an answer on it fails at once. */
+/** Closes the socket, without PostgreSQL's message of the end: what waits for an answer on it fails at once. */
 export function closeSocket(client: pg.ClientBase): void {
   (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
 }

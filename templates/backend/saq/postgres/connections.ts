@@ -46,7 +46,7 @@ export interface ServerOptions {
   logger: Logger;
 }
 
-/** How stubbornly a statement is sent again. */
+/** How long a statement is sent again, and after which errors. */
 export interface Persistence {
   /** ms */
   patience?: number;
@@ -153,7 +153,7 @@ export class Connections {
 
   /** How long it takes at most to write something down while the server answers new connections, s. */
   get recordSeconds(): number {
-    return recordSeconds(this.#dead?.isBlind === false);
+    return recordSeconds(this.#dead?.cannotAsk === false);
   }
 
   /** Whether the server knows our sessions by the numbers that we know. */
@@ -168,7 +168,9 @@ export class Connections {
     }
   }
 
-  /** The listening connection has fallen silent: others may have, too. Idle ones are opened anew when they are needed. */
+  /**
+   * The listening connection has fallen silent: others may have, too. Idle ones are opened anew when they are needed.
+   */
   #suspectAll(): void {
     for (const client of this.#idle()) closeSocket(client);
     this.#dead?.suspectAll();
@@ -293,7 +295,9 @@ export class Connections {
     return markUnavailable(error);
   }
 
-  /** A statement succeeded. `before`: `lastTrouble` when it began; one that was under way at a failure proves nothing. */
+  /**
+   * A statement succeeded. `before`: `lastTrouble` when it began; one that was under way at a failure proves nothing.
+   */
   #answered(before: number): void {
     if (before === this.#lastTrouble) this.#problems.succeeded(source);
   }

@@ -41,15 +41,15 @@ export class DeadConnections {
   #looking = false;
   #pauseMs = lookEveryMs;
   #nextLook = 0;
-  #isBlind = false;
+  #cannotAsk = false;
 
   constructor(options: DeadConnectionsOptions) {
     this.#options = options;
   }
 
-  /** Nothing can be asked: what answers is not the server but a pooler, with session numbers of its own. */
-  get isBlind(): boolean {
-    return this.#isBlind;
+  /** The server cannot be asked: a pooler between it and this process has session numbers of its own. */
+  get cannotAsk(): boolean {
+    return this.#cannotAsk;
   }
 
   taken(client: pg.PoolClient): void {
@@ -68,7 +68,7 @@ export class DeadConnections {
 
   /** `pid`: the server's own number of that session. */
   compare(client: pg.ClientBase, pid: number): void {
-    this.#isBlind = pidOf(client) !== pid;
+    this.#cannotAsk = pidOf(client) !== pid;
   }
 
   /** Asks at once about all that wait, however short. */
@@ -95,7 +95,7 @@ export class DeadConnections {
   }
 
   async #look(waitedMs: number): Promise<void> {
-    if (this.#looking || this.#isBlind || this.#options.signal.aborted) return;
+    if (this.#looking || this.#cannotAsk || this.#options.signal.aborted) return;
     if (this.#suspects(waitedMs).length === 0) return;
     this.#looking = true;
     try {
@@ -158,7 +158,7 @@ export class DeadConnections {
       [suspects.map(({ pid }) => pid)],
     );
     this.compare(asker, rows[0]?.own ?? 0);
-    return this.#isBlind ? null : new Set(rows.flatMap(({ pid }) => pid ?? []));
+    return this.#cannotAsk ? null : new Set(rows.flatMap(({ pid }) => pid ?? []));
   }
 }
 

@@ -76,8 +76,9 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
       returning o.nth)
     select case when count(*) < $6 then coalesce(pg_catalog.string_agg(nth::text, ','), '') end as written from gone`;
 
-  // What the rows of these ends are by now, without a lock. $2 keys, $3 workers, $4 the transactions in which tasks have
-  // finished their jobs themselves. `strange`: the document does not name the worker, so that it has to be looked at.
+  // What the rows of these ends are by now, without a lock. $2 keys, $3 workers, $4 the transactions in which tasks
+  // have finished their jobs themselves. `strange`: the document does not name the worker, so that it has to be looked
+  // at.
   const recorded = `select g.nth::int, j.status, j.lock_key as token,
       g.transaction is not null and coalesce(pg_catalog.pg_xact_status(g.transaction::xid8), '') = 'committed' as committed,
       g.transaction is null and position(pg_catalog.convert_to(pg_catalog.to_json(g.owner)::text, 'UTF8') in j.job) = 0 as strange

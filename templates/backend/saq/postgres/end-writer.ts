@@ -97,7 +97,10 @@ export class EndWriter {
     return writtenOf(answer, items.length);
   }
 
-  /** Texts and channels of what is told, by the statement that records the ends and of what it records; none where nobody waits. */
+  /**
+   * Texts and channels of what is told, by the statement that records the ends and of what it records; none where
+   * nobody waits.
+   */
   #told(items: readonly Settlement[]): (string | null)[][] {
     if (items.every(({ awaited }) => awaited === false)) return [];
     const notices = items.map((item) => endNotice(this.queueName, item));

@@ -19,9 +19,9 @@ const usualBytes = Math.max(...usualEnds.map(({ length }) => length)) - 1;
 
 /**
  * SQL. The due time of the document as its row's column will hold it: 0 where it names none, `due` where it names that
- * one. Null where it is not fresh: it ends otherwise, was tried before, or names a time of its last change, which a claim
- * would write a second time. Another program's compact JSON may do so (Python's `separators=(",", ":")`); ours has
- * `queued` near the end and nothing of a run behind it, so that most documents need not be searched for it.
+ * one. Null where it is not fresh: it ends otherwise, was tried before, or names a time of its last change, which a
+ * claim would write a second time. Another program's compact JSON may do so (Python's `separators=(",", ":")`); ours
+ * has `queued` near the end and nothing of a run behind it, so that most documents need not be searched for it.
  */
 export const freshDue = (job: string, due: string): string => {
   const whole = `pg_catalog.convert_to(',"scheduled":' || ${due}::text || '${queued}', 'UTF8')`;
@@ -55,9 +55,10 @@ export function endingOf(workerId: string, ms: string): DocumentEnding {
 
 /**
  * SQL. A document on its way to the worker, to be read with `readSent`. `escaped` is its text in PostgreSQL's `escape`
- * format, which never fails, where `convert_from` of invalid UTF-8 fails a whole statement. It is the text itself unless
- * it became longer: with characters beyond ASCII or backslashes the document goes in base64 instead, which native code
- * decodes (worker CPU for 2 KB of Cyrillic text: 835 -> 9 us, for 2 KB with escaped quotes and line ends: 132 -> 9 us).
+ * format, which never fails, where `convert_from` of invalid UTF-8 fails a whole statement. It is the text itself
+ * unless it became longer: with characters beyond ASCII or backslashes the document goes in base64 instead, which
+ * native code decodes (worker CPU for 2 KB of Cyrillic text: 835 -> 9 us, for 2 KB with escaped quotes and line ends:
+ * 132 -> 9 us).
  */
 export const sentDocument = (job: string, escaped: string): string =>
   `case when pg_catalog.octet_length(${escaped}) = pg_catalog.octet_length(${job}) and pg_catalog.get_byte(${job}, 0) = ${"{".charCodeAt(0)}

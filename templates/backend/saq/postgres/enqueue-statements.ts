@@ -18,7 +18,10 @@ export const storing = (jobs: string, rows: string) => `insert into ${jobs} as h
         group_key = excluded.group_key, scheduled = excluded.scheduled, lock_key = excluded.lock_key, expire_at = null
       where held.queue = excluded.queue and held.status in ${terminal} and held.scheduled < excluded.scheduled`;
 
-/** How long a statement waits for a key that somebody's transaction holds, ms; and the same where held keys are looked for one by one. */
+/**
+ * How long a statement waits for a key that somebody's transaction holds, ms; and the same where held keys are looked
+ * for one by one.
+ */
 const keyWaitMs = 100;
 const heldKeyWaitMs = 10;
 

@@ -153,7 +153,9 @@ export class Enqueuer {
     }
   }
 
-  /** A deadlock or a conflict of serializable transactions: the server has rolled ours back, and it may succeed alone. */
+  /**
+   * A deadlock or a conflict of serializable transactions: the server has rolled ours back, and it may succeed alone.
+   */
   async #sendUpsert(jobs: NewJob[], statement: "upsert" | "upsertHeld" = "upsert"): Promise<UpsertRow[]> {
     for (let rollbacks = 0; ; rollbacks++) {
       try {

@@ -1,8 +1,8 @@
 /**
  * Our functions in the database: made at start-up where the role may, once per schema and however many start at once.
  *
- * A function runs with the rights of its caller, so one of our name is called only when nobody else can have put code of
- * his own into it: in PostgreSQL 14 every role may create functions in the schema `public`.
+ * A function runs with the rights of its caller, so one of our name is called only when nobody else can have put code
+ * of his own into it: in PostgreSQL 14 every role may create functions in the schema `public`.
  */
 import type { ClientBase } from "pg";
 import type { Logger } from "../logger.js";

@@ -1,7 +1,7 @@
 /**
- * Rows that somebody's transaction holds, and that are to be changed when it has ended. However many wait, one statement
- * looks for all of them, and none of them makes the server log an error (103 held rows: 1,719 "could not obtain lock" in
- * 20 s, when each was tried alone by NOWAIT).
+ * Rows that somebody's transaction holds, and that are to be changed when it has ended. However many wait, one
+ * statement looks for all of them, and none of them makes the server log an error (103 held rows: 1,719 "could not
+ * obtain lock" in 20 s, when each was tried alone by NOWAIT).
  */
 import type { PostgresServer } from "./server.js";
 

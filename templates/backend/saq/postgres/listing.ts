@@ -1,4 +1,6 @@
-/** Lists of jobs by their status, for people: by an index where there is one, and never for longer than some seconds. */
+/**
+ * Lists of jobs by their status, for people: by an index where there is one, and never for longer than some seconds.
+ */
 import type pg from "pg";
 import type { JobFilter } from "../broker.js";
 import { SaqError } from "../errors.js";

@@ -8,14 +8,12 @@
  * that an idle worker asks nothing.
  */
 import type { Claim, Reconciliation, StoredJob } from "../broker.js";
-import { columnSecond } from "../job.js";
 import type { Logger } from "../logger.js";
-import { type Decision, isTakenOver, loseJob, read, setAside } from "../transitions.js";
-import { encodeChange } from "../wire.js";
+import { type Decision, isTakenOver, loseJob, neverStarted } from "../transitions.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
-/** A claim without an answer is looked for at every round at first, later each time it is older by this part. */
+/** A claim without an answer is looked for at every round at first, then each time its age has grown by this part. */
 const lookAgainAfter = 1 / 20;
 const longestPauseMs = 60_000;
 
@@ -130,7 +128,7 @@ export class Reconciler {
       if (row.status === "aborting" || (row.status === "active" && hasRun(row)))
         return { change: loseJob(row, clock, lostLimit, failedTtl), answer: "put back" };
       if (row.status !== "active") return { change: null, answer: "gone" };
-      return { change: unstarted(row, clock), answer: "put back" };
+      return { change: neverStarted(row, clock), answer: "put back" };
     };
     const { answers, held } = await this.rows.changeMany([...tokenOf.keys()], decide);
     const keys: string[] = [];
@@ -145,20 +143,6 @@ export class Reconciler {
       );
     return keys;
   }
-}
-
-/** As it was before the claim that nobody knew of. */
-function unstarted(row: StoredJob, clock: number) {
-  const job = read(row);
-  if (!job) return setAside;
-  const scheduled = columnSecond(job) || Math.floor(clock / 1_000);
-  const change = encodeChange({
-    status: "queued",
-    attempts: Math.max(job.attempts - 1, 0),
-    started: 0,
-    workerId: null,
-  });
-  return { status: "queued" as const, ...change, scheduled };
 }
 
 function lookup(claims: Iterable<Stray>): (key: string, token: number) => boolean {

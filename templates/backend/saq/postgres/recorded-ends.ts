@@ -20,7 +20,10 @@ export class RecordedEnds {
     private readonly queueName: string,
   ) {}
 
-  /** The results of those that nothing can change any more, in order; null for the others. Waits `patience` ms for a lost database. */
+  /**
+   * The results of those that nothing can change any more, in order; null for the others. Waits `patience` ms for a
+   * lost database.
+   */
   async of(items: readonly Settlement[], patience: number): Promise<(SettleResult | null)[]> {
     const { rows } = await this.server.queryAgain<RecordedRow>(
       this.server.statements.recorded,

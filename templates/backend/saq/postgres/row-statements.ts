@@ -37,8 +37,8 @@ export function rowStatements({ jobs, isOf, stamped, readable, mostBytes }: Frag
     where not ${exists("k.key")}
       or (select true from ${jobs} j where j.key = k.key and ${isOf("j")} for update of j skip locked)`;
 
-  // Of locked rows. $2 keys, $3 status, $4 document, $5 scheduled, $6 whether and $7 how long they are kept, $8 token, $11 whether no other job may run beside it;
-  // $9 channels and $10 payloads of what is told.
+  // Of locked rows. $2 keys, $3 status, $4 document, $5 scheduled, $6 whether and $7 how long they are kept, $8 token,
+  // $11 whether no other job may run beside it; $9 channels and $10 payloads of what is told.
   const updateRows = `with given as materialized (
       select g.*, o.tid from unnest($2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::boolean[], $7::bigint[], $8::int[], $11::boolean[])
         as g(key, status, document, due, keeps, keep, token, alone)

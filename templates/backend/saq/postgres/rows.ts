@@ -36,7 +36,10 @@ export interface TimedRow {
 /** `clock` is the database's, epoch ms. */
 type Decide<T> = (row: StoredJob, clock: number) => Decision<T>;
 
-/** A row that `lockRows` was asked for. Without `key` it was not locked, without `size` it is to be looked at with fewer others. */
+/**
+ * A row that `lockRows` was asked for. Without `key` it was not locked, without `size` it is to be looked at with fewer
+ * others.
+ */
 type LockedRow = { asked: string; present: boolean } & { [Name in keyof RawRow]: RawRow[Name] | null };
 
 /** What became of rows that were to be changed together. Keys that are in neither do not exist. */

@@ -3,7 +3,9 @@
  * place, because the time limits have to fit together.
  */
 
-/** The server ends a statement that takes longer. Less than `answerTimeoutMs`: nothing is carried out that nobody waits for. */
+/**
+ * The server ends a statement that takes longer. Less than `answerTimeoutMs`, so that no client has given it up before.
+ */
 const statementTimeoutMs = 25_000;
 
 /** After that long without an answer a connection is given up: longer than a database may stand still for. */
@@ -36,11 +38,11 @@ const limits: Readonly<Record<string, string | number>> = {
   // Under another isolation a statement does not see what others have committed since the transaction began, on which
   // claims of groups rely, and ends with 40001 where another has changed the row (80 of 3,000 enqueues).
   default_transaction_isolation: "read committed",
-  // A claim that is carried out when its worker has long given up owns jobs that nobody runs.
+  // A claim that the server carries out after its worker has given up owns jobs that nobody runs.
   statement_timeout: statementTimeoutMs,
   // Waits for rows have limits of their own; a wait for a lock on the table ends with the statement's.
   lock_timeout: 0,
-  // A transaction of ours is milliseconds long: what stands still in one has lost its client, or blocks the others.
+  // A transaction of ours takes milliseconds: a session that stands still in one has lost its client, or blocks others.
   idle_in_transaction_session_timeout: 15_000,
 };
 

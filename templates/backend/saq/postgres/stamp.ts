@@ -5,8 +5,8 @@
 import { temporaryStamp } from "./names.js";
 
 /**
- * The one place where SQL reads a document as JSON: adds `charge` to its attempts, removes and sets members, and those of
- * `meta` that the patch has under `meta+` (wire.ts). Null when the document is not what jsonb can hold (poison, NaN,
+ * The one place where SQL reads a document as JSON: adds `charge` to its attempts, removes and sets members, and those
+ * of `meta` that the patch has under `meta+` (wire.ts). Null when the document is not what jsonb can hold (poison, NaN,
  * escaped NUL) or names another worker than `owner`; such rows take the slow way through wire.ts, and one bad row harms
  * no other (D-3).
  *
@@ -41,8 +41,8 @@ export const stampSource = `
 export const stampArguments = "bytea, integer, text[], text, text";
 
 /**
- * Makes the function under that name. In the temporary schema, which is this connection's own, it takes the place of one
- * that is there; elsewhere it must not: the owner of that one would keep it.
+ * Makes the function under that name. In the temporary schema, which is this connection's own, it takes the place of
+ * one that is there; elsewhere it must not: the owner of that one would keep it.
  */
 export const stampStatement = (name: string): string =>
   `create ${name === temporaryStamp ? "or replace " : ""}function ${name}(job bytea, charge integer, removed text[], patch text, owner text)

@@ -4,14 +4,15 @@ import { hostname } from "node:os";
 
 /**
  * - `lock`: it holds an advisory lock that ends with its process;
- * - `lease`: behind a transaction pooler, where no lock can be held: it renews its row, and ends its jobs when it cannot;
+ * - `lease`: behind a transaction pooler, where no lock can be held: it renews its row, and ends its jobs when it
+ *   cannot;
  * - `row`: Python's. Its row is a sign of life, and its absence proves nothing.
  */
 export type Liveness = "lock" | "lease" | "row";
 
 /**
- * Others take over the jobs of a worker without a lock that long after its row's time. It ends them itself a few seconds
- * earlier, so that no job runs twice beside a worker that stood still.
+ * Others take over the jobs of a worker without a lock that long after its row's time. It ends them itself a few
+ * seconds earlier, so that no job runs twice beside a worker that stood still.
  */
 export const leaseGraceSeconds = 21;
 const prefixes = { lock: "ts-", lease: "lease-" } as const;

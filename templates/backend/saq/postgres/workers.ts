@@ -3,7 +3,9 @@ import type { PostgresServer } from "./server.js";
 import { Sight } from "./sight.js";
 import { type Liveness, leaseGraceSeconds, livenessOf } from "./worker-ids.js";
 
-/** A worker must have been silent for one whole beat beyond its row's time, while the sweeper itself could see (5.2). */
+/**
+ * A worker must have been silent for one whole beat beyond its row's time, while the sweeper itself could see (5.2).
+ */
 const beatSeconds = 3;
 /** After the database's clock was set back, living workers write their rows anew within this time, s. */
 const rowAgainSeconds = 10;
@@ -104,8 +106,8 @@ export class Workers {
   }
 
   /**
-   * Its row's time ran out, or lies far ahead because the row was written before the database's clock was set back: that
-   * would hide its death for the length of the step. One that lives holds its lock.
+   * Its row's time ran out, or lies far ahead because the row was written before the database's clock was set back:
+   * that would hide its death for the length of the step. One that lives holds its lock.
    */
   #isSilent(workerId: string, overdue: number): boolean {
     const liveness = livenessOf(workerId);

@@ -218,11 +218,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /**
-   * Jobs of some statuses, 50 unless `limit` says otherwise. Newest first where all fit into one page, or where the queue
-   * made their keys; else by key, descending, because no index knows the time: a key of your own that begins with a letter
-   * comes before all generated ones. To read every job use `iterJobs`.
+   * Jobs of some statuses, 50 unless `limit` says otherwise. Newest first where all fit into one page, or where the
+   * queue made their keys. Else they are sorted by key, descending, because no index has the time: a key of your own
+   * that begins with a letter comes before all generated ones. To read every job use `iterJobs`.
    *
-   * @throws SaqError list_too_slow after 5 s: a rare status in a large table without the index for it
+   * @throws SaqError list_too_slow after 5 s, for instance a rare status in a large table without the index for it
    * @example
    * const failed = await queue.list({ statuses: ["failed"], limit: 20 });
    */

@@ -35,7 +35,7 @@ export class Reading {
   }: Partial<JobFilter>): Promise<Job[]> {
     const rows = await this.broker.list({ statuses: wanted, offset, limit, due });
     const jobs = rows.map((row) => this.#show(row));
-    // All that there are: then their times are at hand, while no index knows them.
+    // The list is complete, so it can be sorted by time. No index has the time.
     return offset === 0 && jobs.length < limit ? jobs.sort((a, b) => b.queued - a.queued) : jobs;
   }
 

@@ -210,9 +210,9 @@ export function task<
     input?: Schema;
     output?: StandardSchema<Returned, Result>;
     /**
-     * `thread: import.meta.url` runs the task in a worker thread, for what computes for long and would hold up all other
-     * jobs (W-13). The thread loads the module again, so that it must export the task; imports of its own are all it
-     * needs to know. The payload arrives as a structured clone.
+     * `thread: import.meta.url` runs the task in a worker thread, for what computes for long and would hold up all
+     * other jobs (W-13). The thread loads the module again, so that it must export the task; imports of its own are all
+     * it needs to know. The payload arrives as a structured clone.
      */
     thread?: Thread;
     run: (

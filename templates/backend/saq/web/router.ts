@@ -14,7 +14,10 @@ export interface WebRouterOptions {
   queues: readonly WebQueue[];
   /** Where browsers find the UI, for example `/saq`. Every link starts with it. */
   path: string;
-  /** Run before everything else, health included; who may come in is theirs to say. Without: this machine only, and not behind a proxy. */
+  /**
+   * They run before everything else, health included, and decide who may come in. Without guards only requests of this
+   * machine are answered, and none that came through a proxy.
+   */
   guards?: readonly RequestHandler[];
   logger: Logger;
 }

@@ -34,7 +34,7 @@ const maxTextLength = 16_384;
 const maxMemberLength = 500;
 
 const ownParts: ReadonlySet<string> = new Set(["name", "message", "stack", "cause", "errors"]);
-/** Jobs are shown in the web UI: what is called like a secret is not stored. */
+/** Jobs are shown in the web UI: members whose name says that they are secret are not stored. */
 const secret =
   /passw|secret|token|credential|authorization|cookie|api_?key|private_?key|dsn|connection_?string/i;
 

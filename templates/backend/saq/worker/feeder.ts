@@ -27,12 +27,16 @@ const mostBytesAhead = 16 * 1024 * 1024;
  */
 const leastShare = 1 / 8;
 const growth = 3;
-/** After a claim that took longer the next one brings fewer jobs; after one that took less than half of it, more again. */
+/**
+ * A claim that took longer halves the number of jobs of the next; one that took less than half of it doubles it again.
+ */
 const slowClaimMs = 2_000;
-/** Where claims find nothing but rows that hold no job, each takes four times as many as the last one, up to so many. */
-const mostBarren = 64;
+/**
+ * While claims find only rows that hold no job, each asks for four times as many rows as the last, up to this factor.
+ */
+const maxPoisonFactor = 64;
 /** How often jobs that were claimed too long ago are renewed before they are left to others. */
-const mostRenewals = 3;
+const maxRenewals = 3;
 /** Claimed jobs that still wait after this long are given back: the estimate was wrong. */
 const staleMs = 1_000;
 /** A look costs the server 0.06 ms; this often, a trickle of jobs without a group pays little for those with one. */
@@ -81,9 +85,9 @@ export class Feeder {
   /** Bytes of a document, on average over the last claim that brought some. */
   #bytes = 1;
   /** Most jobs per claim, by how long claims take. */
-  #most = Number.POSITIVE_INFINITY;
-  /** How many times as many rows are asked for, because the last ones held no job. */
-  #barren = 1;
+  #maxPerClaim = Number.POSITIVE_INFINITY;
+  /** A claim asks for this many times as many rows, because the last ones held no job. */
+  #poisonFactor = 1;
   /** Claimed too long ago to be started; storage is asked whose they are. */
   #late: readonly ClaimedJob[] = [];
   #shortestTimeoutMs = Number.POSITIVE_INFINITY;
@@ -164,7 +168,11 @@ export class Feeder {
     const wanted = free + target - buffered;
     if (wanted <= 0 || (target > 0 && buffered > target / 2)) return;
     const soon = free + Math.ceil(target * leastShare) + growth * buffered;
-    const limit = Math.min(Math.min(wanted, soon) * this.#barren, this.#most, this.#options.allowance());
+    const limit = Math.min(
+      Math.min(wanted, soon) * this.#poisonFactor,
+      this.#maxPerClaim,
+      this.#options.allowance(),
+    );
     if (limit <= 0) return;
     const ahead = this.#options.mayWait || limit + buffered > free;
     this.#busy = this.#claim(limit, ahead).finally(() => {
@@ -227,8 +235,8 @@ export class Feeder {
   }
 
   #adapt(jobs: number, tookMs: number): void {
-    if (tookMs > slowClaimMs && jobs > 0) this.#most = Math.max(Math.floor(jobs / 2), 1);
-    else if (tookMs < slowClaimMs / 2) this.#most *= 2;
+    if (tookMs > slowClaimMs && jobs > 0) this.#maxPerClaim = Math.max(Math.floor(jobs / 2), 1);
+    else if (tookMs < slowClaimMs / 2) this.#maxPerClaim *= 2;
   }
 
   /**
@@ -239,7 +247,7 @@ export class Feeder {
     const { broker, answerMs } = this.#options;
     this.#late = jobs;
     try {
-      for (let turn = 0; turn < mostRenewals && this.#late.length > 0; turn++) {
+      for (let turn = 0; turn < maxRenewals && this.#late.length > 0; turn++) {
         const sent = performance.now();
         const renewed = await broker.renew(this.#late);
         if (performance.now() - sent <= answerMs) return renewed;
@@ -270,7 +278,8 @@ export class Feeder {
         const answer = await broker.claim({ workerId, priorities, limit: share, grouped, ahead });
         const took = performance.now() - sent;
         this.#adapt(answer.jobs.length, took);
-        this.#barren = answer.more && answer.jobs.length === 0 ? Math.min(4 * this.#barren, mostBarren) : 1;
+        this.#poisonFactor =
+          answer.more && answer.jobs.length === 0 ? Math.min(4 * this.#poisonFactor, maxPoisonFactor) : 1;
         const jobs = took > answerMs ? await this.#renewed(answer.jobs) : answer.jobs;
         found += answer.jobs.length;
         left -= jobs.length;

@@ -120,7 +120,7 @@ export class AroundJobs {
   }
 }
 
-/** None where there are no hooks: their jobs pay nothing. As many after a task as jobs run, and each in its time. */
+/** Null where there are no hooks. At most `concurrency` hooks after tasks run at a time, each for `hookTimeout`. */
 export const aroundJobs = (config: QueueConfig, logger: Logger): AroundJobs | null =>
   config.beforeProcess.length + config.afterProcess.length > 0
     ? new AroundJobs(config, { max: config.concurrency, timeoutMs: config.hookTimeout * 1_000 }, logger)

@@ -16,7 +16,7 @@ import { LoopWatch } from "./loop-watch.js";
 import { Rest } from "./rest.js";
 import { Runner } from "./runner.js";
 import { schedule } from "./scheduler.js";
-import { connectPatiently } from "./start-waiting.js";
+import { connectWithRetry } from "./start-waiting.js";
 import { Upkeep } from "./upkeep.js";
 import { certainSeconds, EndedElsewhere, sweepGraceSeconds, watch } from "./watch.js";
 
@@ -136,7 +136,7 @@ export class Life {
     const connect = () => all([this.#queue.connect(), vouch()]);
     const steps: (() => Promise<unknown>)[] = [
       // Two connections, opened at the same time. Nobody sees the lock of a worker that has not beaten yet.
-      () => connectPatiently(this.#queue, { logger: this.#logger, signal: this.#unwanted.signal, connect }),
+      () => connectWithRetry(this.#queue, { logger: this.#logger, signal: this.#unwanted.signal, connect }),
       () => this.#startUp(),
       () =>
         all([

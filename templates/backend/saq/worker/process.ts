@@ -28,10 +28,10 @@ const stopSignals = ["SIGINT", "SIGTERM", "SIGBREAK"] as const;
 
 /**
  * Runs the queues' workers until SIGINT, SIGTERM or SIGBREAK, or until the burst of all of them is over, and answers the
- * exit code: 0, or 1 after an uncaught error or when a worker cannot start. After an uncaught error the jobs that run count
- * as lost, because one of them may have caused it; those that were only claimed go back uncounted. A signal more than 2 s after the first ends the
- * grace period (W-22). Where a task outlived its hard deadline, the process is ended a moment later: what such a task
- * holds open would keep it for ever (D-44).
+ * exit code: 0, or 1 after an uncaught error or when a worker cannot start. After an uncaught error the jobs that run
+ * count as lost, because one of them may have caused it; those that were only claimed go back uncounted. A signal more
+ * than 2 s after the first ends the grace period (W-22). Where a task outlived its hard deadline, the process is ended
+ * a moment later: what such a task holds open would keep it for ever (D-44).
  *
  * @throws SaqError unknown_queue for a name in `queues` that is none; nothing else is thrown
  */

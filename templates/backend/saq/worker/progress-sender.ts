@@ -103,8 +103,8 @@ export class ProgressSender {
       ...encodeChange({ ...changes.get(attempt), touched: attempt.fields.touched }),
     }));
     const owned = await this.#options.touch(touches);
-    const strange = attempts.filter((attempt, index) => !owned[index] && !attempt.isOver);
+    const notOwned = attempts.filter((attempt, index) => !owned[index] && !attempt.isOver);
     // Where this look fails, the next look for aborted jobs finds them.
-    await Promise.all(strange.map((attempt) => attempt.findOwner().catch(() => {})));
+    await Promise.all(notOwned.map((attempt) => attempt.findOwner().catch(() => {})));
   }
 }

@@ -1,4 +1,5 @@
 /** A start while the database is away: after a reboot of both, or a deployment, the worker may be the quicker one. */
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 
@@ -24,7 +25,7 @@ const pauseMs = (attempt: number): number => Math.min(100 * 2 ** attempt, 2_000)
  *
  * @throws what the last try threw, when it is no outage or `startTimeout` is over
  */
-export async function connectPatiently(
+export async function connectWithRetry(
   queue: Queue,
   { logger, signal, connect = () => queue.connect() }: StartWaiting,
 ): Promise<void> {
@@ -39,19 +40,8 @@ export async function connectPatiently(
       if (!queue.broker.isOutage(error) || performance.now() + pause > deadline) throw error;
       if (attempt === 0)
         logger.info({ queue: queue.name, upToSeconds: startTimeout }, "waiting for the database");
-      await elapse(pause, signal);
+      // Rejects when the signal fires, which ends the loop.
+      await sleep(pause, undefined, { signal }).catch(() => {});
     }
   }
 }
-
-/** Resolves after that time, or when the signal fires. */
-const elapse = (ms: number, signal: AbortSignal | undefined): Promise<void> =>
-  new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal?.addEventListener("abort", done, { once: true });
-  });

@@ -18,8 +18,8 @@ export interface WorkerHealth {
   /** Why claiming failed the last time it did (D-4). */
   lastError: { message: string; at: Date } | null;
   /**
-   * `afterProcess` hooks: at most `concurrency` run at a time, the others wait; no job starts while 4,000 wait. `overdue`
-   * ones have not ended within `hookTimeout` and still go on.
+   * `afterProcess` hooks: at most `concurrency` run at a time, the others wait; no job starts while 4,000 wait.
+   * `overdue` ones have not ended within `hookTimeout` and still go on.
    */
   hooks: { running: number; waiting: number; overdue: number };
 }

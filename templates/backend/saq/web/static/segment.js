@@ -1,5 +1,6 @@
 // Names in the path of a URL. Browsers resolve `.` and `..`, encoded as `%2E` too, and an empty segment meets no route:
-// these three have a `~` before them, and so has what would be mistaken for them (`~.` is `~~.`). ../segment.ts reads them.
+// these three have a `~` before them, and so has what would be mistaken for them (`~.` is `~~.`). ../segment.ts reads
+// them.
 
 /** @param {string} name */
 export const segment = (name) => encodeURIComponent(/^~*\.{0,2}$/.test(name) ? `~${name}` : name);
