@@ -7,7 +7,7 @@ export const defaultMaxBytes = 16 * 1024 * 1024;
 export const largestMaxBytes = 48 * 1024 * 1024;
 
 /** The largest document that is read. */
-export const documentBytes = (maxBytes: number): number => 4 * maxBytes;
+export const maxDocumentBytes = (maxBytes: number): number => 4 * maxBytes;
 
 /** Whether a text has more bytes than that. Counts them only where it may: no character has more than three. */
 export const isLarger = (text: string, maxBytes: number): boolean =>

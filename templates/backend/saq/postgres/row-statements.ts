@@ -1,8 +1,8 @@
 /** How single rows are read and changed by key, and those that run. */
 import { aloneGroup, clock, epoch, type Fragments, failed, running } from "./fragments.js";
 
-/** Documents that one statement answers at most: a job may have megabytes of payload. */
-const documentBytes = 8 * 1024 * 1024;
+/** Bytes of documents that one statement returns at most: a job may have megabytes of payload. */
+const maxAnswerBytes = 8 * 1024 * 1024;
 
 /** Members that a look at a running job needs not. */
 const largeMembers = "'{kwargs,result,error,meta}'";
@@ -23,8 +23,8 @@ export function rowStatements({ jobs, isOf, stamped, readable, mostBytes }: Frag
   // Never waits and never fails for a row that somebody's transaction holds: it is answered as `present` without a key.
   // One row at least comes with its document.
   const lockRows = `select asked, key, queue, status, scheduled, token, clock, present,
-      case when nth = 1 or total <= ${documentBytes} then bytes end as bytes,
-      case when nth = 1 or total <= ${documentBytes} or bytes is null then size end as size
+      case when nth = 1 or total <= ${maxAnswerBytes} then bytes end as bytes,
+      case when nth = 1 or total <= ${maxAnswerBytes} or bytes is null then size end as size
     from (select k.nth, k.key as asked, j.*, ${exists("k.key")} as present,
         sum(pg_catalog.octet_length(j.bytes)) over (order by k.nth) as total
       from pg_catalog.unnest($2::text[]) with ordinality as k(key, nth)

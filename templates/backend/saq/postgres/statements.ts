@@ -1,6 +1,6 @@
 /** Every statement of the engine, by name. */
 import { createHash } from "node:crypto";
-import { defaultMaxBytes, documentBytes } from "../byte-size.js";
+import { defaultMaxBytes, maxDocumentBytes } from "../byte-size.js";
 import { claimStatements } from "./claim-statements.js";
 import { endStatements } from "./end-statements.js";
 import { enqueueStatements } from "./enqueue-statements.js";
@@ -25,7 +25,7 @@ export const serverStatements = {
 } satisfies Record<string, Statement>;
 
 export function buildStatements({ jobs, stats, stamp }: Names, maxBytes = defaultMaxBytes) {
-  const fragments = fragmentsOf({ jobs, stamp }, documentBytes(maxBytes));
+  const fragments = fragmentsOf({ jobs, stamp }, maxDocumentBytes(maxBytes));
   const { ready, readyGroup, isOf, sweepLock, prioritiesOf } = fragments;
   const ages = (queue: string) => `select worker_id, expire_at >= ${epoch} as alive,
         extract(epoch from now())::float8 - expire_at::float8 as overdue, ${clock} as clock,
