@@ -35,6 +35,35 @@ describe("ends of jobs whose rows somebody's transaction holds", () => {
   }, 600_000);
 });
 
+describe("a sign of life for a row that somebody's transaction holds", () => {
+  it("5.2: holds up no other of the same statement, though SQL cannot write that one", async () => {
+    const queue = openQueue(database, tasks);
+    await queue.enqueueMany([{ task: "hello" }, { task: "hello" }]);
+    const [held, odd] = await claim(queue);
+    if (!held || !odd) throw new Error("two jobs were not claimed");
+    await database.query(
+      `update saq_jobs set job = convert_to(regexp_replace(convert_from(job, 'UTF8'), '}$', ', "odd": NaN}'), 'UTF8')
+       where key = $1`,
+      [odd.key],
+    );
+    const other = await database.connect();
+    await other.query("begin");
+    await other.query("select 1 from saq_jobs where key = $1 for update", [held.key]);
+    let isOver = false;
+    const change = (job: typeof held) => ({ ...job, patch: '{"progress":0.5}', removed: [] });
+    const touched = queue.broker.touch([change(held), change(odd)]).finally(() => {
+      isOver = true;
+    });
+    touched.catch(() => {});
+    await until(
+      async () => (await rowOf(database, odd.key))?.text.includes('"progress": 0.5') === true || isOver,
+    );
+    expect(isOver).toBe(false);
+    await other.query("rollback");
+    expect(await touched).toEqual([true, true]);
+  }, 600_000);
+});
+
 describe("an abort of a row that somebody's transaction holds", () => {
   it("5.2: holds up nothing else though there is but one connection, and says after 5 s why it failed", async () => {
     const queue = openQueue(database, tasks, { maxSize: 2 });

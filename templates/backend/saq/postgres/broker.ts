@@ -206,9 +206,8 @@ export class PostgresBroker implements Broker {
         : { again: isPassing },
     );
     const touched = new Set(rows.map((row) => row.key));
-    const answers: boolean[] = [];
-    for (const change of changes) answers.push(touched.has(change.key) || (await this.#touchAlone(change)));
-    return answers;
+    // Beside one another: those behind a row that is held would wait for that one too.
+    return Promise.all(changes.map((change) => touched.has(change.key) || this.#touchAlone(change)));
   }
 
   /** For a document that SQL cannot read, or a row that was locked at that moment. */
