@@ -159,8 +159,11 @@ export const isCancelled = (error: unknown): boolean => codeOf(error) === "57014
  * The server or the way to it, not what was sent: what may be sent twice is worth sending again. Also a right that was
  * taken away, or a table: somebody may repair it, and a result that is given up is lost.
  */
-export const isPassing = (error: unknown): boolean =>
-  isConnectionError(error) || (/^[0-9A-Z]{5}$/.test(codeOf(error) ?? "") && !isDataError(error));
+export function isPassing(error: unknown): boolean {
+  // What a pooler says of a session that is another one by now: the next may be the right one.
+  const given = error instanceof SaqError && error.code === "config" ? error.cause : error;
+  return isConnectionError(given) || (/^[0-9A-Z]{5}$/.test(codeOf(given) ?? "") && !isDataError(given));
+}
 
 function codeOf(error: unknown): string | null {
   const { code } = (error ?? {}) as { code?: unknown };
