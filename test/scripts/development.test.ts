@@ -251,6 +251,8 @@ describe("in development", () => {
 
   const onLinux = process.platform === "linux" ? it : it.skip;
   onLinux("kill -9 of dev-all itself leaves no API and no worker behind", async () => {
+    // Otherwise one that runs since an earlier test belongs to nobody, and is left running.
+    await app.run("db-stop");
     const all = start("node", "scripts/dev-all.js");
     await allUp(all);
     const left = () => processesOf(app.root).filter((command) => !/postgres/.test(command));

@@ -63,6 +63,7 @@ export const waits = task({
 
 export const reports = task({
   thread: import.meta.url,
+  timeout: 60,
   run: async (ctx, { name }: { name: string }) => {
     await ctx.job.update({ progress: 0.5, meta: { name } });
     const { key, attempts, progress, meta } = ctx.job;
