@@ -37,7 +37,7 @@ describe("where a project goes", () => {
     ["o'brien app", "o'brien app", "obrien-app"],
     ["@acme/web", "web", "@acme/web"],
     ["new/deeper/app", "new/deeper/app", "app"],
-    ['a "b" `c` $(d) {{e}} <f> #g \\ %h', 'a "b" `c` $(d) {{e}} <f> #g \\ %h', "a-b-c-d-e-f-g-h"],
+    ['a "b" `c` $(d) {{e}} <f> \\ %h', 'a "b" `c` $(d) {{e}} <f> \\ %h', "a-b-c-d-e-f-h"],
   ])("%s", async (typed, folder, name) => {
     const run = await runCli([typed, ...QUICK], { cwd });
     expect(run).toMatchObject({ code: 0, stderr: "" });

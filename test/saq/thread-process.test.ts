@@ -57,7 +57,7 @@ const forms = [
 
 describe.each(forms)("a worker process, %s", (_form, command) => {
   const start = (options: Partial<WorkerProcessOptions> = {}) =>
-    WorkerProcess.start({ url: database.url, command, ...options });
+    WorkerProcess.start({ url: database.url, withThreads: true, command, ...options });
 
   it("W-13: beats while its thread computes: no other takes it for dead, and its other jobs run", async () => {
     const timers = { workerInfo: 1, lost: 0.3 };
@@ -118,7 +118,7 @@ describe.each(forms)("a worker process, %s", (_form, command) => {
 it("a thread that runs out of memory fails its job alone", async () => {
   const program = forms[1][1][0];
   const command = ["--max-old-space-size=150", program];
-  const worker = await WorkerProcess.start({ url: database.url, command, threads: 1 });
+  const worker = await WorkerProcess.start({ url: database.url, withThreads: true, command, threads: 1 });
   const { key } = await stage.queue.enqueue("ends", { how: "exhausts" }, { timeout: 60 });
   await worker.said("Failed ends");
   expect((await database.document(key)).error).toMatch(/memory/);

@@ -11,6 +11,8 @@ export interface WorkerProcessOptions
   url: string;
   /** Where tasks write down their runs; the engine's own address unless something lies between. */
   runsUrl?: string;
+  /** It has the tasks that run in threads, too. */
+  withThreads?: boolean;
   reloader?: boolean;
   throwingLogger?: boolean;
   /** Says nothing about single jobs that went well. */

@@ -5,7 +5,7 @@ import {
   defineSaq,
   type QueueOptions,
 } from "../../../templates/backend/saq/index.js";
-import { tasks } from "./tasks.js";
+import { tasksWithThreads as tasks } from "./tasks.js";
 
 export function openQueue(
   url: string,

@@ -155,6 +155,7 @@ export const tasks = {
   strayThrow,
   die,
   patient: task({ timeout: 0, run: nap }),
-  spin: threadTasks.spin,
-  ends: threadTasks.ends,
 };
+
+/** A worker of these may have to let any claimed job wait for a thread, so that no claim says that its jobs started. */
+export const tasksWithThreads = { ...tasks, spin: threadTasks.spin, ends: threadTasks.ends };

@@ -9,11 +9,12 @@ import {
 } from "../../../templates/backend/saq/index.js";
 import { type LogArguments, readLogCall } from "../../../templates/backend/saq/logger.js";
 import type { WorkerProcessOptions } from "./child.js";
-import { recordRunsAt, tasks } from "./tasks.js";
+import { recordRunsAt, tasks, tasksWithThreads } from "./tasks.js";
 
 const {
   url,
   runsUrl = url,
+  withThreads,
   reloader,
   throwingLogger,
   quiet,
@@ -38,9 +39,11 @@ const makeLogger = (bound: object): Logger => ({
 
 recordRunsAt(runsUrl);
 const logger = makeLogger({});
-const saq = createSaq(
-  defineSaq({ queues: [defineQueue({ name: "default", dsn: url, tasks, ...queue })], logger }),
-);
+const options = { name: "default", dsn: url, ...queue };
+const defined = withThreads
+  ? defineQueue({ ...options, tasks: tasksWithThreads })
+  : defineQueue({ ...options, tasks });
+const saq = createSaq(defineSaq({ queues: [defined], logger }));
 const running = runWorkers(saq, { logger, reloader });
 // Said once the signal handlers are in place: a test may answer it with a signal at once.
 if (!throwingLogger) logger.info({}, "loaded");
