@@ -50,12 +50,15 @@ export async function audit(database: TestDatabase): Promise<void> {
     begin
       if tg_op <> 'INSERT' then select ${state("old")} into before from ${document("old")}; end if;
       if tg_op <> 'DELETE' then select ${state("new")} into after from ${document("new")}; end if;
+      -- Progress and signs of life leave the state as it is; a late claim that is renewed starts its job anew.
+      if before = after then return null; end if;
       insert into changes (key, before, after) values (case tg_op when 'DELETE' then old.key else new.key end, before, after);
       return null;
     end $$;
     create trigger note_new after insert or delete on saq_jobs for each row execute function note_change();
     create trigger note_change after update on saq_jobs for each row
-      when (old.status is distinct from new.status or old.lock_key <> new.lock_key) execute function note_change();`);
+      when (old.status is distinct from new.status or old.lock_key <> new.lock_key
+        or new.status = 'active' and old.job is distinct from new.job) execute function note_change();`);
 }
 
 /** In the order in which each row went through them. */

@@ -92,6 +92,12 @@ export function stepBreach({ at, before, after }: Change, lostLimit: number): st
       if (after.attempts !== before.attempts + 1) return "a claim counts one attempt";
       if (after.token === before.token) return "a claim has a token of its own";
       return before.scheduled * 1_000 <= at ? undefined : "is claimed before its time";
+    case "active>active":
+      return after.token === before.token &&
+        after.attempts === before.attempts &&
+        after.started > before.started
+        ? undefined
+        : "a claim that is renewed changes more than its start";
     case "active>queued":
       return requeueBreach(before, after, lostLimit);
     case "active>complete":
