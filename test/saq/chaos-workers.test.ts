@@ -109,6 +109,8 @@ const blocked = () =>
     const blocker = await queue.enqueue("block", { ms: 14_000 }, { timeout: 30, groupKey: "one at a time" });
     const next = await queue.enqueue("record", undefined, { groupKey: "one at a time" });
     await eventually("both run", async () => (await database.runs()).length === 2);
+    // Until then it would claim the next job itself, and keep it for as long as it stands still.
+    await worker.said("blocks the event loop");
     other.signal("SIGCONT");
     const alone = await queue.enqueue("record");
     await complete(alone.key);

@@ -83,6 +83,7 @@ async function stubborn(ctx: Context, { ms }: { ms: number }) {
 /** Holds the event loop: no timer fires, no answer of the database is read. */
 async function block(ctx: Context, { ms }: { ms: number }) {
   const end = await begin(ctx);
+  ctx.log.info("blocks the event loop from now on");
   const until = performance.now() + ms;
   while (performance.now() < until);
   await end();
