@@ -8,6 +8,9 @@ const { FC_SEED, FC_PATH, FC_REPLAY, FC_RUNS } = process.env;
 
 export const tries = (numRuns: number): Parameters<unknown> => ({
   numRuns: FC_RUNS ? Number(FC_RUNS) : numRuns,
+  // A failure is shrunk for minutes where each try takes a database: its report must come before the test's own limit.
+  interruptAfterTimeLimit: 400_000,
+  markInterruptAsFailure: true,
   ...(FC_SEED ? { seed: Number(FC_SEED) } : {}),
   ...(FC_PATH ? { path: FC_PATH } : {}),
 });

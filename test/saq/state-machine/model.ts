@@ -20,6 +20,10 @@ export interface ModelJob {
   group: string | null;
   error: string | null;
   lost: number;
+  /** A dead worker has had it before, so that its losses count only where a sign of life shows that it was started. */
+  held: boolean;
+  /** A sign of life of the present claim is stored. */
+  alive: boolean;
   cancellations: number;
   /** The row's token; null where storage has chosen one that the model has not seen yet. */
   token: number | null;
@@ -70,6 +74,10 @@ const isTerminal = (job: ModelJob) =>
   job.status === "complete" || job.status === "failed" || job.status === "aborted";
 const isRunning = (job: ModelJob) => job.status === "active" || job.status === "aborting";
 
+/** The group in which storage has it: from its second loss on a job without one is in the group of those that run alone. */
+export const groupOf = ({ group, lost }: ModelJob): string | null =>
+  group ?? (lost >= 2 ? "saq:alone" : null);
+
 /** The job afterwards, null when its row is gone; a text says why it cannot have been so. */
 export function step(job: ModelJob | null, event: Event): ModelJob | null | string {
   switch (event.kind) {
@@ -87,12 +95,14 @@ export function step(job: ModelJob | null, event: Event): ModelJob | null | stri
         workerId: event.workerId,
         scheduled: job.asked,
         overdue: false,
+        alive: false,
       };
     case "settle":
       return settled(job, event);
     case "touch": {
       const owned = job?.status === "active" && job.token === event.token;
-      return event.answer === owned ? job : `the touch was answered ${event.answer}`;
+      if (event.answer !== owned) return `the touch was answered ${event.answer}`;
+      return owned ? { ...job, alive: true } : job;
     }
     case "abort":
       return aborted(job, event);
@@ -105,28 +115,39 @@ export function step(job: ModelJob | null, event: Event): ModelJob | null | stri
         ...waiting("retried", event.now),
         attempts: 0,
         lost: 0,
+        held: false,
         cancellations: 0,
         expired: false,
       };
     }
     case "lose": {
       if (!job || !isRunning(job)) return "was taken over without running";
-      if (job.status === "aborting") return kept({ ...job, status: "aborted" });
+      if (job.status === "aborting") return swept({ ...job, status: "aborted" });
+      const wasStarted = !job.held || job.alive || job.overdue;
+      if (!wasStarted)
+        return {
+          ...job,
+          ...waiting(job.error, job.asked.to > 0 ? job.asked : event.now),
+          asked: job.asked,
+          attempts: job.attempts - 1,
+          workerId: null,
+        };
       const lost = job.lost + 1;
       if (lost > lostLimit)
         return {
           ...job,
+          token: null,
           status: "failed",
           lost,
           error: `worker lost: ${lost} workers died while they ran this job, the last 2 of them while it ran alone`,
         };
-      return { ...job, ...waiting("worker lost", event.now), lost, attempts: job.attempts - 1 };
+      return { ...job, ...waiting("worker lost", event.now), lost, held: true, attempts: job.attempts - 1 };
     }
     case "sweep":
       if (!job || !isRunning(job) || !job.overdue || job.timeout === 0)
         return "was swept without being stuck";
-      if (job.status === "aborting") return kept({ ...job, status: "aborted" });
-      if (job.attempts >= job.retries) return kept({ ...job, status: "aborted", error: "swept" });
+      if (job.status === "aborting") return swept({ ...job, status: "aborted" });
+      if (job.attempts >= job.retries) return swept({ ...job, status: "aborted", error: "swept" });
       return { ...job, ...waiting("swept", later(event.now, job.retryDelay)) };
     case "expire":
       return job && isTerminal(job) && job.expired ? null : "was deleted before its time";
@@ -209,6 +230,8 @@ const later = (now: Span, delay: number): Span =>
   delay > 0 ? { from: now.from + delay, to: now.to + delay + 1 } : now;
 /** J-16: a negative ttl keeps nothing. */
 const kept = (job: ModelJob): ModelJob | null => (job.ttl < 0 ? null : { ...job, expired: false });
+/** Its row has a fresh token: the worker that held it must not change what is stored under its key later. */
+const swept = (job: ModelJob): ModelJob | null => kept({ ...job, token: null });
 const waiting = (error: string | null, scheduled: Span) => ({
   status: "queued" as const,
   error,

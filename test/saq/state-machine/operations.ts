@@ -1,7 +1,7 @@
 /** What may be done, as fast-check makes it up, and how it is done to the real thing. */
 import fc from "fast-check";
 import { decodeJob } from "../../../templates/backend/saq/wire.js";
-import { type End, type Event, explain, type ModelJob } from "./model.js";
+import { type End, type Event, explain, groupOf, type ModelJob } from "./model.js";
 import type { Held, Stage, Wish } from "./stage.js";
 
 /** Numbers choose among what is there when it is done: keys by their place, claims from the latest backwards. */
@@ -145,10 +145,11 @@ export async function verify(stage: Stage, events: readonly Event[]): Promise<vo
   }
   const busy = new Map<string, string>();
   for (const [key, job] of stage.jobs) {
-    if (job.group === null || (job.status !== "active" && job.status !== "aborting")) continue;
-    const other = busy.get(job.group);
-    if (other !== undefined) throw new Error(`group ${job.group} runs ${other} and ${key} at once`);
-    busy.set(job.group, key);
+    const group = groupOf(job);
+    if (group === null || (job.status !== "active" && job.status !== "aborting")) continue;
+    const other = busy.get(group);
+    if (other !== undefined) throw new Error(`group ${group} runs ${other} and ${key} at once`);
+    busy.set(group, key);
   }
 }
 
@@ -172,16 +173,15 @@ function claimable({ jobs }: Stage, { limit, grouped, priorities }: Operation & 
   const byPlace = ([, a]: [string, ModelJob], [, b]: [string, ModelJob]) =>
     a.priority - b.priority || a.scheduled.from - b.scheduled.from || (a.token ?? 0) - (b.token ?? 0);
   const busy = new Set(
-    [...jobs.values()]
-      .filter((job) => job.status === "active" || job.status === "aborting")
-      .map((job) => job.group),
+    [...jobs.values()].filter((job) => job.status === "active" || job.status === "aborting").map(groupOf),
   );
   const taken = new Set<string>();
   return [...jobs]
-    .filter(([, job]) => job.status === "queued" && (job.group !== null) === grouped)
+    .filter(([, job]) => job.status === "queued" && (groupOf(job) !== null) === grouped)
     .filter(([, job]) => job.priority >= lowest && job.priority <= highest && job.scheduled.from <= now + 60)
     .toSorted(byPlace)
-    .filter(([, { group }]) => {
+    .filter(([, job]) => {
+      const group = groupOf(job);
       if (group === null) return true;
       if (busy.has(group) || taken.has(group)) return false;
       taken.add(group);

@@ -12,7 +12,7 @@ import { release, settlementOf } from "../../../templates/backend/saq/worker/out
 import { pythonComplaints } from "../golden-documents.js";
 import type { SteppedClock } from "../stepped-clock.js";
 import { claimedText, type JobRow, settle, type TestDatabase } from "../support.js";
-import { type End, type Event, lostLimit, type ModelJob, type Span } from "./model.js";
+import { type End, type Event, groupOf, lostLimit, type ModelJob, type Span } from "./model.js";
 
 export type TestQueue = Queue<{ hello: (ctx: unknown, payload?: object) => string }>;
 
@@ -91,6 +91,8 @@ export class Stage {
       attempts: 0,
       error: null,
       lost: 0,
+      held: false,
+      alive: false,
       cancellations: 0,
       token: null,
       workerId: null,
@@ -167,9 +169,10 @@ export class Stage {
   async touch(index: number, { claim }: Held): Promise<Event[]> {
     const client = this.client(index);
     const before = client.broker.now();
-    const [answer] = await client.broker.touch([
-      { ...claim, patch: '{"progress":0.5}', removed: ["result"] },
-    ]);
+    // As a worker's own is, later than the start.
+    const touched = claimedFields(claim, client.name).started + 1;
+    const patch = JSON.stringify({ progress: 0.5, touched });
+    const [answer] = await client.broker.touch([{ ...claim, patch, removed: ["result"] }]);
     const now = this.#since(client, before);
     return [{ kind: "touch", key: claim.key, now, token: claim.token, answer: answer === true }];
   }
@@ -267,7 +270,7 @@ export class Stage {
       ["meta.lost", fields.meta.lost ?? 0, job.lost],
       ["meta.cancellations", fields.meta.cancellations ?? 0, job.cancellations],
       ["token", row.lock_key, job.token ?? row.lock_key],
-      ["group", row.group_key, job.group],
+      ["group", row.group_key, groupOf(job)],
       ["priority", row.priority, job.priority],
       ["scheduled", within(row.scheduled, job.scheduled), true],
       ["the document's due time", within(fields.scheduled, job.asked), true],
