@@ -86,8 +86,8 @@ export class Attempt {
   #finishing = false;
   #timer: NodeJS.Timeout | null = null;
   #ended = false;
-  /** Ends the waits of updates. */
-  readonly #waits = new Set<() => void>();
+  /** Ends the waits of updates; made when one waits, which most tasks never have. */
+  #waits: Set<() => void> | null = null;
 
   constructor(host: AttemptHost, claim: ClaimedJob, fields: JobFields) {
     this.#host = host;
@@ -143,7 +143,7 @@ export class Attempt {
     if (this.#timer) clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#giveUp(), this.#host.hardDeadlineMs);
     this.#controller?.abort(reason);
-    for (const stop of this.#waits) stop();
+    for (const stop of this.#waits ?? []) stop();
     return true;
   }
 
@@ -253,6 +253,7 @@ export class Attempt {
     const over = new Promise<void>((resolve) => {
       stop = resolve;
     });
+    this.#waits ??= new Set();
     this.#waits.add(stop);
     try {
       await Promise.race([work, over]);
