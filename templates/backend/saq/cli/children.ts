@@ -5,6 +5,8 @@
  * crashes its worker would otherwise be started over and over, and every start costs a second of CPU (L-8).
  */
 import { type ChildProcess, fork } from "node:child_process";
+import { setTimeout as sleep } from "node:timers/promises";
+import { doubled } from "../backoff.js";
 import type { Logger } from "../logger.js";
 import { within } from "../within.js";
 
@@ -17,8 +19,7 @@ const longestPauseMs = 30_000;
 const healthyMs = 60_000;
 
 /** The pause before a restart, ms; `deaths` in a row, at least 1. */
-export const restartPauseMs = (deaths: number): number =>
-  Math.min(firstPauseMs * 2 ** (deaths - 1), longestPauseMs);
+export const restartPauseMs = (deaths: number): number => doubled(deaths - 1, firstPauseMs, longestPauseMs);
 
 /** How a process ended. */
 interface Ending {
@@ -120,10 +121,7 @@ export class Children {
 
   async #isClosedWithin(ms: number): Promise<boolean> {
     const { signal } = this.#closing;
-    await within(
-      ms,
-      new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true })),
-    );
+    await sleep(ms, undefined, { signal }).catch(() => {});
     return signal.aborted;
   }
 }

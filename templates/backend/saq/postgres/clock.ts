@@ -8,8 +8,9 @@
  * The database's own clock may be set too. It still decides what is due, but time that did not pass must not count as
  * the running time of a job. Therefore steps forward are remembered; see `setForwardSince`.
  */
+
+import { backoffMs } from "../backoff.js";
 import type { Logger } from "../logger.js";
-import { backoffMs } from "./connection.js";
 
 const measureEveryMs = 60_000;
 /** An answer within that time is exact enough: due times are whole seconds. */

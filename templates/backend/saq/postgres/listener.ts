@@ -5,11 +5,13 @@
  * It is opened with the first subscription, probed (a socket may be dead without anyone being told), and comes back by
  * itself; after every return each subscriber is called once, because notifications were missed meanwhile.
  */
+
 import pg from "pg";
+import { backoffMs } from "../backoff.js";
 import { describe, type Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
 import { Client, type ClientOptions } from "./client.js";
-import { backoffMs, explainPooler, hangUp, markUnavailable, sleep } from "./connection.js";
+import { explainPooler, hangUp, markUnavailable, sleep } from "./connection.js";
 
 const probeEveryMs = 10_000;
 const probeTimeoutMs = 5_000;

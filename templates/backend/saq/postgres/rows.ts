@@ -1,13 +1,14 @@
 /** Reading and changing single rows: each change is decided while the row is locked (D-21, D-22). */
 
 import { isUtf8 } from "node:buffer";
+import { backoffMs } from "../backoff.js";
 import type { Broker, JobCounts, JobFilter, RowChange, StoredJob } from "../broker.js";
 import { SaqError } from "../errors.js";
 import { parseStatus } from "../job.js";
 import type { Decision } from "../transitions.js";
 import { editDocument } from "../wire.js";
 import { eventChannel, eventText, wakeChannel } from "./channels.js";
-import { backoffMs, isLockTimeout, isPassing } from "./connection.js";
+import { isLockTimeout, isPassing } from "./connection.js";
 import { HeldRows, RowHeldError } from "./held-rows.js";
 import { listRows } from "./listing.js";
 import type { PostgresServer } from "./server.js";
