@@ -25,7 +25,11 @@ it("waits with pauses until it is there, and says so once", async () => {
   proxy.refuse();
   const worker = new WorkerProcess({ url: proxy.url, runsUrl: database.url });
   await worker.said("the database is unavailable", 60_000);
-  expect(await worker.said("waiting for the database")).toMatchObject({ level: "info", upToSeconds: 60 });
+  expect(await worker.said("waiting for the database")).toMatchObject({
+    level: "info",
+    upToSeconds: 60,
+    reason: expect.stringContaining("The database does not answer"),
+  });
   const { tries } = proxy;
   await eventually("it has tried again", async () => proxy.tries > tries + 4);
   proxy.admit();

@@ -1,6 +1,7 @@
 /** A start while the database is away: after a reboot of both, or a deployment, the worker may be the quicker one. */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Logger } from "../logger.js";
+import { doubled } from "../backoff.js";
+import { describe, type Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 
 export interface ConnectOptions {
@@ -17,7 +18,7 @@ export interface StartWaiting extends Pick<ConnectOptions, "signal"> {
 }
 
 /** 0.1 s doubling to 2 s: who waits for a start wants it soon after the database is there. */
-const pauseMs = (attempt: number): number => Math.min(100 * 2 ** attempt, 2_000);
+const pauseMs = (attempt: number): number => doubled(attempt, 100, 2_000);
 
 /**
  * Connects a queue, and tries again with pauses while storage is away. Resolves early, unconnected, when the signal
@@ -39,7 +40,10 @@ export async function connectWithRetry(
       const pause = pauseMs(attempt);
       if (!queue.broker.isOutage(error) || performance.now() + pause > deadline) throw error;
       if (attempt === 0)
-        logger.info({ queue: queue.name, upToSeconds: startTimeout }, "waiting for the database");
+        logger.info(
+          { ...describe(error), queue: queue.name, upToSeconds: startTimeout },
+          "waiting for the database",
+        );
       // Rejects when the signal fires, which ends the loop.
       await sleep(pause, undefined, { signal }).catch(() => {});
     }
