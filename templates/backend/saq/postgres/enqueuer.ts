@@ -2,6 +2,7 @@
  * Stores jobs, in two lanes. Generated keys are inserted in call order and cannot conflict. Keys that callers chose
  * go through the upsert of V-5.1 to V-5.3, one row per key and flush.
  */
+import { backoffMs } from "../backoff.js";
 import { type StoredJob, toldAheadSeconds } from "../broker.js";
 import { bytesOf } from "../byte-size.js";
 import { InvalidJobError, SaqError } from "../errors.js";
@@ -10,7 +11,7 @@ import type { EnqueueOutcome, NewJob } from "../new-job.js";
 import type { TransactionClient } from "../tasks/task.js";
 import { wakeChannel } from "./channels.js";
 import { Coalescer, type Tries } from "./coalescer.js";
-import { backoffMs, isConnectionError, isDataError, isLockTimeout, isRolledBack } from "./connection.js";
+import { isConnectionError, isDataError, isLockTimeout, isRolledBack } from "./connection.js";
 import { type Statement, separator } from "./fragments.js";
 import { HeldKeys } from "./held-keys.js";
 import { Outcomes, Place } from "./outcomes.js";
@@ -141,10 +142,7 @@ export class Enqueuer {
       return jobs.map((job) => byKey.get(job.key) ?? this.#held.store(job));
     }
     try {
-      if (this.#isTracked(jobs, tries)) {
-        const { upsertTracked } = this.server.statements;
-        return await this.#outcomes(jobs, await this.#track(upsertTracked, this.values(jobs), tries), false);
-      }
+      if (this.#isTracked(jobs, tries)) return await this.#upsertTracked(jobs, tries);
       if (tries.count > 0) return await this.#upsertAgain(jobs);
       return await this.#outcomes(jobs, await this.#sendUpsert(jobs), false);
     } catch (error) {
@@ -197,6 +195,16 @@ export class Enqueuer {
       if (sent) this.#open.set(tries, sent);
       throw error;
     }
+  }
+
+  async #upsertTracked(jobs: NewJob[], tries: Tries): Promise<(EnqueueOutcome | Promise<EnqueueOutcome>)[]> {
+    const rows = await this.#track(this.server.statements.upsertTracked, this.values(jobs), tries);
+    const keys = new Set(rows.map(({ key }) => key));
+    const sent = jobs.filter(({ key }) => keys.has(key));
+    const outcomes = await this.#outcomes(sent, rows, false);
+    const byKey = new Map(sent.map(({ key }, index) => [key, outcomes[index]]));
+    // The rows of an earlier try, which went without the jobs whose keys were held at that time.
+    return jobs.map((job) => byKey.get(job.key) ?? this.#held.store(job));
   }
 
   /** @throws SaqError database_unavailable while the server still carries it out */
