@@ -294,6 +294,24 @@ describe("a claim whose answer is read late", () => {
     }
   }, 600_000);
 
+  it("5.2: and so do claims that the server cancels each time, so that at last one succeeds", async () => {
+    await database.query(`
+      create function slow_claim() returns trigger language plpgsql as $$ begin perform pg_sleep(0.7); return new; end $$;
+      create trigger slow_claim before update of status on saq_jobs for each row
+        when (old.status = 'queued' and new.status = 'active') execute function slow_claim();`);
+    try {
+      // A claim of ten would take 7 s.
+      const queue = open({ url: `${database.url}?options=-c%20statement_timeout%3D4000` });
+      const jobs = await queue.enqueueMany(
+        Array.from({ length: 12 }, () => ({ task: "hello" as const, payload: {} })),
+      );
+      const { ended } = await startWorker(queue);
+      for (const job of jobs) await ended(job?.key ?? "");
+    } finally {
+      await database.query("drop trigger slow_claim on saq_jobs; drop function slow_claim");
+    }
+  }, 600_000);
+
   it("5.2: one claim brings no more than 16 MB of documents, and the next one the rest", async () => {
     const queue = open();
     const text = "x".repeat(4 * 1024 * 1024);

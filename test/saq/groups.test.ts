@@ -1,6 +1,7 @@
 /** Groups: how many of a group run at a time, in which order, and what a big group or many groups cost. */
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import pg from "pg";
+import { inSeconds } from "../../templates/backend/saq/job.js";
 import { clientConfig } from "../../templates/backend/saq/postgres/connection.js";
 import { ensureSchema } from "../../templates/backend/saq/postgres/schema.js";
 import { buildStatements } from "../../templates/backend/saq/postgres/statements.js";
@@ -21,6 +22,8 @@ beforeAll(async () => {
   await queue.close();
 });
 afterAll(endAllWorkers);
+
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const nowSeconds = async () =>
   Number((await database.query<{ now: string }>("select floor(extract(epoch from now())) as now"))[0]?.now);
@@ -269,6 +272,29 @@ describe("workers", () => {
       await ended(key);
     }
   }, 600_000);
+
+  it.each([
+    ["is busy", { isBusy: true, inHours: 0 }],
+    ["has future jobs only", { isBusy: false, inHours: 1 }],
+  ])("5.1: ask ever less often for jobs of a group that %s", async (_what, { isBusy, inHours }) => {
+    const queue = open();
+    if (isBusy) {
+      await queue.enqueue("hello", {}, { groupKey: "a" });
+      expect(await grouped(queue)).toHaveLength(1);
+    }
+    await queue.enqueue("hello", {}, { groupKey: "a", scheduled: inSeconds(inHours * 3_600) });
+    let looks = 0;
+    const hasGrouped = queue.broker.hasGrouped.bind(queue.broker);
+    queue.broker.hasGrouped = () => {
+      looks++;
+      return hasGrouped();
+    };
+    await startWorker(queue);
+    await pause(3_000);
+    // 150 are one every 20 ms.
+    expect(looks).toBeGreaterThan(2);
+    expect(looks).toBeLessThan(30);
+  });
 
   it("D-2: of four processes never run two of a group at once, nor more than groupConcurrency", async () => {
     const own = await newDatabase("groups");

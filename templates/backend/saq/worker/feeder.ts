@@ -10,6 +10,7 @@
  * feeder has measured nothing and fetches nothing ahead.
  */
 
+import { backoffMs, doubled } from "../backoff.js";
 import type { Broker, ClaimedJob } from "../broker.js";
 import { bytesOf } from "../byte-size.js";
 import type { Logger } from "../logger.js";
@@ -39,8 +40,12 @@ const maxPoisonFactor = 64;
 const maxRenewals = 3;
 /** Claimed jobs that still wait after this long are given back: the estimate was wrong. */
 const staleMs = 1_000;
-/** A look costs the server 0.06 ms; this often, a trickle of jobs without a group pays little for those with one. */
-const groupLookMs = 20;
+/**
+ * A look costs the server 0.06 ms; this often, a trickle of jobs without a group pays little for those with one. Each
+ * look in a row after which nothing could be claimed, because their groups are busy or they are not due, doubles the
+ * pause, up to that of the tick.
+ */
+const groupLookMs = { first: 20, longest: 1_000 };
 
 export interface FeederOptions {
   broker: Broker;
@@ -74,6 +79,8 @@ export class Feeder {
   #grouped = false;
   #groupsFirst = true;
   #groupsLookedAt = 0;
+  /** Looks in a row that found jobs with a group, of which none could be claimed. */
+  #vainLooks = 0;
   #look: NodeJS.Timeout | null = null;
   #stopped = false;
   #failures = 0;
@@ -130,6 +137,11 @@ export class Feeder {
 
   /** Something may be claimable now. */
   wake(): void {
+    this.#vainLooks = 0;
+    this.#goOn();
+  }
+
+  #goOn(): void {
     this.#dry = false;
     if (this.#busy) this.#again = true;
     else this.refill();
@@ -141,7 +153,7 @@ export class Feeder {
     try {
       await this.#lookForGroups();
     } finally {
-      this.wake();
+      this.#goOn();
     }
   }
 
@@ -200,14 +212,15 @@ export class Feeder {
     const look = async () => {
       try {
         await this.#lookForGroups();
-        if (this.#grouped) this.wake();
+        if (this.#grouped) this.#goOn();
       } catch (error) {
         this.#options.logger.debug({ err: error }, "could not look for grouped jobs, the next tick will");
       } finally {
         this.#look = null;
       }
     };
-    this.#look = setTimeout(() => void look(), this.#groupsLookedAt + groupLookMs - performance.now());
+    const pause = doubled(this.#vainLooks, groupLookMs.first, groupLookMs.longest);
+    this.#look = setTimeout(() => void look(), this.#groupsLookedAt + pause - performance.now());
   }
 
   async #lookForGroups(): Promise<void> {
@@ -261,6 +274,8 @@ export class Feeder {
 
   async #claim(limit: number, ahead: boolean): Promise<void> {
     const { broker, workerId, priorities, concurrency, answerMs, problems } = this.#options;
+    let sent = performance.now();
+    let share = 0;
     try {
       // Grouped and ungrouped jobs take turns at being first, and the first leaves half to the other: a stream of one
       // kind must not starve the other. Grouped ones go to the front of the buffer, few at a time, because a group
@@ -272,9 +287,9 @@ export class Feeder {
       let found = 0;
       for (const [turn, grouped] of lanes.entries()) {
         const half = turn < lanes.length - 1 ? Math.ceil(left / 2) : left;
-        const share = grouped ? Math.min(half, concurrency) : half;
+        share = grouped ? Math.min(half, concurrency) : half;
         if (share <= 0) continue;
-        const sent = performance.now();
+        sent = performance.now();
         const answer = await broker.claim({ workerId, priorities, limit: share, grouped, ahead });
         const took = performance.now() - sent;
         this.#adapt(answer.jobs.length, took);
@@ -285,8 +300,10 @@ export class Feeder {
         left -= jobs.length;
         if (jobs.length > 0)
           this.#bytes = jobs.reduce((sum, { document }) => sum + bytesOf(document), 0) / jobs.length;
-        if (grouped) this.#grouped = answer.more;
-        else more = answer.more;
+        if (grouped) {
+          this.#grouped = answer.more;
+          this.#vainLooks = answer.more ? 0 : this.#vainLooks + 1;
+        } else more = answer.more;
         this.#buffer.add(jobs, performance.now(), grouped ? "front" : "back");
         if (jobs.length > 0) this.#options.ready();
       }
@@ -299,8 +316,11 @@ export class Feeder {
       if (found > 0 || !more) this.#options.claimed(limit - left);
     } catch (error) {
       if (this.#stopped) return;
+      // The server may cancel each claim of this size: fewer jobs next time, or none would ever succeed.
+      const took = performance.now() - sent;
+      if (took > slowClaimMs) this.#adapt(share, took);
       this.#lastError = { error, at: new Date() };
-      const wait = Math.min(100 * 2 ** this.#failures++, 5_000) * (0.5 + Math.random() / 2);
+      const wait = backoffMs(this.#failures++);
       problems.failed({
         source: "claim",
         error,
