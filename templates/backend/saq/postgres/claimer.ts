@@ -4,6 +4,7 @@ import { columnSecond } from "../job.js";
 import { describe, type Logger } from "../logger.js";
 import { type Decision, isTakenOver, read, setAside } from "../transitions.js";
 import { editDocument, encodeChange } from "../wire.js";
+import { isConnectionError } from "./connection.js";
 import { endingOf, readSent } from "./ending.js";
 import type { Reconciler } from "./reconciler.js";
 import type { RowStore } from "./rows.js";
@@ -176,7 +177,11 @@ export class Claimer {
       jobs.sort((a, b) => (nth.get(a.key) ?? 0) - (nth.get(b.key) ?? 0));
     } catch (error) {
       // Nobody holds them then, so they are put back soon; the others need not wait for that.
-      this.logger.debug(describe(error), "could not stamp claimed jobs, they are claimed again later");
+      const line = { ...describe(error), jobs: [...rowOf.keys()].slice(0, 20), count: rowOf.size };
+      const message = "could not write down the start of claimed jobs, they are claimed again later";
+      // An outage is logged where it is noticed; what fails for another reason may fail each time.
+      if (isConnectionError(error)) this.logger.debug(line, message);
+      else this.logger.warn(line, message);
     }
   }
 

@@ -16,6 +16,8 @@ import type { PostgresServer } from "./server.js";
 /** A claim without an answer is looked for at every round at first, then each time its age has grown by this part. */
 const lookAgainAfter = 1 / 20;
 const longestPauseMs = 60_000;
+/** Nobody carries out a claim that is older than a day. */
+const longestAgeMs = 24 * 3_600_000;
 
 type Stray = Pick<Claim, "key" | "token">;
 
@@ -96,6 +98,10 @@ export class Reconciler {
     for (const [token, issued] of this.#tokens) {
       if (issued.workerId !== workerId || issued.state === "underWay") continue;
       if (issued.state === "unanswered") {
+        if (now - issued.since > longestAgeMs) {
+          this.#tokens.delete(token);
+          continue;
+        }
         const pauseMs = Math.min((now - issued.since) * lookAgainAfter, longestPauseMs);
         if (now - issued.lookedAt < pauseMs) continue;
         issued.lookedAt = now;

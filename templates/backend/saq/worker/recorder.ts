@@ -59,6 +59,8 @@ export class Recorder {
   /** Tokens of claims whose job was run and its end not recorded, by key. */
   readonly #unrecorded = new Map<string, number>();
   readonly #poison: ClaimedJob[] = [];
+  /** Claims whose loss is on its way into storage. */
+  readonly #losing = new Set<Claim>();
   #underWay = 0;
   #bytesUnderWay = 0;
   #waiting: (() => void)[] = [];
@@ -90,6 +92,7 @@ export class Recorder {
   *claims(): Generator<Claim> {
     for (const recording of this.#recordings) if (recording) yield recording.settlement;
     yield* this.#poison;
+    yield* this.#losing;
   }
 
   /** The job was run under this claim, and its end could not be recorded. */
@@ -145,11 +148,18 @@ export class Recorder {
   /** The worker dies of an uncaught error: what it ran counts as lost. */
   lose(attempt: Attempt, limits: Parameters<Broker["lose"]>[1]): void {
     const { broker, report, around } = this.#options;
-    const recorded = broker.lose([attempt.claim], limits).then(
+    const { claim } = attempt;
+    this.#losing.add(claim);
+    const recorded = broker.lose([claim], limits).then(
       () => report.crashed(attempt),
       (error: unknown) => report.uncounted(attempt, error),
     );
-    this.#track(recorded.then(() => around?.ended(attempt)));
+    this.#track(
+      recorded.then(() => {
+        this.#losing.delete(claim);
+        return around?.ended(attempt);
+      }),
+    );
   }
 
   /** The document of a claimed job cannot be read: failed, its bytes as the claim has left them. */
