@@ -1,8 +1,13 @@
 /** Jobs whose workers died: which of them count as started, and how those that may be the cause run alone. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import { silentLogger } from "../../templates/backend/saq/logger.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { AloneGate, type AloneJob } from "../../templates/backend/saq/worker/alone-gate.js";
+import { AloneJobs } from "../../templates/backend/saq/worker/alone-jobs.js";
+import type { Attempt } from "../../templates/backend/saq/worker/attempt.js";
+import { Recorder } from "../../templates/backend/saq/worker/recorder.js";
+import type { Report } from "../../templates/backend/saq/worker/report.js";
 import { stepClock } from "./stepped-clock.js";
 import { claim, openQueue, rowOf, settle, settlement, startWorker, until, useDatabase } from "./support.js";
 
@@ -226,6 +231,38 @@ describe("what a dead worker had claimed", () => {
   });
 });
 
+it("5.2: a job whose loss is on its way into storage is held, so that no reconciliation puts it back uncounted", async () => {
+  const queue = openQueue(database, { hello: () => 1 });
+  await queue.enqueue("hello");
+  const [job] = await claim(queue);
+  if (!job) throw new Error("nothing was claimed");
+  const lose = queue.broker.lose.bind(queue.broker);
+  let goOn: () => void = () => {};
+  const free = new Promise<void>((resolve) => {
+    goOn = resolve;
+  });
+  queue.broker.lose = async (...given) => {
+    await free;
+    return lose(...given);
+  };
+  const report = { crashed: () => {} } as unknown as Report;
+  const ignore = () => {};
+  const recorder = new Recorder({
+    broker: queue.broker,
+    report,
+    around: null,
+    logger: silentLogger,
+    stored: ignore,
+    relieved: ignore,
+  });
+  recorder.lose({ claim: job } as unknown as Attempt, limits);
+  expect([...recorder.claims()]).toEqual([job]);
+  goOn();
+  await recorder.settled();
+  expect([...recorder.claims()]).toEqual([]);
+  expect(await metaOf(job.key)).toMatchObject({ lost: 1 });
+});
+
 describe("the gate", () => {
   const jobOf = (done: string[], name: string): AloneJob => ({
     start: () => {
@@ -258,5 +295,44 @@ describe("the gate", () => {
     gate.ended(true);
     expect(done).toEqual(["give up a", "start b", "start c", "open"]);
     expect(gate.isOpen).toBe(true);
+  });
+
+  it("5.2: is closed by a job beside a neighbour of hours ever less often", async () => {
+    jest.useFakeTimers();
+    gate = new AloneGate();
+    const pauses: number[] = [];
+    const claimed = {
+      key: "suspect",
+      token: 1,
+      workerId: "w",
+      place: 1,
+      due: 1,
+      document: "{}",
+      ending: null,
+    };
+    const jobs = new AloneJobs({
+      gate,
+      renew: async () => claimed,
+      mayStart: () => true,
+      start: () => {
+        gate.started();
+        return true;
+      },
+      giveBack: (_claimed, seconds) => pauses.push(seconds),
+    });
+    const giveUp = () => {
+      jobs.wait(claimed);
+      jest.advanceTimersByTime(30_000);
+    };
+    gate.started();
+    for (let turn = 0; turn < 6; turn++) giveUp();
+    expect(pauses).toEqual([60, 120, 240, 480, 960, 960]);
+    // The neighbour ends, the job runs: the next one begins anew.
+    jobs.wait(claimed);
+    gate.ended(false);
+    await Promise.resolve();
+    giveUp();
+    expect(pauses.at(-1)).toBe(60);
+    expect(jobs.size).toBe(0);
   });
 });

@@ -9,7 +9,8 @@ import type { ProblemLog } from "../problem-log.js";
 import type { Queue } from "../queue/queue.js";
 import { findTask, isThreadTask, type TransactionClient, type WorkerView } from "../tasks/task.js";
 import { claimedFields, runsAlone } from "../transitions.js";
-import { type AloneJob, aloneGate } from "./alone-gate.js";
+import { aloneGate } from "./alone-gate.js";
+import { AloneJobs } from "./alone-jobs.js";
 import { Attempt, type AttemptHost } from "./attempt.js";
 import { Burst } from "./burst.js";
 import { callTask } from "./call.js";
@@ -26,11 +27,6 @@ import { Report } from "./report.js";
 import { TaskServices } from "./services.js";
 import { Threads } from "./threads.js";
 import { certainSeconds } from "./watch.js";
-
-/** A job that must run alone goes back for so long when the other jobs of this process do not end, s. */
-const aloneAgainSeconds = 60;
-/** How often the claim of one that waits is renewed, ms: less than others wait on top of the shortest timeout. */
-const renewEveryMs = 5_000;
 
 export class Runner implements AttemptHost {
   readonly hardDeadlineMs: number;
@@ -58,9 +54,8 @@ export class Runner implements AttemptHost {
   #closed = false;
   /** The worker dies of an uncaught error. */
   #hasCrashed = false;
-  /** Jobs that wait until no other runs in this process. */
-  readonly #waitingAlone = new Map<AloneJob, ClaimedJob>();
-  /** The one that runs so. */
+  readonly #aloneJobs: AloneJobs;
+  /** The one that runs without others. */
   #alone: Attempt | null = null;
   readonly #resume = () => this.#fill();
   #becameIdle: () => void = () => {};
@@ -98,6 +93,12 @@ export class Runner implements AttemptHost {
       failed: (error) =>
         problems.failed({ source, error, message: "could not store the progress of jobs yet" }),
       succeeded: () => problems.succeeded(source),
+    });
+    this.#aloneJobs = new AloneJobs({
+      renew: (claimed) => this.#renewed(claimed),
+      mayStart: () => !this.#closed && !this.isSuspended(),
+      start: (claimed) => this.#startJob(claimed, true),
+      giveBack: (claimed, seconds) => this.#giveBack([claimed], this.#closed ? 0 : seconds),
     });
     this.#blockingMs = config.eventLoopDelay * 1_000 || Number.POSITIVE_INFINITY;
     this.#burst = config.burst ? new Burst({ ...config, over: () => this.#endBurst() }) : null;
@@ -137,7 +138,7 @@ export class Runner implements AttemptHost {
 
   /** Slots in use, those of jobs that wait for a thread or for the others to end among them. */
   get #taken(): number {
-    return this.running.size + this.#waitingAlone.size + (this.#threads?.waiting ?? 0);
+    return this.running.size + this.#aloneJobs.size + (this.#threads?.waiting ?? 0);
   }
 
   #mayStart(): boolean {
@@ -212,7 +213,7 @@ export class Runner implements AttemptHost {
     for (const { claim } of this.running.values()) yield claim;
     yield* this.#feeder.claims();
     yield* this.#threads?.claims ?? [];
-    yield* this.#waitingAlone.values();
+    yield* this.#aloneJobs.claims;
     yield* this.#recorder.claims();
   }
 
@@ -235,7 +236,7 @@ export class Runner implements AttemptHost {
   async close(): Promise<void> {
     this.#closed = true;
     this.#burst?.stop();
-    aloneGate.withdraw(new Set(this.#waitingAlone.keys()));
+    this.#aloneJobs.withdraw();
     this.#giveBack(this.#threads?.release() ?? []);
     this.#giveBack(await this.#feeder.stop());
   }
@@ -302,7 +303,8 @@ export class Runner implements AttemptHost {
     }
     const wasHeld = fields.meta.lost !== undefined;
     if (wasHeld && !isAlone && runsAlone(fields.meta, lostLimit)) {
-      this.#waitAlone(claimed);
+      this.report.waitsAlone(claimed.key);
+      this.#aloneJobs.wait(claimed);
       return false;
     }
     if (this.#threads && isThreadTask(findTask(tasks, fields.function)) && !this.#threads.admit(claimed))
@@ -329,35 +331,6 @@ export class Runner implements AttemptHost {
     return run();
   }
 
-  /** It may be what ends its workers, so that it runs when nothing else does. */
-  #waitAlone(claimed: ClaimedJob): void {
-    // Sweepers go by the time of the claim: its timeout may be shorter than the wait.
-    const renewing = setInterval(() => void this.#renewed(claimed), renewEveryMs);
-    const job: AloneJob = {
-      start: () => {
-        clearInterval(renewing);
-        void this.#startAlone(claimed, job);
-      },
-      giveUp: () => {
-        clearInterval(renewing);
-        this.#waitingAlone.delete(job);
-        this.#giveBackAlone(claimed);
-      },
-    };
-    this.#waitingAlone.set(job, claimed);
-    this.report.waitsAlone(claimed.key);
-    aloneGate.wait(job);
-  }
-
-  /** Its timeout counts from now. Not started when it is to be aborted, or is somebody else's by now. */
-  async #startAlone(claimed: ClaimedJob, job: AloneJob): Promise<void> {
-    const renewed = await this.#renewed(claimed);
-    this.#waitingAlone.delete(job);
-    if (!renewed || this.#closed || this.isSuspended()) this.#giveBackAlone(claimed);
-    else if (this.#startJob(renewed, true)) return;
-    aloneGate.passed();
-  }
-
   /** Undefined when it is not ours, or nobody can tell in time. */
   async #renewed(claimed: ClaimedJob): Promise<ClaimedJob | undefined> {
     const { broker, config } = this.#queue;
@@ -372,10 +345,6 @@ export class Runner implements AttemptHost {
       );
       return undefined;
     }
-  }
-
-  #giveBackAlone(claimed: ClaimedJob): void {
-    this.#giveBack([claimed], this.#closed ? 0 : aloneAgainSeconds);
   }
 
   #rules(): OutcomeRules {
