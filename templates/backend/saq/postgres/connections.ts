@@ -2,15 +2,16 @@
  * One PostgreSQL server as one process sees it: a small pool, the LISTEN connection, the clock offset. Queues with the
  * same DSN share it, whatever their tables.
  */
+
 import { setMaxListeners } from "node:events";
 import pg from "pg";
+import { backoffMs } from "../backoff.js";
 import type { Logger } from "../logger.js";
 import { ProblemLog } from "../problem-log.js";
 import { within } from "../within.js";
 import { Client } from "./client.js";
 import { DatabaseClock } from "./clock.js";
 import {
-  backoffMs,
   clientConfig,
   closeSocket,
   explainMissingTable,
@@ -23,7 +24,7 @@ import {
   wasIdleTooLong,
   withTimeout,
 } from "./connection.js";
-import { DeadConnections } from "./dead-connections.js";
+import { DeadConnections, statementOf } from "./dead-connections.js";
 import type { Statement } from "./fragments.js";
 import { Listener, outage } from "./listener.js";
 import { temporaryStamp } from "./names.js";
@@ -91,6 +92,7 @@ export class Connections {
       ? null
       : new DeadConnections({
           config: clientConfig(dsn, { plain, name: "saq check" }),
+          clients: this.#clients,
           logger,
           found: () => this.listener?.probe(),
           signal: this.#closing.signal,
@@ -128,11 +130,10 @@ export class Connections {
     // connection is idle. The next statement on it fails, which is where it is dealt with.
     this.#pool.on("connect", (client) => {
       this.#clients.add(client);
+      this.#dead?.start();
       client.on("error", () => {});
       client.on("end", () => this.#clients.delete(client));
     });
-    this.#pool.on("acquire", (client) => this.#dead?.taken(client));
-    this.#pool.on("release", (_error, client) => this.#dead?.released(client));
   }
 
   get closed(): boolean {
@@ -172,12 +173,8 @@ export class Connections {
    * The listening connection has fallen silent: others may have, too. Idle ones are opened anew when they are needed.
    */
   #suspectAll(): void {
-    for (const client of this.#idle()) closeSocket(client);
+    for (const client of this.#clients) if (!statementOf(client)) closeSocket(client);
     this.#dead?.suspectAll();
-  }
-
-  #idle(): pg.PoolClient[] {
-    return [...this.#clients].filter((client) => !this.#dead?.has(client));
   }
 
   /** Counts a queue in; `release` counts it out, and the last one closes the connections, answered or not. */
@@ -203,16 +200,19 @@ export class Connections {
 
   /** Runs a statement that is prepared once per connection. */
   async query<Row extends pg.QueryResultRow>(statement: Statement, values: unknown[]): Promise<Row[]> {
-    const send = async (client: pg.PoolClient) =>
-      (await client.query<Row>(this.prepared(statement, values))).rows;
+    const query = this.prepared(statement, values);
     // A session that is somebody else's next has whatever settings it has: ours come with a transaction.
-    if (this.options.plain) return this.#inTransaction(beginPooledTransaction, send);
+    if (this.options.plain)
+      return this.#inTransaction(
+        beginPooledTransaction,
+        async (client) => (await client.query<Row>(query)).rows,
+      );
     for (let tries = 1; ; tries++) {
       const before = this.#lastTrouble;
       const client = await this.take();
       let broken: Error | undefined;
       try {
-        const rows = await send(client);
+        const { rows } = await client.query<Row>(query);
         this.#answered(before);
         return rows;
       } catch (error) {

@@ -13,21 +13,32 @@ import { Client, type ClientOptions } from "./client.js";
 import { closeSocket, sleep } from "./connection.js";
 import { connectTimeoutMs, lookEveryMs, suspectAfterMs } from "./session-settings.js";
 
+/** Seen at so many looks, a statement has waited for `suspectAfterMs` at least, and for one look more at most. */
+const suspectedFrom = suspectAfterMs / lookEveryMs + 1;
+
 /** While the server says that it works on the statements, it is asked ever less often. */
 const longestPauseMs = 16_000;
 
 export interface DeadConnectionsOptions {
   config: ClientOptions;
+  /** Those of the pool. */
+  clients: ReadonlySet<pg.PoolClient>;
   logger: Logger;
   /** A connection was found dead: others of this process may be, too. */
   found: () => void;
   signal: AbortSignal;
 }
 
+interface Wait {
+  /** What pg waits for. Another statement later means that an answer has come. */
+  statement: object;
+  /** At how many looks in a row it was seen. */
+  seen: number;
+}
+
 interface Suspect {
   client: pg.PoolClient;
   pid: number;
-  /** What it waits for. Another statement later means that an answer has come. */
   statement: object;
   /** Bytes that have come so far. More of them later are a large answer on a slow way, which the server has sent off. */
   received: number;
@@ -35,8 +46,11 @@ interface Suspect {
 
 export class DeadConnections {
   readonly #options: DeadConnectionsOptions;
-  /** Connections in use, and since when. */
-  readonly #busy = new Map<pg.PoolClient, number>();
+  /**
+   * What each connection waits for. Looked at once a second: a note of the time for every statement would cost 3 % of
+   * a single enqueue.
+   */
+  #waits = new Map<pg.PoolClient, Wait>();
   #timer: NodeJS.Timeout | null = null;
   #looking = false;
   #pauseMs = lookEveryMs;
@@ -52,18 +66,9 @@ export class DeadConnections {
     return this.#cannotAsk;
   }
 
-  taken(client: pg.PoolClient): void {
-    this.#busy.set(client, performance.now());
+  /** To be called for every new connection. */
+  start(): void {
     this.#timer ??= setInterval(() => this.#tick(), lookEveryMs).unref();
-  }
-
-  released(client: pg.PoolClient): void {
-    this.#busy.delete(client);
-  }
-
-  /** It is in use. */
-  has(client: pg.PoolClient): boolean {
-    return this.#busy.has(client);
   }
 
   /** `pid`: the server's own number of that session. */
@@ -82,24 +87,29 @@ export class DeadConnections {
   }
 
   #tick(): void {
-    if (this.#busy.size === 0) {
+    const { clients } = this.#options;
+    if (clients.size === 0) {
       this.stop();
       return;
     }
-    const now = performance.now();
-    const oldest = Math.min(...this.#busy.values());
-    if (now - oldest < suspectAfterMs) {
+    this.#waits = new Map(
+      [...waitsOf(clients)].map(([client, statement]) => {
+        const known = this.#waits.get(client);
+        return [client, { statement, seen: known?.statement === statement ? known.seen + 1 : 1 }];
+      }),
+    );
+    if ([...this.#waits.values()].every(({ seen }) => seen < suspectedFrom)) {
       this.#pauseMs = lookEveryMs;
       this.#nextLook = 0;
-    } else if (now >= this.#nextLook) void this.#look(suspectAfterMs);
+    } else if (performance.now() >= this.#nextLook) void this.#look(suspectedFrom);
   }
 
-  async #look(waitedMs: number): Promise<void> {
+  async #look(seenFrom: number): Promise<void> {
     if (this.#looking || this.#cannotAsk || this.#options.signal.aborted) return;
-    if (this.#suspects(waitedMs).length === 0) return;
+    if (this.#suspects(seenFrom).length === 0) return;
     this.#looking = true;
     try {
-      const dead = await this.#ask(waitedMs);
+      const dead = await this.#ask(seenFrom);
       for (const { client } of dead) closeSocket(client);
       if (dead.length > 0) {
         this.#options.logger.warn(
@@ -118,23 +128,24 @@ export class DeadConnections {
     }
   }
 
-  #suspects(waitedMs: number): Suspect[] {
-    const now = performance.now();
-    return [...this.#busy].flatMap(([client, since]) => {
-      const [pid, statement] = [pidOf(client), statementOf(client)];
-      if (!pid || !statement || now - since < waitedMs) return [];
-      return [{ client, pid, statement, received: receivedOn(client) }];
+  /** Connections that wait for a statement which was seen so often. */
+  #suspects(seenFrom: number): Suspect[] {
+    return [...waitsOf(this.#options.clients)].flatMap(([client, statement]) => {
+      const pid = pidOf(client);
+      const known = this.#waits.get(client);
+      const seen = known?.statement === statement ? known.seen : 0;
+      return pid && seen >= seenFrom ? [{ client, pid, statement, received: receivedOn(client) }] : [];
     });
   }
 
   /** Those of which the server says twice that it does not work on what they wait for. */
-  async #ask(waitedMs: number): Promise<Suspect[]> {
+  async #ask(seenFrom: number): Promise<Suspect[]> {
     const { config, signal } = this.#options;
     const asker = new Client({ ...config, query_timeout: connectTimeoutMs });
     asker.on("error", () => {});
     try {
       await asker.connect();
-      let dead = this.#suspects(waitedMs);
+      let dead = this.#suspects(seenFrom);
       for (let round = 0; round < 2 && dead.length > 0; round++) {
         if (round > 0) await sleep(lookEveryMs, signal);
         const atWork = await this.#atWork(asker, dead);
@@ -165,8 +176,16 @@ export class DeadConnections {
 const pidOf = (client: pg.ClientBase): number | undefined =>
   (client as unknown as { processID?: number }).processID;
 
-/** What pg waits for on this connection. */
-const statementOf = (client: pg.ClientBase): object | null =>
+/** The connections that wait for an answer, and to which statement. */
+function* waitsOf(clients: Iterable<pg.PoolClient>): Generator<[pg.PoolClient, object]> {
+  for (const client of clients) {
+    const statement = statementOf(client);
+    if (statement) yield [client, statement];
+  }
+}
+
+/** What pg waits for on this connection; null when it waits for nothing. */
+export const statementOf = (client: pg.ClientBase): object | null =>
   (client as unknown as { _activeQuery?: object | null })._activeQuery ?? null;
 
 const receivedOn = (client: pg.ClientBase): number =>

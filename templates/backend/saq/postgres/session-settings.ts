@@ -51,8 +51,9 @@ const sessionLimits: Readonly<Record<string, string | number>> = {
   // The listening connection is idle by nature.
   idle_session_timeout: 0,
   // By default a server keeps the session of a machine that has vanished for two hours, with its locks: the worker
-  // counts as alive, its transactions go on holding rows. 9 s here. The kernel of a process that is only stopped still
-  // answers. On Unix sockets these have no effect, nor where the server's system does not know them.
+  // counts as alive, its transactions go on holding rows. 9 s here. The kernel of a process that stands still goes on
+  // answering for it; only an answer that does not fit into its buffers, and of which it has read nothing for 9 s, is
+  // given up. On Unix sockets these have no effect, nor where the server's system does not know them.
   tcp_keepalives_idle: 3,
   tcp_keepalives_interval: 2,
   tcp_keepalives_count: 3,
