@@ -170,10 +170,6 @@ function codeOf(error: unknown): string | null {
   return typeof code === "string" ? code : null;
 }
 
-/** 0.1 s doubling to 5 s, each half random, so that many processes do not come back as one. */
-export const backoffMs = (attempt: number): number =>
-  Math.min(100 * 2 ** attempt, 5_000) * (0.5 + Math.random() / 2);
-
 /** Resolves after that time, or when the signal fires. */
 export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
   new Promise((resolve) => {
