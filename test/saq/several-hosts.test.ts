@@ -2,8 +2,10 @@
 import { chmodSync } from "node:fs";
 import { afterAll, beforeAll, expect, it, jest } from "@jest/globals";
 import { Queue } from "../../templates/backend/saq/from-url.js";
+import { silentLogger } from "../../templates/backend/saq/logger.js";
 import { Client } from "../../templates/backend/saq/postgres/client.js";
 import { clientConfig, isConnectionError } from "../../templates/backend/saq/postgres/connection.js";
+import { DeadConnections } from "../../templates/backend/saq/postgres/dead-connections.js";
 import { parsePostgresAddress } from "../../templates/backend/saq/postgres-address.js";
 import { freePort } from "../../templates/scripts/embedded-postgres.js";
 import { startTemporaryPostgres } from "../../templates/scripts/temporary-postgres.js";
@@ -91,4 +93,22 @@ it("a server may be reached by its socket, as psql writes it", async () => {
   ]) {
     expect(await serverOf(address)).toBe(port);
   }
+});
+
+it.each([
+  ["", false],
+  ["?target_session_attrs=primary", false],
+  ["?target_session_attrs=any", true],
+  ["?target_session_attrs=prefer-standby", true],
+])("of several servers with %j, one may be asked about the other's sessions: %s", (query, cannotAsk) => {
+  const of = (address: string) =>
+    new DeadConnections({
+      config: clientConfig(address, { plain: false }),
+      clients: new Set(),
+      logger: silentLogger,
+      found: () => {},
+      signal: new AbortController().signal,
+    }).cannotAsk;
+  expect(of(`postgresql://one,two/d${query}`)).toBe(cannotAsk);
+  expect(of(`postgresql://one/d${query}`)).toBe(false);
 });

@@ -69,6 +69,10 @@ export function parsePostgresAddress(text, environment = process.env) {
   }
   const [user = "", ...password] = credentials.split(":");
   const hosts = findHosts(hostList, parameters, environment);
+  // `user:12/3@host/app`: read as it stands, a part of the password would be the name of the database, in every message.
+  if (database.includes("@")) {
+    throw new PostgresAddressError(`has an @ behind a /; ${hint}; an @ in the name of the database is %40`);
+  }
   const attrs = parameters.target_session_attrs || environment.PGTARGETSESSIONATTRS;
   const certificates = {
     sslrootcert: parameters.sslrootcert || environment.PGSSLROOTCERT,

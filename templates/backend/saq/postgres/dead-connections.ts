@@ -55,15 +55,21 @@ export class DeadConnections {
   #looking = false;
   #pauseMs = lookEveryMs;
   #nextLook = 0;
-  #cannotAsk = false;
+  /** A pooler between the server and this process has session numbers of its own. */
+  #hasOtherNumbers = false;
+  /** Of several servers that would do, one may be asked that does not know the session of another. */
+  readonly #isAnyServer: boolean;
 
   constructor(options: DeadConnectionsOptions) {
     this.#options = options;
+    const { ways, targetSessionAttrs } = options.config;
+    const servers = new Set(ways.map(({ host, port }) => `${host} ${port}`));
+    this.#isAnyServer = servers.size > 1 && !["read-write", "primary"].includes(targetSessionAttrs);
   }
 
-  /** The server cannot be asked: a pooler between it and this process has session numbers of its own. */
+  /** The server cannot be asked about a session. */
   get cannotAsk(): boolean {
-    return this.#cannotAsk;
+    return this.#hasOtherNumbers || this.#isAnyServer;
   }
 
   /** To be called for every new connection. */
@@ -73,7 +79,7 @@ export class DeadConnections {
 
   /** `pid`: the server's own number of that session. */
   compare(client: pg.ClientBase, pid: number): void {
-    this.#cannotAsk = pidOf(client) !== pid;
+    this.#hasOtherNumbers = pidOf(client) !== pid;
   }
 
   /** Asks at once about all that wait, however short. */
@@ -105,7 +111,7 @@ export class DeadConnections {
   }
 
   async #look(seenFrom: number): Promise<void> {
-    if (this.#looking || this.#cannotAsk || this.#options.signal.aborted) return;
+    if (this.#looking || this.cannotAsk || this.#options.signal.aborted) return;
     if (this.#suspects(seenFrom).length === 0) return;
     this.#looking = true;
     try {
@@ -169,7 +175,7 @@ export class DeadConnections {
       [suspects.map(({ pid }) => pid)],
     );
     this.compare(asker, rows[0]?.own ?? 0);
-    return this.#cannotAsk ? null : new Set(rows.flatMap(({ pid }) => pid ?? []));
+    return this.cannotAsk ? null : new Set(rows.flatMap(({ pid }) => pid ?? []));
   }
 }
 
