@@ -65,6 +65,27 @@ describe("a stuck job", () => {
     expect(await rowOf(database, key)).toMatchObject({ status: "aborted" });
   });
 
+  it("5.2: is found at the second look when the first had too many to read, also in a young process", async () => {
+    const clock = stepClock();
+    const age = performance.now();
+    clock.pass(-age / 1_000);
+    const queue = open();
+    const count = 1_200;
+    await queue.enqueueMany(
+      Array.from({ length: count }, () => ({ task: "hello" as const, payload: {}, timeout: 1 })),
+    );
+    expect(await claim(queue, { limit: count })).toHaveLength(count);
+    await database.query(
+      `update saq_jobs set job = convert_to(jsonb_set(convert_from(job, 'UTF8')::jsonb, '{started}',
+         to_jsonb(1700000000000))::text, 'UTF8') where queue = $1`,
+      [queue.name],
+    );
+    // The first look, which ends nothing yet.
+    expect(await queue.broker.sweepStuck(limits)).toEqual([]);
+    await see(queue, clock, 14);
+    expect(await queue.broker.sweepStuck(limits)).toHaveLength(count);
+  });
+
   it("J-20: keeps the timeout that its run began with when a shorter one is set meanwhile", async () => {
     const clock = stepClock();
     const queue = open();

@@ -28,6 +28,7 @@ export interface RunningJob {
   readonly status: StoredJob["status"];
   /** Undefined while its document was not read. */
   limits: Limits | null | undefined;
+  /** By performance.now(), which is close to 0 in a young process. */
   readAt: number;
 }
 
@@ -125,8 +126,8 @@ export class RunningJobs {
         values,
       );
       for (const { key, token, status } of rows) {
-        const limits = undefined;
-        found.push({ key, token, status: parseStatus(status) ?? "active", limits, readAt: 0 });
+        const unread = { limits: undefined, readAt: Number.NEGATIVE_INFINITY };
+        found.push({ key, token, status: parseStatus(status) ?? "active", ...unread });
       }
       clock = rows[0]?.clock ?? clock;
       last = rows.length === pageSize ? rows.at(-1) : undefined;
