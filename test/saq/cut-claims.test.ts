@@ -267,6 +267,17 @@ describe("a claim whose answer is read late", () => {
     expect(await queue.broker.renew([claimed])).toEqual([]);
   });
 
+  it("5.2: its start is never set back, though this process's idea of the database's clock is behind", async () => {
+    const queue = open();
+    const { key } = await queue.enqueue("hello");
+    const [claimed] = await claim(queue);
+    if (!claimed) throw new Error("the job was not claimed");
+    const before = await queue.job(key);
+    stepClock().pass(-5);
+    expect(await queue.broker.renew([claimed])).toHaveLength(1);
+    expect((await queue.job(key))?.started).toBe(before?.started);
+  });
+
   it("5.2: claims that take long bring fewer jobs, so that none is given back and claimed again for ever", async () => {
     await database.query(`
       create function slow_claim() returns trigger language plpgsql as $$ begin perform pg_sleep(0.7); return new; end $$;

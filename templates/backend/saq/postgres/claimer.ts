@@ -207,12 +207,14 @@ export class Claimer {
   /** @see Broker.renew */
   async renew(jobs: readonly ClaimedJob[]): Promise<ClaimedJob[]> {
     const now = Math.round(this.server.now());
-    const { patch } = encodeChange({ started: now, touched: now });
     const jobOf = new Map(jobs.map((job) => [job.key, job]));
     const decide = (row: StoredJob): Decision<ClaimedJob | null> => {
       const job = jobOf.get(row.key);
       const isOurs = job && row.token === job.token && row.status === "active" && !isTakenOver(row, job);
       if (!isOurs) return { change: null, answer: null };
+      // The claim has the database's own time, which our estimate of it may be some milliseconds behind.
+      const started = Math.max(now, read(row)?.started ?? 0);
+      const { patch } = encodeChange({ started, touched: started });
       const document = editDocument(row.document, patch, []);
       return { change: { status: "active", patch, removed: [] }, answer: { ...job, document, ending: null } };
     };
