@@ -5,6 +5,7 @@ import type { PlannedFile } from "../../create-saq-app/src/plan.js";
 import { checkTarget } from "../../create-saq-app/src/target.js";
 import { writeProject } from "../../create-saq-app/src/write.js";
 import { emptyFolder, readTree, writeTree } from "../support/folders.js";
+import { isRoot, skippedAsRoot } from "../support/root.js";
 
 const file = (path: string, contents: string, mode = 0o644): PlannedFile => ({
   path,
@@ -120,7 +121,8 @@ describe("the check", () => {
     expect(() => checkTarget(app, PLAN, true)).toThrow(/package.json is in the way.*it is a symbolic link/);
   });
 
-  (process.getuid?.() === 0 ? it.skip : it)("a folder that may not be looked into", () => {
+  if (isRoot) skippedAsRoot("a folder that may not be looked into");
+  (isRoot ? it.skip : it)("a folder that may not be looked into", () => {
     mkdirSync(app);
     chmodSync(app, 0o000);
     expect(() => checkTarget(join(app, "sub"), PLAN, false)).toThrow(/permission denied/);
