@@ -1,8 +1,8 @@
 /**
- * Ends of attempts, many per statement. Everything that finished while the last statement was in flight goes out as
- * the next one. A row that the statement did not change is looked at alone: it was aborted meanwhile, belongs to
- * somebody else by now, has a document that SQL cannot read, or is held by somebody's transaction. Where these are many
- * they are first sent again together.
+ * Records the ends of attempts, many per statement. All ends that arrive while one statement is in flight go into the
+ * next statement. A row that its statement did not change is locked and decided alone: the job was aborted meanwhile,
+ * belongs to another worker now, has a document that SQL cannot read, or its row is locked by another transaction. If
+ * there are many such rows, they are first sent again together.
  */
 import type { Decided, Settlement, SettleResult, StoredJob } from "../broker.js";
 import { bytesOf } from "../byte-size.js";
@@ -17,32 +17,36 @@ import { RecordedEnds } from "./recorded-ends.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
-/** A finished job outlives a database that is away for minutes: the worker holds its result until it is recorded. */
+/**
+ * How long the worker retries to record the end of a job while the database is unreachable. It keeps the result in
+ * memory until then, so that finished jobs survive an outage of some minutes.
+ */
 export const keepPatienceMs = 10 * 60_000;
 
 /**
- * A claim locks rows before it sees that another worker's claim has just taken them, and holds them to its own end, some
- * 10 ms later. That may be all that a batch of ends wants to write: one by one these took a second (two workers that
- * drained 20,000 jobs, every fifth time). More than so many are sent again together, after each of these pauses.
+ * Up to this number of ends that their statement did not write are decided one by one. More than that are sent again
+ * together, after each of the pauses in `pausesMs`. The reason: a claim locks rows before it sees that another worker's
+ * claim has just taken them, and keeps the locks until it ends, some 10 ms later. It may lock every row of a batch of
+ * ends. Deciding these one by one took a second (two workers that drained 20,000 jobs, every fifth time).
  */
 const mostAlone = 10;
 const pausesMs = [10, 20, 40, 80];
-/** Tries in a row that wrote none: then it is no claim that stands in their way. */
+/** Stop after this many retries in a row without progress: the rows are not blocked by another worker's claim. */
 const mostVain = 3;
-/** Each of what is left has a patience of its own. */
+/** Timeout of one such retry. It is short, because each end that remains is then tried alone for `keepPatienceMs`. */
 const againPatienceMs = 1_000;
 
 export class Acknowledger {
   readonly #coalescer: Coalescer<Settlement, SettleResult>;
-  /** Completions whose document still ends as the claim has left it: most ends of most queues. */
+  /** Completions whose document still ends as the claim wrote it: most ends of most queues. */
   readonly #completions: Coalescer<Completion, SettleResult>;
   /** Completions whose row is deleted. */
   readonly #removals: Coalescer<Completion, SettleResult>;
-  /** Ends that tasks have recorded in their own transactions: most only have to be confirmed. */
+  /** Ends that tasks recorded in their own transactions. Most only need a check that the transaction has committed. */
   readonly #confirmations: Coalescer<Settlement, SettleResult>;
   readonly #recorded: RecordedEnds;
   readonly #writer: EndWriter;
-  /** What its statement has not written and is still seen to. */
+  /** Settlements that their statement did not apply; each is still being resolved. */
   readonly #later = new Set<Promise<unknown>>();
 
   constructor(
@@ -61,7 +65,7 @@ export class Acknowledger {
       searchAfter: (error) => (isDataError(error) || isCancelled(error) ? "halves" : null),
       failureOf: unrecorded,
     };
-    // The statement answers by key: of two ends of one job only the first would be written, and both told so.
+    // The statement returns keys: of two ends of one job only the first would be written, but both reported as applied.
     this.#coalescer = new Coalescer(
       (items) => this.#record(items, (...sent) => this.#writer.settle(...sent)),
       {
@@ -80,7 +84,10 @@ export class Acknowledger {
     this.#confirmations = new Coalescer((items) => this.#confirm(items), options);
   }
 
-  /** Rejects with SaqError unrecorded after ten minutes of tries, or when closed. */
+  /**
+   * Adds the settlement to the next statement. Rejects with SaqError unrecorded after ten minutes of retries, or when
+   * the connections are closed.
+   */
   settle(settlement: Settlement, decided: Decided<SettleResult>): void {
     if (settlement.finishedIn !== null) this.#confirmations.put(settlement, decided);
     else if (!isCompletion(settlement)) this.#coalescer.put(settlement, decided);
@@ -89,13 +96,13 @@ export class Acknowledger {
   }
 
   async drained(): Promise<void> {
-    // First, because what they cannot confirm goes to the others.
+    // The confirmations come first, because the ends that they cannot confirm go to #coalescer.
     await this.#confirmations.drained();
     await Promise.all([this.#coalescer.drained(), this.#completions.drained(), this.#removals.drained()]);
     while (this.#later.size > 0) await Promise.allSettled(this.#later);
   }
 
-  /** What is not certain, because the transaction was rolled back or is still open, goes the way of all other ends. */
+  /** Confirms ends whose transaction has committed. If it was rolled back or is open, the end is recorded as usual. */
   async #confirm(items: Settlement[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
     const results = await this.#recorded.of(items, keepPatienceMs);
     return items.map((item, index) => results[index] ?? this.#seeTo(this.#coalescer.add(item)));
@@ -114,7 +121,7 @@ export class Acknowledger {
     return items.map((item, index) => (written.each[index] ? "applied" : this.#seeTo(decideLater(item))));
   }
 
-  /** Answers the results of those that need no look of their own. */
+  /** Sends ends again together. Returns the results of those that need not be decided one by one. */
   async #recordTogether<Item extends Settlement>(
     items: Item[],
     resent: boolean,
@@ -136,12 +143,12 @@ export class Acknowledger {
       }
       if (left.length > mostAlone) await lookAtRows();
     } catch {
-      // Each of them fails alone then, for a reason of its own.
+      // Each remaining end is then decided alone, and gets its own error if that fails too.
     }
     return results;
   }
 
-  /** Answers what it could not write either. */
+  /** Sends ends again after pauses. Returns those that still were not written. */
   async #writeAgain<Item extends Settlement>(items: Item[], write: Write<Item>): Promise<Set<Item>> {
     let left = items;
     let vain = 0;
@@ -154,12 +161,15 @@ export class Acknowledger {
         if (left.length <= mostAlone || vain === mostVain) break;
       }
     } catch {
-      // Each of them fails alone then, for a reason of its own.
+      // Each remaining end is then decided alone, and gets its own error if that fails too.
     }
     return new Set(left);
   }
 
-  /** Beside the next flushes: a row that somebody's transaction holds may not hold up the other jobs. */
+  /**
+   * Tracks an answer that is resolved in parallel with the next flushes, so that a row which another transaction has
+   * locked does not delay the other jobs.
+   */
   #seeTo<Answer>(answer: Promise<Answer>): Promise<Answer> {
     const seenTo = answer.finally(() => this.#later.delete(seenTo));
     this.#later.add(seenTo);
@@ -169,16 +179,17 @@ export class Acknowledger {
   async #decideUnderLock(item: Settlement): Promise<SettleResult> {
     const decide = (row: StoredJob): Decision<SettleResult> => {
       if (row.token !== item.token) {
-        // Waiting at its old place: our own statement put it there before the connection died. Nobody else knows it.
+        // The job waits at its old place: our own statement put it there before the connection died. No other process
+        // knows this place.
         const isBack = item.status === "queued" && row.status === "queued" && row.token === item.place;
         return { change: null, answer: isBack ? "applied" : "lost" };
       }
       if (isTakenOver(row, item)) return { change: null, answer: "lost" };
       if (row.status === "complete" && item.finishedIn) return { change: null, answer: "finished" };
-      // Ours by its token and already ended: the statement went through before the connection died.
+      // The row has our token and the job has ended: our statement was carried out before the connection died.
       if (row.status === item.status && row.status !== "queued") return { change: null, answer: "applied" };
       if (row.status === "aborting") {
-        // Once an abort was asked for, only "aborted" is a legal end, whatever the task returned (D-25, W-15).
+        // After an abort was requested, "aborted" is the only legal end, whatever the task returned or threw.
         const job = read(row);
         const change = encodeChange(finished("aborted", this.server.now(), { error: job?.error ?? null }));
         const keep = keepSeconds(job?.ttl ?? 0, "aborted", this.failedTtl);
@@ -201,10 +212,10 @@ export class Acknowledger {
       };
     };
     const found = await this.rows.changeWhenFree(item.key, decide, keepPatienceMs);
-    // A missing row was deleted by our own statement (ttl < 0) when the answer to it got lost, or by somebody else.
+    // A missing row was deleted by our own statement (ttl < 0), whose answer was lost, or by another process.
     const answer = found ?? (item.keep !== null && item.keep < 0 ? "applied" : "gone");
     if ((answer !== "lost" && answer !== "gone") || !item.finishedIn) return answer;
-    // Deleted by the task's own transaction, or enqueued again under its key since.
+    // The task's own transaction may have deleted the row; the key may also have been enqueued again since.
     return (await this.finisher.hasCommitted(item.finishedIn)) ? "finished" : answer;
   }
 }

@@ -1,4 +1,4 @@
-/** The broker on PostgreSQL: one queue on one server, put together from its parts. */
+/** The broker on PostgreSQL, for one queue on one server. It combines the classes of this folder. */
 import { randomBytes } from "node:crypto";
 import type {
   Broker,
@@ -43,16 +43,16 @@ import type { WorkerAge } from "./workers.js";
 
 const closePatienceMs = 2_000;
 
-/** How long the record of a loss waits for the database; later the sweepers of other workers write it. */
+/** How long recording a lost job waits for the database. After that, the sweepers of other workers record it. */
 const losePatienceMs = 8_000;
 
-/** How long a sign of life waits for a row that somebody's transaction holds. */
+/** How long a heartbeat waits for a row that another transaction has locked. */
 const touchPatienceMs = 30_000;
 
 export interface PostgresBrokerOptions {
   queueName: string;
   failedTtl: number;
-  /** Jobs of one group that may run at a time. */
+  /** Maximum number of jobs of one group that run at the same time. */
   groupConcurrency: number;
 }
 
@@ -93,7 +93,7 @@ export class PostgresBroker implements Broker {
     if (this.#closed) return;
     this.#closed = true;
     const drained = Promise.all([this.#enqueuer.drained(), this.#acknowledger.drained()]);
-    // Statements wait for minutes for a database that is away; whoever closes does not.
+    // Statements wait for minutes for an unreachable database; closing does not.
     await within(closePatienceMs, drained);
     await this.#server.release();
   }
@@ -206,11 +206,11 @@ export class PostgresBroker implements Broker {
         : { again: isPassing },
     );
     const touched = new Set(rows.map((row) => row.key));
-    // Beside one another: those behind a row that is held would wait for that one too.
+    // In parallel: one after another, a locked row would delay all rows after it.
     return Promise.all(changes.map((change) => touched.has(change.key) || this.#touchAlone(change)));
   }
 
-  /** For a document that SQL cannot read, or a row that was locked at that moment. */
+  /** Touches one job that the statement left out: SQL cannot read its document, its row was locked, or is not ours. */
   async #touchAlone(touch: Touch): Promise<boolean> {
     const { key, token, patch, removed } = touch;
     const decide = (row: StoredJob): Decision<boolean> => {
@@ -262,7 +262,7 @@ export class PostgresBroker implements Broker {
       JSON.stringify(metadata),
       queueKey,
     ]);
-    // Every few seconds: a step of the database's clock is noticed soon, at no cost.
+    // A beat is sent every few seconds, so that a step of the database's clock is noticed soon and at no extra cost.
     if (workers[0]) this.#server.clock.saw(workers[0].clock, sentAt);
     this.#sweeper.heard(workers);
   }
@@ -314,7 +314,7 @@ export class PostgresBroker implements Broker {
   }
 
   subscribe(wake: () => void): Promise<() => Promise<void>> {
-    // `saq:dequeue` is Python telling its own process something (P-21).
+    // `saq:dequeue` is a message of a Python worker to its own process.
     return this.#listen(wakeChannel(this.#queueName), (text) => text !== "saq:dequeue" && wake());
   }
 

@@ -1,22 +1,22 @@
 /**
- * The notification channels of a queue. `saq:NAME` is SAQ's, and says that jobs may be due (P-20). `saq+NAME` is ours:
- * it says how jobs ended, to those who wait for them, and that one is to be aborted, to the worker that runs it.
- * `saq=ADDRESS` is heard by one process alone, and tells results too: anybody on the database may listen to a channel
- * whose name is known, and this one is known to those only who may read the jobs.
+ * The notification channels of a queue. `saq:NAME` is SAQ's own channel and says that jobs may be due. `saq+NAME` is
+ * used by this engine only: it reports the ends of jobs to the processes that wait for them, and an abort request to
+ * the worker that runs the job. `saq=ADDRESS` has one listening process and also carries results. Anybody on the
+ * database may listen to a channel whose name is known, but only those who may read the jobs know the address.
  */
 import type { JobAnswer, JobEvent, Settlement } from "../broker.js";
 import { isTerminal, parseStatus, type Status } from "../job.js";
 
-/** Where workers are told of due jobs. */
+/** The channel on which workers are notified of due jobs. */
 export const wakeChannel = (queueName: string): string => cut(`saq:${queueName}`);
 
-/** Where ends and aborts of jobs are told. */
+/** The channel for ends and aborts of jobs. */
 export const eventChannel = (queueName: string): string => cut(`saq+${queueName}`);
 
-/** Where the ends of the jobs that one process waits for are told. */
+/** The channel for the ends of the jobs that one process waits for. */
 export const answerChannel = (address: string): string => `saq=${address}`;
 
-/** To PostgreSQL's 63 bytes, on a character boundary. */
+/** Cuts a name to PostgreSQL's maximum of 63 bytes, on a character boundary. */
 function cut(name: string): string {
   let channel = "";
   let bytes = 0;
@@ -29,21 +29,22 @@ function cut(name: string): string {
 }
 
 /**
- * PostgreSQL takes payloads of up to 7,999 bytes and fails the whole statement over a longer one. Our own keys have at
- * most 2,000; a longer one of somebody else is not told, and found by looking.
+ * PostgreSQL accepts payloads of up to 7,999 bytes; a longer one makes the whole statement fail. Our own keys have at
+ * most 2,000 bytes. For a longer key of another program no notification is sent; waiting processes find its end by
+ * polling.
  */
 const mostKeyBytes = 4_000;
 const mostResultBytes = 3_900;
 
-/** What is told when a row takes that status; null when nobody waits for it or the key is too long. */
+/** The payload for a row that takes this status; null if nobody waits for this status or the key is too long. */
 export function eventText(key: string, status: Status): string | null {
   const isTold = isTerminal(status) || status === "aborting";
   return isTold && Buffer.byteLength(key) <= mostKeyBytes ? `${status} ${key}` : null;
 }
 
 /**
- * The end of a job, and on a line of its own what it returned, where both fit into a notification. Null for a key with a
- * line break, which no generated one has: it would read as another job's.
+ * The payload for the end of a job: status and key, and on a second line the result if it fits. Null if the key is too
+ * long or has a line break: it would be read as the key of another job. Generated keys have no line break.
  */
 function answerText(key: string, status: Status, result: string | null): string | null {
   if (Buffer.byteLength(key) > mostKeyBytes || key.includes("\n")) return null;
@@ -51,14 +52,14 @@ function answerText(key: string, status: Status, result: string | null): string 
   return isTold ? `${status} ${key}\n${result}` : `${status} ${key}`;
 }
 
-/** Null for what is no answer of ours. */
+/** Returns null if the text is not the end of a job as this engine reports it. */
 export function parseAnswer(text: string): JobAnswer | null {
   const end = text.indexOf("\n");
   const event = parseEvent(end < 0 ? text : text.slice(0, end));
   return event && { ...event, result: end < 0 ? null : text.slice(end + 1) };
 }
 
-/** What is told of a recorded end, and where; both null when nobody waits for it. */
+/** The channel and payload that report a recorded end; both null if nobody waits for it or its key cannot be sent. */
 export function endNotice(
   queueName: string,
   { key, status, awaited, result }: Settlement,
@@ -73,7 +74,7 @@ export function endNotice(
   return { channel: awaited === true ? eventChannel(queueName) : answerChannel(String(awaited)), text };
 }
 
-/** Null for what is no event of ours. */
+/** Returns null if the text is not an event of this engine. */
 export function parseEvent(text: string): JobEvent | null {
   const space = text.indexOf(" ");
   const status = space > 0 ? parseStatus(text.slice(0, space)) : null;

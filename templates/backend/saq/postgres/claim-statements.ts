@@ -1,21 +1,22 @@
-/** How jobs become active: those without a group in one statement, those of groups under their groups' locks. */
+/** The statements that claim jobs: ungrouped jobs in one statement, grouped jobs while their groups are locked. */
 import { claimedEnding, freshClaimed, freshDue, sentDocument } from "./ending.js";
 import { epoch, type Fragments } from "./fragments.js";
 import { groupStatements } from "./group-statements.js";
 
 const epochMs = "pg_catalog.floor(extract(epoch from clock_timestamp()) * 1000.0)::bigint";
 
-/** Documents of one claim; a larger one comes alone. */
+/** Maximum bytes of all documents of one claim. A larger document is claimed alone. */
 const claimedBytes = 16 * 1024 * 1024;
 
 export function claimStatements(fragments: Fragments) {
   const { jobs, ready, readable, stamped, prioritiesOf } = fragments;
 
-  // The rows of `picked` (tid, key, job, lock_key, due, nth, bytes: of all documents so far) become active: $5 token,
-  // $6 patch of the document. A fresh document is answered as it was, with `started`: the caller knows what it ends
-  // with now. One that cannot be stamped, or is no job of this queue and key, keeps its bytes and is answered without a
-  // document: the caller owns it by its token and decides about it. The patch is a subquery of its own so that it is
-  // put together once per statement and not for every row (a claim of 500: 19.0 -> 17.5 us of server CPU per row).
+  // Makes the rows of `picked` active (tid, key, job, lock_key, due, nth; bytes: of all documents so far). $5 token, $6
+  // patch of the document. A fresh document (see `freshDue`) is returned as it was, with `started`: the caller knows
+  // its new ending. A document that SQL cannot change (see stamp.ts), or that is not a job of this queue and key, keeps
+  // its bytes. Its row is returned without a document: the caller owns the row by its token and decides what to do. The
+  // patch is a subquery of its own, so that it is built once per statement and not once per row (a claim of 500:
+  // 19.0 -> 17.5 us of server CPU per row).
   const startedPatch = "(select patch from moment)";
   const activate = `moment as materialized (
       select ms, ($6::jsonb || pg_catalog.jsonb_build_object('started', ms, 'touched', ms))::text as patch,
@@ -37,8 +38,8 @@ export function claimStatements(fragments: Fragments) {
       case when s.fresh is null then s.document else ${sentDocument("s.job", "s.document")} end as document,
       case when s.fresh is not null then (select ms from moment)::text end as started`;
 
-  // $1 queue, $2 and $3 priorities, $4 limit. The documents of one claim are bounded together: 100 of 4 MB took longer
-  // than a claim may, and 2,000 would end the process.
+  // $1 queue, $2 lowest and $3 highest priority, $4 limit. The total size of the documents of one claim is limited: 100
+  // documents of 4 MB took longer than the timeout of a claim, and 2,000 of them would end the process.
   const claim = `with recursive ${prioritiesOf(ready("j"))},
     picked as materialized (
       select r.*, row_number() over sofar as nth, sum(pg_catalog.octet_length(r.job)) over sofar as bytes

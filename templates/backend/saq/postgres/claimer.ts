@@ -1,4 +1,4 @@
-/** Takes jobs: an ungrouped batch in one statement, grouped ones one per free group under the groups' locks. */
+/** Claims jobs: ungrouped jobs in one statement, grouped jobs only of free groups while these groups are locked. */
 import type { Claim, ClaimAnswer, ClaimedJob, ClaimRequest, StoredJob } from "../broker.js";
 import { columnSecond } from "../job.js";
 import { describe, type Logger } from "../logger.js";
@@ -17,18 +17,18 @@ interface ClaimedRow {
   place: number;
   due: string;
   document: string | null;
-  /** Epoch ms; null of a document that was not fresh (ending.ts). */
+  /** Epoch ms; null if the document was not fresh (see ending.ts). */
   started: string | null;
 }
 
-/** How many jobs in order are looked through for free groups before the groups themselves are. */
+/** How many of the next jobs are searched for free groups before the list of groups is searched. */
 const front = (limit: number) => Math.min(Math.max(20 * limit, 100), 1_000);
 
-/** A claim of fewer jobs than were asked for may have stopped at its limit of bytes when it brought that many. */
+/** A claim of fewer jobs than requested may have stopped at its byte limit if its documents have more characters. */
 const largeAnswer = 1024 * 1024;
 
 export class Claimer {
-  /** Where the walk over the groups stands; it goes round. */
+  /** Group key at which the next walk over the groups begins. After the last group, it begins at the first one. */
   #cursor = "";
 
   constructor(
@@ -58,12 +58,13 @@ export class Claimer {
       if (jobs.length < rows.length) await this.#stampBySelf(jobs, rows, token, workerId);
       return { jobs, more };
     } finally {
-      // Only now does the caller come to hold them: put back before, they would run twice.
+      // The caller holds the jobs only from now on. If this were reported earlier, the reconciler could put them back,
+      // and they would run twice.
       this.reconciler.answered(token, rows.length);
     }
   }
 
-  /** Those whose document SQL has stamped. */
+  /** Returns the jobs of the rows whose document the claim could change in SQL. */
   #stamped(rows: ClaimedRow[], token: number, workerId: string): ClaimedJob[] {
     const jobs: ClaimedJob[] = [];
     const started = rows.find((row) => row.started !== null)?.started ?? null;
@@ -138,9 +139,10 @@ export class Claimer {
   }
 
   /**
-   * Documents that SQL could not stamp: NaN, an escaped NUL, a lone surrogate or plain poison. What can be read is
-   * stamped here, text for text; what cannot is set aside as failed and the rest of the batch goes on (D-3, D-64).
-   * Some hundred rows at a time: a good job waits behind thousands of bad ones.
+   * Changes documents that SQL could not change, because they have NaN, an escaped NUL or a lone surrogate, or are no
+   * jobs at all. A document that can be read is edited here as text, so that its other members stay as they are. One
+   * that cannot be read is set aside as failed, and the rest of the batch continues. Some hundred rows are changed per
+   * transaction, because a good job may wait behind thousands of bad ones.
    */
   async #stampBySelf(jobs: ClaimedJob[], rows: ClaimedRow[], token: number, workerId: string): Promise<void> {
     const stamped = new Set(jobs.map(({ key }) => key));
@@ -176,10 +178,10 @@ export class Claimer {
       const nth = new Map(rows.map((row) => [row.key, row.nth]));
       jobs.sort((a, b) => (nth.get(a.key) ?? 0) - (nth.get(b.key) ?? 0));
     } catch (error) {
-      // Nobody holds them then, so they are put back soon; the others need not wait for that.
+      // No worker holds these jobs, so the reconciler puts them back soon. The other jobs do not wait for that.
       const line = { ...describe(error), jobs: [...rowOf.keys()].slice(0, 20), count: rowOf.size };
       const message = "could not write down the start of claimed jobs, they are claimed again later";
-      // An outage is logged where it is noticed; what fails for another reason may fail each time.
+      // An outage is logged where it is noticed. An error with another reason may occur each time, so it is a warning.
       if (isConnectionError(error)) this.logger.debug(line, message);
       else this.logger.warn(line, message);
     }

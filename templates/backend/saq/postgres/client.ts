@@ -1,14 +1,14 @@
-/** A connection to the first server of an address that accepts it: pg itself knows one host and one way to it. */
+/** A client for the first acceptable server of an address: pg itself knows one host, either with TLS or without. */
 import pg from "pg";
 
 export interface ClientOptions extends pg.ClientConfig {
-  /** Complete settings for each host, with TLS or without, in the order of trying. */
+  /** Complete settings for each host, with or without TLS, in the order in which they are tried. */
   ways: readonly pg.ClientConfig[];
-  /** Which servers are accepted, in the words of libpq's target_session_attrs. */
+  /** Which servers are accepted: a value of libpq's target_session_attrs. */
   targetSessionAttrs: string;
 }
 
-/** No other host would decide otherwise: wrong password, no such role, no such database. */
+/** Errors that every other host would return too: wrong password, no such role, no such database. */
 const finalCodes = new Set<unknown>(["28P01", "28000", "3D000"]);
 
 export class Client extends pg.Client {
@@ -28,7 +28,7 @@ export class Client extends pg.Client {
       return callback ? super.connect(callback) : super.connect();
     const connected = this.#choose().then(() => super.connect());
     if (!callback) return connected;
-    // Without an error pg calls back with nothing, which its types do not know.
+    // On success pg calls the callback without arguments, which its types do not allow.
     connected.then(() => (callback as () => void)(), callback);
   }
 
@@ -39,7 +39,7 @@ export class Client extends pg.Client {
     return callback ? super.end(callback) : super.end();
   }
 
-  /** Tries each way with a connection of its own, because a client of pg connects only once. */
+  /** Tries each entry of `ways` with a connection of its own, because a pg client can connect only once. */
   async #choose(): Promise<void> {
     const { ways, targetSessionAttrs: wanted } = this.#options;
     const isOneHost = new Set(ways.map(({ host, port }) => `${host} ${port}`)).size === 1;
@@ -50,7 +50,7 @@ export class Client extends pg.Client {
         if (this.#isEnded) throw new Error("Connection terminated");
         if (error === null) return this.#use(way);
         errors.push(error);
-        // On the same host, TLS may make the difference.
+        // With one host, the next entry may succeed, because it differs in TLS.
         if (!isOneHost && finalCodes.has(codeOf(error))) throw error;
       }
     }
@@ -58,7 +58,7 @@ export class Client extends pg.Client {
     throw Object.assign(new AggregateError(errors, message), { code: codeOf(errors[0]) });
   }
 
-  /** Sets what pg reads when it connects. */
+  /** Sets the values that pg reads when it connects. */
   #use({ host, port, ssl }: pg.ClientConfig): void {
     const { connection, connectionParameters } = this as unknown as Record<string, object>;
     Object.assign(this, { host, port, ssl });
@@ -67,14 +67,14 @@ export class Client extends pg.Client {
   }
 }
 
-/** Null: this way leads to a server that is accepted. */
+/** Connects once with these settings. Returns null if the server is accepted, else the error. */
 async function tryWay(way: pg.ClientConfig, target: string): Promise<Error | null> {
   const probe = new pg.Client(way);
   probe.on("error", () => {});
   try {
     await probe.connect();
     if (target === "any" || (await isAccepted(probe, target))) return null;
-    // As PostgreSQL itself says when a standby is written to.
+    // PostgreSQL's own code for a write to a standby.
     return Object.assign(new Error(`${way.host}:${way.port} is not ${target}`), { code: "25006" });
   } catch (error) {
     return error as Error;

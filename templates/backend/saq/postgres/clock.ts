@@ -13,33 +13,33 @@ import { backoffMs } from "../backoff.js";
 import type { Logger } from "../logger.js";
 
 const measureEveryMs = 60_000;
-/** An answer within that time is exact enough: due times are whole seconds. */
+/** A measurement that takes no longer than this is exact enough: due times are whole seconds. */
 const quickMs = 2;
-/** Clocks that differ by more than this disagree. Less is drift, or the time an answer takes. */
+/** Two clocks disagree if they differ by more than this. Less is drift, or the time that an answer takes. */
 const toleranceMs = 1_000;
-/** The end of a difference is logged below this, so that a clock near the limit does not fill the log. */
+/** The end of a disagreement is logged below this, so that a clock near the limit does not fill the log. */
 const agreementMs = 500;
-/** A smaller step back is over before it does harm. */
+/** A smaller step back is not remembered: the clock has caught up before the step does harm. */
 const minBackStepMs = 60_000;
-/** Steps older than the last 20 are forgotten. */
+/** Maximum number of remembered steps; older ones are forgotten. */
 const maxSteps = 20;
 
 interface ForwardStep {
-  /** What the database's clock showed after the step, epoch ms. */
+  /** The time that the database's clock showed after the step, epoch ms. */
   readonly after: number;
   readonly ms: number;
 }
 
-/** The database's clock was set back by that much, more than a minute, noticed at that performance.now(). */
+/** A step back of the database's clock, by `ms` (more than a minute). `noticedAt` is a performance.now(). */
 export interface BackStep {
   readonly ms: number;
   readonly noticedAt: number;
 }
 
 export interface ClockSource {
-  /** Asks the database for its clock, epoch ms. */
+  /** Reads the database's clock, epoch ms. */
   read(): Promise<number>;
-  /** Resolves after that time, or when the connections are closed. */
+  /** Resolves after `ms`, or when the connections are closed. */
   pause(ms: number): Promise<void>;
   isClosed(): boolean;
   readonly logger: Logger;
@@ -48,7 +48,7 @@ export interface ClockSource {
 export class DatabaseClock {
   /** Database's clock minus performance.now(). */
   #offsetMs = Date.now() - performance.now();
-  /** Wall clock minus performance.now(), when the offset was measured last. */
+  /** Wall clock minus performance.now(), at the last measurement. */
   #wallOffsetMs = this.#offsetMs;
   #steps: ForwardStep[] = [];
   #setBack: BackStep | null = null;
@@ -60,16 +60,16 @@ export class DatabaseClock {
 
   constructor(private readonly source: ClockSource) {}
 
-  /** Epoch ms. */
+  /** Returns the time of the database's clock, epoch ms. */
   now(): number {
     const running = performance.now();
-    // Somebody set the wall clock, or this machine slept: the database knows which.
+    // The wall clock was set, or this machine slept. Only a new measurement can tell which.
     if (Math.abs(Date.now() - running - this.#wallOffsetMs) > toleranceMs && this.#isMeasured)
       void this.#refresh();
     return running + this.#offsetMs;
   }
 
-  /** Measures, and again every minute until `stop`. */
+  /** Measures the offset now, and then every minute until `stop` is called. */
   async start(): Promise<void> {
     await this.measure();
     this.#timer ??= setInterval(() => void this.#refresh(), measureEveryMs).unref();
@@ -81,8 +81,9 @@ export class DatabaseClock {
   }
 
   /**
-   * How far the database's clock was set forward after it showed that time (epoch ms), ms. Times between the old and
-   * the new setting of the clock were written by processes that had not noticed the step yet, and count as before it.
+   * Returns how far the database's clock was set forward after it showed `epochMs`, ms. A time that lies between the
+   * old and the new setting of the clock was written by a process that had not noticed the step yet; it counts as
+   * before it.
    */
   setForwardSince(epochMs: number): number {
     let sum = 0;
@@ -90,22 +91,27 @@ export class DatabaseClock {
     return sum;
   }
 
-  /** The last time that the database's clock was set back; null when this process has not seen it. */
+  /** The last step back of the database's clock; null if this process has seen none. */
   get setBack(): BackStep | null {
     return this.#setBack;
   }
 
-  /** The database has just shown this time (epoch ms), in an answer to a statement sent at that performance.now(). */
+  /**
+   * Measures the offset again if a time that the database has just returned disagrees with it.
+   *
+   * @param databaseMs the returned time, epoch ms
+   * @param sentAt when the statement was sent, by performance.now()
+   */
   saw(databaseMs: number, sentAt: number): void {
     if (this.isAhead(databaseMs) || sentAt + this.#offsetMs - databaseMs > toleranceMs) void this.#refresh();
   }
 
-  /** The database has just shown a time that is later than this process expected: its clock was set forward. */
+  /** Returns true if a time that the database just returned is later than expected: its clock was set forward. */
   isAhead(databaseMs: number): boolean {
     return databaseMs - performance.now() - this.#offsetMs > toleranceMs;
   }
 
-  /** Measures the offset by the first quick answer, or the quickest of three (D-29). */
+  /** Measures the offset with the first quick answer, or with the quickest of three. */
   measure(): Promise<void> {
     this.#measuring ??= this.#measure().finally(() => {
       this.#measuring = null;
@@ -119,7 +125,7 @@ export class DatabaseClock {
     let offset = 0;
     let wallOffset = 0;
     for (let round = 0; round < 3 && took > quickMs; round++) {
-      // Of before the answer: a step meanwhile is noticed by the next look at the clock.
+      // Read before the answer: if the wall clock is set meanwhile, the next call of `now` notices it.
       const wall = Date.now();
       const sent = performance.now();
       const ms = await this.source.read();
@@ -139,7 +145,7 @@ export class DatabaseClock {
 
   #noteStep(step: number, tolerance: number, shown: number): void {
     if (step > tolerance) this.#steps = [...this.#steps, { after: shown, ms: step }].slice(-maxSteps);
-    // Set back to before an earlier step: that step has been undone.
+    // If the clock was set back to before a previous step, that step has been undone.
     else if (step < -tolerance) {
       this.#steps = this.#steps.filter(({ after }) => after <= shown);
       if (-step > minBackStepMs) this.#setBack = { ms: -step, noticedAt: performance.now() };
@@ -160,7 +166,7 @@ export class DatabaseClock {
     }
   }
 
-  /** Measures until it succeeds: after a sleep of this machine the connections are often gone. */
+  /** Retries the measurement until it succeeds: after this machine has slept, the connections are often lost. */
   #refresh(): Promise<void> {
     this.#refreshing ??= this.#keepTrying().finally(() => {
       this.#refreshing = null;

@@ -1,4 +1,4 @@
-/** What makes a connection of ours: the address with our session settings, and which errors mean "try again". */
+/** Client settings for connections of this engine, and functions that say what an error means, such as "try again". */
 import type pg from "pg";
 import { SaqError } from "../errors.js";
 import { clientConfigs, parsePostgresAddress } from "../postgres-address.js";
@@ -6,25 +6,25 @@ import type { ClientOptions } from "./client.js";
 import { answerTimeoutMs, connectTimeoutMs, startupOptions } from "./session-settings.js";
 
 export interface ClientKind {
-  /** No start-up options of ours, which transaction poolers refuse. */
+  /** Send no start-up options of our own, because transaction poolers refuse them. */
   plain: boolean;
   /** Further start-up options, as `-c name=value`. */
   extra?: string;
-  /** The application's name in pg_stat_activity, unless the address or PGAPPNAME has another. */
+  /** The application's name in pg_stat_activity, unless the address or PGAPPNAME sets another one. */
   name?: string;
-  /** ms; 0 waits for ever. */
+  /** ms; 0: no timeout. */
   queryTimeout?: number;
 }
 
 /**
- * Client settings for a DSN. What the address or PG* variables say wins over our defaults; start-up options of both
- * are sent together.
+ * Returns the client settings for a DSN. Settings in the address or in PG* variables override our defaults; start-up
+ * options of both are sent together.
  *
  * @throws {PostgresAddressError} when the address cannot be read
  */
 export function clientConfig(
   dsn: string,
-  // A half-open socket answers nothing for ever.
+  // With a timeout by default, because a half-open socket never returns an answer.
   { plain, extra = "", name = "saq", queryTimeout = answerTimeoutMs }: ClientKind,
 ): ClientOptions {
   const address = parsePostgresAddress(dsn);
@@ -40,14 +40,14 @@ export function clientConfig(
   const [{ connectionTimeoutMillis = 0 } = {}] = ways;
   return {
     ...ways[0],
-    // Each way is given its time.
+    // Each entry of `ways` has the full time.
     connectionTimeoutMillis: connectionTimeoutMillis * ways.length,
     ways,
     targetSessionAttrs: address.targetSessionAttrs,
   };
 }
 
-/** A statement whose answer is waited for that long instead of `answerTimeoutMs`. */
+/** Returns a statement with an answer timeout of its own (`ms`) instead of `answerTimeoutMs`. */
 export const withTimeout = (text: string, ms: number): pg.QueryConfig =>
   Object.assign({ text }, { query_timeout: ms });
 
@@ -64,22 +64,22 @@ const connectionCodes = new Set([
   "57P02",
   "57P03",
   "57P05",
-  // The server has ended a session whose transaction stood still, or lasted too long.
+  // The server ended a session whose transaction was idle for too long, or took too long.
   "25P03",
   "25P04",
-  // A standby: the server that was the primary before a failover.
+  // The server is a standby: it was the primary before a failover.
   "25006",
 ]);
 
-/** The connection or the server went away; the statement may or may not have been carried out. */
+/** Returns true if the connection or the server was lost. The statement may or may not have been carried out. */
 export function isConnectionError(error: unknown): boolean {
   if (error instanceof SaqError) return error.code === "database_unavailable";
-  // By shape, not by class: an error of Node's own is no instance of the Error of a test runner's sandbox.
+  // Checked by shape, not by class: in a test runner's sandbox, Node's own errors are not instances of its `Error`.
   if (typeof error !== "object" || error === null) return false;
   const { message = "", errors } = error as { message?: unknown; errors?: unknown };
   if (Array.isArray(errors) && errors.some(isConnectionError)) return true;
   const code = codeOf(error);
-  // 08: the connection. 53: no room for one more connection, or on the disk. 58: the server's own system.
+  // 08: the connection. 53: no space for another connection, or on the disk. 58: an error of the server's own system.
   if (code !== null && (connectionCodes.has(code) || /^(08|53|58)/.test(code))) return true;
   return /Connection terminated|timeout exceeded when trying to connect|Query read timeout|not queryable/i.test(
     String(message),
@@ -87,27 +87,27 @@ export function isConnectionError(error: unknown): boolean {
 }
 
 /**
- * The error as callers get it: a lost connection as `database_unavailable`, every other error as it is. The driver's
- * own error of a refused connection looks like that of a refused `fetch`.
+ * Returns the error as callers get it: a connection error as `database_unavailable`, every other error unchanged. The
+ * driver's own error for a refused connection looks like the error of a refused `fetch`.
  */
 export function markUnavailable(error: unknown): unknown {
   if (!isConnectionError(error) || error instanceof SaqError) return error;
   const { message, errors } = error as { message: string; errors?: { message: string }[] };
-  // For a host name with several addresses Node gives an error for each, and no message for all.
+  // For a host name with several addresses, Node returns one error for each address and no message for all of them.
   const reason = message || errors?.map((each) => each.message).join(", ") || codeOf(error);
   return new SaqError("database_unavailable", `The database does not answer: ${reason}`, { cause: error });
 }
 
-/** The server has ended the session while it was idle: the statement that met this was not carried out. */
+/** Returns true if the server ended the session while it was idle: the statement was not carried out. */
 export const wasIdleTooLong = (error: unknown): boolean => codeOf(error) === "57P05";
 
-/** No answer has come in time: the statement may be under way still, and waiting once more would double the time. */
+/** Returns true if no answer came in time. The statement may still be running, and a retry would double the wait. */
 export const isReadTimeout = (error: unknown): boolean =>
   /Query read timeout/.test(String((error as { message?: unknown } | null)?.message));
 
 /**
- * A table that is missing as one error for all tables, with what to do about it; every other error as it is. The code
- * stays, by which a result waits for a table that comes back.
+ * Replaces the error of a missing table with one error for all tables, which says what to do. Returns every other error
+ * unchanged. The code is kept, so that `isPassing` accepts the error and results are kept until the table is back.
  */
 export function explainMissingTable(error: unknown): unknown {
   const code = codeOf(error);
@@ -118,8 +118,8 @@ export function explainMissingTable(error: unknown): unknown {
 }
 
 /**
- * What a connection pooler in transaction mode answers to start-up options or named statements, with what to do about
- * it; every other error as it is.
+ * Replaces the error that a connection pooler in transaction mode returns for start-up options or named statements with
+ * one that says what to do. Returns every other error unchanged.
  */
 export function explainPooler(error: unknown): unknown {
   const code = codeOf(error);
@@ -137,30 +137,30 @@ export function explainPooler(error: unknown): unknown {
   );
 }
 
-/** The data of one row is at fault, so that a smaller batch may pass: a bad value, a constraint, a limit. */
+/** Returns true if the data of one row is wrong (a bad value, a constraint, a limit): a smaller batch may succeed. */
 export function isDataError(error: unknown): boolean {
   const code = codeOf(error);
   return code !== null && /^(22|23|54)/.test(code);
 }
 
-/** Somebody's transaction holds a row that we wanted. */
+/** Returns true if another transaction has locked a row that the statement needs. */
 export const isLockTimeout = (error: unknown): boolean => codeOf(error) === "55P03";
 
-/** A deadlock, or a conflict of serializable transactions: nothing was done, and it may be sent again. */
+/** Returns true for a deadlock or a conflict of serializable transactions: nothing was done, and a retry is safe. */
 export const isRolledBack = (error: unknown): boolean => /^40(001|P01)$/.test(codeOf(error) ?? "");
 
-/** The role has not the right to do that. */
+/** Returns true if the role does not have the right to run the statement. */
 export const isRefused = (error: unknown): boolean => codeOf(error) === "42501";
 
-/** A role's statement_timeout, or somebody's pg_cancel_backend. */
+/** Returns true if a statement_timeout of the role or a pg_cancel_backend cancelled the statement. */
 export const isCancelled = (error: unknown): boolean => codeOf(error) === "57014";
 
 /**
- * The server or the way to it, not what was sent: what may be sent twice is worth sending again. Also a right that was
- * taken away, or a table: somebody may repair it, and a result that is given up is lost.
+ * Returns true if the server or the connection to it caused the error, not the statement: what may be sent twice is
+ * worth a retry. Also true for a missing right or table: somebody may repair it, and a result that is given up is lost.
  */
 export function isPassing(error: unknown): boolean {
-  // What a pooler says of a session that is another one by now: the next may be the right one.
+  // A pooler's error says that it switched to another session of the server; the next session may be the right one.
   const given = error instanceof SaqError && error.code === "config" ? error.cause : error;
   return isConnectionError(given) || (/^[0-9A-Z]{5}$/.test(codeOf(given) ?? "") && !isDataError(given));
 }
@@ -170,7 +170,7 @@ function codeOf(error: unknown): string | null {
   return typeof code === "string" ? code : null;
 }
 
-/** Resolves after that time, or when the signal fires. */
+/** Resolves after `ms`, or when the signal fires. */
 export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
   new Promise((resolve) => {
     if (signal?.aborted) return resolve();
@@ -183,14 +183,14 @@ export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
     signal?.addEventListener("abort", done, { once: true });
   });
 
-/** Closes the socket, without PostgreSQL's message of the end: what waits for an answer on it fails at once. */
+/** Closes the socket without PostgreSQL's Terminate message: statements that wait for an answer on it fail at once. */
 export function closeSocket(client: pg.ClientBase): void {
   (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
 }
 
 /**
- * Says goodbye, and hangs up after that time, ms: `end` alone waits for an answer, which a half-open socket or a
- * server that stands still never gives, and a socket left open keeps the process.
+ * Ends the connection, and closes its socket after `patience` ms. `end` alone waits for an answer, which never comes on
+ * a half-open socket or from a server that hangs, and an open socket keeps the process alive.
  */
 export async function hangUp(client: pg.ClientBase, patience: number): Promise<void> {
   const late = setTimeout(() => closeSocket(client), patience);

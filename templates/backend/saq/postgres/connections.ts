@@ -1,6 +1,6 @@
 /**
- * One PostgreSQL server as one process sees it: a small pool, the LISTEN connection, the clock offset. Queues with the
- * same DSN share it, whatever their tables.
+ * The connections of one process to one PostgreSQL server: a small pool, the LISTEN connection and the clock offset.
+ * Queues with the same DSN share them, whatever their tables are.
  */
 
 import { setMaxListeners } from "node:events";
@@ -39,47 +39,47 @@ import { serverStatements } from "./statements.js";
 
 export interface ServerOptions {
   dsn: string;
-  /** Most connections in all, the LISTEN connection included. */
+  /** Maximum number of connections, including the LISTEN connection. */
   maxSize: number;
   minSize: number;
-  /** No LISTEN, no session state, no named statements: for transaction poolers. */
+  /** Use no LISTEN, no session state and no named statements: for transaction poolers. */
   plain: boolean;
   logger: Logger;
 }
 
-/** How long a statement is sent again, and after which errors. */
+/** For how long and after which errors a statement is sent again. */
 export interface Persistence {
   /** ms */
   patience?: number;
   again?: (error: unknown, sent: number) => boolean;
 }
 
-/** What the pool's connections are called in the log of problems. */
+/** The name of the pool's connections in the problem log. */
 const source = "database";
 
-/** How long an answer may take while the connections are closed. */
+/** How long closing the connections waits for answers. */
 const closePatienceMs = 1_000;
 
-/** How long a statement that may be sent again waits for a lost database: less than browsers' and proxies' limits. */
+/** How long a statement that may be sent again waits for an unreachable database: less than browsers and proxies do. */
 const patienceMs = 8_000;
 
 export class Connections {
   readonly options: ServerOptions;
-  /** Connects when it is first used. Null behind a transaction pooler. */
+  /** Connects at its first use. Null behind a transaction pooler. */
   readonly listener: Listener | null;
   readonly clock: DatabaseClock;
   readonly #pool: pg.Pool;
   readonly #problems: ProblemLog;
-  /** Null behind a transaction pooler, which knows the sessions by numbers of its own. */
+  /** Null behind a transaction pooler, because it has its own session numbers. */
   readonly #dead: DeadConnections | null;
   #users = 0;
   #opening: Promise<void> | null = null;
-  /** Also ends the waits between tries, so that a close does not sit them out. */
+  /** Also ends the pauses between retries, so that closing does not wait for them. */
   readonly #closing = new AbortController();
   readonly #clients = new Set<pg.PoolClient>();
   readonly #unsent = new WeakSet<object>();
   #lastTrouble = Number.NEGATIVE_INFINITY;
-  /** Connections that have the function of roles that may not create one; null while it is not needed. */
+  /** Connections with a temporary document function, for roles that may not create one; null while it is not needed. */
   #stamped: WeakSet<pg.PoolClient> | null = null;
 
   constructor(options: ServerOptions) {
@@ -109,7 +109,7 @@ export class Connections {
         });
     this.#pool = new pg.Pool({
       ...config,
-      // The pool hands it its own options; their type has no room for that.
+      // The pool passes all its options to this constructor, which pg's types do not allow.
       Client: Client as unknown as new () => pg.Client,
       max: plain ? options.maxSize : options.maxSize - 1,
       min: options.minSize,
@@ -122,12 +122,12 @@ export class Connections {
       isClosed: () => this.closed,
       logger,
     });
-    // Any number of statements may wait at once for a database that is away.
+    // Any number of statements may wait for an unreachable database at once, each with a listener on this signal.
     setMaxListeners(0, this.#closing.signal);
-    // An idle connection that breaks is replaced at the next use; without a listener the event would end the process.
+    // A broken idle connection is replaced at the next use. Without a listener, the event would end the process.
     this.#pool.on("error", (error) => logger.debug({ err: error }, "idle connection lost"));
-    // One that breaks between two statements of a transaction emits an error too, and pg-pool listens only while a
-    // connection is idle. The next statement on it fails, which is where it is dealt with.
+    // A connection that breaks between two statements of a transaction emits an error too, but pg-pool listens only
+    // while a connection is idle. The error is ignored here: the next statement on the connection fails and handles it.
     this.#pool.on("connect", (client) => {
       this.#clients.add(client);
       this.#dead?.start();
@@ -140,7 +140,7 @@ export class Connections {
     return this.#closing.signal.aborted;
   }
 
-  /** Learns the database's clock, once. */
+  /** Measures the database's clock and checks the session numbers, once. */
   open(): Promise<void> {
     this.#opening ??= Promise.all([this.clock.start(), this.#compareNumbers()]).then(
       () => {},
@@ -152,12 +152,12 @@ export class Connections {
     return this.#opening;
   }
 
-  /** How long it takes at most to write something down while the server answers new connections, s. */
+  /** Maximum time to record something while the server accepts new connections, s. */
   get recordSeconds(): number {
     return recordSeconds(this.#dead?.cannotAsk === false);
   }
 
-  /** Whether the server knows our sessions by the numbers that we know. */
+  /** Checks whether the server's number of a session is the number that this process knows. */
   async #compareNumbers(): Promise<void> {
     if (!this.#dead) return;
     const client = await this.take();
@@ -170,14 +170,15 @@ export class Connections {
   }
 
   /**
-   * The listening connection has fallen silent: others may have, too. Idle ones are opened anew when they are needed.
+   * Called when the listening connection does not answer: other connections may be dead too. Closes the idle ones,
+   * which are opened again when they are needed, and checks the others.
    */
   #suspectAll(): void {
     for (const client of this.#clients) if (!statementOf(client)) closeSocket(client);
     this.#dead?.suspectAll();
   }
 
-  /** Counts a queue in; `release` counts it out, and the last one closes the connections, answered or not. */
+  /** Adds a user. `release` removes one; the last one closes the connections, whether the server answers or not. */
   retain(): this {
     this.#users++;
     return this;
@@ -193,7 +194,7 @@ export class Connections {
     for (const client of this.#clients) void hangUp(client, closePatienceMs);
   }
 
-  /** For a connection of this pool: prepared there once, where that is allowed. */
+  /** Returns the query for a connection of this pool, where it is prepared once if that is allowed. */
   prepared({ name, text }: Statement, values: unknown[]): pg.QueryConfig {
     return this.options.plain ? { text, values } : { name, text, values };
   }
@@ -201,7 +202,7 @@ export class Connections {
   /** Runs a statement that is prepared once per connection. */
   async query<Row extends pg.QueryResultRow>(statement: Statement, values: unknown[]): Promise<Row[]> {
     const query = this.prepared(statement, values);
-    // A session that is somebody else's next has whatever settings it has: ours come with a transaction.
+    // A pooled session is shared with other clients and may have any settings: ours are set in a transaction.
     if (this.options.plain)
       return this.#inTransaction(
         beginPooledTransaction,
@@ -216,7 +217,7 @@ export class Connections {
         this.#answered(before);
         return rows;
       } catch (error) {
-        // Also after an answer that is an error: a plan that a connection keeps may be what is wrong.
+        // The connection is closed also if the server answered with an error: a plan that it keeps may be the cause.
         broken = error as Error;
         if (!wasIdleTooLong(error) || !this.#mayRepeat(tries)) throw this.#noted(error);
       } finally {
@@ -225,14 +226,15 @@ export class Connections {
     }
   }
 
-  /** Each connection of the pool may have been ended by the server while it was idle. */
+  /** Allows one try per connection: the server may have ended every connection of the pool while it was idle. */
   #mayRepeat(tries: number): boolean {
     return tries <= this.options.maxSize && !this.closed;
   }
 
   /**
-   * As `query`, for statements that do no harm when sent twice: waits for a lost database to come back. `again` may
-   * widen that to other errors; it is told how often the statement was sent.
+   * As `query`, but waits for an unreachable database to come back. Only for statements that do no harm when sent
+   * twice. `again` may allow retries after other errors; it gets the error and how often the statement was sent.
+   * Returns the rows and, in `resent`, whether the statement was sent more than once.
    */
   async queryAgain<Row extends pg.QueryResultRow>(
     statement: Statement,
@@ -251,27 +253,27 @@ export class Connections {
     }
   }
 
-  /** Resolves after that time, or when the connections are closed. */
+  /** Resolves after `ms`, or when the connections are closed. */
   pause(ms: number): Promise<void> {
     return sleep(ms, this.#closing.signal);
   }
 
-  /** The statement that failed so never left this process: there was no connection to send it on. */
+  /** Returns true if the statement with this error never left this process: there was no connection to send it on. */
   neverSent(error: unknown): boolean {
     return typeof error === "object" && error !== null && this.#unsent.has(error);
   }
 
-  /** When the way to the database failed last, by performance.now(). */
+  /** When a connection to the database failed last, by performance.now(). */
   get lastTrouble(): number {
     return this.#lastTrouble;
   }
 
-  /** From now on every connection has the document function in its role's temporary schema. */
+  /** From now on, every connection gets the document function in its temporary schema when it is taken. */
   stampOnEach(): void {
     this.#stamped ??= new WeakSet();
   }
 
-  /** A connection of the pool; whoever takes it releases it. */
+  /** Returns a connection of the pool; the caller must release it. */
   async take(): Promise<pg.PoolClient> {
     try {
       const client = await this.#pool.connect();
@@ -296,15 +298,16 @@ export class Connections {
   }
 
   /**
-   * A statement succeeded. `before`: `lastTrouble` when it began; one that was under way at a failure proves nothing.
+   * Called when a statement succeeded. `before` is `lastTrouble` when it began: a statement that was running during a
+   * failure does not prove that the problem is over.
    */
   #answered(before: number): void {
     if (before === this.#lastTrouble) this.#problems.succeeded(source);
   }
 
   /**
-   * Runs `work` in a transaction of its own, which waits at most 5 s for a row that somebody holds. `sequentialScan`
-   * lets the planner read a whole table, which is ruled out otherwise.
+   * Runs `work` in a transaction of its own, which waits at most 5 s for a row that another transaction has locked.
+   * `sequentialScan` lets the planner read a whole table, which it otherwise may not.
    */
   async transaction<T>(
     work: (client: pg.PoolClient) => Promise<T>,
@@ -331,14 +334,14 @@ export class Connections {
         this.#answered(before);
         return answer;
       } catch (error) {
-        // Nothing more is sent on a connection that is lost: a rollback would wait on the same dead socket.
+        // Nothing more is sent on a lost connection: a rollback would wait on the same dead socket.
         if (isConnectionError(error)) broken = error as Error;
         else
           await client.query(withTimeout("rollback", connectTimeoutMs)).catch((reason: Error) => {
             broken = reason;
           });
         if (hasBegun) throw this.#noted(error);
-        // The server had ended the session meanwhile, and nothing was carried out.
+        // Tried again only if the server had ended the session before `begin`: then nothing was carried out.
         if (!isConnectionError(error) || isReadTimeout(error) || !this.#mayRepeat(tries))
           throw this.#notSent(this.#noted(error));
       } finally {

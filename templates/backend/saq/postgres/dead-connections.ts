@@ -1,11 +1,11 @@
 /**
- * Finds connections on which an answer will never come: the network between has dropped them (a firewall, a failover
- * of the address), and no error says so. Without it a statement waits 30 s on such a socket, and what it should have
- * recorded is swept by other workers meanwhile.
+ * Finds connections on which an answer will never come: the network has dropped them (a firewall, a failover of the
+ * address) without an error. Without this check a statement waits 30 s on such a socket, and meanwhile other workers
+ * sweep the jobs whose ends it should have recorded.
  *
- * A slow statement looks the same from here, so the server is asked, on a new connection: it knows whether the session
- * works on a statement. If it twice says that the session is idle or gone while we wait for its answer, our statement
- * or its answer is lost, and the connection is closed.
+ * A slow statement looks the same in this process. Therefore the server is asked on a new connection whether the
+ * session works on a statement. If it says twice that the session is idle or gone while this process waits for its
+ * answer, the statement or its answer is lost, and the connection is closed.
  */
 import type pg from "pg";
 import { describe, type Logger } from "../logger.js";
@@ -13,26 +13,26 @@ import { Client, type ClientOptions } from "./client.js";
 import { closeSocket, sleep } from "./connection.js";
 import { connectTimeoutMs, lookEveryMs, suspectAfterMs } from "./session-settings.js";
 
-/** Seen at so many looks, a statement has waited for `suspectAfterMs` at least, and for one look more at most. */
+/** A statement seen at this many looks has waited for at least `suspectAfterMs`, and at most for one look longer. */
 const suspectedFrom = suspectAfterMs / lookEveryMs + 1;
 
-/** While the server says that it works on the statements, it is asked ever less often. */
+/** Maximum pause between two questions: it doubles each time that the server says that it works on the statements. */
 const longestPauseMs = 16_000;
 
 export interface DeadConnectionsOptions {
   config: ClientOptions;
-  /** Those of the pool. */
+  /** The connections of the pool. */
   clients: ReadonlySet<pg.PoolClient>;
   logger: Logger;
-  /** A connection was found dead: others of this process may be, too. */
+  /** Called when a connection was found dead: other connections of this process may be dead too. */
   found: () => void;
   signal: AbortSignal;
 }
 
 interface Wait {
-  /** What pg waits for. Another statement later means that an answer has come. */
+  /** The statement whose answer pg waits for. If it is another one at the next look, an answer has come. */
   statement: object;
-  /** At how many looks in a row it was seen. */
+  /** Number of looks in a row at which it was seen. */
   seen: number;
 }
 
@@ -40,24 +40,24 @@ interface Suspect {
   client: pg.PoolClient;
   pid: number;
   statement: object;
-  /** Bytes that have come so far. More of them later are a large answer on a slow way, which the server has sent off. */
+  /** Bytes received so far. If more arrive, the server has sent a large answer, which is still on a slow network. */
   received: number;
 }
 
 export class DeadConnections {
   readonly #options: DeadConnectionsOptions;
   /**
-   * What each connection waits for. Looked at once a second: a note of the time for every statement would cost 3 % of
-   * a single enqueue.
+   * The statement that each connection waits for. It is read once a second: to record the time of every statement would
+   * cost 3 % of a single enqueue.
    */
   #waits = new Map<pg.PoolClient, Wait>();
   #timer: NodeJS.Timeout | null = null;
   #looking = false;
   #pauseMs = lookEveryMs;
   #nextLook = 0;
-  /** A pooler between the server and this process has session numbers of its own. */
+  /** True if a pooler between the server and this process has its own session numbers. */
   #hasOtherNumbers = false;
-  /** Of several servers that would do, one may be asked that does not know the session of another. */
+  /** True if several servers are acceptable: the one that is asked may not know a session of another one. */
   readonly #isAnyServer: boolean;
 
   constructor(options: DeadConnectionsOptions) {
@@ -67,22 +67,22 @@ export class DeadConnections {
     this.#isAnyServer = servers.size > 1 && !["read-write", "primary"].includes(targetSessionAttrs);
   }
 
-  /** The server cannot be asked about a session. */
+  /** True if the server cannot be asked about a session. */
   get cannotAsk(): boolean {
     return this.#hasOtherNumbers || this.#isAnyServer;
   }
 
-  /** To be called for every new connection. */
+  /** Starts to look for dead connections. Must be called for every new connection. */
   start(): void {
     this.#timer ??= setInterval(() => this.#tick(), lookEveryMs).unref();
   }
 
-  /** `pid`: the server's own number of that session. */
+  /** Notes whether this process knows the session by the same number as the server (`pid`). */
   compare(client: pg.ClientBase, pid: number): void {
     this.#hasOtherNumbers = pidOf(client) !== pid;
   }
 
-  /** Asks at once about all that wait, however short. */
+  /** Asks at once about all connections that wait for an answer, however short they have waited. */
   suspectAll(): void {
     void this.#look(0);
   }
@@ -126,7 +126,7 @@ export class DeadConnections {
       }
       this.#pauseMs = dead.length > 0 ? lookEveryMs : Math.min(2 * this.#pauseMs, longestPauseMs);
     } catch (error) {
-      // The database itself is away or stands still: then nothing can be said about single connections.
+      // The database itself is unreachable or hangs, so nothing can be said about single connections.
       this.#options.logger.debug(describe(error), "could not ask about connections that do not answer");
     } finally {
       this.#nextLook = performance.now() + this.#pauseMs;
@@ -134,7 +134,7 @@ export class DeadConnections {
     }
   }
 
-  /** Connections that wait for a statement which was seen so often. */
+  /** Returns the connections that wait for a statement which was seen at `seenFrom` looks or more. */
   #suspects(seenFrom: number): Suspect[] {
     return [...waitsOf(this.#options.clients)].flatMap(([client, statement]) => {
       const pid = pidOf(client);
@@ -144,7 +144,7 @@ export class DeadConnections {
     });
   }
 
-  /** Those of which the server says twice that it does not work on what they wait for. */
+  /** Returns the suspects for which the server says twice that it does not work on their statement. */
   async #ask(seenFrom: number): Promise<Suspect[]> {
     const { config, signal } = this.#options;
     const asker = new Client({ ...config, query_timeout: connectTimeoutMs });
@@ -167,7 +167,7 @@ export class DeadConnections {
     }
   }
 
-  /** Sessions that work on a statement, or of which the server does not tell; null when it cannot be asked. */
+  /** Returns the sessions that work on a statement or whose state is hidden; null if the server cannot be asked. */
   async #atWork(asker: pg.Client, suspects: readonly Suspect[]): Promise<Set<number> | null> {
     const { rows } = await asker.query<{ own: number; pid: number | null }>(
       `select pg_backend_pid() as own, a.pid from (values (1)) one left join pg_stat_activity a
@@ -182,7 +182,7 @@ export class DeadConnections {
 const pidOf = (client: pg.ClientBase): number | undefined =>
   (client as unknown as { processID?: number }).processID;
 
-/** The connections that wait for an answer, and to which statement. */
+/** Yields each connection that waits for an answer, with its statement. */
 function* waitsOf(clients: Iterable<pg.PoolClient>): Generator<[pg.PoolClient, object]> {
   for (const client of clients) {
     const statement = statementOf(client);
@@ -190,7 +190,7 @@ function* waitsOf(clients: Iterable<pg.PoolClient>): Generator<[pg.PoolClient, o
   }
 }
 
-/** What pg waits for on this connection; null when it waits for nothing. */
+/** Returns the statement whose answer pg waits for on this connection; null if there is none. */
 export const statementOf = (client: pg.ClientBase): object | null =>
   (client as unknown as { _activeQuery?: object | null })._activeQuery ?? null;
 

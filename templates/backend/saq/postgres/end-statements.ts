@@ -1,20 +1,20 @@
-/** How the ends of attempts are recorded, and signs of life: writes by who owns the row. */
+/** The statements that record the ends of attempts, and heartbeats: changes by the worker that owns the row. */
 import { epoch, type Fragments, listed } from "./fragments.js";
 
 export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
-  // Owned writes (5.2): only an active row that still carries the token of the claim and, because Python takes a job over
-  // without changing the token, a document that names the worker. SKIP LOCKED, so that a row which
-  // somebody's transaction holds does not hold up the rest of the batch; what is missing from the answer is looked at
-  // one by one.
+  // Owned writes: only an active row is changed that still has the token of the claim and whose document names the
+  // worker. The token is not enough, because Python takes a job over without changing it. SKIP LOCKED, so that a row
+  // which another transaction has locked does not delay the rest of the batch; rows that are missing from the answer
+  // are decided one by one.
   //
-  // A subquery finds the row, so that the planner cannot turn the join round, and it is written by its place (ctid),
-  // which the lock keeps. Planned while the table was empty and analysed, a join by key walked over the whole primary
-  // key, for as long as the connection lived (800 -> 3,500 round trips/s at 50 in flight). A row that changed between
-  // the statement's snapshot and its lock is elsewhere by then, and comes as one that is missing.
+  // A subquery finds the row, so that the planner cannot reverse the join. The row is then written by its place (ctid),
+  // which the lock keeps. A join by key that was planned while the table was empty and analysed read the whole primary
+  // key, for as long as the connection lived (800 -> 3,500 round trips/s with 50 in flight). A row that changed between
+  // the statement's snapshot and its lock has another place by then, and counts as missing.
   const owned = `select j.ctid as tid, j.job from ${jobs} j
         where j.key = g.key and ${isOf("j")} and ${isActive("j")} and j.lock_key = g.token for update of j skip locked`;
-  // `settleAndTell` ($12 what is told of an end that is awaited, $13 on which channel) is a statement of its own, so that batches that nobody
-  // waits for pay nothing for it.
+  // `settleAndTell` also notifies the processes that wait for an end ($12 payload, $13 channel). It is a statement of
+  // its own, so that batches that nobody waits for do not pay for it.
   const settleWith = ({ columns = "", names = "", returned = "", told = "" }) => `with given as materialized (
       select * from unnest($2::text[], $3::int[], $4::int[], $5::text[], $6::text[], $7::text[], $8::int[], $9::bigint[],
         $10::bigint[], $11::text[]${columns}) as g(key, token, place, status, patch, removed, charge, keep, due, owner${names})),
@@ -39,10 +39,10 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
     told: ", case when told is not null then pg_catalog.pg_notify(channel, told) end as told",
   });
 
-  // Completions of documents whose ending the claim wrote and nobody has changed since, which the comparison proves: they
-  // lose the passing part of it and gain the patch. $2 keys, $3 which claim each is of, $4 patches, $5 seconds to keep,
-  // each a list in one text; per claim $6 token, $7 ending, $8 bytes of it that pass. Answers the places of those that
-  // were written, unless that is all $9.
+  // Completions of documents whose ending the claim wrote and nobody has changed since, which the comparison proves.
+  // The patch replaces the passing part of the ending. Lists in one text: $2 keys, $3 the position of each job's claim,
+  // $4 patches, $5 seconds to keep the row. Arrays with one item per claim: $6 tokens, $7 endings, $8 bytes of their
+  // passing parts. $9 number of completions. Returns the positions of those that were written, or null if all were.
   const completeWith = ({ columns = "", names = "", returned = "", told = "", count = "" }) => `with kept as (
       update ${jobs} j set status = 'complete', expire_at = (select ${epoch}) + o.keep,
         job = pg_catalog.substr(o.job, 1, pg_catalog.octet_length(o.job) - o.passing) || pg_catalog.convert_to(o.patch, 'UTF8')
@@ -64,8 +64,8 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
     count: ", (select count(*) from told) as told",
   });
 
-  // The same completions where the row is not kept. Parameters as above, without patches and seconds: $4 token and $5
-  // ending per claim. Writes neither a new row nor an index entry, so that deleting is the cheapest end.
+  // The same completions for rows that are not kept. Parameters as above, without patches and seconds: $4 tokens, $5
+  // endings, $6 number of completions. Deleting is the cheapest end: it writes no new row and no index entry.
   const remove = `with gone as (
       delete from ${jobs} j
       using (select g.*, ($5::bytea[])[g.claim] as ending, o.*
@@ -76,9 +76,9 @@ export function endStatements({ jobs, isActive, isOf, stamped }: Fragments) {
       returning o.nth)
     select case when count(*) < $6 then coalesce(pg_catalog.string_agg(nth::text, ','), '') end as written from gone`;
 
-  // What the rows of these ends are by now, without a lock. $2 keys, $3 workers, $4 the transactions in which tasks
-  // have finished their jobs themselves. `strange`: the document does not name the worker, so that it has to be looked
-  // at.
+  // Reads the present state of the rows of these ends, without a lock. $2 keys, $3 workers, $4 the transactions in
+  // which tasks have finished their jobs themselves. `strange`: the document does not name the worker, so the end must
+  // be decided while the row is locked.
   const recorded = `select g.nth::int, j.status, j.lock_key as token,
       g.transaction is not null and coalesce(pg_catalog.pg_xact_status(g.transaction::xid8), '') = 'committed' as committed,
       g.transaction is null and position(pg_catalog.convert_to(pg_catalog.to_json(g.owner)::text, 'UTF8') in j.job) = 0 as strange

@@ -1,4 +1,4 @@
-/** The statements that record the ends of attempts, many per statement. */
+/** Sends the statements that record the ends of attempts, many ends per statement. */
 import type { DocumentEnding, Settlement } from "../broker.js";
 import { endNotice } from "./channels.js";
 import { isCancelled, isPassing } from "./connection.js";
@@ -7,17 +7,17 @@ import { separator } from "./fragments.js";
 import type { PostgresServer } from "./server.js";
 
 /**
- * A statement that is cancelled that often may be too long for the role's statement_timeout: then smaller ones. 0.3 s
- * of back-off in all.
+ * A statement that is cancelled this often may take too long for the role's statement_timeout, so smaller ones are sent
+ * instead. The back-off until then is 0.3 s in total.
  */
 const mostCancelled = 3;
 
-/** Sends one statement, for as long as `patience` in ms, and tells of each item whether it was written. */
+/** Sends one statement, with retries for `patience` ms. Returns for each item whether it was written. */
 export type Write<Item> = (items: Item[], patience: number) => Promise<Written>;
 
 export interface Written {
   each: boolean[];
-  /** Sent more than once: an earlier one may have been carried out although its answer got lost. */
+  /** The statement was sent more than once: a previous try may have been carried out although its answer was lost. */
   resent: boolean;
 }
 
@@ -63,7 +63,7 @@ export class EndWriter {
         this.queueName,
         items.map((item) => item.key).join(separator),
         claims.join(separator),
-        // Each without its brace: it goes on where the ending's lasting part stops.
+        // A patch continues the lasting part of the ending, so its opening brace is cut: the first here, others in SQL.
         items
           .map((item) => item.patch)
           .join(separator)
@@ -98,8 +98,8 @@ export class EndWriter {
   }
 
   /**
-   * Texts and channels of what is told, by the statement that records the ends and of what it records; none where
-   * nobody waits.
+   * Returns the payloads and channels of the notifications that the statement sends for the ends that it records. Empty
+   * if nobody waits for any of these ends.
    */
   #told(items: readonly Settlement[]): (string | null)[][] {
     if (items.every(({ awaited }) => awaited === false)) return [];
@@ -108,18 +108,18 @@ export class EndWriter {
   }
 }
 
-/** An end that only changes how the document ends, and can stand in a list of texts. */
+/** An end that changes only the last bytes of the document, and whose key can be an item of a list in one text. */
 export type Completion = Settlement & { ending: DocumentEnding };
 
 export const isCompletion = (item: Settlement): item is Completion =>
   item.ending !== null &&
   item.status === "complete" &&
   item.finishedIn === null &&
-  // A deleted row of which somebody is told is rare: an awaited job is kept.
+  // `remove` sends no notifications: it is rare that the row of an awaited job is deleted, because such jobs are kept.
   (item.keep === null || item.keep >= 0 || item.awaited === false) &&
   !item.key.includes(separator);
 
-/** The claims of some completions: of each completion the place of its claim, from 1, and what the claims wrote. */
+/** Returns the distinct claims: `claims` has the position of each completion's claim, from 1; the rest is per claim. */
 function claimsOf(items: readonly Completion[]) {
   const places = new Map<number, number>();
   const endings: DocumentEnding[] = [];
@@ -133,7 +133,7 @@ function claimsOf(items: readonly Completion[]) {
   return { claims, endings, tokens: [...places.keys()] };
 }
 
-/** `written`: the places of those that were written, from 1; null when all were. */
+/** `written`: the positions of the completions that were written, from 1; null if all were. */
 function writtenOf(
   { rows, resent }: { rows: { written: string | null }[]; resent: boolean },
   count: number,
@@ -144,7 +144,7 @@ function writtenOf(
   return { each: Array.from({ length: count }, (_, index) => places.has(String(index + 1))), resent };
 }
 
-/** Each row is written by its token, so that a second time changes nothing. */
+/** Retries do no harm: a row is written only while it is active under the token of the claim. */
 const persistence = (items: number, patience: number): Persistence => ({
   patience,
   again: (error, sent) => isPassing(error) && !(isCancelled(error) && items > 1 && sent >= mostCancelled),

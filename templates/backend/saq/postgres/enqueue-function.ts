@@ -1,22 +1,26 @@
 /**
- * `saq_enqueue(queue, function, kwargs, options)`: enqueues from SQL, so that triggers and other languages can. It
- * writes what an enqueue of ours writes and follows the same rules (V-5.1 to V-5.3, D-14), in the caller's transaction
- * and with the caller's rights. It knows no tasks: neither their names nor their defaults.
+ * The SQL function `saq_enqueue(queue, function, kwargs, options)`, with which triggers and other languages enqueue
+ * jobs. It writes the same row as `enqueue` and follows the same rules for keys (see `storing` in
+ * enqueue-statements.ts). It runs in the caller's transaction and with the caller's rights. It does not know the names
+ * and the defaults of tasks.
  */
 import pg from "pg";
 import { toldAheadSeconds } from "../broker.js";
 import { defaultMaxBytes } from "../byte-size.js";
 import { type Names, quote, saqTables } from "./names.js";
 
-/** To be raised with every change of its text; start-up replaces an older one. */
+/** Must be raised with every change of the function's text; start-up replaces an older version. */
 export const enqueueVersion = 3;
 export const enqueueMarker = "-- saq_enqueue ";
 
-/** Each set of tables has its own: that of `mail_jobs` is `mail_jobs_enqueue`. */
+/** The name of the function. Each set of tables has its own: the one of `mail_jobs` is `mail_jobs_enqueue`. */
 export const enqueueName = ({ tables }: Names): string =>
   tables.jobs === saqTables.jobs ? "saq_enqueue" : `${tables.jobs}_enqueue`;
 
-/** Without a search path that others may fill, and without SQL that is put together from what it is given. */
+/**
+ * Returns the statement that creates the function. For safety, its search path has no schema in which others can create
+ * objects, and it builds no SQL from its arguments.
+ */
 export const enqueueFunction = (names: Names): string =>
   `create or replace function ${quote(names.schema)}.${quote(enqueueName(names))}(queue text, function text, kwargs jsonb default null, options jsonb default '{}')
   returns text language plpgsql volatile set search_path = pg_catalog, pg_temp as ${pg.escapeLiteral(body(names))}`;

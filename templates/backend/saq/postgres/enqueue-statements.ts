@@ -1,12 +1,17 @@
-/** How jobs are stored. Lists go in by column (`unnest`), as arrays or cut from one text, so that one job and a thousand are the same statement. */
+/**
+ * The statements that store jobs. Lists are passed by column (`unnest`), as arrays or split from one text, so that one
+ * job and a thousand jobs use the same statement.
+ */
 import { epoch, listed, terminal } from "./fragments.js";
 
 /**
- * Inserts rows (key, document, priority, group_key, due) under keys that callers chose: V-5.1 to V-5.3. $1 queue.
+ * Inserts rows (key, document, priority, group_key, due) under keys that callers chose. $1 queue. A new key is
+ * inserted. A finished job of this queue is replaced if the new job is due later. In every other case where the key
+ * exists, nothing is stored.
  *
- * `where not exists` comes first because a refused insert, too, uses up a number of lock_key (D-13); `on conflict`
- * decides what happens when another process is faster. Rows go in by key, so that two flushes of the same keys cannot
- * deadlock. Another queue's row is never moved here (D-14).
+ * `where not exists` comes first, because a refused insert also uses up a number of the sequence of lock_key, which can
+ * run out. `on conflict` is for the case that another process is faster. Rows are inserted in key order, so that
+ * two flushes with the same keys cannot deadlock. A row of another queue is never moved to this queue.
  */
 export const storing = (jobs: string, rows: string) => `insert into ${jobs} as held
         (key, job, queue, status, priority, group_key, scheduled)
@@ -19,8 +24,8 @@ export const storing = (jobs: string, rows: string) => `insert into ${jobs} as h
       where held.queue = excluded.queue and held.status in ${terminal} and held.scheduled < excluded.scheduled`;
 
 /**
- * How long a statement waits for a key that somebody's transaction holds, ms; and the same where held keys are looked
- * for one by one.
+ * How long a statement waits for a key that another transaction holds, ms. `heldKeyWaitMs` is for the statement that
+ * tries held keys again.
  */
 const keyWaitMs = 100;
 const heldKeyWaitMs = 10;
@@ -29,18 +34,18 @@ export function enqueueStatements(jobs: string) {
   const given = `unnest($2::text[], $3::text[], $4::int[], $5::text[], $6::bigint[])
     as g(key, document, priority, group_key, scheduled)`;
   const due = `case when g.scheduled = 0 then ${epoch} else g.scheduled end`;
-  // One notification per flush, in the same statement: on its own it would be a second round trip, and inside every
-  // job's own transaction it would serialise their commits (4,183/s instead of 12,767/s measured). A library whose
-  // transaction we are in may number parameters anew, each use its own, so that each must tell its type.
+  // One notification per flush, in the same statement. A statement of its own would be a second round trip, and one in
+  // every job's own transaction would serialise their commits (measured: 4,183/s instead of 12,767/s). In a caller's
+  // transaction, the caller's library may give every use of a parameter a new number, so every use must state its type.
   const notify = "noted as (select pg_catalog.pg_notify($7, 'saq:enqueue') where $7::text is not null)";
 
   const notice = "select pg_catalog.pg_notify($7, 'saq:enqueue') where $7::text is not null";
   const transaction = "pg_catalog.pg_current_xact_id()::text as transaction";
 
-  // Keys and documents are two texts, cut at a character that neither has (`separator`): an array's literal would
-  // escape each quote of a document. Where no job has a priority, a group or a time, those lists are empty, and what is
-  // missing is null (50 jobs: 16.4 -> 10.8 us of server CPU and 6.9 -> 4.3 us of client CPU per job, with no conflict
-  // to prepare for).
+  // Keys and documents are passed as two texts, split at a character that neither has (`separator`): an array literal
+  // would escape each quote of a document. If no job has a priority, a group or a time, those lists are empty, and the
+  // missing values are null (50 jobs: 16.4 -> 10.8 us of server CPU and 6.9 -> 4.3 us of client CPU per job, without an
+  // `on conflict` clause).
   const inserted = ({ conflict = "", answer = notice }) => `with stored as (
       insert into ${jobs} (key, job, queue, status, priority, group_key, scheduled)
       select g.key, pg_catalog.convert_to(g.document, 'UTF8'), $1, 'queued', coalesce(g.priority, 0), g.group_key,
@@ -49,9 +54,9 @@ export function enqueueStatements(jobs: string) {
         as g(key, document, priority, group_key, scheduled)${conflict})
     ${answer}`;
 
-  // Somebody's open transaction may hold a key. `limited` bounds the wait for it, set inside the statement so that it
-  // costs no round trip: others wait for this statement, and held-keys.ts sees to what is held for longer. In the
-  // caller's own transaction (`free`) the caller's settings rule.
+  // An open transaction of another client may hold a key. `limited` limits the wait for it, because other calls wait
+  // for this statement; held-keys.ts handles keys that are held longer. The limit is set inside the statement, so that
+  // it costs no round trip. In the caller's own transaction (`upsertFree`) the caller's settings apply.
   const limited = (ms: number) =>
     `, (select pg_catalog.set_config('lock_timeout', '${ms}', true) as timeout offset 0) c where c.timeout is not null`;
   const upsert = (
@@ -66,12 +71,12 @@ export function enqueueStatements(jobs: string) {
 
   return {
     insert: inserted({}),
-    // A generated key meets a row of its own only when the flush is sent again after a lost connection.
+    // A generated key can conflict only with its own row, when the flush is sent again after a lost connection.
     insertAgain: inserted({ conflict: " on conflict (key) do nothing" }),
     upsert: upsert(limited(keyWaitMs)),
     upsertHeld: upsert(limited(heldKeyWaitMs)),
     upsertFree: upsert(""),
-    // The same with the number of their transaction, by which the server can be asked later whether it has committed.
+    // The same, with the number of the transaction: the server can be asked later whether this number has committed.
     insertTracked: inserted({
       answer: `select ${transaction}, case when $7::text is not null then pg_catalog.pg_notify($7, 'saq:enqueue') end as noted`,
     }),

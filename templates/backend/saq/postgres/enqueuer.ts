@@ -1,6 +1,7 @@
 /**
- * Stores jobs, in two lanes. Generated keys are inserted in call order and cannot conflict. Keys that callers chose
- * go through the upsert of V-5.1 to V-5.3, one row per key and flush.
+ * Stores jobs, in two lanes. Jobs with generated keys are inserted in call order and cannot conflict. Jobs with keys
+ * that callers chose are upserted, one row per key and flush: an unknown key is inserted, a finished job of this queue
+ * that was due earlier is replaced, and any other known key is refused.
  */
 import { backoffMs } from "../backoff.js";
 import { type StoredJob, toldAheadSeconds } from "../broker.js";
@@ -18,27 +19,28 @@ import { Outcomes, Place } from "./outcomes.js";
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
-/** Of generated keys. Where one of their keys is held, keyed jobs are sent again in small groups: fewer of these. */
+/** Maximum number of jobs with generated keys in one flush. */
 const maxItems = 2_000;
+/** The same for chosen keys. It is lower, because these jobs are sent again in small groups if one key is held. */
 const maxKeyedItems = 1_000;
-/** How long a call waits for a lost database: less than browsers' and proxies' limits. */
+/** How long a call waits for an unreachable database: less than the timeouts of browsers and proxies. */
 const patienceMs = 8_000;
-/** A statement that the server rolled back for others' sake is sent again so often. */
+/** Maximum number of retries of a statement that the server rolled back because of a conflict. */
 const maxRollbacks = 4;
 const maxBytes = 4 * 1024 * 1024;
 
-/** A btree entry holds 2,704 bytes; longer keys would fail at the server, and with them their flush. */
+/** A btree entry holds 2,704 bytes; the server would refuse a longer key, and the whole flush with it. */
 const maxKeyBytes = 2_000;
 
 const searchAfter = (error: unknown) => (isDataError(error) || isRolledBack(error) ? "halves" : null);
 
-/** A flush whose transaction may have committed although its answer was lost, and what it would have answered. */
+/** A flush whose transaction may have committed although the response to the commit was lost, and its result rows. */
 interface OpenFlush {
   transaction: string;
   rows: readonly UpsertRow[];
 }
 
-/** What came of one row of a keyed insert. */
+/** The result for one row of a keyed insert. */
 export interface UpsertRow {
   key: string;
   stored: boolean;
@@ -46,7 +48,7 @@ export interface UpsertRow {
   status: string | null;
 }
 
-/** Refused by a row that was not in the way when the statement began. */
+/** True if the row was refused and the statement saw no unfinished job under its key when it began. */
 const isUnexplained = ({ stored, status }: UpsertRow): boolean =>
   !stored && (status === null || isTerminal(parseStatus(status) ?? "failed"));
 
@@ -54,7 +56,7 @@ export class Enqueuer {
   readonly #generated: Coalescer<NewJob, EnqueueOutcome>;
   readonly #keyed: Coalescer<NewJob, EnqueueOutcome>;
   readonly #held: HeldKeys;
-  /** Flushes to be asked for before anything of them is sent again. */
+  /** Flushes whose transaction must be looked up before any of their jobs is sent again. */
   readonly #open = new WeakMap<Tries, OpenFlush>();
   readonly #channel: string;
 
@@ -89,17 +91,21 @@ export class Enqueuer {
     });
   }
 
-  /** @throws InvalidJobError for a key that cannot be stored */
+  /**
+   * Stores a job with the next flush.
+   *
+   * @throws InvalidJobError for a key that cannot be stored
+   */
   enqueue(job: NewJob): Promise<EnqueueOutcome> {
     checkStorable(job);
     return this.#laneOf(job).add(job);
   }
 
   /**
-   * What fails is thrown when all of them are decided: whoever undoes them then must not be overtaken by one that is
-   * stored later (D-60).
+   * Stores the jobs and returns their outcomes in order. A failure is thrown only when all jobs are decided: a batch
+   * that then aborts its stored jobs must not miss one that is stored later.
    *
-   * @throws InvalidJobError when one of them cannot be stored; then none is
+   * @throws InvalidJobError when one of the jobs cannot be stored; then none is stored
    */
   async enqueueMany(jobs: readonly NewJob[]): Promise<EnqueueOutcome[]> {
     for (const job of jobs) checkStorable(job);
@@ -114,7 +120,7 @@ export class Enqueuer {
     return job.keyed ? this.#keyed : this.#generated;
   }
 
-  /** In the caller's transaction: rows and notification become visible when it commits. */
+  /** Stores a job in the caller's transaction: the row and the notification become visible when it commits. */
   async enqueueWith(client: TransactionClient, job: NewJob): Promise<EnqueueOutcome> {
     checkStorable(job);
     const { rows } = await client.query(this.server.statements.upsertFree.text, this.values([job]));
@@ -152,7 +158,8 @@ export class Enqueuer {
   }
 
   /**
-   * A deadlock or a conflict of serializable transactions: the server has rolled ours back, and it may succeed alone.
+   * Retries after a deadlock or a conflict of serializable transactions: the server has rolled back this statement, and
+   * it may succeed when it is sent again.
    */
   async #sendUpsert(jobs: NewJob[], statement: "upsert" | "upsertHeld" = "upsert"): Promise<UpsertRow[]> {
     for (let rollbacks = 0; ; rollbacks++) {
@@ -166,16 +173,18 @@ export class Enqueuer {
   }
 
   /**
-   * Jobs whose rows may be gone a moment after their end cannot be recognised by their rows when the answer to their
-   * flush is lost: sent again, they would run twice.
+   * True if the flush must be sent with a transaction number. The row of a short-lived job may be deleted a moment
+   * after the job ends. If the response to its flush is lost, no row shows then that the job was stored: sent again, it
+   * would run twice.
    */
   #isTracked(jobs: readonly NewJob[], tries: Tries): boolean {
     return this.#open.has(tries) || jobs.some(({ shortLived }) => shortLived);
   }
 
   /**
-   * Sends a flush whose fate can be asked for. Its transaction's number is here before the commit is sent, so that
-   * without the number it has not committed. Two round trips more than other flushes.
+   * Sends a flush and learns the number of its transaction, by which the server can later say whether it has committed.
+   * The number arrives before the commit is sent: a transaction without a known number has not committed. This costs
+   * two round trips more than other flushes.
    */
   async #track(statement: Statement, values: unknown[], tries: Tries): Promise<readonly UpsertRow[]> {
     const open = this.#open.get(tries);
@@ -203,17 +212,17 @@ export class Enqueuer {
     const sent = jobs.filter(({ key }) => keys.has(key));
     const outcomes = await this.#outcomes(sent, rows, false);
     const byKey = new Map(sent.map(({ key }, index) => [key, outcomes[index]]));
-    // The rows of an earlier try, which went without the jobs whose keys were held at that time.
+    // The rows may be those of a previous try, which did not contain the jobs whose keys were held at that time.
     return jobs.map((job) => byKey.get(job.key) ?? this.#held.store(job));
   }
 
-  /** @throws SaqError database_unavailable while the server still carries it out */
+  /** @throws SaqError database_unavailable while the transaction is still in progress */
   async #hasCommitted(transaction: string): Promise<boolean> {
     const { transactionStatus } = this.server.statements;
     const [row] = await this.server
       .query<{ status: string | null }>(transactionStatus, [transaction])
       .catch((error: unknown) => {
-        // Another server by now, which has not got that far: a standby that was promoted.
+        // The server is another one now and has not reached this number yet: a standby that was promoted.
         if (isDataError(error)) return [];
         throw error;
       });
@@ -226,8 +235,8 @@ export class Enqueuer {
   }
 
   /**
-   * The way to the database broke, and what was sent may be stored all the same. Its job may even be over by now, so that
-   * the key is free: sent again unseen, it would run again.
+   * Sends jobs again after the connection was lost. The jobs of the previous try may be stored all the same. A job may
+   * even have ended since, so that its key is free: sent again without a look at its row, it would run a second time.
    */
   async #upsertAgain(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
     const held = await this.rows.fetch(jobs.map((job) => job.key));
@@ -245,8 +254,9 @@ export class Enqueuer {
   }
 
   /**
-   * After a lost connection a refusal may be our own first try: same key and same `queued` means it was stored. And
-   * the statement tells what it saw when it began: who was faster has enqueued or retried the job since.
+   * Finds the reason for refusals by reading the rows again. After a lost connection, the previous try may be what
+   * refuses a job: the same key and the same `queued` mean that the job was stored. In other cases the statement has
+   * returned the row as it was when the statement began, and another process has enqueued or retried the job since.
    */
   async #lookAgain(
     jobs: NewJob[],
@@ -292,7 +302,7 @@ export class Enqueuer {
     ];
   }
 
-  /** Nobody is woken for later jobs: workers find these by themselves, before they are due. */
+  /** Null if all jobs are due later: no worker is notified of these, because workers find them before they are due. */
   #channelFor(jobs: readonly NewJob[]): string | null {
     const latest = this.server.now() / 1000 + toldAheadSeconds;
     return jobs.some((job) => job.scheduled <= latest) ? this.#channel : null;
@@ -301,7 +311,7 @@ export class Enqueuer {
 
 const stored: EnqueueOutcome = { stored: true };
 
-/** Where jobs stand among others: the columns that most of them leave as they are. */
+/** The columns that decide a job's place in the order; most jobs keep their defaults. */
 const placing = (jobs: readonly NewJob[]): unknown[][] => [
   jobs.map((job) => job.priority),
   jobs.map((job) => job.groupKey),
@@ -318,8 +328,9 @@ const databaseAway = (): SaqError =>
   );
 
 /**
- * The twin was called before the statement was sent, and answered after it: refused by what the statement has just
- * stored or met. One that is due later may still be stored where the first was not.
+ * Returns the outcome for `twin`, a job of the same key that was waiting when `job` was sent. If `job` was stored, it
+ * refuses the twin. If `job` was refused, the twin is refused for the same reason. Returns undefined if the twin may
+ * still be stored because it is due later than `job`: then it has to be sent itself.
  */
 function answerTwin(outcome: EnqueueOutcome, job: NewJob, twin: NewJob): EnqueueOutcome | undefined {
   if (outcome.stored) return { stored: false, reason: "key_alive" };
@@ -327,7 +338,7 @@ function answerTwin(outcome: EnqueueOutcome, job: NewJob, twin: NewJob): Enqueue
   return twin.scheduled <= job.scheduled ? outcome : undefined;
 }
 
-/** The row of this very enqueue: same key and same `queued`. */
+/** True if this same enqueue has stored the row: same key and same `queued`. */
 const isSame = (row: StoredJob | null | undefined, job: NewJob): boolean =>
   Boolean(row) && queuedAt(row?.document ?? "") === queuedAt(job.document);
 
@@ -351,7 +362,8 @@ function checkChosenTexts(job: NewJob): void {
     );
   }
   for (const [what, text] of [["key", job.key] as const, ["groupKey", job.groupKey ?? ""] as const]) {
-    // The driver would write a replacement character, and the job would be stored under another key.
+    // PostgreSQL refuses a NUL. For half of a surrogate pair the driver would write a replacement character, and the
+    // job would be stored under another key.
     const flaw = text.includes("\0")
       ? "a NUL character"
       : /\p{Surrogate}/u.test(text)

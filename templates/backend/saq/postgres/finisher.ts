@@ -1,7 +1,7 @@
 /**
- * The end of a job inside its task's own transaction, so that what the task did and that it was done are one. Whether
- * that transaction commits is for its owner to say, and may stay unknown to him (a connection that dies at the commit);
- * the server knows, by the transaction's number.
+ * Records the end of a job inside its task's own transaction, so that the task's writes and the end of the job commit
+ * together or not at all. The owner of the transaction commits it, and may never learn whether the commit succeeded
+ * (when the connection dies at the commit). The server knows it, by the transaction's number.
  */
 import type { Claim, Settlement } from "../broker.js";
 import { SaqError } from "../errors.js";
@@ -23,8 +23,9 @@ export class Finisher {
   ) {}
 
   /**
-   * Statement by statement, because the document is edited here: in the caller's transaction there is no second
-   * try for one that jsonb cannot hold. Each parameter stands once or tells its type: libraries number them anew.
+   * Locks the row, edits the document in JavaScript and writes it, in separate statements. SQL does not edit it,
+   * because jsonb cannot hold every document, and the caller's transaction allows no second try after an error. Each
+   * parameter is used once or has an explicit type, because some libraries renumber parameters.
    *
    * @see Broker.finishWith
    */
@@ -35,9 +36,9 @@ export class Finisher {
   ): Promise<string | null> {
     const { key, token, status, patch, removed, keep } = settlement;
     const jobs = this.server.jobsTable;
-    // What an earlier transaction of this attempt wrote must not be waited for when that one is still open: it may be
-    // this attempt's own, on another connection. In this very transaction a row that is still active says that the
-    // caller has rolled back to a savepoint.
+    // Never wait for a row that an earlier transaction of this attempt has written while that transaction is open: the
+    // attempt itself may have it open on another connection. If the earlier transaction is this one and the row is
+    // still active, the caller has rolled back to a savepoint.
     const { rows } = await client.query(
       `select pg_catalog.convert_from(job, 'UTF8') as document, pg_current_xact_id()::text as transaction from ${jobs}
         where key = $2 and queue || '' = $1 and lock_key = $3::int and status || '' = 'active'
@@ -49,7 +50,7 @@ export class Finisher {
     if (!row || this.#isTakenOver(settlement, row.document)) return null;
     const document = editDocument(row.document, patch, removed);
     const { channel, text } = endNotice(this.queueName, settlement);
-    // A client outside a transaction, a pool for instance, has let go of the row by now.
+    // A client outside a transaction, for example a pool, no longer holds the row here: its transaction number differs.
     const written = await (keep !== null && keep < 0
       ? client.query(`delete from ${jobs} where key = $1 and pg_current_xact_id()::text = $2 returning key`, [
           key,
@@ -69,13 +70,13 @@ export class Finisher {
       );
     }
     if (text !== null) {
-      // Counted, because not every library can read what a void function answers.
+      // With count(), because not every library can read the result of a void function.
       await client.query("select count(pg_catalog.pg_notify($1, $2))", [channel, text]);
     }
     return row.transaction;
   }
 
-  /** Not while it is open, and not when it was rolled back. */
+  /** Returns false while the transaction is open, and after it was rolled back. */
   async hasCommitted(transaction: string): Promise<boolean> {
     const { rows } = await this.server.queryAgain<{ status: string | null }>(
       { name: "saq_transaction", text: "select pg_catalog.pg_xact_status($1::text::xid8) as status" },

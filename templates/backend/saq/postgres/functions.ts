@@ -1,8 +1,9 @@
 /**
- * Our functions in the database: made at start-up where the role may, once per schema and however many start at once.
+ * Creates our functions in the database at start-up, if the role may do so: once per schema, even when many processes
+ * start at once.
  *
- * A function runs with the rights of its caller, so one of our name is called only when nobody else can have put code
- * of his own into it: in PostgreSQL 14 every role may create functions in the schema `public`.
+ * A function runs with the rights of its caller. So a function that has our name is called only if no untrusted role
+ * can have put code into it: in PostgreSQL 14 every role may create functions in the schema `public`.
  */
 import type { ClientBase } from "pg";
 import type { Logger } from "../logger.js";
@@ -17,21 +18,21 @@ const enqueueArguments = "text, text, jsonb, jsonb";
 interface FoundFunction {
   name: string;
   owner: string;
-  /** Its owner owns the tables too, is a superuser, this role, or a role that this one is a member of. */
+  /** Its owner also owns the tables, is a superuser, is this role, or is a role that this role is a member of. */
   isTrusted: boolean;
   /** It has the options of our document function, and this role may call it. */
   isUsable: boolean;
   source: string;
 }
 
-/** What lies in the schema under the names and with the arguments of our functions; null where nothing does. */
+/** The functions in the schema that have the names and arguments of ours; null where there is none. */
 interface Found {
   stamp: FoundFunction | null;
   enqueue: FoundFunction | null;
 }
 
 async function findFunctions(client: ClientBase, names: Names): Promise<Found> {
-  // Of a superuser pg_has_role says that he is a member of every role.
+  // Do not use pg_has_role for a superuser: it says that a superuser is a member of every role.
   const { rows } = await client.query<FoundFunction>(
     `select p.proname as name, o.rolname as owner, p.prosrc as source,
        o.rolsuper or p.proowner = me.oid or p.proowner is not distinct from t.relowner
@@ -51,7 +52,7 @@ async function findFunctions(client: ClientBase, names: Names): Promise<Found> {
 const isOurs = (stamp: FoundFunction | null): boolean =>
   Boolean(stamp?.isTrusted && stamp.isUsable) && stamp?.source === stampSource;
 
-/** One that is newer belongs to a newer engine beside us; one without our mark is somebody else's. */
+/** False for a newer function, which a newer engine has created, and for one without our marker, which is not ours. */
 const isReplaceable = ({ isTrusted, source }: FoundFunction): boolean =>
   isTrusted && versionOf(source) < enqueueVersion;
 
@@ -62,7 +63,7 @@ const versionOf = (source: string): number =>
 
 const inSchema = ({ schema }: Names, name: string): string => `${quote(schema)}.${quote(name)}`;
 
-/** Statements that make what is missing or of an older version. */
+/** Statements that create the functions that are missing, and replace the enqueue function if it is older. */
 function creating(names: Names, { stamp, enqueue }: Found): string[] {
   return [
     ...(stamp ? [] : [stampStatement(inSchema(names, stampName))]),
@@ -70,7 +71,10 @@ function creating(names: Names, { stamp, enqueue }: Found): string[] {
   ];
 }
 
-/** As `creating`, and also removes a function that stands in the place of ours and is not trusted. */
+/**
+ * As `creating`, and first drops functions that have taken the place of ours: an enqueue function that is not trusted,
+ * and a document function that is not trusted, not usable or not of our source.
+ */
 export async function missingFunctions(client: ClientBase, names: Names): Promise<string[]> {
   const { stamp, enqueue } = await findFunctions(client, names);
   const strange = [
@@ -84,9 +88,10 @@ export async function missingFunctions(client: ClientBase, names: Names): Promis
 }
 
 /**
- * Makes the functions where they are missing. A role that may not create one gets the document function per
- * connection; where connections have no session, or the role may create nothing there either, it does without. Never
- * fails for want of a right.
+ * Creates the functions where they are missing, and returns the names with the document function to use. A role that
+ * may not create functions in the schema gets the document function in the temporary schema of each connection. If
+ * connections have no session (`plain`), or the role may not create it there either, there is none. A missing right is
+ * never an error.
  */
 export async function ensureFunctions(
   client: ClientBase,
@@ -142,7 +147,7 @@ async function create(client: ClientBase, names: Names): Promise<void> {
   }
 }
 
-/** False when this role may create no function in its temporary schema either. */
+/** Returns false if this role may not create a function in its temporary schema either. */
 async function createTemporary(client: ClientBase): Promise<boolean> {
   try {
     await client.query(stampStatement(temporaryStamp));

@@ -1,4 +1,4 @@
-/** Which groups are free, and the next jobs of those. `activate` makes the rows of `picked` active. */
+/** Statements that find and lock free groups, and claim their next jobs. `activate` makes rows of `picked` active. */
 import { aloneGroup, epoch, type Fragments, running } from "./fragments.js";
 
 export function groupStatements(
@@ -8,7 +8,8 @@ export function groupStatements(
   const isBusy = (group: string) => `(select count(*) from (select 1 from ${jobs} b
     where b.queue = $1 and b.group_key = ${group} and b.group_key is not null and b.status in ${running} limit $7) r) >= $7`;
 
-  // The next jobs of a group, in order. Of a group whose first one is due, the usual one, that is the head at once.
+  // The next due jobs of a group, in order. `groupHeads` needs this only for a group whose first job is not due yet.
+  // Usually the first job is due, and it is the head.
   const nextOfGroup = (group: string, count: string) => `(with recursive ${prioritiesOf(
     `${readyGroup("j")} and j.group_key = ${group}`,
   )}
@@ -17,12 +18,14 @@ export function groupStatements(
         where j.queue = $1 and ${readyGroup("j")} and j.group_key = ${group} and j.priority = step.priority
           and j.scheduled <= ${epoch} order by j.scheduled, j.lock_key limit ${count}) r limit ${count})`;
 
-  // Free groups with their heads, more than the $5 wanted: others may have locked some of them. $7 jobs of a group may run at a time.
+  // Free groups with their heads. Returns more than the $5 wanted groups, because other workers may have locked some of
+  // them. $7 jobs of a group may run at a time.
   //
-  // First the $6 jobs that come first, whatever their groups: with many small groups these give free ones enough, in
-  // the exact order (10,000 groups: 15 -> 1 ms measured). A big group may fill them, though. Then the heads are found
-  // by skipping from group to group, at most 1,000 a time, from a cursor ($4) that goes round, so that neither long
-  // nor many groups cost more than that. One row at least is answered: it says how far the walk came.
+  // First the statement reads the first $6 jobs in the order, whatever their groups: with many small groups these
+  // contain enough free groups, in the exact order (10,000 groups: 15 -> 1 ms measured). But one big group may fill
+  // them. Then the statement finds the heads by skipping from group to group, at most 1,000 at a time, from a cursor
+  // ($4) that starts over at the end. So neither long groups nor many groups cost more than that. The statement returns
+  // at least one row, which says in `reached` where the next walk continues.
   const groupHeads = `with recursive ${prioritiesOf(readyGroup("j"))},
     front as materialized (
       select r.* from step cross join lateral (
@@ -58,15 +61,15 @@ export function groupStatements(
     from (select case when count(*) = 1000 then pg_catalog.max(group_key) else '' end as reached from visited) w
     left join free f on true order by f.priority, f.scheduled, f.lock_key`;
 
-  // Never inside the scan of a table: there the lock function would fire on rows that are not picked (D-2). A group
-  // whose head somebody's transaction holds stands still, and gives its place in the batch to the next.
+  // The lock function is not called inside the scan of a table: there it would also run for rows that are not picked. A
+  // group whose head is locked by another transaction is skipped, and the next group takes its place in the batch.
   const lockGroups = `select g.group_key from unnest($2::text[], $3::text[]) as g(key, group_key)
     where case when pg_catalog.pg_try_advisory_xact_lock(${sweepLock("$1 || ':' || g.group_key")})
       then exists (select 1 from ${jobs} j where j.key = g.key for update skip locked) end limit $4`;
 
-  // With the groups ($7) locked, a new statement sees what others have committed meanwhile. At most $4 jobs in all, $8
-  // of a group at a time. A row that somebody holds may be one that a Python worker is about to claim: the job behind
-  // it in its group is not taken instead.
+  // Runs as a new statement after the groups ($7) were locked, so that it sees what other workers have committed in
+  // between. Claims at most $4 jobs in all, and $8 jobs of a group may run at a time. A row that another transaction
+  // locks may be a job that a Python worker is about to claim: the next job of its group is not taken instead.
   const claimGroups = `with room as materialized (
       select g.group_key, case when g.group_key = '${aloneGroup}' then 1 else $8::int end - (select count(*) from ${jobs} b
         where b.queue = $1 and b.group_key = g.group_key and b.group_key is not null and b.status in ${running}) as free

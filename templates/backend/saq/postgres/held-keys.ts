@@ -1,6 +1,6 @@
 /**
- * Jobs whose keys somebody's transaction holds, or may hold. They are stored beside the other enqueues, so that nobody
- * else waits for that transaction: with 20 keys held an unrelated one was stored 42.7 s later.
+ * Stores jobs whose keys another transaction holds, or may hold. They are stored apart from the other enqueues, so that
+ * no other job waits for that transaction: without this, 20 held keys delayed an unrelated job by 42.7 s.
  */
 import type { Decided } from "../broker.js";
 import { SaqError } from "../errors.js";
@@ -9,33 +9,33 @@ import { isLockTimeout } from "./connection.js";
 
 /** How long a job waits for its key, ms. */
 const patienceMs = 2_000;
-/** Between two looks whether the transaction has ended. */
+/** Pause between two checks whether the transaction has ended, ms. */
 const pauseMs = 200;
-/** Jobs that are tried together before they are tried alone: most of a flush that met one held key are free. */
+/** Jobs that are tried together before they are tried alone: if a flush met a held key, most of its keys are free. */
 const triedTogether = 16;
 
 interface Waiting {
   readonly job: NewJob;
   readonly decided: Decided<EnqueueOutcome>;
   readonly until: number;
-  /** Its key was held when it was last tried alone. */
+  /** The key was held when the job was last tried alone, and no check has succeeded since. */
   isHeld: boolean;
 }
 
 export interface HeldKeysOptions {
-  /** Stores jobs of different keys, or fails with a lock timeout soon when one of the keys is held. */
+  /** Stores jobs of different keys. Fails soon with a lock timeout if one of the keys is held. */
   store: (jobs: NewJob[]) => Promise<EnqueueOutcome[]>;
   pause: (ms: number) => Promise<void>;
 }
 
 export class HeldKeys {
-  /** By key, in the order of the calls. */
+  /** The waiting jobs of each key, in the order of the calls. */
   readonly #waiting = new Map<string, Waiting[]>();
   #running: Promise<void> | null = null;
 
   constructor(private readonly options: HeldKeysOptions) {}
 
-  /** A job of this key waits here: later ones of the key wait behind it. */
+  /** True if a job of this key waits here: later jobs of the key must wait behind it. */
   has(key: string): boolean {
     return this.#waiting.has(key);
   }
@@ -56,7 +56,7 @@ export class HeldKeys {
     });
   }
 
-  /** Resolves when nothing waits here. */
+  /** Resolves when no job waits here. */
   async drained(): Promise<void> {
     while (this.#running) await this.#running;
   }
@@ -72,7 +72,7 @@ export class HeldKeys {
       for (const entry of late) await this.#try([entry]);
       if (late.length > 0) continue;
       await this.options.pause(pauseMs);
-      // One look is enough for all: most often it is one transaction that holds them.
+      // One check is enough for all keys: usually a single transaction holds them.
       const probed = heads[turn % heads.length];
       if (!probed || !(await this.#try([probed]))) continue;
       for (const [head] of this.#waiting.values()) if (head) head.isHeld = false;
@@ -80,7 +80,7 @@ export class HeldKeys {
     this.#running = null;
   }
 
-  /** Answers whether none of them is held. */
+  /** Returns true if the statement succeeded for all jobs, so that none of their keys is held. */
   async #try(entries: Waiting[]): Promise<boolean> {
     try {
       const outcomes = await this.options.store(entries.map(({ job }) => job));

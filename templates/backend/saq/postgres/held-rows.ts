@@ -1,15 +1,15 @@
 /**
- * Rows that somebody's transaction holds, and that are to be changed when it has ended. However many wait, one
- * statement looks for all of them, and none of them makes the server log an error (103 held rows: 1,719 "could not
- * obtain lock" in 20 s, when each was tried alone by NOWAIT).
+ * Waits for rows that another transaction holds, so that they can be changed when it has ended. However many rows wait,
+ * one statement checks all of them, and none of them makes the server log an error (103 held rows: 1,719 "could not
+ * obtain lock" errors in 20 s, when each row was tried alone with NOWAIT).
  */
 import type { PostgresServer } from "./server.js";
 
-/** Between two looks; longer after each look that found none free. */
+/** Pause between two checks, ms. It doubles after each check that found no free row. */
 const shortestPauseMs = 100;
 const longestPauseMs = 1_000;
 
-/** Somebody's transaction holds the row. Has the code of PostgreSQL's own error. */
+/** Another transaction holds the row. The code is that of PostgreSQL's own error (lock_not_available). */
 export class RowHeldError extends Error {
   readonly code = "55P03";
 
@@ -34,8 +34,8 @@ export class HeldRows {
   ) {}
 
   /**
-   * Resolves when a look has found the row free or gone, when no look is possible (trying again says what is wrong), or
-   * soon after `until`, by performance.now().
+   * Resolves when a check has found the row free or deleted, when the check fails (the caller's next try then gets the
+   * error), or soon after `until`, by performance.now().
    */
   free(key: string, until: number): Promise<void> {
     return new Promise((resolve) => {
@@ -62,7 +62,7 @@ export class HeldRows {
     }
   }
 
-  /** Those that wait no longer than until then. */
+  /** Resolves the waiters of this key whose `until` is not later than `now`. */
   #wake(key: string, now: number): void {
     const waiting = this.#waiting.get(key) ?? [];
     const left = waiting.filter(({ until }) => until > now);

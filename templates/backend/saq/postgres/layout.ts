@@ -1,23 +1,24 @@
 /**
- * How SAQ's tables are laid out (P-2). Inside that contract a table that we make is kept better than SAQ's own: partial
- * indexes that hold only the rows that are asked for, and vacuum settings for a table that churns. Tables that Python
- * made are used as they are: everything is correct there, only slower, until `tune` brings them here.
+ * Defines SAQ's tables and indexes. The columns are those of Python's SAQ, so that both can share the tables. Tables
+ * that we create are faster than SAQ's own: they have partial indexes with only the rows that are read, and vacuum
+ * settings for rows that change often. Tables that Python created are used as they are: everything works correctly,
+ * only slower, until `tune` adds what is missing.
  */
 import { failed } from "./fragments.js";
 import { type Names, quote } from "./names.js";
 
-/** What PostgreSQL calls an index of that table; ours begin with its name, as SAQ's do. */
+/** The name of an index as PostgreSQL would form it: it begins with the name of the table, as SAQ's index names do. */
 export const indexName = (table: string, what: string): string => `${table}_${what}_idx`;
 
 export interface Index {
   name: string;
-  /** What follows `create index NAME on TABLE`. */
+  /** The text after `create index NAME on TABLE`. */
   definition: string;
 }
 
 /**
- * Partial indexes hold only waiting or only running rows: a drain of 20,000 no-op jobs is 1.33 times as fast as over
- * SAQ's full ones, with a quarter less server CPU.
+ * Partial indexes that hold only waiting or only running rows: a drain of 20,000 no-op jobs is 1.33 times as fast as
+ * with SAQ's full indexes, and uses a quarter less server CPU.
  */
 export const jobIndexes = ({ tables: { jobs } }: Names): Index[] =>
   [
@@ -32,11 +33,11 @@ export const jobIndexes = ({ tables: { jobs } }: Names): Index[] =>
     ],
     ["running", "(queue, lock_key) where status in ('active', 'aborting')"],
     ["running_group", "(queue, group_key) where status in ('active', 'aborting') and group_key is not null"],
-    // For lists only. A job that ends well never enters it.
+    // Only for lists. A job that completes never enters this index.
     ["failed", `(queue, status, key) where status in ${failed}`],
   ].map(([what = "", definition = ""]) => ({ name: indexName(jobs, what), definition }));
 
-/** SAQ's own indexes of jobs. Those that a table of ours has make them superfluous. */
+/** SAQ's own indexes of the jobs table. Our engine does not need them on a table that has `jobIndexes`. */
 export const saqJobIndexes = ({ tables: { jobs } }: Names): Index[] => [
   { name: indexName(jobs, "status_queue_group_key"), definition: "(status, queue, group_key)" },
   {
@@ -50,15 +51,17 @@ export const statsIndexes = ({ tables: { stats } }: Names): Index[] => [
   { name: indexName(stats, "queue_key"), definition: "(queue_key)" },
 ];
 
-/** Vacuum comes after 1 % of dead rows instead of 20 %: every job leaves two. */
+/** Vacuum starts at 1 % of dead rows instead of 20 %, because every job leaves two dead rows. */
 export const jobSettings = { autovacuum_vacuum_scale_factor: "0.01", autovacuum_vacuum_cost_delay: "0" };
 
 /**
- * Tried and left out: generated columns in place of status, so that completing a job updates its row in place (HOT).
- * With ascending keys (key.ts) they gained 1.02 to 1.08 times, within the noise, and cost the index of running rows,
- * without which sweeping and counting read the whole table.
+ * Returns the statements that create the jobs table.
  *
- * `lock_key` cycles, because its int4 sequence would otherwise run out and stop every enqueue (D-13).
+ * Rejected: generated columns instead of status, so that completing a job updates its row in place (HOT). With
+ * ascending keys (key.ts) this was 1.02 to 1.08 times as fast, which is within the noise. It also gives up the index of
+ * running rows, without which sweeping and counting read the whole table.
+ *
+ * The sequence of `lock_key` cycles, because an int4 sequence would otherwise run out, and every enqueue would fail.
  */
 export function createJobs(names: Names): string[] {
   const { schema, jobs, tables } = names;
@@ -76,7 +79,7 @@ export function createJobs(names: Names): string[] {
   ];
 }
 
-/** Versions 1 and 2 were only ever made by older Pythons; they get SAQ's own step to 3 (P-4). */
+/** Only older versions of Python's SAQ created the versions 1 and 2. They get SAQ's own upgrade to version 3. */
 export function upgradeJobs(names: Names): string[] {
   const { schema, jobs, tables } = names;
   return [

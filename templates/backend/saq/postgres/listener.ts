@@ -1,9 +1,9 @@
 /**
- * The one LISTEN connection of a process and server (P-22). It also holds the advisory locks by which other processes
- * see that this one lives: both end with the connection, whatever happens to the process.
+ * The only LISTEN connection of a process to a server. It also holds the advisory locks by which other processes see
+ * that this process lives: the locks end with the connection, whatever happens to the process.
  *
- * It is opened with the first subscription, probed (a socket may be dead without anyone being told), and comes back by
- * itself; after every return each subscriber is called once, because notifications were missed meanwhile.
+ * It is opened at its first use and probed regularly (a socket may be dead without any event). After a failure it
+ * reconnects by itself and calls each subscriber once, because notifications may have been missed.
  */
 
 import pg from "pg";
@@ -17,28 +17,28 @@ const probeEveryMs = 10_000;
 const probeTimeoutMs = 5_000;
 const lockAgainMs = 2_000;
 
-/** What the listening connection is called in the log of problems. */
+/** The name of the listening connection in the problem log. */
 const source = "listener";
-/** The kind of problem that the pool's connections and this one share: an outage is logged once. */
+/** The kind of problem that the pool and this connection share, so that an outage is logged once. */
 export const outage = "outage";
 
 export interface ListenerOptions {
   config: ClientOptions;
-  /** Statement that tries for the lock of a worker id ($1) and answers `got`, and the one that releases it. */
+  /** The statement that tries to take the lock of a worker id ($1) and returns `got`, and the one that releases it. */
   vouch: string;
   unvouch: string;
-  /** The connection does not answer: it is lost, and others may be. */
+  /** Called when the connection does not respond: it is lost, and others may be lost too. */
   silent: () => void;
   logger: Logger;
   problems: ProblemLog;
 }
 
-/** Takes a notification's payload, or null after a reconnect: some may have been missed. */
+/** Receives the payload of a notification, or null after a reconnect: notifications may have been missed. */
 type Subscriber = (payload: string | null) => void;
 
 interface Channel {
   readonly subscribers: Set<Subscriber>;
-  /** Resolves when the server listens: who joins a channel that is being opened may not believe to be heard before. */
+  /** Resolves when LISTEN has run. Later subscribers wait for it too: a notification sent before it does not arrive. */
   open: Promise<unknown>;
 }
 
@@ -46,10 +46,10 @@ export class Listener {
   readonly #options: ListenerOptions;
   readonly #channels = new Map<string, Channel>();
   readonly #vouched = new Set<string>();
-  /** Vouched for, but the lock is still with a connection of ours that the server believes alive. */
+  /** Worker ids whose lock is still held by an older session of this process, which the server has not ended yet. */
   readonly #owed = new Set<string>();
   readonly #closing = new AbortController();
-  /** Resolves when the connection's last statement so far has been answered. */
+  /** By connection: resolves when its last statement so far has finished. */
   readonly #turns = new WeakMap<pg.Client, Promise<unknown>>();
   #client: pg.Client | null = null;
   #connecting: Promise<void> | null = null;
@@ -60,12 +60,12 @@ export class Listener {
     this.#options = options;
   }
 
-  /** Notifications arrive, for all that is known. */
+  /** True if notifications arrive, as far as is known. */
   get isUp(): boolean {
     return this.#client !== null;
   }
 
-  /** Calls `subscriber` at each notification of the channel and after each reconnect. */
+  /** Calls `subscriber` at each notification of the channel and after each reconnect. Returns how to unsubscribe. */
   async subscribe(name: string, subscriber: Subscriber): Promise<() => Promise<void>> {
     const channel = this.#channels.get(name) ?? this.#openChannel(name);
     channel.subscribers.add(subscriber);
@@ -91,7 +91,7 @@ export class Listener {
     return channel;
   }
 
-  /** Holds the lock of a worker id until let go, or until this process ends. */
+  /** Holds the lock of a worker id until the returned function is called, or until this process ends. */
   async vouchFor(workerId: string): Promise<() => Promise<void>> {
     await this.#ready();
     this.#vouched.add(workerId);
@@ -104,8 +104,9 @@ export class Listener {
   }
 
   /**
-   * Runs `work` while this process alone holds the advisory lock that `lock` tries for; null when another has it. On
-   * this connection because a pooled one may be recycled under a session lock (D-15).
+   * Runs `work` while this process holds the advisory lock that the statement `lock` tries to take. Returns null when
+   * another process holds the lock. It uses this connection, because the pool may close one of its own at any time, and
+   * the session lock would be lost without notice.
    */
   async exclusively<T>(
     lock: string,
@@ -124,12 +125,12 @@ export class Listener {
     }
   }
 
-  /** Another connection was found dead: is this one, too? */
+  /** Checks this connection, because another connection was found dead. */
   probe(): void {
     void this.#check();
   }
 
-  /** Waits at most `patience` ms for the server's goodbye. */
+  /** Closes the connection. Waits at most `patience` ms for the server to close it too. */
   async close(patience: number): Promise<void> {
     this.#closing.abort();
     if (this.#probe) clearInterval(this.#probe);
@@ -172,8 +173,8 @@ export class Listener {
   }
 
   /**
-   * One statement at a time per connection, as pg wants it: queues that start at once, a sweep and the probe all come
-   * here. Without a connection there is nothing to ask, and the answer is empty.
+   * Runs one statement at a time per connection, as pg requires: queues that start at the same time, a sweep and the
+   * probe all call this. Returns no rows if there is no connection.
    */
   #ask<Row extends pg.QueryResultRow>(
     client: pg.Client | null,
@@ -197,8 +198,9 @@ export class Listener {
   }
 
   /**
-   * Never waits: after a half-open connection the server still keeps the old one, with the lock, until it notices for
-   * itself, which may take hours. Until then that one vouches, and we try again.
+   * Tries to take the lock, and never waits for it. After a half-open connection the server keeps the old session and
+   * its lock until it notices the failure itself, which may take hours. Until then the old session's lock shows that
+   * the worker lives, and this process tries again.
    */
   async #takeLock(client: pg.Client, workerId: string): Promise<void> {
     const rows = await this.#ask<{ got: boolean }>(client, this.#options.vouch, [workerId]);
@@ -210,7 +212,7 @@ export class Listener {
     setTimeout(() => void this.#check(), lockAgainMs).unref();
   }
 
-  /** Two ends of one connection's life both come here; only the first of the present client counts. */
+  /** The events `error` and `end` and a failed probe call this. Only the first call for the current client counts. */
   #lost(client: pg.Client, error: Error | null): void {
     if (this.#client !== client) return;
     this.#client = null;
@@ -249,8 +251,8 @@ export class Listener {
     this.#checking = true;
     let began = performance.now();
     const look = () => {
-      // Timers fire before sockets are read: after a pause of this process (SIGSTOP, a blocked event loop) the answer
-      // lies there unread, and hanging up would let go of the locks by which others see that this process lives.
+      // Timers fire before sockets are read. After a pause of this process (SIGSTOP, a blocked event loop) the response
+      // may be there but unread, and closing the connection would release the locks that show that this process lives.
       if (performance.now() - began > 1.5 * probeTimeoutMs) {
         began = performance.now();
         late = setTimeout(look, probeTimeoutMs).unref();

@@ -1,5 +1,5 @@
 /**
- * Lists of jobs by their status, for people: by an index where there is one, and never for longer than some seconds.
+ * Lists jobs by their status, for people to read: by an index where there is one, and never for longer than 5 seconds.
  */
 import type pg from "pg";
 import type { JobFilter } from "../broker.js";
@@ -8,13 +8,17 @@ import type { Status } from "../job.js";
 import { isCancelled } from "./connection.js";
 import type { PostgresServer } from "./server.js";
 
-/** A rare status without an index is looked for in the whole table: 3 s for ten million jobs. */
+/** Timeout of a list, s. Without an index, a rare status is searched in the whole table: 3 s for ten million jobs. */
 const longestSeconds = 5;
 
 const runningStatuses: readonly Status[] = ["active", "aborting"];
 const failedStatuses: readonly Status[] = ["failed", "aborted"];
 
-/** @throws SaqError list_too_slow */
+/**
+ * Returns the rows of the jobs that match the filter.
+ *
+ * @throws SaqError list_too_slow when the statement takes longer than 5 s
+ */
 export async function listRows<Row extends pg.QueryResultRow>(
   server: PostgresServer,
   queueName: string,

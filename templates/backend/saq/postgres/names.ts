@@ -1,17 +1,18 @@
 /**
- * Which tables a queue's jobs are in (P-1, D-12), and the names of what belongs to them. Every name is quoted, so that
- * any will do; what is derived from one (indexes, functions) begins with it, so that two sets lie side by side.
+ * The names of the tables that hold a queue's jobs, and of the objects that belong to them. Every name is quoted, so
+ * that any name works. The names of indexes and of the enqueue function are derived from the name of the table, so that
+ * one schema can hold two sets of tables.
  */
 
 export interface TableSet {
-  /** Null: where the tables are found on the search path, else its first schema. */
+  /** Null: the schema on the search path that has the tables, else the first schema of the search path. */
   schema: string | null;
   jobs: string;
   stats: string;
   versions: string;
 }
 
-/** SAQ's own names. */
+/** The table names that Python's SAQ uses by default. */
 export const saqTables: TableSet = {
   schema: null,
   jobs: "saq_jobs",
@@ -19,7 +20,7 @@ export const saqTables: TableSet = {
   versions: "saq_versions",
 };
 
-/** Qualified, quoted names of everything that statements mention, and what was found about it. */
+/** The qualified and quoted names that statements use, and what was found out about the tables at start-up. */
 export interface Names {
   schema: string;
   tables: TableSet;
@@ -27,20 +28,20 @@ export interface Names {
   stats: string;
   versions: string;
   /**
-   * The guarded document function; in a role's temporary schema where it may not create one. Null where it cannot be
-   * there either: then every document is changed in JavaScript, one by one.
+   * The guarded document function; in the temporary schema if the role may not create it in the schema of the tables.
+   * Null if it cannot be created there either: then documents are changed in JavaScript, one by one.
    */
   stamp: string | null;
-  /** The function has to be made on every new connection. */
+  /** True if the function has to be created on every new connection. */
   temporaryStamp: boolean;
   /**
-   * Grouped jobs can be read in their order by an index of their own. Over SAQ's indexes that would read all jobs
-   * without a group, too.
+   * True if grouped jobs can be read in their order by an index of their own. With SAQ's indexes the same query would
+   * also read all jobs without a group.
    */
   hasGroupOrder: boolean;
 }
 
-/** Advisory lock keyspaces (P-36): SAQ's own is 0; ours are apart from it. */
+/** Keyspaces of advisory locks. SAQ's own is 0; ours differ from it, so that the two never block each other. */
 export const keyspace = { saq: 0, sweep: 21313, life: 21314 } as const;
 
 export const quote = (identifier: string): string => `"${identifier.replaceAll('"', '""')}"`;

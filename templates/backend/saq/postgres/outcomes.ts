@@ -1,8 +1,8 @@
-/** What becomes of the jobs of one call, gathered for one promise instead of three for each job. */
+/** Collects the outcomes of all jobs of one call for a single promise, instead of three promises for each job. */
 import type { Decided } from "../broker.js";
 import type { EnqueueOutcome } from "../new-job.js";
 
-/** Resolves when all are decided; rejects then with the failure of the first that failed. */
+/** When all jobs are decided, resolves with their outcomes, or rejects with the error of the first job that failed. */
 export class Outcomes {
   readonly #outcomes: EnqueueOutcome[];
   #left: number;
@@ -33,7 +33,7 @@ export class Outcomes {
   }
 }
 
-/** Where the outcome of one of them goes. */
+/** Receives the outcome of the job at one index. */
 export class Place implements Decided<EnqueueOutcome> {
   constructor(
     private readonly outcomes: Outcomes,

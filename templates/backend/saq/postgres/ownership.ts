@@ -1,4 +1,4 @@
-/** Whether running jobs still belong to their claims. */
+/** Checks whether running jobs still belong to their claims. */
 import type { Claim, Interrupted } from "../broker.js";
 import { isTakenOver } from "../transitions.js";
 import type { RowStore } from "./rows.js";
@@ -13,7 +13,7 @@ interface OwnerRow {
 }
 
 export class Ownership {
-  /** The version of a claim's row whose document names nobody else. It is read again when the row was written since. */
+  /** By claim: the row version whose document names no other worker. The document is read again only after a change. */
   readonly #verified = new WeakMap<Claim, string>();
 
   constructor(

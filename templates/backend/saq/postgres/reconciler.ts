@@ -1,11 +1,11 @@
 /**
- * Finds jobs that run under a token of ours although nobody here holds them, and puts them back. They come from a claim
- * whose answer never arrived, however late the server carried it out, and from ends that could not be recorded. No
- * sweeper touches them while this worker lives.
+ * Finds jobs that run under a token of this process although its worker does not hold them, and puts them back. They
+ * come from claims whose response never arrived (the server may carry out such a claim late), and from ends that could
+ * not be recorded. No sweeper changes these jobs while this worker lives.
  *
- * The tokens of this process's claims say which rows are ours: a look reads the index of running rows and no document
- * (10 workers with 2,000 claimed jobs each, 4 MB a document). A token is dropped as soon as nothing runs under it, so
- * that an idle worker asks nothing.
+ * The tokens of this process's claims show which rows are ours. A check reads only the index of running rows and no
+ * document (there may be 10 workers with 2,000 claimed jobs each, and 4 MB a document). A token is dropped as soon as
+ * no job runs under it, so that an idle worker sends no statement.
  */
 import type { Claim, Reconciliation, StoredJob } from "../broker.js";
 import type { Logger } from "../logger.js";
@@ -13,10 +13,10 @@ import { type Decision, isTakenOver, loseJob, neverStarted } from "../transition
 import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
-/** A claim without an answer is looked for at every round at first, then each time its age has grown by this part. */
+/** A claim without a response is checked at every round at first, then each time its age has grown by this fraction. */
 const lookAgainAfter = 1 / 20;
 const longestPauseMs = 60_000;
-/** Nobody carries out a claim that is older than a day. */
+/** The server does not carry out a claim that is older than a day. */
 const longestAgeMs = 24 * 3_600_000;
 
 type Stray = Pick<Claim, "key" | "token">;
@@ -24,10 +24,10 @@ type Stray = Pick<Claim, "key" | "token">;
 interface IssuedToken {
   readonly workerId: string;
   readonly since: number;
-  /** No answer so far; `unanswered`: none will come, and the server may still carry the claim out. */
+  /** `underWay`: no response so far. `unanswered`: none will come, and the server may still carry out the claim. */
   state: "underWay" | "answered" | "unanswered";
   lookedAt: number;
-  /** Keys of jobs that others run under this token: Python takes a job over without changing it. */
+  /** Keys of jobs that other workers run under this token: Python takes a job over without changing the token. */
   readonly dismissed: Set<string>;
 }
 
@@ -41,27 +41,27 @@ export class Reconciler {
     private readonly logger: Logger,
   ) {}
 
-  /** A claim with this token leaves now. */
+  /** Notes that a claim with this token is about to be sent. */
   began(token: number, workerId: string): void {
     const since = performance.now();
     this.#tokens.set(token, { workerId, since, state: "underWay", lookedAt: since, dismissed: new Set() });
   }
 
-  /** The claim was answered; without any job when nothing can run under its token. */
+  /** Notes that the claim has returned `found` jobs. With none, no job can run under its token. */
   answered(token: number, found: number): void {
     const issued = this.#tokens.get(token);
     if (found === 0) this.#tokens.delete(token);
     else if (issued) issued.state = "answered";
   }
 
-  /** The claim failed; `sent`: the server may have carried it out, or may still do so. */
+  /** Notes that the claim failed. `sent`: the server may have carried it out, or may still do so. */
   failed(token: number, sent: boolean): void {
     const issued = this.#tokens.get(token);
     if (!sent) this.#tokens.delete(token);
     else if (issued) issued.state = "unanswered";
   }
 
-  /** The worker has ended: sweepers take over what it owned. */
+  /** Drops the tokens of a worker that has ended: sweepers take over its jobs. */
   forget(workerId: string): void {
     for (const [token, issued] of this.#tokens) if (issued.workerId === workerId) this.#tokens.delete(token);
   }
@@ -72,7 +72,7 @@ export class Reconciler {
     if (tokens.length === 0) return [];
     const suspects = await this.#look(tokens, reconciliation);
     if (suspects.length === 0) return [];
-    // By one look alone it may be a job that ended between the look and its answer.
+    // One check is not enough: the job may have ended between the check and its response.
     const again = new Set(suspects.map(({ token }) => token));
     const isSuspect = lookup(suspects);
     const stray = (await this.#look([...again], reconciliation)).filter(({ key, token }) =>
@@ -81,7 +81,7 @@ export class Reconciler {
     return stray.length > 0 ? this.#putBack(stray, reconciliation) : [];
   }
 
-  /** What runs under these tokens and is not held. */
+  /** Returns the jobs that run under these tokens and that the worker does not hold. */
   async #look(tokens: readonly number[], { held }: Reconciliation): Promise<Stray[]> {
     const running = await this.server.query<Stray>(this.server.statements.claimed, [this.queueName, tokens]);
     this.#keepOnly(tokens, new Set(running.map(({ token }) => token)));
@@ -111,11 +111,11 @@ export class Reconciler {
     return tokens;
   }
 
-  /** Of the tokens that were looked for, those are dropped under which nothing runs and nothing can begin to. */
+  /** Drops those of the checked tokens under which no job runs and none can start to run. */
   #keepOnly(looked: readonly number[], running: ReadonlySet<number>): void {
     for (const token of looked) {
       const issued = this.#tokens.get(token);
-      // The rows of a claim become visible all at once.
+      // All rows of a claim become visible at the same time: the server has carried it out.
       if (running.has(token)) {
         if (issued) issued.state = "answered";
       } else if (issued?.state === "answered") this.#tokens.delete(token);
@@ -130,7 +130,7 @@ export class Reconciler {
     const decide = (row: StoredJob, clock: number): Decision<"put back" | "not ours" | "gone"> => {
       if (row.token !== tokenOf.get(row.key)) return { change: null, answer: "gone" };
       if (isTakenOver(row, { workerId })) return { change: null, answer: "not ours" };
-      // Aborted before anyone ran it, or while its end could not be recorded: nobody but us can end it.
+      // Aborted before it ran, or run without a recorded end: only this process can end the job.
       if (row.status === "aborting" || (row.status === "active" && hasRun(row)))
         return { change: loseJob(row, clock, lostLimit, failedTtl), answer: "put back" };
       if (row.status !== "active") return { change: null, answer: "gone" };

@@ -1,13 +1,14 @@
 /**
- * Which ends of attempts are recorded already: many read by one statement, without a lock. For those that tasks have
- * recorded in their own transactions (`ctx.finish`), and for batches that were sent again because the answer was lost.
+ * Checks which ends of attempts are recorded already: one statement reads many rows, without a lock. Used for ends that
+ * tasks have recorded in their own transactions (`ctx.finish`), and for batches that were sent again because a response
+ * was lost or rows were not written.
  */
 import type { Settlement, SettleResult } from "../broker.js";
 import type { PostgresServer } from "./server.js";
 
 interface RecordedRow {
   nth: number;
-  /** Null where there is no row. */
+  /** Null if there is no row. */
   status: string | null;
   token: number | null;
   committed: boolean;
@@ -21,8 +22,8 @@ export class RecordedEnds {
   ) {}
 
   /**
-   * The results of those that nothing can change any more, in order; null for the others. Waits `patience` ms for a
-   * lost database.
+   * Returns the results in the order of the items: null for each item whose result is not certain yet. Waits `patience`
+   * ms for an unreachable database.
    */
   async of(items: readonly Settlement[], patience: number): Promise<(SettleResult | null)[]> {
     const { rows } = await this.server.queryAgain<RecordedRow>(
@@ -44,14 +45,14 @@ export class RecordedEnds {
   }
 }
 
-/** A transaction may have committed without the task's end: `rollback to savepoint`. The row runs on then. */
+/** A transaction may have committed without the end of the job (`rollback to savepoint`): then the job still runs. */
 function finished({ token }: Settlement, row: RecordedRow): SettleResult | null {
   const runsOn = row.token === token && (row.status === "active" || row.status === "aborting");
   return row.committed && !runsOn ? "finished" : null;
 }
 
 function written({ token, status, place, keep }: Settlement, row: RecordedRow): SettleResult | null {
-  // A row that was to be deleted is gone: by our own statement, whose answer got lost, or by somebody else.
+  // A missing row that was to be deleted: our own statement, whose response was lost, or another process deleted it.
   if (row.status === null) return keep !== null && keep < 0 ? "applied" : "gone";
   if (row.token === token)
     return row.status === status && status !== "queued" && !row.strange ? "applied" : null;

@@ -1,4 +1,7 @@
-/** Reading and changing single rows: each change is decided while the row is locked (D-21, D-22). */
+/**
+ * Reads and changes single rows. Each change is decided while the row is locked, so that it cannot overwrite what
+ * another process wrote in between.
+ */
 
 import { isUtf8 } from "node:buffer";
 import { backoffMs } from "../backoff.js";
@@ -18,57 +21,61 @@ interface RawRow {
   key: string;
   queue: string;
   status: string;
-  /** bigint, as text. */
+  /** A bigint, as text. Epoch seconds. */
   scheduled: string;
   token: number;
-  /** Null of a document that is too large to be read, or to be read with the others of a list. */
+  /** Null when the document is too large to be read, or too large to be read together with the others of a list. */
   bytes: Buffer | null;
   size: number;
-  /** The database's clock at the look, epoch ms. */
+  /** The database's clock when the row was read, epoch ms. */
   clock: number;
 }
 
-/** A row with the database's clock, epoch ms: whether a job is stuck is not for this process's clock to say (5.2). */
+/**
+ * A row with the database's clock, epoch ms. That clock, not the clock of this process, decides whether a job is stuck.
+ */
 export interface TimedRow {
   row: StoredJob;
   clock: number;
 }
 
-/** `clock` is the database's, epoch ms. */
+/** Decides how to change a locked row. `clock` is the database's clock, epoch ms. */
 type Decide<T> = (row: StoredJob, clock: number) => Decision<T>;
 
 /**
- * A row that `lockRows` was asked for. Without `key` it was not locked, without `size` it is to be looked at with fewer
- * others.
+ * The answer of `lockRows` for one key. If `key` is null, the row was not locked: another transaction holds it
+ * (`present`), or it does not exist. If `size` is null, the documents of the batch are too many bytes, and the row must
+ * be asked for again with fewer others.
  */
 type LockedRow = { asked: string; present: boolean } & { [Name in keyof RawRow]: RawRow[Name] | null };
 
-/** What became of rows that were to be changed together. Keys that are in neither do not exist. */
+/** Results for rows that were to be changed together. A key that is in neither member has no row. */
 export interface Changed<T> {
   answers: Map<string, T>;
-  /** Rows that somebody's transaction holds. */
+  /** Keys of rows that another transaction holds locked. */
   held: string[];
 }
 
 const runningPageSize = 500;
-/** Rows that are locked and changed in one transaction. */
+/** How many rows are locked and changed in one transaction. */
 const changedTogether = 200;
-/** How long a person's change waits for a row that somebody's transaction holds. */
+/** How long `change` waits for a row that another transaction holds: a person may be waiting for the answer. */
 const heldPatienceMs = 5_000;
 
 const toRow = (raw: RawRow): StoredJob => ({
   key: raw.key,
   queue: raw.queue,
-  // A status that nobody knows is shown as failed, so that the row can be seen and deleted.
+  // An unknown status is shown as failed, so that the row can be seen and deleted.
   status: parseStatus(raw.status) ?? "failed",
   scheduled: Number(raw.scheduled),
   token: raw.token,
-  // Bytes that are no text would come out changed, and be written back so: as no text they are poison (D-3).
+  // Decoding invalid UTF-8 would change the bytes, and an edit would write the changed bytes back. The empty document
+  // is no SAQ job, so the row is treated as unreadable and its bytes stay as they are.
   document: raw.bytes && isUtf8(raw.bytes) ? raw.bytes.toString("utf8") : "",
   ...(raw.bytes ? {} : { unreadBytes: raw.size }),
 });
 
-/** PostgreSQL takes no NUL in a text, not even to say that there is no such row. */
+/** PostgreSQL accepts no NUL in a text: a query for such a key fails instead of finding no row. */
 const isImpossible = (key: string) => key.includes("\0");
 
 const jobHeld = (key: string, cause: unknown): SaqError =>
@@ -82,8 +89,9 @@ const jobHeld = (key: string, cause: unknown): SaqError =>
 const isLocked = (raw: LockedRow): raw is LockedRow & RawRow => raw.key !== null && raw.size !== null;
 
 /**
- * A job that goes back into the queue gets another token: a worker that held it, and wakes only when Python has claimed
- * it again, which leaves the token as it is, must not end the run of the other one.
+ * Returns a new token for a job that goes back into the queue; null for other changes. Python leaves the token as it is
+ * when it claims the job again. With the old token, a worker that had held the job and resumes only then could end the
+ * run of the Python worker.
  */
 const freshToken = ({ status: before }: StoredJob, { status }: RowChange): number | null =>
   status === "queued" && before !== "queued" ? newToken() : null;
@@ -100,10 +108,10 @@ export class RowStore {
   }
 
   /**
-   * Null when this queue has no such row. Waits up to 5 s for a row that somebody's transaction holds, without holding
-   * a connection meanwhile.
+   * Changes one row and returns the answer of `decide`; null when this queue has no such row. Waits up to 5 s for a row
+   * that another transaction holds, without holding a connection meanwhile.
    *
-   * @throws SaqError job_held when it is held longer than that
+   * @throws SaqError job_held when the row is held for longer
    */
   async change<T>(key: string, decide: Decide<T>): Promise<T | null> {
     const deadline = performance.now() + heldPatienceMs;
@@ -119,8 +127,9 @@ export class RowStore {
   }
 
   /**
-   * As `change`, for what has to be written however long somebody's transaction holds the row or the database is away,
-   * and does no harm when it is done twice. Takes one connection at a time however many rows wait.
+   * As `change`, but waits up to `patienceMs` for a row that another transaction holds, and also while the database is
+   * down. For changes that must be written and may be made twice without harm. Takes one connection at a time, however
+   * many rows wait.
    */
   async changeWhenFree<T>(key: string, decide: Decide<T>, patienceMs: number): Promise<T | null> {
     const deadline = performance.now() + patienceMs;
@@ -137,9 +146,9 @@ export class RowStore {
   }
 
   /**
-   * As `change`, failing at once when somebody holds the row.
+   * As `change`, but fails at once when another transaction holds the row.
    *
-   * @throws RowHeldError when somebody's transaction holds the row
+   * @throws RowHeldError when another transaction holds the row
    */
   async changeNow<T>(key: string, decide: Decide<T>): Promise<T | null> {
     const { answers, held } = await this.changeMany([key], decide);
@@ -148,8 +157,8 @@ export class RowStore {
   }
 
   /**
-   * Changes rows of this queue, some hundred per transaction, each as decided while it is locked. Never waits for a row
-   * that somebody's transaction holds.
+   * Changes rows of this queue, up to 200 per transaction. Each change is decided while its row is locked. Never waits
+   * for a row that another transaction holds.
    */
   async changeMany<T>(keys: readonly string[], decide: Decide<T>): Promise<Changed<T>> {
     const changed: Changed<T> = { answers: new Map(), held: [] };
@@ -161,7 +170,7 @@ export class RowStore {
     return changed;
   }
 
-  /** Answers the keys whose documents would have been too many bytes at once. */
+  /** Changes one batch. Returns the keys that are left because the documents together are too many bytes. */
   #changeTogether<T>(
     keys: readonly string[],
     decide: Decide<T>,
@@ -206,7 +215,7 @@ export class RowStore {
     ];
   }
 
-  /** At most one, and none when there is nothing to tell. */
+  /** Returns at most one notification; none when nobody has to be notified. */
   #notice({ key, status: before }: StoredJob, { status }: RowChange): { channel: string; text: string }[] {
     if (status === "queued") return [{ channel: wakeChannel(this.queueName), text: "saq:enqueue" }];
     const text = status === before ? null : eventText(key, status);
@@ -221,7 +230,7 @@ export class RowStore {
     );
   }
 
-  /** @throws SaqError list_too_slow */
+  /** @throws SaqError list_too_slow when reading the list takes longer than 5 s */
   async list(filter: JobFilter): Promise<StoredJob[]> {
     return (await listRows<RawRow>(this.server, this.queueName, filter)).map(toRow);
   }
@@ -231,7 +240,7 @@ export class RowStore {
     return (await this.server.query<RawRow>(this.server.statements.page, values)).map(toRow);
   }
 
-  /** Every running row, a page at a time. */
+  /** Yields every running row; reads one page at a time. */
   async *running(): AsyncGenerator<TimedRow> {
     let last: { token: number; key: string } | undefined = { token: -(2 ** 31), key: "" };
     while (last) {
@@ -242,7 +251,7 @@ export class RowStore {
     }
   }
 
-  /** Reads all rows of the queue: 0.2 s for a million. Not for a hot path. */
+  /** Reads all rows of the queue: 0.2 s for a million rows. Not for a hot path. */
   async counts(): Promise<JobCounts> {
     const counts: JobCounts = {
       queued: 0,

@@ -1,8 +1,9 @@
 /**
- * What a sweeper has to know of the jobs that run: their limits and whose they are. A look lists them by the index of
- * running rows, without their documents. Those are read by the server alone, which answers the members that count, and
- * only of jobs that were there at the previous look too: most jobs are over by then (100 jobs of 1 MB: 105 to 261 MB in
- * this process and a block of 1.4 s, when each look read every document).
+ * What a sweeper must know about the running jobs: their limits and their workers. `look` lists the jobs by the index
+ * of running rows, without their documents. The server reads the documents and returns only the members that are
+ * needed. Apart from a limited number of new jobs, only documents of jobs that were listed by the previous look too are
+ * read, because most jobs have ended by then. When each look read every document, 100 jobs of 1 MB took 105 to 261 MB
+ * in this process and blocked it for 1.4 s.
  */
 import type { StoredJob } from "../broker.js";
 import { type isStuck, type JobFields, parseStatus } from "../job.js";
@@ -11,24 +12,24 @@ import type { RowStore } from "./rows.js";
 import type { PostgresServer } from "./server.js";
 
 const pageSize = 5_000;
-/** Documents that one statement reads: number, and bytes in all. */
+/** Maximum number of documents that one statement reads, and of their bytes in all. */
 const readTogether = 500;
 const readBytes = 4 * 1024 * 1024;
-/** Of jobs that were not there at the previous look so many are read all the same. */
+/** Maximum number of documents that one look reads of jobs that the previous look did not list. */
 const mostNew = 1_000;
-/** What was read is read again after that time: others may have taken the job over, or changed its limits. */
+/** A document is read again after this time: others may have taken the job over, or changed its limits. */
 const staleMs = 60_000;
 
-/** Null for a document that is no job. */
+/** The members of a job that decide whether it is stuck or orphaned. */
 type Limits = Pick<JobFields, "timeout" | "heartbeat" | "started" | "touched" | "attempts" | "workerId">;
 
 export interface RunningJob {
   readonly key: string;
   readonly token: number;
   readonly status: StoredJob["status"];
-  /** Undefined while its document was not read. */
+  /** Null when the document is no job; undefined until the document is read. */
   limits: Limits | null | undefined;
-  /** By performance.now(), which is close to 0 in a young process. */
+  /** When the document was read, by performance.now(), which is close to 0 in a young process. */
   readAt: number;
 }
 
@@ -45,7 +46,7 @@ export class RunningJobs {
     this.#known.clear();
   }
 
-  /** The jobs that run and of which something is known. `clock` is the database's, epoch ms. */
+  /** Returns the running jobs whose documents have been read, and the database's clock, epoch ms. */
   async look(): Promise<{ jobs: RunningJob[]; clock: number }> {
     const { found, clock } = await this.#list();
     const before = this.#known;
@@ -65,7 +66,7 @@ export class RunningJobs {
     return { jobs: found.filter(({ limits }) => limits !== undefined), clock };
   }
 
-  /** Those that are stuck by what is known of them. */
+  /** Returns the jobs that are stuck by the limits read last, and those whose document is no job. */
   stuck(
     jobs: readonly RunningJob[],
     isStuckNow: (job: RunningJob, limits: Parameters<typeof isStuck>[0]) => boolean,
@@ -75,7 +76,9 @@ export class RunningJobs {
     );
   }
 
-  /** Reads their limits, in that many statements' worth of bytes at most for each 500 of them. */
+  /**
+   * Reads the limits of these jobs. Sends at most `statements` statements for each 500 jobs, so that bytes are bounded.
+   */
   async read(jobs: readonly RunningJob[], statements = Number.POSITIVE_INFINITY): Promise<void> {
     for (let at = 0; at < jobs.length; at += readTogether) {
       let left = jobs.slice(at, at + readTogether);
@@ -83,7 +86,7 @@ export class RunningJobs {
     }
   }
 
-  /** Answers those whose documents would have been too many bytes at once. */
+  /** Reads one statement's worth of limits. Returns the jobs that are left because the documents are too many bytes. */
   async #readSome(jobs: RunningJob[]): Promise<RunningJob[]> {
     const rows = await this.server.query<{
       key: string;
@@ -108,7 +111,7 @@ export class RunningJobs {
       if (job.key === last) isPast = true;
     }
     for (const job of unreadable) {
-      // No document that the server can read: one at a time, because it may be large.
+      // The server cannot read this document as a job. Fetch such documents one at a time, because each may be large.
       const [row] = await this.rows.fetch([job.key]);
       if (row?.token === job.token) job.limits = limitsOf(row);
     }
@@ -143,7 +146,10 @@ function limitsOf(row: StoredJob): Limits | null {
   return { timeout, heartbeat, started, touched, attempts, workerId };
 }
 
-/** Python starts a job anew without changing the token, but never without changing the document. */
+/**
+ * Returns true if the row is still in the run that `then` describes. The token alone does not tell: Python starts a job
+ * again without changing the token, but never without changing the document.
+ */
 export function isSameRun(now: StoredJob, then: RunningJob): boolean {
   if (now.token !== then.token || (now.status !== "active" && now.status !== "aborting")) return false;
   const job = read(now);

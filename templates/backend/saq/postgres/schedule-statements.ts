@@ -1,4 +1,7 @@
-/** The table saq_cron and every statement that touches it. Its version is its comment: a later engine may need another. */
+/**
+ * The table saq_cron and every statement that uses it. The table's comment holds its version, because a later engine
+ * may need another table.
+ */
 import { createHash } from "node:crypto";
 import { storing } from "./enqueue-statements.js";
 import { epoch, type Statement } from "./fragments.js";
@@ -9,13 +12,16 @@ const insufficientPrivilege = "42501";
 
 export type ScheduleStatements = ReturnType<typeof buildScheduleStatements>;
 
-/** Beside the jobs' own table, and named after it where that has another name than SAQ's. Both qualified and quoted. */
+/**
+ * Returns the name of the schedule table for a jobs table: saq_cron in the same schema, or the jobs table's name with
+ * `_cron` when that name is not saq_jobs. Both names are qualified and quoted.
+ */
 const tableBeside = (jobs: string): string => {
   const own = jobs.replace(/(?<=\.)"saq_jobs"$/, '"saq_cron"');
   return own === jobs ? jobs.replace(/"$/, '_cron"') : own;
 };
 
-/** Makes the table where it is missing and answers its name; null where this role may not make or not use it. */
+/** Creates the table if it is missing and returns its name; null if this role may not create it or may not use it. */
 export async function scheduleTable(server: PostgresServer): Promise<string | null> {
   const table = tableBeside(server.jobsTable);
   const usable = (): Promise<boolean | null> =>
@@ -32,8 +38,8 @@ export async function scheduleTable(server: PostgresServer): Promise<string | nu
   const found = await usable();
   if (found !== null) return found ? table : null;
   try {
-    // "if not exists" fails for one of two processes that create a table at the same moment, hence the lock. The table
-    // and its comment are one transaction, so that nobody sees the one without the other.
+    // When two processes create a table at the same moment, "if not exists" fails for one of them, hence the lock. The
+    // table and its comment are created in one transaction, so that nobody sees the one without the other.
     await server.transaction(async (client) => {
       await client.query("select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext($1))", [table]);
       await client.query(`create table if not exists ${table} (
@@ -48,7 +54,7 @@ export async function scheduleTable(server: PostgresServer): Promise<string | nu
   return (await usable()) ? table : null;
 }
 
-/** Cron jobs that wait for their time, of whatever program. */
+/** Selects the cron jobs that wait for their time, whichever program enqueued them. */
 export const waitingCronJobs = (jobs: string): Statement =>
   named(
     "waiting",
@@ -56,7 +62,10 @@ export const waitingCronJobs = (jobs: string): Statement =>
       order by key limit 1000`,
   );
 
-/** Two sets of tables may share a connection, and a name is prepared once on each. */
+/**
+ * Adds a hash of the text to the name: two sets of tables may share a connection, and a name can be prepared only once
+ * on each connection.
+ */
 const named = (name: string, text: string): Statement => ({
   name: `saq_cron_${name}_${createHash("sha1").update(text).digest("hex").slice(0, 8)}`,
   text,
@@ -66,7 +75,7 @@ export function buildScheduleStatements({ cron, jobs }: { cron: string; jobs: st
   const definitions = `unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
     as g(name, task, cron, timezone, overlap)`;
   const ticksOf = (row: string) => `(${row}.cron, ${row}.timezone, ${row}.overlap)`;
-  // A changed definition starts at this moment: of what it would have had before, nothing was missed.
+  // A changed definition starts now: ticks that it would have had earlier do not count as missed.
   const register = `insert into ${cron} as held (queue, name, task, cron, timezone, overlap, tick)
     select $1, g.name, g.task, g.cron, g.timezone, g.overlap, ${epoch} from ${definitions} order by g.name
     on conflict (queue, name) do update set task = excluded.task, cron = excluded.cron, timezone = excluded.timezone,
@@ -75,19 +84,20 @@ export function buildScheduleStatements({ cron, jobs }: { cron: string; jobs: st
       updated_at = now()
     where held.task <> excluded.task or ${ticksOf("held")} <> ${ticksOf("excluded")}`;
 
-  // What goes by while an entry is paused is not missed either.
+  // Ticks that pass while an entry is paused do not count as missed either.
   const pause = `insert into ${cron} as held (queue, name, task, cron, timezone, overlap, tick, paused)
     select $1, g.name, g.task, g.cron, g.timezone, g.overlap, ${epoch}, $7 from ${definitions}
     on conflict (queue, name) do update set paused = excluded.paused, tick = ${epoch}, updated_at = now()
     where held.paused <> excluded.paused`;
 
-  // $2 to $7 as every enqueue has them, then $8 names, $9 crons, $10 zones, $11 overlaps, $12 ticks seen going by,
+  // $2 to $7 are the same as in every enqueue; $8 names, $9 crons, $10 zones, $11 overlaps, $12 last ticks that passed,
   // $13 last runs.
   //
-  // The entry's row is locked first: a worker that finds it locked leaves the tick to the one that is at it, and a pause
-  // either comes before and is seen, or waits and finds the job. \`tick\` is believed only by those who have the
-  // definition that was registered last; another one, of a fleet that is being replaced, goes by the jobs alone. A tick
-  // in the past is stored to make up for a missed one, and only if no later one is known.
+  // The entry's row is locked first. A worker that finds it locked leaves the tick to the worker that holds the lock. A
+  // pause either comes first, and this statement sees it, or waits for the lock, and then finds the job. Only workers
+  // with the definition that was registered last rely on `tick`. A worker with another definition, in a fleet that is
+  // being replaced, goes by the job rows alone. A tick in the past is stored to make up for a missed tick, and only if
+  // no later tick is known.
   const enqueue = `with given as materialized (select g.*, g.scheduled as due
       from unnest($2::text[], $3::text[], $4::int[], $5::text[], $6::bigint[], $8::text[], $9::text[], $10::text[],
         $11::text[], $12::bigint[], $13::text[])
@@ -119,7 +129,8 @@ export function buildScheduleStatements({ cron, jobs }: { cron: string; jobs: st
     register,
     pause,
     enqueue,
-    // A paused one that comes back, after a start of an older worker say, is still paused.
+    // Paused entries are kept: an entry that comes back, for example after an older worker was started, is still
+    // paused.
     forget: `delete from ${cron} where queue = $1 and name <> all($2::text[]) and not paused`,
     list: `select name, task, cron, timezone, overlap, tick, paused, last_run from ${cron} where queue = $1`,
   };

@@ -1,9 +1,9 @@
 /**
- * The memory of recurring tasks: the table saq_cron, one row per queue and entry.
+ * Stores what must be remembered about recurring tasks: the table saq_cron, one row per queue and entry.
  *
- * A tick is stored by one statement together with the word that it was stored, so that no moment of dying lies between
- * the two: a tick that is remembered is never stored again, whatever became of its job (D-54), and one that is not
- * remembered was not stored.
+ * One statement stores a tick's job and records in saq_cron that the tick was stored, so that a crash cannot separate
+ * the two. A recorded tick is never stored again, whatever happened to its job. A tick that is not recorded was not
+ * stored. Both hold for workers with the definition that was registered last; others do not read or write the record.
  */
 
 import { SaqError } from "../errors.js";
@@ -23,7 +23,7 @@ interface RawRow {
   cron: string;
   timezone: string;
   overlap: "skip" | "allow";
-  /** bigint, as text. */
+  /** A bigint, as text. Epoch seconds. */
   tick: string;
   paused: boolean;
   last_run: ScheduleRow["lastRun"];
@@ -114,7 +114,7 @@ export class PostgresSchedules implements ScheduleStore {
     ];
   }
 
-  /** The table is made when it is first needed: an application without recurring tasks has none. */
+  /** Creates the table when it is first needed, so that an application without recurring tasks has none. */
   #remember(): Promise<ScheduleStatements | null> {
     this.#table ??= this.#open().catch((error) => {
       this.#table = null;

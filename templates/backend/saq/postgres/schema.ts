@@ -1,6 +1,6 @@
 /**
- * Makes SAQ's tables at version 3 where they are missing (P-1 to P-6), so that Python and TypeScript share one
- * database. Alters nothing but what it has just made, and what is older than version 3.
+ * Creates SAQ's tables at version 3 where they are missing, so that Python and TypeScript share one database. Alters
+ * only tables that it has just created and tables that are older than version 3.
  */
 import type { ClientBase } from "pg";
 import { SaqError } from "../errors.js";
@@ -11,32 +11,32 @@ import { createJobs, createStats, indexName, upgradeJobs } from "./layout.js";
 import { keyspace, type Names, namesIn, quote, saqTables, type TableSet } from "./names.js";
 import { beginTransaction, migrationTimeoutMs } from "./session-settings.js";
 
-/** SAQ's, and there is no other: tables of our own would have a record of their own. */
+/** The version of SAQ's tables. It covers no table of our own: saq_cron records its own version. */
 export const schemaVersion = 3;
 
 export interface SchemaOptions {
   tables: TableSet;
-  /** Of the advisory lock under which the tables are made (P-36). */
+  /** First key of the advisory lock under which the tables are created, SAQ's set-up lock. The second key is 0. */
   lockKeyspace: number;
-  /** A connection is not the same session from one statement to the next. */
+  /** True behind a transaction pooler: the next statement on a connection may run in another session. */
   plain: boolean;
   logger: Logger;
 }
 
-/** How long missing tables of SAQ's own names are left to the process that holds the set-up lock, ms. */
+/** How long we wait for the holder of the set-up lock to create missing tables of SAQ's own names, ms. */
 const lockWaitMs = 5_000;
-/** How long older tables are left to it, ms. */
+/** How long we wait for the holder of the set-up lock to upgrade older tables, ms. */
 const upgradeWaitMs = 30_000;
 
 /**
- * Makes the tables where they are missing and returns their names. Safe when many processes start at once (P-6, D-11).
+ * Creates the tables where they are missing and returns their names. Safe when many processes start at once.
  *
- * A Python process holds the set-up lock as long as it lives, whatever its tables and its schema. So the lock alone
- * does not say that somebody is at work: tables that are missing although it is held are made all the same, at once
- * where they are not SAQ's usual ones, else after 5 s.
+ * A Python process holds the set-up lock as long as it lives, whatever its tables and its schema. So a held lock does
+ * not prove that another process is creating the tables. Tables that are missing while the lock is held are created
+ * anyway: at once if they are not SAQ's usual tables, otherwise after 5 s.
  *
  * @throws SaqError config when the database is not in UTF8; schema_version when its tables are newer than this engine,
- * or older while another process holds the set-up lock for 30 s
+ * or older or incomplete while another process holds the set-up lock for 30 s
  */
 export async function ensureSchema(
   client: ClientBase,
@@ -74,7 +74,7 @@ export async function ensureSchema(
 
 const ownLock: Lock = [keyspace.sweep, 1];
 
-/** Python, too, would make these at its start, with the set-up lock. */
+/** True for SAQ's default tables: a Python process would create these too when it starts, under the set-up lock. */
 const isUsual = ({ schema, jobs, stats, versions }: TableSet): boolean =>
   schema === null && jobs === saqTables.jobs && stats === saqTables.stats && versions === saqTables.versions;
 
@@ -92,7 +92,10 @@ async function checkEncoding(client: ClientBase): Promise<void> {
   );
 }
 
-/** The tables are older than version 3, and whoever holds the set-up lock has not changed that. */
+/**
+ * The error for tables that are incomplete or older than version 3 and that the holder of the set-up lock did not
+ * upgrade in time.
+ */
 async function lockHeld(
   client: ClientBase,
   { schema }: Names,
@@ -102,7 +105,7 @@ async function lockHeld(
     `select l.pid, a.application_name as name from pg_locks l left join pg_stat_activity a on a.pid = l.pid
      where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.objid = 0 and l.classid::bigint = $1::bigint
        and l.database = (select d.oid from pg_database d where d.datname = current_database())`,
-    // An oid has no sign.
+    // pg_locks shows the key as an oid, which has no sign.
     [lockKeyspace < 0 ? lockKeyspace + 2 ** 32 : lockKeyspace],
   );
   const holders = rows.map(({ pid, name }) => `${pid}${name ? ` (${name})` : ""}`).join(", ");
@@ -115,7 +118,7 @@ async function lockHeld(
   );
 }
 
-/** Where the tables are and which version they have; 0 when they are not all there. Changes nothing. */
+/** Returns the names of the tables and their version; version 0 when a table is missing. Changes nothing. */
 export async function findTables(
   client: ClientBase,
   tables: TableSet,
@@ -133,7 +136,12 @@ async function hasGroupOrder(client: ClientBase, { schema, tables }: Names): Pro
   return rows.length > 0;
 }
 
-/** The tables' schema: where they are visible, else the first of the search path. */
+/**
+ * Returns the schema of the tables: the one that is configured, else the one in which the jobs table is visible, else
+ * the first schema of the search path.
+ *
+ * @throws SaqError config when the configured schema does not exist, or the search path names no existing schema
+ */
 async function findSchema(client: ClientBase, tables: TableSet): Promise<string> {
   if (tables.schema !== null) {
     const { rowCount } = await client.query("select 1 from pg_namespace where nspname = $1", [tables.schema]);
@@ -158,10 +166,11 @@ async function findSchema(client: ClientBase, tables: TableSet): Promise<string>
 }
 
 /**
- * 0 when the tables are not all there. A newer version is newer whatever its tables are called.
+ * Returns the recorded version; 0 when a table or the record is missing. A version newer than ours is returned even
+ * then, because it may have other tables.
  *
- * What is there is read from the catalogs themselves: to_regclass and its like answer from a cache that does not learn
- * within a transaction what another one has just committed (seen with ten processes that start at once).
+ * Reads the catalogs themselves. Functions such as to_regclass use a cache which, within a transaction, does not show
+ * what another transaction has just committed (seen when ten processes started at once).
  */
 async function readVersion(client: ClientBase, names: Names): Promise<number> {
   const { jobs, stats, versions: record } = names.tables;
@@ -181,11 +190,17 @@ async function readVersion(client: ClientBase, names: Names): Promise<number> {
 /** Two keys of an advisory lock. */
 type Lock = readonly [number, number];
 
-/** Another process has created the same at the same moment. */
+/** True if another process has created the same table or index at the same moment. */
 const isDuplicate = (error: unknown): boolean =>
   ["23505", "42P07", "42710"].includes(String((error as { code?: unknown } | null)?.code));
 
-/** Answers whether the lock was free. With `onlyMissing`, tables that are there are left as they are. */
+/**
+ * Creates or upgrades the tables while it holds the lock. With `onlyMissing`, does nothing when the jobs table exists.
+ * Returns false when another session holds the lock, another process has just created the same, or `onlyMissing`
+ * applied.
+ *
+ * @throws SaqError config when the role may not create the tables
+ */
 async function tryToMigrate(
   client: ClientBase,
   names: Names,
@@ -218,7 +233,7 @@ async function tryToMigrate(
   }
 }
 
-/** From the catalog itself, as in `readVersion`. */
+/** Reads the catalog itself, for the reason given at `readVersion`. */
 async function hasJobs(client: ClientBase, { schema, tables }: Names): Promise<boolean> {
   const { rowCount } = await client.query(
     "select 1 from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2",
@@ -237,7 +252,10 @@ async function migrate(client: ClientBase, names: Names): Promise<void> {
   await recordVersion(client, names);
 }
 
-/** The record has no primary key (P-2), and where all tables are published no row of it may be deleted (55000). */
+/**
+ * Writes the version. SAQ's version table has no primary key: PostgreSQL refuses to delete its rows (55000) where all
+ * tables are published, unless the table has a full replica identity.
+ */
 async function recordVersion(client: ClientBase, { schema, tables, versions }: Names): Promise<void> {
   const { rowCount: recorded } = await client.query(`select 1 from ${versions} limit 1`);
   if (recorded) {

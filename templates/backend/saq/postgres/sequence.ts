@@ -1,4 +1,4 @@
-/** Looks whether the sequence of `lock_key` nears its end: as Python makes it, it does not start over (D-13). */
+/** Warns when the sequence of `lock_key` nears its end: on tables that Python made it does not start over. */
 import type { ClientBase } from "pg";
 import type { Logger } from "../logger.js";
 

@@ -1,4 +1,4 @@
-/** One set of SAQ's tables on one server: the statements that know their names, and how they are sent. */
+/** One set of SAQ's tables on one server: the statements that name these tables, and the connections that send them. */
 import type pg from "pg";
 import { SaqError } from "../errors.js";
 import type { DatabaseClock } from "./clock.js";
@@ -11,7 +11,7 @@ import { warnOfSequenceEnd } from "./sequence.js";
 import { buildStatements, type Statements } from "./statements.js";
 
 export interface TableOptions extends Pick<SchemaOptions, "tables" | "lockKeyspace"> {
-  /** Of each part of a job. */
+  /** Maximum size of each part of a job (payload, result, error, meta), in bytes. */
   maxBytes?: number;
 }
 
@@ -34,7 +34,7 @@ export class PostgresServer {
     return this.#statements;
   }
 
-  /** Qualified and quoted. */
+  /** Qualified and quoted; empty before `connect`. */
   get jobsTable(): string {
     return this.#jobsTable;
   }
@@ -60,16 +60,21 @@ export class PostgresServer {
     return this.#connections.clock.now();
   }
 
-  /** How long it takes at most to write something down while the server answers new connections, s. */
+  /** Maximum time to record something while the server accepts new connections, s. */
   get recordSeconds(): number {
     return this.#connections.recordSeconds;
   }
 
-  /** When the way to the database failed last, by performance.now(). */
+  /** When a connection to the database failed last, by performance.now(). */
   get lastTrouble(): number {
     return this.#connections.lastTrouble;
   }
 
+  /**
+   * Connects once, and creates the tables where they are missing.
+   *
+   * @throws SaqError queue_closed after the connections were closed; the errors of `ensureSchema`; database_unavailable
+   */
   connect(): Promise<void> {
     if (this.#connections.closed)
       throw new SaqError("queue_closed", "The queue was closed and cannot be used again");
@@ -80,7 +85,7 @@ export class PostgresServer {
     return this.#connecting;
   }
 
-  /** Counts a queue in; `release` counts it out, and the last one closes the connections, answered or not. */
+  /** Counts one more queue as a user. The last `release` closes the connections, even if statements are unanswered. */
   retain(): this {
     this.#connections.retain();
     return this;

@@ -1,59 +1,63 @@
 /**
- * What every session of ours needs to be set to, whatever the server, its databases and roles have by default: one
- * place, because the time limits have to fit together.
+ * The settings that each of our sessions needs, whatever the defaults of the server, its databases and its roles are.
+ * They are in one file because the timeouts have to fit together.
  */
 
 /**
- * The server ends a statement that takes longer. Less than `answerTimeoutMs`, so that no client has given it up before.
+ * The server ends a statement that takes longer. Less than `answerTimeoutMs`, so that the server ends a statement
+ * before its client gives it up.
  */
 const statementTimeoutMs = 25_000;
 
-/** After that long without an answer a connection is given up: longer than a database may stand still for. */
+/** A connection is given up after this time without an answer: longer than a database may pause. */
 export const answerTimeoutMs = 30_000;
 
 export const connectTimeoutMs = 5_000;
 
-/** A statement without an answer for that long: the server is asked whether it works on it (dead-connections.ts). */
+/** After this time without an answer, the server is asked whether it works on the statement (dead-connections.ts). */
 export const suspectAfterMs = 2_000;
 export const lookEveryMs = 1_000;
 
 /**
- * How long it takes at most to write something down while the server answers new connections, s: a connection that is
- * dead is given up, another one is opened, and the statement is sent again. Others wait for that long before they end
- * a job whose worker lives. `canAsk`: the server can say which connections are dead.
+ * Maximum time to record something while the server accepts new connections, s: a dead connection is given up, another
+ * one is opened, and the statement is sent again. Other workers wait for this time before they end a job whose worker
+ * lives. `canAsk`: the server can tell which connections are dead.
  */
 export const recordSeconds = (canAsk: boolean): number =>
   ((canAsk ? suspectAfterMs + 3 * lookEveryMs : answerTimeoutMs) + connectTimeoutMs) / 1_000;
 
-/** Changes of tables that are in use take as long as they are large. */
+/** Timeout of statements that change tables in use: the larger the table, the longer they take. */
 export const migrationTimeoutMs = 3_600_000;
 
-/** For all sessions. What an operator may have set on purpose (search_path, read-only, durability) stays as it is. */
+/** For all sessions. Settings that an operator may have chosen (search_path, read-only, durability) are left alone. */
 const limits: Readonly<Record<string, string | number>> = {
-  // A compiled plan pays off after seconds. With statistics of more than 21,000 queued jobs every claim was compiled
-  // anew: a claim of ten at 200,000 queued took 1.4 to 2.5 s, on tables without our indexes at any size.
+  // JIT compilation pays off only for statements that run for seconds. With it, each claim was compiled anew once the
+  // statistics showed more than 21,000 queued jobs; on tables without our indexes, with any number of queued jobs. A
+  // claim of ten jobs out of 200,000 queued ones took 1.4 to 2.5 s.
   jit: "off",
-  // Statements of ours read a few rows; starting a process for that takes longer than they do.
+  // Our statements read a few rows; starting a parallel process takes longer than reading them.
   max_parallel_workers_per_gather: 0,
-  // Under another isolation a statement does not see what others have committed since the transaction began, on which
-  // claims of groups rely, and ends with 40001 where another has changed the row (80 of 3,000 enqueues).
+  // Claims of groups must see what other transactions have committed since their own began. Under another isolation
+  // level they do not, and a statement fails with 40001 when another transaction has changed the row (80 of 3,000
+  // enqueues).
   default_transaction_isolation: "read committed",
-  // A claim that the server carries out after its worker has given up owns jobs that nobody runs.
+  // If the server carried out a claim after its worker had given up waiting, the claim would own jobs that nobody runs.
   statement_timeout: statementTimeoutMs,
-  // Waits for rows have limits of their own; a wait for a lock on the table ends with the statement's.
+  // Waits for rows have their own limits. A wait for a lock on the table ends at the statement's timeout.
   lock_timeout: 0,
-  // A transaction of ours takes milliseconds: a session that stands still in one has lost its client, or blocks others.
+  // Our transactions take milliseconds: a session that is idle in a transaction has lost its client, or blocks others.
   idle_in_transaction_session_timeout: 15_000,
 };
 
-/** For sessions that are ours alone from their beginning. */
+/** For sessions that only this process uses, from their start on. */
 const sessionLimits: Readonly<Record<string, string | number>> = {
-  // The listening connection is idle by nature.
+  // The listening connection is idle most of the time.
   idle_session_timeout: 0,
-  // By default a server keeps the session of a machine that has vanished for two hours, with its locks: the worker
-  // counts as alive, its transactions go on holding rows. 9 s here. The kernel of a process that stands still goes on
-  // answering for it; only an answer that does not fit into its buffers, and of which it has read nothing for 9 s, is
-  // given up. On Unix sockets these have no effect, nor where the server's system does not know them.
+  // When a machine vanishes, a server keeps its sessions and their locks for two hours by default: the worker counts as
+  // alive, and its transactions go on holding rows. With these settings it keeps them for 9 s. A process that is merely
+  // paused keeps its session, because its kernel answers the keepalives. The server closes such a session only when an
+  // answer does not fit into the buffers and the process reads nothing of it for 9 s. The settings have no effect on
+  // Unix sockets and on systems that do not support them.
   tcp_keepalives_idle: 3,
   tcp_keepalives_interval: 2,
   tcp_keepalives_count: 3,
@@ -61,8 +65,8 @@ const sessionLimits: Readonly<Record<string, string | number>> = {
 };
 
 /**
- * Plans made while a table was empty are sequential scans and are kept for as long as the connection lives; every
- * statement of ours reads by index, so the other ways are ruled out (2,950 -> 10,378 round trips/s measured).
+ * A plan made while a table was empty is a sequential scan, and the connection keeps the plan as long as it lives. All
+ * our statements read by index, so the other access methods are ruled out (2,950 -> 10,378 round trips/s measured).
  */
 const planner: Readonly<Record<string, string | number>> = {
   enable_seqscan: "off",
@@ -71,7 +75,7 @@ const planner: Readonly<Record<string, string | number>> = {
   enable_mergejoin: "off",
 };
 
-/** A parameter in LIMIT would have the planner plan each claim anew (picking ten jobs: 298 -> 122 us measured). */
+/** A parameter in LIMIT would make the planner plan each claim anew (picking ten jobs: 298 -> 122 us measured). */
 const prepared = { plan_cache_mode: "force_generic_plan" };
 
 const asOptions = (settings: Readonly<Record<string, string | number>>): string =>
@@ -79,18 +83,21 @@ const asOptions = (settings: Readonly<Record<string, string | number>>): string 
     .map(([name, value]) => `-c ${name}=${String(value).replaceAll(" ", "\\ ")}`)
     .join(" ");
 
-/** Start-up options of a session. `own` are those of the address: its limits win over ours, our planner's over its. */
+/**
+ * Returns the start-up options of a session. `own` are the options of the address: they override our limits, and our
+ * planner settings override them. `extra` overrides all others.
+ */
 export const startupOptions = (own: string, extra = ""): string =>
   [asOptions({ ...limits, ...sessionLimits }), own, asOptions({ ...planner, ...prepared }), extra]
     .filter(Boolean)
     .join(" ");
 
-/** A transaction on a session of our own. */
+/** Begins a transaction on a session that only this process uses. */
 export const beginTransaction = "begin isolation level read committed";
 
 /**
- * A transaction on a session that is somebody else's a moment later, and may be set to anything: behind a transaction
- * pooler, which refuses start-up options.
+ * Begins a transaction behind a transaction pooler. The pooler refuses start-up options and gives the session to other
+ * clients afterwards, so the session may have any settings: ours are set for this transaction only.
  */
 export const beginPooledTransaction = [
   beginTransaction,

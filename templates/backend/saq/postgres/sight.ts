@@ -1,7 +1,7 @@
 /**
- * How long a sweeper has been able to see the database without a gap. After a pause of the database, of the way to it or
- * of this process everybody's signs of life look old, and results wait to be recorded: before others are judged, they
- * get time to come back (5.2).
+ * Measures for how long a sweeper has reached the database without a gap. After a pause of the database, of the network
+ * or of this process, the signs of life of all workers look old, and results wait to be recorded. The workers get time
+ * to come back before a sweeper decides about their jobs.
  */
 export class Sight {
   #since = Number.NEGATIVE_INFINITY;
@@ -9,10 +9,13 @@ export class Sight {
   #lastWall = 0;
   #gapMs = 0;
 
-  /** `lastTrouble`: when a statement of this process failed for want of the database, by performance.now(). */
+  /** `lastTrouble`: when the database was last unreachable for a statement of this process, by performance.now(). */
   constructor(private readonly server: { readonly lastTrouble: number }) {}
 
-  /** The database has answered a look. More than `gapSeconds` after the last one, it is the first of a new sight. */
+  /**
+   * Notes that the database has answered. More than `gapSeconds` after the previous answer, the measurement starts
+   * anew.
+   */
   looked(gapSeconds: number): void {
     this.#gapMs = gapSeconds * 1_000;
     if (this.#isBroken()) this.#since = performance.now();
@@ -20,13 +23,14 @@ export class Sight {
     this.#lastWall = Date.now();
   }
 
-  /** It has lasted that long, and nothing says that it has ended since the last look. */
+  /** Returns true if the database has been reachable without a gap for `seconds`, as far as is known. */
   lasts(seconds: number): boolean {
     return !this.#isBroken() && this.#last - this.#since >= seconds * 1_000;
   }
 
   #isBroken(): boolean {
-    // A machine that sleeps stops the one clock and not the other; a clock that was set costs a little patience.
+    // While the machine sleeps, performance.now() may stop, but Date.now() does not. A wall clock that was set forward
+    // looks like a gap, which only delays the sweeper a little.
     const gap = Math.max(performance.now() - this.#last, Date.now() - this.#lastWall);
     return gap > this.#gapMs || this.server.lastTrouble > this.#last;
   }

@@ -1,17 +1,18 @@
 /**
- * The guarded document function, which claims and acknowledgements of many jobs go through, unless the document's end is
- * all that changes (ending.ts).
+ * The database function that changes documents as JSON and catches all errors. Statements that claim or settle many
+ * jobs call it, unless only the end of the document changes (ending.ts).
  */
 import { temporaryStamp } from "./names.js";
 
 /**
- * The one place where SQL reads a document as JSON: adds `charge` to its attempts, removes and sets members, and those
- * of `meta` that the patch has under `meta+` (wire.ts). Null when the document is not what jsonb can hold (poison, NaN,
- * escaped NUL) or names another worker than `owner`; such rows take the slow way through wire.ts, and one bad row harms
- * no other (D-3).
+ * The body of the function, the only place where SQL reads a document as JSON. It adds `charge` to the attempts,
+ * removes and sets members, and changes the members of `meta` that the patch has under `meta+` (wire.ts). It returns
+ * null when jsonb cannot hold the document (no JSON object, NaN, escaped NUL) or the document names another worker than
+ * `owner`. Such rows are changed one by one through wire.ts, which is slower, but one bad row does not make the
+ * statement fail for the other rows.
  *
- * Literals tell their types and functions of any arguments their schema: a better match that somebody has created in a
- * schema of the search path would otherwise be called instead, with the rights of this worker.
+ * Literals name their types, and functions that take arguments of any type name their schema. Otherwise a function that
+ * somebody has created in a schema of the search path could match better, and would run with the rights of this worker.
  */
 export const stampSource = `
   declare document jsonb; tries integer; marks jsonb; meta jsonb;
@@ -37,12 +38,13 @@ export const stampSource = `
   exception when others then return null;
   end `;
 
-/** As PostgreSQL lists their types. */
+/** The types of the function's arguments, as PostgreSQL lists them. */
 export const stampArguments = "bytea, integer, text[], text, text";
 
 /**
- * Makes the function under that name. In the temporary schema, which is this connection's own, it takes the place of
- * one that is there; elsewhere it must not: the owner of that one would keep it.
+ * Returns the statement that creates the function under that name. In the temporary schema, which belongs to this
+ * session alone, it replaces an existing function. Elsewhere it must not replace one, because a replaced function keeps
+ * its owner.
  */
 export const stampStatement = (name: string): string =>
   `create ${name === temporaryStamp ? "or replace " : ""}function ${name}(job bytea, charge integer, removed text[], patch text, owner text)

@@ -1,4 +1,4 @@
-/** Every statement of the engine, by name. */
+/** The statements on SAQ's tables, each with the name under which it is prepared. */
 import { createHash } from "node:crypto";
 import { defaultMaxBytes, maxDocumentBytes } from "../byte-size.js";
 import { claimStatements } from "./claim-statements.js";
@@ -11,7 +11,7 @@ import { leaseGraceSeconds } from "./worker-ids.js";
 
 export type Statements = ReturnType<typeof buildStatements>;
 
-/** What has no tables in it. */
+/** Statements that name no table. */
 export const serverStatements = {
   clock: { name: "saq_clock", text: `select ${clock} as ms` },
   vouch: {
@@ -31,8 +31,8 @@ export function buildStatements({ jobs, stats, stamp }: Names, maxBytes = defaul
         extract(epoch from now())::float8 - expire_at::float8 as overdue, ${clock} as clock,
         case when pg_catalog.jsonb_typeof(stats->'graceSeconds'::text) = 'number' then (stats->>'graceSeconds'::text)::float8 end as grace
         from ${stats} where queue_key = ${queue}`;
-  // By physical pages: an index on expire_at would cost every finished job an entry. A row that somebody's transaction
-  // holds is left for a later pass: waiting for it would hold up the whole sweep.
+  // Deletes by physical pages: an index on expire_at would cost one entry for each finished job. A row that another
+  // transaction holds is left for a later pass, because waiting for it would delay the whole sweep.
   const deleteExpired = (
     condition: string,
   ) => `delete from ${jobs} where ctid = any(array(select ctid from ${jobs}
@@ -45,19 +45,21 @@ export function buildStatements({ jobs, stats, stamp }: Names, maxBytes = defaul
     ...endStatements(fragments),
     ...rowStatements(fragments),
     hasGrouped: `select exists (select 1 from ${jobs} j where j.queue = $1 and ${readyGroup("j")}) as found`,
-    // The first job of each priority, at most: one that is due lies behind no future one of another priority.
+    // Reads at most the first job of each priority, so that a due job is not behind the future jobs of another
+    // priority.
     outlook: `with recursive ${prioritiesOf(ready("j"))}
       select (select pg_catalog.min(f.scheduled) from step cross join lateral (
           select j.scheduled from ${jobs} j where j.queue = $1 and ${ready("j")} and j.priority = step.priority
           order by j.scheduled limit 1) f)::float8 as due,
         exists (select 1 from ${jobs} j where j.queue = $1 and ${readyGroup("j")}) as grouped,
         exists (select 1 from ${jobs} j where j.queue = $1 and j.status in ${running}) as running`,
-    // What runs under these tokens. By the index of running rows alone, without a look at any document.
+    // The running jobs with these tokens. Reads only the index of running rows, and no document.
     claimed: `select key, lock_key as token from ${jobs}
       where queue = $1 and status in ${running} and lock_key = any($2::int[]) limit 10000`,
-    // `strange`: the document does not name the worker, so that it has to be looked at. By its bytes, because a poll of
-    // many running jobs should not read them all as JSON; and only of a row that was written since ($4: its version at
-    // the last look), because the documents of a hundred jobs may be as many megabytes.
+    // `strange`: the document does not name the worker, so that the caller has to read it. The bytes are searched,
+    // because a poll of many running jobs should not read all documents as JSON. Only rows that were written since the
+    // previous look are searched ($4: the version of the row at that look), because the documents of a hundred jobs may
+    // have a hundred megabytes.
     owners: `select j.key, j.status, j.token, j.version,
         case when j.version is not distinct from g.version then false
           else position(pg_catalog.convert_to(pg_catalog.to_json(g.owner)::text, 'UTF8') in j.job) = 0 end as strange
@@ -66,7 +68,7 @@ export function buildStatements({ jobs, stats, stamp }: Names, maxBytes = defaul
           from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) j`,
     counts: `select status, scheduled <= ${epoch} as due, count(*)::int as count from ${jobs} where queue = $1
       group by 1, 2`,
-    // Answers what a look for dead workers would, as it was before this beat.
+    // Returns the rows that `ages` would have returned before this beat.
     beat: `with beaten as (insert into ${stats} as held (worker_id, stats, expire_at, metadata, queue_key)
         values ($1, $2, ${epoch} + $3::bigint, $4, $5)
         on conflict (worker_id) do update set stats = excluded.stats, expire_at = excluded.expire_at,
@@ -76,13 +78,14 @@ export function buildStatements({ jobs, stats, stamp }: Names, maxBytes = defaul
     workers: `select worker_id, stats, metadata, queue_key, expire_at >= ${epoch} as alive
       from ${stats} where queue_key = $1`,
     ages: ages("$1"),
-    // Also when its row is gone: who asks has seen for long enough that it is.
+    // True also when the worker's row is gone. Callers act on this only when they have seen no valid row for long
+    // enough.
     isLeaseOver: `select not exists (select 1 from ${stats} where worker_id = $1
       and expire_at >= ${epoch} - ${leaseGraceSeconds}) as dead`,
     isDead: `select pg_catalog.pg_try_advisory_xact_lock(${keyspace.life}, pg_catalog.hashtext($1)) as dead`,
     lockSweep: `select pg_catalog.pg_try_advisory_lock(${sweepLock("$1")}) as got`,
     unlockSweep: `select pg_catalog.pg_advisory_unlock(${sweepLock("$1")})`,
-    // What every sweep does, in one statement, unless another sweeper is at it. Answers what is left to do.
+    // The part that each sweep does, in one statement, unless another sweeper is at work. Returns what is left to do.
     sweep: `with turn as materialized (select pg_catalog.pg_try_advisory_xact_lock(${sweepLock("$3")}) as got),
       expired as (${deleteExpired("and (select got from turn)")}),
       old as (delete from ${stats} where ctid = any(array(select ctid from ${stats}
@@ -91,7 +94,7 @@ export function buildStatements({ jobs, stats, stamp }: Names, maxBytes = defaul
         exists (select 1 from ${jobs} j where j.queue = $3 and j.status in ${running}) as running from turn`,
     deleteExpired: deleteExpired(""),
   };
-  // A connection may serve queues with other tables: what is prepared under a name is for these.
+  // A connection may serve queues with other tables: the hash gives their prepared statements other names.
   const id = createHash("sha1").update(`${jobs} ${stats} ${stamp} ${maxBytes}`).digest("hex").slice(0, 8);
   return Object.fromEntries(
     Object.entries(statements).map(([name, text]) => [name, { name: `saq_${name}_${id}`, text }]),

@@ -1,7 +1,7 @@
 /**
- * Cleans a queue: jobs of dead workers (every 2 s, cheap while nobody dies), stuck jobs and rows past their time
- * (every 10 s). Any number of processes may sweep; one at a time works on a queue, and every single change is decided
- * again under the row's lock, so that a second sweeper does no harm (D-15, D-24).
+ * Sweeps a queue: every 2 s the jobs of dead workers (cheap while no worker dies), every 10 s stuck jobs and expired
+ * rows. Any number of processes may sweep; one at a time works on a queue. Each change is decided again under the row's
+ * lock, so that a second sweeper does no harm and a job that ends meanwhile keeps its end.
  */
 import type { RowChange, StoredJob, SweepLimits } from "../broker.js";
 import { isStuck } from "../job.js";
@@ -16,31 +16,34 @@ import { type Liveness, leaseGraceSeconds, livenessOf } from "./worker-ids.js";
 import { returnSeconds, type WorkerAge, Workers } from "./workers.js";
 
 /**
- * How long a running job has been without a living worker before it is called orphaned, s. Of a worker that holds no
- * lock silence is all there is to go by, and Python's do not end their jobs when they are cut off (D-10).
+ * How long a running job must be without a living worker before it counts as orphaned, s. For a worker without a lock,
+ * silence is the only evidence. Python's workers, moreover, do not end their jobs when they cannot reach the database.
  */
 const orphanedAfter: Record<Liveness, number> = { lock: 9, lease: 9 + leaseGraceSeconds, row: 300 };
-/** 8 MB of table per statement, at most 64 MB per pass: a table of 1 GB is gone through in under three minutes. */
+/** 8 MB of table per statement, at most 64 MB per pass: a table of 1 GB is swept in under three minutes. */
 const blocksPerStatement = 1_000;
 const blocksPerPass = 8_000;
 
 interface SweepLeft {
-  /** This sweep did its part; otherwise another one is at it. */
+  /** True if this sweep did its part; false if another sweeper is at work. */
   got: boolean;
+  /** Pages of the jobs table. */
   blocks: number;
+  /** True if jobs of this queue run. */
   running: boolean;
 }
 
-/** A decision about one row that is to be swept; null when it is not to be any more. */
+/** Decides how to change one locked row; null when the row is not to be swept any more. */
 type Sweep = (row: StoredJob, clock: number) => RowChange | null;
 
 export class Sweeper {
   readonly #workers: Workers;
   readonly #running: RunningJobs;
-  /** Since when a running job has been without a living worker, by owner. Times here are performance.now(). */
+  /** For each owner: since when its running jobs have been without a living worker, by performance.now(). */
   readonly #orphanedSince = new Map<string, number>();
-  /** Without a look for so long, the sweeper did not see the database. */
+  /** A longer time than this without an answer of the database counts as a gap, s. */
   #gapSeconds = 0;
+  /** The page of the jobs table at which the next deletion of expired rows begins. */
   #block = 0;
 
   constructor(
@@ -53,12 +56,12 @@ export class Sweeper {
     this.#running = new RunningJobs(server, rows, queueName);
   }
 
-  /** A beat has answered what a look for workers would have. */
+  /** Takes the rows of workers that a beat has returned, which may make the next look for workers unnecessary. */
   heard(workers: readonly WorkerAge[]): void {
     this.#workers.heard(workers, this.#gapSeconds);
   }
 
-  /** Requeues or fails what dead workers left behind. Answers the keys. */
+  /** Requeues or fails the jobs of dead workers. Returns their keys. */
   async sweepLost(limits: SweepLimits): Promise<string[]> {
     this.#gapSeconds = 2 * limits.lookEvery + 1;
     if (this.#workers.isNobodySilent(limits.lookEvery + 1)) return [];
@@ -82,7 +85,7 @@ export class Sweeper {
       const isIts = row.token === tokenOf.get(row.key) && isRunning(row) && read(row)?.workerId === workerId;
       return isIts ? loseJob(row, clock, lostLimit, failedTtl, hadStarted(row)) : null;
     });
-    // Otherwise it is found dead again at the next look.
+    // If jobs are left, the worker's row stays, and the next look finds the worker dead again.
     if (isComplete) {
       await this.server.query(retire, [workerId]);
       this.#workers.forget(workerId);
@@ -92,7 +95,7 @@ export class Sweeper {
     return keys;
   }
 
-  /** Ends stuck jobs, takes over orphans, deletes rows past their time. Answers the keys of swept jobs. */
+  /** Ends stuck jobs, takes over orphaned jobs, deletes expired rows. Returns the keys of stuck and orphaned jobs. */
   async sweepStuck(limits: SweepLimits): Promise<string[]> {
     this.#gapSeconds = 2 * limits.lookEvery + 1;
     if (!(await this.#deleteExpired())) {
@@ -102,7 +105,7 @@ export class Sweeper {
     }
     const { lockSweep, unlockSweep } = this.server.statements;
     const work = () => this.#sweepRunning(limits);
-    // Behind a transaction pooler there is no session to hold a lock in; several sweepers do no harm, only more work.
+    // Behind a transaction pooler no session can hold a lock; several sweepers do no harm, only more work.
     if (!this.server.listener) return work();
     return (
       (await this.server.listener.exclusively(lockSweep.text, unlockSweep.text, [this.queueName], work)) ?? []
@@ -120,8 +123,9 @@ export class Sweeper {
   }
 
   /**
-   * Jobs whose worker is gone, and those that may be judged by their limits: of a worker of ours whose row is over,
-   * nobody knows yet whether it died, and then its job is to run again whatever its limits say.
+   * Returns the jobs whose worker is gone (`orphans`) and the jobs that may be ended by their limits (`owned`). A job
+   * is in neither list while its worker, one of ours, may have died but has not been missing for long enough: if the
+   * worker has died, the job must run again, whatever its limits say.
    */
   async #withoutWorker(jobs: readonly RunningJob[], workers: readonly WorkerAge[]) {
     const alive = new Set(workers.filter((worker) => worker.alive).map((worker) => worker.worker_id));
@@ -141,7 +145,7 @@ export class Sweeper {
         owned.push(job);
         continue;
       }
-      // Python names no worker between claim and start: there each claim has a time of its own.
+      // Between claim and start, Python names no worker in the job: there the time is kept for each claim.
       const owner = workerId ? `worker ${workerId}` : `claim ${job.token} ${job.key}`;
       met.add(owner);
       const since = this.#orphanedSince.get(owner) ?? now;
@@ -180,16 +184,16 @@ export class Sweeper {
     const setForward = (epochMs: number) => databaseClock.setForwardSince(epochMs);
     const isOver = (job: RunningJob, limits: Parameters<typeof isStuck>[0]) =>
       isStuck(limits, seenAt, graceFor(job), setForward);
-    // A sign of life may have come since its document was read.
+    // Read the documents of suspects again: a sign of life may have come since.
     const suspects = this.#running.stuck(jobs, isOver);
     await this.#running.read(suspects);
     const jobOf = new Map(this.#running.stuck(suspects, isOver).map((job) => [job.key, job]));
     let isClockAhead = false;
     const { keys } = await this.#sweep([...jobOf.keys()], (row, clock) => {
-      // After a step of the database's clock every running job looks stuck: measure the step before judging.
+      // After a step of the database's clock, all running jobs look stuck: measure the step before ending any.
       isClockAhead ||= databaseClock.isAhead(clock);
       const job = jobOf.get(row.key);
-      // The answer may have come from before an outage, and this lock from after it.
+      // The documents may have been read before an outage, and this row locked after it.
       if (!job || isClockAhead || !isSameRun(row, job) || !this.#workers.sight.lasts(returnSeconds))
         return null;
       return sweepJob(row, clock, graceFor(job), failedTtl, setForward);
@@ -198,11 +202,11 @@ export class Sweeper {
     return keys;
   }
 
-  /** Rows that somebody's transaction holds, or that cannot be changed, are left for the next sweep. */
+  /** Changes rows as decided. Rows that another transaction holds are left for the next sweep. */
   async #sweep(keys: readonly string[], decide: Sweep): Promise<{ keys: string[]; isComplete: boolean }> {
     const decision = (row: StoredJob, clock: number): Decision<boolean> => {
       const change = decide(row, clock);
-      // Whoever held the row must not end it, nor what is stored under its key later.
+      // A new token: the previous owner must not end this row, nor a job that is stored under its key later.
       return { change: change && { ...change, place: newToken() }, answer: change !== null };
     };
     const { answers, held } = await this.rows.changeMany(keys, decision);
@@ -216,8 +220,8 @@ export class Sweeper {
   }
 
   /**
-   * Goes on where the last pass ended; a small table is gone through at every pass, in one statement (7 -> 1 of a pass
-   * in which nothing runs). Answers whether jobs run.
+   * Deletes expired rows, from where the previous pass ended. A small table is swept completely at each pass, in one
+   * statement: a pass in which no job runs takes 1 statement instead of 7. Returns whether jobs run.
    */
   async #deleteExpired(): Promise<boolean> {
     const { sweep, deleteExpired } = this.server.statements;
@@ -237,6 +241,7 @@ export class Sweeper {
     return running;
   }
 
+  /** The range of pages for one statement; `to` is not part of it. */
   #pages(): [from: string, to: string] {
     return [`(${this.#block},0)`, `(${this.#block + blocksPerStatement},0)`];
   }

@@ -1,8 +1,8 @@
 import { randomInt } from "node:crypto";
 
 /**
- * The token of a claim, over all of int4: two of one value meet once in two thousand million claims. Its lowest bit
- * says that jobs of the claim may have to wait before they are started.
+ * Returns a random token for a claim, from the whole range of int4: two claims get the same token once in two thousand
+ * million claims. The lowest bit says that jobs of the claim may have to wait before they are started (`ahead`).
  */
 export const newToken = (ahead = false): number => (randomInt(-(2 ** 31), 2 ** 31) & ~1) | Number(ahead);
 

@@ -1,7 +1,7 @@
 /**
- * Brings tables that Python made to the layout of ours (5.3): a plan that reads only, and its run. Nothing rewrites a
- * table, indexes are built and dropped CONCURRENTLY, and every step may fail without harm to the others or to what
- * runs meanwhile: the next run goes on where this one ended.
+ * Brings tables that Python made to our layout: first a plan, which only reads, then its run. No step rewrites a table;
+ * indexes are built and dropped CONCURRENTLY. A step may fail without harm to the other steps or to running jobs: the
+ * next run continues where this one ended.
  */
 import type pg from "pg";
 import type { ClientBase } from "pg";
@@ -16,21 +16,21 @@ import { findTables, schemaVersion } from "./schema.js";
 export interface TuneOptions {
   tables?: TableSet;
   /**
-   * Whether Python workers use these tables. Their claims need SAQ's two own indexes: true makes them where they are
-   * missing, false drops them, because each is written three times for every job (1.33 times the throughput without
-   * them measured). Left out: they stay as they are.
+   * Whether Python workers use these tables. Their claims need SAQ's own two indexes. True creates the indexes where
+   * they are missing. False drops them, because each is written three times for every job (without them 1.33 times the
+   * throughput was measured). If left out, the indexes stay as they are.
    */
   python?: boolean | undefined;
 }
 
 interface TuneStep {
-  /** What is done, in one line. */
+  /** What the step does, in one line. */
   what: string;
-  /** What it is good for. */
+  /** The reason for the step. */
   why: string;
-  /** Sent one by one, each in a transaction of its own. */
+  /** Sent one by one, each in its own transaction. */
   statements: readonly string[];
-  /** Longest wait for a lock, ms. */
+  /** Maximum wait for a lock, ms. */
   lockTimeout: number;
 }
 
@@ -39,23 +39,31 @@ export interface TunePlan {
   table: string;
   /** Empty when there is nothing to do. */
   steps: readonly TuneStep[];
-  /** What stays as it is, and why. */
+  /** What stays as it is, and the reason. */
   notes: readonly string[];
 }
 
 export interface TuneResult {
   step: TuneStep;
-  /** Null when it is done, else what went wrong and what to do about it. */
+  /** Null when the step is done; otherwise what went wrong and what to do about it. */
   problem: string | null;
 }
 
-/** Others queue up behind a lock that waits: never for longer than this, ms. */
+/** Maximum wait for a lock, ms: while a statement waits for a table lock, other statements queue up behind it. */
 const lockTimeoutMs = 1_000;
 
-/** Nobody waits behind what is done CONCURRENTLY; it waits itself, for every transaction that is older, ms. */
+/**
+ * Maximum wait of a CONCURRENTLY statement for a lock, ms. No other statement queues up behind it, but it waits for
+ * every older transaction to end.
+ */
 const concurrentTimeoutMs = 60_000;
 
-/** A connection for `planTune` and `runTune`, without the limits of those that run jobs. Whoever opens it ends it. */
+/**
+ * Opens a connection for `planTune` and `runTune`, without the timeouts of connections that run jobs. The caller must
+ * end it.
+ *
+ * @throws SaqError database_unavailable
+ */
 export async function openTuneClient(dsn: string): Promise<pg.Client> {
   const client = new Client(clientConfig(dsn, { plain: true, name: "saq tune", queryTimeout: 0 }));
   try {
@@ -67,9 +75,9 @@ export async function openTuneClient(dsn: string): Promise<pg.Client> {
 }
 
 /**
- * What these tables lack. Changes nothing.
+ * Returns what these tables lack. Changes nothing.
  *
- * @throws SaqError config when there are no SAQ tables; schema_version when they are of another version than 3
+ * @throws SaqError config when there are no SAQ tables; schema_version when their version is not 3
  */
 export async function planTune(client: ClientBase, options: TuneOptions = {}): Promise<TunePlan> {
   const { names, version } = await findTables(client, options.tables ?? saqTables);
@@ -107,10 +115,10 @@ export async function planTune(client: ClientBase, options: TuneOptions = {}): P
 }
 
 /**
- * Carries a plan out, step by step, and goes on after one that failed. `done` is told of each. Safe to repeat, with a
- * new plan.
+ * Runs the steps of a plan, and continues after a step that failed. Calls `done` after each step. Safe to repeat with a
+ * new plan. Returns the results of all steps.
  *
- * @throws SaqError config when another tune of these tables is under way
+ * @throws SaqError config when another tune of these tables is running
  */
 export async function runTune(
   client: ClientBase,
@@ -143,7 +151,7 @@ export async function runTune(
   return results;
 }
 
-/** The plan as text, for people. */
+/** Returns the plan as text for the terminal. */
 export function describePlan({ table, steps, notes: remarks }: TunePlan): string {
   const lines = steps.flatMap(({ what, why, statements }, index) => [
     `${index + 1}. ${what}: ${why}`,
@@ -153,7 +161,7 @@ export function describePlan({ table, steps, notes: remarks }: TunePlan): string
   return [first, ...lines, ...remarks.map((remark) => `Note: ${remark}`)].join("\n");
 }
 
-/** Of a function its head alone. */
+/** The first line of a statement; for a function, that is its head without its body. */
 const firstLine = (statement: string) => statement.split("\n", 1)[0] ?? "";
 
 async function carryOut(client: ClientBase, step: TuneStep): Promise<string | null> {
@@ -171,17 +179,17 @@ async function carryOut(client: ClientBase, step: TuneStep): Promise<string | nu
 }
 
 interface FoundIndex {
-  /** One whose CONCURRENTLY was cancelled is there, written, and never read. */
+  /** False if its CONCURRENTLY build was cancelled: such an index exists and is written, but never read. */
   valid: boolean;
-  /** Qualified and quoted name of its table; null for tables of others. */
+  /** Qualified and quoted name of its table; null for a table that is not SAQ's jobs or stats table. */
   table: string | null;
-  /** As a definition names them; null for a partial index. */
+  /** The columns, written as in `Index.definition`; null for a partial index. */
   columns: string | null;
 }
 
 type Indexes = ReadonlyMap<string, FoundIndex>;
 
-/** The schema's indexes, by name. */
+/** Reads all indexes of the schema; returns them by name. */
 async function readIndexes(client: ClientBase, { schema, jobs, stats }: Names): Promise<Indexes> {
   const { rows } = await client.query<FoundIndex & { name: string }>(
     `select c.relname as name, i.indisvalid as valid,
@@ -196,7 +204,10 @@ async function readIndexes(client: ClientBase, { schema, jobs, stats }: Names): 
   return new Map(rows.map(({ name, ...index }) => [name, index]));
 }
 
-/** SAQ's own indexes under the names that they have here: Python names them alike whatever the table is called (D-12). */
+/**
+ * Returns SAQ's own indexes with the names that they have in this schema: Python gives them the same names whatever the
+ * table is called.
+ */
 const asNamed = (indexes: readonly Index[], found: Indexes, table: string): Index[] =>
   indexes.map(({ name, definition }) => {
     if (found.get(name)?.table === table) return { name, definition };
@@ -222,7 +233,10 @@ function indexStep(names: Names, found: Indexes, index: Index, table: string, wh
   };
 }
 
-/** SAQ's own index, where nobody asks for it: an unfinished one goes in any case. */
+/**
+ * The step that drops one of SAQ's own indexes: a valid one only if it is unwanted, an unfinished one in any case. Null
+ * when nothing is to be dropped.
+ */
 function leftover(names: Names, found: Indexes, index: Index, isUnwanted: boolean): TuneStep | null {
   const valid = found.get(index.name)?.valid;
   if (valid === undefined || (valid && !isUnwanted)) return null;
@@ -243,7 +257,7 @@ async function settingsStep(client: ClientBase, { jobs }: Names): Promise<TuneSt
   );
   const has = new Set(rows[0]?.options ?? []);
   const names = new Set([...has].map((option) => option.split("=")[0]));
-  // One that somebody has set to another value is theirs.
+  // A setting that somebody has set to another value is left alone.
   const missing = Object.entries(jobSettings).filter(([name]) => !names.has(name));
   if (missing.length === 0) return null;
   return {

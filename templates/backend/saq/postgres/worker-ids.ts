@@ -1,22 +1,26 @@
-/** The ids of our workers. What an id begins with says how others can tell whether its worker lives. */
+/** The ids of workers. The beginning of an id says how others can tell whether its worker lives. */
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 
 /**
- * - `lock`: it holds an advisory lock that ends with its process;
- * - `lease`: behind a transaction pooler, where no lock can be held: it renews its row, and ends its jobs when it
- *   cannot;
- * - `row`: Python's. Its row is a sign of life, and its absence proves nothing.
+ * - `lock`: the worker holds an advisory lock that ends with its process;
+ * - `lease`: the worker is behind a transaction pooler, where it cannot hold a lock: it renews its row, and ends its
+ *   jobs when it cannot renew it;
+ * - `row`: a Python worker. Its row is a sign of life, but a missing row proves nothing.
  */
 export type Liveness = "lock" | "lease" | "row";
 
 /**
- * Others take over the jobs of a worker without a lock that long after its row's time. It ends them itself a few
- * seconds earlier, so that no job runs twice beside a worker that stood still.
+ * Other workers take over the jobs of a worker without a lock this many seconds after its row has expired. The worker
+ * ends its jobs itself a few seconds earlier, so that no job runs a second time while a worker that was paused still
+ * runs it.
  */
 export const leaseGraceSeconds = 21;
 const prefixes = { lock: "ts-", lease: "lease-" } as const;
-/** Also a name that somebody gives a Python worker may begin so, and any host's: ours have all of this. */
+/**
+ * The id of a Python worker may begin with these prefixes too, for example when it is a host's name. So the whole form
+ * of our ids is checked.
+ */
 const ours = /^(ts-|lease-).+-\d+-[0-9a-f]{8}$/s;
 
 export function livenessOf(workerId: string): Liveness {

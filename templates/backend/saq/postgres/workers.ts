@@ -1,33 +1,39 @@
-/** Which workers of a queue live, as far as one process can see. */
+/** Finds out which workers of a queue live, as far as one process can tell. */
 import type { PostgresServer } from "./server.js";
 import { Sight } from "./sight.js";
 import { type Liveness, leaseGraceSeconds, livenessOf } from "./worker-ids.js";
 
 /**
- * A worker must have been silent for one whole beat beyond its row's time, while the sweeper itself could see (5.2).
+ * A worker with a lock counts as silent when its row has been expired for one whole beat, s, while the sweeper itself
+ * could reach the database.
  */
 const beatSeconds = 3;
-/** After the database's clock was set back, living workers write their rows anew within this time, s. */
+/** After the database's clock was set back, living workers have written their rows again within this time, s. */
 const rowAgainSeconds = 10;
-/** Rows that are written for longer, because their workers beat seldom, are believed. */
+/**
+ * A row that expires later than this plus the step of the clock, ms, is trusted: its worker beats seldom, and the row
+ * was not written before the clock was set back.
+ */
 const longestRowMs = 60_000;
 /**
- * After an outage the workers come back one by one, with results that they have held: no job is called stuck or
- * orphaned before the longest back-off (5 s) and a claim's or acknowledgement's turn have passed, s.
+ * After an outage the workers come back one by one, with results that they have kept. No job counts as stuck or
+ * orphaned before the longest back-off (5 s) and the time for a claim or a settlement have passed, s.
  */
 export const returnSeconds = 12;
 
 export interface WorkerAge {
   worker_id: string;
+  /** True while the row has not expired. */
   alive: boolean;
-  /** Seconds since the row's time ran out; negative while it runs. */
+  /** Seconds since the row has expired; negative before that. */
   overdue: number;
-  /** What the worker may take on top of a timeout, s; null when its row does not say so. */
+  /** How long the worker may take beyond a job's timeout, s; null when its row does not say so. */
   grace: number | null;
   /** The database's clock, epoch ms. */
   clock: number;
 }
 
+/** After how many seconds beyond its row's time a worker counts as silent. */
 const silenceOf: Record<Liveness, number> = {
   lock: beatSeconds,
   lease: leaseGraceSeconds,
@@ -37,11 +43,11 @@ const silenceOf: Record<Liveness, number> = {
 export class Workers {
   readonly sight: Sight;
   /**
-   * Workers seen alive, so that one whose row somebody deleted is not forgotten. Value: from when on its absence means
-   * silence, by performance.now().
+   * Workers that were seen alive, so that a worker whose row somebody deleted is not forgotten. The value is the
+   * time from which a missing row means that the worker is silent, by performance.now().
    */
   readonly #known = new Map<string, number>();
-  /** What a beat told, and when. */
+  /** The rows that the last beat returned, and when, by performance.now(). */
   #heard: readonly WorkerAge[] = [];
   #heardAt = Number.NEGATIVE_INFINITY;
 
@@ -52,13 +58,14 @@ export class Workers {
     this.sight = new Sight(server);
   }
 
-  /** A beat has answered what a look would have, so that the next look can be spared while nobody is silent. */
+  /** Takes the rows that a beat has returned. The next look is unnecessary while no worker can be silent. */
   heard(workers: readonly WorkerAge[], gapSeconds: number): void {
     this.#saw(workers, gapSeconds);
     this.#heard = workers;
     this.#heardAt = performance.now();
   }
 
+  /** Reads the rows of this queue's workers. */
   async look(gapSeconds: number): Promise<WorkerAge[]> {
     const sentAt = performance.now();
     const workers = await this.server.query<WorkerAge>(this.server.statements.ages, [this.queueName]);
@@ -67,7 +74,9 @@ export class Workers {
     return workers;
   }
 
-  /** A beat has told of all workers within the last `seconds`, and none of them can be silent by now. */
+  /**
+   * Returns true if a beat returned all known workers within the last `seconds`, and none of them can be silent so far.
+   */
   isNobodySilent(seconds: number): boolean {
     const passed = (performance.now() - this.#heardAt) / 1_000;
     if (passed >= seconds) return false;
@@ -78,19 +87,21 @@ export class Workers {
     );
   }
 
-  /** Those that were silent for long enough to be looked at. */
+  /** Returns the ids of workers that have been silent for long enough: the caller asks `isDead` for each. */
   silent(workers: readonly WorkerAge[]): string[] {
     const now = performance.now();
     const present = new Set(workers.map(({ worker_id }) => worker_id));
     const overdue = workers.filter((worker) => this.#isSilent(worker.worker_id, worker.overdue));
     const missing = [...this.#known].filter(([id, silentAt]) => !present.has(id) && now >= silentAt);
     return [...overdue.map(({ worker_id }) => worker_id), ...missing.map(([id]) => id)].filter(
-      // A worker that holds no lock has nothing but its row: after an outage it gets time to renew it.
+      // A worker without a lock has only its row: after an outage it gets time to renew the row.
       (id) => this.sight.lasts(livenessOf(id) === "lock" ? beatSeconds : returnSeconds),
     );
   }
 
-  /** Nobody holds its lock, or its lease is over. False when nothing can tell. */
+  /**
+   * Returns true if nobody holds the worker's lock, or its lease is over; false for a Python worker, which has neither.
+   */
   async isDead(workerId: string): Promise<boolean> {
     const { isDead, isLeaseOver } = this.server.statements;
     const liveness = livenessOf(workerId);
@@ -106,8 +117,9 @@ export class Workers {
   }
 
   /**
-   * Its row's time ran out, or lies far ahead because the row was written before the database's clock was set back:
-   * that would hide its death for the length of the step. One that lives holds its lock.
+   * Returns true if the worker's row has expired for long enough. Also true, for a worker with a lock, if its row
+   * expires far in the future because it was written before the database's clock was set back. Such a row would hide
+   * the death of its worker for the length of the step. If the worker lives, it still holds its lock.
    */
   #isSilent(workerId: string, overdue: number): boolean {
     const liveness = livenessOf(workerId);
@@ -128,7 +140,7 @@ export class Workers {
     for (const { worker_id, alive, overdue } of workers) {
       const liveness = livenessOf(worker_id);
       if (!alive || liveness === "row") continue;
-      // A lock tells at once; of a lease, the time that is left counts.
+      // With a lock, `isDead` can tell at once. With a lease, the rest of the lease must pass first.
       const left = liveness === "lock" ? 0 : -overdue;
       this.#known.set(worker_id, now + (left + silenceOf[liveness]) * 1_000);
     }
