@@ -1,32 +1,33 @@
 /**
- * Hooks around a worker and its jobs, and what they give to tasks (W-8, W-9). Types only: whoever writes a hook gets
- * its context's type without a word, and a task that needs `ctx.db` compiles only where a hook gives it.
+ * Types of the hooks around a worker and its jobs, and of the members that hooks add to ctx. The compiler infers the
+ * type of a hook's ctx, and a task that needs `ctx.db` compiles only if a hook adds it.
  */
 import type { Context, TaskDefinition, WorkerContext } from "./task.js";
 
 export type OneOrMany<Hook> = Hook | readonly Hook[];
 
-/** Runs before the worker takes jobs. The members of the object that it answers are on every job's ctx. */
+/** Runs before the worker takes jobs. The members of the object that it returns are on every job's ctx. */
 export type StartupHook = (ctx: WorkerContext) => unknown;
 /**
- * Runs after the last job has ended; also when start-up failed, so that any member may be missing. After `hookTimeout`
- * the worker goes on without it.
+ * Runs after the last job has ended. It also runs if the start failed, so any member may be missing. After
+ * `hookTimeout` the worker no longer waits for it.
  */
 export type ShutdownHook<State = unknown> = (ctx: WorkerContext & Readonly<Partial<State>>) => unknown;
 /**
- * Runs before the task, under its timeout. What it throws ends the attempt, and the task does not run. The members of
- * the object that it answers are on this job's ctx only.
+ * Runs before the task, within the job's timeout. If it throws, the attempt ends and the task does not run. The members
+ * of the object that it returns are on this job's ctx only.
  */
 export type BeforeProcessHook<State = unknown> = (ctx: Context<State>) => unknown;
 /**
- * Runs when the outcome is recorded, whatever it is: `ctx.job` holds the final status, `ctx.exception` what was thrown.
- * What it throws is logged. At most `concurrency` of them run at a time, each for `hookTimeout`.
+ * Runs when the end of the attempt is recorded, whether it succeeded or not. `ctx.job` holds the final status, and
+ * `ctx.exception` what was thrown. An error that the hook throws is logged. At most `concurrency` of these hooks run at
+ * a time, each for at most `hookTimeout`.
  */
 export type AfterProcessHook<State = unknown, JobState = unknown> = (
   ctx: Context<State & Partial<JobState>>,
 ) => unknown;
 
-/** The hooks of a queue's workers, as they are written: each one function or a list, called in its order. */
+/** The hooks of a queue's workers as users write them: each is one function, or a list that is called in order. */
 export interface HookOptions {
   startup?: OneOrMany<StartupHook>;
   shutdown?: OneOrMany<ShutdownHook>;
@@ -34,7 +35,7 @@ export interface HookOptions {
   afterProcess?: OneOrMany<AfterProcessHook>;
 }
 
-/** The hooks of a queue's workers, as they are run. */
+/** The hooks of a queue's workers as lists. */
 export interface Hooks {
   readonly startup: readonly StartupHook[];
   readonly shutdown: readonly ShutdownHook[];
@@ -43,8 +44,8 @@ export interface Hooks {
 }
 
 /**
- * One hook or a list of them. What the first three of a list answer is told apart, so that their members come together
- * on ctx; later ones may answer too, unseen by the compiler.
+ * One hook or a list of hooks. The return types of the first three hooks of a list are inferred one by one, so that ctx
+ * has the members of all three. Later hooks may return members too, which the compiler does not see.
  */
 export type Answering<Ctx, First, Second, Third> =
   | ((ctx: Ctx) => First)
@@ -56,19 +57,20 @@ export type Answering<Ctx, First, Second, Third> =
     ];
 
 /**
- * What start-up hooks put on ctx, by their answers: nothing certain where one may answer undefined, and nothing at all
- * where there are none. (Not told by the answer alone: until the compiler has come to it, it is `never`, which fits.)
+ * The members that startup hooks add to ctx, from the types that they return. A hook that may return undefined adds no
+ * certain member. Without startup hooks there are none; `Present` decides that, because a return type that the compiler
+ * has not inferred yet is `never`, which would match.
  */
 export type Started<Present, First, Second, Third> = "startup" extends Present
   ? Members<First> & Members<Second> & Members<Third>
   : unknown;
-/** The same for the hooks before a task. */
+/** The same for `beforeProcess` hooks. */
 export type Prepared<Present, First, Second, Third> = "beforeProcess" extends Present
   ? Members<First> & Members<Second> & Members<Third>
   : unknown;
 type Members<Answer> = Awaited<Answer> extends infer Value ? (Value extends object ? Value : unknown) : never;
 
-/** Tasks that find on ctx what they need. Where one does not, the compiler names the member that no hook gives. */
+/** Tasks whose ctx has the members that they need. If one is missing, the compiler names it. */
 export type TasksFor<State> = Readonly<
   Record<
     string,

@@ -1,31 +1,34 @@
 /**
- * A task that gives its own signs of life: for tasks with a `heartbeat`, so that a worker which hangs is told from one
- * that works for long (S-30 to S-33).
+ * Sends heartbeats while a task runs. For tasks with a `heartbeat`, so that a worker that hangs can be distinguished
+ * from a task that takes long.
  */
 import { ConfigError } from "../errors.js";
 import { within } from "../within.js";
 import type { Context, JobContext } from "./task.js";
 
 export interface MonitorOptions {
-  /** Seconds between two signs of life. @defaultValue a third of the job's heartbeat, 5 at most; 5 without one */
+  /**
+   * Seconds between two heartbeats.
+   * @defaultValue a third of the job's `heartbeat`, at most 5; 5 if the job has none
+   */
   interval?: number;
 }
 
-/** Wraps a task, in `task({ run })` or as it stands. */
+/** Wraps a task: a plain function, or the `run` of `task({ run })`. */
 type Monitor = <Ctx = Context, Payload = undefined, Result = unknown>(
   run: (ctx: Ctx, payload: Payload) => Result,
 ) => (ctx: Ctx, payload: Payload) => Promise<Awaited<Result>>;
 
 const usualInterval = 5;
-/** How long the end of a task waits for the beat under way. */
+/** How long the end of a task waits for a heartbeat in flight. */
 const lastBeatMs = 1_000;
 
 /**
- * While the task runs, its job is touched every `interval` seconds: `monitoredJob(run)`, `monitoredJob(run, { interval })`
- * or `monitoredJob({ interval })(run)`. A beat that fails is logged, and the next one comes; none follows the
- * end of the task.
+ * Wraps a task so that its job sends a heartbeat every `interval` seconds while it runs: `monitoredJob(run)`,
+ * `monitoredJob(run, { interval })` or `monitoredJob({ interval })(run)`. A heartbeat that fails is logged, and the
+ * next one is sent as usual. No heartbeat is sent after the end of the task.
  *
- * @throws ConfigError when `interval` is not positive
+ * @throws ConfigError if `interval` is not positive
  */
 export function monitoredJob<Ctx = Context, Payload = undefined, Result = unknown>(
   run: (ctx: Ctx, payload: Payload) => Result,
@@ -54,11 +57,14 @@ export function monitoredJob(
   return typeof given === "function" ? wrap(given) : wrap;
 }
 
-/** Seconds between two signs of life of a job whose heartbeat is so many seconds; 0 = it has none (D-51). */
+/** Returns the seconds between two heartbeats of a job. `heartbeat`: its maximum silence, s; 0 = no limit. */
 const intervalFor = (heartbeat: number): number =>
   heartbeat > 0 ? Math.min(usualInterval, heartbeat / 3) : usualInterval;
 
-/** Beats until it is stopped; a beat under way is waited for then. A context of a test may lack the job or the log. */
+/**
+ * Sends heartbeats until the returned function is called, which waits for a heartbeat in flight. The ctx of a test may
+ * lack the job or the log.
+ */
 function beat({ job, log }: Partial<JobContext>, given: number | undefined): () => Promise<void> {
   if (!job) {
     log?.debug({}, "No job in context, heartbeat monitoring disabled");
@@ -88,13 +94,13 @@ function beat({ job, log }: Partial<JobContext>, given: number | undefined): () 
       beating = null;
     }
   };
-  // A beat that takes longer than the interval is not overtaken by the next one.
+  // While a heartbeat takes longer than the interval, no other one is sent.
   const timer = setInterval(() => {
     beating ??= once();
   }, interval * 1_000);
   return async () => {
     clearInterval(timer);
-    // While the database is away a beat takes long; once the job has ended, a late one changes nothing.
+    // While the database is unreachable a heartbeat takes long. A late one changes nothing once the job has ended.
     if (beating) await within(lastBeatMs, beating);
     log?.debug({ event: "heartbeat_stopped" }, `Heartbeat monitoring stopped for job ${id}`);
   };

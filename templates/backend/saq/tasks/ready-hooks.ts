@@ -1,30 +1,30 @@
-/** Hooks to put into `defineQueue` as they are: log lines and timing (S-40). None of them logs what a job was given. */
+/** Ready-made hooks for `defineQueue`: log lines and timing. None of them logs the payload of a job. */
 import type { Context, JobContext, WorkerContext } from "./task.js";
 
-/** `startup`: a line that the worker starts. */
+/** `startup` hook: logs that the worker starts. */
 export function startupLogger({ log, workerId, queue }: Partial<WorkerContext>): void {
   log?.info({ ...worker(workerId, queue), event: "worker_startup" }, "SAQ worker starting");
 }
 
-/** `shutdown`: a line that the worker ends. */
+/** `shutdown` hook: logs that the worker ends. */
 export function shutdownLogger({ log, workerId, queue }: Partial<WorkerContext>): void {
   log?.info({ ...worker(workerId, queue), event: "worker_shutdown" }, "SAQ worker shutting down");
 }
 
-/** `beforeProcess`: a debug line for each job. */
+/** `beforeProcess` hook: logs the start of each job at debug level. */
 export function beforeProcessLogger({ log, job }: Partial<JobContext>): void {
   log?.debug({ ...known(job), event: "job_start" }, "Processing job");
 }
 
-/** `afterProcess`: a debug line for each job, with its status. */
+/** `afterProcess` hook: logs the end of each job at debug level, with its status. */
 export function afterProcessLogger({ log, job }: Partial<JobContext>): void {
   log?.debug({ ...known(job), status: job?.status ?? "unknown", event: "job_complete" }, "Job completed");
 }
 
-/** `beforeProcess`: notes the time for `timingAfterProcess`. */
+/** `beforeProcess` hook: records the time for `timingAfterProcess`. */
 export const timingBeforeProcess = () => ({ timingStart: performance.now() });
 
-/** `afterProcess`: how long the job took, its place in storage included. Needs `timingBeforeProcess`. */
+/** `afterProcess` hook: logs how long the job took, including its settlement. Needs `timingBeforeProcess`. */
 export function timingAfterProcess({
   log,
   job,

@@ -1,6 +1,6 @@
 /**
- * Tasks and their types. A task is a plain function `(ctx, payload) => result` or, when it needs defaults or runtime
- * validation, the value of `task({...})`. Payload and result types flow from here to `enqueue`.
+ * Tasks and their types. A task is a plain function `(ctx, payload) => result` or, if it needs defaults or runtime
+ * validation, the value of `task({...})`. `enqueue` takes its payload and result types from here.
  */
 import { ConfigError } from "../errors.js";
 import type { Due, JobFields, JobOptions } from "../job.js";
@@ -8,32 +8,32 @@ import type { Jsonify } from "../json.js";
 import type { Logger } from "../logger.js";
 import { type InputOf, isStandardSchema, type OutputOf, type StandardSchema } from "./validation.js";
 
-/** What a caller may set for one enqueue beside the payload (Q-1). */
+/** What a caller may set for one enqueue, beside the payload. */
 export interface EnqueueOptions extends JobOptions {
-  /** Unique identity. While a job with this key is alive, another enqueue answers null (V-5.3). */
+  /** Unique identity. While a job with this key has not ended, another enqueue with it returns null. */
   key?: string;
-  /** Not before: epoch seconds, a Date, or `inSeconds(n)`. */
+  /** The job does not run before this time: epoch seconds, a Date, or `inSeconds(n)`. */
   scheduled?: Due;
-  /** -32768..32767, smaller runs earlier. Negative ones are parked unless a worker asks for them (P-14). */
+  /** -32768..32767, smaller runs earlier. Workers take negative ones only if their queue's `priorities` allow it. */
   priority?: number;
-  /** At most one job of a group runs at a time. */
+  /** At most `groupConcurrency` jobs of a group run at a time, one by default. */
   groupKey?: string;
   meta?: Record<string, unknown>;
   /**
-   * A client inside a transaction of yours: the job is stored if and only if that transaction commits. Anything with
+   * A client inside your own transaction: the job is stored if and only if that transaction commits. Any object with
    * `query(text, values) => Promise<{ rows }>`.
    */
   client?: TransactionClient;
 }
 
-/** Options of `apply`: those of `enqueue`, without a transaction, whose jobs nobody can run before it ends. */
+/** Options of `apply`: those of `enqueue` without `client`, because no worker can run a job of an open transaction. */
 export type ApplyOptions = Omit<EnqueueOptions, "client"> & {
   /**
-   * How long to wait for the end of the stored job, s; 0 and null: no limit. The job's own `timeout` is another matter
-   * (D-65). @defaultValue null
+   * How long to wait for the end of the stored job, s; 0 and null: no limit. Does not change the job's own `timeout`.
+   * @defaultValue null
    */
   waitTimeout?: number | null;
-  /** Ends the wait with its reason, for instance when a client hung up; the job goes on. */
+  /** Ends the wait with the signal's reason, for instance when a client has disconnected. The job goes on. */
   signal?: AbortSignal;
 };
 
@@ -47,14 +47,14 @@ export interface RunningJob extends Readonly<Omit<JobFields, "progress" | "meta"
   readonly progress: number;
   readonly meta: Readonly<Record<string, unknown>>;
   /**
-   * Stores progress (0..1) and meta, and counts as a sign of life (J-20). A no-op once the attempt is over. Of the old
-   * meta what the engine keeps there stays.
+   * Stores progress (0..1) and meta, and counts as a heartbeat. Does nothing once the attempt is over. A new meta does
+   * not remove the members that the engine stores there.
    *
-   * Progress is best effort: while the database is away the call returns after at most 1 s, and the latest value is
-   * stored when the database is back. Meta is waited for: for as long as results are kept in an outage (10 minutes), or
-   * until the signal fires.
+   * Progress is best effort: while the database is unreachable the call returns after at most 1 s, and the latest value
+   * is stored when the database is back. With meta the call waits until it is stored: for as long as results are kept
+   * in an outage (10 minutes), or until the signal fires.
    *
-   * @throws InvalidJobError when progress is not a number of 0 to 1, or meta no object
+   * @throws InvalidJobError if progress is not a number of 0 to 1, or meta is not an object or is too large
    */
   update(change: { progress?: number; meta?: Record<string, unknown> }): Promise<void>;
 }
@@ -62,67 +62,76 @@ export interface RunningJob extends Readonly<Omit<JobFields, "progress" | "meta"
 /** A worker, as tasks and hooks see it. */
 export interface WorkerView {
   readonly id: string;
-  /** Jobs that it runs at a time. */
+  /** Maximum number of jobs that it runs at a time. */
   readonly concurrency: number;
   readonly metadata: Readonly<Record<string, unknown>> | null;
-  /** Keys of the jobs that it runs now. */
+  /** Keys of the jobs that run now. */
   readonly runningKeys: readonly string[];
-  /** Attempts so far, by their end. */
+  /** Number of attempts so far, by how they ended. */
   readonly stats: Readonly<Record<"complete" | "failed" | "retried" | "aborted", number>>;
 }
 
-/** What a worker gives to its start-up and shutdown hooks, and to every task. */
+/** What a worker passes to its startup and shutdown hooks, and to every task. */
 export interface WorkerContext {
   readonly queue: { readonly name: string };
   readonly worker: WorkerView;
   readonly workerId: string;
-  /** In a task and the hooks around it, with the job's key and task name in every line. */
+  /** In a task and the hooks around it, every line has the job's key and task name. */
   readonly log: Logger;
-  /** Enqueues another task of the same queue, given by value: `ctx.enqueue(resizeImage, { url })`. */
+  /**
+   * Enqueues another task of the same queue, passed as a value: `ctx.enqueue(resizeImage, { url })`. Returns null if
+   * the key is taken.
+   *
+   * @throws ConfigError if the task is not in the `tasks` of this queue
+   * @throws InvalidPayloadError, InvalidJobError as `queue.enqueue` does
+   */
   enqueue<T extends AnyTask>(task: T, ...args: EnqueueArguments<T>): Promise<{ readonly id: string } | null>;
   /**
    * Enqueues another task of the same queue and waits for its result, as `queue.apply` does. This job keeps its slot
-   * meanwhile: where all slots of all workers are taken by jobs that wait so (concurrency 1!), none of them goes on
-   * before their timeouts end them. The wait ends with this job's signal.
+   * while it waits: if such jobs hold all slots of all workers (easily with concurrency 1), none of them goes on before
+   * their timeouts end them. The wait ends with this job's signal.
+   *
+   * @throws ConfigError if the task is not in the `tasks` of this queue
+   * @throws JobError, JobGoneError, TimeoutError as `queue.apply` does
    */
   apply<T extends AnyTask>(task: T, ...args: EnqueueArguments<T, ApplyOptions>): Promise<ResultOf<T>>;
 }
 
-/** What a worker gives to a task and to the hooks around it. */
+/** What a worker passes to a task and to the hooks around it. */
 export interface JobContext extends WorkerContext {
   readonly job: RunningJob;
   /**
-   * Fires when the attempt must end: its `reason` is an Error named TimeoutError, AbortError, ShutdownError or
-   * LostError. Pass it to `fetch`, timers and the like; what a task returns after it fired is ignored (W-23).
+   * Fires when the attempt must end. Its `reason` is an Error named TimeoutError, AbortError, ShutdownError or
+   * LostError. Pass it to `fetch`, timers and the like. What a task returns after the signal fired is ignored.
    */
   readonly signal: AbortSignal;
-  /** For the hooks after the task: what it threw, or the reason for which it was interrupted; else undefined. */
+  /** For `afterProcess` hooks: what the task threw, or the reason of its interruption; otherwise undefined. */
   readonly exception: unknown;
   /**
-   * Completes the job inside a transaction of the task's own, as its last statement, so that what the task did and that
-   * it was done commit together: the effect happens once, whatever dies when. Answers the result, for `return`. When
-   * the transaction commits, what the task returns or throws afterwards changes nothing; when it rolls back, the job
-   * ends as the task does.
+   * Completes the job inside the task's own transaction, as its last statement. The changes of the task and the end of
+   * its job then commit together: the effect happens once, even if a process dies at any point. Returns the result,
+   * for `return`. If the transaction commits, what the task returns or throws afterwards changes nothing. If it rolls
+   * back, the job ends as the task does.
    *
-   * @throws JobLostError when the job is not this attempt's any more; let the transaction roll back
-   * @throws InvalidResultError when the result cannot be stored, or the task's `output` refuses it
-   * @throws SaqError already_finished at a second call, unless the first one's transaction was rolled back;
-   * no_transaction when the client is not inside one
+   * @throws JobLostError if the attempt does not own the job any more; let the transaction roll back
+   * @throws InvalidResultError if the result cannot be stored, or the task's `output` refuses it
+   * @throws SaqError already_finished at a second call, unless the transaction of the first call was rolled back;
+   * no_transaction if the client is not inside a transaction
    */
   finish<R>(result: R, options: { client: TransactionClient }): Promise<R>;
 }
 
 /**
- * First argument of every task. `State` is what the queue's start-up hooks must have given:
- * `Context<{ db: Pool }>` has `ctx.db`, and `defineQueue` refuses the task where no hook gives it.
+ * First argument of every task. `State` holds the members that the queue's hooks must add: `Context<{ db: Pool }>` has
+ * `ctx.db`, and `defineQueue` does not compile with the task if no hook adds it.
  */
 export type Context<State = unknown> = JobContext & Readonly<State>;
 
-/** First argument of a task that runs in a thread: what can reach it there. */
+/** First argument of a task that runs in a thread: the members of `Context` that work there. */
 export interface ThreadContext extends Pick<Context, "job" | "queue" | "workerId" | "log"> {
   /**
-   * As in `Context`. A loop that lets no event in sees it fired when it asks anew: `if (ctx.signal.aborted) return`.
-   * One that never asks is ended with its thread, at the hard deadline.
+   * As in `Context`. A loop that never yields to the event loop sees that the signal has fired if it reads it each
+   * time: `if (ctx.signal.aborted) return`. A loop that never reads it is ended with its thread, at the hard deadline.
    */
   readonly signal: AbortSignal;
 }
@@ -132,21 +141,21 @@ export type TaskFunction = (ctx: never, payload: never) => unknown;
 
 declare const taskTypes: unique symbol;
 
-/** A task with defaults or a schema; made by `task()`. */
+/** A task with defaults or a schema; created by `task()`. */
 export interface TaskDefinition<Payload = never, Result = unknown, Ctx = never> extends JobOptions {
   readonly input?: StandardSchema | undefined;
   readonly output?: StandardSchema | undefined;
-  /** The module that exports the task, where it runs in a thread. */
+  /** The module that exports the task, if the task runs in a thread. */
   readonly thread?: string | undefined;
   readonly run: TaskFunction;
-  /** Carries the types only; never there at run time. */
+  /** Carries the types only; does not exist at run time. */
   readonly [taskTypes]?: { payload: (payload: Payload) => void; result: Result; ctx: (ctx: Ctx) => void };
 }
 
 export type AnyTask = TaskFunction | TaskDefinition;
 export type TaskMap = Readonly<Record<string, AnyTask>>;
 
-/** What `enqueue` takes for a task. */
+/** The payload that `enqueue` takes for a task. */
 export type PayloadOf<T> =
   T extends TaskDefinition<infer P, unknown>
     ? P
@@ -160,7 +169,7 @@ export type PayloadOf<T> =
           : never
       : never;
 
-/** What a task's job holds as its result. */
+/** The result of a task, as its job stores it. */
 export type ResultOf<T> =
   T extends TaskDefinition<never, infer R>
     ? R
@@ -168,12 +177,12 @@ export type ResultOf<T> =
       ? StoredResult<Awaited<R>>
       : never;
 
-/** What a task returns, as it is stored: nothing is null. */
+/** What a task returns, as it is stored: void and undefined become null. */
 type StoredResult<R> = unknown extends R ? R : R extends void ? null : Jsonify<R>;
 
 /**
- * `payload` may be left out when the task takes none, or when every member of it is optional. Where the tasks are not
- * known to the compiler (`Queue` without a type argument), it is anything.
+ * `payload` may be left out if the task takes none, or if all members of the payload are optional. If the compiler does
+ * not know the tasks (`Queue` without a type argument), `payload` may be anything.
  */
 export type EnqueueArguments<T, O extends EnqueueOptions = EnqueueOptions> = [PayloadOf<T>] extends [never]
   ? [payload?: unknown, options?: O]
@@ -185,18 +194,22 @@ export type EnqueueArguments<T, O extends EnqueueOptions = EnqueueOptions> = [Pa
         : [payload: P, options?: O]
     : never;
 
-/** What `run` of a task with this schema receives; without a schema what it says itself. */
+/** What `run` of a task with this schema receives; without a schema, the type of its own parameter. */
 type Received<Schema, Payload> = Schema extends StandardSchema ? OutputOf<Schema> : Payload;
 
 /** What callers pass to a task with this schema. */
 type Passed<Schema, Payload> = Jsonify<Schema extends StandardSchema ? InputOf<Schema> : Payload>;
 
 /**
- * A task with defaults of its own and validation by any Standard Schema.
+ * Defines a task with its own defaults and with validation by any Standard Schema. Returns the definition.
  *
- * `input`: its input is what callers pass and what is stored; `run` receives its output. Checked when enqueued, in the
- * form that JSON gives it, and again when run. `output`: what `run` returns goes through it before it is stored; a
- * result that it refuses fails the job for good, since the same task would return the same again (D-40).
+ * `input`: callers pass the input of this schema, which is stored, and `run` receives its output. The payload is
+ * checked when it is enqueued, in its JSON form, and again when the job runs. `output`: what `run` returns goes through
+ * this schema before it is stored. A result that the schema refuses fails the job without a retry, because the same
+ * task would return the same again.
+ *
+ * @throws ConfigError if `run` is not a function, a schema is not a Standard Schema, or `thread` is not a `file:`
+ * address
  */
 export function task<
   const Schema extends StandardSchema | undefined = undefined,
@@ -210,9 +223,9 @@ export function task<
     input?: Schema;
     output?: StandardSchema<Returned, Result>;
     /**
-     * `thread: import.meta.url` runs the task in a worker thread, for what computes for long and would hold up all
-     * other jobs (W-13). The thread loads the module again, so that it must export the task; imports of its own are all
-     * it needs to know. The payload arrives as a structured clone.
+     * `thread: import.meta.url` runs the task in a worker thread, for long computations that would block all other
+     * jobs. The thread loads the module again, so the module must export the task and import all that the task needs.
+     * The payload arrives as a structured clone.
      */
     thread?: Thread;
     run: (
@@ -251,14 +264,14 @@ export const inputSchemaOf = (task: AnyTask): StandardSchema | undefined =>
 export const outputSchemaOf = (task: AnyTask): StandardSchema | undefined =>
   typeof task === "function" ? undefined : task.output;
 
-/** The defaults that a task brings along. A plain function has none. */
+/** Returns the defaults of a task. A plain function has none. */
 export function optionsOfTask(given: AnyTask): JobOptions {
   if (typeof given === "function") return {};
   const { timeout, heartbeat, retries, ttl, retryDelay, retryBackoff } = given;
   return { timeout, heartbeat, retries, ttl, retryDelay, retryBackoff };
 }
 
-/** Looks up a task by its stored name; own properties only, so that a job named "constructor" finds nothing. */
+/** Looks up a task by its stored name. Only own properties count, so that a job named "constructor" finds nothing. */
 export const findTask = (tasks: TaskMap, name: string): AnyTask | undefined =>
   Object.hasOwn(tasks, name) ? tasks[name] : undefined;
 
@@ -268,5 +281,5 @@ export type ThreadTask = TaskDefinition & { readonly thread: string };
 export const isThreadTask = (given: AnyTask | undefined): given is ThreadTask =>
   typeof given === "object" && given.thread !== undefined;
 
-/** The function that does the work. */
+/** Returns the function that runs the task. */
 export const runnerOf = (given: AnyTask): TaskFunction => (typeof given === "function" ? given : given.run);

@@ -1,10 +1,10 @@
 /**
- * Payloads and results against their task's schemas, by Standard Schema: the one interface of zod, valibot, arktype and
- * others.
+ * Validates payloads and results with the schemas of their task, through Standard Schema: the common interface of zod,
+ * valibot, arktype and others.
  */
 import { InvalidPayloadError, InvalidResultError, type Issue } from "../errors.js";
 
-/** Any validation library that speaks Standard Schema. */
+/** A schema of any validation library that implements Standard Schema. */
 export interface StandardSchema<Input = unknown, Output = Input> {
   readonly "~standard": {
     readonly version: 1;
@@ -23,22 +23,23 @@ interface SchemaIssue {
 export type InputOf<S> = S extends StandardSchema<infer Input, unknown> ? Input : never;
 export type OutputOf<S> = S extends StandardSchema<unknown, infer Output> ? Output : never;
 
-/** By its member alone: arktype's schemas are functions. */
+/** Checks only the member `~standard`, because arktype's schemas are functions. */
 export const isStandardSchema = (value: unknown): value is StandardSchema =>
   typeof (value as Partial<StandardSchema> | null | undefined)?.["~standard"]?.validate === "function";
 
 /**
- * The output of a task's `input` for a stored payload; a promise only where the schema is asynchronous.
+ * Returns the output of a task's `input` schema for a stored payload; a promise only if the schema is asynchronous.
  *
- * @throws InvalidPayloadError naming each bad field
+ * @throws InvalidPayloadError that names each invalid field
  */
 export const validatePayload = (name: string, schema: StandardSchema, payload: unknown): unknown =>
   validate(schema, payload, (issues) => new InvalidPayloadError(name, issues));
 
 /**
- * The output of a task's `output` for what the task returned; a promise only where the schema is asynchronous.
+ * Returns the output of a task's `output` schema for what the task returned; a promise only if the schema is
+ * asynchronous.
  *
- * @throws InvalidResultError naming each bad field
+ * @throws InvalidResultError that names each invalid field
  */
 export const validateResult = (name: string, schema: StandardSchema, result: unknown): unknown =>
   validate(schema, result, (issues) => new InvalidResultError(name, issues));

@@ -1,10 +1,10 @@
 /** Claimed jobs that wait for a slot, in the order in which they will run. */
 import type { ClaimedJob } from "../broker.js";
 
-/** The jobs of one claim, the next one last: taken from there they are let go of one by one. */
+/** The jobs of one claim, the next job last: `pop()` takes it, and its memory can be freed as soon as it has run. */
 interface Batch {
   readonly jobs: ClaimedJob[];
-  /** When they were claimed, by performance.now(). */
+  /** When the jobs were claimed, by performance.now(). */
   readonly at: number;
 }
 
@@ -16,7 +16,7 @@ export class Ahead {
     return this.#size;
   }
 
-  /** When the next job was claimed, by performance.now(). Infinity when there is none. */
+  /** When the next job was claimed, by performance.now(). Infinity if there is no job. */
   get claimedAt(): number {
     return this.#batches[0]?.at ?? Number.POSITIVE_INFINITY;
   }
@@ -42,7 +42,7 @@ export class Ahead {
     for (const { jobs } of this.#batches) yield* jobs;
   }
 
-  /** All of them, which are no longer here then. */
+  /** Removes all jobs and returns them in their order. */
   empty(): ClaimedJob[] {
     const jobs = this.#batches.splice(0).flatMap((batch) => batch.jobs.reverse());
     this.#size = 0;

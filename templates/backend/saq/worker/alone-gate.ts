@@ -1,21 +1,24 @@
 /**
- * Runs a job without neighbours: while it waits for the slots to become empty and while it runs, no worker of this
- * process starts another job.
+ * Runs a job alone: while it waits for the slots to become empty, and while it runs, no worker of this process starts
+ * another job.
  *
- * A job that was running when its worker died twice may be what ends the process, and it would take its neighbours with
- * it each time: after `lostLimit` losses they would fail with it. All workers of a process share the gate, because an
- * uncaught error in a job of one queue ends the workers of all queues.
+ * A job whose worker died twice while the job ran may be the cause. If it ran beside other jobs, each loss would count
+ * for them too, and after `lostLimit` losses they would fail with it. All workers of a process share the gate, because
+ * an uncaught error in a job of one queue ends the workers of all queues.
  *
- * The wait is bounded: a neighbour may run for hours, or wait itself for a job that cannot start meanwhile.
+ * The wait has a timeout: another job may run for hours, or may itself wait for a job that cannot start meanwhile.
  */
 
 /** How long a job waits for the slots of this process to become empty, ms. */
 const maxWaitMs = 30_000;
 
 export interface AloneJob {
-  /** It is the job's turn: then `started` and `ended` follow, or `passed` when it does not start after all. */
+  /**
+   * Called when no other job runs. The worker must then call `started` and later `ended` of the gate, or `passed` if
+   * the job does not start after all.
+   */
   start(): void;
-  /** The slots did not become empty in time, or the worker stops. */
+  /** Called when the slots did not become empty in time, or when the worker stops. */
   giveUp(): void;
 }
 
@@ -25,13 +28,13 @@ interface Waiting {
 }
 
 export class AloneGate {
-  /** Jobs that run in this process, in all its workers. */
+  /** Number of jobs that run in all workers of this process. */
   #running = 0;
   readonly #waiting: Waiting[] = [];
   #isRunningAlone = false;
   readonly #onOpen = new Set<() => void>();
 
-  /** Jobs may start. */
+  /** True if jobs may start. */
   get isOpen(): boolean {
     return this.#waiting.length === 0 && !this.#isRunningAlone;
   }
@@ -45,27 +48,27 @@ export class AloneGate {
     this.#running++;
   }
 
-  /** A job has ended; `wasAlone`: the one that ran alone. */
+  /** Records that a job has ended. `wasAlone`: it was the job that ran alone. */
   ended(wasAlone: boolean): void {
     this.#running--;
     if (wasAlone) this.#isRunningAlone = false;
     if (wasAlone || this.#waiting.length > 0) this.#goOn();
   }
 
-  /** The job whose turn it was does not start. */
+  /** Records that the job whose `start` was called does not start after all. */
   passed(): void {
     this.#isRunningAlone = false;
     this.#goOn();
   }
 
-  /** Starts the job when no other runs in this process. */
+  /** Calls `job.start` when no other job runs in this process, or `job.giveUp` after a timeout. */
   wait(job: AloneJob): void {
     const timer = setTimeout(() => this.#giveUp(job), maxWaitMs);
     this.#waiting.push({ job, timer });
     this.#goOn();
   }
 
-  /** The worker of these jobs stops. */
+  /** Gives up these jobs, because their worker stops. */
   withdraw(jobs: ReadonlySet<AloneJob>): void {
     for (const job of jobs) this.#giveUp(job);
   }
@@ -94,5 +97,5 @@ export class AloneGate {
   }
 }
 
-/** Of this process. */
+/** The gate that all workers of this process share. */
 export const aloneGate = new AloneGate();

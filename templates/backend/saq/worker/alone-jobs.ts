@@ -1,29 +1,31 @@
 /**
- * The claimed jobs of one worker that may be what ends their workers: each waits until nothing else runs in this
- * process, and runs by itself.
+ * The claimed jobs of one worker that may have caused the death of their workers. Each waits until no other job runs in
+ * this process, and then runs alone.
  */
 import { doubled } from "../backoff.js";
 import type { ClaimedJob } from "../broker.js";
 import { type AloneGate, type AloneJob, aloneGate } from "./alone-gate.js";
 
 /**
- * A job goes back for so long when the others of this process do not end, s. Doubled each time in a row, up to the
- * longest: nothing else starts here while it waits, and a neighbour may run for hours.
+ * Delay with which a job goes back into the queue when the other jobs of this process do not end in time, s. It doubles
+ * each time in a row, up to `longest`: no other job starts here while one waits, and a running job may take hours.
  */
 const again = { first: 60, longest: 960 };
-/** How often the claim of one that waits is renewed, ms: less than others wait on top of the shortest timeout. */
+/** Interval at which the claim of a waiting job is renewed, ms. Shorter than what sweepers add to any timeout. */
 const renewEveryMs = 5_000;
 
 export interface AloneJobsOptions {
   /** @defaultValue the gate of this process */
   gate?: AloneGate;
-  /** Undefined when the job is not ours any more, or nobody can tell in time. */
+  /**
+   * Renews the claim. Returns undefined if this worker no longer owns the job, or if storage does not respond in time.
+   */
   renew: (claimed: ClaimedJob) => Promise<ClaimedJob | undefined>;
-  /** Jobs may be started. */
+  /** Returns true if jobs may be started. */
   mayStart: () => boolean;
-  /** False when it was not started. */
+  /** Starts the job. Returns false if it was not started. */
   start: (claimed: ClaimedJob) => boolean;
-  /** Not to run before that many seconds have passed. */
+  /** Gives the job back into the queue. It must not run before `seconds` have passed. */
   giveBack: (claimed: ClaimedJob, seconds: number) => void;
 }
 
@@ -31,7 +33,7 @@ export class AloneJobs {
   readonly #options: AloneJobsOptions;
   readonly #gate: AloneGate;
   readonly #waiting = new Map<AloneJob, ClaimedJob>();
-  /** How often in a row one has given up. */
+  /** How many waiting jobs in a row were given up. */
   #givenUp = 0;
 
   constructor(options: AloneJobsOptions) {
@@ -39,19 +41,19 @@ export class AloneJobs {
     this.#gate = options.gate ?? aloneGate;
   }
 
-  /** How many wait. */
+  /** Number of waiting jobs. */
   get size(): number {
     return this.#waiting.size;
   }
 
-  /** Those that wait. */
+  /** The waiting jobs. */
   get claims(): Iterable<ClaimedJob> {
     return this.#waiting.values();
   }
 
   wait(claimed: ClaimedJob): void {
     const { renew, giveBack } = this.#options;
-    // Sweepers go by the time of the claim: its timeout may be shorter than the wait.
+    // Sweepers count the timeout of a job from its claim, and the timeout may be shorter than the wait.
     const renewing = setInterval(() => void renew(claimed), renewEveryMs);
     const job: AloneJob = {
       start: () => {
@@ -68,12 +70,15 @@ export class AloneJobs {
     this.#gate.wait(job);
   }
 
-  /** None of them starts any more: the worker stops. */
+  /** Gives up all waiting jobs, because the worker stops. */
   withdraw(): void {
     this.#gate.withdraw(new Set(this.#waiting.keys()));
   }
 
-  /** Its timeout counts from now. Not started when it is to be aborted, or is somebody else's by now. */
+  /**
+   * Renews the claim, so that the timeout counts from now, and starts the job. The job is not started if it was aborted
+   * or belongs to another worker now.
+   */
   async #start(claimed: ClaimedJob, job: AloneJob): Promise<void> {
     const { renew, mayStart, start, giveBack } = this.#options;
     this.#givenUp = 0;

@@ -1,6 +1,6 @@
 /**
- * One run of one job. It ends exactly once: by the task's own return or throw, or, when it was interrupted and the
- * task did not end within the hard deadline, without it. What a task returns after its signal fired is ignored (W-23).
+ * One run of one job. An attempt ends exactly once: when the task returns or throws, or at the hard deadline if the
+ * attempt was interrupted and the task still runs. What a task returns after its signal fired is ignored.
  */
 import { setMaxListeners } from "node:events";
 import type { ClaimedJob, Interrupted } from "../broker.js";
@@ -13,24 +13,30 @@ import { encodeChange } from "../wire.js";
 import type { AttemptEnd, Interruption } from "./outcome.js";
 import type { OwnEnd } from "./own-end.js";
 
-/** What an attempt needs of its worker. */
+/** What an attempt needs from its worker. */
 export interface AttemptHost {
   readonly hardDeadlineMs: number;
-  /** Of a new `meta`. */
+  /** Maximum size of a new `meta`, bytes of its JSON. */
   readonly maxBytes: number;
   now(): number;
-  /** Stores what a task must be able to rely on. Waits for a database that is away until the attempt is over. */
+  /**
+   * Stores a change on which the task relies. While the database is unreachable, it waits, at most
+   * until the attempt is over. Returns false if the attempt does not own the job any more.
+   */
   touch(attempt: Attempt, patch: string, removed: readonly string[]): Promise<boolean>;
-  /** Stores progress and signs of life as soon as it can. Never rejects. */
+  /** Stores progress and a heartbeat as soon as possible. Never rejects. */
   progressed(attempt: Attempt, change: Pick<Partial<JobFields>, "progress">): Promise<void>;
-  /** Why a job is to end that storage says is not ours to change; null when it is ours after all. */
+  /** Called when storage refused a change. Returns why the attempt must end; null if it owns its job after all. */
   endedElsewhere(claim: ClaimedJob): Promise<Interrupted["why"] | null>;
-  /** Null when the job is not this attempt's any more, or an earlier own end of it counts. */
+  /**
+   * Settles the job in the task's own transaction. Returns null if the attempt does not own the job any more, or if the
+   * transaction of a previous `ctx.finish` is open or has committed.
+   */
   finish(attempt: Attempt, result: unknown, client: TransactionClient): Promise<OwnEnd | null>;
   ended(attempt: Attempt, end: AttemptEnd): void;
 }
 
-/** For a thread to end once it is told to; only one inside a long call of native code takes longer. */
+/** Timeout for a thread to end after `terminate`, ms. Only a thread inside a long call of native code takes longer. */
 const terminationMs = 500;
 
 const reasonNames = {
@@ -44,15 +50,22 @@ const reasonNames = {
 function reasonFor(why: Interruption, text: string): Error {
   const error = new Error(text);
   error.name = reasonNames[why];
-  // Stored as the job's error: the engine's own frames would tell nobody anything, and hide the name behind "Error".
+  // The stack is stored as the job's error. The engine's own frames would be useless there, and its first line would
+  // begin with "Error" instead of the name.
   error.stack = `${error.name}: ${text}`;
   return error;
 }
 
-/** Called in this turn of the event loop: many tasks end within it, and need no timer (1.5 % of a no-op job's CPU). */
+/**
+ * Attempts that began in this turn of the event loop. Many end within it and need no timer (1.5 % of a no-op job's
+ * CPU).
+ */
 let untimed: Attempt[] = [];
 
-/** Taken while the module loads: a test that replaces the timers for a while would leave all later jobs without theirs. */
+/**
+ * Saved when the module loads: a test's fake `setImmediate` that never fires would leave all later jobs without a
+ * timeout.
+ */
 const atEndOfTurn = setImmediate;
 
 function timeLater(attempt: Attempt): void {
@@ -67,26 +80,28 @@ function timeLater(attempt: Attempt): void {
 export class Attempt {
   readonly claim: ClaimedJob;
   readonly fields: JobFields;
-  /** Settles when the task itself does, however late; null until it was called. */
+  /** Resolves when the task itself ends, however late; null until the task is called. */
   settled: Promise<void> | null = null;
   startedAt = 0;
-  /** The last sign of life of its task, by performance.now(): a clock that is set must not end a healthy job. */
+  /** Time of the last heartbeat, by performance.now(): a change of the system clock must not end a healthy job. */
   aliveAt = 0;
-  /** Ends the task whatever it does; there for those that run in a thread. */
+  /** Ends the task whatever it does; null unless the task runs in a thread. */
   terminate: (() => void) | null = null;
-  /** Somebody waits for its end (`apply`, `map`). Read before the task may set a meta of its own. */
+  /**
+   * True, or an address, if a caller waits for the end (`apply`, `map`). Read before the task can set its own `meta`.
+   */
   readonly awaited: boolean | string;
-  /** What the task threw, or why it was interrupted; undefined while it runs and when it returned. */
+  /** What the task threw, or the reason of the interruption; undefined while the task runs and after it returned. */
   exception: unknown;
   readonly #host: AttemptHost;
   #controller: AbortController | null = null;
   #interruption: { why: Interruption; reason: Error } | null = null;
-  /** What the task has written about the end itself; it counts if its transaction commits. */
+  /** The settlement that the task wrote itself (`ctx.finish`). It is valid if its transaction commits. */
   ownEnd: OwnEnd | null = null;
   #finishing = false;
   #timer: NodeJS.Timeout | null = null;
   #ended = false;
-  /** Ends the waits of updates; made when one waits, which most tasks never have. */
+  /** Callbacks that end the waits of updates. Created for the first wait, because most tasks never wait. */
   #waits: Set<() => void> | null = null;
 
   constructor(host: AttemptHost, claim: ClaimedJob, fields: JobFields) {
@@ -100,12 +115,12 @@ export class Attempt {
     return this.#interruption?.why ?? null;
   }
 
-  /** The reason of its signal, once it has to end. */
+  /** The reason of the signal; null until the attempt is interrupted. */
   get cutReason(): Error | null {
     return this.#interruption?.reason ?? null;
   }
 
-  /** Calls the task, under its timeout. */
+  /** Calls the task, with the timeout of its job. */
   run(call: () => unknown): void {
     this.startedAt = performance.now();
     this.aliveAt = this.startedAt;
@@ -122,7 +137,7 @@ export class Attempt {
     );
   }
 
-  /** Starts the clock of its timeout, which has run since the task was called. */
+  /** Starts the timer of the timeout, which counts from the call of the task. */
   time(): void {
     const { timeout } = this.fields;
     if (!timeout || this.#ended || this.#interruption) return;
@@ -133,10 +148,13 @@ export class Attempt {
     );
   }
 
-  /** Fires the signal; the task has until the hard deadline. The first reason stands; false when it is not this one. */
+  /**
+   * Fires the signal. The task must then end within the hard deadline. Only the first reason counts. Returns false if
+   * this reason is ignored.
+   */
   interrupt(why: Interruption, text: string): boolean {
     if (this.#ended || this.#interruption) return false;
-    // To the rest of the world a job that is finished is nobody's. What became of it is settled at the attempt's end.
+    // After `ctx.finish` the row has no owner, which looks like a loss. The settlement finds out what really happened.
     if (why === "lost" && this.ownEnd) return false;
     const reason = reasonFor(why, text);
     this.#interruption = { why, reason };
@@ -147,7 +165,10 @@ export class Attempt {
     return true;
   }
 
-  /** At the hard deadline. A thread is gone in milliseconds, and the attempt over with it: nobody runs beside the next one. */
+  /**
+   * Called at the hard deadline. A thread ends within milliseconds and the attempt ends with it, so that the next
+   * attempt does not run beside this one.
+   */
   #giveUp(): void {
     if (!this.terminate) {
       this.#end(null);
@@ -157,7 +178,7 @@ export class Attempt {
     this.terminate();
   }
 
-  /** `own` is how the task ended; null when it did not in time. */
+  /** Ends the attempt. `own`: how the task ended; null if it did not end in time. */
   #end(own: AttemptEnd | null): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -170,18 +191,18 @@ export class Attempt {
     this.#host.ended(this, end);
   }
 
-  /** Made when asked for: most tasks never look at it. */
+  /** Created on first use, because most tasks never read it. */
   get signal(): AbortSignal {
     if (!this.#controller) {
       this.#controller = new AbortController();
-      // A task may give it to as many calls as it wants; Node warns of more than ten.
+      // A task may pass the signal to any number of calls; by default Node.js warns about more than ten listeners.
       setMaxListeners(0, this.#controller.signal);
       if (this.#interruption) this.#controller.abort(this.#interruption.reason);
     }
     return this.#controller.signal;
   }
 
-  /** Ends the job in the task's own transaction; see `Context.finish`. */
+  /** Settles the job in the task's own transaction; see `Context.finish`. */
   async finish<R>(result: R, client: TransactionClient): Promise<R> {
     this.#checkOpen();
     if (this.#finishing) throw alreadyFinished(this.fields.key);
@@ -206,7 +227,7 @@ export class Attempt {
     if (this.#ended) throw new JobLostError(this.fields.key, "its task has ended");
   }
 
-  /** Stores what the task changes about its job, which counts as a sign of life (J-20). */
+  /** Stores what the task changes about its job. Counts as a heartbeat. */
   async update(wanted: Parameters<RunningJob["update"]>[0]): Promise<void> {
     const change: Partial<Pick<JobFields, "progress" | "meta">> = {};
     const { progress, meta } = wanted;
@@ -224,21 +245,21 @@ export class Attempt {
         throw new InvalidJobError(tooLarge("ctx.job.update: meta", text, this.#host.maxBytes));
     }
     if (this.#ended || this.#interruption) return;
-    // Later than the start in any case: that it has been written shows that the job was started.
+    // Always later than `started`: a `touched` that differs from it shows that the job was started.
     const touched = Math.max(Math.round(this.#host.now()), this.fields.started + 1);
-    // Encoded before it is taken over: what cannot be written must not stand in the way of the job's end.
+    // Encode before the fields change: a value that cannot be encoded must not prevent the settlement later.
     const { patch, removed } = encodeChange({ ...change, touched });
     Object.assign(this.fields, change, { touched });
     this.aliveAt = performance.now();
-    // The task's own transaction may hold the row: waiting for it here would be waiting for ourselves.
+    // The task's own transaction may hold the row lock, so that waiting for it here would be a deadlock.
     if (this.#finishing || this.ownEnd) return;
     this.claim.ending = null;
-    // A job that only computes outlives an outage; one that tells its progress must outlive it as well.
+    // A job that only computes survives an outage, so a job that reports its progress must survive it too.
     if (meta === undefined) await this.#host.progressed(this, change);
     else await this.#untilOver(this.#store(patch, removed));
   }
 
-  /** It has ended or is to end: nothing more is stored for it. */
+  /** True if the attempt has ended or must end: nothing more is stored for it. */
   get isOver(): boolean {
     return this.#ended || this.#interruption !== null;
   }
@@ -247,7 +268,7 @@ export class Attempt {
     if (!(await this.#host.touch(this, patch, removed))) await this.findOwner();
   }
 
-  /** Resolves before the work does when the attempt is over first: a task that is to end must not sit in a wait. */
+  /** Waits for the work, but not after the attempt is over: a task that must end must not wait for storage. */
   async #untilOver(work: Promise<void>): Promise<void> {
     let stop: () => void = () => {};
     const over = new Promise<void>((resolve) => {
@@ -262,16 +283,16 @@ export class Attempt {
     }
   }
 
-  /** Ends the attempt when the job is not its own any more. */
+  /** Ends the attempt if it does not own the job any more. */
   async findOwner(): Promise<void> {
-    // An abort must end as one: taken for a loss, nobody would write it, and the job would stay `aborting`.
+    // An abort must end as an abort. Treated as a loss, it would not be recorded, and the job would stay `aborting`.
     const why = await this.#host.endedElsewhere(this.claim);
     if (why === "abort") this.interrupt("abort", "aborted");
     else if (why) this.interrupt("lost", lossText[why]);
   }
 }
 
-/** Why an attempt does not own its job any more. */
+/** Reasons why an attempt does not own its job any more. */
 export const lossText = { lost: "taken over by another worker", gone: "its row was deleted" } as const;
 
 const alreadyFinished = (key: string): SaqError =>
@@ -281,5 +302,5 @@ const alreadyFinished = (key: string): SaqError =>
       "last statement; again only after a rollback",
   );
 
-/** Node's timers hold 31 bits of milliseconds; a longer limit would fire at once. */
+/** Node.js timers hold 31 bits of milliseconds; a longer timer would fire at once. */
 const timerMs = (seconds: number): number => Math.min(seconds * 1_000, 2 ** 31 - 1);

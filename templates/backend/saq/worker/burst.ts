@@ -1,12 +1,13 @@
 /**
- * A burst works off what is there (W-18): it is over when a free slot has waited `dequeueTimeout` for a job in vain, or
- * after so many jobs. That a claim fails, or a job is aborted, ends none (D-50).
+ * A burst runs the jobs that are waiting, and then the worker stops. It is over when a free slot has waited
+ * `dequeueTimeout` without getting a job, or after `maxBurstJobs` jobs. A claim that fails or a job that is aborted
+ * does not end it.
  */
 export interface BurstOptions {
   /** s */
   dequeueTimeout: number;
   maxBurstJobs: number | null;
-  /** Called once. What was claimed by then still runs. */
+  /** Called once, when the burst is over. Jobs that are already claimed still run. */
   over: () => void;
 }
 
@@ -30,14 +31,14 @@ export class Burst {
     return this.#isOver ? 0 : this.#left;
   }
 
-  /** Jobs were found. */
+  /** Records that jobs were claimed. */
   claimed(jobs: number): void {
     this.stop();
     this.#left -= jobs;
     if (this.#left <= 0) this.#end();
   }
 
-  /** A slot is free and there is no job. One deadline, whatever wakes the worker meanwhile for nothing (D-8). */
+  /** Records that a slot is free and there is no job. A wake-up that finds no job does not extend the deadline. */
   idle(): void {
     if (!this.#isOver) this.#timer ??= setTimeout(() => this.#end(), this.#options.dequeueTimeout * 1_000);
   }

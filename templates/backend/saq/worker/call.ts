@@ -1,4 +1,4 @@
-/** From a claimed job to the call of its task: payload and result go through the task's schemas on the way. */
+/** Calls the task of a claimed job. Payload and result go through the task's schemas. */
 import type { QueueConfig } from "../config/index.js";
 import {
   findTask,
@@ -13,7 +13,7 @@ import type { Attempt } from "./attempt.js";
 import { unknownTask } from "./refusals.js";
 import type { Threads } from "./threads.js";
 
-/** `threads` is null where no task needs one. */
+/** Calls the task and returns its result, or a promise of it. `threads` is null if no task needs a thread. */
 export function callTask(
   config: QueueConfig,
   threads: Threads | null,

@@ -1,6 +1,6 @@
 /**
- * What a task sees as `ctx`. Its members are made when they are asked for, and what start-up hooks gave lies on the
- * prototype, so that a job pays for neither.
+ * What a task sees as `ctx`. Its members are created on first use, and the members that startup hooks returned are on
+ * the prototype, so that a job that does not use them pays nothing for them.
  */
 import { ConfigError } from "../errors.js";
 import type { JobFields } from "../job.js";
@@ -16,7 +16,7 @@ import type {
 } from "../tasks/task.js";
 import type { Attempt } from "./attempt.js";
 
-/** What a context asks of its worker; `applyWith` is `apply` of arguments that the compiler has checked. */
+/** What a context needs from its worker. `applyWith` is `apply` for arguments that the compiler has already checked. */
 export interface ContextServices extends WorkerContext {
   applyWith<T extends AnyTask>(task: T, payload: unknown, options?: ApplyOptions): Promise<ResultOf<T>>;
 }
@@ -34,7 +34,7 @@ export class TaskContext implements JobContext {
 
   get job(): RunningJob {
     const attempt = this.#attempt;
-    // On the prototype chain: reading a field costs nothing when the task does not look at its job.
+    // The fields are the prototype: they are not copied, and later changes of them are visible.
     this.#job ??= Object.assign(Object.create(attempt.fields) as JobFields, {
       id: attempt.fields.key,
       update: (change: Parameters<RunningJob["update"]>[0]) => attempt.update(change),
@@ -68,7 +68,7 @@ export class TaskContext implements JobContext {
     return this.#log;
   }
 
-  // Getters of functions, so that a task may take them out of its ctx.
+  // Getters that return functions, so that a task may destructure its ctx.
 
   get enqueue(): JobContext["enqueue"] {
     return this.#services.enqueue;
@@ -77,7 +77,7 @@ export class TaskContext implements JobContext {
   get apply(): JobContext["apply"] {
     return (task, ...args) => {
       const [payload, options] = args as [payload?: unknown, options?: ApplyOptions];
-      // A task that is to end must not sit in a wait until its hard deadline.
+      // A task that must end must not wait for another job until its hard deadline.
       const signal = options?.signal ? AbortSignal.any([this.signal, options.signal]) : this.signal;
       return this.#services.applyWith(task, payload, { ...options, signal });
     };
@@ -88,7 +88,7 @@ export class TaskContext implements JobContext {
   }
 }
 
-/** The contexts of a worker whose start-up hooks gave `state`. */
+/** Returns the class of ctx for a worker whose startup hooks returned the members `state`. */
 export function contextsWith(state: object): typeof TaskContext {
   if (Object.keys(state).length === 0) return TaskContext;
   const Stateful = class extends TaskContext {};
@@ -97,10 +97,10 @@ export function contextsWith(state: object): typeof TaskContext {
 }
 
 /**
- * The members that a hook's answer puts on ctx. Only a plain object has some: a hook that is written `() => list.push(1)`
- * means nothing by its answer.
+ * Returns the members that a hook's return value adds to ctx; null if the value is not an object. The value of a hook
+ * such as `() => list.push(1)` has no meaning.
  *
- * @throws ConfigError when a member would hide one of ctx, or when the answer is an object of some class
+ * @throws ConfigError if a member would hide one of ctx's own, or if the value is an object of a class
  */
 export function membersOf(hook: string, answer: unknown): object | null {
   if (typeof answer !== "object" || answer === null) return null;

@@ -1,4 +1,4 @@
-/** One scheduled task as a worker sees it: pure, over what the worker remembers and what storage answers. */
+/** The state of one scheduled task in a worker: pure functions over what the worker knows and what storage returns. */
 import { isDeepStrictEqual } from "node:util";
 import type { StoredJob } from "../broker.js";
 import { type CronEntry, cronKey } from "../config/index.js";
@@ -7,21 +7,24 @@ import { definitionOf, runOf } from "../queue/schedules.js";
 import type { LastRun, ScheduleDefinition } from "../schedule-store.js";
 import { read } from "../transitions.js";
 
-/** What this worker knows of an entry. Times are epoch s. */
+/** What this worker knows about an entry of `scheduledTasks`. Times are epoch s. */
 export interface Course {
   readonly entry: CronEntry;
   next: number;
-  /** When `next` was looked up. */
+  /** When `next` was computed. */
   since: number;
-  /** The tick that is known to be stored, or not to be stored by anybody any more. */
+  /** The last tick that needs no work any more: it is stored, or it must not be stored. */
   done: number;
-  /** The last tick that went by while this worker looked. */
+  /** The last tick that passed while this worker watched the entry. */
   seen: number;
-  /** What was last said about it, so that it is said once. */
+  /** What was logged last about the entry, so that it is logged once. */
   said: string;
 }
 
-/** Looks up the next tick when the last one has passed. The clock may be set back, too. */
+/**
+ * Returns true if the next tick still has to be stored. The next tick is computed again when the previous one has
+ * passed, or when the clock was set back.
+ */
 export function isOpen(course: Course, now: number): boolean {
   if (now >= course.next || now < course.since) {
     if (course.next > 0 && now >= course.next) course.seen = course.next;
@@ -31,7 +34,7 @@ export function isOpen(course: Course, now: number): boolean {
   return course.next !== course.done && course.next !== Number.POSITIVE_INFINITY;
 }
 
-/** A job of this key may be the entry's next tick. Whether it is, the entry's own rounds tell. */
+/** Returns true if a job with this key may be the entry's next tick. The rounds of the scheduler find out if it is. */
 export function mayWait(entry: CronEntry, key: string): boolean {
   if (entry.overlap === "skip") return key === cronKey(entry, 0);
   const tick = Number(key.slice(key.lastIndexOf(":") + 1));
@@ -43,7 +46,7 @@ export const isDefinition = (row: ScheduleDefinition, entry: CronEntry): boolean
 
 const ticksOf = ({ cron, timezone, overlap }: ScheduleDefinition) => [cron, timezone, overlap];
 
-/** How the last run ended, before the next tick takes its row. */
+/** Returns how the last run ended, before the next tick takes its row; null if it has not ended or cannot be read. */
 export function endOf(row: StoredJob): LastRun | null {
   const { key, status } = row;
   const job = isTerminal(status) ? read(row) : null;

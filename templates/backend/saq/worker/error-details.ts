@@ -1,15 +1,15 @@
 /**
- * Reads what a task threw into plain data: name, message, stack, members, causes and the errors of an AggregateError.
- * The value may be anything, also hostile: getters and proxies that throw, cycles, a million members. Reading it never
- * throws, and what is read is bounded in depth, number and length. It survives a structured clone, so that the error of
- * a worker thread keeps its details.
+ * Converts what a task threw into plain data: name, message, stack, members, causes and the errors of an
+ * AggregateError. The value may be anything. Getters and proxies that throw, cycles and a million members do not make
+ * the conversion throw, and its result is limited in depth, number and length. The result survives a structured clone,
+ * so that the error of a worker thread keeps its details.
  */
 import { types } from "node:util";
 
 type Primitive = string | number | bigint | boolean | null;
 
 export interface ErrorDetails {
-  /** False for a thrown text, number or plain object; `message` describes it then. */
+  /** False for a thrown text, number or plain object, which `message` then describes. */
   isError: boolean;
   name: string;
   message: string;
@@ -17,24 +17,24 @@ export interface ErrorDetails {
   /** Own enumerable members with primitive values: code, errno, path, statusCode ... */
   members: Record<string, Primitive>;
   cause: ErrorDetails | null;
-  /** Of an AggregateError. */
+  /** The errors of an AggregateError. */
   errors: ErrorDetails[];
-  /** How many `errors` there were. */
+  /** Number of errors in the AggregateError; `errors` may hold fewer. */
   errorCount: number;
 }
 
-/** Of the value itself 0, of its cause 1, and so on. */
+/** Maximum number of levels: the value itself, its cause, the cause of that one, and so on. */
 const maxDepth = 6;
-/** Errors in all, and of one AggregateError. */
+/** Maximum number of errors in total, and of one AggregateError. */
 const maxErrors = 16;
 const maxErrorsOfOne = 8;
 const maxMembers = 20;
-/** Characters. */
+/** Maximum lengths, characters. */
 const maxTextLength = 16_384;
 const maxMemberLength = 500;
 
 const ownParts: ReadonlySet<string> = new Set(["name", "message", "stack", "cause", "errors"]);
-/** Jobs are shown in the web UI: members whose name says that they are secret are not stored. */
+/** Names of members whose text is not stored, because it may be secret and the web UI shows jobs. */
 const secret =
   /passw|secret|token|credential|authorization|cookie|api_?key|private_?key|dsn|connection_?string/i;
 
@@ -45,11 +45,11 @@ export function detailsOf(thrown: unknown): ErrorDetails {
 interface Bounds {
   /** Errors that may still be read. */
   left: number;
-  /** From the thrown error down to this one; an error may be its own cause. */
+  /** The errors from the thrown one down to this one, because an error may be its own cause. */
   path: Set<unknown>;
 }
 
-/** Null when a bound is reached, or when the error is one of its own causes. */
+/** Returns null if a limit is reached, or if the error is one of its own causes. */
 function read(thrown: unknown, depth: number, bounds: Bounds): ErrorDetails | null {
   if (depth >= maxDepth || bounds.left <= 0 || bounds.path.has(thrown)) return null;
   bounds.left--;
@@ -84,18 +84,21 @@ function errorsOf(thrown: object, depth: number, bounds: Bounds): [ErrorDetails[
   return [found, count];
 }
 
-/** Not by `instanceof`: an error may come from another realm (node:vm, Jest), and a DOMException is no native error. */
+/**
+ * Does not use `instanceof`, because an error may come from another realm (node:vm, Jest). Looks at name and message
+ * too, because a DOMException is not a native error.
+ */
 function isErrorLike(value: unknown): value is object {
   if (typeof value !== "object" || value === null) return false;
   if (types.isNativeError(value)) return true;
   return textMember(value, "name") !== undefined && textMember(value, "message") !== undefined;
 }
 
-/** A class that sets no name is called by its class: `class PaymentError extends Error {}`. */
+/** Returns the name of the class for an error that sets no name: `class PaymentError extends Error {}`. */
 function nameOf(error: object): string {
   const name = textMember(error, "name") || "Error";
   const className = constructorName(error);
-  // Node 20 makes its own errors by classes of this name.
+  // Node.js 20 creates its own errors with classes of this name.
   return name === "Error" && className && className !== "NodeError" ? className : name;
 }
 
@@ -114,10 +117,10 @@ function membersOf(value: object): Record<string, Primitive> {
   return members;
 }
 
-/** Data members only: a getter may do anything. */
+/** Returns only data members, because a getter may do anything. */
 function ownMembers(value: object): [string, unknown][] {
   const members: [string, unknown][] = [];
-  // Listing the keys of a buffer takes more memory than a process has.
+  // Listing the keys of a large buffer takes more memory than a process has.
   if (ArrayBuffer.isView(value)) return members;
   try {
     for (const name in value) {
@@ -126,12 +129,12 @@ function ownMembers(value: object): [string, unknown][] {
       if (own && "value" in own && name.length <= 100) members.push([name, own.value]);
     }
   } catch {
-    // A proxy that refuses: what was read so far is all.
+    // A proxy threw: return what was read so far.
   }
   return members;
 }
 
-/** Undefined for objects, functions and symbols. */
+/** Returns undefined for objects, functions, symbols and undefined. */
 function primitive(name: string, value: unknown): Primitive | undefined {
   if (value === null) return null;
   switch (typeof value) {
@@ -182,7 +185,7 @@ function isArray(value: unknown): value is unknown[] {
   try {
     return Array.isArray(value);
   } catch {
-    // A revoked proxy.
+    // The value is a revoked proxy.
     return false;
   }
 }
@@ -200,7 +203,7 @@ function textMember(value: object, name: string): string | undefined {
   return typeof text === "string" ? shortened(text, maxTextLength) : undefined;
 }
 
-/** Cuts the middle out: the beginning has the message, the end the innermost frames or the last words. */
+/** Cuts out the middle: the beginning holds the message, and the end holds the last frames or causes. */
 export function shortened(text: string, max: number): string {
   if (text.length <= max) return text;
   const [begin, end] = [
@@ -210,13 +213,13 @@ export function shortened(text: string, max: number): string {
   return `${text.slice(0, begin)} ... (${end - begin} characters left out) ... ${text.slice(end)}`;
 }
 
-/** An index at which no character of two code units is cut in half. */
+/** Returns `index`, or the next one if a character of two code units would be cut in half at `index`. */
 function whole(text: string, index: number): number {
   const code = text.charCodeAt(index);
   return code >= 0xdc00 && code <= 0xdfff ? index + 1 : index;
 }
 
-/** The error again, on the other side of a structured clone. */
+/** Creates an Error from its details, after a structured clone. */
 export function rebuilt(details: Pick<ErrorDetails, "name" | "message"> & Partial<ErrorDetails>): Error {
   const { isError = true, name, message, stack, members = {}, cause, errors = [], errorCount = 0 } = details;
   const error = new Error(message, cause ? { cause: rebuilt(cause) } : undefined);

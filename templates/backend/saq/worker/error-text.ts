@@ -1,6 +1,6 @@
 /**
- * The text that is stored as a job's error: the stack, as SAQ stores its traceback, with what a stack does not say: the
- * members of the error (code, errno, path), its causes, and the errors of an AggregateError.
+ * The text that is stored as a job's error. It is the stack, as SAQ stores its traceback, and what a stack does not
+ * contain: the members of the error (code, errno, path), its causes, and the errors of an AggregateError.
  *
  *     TypeError: fetch failed
  *         at ...
@@ -11,10 +11,10 @@
  */
 import { detailsOf, type ErrorDetails, memberText, shortened } from "./error-details.js";
 
-/** Characters. A job's document is read whole wherever the job is shown. */
+/** Maximum length, characters: wherever a job is shown, its whole document is read. */
 const maxLength = 65_536;
 
-/** Takes whatever a task throws. Never throws, never empty. */
+/** Returns the text for any value that a task throws. Never throws, and the text is never empty. */
 export function errorText(thrown: unknown): string {
   try {
     return shortened(textOf(detailsOf(thrown)), maxLength);
@@ -43,19 +43,19 @@ function ownText({ isError, name, message, stack, members }: ErrorDetails): stri
 }
 
 /**
- * A stack begins with name and message as they were when the error was made. Where they were set later, the frames
- * follow what they are now.
+ * Returns the stack with the present name and message. A stack begins with those that the error had when it was
+ * created; if they were set later, only the frames of the stack are used.
  */
 function withHead(name: string, message: string, stack = ""): string {
   const at = stack.indexOf(message);
-  // The message may contain frames, those of another job's error for instance.
+  // The message itself may contain frames, for instance those of another job's error.
   const frames = framesIn(stack, at < 0 ? 0 : at + message.length);
   if (at >= 0 && stack.slice(0, at + (message.length || frames)).includes(name)) return stack;
   const head = message ? `${name}: ${message}` : name;
   return frames < stack.length ? `${head}\n${stack.slice(frames)}` : head;
 }
 
-/** Where the first line of the stack that is a frame begins; its length where none is. */
+/** Returns where the first frame in the stack begins, at `from` or later; the length of the stack if there is none. */
 function framesIn(stack: string, from: number): number {
   const found = stack.slice(from).search(/^[ \t]+at /m);
   return found < 0 ? stack.length : from + found;

@@ -1,13 +1,15 @@
 /**
- * Claims jobs ahead of the slots that will run them.
+ * Claims jobs before the slots that will run them are free.
  *
- * One claim is under way at a time; a wake-up during it means one more afterwards. As long as claims come back full
- * there is more to fetch, and the next one starts when the buffer is half empty, so that claiming overlaps with running
- * and acknowledging. When one comes back short, the feeder rests until it is woken (a notification, a due second).
+ * One claim is in flight at a time; a wake-up during a claim causes one more claim after it. As long as claims return
+ * as many jobs as they asked for, there are more to fetch: the next claim starts when the buffer is half empty, so that
+ * claiming overlaps with running and settling. After a claim that returns fewer jobs, the feeder waits until it is
+ * woken by a notification or by the next tick.
  *
- * How far ahead: what runs within 250 ms at the duration measured lately, and within a tenth of the jobs' timeout.
- * Large payloads make it fewer. No-op jobs fly; jobs of a second are fetched one by one, so that no worker hoards what another could run. A fresh
- * feeder has measured nothing and fetches nothing ahead.
+ * The buffer holds at most the jobs that run within 250 ms at the recently measured duration, and within a tenth of the
+ * shortest timeout. It holds fewer jobs if payloads are large. No-op jobs are fetched in large claims. Jobs of a second
+ * are fetched one by one, so that no worker holds jobs that another worker could run. A new feeder has measured nothing
+ * and fetches no jobs ahead.
  */
 
 import { backoffMs, doubled } from "../backoff.js";
@@ -18,32 +20,38 @@ import type { ProblemLog } from "../problem-log.js";
 import { Ahead } from "./ahead.js";
 
 const horizonMs = 250;
-/** Each claim walks over what others claimed before it, so larger ones are cheaper (1,000 -> 2,000: drain 1.07, of 200,000 jobs 1.13). */
+/**
+ * Maximum number of jobs in the buffer. Each claim reads past the rows that were claimed before it, so larger claims
+ * are cheaper (1,000 -> 2,000: jobs drain 1.07 times as fast, 200,000 jobs 1.13 times).
+ */
 const mostAhead = 2_000;
-/** Bytes of documents that lie ahead: few jobs with large payloads, where many small ones may. */
+/** Maximum bytes of documents in the buffer: few jobs with large payloads, or many jobs with small ones. */
 const mostBytesAhead = 16 * 1024 * 1024;
 /**
- * A claim of all that is to lie ahead would leave the slots waiting for it when little does. A small one is soon back, and
- * the next is under way while its jobs run; a no-op job runs for three times as long as claiming it takes.
+ * A claim asks for the free slots, this share of the full buffer, and `growth` times the jobs that are buffered now.
+ * When few jobs are buffered, a claim of the full buffer would leave the slots waiting. A small claim returns soon, and
+ * the next one is in flight while its jobs run: to run a no-op job takes three times as long as to claim it.
  */
 const leastShare = 1 / 8;
 const growth = 3;
 /**
- * A claim that took longer halves the number of jobs of the next; one that took less than half of it doubles it again.
+ * A claim that took longer halves the maximum size of the next claim. One that took less than half of it doubles the
+ * maximum again.
  */
 const slowClaimMs = 2_000;
 /**
- * While claims find only rows that hold no job, each asks for four times as many rows as the last, up to this factor.
+ * While claims find only rows that hold no job, each asks for four times as many rows as the previous one, up to this
+ * factor.
  */
 const maxPoisonFactor = 64;
-/** How often jobs that were claimed too long ago are renewed before they are left to others. */
+/** How often jobs that were claimed too long ago are renewed before they are left to other workers. */
 const maxRenewals = 3;
-/** Claimed jobs that still wait after this long are given back: the estimate was wrong. */
+/** Claimed jobs that still wait after this time, ms, are given back: the measured duration was too short. */
 const staleMs = 1_000;
 /**
- * A look costs the server 0.06 ms; this often, a trickle of jobs without a group pays little for those with one. Each
- * look in a row after which nothing could be claimed, because their groups are busy or they are not due, doubles the
- * pause, up to that of the tick.
+ * Pause between two checks for jobs with a group, ms. A check costs the server 0.06 ms, so at this rate a slow stream
+ * of jobs without a group pays little for it. Each check in a row after which no job could be claimed, because the
+ * groups are busy or the jobs are not due, doubles the pause, up to the interval of the tick.
  */
 const groupLookMs = { first: 20, longest: 1_000 };
 
@@ -53,20 +61,20 @@ export interface FeederOptions {
   concurrency: number;
   priorities: readonly [number, number];
   prefetch: boolean;
-  /** Others may have taken over what was claimed longer ago than that, ms. */
+  /** Other workers may have taken over jobs that were claimed longer ago than this, ms. */
   answerMs: number;
   logger: Logger;
   problems: ProblemLog;
-  /** A claimed job may have to wait although a slot is free: for a thread. */
+  /** A claimed job may have to wait for a thread although a slot is free. */
   mayWait: boolean;
-  /** Slots that could run a job now. */
+  /** Returns the number of slots that could run a job now. */
   freeSlots: () => number;
   /** Called when jobs have arrived in the buffer. */
   ready: () => void;
   giveBack: (jobs: ClaimedJob[]) => void;
-  /** Most jobs that may be claimed now. */
+  /** Returns the maximum number of jobs that may be claimed now. */
   allowance: () => number;
-  /** A claim came back, with so many jobs. */
+  /** Called after a claim, with the number of its jobs. */
   claimed: (jobs: number) => void;
 }
 
@@ -79,23 +87,23 @@ export class Feeder {
   #grouped = false;
   #groupsFirst = true;
   #groupsLookedAt = 0;
-  /** Looks in a row that found jobs with a group, of which none could be claimed. */
+  /** Checks in a row that found jobs with a group, none of which could be claimed. */
   #vainLooks = 0;
   #look: NodeJS.Timeout | null = null;
   #stopped = false;
   #failures = 0;
   #lastError: { error: unknown; at: Date } | null = null;
   #retry: NodeJS.Timeout | null = null;
-  /** ms per job, averaged over the last hundred or so; null before any. */
+  /** Average duration of about the last hundred jobs, ms; null before the first job. */
   #duration: number | null = null;
   #measured = 0;
-  /** Bytes of a document, on average over the last claim that brought some. */
+  /** Average size of the documents in the last claim that returned any, bytes. */
   #bytes = 1;
-  /** Most jobs per claim, by how long claims take. */
+  /** Maximum number of jobs per claim, adapted to how long claims take. */
   #maxPerClaim = Number.POSITIVE_INFINITY;
-  /** A claim asks for this many times as many rows, because the last ones held no job. */
+  /** A claim asks for this many times as many rows, because the rows of the previous claims held no job. */
   #poisonFactor = 1;
-  /** Claimed too long ago to be started; storage is asked whose they are. */
+  /** Jobs that were claimed too long ago to be started; storage is being asked who owns them. */
   #late: readonly ClaimedJob[] = [];
   #shortestTimeoutMs = Number.POSITIVE_INFINITY;
 
@@ -103,17 +111,17 @@ export class Feeder {
     this.#options = options;
   }
 
-  /** Why the last claim that failed did so; stays when claims work again (D-4). */
+  /** The error of the last claim that failed. It stays when claims succeed again. */
   get lastError(): { error: unknown; at: Date } | null {
     return this.#lastError;
   }
 
-  /** Claims fail at present. */
+  /** True while claims fail. */
   get isFailing(): boolean {
     return this.#failures > 0;
   }
 
-  /** The last claim found no more, and nothing has happened since. */
+  /** True if the last claim found no more jobs, and nothing has woken the feeder since. */
   get isDry(): boolean {
     return this.#dry && !this.#busy;
   }
@@ -122,20 +130,20 @@ export class Feeder {
     return this.#buffer.size;
   }
 
-  /** The jobs that were claimed and nobody runs yet. */
+  /** The jobs that are claimed and not started yet. */
   *claims(): Generator<ClaimedJob> {
     yield* this.#buffer.claims();
     yield* this.#late;
   }
 
-  /** The oldest claimed job that nobody runs yet. */
+  /** Removes the next claimed job from the buffer and returns it. */
   next(): ClaimedJob | undefined {
-    // After a pause of this process others may run by now what lies here: only storage knows, so back with it.
+    // After a pause of this process other workers may run the buffered jobs. Only storage knows, so give them back.
     this.#giveBackStale();
     return this.#buffer.next();
   }
 
-  /** Something may be claimable now. */
+  /** Notifies the feeder that a job may be claimable now. */
   wake(): void {
     this.#vainLooks = 0;
     this.#goOn();
@@ -147,7 +155,7 @@ export class Feeder {
     else this.refill();
   }
 
-  /** A due second: look for grouped jobs too, and give back what has waited too long. */
+  /** The regular check: looks for grouped jobs too, and gives back jobs that have waited too long. */
   async tick(): Promise<void> {
     this.#giveBackStale();
     try {
@@ -157,13 +165,13 @@ export class Feeder {
     }
   }
 
-  /** A grouped job ended, so that its group may be free. */
+  /** Notifies the feeder that a grouped job has ended, so that its group may be free. */
   groupEnded(): void {
     this.#grouped = true;
     this.wake();
   }
 
-  /** Learns how long jobs take. Timeout in s; null and 0 = none. */
+  /** Records how long a job took, and its timeout, s; null and 0 = none. */
   measure(durationMs: number, timeout: number | null): void {
     this.#measured++;
     this.#duration =
@@ -171,7 +179,7 @@ export class Feeder {
     if (timeout) this.#shortestTimeoutMs = Math.min(this.#shortestTimeoutMs, timeout * 1_000);
   }
 
-  /** Claims when enough of the buffer is used up. Cheap to call after every job. */
+  /** Claims jobs if enough of the buffer is used up. Cheap enough to call after every job. */
   refill(): void {
     if (this.#busy || this.#dry || this.#stopped || this.#retry) return;
     const target = this.#ahead();
@@ -197,7 +205,7 @@ export class Feeder {
     });
   }
 
-  /** Ends claiming; answers what was claimed and never run, once the claim under way has come back. */
+  /** Stops claiming. Waits for the claim in flight, and returns the jobs that were claimed and not started. */
   async stop(): Promise<ClaimedJob[]> {
     this.#stopped = true;
     if (this.#retry) clearTimeout(this.#retry);
@@ -206,7 +214,7 @@ export class Feeder {
     return this.#buffer.empty();
   }
 
-  /** Not after every claim of a slow trickle, but soon after the last: the tick alone would be up to 1 s late. */
+  /** Plans a check for grouped jobs after a pause, not after each claim. The tick alone would be up to 1 s late. */
   #lookSoon(): void {
     if (this.#look || this.#stopped) return;
     const look = async () => {
@@ -230,7 +238,8 @@ export class Feeder {
 
   #giveBackStale(): void {
     if (this.#buffer.claimedAt > performance.now() - staleMs) return;
-    // Jobs take longer than they did: forget what was measured, or the same jobs would be fetched ahead again at once.
+    // Jobs take longer than before. Forget the measured duration, or the same jobs would be fetched ahead again at
+    // once.
     this.#duration = null;
     this.#measured = 0;
     this.#options.giveBack(this.#buffer.empty());
@@ -240,8 +249,8 @@ export class Feeder {
     const { prefetch, concurrency } = this.#options;
     if (!prefetch || this.#duration === null || this.#measured < concurrency) return 0;
     const horizon = Math.min(horizonMs, this.#shortestTimeoutMs / 10);
-    // While groups wait too, less: each claim brings a few of theirs, so the more of the others it brings, the later
-    // comes the next turn of the groups.
+    // Fewer while grouped jobs wait: each claim returns only a few of them, so the more ungrouped jobs it returns, the
+    // later the next turn of the grouped jobs comes.
     const most = this.#grouped ? 4 * concurrency : mostAhead;
     const byDuration = (concurrency * horizon) / Math.max(this.#duration, 0.05);
     return Math.floor(Math.min(byDuration, most, mostBytesAhead / this.#bytes));
@@ -253,8 +262,9 @@ export class Feeder {
   }
 
   /**
-   * The answer came late, because the server took long or this process stood still. Others may have taken these jobs
-   * over meanwhile: storage tells which of them are still ours. What is not returned is put back by the reconciliation.
+   * Asks storage which of these jobs this worker still owns, and returns those. Their claim returned late, because the
+   * server was slow or this process was paused, so other workers may have taken them over. The reconciliation puts back
+   * the jobs that are not returned.
    */
   async #renewed(jobs: ClaimedJob[]): Promise<ClaimedJob[]> {
     const { broker, answerMs } = this.#options;
@@ -277,9 +287,9 @@ export class Feeder {
     let sent = performance.now();
     let share = 0;
     try {
-      // Grouped and ungrouped jobs take turns at being first, and the first leaves half to the other: a stream of one
-      // kind must not starve the other. Grouped ones go to the front of the buffer, few at a time, because a group
-      // stands still while its job waits there.
+      // Grouped and ungrouped jobs take turns at being claimed first, and the first kind leaves half to the other, so
+      // that a stream of one kind does not starve the other. Grouped jobs go to the front of the buffer, few at a time,
+      // because a group is blocked while its job waits there.
       const lanes = !this.#grouped ? [false] : this.#groupsFirst ? [true, false] : [false, true];
       this.#groupsFirst = !this.#groupsFirst;
       let left = limit;
@@ -307,16 +317,16 @@ export class Feeder {
         this.#buffer.add(jobs, performance.now(), grouped ? "front" : "back");
         if (jobs.length > 0) this.#options.ready();
       }
-      // Nothing more for now: ask whether groups are waiting.
+      // No more jobs for now: check whether grouped jobs are waiting.
       if (!more && !this.#grouped) this.#lookSoon();
       this.#dry = !more && !this.#grouped;
       this.#failures = 0;
       problems.succeeded("claim");
-      // Rows that hold no job are no sign that none is left.
+      // A claim that found only rows without a job does not mean that no job is left.
       if (found > 0 || !more) this.#options.claimed(limit - left);
     } catch (error) {
       if (this.#stopped) return;
-      // The server may cancel each claim of this size: fewer jobs next time, or none would ever succeed.
+      // The server may cancel each claim of this size. Ask for fewer jobs next time, or no claim would ever succeed.
       const took = performance.now() - sent;
       if (took > slowClaimMs) this.#adapt(share, took);
       this.#lastError = { error, at: new Date() };

@@ -1,11 +1,11 @@
 /**
- * Bounds hooks in number and time: so many at once, each for so long. A hook that has not ended by then is left behind:
- * nothing can stop it, and one that never ends must not stop the worker.
+ * Limits how many hooks run at a time, and how long each may take. After the timeout the worker no longer waits for a
+ * hook: nothing can stop the hook, and one that never ends must not block the worker.
  */
 export interface HookLimiterOptions {
-  /** Hooks at a time. */
+  /** Maximum number of hooks at a time. */
   max: number;
-  /** ms; 0: no limit */
+  /** Timeout of each hook, ms; 0 = no limit. */
   timeoutMs: number;
 }
 
@@ -18,9 +18,9 @@ export class HookLimiter {
   readonly #options: HookLimiterOptions;
   #taken = 0;
   #waiting: (() => void)[] = [];
-  /** In the order of their beginning, which is that of their timeouts. */
+  /** In the order of their start, which is also the order of their timeouts. */
   readonly #running = new Set<Running>();
-  /** One for all of them. */
+  /** One timer for all running hooks. */
   #timer: NodeJS.Timeout | null = null;
   #overdue = 0;
 
@@ -28,19 +28,19 @@ export class HookLimiter {
     this.#options = options;
   }
 
-  /** `overdue`: left behind, and still not over. */
+  /** `overdue`: hooks that timed out and still run. */
   get counts(): { running: number; waiting: number; overdue: number } {
     return { running: this.#taken, waiting: this.#waiting.length, overdue: this.#overdue };
   }
 
-  /** Calls `work` when a place is free; the place is free again when it has ended. */
+  /** Calls `work` when a place is free. The place is free again when `work` has ended. */
   async run(work: () => Promise<void>): Promise<void> {
     if (this.#taken >= this.#options.max) await new Promise<void>((resolve) => this.#waiting.push(resolve));
     else this.#taken++;
     try {
       await work();
     } finally {
-      // The next one takes over this place.
+      // The next waiting call takes over this place.
       const next = this.#waiting.shift();
       if (next) next();
       else this.#taken--;
@@ -48,9 +48,9 @@ export class HookLimiter {
   }
 
   /**
-   * Waits for what one hook has returned.
+   * Waits for the promise that a hook has returned.
    *
-   * @throws what the hook throws; HookTimeoutError when it has not ended in time
+   * @throws what the hook throws; HookTimeoutError if the hook does not end in time
    */
   async end(returned: unknown): Promise<void> {
     if (!isThenable(returned)) return;

@@ -1,4 +1,4 @@
-/** Calls the hooks of a queue's workers (W-8). */
+/** Calls the hooks of a queue's workers. */
 import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
 import type { QueueConfig } from "../config/index.js";
 import { ConfigError } from "../errors.js";
@@ -9,14 +9,16 @@ import type { Attempt } from "./attempt.js";
 import { membersOf, type TaskContext } from "./context.js";
 import { HookLimiter, type HookLimiterOptions } from "./hook-limiter.js";
 
-/** Runs a function as if it were called from where this was taken. */
+/** Runs a function in the asynchronous context in which this scope was captured. */
 type Scope = <R>(call: () => R) => R;
 
 /**
- * What the start-up hooks gave, one after the other. The first that throws ends it. They may take as long as they want;
- * one that takes longer than `timeoutMs` is logged, so that a worker which does not start says why.
+ * Runs the startup hooks one after another and adds the members that they return to `state`. The first hook that throws
+ * ends the start. A hook may take any time; one that takes longer than `timeoutMs` is logged, so that the log shows why
+ * a worker does not start.
  *
- * @throws ConfigError when two of them give the same member, or one gives a member that ctx has of its own
+ * @throws what a hook throws
+ * @throws ConfigError if two hooks return the same member, or a hook returns a member that every ctx has
  */
 export async function startUp(
   hooks: Hooks["startup"],
@@ -42,7 +44,7 @@ export async function startUp(
   }
 }
 
-/** Each is called, whatever the others do: one that fails or does not end in time is logged. */
+/** Calls each shutdown hook, even if another one fails. A hook that fails or does not end in time is logged. */
 export async function shutDown(
   hooks: Hooks["shutdown"],
   ctx: WorkerContext,
@@ -58,7 +60,7 @@ export async function shutDown(
   }
 }
 
-/** The hooks around one attempt. */
+/** Runs the hooks before and after each attempt. */
 export class AroundJobs {
   readonly #scopes = new WeakMap<Attempt, { ctx: TaskContext; scope: Scope | null }>();
 
@@ -72,14 +74,14 @@ export class AroundJobs {
     this.#limiter = new HookLimiter(limits);
   }
 
-  /** How many hooks after a task run and wait, and how many were left behind. */
+  /** How many `afterProcess` hooks run, wait, or still run after their timeout. */
   get counts(): HookLimiter["counts"] {
     return this.#limiter.counts;
   }
 
   /**
-   * Runs the hooks and then the task. Each attempt has an asynchronous scope of its own, so that what a hook puts into
-   * an AsyncLocalStorage by `enterWith` before it first waits is seen by this job's task and by no other (W-10).
+   * Runs the `beforeProcess` hooks and then the task. Each attempt has its own asynchronous scope: a value that a hook
+   * sets with `AsyncLocalStorage.enterWith`, before it first awaits, is seen by this job's task and by no other.
    */
   run(attempt: Attempt, ctx: TaskContext, task: () => unknown): unknown {
     const around = { ctx, scope: null as Scope | null };
@@ -89,7 +91,7 @@ export class AroundJobs {
       try {
         for (const hook of this.hooks.beforeProcess) {
           Object.assign(ctx, membersOf("beforeProcess", await hook(ctx)));
-          // The job goes back or fails; a task that has not begun does not begin any more (D-42).
+          // The attempt must end, so a task that has not started is not started any more.
           if (attempt.cutReason) throw attempt.cutReason;
         }
       } finally {
@@ -99,7 +101,7 @@ export class AroundJobs {
     });
   }
 
-  /** When the outcome is recorded. Nothing that a hook does changes it. */
+  /** Runs the `afterProcess` hooks, when the end of the attempt is recorded. No hook can change that end. */
   async ended(attempt: Attempt): Promise<void> {
     const around = this.#scopes.get(attempt);
     if (!around || this.hooks.afterProcess.length === 0) return;
@@ -120,7 +122,10 @@ export class AroundJobs {
   }
 }
 
-/** Null where there are no hooks. At most `concurrency` hooks after tasks run at a time, each for `hookTimeout`. */
+/**
+ * Returns null if there are no hooks around jobs. At most `concurrency` `afterProcess` hooks run at a time, each for at
+ * most `hookTimeout`.
+ */
 export const aroundJobs = (config: QueueConfig, logger: Logger): AroundJobs | null =>
   config.beforeProcess.length + config.afterProcess.length > 0
     ? new AroundJobs(config, { max: config.concurrency, timeoutMs: config.hookTimeout * 1_000 }, logger)

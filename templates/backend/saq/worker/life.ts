@@ -1,11 +1,12 @@
 /**
- * One life of a worker, from start to stop.
+ * One run of a worker, from start to stop.
  *
- * Starting goes from the outside in: start-up hooks, sign of life and LISTEN, then the first claim, so that nothing is
- * claimed that nobody vouches for and no notification is missed (D-7). Stopping goes the other way round: no more
- * claims, what was not started is given back, running jobs get the grace period, then their signal, then the hard
- * deadline; what still runs goes back into the queue uncharged (W-17). Then come the shutdown hooks, and the sign of
- * life is the last thing to end.
+ * The start connects, runs the startup hooks, begins the heartbeat and LISTEN, and then claims for the first time. In
+ * this order other workers can check that the owner of each claimed job is alive, and no notification is missed. The
+ * stop goes in the reverse order. It ends claiming and gives back the jobs that were not started. Running jobs get the
+ * grace period, then their signal fires, and the stop waits for the hard deadline. Jobs that did not end within the
+ * grace period go back into the queue, and their attempt is not counted. Then the shutdown hooks run. The heartbeat
+ * ends last.
  */
 import type { Logger } from "../logger.js";
 import { ProblemLog } from "../problem-log.js";
@@ -20,15 +21,15 @@ import { connectWithRetry } from "./start-waiting.js";
 import { Upkeep } from "./upkeep.js";
 import { certainSeconds, EndedElsewhere, sweepGraceSeconds, watch } from "./watch.js";
 
-/** How long a stop waits for results to be recorded while the database is away. */
+/** How long a stop waits for jobs to be settled while the database is unreachable. */
 const settlePatienceMs = 10_000;
-/** How long a stop waits for a start or a sweep under way, and for its own farewell. */
+/** How long a stop waits for a start in progress, and then for the release of what the start acquired. */
 const leavePatienceMs = 2_000;
-/** A worker without a lock ends its jobs before others may take them over: so long before, at most, s. */
+/** A worker without a lock ends its jobs at most this long before other workers may take them over, s. */
 const longestLeaseMargin = 16;
 const sweepPatienceMs = 500;
 
-/** Waits for every one, so that what was begun can be undone; then throws the first failure. */
+/** Waits for all promises, so that what they began can be undone; then throws the first error. */
 async function all(works: readonly Promise<unknown>[]): Promise<void> {
   await Promise.allSettled(works);
   await Promise.all(works);
@@ -37,9 +38,9 @@ async function all(works: readonly Promise<unknown>[]): Promise<void> {
 export class Life {
   readonly workerId: string;
   readonly runner: Runner;
-  /** Ends the grace period of a stop under way. */
+  /** Ends the grace period of a stop in progress. */
   readonly hurry: () => void;
-  /** Resolves when it has stopped, for whatever reason. */
+  /** Resolves when the worker has stopped, for any reason. */
   readonly finished: Promise<void>;
   readonly #queue: Queue;
   readonly #logger: Logger;
@@ -50,18 +51,18 @@ export class Life {
   readonly #heartbeat: Upkeep;
   readonly #hurried: Promise<void>;
   readonly #letGo: (() => Promise<void>)[] = [];
-  /** What start-up hooks gave; null before the first of them was called. */
+  /** The members that startup hooks returned; null until the first hook is called. */
   #state: Record<string, unknown> | null = null;
   /** performance.now() */
   #startedAt: number | null = null;
-  /** When the last beat that was answered left, by performance.now(). */
+  /** When the last successful heartbeat was sent, by performance.now(). */
   #beatAt = Number.NEGATIVE_INFINITY;
-  /** Jobs may be claimed. */
+  /** True when jobs may be claimed. */
   #isReady = false;
-  /** The start-up hooks, begun and perhaps not over. */
+  /** The promise of the startup hooks, which may still run. */
   #startedUp: Promise<void> = Promise.resolve();
   #starting: Promise<void> | null = null;
-  /** Ends a start that waits for the database. */
+  /** Cancels a start that waits for the database. */
   readonly #unwanted = new AbortController();
   #stopping: Promise<void> | null = null;
   #hasStopped = false;
@@ -112,7 +113,7 @@ export class Life {
     return this.#startedAt !== null;
   }
 
-  /** Resolves when the worker takes jobs, or when it was stopped before it did. */
+  /** Resolves when the worker takes jobs, or when it is stopped before that. */
   async start(): Promise<void> {
     this.#startedAt = performance.now();
     this.#starting = this.#start();
@@ -135,7 +136,7 @@ export class Life {
     };
     const connect = () => all([this.#queue.connect(), vouch()]);
     const steps: (() => Promise<unknown>)[] = [
-      // Two connections, opened at the same time. Nobody sees the lock of a worker that has not beaten yet.
+      // Opens two connections at the same time. Others look for a worker's lock only after its first heartbeat.
       () => connectWithRetry(this.#queue, { logger: this.#logger, signal: this.#unwanted.signal, connect }),
       () => this.#startUp(),
       () =>
@@ -156,13 +157,16 @@ export class Life {
     this.#heartbeat.start();
     this.#upkeep.start();
     this.#loop?.begin();
-    // The worker has started: what fails from here on is tried again at the next tick.
+    // The worker has started. If this first check fails, the next tick tries again.
     await this.runner.tick().catch((error: unknown) => {
       this.#logger.debug({ err: error }, "could not look for jobs at the start, the next tick will");
     });
   }
 
-  /** Not before the sign of life, with which subscribing begins: the start ends with a claim of its own. */
+  /**
+   * Handles a notification. Does nothing before the start is complete: the subscription begins together with the first
+   * heartbeat, and the start itself ends with a claim.
+   */
   #wake(): void {
     if (!this.#isReady) return;
     this.#rest.wake();
@@ -174,7 +178,7 @@ export class Life {
     if (!this.runner.isResting) this.#work();
   }
 
-  /** Jobs may run from now on. */
+  /** Resumes what pauses while no jobs run. */
   #work(): void {
     this.#loop?.begin();
     this.#upkeep.resume();
@@ -194,7 +198,9 @@ export class Life {
     this.runner.giveToTasks(state);
   }
 
-  /** Idle, it takes well under a second; calls after the first wait for it (W-16). Before `start` it does nothing. */
+  /**
+   * Stops the worker, in well under a second if idle. Later calls wait for the first. Before `start` it does nothing.
+   */
   stop(graceMs: number): Promise<void> {
     if (!this.hasBegun) return Promise.resolve();
     this.#unwanted.abort();
@@ -217,7 +223,7 @@ export class Life {
         "Some tasks did not finish within the shutdown grace period, requesting cancellation",
       );
       this.runner.interruptAll();
-      // Each attempt ends by its own hard deadline; the little more is for the timers to fire.
+      // Each attempt ends at its own hard deadline. The extra second gives the timers time to fire.
       await within(this.#queue.config.cancellationHardDeadline * 1_000 + 1_000, this.runner.idle());
       if (this.runner.overdueKeys.length > 0) {
         this.#logger.warn(
@@ -226,13 +232,13 @@ export class Life {
         );
       }
     }
-    // From here on only the database can hold things up, and it may be away.
+    // From here on only the database can delay the stop, and it may be unreachable.
     await within(
       settlePatienceMs,
       givenBack.then(() => this.runner.settled()),
     );
     await within(sweepPatienceMs, Promise.all([upkeepEnded, this.runner.endThreads()]));
-    // What a start-up hook still opens is closed by those of shutdown, which come after it.
+    // A startup hook that still runs may open something. The shutdown hooks close it, so they must run after it.
     await within(this.#hookOptions.timeoutMs || Number.POSITIVE_INFINITY, this.#startedUp);
     await within(leavePatienceMs, this.#starting ?? Promise.resolve());
     await this.#shutDown();
@@ -247,7 +253,7 @@ export class Life {
     await shutDown(this.#queue.config.shutdown, ctx, this.#hookOptions);
   }
 
-  /** Undoes what `start` did, in reverse; a start under way ends at its next step. */
+  /** Undoes the steps of `start` in reverse order. A start in progress ends at its next step. */
   async #leave(): Promise<void> {
     await this.#starting?.catch(() => {});
     await this.#heartbeat.stop();
@@ -255,7 +261,10 @@ export class Life {
     for (const letGo of [...this.#letGo].reverse()) await letGo();
   }
 
-  /** Never where a lock tells others that this worker lives. */
+  /**
+   * True if the last heartbeat is so old that others may soon take this worker for dead. Always false if a lock shows
+   * others that this worker is alive.
+   */
   #isLeaseOver(): boolean {
     const { leaseGraceSeconds } = this.#queue.broker;
     if (leaseGraceSeconds === null) return false;
@@ -264,7 +273,7 @@ export class Life {
     return performance.now() - this.#beatAt > seconds * 1_000;
   }
 
-  /** Seconds for which a beat says that this worker lives. */
+  /** How long a heartbeat is valid, s. */
   get #rowSeconds(): number {
     return Math.ceil(this.#queue.config.timers.workerInfo * 3);
   }

@@ -1,21 +1,22 @@
 /**
- * Tells when the event loop stood still (W-13): a task that computes instead of waiting holds up every other job, their
- * timeouts and the worker's own sign of life. Such work belongs on a thread.
+ * Warns when the event loop was blocked: a task that computes without waiting delays every other job, the timeouts of
+ * jobs and the worker's own heartbeat. Such work belongs in a thread.
  *
- * Watches while jobs run: its timer is what an idle worker would wake for most (a clock of 20 ms that always
- * ticks: 3 ms of CPU per second, and 0.1 without it, all other timers off). A timer of ours, because `monitorEventLoopDelay` does not
- * count the first delay after its start, and a job that blocks does so at once.
+ * Watches only while jobs run, because its timer would wake an idle worker more often than any other (with a timer of
+ * 20 ms that always runs, 3 ms of CPU per second; without it 0.1 ms; all other timers off). It has its own timer,
+ * because `monitorEventLoopDelay` does not count the first delay after its start, and a job that blocks does so at
+ * once.
  */
 import type { Logger } from "../logger.js";
 
-/** A block is told up to that much shorter than it was. */
+/** Interval of the timer. A block is reported up to this much shorter than it was. */
 const tickMs = 50;
 const lookMs = 1_000;
 
 export interface Watched {
-  /** Keys of the jobs that ran since the last call. */
+  /** Returns the keys of the jobs that may have blocked the event loop since the last call. */
   suspects(): readonly string[];
-  /** No job runs, nor is one on its way. */
+  /** True if no job runs or waits to run here. */
   readonly isResting: boolean;
 }
 
@@ -33,7 +34,7 @@ export class LoopWatch {
     private readonly logger: Logger,
   ) {}
 
-  /** Jobs may run from now on. Ends by itself when there are no more. */
+  /** Starts watching, because jobs may run from now on. Pauses by itself when no job is left. */
   begin(): void {
     if (this.#clock || this.#stopped) return;
     this.#ticked = performance.now();
@@ -41,7 +42,7 @@ export class LoopWatch {
     this.#clock = setInterval(() => this.#tick(), tickMs);
   }
 
-  /** For good: a notification may still come while the worker stops. */
+  /** Stops for good: a notification may still call `begin` while the worker stops. */
   stop(): void {
     this.#stopped = true;
     this.#pause();

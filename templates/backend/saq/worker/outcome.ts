@@ -1,4 +1,4 @@
-/** From the end of an attempt to what is written about it. Pure, apart from the dice of the retry delay. */
+/** Decides how a job is settled after its attempt has ended. Pure, except for the random part of a retry delay. */
 import type { ClaimedJob, Settlement } from "../broker.js";
 import { isLarger, tooLarge } from "../byte-size.js";
 import { InvalidResultError } from "../errors.js";
@@ -7,7 +7,7 @@ import { finished, keepSeconds, oneMore, requeued, retryDue } from "../transitio
 import { encodeChange, type MetaMarks } from "../wire.js";
 import { errorText } from "./error-text.js";
 
-/** Why an attempt is to end before its task does. */
+/** Reasons why an attempt must end before its task does. */
 export type Interruption = "timeout" | "abort" | "shutdown" | "lost" | "crash";
 
 /** How an attempt ended. */
@@ -16,23 +16,23 @@ export type AttemptEnd =
   | { kind: "threw"; error: unknown }
   | { kind: "interrupted"; why: Interruption; reason: Error; overdue: boolean };
 
-/** The attempt whose end it is. */
+/** The attempt that has ended. */
 export interface Attempted {
   readonly claim: ClaimedJob;
   readonly fields: JobFields;
   readonly awaited: boolean | string;
-  /** What the task has written about the end itself. */
+  /** The settlement that the task wrote itself (`ctx.finish`). */
   readonly ownEnd?: { readonly transaction: string } | null;
 }
 
 export interface OutcomeRules {
   nowMs: number;
   failedTtl: number;
-  /** Of a result. */
+  /** Maximum size of a result, bytes of its JSON. */
   maxBytes: number;
 }
 
-/** What to write for an ended attempt; null when it is no longer ours to write. */
+/** Returns what to write for an ended attempt; null if this attempt must not settle its job. */
 export function settlementOf(attempt: Attempted, end: AttemptEnd, rules: OutcomeRules): Settlement | null {
   switch (end.kind) {
     case "returned":
@@ -51,14 +51,17 @@ export function settlementOf(attempt: Attempted, end: AttemptEnd, rules: Outcome
             keep: keepSeconds(attempt.fields.ttl, "aborted", rules.failedTtl),
           });
         case "lost":
-        // Recorded as a loss by the runner.
+        // The runner records it as a loss.
         case "crash":
           return null;
       }
   }
 }
 
-/** A job that was claimed and never started goes back as it was but for these marks in its `meta`, uncharged. */
+/**
+ * Returns the settlement of a job that was claimed and not started. The job goes back as it was, except for `marks` in
+ * its `meta`, and the attempt is not counted.
+ */
 export function release({ claim, fields }: Attempted, marks?: MetaMarks): Settlement {
   return {
     key: claim.key,
@@ -91,9 +94,9 @@ function completion(attempt: Attempted, value: unknown, rules: OutcomeRules): Se
 }
 
 /**
- * What a task records itself, in a transaction of its own.
+ * Returns the settlement that a task writes in its own transaction.
  *
- * @throws InvalidResultError when the result has no JSON form or is too large
+ * @throws InvalidResultError if the result has no JSON form or is too large
  */
 export function ownCompletion(attempt: Attempted, value: unknown, rules: OutcomeRules): Settlement {
   let result: string | undefined;
@@ -126,7 +129,7 @@ function completed(attempt: Attempted, result: string, rules: OutcomeRules): Set
     workerId: attempt.claim.workerId,
     place: attempt.claim.place,
     status: "complete",
-    // By hand, because the result is JSON text already: encoding it twice is what a large result would cost.
+    // Built by hand, because the result is JSON text already: to encode a large result twice would be expensive.
     patch: `{"progress":1,"completed":${now},"touched":${now},${result === "null" ? "" : `"result":${result},`}"status":"complete"}`,
     removed: result === "null" ? removedWithoutResult : removedWithResult,
     charge: 0,
@@ -142,17 +145,17 @@ function completed(attempt: Attempted, result: string, rules: OutcomeRules): Set
 const removedWithResult: readonly string[] = ["error"];
 const removedWithoutResult: readonly string[] = ["error", "result"];
 
-/** Nothing in its document stands for what a completion sets or removes. */
+/** True if the document, apart from its ending, holds no member that a completion sets or removes. */
 const isUntried = ({ progress, completed, result, error }: JobFields): boolean =>
   progress === 0 && completed === 0 && result === null && error === null;
 
-/** Never retried: the same task would return the same kind of thing again (D-40). */
+/** Fails the job without a retry: the same task would return the same kind of value again. */
 function unwritable(attempt: Attempted, why: string, rules: OutcomeRules): Settlement {
   const error = `The result of task "${attempt.fields.function}" cannot be stored as JSON: ${why}`;
   return finalFailure(attempt, error, rules);
 }
 
-/** Fails whatever attempts are left. */
+/** Fails the job, even if attempts are left. */
 export function lastFailure(attempt: Attempted, error: Error, rules: OutcomeRules): Settlement {
   return finalFailure(attempt, errorText(error), rules);
 }
@@ -163,7 +166,7 @@ function finalFailure(attempt: Attempted, error: string, rules: OutcomeRules): S
   });
 }
 
-/** V-6. */
+/** After an error or a timeout: retries the job if attempts are left, otherwise fails it. */
 function failure(attempt: Attempted, error: string, rules: OutcomeRules): Settlement {
   const { fields } = attempt;
   if (!isRetryable(fields)) return finalFailure(attempt, error, rules);
@@ -171,7 +174,7 @@ function failure(attempt: Attempted, error: string, rules: OutcomeRules): Settle
   return settlement(attempt, requeued(rules.nowMs, scheduled, error), { scheduled });
 }
 
-/** Shutdown: back into the queue, and the run does not count (V-5.14, D-47). */
+/** At a shutdown: the job always goes back into the queue, and the attempt is not counted. */
 function cancellation(attempt: Attempted, rules: OutcomeRules): Settlement {
   const { fields, claim } = attempt;
   const change = { ...requeued(rules.nowMs, claim.due, "cancelled"), scheduled: fields.scheduled };

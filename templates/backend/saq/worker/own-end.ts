@@ -1,4 +1,4 @@
-/** The end that a task gives its job itself, in a transaction of its own (`ctx.finish`). */
+/** Settles a job in its task's own transaction (`ctx.finish`). */
 import type { Broker, Settlement } from "../broker.js";
 import type { QueueConfig } from "../config/index.js";
 import { findTask, outputSchemaOf, type TransactionClient } from "../tasks/task.js";
@@ -7,14 +7,16 @@ import { type Attempted, type OutcomeRules, ownCompletion } from "./outcome.js";
 
 export interface OwnEnd {
   settlement: Settlement;
-  /** Its name; whether it commits is not known here. */
+  /** Name of the transaction. It is not known here whether it commits. */
   transaction: string;
 }
 
 /**
- * Null when the job is not this attempt's any more, or an earlier own end of it counts.
+ * Writes the settlement of the job in the transaction of `client`. Returns null if the attempt does not own the job any
+ * more, or if the transaction of a previous `ctx.finish` is open or has committed.
  *
- * @throws InvalidResultError when the result cannot be stored, or the task's `output` refuses it
+ * @throws InvalidResultError if the result cannot be stored, or the task's `output` refuses it
+ * @throws SaqError no_transaction if `client` is not inside a transaction
  */
 export async function writeOwnEnd(
   { broker, config }: { broker: Pick<Broker, "finishWith">; config: Pick<QueueConfig, "tasks"> },

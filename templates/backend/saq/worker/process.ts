@@ -1,4 +1,4 @@
-/** Runs workers as a process: signals, stray errors, exit code. */
+/** Runs workers as a process: handles signals and uncaught errors, and returns the exit code. */
 import { describe, type Logger, neverThrowing } from "../logger.js";
 import type { ConnectOptions } from "./start-waiting.js";
 import type { Worker } from "./worker.js";
@@ -12,28 +12,31 @@ export interface WorkerHost {
 
 export interface RunWorkersOptions {
   logger: Logger;
-  /** Names of the queues to work on. @defaultValue those whose worker is not inside the web process */
+  /** Names of the queues to work on. @defaultValue the queues whose worker does not run in the web process */
   queues?: readonly string[];
-  /** Restarted on each save: SIGTERM leaves running jobs 1 s, so that an edit is live in about two. */
+  /** The process is restarted on each save: SIGTERM gives running jobs 1 s, so that an edit is live in about 2 s. */
   reloader?: boolean;
 }
 
-/** For the last log lines to leave the process. */
+/** Time for the last log lines to leave the process. */
 const lastWordsMs = 300;
-/** Ctrl-C reaches a process several times: by the terminal's group, by npm, by concurrently. They are one. */
+/**
+ * Signals within this time count as one: Ctrl-C reaches a process several times, from the terminal's process group,
+ * from npm and from concurrently.
+ */
 const repeatMs = 2_000;
 const reloadGraceSeconds = 1;
-/** SIGBREAK is Ctrl-Break on Windows; elsewhere it never comes (W-22). */
+/** SIGBREAK is Ctrl-Break on Windows; it is not sent on other systems. */
 const stopSignals = ["SIGINT", "SIGTERM", "SIGBREAK"] as const;
 
 /**
- * Runs the queues' workers until SIGINT, SIGTERM or SIGBREAK, or until the burst of all of them is over, and answers the
- * exit code: 0, or 1 after an uncaught error or when a worker cannot start. After an uncaught error the jobs that run
- * count as lost, because one of them may have caused it; those that were only claimed go back uncounted. A signal more
- * than 2 s after the first ends the grace period (W-22). Where a task outlived its hard deadline, the process is ended
- * a moment later: what such a task holds open would keep it for ever (D-44).
+ * Runs the queues' workers until SIGINT, SIGTERM or SIGBREAK, or until the burst of all of them is over. Returns the
+ * exit code: 0, or 1 after an uncaught error or if a worker cannot start. After an uncaught error the running jobs
+ * count as lost, because one of them may have caused it; jobs that were only claimed go back uncounted. A signal more
+ * than 2 s after the first one ends the grace period. If a task outlives its hard deadline, the process is ended a
+ * moment later: what such a task holds open would keep the process alive for ever.
  *
- * @throws SaqError unknown_queue for a name in `queues` that is none; nothing else is thrown
+ * @throws SaqError unknown_queue if a name in `queues` is not a queue; nothing else is thrown
  */
 export async function runWorkers(
   saq: WorkerHost,
@@ -46,7 +49,7 @@ export async function runWorkers(
   /** performance.now() */
   let firstSignalAt: number | null = null;
   let isStopping = false;
-  /** Ends a start that waits for the database. */
+  /** Cancels a start that waits for the database. */
   const unwanted = new AbortController();
   let stop: (grace?: number) => void = () => {};
   const stopped = new Promise<number | undefined>((resolve) => {
@@ -102,7 +105,7 @@ export async function runWorkers(
     };
     const started = start();
     const finished = started.then(() => Promise.all(workers.map((worker) => worker.finished)));
-    // A signal counts from the first moment: a database that does not answer holds a start up for many seconds.
+    // A signal also ends the start, because a database that does not respond can delay it for many seconds.
     const grace = await Promise.race([stopped, finished.then(() => undefined)]);
     await Promise.all(workers.map((worker) => worker.stop({ grace })));
   } catch (error) {
@@ -119,7 +122,7 @@ export async function runWorkers(
   return exitCode;
 }
 
-/** Those of the named queues; else all but those that the web process runs. */
+/** Returns the workers of the named queues; without names, all except those that the web process runs. */
 function workersOf(saq: WorkerHost, logger: Logger, queues: readonly string[] | undefined): Worker[] {
   const all = saq.workers({ logger, queues });
   if (queues) return all;

@@ -1,7 +1,7 @@
 /**
- * Sends the progress and signs of life of all running jobs of a worker, many per statement. Best effort: while the
- * database is away nothing fails and nothing is queued; what is known of each job then is sent when the database is
- * back.
+ * Sends the progress and heartbeats of all running jobs of a worker, many per statement. Best effort: while the
+ * database is unreachable nothing fails, and only the latest values of each job are kept. They are sent when the
+ * database is back.
  */
 import type { Touch } from "../broker.js";
 import type { JobFields } from "../job.js";
@@ -9,15 +9,17 @@ import { encodeChange } from "../wire.js";
 import { within } from "../within.js";
 import type { Attempt } from "./attempt.js";
 
-/** How long `ctx.job.update` waits for its statement. */
+/** Timeout of `ctx.job.update` for its statement. */
 const maxWaitMs = 1_000;
-/** Between two tries while the database is away. */
+/** Pause between two tries while the database is unreachable. */
 const retryMs = 1_000;
-/** Statements under way: one that meets a row that somebody's transaction holds takes long, and the others go on. */
+/**
+ * Maximum number of statements in flight. One that waits for a locked row takes long, and the others go on meanwhile.
+ */
 const maxStatements = 4;
 
 export interface ProgressSenderOptions {
-  /** Answers which claims still own their job. */
+  /** Returns for each change whether its claim still owns the job. */
   touch: (changes: readonly Touch[]) => Promise<boolean[]>;
   failed: (error: unknown) => void;
   succeeded: () => void;
@@ -25,34 +27,34 @@ export interface ProgressSenderOptions {
 
 export class ProgressSender {
   readonly #options: ProgressSenderOptions;
-  /** What is to be sent; of two values for one job the later. */
+  /** Changes to be sent; of two values for one job, the later one. */
   readonly #pending = new Map<Attempt, Partial<JobFields>>();
-  /** Resolves when what is pending now was sent once. */
+  /** Resolves when the pending changes have been sent once; null if no sending is planned. */
   #sent: Promise<void> | null = null;
-  /** A job is in one statement at a time: of two, the earlier value might be stored last. */
+  /** Jobs whose change is in flight. A job is in one statement at a time, or its earlier value might be stored last. */
   readonly #underWay = new Set<Attempt>();
   #statements = 0;
-  /** Runs while sending fails. */
+  /** The timer of the next try; null unless sending fails. */
   #retry: NodeJS.Timeout | null = null;
 
   constructor(options: ProgressSenderOptions) {
     this.#options = options;
   }
 
-  /** Resolves when the change is stored, or could not be sent for now. Never rejects. */
+  /** Resolves when the change is stored, or cannot be sent for now. Never rejects. */
   async send(attempt: Attempt, change: Partial<JobFields>): Promise<void> {
     this.#pending.set(attempt, { ...this.#pending.get(attempt), ...change });
     if (this.#retry) {
-      // A task that reports in a loop must leave the event loop its turn: else the database is never asked again.
+      // A task that reports in a loop must yield to the event loop, or the timer of the next try would never fire.
       await new Promise((resolve) => setImmediate(resolve));
       return;
     }
-    // Those of one turn of the event loop leave together.
+    // The changes of one turn of the event loop are sent together.
     this.#sent ??= new Promise<void>((resolve) => setImmediate(resolve)).then(() => this.#flush());
     await within(maxWaitMs, this.#sent);
   }
 
-  /** What is still pending is dropped. */
+  /** Drops the changes that are still pending. */
   stop(): void {
     if (this.#retry) clearTimeout(this.#retry);
     this.#retry = null;
@@ -61,7 +63,7 @@ export class ProgressSender {
 
   async #flush(): Promise<void> {
     this.#sent = null;
-    // A statement that ends takes along what is pending then.
+    // When one of these statements ends, it sends what is pending then.
     if (this.#statements >= maxStatements) return;
     const changes = this.#take();
     if (changes.size === 0) return;
@@ -104,7 +106,7 @@ export class ProgressSender {
     }));
     const owned = await this.#options.touch(touches);
     const notOwned = attempts.filter((attempt, index) => !owned[index] && !attempt.isOver);
-    // Where this look fails, the next look for aborted jobs finds them.
+    // If this check fails, the next check for aborted jobs finds them.
     await Promise.all(notOwned.map((attempt) => attempt.findOwner().catch(() => {})));
   }
 }

@@ -1,4 +1,4 @@
-/** Outcomes on their way into storage, and what follows when they have arrived: counting, a log line, hooks. */
+/** Records the ends of jobs in storage. After each one it counts the job, writes a log line and runs the hooks. */
 
 import type { Broker, Claim, ClaimedJob, Decided, Settlement, SettleResult } from "../broker.js";
 import { bytesOf } from "../byte-size.js";
@@ -10,11 +10,12 @@ import type { AttemptEnd } from "./outcome.js";
 import type { Report } from "./report.js";
 
 /**
- * Results that wait to be recorded before no more jobs are started. Two statements' worth were too few: tasks stood still
- * whenever one took long (2,000 -> 4,000: drain 1.04 and 1.10 times in two runs).
+ * Maximum number of ended jobs that wait to be recorded, or for their hooks; above it no more jobs start. Two
+ * statements' worth were too few: tasks stood still whenever one took long (2,000 -> 4,000: drain 1.04 and 1.10 times
+ * as fast in two runs).
  */
 const mostUnsettled = 4_000;
-/** Bytes of them: few large results wait where many small ones may. */
+/** Maximum bytes of what these jobs wait to record: fewer may wait if their results are large. */
 const mostUnsettledBytes = 64 * 1024 * 1024;
 
 export interface RecorderOptions {
@@ -22,20 +23,22 @@ export interface RecorderOptions {
   report: Report;
   around: AroundJobs | null;
   logger: Logger;
-  /** An outcome is stored. */
+  /** Called when storage has decided about a settlement, whatever its result. */
   stored: (attempt: Attempt, settlement: Settlement) => void;
-  /** Jobs may be started again. */
+  /** Called when fewer ends wait, so that jobs may start again. */
   relieved: () => void;
 }
 
-/** One outcome on its way. An object instead of promises and closures: these were a fifth of a no-op job's CPU. */
+/**
+ * One settlement that is being recorded. An object, because promises and closures took a fifth of a no-op job's CPU.
+ */
 class Recording implements Decided<SettleResult> {
   constructor(
     private readonly recorder: Pick<Recorder, "recorded" | "unrecorded">,
     readonly attempt: Attempt,
     readonly settlement: Settlement,
     readonly end: AttemptEnd | undefined,
-    /** Its place among those that are on their way. */
+    /** Its index in the recorder's list. */
     readonly slot: number,
   ) {}
 
@@ -51,15 +54,15 @@ class Recording implements Decided<SettleResult> {
 export class Recorder {
   readonly #options: RecorderOptions;
   /**
-   * Outcomes on their way, for whoever asks which claims are held. No Set: the tables that it outgrows keep what they
-   * held alive until all memory is collected (CPU of a no-op job: 1.15 times).
+   * Settlements that are being recorded, for callers that ask which claims are held. Not a Set: the tables that a Set
+   * outgrows keep their old entries alive until a full garbage collection (CPU of a no-op job: 1.15 times).
    */
   readonly #recordings: (Recording | null)[] = [];
   readonly #freeSlots: number[] = [];
-  /** Tokens of claims whose job was run and its end not recorded, by key. */
+  /** Tokens of claims whose job has run and whose end could not be recorded, by job key. */
   readonly #unrecorded = new Map<string, number>();
   readonly #poison: ClaimedJob[] = [];
-  /** Claims whose loss is on its way into storage. */
+  /** Claims whose loss is being recorded. */
   readonly #losing = new Set<Claim>();
   #underWay = 0;
   #bytesUnderWay = 0;
@@ -73,12 +76,12 @@ export class Recorder {
     return this.#underWay > mostUnsettled || this.#bytesUnderWay > mostUnsettledBytes;
   }
 
-  /** Resolves when every outcome so far is recorded, and the hooks that follow have run. */
+  /** Resolves when every end so far is recorded, or could not be, and the hooks after it have run. */
   async settled(): Promise<void> {
     while (this.#underWay > 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
-  /** `end` is left out for a job that never began here. */
+  /** Records how a job ended. `end` is left out for a job that did not start in this worker. */
   settle(attempt: Attempt, settlement: Settlement, end?: AttemptEnd): void {
     this.#underWay++;
     this.#bytesUnderWay += bytesOf(settlement.patch);
@@ -88,14 +91,14 @@ export class Recorder {
     this.#options.broker.settle(settlement, recording);
   }
 
-  /** Claims whose outcome is on its way. */
+  /** Claims whose end is being recorded. */
   *claims(): Generator<Claim> {
     for (const recording of this.#recordings) if (recording) yield recording.settlement;
     yield* this.#poison;
     yield* this.#losing;
   }
 
-  /** The job was run under this claim, and its end could not be recorded. */
+  /** True if the job has run under this claim and its end could not be recorded. */
   isUnrecorded({ key, token }: Pick<Claim, "key" | "token">): boolean {
     return this.#unrecorded.get(key) === token;
   }
@@ -138,14 +141,14 @@ export class Recorder {
     else this.#left(bytes);
   }
 
-  /** There is nothing to write: the job is somebody else's by now. */
+  /** The job no longer belongs to this worker: records nothing, logs the loss and runs the hooks. */
   dropped(attempt: Attempt): void {
     const { report, around } = this.#options;
     report.lost(attempt);
     if (around) this.#track(around.ended(attempt));
   }
 
-  /** The worker dies of an uncaught error: what it ran counts as lost. */
+  /** An uncaught error ends the worker: records that it lost the job. */
   lose(attempt: Attempt, limits: Parameters<Broker["lose"]>[1]): void {
     const { broker, report, around } = this.#options;
     const { claim } = attempt;
@@ -162,13 +165,13 @@ export class Recorder {
     );
   }
 
-  /** The document of a claimed job cannot be read: failed, its bytes as the claim has left them. */
+  /** Marks a claimed job as failed because its document cannot be read. Its bytes stay as the claim left them. */
   setAside(claimed: ClaimedJob): void {
-    // One claim may bring thousands: those of this turn of the event loop leave together.
+    // One claim may return thousands of such jobs: those of one turn of the event loop are sent together.
     if (this.#poison.push(claimed) === 1) this.#track(this.#setAside());
   }
 
-  /** These jobs are in the queue again. */
+  /** These jobs are in the queue again: forgets that their ends could not be recorded. */
   putBack(keys: readonly string[]): void {
     for (const key of keys) this.#unrecorded.delete(key);
   }
@@ -206,7 +209,7 @@ export class Recorder {
   }
 }
 
-/** Shows the hooks after a task the job as it is stored now. */
+/** Updates the job's fields to what is stored now, for the hooks after the task. */
 function takeOver({ fields, ownEnd }: Attempt, settlement: Settlement, result: SettleResult): void {
   const written = result === "applied" ? settlement : result === "finished" ? ownEnd?.settlement : null;
   if (written) {

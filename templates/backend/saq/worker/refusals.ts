@@ -1,4 +1,6 @@
-/** Jobs that a worker gives back instead of running them: their last run still goes on here, or their task is not here. */
+/**
+ * Gives back jobs that a worker cannot run: their previous run is still going on here, or it does not have their task.
+ */
 import type { QueueConfig } from "../config/index.js";
 import { oneMore } from "../transitions.js";
 import type { MetaMarks } from "../wire.js";
@@ -7,11 +9,13 @@ import { lastFailure, type OutcomeRules, release } from "./outcome.js";
 import type { Recorder } from "./recorder.js";
 import type { Report } from "./report.js";
 
-/** How often a job is given back because its last run here never ends, before it counts as failed. */
+/** A job fails when it is refused this often, because its previous run in this worker does not end. */
 const mostForOverdue = 5;
-/** How often because no worker has its task: five minutes, as long as a deployment takes. */
+/**
+ * How often a job is given back at most because no worker has its task: five minutes, as long as a deployment takes.
+ */
 const mostForUnknown = 60;
-/** Between two tries of a job whose task is not here, s. */
+/** Seconds between two tries of a job whose task this worker does not have. */
 const unknownDelay = 5;
 
 export interface RefusalsOptions {
@@ -24,8 +28,8 @@ export interface RefusalsOptions {
 export class Refusals {
   readonly #options: RefusalsOptions;
   /**
-   * Tasks that outlived their deadline, by key, with how often their job came back meanwhile: it must not run a second
-   * time beside them (D-46).
+   * Keys of jobs whose task still runs after its hard deadline, each with the number of refusals since then. Such a job
+   * must not run a second time beside that task.
    */
   readonly #overdue = new Map<string, number>();
 
@@ -33,12 +37,12 @@ export class Refusals {
     this.#options = options;
   }
 
-  /** Keys of the jobs whose task outlived its hard deadline and still goes on. */
+  /** Keys of the jobs whose task still runs after its hard deadline. */
   get overdueKeys(): string[] {
     return [...this.#overdue.keys()];
   }
 
-  /** The task goes on although its attempt is over. */
+  /** Notes that the task still runs although its attempt is over. */
   remember(attempt: Attempt): void {
     const { key } = attempt.fields;
     this.#options.report.overdue(attempt);
@@ -51,9 +55,10 @@ export class Refusals {
   }
 
   /**
-   * The job came back while its last run still goes on in this process: taken over and given up elsewhere meanwhile, or
-   * a task that outlived its deadline. Never two runs of one key here (D-46): back with it, for a second or for another
-   * worker. Where there is no other and the task never ends, that would go on for ever.
+   * Refuses a job whose previous run is still going on in this worker: the task did not end at its hard deadline, or
+   * another worker took the job over and gave it up again. Two runs of one key must not run here at a time, so the job
+   * is given back: it is due again after a second, here or for another worker. If there is no other worker and the task
+   * never ends, that would go on for ever, so the job fails after some refusals.
    */
   refuseOverdue(attempt: Attempt): void {
     const { key } = attempt.fields;
@@ -67,7 +72,10 @@ export class Refusals {
     this.#fail(attempt, new Error("its last run in this worker still goes on and ignores its signal"));
   }
 
-  /** Another worker may have the task (D-41). The count is the document's, so that all workers count together. */
+  /**
+   * Gives back a job whose task this worker does not have, because another worker may have it. The count is kept in the
+   * job's document, so that all workers count together.
+   */
   refuseUnknown(attempt: Attempt): void {
     const refusals = oneMore(attempt.fields.meta.unknownTask);
     if (refusals > mostForUnknown) {
@@ -90,6 +98,6 @@ export class Refusals {
   }
 }
 
-/** The error of a job whose task the queue does not have. */
+/** The error of a job whose task is not among the queue's tasks. */
 export const unknownTask = ({ tasks }: QueueConfig, name: string): Error =>
   new Error(`Unknown task "${name}" (registered: ${Object.keys(tasks).join(", ")})`);

@@ -1,4 +1,4 @@
-/** What is counted and said when an attempt has ended and its outcome is recorded, or turned out to be nobody's. */
+/** Counts and logs the attempts of a worker: their starts, their recorded ends and their losses. */
 
 import type { Settlement, SettleResult, WorkerStats } from "../broker.js";
 import { describe, type Logger } from "../logger.js";
@@ -6,7 +6,7 @@ import type { QueueCounters } from "../queue/answers.js";
 import { type Attempt, lossText } from "./attempt.js";
 import type { AttemptEnd } from "./outcome.js";
 
-/** What a log line says of an attempt that is over; 0 ms of one that was refused and never started. */
+/** Log fields of an attempt that is over. `ms` is 0 if the attempt was refused and never started. */
 function about({ fields, startedAt }: Attempt) {
   const ms = startedAt > 0 ? Math.round(performance.now() - startedAt) : 0;
   return { job: fields.key, task: fields.function, ms };
@@ -20,7 +20,7 @@ export class Report {
 
   #unsettled: { key: string; status: string; error: unknown }[] = [];
 
-  /** `counters` are those of the queue object, whose other workers and callers count there too (Q-10). */
+  /** `counters` are those of the queue object. Its other workers and its callers count there too. */
   constructor(
     private readonly logger: Logger,
     private readonly counters: Omit<QueueCounters, "started">,
@@ -120,7 +120,10 @@ export class Report {
     );
   }
 
-  /** Thousands may fail at once, when a worker stops while the database is away: one line for those of a moment. */
+  /**
+   * Logs that the end of a job could not be recorded. Thousands may fail at once, when a worker stops while the
+   * database is down, so all failures within `momentMs` share one line.
+   */
   unsettled({ fields: { key } }: Attempt, { status }: Settlement, error: unknown): void {
     if (this.#unsettled.push({ key, status, error }) > 1) return;
     setTimeout(() => {

@@ -1,23 +1,27 @@
 /**
- * What a worker does at each due second: it looks for jobs, or, when it has nothing to do, lets the second pass.
+ * Looks for jobs at each due second, or skips the second if the worker has nothing to do.
  *
- * Jobs that are due soon are told when they are stored, so a worker that rests need not ask for them. It looks what else
- * may come: a later job, whose second is then known, or jobs that run elsewhere or wait in groups, of which Python tells
- * nobody when they are given back. Only when there is none of these does it look less often: 3 -> 0.2 statements per
- * second (an idle worker in all, with what upkeep spares: 4.5 -> 0.9 transactions per second). What is told to nobody and
- * found by nothing else, as a row that somebody inserts by hand or a later job whose transaction stayed open until it was
- * nearly due, waits up to 5 s then.
+ * Workers are notified of jobs that are due soon when these jobs are stored, so an idle worker need not ask for them.
+ * It asks storage what else may come. If jobs run elsewhere or wait in groups, it asks again at the next second,
+ * because Python sends no notification when it gives such jobs back. Otherwise it looks again when the next waiting job
+ * is due, at the latest after 5 s: 3 -> 0.2 statements per second (4.5 -> 0.9 transactions per second for an idle
+ * worker in all, with the rounds that its periodic tasks skip). A job that sends no notification and that no other look
+ * finds then waits up to 5 s: a row that somebody inserts by hand, or a later job whose transaction stayed open until
+ * it was nearly due.
  */
 import { toldAheadSeconds } from "../broker.js";
 import type { Queue } from "../queue/queue.js";
 import type { Runner } from "./runner.js";
 
-/** Half of what is told ahead, so that a clock that is off or a late look leaves no job between the two. */
+/**
+ * Maximum time between two looks, s: half of the time that notifications reach ahead. So no job is missed if a clock is
+ * wrong or a look is late.
+ */
 const longestRest = toldAheadSeconds / 2;
 
 export class Rest {
   #until = 0;
-  /** Then something becomes due. */
+  /** True if a job becomes due at `#until`. */
   #isDue = false;
   #wakes = 0;
 
@@ -26,12 +30,12 @@ export class Rest {
     private readonly runner: Runner,
   ) {}
 
-  /** No tick is needed before that, epoch ms on the database's clock. */
+  /** No tick is needed before this time, epoch ms by the database's clock. */
   get until(): number {
     return this.#until * 1_000;
   }
 
-  /** Something may be claimable, now or soon. */
+  /** Looks for jobs at once, because a job may be claimable now or soon. */
   wake(): void {
     this.#wakes++;
     this.#until = 0;
@@ -39,11 +43,11 @@ export class Rest {
     this.runner.wake();
   }
 
-  /** A due second. */
+  /** Called at each due second: looks for jobs unless there is no need to. */
   async tick(): Promise<void> {
     const { broker, config } = this.queue;
     const now = broker.now() / 1_000;
-    // Further ahead than a rest is long: the database's clock was set back since.
+    // If `#until` is further ahead than `longestRest`, the database's clock was set back since: look all the same.
     if (now < this.#until && this.#until <= now + longestRest) return;
     const isDue = this.#isDue;
     const wakes = this.#wakes;
@@ -51,7 +55,7 @@ export class Rest {
     this.#isDue = false;
     if (isDue || !this.runner.isResting) return this.runner.tick();
     const { due, grouped, running } = await broker.outlook(config.priorities).catch((error: unknown) => {
-      // Claiming notices too, says so and tries again (D-4).
+      // Claiming fails too: it logs the problem and retries with pauses.
       this.runner.wake();
       throw error;
     });

@@ -1,6 +1,6 @@
 /**
- * The jobs of one worker, from claimed to recorded: fills its slots, runs attempts, and hands what came of them to the
- * acknowledgement that leaves next. A slot is free when its task is over, not when that is recorded.
+ * Runs the jobs of one worker, from the claim to the recorded end. It fills the worker's slots, runs attempts, and
+ * sends each settlement with the next statement. A slot is free when its task has ended, not when that end is recorded.
  */
 import type { Claim, ClaimedJob, Interrupted, Settlement } from "../broker.js";
 import type { JobFields } from "../job.js";
@@ -35,9 +35,9 @@ export class Runner implements AttemptHost {
   readonly report: Report;
   /** Called when a burst is over and its last job has ended. */
   burstEnded: () => void = () => {};
-  /** Nothing may be claimed or started, because others may take this worker for dead. */
+  /** True while nothing may be claimed or started, because other workers may consider this worker dead. */
   isSuspended: () => boolean = () => false;
-  /** What start-up and shutdown hooks are given. */
+  /** Passed to start-up and shutdown hooks, and used by every task's ctx. */
   readonly services: TaskServices;
   readonly #queue: Queue;
   readonly #workerId: string;
@@ -48,18 +48,18 @@ export class Runner implements AttemptHost {
   readonly #progress: ProgressSender;
   readonly #burst: Burst | null;
   readonly #feeder: Feeder;
-  /** Null where no task needs a thread. */
+  /** Null if no task needs a thread. */
   readonly #threads: Threads | null;
   #Context = TaskContext;
   #closed = false;
-  /** The worker dies of an uncaught error. */
+  /** True if an uncaught error ends the worker. */
   #hasCrashed = false;
   readonly #aloneJobs: AloneJobs;
-  /** The one that runs without others. */
+  /** The attempt that runs alone in this process, if there is one. */
   #alone: Attempt | null = null;
   readonly #resume = () => this.#fill();
   #becameIdle: () => void = () => {};
-  /** Ended since the last look at the event loop, and took long enough to have blocked it. */
+  /** Keys of jobs that ended since the last check of the event loop and ran long enough to have blocked it. */
   readonly #lately = new Set<string>();
   readonly #blockingMs: number;
 
@@ -136,7 +136,7 @@ export class Runner implements AttemptHost {
       : null;
   }
 
-  /** Slots in use, those of jobs that wait for a thread or for the others to end among them. */
+  /** Slots in use, including those of jobs that wait for a thread or for other jobs to end. */
   get #taken(): number {
     return this.running.size + this.#aloneJobs.size + (this.#threads?.waiting ?? 0);
   }
@@ -164,22 +164,22 @@ export class Runner implements AttemptHost {
     };
   }
 
-  /** What start-up hooks gave is on every job's ctx from now on. */
+  /** Puts what start-up hooks returned on every job's ctx from now on. */
   giveToTasks(state: object): void {
     this.#Context = contextsWith(state);
   }
 
-  /** Keys of the jobs whose task outlived its hard deadline and still goes on. */
+  /** Keys of the jobs whose task still runs after its hard deadline. */
   get overdueKeys(): string[] {
     return this.#refusals.overdueKeys;
   }
 
-  /** Hooks after a task: how many run and wait, and how many were left behind after their timeout. */
+  /** `afterProcess` hooks: how many run, how many wait, and how many still run after their timeout. */
   get hooks(): AroundJobs["counts"] {
     return this.#around?.counts ?? { running: 0, waiting: 0, overdue: 0 };
   }
 
-  /** How claiming goes (D-4). */
+  /** The last error of a claim, and whether claims fail now. */
   get claims(): Pick<Feeder, "lastError" | "isFailing"> {
     return this.#feeder;
   }
@@ -195,7 +195,10 @@ export class Runner implements AttemptHost {
     return this.#queue.broker.now();
   }
 
-  /** Compares what storage calls running here with the claims that are held here, and has the rest put back. */
+  /**
+   * Compares the jobs that storage shows as running under this worker's claims with the claims held here. Jobs that are
+   * not held go back into the queue.
+   */
   async reconcile(): Promise<void> {
     const { broker, config } = this.#queue;
     const keys = await broker.reconcile({
@@ -217,22 +220,25 @@ export class Runner implements AttemptHost {
     yield* this.#recorder.claims();
   }
 
-  /** No job runs, nor is one on its way here. A burst never rests: its end is found by looks that find nothing. */
+  /**
+   * True if no job runs, waits or is being claimed. A burst never rests: it ends when a look finds no job, so it must
+   * go on looking.
+   */
   get isResting(): boolean {
     return !this.#burst && this.#taken === 0 && this.#feeder.isDry && this.#feeder.buffered === 0;
   }
 
-  /** Something may be claimable now. */
+  /** Looks for jobs at once, because a job may be claimable now. */
   wake(): void {
     this.#feeder.wake();
   }
 
-  /** A due second. */
+  /** Called at each due second: looks for jobs, including those in groups. */
   tick(): Promise<void> {
     return this.#feeder.tick();
   }
 
-  /** Starts no more jobs; resolves when what was claimed and not started is on its way back. */
+  /** Starts no more jobs. Resolves when all jobs that were claimed and not started are being given back. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#burst?.stop();
@@ -241,7 +247,7 @@ export class Runner implements AttemptHost {
     this.#giveBack(await this.#feeder.stop());
   }
 
-  /** Ends what runs: the worker dies of an uncaught error, or is asked to stop. */
+  /** Interrupts all running jobs, because the worker stops or an uncaught error ends it. */
   interruptAll(): void {
     for (const attempt of this.running.values()) {
       if (this.#hasCrashed) attempt.interrupt("crash", "an uncaught error ends the worker");
@@ -249,7 +255,7 @@ export class Runner implements AttemptHost {
     }
   }
 
-  /** An uncaught error ends the worker: what runs now counts as lost. */
+  /** An uncaught error ends the worker: the jobs that run now count as lost. */
   crashed(): void {
     this.#hasCrashed = true;
   }
@@ -262,13 +268,13 @@ export class Runner implements AttemptHost {
     });
   }
 
-  /** Ends the threads; what still runs in one ends with it. */
+  /** Ends the threads. A task that still runs in a thread ends with it. */
   async endThreads(): Promise<void> {
     this.#progress.stop();
     await this.#threads?.close();
   }
 
-  /** Resolves when every outcome so far is recorded. */
+  /** Resolves when every end so far is recorded, or could not be. */
   settled(): Promise<void> {
     return this.#recorder.settled();
   }
@@ -282,7 +288,7 @@ export class Runner implements AttemptHost {
     this.#feeder.refill();
   }
 
-  /** False when it was not started. `isAlone`: no other job runs in this process. */
+  /** Returns false if the job was not started. `isAlone`: no other job runs in this process. */
   #startJob(claimed: ClaimedJob, isAlone = false): boolean {
     let forgiven = false;
     const fields = this.#decode(claimed, () => {
@@ -322,7 +328,10 @@ export class Runner implements AttemptHost {
     return true;
   }
 
-  /** A dead worker has held the job before: should this one die too, storage must know that it was started. */
+  /**
+   * Stores that the job has started, then runs it. A worker that held the job has died before: if this one dies too,
+   * storage must show that it had started the job.
+   */
   async #runMarked(attempt: Attempt, run: () => unknown): Promise<unknown> {
     await attempt.update({}).catch((error: unknown) => {
       this.#logger.debug({ err: error, job: attempt.fields.key }, "could not write down the start of a job");
@@ -331,7 +340,7 @@ export class Runner implements AttemptHost {
     return run();
   }
 
-  /** Undefined when it is not ours, or nobody can tell in time. */
+  /** Renews a claim. Returns undefined if the job is not ours any more, or if the answer came too late to rely on. */
   async #renewed(claimed: ClaimedJob): Promise<ClaimedJob | undefined> {
     const { broker, config } = this.#queue;
     const sent = performance.now();
@@ -352,7 +361,10 @@ export class Runner implements AttemptHost {
     return { nowMs: this.now(), failedTtl, maxBytes };
   }
 
-  /** Calls `forgave` when it held numbers that JSON does not know. */
+  /**
+   * Returns null and sets the job aside if its document is not a SAQ job. Calls `forgave` if the document held NaN or
+   * Infinity, which JSON does not know.
+   */
   #decode(claimed: ClaimedJob, forgave?: () => void): JobFields | null {
     try {
       return claimedFields(claimed, this.#queue.name, forgave);
@@ -370,7 +382,7 @@ export class Runner implements AttemptHost {
     );
   }
 
-  /** An attempt is over: its slot is free at once, what came of it is recorded with the next statement. */
+  /** An attempt has ended: its slot is free at once, and its end is recorded with the next statement. */
   ended(attempt: Attempt, end: AttemptEnd): void {
     const { fields } = attempt;
     this.running.delete(fields.key);
@@ -396,18 +408,21 @@ export class Runner implements AttemptHost {
     else if (this.#feeder.isDry && this.#feeder.buffered === 0) burst.idle();
   }
 
-  /** What was claimed by now still runs. */
+  /** Ends the burst when every job claimed so far has ended. */
   #endBurst(): void {
     if (this.#taken === 0 && this.#feeder.buffered === 0) this.burstEnded();
   }
 
   #stored({ fields }: Attempt, { status, scheduled }: Settlement): void {
-    // A job that runs alone is one of a group of such jobs.
+    // Jobs that run alone share one group in storage, so another one may be claimable now.
     if (fields.groupKey !== null || fields.meta.lost !== undefined) this.#feeder.groupEnded();
     if (status === "queued" && scheduled <= this.now() / 1_000) this.#feeder.wake();
   }
 
-  /** Uncharged and in their old place; with `seconds` not before that time has passed. */
+  /**
+   * Gives jobs back to the queue, uncharged and in their previous place. With `seconds`, they are due only after that
+   * time.
+   */
   #giveBack(jobs: readonly ClaimedJob[], seconds = 0): void {
     for (const claimed of jobs) {
       const fields = this.#decode(claimed);

@@ -1,11 +1,13 @@
 /**
- * Stores the next tick of every recurring task ahead of its time, as SAQ does (C-3): a job that waits for its second.
- * All workers do so, and storage lets one of them through (V-5.2, saq_cron). What is known to be stored is not tried
- * again (C-8), so that between two ticks nothing is written, and while a run goes on only its row is looked at. Whether
- * it still holds is looked up now and then: a pause that is over, or a start of an older worker, has taken a tick back.
+ * Stores the next tick of every recurring task before it is due, as SAQ does: a queued job that becomes due at its
+ * second. Every worker does this, and storage accepts the tick of one worker only: the key of an ended job is taken
+ * again only with a later due time, and the table saq_cron records the ticks that were stored. A tick that is known to
+ * be stored is not tried again, so nothing is written between two ticks, and while a run goes on the worker only reads
+ * its row. From time to time the worker checks that the stored ticks are still there: a pause that is over, or the
+ * start of an older worker, may have deleted one.
  *
- * The rounds are half a second away from the ticks: two workers whose clocks differ a little look for the same one, and
- * an every-second entry whose run is short has ended by then.
+ * The rounds are half a second away from the ticks. So two workers whose clocks differ a little look for the same tick,
+ * and the run of an every-second entry has ended by then if it is short.
  */
 import type { StoredJob } from "../broker.js";
 import { type CronEntry, cronKey } from "../config/index.js";
@@ -17,10 +19,10 @@ import type { ScheduleRow, Tick } from "../schedule-store.js";
 import { type Course, endOf, isDefinition, isOpen, mayWait } from "./course.js";
 import type { Chore } from "./upkeep.js";
 
-/** How often it is looked up whether what is known to be stored still holds, s. */
+/** Seconds between two checks that the ticks known to be stored are still there. */
 const reviewEvery = 10;
 
-/** The chore of a worker whose queue has scheduled tasks. */
+/** Returns the chore that stores ticks, or none if the queue has no scheduled tasks. */
 export function schedule(queue: Queue, logger: Logger): Chore[] {
   const { config, broker } = queue;
   if (!config.scheduledTasks) return [];
@@ -41,7 +43,7 @@ export class Scheduler {
   readonly #logger: Logger;
   readonly #courses: readonly Course[];
   #registered = false;
-  /** Epoch s. */
+  /** Time of the last check of the stored ticks, epoch s. */
   #reviewed = 0;
 
   constructor(queue: Queue, entries: readonly CronEntry[], logger: Logger) {
@@ -65,7 +67,10 @@ export class Scheduler {
     if (open.length > 0) await this.#store(open.map((course) => ({ course, tick: course.next })));
   }
 
-  /** In this process, what the configuration says is new: makes it known, takes back what is left of other ones. */
+  /**
+   * First round: stores our schedules, deletes waiting ticks that no schedule owns any more, and makes up for missed
+   * ticks.
+   */
   async #register(): Promise<void> {
     const { broker } = this.#queue;
     const definitions = this.#courses.map(({ entry }) => definitionOf(entry));
@@ -75,7 +80,10 @@ export class Scheduler {
     this.#registered = true;
   }
 
-  /** Waiting ticks that no entry has (D-57): of an entry that is gone, or, with keys of their own, at another time. */
+  /**
+   * Deletes waiting ticks that no entry owns. Their entry was removed, or each tick has its own key and the entry's
+   * times were changed.
+   */
   async #clear(): Promise<void> {
     const left = (await this.#queue.broker.schedules.waiting()).filter(
       (key) => !this.#courses.some(({ entry }) => mayWait(entry, key)),
@@ -91,9 +99,10 @@ export class Scheduler {
   }
 
   /**
-   * Ticks that were taken back since they were stored: by a pause that is over, which storage remembers, or by the start
-   * of a worker that does not have the entry. The latter are stored again only when their time has nearly come, so that
-   * those of a removed entry are not, unless a worker that has it still runs then.
+   * Finds stored ticks that were deleted since, so that they are stored again. A pause deletes them: storage remembers
+   * the pause, so they are stored again when it is over. The start of a worker without the entry deletes them too: then
+   * they are stored again only shortly before they are due. So a removed entry does not run again, unless a worker that
+   * still has it runs at that time.
    */
   async #review(now: number): Promise<void> {
     const near = now + 2 * this.#queue.config.timers.schedule;
@@ -111,7 +120,7 @@ export class Scheduler {
     }
   }
 
-  /** One run at the start for ticks that were missed, where the entry asks for it. */
+  /** Stores one run at the start for ticks that were missed, if the entry asks for it. */
   async #makeUp(rows: readonly ScheduleRow[]): Promise<void> {
     const now = this.#now();
     const missed = this.#courses.flatMap((course) => {
@@ -134,13 +143,13 @@ export class Scheduler {
     try {
       await this.#enqueue(ticks);
     } catch (error) {
-      // One entry's key may be what is wrong, held by somebody's transaction: the others go without it (D-58).
+      // One entry may be the cause, for instance if an open transaction holds its key: store each one by itself.
       if (ticks.length === 1) throw error;
       for (const one of ticks) await this.#alone(one.course, () => this.#enqueue([one]));
     }
   }
 
-  /** The rows that the ticks would take, and those of the last runs, by key. */
+  /** Returns the rows that have the ticks' keys, and those of the previous runs, by key. */
   async #look(wanted: readonly { course: Course; tick: number }[]): Promise<Map<string, StoredJob>> {
     const keys = wanted.flatMap(({ course: { entry, seen }, tick }) => [
       cronKey(entry, tick),
@@ -150,14 +159,15 @@ export class Scheduler {
     return new Map(rows.flatMap((row) => (row ? [[row.key, row] as const] : [])));
   }
 
-  /** Null when there is nothing to store, now or at all. */
+  /** Returns the tick to store, or null if there is nothing to store, now or at all. */
   async #tick(course: Course, second: number, rows: ReadonlyMap<string, StoredJob>): Promise<Tick | null> {
     const { entry } = course;
     const key = cronKey(entry, second);
     const row = rows.get(key);
     if (row && !isTerminal(row.status)) {
       if (row.status === "queued" && row.scheduled === second) course.done = second;
-      // Its time has not come, and between now and our tick the entry has none.
+      // The job is due at another time, which has not passed. Our entry has no tick between now and `second`, so
+      // another definition may have made the job.
       const isOther =
         row.status === "queued" && row.scheduled !== second && row.scheduled > Math.min(second, this.#now());
       if (!isOther || !(await this.#giveWay(course, row))) return null;
@@ -166,7 +176,7 @@ export class Scheduler {
       row.scheduled >= second &&
       !(row.scheduled > second && (await this.#freeAborted(course, row, second)))
     ) {
-      // Run, or aborted before its time: a tick is not enqueued again (D-31).
+      // The tick has run, or was aborted before its time: a tick is not enqueued again.
       course.done = second;
       return null;
     }
@@ -180,8 +190,9 @@ export class Scheduler {
   }
 
   /**
-   * The waiting job was made for another time (D-57): by an older definition of this entry, whose workers may still be
-   * there, or by another program. The definition that was registered last decides. True when the key is free now.
+   * Deletes a waiting job that was made for another time by an older definition of this entry, whose workers may still
+   * run. A job of another program stays. The definition that was registered last decides. Returns true if the key is
+   * free now.
    */
   async #giveWay(course: Course, row: StoredJob): Promise<boolean> {
     const { cron } = course.entry;
@@ -198,7 +209,10 @@ export class Scheduler {
     return taken === true;
   }
 
-  /** A later tick that an older definition had stored was aborted: it stands for itself, not for those before it (D-57). */
+  /**
+   * Frees the key of an aborted tick that an older definition had stored for a later time: that abort is not meant for
+   * earlier ticks. Returns true if the key is free now.
+   */
   async #freeAborted(course: Course, { key }: StoredJob, second: number): Promise<boolean> {
     if (!(await this.#isLatest(course))) return false;
     const freed = await this.#queue.broker.change(key, ({ status, scheduled }, clock) =>
@@ -209,7 +223,7 @@ export class Scheduler {
     return freed === true;
   }
 
-  /** No other definition of the entry was registered since; where nothing is remembered, each one's own counts. */
+  /** True if no other definition of the entry was registered since, or if storage remembers no definitions. */
   async #isLatest({ entry }: Course): Promise<boolean> {
     const remembered = await this.#queue.broker.schedules.list();
     const latest = remembered?.find(({ name }) => name === entry.name);
@@ -235,7 +249,10 @@ export class Scheduler {
     });
   }
 
-  /** One entry's failure is its own (D-58). Said once until it changes. */
+  /**
+   * Runs `work` for one entry: its failure does not stop the other entries. Returns null on failure, and logs a failure
+   * once until it changes.
+   */
   async #alone<T>(course: Course, work: () => Promise<T>): Promise<T | null>;
   #alone<T>(course: Course, work: () => T): T | null;
   #alone<T>(course: Course, work: () => T | Promise<T>): T | null | Promise<T | null> {

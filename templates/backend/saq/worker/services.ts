@@ -1,4 +1,4 @@
-/** What tasks and hooks may ask of their worker. */
+/** The services that a worker offers to its tasks and hooks. */
 import { ConfigError } from "../errors.js";
 import type { Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
@@ -24,7 +24,7 @@ export class TaskServices implements ContextServices {
     return this.worker.id;
   }
 
-  // Properties, so that they may be taken out of ctx: `async ({ enqueue }: Context) => ...`.
+  // Properties, so that a task may take them out of ctx: `async ({ enqueue }: Context) => ...`.
   readonly enqueue: ContextServices["enqueue"] = async (task, ...args) => {
     const [payload, options] = args as [payload?: unknown, options?: EnqueueOptions];
     return this.#queue.enqueue(this.#nameOf(task, "enqueue"), payload, options);

@@ -1,30 +1,33 @@
-/** A start while the database is away: after a reboot of both, or a deployment, the worker may be the quicker one. */
+/**
+ * The start of a worker while the database is down: after a reboot of both, or a deployment, the worker may be ready
+ * first.
+ */
 import { setTimeout as sleep } from "node:timers/promises";
 import { doubled } from "../backoff.js";
 import { describe, type Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 
 export interface ConnectOptions {
-  /** Waits for storage that is away, as the queue's `startTimeout` says. @defaultValue false */
+  /** Waits for storage that is unreachable, for at most the queue's `startTimeout`. @defaultValue false */
   wait?: boolean;
-  /** Ends the wait: the start is not wanted any more. */
+  /** Ends the wait, because the start is no longer wanted. */
   signal?: AbortSignal | undefined;
 }
 
 export interface StartWaiting extends Pick<ConnectOptions, "signal"> {
   logger: Logger;
-  /** What is tried. @defaultValue the queue's own `connect` */
+  /** The call that is tried. @defaultValue the queue's own `connect` */
   connect?: () => Promise<unknown>;
 }
 
-/** 0.1 s doubling to 2 s: who waits for a start wants it soon after the database is there. */
+/** 0.1 s, doubled up to 2 s: the worker should start soon after the database is reachable. */
 const pauseMs = (attempt: number): number => doubled(attempt, 100, 2_000);
 
 /**
- * Connects a queue, and tries again with pauses while storage is away. Resolves early, unconnected, when the signal
- * fires.
+ * Connects a queue, and retries with pauses while storage is unreachable. Resolves early, without a connection, when
+ * the signal fires.
  *
- * @throws what the last try threw, when it is no outage or `startTimeout` is over
+ * @throws the error of the last try, if it is no outage or `startTimeout` is over
  */
 export async function connectWithRetry(
   queue: Queue,

@@ -1,5 +1,5 @@
-// Starts a thread where the engine runs as TypeScript: a thread does not inherit the loader of its process, and a test
-// runner has none to inherit.
+// Starts a thread when the engine runs as TypeScript. It registers a loader, because a thread does not inherit the
+// loader of its process, and a test runner has no loader to inherit.
 import { register } from "tsx/esm/api";
 
 process.setSourceMapsEnabled(true);

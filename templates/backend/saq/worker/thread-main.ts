@@ -1,6 +1,6 @@
 /**
- * The program of a worker thread: runs one job at a time for the main thread. What the task sees of the outside,
- * its log, progress and signal, goes through the thread's port.
+ * The program of a worker thread: it runs one job at a time for the main thread. The task's log lines, progress and
+ * signal go through the thread's port.
  */
 import { setMaxListeners } from "node:events";
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
@@ -41,7 +41,7 @@ function hear(message: ToThread): void {
   }
 }
 
-/** What has come while a loop of the task let no event in. */
+/** Handles the messages that arrived while a loop of the task blocked the event loop. */
 function hearNow(): void {
   for (;;) {
     const next = receiveMessageOnPort(port);
@@ -51,7 +51,7 @@ function hearNow(): void {
 }
 
 port.on("message", hear);
-// As in the main thread, a stray promise ends nobody (W-21).
+// As in the main thread, a rejection that nobody handles is logged and does not end the thread.
 process.on("unhandledRejection", (reason) => {
   logger({}).error({ reason: errorText(reason) }, "a promise was rejected in a thread and nobody handled it");
 });
@@ -123,7 +123,7 @@ function logger(bound: Record<string, unknown>): Logger {
       try {
         say({ ...line, fields: { ...bound, ...fields } });
       } catch {
-        // A field that cannot be cloned, a function for instance: what it is as JSON, or else the line without it.
+        // A field cannot be cloned, for instance a function: send the fields as JSON, or the line without them.
         say({ ...line, fields: { ...bound, ...plain(fields) } });
       }
     };

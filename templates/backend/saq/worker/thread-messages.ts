@@ -1,4 +1,4 @@
-/** What the main thread and a worker thread say to each other. Everything travels as a structured clone. */
+/** The messages between the main thread and a worker thread. They are sent as structured clones. */
 import type { JobFields } from "../job.js";
 import type { ErrorDetails } from "./error-details.js";
 
@@ -30,11 +30,13 @@ export type FromThread =
   | { kind: "update"; run: number; id: number; change: JobChange }
   | { kind: "ended"; end: ThreadEnd };
 
-/** Errors travel as their details: a clone of an Error keeps neither its name nor its code. */
+/** How a run ended. Errors are sent as their details: a clone of an Error keeps neither its name nor its code. */
 export type ThreadEnd =
-  /** JSON text, so that a result means what that of any other task means: a clone would drop `toJSON`. */
+  /** JSON text, so that the result is stored as that of any other task: a clone would drop `toJSON`. */
   | { kind: "returned"; json: string | undefined }
   /** The result has no JSON form. */
   | { kind: "unwritable"; why: string }
-  /** `unloaded`: the module could not be loaded; a thread remembers that for ever, so it is not used again. */
+  /**
+   * `unloaded`: the module could not be loaded. A thread keeps that failure for ever, so the thread is not used again.
+   */
   | { kind: "threw"; error: ErrorDetails; unloaded: boolean };

@@ -1,6 +1,6 @@
 /**
- * A worker thread, seen from the main one. It runs one job at a time and is used again; the run that it carries is
- * over when the task has ended or when the thread itself is gone, never before.
+ * A worker thread, as the main thread sees it. It runs one job at a time and is used again. A run is over when its task
+ * has ended or when the thread itself has ended, never before.
  */
 import { Worker } from "node:worker_threads";
 import type { Logger } from "../logger.js";
@@ -8,7 +8,7 @@ import type { Context } from "../tasks/task.js";
 import { detailsOf, rebuilt } from "./error-details.js";
 import type { FromThread, JobChange, ThreadEnd, ThreadJob, ToThread } from "./thread-messages.js";
 
-/** What a run needs of its attempt. */
+/** What a run needs from its attempt. */
 type RunHost = Pick<Context, "job" | "signal">;
 
 interface Run {
@@ -24,7 +24,7 @@ const program = new URL(
 );
 
 export class Thread {
-  /** Resolves when the thread is gone. */
+  /** Resolves when the thread has ended. */
   readonly gone: Promise<void>;
   readonly #worker: Worker;
   readonly #logger: Logger;
@@ -34,7 +34,7 @@ export class Thread {
 
   constructor(logger: Logger) {
     this.#logger = logger;
-    // Handed over as it is now: settings that were read from a file, or made by a test, are there too.
+    // The environment as it is now, so that the thread also has settings that were read from a file or set by a test.
     const env = { ...process.env };
     this.#worker = new Worker(program, { name: "saq", env });
     let failure: Error | null = null;
@@ -51,19 +51,19 @@ export class Thread {
     });
   }
 
-  /** It ended, or a module could not be loaded in it: it takes no more jobs. */
+  /** True if the thread takes no more jobs: it has ended, or a module could not be loaded in it. */
   get isWorn(): boolean {
     return this.#isWorn;
   }
 
   /**
-   * Runs one job; settles when the task has ended or the thread is gone.
+   * Runs one job. Settles when its task or the thread has ended.
    *
-   * @throws the task's own error, or why the thread ended
+   * @throws the task's own error, or an error that says how the thread ended
    */
   async run(job: ThreadJob, host: RunHost): Promise<unknown> {
     const id = ++this.#runs;
-    // Idle, it does not keep the process alive.
+    // A thread keeps the process alive only while it runs a job.
     this.#worker.ref();
     const onAbort = () => {
       const { name, message } = host.signal.reason as Error;
@@ -82,7 +82,7 @@ export class Thread {
     }
   }
 
-  /** Ends the thread whatever it does. Only a call into native code that does not return can hold that up. */
+  /** Ends the thread, whatever it does. Only a call into native code that does not return can delay that. */
   async terminate(): Promise<void> {
     this.#isWorn = true;
     await this.#worker.terminate();
@@ -109,7 +109,7 @@ export class Thread {
 
   async #update(run: number, id: number, change: JobChange): Promise<void> {
     let error: unknown = null;
-    // What a task left running may still report for a job that is over.
+    // Code that a task has left running may still send changes of a job that is over.
     if (this.#run?.id === run) {
       await this.#run.host.job.update(change).catch((thrown: unknown) => {
         error = thrown;

@@ -1,13 +1,14 @@
 /**
- * The threads of one worker, for tasks that compute for long (W-13 b). Made when the first such job comes, used again,
- * ended when idle; the event loop beats on meanwhile, and a run that ignores its signal is ended with its thread.
+ * The threads of one worker, for tasks that compute for a long time. A thread is made when a job needs one, used again,
+ * and ended when it is idle. The event loop stays free meanwhile, and a run that ignores its signal is ended with its
+ * thread.
  *
- * Not a library's pool: piscina answers an abort before the thread has ended (measured: 1.3 s before, in a hash
- * function) and runs the next job beside it, so that neither the number of threads is kept nor the next attempt waits
- * for the last one (D-46).
+ * Why not a library's pool: piscina reports an abort before the thread has ended (measured: 1.3 s before, in a hash
+ * function) and runs the next job beside it. Then more threads run than allowed, and the next attempt does not wait for
+ * the previous one.
  *
- * A job that finds no thread free waits here for a second and then goes back, uncharged and in its old place: another
- * worker may have a thread, and its timeout must not pass in a line.
+ * A job that finds no free thread waits here for a second. Then it is given back, uncharged and in its previous place:
+ * another worker may have a free thread, and the job's timeout must not pass while it waits.
  */
 import type { ClaimedJob } from "../broker.js";
 import { ConfigError } from "../errors.js";
@@ -16,9 +17,9 @@ import type { Context, ThreadTask } from "../tasks/task.js";
 import type { Attempt } from "./attempt.js";
 import { Thread } from "./thread.js";
 
-/** How long a job may wait for a thread before it is given back. */
+/** Maximum time that a job waits for a thread before it is given back. */
 const patienceMs = 1_000;
-/** A thread that had nothing to do for this long ends; a new one is there in a tenth of a second. */
+/** A thread ends when it was idle for this long. A new one starts within a tenth of a second. */
 const idleMs = 10_000;
 
 export interface ThreadsOptions {
@@ -34,7 +35,7 @@ export class Threads {
   readonly #options: ThreadsOptions;
   readonly #all = new Set<Thread>();
   readonly #idle = new Map<Thread, NodeJS.Timeout>();
-  /** Jobs that were let in and have no thread yet, by key. */
+  /** Keys of the jobs that were admitted and have no thread yet. */
   readonly #expected = new Set<string>();
   readonly #waiting = new Map<ClaimedJob, NodeJS.Timeout>();
   readonly #exportNames = new Map<unknown, string>();
@@ -43,12 +44,12 @@ export class Threads {
     this.#options = options;
   }
 
-  /** Jobs that wait for a thread. */
+  /** Number of jobs that wait for a thread. */
   get waiting(): number {
     return this.#waiting.size;
   }
 
-  /** The jobs that wait. */
+  /** The jobs that wait for a thread. */
   get claims(): Iterable<ClaimedJob> {
     return this.#waiting.keys();
   }
@@ -57,7 +58,10 @@ export class Threads {
     return this.#all.size - this.#idle.size + this.#expected.size < this.#options.size;
   }
 
-  /** Lets the job in; or keeps it and answers false when no thread is free: it is started or given back later. */
+  /**
+   * Returns true if the job may start. If no thread is free, keeps the job and returns false: it is started or given
+   * back later.
+   */
   admit(claimed: ClaimedJob): boolean {
     if (this.#hasFree) {
       this.#expected.add(claimed.key);
@@ -71,12 +75,12 @@ export class Threads {
     return false;
   }
 
-  /** An attempt that was let in is over, whether it came to need its thread or not. */
+  /** Called when an admitted attempt is over, whether or not it used a thread. */
   left(key: string): void {
     if (this.#expected.delete(key)) this.#startNext();
   }
 
-  /** No job waits any more; answers those that did. */
+  /** Removes the jobs that wait for a thread, and returns them. */
   release(): ClaimedJob[] {
     for (const timer of this.#waiting.values()) clearTimeout(timer);
     const jobs = [...this.#waiting.keys()];
@@ -91,12 +95,12 @@ export class Threads {
     await Promise.all([...this.#all].map((thread) => thread.terminate()));
   }
 
-  /** What runs the task in place of its function. */
+  /** Returns the function that runs the task in a thread, in place of its own function. */
   runnerOf(task: ThreadTask, attempt: Attempt): (ctx: Context, payload: unknown) => Promise<unknown> {
     return (ctx, payload) => this.#run(task, attempt, ctx, payload);
   }
 
-  /** Settles when the task has ended or its thread is gone. */
+  /** Settles when the task or its thread has ended. */
   async #run(task: ThreadTask, attempt: Attempt, ctx: Context, payload: unknown): Promise<unknown> {
     const { fields } = attempt;
     const exportName = await this.#exportNameOf(task);
@@ -151,7 +155,10 @@ export class Threads {
     this.#options.start(claimed);
   }
 
-  /** The thread finds the task by its export, because a function cannot be sent. */
+  /**
+   * Returns the name under which the task's module exports it. The thread finds the task by this name, because a
+   * function cannot be sent.
+   */
   async #exportNameOf(task: ThreadTask): Promise<string> {
     const known = this.#exportNames.get(task);
     if (known !== undefined) return known;

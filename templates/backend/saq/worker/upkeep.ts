@@ -1,31 +1,37 @@
-/** What a worker does beside running jobs, each at its own beat. A failing round is logged and the beat goes on (W-6). */
+/**
+ * Runs the periodic tasks of a worker, each at its own interval. A failed round is logged, and the next rounds follow.
+ */
 import type { ProblemLog } from "../problem-log.js";
 
 export interface Chore {
   name: string;
-  /** s */
+  /** Interval, s. */
   every: number;
-  /** Fires just after whole multiples of `every` on this clock (epoch ms), as due jobs do. */
+  /** Rounds begin just after whole multiples of `every` on this clock (epoch ms), when jobs become due. */
   alignedTo?: () => number;
-  /** The first round is at the start. */
+  /** The first round begins at the start. */
   atOnce?: boolean;
   /**
-   * No round is due before that, on the clock of `alignedTo`; Infinity: none before `resume`. Asked after each round. A
-   * clock that is set may make it any time, so rounds are never skipped for longer than `longestRestMs`.
+   * No round is due before this time on the clock of `alignedTo`; Infinity: none before `resume`. Called after each
+   * round. A step of the clock may change this time to anything, so a finite time skips rounds for at most
+   * `longestRestMs`.
    */
   notBefore?: () => number;
   run: () => Promise<unknown>;
 }
 
-/** A timer may fire a little before the database's second begins; a little later is sure. */
+/** Added to each aligned wait, because a timer may fire shortly before the database's second begins. */
 const alignmentSlackMs = 5;
-/** Rounds are skipped for at most this long, whatever the clocks say. */
+/** Rounds are skipped for at most this time, whatever the clocks say. */
 const longestRestMs = 10_000;
 
 export class Upkeep {
   readonly #timers = new Map<Chore, NodeJS.Timeout>();
   readonly #running = new Set<Promise<unknown>>();
-  /** Chores that skip rounds: a timer that only finds that there is nothing to do costs 0.2 ms of CPU a time. */
+  /**
+   * Chores that skip rounds. They have no timer for each round, because one that finds nothing to do costs 0.2 ms of
+   * CPU.
+   */
   readonly #resting = new Set<Chore>();
   #stopped = false;
 
@@ -38,14 +44,14 @@ export class Upkeep {
     for (const chore of this.chores) chore.atOnce ? this.#begin(chore) : this.#plan(chore);
   }
 
-  /** Ends the beats and waits for the rounds under way. */
+  /** Stops the timers and waits for the rounds that are running. */
   async stop(): Promise<void> {
     this.#stopped = true;
     for (const timer of this.#timers.values()) clearTimeout(timer);
     await Promise.allSettled(this.#running);
   }
 
-  /** Chores that rest may have something to do again, from their next round on. */
+  /** Plans the next round of chores that skip rounds, because they may have something to do again. */
   resume(): void {
     for (const chore of this.#resting) {
       clearTimeout(this.#timers.get(chore));

@@ -1,4 +1,4 @@
-/** What a worker keeps an eye on beside its jobs: its own sign of life, jobs that are to end, workers that died. */
+/** The periodic checks of a worker: jobs that run here and must end, its own sign of life, and jobs of dead workers. */
 import type { Broker, JobEvent, SweepLimits } from "../broker.js";
 import type { QueueConfig } from "../config/index.js";
 import { describe, type Logger } from "../logger.js";
@@ -6,24 +6,24 @@ import type { Queue } from "../queue/queue.js";
 import { type Attempt, lossText } from "./attempt.js";
 import type { Chore } from "./upkeep.js";
 
-/** Between two comparisons of the worker's claims with the database's record of them. */
+/** Seconds between two comparisons of the worker's claims with the database's record of them. */
 const reconcileSeconds = 3;
 
 /**
- * What others wait on top of a job's timeout or heartbeat before they step in, s (5.2): its task may end until the hard
- * deadline, and recording that may take a while.
+ * Seconds that other workers wait beyond a job's timeout or heartbeat before they end the job: its task may run until
+ * the hard deadline, and recording its end may take up to `recordSeconds`.
  */
 export const sweepGraceSeconds = ({ config, broker }: Pick<Queue, "config" | "broker">): number =>
   config.cancellationHardDeadline + broker.recordSeconds;
 
 /**
- * After that long without word from storage a worker may not rely on what it knew, s: less than others wait before
- * they take over its jobs, whatever they take it for.
+ * Seconds without an answer from storage after which a worker may not rely on what it knew. Other workers wait longer
+ * than this before they take over its jobs, for whatever reason.
  */
 export const certainSeconds = ({ cancellationHardDeadline }: QueueConfig): number =>
   cancellationHardDeadline + 5;
 
-/** The chores that look after jobs: those that run here, and those that others left behind. */
+/** Returns the chores that check jobs: those that run here, and those that other workers left behind. */
 export function watch(
   queue: Queue,
   runner: {
@@ -60,7 +60,7 @@ export function watch(
   ];
 }
 
-/** Jobs that have been silent for longer than their heartbeat. Asks nobody, so that it works without a database. */
+/** Interrupts jobs that have been silent for longer than their heartbeat. It works without a database. */
 function interruptSilent(running: ReadonlyMap<string, Attempt>): void {
   const now = performance.now();
   for (const attempt of running.values()) {
@@ -71,16 +71,22 @@ function interruptSilent(running: ReadonlyMap<string, Attempt>): void {
   }
 }
 
-/** All jobs of a worker that could not show for long that it lives: from a few seconds later on others may run them. */
+/**
+ * Interrupts all jobs if the worker could not renew its row for too long: a few seconds later other workers may run
+ * them.
+ */
 function interruptSuspended(runner: { running: ReadonlyMap<string, Attempt>; isSuspended(): boolean }): void {
   if (!runner.isSuspended()) return;
   for (const attempt of runner.running.values())
     attempt.interrupt("lost", "this worker could not renew its row in time, so others may run its jobs");
 }
 
-/** Running jobs that somebody aborted or took over: storage tells, and is asked now and then where it cannot (W-14). */
+/**
+ * Interrupts running jobs that were aborted or taken over. Storage sends events about them; it is also asked at
+ * intervals, because not every change sends an event.
+ */
 export class EndedElsewhere {
-  /** Told while a look was under way. */
+  /** Keys of running jobs with an event since the last look at them. */
   readonly #told = new Set<string>();
   #looking: Promise<void> | null = null;
 
@@ -90,14 +96,17 @@ export class EndedElsewhere {
     private readonly logger: Logger,
   ) {}
 
-  /** Something happened to a job; null: to any, unseen. */
+  /** Called with each event about a job. Null: events may have been missed, so all running jobs are looked at. */
   told(event: JobEvent | null): void {
     const keys = event ? [event.key] : this.running.keys();
     for (const key of keys) if (this.running.has(key)) this.#told.add(key);
     if (this.#told.size > 0) this.#looking ??= this.#lookAtTold();
   }
 
-  /** The youngest are left for the next look: most are over by then. s */
+  /**
+   * Looks at the jobs that have run for longer than `seconds`. Younger ones are left for the next look, because most of
+   * them have ended by then.
+   */
   async lookAtOlder(seconds: number): Promise<void> {
     const young = performance.now() - seconds * 1_000;
     await this.#look([...this.running.values()].filter((attempt) => attempt.startedAt < young));

@@ -7,19 +7,19 @@ import { Life } from "./life.js";
 
 export interface WorkerOptions {
   logger?: Logger;
-  /** Overrides the queue's own, s. */
+  /** Overrides the queue's `shutdownGracePeriod`, s. */
   shutdownGracePeriod?: number;
 }
 
 export interface WorkerHealth {
   isRunning: boolean;
-  /** Claiming jobs fails at present; it is tried again, 5 s apart at most. */
+  /** True while claiming jobs fails. Claims are retried, 5 s apart at most. */
   isFailing: boolean;
-  /** Why claiming failed the last time it did (D-4). */
+  /** The last error of a claim, and when it happened. It stays when claims work again. */
   lastError: { message: string; at: Date } | null;
   /**
-   * `afterProcess` hooks: at most `concurrency` run at a time, the others wait; no job starts while 4,000 wait.
-   * `overdue` ones have not ended within `hookTimeout` and still go on.
+   * Number of `afterProcess` hooks. At most `concurrency` of them run at a time and the others wait; no job starts
+   * while more than 4,000 wait. `overdue` hooks have not ended within `hookTimeout` and still run.
    */
   hooks: { running: number; waiting: number; overdue: number };
 }
@@ -31,6 +31,7 @@ export class Worker {
   readonly #graceMs: number;
   #life: Life;
 
+  /** @throws ConfigError if the queue was made by `Queue.fromUrl`, because it has no tasks */
   constructor(queue: Queue, { logger = silentLogger, shutdownGracePeriod }: WorkerOptions = {}) {
     if (queue.isForeign) {
       throw new ConfigError(
@@ -45,12 +46,12 @@ export class Worker {
     this.#life = new Life(queue, this.#logger);
   }
 
-  /** Not started by the web process (S-22). */
+  /** True if the web process does not start this worker. */
   get hasSeparateProcess(): boolean {
     return this.#queue.config.separateProcess;
   }
 
-  /** Of this start; the next one has another, so that others can tell which of the two is alive. */
+  /** Id of the current start. The next start has another id, so that others can tell which of the two is alive. */
   get workerId(): string {
     return this.#life.workerId;
   }
@@ -60,7 +61,7 @@ export class Worker {
     return [...this.#life.runner.running.keys()];
   }
 
-  /** Keys of the jobs whose task outlived its hard deadline and still goes on. */
+  /** Keys of the jobs whose task still runs after its hard deadline. */
   get overdueKeys(): string[] {
     return this.#life.runner.overdueKeys;
   }
@@ -69,7 +70,7 @@ export class Worker {
     return this.#life.runner.report.stats;
   }
 
-  /** How it fares. */
+  /** Whether the worker runs, whether claims fail, and how many hooks it has. */
   get health(): WorkerHealth {
     const { lastError, isFailing } = this.#life.runner.claims;
     return {
@@ -86,10 +87,12 @@ export class Worker {
   }
 
   /**
-   * Resolves when the worker takes jobs, or when it was stopped before it did. After a stop it may be started again
-   * (W-5). What a start-up hook throws ends the worker and is thrown here.
+   * Starts the worker. Resolves when it takes jobs, or when it was stopped before that. After a stop it may be started
+   * again.
    *
-   * @throws ConfigError while it runs
+   * @throws ConfigError if the worker is started already, or if a start-up hook returns a member that ctx already has
+   * @throws SaqError database_unavailable, config or schema_version if its queue cannot be connected
+   * @throws the error of a start-up hook; the worker is stopped then
    */
   async start(): Promise<void> {
     if (this.#life.hasStopped) this.#life = new Life(this.#queue, this.#logger);
@@ -102,16 +105,16 @@ export class Worker {
   }
 
   /**
-   * Ends the worker (W-17): running jobs may go on for `grace` seconds. Idle, it takes well under a second; calls after
-   * the first wait for it (W-16).
+   * Stops the worker: running jobs may go on for `grace` seconds, by default for the shutdown grace period. An idle
+   * worker stops in well under a second. Later calls wait for the first one.
    */
   stop({ grace }: { grace?: number } = {}): Promise<void> {
     return this.#life.stop(grace === undefined ? this.#graceMs : grace * 1_000);
   }
 
   /**
-   * Ends the worker after an uncaught error: as `stop` without a grace period, but what runs now counts as lost. A job
-   * that ends its workers again and again fails at the queue's `lostLimit`.
+   * Stops the worker after an uncaught error. This is `stop` without a grace period, but the jobs that run now count as
+   * lost: a job that ends its workers again and again fails at the queue's `lostLimit`.
    */
   crash(): Promise<void> {
     this.#life.runner.crashed();
