@@ -1,6 +1,6 @@
 /**
- * The application's own configuration, for types only. Declaring it gives `req.taskQueues` the names and payloads of
- * the application's queues and tasks; without it the compiler does not know them.
+ * Types only: the configuration of the application. An application that declares it gets the names and payloads of its
+ * queues and tasks in `req.taskQueues`. Without the declaration the compiler does not know them.
  *
  * @example
  * declare module "../../saq/index.js" {
@@ -9,5 +9,5 @@
  *   }
  * }
  */
-// biome-ignore lint/suspicious/noEmptyInterface: the application adds its member, and a type cannot be added to
+// biome-ignore lint/suspicious/noEmptyInterface: an application adds a member here; a type alias cannot be extended
 export interface Application {}

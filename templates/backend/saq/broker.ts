@@ -1,7 +1,7 @@
 /**
- * The one seam between the runtime and storage. Everything takes and gives arrays; one job is an array of one. A
- * broker stores, and keeps what it stores consistent when many processes act at once; what the states mean is decided
- * above it, in `transitions.ts`.
+ * The only interface between the runtime and storage. Most methods take and return arrays; a single job is an array of
+ * one. A broker stores jobs, and keeps them consistent while many processes write at once. What a status means is
+ * decided in `transitions.ts`, not here.
  */
 import type { Status } from "./job.js";
 import type { EnqueueOutcome, NewJob } from "./new-job.js";
@@ -10,28 +10,34 @@ import type { TransactionClient } from "./tasks/task.js";
 
 export interface ClaimRequest {
   workerId: string;
-  /** Most jobs to take. */
+  /** Maximum number of jobs to claim. */
   limit: number;
   priorities: readonly [number, number];
-  /** Jobs with a group key are claimed apart, one per group at a time. */
+  /**
+   * True: claims only jobs with a group key, within the limit of running jobs per group. False: only jobs without one.
+   */
   grouped: boolean;
-  /** Some of the jobs may have to wait before they are started. Should the worker die, they count as not started. */
+  /**
+   * Some of the jobs may wait before they start. If the worker dies, jobs of this claim without a heartbeat count as
+   * not started.
+   */
   ahead?: boolean;
 }
 
-/** Proof of ownership: only who holds the row's present token may change a claimed job (5.2). */
+/** Proof of ownership: only the holder of the row's current token may change a claimed job. */
 export interface Claim {
   key: string;
   token: number;
-  /** Who claimed it. Python takes a job over without a token of its own, but writes down its worker. */
+  /** The worker that claimed the job. A Python worker takes a job over without a new token, but writes its own id. */
   workerId: string;
-  /** The row's place among jobs of one second, given back with the job. */
+  /** The row's position among jobs that are due in the same second. It is restored when the job is returned. */
   place: number;
 }
 
 /**
- * How a claim ended a document that it found as it was enqueued: with the members `lasting`, which stay, and `passing`,
- * which the job's end replaces. They say that this is the first attempt, whose it is, and when it started.
+ * The end of a document that was still as enqueued when it was claimed: first the members `lasting`, which stay, then
+ * `passing`, which the settlement replaces. They say that this is the first attempt, which worker runs it, and when it
+ * started.
  */
 export interface DocumentEnding {
   readonly lasting: string;
@@ -41,108 +47,125 @@ export interface DocumentEnding {
 }
 
 export interface ClaimedJob extends Claim {
-  /** When it was due, epoch s: where it goes back to when it is given back. */
+  /** When the job was due, epoch s. A job that is returned to the queue becomes due at this time again. */
   due: number;
-  /** As it was enqueued where the claim has only changed how it ends (`ending`); else as the claim has stamped it. */
+  /**
+   * The document as enqueued if the claim changed only its end (`ending`); otherwise the document as the claim wrote
+   * it.
+   */
   document: string;
   ending: DocumentEnding | null;
 }
 
-/** What one claim found. */
+/** The result of one claim. */
 export interface ClaimAnswer {
   jobs: ClaimedJob[];
   /**
-   * Another claim of this kind may find more. True as well when rows were found that hold no job: they are set aside,
-   * and what waits behind them must not wait for the next look.
+   * Another claim with the same request may find more jobs. Also true if rows were found that hold no job: they are set
+   * aside, and the jobs behind them must not wait for the next claim by timer.
    */
   more: boolean;
 }
 
-/** What a worker knows of its claims when storage is compared with them. */
+/** What a worker knows about its claims when they are compared with storage. */
 export interface Reconciliation {
   workerId: string;
-  /** The claims that the worker holds: of jobs that run, wait for a slot, or whose end is being recorded. */
+  /**
+   * The claims that the worker holds: of jobs that run, that wait for a slot, or whose settlement is being recorded.
+   */
   held: () => Iterable<Claim>;
-  /** The job was run under this claim, and its end could not be recorded. */
+  /** True if the job was run under this claim and its settlement could not be recorded. */
   hasRun: (claim: Pick<Claim, "key" | "token">) => boolean;
-  /** How often a job that was run may be queued again. */
+  /** How often a job may be queued again after it was run and lost. */
   lostLimit: number;
-  /** Seconds that a failed job is kept at least. */
+  /** Minimum time to keep a failed job, s. */
   failedTtl: number;
 }
 
-/** A sign of life of a running job, with what changed. */
+/** A heartbeat of a running job, with the members that changed. */
 export interface Touch extends Claim {
   patch: string;
   removed: readonly string[];
 }
 
-/** How one attempt ended, or that it never began. */
+/** How one attempt ended, or that it was never started. */
 export interface Settlement extends Claim {
   status: "complete" | "failed" | "aborted" | "queued";
-  /** Wire members to set, the text of a JSON object. */
+  /** Wire members to set, as the text of a JSON object. */
   patch: string;
   removed: readonly string[];
-  /** -1 takes the attempt back: the run does not count. */
+  /** -1 subtracts the attempt again: the run does not count. */
   charge: 0 | -1;
-  /** A terminal row is kept that many seconds; null = for ever, negative = deleted at once. */
+  /** Seconds to keep the row of a finished job; null = for ever, negative = delete it at once. */
   keep: number | null;
-  /** A queued row becomes due at this epoch second. */
+  /** When a job that is queued again becomes due, epoch s. */
   scheduled: number;
-  /** Somebody waits for the end of this job, so that it is told: to all that `follow`, or to one address (`answers`). */
+  /**
+   * Who is notified of the settlement: false = nobody, true = all listeners of `follow`, text = one address
+   * (`answers`).
+   */
   awaited: boolean | string;
-  /** What a complete job returned, as JSON, where it goes to an address. */
+  /** The result of a complete job as JSON, if it is sent to an address; otherwise null. */
   result: string | null;
-  /** What the document still ends with, where the patch may simply take the place of its passing part. */
+  /** The end that the document still has, if the patch can simply replace its `passing` part; otherwise null. */
   ending: DocumentEnding | null;
-  /** The transaction in which the task has finished the job itself; it may have been rolled back. */
+  /** The transaction in which the task finished the job itself. That transaction may have been rolled back. */
   finishedIn: string | null;
 }
 
 /**
- * `lost`: another worker owns the row now, nothing was changed. `gone`: the row was deleted. `aborted`: an abort came
- * first and was recorded.
- * `finished`: the task's own transaction came first (`finishedIn`), and what it recorded stands.
+ * - `applied`: the settlement is recorded.
+ * - `aborted`: an abort came first, and is recorded as the end of the job.
+ * - `finished`: the task's own transaction (`finishedIn`) came first, and what it recorded is kept.
+ * - `lost`: another worker owns the row now; nothing was changed.
+ * - `gone`: the row was deleted.
  */
 export type SettleResult = "applied" | "aborted" | "finished" | "lost" | "gone";
 
-/** Told what became of something: a promise each would cost too much where there are tens of thousands a second. */
+/**
+ * Receives the result of an operation. One promise per job would cost too much at tens of thousands of jobs a second.
+ */
 export interface Decided<Answer> {
   resolve(answer: Answer): void;
   reject(error: unknown): void;
 }
 
-/** A row as it stands. */
+/** A row as it is stored. */
 export interface StoredJob {
   key: string;
   queue: string;
   status: Status;
-  /** The column, epoch seconds. */
+  /** The column, epoch s. */
   scheduled: number;
   token: number;
   document: string;
-  /** Bytes of a document that is too large to be read; `document` is empty then. */
+  /** Size in bytes of a document that is too large to be read; `document` is empty then. */
   unreadBytes?: number;
 }
 
-/** A change of one row, decided while it is locked. */
+/** A change of one row. It is decided while the row is locked. */
 export interface RowChange {
   status: Status;
-  /** Wire members to set, the text of a JSON object; null leaves the stored bytes untouched. */
+  /** Wire members to set, as the text of a JSON object; null leaves the stored bytes as they are. */
   patch: string | null;
   removed: readonly string[];
   scheduled?: number;
-  /** The row's old place among jobs of one second (`lock_key`), for a job that is given back. */
+  /**
+   * New `lock_key` of the row: the old position of a job that is returned to the queue, or a token that no worker
+   * holds. If left out, the row keeps its token, and gets a fresh one if it becomes queued.
+   */
   place?: number;
-  /** Seconds that the row is kept; null = for ever, negative = deleted. Left out: unchanged. */
+  /** Seconds to keep the row; null = for ever, negative = delete it. If left out, the time is not changed. */
   keep?: number | null;
-  /** The job is run without others beside it from now on, by one worker at a time; false: as any other again. */
+  /**
+   * True: from now on the job runs with no other job beside it, by one worker at a time. False: it runs as usual again.
+   */
   alone?: boolean;
 }
 
 export interface JobFilter {
   statuses: readonly Status[];
-  /** Of the queued ones: true = only those that are due, false = only those that are not yet. Left out: all. */
+  /** Restricts queued jobs: true = only jobs that are due, false = only jobs that are not due yet. If left out: all. */
   due?: boolean | undefined;
   offset: number;
   limit: number;
@@ -162,17 +185,17 @@ export interface WorkerRow {
   stats: WorkerStats;
   metadata: Record<string, unknown> | null;
   queueKey: string;
-  /** What the worker itself may take on top of a job's timeout, s: others judge its jobs by that. */
+  /** How long this worker may exceed a job's timeout, s. Other workers judge its jobs by this. */
   graceSeconds?: number;
 }
 
-/** A running job that is to end: it was aborted, another worker owns it now, or its row is gone. */
+/** A running job that must end: it was aborted, another worker owns it now, or its row is gone. */
 export interface Interrupted {
   key: string;
   why: "abort" | "lost" | "gone";
 }
 
-/** Jobs by state. `queued` are due, `scheduled` are not yet. */
+/** Number of jobs by state. `queued` jobs are due, `scheduled` jobs are not due yet. */
 export type JobCounts = Record<
   "queued" | "scheduled" | "active" | "aborting" | "aborted" | "failed" | "complete",
   number
@@ -184,88 +207,91 @@ export interface JobEvent {
   status: Status;
 }
 
-/** The end of a job, told to the one process that waits for it. */
+/** The end of a job, sent to the one process that waits for it. */
 export interface JobAnswer extends JobEvent {
-  /** What it returned, as JSON; null when it is not complete, or the result is too long to be told. */
+  /** The job's result as JSON; null if the job is not complete, or if the result is too long for a notification. */
   result: string | null;
 }
 
 export interface SweepLimits {
-  /** What a worker may take on top of a timeout before others step in, s. Used where its row does not say so. */
+  /** How long a worker may exceed a timeout before others step in, s. Used if the worker's row does not say it. */
   graceSeconds: number;
   lostLimit: number;
-  /** How often dead workers are looked for, s. */
+  /** Interval between two checks for dead workers, s. */
   lookEvery: number;
-  /** Seconds that a failed job is kept at least. */
+  /** Minimum time to keep a failed job, s. */
   failedTtl: number;
 }
 
-/** What may come for a worker that has nothing to do. */
+/** Which work may come for a worker that has nothing to do. */
 export interface Outlook {
-  /** When the first waiting job without a group is due, epoch s; null when none waits. */
+  /** When the first waiting job without a group is due, epoch s; null if no such job waits. */
   due: number | null;
-  /** Jobs wait in groups. */
+  /** True if jobs with a group key wait. */
   grouped: boolean;
-  /** Jobs run, here or elsewhere. */
+  /** True if jobs run, in this process or elsewhere. */
   running: boolean;
 }
 
-/** Subscribers are told of a job that is due within that time when it is stored; of a later one nobody is. */
+/** A stored job that is due within this time notifies the subscribers. A job that is due later notifies nobody. */
 export const toldAheadSeconds = 10;
 
 export interface Broker {
-  /** What is remembered of recurring tasks. */
+  /** What storage remembers of recurring tasks. */
   readonly schedules: ScheduleStore;
 
-  /** Connects and creates the tables where they are missing. Idempotent. */
+  /** Connects, and creates missing tables. Idempotent. */
   connect(): Promise<void>;
-  /** Sends what is still to be sent, then closes. Idempotent. */
+  /** Sends what is still pending, then closes the connections. Idempotent. */
   close(): Promise<void>;
-  /** The database's clock, epoch ms, by the offset measured last. */
+  /** The database's clock, epoch ms, computed from the offset that was measured last. */
   now(): number;
 
   enqueue(job: NewJob): Promise<EnqueueOutcome>;
   enqueueMany(jobs: readonly NewJob[]): Promise<EnqueueOutcome[]>;
-  /** Inside the caller's own transaction. */
+  /** Stores a job inside the caller's own transaction. */
   enqueueWith(client: TransactionClient, job: NewJob): Promise<EnqueueOutcome>;
 
   /**
-   * How long it takes at most to record an end while storage can be reached, s. Others leave a job to its living worker
-   * for that long.
+   * Maximum time to record a settlement while storage is reachable, s. Other workers leave a job to its living worker
+   * for this long.
    */
   readonly recordSeconds: number;
-  /** The error says that storage, or the way to it, is away. The broker logs an outage itself, once. */
+  /** True if the error means that storage is unreachable. The broker logs an outage itself, once. */
   isOutage(error: unknown): boolean;
 
   claim(request: ClaimRequest): Promise<ClaimAnswer>;
   /**
-   * Starts the clock of claimed jobs anew that were not started yet, so that their timeouts count from now. Returns
-   * those that still are the claim's, as they are stored now.
+   * Restarts the clock of jobs that were claimed and not started yet, so that their timeouts count from now. Returns
+   * the jobs that the claims still own, as they are stored now.
    */
   renew(jobs: readonly ClaimedJob[]): Promise<ClaimedJob[]>;
-  /** Marks jobs as failed whose document cannot be read, their bytes untouched. Skips those that others own now. */
+  /** Marks jobs with unreadable documents as failed and keeps their bytes unchanged. Skips jobs that others own now. */
   setAside(claims: readonly Claim[]): Promise<void>;
   /**
-   * Puts back jobs that run under a claim of this worker although it does not hold them: the answer to the claim was
-   * lost, or the end of the job could not be recorded. A job that nobody holds at two looks in a row goes back into the
-   * queue, uncharged unless it was run; one that is to be aborted ends as aborted. Asks nothing of storage while the
-   * worker holds no claims. Returns the keys.
+   * Returns jobs to the queue that run under a claim of this worker although the worker does not hold them: the
+   * response to the claim was lost, or the settlement could not be recorded. A job is returned if two looks in a row
+   * find that the worker does not hold it. Its attempt does not count. A job that was run counts as lost, and fails if
+   * it was lost more than `lostLimit` times. A job that is to be aborted ends as aborted. Sends no statement while no
+   * job can run under a claim of the worker. Returns the keys.
    */
   reconcile(reconciliation: Reconciliation): Promise<string[]>;
   /**
-   * Records that the worker died while it ran these jobs: each goes back into the queue, uncharged, or fails at its
-   * limit. Skips those that others own now.
+   * Records that the worker died while it ran these jobs. Each job is queued again without counting the attempt, or
+   * fails if it was lost more than `lostLimit` times. Skips jobs that others own now.
    */
   lose(claims: readonly Claim[], limits: Pick<SweepLimits, "lostLimit" | "failedTtl">): Promise<void>;
-  /** Jobs of this queue with a group key are waiting, so that claiming them is worth a statement. */
+  /** True if jobs of this queue with a group key are waiting, so that claiming them is worth a statement. */
   hasGrouped(): Promise<boolean>;
   outlook(priorities: readonly [number, number]): Promise<Outlook>;
-  /** Joins the statement that goes out next. */
+  /** Adds the settlement to the next statement that is sent. */
   settle(settlement: Settlement, decided: Decided<SettleResult>): void;
   /**
-   * Records an end inside the caller's own transaction and answers that transaction's name, for `finishedIn`. Null when
-   * the job is not the claim's any more, or when `earlier`, such a transaction of the same claim, is open or has
-   * committed; then nothing was changed.
+   * Settles a job inside the caller's own transaction and returns the id of that transaction, for `finishedIn`. Returns
+   * null, and changes nothing, if the claim does not own the job any more, or if another such transaction of the same
+   * claim (`earlier`) is open or has committed.
+   *
+   * @throws SaqError no_transaction if the client is not inside a transaction
    */
   finishWith(
     client: TransactionClient,
@@ -273,17 +299,20 @@ export interface Broker {
     earlier: string | null,
   ): Promise<string | null>;
   /**
-   * Sets members of owned, active jobs and marks them touched. Returns which claims still own their job. Waits 8 s for
-   * a database that is away; with `isOver` for as long as results are kept (10 minutes), or until `isOver` returns
-   * true.
+   * Sets members of owned, active jobs and marks the jobs as touched. Returns for each claim whether it still owns its
+   * job. Waits 8 s for an unreachable database. With `isOver` it waits until `isOver` returns true, for at most the 10
+   * minutes for which a worker keeps results.
    */
   touch(changes: readonly Touch[], isOver?: () => boolean): Promise<boolean[]>;
-  /** Of these claims, those that are to end. Asked again with the same objects, it reads only what changed since. */
+  /**
+   * Returns which of these jobs must end. If it is called again with the same claim objects, it reads only the
+   * documents that have changed.
+   */
   interrupted(claims: readonly Claim[]): Promise<Interrupted[]>;
 
   /**
-   * Locks the row, lets `decide` choose, and stores it. Null when the row does not exist in this queue. `clock` is the
-   * database's, epoch ms.
+   * Locks the row, calls `decide`, and stores the change that it returns. Returns the `answer`, or null if the row does
+   * not exist in this queue. `clock` is the database's clock, epoch ms.
    */
   change<T>(
     key: string,
@@ -291,42 +320,49 @@ export interface Broker {
   ): Promise<T | null>;
   jobs(keys: readonly string[]): Promise<(StoredJob | null)[]>;
   list(filter: JobFilter): Promise<StoredJob[]>;
-  /** Jobs of some statuses by key, ascending, after the given one; "" is the beginning. */
+  /** Jobs of some statuses in ascending order of their keys, after the key `after`; "" starts at the beginning. */
   page(request: { statuses: readonly Status[]; after: string; limit: number }): Promise<StoredJob[]>;
   counts(): Promise<JobCounts>;
 
   beat(row: WorkerRow, ttlSeconds: number): Promise<void>;
   retire(workerId: string): Promise<void>;
   workers(): Promise<WorkerRow[]>;
-  /** Holds the sign of life that ends with this process, whatever happens to it. Answers how to let go. */
+  /**
+   * Takes the lock that proves that the worker is alive; it ends with this process in any case. Returns a function that
+   * releases it.
+   */
   vouchFor(workerId: string): Promise<() => Promise<void>>;
-  /** A worker id that other processes can check for life. */
+  /** Returns a worker id by which other processes can check that the worker is alive. */
   newWorkerId(): string;
   /**
-   * Where only its row says that a worker lives: seconds after the row's time has run out until other workers take over
-   * its jobs. The worker must end them itself before. Null where a lock says that it lives, which ends with its
-   * process.
+   * For workers whose row is the only proof that they are alive: how long after the row has expired other workers take
+   * over the jobs, s. The worker must end its jobs itself before that. Null for workers that hold a lock, because the
+   * lock ends with the process.
    */
   readonly leaseGraceSeconds: number | null;
 
-  /** Requeues or fails the jobs of workers that died. Answers their keys. */
+  /** Queues the jobs of dead workers again, or fails those lost more than `lostLimit` times. Returns their keys. */
   sweepLost(limits: SweepLimits): Promise<string[]>;
-  /** Ends jobs that are stuck past all grace, deletes rows past their time. Answers the swept keys. */
+  /**
+   * Ends jobs that are stuck beyond all grace, queues jobs without a living worker again, and deletes rows that have
+   * expired. Returns the keys of the jobs.
+   */
   sweepStuck(limits: SweepLimits): Promise<string[]>;
 
-  /** Calls `wake` when a job may be claimable, or will be within `toldAheadSeconds`. Answers how to stop. */
+  /** Calls `wake` if a job may be claimable now or within `toldAheadSeconds`. Returns a function that unsubscribes. */
   subscribe(wake: () => void): Promise<() => Promise<void>>;
   /**
-   * Calls `listener` when a job whose end is awaited ended, and when any job was ended or told to abort by others than
-   * its worker. Null = some events may have been missed, look. Without push (poll mode) it is never called, and what
-   * writers of other languages do is not told: whoever waits looks from time to time as well. Answers how to stop.
+   * Calls `listener` if a job with an awaited end has ended, and if someone other than its worker has ended a job or
+   * asked for its abort. Null means that events may have been missed: the listener must look. Without push (poll mode)
+   * `listener` is never called, and writers in other languages send no events. Whoever waits must therefore also look
+   * from time to time. Returns a function that unsubscribes.
    */
   follow(listener: (event: JobEvent | null) => void): Promise<() => Promise<void>>;
   /**
-   * Calls `listener` with the ends of jobs whose `meta.awaited` is the address that is answered. Only who may read the
-   * jobs knows it. Null where there is no push. For as long as the broker is open.
+   * Calls `listener` with the ends of jobs whose `meta.awaited` is the returned address, for as long as the broker is
+   * open. Only those who may read the jobs know the address. Returns null if there is no push.
    */
   answers(listener: (answer: JobAnswer) => void): Promise<string | null>;
-  /** Subscribers are told at present: false without push, and while the way to it is lost. */
+  /** True if subscribers are notified at present: false without push, and while the listening connection is lost. */
   readonly isListening: boolean;
 }

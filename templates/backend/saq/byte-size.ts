@@ -1,25 +1,26 @@
-/** How large the parts of a job may be, in bytes of their JSON as UTF-8. */
+/** Limits on the size of the parts of a job, in bytes of their JSON as UTF-8. */
 
-/** Default of `maxBytes`: the limit for each payload, result, error and meta. */
+/** Default of `maxBytes`: the limit for each payload, each result, each error and each meta. */
 export const defaultMaxBytes = 16 * 1024 * 1024;
 
-/** A document holds all four, and reaches this process as text of twice its bytes: V8's longest string has 512 M. */
+/** A document holds all four parts, and is a text of twice its bytes in this process. V8's longest string has 512 M. */
 export const largestMaxBytes = 48 * 1024 * 1024;
 
-/** The largest document that is read. */
+/** The largest document that is read, in bytes. */
 export const maxDocumentBytes = (maxBytes: number): number => 4 * maxBytes;
 
-/** Whether a text has more bytes than that. Counts them only where it may: no character has more than three. */
+/** True if a text has more bytes than the limit. Counts them only if needed: no character has more than three bytes. */
 export const isLarger = (text: string, maxBytes: number): boolean =>
   text.length * 3 > maxBytes && Buffer.byteLength(text) > maxBytes;
 
 /**
- * Bytes of a text for a limit on many of them; characters where it is short, because counting costs more than they do.
+ * Returns the size of a text, for limits on the sum of many texts: bytes, or characters if the text is short, because
+ * counting the bytes of a short text costs more than it is worth.
  */
 export const bytesOf = (text: string): number =>
   text.length < 1_024 ? text.length : Buffer.byteLength(text);
 
-/** The text of a refusal. */
+/** Returns the message of the error for a part that is too large. */
 export function tooLarge(what: string, text: string, maxBytes: number): string {
   const bytes = Buffer.byteLength(text).toLocaleString("en-US");
   return (

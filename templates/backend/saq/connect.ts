@@ -1,13 +1,14 @@
 /**
- * Picks the broker by DSN; the one place that knows all of them. Queues with the same DSN share their connections, and
- * those with the same tables also what is known about these.
+ * Creates the broker for a DSN. This is the only module that knows all brokers. Queues with the same DSN and the same
+ * mode (with or without `pollInterval`) share their connections. If their tables, lock keyspace and `maxBytes` are also
+ * the same, they share one `PostgresServer`.
  */
 import type { Broker } from "./broker.js";
 import type { QueueConfig } from "./config/index.js";
 import type { Logger } from "./logger.js";
 import { Connections, PostgresBroker, PostgresServer } from "./postgres/index.js";
 
-/** One broker per queue, in the order of the configurations. */
+/** Returns one broker per queue, in the order of the configurations. */
 export function connectBrokers(queues: readonly QueueConfig[], logger: Logger): Broker[] {
   const pools = new Map<string, Connections>();
   const servers = new Map<string, PostgresServer>();

@@ -1,11 +1,11 @@
 /**
- * Cron expressions as SAQ reads them (C-1, C-2): minute hour day month weekday, and the seconds **last** when there are
- * six fields. Other libraries put them first, read `?`, `W` or a year, and take what can never come; so the text is read
- * here, with words about what is wrong, and croner is left to search the calendar.
+ * Cron expressions as SAQ reads them: minute hour day month weekday, and the seconds **last** if there are six fields.
+ * Other libraries put the seconds first, read `?`, `W` or a year, and accept expressions that never match. This module
+ * therefore reads the text itself, with errors that say what is wrong; croner only searches the calendar.
  *
- * Daylight saving (D-59): an entry with fixed times runs once for each of them; in a repeated hour the first time, in a
- * skipped hour at the first moment after it. One with `*` in its seconds, minutes or hours runs by real time: not in an
- * hour that does not exist, twice in one that comes twice.
+ * Daylight saving: an entry with fixed times runs once for each of them. If the hour is repeated, it runs the first
+ * time; if the hour is skipped, it runs at the first moment after that hour. An entry with `*` in its seconds, minutes
+ * or hours follows real time: it does not run in an hour that is skipped, and runs twice in an hour that is repeated.
  */
 import { Cron as Croner } from "croner";
 import { ConfigError } from "./errors.js";
@@ -44,17 +44,17 @@ const weekdays: Field = {
   words: ["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
 };
 
-/** An expression without a run for so long is a mistake (D-58). */
+/** An expression that does not match for this long is a mistake. */
 const horizonYears = 5;
 const horizonSeconds = horizonYears * 366 * 24 * 3600;
 
-/** An expression in a time zone. Times are epoch seconds. */
+/** A cron expression in a time zone. Times are epoch s. */
 export class Cron {
   readonly text: string;
   readonly timezone: string;
   readonly #croner: Croner;
 
-  /** @throws ConfigError that begins with `Cron is invalid` and the text, or names the unknown time zone */
+  /** @throws ConfigError that begins with `Cron is invalid` and the text, or that names the unknown time zone */
   constructor(text: string, timezone: string) {
     this.text = text;
     this.timezone = checkZone(timezone);
@@ -66,18 +66,18 @@ export class Cron {
     }
   }
 
-  /** The first run strictly after that time; null when there is none. */
+  /** Returns the first run strictly after `after`, or null if there is none. */
   next(after: number): number | null {
     return asSecond(this.#croner.nextRun(new Date(after * 1_000)));
   }
 
-  /** The last run at that time or before; null when there is none. */
+  /** Returns the last run at or before `until`, or null if there is none. */
   previous(until: number): number | null {
     const second = Math.floor(until);
     return this.isRun(second) ? second : asSecond(this.#croner.previousRuns(1, new Date(second * 1_000))[0]);
   }
 
-  /** It runs at this second. */
+  /** True if the entry runs at this second. */
   isRun(second: number): boolean {
     return this.next(second - 1) === second;
   }
@@ -88,9 +88,9 @@ const asSecond = (date: Date | null | undefined): number | null => (date ? date.
 const invalid = (text: unknown, why: string): ConfigError =>
   new ConfigError(`Cron is invalid ${String(text)}: ${why}`);
 
-/** @throws ConfigError */
+/** Returns the time zone. @throws ConfigError if it is unknown */
 export function checkZone(timezone: string): string {
-  // The default, which is always there: loading the tables of zones takes 15 ms of every start.
+  // The default always exists. Skip the check: loading the tables of time zones takes 15 ms of every start.
   if (timezone === "UTC") return timezone;
   try {
     new Intl.DateTimeFormat("en", { timeZone: timezone });
@@ -102,7 +102,7 @@ export function checkZone(timezone: string): string {
   }
 }
 
-/** Six fields with the seconds first, in numbers. */
+/** Returns the expression for croner: six fields with the seconds first, in numbers. */
 function asCroner(text: string): string {
   if (typeof text !== "string") throw invalid(text, `it must be a text, for instance "0 3 * * *"`);
   const trimmed = text.trim().toLowerCase();
@@ -129,8 +129,9 @@ function asCroner(text: string): string {
 }
 
 /**
- * All days are named. A full field restricts nothing where the other one has a `*`, as in croniter since 2.0.4:
- * `0 9 *\/2 * 0-6` runs every second day, and not on either of both, that is daily.
+ * True if the day or weekday field contains all its values. Such a field restricts nothing if the other field contains
+ * a `*`, as in croniter since 2.0.4: `0 9 *\/2 * 0-6` runs every second day. It does not run on each day that matches
+ * one of the two fields, which would be every day.
  */
 function isFull(field: Field, given: string): boolean {
   const values = new Set<number>();
@@ -143,21 +144,21 @@ function isFull(field: Field, given: string): boolean {
   return values.size === size && ![...values].some(Number.isNaN);
 }
 
-/** 7 is Sunday again. */
+/** Range of the values of a field without duplicates: weekday 7 is Sunday, as 0 is. */
 function valuesOf(field: Field): { to: number; size: number } {
   const to = field === weekdays ? 6 : field.to;
   return { to, size: to - field.from + 1 };
 }
 
 function plainField(text: string, field: Field, given: string): string {
-  // As croniter reads it, in these two fields alone.
+  // As in croniter, which reads `?` in these two fields only.
   if (given === "?" && (field === days || field === weekdays)) return "*";
   const parts = given.split(",").map((part) => plainPart(text, field, part));
-  // Beside a weekday, `*` is no choice of days, and a list with it is none either.
+  // If a weekday is given, `*` does not choose all days, and neither does a list that contains `*`.
   return parts.includes("*") ? "*" : parts.join(",");
 }
 
-/** `L` is the last day of the month, on its own or in a list. */
+/** Reads the day field. `L` is the last day of the month, alone or in a list. */
 function dayField(text: string, given: string): string {
   const parts = given.split(",");
   const others = parts.filter((part) => part !== "l");
@@ -166,7 +167,10 @@ function dayField(text: string, given: string): string {
   return `${plainField(text, days, others.join(","))},L`;
 }
 
-/** `5#2` is the second Friday of the month, `L5` the last one; not beside every Friday in one list (C-2). */
+/**
+ * Reads the weekday field. `5#2` is the second Friday of the month, `L5` the last one; not in a list with plain
+ * weekdays.
+ */
 function weekdayField(text: string, given: string): string {
   const parts = given.split(",");
   const special = parts.flatMap((part) => {
@@ -188,7 +192,9 @@ function weekdayField(text: string, given: string): string {
 
 const weekday = (text: string, word: string): number => readValue(text, weekdays, word) % 7;
 
-/** One part of a list, spelt out. What has a `*` keeps it: that is how croner tells fixed times from others. */
+/**
+ * Expands one part of a list. A part with `*` is returned as it is: by the `*`, croner tells fixed times from others.
+ */
 function plainPart(text: string, field: Field, part: string): string {
   const [range = "", step, ...more] = part.split("/");
   const { to: last, size } = valuesOf(field);
@@ -199,16 +205,16 @@ function plainPart(text: string, field: Field, part: string): string {
   if (range === "*") return part;
   const [low = "", high, ...rest] = range.split("-");
   const from = readValue(text, field, low);
-  // SAQ reads 5/15 as from 5 on, every 15.
+  // SAQ reads 5/15 as "from 5 on, every 15".
   const to = high === undefined ? (step === undefined ? from : last) : readValue(text, field, high);
   if (rest.length > 0) throw invalid(text, `${field.name} ${part}: a range has two ends`);
   if (high !== undefined) checkRange(text, field, { part, from, to, step });
-  // 22-4 and fri-mon go over the end of the day or the week.
+  // Ranges such as 22-4 and fri-mon wrap around the end of the day or the week.
   const values = from <= to ? count(from, to, by) : [...count(from, last, by), ...count(field.from, to, by)];
   return [...new Set(values.map((value) => (field === weekdays ? value % 7 : value)))].join(",");
 }
 
-/** Refuses what SAQ's croniter reads as something that nobody means. */
+/** Refuses ranges that SAQ's croniter reads in a way that nobody means. */
 function checkRange(
   text: string,
   field: Field,

@@ -1,4 +1,4 @@
-/** What went wrong, as a stable word that code may switch on. The message is for people and may change. */
+/** A stable word that says what went wrong; code may switch on it. The message is for people and may change. */
 export type SaqErrorCode =
   | "already_finished"
   | "config"
@@ -25,7 +25,9 @@ export type SaqErrorCode =
   | "unknown_task"
   | "unrecorded";
 
-/** The one family of errors that the engine throws. `code` is stable, `cause` is kept where there was one. */
+/**
+ * Base class of all errors that the engine throws. `code` is stable; `cause` is the original error, if there is one.
+ */
 export class SaqError extends Error {
   readonly code: SaqErrorCode;
 
@@ -36,21 +38,21 @@ export class SaqError extends Error {
   }
 }
 
-/** The configuration cannot work. Thrown while it is defined, never later. */
+/** The configuration cannot work. Thrown while the configuration is defined, never later. */
 export class ConfigError extends SaqError {
   constructor(message: string, options?: ErrorOptions) {
     super("config", message, options);
   }
 }
 
-/** A job that cannot be stored: its key, payload, size or options are out of bounds. Nothing was written. */
+/** A job cannot be stored: its key, payload, size or options are out of bounds. Nothing was written. */
 export class InvalidJobError extends SaqError {
   constructor(message: string, options?: ErrorOptions) {
     super("invalid_job", message, options);
   }
 }
 
-/** What a schema objects to. `path` is the field, `items.0.name`; empty for the whole. */
+/** One problem that a schema found. `path` is the field, for example `items.0.name`; empty for the whole value. */
 export interface Issue {
   readonly path: string;
   readonly message: string;
@@ -59,7 +61,7 @@ export interface Issue {
 const listed = (issues: readonly Issue[]): string =>
   issues.map(({ path, message }) => (path ? `${path}: ${message}` : message)).join("; ");
 
-/** The task's `input` refused the payload. `issues` name the fields (Standard Schema). */
+/** The task's `input` schema refused the payload. `issues` name the fields (Standard Schema). */
 export class InvalidPayloadError extends SaqError {
   readonly issues: readonly Issue[];
 
@@ -69,7 +71,7 @@ export class InvalidPayloadError extends SaqError {
   }
 }
 
-/** The task's `output` refused what the task returned: the job fails, whatever attempts are left (D-40). */
+/** The task's `output` schema refused the returned value. The job fails even if attempts are left. */
 export class InvalidResultError extends SaqError {
   readonly issues: readonly Issue[];
 
@@ -79,21 +81,21 @@ export class InvalidResultError extends SaqError {
   }
 }
 
-/** An address that no queue can be at (Q-11). Its text never repeats the address, which holds a password. */
+/** The text is not an address of a queue. The message never repeats the address, because it may contain a password. */
 export class InvalidUrlError extends SaqError {
   constructor(message: string) {
     super("invalid_url", message);
   }
 }
 
-/** A stored document that is not a SAQ job (D-3). The row is set aside as failed, its bytes stay as they were. */
+/** A stored document is not a SAQ job. The row is set aside as failed; its bytes stay as they are. */
 export class PoisonDocumentError extends SaqError {
   constructor(message: string, options?: ErrorOptions) {
     super("poison_document", message, options);
   }
 }
 
-/** The job's row is gone: its ttl ran out or it was deleted (D-66, D-69). */
+/** The job's row does not exist any more: its ttl ran out, or it was deleted. */
 export class JobGoneError extends SaqError {
   constructor(key: string) {
     super("job_gone", `Job ${key} does not exist (any more): it was deleted, or its ttl ran out`);
@@ -101,8 +103,8 @@ export class JobGoneError extends SaqError {
 }
 
 /**
- * The job is not this attempt's any more: it was aborted, its timeout is over, or another worker has taken it over.
- * Thrown by `ctx.finish`, so that the transaction of a task that came too late is rolled back.
+ * The attempt does not own the job any more: the job was aborted, its timeout is over, or another worker has taken it
+ * over. Thrown by `ctx.finish`, so that the transaction of a task that is too late is rolled back.
  */
 export class JobLostError extends SaqError {
   constructor(key: string, why: string, options?: ErrorOptions) {
@@ -110,7 +112,7 @@ export class JobLostError extends SaqError {
   }
 }
 
-/** The time to wait for jobs is over (Q-5, Q-8, J-17). The jobs themselves go on. */
+/** The timeout of a wait for jobs is over. The jobs themselves go on. */
 export class TimeoutError extends SaqError {
   readonly keys: readonly string[];
 

@@ -1,4 +1,4 @@
-/** The queue of the door: `Queue` with `fromUrl`, which knows how to connect; queue/ itself knows no broker. */
+/** The `Queue` of the public interface: it has `fromUrl`, which can connect. queue/ itself knows no broker. */
 import { defineQueue, type QueueOptions } from "./config/index.js";
 import { connectBrokers } from "./connect.js";
 import { InvalidUrlError, SaqError } from "./errors.js";
@@ -17,10 +17,15 @@ export type FromUrlOptions = Pick<
 };
 
 /**
- * Direct access to a queue that this process has no tasks of (A-94): any task name and payload goes, results are
- * `unknown`, and no worker can run it. Close it when it is no longer needed.
+ * Returns a queue for direct access to jobs of tasks that this process does not have. It takes any task name and
+ * payload, results are `unknown`, and no worker can run it. Close it when it is no longer needed.
  *
- * @throws InvalidUrlError when the address cannot be one; its text holds no password
+ * @throws InvalidUrlError if `url` is not an address of PostgreSQL; the message contains no password
+ * @throws ConfigError if an option is out of its range
+ * @example
+ * const queue = Queue.fromUrl("postgresql://user:password@127.0.0.1:5432/app", { name: "mail" });
+ * await queue.enqueue("sendMail", { to: "ann@example.com" });
+ * await queue.close();
  */
 function fromUrl(url: string, options: FromUrlOptions = {}): AnyQueue {
   const { name = "default", logger = silentLogger, ...others } = options;
@@ -31,7 +36,9 @@ function fromUrl(url: string, options: FromUrlOptions = {}): AnyQueue {
   return new AnyQueue(config, broker, { anyTask: true });
 }
 
-/** Says no more of the address than its scheme: the rest may hold a password, also where it cannot be read (Q-11). */
+/**
+ * Checks the address. The error shows only the scheme: the rest may contain a password, even if it cannot be parsed.
+ */
 function checkUrl(url: unknown): void {
   const example = "for instance postgresql://user:password@127.0.0.1:5432/app";
   const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(String(url))?.[1];

@@ -1,6 +1,6 @@
-/** The engine's one door. Everything else in this folder may change from one version to the next. */
+/** The public interface of the engine. Everything else in this folder may change from one version to the next. */
 
-// With a star, because only then can an application add to what is in it.
+// Exported with a star, because only then can an application extend the interface in it.
 export * from "./application.js";
 export {
   type CronJob,

@@ -1,46 +1,46 @@
 import { InvalidJobError } from "./errors.js";
 
-/** The status texts of the wire (V-2). `new` exists only in memory. */
+/** The status texts of the wire format. `new` exists only in memory. */
 export const statuses = ["new", "queued", "active", "aborting", "aborted", "failed", "complete"] as const;
 export type Status = (typeof statuses)[number];
 
-/** Statuses that never change by themselves again (V-3). */
+/** Statuses that never change by themselves again. */
 const terminalStatuses = ["complete", "failed", "aborted"] as const satisfies readonly Status[];
 export type TerminalStatus = (typeof terminalStatuses)[number];
 
 export const isTerminal = (status: Status): status is TerminalStatus =>
   (terminalStatuses as readonly Status[]).includes(status);
 
-/** Column text to status; `deferred` is an old word of SAQ's SQL for `queued` (V-2). Unknown text gives null. */
+/** Returns the status for a column text, or null for an unknown text. `deferred` is SAQ's old SQL word for `queued`. */
 export function parseStatus(text: string): Status | null {
   if (text === "deferred") return "queued";
   return statuses.find((status) => status === text) ?? null;
 }
 
-/** A job as it is stored (J-1). Times ending in no unit are epoch milliseconds, except `scheduled` (epoch seconds). */
+/** A job as it is stored. Times without a unit in their comment are epoch ms. */
 export interface JobFields {
-  /** Task name on the wire. */
+  /** Task name in the wire format. */
   function: string;
   kwargs: Record<string, unknown> | null;
   queueName: string;
   key: string;
-  /** Run limit, s; 0 or null = none. */
+  /** Maximum time of a run, s; 0 or null = no limit. */
   timeout: number | null;
-  /** Longest silence between two signs of life, s; 0 = off. */
+  /** Maximum time between two heartbeats, s; 0 = off. */
   heartbeat: number;
-  /** Attempts allowed in all; 1 = run once. */
+  /** Maximum number of attempts in all; 1 = run once. */
   retries: number;
-  /** How long a finished job is kept, s; 0 = for ever, negative = not at all (J-16). */
+  /** How long a finished job is kept, s; 0 = for ever, negative = it is deleted at once. */
   ttl: number;
   /** Base delay before a retry, s. */
   retryDelay: number;
-  /** true = exponential, a number = exponential with that cap in s (J-14). */
+  /** true = exponential backoff; a number = exponential backoff with this maximum, s. */
   retryBackoff: boolean | number;
-  /** Not before, epoch s; 0 = at once. */
+  /** The job does not run before this time, epoch s; 0 = at once. */
   scheduled: number;
   /** 0..1. */
   progress: number;
-  /** Attempts started. */
+  /** Attempts that were started. */
   attempts: number;
   completed: number;
   queued: number;
@@ -49,15 +49,15 @@ export interface JobFields {
   result: unknown;
   error: string | null;
   status: Status;
-  /** -32768..32767, smaller runs earlier. */
+  /** -32768..32767; jobs with a smaller number run earlier. */
   priority: number;
-  /** At most one job of a group runs at a time. */
+  /** At most one job of a group runs at a time, or `groupConcurrency` jobs if the queue sets that. */
   groupKey: string | null;
   meta: Record<string, unknown>;
   workerId: string | null;
 }
 
-/** Defaults of J-1; a document leaves out every field that equals its default (J-4). */
+/** Defaults of the fields. A document leaves out every field that equals its default. */
 export const jobDefaults = {
   kwargs: null,
   timeout: 10,
@@ -81,7 +81,7 @@ export const jobDefaults = {
   workerId: null,
 } as const satisfies Partial<JobFields>;
 
-/** What a caller may choose about one job (Q-1). Durations are seconds. */
+/** What a caller may choose about one job. Durations are seconds. */
 export interface JobOptions {
   timeout?: number | null;
   heartbeat?: number;
@@ -100,20 +100,20 @@ export const jobOptionNames = [
   "retryBackoff",
 ] as const satisfies readonly (keyof JobOptions)[];
 
-/** Another attempt is left (J-12). */
+/** True if another attempt is left. */
 export const isRetryable = (job: Pick<JobFields, "retries" | "attempts">): boolean =>
   job.retries > job.attempts;
 
 /**
- * Seconds to wait before the next attempt (J-13, J-14): exactly `retryDelay` without backoff; with backoff a random
- * part of `retryDelay * 2^(attempts-1)`, capped when `retryBackoff` is a number. `random` is uniform in [0, 1).
+ * Returns the seconds to wait before the next attempt. Without backoff: exactly `retryDelay`. With backoff: a random
+ * part of `retryDelay * 2^(attempts-1)`, limited to `retryBackoff` if that is a number. `random` is uniform in [0, 1).
  */
 export function retryDelaySeconds(
   job: Pick<JobFields, "retryDelay" | "retryBackoff" | "attempts">,
   random: () => number = Math.random,
 ): number {
   if (job.retryBackoff === false || job.retryBackoff === 0) return job.retryDelay;
-  // Beyond 2^1023 the power is Infinity; times a delay of 0 that would be NaN, a time that no database takes.
+  // 2^1024 is Infinity. Infinity times a delay of 0 is NaN, a time that no database accepts.
   const exponent = Math.min(Math.max(job.attempts - 1, 0), 1000);
   const grown = Math.min(job.retryDelay * 2 ** exponent, Number.MAX_SAFE_INTEGER);
   const cap = typeof job.retryBackoff === "number" ? job.retryBackoff : Number.POSITIVE_INFINITY;
@@ -121,9 +121,10 @@ export function retryDelaySeconds(
 }
 
 /**
- * Stuck (J-11): it runs longer than its timeout, or has been silent longer than its heartbeat. `graceSeconds` is
- * what a living worker is allowed on top to end the job itself. Times are epoch ms; `setForwardSince` tells how far the
- * clock was set forward after such a time, ms, which is not time that the job has run.
+ * True if the job is stuck: it runs longer than its timeout, or its last heartbeat is older than `heartbeat`.
+ * `graceSeconds` is the extra time in which a living worker may end the job itself. `nowMs` is epoch ms.
+ * `setForwardSince` returns by how much the clock was set forward after a given time, ms: the job did not run in that
+ * time.
  */
 export function isStuck(
   job: Pick<JobFields, "status" | "timeout" | "heartbeat" | "started" | "touched">,
@@ -137,15 +138,22 @@ export function isStuck(
   return over(job.started, job.timeout) || over(job.touched, job.heartbeat);
 }
 
-/** A time or a wait, for `scheduled`: epoch seconds, a Date, or `inSeconds(n)`. */
+/** A time or a delay, for `scheduled`: epoch seconds, a Date, or `inSeconds(n)`. */
 export type Due = number | Date | Delay;
 
-/** A wait from the moment of the enqueue by the database's clock. Made by `inSeconds`. */
+/** A delay that starts with the enqueue, by the database's clock. Made by `inSeconds`. */
 export interface Delay {
   readonly delaySeconds: number;
 }
 
-/** `{ scheduled: inSeconds(30) }`: not before 30 s from now. Fractions are kept and the due second is rounded up. */
+/**
+ * Returns a delay for `scheduled`: the job does not run before that many seconds have passed. Fractions are kept; the
+ * due second is rounded up.
+ *
+ * @throws InvalidJobError if `seconds` is negative or not finite
+ * @example
+ * await queue.enqueue("sendMail", { to }, { scheduled: inSeconds(30) });
+ */
 export function inSeconds(seconds: number): Delay {
   if (!Number.isFinite(seconds) || seconds < 0) {
     throw new InvalidJobError(`inSeconds takes a finite number of seconds >= 0, got ${seconds}`);
@@ -154,25 +162,27 @@ export function inSeconds(seconds: number): Delay {
 }
 
 /**
- * Epoch seconds of a due time, rounded up so that a job never runs early (5.2); 0 = at once.
- * `nowMs` is the database's clock.
+ * Returns the due time in epoch seconds, rounded up so that a job never runs early; 0 = at once. `nowMs` is the
+ * database's clock.
+ *
+ * @throws InvalidJobError if `due` is not a time
  */
 export function dueSecond(due: Due | undefined, nowMs: number): number {
   if (due === undefined) return 0;
   if (due instanceof Date) return checkedSecond(due.getTime() / 1000, due);
   if (typeof due === "number") return checkedSecond(due, due);
-  // What comes from JavaScript may be anything.
+  // Plain JavaScript may pass any value.
   const delay: unknown = (due as typeof due | null)?.delaySeconds;
   if (typeof delay !== "number") return checkedSecond(Number.NaN, JSON.stringify(due));
   if (delay === 0) return 0;
   return checkedSecond(nowMs / 1000 + delay, `inSeconds(${delay})`);
 }
 
-/** The due second of a document as its row's column can hold it: others may have written anything. */
+/** Returns the due second of a document as the row's column can hold it: other programs may have written any number. */
 export const columnSecond = ({ scheduled }: Pick<JobFields, "scheduled">): number =>
   Math.min(Math.max(Math.floor(scheduled), 0), latestSecond);
 
-/** The year 5138: whoever passes a later time has passed milliseconds. */
+/** The year 5138. A caller who passes a later time has passed milliseconds. */
 export const latestSecond = 1e11;
 
 function checkedSecond(seconds: number, given: unknown): number {

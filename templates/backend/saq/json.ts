@@ -1,6 +1,6 @@
 /**
- * The type of `JSON.parse(JSON.stringify(value))`. Payloads and results carry these types, so that what the compiler
- * promises is what a task really gets: a Date arrives as text, functions and symbols vanish, a Map arrives empty.
+ * The type of `JSON.parse(JSON.stringify(value))`. Payloads and results have these types, so that the compiler promises
+ * only what a task really gets: a Date arrives as text, functions and symbols are missing, a Map arrives empty.
  */
 export type Jsonify<T> = unknown extends T
   ? T
@@ -17,7 +17,7 @@ export type Jsonify<T> = unknown extends T
             : T extends Memberless
               ? Empty
               : T extends object
-                ? // Here and not under a name, which the compiler would print in place of the members.
+                ? // No named type: the compiler would print its name in error messages, instead of the members.
                   {
                     [Name in keyof T as Name extends NotWritten<T>
                       ? never
@@ -25,14 +25,14 @@ export type Jsonify<T> = unknown extends T
                   }
                 : never;
 
-/** What JSON leaves out of an object, and writes as null in an array. */
+/** Values that JSON leaves out of an object, and writes as null in an array. */
 type Unwritten = symbol | ((...args: never[]) => unknown);
 
 type JsonElement<T> = unknown extends T ? T : T extends undefined | Unwritten ? null : Jsonify<T>;
 
 type WrittenName<Name, Value> = Name extends symbol ? never : Value extends Unwritten ? never : Name;
 
-/** Their contents are no members, so that nothing of them is written. */
+/** Objects whose contents are not members, so that JSON writes nothing of them. */
 type Memberless =
   | ReadonlyMap<unknown, unknown>
   | ReadonlySet<unknown>
@@ -43,12 +43,14 @@ type Memberless =
   | RegExp;
 type Empty = Record<string, never>;
 
-/** Typed arrays are written as objects, `{ "0": 1, "1": 2 }`; those of bigint cannot be written. */
+/** Typed arrays are written as objects, `{ "0": 1, "1": 2 }`; typed arrays of bigint cannot be written. */
 type JsonOfView<T> = T extends { readonly [index: number]: number }
   ? Record<string, number>
   : T extends { readonly [index: number]: bigint }
     ? never
     : Empty;
 
-/** Name, message, stack and cause of an Error. A plain object may have some of these members too. */
+/**
+ * Name, message, stack and cause of an Error, which JSON leaves out. A plain object may have some of these members too.
+ */
 type NotWritten<T> = keyof Error extends keyof T ? (T extends Error ? keyof Error : never) : never;

@@ -10,17 +10,17 @@ let sequence = 0;
 
 const hexOfByte = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
 
-/** The first half of a key up to the version. Written once per millisecond. */
+/** Returns the first part of a key, up to the version digit. Called once per millisecond. */
 function timeText(ms: number): string {
   const hex = ms.toString(16).padStart(12, "0");
   return `${hex.slice(0, 8)}-${hex.slice(8)}-7`;
 }
 
 /**
- * A UUID version 7: random (no MAC address as in Python's version 1, J-7) and ascending in time, also within one
- * millisecond. Ascending keys fill the primary key's index from left to right: 1.19 times the drain of random ones,
- * 17 % less server CPU measured; and the newest job has the highest key. Put together from texts that are at hand
- * (0.6 -> 0.11 us).
+ * Returns a UUID version 7: random (it contains no MAC address, unlike Python's version 1) and ascending in time, also
+ * within one millisecond. Ascending keys fill the primary key's index from left to right: jobs drain 1.19 times as fast
+ * as with random keys, with 17 % less server CPU, measured. The newest job also has the highest key. The key is put
+ * together from prepared texts (0.6 -> 0.11 us).
  */
 export function newKey(): string {
   if (offset >= pool.length) {
@@ -35,7 +35,7 @@ export function newKey(): string {
     lastTime = timeText(now);
     sequence = ((first & 0x3) << 8) | (pool[offset + 1] ?? 0);
   } else if (++sequence > 0xfff) {
-    // More than the sequence holds in one millisecond: borrow from the next.
+    // More keys in one millisecond than the sequence can number: use the next millisecond.
     lastTime = timeText(++lastMs);
     sequence = 0;
   }

@@ -7,7 +7,9 @@ export interface LogMethod {
   (fields: object, message?: string, ...values: unknown[]): void;
 }
 
-/** What the engine needs of a logger; pino's shape, so that a pino instance fits as it is. */
+/**
+ * The methods of a logger that the engine uses. They have pino's shape, so that a pino instance can be passed as it is.
+ */
 export interface Logger {
   debug: LogMethod;
   info: LogMethod;
@@ -17,17 +19,19 @@ export interface Logger {
   isLevelEnabled?(level: string): boolean;
 }
 
-/** The arguments of a `LogMethod`, as one record. */
+/** The arguments of a `LogMethod`, as one tuple. */
 export type LogArguments = [first: string | object, ...rest: unknown[]];
 
-/** What a call of a `LogMethod` says, for loggers that keep or forward it. An Error is the field `err`, as in pino. */
+/**
+ * Returns what a `LogMethod` call says, for loggers that keep or forward it. An Error is the field `err`, as in pino.
+ */
 export function readLogCall([first, ...rest]: LogArguments): { fields: object; message: string } {
   if (typeof first === "string") return { fields: {}, message: format(first, ...rest) };
   if (!types.isNativeError(first)) return { fields: first, message: rest.length > 0 ? format(...rest) : "" };
   return { fields: { err: first }, message: rest.length > 0 ? format(...rest) : first.message };
 }
 
-/** Says nothing. The default of a queue that only enqueues. */
+/** A logger that writes nothing. It is the default if no logger is given. */
 export const silentLogger: Logger = {
   debug: () => {},
   info: () => {},
@@ -37,12 +41,13 @@ export const silentLogger: Logger = {
   isLevelEnabled: () => false,
 };
 
-/** What the database's driver says without a code. */
+/** Messages of the database driver about lost connections, which have no code. */
 const codeless = /^Connection terminated|^timeout exceeded when trying to connect|^Query read timeout/;
 
 /**
- * Fields of a log line about a failure. One that carries a code came from outside, a database or network that is away:
- * its stack tells nothing, and with every chore failing at once it would bury what does.
+ * Returns the fields of a log line about a failure. An error with a code came from outside, from a database or network
+ * that is unreachable. Its stack explains nothing, and when every periodic task fails at once, the stacks would hide
+ * the lines that matter.
  */
 export function describe(error: unknown): { err: unknown } | { reason: string } {
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
@@ -51,8 +56,8 @@ export function describe(error: unknown): { err: unknown } | { reason: string } 
 }
 
 /**
- * The same logger, whose failures stay its own: a full disk or a broken transport must not end a worker, nor leave a
- * job running that nobody counts any more.
+ * Returns the same logger with methods that never throw: a full disk or a broken transport must not end a worker, or
+ * leave a running job uncounted.
  */
 export function neverThrowing(logger: Logger): Logger {
   const guarded =
@@ -61,7 +66,7 @@ export function neverThrowing(logger: Logger): Logger {
       try {
         (logger[level] as (...call: LogArguments) => void)(...call);
       } catch {
-        // Nobody is left to tell.
+        // There is no place left to report this error to.
       }
     };
   const { isLevelEnabled } = logger;

@@ -1,27 +1,27 @@
-/** A job on its way into storage, and what becomes of it there. */
+/** A job on its way into storage, and the outcome of storing it. */
 
-/** A job about to be stored. */
+/** A job that is about to be stored. */
 export interface NewJob {
   key: string;
-  /** The SAQ document (wire.ts). */
+  /** The SAQ document (see wire.ts). */
   document: string;
   priority: number;
   groupKey: string | null;
   /** Epoch seconds; 0 = due now. */
   scheduled: number;
-  /** The key was chosen by the caller, so another job may hold it. Generated keys cannot conflict. */
+  /** True if the caller chose the key, so that another job may have it. Generated keys cannot conflict. */
   keyed: boolean;
-  /** Its row may be deleted within a minute of the enqueue, because its ttl is negative or short. */
+  /** True if the row may be deleted within a minute of the enqueue, because the ttl is negative or short. */
   shortLived: boolean;
 }
 
-/** Why a job was not stored (D-31). */
+/** Reason why a job was not stored. */
 export type Refusal =
-  /** A job with that key is queued, running, or being aborted. */
+  /** A job with this key is queued, running, or being aborted. */
   | "key_alive"
-  /** The key's last job is finished, but was due later than the new one; it blocks until its row expires (V-5.2). */
+  /** The key's last job is finished, but the new job is not due later; it blocks the key until its row expires. */
   | "scheduled_not_later"
-  /** Another queue holds the key; keys are unique per table (D-14). */
+  /** Another queue has the key; keys are unique per table. */
   | "other_queue";
 
 export type EnqueueOutcome = { stored: true } | { stored: false; reason: Refusal };

@@ -1,12 +1,12 @@
 // @ts-check
-// Reads the address of a PostgreSQL database as psql and pg read it; where the two differ, the reading that accepts
-// more wins. Plain JavaScript without dependencies, because scripts/ uses it before anything is installed.
+// Reads the address of a PostgreSQL database as psql and pg read it. Where the two differ, the more tolerant reading is
+// used. Plain JavaScript without dependencies, because scripts/ uses it before anything is installed.
 import fs from "node:fs";
 import os from "node:os";
 
-/** The address cannot be read. The message repeats nothing that may be a part of its password. */
+/** The address cannot be read. The message repeats no text that may be part of the password. */
 export class PostgresAddressError extends Error {
-  /** @param {string} reason a sentence without its subject, for instance "must begin with postgresql://" */
+  /** @param {string} reason a sentence without its subject, for example "must begin with postgresql://" */
   constructor(reason) {
     super(reason);
     this.name = "PostgresAddressError";
@@ -17,17 +17,17 @@ export class PostgresAddressError extends Error {
 
 /**
  * @typedef {object} PostgresAddress
- * @property {readonly { host: string, port: number }[]} hosts tried in this order; one that begins with / is the
+ * @property {readonly { host: string, port: number }[]} hosts tried in this order; a host that begins with / is the
  *   folder of a Unix socket
  * @property {string | undefined} user
  * @property {string | undefined} password
  * @property {string | undefined} database
- * @property {string | undefined} options command-line options for the server, for instance `-c work_mem=64MB`
+ * @property {string | undefined} options command-line options for the server, for example `-c work_mem=64MB`
  * @property {string | undefined} sslMode
- * @property {string} targetSessionAttrs which of the servers will do, in libpq's words
+ * @property {string} targetSessionAttrs which kind of server is accepted, in libpq's words
  * @property {number | undefined} connectTimeoutMs for each host
- * @property {Variables} parameters what stands behind the question mark, by name
- * @property {Variables} certificates files: `sslrootcert`, `sslcert`, `sslkey`
+ * @property {Variables} parameters the parameters after the question mark, by name
+ * @property {Variables} certificates names of files: `sslrootcert`, `sslcert`, `sslkey`
  */
 
 const hint =
@@ -37,7 +37,7 @@ const hint =
 const sslModes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full", "no-verify"];
 const sessionAttrs = ["any", "read-write", "read-only", "primary", "standby", "prefer-standby"];
 
-/** psql takes them; without them, another server or another password would be used than was asked for. */
+/** psql takes these parameters. If they were ignored, a server or a password would be used that was not asked for. */
 const unsupported = {
   hostaddr: "write the IP address as the host",
   service: "write the settings of the service into the address",
@@ -45,16 +45,16 @@ const unsupported = {
 };
 
 /**
- * Reads an address. What it does not say is taken from PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGOPTIONS,
- * PGSSLMODE, PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, PGCONNECT_TIMEOUT and PGTARGETSESSIONATTRS. The password file
- * (PGPASSFILE, ~/.pgpass) is left to pg.
+ * Reads an address. Missing parts are taken from PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGOPTIONS, PGSSLMODE,
+ * PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, PGCONNECT_TIMEOUT and PGTARGETSESSIONATTRS. The password file (PGPASSFILE,
+ * ~/.pgpass) is left to pg.
  *
- * With several hosts and no `target_session_attrs`, the first one that takes writes is meant.
+ * With several hosts and no `target_session_attrs`, the first host that accepts writes is used.
  *
  * @param {string} text `postgresql://[user[:password]@][host[:port],...][/database][?name=value&...]`
  * @param {Variables} [environment]
  * @returns {PostgresAddress}
- * @throws {PostgresAddressError}
+ * @throws {PostgresAddressError} if the address cannot be read, or contains a parameter that is not supported
  * @example
  * const { hosts, database } = parsePostgresAddress("postgresql:///app?host=/var/run/postgresql");
  */
@@ -69,7 +69,7 @@ export function parsePostgresAddress(text, environment = process.env) {
   }
   const [user = "", ...password] = credentials.split(":");
   const hosts = findHosts(hostList, parameters, environment);
-  // `user:12/3@host/app`: read as it stands, a part of the password would be the name of the database, in every message.
+  // In `user:12/3@host/app` a part of the password would be read as the database's name, and appear in every message.
   if (database.includes("@")) {
     throw new PostgresAddressError(`has an @ behind a /; ${hint}; an @ in the name of the database is %40`);
   }
@@ -98,7 +98,7 @@ export function parsePostgresAddress(text, environment = process.env) {
 }
 
 /**
- * Hosts and database, for people and logs: no password.
+ * Returns hosts and database as one text for people and logs, without the password.
  * @param {PostgresAddress} address
  */
 export function nameOfAddress({ hosts, user, database }) {
@@ -107,21 +107,21 @@ export function nameOfAddress({ hosts, user, database }) {
 }
 
 /**
- * Settings for `new pg.Client`: one for each host and each way to it (with TLS, without), in the order of trying.
- * Files of certificates are read here.
+ * Returns settings for `new pg.Client`: one for each host and each kind of connection (with TLS, without TLS), in the
+ * order in which they are tried. Reads the certificate files.
  *
  * `require` and `verify-ca` check the server's certificate as `verify-full` does, because pg 8 does so;
  * `uselibpqcompat=true` makes them as weak as in libpq. `prefer` and `allow` check nothing, as in libpq.
  *
  * @param {PostgresAddress} address
  * @returns {import("pg").ClientConfig[]}
- * @throws {PostgresAddressError} when a certificate cannot be read
+ * @throws {PostgresAddressError} if a certificate cannot be read
  */
 export function clientConfigs(address) {
   const { hosts, user, password, database, options, parameters, connectTimeoutMs } = address;
   const shared = {
     user,
-    // pg looks for an absent one in the password file.
+    // If there is no password, pg looks for one in the password file.
     ...(password !== undefined && { password }),
     database: database ?? user,
     ...(options !== undefined && { options }),
@@ -143,7 +143,8 @@ export function clientConfigs(address) {
 }
 
 /**
- * The address as variables of libpq, for psql: also what psql alone would not read, and no password among arguments.
+ * Returns the address as environment variables of libpq, for psql. They also carry what psql would not read from the
+ * address, and keep the password out of the arguments.
  * @param {PostgresAddress} address
  * @returns {Record<string, string>}
  */
@@ -155,7 +156,7 @@ export function libpqVariables({ hosts, parameters, certificates, sslMode, ...ad
     PGPASSWORD: address.password,
     PGDATABASE: address.database ?? address.user,
     PGOPTIONS: address.options,
-    // psql is also for looking at a standby.
+    // Only if the address names it, because psql is also used to look at a standby.
     PGTARGETSESSIONATTRS: parameters.target_session_attrs,
     PGSSLMODE: sslMode === "no-verify" ? "require" : sslMode,
     PGSSLROOTCERT: certificates.sslrootcert,
@@ -168,13 +169,13 @@ export function libpqVariables({ hosts, parameters, certificates, sslMode, ...ad
 }
 
 /**
- * Takes a text apart, without its scheme. The password may hold any character but a slash: libpq reads it up to the
- * `@`, and pg up to the last one.
+ * Splits an address without its scheme into its parts. The password may contain any character except a slash: libpq
+ * reads it up to the first `@`, and pg up to the last one.
  * @param {string} text
  */
 function split(text) {
   const head = text.split("/", 1)[0] ?? "";
-  // `host?user=a@b` has no credentials; the question mark of `user:a?b@host` is of the password.
+  // `host?user=a@b` has no credentials. In `user:a?b@host` the question mark belongs to the password.
   const query = /^[^?@]*\?\w+=/.test(head) ? head.indexOf("?") : head.length;
   const at = head.slice(0, query).lastIndexOf("@");
   const [, hostList = "", database = "", parameters = ""] =
@@ -186,13 +187,13 @@ function split(text) {
 function parseQuery(text) {
   const pairs = text.split("&").map((pair) => {
     const [name = "", ...value] = pair.split("=");
-    // A plus is a blank, as in pg: URLSearchParams writes blanks so.
+    // A plus is a blank, as in pg: URLSearchParams writes a blank as a plus.
     return [name, value.join("=")].map((part) => decode(part.replaceAll("+", " ")));
   });
   return Object.fromEntries(pairs);
 }
 
-/** Decodes what is percent-encoded; a lone `%` stands for itself, as in pg. @param {string} text */
+/** Decodes percent-encoded parts; a single `%` stands for itself, as in pg. @param {string} text */
 function decode(text) {
   return text.replace(/(?:%[0-9a-f]{2})+/gi, (run) => {
     try {
@@ -232,14 +233,18 @@ function findHosts(list, parameters, environment) {
   });
 }
 
-/** pg asks the environment, psql the operating system; containers often have no USER. @param {Variables} environment */
+/**
+ * Returns the name of the system's user. pg takes it from the environment, psql from the operating system; containers
+ * often have no USER.
+ * @param {Variables} environment
+ */
 function systemUser(environment) {
   const name = process.platform === "win32" ? environment.USERNAME : environment.USER;
   if (name) return name;
   try {
     return os.userInfo().username;
   } catch {
-    // The user has a number and no name.
+    // The user has a number but no name.
     return undefined;
   }
 }
@@ -280,7 +285,7 @@ function readFile(name, file) {
   }
 }
 
-/** @param {string | undefined} text seconds @returns {number | undefined} none: as long as the caller likes */
+/** @param {string | undefined} text seconds @returns {number | undefined} ms; undefined: the caller's default */
 function findTimeout(text) {
   if (!text) return undefined;
   const seconds = Number(text);
@@ -297,7 +302,7 @@ function known(name, values, value) {
 }
 
 /**
- * The values that are there.
+ * Returns the values that are present, converted.
  * @template Value
  * @param {Readonly<Record<string, string | undefined>>} from
  * @param {string[]} names

@@ -1,36 +1,38 @@
 /**
- * Logs a problem that lasts: one line when it starts, one when it ends, with its duration. Without it an outage of a
- * minute is a warning per task and try.
+ * Logs a problem that lasts: one line when it starts, and one line with its duration when it ends. Without this, an
+ * outage of a minute writes one warning per task and retry.
  */
 import { describe, type Logger } from "./logger.js";
 
 export interface Failure {
-  /** Who failed. A source has one problem at a time. */
+  /** Name of the part that failed. A source has one problem at a time. */
   source: string;
   error: unknown;
-  /** The line's text: what failed. */
+  /** Text of the log line: what failed. */
   message: string;
   fields?: object;
   /**
-   * Failures of one kind are one problem, whichever source meets it and whatever the error's text says.
+   * Failures of the same kind are one problem, whatever their source and the text of the error.
    * @defaultValue the error's text
    */
   kind?: string;
 }
 
 export interface ProblemLogOptions {
-  /** True for errors that somebody else logs: here they are on debug level. */
+  /** True for errors that are logged elsewhere: here they are logged at debug level. */
   isLoggedElsewhere?: (error: unknown) => boolean;
 }
 
 interface Problem {
   message: string;
   since: number;
-  /** Those that have failed for this reason and have not succeeded since. */
+  /** Sources that have failed for this reason and have not succeeded since. */
   readonly sources: Set<string>;
 }
 
 /**
+ * Logs the problems of several sources.
+ *
  * @example
  * const problems = new ProblemLog(logger);
  * try {
@@ -44,7 +46,7 @@ interface Problem {
  */
 export class ProblemLog {
   readonly #problems = new Map<string, Problem>();
-  /** The kind of each source's present problem. */
+  /** The kind of each source's current problem. */
   readonly #kindOf = new Map<string, string>();
 
   constructor(
@@ -52,7 +54,7 @@ export class ProblemLog {
     private readonly options: ProblemLogOptions = {},
   ) {}
 
-  /** A source has failed: a warning if the problem is new, else a line on debug level. */
+  /** Reports a failure of a source: logs a warning if the problem is new, otherwise a line at debug level. */
   failed({ source, error, message, fields = {}, kind = textOf(error) }: Failure): void {
     const line = { source, ...fields, ...describe(error) };
     if (this.options.isLoggedElsewhere?.(error)) {
@@ -71,7 +73,7 @@ export class ProblemLog {
     this.logger.warn(line, message);
   }
 
-  /** A source works. Its problem is over when no other source has it. */
+  /** Reports that a source works. Its problem is over when no other source has it. */
   succeeded(source: string): void {
     const kind = this.#kindOf.get(source);
     if (kind === undefined) return;
@@ -83,7 +85,7 @@ export class ProblemLog {
     this.logger.info({ seconds }, `over after ${seconds} s: ${problem.message}`);
   }
 
-  /** The source has a problem now. */
+  /** True if the source has a problem now. */
   has(source: string): boolean {
     return this.#kindOf.has(source);
   }

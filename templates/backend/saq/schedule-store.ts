@@ -1,7 +1,7 @@
 /**
- * What storage remembers about recurring tasks beside their jobs (`saq_cron` on PostgreSQL). Where it cannot remember,
- * the jobs alone keep a tick from being stored twice, as in SAQ (V-5.2); pausing and making up for missed ticks then
- * do not work.
+ * What storage remembers about recurring tasks beside their jobs (`saq_cron` on PostgreSQL). If it cannot remember
+ * anything, only the jobs prevent a tick from being stored twice, as in SAQ: while the row of a tick's job exists, its
+ * key does not accept that tick again. Pausing and making up for missed ticks then do not work.
  */
 import type { TerminalStatus } from "./job.js";
 import type { NewJob, Refusal } from "./new-job.js";
@@ -15,7 +15,9 @@ export interface ScheduleDefinition {
   overlap: "skip" | "allow";
 }
 
-/** How a run ended, kept because the next tick's job takes the row of the last one. Times are epoch ms. */
+/**
+ * The end of a run. It is kept because the job of the next tick replaces the row of the last one. Times are epoch ms.
+ */
 export interface LastRun {
   key: string;
   status: TerminalStatus;
@@ -25,40 +27,41 @@ export interface LastRun {
 }
 
 export interface ScheduleRow extends ScheduleDefinition {
-  /** The last tick that needs no run any more: it was stored, or somebody saw it go by. Epoch s. */
+  /** The last tick that needs no run any more: it was stored, or a worker saw it pass. Epoch s. */
   tick: number;
   paused: boolean;
   lastRun: LastRun | null;
 }
 
-/** A tick about to be stored. */
+/** A tick that is about to be stored. */
 export interface Tick extends ScheduleDefinition {
   job: NewJob;
-  /** The last tick that went by while this worker looked, stored or not; 0 = none. Epoch s. */
+  /** The last tick that passed while this worker was watching, stored or not; 0 = none. Epoch s. */
   seen: number;
-  /** Null = nothing new. */
+  /** The last run to remember; null = nothing new. */
   lastRun: LastRun | null;
 }
 
-/** `done`: this tick was stored before. `busy`: another worker is at it right now. */
+/** `done`: this tick was stored before. `busy`: another worker is storing it right now. */
 export type TickAnswer = "stored" | "done" | "paused" | "busy" | Refusal;
 
 export interface ScheduleStore {
   /**
-   * Makes these the queue's definitions, and answers what is remembered of them; null when nothing can be. A changed
-   * definition starts anew: nothing of it was missed. Entries that are not among them are forgotten.
+   * Makes these the queue's definitions, and returns what is remembered of them; null if nothing can be remembered. A
+   * changed definition starts anew: none of its ticks counts as missed. Other entries are forgotten unless they are
+   * paused.
    */
   register(definitions: readonly ScheduleDefinition[]): Promise<ScheduleRow[] | null>;
-  /** What is remembered of the queue's entries; null when nothing can be. */
+  /** Returns what is remembered of the queue's entries; null if nothing can be remembered. */
   list(): Promise<ScheduleRow[] | null>;
-  /** Stores ticks that nobody has stored yet, unless their entry is paused. One answer each. */
+  /** Stores the ticks that are not stored yet, unless their entry is paused. Returns one answer per tick. */
   enqueue(ticks: readonly Tick[]): Promise<TickAnswer[]>;
-  /** Keys of the cron jobs that wait for their time. */
+  /** Returns the keys of the cron jobs that wait for their time. */
   waiting(): Promise<string[]>;
   /**
-   * Holds for every worker, from the next tick on that is stored.
+   * Pauses or resumes an entry for all workers, from the next tick on that is stored.
    *
-   * @throws SaqError config when nothing can be remembered
+   * @throws SaqError config if nothing can be remembered
    */
   setPaused(definition: ScheduleDefinition, paused: boolean): Promise<void>;
 }

@@ -1,6 +1,7 @@
 /**
- * What may happen to a job, as pure decisions over a row that somebody holds locked (V-5, V-7). Brokers carry them
- * out; nothing here knows about storage. An illegal change is refused with a word, never silently done.
+ * What may happen to a job, as pure decisions about a row that the caller has locked. Brokers carry the decisions out;
+ * this module knows nothing about storage. An illegal change is refused with a typed answer, and never looks like a
+ * success.
  */
 import type { Claim, ClaimedJob, RowChange, StoredJob } from "./broker.js";
 import { PoisonDocumentError } from "./errors.js";
@@ -18,8 +19,8 @@ import {
 import { decodeJob, encodeChange, type MetaMarks } from "./wire.js";
 
 /**
- * Seconds that a finished row is kept; null = for ever, -1 = not at all (J-16, D-83). Whole and bounded, because a
- * document may hold what no column takes, and a job whose end cannot be written would run for ever.
+ * Returns the seconds to keep a finished row; null = for ever, -1 = not at all. The number is whole and bounded: a
+ * document may contain a number that no column accepts, and a job whose end cannot be written would run for ever.
  */
 export function keepSeconds(ttl: number, status: TerminalStatus, failedTtl: number): number | null {
   if (ttl === 0) return null;
@@ -28,7 +29,7 @@ export function keepSeconds(ttl: number, status: TerminalStatus, failedTtl: numb
   return status === "failed" ? Math.max(whole, failedTtl) : whole;
 }
 
-/** The fields of a finished job (V-5.7, V-5.8, V-5.12). */
+/** Returns the fields of a finished job. `nowMs` is epoch ms. */
 export function finished(
   status: TerminalStatus,
   nowMs: number,
@@ -45,7 +46,7 @@ export function finished(
   } satisfies Partial<JobFields>;
 }
 
-/** The fields of a job that waits for its next attempt (V-5.9). `scheduled` is epoch seconds. */
+/** Returns the fields of a job that waits for its next attempt. `scheduled` is epoch seconds. */
 export function requeued(nowMs: number, scheduled: number, error: string | null) {
   return {
     status: "queued",
@@ -58,7 +59,7 @@ export function requeued(nowMs: number, scheduled: number, error: string | null)
   } satisfies Partial<JobFields>;
 }
 
-/** When the next attempt is due, epoch s: a delay is rounded up, no delay is now (D-30). */
+/** Returns when the next attempt is due, epoch s. A delay is rounded up; without a delay the attempt is due now. */
 export function retryDue(job: JobFields, nowMs: number, random?: () => number): number {
   const delay = retryDelaySeconds(job, random);
   return delay > 0 ? Math.min(Math.ceil(nowMs / 1000 + delay), latestSecond) : Math.floor(nowMs / 1000);
@@ -68,7 +69,7 @@ export type Decision<T> = { change: RowChange | null; answer: T };
 
 export type AbortAnswer = "aborted" | "aborting" | "not_active";
 
-/** Abort: a waiting job ends at once, a running one is told (V-5.10, V-5.11), a finished one stays as it is (D-23). */
+/** Aborts a job: a waiting job ends at once, a running job is marked as aborting, a finished job is not changed. */
 export function abortJob(
   row: StoredJob,
   error: string,
@@ -89,8 +90,8 @@ export function abortJob(
     change: {
       ...edit("aborted", finished("aborted", nowMs, { error })),
       keep: keepSeconds(job.ttl, "aborted", failedTtl),
-      // A kept future time would refuse the key's next enqueue until the row expires (D-31). Cron entries need it:
-      // there it is what keeps an aborted tick from being enqueued again.
+      // If the time stayed in the future, it would refuse the next enqueue of the key until the row expires. Cron
+      // entries keep it: it prevents an aborted tick from being enqueued again.
       scheduled: row.key.startsWith("cron:") ? row.scheduled : 0,
     },
     answer: "aborted",
@@ -99,7 +100,9 @@ export function abortJob(
 
 export type RetryAnswer = "queued" | "not_finished" | "unreadable";
 
-/** Retry by hand: only a finished job (D-26). Its attempts, and the counts beside them, start anew unless told otherwise. */
+/**
+ * Queues a finished job again by hand. With `resetAttempts`, its attempts and the engine's counts in `meta` are reset.
+ */
 export function retryJob(
   row: StoredJob,
   error: string,
@@ -125,8 +128,8 @@ export function retryJob(
 export type FinishAnswer = "finished" | "aborting" | "not_active";
 
 /**
- * An end by hand, of a job that runs (V-5.7, V-5.8, V-5.12). `token` is a new one: the worker that runs it no longer
- * owns it, and is told so. Once an abort was asked for, only `aborted` is a legal end (D-25).
+ * Ends a running job by hand. `token` is a new token: the worker that runs the job no longer owns it, and is notified.
+ * After an abort was requested, only `aborted` is a legal end.
  */
 export function finishJob(
   row: StoredJob,
@@ -146,14 +149,14 @@ export function finishJob(
   return { change: { ...change, place: token }, answer: "finished" };
 }
 
-/** What may be changed of a stored job from outside (J-20). */
+/** The fields of a stored job that may be changed from outside. */
 export type JobUpdate = Partial<Pick<JobFields, "progress" | "meta">> & JobOptions;
 
 export type UpdateAnswer = "updated" | "finished" | "unreadable";
 
 /**
- * Sets single fields, and nothing else: what others wrote meanwhile stays (D-21). Never a status. Of a finished job
- * only `meta`: the rest has had its effect.
+ * Sets single fields and nothing else: fields that others have written meanwhile are kept. Never sets a status. Of a
+ * finished job only `meta` can be changed, because the other fields have already had their effect.
  */
 export function updateJob(row: StoredJob, given: JobUpdate, nowMs: number): Decision<UpdateAnswer> {
   const job = read(row);
@@ -170,15 +173,15 @@ export function updateJob(row: StoredJob, given: JobUpdate, nowMs: number): Deci
 }
 
 /**
- * The limits with which the run under way began, and by its `started` which run that is: its worker goes by them to the
- * end, and a sweeper must not end it by others.
+ * Returns marks with the limits of the current run, and with its `started`, which identifies the run. The worker
+ * applies these limits until the run ends, so a sweeper must not end the run by other limits.
  */
 function keptLimits(job: JobFields): MetaMarks {
   const { started, timeout, heartbeat } = asBegun(job);
   return { runLimits: `${started} ${timeout ?? 0} ${heartbeat}` };
 }
 
-/** The job with the limits of the run under way; what was set meanwhile is for the next one. */
+/** Returns the job with the limits of its current run. Limits that were set during the run apply to the next one. */
 function asBegun(job: JobFields): JobFields {
   const [started, timeout = Number.NaN, heartbeat = Number.NaN] = String(job.meta.runLimits)
     .split(" ")
@@ -187,9 +190,11 @@ function asBegun(job: JobFields): JobFields {
 }
 
 /**
- * The worker that ran it is gone: another run, uncharged, at most `lostLimit` times (5.2). A job that was only claimed
- * goes back uncounted, with a mark (`lost` is 0) that has its next worker write down when it starts the job. From its
- * second loss on a job runs alone, so that one which ends its worker takes no others with it.
+ * Queues a job again whose worker is gone. The attempt does not count. After more than `lostLimit` losses the job
+ * fails; a job that was to be aborted ends as aborted. A job that was only claimed goes back without counting a loss,
+ * but with a mark (`lost` is 0): because of the mark, its next worker records when it starts the job. From its second
+ * loss on (from the first if `lostLimit` is 1) a job runs alone, so that a job that ends its worker takes no other jobs
+ * with it.
  */
 export function loseJob(
   row: StoredJob,
@@ -226,7 +231,9 @@ export function loseJob(
   };
 }
 
-/** A job that was claimed and never started goes back as it was before, uncharged. */
+/**
+ * Returns a job to the queue that was claimed and never started. The job is as before, and the attempt does not count.
+ */
 export function neverStarted(row: StoredJob, nowMs: number, marks?: MetaMarks): RowChange {
   const job = read(row);
   if (!job) return setAside;
@@ -237,14 +244,18 @@ export function neverStarted(row: StoredJob, nowMs: number, marks?: MetaMarks): 
   };
 }
 
-/** So many workers must have died while they ran a job before it runs alone: two, or fewer where fewer are allowed. */
+/** How many workers must have died during a job before it runs alone: two, or fewer if `lostLimit` is lower. */
 const aloneFrom = (lostLimit: number): number => Math.max(Math.min(2, lostLimit), 1);
 
-/** The job may be what ends its workers: it runs without others beside it. */
+/** True if the job may be the reason why its workers died. It must run with no other jobs beside it. */
 export const runsAlone = ({ lost }: JobFields["meta"], lostLimit: number): boolean =>
   Number.isSafeInteger(lost) && Number(lost) >= aloneFrom(lostLimit);
 
-/** Stuck past every grace: another attempt when one is left, else aborted with the text `swept` (V-5.13, P-31). */
+/**
+ * Decides about a job that may be stuck beyond all grace. A stuck job gets another attempt if one is left; otherwise it
+ * ends as aborted. Both write the error `swept`. A stuck job that was to be aborted ends as aborted with its own error.
+ * Returns null if nothing is to be changed.
+ */
 export function sweepJob(
   row: StoredJob,
   nowMs: number,
@@ -253,7 +264,7 @@ export function sweepJob(
   setForwardSince?: (epochMs: number) => number,
 ): RowChange | null {
   const job = read(row);
-  // A job of Python's that is too large for us: its own sweeper ends it.
+  // A Python job that is too large for this process: Python's own sweeper ends it.
   if (row.unreadBytes !== undefined) return null;
   if (!job) return setAside;
   if (!isStuck(asBegun(job), nowMs, graceSeconds, setForwardSince)) return null;
@@ -271,20 +282,23 @@ function endAborted(job: JobFields, nowMs: number, failedTtl: number): RowChange
   };
 }
 
-/** A count of ours in `meta`, which is the user's: what is there may be anything. */
+/** Adds one to a count that the engine keeps in `meta`. The old value may be anything, because `meta` is the user's. */
 export const oneMore = (count: unknown): number => (Number.isSafeInteger(count) ? Number(count) + 1 : 1);
 
 const ownCounts: ReadonlySet<string> = new Set(["lost", "cancellations", "unknownTask"]);
 
 const marks = [...ownCounts, "awaited", "schedule", "runLimits"];
 
-/** Somebody waits for the end of the job: any process, or the one with that address. The user may write what he likes. */
+/**
+ * Returns who waits for the end of the job: true = any process, a text = the process with that address, false = nobody.
+ * Users may write any value into this member.
+ */
 export const awaitedIn = ({ awaited }: JobFields["meta"]): boolean | string =>
   awaited === true || (typeof awaited === "string" && /^[\w-]{1,40}$/.test(awaited) && awaited);
 
 /**
- * A new `meta` of the user's, with what the engine keeps in the old one: a job that sets its `meta` in each run would
- * otherwise take down worker after worker, never counted as lost more than once.
+ * Returns a user's new `meta` together with the members that the engine keeps in the old one. Without this, a job that
+ * sets its `meta` in each run could end one worker after another, and never count as lost more than once.
  */
 export const withMarks = (
   before: Readonly<Record<string, unknown>>,
@@ -294,15 +308,15 @@ export const withMarks = (
   ...meta,
 });
 
-/** A job that starts anew may be lost, cancelled and refused as often as any other. */
+/** Removes the engine's counts: a job that starts anew may be lost, cancelled and refused as often as any other job. */
 export const withoutCounts = (meta: JobFields["meta"]): JobFields["meta"] =>
   Object.fromEntries(Object.entries(meta).filter(([name]) => !ownCounts.has(name)));
 
-/** Marks that remove the counts in `meta`. */
+/** Returns marks that remove the engine's counts from `meta`. */
 const noCounts = ({ meta }: JobFields): MetaMarks =>
   Object.fromEntries(Object.keys(meta).flatMap((name) => (ownCounts.has(name) ? [[name, null]] : [])));
 
-/** A row nobody can read: failed, kept for ever, bytes untouched, so that it can be looked at (D-3). */
+/** For a row with an unreadable document: failed, kept for ever, its bytes unchanged, so that people can look at it. */
 export const setAside: RowChange = { status: "failed", patch: null, removed: [], keep: null };
 
 const edit = (status: RowChange["status"], fields: Partial<JobFields>, marks?: MetaMarks) => ({
@@ -311,16 +325,16 @@ const edit = (status: RowChange["status"], fields: Partial<JobFields>, marks?: M
 });
 
 /**
- * Another worker has started the job although the row carries our token: Python leaves `lock_key` as it is when it
- * sweeps a job and claims it again. A document that names no worker is no proof, because an abort or an update through
- * an old handle of Python's writes the whole document as it was when that handle was made (D-21).
+ * True if another worker has started the job although the row carries our token: Python does not change `lock_key` when
+ * it sweeps a job and claims it again. A document that names no worker is no proof: an abort or an update through an
+ * old Python handle writes the whole document as it was when that handle was made.
  */
 export function isTakenOver(row: StoredJob, { workerId }: Pick<Claim, "workerId">): boolean {
   const owner = read(row)?.workerId ?? null;
   return owner !== null && owner !== workerId;
 }
 
-/** The job of a row, or null when its document is poison: no SAQ job, or the job of another row. */
+/** Returns the job of a row, or null if the document is not a SAQ job, or is the job of another row. */
 export function read(row: StoredJob): JobFields | null {
   try {
     const job = decodeJob(row.document, row.queue, row.status);
@@ -332,10 +346,10 @@ export function read(row: StoredJob): JobFields | null {
 }
 
 /**
- * The job of a claim, active, with its new attempt. Calls `forgave` when its document held NaN or an infinity, which are
- * read as null (D-64).
+ * Returns the fields of a claimed job: active, with its new attempt. Calls `forgave` if the document contained NaN or
+ * an infinity, which are read as null.
  *
- * @throws PoisonDocumentError when its document is no SAQ job, or the job of another row (D-3)
+ * @throws PoisonDocumentError if the document is not a SAQ job, or is the job of another row
  */
 export function claimedFields(claim: ClaimedJob, queueName: string, forgave?: () => void): JobFields {
   const { key, document, ending, workerId } = claim;

@@ -1,20 +1,20 @@
 /**
- * Job <-> SAQ JSON document (spec J-*). Two ways to read a document:
+ * Job <-> SAQ JSON document. There are two ways to work with a document:
  *
- * - `decodeJob` gives the fields, for running and showing a job. It forgives what Python may write and JSON does not
- *   know (NaN, Infinity: they read as null, D-64).
- * - `editDocument` changes some top-level members and copies the text of all others as it stands, so that integers
- *   beyond 2^53, NaN, escaped NULs and lone surrogates survive a trip through us (D-64). It changes rows one by one.
- *   Claims and acknowledgements of many change the end of what our own enqueue wrote (postgres/ending.ts); any other
- *   document they stamp in SQL, through jsonb: members come out in jsonb's order, numbers keep every digit of their
- *   value, and what jsonb cannot hold (NaN, an escaped NUL, a lone surrogate) takes this way instead.
+ * - `decodeJob` returns the fields, to run or show a job. It accepts what Python may write and JSON does not have (NaN,
+ *   Infinity), and reads it as null.
+ * - `editDocument` changes some top-level members and copies the text of all others unchanged. Integers beyond 2^53,
+ *   NaN, escaped NULs and lone surrogates therefore stay as they are. It changes rows one by one. Statements that claim
+ *   or settle many jobs change only the end of documents that our own enqueue wrote (postgres/ending.ts). They change
+ *   any other document in SQL, through jsonb: members come out in jsonb's order, and numbers keep every digit of their
+ *   value. Documents that jsonb cannot hold (NaN, an escaped NUL, a lone surrogate) are changed by `editDocument`.
  */
 import { PoisonDocumentError } from "./errors.js";
 import { type JobFields, jobDefaults, type Status } from "./job.js";
 
 /**
- * Wire name of each field. In Python's order (J-1), but for what a claim looks for at the end of a document: see
- * `freshDue` in postgres/ending.ts.
+ * Wire name of each field. The order is Python's, except for the members that a claim looks for at the end of a
+ * document: see `freshDue` in postgres/ending.ts.
  */
 export const wireNames = {
   function: "function",
@@ -48,13 +48,14 @@ export type WireName = (typeof wireNames)[keyof JobFields];
 const fieldNames = Object.keys(wireNames) as (keyof JobFields)[];
 const defaults: Partial<Record<keyof JobFields, unknown>> = jobDefaults;
 
-/** These take null as a value of its own; for the rest null means "not there" (J-3). */
+/** For these fields null is a value of its own; for all others null means that the member is missing. */
 const nullable = new Set<keyof JobFields>(["timeout", "kwargs", "result", "error", "groupKey", "workerId"]);
 
-/** Writes the document of a job, without the fields that equal their default (J-4). */
+/** Returns the document of a job, without the fields that equal their default. */
 export function encodeJob(job: JobFields): string {
-  // Member by member in the order of `wireNames`: a loop over the names is slower (1.2 -> 0.8 us per job), and so is one
-  // object of all members, most of them undefined (2.2 -> 1.8 us, an early job of a process).
+  // Member by member in the order of `wireNames`: a loop over the names is slower (1.2 -> 0.8 us per job), and so is
+  // one object with all members, most of them undefined (2.2 -> 1.8 us for a job that a process stores early in its
+  // life).
   const document: Partial<Record<WireName, unknown>> = {
     function: job.function ?? undefined,
     kwargs: job.kwargs ?? undefined,
@@ -84,7 +85,7 @@ export function encodeJob(job: JobFields): string {
   return JSON.stringify(document);
 }
 
-/** Null means "not there", as the default does (J-3). */
+/** True if the value is not the default. Null means that the member is missing, which is read as the default. */
 const isNot = (usual: unknown, value: unknown): boolean =>
   value !== usual && value !== null && value !== undefined;
 
@@ -96,17 +97,18 @@ function isDefault(field: keyof JobFields, value: unknown): boolean {
 }
 
 /**
- * The member of a patch that changes `meta` from within: each of its members is set in `meta`, null removes it there,
- * and all others keep their text. A count of ours written with the rest of the user's `meta` would round his numbers.
+ * The member of a patch that changes single members of `meta`: each of its members is set in `meta`, null removes one,
+ * and all other members of `meta` keep their text. If the engine wrote its counts together with the rest of the user's
+ * `meta`, it would round the user's numbers.
  */
 const withinMeta = "meta+";
 
-/** Members to set in a job's `meta`; null removes one. */
+/** Members to set in a job's `meta`; null removes a member. */
 export type MetaMarks = Readonly<Record<string, string | number | boolean | null>>;
 
 /**
- * Wire members of a change: `undefined` and defaults become removals, the rest is JSON text. `marks` are set in the
- * `meta` that is stored, after a `meta` of the change.
+ * Returns the wire members of a change: fields that are `undefined` or equal their default are removed, the others are
+ * JSON text. `marks` are set in the stored `meta`, after a `meta` of the change.
  */
 export function encodeChange(
   change: Partial<JobFields>,
@@ -125,7 +127,7 @@ export function encodeChange(
   return { patch: JSON.stringify(set), removed };
 }
 
-/** The fields that a change of a job with this `meta` leaves behind: the inverse of `encodeChange`. */
+/** Returns the fields after a change of a job with this `meta`: the inverse of `encodeChange`. */
 export function fieldsOfChange(
   { meta }: Pick<JobFields, "meta">,
   patch: string,
@@ -147,10 +149,10 @@ export function fieldsOfChange(
 }
 
 /**
- * Reads a document. The column's status wins over the document's (V-4). Calls `forgave` when it held NaN or an infinity,
- * which are read as null (D-64).
+ * Reads a document. The status of the column replaces the document's. Calls `forgave` if the document contained NaN or
+ * an infinity, which are read as null.
  *
- * @throws PoisonDocumentError when it is not a job of this queue (D-3)
+ * @throws PoisonDocumentError if it is not a job of this queue
  */
 export function decodeJob(text: string, queueName: string, status: Status, forgave?: () => void): JobFields {
   const document = parseDocument(text, forgave);
@@ -219,7 +221,7 @@ function parseDocument(text: string, forgave?: () => void): Partial<Record<WireN
   return document;
 }
 
-/** NaN and the infinities outside of strings become null, so that the rest of the document can be read. */
+/** Replaces NaN and the infinities outside of strings by null, so that the rest of the document can be read. */
 function withoutPythonNumbers(text: string): string {
   const tokens = /"|-?Infinity|NaN/g;
   let clean = "";
@@ -236,10 +238,10 @@ function withoutPythonNumbers(text: string): string {
 }
 
 /**
- * Where the string that opens at `start` ends. Step by step, because one regular expression for a whole string runs
- * out of stack at a few MB.
+ * Returns the position at which the string that opens at `start` ends. Searches step by step, because one regular
+ * expression for a whole string overflows the stack at a few MB.
  *
- * @throws PoisonDocumentError when it has no end
+ * @throws PoisonDocumentError if the string has no end
  */
 function closingQuote(text: string, start: number): number {
   const special = /["\\]/g;
@@ -252,10 +254,10 @@ function closingQuote(text: string, start: number): number {
 }
 
 /**
- * Sets and removes members of a document, and of its `meta`, and copies all other text unchanged. `patch` is the text
- * of a JSON object (as `encodeChange` gives it).
+ * Sets and removes members of a document and of its `meta`, and copies all other text unchanged. `patch` is the text of
+ * a JSON object, as `encodeChange` returns it.
  *
- * @throws PoisonDocumentError when the text is not an object
+ * @throws PoisonDocumentError if the text is not an object
  */
 export function editDocument(text: string, patch: string, removed: readonly string[] = []): string {
   const members = splitMembers(text);
@@ -267,7 +269,9 @@ export function editDocument(text: string, patch: string, removed: readonly stri
   return joinMembers(members);
 }
 
-/** The text of `meta` with marks; null when nothing is left of it. A `meta` that is no object counts as none. */
+/**
+ * Returns the text of `meta` with the marks set; null if no member is left. A `meta` that is no object counts as empty.
+ */
 function markedMeta(meta: string | undefined, marks: string): string | null {
   const members = splitMembers(meta?.startsWith("{") ? meta : "{}");
   for (const [name, value] of splitMembers(marks))
@@ -283,7 +287,7 @@ function setOrRemove(members: Map<string, string>, name: string, value: string |
 const joinMembers = (members: ReadonlyMap<string, string>): string =>
   `{${[...members].map(([name, value]) => `${JSON.stringify(name)}: ${value}`).join(", ")}}`;
 
-/** Top-level members of a JSON object with the text of each value as it stands. */
+/** Returns the top-level members of a JSON object, each with the unchanged text of its value. */
 function splitMembers(text: string): Map<string, string> {
   const tokens = /["{}[\],:]/g;
   const members = new Map<string, string>();

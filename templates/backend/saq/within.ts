@@ -1,8 +1,8 @@
-/** Resolves when the work is done, has failed, or when that time is over, whichever comes first. */
+/** Resolves when `work` has succeeded or failed, or after `ms`, whichever comes first. Never rejects. */
 export async function within(ms: number, work: Promise<unknown>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise((resolve) => {
-    // A longer timer would fire at once.
+    // setTimeout fires at once for a time of more than 31 bits.
     timer = setTimeout(resolve, Math.min(ms, 2 ** 31 - 1));
   });
   await Promise.race([work, late]).catch(() => {});

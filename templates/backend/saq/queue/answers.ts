@@ -1,4 +1,4 @@
-/** What a queue takes and answers, as types. */
+/** Types of what a queue takes and returns. */
 import type { JobCounts } from "../broker.js";
 import type { JobGoneError } from "../errors.js";
 import type { Refusal } from "../new-job.js";
@@ -8,14 +8,16 @@ import type { JobError } from "./results.js";
 
 type TaskName<Tasks extends TaskMap> = keyof Tasks & string;
 
-/** What `enqueue` takes after the task's name, or after a job. */
+/** The arguments of `enqueue` after the name of the task, or after a job. */
 export type EnqueueCall<Tasks extends TaskMap, Target, Key> = Target extends Job
   ? [overrides?: JobOverrides]
   : Target extends keyof Tasks
     ? EnqueueArguments<Tasks[Target], EnqueueOptions & { key?: Key }>
     : never;
 
-/** What `enqueue` answers: null only where a key of the caller's own may be taken. */
+/**
+ * The result of `enqueue`. It may be null only if the key may be taken: a key that the caller chose, or that of a job.
+ */
 export type Enqueued<Tasks extends TaskMap, Target, Key> =
   Target extends Job<infer Result>
     ? Job<Result> | null
@@ -23,7 +25,7 @@ export type Enqueued<Tasks extends TaskMap, Target, Key> =
       ? Job<ResultOf<Tasks[Target]>> | ([Key] extends [undefined] ? never : null)
       : never;
 
-/** What became of an enqueue, with the reason of a refusal (D-31). */
+/** The outcome of an enqueue, with the reason if the job was refused. */
 export type EnqueueAnswer<Result = unknown> =
   | { enqueued: true; job: Job<Result> }
   | { enqueued: false; reason: Refusal; key: string };
@@ -40,7 +42,7 @@ type PayloadMember<T> = [PayloadOf<T>] extends [never]
       ? { payload?: PayloadOf<T> }
       : { payload: PayloadOf<T> };
 
-/** One item of `map`; anything where the tasks are not known to the compiler. */
+/** One item of `map`; any value if the compiler does not know the tasks. */
 export type MapItem<T> = [PayloadOf<T>] extends [never] ? unknown : PayloadOf<T>;
 
 /** One result of `map`. */
@@ -48,7 +50,7 @@ export type MapResult<T, ReturnExceptions extends boolean> =
   | ResultOf<T>
   | (ReturnExceptions extends true ? JobError | JobGoneError : never);
 
-/** SAQ's view of a queue (P-33), with all counts. */
+/** SAQ's info object about a queue, with all counts. */
 export interface QueueInfo {
   name: string;
   queued: number;
@@ -59,12 +61,15 @@ export interface QueueInfo {
   jobs: Record<string, unknown>[];
 }
 
-/** What happened to jobs through one queue object: by its workers in this process, `finish`, `retry` and `abort` (Q-10). */
+/**
+ * Counts of what happened to jobs through one queue object: through its workers in this process, `finish`, `retry` and
+ * `abort`.
+ */
 export interface QueueCounters {
   complete: number;
   failed: number;
   retried: number;
   aborted: number;
-  /** When the queue object was made, epoch ms. */
+  /** When the queue object was created, epoch ms. */
   readonly started: number;
 }

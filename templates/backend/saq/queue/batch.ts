@@ -1,11 +1,11 @@
 /**
- * Scopes whose jobs belong together: when a scope throws, the jobs that it stored are aborted (Q-7, D-60). Only its
- * own: what others enqueue meanwhile, and jobs that were there before, are none of its business.
+ * Scopes whose jobs belong together: if a scope throws, the jobs that it stored are aborted. Jobs that others enqueue
+ * meanwhile, and jobs that existed before, are not touched.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { SaqError } from "../errors.js";
 
-/** A job as it was stored: `queued` tells it from a later one of the same key. */
+/** A job as it was stored. `queued` distinguishes it from a later job with the same key. */
 export interface StoredMark {
   key: string;
   queued: number;
@@ -20,7 +20,7 @@ class Batch {
     this.#parent = parent;
   }
 
-  /** What `storing` answers belongs to this scope, and to those around it. */
+  /** Adds the jobs that `storing` resolves with to this scope, and to the scopes around it. */
   include(storing: Promise<readonly StoredMark[]>): void {
     for (let scope: Batch | undefined = this; scope; scope = scope.#parent) scope.#add(storing);
   }
@@ -34,7 +34,7 @@ class Batch {
     this.#pending.add(added);
   }
 
-  /** Also what is still being stored: an enqueue beside the one that threw may be under way. */
+  /** Returns the jobs of this scope. Waits for enqueues that are still under way beside the one that threw. */
   async stored(): Promise<readonly StoredMark[]> {
     while (this.#pending.size > 0) await Promise.allSettled(this.#pending);
     return Array.from(this.#stored, ([key, queued]) => ({ key, queued }));
@@ -42,15 +42,19 @@ class Batch {
 }
 
 export class Batches {
-  /** Made by the first batch, because following asynchronous calls costs all of them something. */
+  /** Created by the first batch, because tracking asynchronous calls makes all of them slower. */
   #scopes: AsyncLocalStorage<Batch> | null = null;
 
-  /** The scope that the running code is in. */
+  /** The scope in which the current code runs. */
   get current(): Batch | undefined {
     return this.#scopes?.getStore();
   }
 
-  /** @throws what `work` throws; SaqError not_aborted, caused by it, when some of the jobs could not be aborted */
+  /**
+   * Runs `work` in a scope. If it throws, calls `abort` for each job that the scope stored, and throws the error again.
+   *
+   * @throws SaqError not_aborted, with the error of `work` as its cause, if some of the jobs could not be aborted
+   */
   async run<T>(work: () => Promise<T>, abort: (job: StoredMark) => Promise<unknown>): Promise<T> {
     this.#scopes ??= new AsyncLocalStorage();
     const batch = new Batch(this.current);

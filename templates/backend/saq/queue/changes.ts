@@ -1,4 +1,4 @@
-/** Changes of single jobs by hand, each decided under the row's lock, and counted when it came true (Q-10, D-27). */
+/** Changes of single jobs by hand. Each change is decided under the row's lock, and counted only if it was made. */
 import { randomBytes } from "node:crypto";
 import type { Broker } from "../broker.js";
 import { isLarger, tooLarge } from "../byte-size.js";
@@ -36,12 +36,12 @@ export class Changes {
     const answer = await this.broker.change(key, (row) =>
       abortJob(row, error, this.broker.now(), this.failedTtl),
     );
-    // A running one is counted by its worker when it has ended.
+    // A running job is counted by its worker when it has ended.
     if (answer === "aborted") this.counters.aborted++;
     return answer;
   }
 
-  /** Aborts a job with the error `cancelled`, unless another one has its key by now (Q-7). */
+  /** Aborts a job with the error `cancelled`, unless its key belongs to a later job now. */
   async cancel({ key, queued }: StoredMark): Promise<void> {
     const answer = await this.broker.change(key, (row) =>
       read(row)?.queued === queued
@@ -72,7 +72,7 @@ export class Changes {
     }
     checkJson(`finish("${key}"): result`, outcome.result ?? null, this.maxBytes);
     checkJson(`finish("${key}"): error`, outcome.error ?? null, this.maxBytes);
-    // A token of nobody's: the worker that runs it no longer owns it (5.2).
+    // A token that no worker holds: the worker that runs the job no longer owns it.
     const token = randomBytes(4).readInt32BE();
     const answer = await this.broker.change(key, (row) =>
       finishJob(row, status, outcome, { nowMs: this.broker.now(), failedTtl: this.failedTtl, token }),

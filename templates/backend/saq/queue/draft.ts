@@ -1,4 +1,6 @@
-/** From a call of `enqueue` to a job about to be stored: everything about it is decided and checked here. */
+/**
+ * From a call of `enqueue` to a job that is about to be stored. Everything about the job is decided and checked here.
+ */
 
 import { isLarger, tooLarge } from "../byte-size.js";
 import { checkJobOptions, onlyJobOptions, type QueueConfig } from "../config/index.js";
@@ -16,15 +18,18 @@ export interface Draft {
   job: NewJob;
 }
 
-/** An enqueue whose answer was lost is sent again within that time, s. */
+/**
+ * An enqueue whose response was lost is sent again within this time, s. A job with a shorter ttl may have ended by
+ * then, and its row may be gone.
+ */
 const shortTtl = 60;
 
-/** The fields that every job has a value of its own for. */
+/** The fields for which every job has its own value. */
 type Named = "function" | "queueName" | "key" | "queued" | "meta";
 
 interface Known {
   task: AnyTask;
-  /** What the task's jobs are made of unless an enqueue says otherwise. */
+  /** The fields of the task's jobs, unless an enqueue sets them. */
   defaults: Omit<JobFields, Named>;
 }
 
@@ -32,10 +37,10 @@ export class Drafts {
   readonly #queueName: string;
   readonly #maxBytes: number;
   readonly #known: ReadonlyMap<string, Known>;
-  /** For names that are not in `tasks`, where those are not known here. */
+  /** For names that are not in `tasks`, if this process does not know the tasks. */
   readonly #anyTask: Known | undefined;
 
-  /** `anyTask`: also takes names that are not in `tasks`. */
+  /** `anyTask`: also accepts names that are not in `tasks`. */
   constructor(
     { name, tasks, defaults, maxBytes }: QueueConfig,
     { anyTask = false }: { anyTask?: boolean } = {},
@@ -54,12 +59,12 @@ export class Drafts {
   }
 
   /**
-   * Validates a payload as the worker will again, in the form that JSON gives it: a Date that a schema takes here would
-   * be a text there. A promise only where the task's schema is asynchronous.
+   * Validates a payload as the worker will validate it again, in the form that JSON gives it: a Date that a schema
+   * accepts here would be a text there. Returns a promise only if the task's schema is asynchronous.
    *
    * @throws SaqError unknown_task
-   * @throws InvalidPayloadError naming each bad field
-   * @throws InvalidJobError when it cannot be written as JSON
+   * @throws InvalidPayloadError that names each bad field
+   * @throws InvalidJobError if the payload cannot be written as JSON
    */
   check(name: string, payload: unknown): Promise<unknown> | undefined {
     const schema = inputSchemaOf(this.#find(name).task);
@@ -70,16 +75,16 @@ export class Drafts {
   }
 
   /**
-   * The job of a checked payload. `nowMs` is the database's clock.
+   * Returns the fields of a job with a checked payload. `nowMs` is the database's clock.
    *
-   * @throws InvalidJobError when options or payload cannot be stored
+   * @throws InvalidJobError if options or payload cannot be stored
    */
   fields(name: string, payload: unknown, options: EnqueueOptions, nowMs: number): JobFields {
     if (Object.keys(options).length > 0) checkOptions(name, options);
     const { key, scheduled, priority = 0, groupKey = null, meta = {} } = options;
     const { defaults } = this.#find(name);
     // One literal with every member: V8 gives each job the same shape. Spreading 24 members costs 6 us each time, and
-    // all that reads the result is slower too (24.5 -> 13.5 us of CPU per enqueue measured).
+    // all code that reads the result is slower too (24.5 -> 13.5 us of CPU per enqueue measured).
     return {
       function: name,
       kwargs: asKwargs(name, payload),
@@ -109,9 +114,9 @@ export class Drafts {
   }
 
   /**
-   * Ready to be stored. `keyed`: the key was chosen by the caller.
+   * Returns the job ready to be stored. `keyed`: the caller chose the key.
    *
-   * @throws InvalidJobError when the payload cannot be written as JSON, or payload or meta are too large
+   * @throws InvalidJobError if the payload cannot be written as JSON, or if payload or meta are too large
    */
   seal(fields: JobFields, keyed: boolean): NewJob {
     const { key, priority, groupKey, scheduled, ttl } = fields;
@@ -128,7 +133,7 @@ export class Drafts {
     };
   }
 
-  /** @throws InvalidJobError when the job belongs to another queue (Q-3) */
+  /** @throws InvalidJobError if the job belongs to another queue */
   checkOwn({ key, queueName }: { key: string; queueName: string }): void {
     if (queueName === this.#queueName) return;
     throw new InvalidJobError(
@@ -138,9 +143,9 @@ export class Drafts {
   }
 
   /**
-   * What hooks may not change, and what they changed to something that cannot be stored (Q-12).
+   * Checks a job after the hooks have run: they may change only some fields, and only to values that can be stored.
    *
-   * @throws InvalidJobError naming the field
+   * @throws InvalidJobError that names the field
    */
   checkChanged(fields: JobFields, before: JobFields): void {
     const at = `A before-enqueue hook made the job of "${before.function}" unusable`;
@@ -179,7 +184,7 @@ export class Drafts {
   }
 }
 
-/** What a hook may set. */
+/** The fields that a hook may set. */
 const hookFields: ReadonlySet<string> = new Set([
   "kwargs",
   ...jobOptionNames,

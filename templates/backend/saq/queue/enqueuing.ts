@@ -1,4 +1,4 @@
-/** From a call of `enqueue` to a stored job: hooks change it, the scope of a batch takes note of it. */
+/** From a call of `enqueue` to a stored job: hooks may change the job, and the scope of a batch records it. */
 
 import type { Broker } from "../broker.js";
 import { ConfigError } from "../errors.js";
@@ -10,7 +10,7 @@ import { Batches, type StoredMark } from "./batch.js";
 import type { Draft, Drafts } from "./draft.js";
 import type { Job, JobOverrides } from "./handle.js";
 
-/** A job about to be stored, as hooks see it: what a caller may choose may be changed (Q-12). */
+/** A job that is about to be stored, as hooks see it. Fields that a caller may choose can be changed. */
 export type NewJobFields = Readonly<Pick<JobFields, "function" | "queueName" | "key" | "queued" | "status">> &
   Pick<
     JobFields,
@@ -27,17 +27,20 @@ export type NewJobFields = Readonly<Pick<JobFields, "function" | "queueName" | "
     | "meta"
   >;
 
-/** Called before each job is stored, one hook after another. A throw stops the enqueue. */
+/** Called before each job is stored, one hook after another. If a hook throws, the job is not enqueued. */
 export type BeforeEnqueue = (job: NewJobFields) => unknown;
 
-/** One job to be stored. */
+/** One job that is to be stored. */
 export interface Order {
   task: string;
   payload: unknown;
   options: EnqueueOptions;
-  /** Somebody waits for its end: seconds that its result is kept at least, and where its end is told (`answers`). */
+  /**
+   * Somebody waits for the end of the job. `keep`: its ttl in place of a negative one, s. `at`: the address to notify
+   * of the end (`answers`), or null.
+   */
   awaited?: { keep: number; at: string | null };
-  /** In place of a negative ttl, s. */
+  /** The ttl in place of a negative one, s. */
   leastTtl?: number;
 }
 
@@ -50,7 +53,7 @@ export class Enqueuing {
   readonly batches = new Batches();
   readonly #broker: Broker;
   readonly #drafts: Drafts;
-  /** Calls need not wait for the way to the database. */
+  /** True after the first connect: calls then need not wait for the connection. */
   #isConnected = false;
   #hooks: readonly { call: BeforeEnqueue }[] = [];
 
@@ -59,7 +62,12 @@ export class Enqueuing {
     this.#drafts = drafts;
   }
 
-  /** Answers how to unregister: by the registration, not by the function, which may be registered twice (D-62). */
+  /**
+   * Registers a hook. Returns a function that unregisters this registration, because the same hook may be registered
+   * twice.
+   *
+   * @throws ConfigError if it is not a function
+   */
   before(call: BeforeEnqueue): () => void {
     if (typeof call !== "function") {
       throw new ConfigError(`registerBeforeEnqueue takes a function (job) => ..., got ${typeof call}`);
@@ -85,7 +93,7 @@ export class Enqueuing {
     return storing;
   }
 
-  /** Nothing is stored when one of them is invalid. */
+  /** Stores many jobs. If one of them is invalid, nothing is stored. */
   many(orders: readonly Order[]): Promise<Stored[]> {
     const { current } = this.batches;
     if (!current) return this.#many(orders);
@@ -95,12 +103,12 @@ export class Enqueuing {
     return storing;
   }
 
-  /** The fields of a job that is not stored yet; checked when it is. */
+  /** Returns the fields of a job that is not stored yet. Its payload is validated when it is stored. */
   prepare(task: string, payload: unknown, options: EnqueueOptions): JobFields {
     return { ...this.#drafts.fields(task, payload, options, this.#broker.now()), status: "new", queued: 0 };
   }
 
-  /** Stores a job under its key. The object changes only when it was stored (D-32). */
+  /** Stores a job again under its key. The object is changed only if the job was stored. */
   async again(
     job: Job,
     { payload = job.kwargs ?? undefined, ...overrides }: JobOverrides,
@@ -116,7 +124,7 @@ export class Enqueuing {
       ttl,
       retryDelay,
       retryBackoff,
-      // A time that has passed, say of the last run's retry, would refuse the job until its row expires (V-5.2).
+      // A time in the past, for example of the last run's retry, would refuse the job until its row expires.
       scheduled: scheduled * 1_000 > this.#broker.now() ? scheduled : 0,
       priority,
       ...(groupKey === null ? {} : { groupKey }),
@@ -147,7 +155,10 @@ export class Enqueuing {
     return made.map(({ fields }, index) => ({ fields, outcome: outcomes[index] as EnqueueOutcome }));
   }
 
-  /** Refuses what is invalid before anything connects. A promise only where something is to be waited for. */
+  /**
+   * Refuses an unknown task or an invalid payload before anything connects. Returns a promise only if it must wait for
+   * something.
+   */
   draft(order: Order): Draft | Promise<Draft> {
     const checked = this.#drafts.check(order.task, order.payload);
     if (checked || this.#hooks.length > 0 || !this.#isConnected) return this.#draftLater(order, checked);
@@ -169,9 +180,10 @@ export class Enqueuing {
 
   #sealed({ options, awaited, leastTtl }: Order, fields: JobFields): Draft {
     if (awaited !== undefined) {
-      // What the worker goes by to tell that it ended: to all who listen where others may know the key and wait too.
+      // The worker reads from this whom to notify of the end. If the caller chose the key, others may know it and wait
+      // too: then (and without an address) all listeners are notified, otherwise only this address.
       fields.meta = { ...fields.meta, awaited: (options.key === undefined && awaited.at) || true };
-      // A result that is gone at once could never be awaited (D-66).
+      // A result that is deleted at once could never be awaited.
       if (fields.ttl < 0) fields.ttl = awaited.keep;
     }
     if (leastTtl !== undefined && fields.ttl < 0) fields.ttl = leastTtl;
@@ -179,7 +191,7 @@ export class Enqueuing {
   }
 
   async #callHooks(fields: JobFields): Promise<void> {
-    // The caller's own objects stay as they are.
+    // Copies, so that hooks do not change the caller's objects.
     fields.meta = { ...fields.meta };
     if (fields.kwargs) fields.kwargs = { ...fields.kwargs };
     const before = { ...fields };
@@ -190,8 +202,9 @@ export class Enqueuing {
   }
 
   /**
-   * What a batch has to answer for. When the call failed, some of its jobs may be stored all the same: those whose row
-   * has this call's own time.
+   * Returns the jobs that a batch must abort if it fails. If the call failed, some of its jobs may be stored anyway:
+   * those whose row has the `queued` time of this call. A job with a generated key also counts if its row was not
+   * found, because no other job can have its key.
    */
   async #marks(made: readonly Draft[], storing: Promise<Stored[]>): Promise<StoredMark[]> {
     try {

@@ -5,15 +5,15 @@ import type { EnqueueOptions } from "../tasks/task.js";
 import type { AbortAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../transitions.js";
 import { encodeJob, wireNames } from "../wire.js";
 
-/** What a caller may choose anew when a job is enqueued again; the key is the job's own. */
+/** What a caller may change when a job is enqueued again. The key stays the job's own. */
 export type JobOverrides = Omit<EnqueueOptions, "key"> & { payload?: Record<string, unknown> };
 
-/** What a job needs of its queue. */
+/** What a job needs from its queue. */
 export interface JobOwner {
   /** The database's clock, epoch ms. */
   now(): number;
   reload(key: string): Promise<JobFields>;
-  /** Resolves when the job has ended. `timeout` in s, 0: no limit. */
+  /** Resolves when the job has ended. `timeout` in s; 0 = no limit. */
   ended(key: string, timeout: number): Promise<JobFields>;
   abort(key: string, error: string): Promise<AbortAnswer | null>;
   retry(key: string, options: { error: string; resetAttempts?: boolean }): Promise<RetryAnswer | null>;
@@ -23,7 +23,7 @@ export interface JobOwner {
 
 export type Duration = "process" | "start" | "total" | "running";
 
-/** What the short form of `info` leaves out (J-18). */
+/** The fields that the short form of `info` leaves out. */
 const inFullOnly: ReadonlySet<keyof JobFields> = new Set([
   "kwargs",
   ...jobOptionNames,
@@ -97,17 +97,19 @@ export class Job<Result = unknown> implements JobFields {
     this.workerId = fields.workerId;
   }
 
-  /** The key is the id on PostgreSQL (J-8). */
+  /** The id of the job. On PostgreSQL it is the key. */
   get id(): string {
     return this.key;
   }
 
   /**
-   * Reads the job again, in place. With `until`, waits for its end first: that many seconds, 0 = without limit (J-17).
+   * Reads the job again, in place. With `until`, first waits for its end: for that many seconds, 0 = without limit.
    *
-   * @throws JobGoneError when its row is gone, also during the wait
-   * @throws TimeoutError when it did not end in time
-   * @throws PoisonDocumentError when its stored document cannot be read
+   * @throws JobGoneError if its row is gone, also during the wait
+   * @throws TimeoutError if it did not end in time
+   * @throws PoisonDocumentError if its stored document cannot be read
+   * @throws InvalidJobError if `until` is not null or seconds >= 0
+   * @throws SaqError queue_closed if the queue is closed during the wait
    */
   async refresh(until: number | null = null): Promise<this> {
     const fields = until === null ? this.#owner.reload(this.key) : this.#owner.ended(this.key, until);
@@ -115,10 +117,12 @@ export class Job<Result = unknown> implements JobFields {
   }
 
   /**
-   * Stores the job under its key: one made by `queue.prepare`, or a finished one for another run. While the key is
-   * alive nothing is stored, and the job shows what is there (J-19).
+   * Stores the job under its key: a job made by `queue.prepare`, or a finished job for another run. If the key is
+   * taken, nothing is stored, and the object then shows the job that is stored there.
    *
-   * @throws InvalidJobError when the job belongs to another queue
+   * @throws InvalidPayloadError if the task's schema refuses the payload
+   * @throws InvalidJobError if options or payload cannot be stored, or if the job belongs to another queue
+   * @throws JobGoneError if the key was taken, but no job of this queue has it
    */
   async enqueue(overrides: JobOverrides = {}): Promise<this> {
     if (!(await this.#owner.enqueue(this, overrides))) await this.refresh();
@@ -126,11 +130,12 @@ export class Job<Result = unknown> implements JobFields {
   }
 
   /**
-   * Sets single fields, here and in the database, and counts as a sign of life (J-20). A run under way keeps the
-   * timeout, the heartbeat and the retries that it began with. `finished`: only the meta of a finished job may change,
-   * and nothing was changed; null when the job is gone.
+   * Sets single fields, here and in the database, and counts as a heartbeat. A run that has started keeps the timeout,
+   * the heartbeat and the retries that it began with. Returns `finished` and changes nothing if the job is finished and
+   * the change contains more than `meta`; `unreadable` if the stored document cannot be read; null if the job is gone.
    *
-   * @throws InvalidJobError for what is no such field, or a value out of its range
+   * @throws InvalidJobError if there is no such field, or if a value is out of its range
+   * @throws SaqError job_held if another transaction holds the job for longer than 5 s
    */
   async update(change: JobUpdate): Promise<UpdateAnswer | null> {
     const answer = await this.#owner.update(this.key, change);
@@ -138,24 +143,38 @@ export class Job<Result = unknown> implements JobFields {
     return answer;
   }
 
-  /** Ends a waiting job, tells a running one to end; `not_active` when it is finished, null when it is gone. */
+  /**
+   * Ends a waiting job (`aborted`), or asks a running job to end (`aborting`). Returns `not_active` if the job is
+   * finished, null if it is gone.
+   *
+   * @throws InvalidJobError if `error` is too large
+   * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   */
   abort(error = "aborted"): Promise<AbortAnswer | null> {
     return this.#owner.abort(this.key, error);
   }
 
-  /** Queues a finished job again (D-26); `not_finished` while it waits or runs, null when it is gone. */
+  /**
+   * Queues a finished job again. Returns `not_finished` while the job waits or runs, `unreadable` if its stored
+   * document cannot be read, null if the job is gone.
+   *
+   * @throws InvalidJobError if `error` is too large
+   * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   */
   retry(options: { error?: string; resetAttempts?: boolean } = {}): Promise<RetryAnswer | null> {
     return this.#owner.retry(this.key, { error: "retried", ...options });
   }
 
-  /** The same job, whatever is known of it (J-9). */
+  /** True for the same job, whatever the two objects know of it: only the keys are compared. */
   equals(other: { readonly key: string }): boolean {
     return this.key === other.key;
   }
 
   /**
-   * How long it ran (`process`), waited (`start`), both (`total`), or has been running by now (`running`), ms; null
-   * when it is not that far (J-10).
+   * Returns how long the job ran (`process`), waited (`start`), did both (`total`), or has been running so far
+   * (`running`), ms; null if the job has not come that far.
+   *
+   * @throws SaqError config for another kind
    */
   duration(kind: Duration): number | null {
     switch (kind) {
@@ -175,7 +194,7 @@ export class Job<Result = unknown> implements JobFields {
     }
   }
 
-  /** One line for logs (J-18): fields that have their default are left out, `full` has payload, options and outcome. */
+  /** Returns one line for logs, without fields that have their default. `full` adds payload, options and outcome. */
   info(full = false): string {
     const shown = Object.entries(wireNames).flatMap(([field, name]) => {
       const value = this[field as keyof JobFields];
@@ -187,7 +206,7 @@ export class Job<Result = unknown> implements JobFields {
     return `Job<${shown.join(", ")}>`;
   }
 
-  /** The wire document (J-1). */
+  /** Returns the wire document. */
   toDocument(): Record<string, unknown> {
     return JSON.parse(encodeJob(this)) as Record<string, unknown>;
   }
@@ -195,7 +214,7 @@ export class Job<Result = unknown> implements JobFields {
 
 const between = (from: number, to: number): number | null => (from && to ? to - from : null);
 
-/** A line for a log never throws: not over a BigInt, nor over an object that holds itself. */
+/** Returns a text for a log line. Never throws, not even for a BigInt or for an object that contains itself. */
 function jsonText(value: unknown): string {
   try {
     return JSON.stringify(value);

@@ -1,4 +1,6 @@
-/** A queue: enqueue jobs, wait for them, look at them, change them. Knows its tasks' types, and nothing of storage. */
+/**
+ * A queue: enqueue jobs, wait for them, look at them, change them. It knows its tasks' types, and nothing of storage.
+ */
 
 import type { Broker, JobCounts, JobFilter, WorkerRow } from "../broker.js";
 import type { QueueConfig } from "../config/index.js";
@@ -27,11 +29,11 @@ import { Waiting } from "./waiting.js";
 export class Queue<Tasks extends TaskMap = TaskMap> {
   readonly name: string;
   readonly config: QueueConfig<string, Tasks>;
-  /** Takes jobs of tasks that are not known here, so that no worker may run it. */
+  /** True if it accepts jobs of tasks that are not known here. No worker may run such a queue. */
   readonly isForeign: boolean;
-  /** Storage; for the worker and for those who write a broker. */
+  /** Storage; for the worker and for authors of brokers. */
   readonly broker: Broker;
-  /** Its recurring tasks. */
+  /** The queue's recurring tasks. */
   readonly schedules: Schedules;
   readonly counters: QueueCounters = {
     complete: 0,
@@ -55,12 +57,12 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     enqueue: (job, overrides) => this.enqueue(job, overrides),
   };
 
-  /** `anyTask`: takes names that are not in the configuration, for queues whose workers are elsewhere. */
+  /** `anyTask`: accepts task names that are not in the configuration, for queues whose workers are elsewhere. */
   constructor(config: QueueConfig<string, Tasks>, broker: Broker, options: { anyTask?: boolean } = {}) {
     const toJob = (fields: JobFields) => new Job(this.#owner, fields);
     this.name = config.name;
     this.config = config;
-    // Its dsn holds a password, and a queue is soon printed or logged whole.
+    // Its dsn contains a password, and a whole queue is easily printed or logged.
     Object.defineProperty(this, "config", { enumerable: false });
     this.isForeign = options.anyTask === true;
     this.broker = broker;
@@ -77,12 +79,17 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     });
   }
 
-  /** Connects and makes the tables where they are missing. Every call that needs it does so by itself. */
+  /**
+   * Connects, and creates missing tables. Calls that need a connection do this themselves.
+   *
+   * @throws SaqError database_unavailable if the database does not answer
+   * @throws SaqError config, schema_version if the tables cannot be created or used
+   */
   async connect(): Promise<void> {
     await this.broker.connect();
   }
 
-  /** Ends all waits, sends what is under way, then closes the connections. */
+  /** Ends all waits, sends what is pending, then closes the connections. */
   async close(): Promise<void> {
     await this.#waiting.close();
     await this.broker.close();
@@ -91,12 +98,14 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   // --- storing jobs ---
 
   /**
-   * Stores a job. With a key of your own the answer is null while a job of that key is alive (V-5.3). Given a job of
-   * this queue (from `prepare`, or a finished one), stores that one anew, with `overrides`; the object then shows what
-   * was stored, and is unchanged when the answer is null (Q-3, D-32).
+   * Stores a job. If you choose the key, the result is null while a job with this key is alive. If `target` is a job of
+   * this queue (from `prepare`, or a finished one), that job is stored anew, with `overrides`; the object then shows
+   * what was stored, and is unchanged if the result is null.
    *
-   * @throws InvalidPayloadError when the task's schema refuses the payload
-   * @throws InvalidJobError when key, options or payload cannot be stored, or the job belongs to another queue
+   * @throws InvalidPayloadError if the task's schema refuses the payload
+   * @throws InvalidJobError if key, options or payload cannot be stored, or if the job belongs to another queue
+   * @throws SaqError unknown_task if the queue has no such task
+   * @throws SaqError key_held if another open transaction holds the key
    */
   enqueue<Target extends (keyof Tasks & string) | Job, Key extends string | undefined = undefined>(
     target: Target,
@@ -108,7 +117,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     return outcome.stored ? new Job(this.#owner, fields) : null;
   }
 
-  /** As `enqueue`, with the reason of a refusal. */
+  /**
+   * As `enqueue`, but returns the reason if the job was refused.
+   *
+   * @throws the same errors as `enqueue`
+   */
   async enqueueDetailed<Name extends keyof Tasks & string>(
     task: Name,
     ...[payload, options = {}]: EnqueueArguments<Tasks[Name]>
@@ -119,11 +132,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /**
-   * Stores many jobs, up to a thousand per statement. Nothing is stored when one entry is invalid. Null stands where a
-   * key was taken.
+   * Stores many jobs, up to a thousand per statement. If one entry is invalid, nothing is stored. The result contains
+   * null for each entry whose key was taken.
    *
    * @throws InvalidJobError, InvalidPayloadError as `enqueue` does; nothing was stored
-   * @throws SaqError key_held when somebody's open transaction holds one of the keys; other entries may be stored
+   * @throws SaqError key_held if another open transaction holds one of the keys; other entries may be stored
    */
   async enqueueMany(entries: readonly EnqueueEntry<Tasks>[]): Promise<(Job | null)[]> {
     const orders = entries.map(orderOf);
@@ -131,7 +144,12 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     return stored.map(({ fields, outcome }) => (outcome.stored ? new Job(this.#owner, fields) : null));
   }
 
-  /** A job that is not stored yet (status `new`), for `enqueue(job)` or `job.enqueue()`. */
+  /**
+   * Returns a job that is not stored yet (status `new`), for `enqueue(job)` or `job.enqueue()`.
+   *
+   * @throws InvalidJobError if options or payload cannot be stored
+   * @throws SaqError unknown_task if the queue has no such task
+   */
   prepare<Name extends keyof Tasks & string>(
     task: Name,
     ...[payload, options = {}]: EnqueueArguments<Tasks[Name]>
@@ -140,19 +158,21 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /**
-   * Calls `hook` with each job before this queue object stores it, also for jobs that are then refused (Q-12). It may
-   * change what a caller may choose: payload, meta, priority, times. Hooks run one after another, and a throw stops the
-   * enqueue. Answers how to unregister.
+   * Calls `hook` with each job before this queue object stores it, also for jobs that are then refused. The hook may
+   * change what a caller may choose: payload, meta, priority, times. Hooks run one after another; if one throws, the
+   * job is not enqueued. Returns a function that unregisters the hook.
+   *
+   * @throws ConfigError if `hook` is not a function
    */
   registerBeforeEnqueue(hook: BeforeEnqueue): () => void {
     return this.#enqueuing.before(hook);
   }
 
   /**
-   * Runs `work`; when it throws, every job that this queue stored inside of it is aborted with the error `cancelled`,
-   * and the throw goes on (Q-7, D-60). Await everything that `work` starts. A job that runs already is told to end.
+   * Runs `work`. If it throws, every job that this queue stored inside of it is aborted with the error `cancelled`, and
+   * the error is thrown again. Await everything that `work` starts. A job that already runs is asked to end.
    *
-   * @throws SaqError not_aborted, caused by what `work` threw, when some could not be aborted
+   * @throws SaqError not_aborted, with the error of `work` as its cause, if some jobs could not be aborted
    */
   batch<T>(work: () => Promise<T>): Promise<T> {
     return this.#enqueuing.batches.run(work, (job) => this.#changes.cancel(job));
@@ -161,13 +181,18 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   // --- waiting for jobs ---
 
   /**
-   * Enqueues a job and waits for its result (Q-5). With a key that is taken, waits for the job that has it. A task that
-   * applies another one holds its own slot meanwhile: with one slot in all, the other never starts and the wait ends
-   * with the outer job's timeout.
+   * Enqueues a job and waits for its result. If the key is taken, waits for the job that has it. A task that applies
+   * another task keeps its own slot meanwhile: with only one slot, the other task never starts, and the wait ends with
+   * the outer job's timeout.
    *
-   * @throws JobError, carrying the job, when it failed or was aborted
-   * @throws JobGoneError when its row disappeared, so that nobody knows how it ended (D-66)
+   * @throws JobError, with the job, if it failed or was aborted
+   * @throws JobGoneError if its row disappeared, so that nobody knows how it ended
    * @throws TimeoutError after `waitTimeout`; the job goes on
+   * @throws InvalidPayloadError, InvalidJobError as `enqueue` does; InvalidJobError if the key belongs to a job of
+   *   another task
+   * @throws SaqError other_queue if the key belongs to another queue; queue_closed if the queue is closed during the
+   *   wait
+   * @throws the reason of `signal` if it fires; the job goes on
    */
   async apply<Name extends keyof Tasks & string>(
     task: Name,
@@ -177,10 +202,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /**
-   * `apply` for many payloads: results in their order (Q-6). The first job that fails rejects at once and the others go
-   * on; with `returnExceptions`, errors of jobs stand in the list instead.
+   * `apply` for many payloads. Returns the results in the order of the payloads. The first job that fails rejects the
+   * call at once and the others go on; with `returnExceptions`, the errors of jobs are in the list instead.
    *
-   * @throws InvalidJobError when two items have one key (D-68); nothing was stored
+   * @throws InvalidJobError if two items have the same key; nothing was stored
+   * @throws JobError, JobGoneError, TimeoutError, InvalidPayloadError, SaqError or the signal's reason, as `apply` does
    */
   async map<Name extends keyof Tasks & string, const ReturnExceptions extends boolean = false>(
     task: Name,
@@ -192,10 +218,12 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /**
-   * Calls `callback` for each of the jobs that exists, at once, at each push and every `pollInterval`, whether or not
-   * something changed, until it answers something truthy (Q-8).
+   * Calls `callback` for each of the jobs that exists: at once, at each push and every `pollInterval`, whether or not
+   * something changed, until it returns something truthy.
    *
    * @throws TimeoutError after `timeout`
+   * @throws InvalidJobError if an argument is invalid
+   * @throws SaqError queue_closed if the queue is closed during the wait
    */
   listen(
     keys: readonly string[],
@@ -207,22 +235,22 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
 
   // --- looking at jobs ---
 
-  /** The job, or null when this queue has none of that key. */
+  /** Returns the job, or null if this queue has no job with this key. */
   async job(key: string): Promise<Job | null> {
     return (await this.jobs([key]))[0] ?? null;
   }
 
-  /** In the order of the keys, null for unknown ones (P-27). */
+  /** Returns the jobs in the order of the keys, with null for unknown keys. */
   jobs(keys: readonly string[]): Promise<(Job | null)[]> {
     return this.#reading.jobs(keys);
   }
 
   /**
-   * Jobs of some statuses, 50 unless `limit` says otherwise. Newest first where all fit into one page, or where the
-   * queue made their keys. Else they are sorted by key, descending, because no index has the time: a key of your own
-   * that begins with a letter comes before all generated ones. To read every job use `iterJobs`.
+   * Returns jobs of some statuses, 50 unless `limit` says otherwise. The newest come first if all of them fit into one
+   * page, or if the queue made their keys. Otherwise they are sorted by key, descending, because no index has the time:
+   * a key of your own that begins with a letter comes before all generated keys. Use `iterJobs` to read every job.
    *
-   * @throws SaqError list_too_slow after 5 s, for instance a rare status in a large table without the index for it
+   * @throws SaqError list_too_slow after 5 s, for example for a rare status in a large table without the index for it
    * @example
    * const failed = await queue.list({ statuses: ["failed"], limit: 20 });
    */
@@ -231,8 +259,10 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /**
-   * Every job of some statuses, by key, `batchSize` per query; no connection is held while the caller works (P-28).
-   * Jobs that are stored meanwhile may or may not come along.
+   * Yields every job of some statuses, by key, `batchSize` per query. No connection is held while the caller works.
+   * Jobs that are stored meanwhile may or may not be included.
+   *
+   * @throws InvalidJobError if `batchSize` is not a whole number >= 1
    */
   iterJobs(
     options: { statuses?: readonly Status[]; batchSize?: number } = {},
@@ -240,22 +270,29 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     return this.#reading.iterate(options);
   }
 
-  /** Jobs by state, all statuses. Reads the whole queue: 0.2 s for a million jobs. */
+  /** Returns the number of jobs by state, for all statuses. Reads the whole queue: 0.2 s for a million jobs. */
   counts(): Promise<JobCounts> {
     return this.broker.counts();
   }
 
-  /** SAQ's three counts (P-32): due, running, and all that is not finished (`aborting` is in none). */
+  /**
+   * Returns one of SAQ's three counts: due, running, and all that is not finished. `aborting` jobs are in none of them.
+   *
+   * @throws SaqError config for another kind
+   */
   count(kind: "queued" | "active" | "incomplete"): Promise<number> {
     return this.#reading.count(kind);
   }
 
-  /** Live workers. */
+  /** Returns the living workers. */
   workers(): Promise<WorkerRow[]> {
     return this.broker.workers();
   }
 
-  /** SAQ's info object (P-33, D-72). `jobs` holds wire documents, unfinished ones unless `statuses` says otherwise. */
+  /**
+   * Returns SAQ's info object. With `jobs: true` its member `jobs` contains the wire documents of up to 100 jobs: of
+   * unfinished ones, unless `statuses` says otherwise.
+   */
   info(options: Partial<JobFilter> & { jobs?: boolean } = {}): Promise<QueueInfo> {
     return this.#reading.info(options);
   }
@@ -263,18 +300,22 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   // --- changing jobs ---
 
   /**
-   * Ends a waiting job, tells a running one to end (V-5.10, V-5.11). Null when there is no such job (D-27).
+   * Ends a waiting job (`aborted`), or asks a running job to end (`aborting`). Returns `not_active` if the job is
+   * finished, null if there is no such job.
    *
-   * @throws SaqError job_held when somebody's transaction holds the job for longer than 5 s
+   * @throws InvalidJobError if `error` is too large
+   * @throws SaqError job_held if another transaction holds the job for longer than 5 s
    */
   abort(key: string, error = "aborted"): Promise<AbortAnswer | null> {
     return this.#changes.abort(key, error);
   }
 
   /**
-   * Queues a finished job again, with its attempts set back unless told otherwise (D-26). Null when there is none.
+   * Queues a finished job again, and resets its attempts unless `resetAttempts` is false. Returns `not_finished` while
+   * the job waits or runs, `unreadable` if its document cannot be read, null if there is no such job.
    *
-   * @throws SaqError job_held when somebody's transaction holds the job for longer than 5 s
+   * @throws InvalidJobError if `error` is too large
+   * @throws SaqError job_held if another transaction holds the job for longer than 5 s
    */
   retry(key: string, options: { error?: string; resetAttempts?: boolean } = {}): Promise<RetryAnswer | null> {
     const { error = "retried", resetAttempts = true } = options;
@@ -282,11 +323,12 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /**
-   * Ends a running job from outside; its worker is told that it lost the job, and what its task returns is dropped.
-   * `not_active` when it waits or has ended, `aborting` when it is being aborted and `status` is another than `aborted`
-   * (D-25), null when there is none.
+   * Ends a running job from outside. Its worker is notified that it lost the job, and what its task returns is dropped.
+   * Returns `not_active` if the job waits or has ended, `aborting` if it is being aborted and `status` is not
+   * `aborted`, null if there is no such job.
    *
-   * @throws InvalidJobError when the result cannot be written as JSON
+   * @throws InvalidJobError if the result or the error cannot be written as JSON or is too large, or for another status
+   * @throws SaqError job_held if another transaction holds the job for longer than 5 s
    */
   finish(
     key: string,
@@ -296,7 +338,12 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     return this.#changes.finish(key, status, outcome);
   }
 
-  /** Sets single fields of a stored job, as `job.update` does (J-20). Null when there is none (D-27). */
+  /**
+   * Sets single fields of a stored job, as `job.update` does. Returns null if there is no such job.
+   *
+   * @throws InvalidJobError if there is no such field, or if a value is out of its range
+   * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   */
   update(key: string, change: JobUpdate): Promise<UpdateAnswer | null> {
     return this.#changes.update(key, change);
   }
@@ -304,7 +351,10 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
 
 const noOptions: EnqueueOptions = Object.freeze({});
 
-/** Most entries have no options, and taking what is left of an object costs as much as all else that is done with it here. */
+/**
+ * Returns the order of an entry. Most entries have no options, and copying the rest of an object costs as much as
+ * everything else that is done with the entry here.
+ */
 function orderOf(entry: { task: string; payload?: unknown } & EnqueueOptions): Order {
   for (const name in entry) {
     if (name === "task" || name === "payload") continue;

@@ -1,4 +1,4 @@
-/** Looks at a queue's jobs and workers; changes nothing. */
+/** Reads the jobs and workers of a queue; changes nothing. */
 
 import type { Broker, JobFilter, StoredJob } from "../broker.js";
 import { InvalidJobError, JobGoneError, SaqError } from "../errors.js";
@@ -107,7 +107,7 @@ export class Reading {
   }
 }
 
-/** A poison row for the eye: what its columns tell, and why there is no more. */
+/** Returns what can be shown of a row with an unreadable document: its columns, and the reason why there is no more. */
 function unreadable(row: StoredJob): JobFields {
   return {
     ...jobDefaults,

@@ -1,4 +1,4 @@
-/** Results of jobs for those who wait for them: `apply` and `map` (Q-5, Q-6), and what an end means to a caller. */
+/** Results of jobs for callers who wait for them: `apply` and `map`, and what the end of a job means to a caller. */
 import type { StoredJob } from "../broker.js";
 import { InvalidJobError, JobGoneError, PoisonDocumentError, SaqError } from "../errors.js";
 import type { JobFields, Status } from "../job.js";
@@ -8,7 +8,7 @@ import type { Enqueuing, Order, Stored } from "./enqueuing.js";
 import type { Job } from "./handle.js";
 import type { AwaitedEnd, Waiting } from "./waiting.js";
 
-/** A job that was awaited failed or was aborted (Q-5). */
+/** A job that was awaited failed or was aborted. `job` is that job. */
 export class JobError extends SaqError {
   readonly job: Job;
 
@@ -22,25 +22,25 @@ export class JobError extends SaqError {
 }
 
 export type MapOptions<Payload> = ApplyOptions & {
-  /** Options of single items; they come before the common ones. A `key` belongs here. */
+  /** Options of single items; they override the common options. A `key` belongs here. */
   each?: (payload: Payload, index: number) => Omit<EnqueueOptions, "client">;
-  /** Errors of jobs stand in the list where results would. @defaultValue false */
+  /** Errors of jobs are put into the list in place of results. @defaultValue false */
   returnExceptions?: boolean;
 };
 
 export interface ListenOptions {
-  /** s; 0 and null: no limit. @defaultValue 10 */
+  /** Timeout of the wait, s; 0 and null: no limit. @defaultValue 10 */
   timeout?: number | null;
-  /** Between two looks without a push, s. @defaultValue 0.5 */
+  /** Interval between two looks if there is no push, s. @defaultValue 0.5 */
   pollInterval?: number;
 }
 
-/** What a result that its job would throw away at once is kept for where nothing limits the wait: SAQ's default, s. */
+/** How long to keep a result that its job would delete at once, if the wait has no limit: SAQ's default, s. */
 const unlimitedKeep = 600;
-/** Time to fetch a result, s. */
+/** Minimum time to fetch a result, s. */
 const leastKeep = 60;
 
-/** What a job of ours returned, told with its end: its row need not be read. */
+/** The result of a job that this process enqueued. It was sent with the job's end, so that the row need not be read. */
 interface Told {
   told: unknown;
 }
@@ -91,7 +91,7 @@ export class Results {
     }
   }
 
-  /** The fields of an ended job. `timeout` in s, 0: no limit. */
+  /** Returns the fields of a job after its end. `timeout` in s; 0 = no limit. */
   async ended(key: string, timeout: number): Promise<JobFields> {
     checkWait("refresh: until", timeout);
     await this.waiting.follow();
@@ -104,7 +104,7 @@ export class Results {
     { timeout = 10, pollInterval = 0.5 }: ListenOptions = {},
   ): Promise<void> {
     checkWait("listen: timeout", timeout);
-    // One that is no text would fail the statement that reads for all who wait.
+    // A key that is no text would fail the statement that reads the jobs of all waits.
     if (!Array.isArray(keys) || keys.some((key) => typeof key !== "string")) {
       throw new InvalidJobError(`listen: keys must be an array of texts, got ${JSON.stringify(keys)}`);
     }
@@ -117,7 +117,7 @@ export class Results {
     }
   }
 
-  /** Waits for the job that was stored, or for the one that has its key already. */
+  /** Waits for the job that was stored, or for the job that already has its key. */
   #await({ fields: { key }, outcome }: Stored, timeout: number | null): AwaitedEnd<StoredJob | Told> {
     if (outcome.stored) return this.waiting.end(key, { timeout, lookNow: false }, toldResult);
     if (outcome.reason !== "other_queue") return this.waiting.end(key, { timeout, lookNow: true });
@@ -149,7 +149,7 @@ export class Results {
   }
 }
 
-/** Null for what is no JSON: anybody on the database may send a notification. */
+/** Returns null if the text is not JSON: any user of the database may send a notification. */
 function toldResult(result: string): Told | null {
   try {
     return { told: JSON.parse(result) as unknown };
@@ -158,7 +158,7 @@ function toldResult(result: string): Told | null {
   }
 }
 
-/** Why the document of a row cannot be shown. */
+/** Returns the reason why the document of a row cannot be shown. */
 export const unreadReason = ({ unreadBytes }: StoredJob): string =>
   unreadBytes === undefined
     ? "The stored document is not a SAQ job; its bytes are untouched in saq_jobs.job"
@@ -166,7 +166,7 @@ export const unreadReason = ({ unreadBytes }: StoredJob): string =>
       "the others of a list (then look at the job alone); they are untouched in saq_jobs.job. More are read where " +
       "maxBytes of the queue is larger";
 
-/** @throws PoisonDocumentError when the row's document cannot be read */
+/** Returns the fields of a row. @throws PoisonDocumentError if the row's document cannot be read */
 export function readEnd(row: StoredJob): JobFields {
   const fields = read(row);
   if (fields) return fields;
@@ -178,7 +178,7 @@ export function readEnd(row: StoredJob): JobFields {
   );
 }
 
-/** @throws InvalidJobError for a wait that is none */
+/** Separates the options of the wait from those of the job. @throws InvalidJobError for a bad time, or a `client` */
 function split(at: string, { waitTimeout = null, signal, ...options }: ApplyOptions) {
   checkWait(`${at}: waitTimeout`, waitTimeout);
   if ("client" in options) {
@@ -190,7 +190,7 @@ function split(at: string, { waitTimeout = null, signal, ...options }: ApplyOpti
   return { waitTimeout, signal, options };
 }
 
-/** @throws InvalidJobError when it is not null or seconds >= 0 */
+/** @throws InvalidJobError if it is neither null nor seconds >= 0 */
 function checkWait(at: string, seconds: number | null): void {
   if (seconds === null || (typeof seconds === "number" && seconds >= 0)) return;
   throw new InvalidJobError(
@@ -198,11 +198,11 @@ function checkWait(at: string, seconds: number | null): void {
   );
 }
 
-/** D-66: a result is kept for as long as it is waited for, and a little longer. */
+/** Returns how long to keep a result after the job's end, s: as long as the caller may wait, and at least 60 s. */
 const keepFor = (waitTimeout: number | null): number =>
   Math.max(Math.ceil(waitTimeout || unlimitedKeep), leastKeep);
 
-/** D-68: two items of one key would be one job, and one result in two places. */
+/** Refuses items with the same key: they would be one job, and one result in two places. */
 function checkKeys(at: string, orders: readonly Order[]): void {
   const keys = orders.flatMap(({ options: { key } }) => (key === undefined ? [] : [key]));
   const seen = new Set<string>();
@@ -214,10 +214,10 @@ function checkKeys(at: string, orders: readonly Order[]): void {
   );
 }
 
-/** Who waits under a signal: one listener for all of them, because Node warns of more than ten on one signal. */
+/** The waits under each signal. One listener serves all of them, because Node warns of more than ten on one signal. */
 const waitsUnder = new WeakMap<AbortSignal, Set<() => void>>();
 
-/** Calls `abort` when the signal fires. Answers how to stop. */
+/** Calls `abort` when the signal fires. Returns a function that stops this. */
 function onAbort(signal: AbortSignal, abort: () => void): () => void {
   const known = waitsUnder.get(signal);
   const waits = known ?? new Set<() => void>();
@@ -232,7 +232,7 @@ function onAbort(signal: AbortSignal, abort: () => void): () => void {
   return () => waits.delete(abort);
 }
 
-/** Rejects with the signal's reason when that comes first. */
+/** Rejects with the signal's reason if the signal fires first. */
 async function unlessAborted<T>(signal: AbortSignal | undefined, work: Promise<T>): Promise<T> {
   if (!signal) return work;
   let stop: () => void = () => {};
@@ -248,7 +248,7 @@ async function unlessAborted<T>(signal: AbortSignal | undefined, work: Promise<T
   }
 }
 
-/** What `returnExceptions` puts into the list; that the wait is over or the queue closed concerns all of them. */
+/** Returns an error that `returnExceptions` puts into the list. Other errors, such as a timeout, concern all items. */
 function asItem(error: unknown): unknown {
   if (error instanceof JobError || error instanceof JobGoneError) return error;
   throw error;

@@ -1,4 +1,4 @@
-/** A queue's recurring tasks, to look at and to steer: `queue.schedules`. */
+/** The recurring tasks of a queue, to look at and to control: `queue.schedules`. */
 import type { Broker, StoredJob } from "../broker.js";
 import { type CronEntry, cronKey, type QueueConfig } from "../config/index.js";
 import { SaqError } from "../errors.js";
@@ -17,7 +17,7 @@ export interface ScheduleInfo extends ScheduleDefinition {
   paused: boolean;
   /** Epoch s; null while paused. */
   nextRun: number | null;
-  /** The last run, which may still go on. Null before any. */
+  /** The last run, which may still be under way. Null before the first run. */
   lastRun: ScheduleRun | null;
 }
 
@@ -30,16 +30,16 @@ export interface ScheduleRun {
   error: string | null;
 }
 
-/** What the schedules need of their queue. */
+/** What the schedules need from their queue. */
 export interface ScheduleHost {
   readonly config: QueueConfig;
   readonly broker: Broker;
   draft(order: Order): Promise<Draft>;
-  /** Stores a job under a key of its own. */
+  /** Stores a job under a generated key. */
   enqueue(task: string, payload: unknown, options: Omit<EnqueueOptions, "key">): Promise<Job>;
 }
 
-/** How long a run of a cron task is kept at least, s: its row is what tells others that this tick was run (D-54). */
+/** How long to keep a run of a cron task with a negative ttl, s. Its row tells other workers that this tick was run. */
 const leastTtl = 10;
 
 export class Schedules {
@@ -49,7 +49,7 @@ export class Schedules {
     this.#host = host;
   }
 
-  /** Every entry of the configuration. Empty where it has none. */
+  /** Returns every entry of the configuration; an empty list if there is none. */
   async list(): Promise<ScheduleInfo[]> {
     const { broker } = this.#host;
     const entries = this.#host.config.scheduledTasks ?? [];
@@ -74,10 +74,11 @@ export class Schedules {
   }
 
   /**
-   * Runs it now, paused or not, as a job with a key of its own: the next tick comes as it would have, and may run beside
-   * this one.
+   * Runs the task now, paused or not, as a job with a generated key. The next tick comes as usual, and may run beside
+   * this job.
    *
    * @throws SaqError unknown_schedule
+   * @throws InvalidPayloadError if the task's schema refuses the entry's payload
    */
   async run(name: string): Promise<Job> {
     const { task, payload, options, meta } = this.#find(name);
@@ -85,11 +86,11 @@ export class Schedules {
   }
 
   /**
-   * No tick of it starts until `resume`, on any worker and over restarts: the one that waits is taken back. A run that
-   * goes on is left alone, and so is a tick that a Python worker stored, which knows nothing of a pause.
+   * Starts no tick of the entry until `resume`, on any worker and across restarts; the waiting tick is deleted. A run
+   * that has started goes on. A tick that a Python worker stored stays as well, because Python does not know the pause.
    *
    * @throws SaqError unknown_schedule
-   * @throws SaqError config when the database role may neither create nor use the table saq_cron
+   * @throws SaqError config if the database role may neither create nor use the table saq_cron
    */
   async pause(name: string): Promise<void> {
     const entry = this.#find(name);
@@ -101,7 +102,7 @@ export class Schedules {
   }
 
   /**
-   * From the next tick on; what a pause left out is not made up for.
+   * Starts ticks again, from the next one on. Ticks that the pause left out are not made up for.
    *
    * @throws SaqError unknown_schedule, config as `pause`
    */
@@ -109,7 +110,7 @@ export class Schedules {
     await this.#host.broker.schedules.setPaused(definitionOf(this.#find(name)), false);
   }
 
-  /** The job of one tick, epoch s, for the worker that stores it. `meta.schedule` marks it as made here. */
+  /** Returns the job of one tick (epoch s), for the worker that stores it. `meta.schedule` marks it as made here. */
   async tickOf(entry: CronEntry, tick: number): Promise<NewJob> {
     const { task, payload, options, meta, name } = entry;
     const draft = await this.#host.draft({
@@ -142,8 +143,9 @@ export const definitionOf = ({ name, task, cron, overlap }: CronEntry): Schedule
 });
 
 /**
- * Deletes a tick that waits for its first start. True when it was, `foreign` when another program made it, null when
- * nothing waits there or `isWrong`, asked with the database's clock (epoch s), says that it may stay.
+ * Deletes a tick that waits for its first start. Returns true if it was deleted, and `foreign` if another program made
+ * it. Returns null if no such tick waits under the key, or if `isWrong` (called with the database's clock, epoch s)
+ * returns false.
  */
 export function takeBack(
   { broker }: { readonly broker: Broker },
@@ -158,14 +160,17 @@ export function takeBack(
   });
 }
 
-/** The row of the last run while it is there, else what was noted when the next tick took it. */
+/**
+ * Returns the last run from its row while the row exists, otherwise as it was noted when the next tick took the row.
+ * The row of a job that ended before it started counts only if no run was noted.
+ */
 function lastRunOf(row: StoredJob | null, noted: LastRun | null): ScheduleRun | null {
   const job = row && row.status !== "queued" ? read(row) : null;
   if (!row || !job || (isTerminal(row.status) && job.started === 0 && noted)) return noted;
   return runOf(row.key, row.status, job);
 }
 
-/** What is kept of a run. */
+/** Returns the members of a run that are kept. */
 export const runOf = <S extends Status>(
   key: string,
   status: S,

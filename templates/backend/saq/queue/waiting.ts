@@ -1,8 +1,8 @@
 /**
- * Waits for jobs. All waits of a queue share one loop: the broker's events say which jobs changed, and one statement
- * then reads all of them. What nobody tells (workers of other languages, poll mode, events lost with a connection) is
- * found by looking: 50 ms after the wait began, then ever less often, every 500 ms at last (D-67). Nothing is read
- * while nobody waits.
+ * Waits for jobs. All waits of a queue share one loop: the broker's events say which jobs have changed, and one
+ * statement then reads all of these jobs. Changes without an event (workers in other languages, poll mode, events lost
+ * with a connection) are found by looking: 50 ms after the wait began, then at growing intervals of up to 500 ms.
+ * Nothing is read while nobody waits.
  */
 import type { Broker, JobAnswer, JobEvent, StoredJob } from "../broker.js";
 import { JobGoneError, SaqError, TimeoutError } from "../errors.js";
@@ -12,7 +12,7 @@ type Row = StoredJob | null;
 
 const firstPauseMs = 50;
 const longestPauseMs = 500;
-/** Looks that fail for that long end the wait; a database that comes back sooner does not (5.2). */
+/** If reads fail for this long, the wait ends. A database that comes back sooner does not end it. */
 const blindPatienceMs = 30_000;
 const mostKeysPerLook = 1_000;
 
@@ -20,11 +20,11 @@ interface Wait {
   readonly keys: readonly string[];
   readonly see: (rows: Row[]) => void;
   readonly fail: (error: Error) => void;
-  /** Takes a result that was told with the job's end. */
+  /** Takes a result that was sent with the job's end. */
   readonly answer: ((result: string) => void) | undefined;
-  /** Between two looks that nobody asked for. */
+  /** Time until the next look if no event comes, ms. */
   pauseMs: number;
-  /** Times of performance.now(). */
+  /** Times are by performance.now(). */
   lookAt: number;
   readonly giveUpAt: number;
   readonly seconds: number | null;
@@ -33,11 +33,11 @@ interface Wait {
 export interface WaitOptions {
   /** s; 0 and null: no limit. */
   timeout: number | null;
-  /** The jobs may have changed already, so that the first look is at once. */
+  /** True if the jobs may have changed already: the first look is then at once. */
   lookNow: boolean;
 }
 
-/** One job's end: `stop` ends the wait, and `end` then stays open for ever. */
+/** A wait for the end of one job. `stop` ends the wait; `end` then stays pending for ever. */
 export interface AwaitedEnd<End> {
   readonly end: Promise<End>;
   stop(): void;
@@ -62,9 +62,9 @@ export class Waiting {
   }
 
   /**
-   * Resolves when events are heard: subscribe first, then enqueue or read (D-69). From then on for as long as the queue
-   * is open, so that a wait costs no LISTEN of its own. Where it fails, looking is all there is, and the next wait tries
-   * again.
+   * Resolves when events are received: subscribe first, then enqueue or read. The subscription lasts as long as the
+   * queue is open, so that a wait needs no LISTEN of its own. Also resolves if subscribing fails: waits then find
+   * changes only by looking, and the next wait subscribes again.
    */
   async follow(): Promise<void> {
     this.#following ??= this.#follow();
@@ -74,7 +74,10 @@ export class Waiting {
     });
   }
 
-  /** Where this process is told the ends of its jobs with their results; null before `follow`, and without push. */
+  /**
+   * The address to which the ends of this process's jobs are sent with their results; null before `follow`, and without
+   * push.
+   */
   get address(): string | null {
     return this.#address;
   }
@@ -91,9 +94,9 @@ export class Waiting {
   }
 
   /**
-   * Waits until the job has ended. The row is read anew, so that a job that was queued again meanwhile goes on being
-   * awaited. A result that is told with the end goes through `answered` instead, unless that makes nothing of it (null).
-   * Rejects with JobGoneError, TimeoutError, or SaqError queue_closed.
+   * Waits until the job has ended. Reads the row after each event, so that a job that was queued again meanwhile is
+   * still awaited. A result that is sent with the end is passed to `answered` instead; if that returns null, the row is
+   * read. Rejects with JobGoneError, TimeoutError, SaqError queue_closed, or the last error after 30 s of failed reads.
    */
   end<Answer = never>(
     key: string,
@@ -129,8 +132,8 @@ export class Waiting {
   }
 
   /**
-   * Rows as they are now, then at each change and every `interval` s. Changes that come while the last rows are being
-   * looked at are one.
+   * Yields the rows as they are now, then after each change and every `interval` s. Several changes that come while the
+   * caller handles the last rows are yielded as one.
    */
   async *looks(
     keys: readonly string[],
@@ -229,11 +232,14 @@ export class Waiting {
   }
 
   #hear(event: JobEvent | null): void {
-    // After a reconnect nobody knows what was missed.
+    // After a reconnect it is unknown which events were missed.
     for (const wait of event ? (this.#waitsOf.get(event.key) ?? []) : this.#waits) this.#lookAt(wait);
   }
 
-  /** The look at the row is what a result that comes along saves: 4.4 -> 2.9 ms for a round trip alone, 3,500 -> 5,000/s with 50 in flight. */
+  /**
+   * Takes the end of a job. A result that comes with it saves reading the row: 4.4 -> 2.9 ms for a single round trip,
+   * 3,500 -> 5,000/s with 50 in flight.
+   */
   #take({ key, result }: JobAnswer): void {
     for (const wait of this.#waitsOf.get(key) ?? []) {
       if (result !== null && wait.answer) wait.answer(result);
@@ -248,7 +254,7 @@ export class Waiting {
   }
 
   async #look(): Promise<void> {
-    // Events of one turn of the event loop, say of one acknowledgement, are read together.
+    // Events of one turn of the event loop, for example of one statement that settled many jobs, are read together.
     await new Promise((resolve) => setImmediate(resolve));
     while (this.#due.size > 0) await this.#read(this.#takeDue());
     this.#looking = null;
@@ -261,7 +267,7 @@ export class Waiting {
       if (taken.length > 0 && keys + wait.keys.length > mostKeysPerLook) break;
       keys += wait.keys.length;
       taken.push(wait);
-      // Before the read: what changes during it is due again.
+      // Before the read: a job that changes during the read is due again.
       this.#due.delete(wait);
     }
     return taken;
@@ -302,7 +308,7 @@ export class Waiting {
     this.#timer = null;
     this.#timerAt = Number.POSITIVE_INFINITY;
     const now = performance.now();
-    // Looks that are nearly due come along: one statement instead of two.
+    // Looks that are nearly due are made now: one statement instead of two.
     const soon = now + firstPauseMs / 2;
     let next = Number.POSITIVE_INFINITY;
     for (const wait of this.#waits) {
