@@ -1,29 +1,33 @@
-/** From the words of the command line to what is to be done; whatever is not understood is refused (exit code 2). */
+/**
+ * Parses the command line into a command and its flags. Anything that it does not understand is refused (exit code 2).
+ */
 import { parseArgs } from "node:util";
 import { closest } from "./closest.js";
 import { type CommandName, commandNames, commands, type OptionName, options } from "./commands.js";
 import { type CliError, usageError } from "./errors.js";
 
 export interface Flags {
-  /** Processes, the first one included. */
+  /** Number of processes, the first one included. */
   workers: number;
-  /** None: all. */
+  /** Names of queues; empty means all. */
   queues: readonly string[];
+  /** Path of the module that exports the queues; undefined: the default module. */
   config: string | undefined;
   yes: boolean;
-  /** Whether Python workers use the tables; undefined: not said. */
+  /** Whether Python workers use the tables; undefined: not specified. */
   python: boolean | undefined;
-  /** -v and -d. */
+  /** Set by -v and by -d. */
   debug: boolean;
 }
 
 export type Call = { help: CommandName | null } | { command: CommandName; flags: Flags };
 
 /**
- * `--help` wins over anything else that stands on the line.
+ * Parses the arguments after the program's name. `--help` takes precedence over everything else on the command line.
  *
- * parseArgs' own strict mode is off because its errors carry the option's name only inside an English sentence, where
- * did-you-mean cannot reach it; everything it would refuse is refused here.
+ * The strict mode of parseArgs is off because its errors contain the option's name only inside an English sentence,
+ * from which "Did you mean" cannot take it. Everything that the strict mode would refuse is refused here.
+ *
  * @throws CliError with exit code 2
  */
 export function parseCall(argv: readonly string[]): Call {
@@ -38,7 +42,7 @@ export function parseCall(argv: readonly string[]): Call {
   const wantsHelp = tokens.some((token) => token.kind === "option" && token.name === "help");
   if (wantsHelp || words.length === 0)
     return { help: commandNames.find((name) => name === words.join(" ")) ?? null };
-  // Before the command: what follows an option that is not known may have been its value.
+  // Unknown options are checked before the command: the word after an unknown option may have been its value.
   for (const token of tokens)
     if (token.kind === "option" && !Object.hasOwn(options, token.name))
       throw unknownOption(words, token.name, argv[token.index] ?? token.rawName);
@@ -62,7 +66,7 @@ export function parseCall(argv: readonly string[]): Call {
       else flags.debug = true;
       continue;
     }
-    // Without "=" parseArgs takes whatever comes next, even another option.
+    // Without "=", parseArgs takes the next argument as the value, even another option.
     if (!token.value || (!token.inlineValue && token.value.startsWith("-")))
       throw usageError(`--${name} needs a value, for instance --${name} ${examples[name] ?? "..."}.`);
     if (name === "workers") flags.workers = countOf(token.value);

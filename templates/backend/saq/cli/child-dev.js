@@ -1,4 +1,4 @@
-// A worker process where the engine runs as TypeScript, however its parent was started.
+// The program of a worker process when the engine runs as TypeScript, however its parent was started.
 import { register } from "tsx/esm/api";
 
 process.setSourceMapsEnabled(true);

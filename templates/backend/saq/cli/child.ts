@@ -1,9 +1,10 @@
-/** A worker process beside the first one; its options are the first argument, as JSON. */
+/** The program of a worker process beside the first one. Its options are the first argument, as JSON. */
 import { explain } from "./errors.js";
 import { chooseQueues, loadApp } from "./load-app.js";
 import { type ChildOptions, runChosen } from "./workers-run.js";
 
-// However the parent ends, even by SIGKILL, its end of the channel closes: no worker is left that nobody can stop.
+// However the parent ends, even by SIGKILL, the channel to it closes. This process then stops too, because nobody would
+// pass a signal on to it any more.
 const stop = () => process.kill(process.pid, "SIGTERM");
 process.once("disconnect", stop);
 
@@ -15,6 +16,6 @@ try {
   console.error(explain(error));
   process.exitCode = 1;
 }
-// The channel to the parent would keep the process.
+// An open channel to the parent would keep this process running.
 process.off("disconnect", stop);
 if (process.connected) process.disconnect();

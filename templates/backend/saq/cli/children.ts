@@ -1,8 +1,9 @@
 /**
- * Worker processes beside the first one (L-4). Signals go to each of them: a supervisor tells the parent alone (D-49).
+ * The worker processes beside the first one. Signals are passed on to each of them, because a supervisor may signal
+ * only the parent.
  *
- * One that dies takes no other down and is started again after a pause, which doubles from death to death: a job that
- * crashes its worker would otherwise be started over and over, and every start costs a second of CPU (L-8).
+ * When one process dies, the others go on. It is started again after a pause, which doubles with each death in a row: a
+ * job that crashes its worker would otherwise cause one restart after the other, and each costs a second of CPU.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -10,20 +11,20 @@ import { doubled } from "../backoff.js";
 import type { Logger } from "../logger.js";
 import { within } from "../within.js";
 
-/** For a killed process to be gone. */
+/** Maximum time that a killed process takes to end, ms. */
 const killedMs = 1_000;
-/** Before the first restart; doubled after each death, up to the longest. */
+/** The pause before the first restart, ms. It doubles after each death, up to `longestPauseMs`. */
 const firstPauseMs = 1_000;
 const longestPauseMs = 30_000;
-/** A process that ran for this long was healthy: the pause begins anew. */
+/** A process that ran for this long, ms, was healthy: the next pause is the first one again. */
 const healthyMs = 60_000;
 
-/** The pause before a restart, ms; `deaths` in a row, at least 1. */
+/** Returns the pause before a restart, ms. `deaths`: number of deaths in a row, at least 1. */
 export const restartPauseMs = (deaths: number): number => doubled(deaths - 1, firstPauseMs, longestPauseMs);
 
 /** How a process ended. */
 interface Ending {
-  /** One that was killed counts as failed: 1. */
+  /** The exit code; 1 for a process that was killed by a signal or could not be started. */
   code: number;
   ranMs: number;
 }
@@ -32,11 +33,11 @@ export class Children {
   readonly #program: string;
   readonly #args: readonly string[];
   readonly #logger: Logger;
-  /** Those that run. */
+  /** The processes that run. */
   readonly #alive = new Set<ChildProcess>();
-  /** One for each process, whatever takes its place; the exit code of the last. */
+  /** One promise for each of the `count` processes. It resolves with the exit code of the last run. */
   readonly #ended: readonly Promise<number>[];
-  /** Ends the pauses before restarts. */
+  /** Ends the pauses before restarts; nothing is started after it fires. */
   readonly #closing = new AbortController();
 
   /** Starts `count` processes of a program. */
@@ -47,19 +48,22 @@ export class Children {
     this.#ended = Array.from({ length: count }, (_, index) => this.#keepRunning(index + 2));
   }
 
-  /** Passes a signal on. Nothing is started again from now on. */
+  /** Passes a signal on to all processes. Nothing is restarted after this call. */
   signal(name: NodeJS.Signals): void {
     this.#closing.abort();
     for (const child of this.#alive) this.#kill(child, name);
   }
 
-  /** Resolves when all have ended by themselves, without starting any again; the worst exit code. */
+  /** Waits until all processes have ended by themselves, and restarts none. Returns the highest exit code. */
   async ended(): Promise<number> {
     this.#closing.abort();
     return Math.max(0, ...(await Promise.all(this.#ended)));
   }
 
-  /** Waits that long, then kills what is left (L-7). The worst exit code. */
+  /**
+   * Waits up to `patienceMs` for all processes to end, then kills the rest. Returns the highest exit code; 1 when a
+   * killed process is not gone after 1 s.
+   */
   async stop(patienceMs: number): Promise<number> {
     await within(patienceMs, this.ended());
     for (const child of this.#alive) {
@@ -84,7 +88,7 @@ export class Children {
     }
   }
 
-  /** Resolves with the exit code of the last process in this place. */
+  /** Runs a process and restarts it when it fails. Returns the exit code of the last run. */
   async #keepRunning(number: number): Promise<number> {
     for (let deaths = 0; ; ) {
       const { code, ranMs } = await this.#run(number);

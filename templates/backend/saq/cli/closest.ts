@@ -1,4 +1,4 @@
-/** The candidate most like what was typed; undefined when none is near. */
+/** Returns the candidate that is most similar to the typed text; undefined when none is similar enough. */
 export function closest(typed: string, candidates: readonly string[]): string | undefined {
   const near = candidates
     .map((candidate) => ({ candidate, distance: editDistance(typed.toLowerCase(), candidate) }))
@@ -7,7 +7,7 @@ export function closest(typed: string, candidates: readonly string[]): string | 
   return near[0]?.candidate;
 }
 
-/** How many letters must be added, dropped, changed or swapped with their neighbour. */
+/** Returns how many letters must be added, dropped, changed or swapped with their neighbour. */
 export function editDistance(from: string, to: string): number {
   const rows: number[][] = [Array.from({ length: to.length + 1 }, (_, column) => column)];
   const at = (i: number, j: number) => rows[i]?.[j] ?? 0;

@@ -1,4 +1,4 @@
-/** The commands, their options, and what is said about them. */
+/** The commands, their options, and their help texts. */
 import type { ParseArgsConfig } from "node:util";
 
 export const options = {
@@ -55,7 +55,7 @@ export const commands = {
 export type CommandName = keyof typeof commands;
 export const commandNames = Object.keys(commands) as CommandName[];
 
-/** Help of one command, or of all. */
+/** Returns the help of one command; for null, of all commands. */
 export function helpText(name: CommandName | null): string {
   if (name === null) {
     const list = columns(commandNames.map((each) => [each, commands[each].about]));

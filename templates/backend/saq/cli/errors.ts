@@ -1,6 +1,6 @@
 import { SaqError } from "../errors.js";
 
-/** What the user can mend: the message is all that is shown, without a stack. */
+/** An error that the user can fix. Only its message is shown, without a stack. */
 export class CliError extends Error {
   readonly exitCode: ExitCode;
 
@@ -11,11 +11,11 @@ export class CliError extends Error {
   }
 }
 
-/** Scripts and supervisors rely on these (L-5). */
+/** Exit codes of the commands. Scripts and supervisors rely on them. */
 export const exitCodes = {
   /** Done, healthy, or stopped by a signal. */
   done: 0,
-  /** Something failed, or is not healthy. */
+  /** Something failed or is not healthy. */
   failed: 1,
   /** The command line cannot be understood. */
   usage: 2,
@@ -25,8 +25,8 @@ export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
 export const usageError = (message: string): CliError => new CliError(message, exitCodes.usage);
 
 /**
- * One sentence for an error that has its cause outside of the code: a database that is away, settings that are wrong.
- * A bug keeps its stack.
+ * Returns the text to print for an error. If the cause is outside the code (the database is down, a setting is wrong),
+ * the text is the message without the stack. If the error is a bug, the text is the stack.
  */
 export function explain(error: unknown): string {
   if (!isErrorLike(error)) return String(error);
@@ -38,7 +38,7 @@ export function explain(error: unknown): string {
 }
 
 interface ErrorLike extends Error {
-  /** PostgreSQL's own errors have one. */
+  /** Set on errors that PostgreSQL reports. */
   severity?: string;
 }
 
@@ -48,7 +48,9 @@ const isUnavailable = (error: unknown): boolean =>
 const isErrorLike = (error: unknown): error is ErrorLike =>
   typeof error === "object" && error !== null && "message" in error;
 
-/** Classes of an application's or the engine's own, thrown on purpose; those of the language are bugs. */
+/**
+ * True for error classes of the application or the engine, which are thrown on purpose. The language's own are bugs.
+ */
 const isDeliberate = ({ name }: Error): boolean =>
   !/^(Error|AggregateError|EvalError|RangeError|ReferenceError|SyntaxError|TypeError|URIError|DatabaseError|error)$/.test(
     name,

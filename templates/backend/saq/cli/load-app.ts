@@ -1,4 +1,4 @@
-/** Finds the application's queues: the module that exports `saq`, as app/queue/index does. */
+/** Loads the application's queues from the module that exports `saq` or `saqConfig`, by default app/queue/index. */
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -7,17 +7,19 @@ import { createSaq, type Saq } from "../express/create-saq.js";
 import type { Queue } from "../queue/queue.js";
 import { CliError, usageError } from "./errors.js";
 
-/** Beside this folder, both as TypeScript and compiled. */
+/** The relative path is the same for the TypeScript sources and for the compiled files. */
 const defaultModule = fileURLToPath(
   new URL(`../../app/queue/index${path.extname(import.meta.filename)}`, import.meta.url),
 );
 
 /**
- * @param given path of another module, from the folder where the command was typed
- * @throws CliError when there is no such module, or it exports nothing that would do
+ * Imports the module and returns the `Saq` that it exports, or one made from the `saqConfig` that it exports.
+ *
+ * @param given path of another module, relative to the folder where the command was typed
+ * @throws CliError when there is no such module, or it exports neither of the two
  */
 export async function loadApp(given: string | undefined): Promise<Saq> {
-  // npm runs scripts in the package's folder and tells where the user was.
+  // npm runs scripts in the package's folder; INIT_CWD is the folder where the user typed the command.
   const file = given === undefined ? defaultModule : path.resolve(process.env.INIT_CWD ?? "", given);
   if (!existsSync(file)) {
     const how = given === undefined ? "Name your own: --config PATH" : `--config ${given} leads nowhere.`;
@@ -39,9 +41,9 @@ const isConfig = (value: unknown): value is SaqConfig =>
   typeof value === "object" && value !== null && "queues" in value && Array.isArray(value.queues);
 
 /**
- * The queues of these names, in the order of the configuration; all when none is named.
+ * Returns the queues with these names, in the order of the configuration; all queues when `names` is empty.
  *
- * @throws CliError with the known names (D-77)
+ * @throws CliError for an unknown name; the message lists the known names
  */
 export function chooseQueues(saq: Saq, names: readonly string[], refusal = usageError): Queue[] {
   const all = saq.taskQueues.all();

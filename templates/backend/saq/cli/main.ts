@@ -1,4 +1,4 @@
-/** The command line of the queue: `npm run saq -- <command>`. Prints, and sets the exit code. */
+/** The command line of the queue: `npm run saq -- <command>`. Runs the command and sets the exit code. */
 import { type Call, type Flags, parseCall } from "./arguments.js";
 import { type CommandName, helpText } from "./commands.js";
 import { CliError, type ExitCode, exitCodes, explain } from "./errors.js";
@@ -13,7 +13,10 @@ const programs: Record<CommandName, (flags: Flags) => Promise<ExitCode>> = {
   tune,
 };
 
-/** What an application's modules left open, a connection of its own for instance, holds a finished command that long. */
+/**
+ * How long a finished command waits, ms, for what the application's modules have left open, such as a connection.
+ * Then the process exits.
+ */
 const lastWordsMs = 1_000;
 
 async function run(call: Call): Promise<ExitCode> {
@@ -21,7 +24,7 @@ async function run(call: Call): Promise<ExitCode> {
     console.log(helpText(call.help));
     return exitCodes.done;
   }
-  // The settings are read when the application's modules load.
+  // Set before the application's modules load, because they read the settings then.
   if (call.flags.debug) process.env.LOG_LEVEL = "debug";
   return programs[call.command](call.flags);
 }

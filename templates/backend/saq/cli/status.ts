@@ -1,11 +1,11 @@
-/** What the database knows about queues and their workers. */
+/** The commands that ask the database about queues and their workers. */
 import type { Queue } from "../queue/queue.js";
 import type { Flags } from "./arguments.js";
 import { CliError, type ExitCode, exitCodes } from "./errors.js";
 import { chooseQueues, loadApp } from "./load-app.js";
 import { table } from "./table.js";
 
-/** `workers status`: asks the database, unlike Litestar-SAQ's, which contacts nothing (D-79). */
+/** `workers status`: asks the database. Litestar-SAQ's command of this name contacts nothing. */
 export async function workersStatus({ config, queues: names }: Flags): Promise<ExitCode> {
   const saq = await loadApp(config);
   const queues = chooseQueues(saq, names);
@@ -42,7 +42,10 @@ async function stateOf(queue: Queue) {
   return { name: queue.name, counts, workers: workers.length };
 }
 
-/** `check`: Python SAQ's `--check`, with its texts (L-3). An unknown queue is unhealthy, not a wrong call. */
+/**
+ * `check`: works like Python SAQ's `--check` and prints the same texts. An unknown queue name is a failed check (exit
+ * code 1), not a usage error.
+ */
 export async function check({ config, queues: names }: Flags): Promise<ExitCode> {
   const saq = await loadApp(config);
   const queues = chooseQueues(saq, names, (reason) => new CliError(`Health check failed. ${reason}`));

@@ -1,4 +1,4 @@
-/** Rows of text in columns, the first row underlined. */
+/** Returns the rows as text in aligned columns, with the first row underlined. Numbers are aligned to the right. */
 export function table(rows: readonly (readonly (string | number)[])[]): string {
   const widths = (rows[0] ?? []).map((_, column) =>
     Math.max(...rows.map((row) => String(row[column] ?? "").length)),

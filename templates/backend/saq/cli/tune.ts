@@ -1,6 +1,6 @@
-/** `tune`: shows what is missing in tables that Python made, and with --yes brings them to the layout of ours. */
+/** `tune`: shows what is missing in tables that Python made, and with --yes brings them to our layout. */
 import type { QueueConfig } from "../config/index.js";
-// Not a matter of brokers: it looks after PostgreSQL's own tables, beside whatever runs.
+// Imported directly, not through the broker: tune works on PostgreSQL's tables only, beside whatever runs.
 import { describePlan, openTuneClient, planTune, runTune } from "../postgres/tune.js";
 import type { Flags } from "./arguments.js";
 import { type ExitCode, exitCodes } from "./errors.js";
@@ -8,7 +8,7 @@ import { chooseQueues, loadApp } from "./load-app.js";
 
 export async function tune({ config, queues: names, yes, python }: Flags): Promise<ExitCode> {
   const saq = await loadApp(config);
-  // Never connected: the engine's own connection would make missing tables, and lift old ones.
+  // The queues are never connected, because connecting creates missing tables and upgrades old ones.
   const sets = new Map(chooseQueues(saq, names).map((queue) => [tablesOf(queue.config), queue.config]));
   await saq.close();
   let todo = 0;
@@ -33,5 +33,5 @@ export async function tune({ config, queues: names, yes, python }: Flags): Promi
   return problems === 0 ? exitCodes.done : exitCodes.failed;
 }
 
-/** Queues that share their tables are looked at once. */
+/** Identifies the tables of a queue, so that tables which several queues share are tuned once. */
 const tablesOf = ({ dsn, tables }: QueueConfig): string => JSON.stringify([dsn, tables]);

@@ -1,4 +1,4 @@
-/** `workers run`: this process and, with --workers, others beside it, each a full worker. */
+/** `workers run`: runs workers in this process and, with --workers, in more processes beside it, each a full worker. */
 import { fileURLToPath } from "node:url";
 import type { Saq } from "../express/create-saq.js";
 import type { Queue } from "../queue/queue.js";
@@ -9,10 +9,10 @@ import { type ExitCode, exitCodes } from "./errors.js";
 import { chooseQueues, loadApp } from "./load-app.js";
 import { table } from "./table.js";
 
-/** What a child is told. */
+/** The options that are passed to a child process. */
 export type ChildOptions = Pick<Flags, "config" | "queues">;
 
-/** What a worker needs beyond grace period and hard deadline, to record and to say goodbye (L-7). */
+/** How long a worker needs after its grace period and hard deadline to record results and to disconnect, s. */
 const farewellSeconds = 2;
 
 const childProgram = fileURLToPath(
@@ -22,7 +22,7 @@ const childProgram = fileURLToPath(
 export async function workersRun({ config, queues: names, workers, debug }: Flags): Promise<ExitCode> {
   const saq = await loadApp(config);
   const queues = chooseQueues(saq, names);
-  // One sentence when the database is away, and no process that would say it again.
+  // Connect before other processes start: when the database is down, the user sees one error, not one for each process.
   await Promise.all(queues.map((queue) => connectWithRetry(queue, { logger: saq.logger })));
   console.log(banner(queues, workers, debug));
 
@@ -36,7 +36,8 @@ export async function workersRun({ config, queues: names, workers, debug }: Flag
   process.on("SIGINT", pass);
   process.on("SIGTERM", pass);
   const own = await runChosen(saq, queues, names);
-  // A worker that ends by itself and well has nothing left to do; its siblings end by themselves, too.
+  // This worker ended without a signal and without an error: it has nothing left to do. The others will end by
+  // themselves too.
   if (!signalled && own === 0) await children.ended();
   if (!signalled) children.signal("SIGTERM");
   const theirs = await children.stop(patienceOf(queues));
@@ -46,8 +47,8 @@ export async function workersRun({ config, queues: names, workers, debug }: Flag
 }
 
 /**
- * Runs the workers of these queues in this process until a signal; answers the exit code. A queue that was named is run
- * also when its worker is usually inside the web process.
+ * Runs the workers of these queues in this process until a signal; returns the exit code. If queues are named, they run
+ * here even when their worker usually runs inside the web process.
  */
 export function runChosen(saq: Saq, queues: readonly Queue[], names: readonly string[]): Promise<number> {
   const host = {

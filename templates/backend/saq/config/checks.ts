@@ -1,4 +1,6 @@
-/** Refusals of `defineQueue`: each names the option, the value received and what is allowed. `at` says where. */
+/**
+ * The checks of `defineQueue`. Each error names the option, the value received and what is allowed; `at` says where.
+ */
 import { ConfigError } from "../errors.js";
 import { parsePostgresAddress } from "../postgres-address.js";
 import type { OneOrMany } from "../tasks/hooks.js";
@@ -6,7 +8,7 @@ import type { TaskMap } from "../tasks/task.js";
 import { onlyJobOptions } from "./job-options.js";
 import type { QueueOptions } from "./queue-options.js";
 
-/** Node's timers hold 31 bits of milliseconds and fire at once beyond: 24 days, in s. */
+/** Maximum of a timer, s: Node's timers hold 31 bits of milliseconds (24 days) and fire at once beyond that. */
 export const longestTimer = 2_147_483;
 
 export function checkName(at: string, name: string): void {
@@ -56,7 +58,12 @@ const optionNames: Record<keyof QueueOptions, true> = {
   afterProcess: true,
 };
 
-/** Development runs without the compiler's checks: a typo there would leave the default in force without a word. */
+/**
+ * Refuses unknown options. Development runs without the compiler's checks: a typo there would silently keep the
+ * default.
+ *
+ * @throws ConfigError naming the unknown option and the known ones
+ */
 export function checkOptionNames(at: string, given: object, known: object = optionNames, inside = ""): void {
   const unknown = Object.keys(given).find((name) => !Object.hasOwn(known, name));
   if (unknown === undefined) return;
@@ -65,7 +72,7 @@ export function checkOptionNames(at: string, given: object, known: object = opti
   );
 }
 
-/** Checks of numbers that answer what they were given. */
+/** Checks of numbers. Each returns the number that it was given. */
 export function numberChecks(at: string) {
   const number = (name: string, value: number, min: number, max = Number.MAX_SAFE_INTEGER) => {
     if (typeof value !== "number" || !(value >= min && value <= max)) {
@@ -100,7 +107,12 @@ export function oneOf<const Word extends string | boolean>(
   throw new ConfigError(`${at}: ${name} must be ${allowed}, got ${String(given)}`);
 }
 
-/** How many jobs at a time, and whether until there are none (W-2). */
+/**
+ * Checks and completes `concurrency` and the options of a burst. `maxBurstJobs` lowers `concurrency`.
+ *
+ * @throws ConfigError if a number is out of range, a burst has no `dequeueTimeout`, or `maxBurstJobs` is set without a
+ * burst
+ */
 export function burstOf(
   at: string,
   {
@@ -130,7 +142,11 @@ export function burstOf(
   };
 }
 
-/** Never repeats the DSN, nor keeps an error that does: it holds a password. */
+/**
+ * Checks the DSN. No error repeats it or has a cause that does, because the DSN holds a password.
+ *
+ * @throws ConfigError if it is missing, or is no address of a PostgreSQL database
+ */
 export function checkDsn(at: string, dsn: string): void {
   const example = "for instance postgresql://user:password@127.0.0.1:5432/app";
   if (typeof dsn !== "string" || dsn === "") {
@@ -163,8 +179,10 @@ export function checkTasks(at: string, tasks: TaskMap): void {
 }
 
 /**
- * A hook or a list of them as a list. A text is refused: taken for a list, it would be run letter by letter (D-76); and
- * so is a function that stands twice in a list, for it would run twice.
+ * Returns one hook or a list of hooks as a list. A text is refused: SAQ takes it for a list and runs it letter by
+ * letter. A function that is listed twice is refused too, because it would run twice.
+ *
+ * @throws ConfigError
  */
 export function listOfHooks(at: string, name: string, given: OneOrMany<(ctx: never) => unknown> = []) {
   const list = Array.isArray(given) ? [...given] : [given];

@@ -1,4 +1,4 @@
-/** Fills in a queue's defaults and refuses what cannot work, before anything connects. */
+/** Fills in a queue's defaults and refuses options that cannot work, before any connection is opened. */
 import { availableParallelism } from "node:os";
 import { defaultMaxBytes, largestMaxBytes } from "../byte-size.js";
 import { checkZone } from "../cron.js";
@@ -33,7 +33,7 @@ import { checkTables } from "./tables.js";
 const timerDefaults: Timers = { schedule: 1, workerInfo: 3, lost: 2, sweep: 10, abort: 1 };
 
 /**
- * One queue, its tasks and how its workers run them.
+ * Defines one queue, its tasks and how its workers run them. Returns the checked configuration with all defaults.
  *
  * @throws ConfigError naming the option, the value received and what is allowed
  */

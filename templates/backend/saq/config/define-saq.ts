@@ -6,7 +6,7 @@ import type { QueueConfig } from "./queue-options.js";
 
 export interface SaqOptions<Queues extends readonly QueueConfig[]> {
   queues: Queues;
-  /** The web UI; off unless enabled. */
+  /** The web UI. It is off unless it is enabled. */
   web?: WebOptions;
   logger?: Logger;
 }
@@ -16,8 +16,8 @@ interface WebOptions {
   /** @defaultValue "/saq" */
   path?: string;
   /**
-   * Who may come in, checked before anything else. Without one the UI answers only at this machine's own addresses,
-   * and not at all in production. @defaultValue []
+   * Middleware that decides who may use the UI; it runs before anything else. Without guards the UI allows only
+   * requests from this machine, and `defineSaq` refuses it in production. @defaultValue []
    */
   guards?: readonly RequestHandler[];
 }
@@ -29,9 +29,10 @@ export interface SaqConfig<Queues extends readonly QueueConfig[] = readonly Queu
 }
 
 /**
- * The whole configuration: every queue and the web UI.
+ * Defines the whole configuration: every queue and the web UI.
  *
- * @throws ConfigError when there is no queue, two share a name or the key of a scheduled task, or the web UI would stand open in production
+ * @throws ConfigError if there is no queue, two queues share a name or the key of a scheduled task, the UI's path is
+ * the root, or the UI is enabled in production without a guard
  */
 export function defineSaq<const Queues extends readonly QueueConfig[]>(
   options: SaqOptions<Queues>,
@@ -59,7 +60,12 @@ export function defineSaq<const Queues extends readonly QueueConfig[]>(
   };
 }
 
-/** Keys are unique per database (D-14): of two entries with one key, one queue's would never run. */
+/**
+ * Refuses two scheduled tasks with one key. Keys are unique over all queues of one set of tables, so one of the two
+ * would never run.
+ *
+ * @throws ConfigError
+ */
 function checkCronKeys(queues: readonly QueueConfig[]): void {
   const holders = new Map<string, string>();
   for (const { name: queue, dsn, tables, scheduledTasks } of queues) {

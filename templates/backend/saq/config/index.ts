@@ -1,4 +1,4 @@
-/** The configuration that people write. */
+/** The configuration of an application: its queues, their scheduled tasks and the web UI. */
 export { defineQueue } from "./define-queue.js";
 export { defineSaq, type SaqConfig, type SaqOptions } from "./define-saq.js";
 export { checkJobOptions, onlyJobOptions } from "./job-options.js";

@@ -1,12 +1,14 @@
-/** Checks what may be said about a job: by its queue, its task, or one enqueue. */
+/** Checks the options of jobs, which a queue, a task or one enqueue may set. */
 import { ConfigError } from "../errors.js";
 import { type JobOptions, jobOptionNames } from "../job.js";
 
 const known: ReadonlySet<string> = new Set(jobOptionNames);
 
 /**
- * As `checkJobOptions`, and refuses any other name: a typo would be ignored without a word, and `status` or `attempts`
- * out of a spread request body would become the job's own (D-61).
+ * Like `checkJobOptions`, and also refuses every other name: a typo would be ignored silently, and `status` or
+ * `attempts` from a spread request body would become the job's own.
+ *
+ * @throws Failure naming the option, the value received and what is allowed
  */
 export function onlyJobOptions<O extends JobOptions>(
   at: string,
@@ -18,7 +20,11 @@ export function onlyJobOptions<O extends JobOptions>(
   throw new Failure(`${at}: there is no option "${unknown}" (known: ${jobOptionNames.join(", ")})`);
 }
 
-/** Refuses a duration or count out of its range with the given error. Units: s. */
+/**
+ * Checks that each duration (s) and count is within its range, and returns the options.
+ *
+ * @throws Failure naming the option, the value received and what is allowed
+ */
 export function checkJobOptions<O extends JobOptions>(
   at: string,
   options: O,

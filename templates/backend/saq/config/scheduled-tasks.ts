@@ -1,56 +1,58 @@
-/** Recurring tasks: what people write with `cronJob`, and what `defineQueue` makes of it. */
+/** Recurring tasks: `cronJob` makes an entry, and `defineQueue` checks and completes it. */
 import { Cron } from "../cron.js";
 import { ConfigError } from "../errors.js";
 import type { JobOptions } from "../job.js";
 import type { PayloadOf, TaskMap } from "../tasks/task.js";
 import { onlyJobOptions } from "./job-options.js";
 
-/** One recurring task. Timeout, retries, ttl and the like are those of each run; the task's own come after them. */
+/** Options of one recurring task. Timeout, retries, ttl and the like apply to each run and override the task's own. */
 export interface CronOptions extends JobOptions {
   /**
-   * `minute hour day month weekday`, and seconds **last** when there are six: `0 3 * * *` is every day at three,
-   * `* * * * * 0/15` every 15 s. Names, lists, ranges, steps, `L`, `5#2`, `L5` and `@daily` and its like are known (C-1).
+   * `minute hour day month weekday`; with six fields, the seconds are the **last**. `0 3 * * *` is every day at three,
+   * `* * * * * 0/15` every 15 s. Names, lists, ranges, steps, `L`, `5#2`, `L5`, and `@daily` and the like are allowed.
    */
   cron: string;
-  /** IANA name. @defaultValue the queue's `cronTimezone` */
+  /** Time zone, an IANA name. @defaultValue the queue's `cronTimezone` */
   timezone?: string;
-  /** Tells entries of one task apart (D-56). @defaultValue the task's name */
+  /** Distinguishes two entries of one task. @defaultValue the task's name */
   name?: string;
   /**
-   * What happens at a tick while the last run goes on: `skip` leaves it out; `allow` runs both at once, each under a key
-   * of its own (SAQ's `unique=False`, D-55). @defaultValue "skip"
+   * What happens at a tick while the previous run goes on. `skip`: the tick is left out. `allow`: both run at once,
+   * each with a key of its own (SAQ's `unique=False`). @defaultValue "skip"
    */
   overlap?: "skip" | "allow";
   /**
-   * A tick that passed while no worker was up. The one tick that waits in the queue runs late in any case, as in SAQ;
-   * others are left out with `skip`. With `once` there is one run at the next start whenever a tick was missed.
+   * What happens to ticks that passed while no worker ran. The one tick that waits in the queue runs late in any case,
+   * as in SAQ. `skip`: all others are left out. `once`: there is one run at the next start if any tick was missed.
    * @defaultValue "skip"
    */
   misfire?: "skip" | "once";
   meta?: Record<string, unknown>;
 }
 
-/** A recurring task, not yet checked against the tasks of a queue. Made by `cronJob`. */
+/** A recurring task that is not yet checked against the tasks of a queue. Made by `cronJob`. */
 export interface CronJob<Task extends string = string, Payload = unknown> {
   readonly task: Task;
   readonly payload: Payload;
   readonly options: CronOptions;
 }
 
-/** What a queue with these tasks takes as `scheduledTasks`: the names and the payloads of its own tasks. */
+/** The type of `scheduledTasks` for a queue with these tasks: it allows only their names, with their payloads. */
 export type ScheduledTasks<Tasks extends TaskMap> = readonly {
   [Name in keyof Tasks & string]: CronJob<Name, GivenPayload<PayloadOf<Tasks[Name]>>>;
 }[keyof Tasks & string][];
 type GivenPayload<P> = [P] extends [never] ? unknown : Record<never, never> extends P ? P | undefined : P;
 
-/** What was written as a constant, as the value that it is. */
+/** The type of a constant without its `readonly`. */
 type Written<T> = T extends object ? { -readonly [Name in keyof T]: Written<T[Name]> } : T;
 
 /**
- * A task that runs by the clock, whatever number of workers there is: one run per tick. `payload` is what each run is
- * given; needed when the task needs one.
+ * Defines a recurring task: one run per tick, however many workers there are. `payload` is given to each run, and is
+ * required if the task needs one.
  *
  * @throws ConfigError `Cron is invalid ...` with what is wrong and what is allowed, or for an unknown time zone
+ * @example
+ * cronJob("cleanUp", { cron: "0 3 * * *", payload: { days: 30 } })
  */
 export function cronJob<const Task extends string>(
   task: Task,
@@ -61,7 +63,7 @@ export function cronJob<const Task extends string, const Payload extends object>
   options: CronOptions & { payload: Payload },
 ): CronJob<Task, Written<Payload>>;
 export function cronJob(task: string, { payload, ...options }: CronOptions & { payload?: unknown }): CronJob {
-  // Read once more with the queue's time zone; here, so that the error points at the line that is wrong.
+  // Read here so that the error points at the line that is wrong; `defineQueue` reads it again with its time zone.
   new Cron(options.cron, options.timezone ?? "UTC");
   return { task, payload, options };
 }
@@ -79,11 +81,15 @@ export interface CronEntry {
   readonly meta: Record<string, unknown>;
 }
 
-/** A run's key (C-6, D-55). `tick` is epoch s. */
+/** Returns the key of a run. `tick` is in epoch s. */
 export const cronKey = ({ name, overlap }: Pick<CronEntry, "name" | "overlap">, tick: number): string =>
   overlap === "allow" ? `cron:${name}:${tick}` : `cron:${name}`;
 
-/** @throws ConfigError */
+/**
+ * Checks and completes the entries of `scheduledTasks`.
+ *
+ * @throws ConfigError naming the entry, the value received and what is allowed
+ */
 export function readScheduledTasks(
   at: string,
   given: readonly CronJob[],

@@ -1,13 +1,17 @@
-/** Checks the names of tables other than SAQ's. */
+/** Checks names of tables that differ from SAQ's. */
 import { ConfigError } from "../errors.js";
 import type { Tables } from "./queue-options.js";
 
 const saqTables: Tables = { schema: null, jobs: "saq_jobs", stats: "saq_stats", versions: "saq_versions" };
 
-/** An identifier has 63 bytes, and the longest name that is made of a table's is 22 longer. */
+/** An identifier has at most 63 bytes, and the longest name that is derived from a table's is 22 bytes longer. */
 const mostBytes = 40;
 
-/** @throws ConfigError naming the option, the value received and what is allowed */
+/**
+ * Checks the names and fills in SAQ's own.
+ *
+ * @throws ConfigError naming the option, the value received and what is allowed
+ */
 export function checkTables(at: string, given: Partial<Tables>): Tables {
   for (const [option, name] of Object.entries(given)) {
     if (!Object.hasOwn(saqTables, option))
@@ -29,7 +33,7 @@ export function checkTables(at: string, given: Partial<Tables>): Tables {
     versions: given.versions ?? saqTables.versions,
   };
   const isOwn = jobs !== saqTables.jobs || stats !== saqTables.stats;
-  // One record of the version for two sets would say that tables are there which are not.
+  // If two sets of tables shared one version record, a set that is missing would count as present.
   if (isOwn && versions === saqTables.versions)
     throw new ConfigError(
       `${at}: tables.jobs "${jobs}" and tables.stats "${stats}" need a tables.versions of their own, got "${versions}"; for instance "${jobs}_versions"`,

@@ -1,4 +1,6 @@
-/** Ties a configuration to an Express application: queues for the handlers, the web UI, workers, life span. */
+/**
+ * Connects a configuration with an Express application: queues for the handlers, the web UI, workers, start and stop.
+ */
 import { type RequestHandler, Router } from "express";
 import type { Application } from "../application.js";
 import type { QueueConfig, SaqConfig } from "../config/index.js";
@@ -18,13 +20,17 @@ type TasksOf<Config extends SaqConfig, Name> =
 
 /** The queues by name, typed by their configuration. */
 export interface TaskQueues<Config extends SaqConfig = SaqConfig> {
-  /** @throws SaqError unknown_queue */
+  /**
+   * Returns the queue with this name.
+   *
+   * @throws SaqError unknown_queue
+   */
   get<const Name extends QueueNames<Config>>(name: Name): Queue<TasksOf<Config, Name>>;
   all(): Queue[];
 }
 
 export interface Health {
-  /** Live workers of all queues. */
+  /** Number of live workers of all queues. */
   workers: number;
   queues: { name: string; workers: number }[];
 }
@@ -32,29 +38,40 @@ export interface Health {
 export interface Saq<Config extends SaqConfig = SaqConfig> {
   taskQueues: TaskQueues<Config>;
   webPath: string;
-  /** That of the configuration; silent where it has none. */
+  /** The configuration's logger, or a silent one if it has none. */
   logger: Logger;
-  /** Puts the queues where handlers find them: `req.taskQueues` and `app.locals.taskQueues`. */
+  /** Returns middleware that puts the queues where handlers find them: `req.taskQueues` and `app.locals.taskQueues`. */
   middleware(): RequestHandler;
-  /** The JSON API and pages of the web UI; empty unless enabled. */
+  /** Returns a router with the JSON API and the pages of the web UI. It is empty unless the UI is enabled. */
   router(): Router;
   /**
-   * A worker per queue, or per named queue, not started yet.
+   * Returns a worker for each queue, or for each named queue. They are not started yet.
    *
    * @throws SaqError unknown_queue
    */
   workers(options?: WorkerOptions & { queues?: readonly string[] | undefined }): Worker[];
-  /** Starts and answers the workers that run in this process (`separateProcess: false`); `close` stops them (S-22). */
+  /**
+   * Starts and returns the workers that run in this process (`separateProcess: false`). `close` stops them.
+   *
+   * @throws what `Worker.start` throws
+   */
   startInProcessWorkers(): Promise<readonly Worker[]>;
   /**
-   * Connects every queue, so that a wrong DSN shows at the start and not with the first request (D-86).
+   * Connects every queue, so that a wrong DSN shows at the start and not with the first request.
    *
-   * `wait`: waits for a database that is away, for as long as the queue's `startTimeout` says, or until `signal` fires.
+   * `wait`: waits for a database that is unreachable, for at most the queue's `startTimeout`, or until `signal` fires.
+   *
+   * @throws SaqError database_unavailable if a database cannot be reached; config or schema_version if it cannot be
+   * used
    */
   connect(options?: ConnectOptions): Promise<void>;
-  /** Stops the workers made here, sends what is under way, closes the connections. */
+  /** Stops the workers made here, sends what is still to be sent, then closes the connections. */
   close(): Promise<void>;
-  /** Fails when a database does not answer. */
+  /**
+   * Returns the numbers of live workers.
+   *
+   * @throws SaqError database_unavailable if a database does not answer
+   */
   health(): Promise<Health>;
 }
 
@@ -66,6 +83,16 @@ declare module "express-serve-static-core" {
   }
 }
 
+/**
+ * Makes the queues, workers and web UI of a configuration. No connection is opened before `connect` or the first use of
+ * a queue.
+ *
+ * @example
+ * const saq = createSaq(saqConfig);
+ * await saq.connect();
+ * app.use(saq.middleware());
+ * app.use(saq.webPath, saq.router());
+ */
 export function createSaq<const Config extends SaqConfig>(config: Config): Saq<Config> {
   const logger = config.logger ?? silentLogger;
   const brokers = connectBrokers(config.queues, logger);
@@ -107,7 +134,7 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
     startInProcessWorkers: async () => {
       const names = config.queues.filter((queue) => !queue.separateProcess).map((queue) => queue.name);
       inProcess ??= makeWorkers({ queues: names });
-      // Each connects its queue first: a worker on a closed door would only complain (D-78).
+      // Each worker connects its queue first: without a connection, its claims would only fail.
       await Promise.all(inProcess.map((worker) => worker.start()));
       return inProcess;
     },

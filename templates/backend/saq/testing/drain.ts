@@ -5,17 +5,23 @@ import type { Queue } from "../queue/queue.js";
 import type { JobContext } from "../tasks/task.js";
 import { Worker } from "../worker/index.js";
 
-/** A queue, of whatever tasks; or everything that `createSaq` made. */
+/** A queue with any tasks, or what `createSaq` returned. */
 type Drained = Pick<Queue, "name" | "broker"> | { taskQueues: { all(): Queue[] } };
 
 export interface DrainOptions {
-  /** Runs as well what is due by then, in that order; without it, jobs of a later second stay where they are. */
+  /**
+   * Also runs the jobs that are due by this time, in the order of their times. Without it, jobs of a later second stay
+   * where they are.
+   */
   at?: Date;
-  /** How long it may take, s. Shorter than a test runner's own limit, because it can say what is left. @defaultValue 4 */
+  /**
+   * Timeout, s. Shorter than a test runner's own limit, because the error of this one lists the jobs that are left.
+   * @defaultValue 4
+   */
   timeout?: number;
-  /** Answer failed runs instead of throwing. @defaultValue false */
+  /** Return failed runs instead of throwing. @defaultValue false */
   allowFailures?: boolean;
-  /** Where the workers' lines go. @defaultValue nowhere */
+  /** Logger of the workers. @defaultValue none */
   logger?: Logger;
 }
 
@@ -23,7 +29,7 @@ export interface DrainOptions {
 export interface Run {
   id: string;
   task: string;
-  /** After this run: `queued` is a job that waits for its next attempt. */
+  /** Status after this run. `queued`: the job waits for its next attempt. */
   status: Status;
   payload: Record<string, unknown> | null;
   result: unknown;
@@ -36,16 +42,18 @@ interface SeenRun extends Run {
 }
 
 const lookMs = 15;
-/** More than a test means; jobs that enqueue each other for ever would take all of the time. */
+/**
+ * More runs than a test needs. Without this limit, jobs that enqueue each other for ever would use the whole timeout.
+ */
 const mostRuns = 10_000;
 const mostListed = 10;
 
 /**
- * Runs everything that is due, and what that enqueues, with a real worker per queue, until nothing is due and nothing
- * runs. Answers the runs in the order of their ends. What is due later waits, the next attempt of a job with a
- * `retryDelay` too, unless `at` is later still. Scheduled tasks (cron) keep to the real clock.
+ * Runs all due jobs, and the jobs that they enqueue, with a real worker per queue, until no job is due or running.
+ * Returns the runs in the order of their ends. Jobs that are due later wait, also the next attempt of a job with a
+ * `retryDelay`, unless they are due by `at`. Scheduled tasks (cron) follow the real clock.
  *
- * @throws Error when a job has failed for good, with what it threw as its `cause`, or when the time is over
+ * @throws Error if a job has failed for good (its `cause` is what the job threw), or if jobs are left after `timeout`
  */
 export async function drain(what: Drained, options: DrainOptions = {}): Promise<Run[]> {
   const { timeout = 4, allowFailures = false, logger } = options;
@@ -61,12 +69,12 @@ export async function drain(what: Drained, options: DrainOptions = {}): Promise<
   };
   try {
     await Promise.all(queues.map((queue) => queue.connect()));
-    // Before anything runs, so that all of it runs in its order.
+    // Before any job runs, so that all jobs run in the order of their times.
     await advance();
     await Promise.all(workers.map((worker) => worker.start()));
     for (;;) {
       const left = await stillToRun(queues);
-      // In this order: what ran a moment ago may wait for its next attempt now.
+      // In this order: a job that ran a moment ago may wait for its next attempt now.
       if (left.length === 0 && (await advance()) === 0) break;
       if (performance.now() > deadline || seen.length > mostRuns) throw unfinished(left, seen, timeout);
       await new Promise((resolve) => setTimeout(resolve, lookMs));
@@ -79,7 +87,10 @@ export async function drain(what: Drained, options: DrainOptions = {}): Promise<
   return seen.map(({ thrown: _, ...run }) => run);
 }
 
-/** The same queue, with a hook of ours behind its own, and no burst: that may end before the queue is empty. */
+/**
+ * Returns the same queue with a hook of ours after its own, and without a burst, which may end before the queue is
+ * empty.
+ */
 function watching(queue: Queue, see: (run: SeenRun) => void): Queue {
   const look = ({ job, exception }: JobContext) => {
     const { id, function: task, status, kwargs: payload, result, error, attempts } = job;
@@ -96,14 +107,17 @@ function watching(queue: Queue, see: (run: SeenRun) => void): Queue {
   });
 }
 
-/** Puts what is due by then into the past, in its order, and answers how many. The stored documents stay as they are. */
+/**
+ * Moves the due times of jobs that are due by `at` into the past and keeps their order. Returns the number of these
+ * jobs. The stored documents stay as they are.
+ */
 async function bringForward({ broker }: Queue, at: Date): Promise<number> {
   const last = Math.floor(at.getTime() / 1_000);
   const now = Math.floor(broker.now() / 1_000);
   const early: { key: string; scheduled: number }[] = [];
   for (let page = null, after = ""; page === null || page.length > 0; after = page.at(-1)?.key ?? "") {
     page = await broker.page({ statuses: ["queued"], after, limit: 500 });
-    // Not the next tick of a scheduled task: its worker would put it back.
+    // Not the next tick of a scheduled task: its worker would move it back to its own time.
     early.push(...page.filter((row) => row.scheduled > now && row.scheduled <= last && !isTick(row.key)));
   }
   for (const { key, scheduled } of early.sort((one, other) => one.scheduled - other.scheduled)) {
@@ -121,7 +135,10 @@ async function bringForward({ broker }: Queue, at: Date): Promise<number> {
 
 const isTick = (key: string): boolean => key.startsWith("cron:");
 
-/** Due or running. What no worker of the queue would take (a parked priority) is not waited for. */
+/**
+ * Returns the jobs that are due or running. It leaves out due jobs that no worker of the queue would take, because
+ * their priority is out of its range.
+ */
 async function stillToRun(queues: readonly Queue[]): Promise<JobFields[]> {
   const listed = await Promise.all(
     queues.map(async (queue) => {

@@ -1,4 +1,4 @@
-/** What was enqueued, for a test to look at. */
+/** Finds the jobs that were enqueued, for a test to check. */
 import { AssertionError } from "node:assert";
 import { isDeepStrictEqual } from "node:util";
 import type { Job } from "../queue/handle.js";
@@ -6,8 +6,8 @@ import type { Queue } from "../queue/queue.js";
 import type { PayloadOf, ResultOf, TaskMap } from "../tasks/task.js";
 
 /**
- * Members that the payload must have (a Date matches its text, `expect.any(String)` and its like match as they do), or
- * a function that says whether it fits.
+ * Members that the payload must have, or a function that returns true if the payload fits. A Date matches its text;
+ * `expect.any(String)` and other matchers match as in their test runner.
  */
 export type PayloadMatch<Payload> = DeepPartial<Payload> | ((payload: Payload) => boolean);
 type DeepPartial<T> = T extends readonly unknown[]
@@ -18,7 +18,7 @@ type DeepPartial<T> = T extends readonly unknown[]
 
 const mostListed = 20;
 
-/** The jobs of a task that are stored, whatever became of them, in the order of their enqueues. */
+/** Returns the stored jobs of a task, whatever their status, in the order in which they were enqueued. */
 export async function enqueued<Tasks extends TaskMap, Name extends keyof Tasks & string>(
   queue: Queue<Tasks>,
   task: Name,
@@ -29,9 +29,9 @@ export async function enqueued<Tasks extends TaskMap, Name extends keyof Tasks &
 }
 
 /**
- * The one job of a task that was enqueued with such a payload.
+ * Returns the only job of a task that was enqueued with such a payload.
  *
- * @throws AssertionError saying what there is, when there is none or more than one
+ * @throws AssertionError listing the stored jobs, if there is no such job or more than one
  */
 export async function expectEnqueued<Tasks extends TaskMap, Name extends keyof Tasks & string>(
   queue: Queue<Tasks>,
@@ -54,7 +54,7 @@ export async function expectEnqueued<Tasks extends TaskMap, Name extends keyof T
       (all.length === 0 ? "The queue is empty." : `In all the queue holds ${all.length}:${listed.join("")}`),
     actual: found.length,
     expected: 1,
-    // A word that jest knows: it shows the message, and not that 0 is not 1.
+    // Jest knows this operator: it shows the message, and not that 0 is not 1.
     operator: "fail",
     stackStartFn: expectEnqueued,
   });

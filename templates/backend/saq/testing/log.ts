@@ -6,7 +6,7 @@ export interface LogLine {
   fields: Record<string, unknown>;
 }
 
-/** Keeps its lines, and those of its children. */
+/** A logger that collects its lines and those of its children. */
 export class CollectingLogger implements Logger {
   readonly #bound: Record<string, unknown>;
 

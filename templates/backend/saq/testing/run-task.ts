@@ -1,4 +1,4 @@
-/** One run of one task, without a database and without a worker. */
+/** Runs one task once, without a database and without a worker. */
 import { defineQueue, type QueueConfig } from "../config/index.js";
 import type { JobFields } from "../job.js";
 import { Drafts } from "../queue/draft.js";
@@ -27,17 +27,17 @@ type ContextOf<T> =
       ? Ctx
       : never;
 
-/** What start-up hooks would give to this task. */
+/** The members of ctx that start-up hooks would give to this task. */
 type StateOf<T> = Omit<ContextOf<T>, keyof JobContext>;
 
 export interface RunTaskOptions<State = object> {
-  /** The members that start-up hooks put on ctx: `{ db }`. */
+  /** The members that start-up hooks put on ctx, for instance `{ db }`. */
   state?: State;
-  /** What the job is to look like: `{ attempts: 2, meta: { tenant: 7 } }`. */
+  /** Fields of the job, for instance `{ attempts: 2, meta: { tenant: 7 } }`. */
   job?: Partial<Omit<JobFields, "function" | "kwargs" | "queueName" | "status">>;
-  /** Ends the run as an abort does, when it fires. */
+  /** Aborts the run when it fires. */
   signal?: AbortSignal;
-  /** The time that the job and its updates tell. @defaultValue now */
+  /** The time for the job and its updates. @defaultValue now */
   now?: Date;
 }
 
@@ -50,18 +50,18 @@ type RunArguments<T> =
         : [payload: PayloadOf<T>, options?: RunTaskOptions<StateOf<T>>]
     : [payload: PayloadOf<T>, options: RunTaskOptions<StateOf<T>> & { state: StateOf<T> }];
 
-/** A job that the task has enqueued, or whose result it waited for (`ctx.apply`). */
+/** A job that the task enqueued, or whose result it waited for (`ctx.apply`). */
 export interface EnqueuedByTask {
   task: AnyTask;
-  /** As it is stored: after JSON. */
+  /** The payload as it is stored, after JSON. */
   payload: unknown;
   options: object;
 }
 
 export interface TaskRun<Result = unknown> {
-  /** As it is stored: after the task's `output` and JSON. */
+  /** The result as it is stored, after the task's `output` and JSON. */
   result: Result;
-  /** What `ctx.job.update` was given, in order. */
+  /** The changes that `ctx.job.update` was given, in order. */
   updates: { progress?: number; meta?: Record<string, unknown> }[];
   enqueued: EnqueuedByTask[];
   log: LogLine[];
@@ -71,12 +71,12 @@ const queueName = "test";
 const workerId = "test";
 
 /**
- * Runs a task as a worker would: the payload goes through JSON and the task's `input`, the result through its `output`
- * and JSON, its timeout holds. `ctx` is the real one; what the task asks of it is collected: updates, enqueued jobs (not
- * run; those of `ctx.apply` are, in the same way), log lines.
+ * Runs a task as a worker would: the payload goes through JSON and the task's `input`, the result goes through its
+ * `output` and JSON, and its timeout applies. `ctx` is the real one. It collects updates, log lines and enqueued jobs.
+ * Enqueued jobs do not run, but jobs of `ctx.apply` run in the same way.
  *
- * @throws what the task throws; the reason of its signal when it was interrupted
- * @throws InvalidPayloadError, InvalidJobError, InvalidResultError as a real enqueue and a real run
+ * @throws what the task throws, or the reason of its signal if it was interrupted
+ * @throws InvalidPayloadError, InvalidJobError or InvalidResultError, as a real enqueue and a real run do
  */
 export async function runTask<T extends AnyTask>(
   task: T,
@@ -127,13 +127,16 @@ function collect(task: AnyTask, options: RunTaskOptions) {
   return { updates, enqueued, log: logger.lines, start };
 }
 
-/** A task's name is its place in a queue's `tasks`, which is not looked at here. */
+/**
+ * Returns the name of the task's function. The task's real name is its key in a queue's `tasks`, which is not known
+ * here.
+ */
 function nameOf(task: AnyTask): string {
   const { name } = typeof task === "function" ? task : task.run;
   return name === "" || name === "run" ? "(unnamed)" : name;
 }
 
-/** The state that the task needs was checked where it was given. */
+/** A queue with this task only. The types of `runTask` have checked the state that the task needs. */
 const configOf = (task: AnyTask): QueueConfig =>
   defineQueue({
     name: queueName,
@@ -141,7 +144,7 @@ const configOf = (task: AnyTask): QueueConfig =>
     tasks: { [nameOf(task)]: task as (ctx: Context, payload: never) => unknown },
   });
 
-/** The job as a worker finds it: validated, and through JSON. */
+/** Returns the job as a worker finds it: validated, and through JSON. */
 async function stored(
   task: AnyTask,
   payload: unknown,

@@ -1,4 +1,7 @@
-/** SAQ's JSON API (S-60 to S-64) with the additions of S-69. */
+/**
+ * The JSON API of the web UI: the routes of SAQ's API, plus a filter for job lists (`?status=&offset=&limit=`), status
+ * 409 for changes that are not possible, the header X-SAQ-CSRF, and the routes of schedules.
+ */
 import express, { type Request, type Router } from "express";
 import { SaqError } from "../errors.js";
 import type { Status } from "../job.js";
@@ -11,7 +14,7 @@ import { createSchedulesApi } from "./schedules.js";
 import { readSegment } from "./segment.js";
 import { Snapshots } from "./snapshots.js";
 
-/** What is listed when no status is asked for, as in SAQ. */
+/** The statuses that a job list contains if the request names none, as in SAQ. */
 const unfinished: readonly Status[] = ["queued", "active", "aborting"];
 
 type QueuePath = { queue: string };
@@ -104,7 +107,10 @@ export function createApi(queues: readonly WebQueue[]): Router {
   return api;
 }
 
-/** Conflicts that are not failures of ours, whose words are for the user: a row that somebody's transaction holds. */
+/**
+ * Turns `job_held` (another transaction has locked the row) and `list_too_slow` into a 409 with the error's message,
+ * which is written for the user. All other errors stay as they are.
+ */
 const refuse = (error: unknown): never => {
   const isConflict = error instanceof SaqError && /^(job_held|list_too_slow)$/.test(error.code);
   throw isConflict ? new HttpProblem(409, error.message) : error;

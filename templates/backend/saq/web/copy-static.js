@@ -1,5 +1,5 @@
-// Carries the UI's static files into the compiled application, where router.js looks for them beside itself: the
-// compiler takes TypeScript alone. Runs after it, in "npm run build".
+// Copies the UI's static files into the compiled application, because the compiler handles only TypeScript. router.js
+// looks for them in its own folder. "npm run build" runs this script after the compiler.
 import { cpSync, rmSync } from "node:fs";
 
 const target = new URL("../../dist/saq/web/static/", import.meta.url);

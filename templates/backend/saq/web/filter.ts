@@ -1,10 +1,10 @@
-/** The query of a queue's job list: `?status=failed,aborted&offset=25&limit=25` (S-69). */
+/** Parses the query of a queue's job list: `?status=failed,aborted&offset=25&limit=25`. */
 import type { JobCounts, JobFilter } from "../broker.js";
 import { HttpProblem } from "./problem.js";
 
 type JobState = keyof JobCounts;
 
-/** `queued` jobs are due, `scheduled` ones not yet; on the wire both are `queued`. */
+/** `queued` jobs are due and `scheduled` jobs are not due yet. Both are stored with the status `queued`. */
 const jobStates = [
   "queued",
   "scheduled",
@@ -15,14 +15,14 @@ const jobStates = [
   "aborted",
 ] as const satisfies readonly JobState[];
 
-/** Most jobs in one answer. */
+/** Maximum number of jobs in one response. */
 const maxLimit = 100;
 
 /**
- * Read from the URL's own text, because what `req.query` holds depends on the application's settings. No `statuses`
- * when none was asked for: the unfinished ones.
+ * Parses the query of a URL. It does not use `req.query`, whose contents depend on the application's settings. The
+ * result has no `statuses` if the query names none; the caller then lists the unfinished jobs.
  *
- * @throws HttpProblem 400 when a value is not allowed
+ * @throws HttpProblem 400 if a value is not allowed
  */
 export function parseJobFilter(url: string): Partial<JobFilter> {
   const start = url.indexOf("?");

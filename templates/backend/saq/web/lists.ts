@@ -1,24 +1,28 @@
 /**
- * Lists of a queue's jobs. One that took too long is not asked for again at once: every open page would repeat it every
- * two seconds, and the database would do nothing else.
+ * Reads lists of a queue's jobs. After a list was too slow, the same list is not read again for a while. Otherwise
+ * every open page would repeat it every two seconds, and the database would do nothing else.
  */
 import type { JobFilter } from "../broker.js";
 import { SaqError } from "../errors.js";
 import type { WebJob, WebQueue } from "./queue.js";
 
-/** How long the refusal of a list that took too long is repeated, ms. */
+/** How long the error of a list that was too slow is thrown again without a new read, in ms. */
 const pauseMs = 30_000;
 
 interface Refusal {
   error: SaqError;
-  /** By performance.now(). */
+  /** Time by performance.now(), in ms. */
   until: number;
 }
 
 export class Lists {
   readonly #refusals = new Map<string, Refusal>();
 
-  /** @throws SaqError list_too_slow */
+  /**
+   * Returns the jobs of a queue that match a filter.
+   *
+   * @throws SaqError list_too_slow, also while a previous failure of the same list is remembered
+   */
   async of(queue: WebQueue, filter: Partial<JobFilter>): Promise<WebJob[]> {
     const id = JSON.stringify([queue.name, filter.statuses, filter.due]);
     const refusal = this.#refusals.get(id);

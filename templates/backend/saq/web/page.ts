@@ -1,7 +1,7 @@
-/** The one HTML page (S-66). All it holds of ours is the root path; everything else is fetched by its script. */
+/** The only HTML page of the web UI. It contains no data except the root path; its script fetches everything else. */
 
 /**
- * The path under which browsers see the UI, without a trailing slash: "/saq/" is "/saq", "/" is "".
+ * Returns the path under which browsers find the UI, without a trailing slash: "/saq/" becomes "/saq", "/" becomes "".
  */
 export function normaliseRoot(path: string): string {
   return `/${path}`.replace(/\/{2,}/g, "/").replace(/\/$/, "");

@@ -1,4 +1,4 @@
-/** Errors as the API tells them: always `{ status_code, detail }`, never HTML, never a stack trace (S-68, D-85). */
+/** The API's error responses: always the JSON object `{ status_code, detail }`, never HTML, never a stack trace. */
 import type { ErrorRequestHandler, Response } from "express";
 import { SaqError } from "../errors.js";
 import { describe, type Logger } from "../logger.js";
@@ -16,14 +16,15 @@ export function answerProblem(res: Response, status: number, detail: string): vo
   res.status(status).json({ status_code: status, detail });
 }
 
-/** Client errors say what was wrong; what broke on our side goes to the log alone. */
+/** A response to a client error contains the reason. The reason of a server error goes only to the log. */
 export function problemHandler(logger: Logger): ErrorRequestHandler {
   return (error: unknown, req, res, next) => {
     if (res.headersSent) return next(error);
     const status = clientErrorStatus(error);
     if (status !== null) return answerProblem(res, status, (error as Error).message);
     if (isDatabaseAway(error)) {
-      // The outage is logged once where it is noticed; a line for each poll of each open page would bury it.
+      // The level is debug, because the outage is already logged once elsewhere. A line for each poll of each open page
+      // would hide that line.
       logger.debug({ ...describe(error), method: req.method, url: req.originalUrl }, "web UI request failed");
       return answerProblem(res, 503, "The database does not answer.");
     }
@@ -35,7 +36,7 @@ export function problemHandler(logger: Logger): ErrorRequestHandler {
 const isDatabaseAway = (error: unknown): boolean =>
   error instanceof SaqError && (error.code === "database_unavailable" || error.code === "queue_closed");
 
-/** 4xx of our own, of express (a malformed `%` in the path) and of guards. */
+/** Returns the status of a 4xx error from this router, from express (a malformed `%` in the path) or from a guard. */
 function clientErrorStatus(error: unknown): number | null {
   if (!(error instanceof Error) || !("status" in error)) return null;
   const { status } = error;

@@ -1,10 +1,13 @@
-/** What the router does to every request before anything is answered or changed. */
+/**
+ * The middleware that protects the web UI: response headers, a check against cross-site requests, local access only.
+ */
 import type { RequestHandler } from "express";
 import { HttpProblem } from "./problem.js";
 
 /**
- * Set by the router itself, whatever the application sends elsewhere: stored data shown here was written by others, and
- * helmet's default policy asks the browser to upgrade to https, which breaks plain http on any host but localhost.
+ * Sets security headers, whatever the application sends on its other routes. The UI shows stored data that others have
+ * written. helmet's default policy cannot be used, because it tells the browser to upgrade to https, which breaks plain
+ * http on any host but localhost.
  */
 export const securityHeaders: RequestHandler = (_req, res, next) => {
   res.set({
@@ -19,9 +22,9 @@ export const securityHeaders: RequestHandler = (_req, res, next) => {
 };
 
 /**
- * Lets a change through only when our own page asks for it (D-82). A foreign page can post, but it can neither set
- * this header without a preflight that we never answer, nor hide where it comes from. A client outside the browser
- * sends the header and no origin.
+ * Allows a change only if the UI's own page requests it. A page of another site can send a POST, but it cannot set this
+ * header without a preflight request, which the router never allows, and it cannot hide its origin. A client that is
+ * not a browser sends the header and no origin.
  */
 export const sameOriginOnly: RequestHandler = (req, _res, next) => {
   if (req.get("X-SAQ-CSRF") !== "1") {
@@ -29,23 +32,24 @@ export const sameOriginOnly: RequestHandler = (req, _res, next) => {
   }
   const site = req.get("Sec-Fetch-Site");
   const origin = req.get("Origin");
-  // Behind a proxy that rewrites Host the two hosts differ, so the browser's own word comes first.
+  // Sec-Fetch-Site comes first: behind a proxy that rewrites Host, the hosts of Origin and Host differ.
   const foreign = site ? site !== "same-origin" : origin !== undefined && hostOf(origin) !== req.get("Host");
   if (foreign)
     throw new HttpProblem(403, `A change must come from this site's own page, not from ${origin ?? site}`);
   next();
 };
 
-/** Set by proxies; a browser that talks to us directly sends none of them. */
+/** Headers that proxies add. A browser that connects directly sends none of them. */
 const proxyHeaders = ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via"] as const;
 
 /**
- * Without a guard, answers this machine alone. Three checks, because each can be passed by itself:
- * - The peer's address: whoever reaches the port from another machine may send any Host.
- * - The Host header: a foreign page whose name was made to point here (DNS rebinding) is same-origin to the browser and
- *   comes from this machine, but it cannot hide the name.
- * - Headers of a proxy: behind a proxy on this machine every request comes from here, and nginx replaces Host unless
- *   told otherwise. A proxy that adds no such header cannot be noticed, so that a guard is needed behind any proxy.
+ * Allows only requests from this machine; the router uses it if there is no guard. There are three checks, because each
+ * one alone can be passed by an attacker:
+ * - The peer's address: a client on another machine can send any Host header.
+ * - The Host header: if another site's name resolves to this machine (DNS rebinding), the browser treats its page as
+ *   same-origin, and the request comes from this machine. But the Host header still contains that name.
+ * - Proxy headers: behind a proxy on this machine, every request comes from this machine, and nginx replaces Host by
+ *   default. A proxy that adds no such header cannot be detected, so a guard is needed behind any proxy.
  */
 export const loopbackOnly: RequestHandler = (req, _res, next) => {
   const peer = req.socket.remoteAddress ?? "an unknown address";

@@ -1,16 +1,16 @@
-/** What the web UI needs of a queue; the engine's `Queue` has it all. */
+/** The part of a queue that the web UI uses. The engine's `Queue` implements it. */
 import type { JobFilter } from "../broker.js";
 import type { JobFields } from "../job.js";
 import type { AbortAnswer, RetryAnswer } from "../transitions.js";
 
 export interface WebJob extends Pick<JobFields, "kwargs" | "result"> {
-  /** The wire document (J-1). */
+  /** Returns the job as the JSON object that SAQ stores. */
   toDocument(): Record<string, unknown>;
 }
 
 export interface WebQueue {
   readonly name: string;
-  /** SAQ's info object (P-33), without jobs. */
+  /** Returns SAQ's info object: name, workers and counts of the queue, without jobs. */
   info(): Promise<object>;
   list(filter: Partial<JobFilter>): Promise<WebJob[]>;
   job(key: string): Promise<WebJob | null>;

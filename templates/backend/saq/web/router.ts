@@ -1,4 +1,4 @@
-/** The web UI as one express router: JSON API, health, static files, page. */
+/** The web UI as one express router: JSON API, health check, static files and the page. */
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import express, { type RequestHandler, type Router } from "express";
@@ -12,21 +12,24 @@ import type { WebQueue } from "./queue.js";
 
 export interface WebRouterOptions {
   queues: readonly WebQueue[];
-  /** Where browsers find the UI, for example `/saq`. Every link starts with it. */
+  /** Path at which browsers find the UI, for example `/saq`. Every link starts with it. */
   path: string;
   /**
-   * They run before everything else, health included, and decide who may come in. Without guards only requests of this
-   * machine are answered, and none that came through a proxy.
+   * Middleware that decides who has access. It runs before everything else, including the health check. Without guards,
+   * only requests from this machine are allowed, and none that came through a proxy.
    */
   guards?: readonly RequestHandler[];
   logger: Logger;
 }
 
 /**
- * Mount it at `path`: `app.use("/saq", createWebRouter({ queues, path: "/saq", logger }))`. Nothing is kept outside
- * of the router, so that two of them never share a queue (D-85).
+ * Returns the router of the web UI, to be mounted at `path`. All its state is inside the router, so two routers never
+ * share a queue.
  *
- * @throws ConfigError when the UI's static files do not lie beside this module
+ * @throws ConfigError if the UI's static files are not in the folder of this module
+ *
+ * @example
+ * app.use("/saq", createWebRouter({ queues, path: "/saq", logger }));
  */
 export function createWebRouter({ queues, path, guards = [], logger }: WebRouterOptions): Router {
   const staticFolder = findStaticFolder();
@@ -40,7 +43,8 @@ export function createWebRouter({ queues, path, guards = [], logger }: WebRouter
   for (const guard of guards.length > 0 ? guards : [loopbackOnly]) router.use(guard);
   router.use("/api", createApi(queues));
   router.get("/health", health(queues, logger));
-  // no-cache: kept, but asked for every time, so that an updated engine never meets an old script.
+  // no-cache: the browser keeps the files but revalidates them each time, so an updated engine never runs an old
+  // script.
   router.use(
     "/static",
     express.static(staticFolder, { index: false, redirect: false, setHeaders: revalidated }),
@@ -56,7 +60,9 @@ export function createWebRouter({ queues, path, guards = [], logger }: WebRouter
 const revalidated = (res: { setHeader(name: string, value: string): unknown }) =>
   void res.setHeader("Cache-Control", "no-cache");
 
-/** 200 when there is a queue and all answer (S-65). */
+/**
+ * Responds with 200 if there is at least one queue and the database of every queue is reachable, otherwise with 500.
+ */
 function health(queues: readonly WebQueue[], logger: Logger): RequestHandler {
   return async (_req, res) => {
     try {

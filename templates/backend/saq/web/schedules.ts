@@ -1,4 +1,4 @@
-/** Recurring tasks in the JSON API: what there is, run now, pause, resume. */
+/** The JSON API's routes for recurring tasks: list them, run one now, pause one, resume one. */
 import express, { type Request, type RequestHandler, type Router } from "express";
 import { SaqError } from "../errors.js";
 import { HttpProblem } from "./problem.js";
@@ -9,7 +9,7 @@ import { readSegment } from "./segment.js";
 type QueuePath = { queue: string };
 type SchedulePath = { queue: string; name: string };
 
-/** Mounted below a queue's path; `queueOf` finds the queue or answers 404. */
+/** Returns a router to mount below a queue's path. `queueOf` returns the queue, or throws a 404. */
 export function createSchedulesApi(queueOf: (req: Request<QueuePath>) => WebQueue): Router {
   const api = express.Router({ caseSensitive: true, mergeParams: true });
   const change = (
@@ -42,7 +42,10 @@ export function createSchedulesApi(queueOf: (req: Request<QueuePath>) => WebQueu
   return api;
 }
 
-/** What the configuration or the database role rules out is a conflict, and its words are for the user. */
+/**
+ * Turns errors that the user can act on into a 404 or 409 with the error's message: an unknown schedule, an action that
+ * the configuration or the database role does not allow, and a job that another transaction has locked.
+ */
 const refuse = (error: unknown): never => {
   const code = error instanceof SaqError ? error.code : null;
   if (code === "unknown_schedule") throw new HttpProblem(404, (error as SaqError).message);

@@ -1,22 +1,22 @@
 /**
- * Counts and workers of the queues, read once for all who look: counting reads a whole table, and every open page asks
- * every two seconds.
+ * Caches the counts and workers of each queue for all open pages. A count reads a whole table, and every open page
+ * polls every two seconds.
  */
 import type { WebQueue } from "./queue.js";
 
-/** How old a snapshot may be when it is shown, ms. */
+/** Maximum age of a snapshot that is returned, in ms. */
 const maxAgeMs = 2_000;
 
 interface Snapshot {
   info: Promise<object>;
-  /** When it was complete, by performance.now(); until then everybody waits for it. */
+  /** Time by performance.now() at which the read was complete, in ms; null while all callers still wait for it. */
   completedAt: number | null;
 }
 
 export class Snapshots {
   readonly #byQueue = new Map<WebQueue, Snapshot>();
 
-  /** The queue's info object, at most two seconds old. */
+  /** Returns the queue's info object, at most two seconds old. */
   of(queue: WebQueue): Promise<object> {
     const known = this.#byQueue.get(queue);
     if (known && (known.completedAt === null || performance.now() - known.completedAt < maxAgeMs)) {
@@ -33,7 +33,7 @@ export class Snapshots {
     return snapshot.info;
   }
 
-  /** After a change, so that the page that asked for it sees it. */
+  /** Drops the queue's snapshot after a change, so that the page that made the change sees it. */
   forget(queue: WebQueue): void {
     this.#byQueue.delete(queue);
   }

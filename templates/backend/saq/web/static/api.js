@@ -1,14 +1,15 @@
-// Talks to the JSON API beside this page.
+// Calls the JSON API of the web UI.
 import { apiUrl, states } from "./routes.js";
 import { segment } from "./segment.js";
 
 /**
  * @typedef {object} WorkerInfo
- * @property {{ complete?: number, failed?: number, retried?: number, aborted?: number, uptime?: number }} stats uptime in ms
+ * @property {{ complete?: number, failed?: number, retried?: number, aborted?: number, uptime?: number }} stats
+ *   `uptime` is in ms
  */
 /**
- * A job as it is stored (SAQ's document): members that equal their default are left out. Times are epoch
- * milliseconds, `scheduled` is epoch seconds. In a job's own answer `kwargs` and `result` are JSON text.
+ * A job as it is stored (SAQ's document): members that have their default value are left out. Times are epoch
+ * milliseconds, `scheduled` is epoch seconds. In the response for a single job, `kwargs` and `result` are JSON text.
  *
  * @typedef {object} JobDocument
  * @property {string} key
@@ -41,7 +42,7 @@ import { segment } from "./segment.js";
  * @property {JobDocument[]} jobs
  */
 
-/** The API answered, and said no. `status` is the HTTP status. */
+/** The API refused the request with an error 4xx. `status` is the HTTP status. */
 export class ApiRefusal extends Error {
   /**
    * @param {number} status
@@ -53,7 +54,7 @@ export class ApiRefusal extends Error {
   }
 }
 
-/** The API did not answer, or could not do its work. */
+/** The API did not respond, or responded with an error that is not 4xx, or without JSON. */
 class ApiAway extends Error {}
 
 const timeoutMs = 10_000;

@@ -1,4 +1,4 @@
-// The page: which view is shown, what it was last told, and what the person does.
+// The page: it selects the view for the address, refreshes the view's data, and handles clicks.
 import { ApiRefusal, changeJob } from "./api.js";
 import { confirm } from "./dialog.js";
 import { h, morphChildren } from "./dom.js";
@@ -14,17 +14,17 @@ const part = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const view = part("view");
 const away = part("away");
 const connection = part("connection");
-// Outside of what is redrawn, so that a screen reader hears each change of it.
+// It is outside the part that is redrawn, so that screen readers announce each change of its text.
 const notice = h("p", { class: "notice", role: "status" });
 view.before(notice);
 
 /** @typedef {import("./routes.js").Route} Route */
 /**
- * @typedef {object} Visit what is known of the view that is open
+ * @typedef {object} Visit the state of the view that is open
  * @property {Route} route
- * @property {any} [data] the API's last answer
- * @property {ApiRefusal} [refusal] it said no
- * @property {"retry" | "abort" | null} busy
+ * @property {any} [data] the last data from the API
+ * @property {ApiRefusal} [refusal] the API's last response was an error 4xx
+ * @property {"retry" | "abort" | null} busy the action in progress
  * @property {{ now: () => Promise<void>, stop: () => void }} [polling]
  */
 /** @type {Visit} */
@@ -32,7 +32,13 @@ let visit = { route: { view: "unknown" }, busy: null };
 let awaySince = 0;
 const slowMs = 300;
 
-/** @type {{ [Name in "overview" | "queue" | "job"]: { title(route: any): string, load(route: any, signal: AbortSignal): Promise<any>, render(data: any, route: any, busy: any): Node[] } }} */
+/**
+ * @type {{ [Name in "overview" | "queue" | "job"]: {
+ *   title(route: any): string,
+ *   load(route: any, signal: AbortSignal): Promise<any>,
+ *   render(data: any, route: any, busy: any): Node[]
+ * } }}
+ */
 const views = { overview, queue: queueView, job: jobView };
 
 /** @param {{ moveFocus: boolean }} options */
@@ -48,7 +54,7 @@ function open({ moveFocus }) {
     return;
   }
   document.title = `${views[route.view].title(route)} · SAQ`;
-  // The old view stays until the new one can be drawn; only a slow answer is worth a word.
+  // The old view stays until the new data has arrived. "Loading…" appears only if that takes longer than `slowMs`.
   const slow = setTimeout(draw, slowMs);
   let first = true;
   opened.polling = poll(async (signal) => {
@@ -110,7 +116,7 @@ const failure = (heading, text) => [
   h("p", null, h("a", { href: overviewUrl() }, "To all queues")),
 ];
 
-/** @param {Error | null} problem null = the API answers */
+/** @param {Error | null} problem null = the API is reachable */
 function showConnection(problem) {
   if (problem) awaySince ||= Date.now();
   else awaySince = 0;
@@ -155,7 +161,7 @@ async function act(action) {
   opened.busy = null;
   if (visit !== opened) return;
   draw();
-  // The button that was pressed may be gone; the keyboard's place would go with it.
+  // The button that was pressed may no longer exist. Without this, keyboard users would lose their place on the page.
   if (document.activeElement === document.body) focusHeading();
 }
 
@@ -172,7 +178,7 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   const before = visit.route;
   if (url.href !== location.href) history.pushState(null, "", url);
-  // Between the tabs and pages of one queue the focus stays on the link.
+  // If only the tab or the page of the same queue changes, the focus stays on the link.
   const sameList = before.view === "queue" && samePlace(before, parseRoute(url));
   open({ moveFocus: !sameList });
   if (!sameList) scrollTo(0, 0);

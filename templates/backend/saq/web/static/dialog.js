@@ -1,9 +1,9 @@
-// Asks before something is changed.
+// Asks the user to confirm a change.
 import { h } from "./dom.js";
 
 /**
  * @param {{ question: string, consequence: string, label: string }} text
- * @returns {Promise<boolean>} whether the person agreed
+ * @returns {Promise<boolean>} true if the user agreed
  */
 export function confirm({ question, consequence, label }) {
   const cancel = h("button", { type: "button", class: "button", autofocus: true }, "Cancel");
@@ -21,7 +21,7 @@ export function confirm({ question, consequence, label }) {
   return new Promise((resolve) => {
     cancel.addEventListener("click", () => dialog.close());
     agree.addEventListener("click", () => dialog.close("agreed"));
-    // Also comes after Escape, which closes without a return value.
+    // The event also comes after Escape, which closes the dialog without a return value.
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue === "agreed");

@@ -1,10 +1,11 @@
-// Elements and how a new picture of the page is laid over the old one. Text only ever becomes a text node: nothing
-// here reads markup, so stored data cannot become any (D-82).
+// Creates elements, and updates the page to match a new tree of elements. Text always becomes a text node. Nothing here
+// parses HTML, so stored data can never become markup or script.
 
 /** @typedef {Node | string | number | null | false | undefined} Child */
 
 /**
- * An element. Attributes that are null or false are left out, true is an attribute without value.
+ * Creates an element. Attributes that are null, undefined or false are left out; `true` sets an attribute without
+ * value.
  *
  * @param {string} tag
  * @param {Record<string, string | number | boolean | null | undefined> | null} [attributes]
@@ -25,8 +26,9 @@ export function h(tag, attributes, ...children) {
 }
 
 /**
- * Makes `parent` hold what `next` describes, and touches only what differs: focus, selection and scroll positions
- * survive a refresh every two seconds. Elements with `data-key` are recognised by it when others come and go.
+ * Changes the children of `parent` to match `next`. It changes only what differs, so that focus, selection and scroll
+ * positions stay during the refresh every two seconds. Elements with the same `data-key` are matched, even if other
+ * elements are added or removed around them.
  *
  * @param {Element} parent
  * @param {Iterable<Node>} next
@@ -39,7 +41,8 @@ export function morphChildren(parent, next) {
   for (const child of [...parent.childNodes]) {
     const key = keyOf(child);
     if (key === null) continue;
-    // Gone ones leave first, so that those which stay are already in place and are never moved (that loses focus).
+    // Elements that are no longer wanted are removed first. The others are then already in place and are not moved,
+    // because moving an element loses the focus.
     if (wantedKeys.has(key)) keyed.set(key, child);
     else child.remove();
   }

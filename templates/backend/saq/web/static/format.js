@@ -1,4 +1,4 @@
-// Numbers, times and stored values as text for people.
+// Formats numbers, times and stored values as readable text.
 
 const whole = new Intl.NumberFormat();
 const dayAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
@@ -8,17 +8,18 @@ const timeOnly = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 export const number = (value) => whole.format(value ?? 0);
 
 /**
- * Any number may be stored as a time; a Date holds less. 0 is no time yet.
+ * Returns true for a time that can be shown. 0 means that there is no time yet. A job may contain any number as a time,
+ * but the range of a Date is smaller.
  *
- * @param {number | undefined} ms epoch
+ * @param {number | undefined} ms milliseconds since the epoch
  * @returns {ms is number}
  */
 export const isTime = (ms) => ms !== undefined && ms > 0 && ms <= 8.64e15;
 
 /**
- * In the browser's locale; without the date when it is today. Empty when there is no time yet.
+ * Formats a time in the browser's locale, without the date if it is today. Returns "" if there is no time yet.
  *
- * @param {number | undefined} ms epoch
+ * @param {number | undefined} ms milliseconds since the epoch
  */
 export function shortTime(ms) {
   if (!isTime(ms)) return "";
@@ -26,7 +27,7 @@ export function shortTime(ms) {
   return (date.toDateString() === new Date().toDateString() ? timeOnly : dayAndTime).format(date);
 }
 
-/** @param {number | undefined} ms epoch */
+/** @param {number | undefined} ms milliseconds since the epoch */
 export const fullTime = (ms) => (isTime(ms) ? dayAndTime.format(new Date(ms)) : "");
 
 const units = /** @type {const} */ ([
@@ -37,7 +38,7 @@ const units = /** @type {const} */ ([
 ]);
 
 /**
- * The two largest units: `2 h 5 min`, `10 min`, `4.2 s`, `12 ms`.
+ * Formats a duration with its two largest units: `2 h 5 min`, `10 min`, `4.2 s`, `12 ms`.
  *
  * @param {number} ms
  */
@@ -59,7 +60,7 @@ export function duration(ms) {
 }
 
 /**
- * One line of a value, for a table cell.
+ * Returns a value as one line of JSON for a table cell, at most 140 characters of it.
  *
  * @param {unknown} value
  */
@@ -70,7 +71,7 @@ export function oneLine(value) {
 }
 
 /**
- * JSON text on several lines. What cannot be read stays as it came.
+ * Returns JSON text with line breaks and indentation. Text that is not valid JSON is returned unchanged.
  *
  * @param {unknown} text
  */

@@ -1,4 +1,4 @@
-// One job: what it was asked, what came of it, and what may be done about it.
+// The view of one job: its payload, its result or error, and its actions (retry, abort).
 import { fetchJob } from "./api.js";
 import { h } from "./dom.js";
 import { duration, fullTime, indented, number } from "./format.js";
@@ -19,7 +19,7 @@ export const title = ({ key }) => `Job ${key}`;
  */
 export const load = (route, signal) => fetchJob(route.queue, route.key, signal);
 
-/** What the buttons ask before they do it, and say while they do. */
+/** The texts of the buttons and of their confirmation dialogs. */
 export const actions = {
   retry: {
     label: "Retry",
@@ -40,7 +40,7 @@ export const actions = {
 /**
  * @param {import("./api.js").JobDocument} document
  * @param {JobRoute} route
- * @param {Action | null} busy the action under way
+ * @param {Action | null} busy the action in progress
  */
 export function render(document, route, busy) {
   const job = withDefaults(document);
@@ -77,7 +77,7 @@ export function render(document, route, busy) {
 
 /**
  * @param {Action} action
- * @param {"primary" | "danger" | null} kind null = nothing that the job's state asks for
+ * @param {"primary" | "danger" | null} kind null = a plain button, for an action that the job's state does not suggest
  * @param {Action | null} busy
  */
 const button = (action, kind, busy) =>

@@ -1,9 +1,9 @@
-// What a job's document says about the job.
+// Reads a job's document: default values, state, and possible actions.
 
 /** @typedef {import("./api.js").JobDocument} JobDocument */
 
 /**
- * Defaults of SAQ's document, which leaves them out.
+ * Returns the job with all members. SAQ's document leaves out members that have their default value.
  *
  * @param {JobDocument} document
  */
@@ -32,7 +32,7 @@ export function withDefaults(document) {
 }
 
 /**
- * A queued job that is not due yet is `scheduled`.
+ * Returns the state that the UI shows: the job's status, or `scheduled` for a queued job that is not due yet.
  *
  * @param {JobDocument} job
  */

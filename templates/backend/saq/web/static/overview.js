@@ -1,4 +1,4 @@
-// All queues with their counts, and the workers that live.
+// The start view: all queues with their counts, and the live workers.
 import { fetchQueues } from "./api.js";
 import { h } from "./dom.js";
 import { number } from "./format.js";

@@ -1,4 +1,4 @@
-// Pieces that several views share.
+// Page elements that several views use.
 import { h } from "./dom.js";
 import { duration, number } from "./format.js";
 
@@ -11,8 +11,8 @@ export const badge = (state) => h("span", { class: `badge badge-${state}` }, sta
  * @property {string} [kind] "number", "duration", "name" or "wide", for the style
  */
 /**
- * A table that narrow screens show as a list of cards. The roles are spelled out because a browser forgets that a
- * table is one as soon as its rows are laid out otherwise.
+ * A table that narrow screens show as a list of cards. Every element has an explicit ARIA role, because browsers drop
+ * the implicit table roles when CSS changes the layout of the rows.
  *
  * @param {string} label
  * @param {Column[]} columns
@@ -101,7 +101,7 @@ export function workerSection(workers, { withQueue }) {
 }
 
 /**
- * Where in the UI this page is.
+ * The links to the pages above this one.
  *
  * @param {{ label: string, href: string }[]} links
  */

@@ -1,10 +1,10 @@
-// Repeats a piece of work while somebody looks.
+// Repeats an asynchronous function while the browser tab is visible.
 
 const intervalMs = 2000;
 
 /**
- * Runs `work` at once and again two seconds after each end, but only while the tab is visible: a forgotten tab asks
- * the database nothing (U-5).
+ * Polls with `work`. `now` runs it immediately; it then runs again two seconds after each end. A hidden tab does not
+ * poll, so that a forgotten tab costs the database nothing. `stop` ends the polling.
  *
  * @param {(signal: AbortSignal) => Promise<void>} work must not throw
  * @returns {{ now: () => Promise<void>, stop: () => void }}
@@ -18,7 +18,7 @@ export function poll(work) {
 
   async function now() {
     clearTimeout(timer);
-    // What is still under way began before whatever this call wants to see.
+    // A run that is still in progress started too early to see the change that this call is for.
     current?.abort();
     const run = new AbortController();
     current = run;

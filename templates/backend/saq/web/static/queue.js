@@ -1,4 +1,4 @@
-// One queue: its jobs by state, page by page, and its workers.
+// The view of one queue: its jobs by state, in pages, and its workers.
 import { fetchQueue, pageSize } from "./api.js";
 import { h } from "./dom.js";
 import { fullTime, isTime, number, oneLine, shortTime } from "./format.js";
@@ -42,7 +42,8 @@ export function render(queue, route) {
 const sum = (counts) => states.reduce((total, state) => total + counts[state], 0);
 
 /**
- * Links, because each tab is an address of its own: it can be opened, sent, and left by the back button.
+ * The tabs are links, because each tab has its own address: users can open it in a new tab, share it, and go back from
+ * it with the browser's back button.
  *
  * @param {import("./api.js").QueueInfo} queue
  * @param {QueueRoute} route
@@ -110,7 +111,8 @@ const time = (ms) =>
   isTime(ms) && h("time", { datetime: new Date(ms).toISOString(), title: fullTime(ms) }, shortTime(ms));
 
 /**
- * The last line of a Python traceback and the first of a JavaScript stack name the error.
+ * Returns the line that names the error, at most 120 characters of it: the last line of a Python traceback, or the
+ * first line of a JavaScript stack.
  *
  * @param {string} error
  */

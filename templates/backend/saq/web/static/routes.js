@@ -1,4 +1,5 @@
-// The page's own addresses, under the path where the UI is mounted. Names and keys are encoded, `/` included.
+// Makes and parses the UI's own URLs, which are below the path where the UI is mounted. Queue names and job keys are
+// encoded, including `/`.
 import { readSegment, segment } from "./segment.js";
 
 const root = document.querySelector('meta[name="root-path"]')?.getAttribute("content") ?? "";
@@ -40,7 +41,7 @@ export function queueUrl(queue, { state = null, page = 1 } = {}) {
  */
 export const jobUrl = (queue, key) => `${root}/queues/${segment(queue)}/jobs/${segment(key)}`;
 
-/** @param {string} path one of the API's, beginning with a slash */
+/** @param {string} path a path of the API, beginning with a slash */
 export const apiUrl = (path) => `${root}/api${path}`;
 
 /**
@@ -69,7 +70,7 @@ export function parseRoute(url) {
 }
 
 /**
- * Whether a link leads to another view of this page.
+ * Returns true if a link leads to a view of this UI.
  *
  * @param {URL} url
  */
