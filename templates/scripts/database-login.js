@@ -1,4 +1,4 @@
-// Connecting to the database with the user's name and password, and saying in one sentence why that fails.
+// Connects to the database with the user's name and password, and explains a failure in one or two sentences.
 import { clientConfigs, nameOfAddress, parsePostgresAddress } from "../backend/saq/postgres-address.js";
 import { databaseAddress, databaseUrlSource } from "./env.js";
 import { Failure } from "./failure.js";
@@ -13,15 +13,15 @@ const SQLSTATE = {
   uniqueViolation: "23505",
 };
 
-/** `host:port/database` of DATABASE_URL: never its password. @param {import("./env.js").Env} env */
+/** Returns `host:port/database` of DATABASE_URL, never its password. @param {import("./env.js").Env} env */
 export function foreignName(env) {
   return `${nameOfAddress(databaseAddress(env))} (DATABASE_URL from ${databaseUrlSource()})`;
 }
 
 /**
- * Whether one of the servers that the settings name answers.
+ * Returns true if at least one of the servers in the settings accepts connections.
  * @param {import("./env.js").Env} env
- * @param {number} timeoutMs how long to wait for it
+ * @param {number} timeoutMs maximum wait in ms
  */
 export async function databaseAnswers(env, timeoutMs) {
   const { hosts } = databaseAddress(env);
@@ -30,7 +30,8 @@ export async function databaseAnswers(env, timeoutMs) {
 }
 
 /**
- * Makes sure that the database named by DATABASE_URL answers; with the driver installed, that it lets the user in.
+ * Checks that the server of DATABASE_URL is reachable and, if the driver is installed, that the user can log in. Throws
+ * a Failure otherwise.
  * @param {string} root @param {import("./env.js").Env} env
  */
 export async function checkForeign(root, env) {
@@ -56,7 +57,7 @@ export async function checkForeign(root, env) {
 }
 
 /**
- * Creates a database of our own server unless it is there.
+ * Creates a database on the project's own server, unless it exists.
  * @param {string} root @param {string} adminUrl @param {string} name
  */
 export async function createDatabase(root, adminUrl, name) {
@@ -77,7 +78,7 @@ export async function createDatabase(root, adminUrl, name) {
           "Put the old one back, or run make db-reset: it throws the data away and starts an empty database.",
       );
     }
-    // Two starts at once: the other one made it.
+    // Two starts ran at the same time, and the other one has created the database.
     if (code === SQLSTATE.duplicateDatabase || code === SQLSTATE.uniqueViolation) return;
     throw new Failure(
       `This project's PostgreSQL runs, but the database ${name} could not be made: ${message}\n` +
@@ -87,10 +88,10 @@ export async function createDatabase(root, adminUrl, name) {
 }
 
 /**
- * Runs a statement on the first host of an address that lets the user in.
+ * Runs a statement on the first host of an address on which the user can log in.
  * @param {string} root @param {import("../backend/saq/postgres-address.js").PostgresAddress} address
  * @param {string} text @param {unknown[]} [values]
- * @returns {Promise<unknown[] | undefined>} undefined when no driver is installed yet
+ * @returns {Promise<unknown[] | undefined>} the rows; undefined if no driver is installed yet
  */
 async function query(root, address, text, values) {
   const driver = loadDriver(root);
@@ -104,7 +105,8 @@ async function query(root, address, text, values) {
     } catch (error) {
       failure = error;
     } finally {
-      // After a failed login too: its open connection would hold this process until the server gives up, for a minute.
+      // This is also needed after a failed login: its open connection would keep this process alive until the server
+      // closes it, which takes a minute.
       await client.end();
     }
   }

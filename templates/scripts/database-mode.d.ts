@@ -1,8 +1,9 @@
 export type Mode = "embedded" | "docker";
 
 /**
- * What was said, else what was used last, else Docker where it answers, else the embedded server. The last mode is kept
- * because starting Docker later would otherwise switch to another, empty database without a word.
+ * Chooses the mode: the explicit setting, else the mode of the last start, else Docker if it is available, else the
+ * embedded server. The last mode is remembered, because otherwise the project would switch silently to another, empty
+ * database as soon as Docker is started.
  */
 export function chooseMode(known: {
   explicit: string | undefined;
@@ -10,7 +11,7 @@ export function chooseMode(known: {
   dockerAnswers: () => boolean;
 }): { mode: Mode; why: "explicit" | "last" | "found" };
 
-/** The mode of the last successful start, kept in `.data/database-mode`. */
+/** Returns the mode of the last successful start, which is stored in `.data/database-mode`. */
 export function lastMode(root: string): Mode | undefined;
 
 export function rememberMode(root: string, mode: Mode): void;

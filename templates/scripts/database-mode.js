@@ -1,4 +1,4 @@
-// Which of its own databases the project uses.
+// Chooses and remembers the mode of the project's own database: embedded or Docker.
 import fs from "node:fs";
 import path from "node:path";
 import { Failure } from "./failure.js";

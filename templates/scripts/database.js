@@ -1,4 +1,4 @@
-// The application's database: which one it is, and how it is started, stopped and emptied.
+// Starts, stops and resets the application's database, whether it is embedded, in Docker or the one of DATABASE_URL.
 import path from "node:path";
 import { checkForeign, createDatabase, foreignName } from "./database-login.js";
 import { chooseMode, lastMode, rememberMode } from "./database-mode.js";
@@ -22,9 +22,9 @@ import { waitForServer } from "./postgres-ready.js";
 const PORTS_TRIED = 100;
 
 /**
- * Starts the database, or finds it running, and says which one it is.
+ * Starts the database if it does not run yet, and prints which database it is.
  * @param {string} root the application's folder
- * @returns {Promise<{ started: boolean }>} false when it ran before, or is not ours to start
+ * @returns {Promise<{ started: boolean }>} false if it already ran, or if it is the database of DATABASE_URL
  */
 export async function startDatabase(root) {
   const env = ensureEnv(root);
@@ -47,7 +47,7 @@ export async function startDatabase(root) {
 }
 
 /**
- * Stops what this project started; says so when there is nothing to stop.
+ * Stops this project's own databases, and prints which ones it stopped.
  * @param {string} root
  */
 export async function stopDatabase(root) {
@@ -64,7 +64,7 @@ export async function stopDatabase(root) {
 }
 
 /**
- * Throws away all data of this project's own database and starts an empty one.
+ * Deletes all data of this project's own database and starts an empty one.
  * @param {string} root
  */
 export async function resetDatabase(root) {
@@ -111,7 +111,8 @@ async function startEmbedded(root, env) {
 
 /**
  * @param {string} root @param {import("./env.js").Env} env @param {"explicit" | "last" | "found"} why
- * @returns {Promise<{ started: boolean } | undefined>} undefined: Docker failed and the choice is ours, so go on
+ * @returns {Promise<{ started: boolean } | undefined>} undefined: Docker failed, but it was selected only because it
+ *   was available, so the caller may use the embedded server
  */
 async function startDocker(root, env, why) {
   if (why !== "found") requireDocker();
@@ -150,10 +151,10 @@ function requireDocker() {
 }
 
 /**
- * Tries DB_PORT and then the ports above it.
+ * Calls `start` with DB_PORT, and then with the ports above it until one is free.
  * @template T
  * @param {import("./env.js").Env} env
- * @param {(port: number) => Promise<T>} start throws PortTakenError
+ * @param {(port: number) => Promise<T>} start throws PortTakenError if another program uses the port
  * @returns {Promise<T>}
  */
 async function onFreePort(env, start) {

@@ -1,5 +1,6 @@
-// The whole application for development: installs what is missing, starts the database, runs API, worker and front
-// end. One Ctrl-C ends all of it; the database goes last, and only if it was started here.
+// Runs the whole application for development: installs missing packages, starts the database, runs API, worker and
+// front end. One Ctrl-C stops everything. The database is stopped last, and only if this script has started it or has
+// found it left running by a previous dev-all that was killed.
 import path from "node:path";
 import { startDatabase, stopDatabase } from "./database.js";
 import { isAbandoned, rememberOwner } from "./database-owner.js";

@@ -1,4 +1,4 @@
-// The ports that development needs, checked before anything is started.
+// Checks the ports that development needs, before anything is started.
 import { bindError, isFree } from "./embedded-postgres.js";
 import { Failure } from "./failure.js";
 import { portHolder } from "./port-holder.js";
@@ -11,7 +11,7 @@ const PORTS = {
 /**
  * @param {import("./roles.js").Role[]} roles
  * @param {import("./env.js").Env} env
- * @returns {{ what: string, url: string }[]} the addresses, for the user
+ * @returns {{ what: string, url: string }[]} the addresses to show to the user
  */
 export function addresses(roles, env) {
   return roles.flatMap(({ name }) => {
@@ -22,7 +22,8 @@ export function addresses(roles, env) {
 }
 
 /**
- * Throws a Failure naming the port, its holder where known, and the variable to change.
+ * Checks that the ports of the roles are valid and free. Throws a Failure that names the port, the program that uses it
+ * (if known), and the variable to change.
  * @param {import("./roles.js").Role[]} roles
  * @param {import("./env.js").Env} env
  */
@@ -45,7 +46,8 @@ export async function requireFreePorts(roles, env) {
         `Port ${port} of the ${what} is reserved for the administrator. Set ${variable} in .env to 1024 or more.`,
       );
     }
-    // Both, because `localhost` is ::1 first for curl and many browsers: they would reach the other program.
+    // 127.0.0.1 and ::1 must both be free: curl and many browsers try ::1 first for `localhost`, and would reach
+    // another program there.
     if (refusal !== "EADDRINUSE" && (await isFree(port, "::1"))) continue;
     const holder = portHolder(port);
     const by = holder ? `by ${holder.command} (process ${holder.pid})` : "by another program";

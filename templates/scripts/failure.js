@@ -2,7 +2,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 
-/** Something the user can mend: its message is all that is shown, without a stack. */
+/** A problem that the user can fix. Only its message is shown, without a stack. */
 export class Failure extends Error {
   /** @param {string} message */
   constructor(message) {
@@ -12,7 +12,8 @@ export class Failure extends Error {
 }
 
 /**
- * What the operating system refused, in one sentence with the command that helps; any other error as it is.
+ * Returns what to print for an error. For a Failure and for an error of the operating system this is a message, where
+ * possible with the command that helps. Any other error is returned as it is.
  * @param {unknown} error
  */
 function explain(error) {
@@ -24,7 +25,7 @@ function explain(error) {
     case "EPERM": {
       const uid = process.getuid?.();
       if (file === undefined || uid === undefined) return message;
-      // A file that is not there cannot be made: its folder has to be opened.
+      // If the file does not exist, the folder's permissions prevent its creation.
       const target = fs.existsSync(file) ? file : path.dirname(file);
       return `No permission to use ${target}. Take it over: sudo chown -R ${uid} '${target}' && chmod -R u+rwX '${target}'`;
     }
@@ -41,8 +42,9 @@ function explain(error) {
 }
 
 /**
- * Runs a command of this folder: what the user can mend is printed as one sentence, without a stack; code 1.
- * @param {() => Promise<number | void>} command answers the exit code, 0 unless given
+ * Runs a command of this folder and sets the exit code. An error is printed and the exit code is 1; a problem that the
+ * user can fix is printed without a stack.
+ * @param {() => Promise<number | void>} command returns the exit code; 0 if it returns nothing
  */
 export async function run(command) {
   try {

@@ -1,8 +1,9 @@
-// Loaded into every process that dev-all starts as the leader of a group: even a dev-all that was killed outright, and
-// can pass nothing on, leaves no API on its port and no worker that takes jobs.
+// Ends this process group when the process that started it (dev-all.js or dev.js) dies. It is loaded into every process
+// that is started as the leader of a group. If dev-all is killed with SIGKILL, it cannot pass on a signal. Without this
+// module the API would then keep its port, and the worker would continue to take jobs.
 import { whenOrphaned } from "./orphan.js";
 
 const end = () => process.kill(-process.pid, "SIGINT");
 whenOrphaned(end);
-// nodemon reports to dev-all, and fails when nobody takes the report.
+// nodemon sends messages to its parent process, and fails if they are no longer received.
 if (process.connected) process.once("disconnect", end);

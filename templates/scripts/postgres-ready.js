@@ -1,14 +1,16 @@
-// What pg_isready does, on Node's built-ins: it runs before any install, when no driver is there yet.
+// Checks whether a PostgreSQL server accepts connections, like pg_isready. It uses only Node's built-in modules,
+// because it runs before any package is installed, so there is no driver yet.
 import net from "node:net";
 
 const PROTOCOL_3_0 = 196608;
 const CANNOT_CONNECT_NOW = "57P03";
 
 /**
- * Whether a PostgreSQL server answers at an address. Sends a start-up message and reads the reply; an authentication
- * request or any error but "starting up / shutting down" means that it takes connections.
+ * Checks whether a PostgreSQL server accepts connections at an address. It sends a start-up message and reads the
+ * reply. An authentication request, or any error except "starting up / shutting down", means that the server accepts
+ * connections.
  * @param {{ host: string, port: number, timeoutMs?: number }} address
- * @returns {Promise<"ready" | "busy" | "refused" | "not-postgres">} `busy` = starting or stopping
+ * @returns {Promise<"ready" | "busy" | "refused" | "not-postgres">} `busy` = the server is starting or stopping
  */
 export function probeServer({ host, port, timeoutMs = 3000 }) {
   return new Promise((resolve) => {
@@ -41,9 +43,9 @@ export function probeServer({ host, port, timeoutMs = 3000 }) {
 }
 
 /**
- * Waits until the server answers.
+ * Waits until the server accepts connections.
  * @param {{ host: string, port: number, timeoutMs: number }} options
- * @returns {Promise<boolean>} false when the time is over
+ * @returns {Promise<boolean>} false after the timeout
  */
 export async function waitForServer({ host, port, timeoutMs }) {
   const end = Date.now() + timeoutMs;
@@ -64,7 +66,11 @@ function startupMessage(parameters) {
   return Buffer.concat([head, body]);
 }
 
-/** The SQLSTATE of an ErrorResponse: fields of one letter and a text, each closed by a zero byte. @param {Buffer} message */
+/**
+ * Returns the SQLSTATE of an ErrorResponse message. Each field of the message is one letter and a text that ends with a
+ * zero byte.
+ * @param {Buffer} message
+ */
 function errorCode(message) {
   const fields = message
     .subarray(5, 1 + message.readUInt32BE(1))

@@ -1,11 +1,12 @@
-// Who runs a data folder: reads postmaster.pid, and does not believe it without looking at the process.
+// Finds the PostgreSQL server that runs on a data folder. It reads postmaster.pid and then checks the process, because
+// the file alone may be out of date.
 import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 
 /**
- * The live server of a data folder. The file alone proves nothing: after kill -9 or a crash it stays behind, and its
- * number may by then belong to somebody else's process, which must be neither waited for nor signalled.
+ * Returns the live server of a data folder. The file alone proves nothing: after kill -9 or a crash it stays, and its
+ * process id may now belong to an unrelated process, which must not be waited for or signalled.
  * @param {string} dataDir
  * @returns {{ pid: number, port: number } | undefined}
  */
@@ -16,8 +17,9 @@ export function postmasterOf(dataDir) {
 }
 
 /**
- * Removes a postmaster.pid whose number belongs to a living process that is no server of this folder: PostgreSQL
- * itself would refuse to start. The file of a dead process is left to PostgreSQL, which checks its shared memory.
+ * Deletes a postmaster.pid whose process id belongs to a live process that is not the server of this folder: with this
+ * file PostgreSQL would refuse to start. PostgreSQL itself handles the file of a dead process; it checks the shared
+ * memory of that process.
  * @param {string} dataDir
  */
 export function removeStalePidFile(dataDir) {
@@ -34,12 +36,12 @@ function readPidFile(dataDir) {
   } catch {
     return undefined;
   }
-  // Lines: pid, data folder, start time, port, ...; the server writes them one after the other while it starts.
+  // Lines: process id, data folder, start time, port, ... The server writes them one after the other while it starts.
   const [pid, , , port] = text.split("\n");
   return { pid: Math.abs(Number(pid)), port: Number(port) || undefined };
 }
 
-/** Whether a process of that number runs. @param {number} pid */
+/** Returns true if a process with this id runs. @param {number} pid */
 export function isAlive(pid) {
   if (!(pid > 0)) return false;
   try {

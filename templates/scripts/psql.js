@@ -9,7 +9,7 @@ await run(async () => {
   const root = path.dirname(import.meta.dirname);
   const env = readEnv(root);
   const address = databaseAddress(env);
-  // The application does not read service files: psql must not either.
+  // The application does not read PostgreSQL's service file, so psql must not use it either.
   const { PGSERVICE: _, ...others } = process.env;
   const { status, error } = spawnSync("psql", process.argv.slice(2), {
     stdio: "inherit",

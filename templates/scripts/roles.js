@@ -1,4 +1,5 @@
-// The processes of development: what each one runs, and how they are watched and ended together.
+// The processes of development (API, worker, front end): what each of them runs, and how all are run and ended
+// together.
 import { spawn } from "node:child_process";
 import { EventEmitter } from "node:events";
 import path from "node:path";
@@ -9,25 +10,31 @@ import { whenOrphaned } from "./orphan.js";
 import { findPackage, hasFrontend } from "./packages.js";
 
 const WINDOWS = process.platform === "win32";
-/** Whatever NODE_ENV a shell has for other programs: in production the UI is off, and every network is listened to. */
+/**
+ * Overrides the NODE_ENV of the shell. With NODE_ENV=production the web UI would be off, and the API would listen on
+ * all networks.
+ */
 const DEVELOPMENT = { NODE_ENV: "development" };
-/** How long after its end a part is started again: doubled each time, until it has run for a while or is saved. */
+/**
+ * Delay in ms before a crashed program is started again. It starts with `first` and doubles with each crash up to
+ * `longest`. It starts again with `first` after the program has run for `healthy` ms, or after a file is saved.
+ */
 const RESTART_MS = { first: 1_000, longest: 30_000, healthy: 60_000 };
 const FOLLOW_PARENT = pathToFileURL(path.join(import.meta.dirname, "follow-parent.js")).href;
 
 /**
  * @typedef {object} Role
  * @property {"backend" | "worker" | "frontend"} name
- * @property {string} color of the prefix
- * @property {string} folder
- * @property {string} program its name, as it is logged
- * @property {string[]} args for Node
+ * @property {string} color color of the prefix in the output
+ * @property {string} folder working directory
+ * @property {string} program its name in the log
+ * @property {string[]} args arguments for Node
  * @property {Record<string, string>} env
- * @property {boolean} reloads under nodemon
+ * @property {boolean} reloads true if it runs under nodemon
  */
 
 /**
- * The roles that this application has, in the order of their output.
+ * Returns the roles of this application. Without a front end there are only backend and worker.
  * @param {string} root
  * @returns {Role[]}
  */
@@ -63,9 +70,10 @@ export function allRoles(root) {
 /** @param {string} folder @param {string} script */
 function reloading(folder, script) {
   const nodemon = path.join(findPackage("nodemon", folder) ?? "", "bin/nodemon.js");
-  // nodemon.json says `exec node`, which cmd.exe does not know.
+  // nodemon.json contains `exec node`, which cmd.exe does not understand.
   const args = [nodemon, ...(WINDOWS ? ["--exec", "node --import tsx"] : []), script];
-  // On SIGTERM the reloader waits for the old process: a short grace, then running jobs are given back.
+  // SAQ_RELOADER shortens the grace period: nodemon sends SIGTERM and waits for the old process to end. Jobs that still
+  // run after the grace period return to the queue.
   return {
     folder,
     program: `nodemon ${script}`,
@@ -76,16 +84,17 @@ function reloading(folder, script) {
 }
 
 /**
- * Runs roles side by side until all have ended: by a signal to this process, or because one of them failed.
+ * Runs roles side by side until all of them have ended. They end after a signal to this process, or after one of them
+ * failed.
  *
- * Each role has its own process group, which a Ctrl-C in the terminal does not reach; this process passes it on.
- * nodemon alone would, on Ctrl-C, end before its child does (a second SIGINT kills it; after 10 s it gives up), and
- * the database would be stopped under a worker that still writes. So nodemon is killed, the worker in its group gets
- * SIGINT (which lets it finish what it runs, where SIGTERM means reload), and the end is when nobody holds the
- * group's output pipe any more.
+ * Each role has its own process group, so Ctrl-C in the terminal does not reach it; this process passes the signal on.
+ * If nodemon received SIGINT, it could end before its child process: a second SIGINT kills nodemon, and after 10 s it
+ * stops waiting for the child. The database would then be stopped while the worker still writes. Therefore nodemon is
+ * killed, and the other processes of its group get SIGINT. With SIGINT the worker finishes its running jobs; SIGTERM
+ * would mean a reload. A role has ended when no process of its group holds the output pipe any more.
  * @param {Role[]} roles
  * @param {ReturnType<typeof stopOnSignals>} stop
- * @returns {Promise<boolean>} false when a role failed
+ * @returns {Promise<boolean>} false if a role failed
  */
 export async function runRoles(roles, stop) {
   const { createConcurrently, LogError, Logger, LogOutput } = await import("concurrently");
@@ -131,15 +140,16 @@ export async function runRoles(roles, stop) {
     });
   }
   if (stop.requested) endAll();
-  // Every further signal is passed on too: a second Ctrl-C, some seconds later, means "now".
+  // Every further signal is passed on too: a second Ctrl-C some seconds later means that everything must stop now.
   stop.on("stop", endAll);
-  // Rejected when any role did not end with 0, as those that are killed do.
+  // The promise rejects if any role did not end with exit code 0, which includes roles that were killed.
   await result.catch(() => undefined);
   return !failed;
 }
 
 /**
- * Has nodemon start its program again some time after a crash: by itself it waits until a file is saved.
+ * Makes nodemon start its program again after a delay when it has crashed. By itself nodemon waits until a file is
+ * saved.
  * @param {import("concurrently").Command} command
  * @param {(text: string) => void} say
  */
@@ -151,7 +161,7 @@ function restartAfterCrash(command, say) {
   let timer;
   const restart = () => {
     isOurs = true;
-    // nodemon takes a text; that it has ended meanwhile is told elsewhere.
+    // nodemon expects a plain string. If nodemon has ended in the meantime, `command.close` reports it.
     command.send(/** @type {object} */ (/** @type {unknown} */ ("restart"))).catch(() => {});
   };
   command.messages.incoming.subscribe(({ message }) => {
@@ -161,7 +171,7 @@ function restartAfterCrash(command, say) {
         startedAt = performance.now();
         break;
       case "restart":
-        // Otherwise because of a saved file, which may have put things right.
+        // A restart that is not ours comes from a saved file, which may have fixed the problem.
         if (!isOurs) delay = RESTART_MS.first;
         isOurs = false;
         break;
@@ -194,11 +204,17 @@ function signalTo(pid, signal) {
   }
 }
 
-/** Notices that this process is asked to end, or left alone: emits "stop", at every signal. */
+/**
+ * Returns an emitter whose event "stop" comes at every stop signal, and when the parent process of this process has
+ * ended.
+ */
 export function stopOnSignals() {
   const stop = Object.assign(new EventEmitter(), {
     requested: false,
-    /** The same, with the signals that came while a program was waited for: those are told when the event loop waits. */
+    /**
+     * Returns `requested`, including signals that arrived while spawnSync() waited for a program. Node delivers those
+     * only when the event loop waits.
+     */
     async asked() {
       await setTimeout(10);
       return stop.requested;
@@ -210,7 +226,7 @@ export function stopOnSignals() {
   };
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, request);
   whenOrphaned(request);
-  // After the terminal was closed, the last lines have nowhere to go; the work still has to be ended in order.
+  // If the terminal was closed, writing the last lines fails. The processes must still be stopped in order.
   for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
   return stop;
 }

@@ -1,5 +1,6 @@
-// The queue's command line: node scripts/saq.js workers run. As TypeScript, or in production what `make build`
-// compiled. In this process, so that a signal reaches the workers with nothing in between.
+// Runs the queue's command line, for example: node scripts/saq.js workers run. In development it runs the TypeScript
+// source, in production the code that `make build` has compiled. It runs in this process and not in a child process, so
+// that the workers receive signals directly.
 import fs from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
@@ -11,7 +12,10 @@ const root = path.dirname(import.meta.dirname);
 const backend = path.join(root, "backend");
 const program = path.join(backend, "saq/cli/main.ts");
 
-/** On a server the packages of development are missing on purpose: 371 of them would be installed for one command. */
+/**
+ * Returns true if the compiled code must be used. On a server the development packages are missing on purpose. Without
+ * this check, one command would install 371 of them.
+ */
 function isProduction() {
   if (process.env.NODE_ENV === "production") return true;
   const isCompiled = fs.existsSync(path.join(backend, "dist/saq/cli/main.js"));
@@ -36,7 +40,7 @@ async function runSource() {
   process.chdir(backend);
   process.setSourceMapsEnabled(true);
   whenOrphaned(() => process.kill(process.pid, "SIGTERM"));
-  // Not by require: what tsx exports to it looks for its hooks in a folder that is not there.
+  // Not loaded with require(): tsx's export for require() looks for its hooks in a folder that does not exist.
   const loader = path.join(findPackage("tsx", backend) ?? "", "dist/esm/api/index.mjs");
   (await import(pathToFileURL(loader).href)).register();
   process.argv.splice(1, 1, program);

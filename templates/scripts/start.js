@@ -1,5 +1,5 @@
-// Runs a compiled process in production mode: node scripts/start.js server|worker, or saq with its arguments
-// In this process, so that a signal reaches the application itself with nothing in between.
+// Runs a compiled program in production mode: node scripts/start.js server|worker, or saq with its arguments.
+// The program runs in this process and not in a child process, so that it receives signals directly.
 import fs from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";

@@ -1,6 +1,7 @@
 /**
- * Starts a throw-away PostgreSQL on a free port (superuser `postgres`, database `postgres`). It ends with `stop()` or
- * with the calling process, however that dies. `settings` are the server's own; without them durability is off.
+ * Starts a temporary PostgreSQL on a free port (superuser `postgres`, database `postgres`). The server stops with
+ * `stop()`, or when the calling process ends for any reason. `settings` are server settings; if they are not given,
+ * durability is off.
  */
 export function startTemporaryPostgres(options?: {
   settings?: Record<string, string>;

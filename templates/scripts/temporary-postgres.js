@@ -1,5 +1,6 @@
-// A throw-away PostgreSQL for a test run. It lives in a process of its own that waits for the end of its standard
-// input: however the run ends (finished, Ctrl-C, kill -9), the pipe closes, the server stops and its folder goes.
+// Starts a temporary PostgreSQL for a test run. A separate process manages the server and waits for the end of its
+// standard input. When the test run ends in any way (finished, Ctrl-C, kill -9), the pipe closes; the process then
+// stops the server and deletes its folder.
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import fs from "node:fs";
@@ -9,14 +10,14 @@ import { createInterface } from "node:readline";
 import { destroyCluster, startCluster } from "./embedded-postgres.js";
 import { run } from "./failure.js";
 
-/** Durability costs time and protects nothing in a test. */
+/** Without durability: it costs time, and the data of a test need no protection. */
 const FAST = { fsync: "off", synchronous_commit: "off", full_page_writes: "off" };
 
 /** @type {typeof import("./temporary-postgres.js").startTemporaryPostgres} */
 export async function startTemporaryPostgres({ settings = FAST } = {}) {
   const keeper = spawn(process.execPath, [import.meta.filename, JSON.stringify(settings)], {
     stdio: ["pipe", "pipe", "inherit"],
-    // Its own session: Ctrl-C must reach the tests only.
+    // It has its own session, because Ctrl-C must reach only the tests.
     detached: true,
   });
   const ended = new Promise((resolve) => keeper.once("exit", resolve));
@@ -42,14 +43,14 @@ export async function startTemporaryPostgres({ settings = FAST } = {}) {
 /** @param {Record<string, string>} settings */
 async function keep(settings) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "saq-test-"));
-  // As root, the server runs as another user, who must be able to pass through.
+  // If this process runs as root, the server runs as another user, who must be able to pass through this folder.
   fs.chmodSync(folder, 0o711);
   const dataDir = path.join(folder, "data");
   const over = new Promise((resolve) => {
     process.stdin.resume().once("end", resolve).once("error", resolve);
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, resolve);
   });
-  // Nobody reads any more when the test run was killed during the start.
+  // If the test run was killed during the start, nothing reads this output, and a write fails.
   process.stdout.on("error", () => {});
   try {
     const password = randomBytes(16).toString("hex");
@@ -63,5 +64,5 @@ async function keep(settings) {
   }
 }
 
-// No top-level await: Jest loads its global set-up by require(), which refuses a module that has one.
+// No top-level await: Jest loads its global set-up with require(), which refuses modules with a top-level await.
 if (process.argv[1] === import.meta.filename) void run(() => keep(JSON.parse(process.argv[2] ?? "{}")));

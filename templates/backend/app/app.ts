@@ -1,4 +1,4 @@
-/** The API as a value: it takes what it needs and never listens, so that tests can call it without a port. */
+/** Builds the API. It gets its dependencies as arguments and does not listen, so tests can call it without a port. */
 import express, {
   type Express,
   type Request,
@@ -35,12 +35,15 @@ export function createApp({ saq, queueRoutes, logger }: AppDependencies): Expres
   return app;
 }
 
-/** One line per request. Successful reads are for `LOG_LEVEL=debug`: the front end and the web UI poll. */
+/**
+ * Logs one line per request. Successful reads have the level `debug`, because the front end and the web UI poll and
+ * would fill the log.
+ */
 function requestLog(logger: Logger): RequestHandler {
   return pinoHttp<Request, Response>({
     logger,
     quietReqLogger: true,
-    // The headers of every answer are the same, and more than half of the line.
+    // Without the response headers: they are the same each time, and would be more than half of the line.
     serializers: { res: ({ statusCode }: Response) => ({ statusCode }) },
     customLogLevel: (req, res) => {
       if (res.err || res.statusCode >= 500) return "error";
@@ -48,13 +51,13 @@ function requestLog(logger: Logger): RequestHandler {
       return req.method === "GET" || req.method === "HEAD" ? "debug" : "info";
     },
     customSuccessMessage: (req, res, ms) =>
-      // The status of an answer that nobody got would read as if all had gone well.
+      // If the client closed the connection, it got no response. The status code alone would look like a success.
       res.writableFinished
         ? `${req.method} ${req.originalUrl} ${res.statusCode} (${ms} ms)`
         : `${req.method} ${req.originalUrl} aborted by the client (${ms} ms)`,
     customErrorMessage: (req, res, { message }) =>
       `${req.method} ${req.originalUrl} ${res.statusCode}${res.err ? `: ${message}` : ""}`,
-    // A database that is away is no fault of the code: its stack says nothing, and every poll would print it.
+    // A 503 means that the database is unreachable. The stack does not help then, and every poll would print it.
     customErrorObject: (_req, res, error, line) => ({
       ...line,
       err: res.err && res.statusCode !== 503 ? error : undefined,

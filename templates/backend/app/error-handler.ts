@@ -1,25 +1,25 @@
-/** Every error that leaves the API is `{ status_code, detail }`, with `errors` where fields of the body are wrong. */
+/** Turns every error into the response `{ status_code, detail }`, plus `errors` if fields of the body are wrong. */
 import type { ErrorRequestHandler, RequestHandler } from "express";
 import { InvalidJobError, InvalidPayloadError } from "../saq/index.js";
 import { HttpError, invalidFields, isDatabaseAway } from "./errors.js";
 
-/** The last route: nothing before it has answered. */
+/** Responds with 404. It comes after all routes, so a request reaches it only if no route has matched. */
 export const notFound: RequestHandler = (req) => {
   throw new HttpError(404, `There is no ${req.method} ${req.path}.`);
 };
 
-/** The last middleware. Express knows it by its four parameters. */
+/** Sends the error response. It must be the last middleware; Express recognises it by its four parameters. */
 export const errorHandler: ErrorRequestHandler = (error, _req, res, next) => {
   const answer = toHttpError(error);
-  // The line that is logged for this request carries it (app.ts).
+  // The request log in app.ts prints `res.err` in the line of this request.
   if (answer.status >= 500) res.err = error;
-  // The answer has begun: all that is left is to break the connection, which Express does.
+  // The response has already started, so it can only be cut off: Express closes the connection.
   if (res.headersSent) return next(error);
   const { status, message, errors } = answer;
   res.status(status).json({ status_code: status, detail: message, ...(errors && { errors }) });
 };
 
-/** What body-parser found wrong, in its word and in ours. */
+/** Error types of body-parser, and the message that the client gets for each. */
 const bodyErrors: Record<string, string> = {
   "entity.parse.failed": "The request body is not valid JSON.",
   "entity.too.large": "The request body is too large.",
@@ -39,6 +39,6 @@ function toHttpError(error: unknown): HttpError {
   if (typeof status === "number" && status >= 400 && status < 500) {
     return new HttpError(status, bodyErrors[String(type)] ?? (error as Error).message);
   }
-  // The reason is in the log; it may hold what callers must not see.
+  // The client gets no reason, because it may contain secrets. The log has it.
   return new HttpError(500, "The server failed to answer this request.");
 }

@@ -1,4 +1,4 @@
-/** The application's own errors, and how to tell that an error means "no database". */
+/** The application's own errors, and a check whether an error means that the database is unreachable. */
 import { types } from "node:util";
 import { SaqError } from "../saq/index.js";
 
@@ -7,7 +7,12 @@ export interface FieldError {
   message: string;
 }
 
-/** Throw it anywhere below a route: `throw new HttpError(409, "The order was sent already.")`. */
+/**
+ * An error with an HTTP status. A route, or a function that it calls, throws it to end the request with that status.
+ *
+ * @example
+ * throw new HttpError(409, "The order was sent already.");
+ */
 export class HttpError extends Error {
   readonly status: number;
   readonly errors: readonly FieldError[] | undefined;
@@ -20,13 +25,13 @@ export class HttpError extends Error {
   }
 }
 
-/** 400 that names every bad field. */
+/** Returns an HttpError 400 that names every wrong field. */
 export function invalidFields(errors: readonly FieldError[]): HttpError {
   const list = errors.map(({ field, message }) => (field ? `${field} ${message}` : message)).join("; ");
   return new HttpError(400, `Invalid request: ${list}.`, errors);
 }
 
-/** Lists everything that is wrong with the environment, so that it is put right in one go. */
+/** Lists every problem with the environment, so that the user can fix all of them at once. */
 export class SettingsError extends Error {
   constructor(problems: readonly string[]) {
     super(`The settings cannot be used:\n${problems.map((problem) => `  - ${problem}`).join("\n")}`);
@@ -34,17 +39,18 @@ export class SettingsError extends Error {
   }
 }
 
-/** SQLSTATEs of PostgreSQL: the connection, a server that starts or stops, and no room for one more connection. */
+/** SQLSTATEs of PostgreSQL: connection lost, server starting or stopping, and no free connection slot. */
 const unavailable = /^(08\w{3}|57P0[123]|53300)$/;
 
 /**
- * The database cannot be reached, refuses connections, or went away in the middle. Only the queue's own error codes and
- * PostgreSQL's SQLSTATEs count, because ECONNREFUSED may come from another service that a route calls.
+ * True if the database is unreachable, refuses connections, or closed the connection during a statement. Only the
+ * queue's own error codes and PostgreSQL's SQLSTATEs count, because ECONNREFUSED may come from another service that a
+ * route calls.
  */
 export function isDatabaseAway(error: unknown): boolean {
   if (error instanceof SaqError)
     return error.code === "database_unavailable" || error.code === "queue_closed";
-  // Not instanceof: under Jest, errors of Node itself are made by another Error than the tests'.
+  // `instanceof Error` does not work here: under Jest, Node's own errors come from another Error class than the tests'.
   if (!types.isNativeError(error)) return false;
   const { code, severity } = error as Error & { code?: unknown; severity?: unknown };
   return severity !== undefined && typeof code === "string" && unavailable.test(code);

@@ -2,8 +2,8 @@ import { Router } from "express";
 import type { Health } from "../saq/index.js";
 
 /**
- * GET /health for load balancers: 200 when the database answers, 503 when not. A missing worker is no reason for 503,
- * because the API can still take jobs; the body tells.
+ * GET /health for load balancers: status 200 if the database is reachable, otherwise 503. If no worker is running, the
+ * status is still 200, because the API can store jobs; the body contains the number of workers.
  */
 export function createHealthRoutes(readHealth: () => Promise<Health>): Router {
   const router = Router();

@@ -5,7 +5,7 @@ import { settings } from "./settings.js";
 export const logOptions: LoggerOptions = {
   level: settings.logLevel,
   base: null,
-  // Where a secret may turn up in a line.
+  // Fields that may contain a secret.
   redact: [
     "req.headers.authorization",
     "req.headers.cookie",
@@ -15,7 +15,7 @@ export const logOptions: LoggerOptions = {
   ],
 };
 
-/** Text for the eye. Synchronous, so that the last line before an exit is there. */
+/** Readable text for development. It is written synchronously, so that the last line before an exit is not lost. */
 const readable = () =>
   pretty({
     sync: true,
@@ -24,5 +24,5 @@ const readable = () =>
     ignore: "reqId,req,res,responseTime",
   });
 
-/** One JSON object per line in production. */
+/** Logs one JSON object per line in production, and readable text otherwise. */
 export const logger: Logger = settings.isProduction ? pino(logOptions) : pino(logOptions, readable());

@@ -1,4 +1,7 @@
-/** Sends mails through SMTP_URL; without one they are written to a folder, where a mail program can open them. */
+/**
+ * Sends mails through the server of SMTP_URL. Without SMTP_URL it writes each mail to a file, which a mail program can
+ * open.
+ */
 import { mkdir, readdir, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { createTransport } from "nodemailer";
@@ -12,17 +15,18 @@ interface Mail {
 
 interface MailerOptions {
   smtpUrl?: string | undefined;
-  /** Folder of the written mails. */
+  /** Folder for the mails that are written to files. */
   outbox: string;
   from: string;
 }
 
-/** Answers where the mail went: the server's host, or the file. */
+/** Sends one mail. `deliveredTo` in the result is the host of the mail server, or the path of the file. */
 export type SendMail = (mail: Mail) => Promise<{ messageId: string; deliveredTo: string }>;
 
 export function createMailer({ smtpUrl, outbox, from }: MailerOptions): SendMail {
   if (smtpUrl) {
-    // nodemailer waits two minutes for a server that does not answer; the task would time out without a reason.
+    // nodemailer waits two minutes for a server that does not answer. The task's timeout is shorter, so its error would
+    // not show the reason.
     const transport = createTransport({ url: smtpUrl, connectionTimeout: 10_000, greetingTimeout: 10_000 });
     const { host } = new URL(smtpUrl);
     return async (mail) => {
@@ -48,7 +52,9 @@ export const sendMail = createMailer({
 
 const dayMs = 24 * 3600 * 1000;
 
-/** Deletes written mails that are older, and nothing else that lies there. Answers how many. */
+/**
+ * Deletes `.eml` files that are older than `days`, and nothing else in the folder. Returns the number of deleted files.
+ */
 export async function deleteOldMails(outbox: string, days: number): Promise<number> {
   await mkdir(outbox, { recursive: true });
   const files = (await readdir(outbox)).filter((name) => name.endsWith(".eml"));

@@ -2,9 +2,9 @@ import { z } from "zod";
 import { HttpError, invalidFields } from "./errors.js";
 
 /**
- * The body, as the schema gives it out.
+ * Checks a request body and returns it as the schema's output type.
  *
- * @throws HttpError 400 that names every bad field
+ * @throws HttpError 400 that names every wrong field, or says that the body is not a JSON object
  */
 export function parseBody<S extends z.ZodType>(schema: S, body: unknown): z.output<S> {
   if (typeof body !== "object" || body === null || Array.isArray(body)) {

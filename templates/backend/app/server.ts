@@ -1,3 +1,4 @@
+/** The API process: connects to the database, listens for requests, and closes in order after a stop signal. */
 import "./start-errors.js";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -8,19 +9,24 @@ import { logger } from "./logger.js";
 import { queueRoutes, saq } from "./queue/index.js";
 import { settings } from "./settings.js";
 
-/** How long requests under way may go on after a stop was asked for, ms. The reloader of development will not wait. */
+/** How long open requests may continue after a stop signal, in ms. It is short when a save restarts the process. */
 const graceMs = settings.underReloader ? 1_000 : 10_000;
 
 await saq.connect();
 
 const server = createServer(createApp({ saq, queueRoutes, logger }));
-// Load balancers keep idle connections for 60 s. A server that closes them first makes some requests fail with 502.
+// Load balancers keep idle connections for 60 s. If the server closes them first, some requests fail with 502.
 server.keepAliveTimeout = 65_000;
 server.headersTimeout = 66_000;
 server.listen(settings.port, settings.host);
 await once(server, "listening").catch(explainHost);
 
-/** @throws SettingsError when HOST is no address of this machine; conda, for one, sets HOST to something else */
+/**
+ * Throws the error of `listen` again, in a form that explains a wrong HOST. Some programs set HOST to something that is
+ * not an address; conda is one of them.
+ *
+ * @throws SettingsError if HOST is not an address of this machine; any other error unchanged
+ */
 function explainHost(error: NodeJS.ErrnoException): never {
   if (!/^(ENOTFOUND|EAI_AGAIN|EADDRNOTAVAIL|EINVAL)$/.test(error.code ?? "")) throw error;
   throw new SettingsError([
@@ -29,7 +35,10 @@ function explainHost(error: NodeJS.ErrnoException): never {
   ]);
 }
 
-/** What is bound: `localhost` would hide that other machines reach it, or that this one does not. */
+/**
+ * Returns the address for the log, as the server listens on it. `localhost` is shown only for 127.0.0.1: for any other
+ * host it would hide that other machines can connect, or that this machine cannot.
+ */
 function addressOf({ host, port }: typeof settings): string {
   if (host === "127.0.0.1") return `http://localhost:${port}`;
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
@@ -39,7 +48,8 @@ let workers: readonly Worker[] = [];
 let stopping = 0;
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => {
-    // Ctrl-C and the reloader both send a signal more than once, up to a second apart: those are one.
+    // Ctrl-C and the reloader both send the same signal several times, up to 1 s apart. Only a signal that comes more
+    // than 2 s after the first counts as a second one.
     if (stopping === 0) void stop(signal);
     else if (Date.now() - stopping > 2_000) {
       server.closeAllConnections();
@@ -48,13 +58,17 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   });
 }
 
-/** Takes no more requests, finishes those under way, then lets go of the database; with nothing left, Node ends. */
+/**
+ * Accepts no new requests, waits for open requests and in-process workers, then closes the database connections. The
+ * process then ends by itself, because nothing keeps it alive.
+ */
 async function stop(signal: string): Promise<void> {
   stopping = Date.now();
   logger.info(`${signal}: API closing`);
   const closed = once(server, "close");
   server.close();
-  // close() ends the connections that are idle now; one that answers later would be kept open by its client.
+  // close() closes only the connections that are idle now. A client could keep open a connection that becomes idle
+  // later.
   const idle = setInterval(() => server.closeIdleConnections(), 50);
   const deadline = setTimeout(() => server.closeAllConnections(), graceMs);
   await closed;
@@ -65,6 +79,6 @@ async function stop(signal: string): Promise<void> {
   logger.info("API closed");
 }
 
-// Last, because start-up hooks of its workers may take their time, and a signal counts meanwhile, too.
+// This comes last: start-up hooks of the workers may take long, and signals must already be handled during that time.
 workers = await saq.startInProcessWorkers();
 if (stopping === 0) logger.info(`API listening on ${addressOf(settings)}`);

@@ -1,4 +1,7 @@
-/** The environment, read and checked once. `.env` in the application's root fills in what the real environment lacks. */
+/**
+ * Reads the settings from the environment and checks them, once per process. A variable that is not set or empty in the
+ * environment is taken from the file `.env` in the application's root.
+ */
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { parseEnv } from "node:util";
@@ -6,27 +9,27 @@ import { z } from "zod";
 import { parsePostgresAddress } from "../saq/index.js";
 import { SettingsError } from "./errors.js";
 
-// `npm run build` puts the compiled code one folder deeper, into backend/dist/app; only production runs it.
+// `npm run build` writes the compiled code one folder deeper, into backend/dist/app. Only production runs that code.
 const isCompiled = !import.meta.filename.endsWith(".ts");
 
-/** The folder that holds backend/, .env and .data/. */
+/** Absolute path of the application's root, the folder that contains backend/, .env and .data/. */
 export const appRoot = path.resolve(import.meta.dirname, isCompiled ? "../../.." : "../..");
 
 export interface Settings {
   isProduction: boolean;
-  /** Restarted on every save: a stop may not wait for long. */
+  /** True in development, where the process restarts on every save and must therefore stop quickly. */
   underReloader: boolean;
   host: string;
   port: number;
   logLevel: string;
   databaseUrl: string;
-  /** Where the queue lives: QUEUE_DSN, or else the application's database. */
+  /** Address of the queue's database: QUEUE_DSN, or the application's database if QUEUE_DSN is not set. */
   queueDsn: string;
-  /** Without one, mails are written to `outbox`. */
+  /** If undefined, mails are written to files in `outbox`. */
   smtpUrl: string | undefined;
   mailFrom: string;
   outbox: string;
-  /** Guard of the web UI; without one, the UI is off in production. */
+  /** Login of the web UI. If undefined, the web UI is off in production. */
   auth: { user: string; password: string } | undefined;
 }
 
@@ -56,7 +59,7 @@ const schema = z.object({
   AUTH_PASSWORD: z.string().optional(),
 });
 
-/** What is allowed, in the words of the error. */
+/** The end of the error message for a wrong value: it says which values are allowed. */
 const allowed: Record<string, string> = {
   NODE_ENV: "must be development, production or test",
   PORT: "must be a port, a whole number from 1 to 65535",
@@ -65,13 +68,13 @@ const allowed: Record<string, string> = {
   SMTP_URL: "must look like smtp://user:password@host:587",
 };
 
-/** Addresses hold passwords, and errors end up in logs. */
+/** Error messages never show these values: addresses contain passwords, and error messages end up in logs. */
 const secret = new Set(["DATABASE_URL", "QUEUE_DSN", "SMTP_URL"]);
 
 /**
- * Checks an environment. Empty values count as absent.
+ * Checks an environment and returns the settings. An empty value counts as not set.
  *
- * @throws SettingsError naming every setting that is wrong or missing
+ * @throws SettingsError that names every setting that is wrong or missing
  */
 export function parseSettings(environment: NodeJS.ProcessEnv): Settings {
   const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ""));
@@ -94,14 +97,14 @@ export function parseSettings(environment: NodeJS.ProcessEnv): Settings {
 
   const env = parsed.data;
   const isProduction = env.NODE_ENV === "production";
-  // The server that `make db-start` starts has no TLS, whatever PGSSLMODE asks of others.
+  // sslmode=disable: the server that `make db-start` starts has no TLS, and PGSSLMODE may demand it for other servers.
   const databaseUrl =
     env.DATABASE_URL ??
     `postgresql://postgres:${encodeURIComponent(env.DB_PASSWORD ?? "")}@127.0.0.1:${env.DB_PORT}/${encodeURIComponent(env.DB_NAME ?? "")}?sslmode=disable`;
   return {
     isProduction,
     underReloader: env.SAQ_RELOADER === "1",
-    // Nobody else in the café's network should reach a machine under development.
+    // In development only this machine can connect. Other people in the same network, in a café for example, cannot.
     host: env.HOST ?? (isProduction ? "0.0.0.0" : "127.0.0.1"),
     port: env.PORT,
     logLevel: env.LOG_LEVEL,
@@ -118,18 +121,18 @@ export function parseSettings(environment: NodeJS.ProcessEnv): Settings {
 }
 
 /**
- * Fills in from the text of `.env` what an environment lacks. Not process.loadEnvFile: there a variable that is set
- * but empty hides the file's value.
+ * Adds the values of a `.env` text to an environment, for variables that are not set or empty. process.loadEnvFile is
+ * not used: with it, a variable that is set but empty hides the file's value.
  */
 export function fillEnvironment(environment: NodeJS.ProcessEnv, text: string): void {
-  // Some editors write a mark first, which would be a part of the first name.
+  // Some editors write a byte order mark at the start, which would become a part of the first variable's name.
   const values = parseEnv(text.replace(/^\uFEFF/, ""));
   for (const [name, value] of Object.entries(values)) environment[name] ||= value;
 }
 
 function loadSettings(): Settings {
   const file = path.join(appRoot, ".env");
-  // Tests bring their own settings: a developer's .env would send their mails for real.
+  // Tests set their own variables: with a developer's .env they would send real mails.
   if (process.env.NODE_ENV !== "test" && existsSync(file)) fillEnvironment(process.env, readText(file));
   return parseSettings(process.env);
 }

@@ -1,12 +1,12 @@
 /**
- * Errors of the start that a person can put right are said in one sentence; all others keep their stack. Imported
- * first by every process, because the settings are checked while its other modules load.
+ * Prints start errors that a person can fix, such as a port in use, as one sentence; other errors keep their stack.
+ * Every process imports this module first, because the settings are checked while the other modules load.
  */
 import { ConfigError } from "../saq/index.js";
 import { isDatabaseAway, SettingsError } from "./errors.js";
 
 process.on("uncaughtException", (error) => {
-  // A running worker brings its own handler, which gives its jobs back first.
+  // A running worker has its own handler, which settles its jobs before the process ends.
   if (process.listenerCount("uncaughtException") > 1) return;
   process.stderr.write(`${explain(error)}\n`);
   process.exit(1);

@@ -1,3 +1,4 @@
+/** The worker process: connects to the database, then runs jobs until a stop signal arrives. */
 import "./start-errors.js";
 import { runWorkers } from "../saq/index.js";
 import { logger } from "./logger.js";

@@ -16,7 +16,7 @@ import { freePort } from "./unreachable.js";
 beforeAll(() => saq.connect());
 afterAll(() => saq.close());
 
-/** The API with routes of the test's own below /queue, and what it logs. */
+/** Creates the API with the test's own routes below /queue. Returns it with the lines that it logs. */
 function appWith(routes: Router) {
   const lines: Record<string, unknown>[] = [];
   const stream = new Writable({

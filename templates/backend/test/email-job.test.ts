@@ -3,10 +3,10 @@ import request from "supertest";
 import { drain } from "../saq/testing/index.js";
 import { startSmtpServer } from "./smtp.js";
 
-/** In a hook, not while the file is loaded: with `-t` and no test of this name, nothing would end what it starts. */
+/** Called in a hook, not when the file loads: if `-t` selects no test, no hook runs to close what this starts. */
 async function startAll() {
   const smtp = await startSmtpServer();
-  // Settings are read when the application is loaded, so that this comes first.
+  // The application reads its settings when it is loaded, so they are set first.
   process.env.SMTP_URL = smtp.url;
   process.env.MAIL_FROM = "queue@example.com";
   const { createApp } = await import("../app/app.js");

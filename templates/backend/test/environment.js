@@ -1,4 +1,4 @@
-// What surrounds each test file: an empty database, and settings that never come from the developer's own. Plain
+// The environment of each test file: an empty database, and none of the developer's own settings. It is plain
 // JavaScript, because Jest resolves no TypeScript imports from an environment.
 import { randomBytes } from "node:crypto";
 import path from "node:path";
@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { TestEnvironment } from "jest-environment-node";
 import pg from "pg";
 
-/** A closed connection stays in the server's list for a moment. */
+/** Timeout for closed connections to leave the server's list, ms. They stay in it for a moment. */
 const leaveMs = 30_000;
 
 const ownSettings = ["QUEUE_DSN", "SMTP_URL", "MAIL_FROM", "HOST", "PORT", "AUTH_USER", "AUTH_PASSWORD"];
@@ -38,7 +38,7 @@ export default class DatabaseEnvironment extends TestEnvironment {
   async teardown() {
     await super.teardown();
     const left = await connectionsLeft(this.databaseName);
-    // What a failed test left behind can be looked at, but only on a server that outlives the run.
+    // The database of a failed test is kept, so that it can be inspected, but only on a server that outlives the run.
     if (this.#failed && !process.env.TEST_DATABASE_ENDS) {
       process.stderr.write(`Database of the failed test, kept: ${this.databaseName}\n`);
     } else await query(`DROP DATABASE ${this.databaseName} WITH (FORCE)`);

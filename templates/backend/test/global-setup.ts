@@ -4,7 +4,7 @@ declare global {
   var stopTestPostgres: (() => Promise<void>) | undefined;
 }
 
-/** One PostgreSQL for the whole run, thrown away after it, unless TEST_DATABASE_URL names another server. */
+/** Starts one PostgreSQL for the whole run, which is deleted afterwards, unless TEST_DATABASE_URL names a server. */
 export default async function globalSetup(): Promise<void> {
   if (process.env.TEST_DATABASE_URL) return;
   const postgres = await startTemporaryPostgres();

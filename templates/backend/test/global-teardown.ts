@@ -3,7 +3,7 @@ const graceMs = 3_000;
 
 export default async function globalTeardown(): Promise<void> {
   await globalThis.stopTestPostgres?.();
-  // Does not keep the process alive itself: it fires only when something the tests opened does.
+  // This timer does not keep the process alive: it fires only if something that the tests opened does.
   setTimeout(() => {
     process.stderr.write(
       "The tests are over, but a timer or connection that they opened keeps the process alive.\n",

@@ -27,7 +27,7 @@ describe("the API process", () => {
       headers: {
         "Content-Type": "application/json",
         "Content-Length": sent.length,
-        // The server says when it has begun to work on the request.
+        // The server reports when it has begun to handle the request.
         Expect: "100-continue",
       },
     });
@@ -37,7 +37,7 @@ describe("the API process", () => {
     request.write(sent.slice(0, 10));
 
     api.child.kill("SIGTERM");
-    // The reloader sends it twice; the second one must not break the request.
+    // The reloader sends SIGTERM twice. The second one must not break the request.
     api.child.kill("SIGTERM");
     await api.says("API closing");
     await expect(fetch(`http://127.0.0.1:${port}/health`)).rejects.toThrow("fetch failed");
@@ -46,7 +46,7 @@ describe("the API process", () => {
     expect(response.statusCode).toBe(201);
     const answeredAt = Date.now();
     expect(await api.exitCode()).toBe(0);
-    // The client keeps its connection open; waiting for it would take the whole grace period.
+    // The client keeps its connection open. A wait for its end would take the whole grace period.
     expect(Date.now() - answeredAt).toBeLessThan(9_500);
     expect(api.output()).toContain("API closed");
   });
@@ -125,7 +125,7 @@ describe("a database that is away", () => {
     const { port, ...env } = await gone();
     const started = startProcess("app/server.ts", env);
     expect(await started.exitCode()).toBe(1);
-    // The log has a line about the outage before it.
+    // The log has a line about the outage before this line.
     expect(started.output().split("\n").slice(-2)).toEqual([
       `The database does not answer: connect ECONNREFUSED 127.0.0.1:${port}. Start it with: make db-start`,
       "",

@@ -11,7 +11,7 @@ const queue = taskQueues.get("default");
 beforeAll(() => saq.connect());
 afterAll(() => saq.close());
 
-/** The stored job of an answer. */
+/** Returns the stored job that a response names. */
 async function jobOf(body: { job_id: string }) {
   const job = await queue.job(body.job_id);
   if (!job) throw new Error(`No job ${body.job_id} was stored.`);
@@ -67,7 +67,7 @@ describe("enqueue", () => {
     const after = Date.now() / 1000;
     expect(status).toBe(201);
     const { scheduled } = await jobOf(body);
-    // Whole seconds, rounded up; 0.1 s is left for the two clocks.
+    // Due times are whole seconds, rounded up. 0.1 s is left for the difference of the two clocks.
     expect(scheduled).toBeGreaterThanOrEqual(before + 30 - 0.1);
     expect(scheduled).toBeLessThanOrEqual(after + 31 + 0.1);
   });

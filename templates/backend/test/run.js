@@ -1,4 +1,4 @@
 // A shell with NODE_ENV=production must not run the tests as production.
 process.env.NODE_ENV = "test";
-// Jest by its package name, because the folder it is installed in differs: the workspace's own, or its root's.
+// Jest is imported by its package name, because its folder differs: it is in the workspace or at the workspaces' root.
 await import("jest/bin/jest");

@@ -6,7 +6,7 @@ import { appRoot, fillEnvironment, parseSettings } from "../app/settings.js";
 const database = { DB_PORT: "55432", DB_NAME: "my_app", DB_PASSWORD: "p@ss/word" };
 const url = "postgresql://user:secret@db.example.com:5432/app";
 
-/** Each problem as its own line. */
+/** Returns the problems, one line each. */
 function problemsOf(environment: Record<string, string>): string[] {
   try {
     parseSettings(environment);

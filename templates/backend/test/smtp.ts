@@ -9,7 +9,7 @@ export interface ReceivedMail {
   mail: Email;
 }
 
-/** A mail server on a free port that keeps what it receives; `refuse` makes it turn away every recipient. */
+/** Starts a mail server on a free port that keeps what it receives. With `refuse`, it refuses every recipient. */
 export async function startSmtpServer({ refuse = false } = {}) {
   const received: ReceivedMail[] = [];
   const server = new SMTPServer({

@@ -7,17 +7,17 @@ const backend = path.dirname(import.meta.dirname);
 
 export interface StartedProcess {
   child: ChildProcess;
-  /** All it has written so far, both streams. */
+  /** Returns the output of both streams so far. */
   output(): string;
-  /** Waits until it has written this. */
+  /** Waits until the output contains the text. */
   says(text: string): Promise<void>;
-  /** Waits for its end; null when a signal ended it. */
+  /** Waits for the end of the process. Returns the exit code; null if a signal ended the process. */
   exitCode(): Promise<number | null>;
 }
 
 const running = new Set<ChildProcess>();
 
-/** Runs `app/server.ts` or `app/worker.ts` as make does, without the reloader. NODE_ENV=test: no .env is read. */
+/** Runs `app/server.ts` or `app/worker.ts` as make does, without the reloader. With NODE_ENV=test, no .env is read. */
 export function startProcess(script: string, settings: Record<string, string> = {}): StartedProcess {
   const child = spawn(process.execPath, ["--import", "tsx", script], {
     cwd: backend,
@@ -48,7 +48,7 @@ export function startProcess(script: string, settings: Record<string, string> = 
   };
 }
 
-/** For afterEach: no process outlives its test. */
+/** Kills the processes that still run. For afterEach: no process outlives its test. */
 export async function endProcesses(): Promise<void> {
   const ends = [...running].map((child) => once(child, "close"));
   for (const child of running) child.kill("SIGKILL");

@@ -1,4 +1,4 @@
-/** Tasks alone, without a worker: what they answer, report and refuse. */
+/** Tasks alone, without a worker: what they return, report and refuse. */
 import { afterAll, beforeAll, expect, it } from "@jest/globals";
 import { saq, taskQueues } from "../app/queue/index.js";
 import { exampleTask, sendEmailTask } from "../app/queue/tasks.js";

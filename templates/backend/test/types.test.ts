@@ -1,6 +1,6 @@
 /**
- * What the compiler must refuse. `make check` fails when a line below a @ts-expect-error compiles; each test also shows
- * what happens to code that was never compiled.
+ * What the compiler must refuse. `make check` fails if a line below a @ts-expect-error compiles. Each test also shows
+ * what happens at run time to code that was never compiled.
  */
 import { afterAll, beforeAll, expect, it } from "@jest/globals";
 import express from "express";
@@ -14,7 +14,7 @@ beforeAll(() => saq.connect());
 afterAll(() => saq.close());
 
 it("a typo in a queue's name", () => {
-  // @ts-expect-error there is "default"
+  // @ts-expect-error the queue is called "default"
   expect(() => taskQueues.get("defualt")).toThrow('asked for "defualt", there is: default');
 });
 
@@ -23,9 +23,9 @@ it("typos where a handler finds the queues in its request", async () => {
   app.use(saq.middleware());
   app.get("/", async (req, res) => {
     const { get } = req.taskQueues;
-    // @ts-expect-error there is "default"
+    // @ts-expect-error the queue is called "default"
     expect(() => get("defualt")).toThrow('asked for "defualt", there is: default');
-    // @ts-expect-error message, not mesage
+    // @ts-expect-error the member is called message
     const job = await get("default").enqueue("exampleTask", { mesage: "hi" });
     job.result satisfies { status: string; message: string } | null;
     res.json(job.kwargs);
@@ -35,7 +35,7 @@ it("typos where a handler finds the queues in its request", async () => {
 });
 
 it("a typo in a task's name", async () => {
-  // @ts-expect-error there is exampleTask
+  // @ts-expect-error the task is called exampleTask
   await expect(queue.enqueue("exampelTask", { message: "hi" })).rejects.toThrow('has no task "exampelTask"');
 });
 
@@ -44,15 +44,15 @@ it("a typo in a payload, where the task has a schema", async () => {
   // @ts-expect-error emailBody is missing
   const refused = queue.enqueue("sendEmailTask", { to: mail.to, subject: mail.subject });
   await expect(refused).rejects.toThrow(InvalidPayloadError);
-  // @ts-expect-error to is a text
+  // @ts-expect-error to must be a string
   await expect(queue.enqueue("sendEmailTask", { ...mail, to: 7 })).rejects.toThrow(/to: /);
 });
 
 it("a typo in a payload, where only the compiler looks", async () => {
-  // @ts-expect-error message, not mesage
+  // @ts-expect-error the member is called message
   const stored = await queue.enqueue("exampleTask", { mesage: "hi" });
   expect(stored.kwargs).toEqual({ mesage: "hi" });
-  // @ts-expect-error a payload is needed
+  // @ts-expect-error the task needs a payload
   expect((await queue.enqueue("exampleTask")).kwargs).toBeNull();
 });
 
@@ -68,13 +68,13 @@ it("a repeated key that nobody looks at", async () => {
     { key: "once", scheduled: 2_000_000_000 },
   );
   expect(first?.id).toBe("once");
-  // @ts-expect-error null, because the key is taken
+  // @ts-expect-error `again` may be null, because its key may be taken
   expect(() => again.id).toThrow(TypeError);
 });
 
 it("a result's type is that of the task, as JSON brings it back", async () => {
   const { result } = await queue.enqueue("exampleTask", { message: "hi" });
   result satisfies { status: string; message: string } | null;
-  // @ts-expect-error no such member
+  // @ts-expect-error the result has no such member
   expect(result?.mesage).toBeUndefined();
 });

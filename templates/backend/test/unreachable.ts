@@ -8,14 +8,14 @@ import { defaultQueue } from "../app/queue/config.js";
 import { createQueueRoutes } from "../app/queue/routes.js";
 import { createSaq, defineSaq } from "../saq/index.js";
 
-/** The API on a database that refuses every connection: a port that was free a moment ago. */
+/** Creates the API with a database that refuses every connection: its port was free a moment ago. */
 export async function unreachableApp(): Promise<Express> {
   const dsn = `postgresql://postgres@127.0.0.1:${await freePort()}/gone`;
   const saq = createSaq(defineSaq({ queues: [{ ...defaultQueue, dsn }], web: { enabled: true }, logger }));
   return createApp({ saq, queueRoutes: createQueueRoutes(saq.taskQueues), logger });
 }
 
-/** A port of 127.0.0.1 that nobody listens on. */
+/** Returns a port of 127.0.0.1 on which no program listens. */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");

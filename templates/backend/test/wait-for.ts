@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** Asks until the answer is neither undefined, null nor false, and gives it back. Fails after `timeoutMs`. */
+/** Calls `ask` until its result is not undefined, null or false. Returns that result. Fails after `timeoutMs`. */
 export async function waitFor<T>(
   what: string,
   ask: () => T | Promise<T>,

@@ -65,7 +65,7 @@ it("runs ten jobs at a time", async () => {
   const finished = await Promise.all(sent.map((job) => finishedJob(job?.id ?? "")));
   const started = finished.map((job) => Date.parse(job.started_at));
   const completed = finished.map((job) => Date.parse(job.completed_at));
-  // All had begun before the first had ended.
+  // All jobs had begun before the first job ended.
   expect(Math.max(...started)).toBeLessThan(Math.min(...completed));
 });
 

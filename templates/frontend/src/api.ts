@@ -1,4 +1,4 @@
-/** The backend's endpoints (backend/app/queue/routes.ts) as the browser sees them. Times are ISO 8601 text. */
+/** Calls the backend's endpoints (backend/app/queue/routes.ts and GET /health). All times are ISO 8601 text. */
 
 export type JobStatus =
   | "new"
@@ -14,7 +14,7 @@ export interface Job {
   job_id: string;
   function: string;
   status: JobStatus;
-  /** From 0 to 1; stays 0 when the task reports none. */
+  /** From 0 to 1; it stays 0 if the task reports no progress. */
   progress: number;
   attempts: number;
   queued_at: string | null;
@@ -30,7 +30,7 @@ export interface FieldError {
   message: string;
 }
 
-/** The API answered with an error; `fields` names what is wrong with the body, where that is the reason. */
+/** A request to the API failed. `fields` lists the wrong fields of the body, if they are the reason. */
 export class ApiError extends Error {
   override readonly name = "ApiError";
   readonly fields: FieldError[];
@@ -41,11 +41,15 @@ export class ApiError extends Error {
   }
 }
 
-// A request that hangs (the API waits for its database) must not stop the list for good.
+// Without a timeout, a request that hangs (because the API waits for its database) would stop the polling forever.
 const REQUEST_TIMEOUT_MS = 10_000;
 const UNREACHABLE = "The API does not answer.";
 
-/** Posts a body to one of the /queue endpoints and answers the new job's id. Throws ApiError. */
+/**
+ * Posts a body to one of the /queue endpoints and returns the new job's id.
+ *
+ * @throws ApiError
+ */
 export async function enqueue(path: string, body: Record<string, unknown>): Promise<string> {
   const answer = await request<{ job_id: string }>(path, {
     method: "POST",
@@ -55,14 +59,22 @@ export async function enqueue(path: string, body: Record<string, unknown>): Prom
   return answer.job_id;
 }
 
-/** The jobs with these ids (at most 100); ids that the queue does not know are left out. Throws ApiError. */
+/**
+ * Returns the jobs with these ids (at most 100). Ids that the queue does not know are left out.
+ *
+ * @throws ApiError
+ */
 export async function fetchJobs(ids: string[], signal: AbortSignal): Promise<Job[]> {
   const list = ids.map(encodeURIComponent).join(",");
   const answer = await request<{ jobs: Job[] }>(`/queue/jobs?ids=${list}`, { signal });
   return answer.jobs;
 }
 
-/** How many workers are alive. Throws ApiError. */
+/**
+ * Returns the number of live workers.
+ *
+ * @throws ApiError
+ */
 export async function fetchWorkerCount(signal: AbortSignal): Promise<number> {
   const answer = await request<{ workers: number }>("/health", { signal });
   return answer.workers;
@@ -82,7 +94,7 @@ async function request<T>(path: string, init: RequestInit): Promise<T> {
   const body = parseJson(text);
   if (response.ok && body !== undefined) return body as T;
   if (isErrorBody(body)) throw new ApiError(body.detail, body.errors);
-  // Vite's proxy answers 502 with an empty body when nothing listens at the API's address.
+  // Vite's proxy responds with 502 and an empty body if nothing listens at the API's address.
   throw new ApiError(
     response.status === 502 ? UNREACHABLE : `The API answered ${response.status} without JSON.`,
   );

@@ -1,6 +1,6 @@
 import type { Job } from "./api.js";
 
-/** "840 ms", "3.2 s", "2 min 5 s" */
+/** Formats a duration: "840 ms", "3.2 s", "2 min 5 s". */
 function formatDuration(ms: number): string {
   const length = Math.max(0, ms);
   if (length < 1_000) return `${Math.round(length)} ms`;
@@ -12,7 +12,7 @@ export function formatClock(iso: string): string {
   return new Date(iso).toLocaleTimeString(undefined, { hour12: false });
 }
 
-/** One line on where the job is in its life, as of `now` (ms since the epoch). */
+/** Says in a few words how long the job has waited, runs or ran, as of `now` (ms since the epoch). */
 export function summariseTime(job: Job, now: number): string {
   const queued = time(job.queued_at);
   const due = time(job.scheduled_at) ?? queued;

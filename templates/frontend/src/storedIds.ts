@@ -1,9 +1,9 @@
 import { MAX_TRACKED } from "./trackedJobs.js";
 
-// All apps in development share the origin 127.0.0.1:5173, so the key carries the app's name.
+// The key contains the application's name, because all applications in development share the origin 127.0.0.1:5173.
 const KEY = `${import.meta.env.VITE_APP_NAME}:job-ids`;
 
-/** The ids of the jobs enqueued from this browser, newest first. */
+/** Returns the ids of the jobs that were enqueued in this browser, newest first. */
 export function recallIds(): string[] {
   try {
     const stored: unknown = JSON.parse(localStorage.getItem(KEY) ?? "[]");
@@ -13,7 +13,7 @@ export function recallIds(): string[] {
   }
 }
 
-// Both changes start from what is stored now, because another tab may have written since.
+// Both changes read the stored ids again first, because another tab may have written them in the meantime.
 export function rememberId(id: string): void {
   write([id, ...recallIds()].slice(0, MAX_TRACKED));
 }
@@ -26,6 +26,6 @@ function write(ids: string[]): void {
   try {
     localStorage.setItem(KEY, JSON.stringify(ids));
   } catch {
-    // Storage is full or forbidden: the list still works, it only does not outlive the page.
+    // The storage is full or forbidden. The list still works, but it is lost when the page is closed.
   }
 }

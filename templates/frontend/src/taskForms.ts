@@ -1,7 +1,7 @@
-/** The page's forms, as data. For a new task with an endpoint of its own, add an entry here. */
+/** The forms of the page. To add a form for a new task that has its own endpoint, add an entry here. */
 
 export interface FormField {
-  /** The key in the endpoint's JSON body, and in its error messages. */
+  /** The key in the endpoint's JSON body and in its error messages. */
   name: string;
   label: string;
   kind: "text" | "email" | "multiline" | "number";
@@ -47,7 +47,9 @@ export const taskForms: TaskFormSpec[] = [
   },
 ];
 
-/** The JSON body for a filled form. An empty number is left out, so that the API says it is missing. */
+/**
+ * Returns the JSON body for a filled form. An empty number field is left out, so that the API reports it as missing.
+ */
 export function bodyOf(fields: FormField[], data: FormData): Record<string, unknown> {
   const body: Record<string, unknown> = {};
   for (const { name, kind } of fields) {

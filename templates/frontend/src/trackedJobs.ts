@@ -1,13 +1,13 @@
 import type { Job, JobStatus } from "./api.js";
 
-/** A job enqueued from this browser. */
+/** A job that was enqueued in this browser. */
 export interface TrackedJob {
   id: string;
-  /** What the API last said; null until its first answer. */
+  /** The job as in the API's last response; null until the first response. */
   job: Job | null;
-  /** The queue no longer stores it: its time to live is over, or someone deleted it. */
+  /** True if the queue no longer stores the job: its time to live is over, or someone deleted it. */
   gone: boolean;
-  /** Known from an earlier visit, not enqueued since this page was loaded. */
+  /** True if the job is from a previous visit, so it was not enqueued since this page was loaded. */
   recalled: boolean;
 }
 
@@ -19,14 +19,15 @@ export function isUnfinished({ job, gone }: TrackedJob): boolean {
   return !gone && (job === null || !FINISHED.includes(job.status));
 }
 
-/** The list after the API was asked for `asked` and answered `found`. */
+/** Returns the list updated with a response of the API: `asked` are the requested ids, `found` the returned jobs. */
 export function mergeAnswer(list: TrackedJob[], asked: string[], found: Job[]): TrackedJob[] {
   const answers = new Map(found.map((job) => [job.job_id, job]));
   return list.flatMap((tracked) => {
     if (!asked.includes(tracked.id)) return [tracked];
     const job = answers.get(tracked.id);
     if (job !== undefined) return [{ ...tracked, job }];
-    // Yesterday's expired jobs leave without a word; one that vanishes before the reader's eyes stays, marked.
+    // A job from a previous visit that has expired is removed silently. A job that the user has enqueued or seen since
+    // the page was loaded stays in the list, marked as gone.
     return tracked.recalled && tracked.job === null ? [] : [{ ...tracked, gone: true }];
   });
 }

@@ -4,10 +4,10 @@ import { forgetIds, recallIds, rememberId } from "./storedIds.js";
 import { isUnfinished, MAX_TRACKED, mergeAnswer, type TrackedJob } from "./trackedJobs.js";
 import { usePolling } from "./usePolling.js";
 
-// Long enough for a worker's pickup, so that the hint never flashes while all is well.
+// A live worker starts a job in less time than this, so the hint "No worker is running" does not flash up needlessly.
 const WORKER_DOUBT_MS = 3_000;
 
-/** The jobs enqueued from this browser, newest first, kept up to date while any of them is unfinished. */
+/** Returns the jobs that were enqueued in this browser, newest first. It polls while any of them is unfinished. */
 export function useJobs() {
   const [jobs, setJobs] = useState<TrackedJob[]>(() =>
     recallIds().map((id) => ({ id, job: null, gone: false, recalled: true })),

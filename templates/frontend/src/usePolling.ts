@@ -4,8 +4,9 @@ const INTERVAL_MS = 1_000;
 const LONGEST_WAIT_MS = 15_000;
 
 /**
- * Calls `task` at once and then every second while `enabled` and while the tab is visible. After failures it waits
- * 2, 4, 8 and then 15 seconds; `retryNow` cuts the wait short. `outage` says why the last round failed.
+ * Calls `task` immediately, and again one second after each end, while `enabled` is true and the tab is visible. After
+ * failures in a row it waits 2, 4, 8 and then 15 seconds. `retryNow` calls `task` without waiting. `outage` is the
+ * reason why the last call failed, or null.
  */
 export function usePolling(enabled: boolean, task: (signal: AbortSignal) => Promise<void>) {
   const [outage, setOutage] = useState<string | null>(null);
@@ -13,7 +14,7 @@ export function usePolling(enabled: boolean, task: (signal: AbortSignal) => Prom
   const running = useTabVisible() && enabled;
   const runTask = useEffectEvent(task);
 
-  // biome-ignore lint/correctness/useExhaustiveDependencies: a kick starts the loop anew
+  // biome-ignore lint/correctness/useExhaustiveDependencies: a change of `kicks` restarts the loop
   useEffect(() => {
     if (!running) {
       setOutage(null);

@@ -1,4 +1,4 @@
 interface ImportMetaEnv {
-  /** The name in the app root's package.json, put in by vite.config.ts. */
+  /** The application's name from the package.json in its root; vite.config.ts sets it. */
   readonly VITE_APP_NAME: string;
 }

@@ -1,4 +1,7 @@
-/** The face of this folder. Imports run tasks <- config <- index; nothing here is imported back. */
+/**
+ * What the rest of the application imports from this folder. index.ts imports config.ts, which imports tasks.ts; no
+ * import goes the other way.
+ */
 import { createSaq } from "../../saq/index.js";
 import { saqConfig } from "./config.js";
 import { createQueueRoutes } from "./routes.js";

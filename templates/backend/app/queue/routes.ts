@@ -1,4 +1,4 @@
-/** Demo endpoints below /queue: three that enqueue a job, two that show what became of it. */
+/** Example endpoints below /queue: three enqueue a job, two return the state of jobs. */
 import { Router } from "express";
 import { z } from "zod";
 import { inSeconds, type Job, type TaskQueues } from "../../saq/index.js";
@@ -87,5 +87,5 @@ function describeJob(job: Job) {
   };
 }
 
-/** Epoch ms; 0 means that it has not happened. */
+/** Converts milliseconds since the epoch to ISO 8601; 0 means "not yet" and becomes null. */
 const isoTime = (ms: number): string | null => (ms === 0 ? null : new Date(ms).toISOString());

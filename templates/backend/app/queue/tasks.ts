@@ -1,6 +1,6 @@
 /**
- * Task definitions: what workers do. A task may run more than once (a worker may die in the middle), so that doing it
- * twice should do no harm.
+ * The tasks that workers run. A job may run more than once, for example if its worker crashes, so write each task so
+ * that a second run does no harm.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
@@ -8,7 +8,10 @@ import { type Context, task } from "../../saq/index.js";
 import { deleteOldMails, sendMail } from "../mail.js";
 import { settings } from "../settings.js";
 
-/** The smallest task: a function. Half a second of pretended work shows progress, and how to stop in time. */
+/**
+ * The simplest kind of task: a function. Two pauses of 250 ms stand for work. Between them the task reports its
+ * progress; `ctx.signal` ends a pause early when the job is cancelled.
+ */
 export async function exampleTask(ctx: Context, { message }: { message: string }) {
   ctx.log.info({ message }, "example task started");
   await sleep(250, undefined, { signal: ctx.signal });
@@ -18,7 +21,10 @@ export async function exampleTask(ctx: Context, { message }: { message: string }
   return { status: "success", message };
 }
 
-/** A task with defaults of its own and a schema, which is checked when the job is enqueued and again when it runs. */
+/**
+ * A task with its own defaults and a schema. The schema checks the payload when the job is enqueued, and again when the
+ * job runs.
+ */
 export const sendEmailTask = task({
   input: z.object({ to: z.email(), subject: z.string(), emailBody: z.string() }),
   timeout: 60,
@@ -33,14 +39,16 @@ export const sendEmailTask = task({
   },
 });
 
-/** Nothing in a task says when it runs: `scheduled`, an option of enqueue(), does (routes.ts). */
+/** A task does not set the time at which it runs: the option `scheduled` of enqueue() does, see routes.ts. */
 export async function delayedTask(ctx: Context, { message }: { message: string }) {
   ctx.log.info({ message }, "delayed task started");
   ctx.log.info({ message }, "delayed task finished");
   return { status: "success", message };
 }
 
-/** Runs by itself every night: `scheduledTasks` in config.ts. Mails that were written to files are kept for 30 days. */
+/**
+ * Deletes mails that were written to files more than 30 days ago. `scheduledTasks` in config.ts runs it every night.
+ */
 export async function nightlyCleanup(ctx: Context) {
   const deleted = await deleteOldMails(settings.outbox, 30);
   ctx.log.info({ deleted }, "nightly clean-up finished");

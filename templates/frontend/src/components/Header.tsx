@@ -3,7 +3,7 @@ export function Header() {
     <header className="header">
       <div className="header-inner">
         <h1>{import.meta.env.VITE_APP_NAME}</h1>
-        {/* Served by the backend: a plain link, not a page of this application. */}
+        {/* A plain link: the backend serves this page, it is not a part of the front end. */}
         <a className="button-link" href="/saq">
           Queue dashboard
         </a>

@@ -30,7 +30,7 @@ function Summary({ job }: { job: Job }) {
 
 function summarise(job: Job): [title: string, preview: string | undefined] {
   if (job.error !== null) {
-    // A job that waits for its next attempt keeps the error of the last one.
+    // A job that waits for its next attempt still has the error of the previous attempt.
     return [job.completed_at === null ? "Last error" : "Error", job.error.split("\n")[0]];
   }
   return job.status === "complete" ? ["Result", JSON.stringify(job.result)] : ["Details", undefined];

@@ -29,7 +29,7 @@ function attemptsText(attempts: number): string {
 }
 
 function JobProgress({ progress }: { progress: number }) {
-  // A task that reports nothing stays at 0; a moving bar is truer for it than an empty one.
+  // The progress of a task that reports none stays 0. An indeterminate bar fits it better than an empty one.
   const value = progress > 0 ? progress : undefined;
   return (
     <div className="progress">

@@ -3,7 +3,7 @@ import { JobItem } from "./JobItem.js";
 
 interface JobListProps {
   jobs: TrackedJob[];
-  /** The moment of the API's last answer, in ms since the epoch. */
+  /** Time of the API's last response, in ms since the epoch. */
   now: number;
 }
 

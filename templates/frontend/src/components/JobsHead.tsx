@@ -5,7 +5,7 @@ export function JobsHead({ empty, onClear }: { empty: boolean; onClear: () => vo
 
   function clear() {
     onClear();
-    // The button is about to go; keyboard users stay at this place of the page.
+    // The button disappears with the list. Focusing the title keeps keyboard users at this place of the page.
     title.current?.focus();
   }
 

@@ -1,11 +1,14 @@
 interface NoticesProps {
-  /** Why the API could not be asked, or null. */
+  /** The reason why the last request to the API failed, or null. */
   outage: string | null;
   workerMissing: boolean;
   onRetry: () => void;
 }
 
-/** What keeps the list from moving, in plain words. The region is always there, so that screen readers hear of it. */
+/**
+ * Says why the list does not change: the API is unreachable, or no worker runs. The status region is always rendered,
+ * because screen readers announce only changes inside an existing region.
+ */
 export function Notices({ outage, workerMissing, onRetry }: NoticesProps) {
   return (
     <div role="status">

@@ -1,7 +1,7 @@
 import { useEffect, useRef, useState } from "react";
 import type { TrackedJob } from "../trackedJobs.js";
 
-/** Tells screen readers, without moving the focus, which jobs have changed their status. */
+/** Makes screen readers announce which jobs have changed their status. The focus does not move. */
 export function StatusAnnouncer({ jobs }: { jobs: TrackedJob[] }) {
   const known = useRef(new Map<string, string>());
   const [news, setNews] = useState({ number: 0, text: "" });
@@ -21,7 +21,7 @@ export function StatusAnnouncer({ jobs }: { jobs: TrackedJob[] }) {
 
   return (
     <div role="status" className="visually-hidden">
-      {/* A new key makes a new node: two equal messages in a row are both read out. */}
+      {/* A new key makes a new node, so that two equal messages in a row are both announced. */}
       <span key={news.number}>{news.text}</span>
     </div>
   );

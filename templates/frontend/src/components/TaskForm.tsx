@@ -35,7 +35,7 @@ export function TaskForm({ form, onQueued }: { form: TaskFormSpec; onQueued: (jo
   }
 
   return (
-    // The API alone decides what is valid (noValidate), so there is one set of rules and one wording.
+    // noValidate: only the API validates the input, so there is one set of rules and one set of error messages.
     <form ref={element} className="card form" aria-labelledby={titleId} noValidate onSubmit={submit}>
       <div>
         <h3 id={titleId}>{form.title}</h3>
