@@ -1,11 +1,11 @@
-// How a child process is started and spoken to: Node's own children over its IPC channel, a program in another language
-// by lines of JSON over its standard input and output. Both end when the channel closes.
+// Starts child processes and exchanges messages with them: with Node processes over Node's IPC channel, with a program
+// in another language as lines of JSON over its standard input and output. Both end when the channel closes.
 import { fork, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 
 const env = () => ({ ...process.env, NODE_ENV: "production" });
 
-/** `send` tells `failed` of a message that did not leave; `listen` is called once. */
+/** `send` calls `failed` with the error if a message cannot be sent. `listen` must be called only once. */
 export function forkChannel(file, execArgv) {
   const child = fork(file, { execArgv, env: env() });
   return {
@@ -18,10 +18,10 @@ export function forkChannel(file, execArgv) {
   };
 }
 
-/** @param {string[]} command the program and its arguments; what it writes to standard error is shown */
+/** @param {string[]} command the program and its arguments; its standard error is shown */
 export function programChannel([program, ...args]) {
   const child = spawn(program, args, { env: env(), stdio: ["pipe", "pipe", "inherit"] });
-  // A program that ended is told by its exit.
+  // A write to a program that has ended fails. This is ignored, because the `exit` event reports the end.
   child.stdin.on("error", () => {});
   return {
     child,

@@ -1,4 +1,4 @@
-// One role of one contestant: a producer of jobs, a worker, or both.
+// The child process that runs one role of one contestant: a producer of jobs, a worker, or both.
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { monotonic, sleep, within } from "./clock.js";
@@ -17,10 +17,10 @@ const commands = {
     if (input.role === "producer") producer = await contestant.producer(url);
   },
 
-  /** Keeps `inFlight` calls under way for `ms`. */
+  /** Keeps `inFlight` calls in progress for `ms`. */
   enqueueLoop: ({ inFlight, ms }) => rateOf((i) => producer.enqueue({ i }), inFlight, ms),
 
-  /** `count` jobs, `inFlight` at a time, or as many as it stores in `ms`. */
+  /** Stores `count` jobs, `inFlight` at the same time, or as many as it can store in `ms`. */
   enqueueSome: ({ count, inFlight, ms }) =>
     keepInFlight((i) => producer.enqueue({ i }), inFlight, { ms, most: count }),
 
@@ -31,7 +31,9 @@ const commands = {
     return { rate: count / ((monotonic() - start) / 1e9) };
   },
 
-  /** `rate` jobs a second, whether or not those before are stored yet. Answers how many it stored. */
+  /**
+   * Enqueues `rate` jobs per second, without waiting until previous jobs are stored. Returns the number of stored jobs.
+   */
   async enqueueSteadily({ rate, ms }) {
     let count = 0;
     let failure;
@@ -54,7 +56,9 @@ const commands = {
     return count;
   },
 
-  /** Bytes: what is in use once all garbage is collected, and what the process holds of the machine's memory. */
+  /**
+   * Returns in bytes: `live`, the heap in use after a garbage collection, and `resident`, read before the collection.
+   */
   memory() {
     const { rss: resident } = process.memoryUsage();
     if (!collectGarbage) {
@@ -68,7 +72,9 @@ const commands = {
 
   hasRoundTrip: () => producer.roundTrip !== undefined,
 
-  /** One after another, for about `ms` at most. Answers the milliseconds of each. */
+  /**
+   * Makes at most `count` round trips one after another, for about `ms` at most. Returns the duration of each in ms.
+   */
   async roundTrips({ count, ms }) {
     const lengths = [];
     const end = performance.now() + ms;
@@ -83,7 +89,7 @@ const commands = {
   roundTripLoop: ({ inFlight, ms, longest }) =>
     rateOf((i) => producer.roundTrip({ i }), inFlight, ms, longest),
 
-  /** One job every `everyMs`. Answers when each call began. */
+  /** Enqueues one job every `everyMs`. Returns the start time of each call, in ns of the monotonic clock. */
   async enqueuePaced({ count, everyMs }) {
     const began = [];
     const calls = [];
@@ -98,8 +104,8 @@ const commands = {
   },
 
   /**
-   * Starts a worker whose jobs take `sleepMs`. Sends the event `progress` about every 2 ms in which it ended jobs, and
-   * `done` when the handler was called `expected` times.
+   * Starts a worker whose jobs take `sleepMs`. While jobs end, it sends the event `progress` about every 2 ms. It sends
+   * `done` when `expected` handlers have ended.
    */
   async work({ concurrency, best, expected, trace, sleepMs, inTransaction }) {
     let count = 0;
@@ -112,7 +118,7 @@ const commands = {
     const tell = () => {
       telling = false;
       if (!process.connected) return;
-      // The parent may have closed the channel a moment ago.
+      // The callback ignores an error, because the parent may have just closed the channel.
       process.send({ event: "progress", added: count - told }, () => {});
       told = count;
     };
@@ -139,8 +145,8 @@ const commands = {
   report: () => worker.report(),
 
   /**
-   * Stores `jobs` at once, then starts a worker and asks every `everyMs`, for `ms` at most, how many are left. Answers the
-   * rates of both, and how often the handler ran.
+   * Stores `jobs` jobs at the same time. Then it starts a worker and counts every `everyMs` how many jobs are left, for
+   * at most `ms`. Returns both rates, the number of handler calls, and the number of jobs that are left.
    */
   async saqBenchmark({ jobs, concurrency, everyMs, ms }) {
     let runs = 0;
@@ -169,7 +175,7 @@ const commands = {
   },
 
   async stop() {
-    // A worker may use the producer's connections.
+    // The worker is stopped first, because it may use the producer's connections.
     await worker?.stop();
     await producer?.stop();
   },
@@ -181,8 +187,9 @@ function cpuSince(start) {
 }
 
 /**
- * Calls `call` again and again, `inFlight` at a time, for a moment to warm up and then for `ms`. Whoever does not answer
- * the first calls in time is measured by these.
+ * Calls `call` repeatedly, `inFlight` at the same time: first for 300 ms to warm up, then for `ms`. If the calls of the
+ * warm-up do not return within `longest` after its end, the warm-up is the measurement. Returns calls per second, and
+ * CPU time per call in microseconds.
  */
 async function rateOf(call, inFlight, ms, longest) {
   const warmUp = await keepInFlight(call, inFlight, { ms: 300, longest });
@@ -190,7 +197,9 @@ async function rateOf(call, inFlight, ms, longest) {
   return { rate: count / (ns / 1e9), cpuUs: cpuUs / count };
 }
 
-/** Makes at most `most` calls, none after `ms`, and waits for an answer no longer than `longest` after that. */
+/**
+ * Makes at most `most` calls and starts none after `ms`. After that it waits at most `longest` ms for calls to return.
+ */
 async function keepInFlight(call, inFlight, { ms, most = Number.POSITIVE_INFINITY, longest = 2 ** 30 }) {
   let made = 0;
   let count = 0;

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Compares command lines that generate a project: every round runs each of them once, in changing order.
+// Compares command lines that generate a project. Every round runs each of them once. The order changes.
 import { contestants } from "./cli/contestants.js";
 import { figures, generatedFiles } from "./cli/figures.js";
 import { Workplace } from "./cli/workplace.js";
@@ -86,7 +86,10 @@ async function run({ contestants: wanted, rounds, json }) {
   }
 }
 
-/** Packs, installs and tries everyone who can take part. Answers their sizes. */
+/**
+ * Packs and installs each contestant, and generates a project with it. Returns the sizes of those for which this works;
+ * the reasons of the others are added to `failures`.
+ */
 async function prepare(workplace, wanted, failures, say) {
   const sizes = {};
   const unlessItFails = async (name, work) => {

@@ -1,9 +1,9 @@
-/** Nanoseconds of the machine's monotonic clock: one clock for all processes. */
+/** Returns the time of the machine's monotonic clock in nanoseconds. All processes share this clock. */
 export const monotonic = () => Number(process.hrtime.bigint());
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Whether the work was over within that time. */
+/** Returns true if the promise `work` resolves within `ms`. */
 export async function within(ms, work) {
   let timer;
   const late = new Promise((resolve) => {

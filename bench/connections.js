@@ -1,9 +1,9 @@
-// How many connections a process has open to a server (Linux).
+// Counts the open connections of a process to a server (Linux).
 import fs from "node:fs";
 
 const established = "01";
 
-/** Connections of the process `pid` to the server of `url`. */
+/** Returns the number of connections of the process `pid` to the port of the server in `url`. */
 export function connectionsOf(pid, url) {
   const { protocol, port } = new URL(url);
   const wanted = Number(port || (protocol.startsWith("redis") ? 6379 : 5432));
@@ -23,7 +23,7 @@ export function connectionsOf(pid, url) {
 
 const portOf = (address) => Number.parseInt(address.slice(address.lastIndexOf(":") + 1), 16);
 
-/** A descriptor may be closed between the listing and the look at it. */
+/** Returns the target of a link, or "": a file descriptor may be closed after the folder was listed. */
 function linkOf(path) {
   try {
     return fs.readlinkSync(path);

@@ -1,4 +1,4 @@
-// A contestant in a run: its address, its processes, and what every scenario does with them.
+// A contestant in a run: its address, its processes, and the operations that scenarios share.
 import { monotonic, sleep, within } from "./clock.js";
 import { countingStatements, startMeter } from "./meter.js";
 import { ContestantProcess } from "./process.js";
@@ -8,19 +8,19 @@ export class Contender {
   #filled;
   #countsStatements = false;
 
-  /** `renew` makes its database anew and answers the address. */
+  /** `renew` creates the contestant's database again and returns its address. */
   constructor({ name, contestant, url, renew, options, profileDir }) {
     Object.assign(this, { name, contestant, url, options, profileDir });
     this.#renew = renew;
   }
 
-  /** A database that was made a moment ago: nothing was ever stored in it, nor analysed. */
+  /** Replaces the database by a new one, in which nothing was ever stored or analysed. */
   async renewed() {
     this.#filled = undefined;
     this.url = await this.#renew();
   }
 
-  /** Calls `work` with the administrative side of the contestant. */
+  /** Calls `work` with the contestant's `admin` object and returns its result. */
   async administer(work) {
     const admin = await this.contestant.admin(this.url);
     try {
@@ -35,7 +35,7 @@ export class Contender {
     await admin.empty();
   }
 
-  /** No jobs, no dead rows, nothing left to write. */
+  /** Leaves no jobs, no dead rows and no unwritten pages. */
   fresh() {
     return this.administer(async (admin) => {
       await this.empty(admin);
@@ -43,15 +43,16 @@ export class Contender {
     });
   }
 
-  /** No dead rows, nothing left to write. */
+  /** Leaves no dead rows and no unwritten pages. */
   async settle(admin) {
     await admin.settle();
     await admin.client?.query("checkpoint");
   }
 
   /**
-   * `count` jobs of a kind and nothing else. They stay from round to round where the contestant can throw away the
-   * others: making a million takes longer than all that is measured beside them. False where there is no such kind.
+   * Fills the table with `count` jobs of one kind and nothing else. If the contestant can delete all other jobs, these
+   * jobs stay for the next rounds, because creating a million takes longer than all measurements that use them. Returns
+   * false if the contestant does not have this kind of jobs.
    */
   async filled(admin, kind, count) {
     const wanted = `${count} ${kind}`;
@@ -70,7 +71,7 @@ export class Contender {
     return this.#start("worker");
   }
 
-  /** One process that stores jobs and runs them. */
+  /** Starts one process that stores jobs and runs them. */
   both() {
     return this.#start("both");
   }
@@ -81,21 +82,21 @@ export class Contender {
     return ContestantProcess.start({ contestant: name, role, url, command, profileDir });
   }
 
-  /** How many jobs a drain has, of the contestant's own storing. */
+  /** The number of jobs in a drain, which the contestant itself stores. */
   get jobs() {
     return Math.min(this.options.jobs, this.contestant.mostJobs ?? Number.POSITIVE_INFINITY);
   }
 
   /**
-   * Stores `count` jobs by the contestant's own bulk call. `deleted`: each is deleted at its end; `text`: in each
-   * payload.
+   * Stores `count` jobs with the contestant's own bulk call. `deleted`: each job is deleted when it ends. `text`: a
+   * text that each payload contains.
    */
   async store(count, { deleted = false, text } = {}) {
     const producer = await this.producer();
     await producer.call("enqueueMany", { count, deleted, text }).finally(() => producer.stop());
   }
 
-  /** Statements are counted for processes that are started during `work`. */
+  /** Calls `work` and returns its result. Statements of processes that start during `work` are counted. */
   async counting(work) {
     return countingStatements(this.url, async (isCounted) => {
       this.#countsStatements = isCounted;
@@ -105,16 +106,17 @@ export class Contender {
     });
   }
 
-  /** What the server does from now on; null where there is none to ask. */
+  /** Starts to measure the server's work. Returns null if the contestant does not use PostgreSQL. */
   meter({ client }) {
     return client ? startMeter(client, { countsStatements: this.#countsStatements }) : null;
   }
 
   /**
-   * Settles the tables and has `processes` workers finish what is due: from the first start of a handler to the last
-   * completion committed. `work` goes to each worker, `scope` to `unfinished`; `jobs` is how many there are, or, with
-   * `isPart`, after how many it is enough; `deleted`: none of them is left at the end. Answers how many were finished
-   * in how many seconds, and what it cost.
+   * Settles the tables, then lets `processes` workers finish the due jobs. The time runs from the first start of a
+   * handler to the commit of the last completion. `work` is passed to each worker, `scope` to `unfinished`. `jobs` is
+   * the number of due jobs or, with `isPart`, the number after which the drain ends. It ends after `longest` ms at the
+   * latest. `deleted`: no job is left at the end. Returns the number of finished jobs, the time in seconds, and the
+   * cost.
    */
   async drain(admin, jobs, { processes = 1, work = {}, scope = {}, isPart = false, deleted = false } = {}) {
     const { concurrency, longest } = this.options;
@@ -158,7 +160,7 @@ export class Contender {
   }
 }
 
-/** @throws when a job ran twice or not at all, or was not recorded: no rate counts then */
+/** @throws Error if a job ran twice or not at all, or was not recorded as complete: its rate must not count then */
 export async function checkCounts(name, jobs, count, admin, kept = jobs) {
   const finished = await admin.finished();
   if (count !== jobs || (finished !== null && finished !== kept)) {

@@ -1,12 +1,12 @@
-// The database of a run: an embedded PostgreSQL of its own, with every durability setting on, or the server that
-// BENCH_DATABASE_URL names.
+// Starts the database of a run: a separate embedded PostgreSQL with every durability setting on, or the server of
+// BENCH_DATABASE_URL.
 import fs from "node:fs";
 import path from "node:path";
 import pg from "pg";
 import { prepareBinaries } from "../templates/scripts/postgres-binaries.js";
 import { startTemporaryPostgres } from "../templates/scripts/temporary-postgres.js";
 
-/** No checkpoint in the middle of a measurement: it would be written for one contestant and not for the other. */
+/** Settings that avoid a checkpoint during a measurement. It would slow down one contestant and not the others. */
 const SETTINGS = {
   fsync: "on",
   synchronous_commit: "on",
@@ -16,7 +16,10 @@ const SETTINGS = {
   checkpoint_timeout: "30min",
 };
 
-/** Loaded, and off until somebody wants to know: it would cost those more who send more statements. */
+/**
+ * Settings that load pg_stat_statements but keep it off until a scenario counts statements. It costs more for
+ * contestants that send more statements.
+ */
 const COUNTING = {
   shared_preload_libraries: "pg_stat_statements",
   "pg_stat_statements.track": "none",
@@ -33,7 +36,7 @@ const SHOWN = [
   "max_wal_size",
 ];
 
-/** Answers the server's address, and how to let it go. */
+/** Starts the server if necessary. Returns its address and a function that stops it. */
 export async function startDatabase() {
   const given = process.env.BENCH_DATABASE_URL;
   if (given) return { url: given, stop: async () => {} };
@@ -45,7 +48,7 @@ function hasCounting() {
   return fs.readdirSync(libraries).some((file) => file.startsWith("pg_stat_statements."));
 }
 
-/** An empty database of a contestant's own. Answers its address. */
+/** Creates an empty database for one contestant, in place of an existing one. Returns its address. */
 export async function createDatabase(serverUrl, name) {
   await dropDatabase(serverUrl, name);
   await withClient(serverUrl, (client) => client.query(`create database ${pg.escapeIdentifier(name)}`));
@@ -59,7 +62,7 @@ export const dropDatabase = (serverUrl, name) =>
     client.query(`drop database if exists ${pg.escapeIdentifier(name)} with (force)`),
   );
 
-/** The server's settings that a figure depends on. */
+/** Returns the server's settings that the figures depend on. */
 export const readSettings = (serverUrl) =>
   withClient(serverUrl, async (client) => {
     const { rows } = await client.query(

@@ -1,4 +1,4 @@
-// The engine as it runs in production: compiled by tsc. Run through a loader it would be measured with the loader.
+// Compiles the engine with tsc, as it runs in production. With a loader, the measurement would include the loader.
 import { execFileSync, spawnSync } from "node:child_process";
 import fs from "node:fs";
 import { createRequire } from "node:module";
@@ -8,13 +8,13 @@ const here = import.meta.dirname;
 const buildDir = path.join(here, ".build");
 const enginePath = "templates/backend/saq";
 
-/** Compiles `templates/backend/saq` as it is in the work tree. */
+/** Compiles `templates/backend/saq` of the work tree. */
 export const buildEngine = () => compile("engine", path.join(here, "..", enginePath));
 
 /**
- * Compiles the engine of an older commit, so that a change can be measured against it in one run.
+ * Compiles the engine of an older commit, so that one run can compare a change with it.
  *
- * @throws Error when git does not know the commit, or the engine does not compile
+ * @throws Error if git does not know the commit, or if the engine does not compile
  */
 export function buildEngineOf(commit) {
   const source = path.join(buildDir, "before-source");
@@ -56,5 +56,5 @@ function compile(name, source) {
     throw new Error(`The engine (${name}) does not compile:\n${result.stdout}${result.stderr}`);
 }
 
-/** A compiled module of the engine by its path below `saq/`. `build` is "engine" or "before". */
+/** Imports a compiled module of the engine. `file` is its path below `saq/`, `build` is "engine" or "before". */
 export const importEngine = (file, build = "engine") => import(path.join(buildDir, build, file));

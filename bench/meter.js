@@ -1,11 +1,13 @@
-// What work costs the server, counted and not timed: what else the machine is doing does not change these figures.
+// Measures the server's work by counting and not by timing, so that other load of the machine does not change the
+// figures.
 import pg from "pg";
 import { withClient } from "./database.js";
 import { cpuBetween, serverCpuUs } from "./server-cpu.js";
 
 /**
- * Has the server count the statements of connections made during `work`, which is told whether it does: it needs
- * pg_stat_statements. It is off otherwise, because whoever sends more statements would pay more for the counting.
+ * Makes the server count the statements of connections that are opened during `work`. This needs pg_stat_statements;
+ * the argument of `work` is true if it is available. The counting is on only during `work`, because it costs more for
+ * contestants that send more statements.
  */
 export async function countingStatements(url, work) {
   const database = pg.escapeIdentifier(new URL(url).pathname.slice(1));
@@ -26,7 +28,7 @@ export async function countingStatements(url, work) {
   }
 }
 
-/** Counts from now on, statements too if the server does; those of `client` itself are left out. */
+/** Starts to count, including statements if `countsStatements` is true. Statements of `client` itself do not count. */
 export async function startMeter(client, { countsStatements = false } = {}) {
   if (countsStatements) {
     await client.query("set pg_stat_statements.track = none");
@@ -37,7 +39,7 @@ export async function startMeter(client, { countsStatements = false } = {}) {
   const wal = await walPosition(client);
   const cpu = await serverCpuUs(client);
   return {
-    /** What came since; `serverUs` is undefined where the server runs elsewhere. */
+    /** Returns the counts since the start. `serverUs` is undefined if the server runs on another machine. */
     async read() {
       const serverUs = cpuBetween(cpu, await serverCpuUs(client));
       const walBytes = (await walPosition(client)) - wal;
@@ -46,7 +48,7 @@ export async function startMeter(client, { countsStatements = false } = {}) {
   };
 }
 
-/** `blocks` is how often a page was looked at, in memory or not. */
+/** Returns the number of statements, and of page accesses (`blocks`), both in memory and on disk. */
 async function statementsOf(client) {
   const { rows } = await client.query(
     `select coalesce(sum(s.calls), 0)::float8 as statements,

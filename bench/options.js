@@ -1,11 +1,11 @@
-// What the programs of this folder have in common at their command lines.
+// Functions for command lines that the programs of this folder share.
 import fs from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
 
 /**
- * Answers what `resolve` makes of the options, or null when there is nothing to run: the help was asked for, or an
- * option was refused. `resolve` throws for what it refuses.
+ * Parses the command line and returns the result of `resolve` for its options. Returns null if there is nothing to run,
+ * because the help was printed or an option was refused. `resolve` throws if it refuses an option.
  */
 export function readOptions({ program, help, options, resolve }) {
   try {
@@ -21,7 +21,11 @@ export function readOptions({ program, help, options, resolve }) {
   return null;
 }
 
-/** The names of a comma-separated list; "all" is every one that is known. */
+/**
+ * Returns the names in a comma-separated list. "all" stands for all known names.
+ *
+ * @throws Error if a name is not known
+ */
 export function pickFrom(known, list, option) {
   const names = list === "all" ? known : list.split(",").map((name) => name.trim());
   const unknown = names.find((name) => !known.includes(name));

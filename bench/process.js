@@ -1,5 +1,5 @@
-// A contestant runs in child processes, one per role, so that no contestant shares a heap, an event loop or warmed-up
-// code with another.
+// Runs a contestant in child processes, one per role, so that contestants do not share a heap, an event loop or
+// optimised code.
 import path from "node:path";
 import { forkChannel, programChannel } from "./channel.js";
 
@@ -17,8 +17,8 @@ export class ContestantProcess {
   #exited;
 
   /**
-   * `role` is "producer", "worker" or "both"; `command` starts a program in another language instead of child.js;
-   * `profileDir` has child.js write a CPU profile there.
+   * Starts a process. `role` is "producer", "worker" or "both". `command` starts a program in another language instead
+   * of child.js. If `profileDir` is set, child.js writes a CPU profile into this folder.
    */
   static async start({ contestant, role, url, command, profileDir }) {
     const one = new ContestantProcess({ contestant, role, command, profileDir });
@@ -80,7 +80,7 @@ export class ContestantProcess {
     this.#events.set(event, listener);
   }
 
-  /** Resolves when the handler was called as often as expected. */
+  /** Resolves when the handler was called `expected` times. */
   finished() {
     return new Promise((resolve) => this.on("done", resolve));
   }

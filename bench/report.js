@@ -1,11 +1,12 @@
-// Figures of all rounds -> one table for people, one object for programs.
+// Turns the figures of all rounds into a table for people and an object for programs.
 import { execFileSync } from "node:child_process";
 import os from "node:os";
 import { pairedRatios, quartiles } from "./statistics.js";
 
 /**
- * `samples` maps contestant -> figure -> one value per round (undefined where a round failed); `figures` maps figure ->
- * its unit, which way is better and the figure from which it has grown.
+ * Returns one row for each figure and contestant: quartiles of its values, and quartiles of its ratios to the baseline.
+ * `samples` maps contestant -> figure -> one value per round (undefined if the round failed). `figures` maps figure ->
+ * its unit, whether higher or lower is better, and `grownFrom`, the figure of a small table that it is compared with.
  */
 export function summarise(samples, baseline, figures) {
   const rows = [];
@@ -32,8 +33,8 @@ export function summarise(samples, baseline, figures) {
 }
 
 /**
- * The rows of several runs as if they were one with more rounds. A ratio pairs values of one run only: in the rounds of
- * the others a contestant that did not take part has no value.
+ * Merges the rows of several runs, as if they were one run with more rounds. A contestant that did not take part in a
+ * run has no values for its rounds, so a ratio never pairs values of different runs.
  */
 export function merge(reports) {
   const merged = [];
@@ -76,7 +77,7 @@ export const show = (value) =>
     ? Math.round(value).toLocaleString("en-US")
     : value.toFixed(Math.abs(value) >= 10 ? 1 : 2);
 
-/** Names and values, without those that are null. */
+/** Returns names and values as one line, without values that are null. */
 export const inOneLine = (entries) =>
   Object.entries(entries)
     .filter(([, value]) => value !== null)
@@ -86,7 +87,10 @@ export const inOneLine = (entries) =>
 export const failureLines = (failures) =>
   failures.length > 0 ? ["", "Failures:", ...failures.map((failure) => `- ${failure}`)] : [];
 
-/** What the figures depend on beside settings. `measured` are the paths of the code, seen from this folder. */
+/**
+ * Returns the machine, the versions and the commit, on which the figures depend besides the options. `measured` are the
+ * paths of the measured code, relative to this folder.
+ */
 export function environment(measured) {
   const cpus = os.cpus();
   return {

@@ -1,4 +1,4 @@
-// What the command line of run.js asks for.
+// Parses the command line of run.js.
 import { contestantNames } from "./contestants/index.js";
 import { pickFrom, readOptions, whole } from "./options.js";
 import { scenarios } from "./scenarios.js";
@@ -6,7 +6,7 @@ import { scenarios } from "./scenarios.js";
 const scenarioNames = Object.keys(scenarios);
 const ofAll = scenarioNames.filter((name) => !scenarios[name].isLong);
 
-/** Option -> default. */
+/** Maps each numeric option to its default. */
 const numbers = {
   rounds: 7,
   jobs: 20_000,

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Compares job queues side by side: every round runs each contestant once, in fresh processes, in changing order.
+// Compares job queues with each other. Every round runs each contestant once, in new processes. The order changes.
 import path from "node:path";
 import { Contender } from "./contender.js";
 import { loadContestant } from "./contestants/index.js";
@@ -50,7 +50,7 @@ async function run(options) {
       const start = performance.now();
       await measure(scenario, contenders, options.rounds, samples, failures);
       say(`${scenario}: ${Math.round((performance.now() - start) / 1_000)} s in all`);
-      // A run that is cut off keeps what it has.
+      // Written after each scenario, so that an interrupted run keeps its results so far.
       if (json) writeJson(json, report());
     }
     print(report());
@@ -61,7 +61,10 @@ async function run(options) {
   }
 }
 
-/** The contestants with a database for each, whose name goes to `made`; and why others do not take part. */
+/**
+ * Returns the contestants, each with its own database, and the reasons why others do not take part. The names of the
+ * new databases are added to `made`.
+ */
 async function prepare(options, serverUrl, made) {
   const contenders = [];
   const absent = [];
@@ -86,7 +89,7 @@ async function prepare(options, serverUrl, made) {
   return { contenders, absent };
 }
 
-/** All rounds of one scenario: values go to `samples`, what went wrong to `failures`. */
+/** Runs all rounds of one scenario. Values are added to `samples`, error messages to `failures`. */
 async function measure(scenario, contenders, rounds, samples, failures) {
   const { run, isTogether } = scenarios[scenario];
   for (let round = 0; round < rounds; round++) {
@@ -121,7 +124,7 @@ async function measure(scenario, contenders, rounds, samples, failures) {
   }
 }
 
-/** A contestant that stored less than the others would win by it. */
+/** Adds a failure if contestants store different data: one that stores less would have an unfair advantage. */
 function checkShapes(shapes, failures) {
   const [first, ...others] = shapes;
   for (const [name, shape] of others) {

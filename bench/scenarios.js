@@ -1,4 +1,4 @@
-// What is measured. A scenario answers figures of one contestant in one round; run.js repeats and compares.
+// All scenarios. A scenario measures the figures of one contestant in one round; run.js repeats and compares them.
 import { costScenarios } from "./scenarios/cost.js";
 import { drainScenarios } from "./scenarios/drain.js";
 import { enqueueScenarios } from "./scenarios/enqueue.js";
@@ -9,11 +9,15 @@ import { saqBenchmarkScenarios } from "./scenarios/saq-benchmark.js";
 import { tableScenarios } from "./scenarios/tables.js";
 
 /**
- * Name -> `{ what, figures, run }`: what it measures in a few words; each figure's unit, which way is better and,
- * optionally, the figure of a small table from which it has grown; and `run(contender)`, which answers a value for each
- * of these figures (some may be left out) and, optionally, the `shape` of what was stored. It answers null where the
- * contestant has no such thing. `isLong`: only when it is asked for by name. `isTogether`: all contestants at the same
- * time, because none of them does anything.
+ * Maps the name of a scenario to an object with
+ *
+ * - `what`: what it measures, in a few words
+ * - `figures`: each figure's unit, whether higher or lower is better and, optionally, `grownFrom`: the figure of a
+ *   small table that it is compared with
+ * - `run(contender)`: returns a value for each of these figures (some may be left out) and, optionally, the `shape` of
+ *   the stored data; returns null if the contestant does not support the scenario
+ * - `isLong`, optional: true if it runs only when it is requested by name
+ * - `isTogether`, optional: true if all contestants run at the same time, which is possible because they are idle
  */
 export const scenarios = {
   ...enqueueScenarios,

@@ -1,9 +1,9 @@
-// CPU time of the database's processes, where the server runs on this machine (Linux).
+// Reads the CPU time of the database's processes, if the server runs on this machine (Linux).
 import fs from "node:fs";
 
 /**
- * Microseconds that each present connection to this database has used, by process id, ours excluded; undefined where
- * unknown.
+ * Returns the CPU time in microseconds that each present connection to this database has used, by process id. The
+ * connection of `client` is excluded. Returns undefined if the CPU time cannot be read.
  */
 export async function serverCpuUs(client) {
   const { rows } = await client.query(
@@ -17,17 +17,20 @@ export async function serverCpuUs(client) {
   }
 }
 
-/** What was used between two looks; undefined where unknown. Connections closed since the first do not count. */
+/**
+ * Returns the CPU time in microseconds that was used between two results of serverCpuUs(), or undefined if one of them
+ * is undefined. Connections that were closed in between do not count.
+ */
 export function cpuBetween(before, after) {
   if (!before || !after) return undefined;
   return [...after].reduce((sum, [pid, us]) => sum + us - (before.get(pid) ?? 0), 0);
 }
 
 function cpuOf(pid) {
-  // A server elsewhere has the same numbers for other programs.
+  // If the server runs on another machine, its process ids belong to other programs here.
   if (fs.readFileSync(`/proc/${pid}/comm`, "utf8").trim() !== "postgres")
     throw new Error(`process ${pid} is not PostgreSQL`);
-  // In nanoseconds; /proc/PID/stat counts in hundredths of a second, the cost of a thousand jobs.
+  // schedstat counts in nanoseconds. /proc/PID/stat counts in hundredths of a second, which is the cost of 1,000 jobs.
   const [ns] = fs.readFileSync(`/proc/${pid}/schedstat`, "utf8").split(" ");
   return Number(ns) / 1_000;
 }

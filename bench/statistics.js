@@ -1,4 +1,4 @@
-/** Linear interpolation between the two nearest values; `share` 0.5 is the median. */
+/** Returns a quantile by linear interpolation between the two nearest values. `share` is 0 to 1; 0.5 is the median. */
 export function quantile(values, share) {
   const sorted = [...values].sort((a, b) => a - b);
   if (sorted.length === 0) return Number.NaN;
@@ -15,22 +15,24 @@ export const quartiles = (values) => ({
 });
 
 /**
- * Ratios round by round: the two values of a round were measured next to each other, so that whatever else the
- * machine was doing then is in both. Ratios of medians would mix good and bad minutes.
+ * Returns the ratio to the baseline for each round. The two values of a round were measured close to each other, so any
+ * other load of the machine affects both. Ratios of medians would mix good and bad minutes.
  */
 export const pairedRatios = (values, baseline) =>
   values.flatMap((value, round) =>
     isKnown(value) && isKnown(baseline[round]) ? [value / baseline[round]] : [],
   );
 
-/** JSON knows no undefined: a round that failed comes back from a file as null. */
+/** Returns true if a round has a value. A failed round is undefined, or null if it was read from JSON. */
 export const isKnown = (value) => value !== undefined && value !== null;
 
-/** Who goes first changes from round to round, because who goes first finds the machine in another state. */
+/**
+ * Returns the order for a round. The first one changes each round, because it finds the machine in a different state.
+ */
 export const turnOf = (contenders, round) =>
   contenders.map((_, index) => contenders[(index + round) % contenders.length]);
 
-/** By least squares: how much y grows with each unit of x. */
+/** Returns the slope of a line through the points `[x, y]` by least squares: the growth of y per unit of x. */
 export function slope(points) {
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const x = mean(points.map((point) => point[0]));

@@ -1,11 +1,11 @@
 #!/usr/bin/env node
-// Files that `run.js --json` wrote -> one table: what each contestant reached, and how far the engine is ahead.
+// Makes one table of files that `run.js --json` wrote: the results of each contestant, and the engine's ratios to them.
 import fs from "node:fs";
 import { contestantNames, groupOf } from "./contestants/index.js";
 import { merge, show } from "./report.js";
 import { isKnown, pairedRatios, quartiles } from "./statistics.js";
 
-/** Whom the engine is compared with: the one of these that has the best median. */
+/** Groups that the engine is compared with. In each group the contestant with the best median is used. */
 const opponents = {
   "best peer, defaults": ["defaults"],
   "best peer, any settings": ["defaults", "tuned"],
@@ -48,7 +48,7 @@ const shown = ({ values }) => {
   return `${show(median)} (${show(q1)} to ${show(q3)})`;
 };
 
-/** What each contestant's cost of a job is beside its own at a small table; empty when nothing of that was measured. */
+/** Returns the lines of a table: each contestant's cost of a job relative to its own cost with a small table. */
 function growthOf(rows, names) {
   const grown = rows.filter((row) => row.grownFrom);
   if (grown.length === 0) return [];
@@ -65,7 +65,7 @@ function growthOf(rows, names) {
   return ["", "Each one's cost of a job as many times that at a small table (medians):", "", ...lines];
 }
 
-/** The engine's lead over the best of `names`, with that one's name where there is a choice. */
+/** Returns the engine's ratio to the best of `names`, with the name of that contestant unless it is minimal-wire. */
 function comparison(of, names, better) {
   const engine = of.get("engine");
   const known = names.filter((name) => of.has(name));
@@ -83,7 +83,7 @@ function comparison(of, names, better) {
   return best === "minimal-wire" ? text : `${text} ${best}`;
 }
 
-/** @throws when it is not what run.js writes */
+/** @throws Error if the file is not one that run.js has written */
 function readReport(file) {
   const refuse = (why) => {
     throw new Error(`${file}: ${why}. \`node bench/run.js --json FILE\` writes what is wanted here.`);

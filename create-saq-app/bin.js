@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// Nothing newer than import() on purpose: this file must parse on Node 10, so that an old Node gets this sentence and
-// not a syntax error out of the bundle, which is imported only after the check. package.json "engines" has the same floor.
+// Checks the version of Node, then starts the command line. This file must parse on Node 10, so it uses no syntax newer
+// than import(): an old Node then prints the message below instead of a syntax error in the bundle, which is imported
+// only after the check. package.json "engines" has the same minimum.
 const [major, minor] = process.versions.node.split(".").map(Number);
 
 if (major < 20 || (major === 20 && minor < 19)) {

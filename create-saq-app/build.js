@@ -1,5 +1,5 @@
-// Bundles the command line into dist/ with everything it needs: `npm create` then downloads one package and no tree.
-// Handlebars and prompts land in chunks of their own, loaded only when used: `--help` never pays for them.
+// Bundles the command line into dist/ with all its dependencies, so that `npm create` downloads only one package.
+// Handlebars and prompts are in separate chunks that are loaded only when they are used: `--help` does not load them.
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -21,19 +21,22 @@ const { metafile } = await build({
   metafile: true,
   logLevel: "warning",
   alias: {
-    // prompts' own entry also carries a copy transpiled for Node 6, Handlebars' a hook into require() and source maps.
+    // The packages' own entry files would add unused code: prompts a copy transpiled for Node 6, Handlebars a hook into
+    // require() and source maps.
     prompts: "prompts/lib/index.js",
     handlebars: "handlebars/dist/cjs/handlebars.js",
   },
   external: ["source-map"],
-  // The bundled CommonJS packages call require() for Node's built-ins; an ES module has none unless it makes one.
+  // The bundled CommonJS packages call require() for Node's built-in modules. An ES module must create that function.
   banner: {
     js: 'import { createRequire as createRequireForBundle } from "node:module"; const require = createRequireForBundle(import.meta.url);',
   },
 });
 writeFileSync(join(outdir, "THIRD-PARTY-LICENSES.txt"), licences(Object.keys(metafile.inputs)));
 
-/** The licence texts of every bundled package; each asks to travel with its code. */
+/**
+ * Returns the licence texts of all bundled packages. The licences demand that their text is published with the code.
+ */
 function licences(inputs) {
   const folders = new Set(
     inputs.flatMap((input) => /^.*node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(input)?.[0] ?? []),

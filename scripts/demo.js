@@ -1,5 +1,5 @@
-// The main job from the published package's point of view: pack it, run the packed command line, get an application.
-// `make demo` then runs that application's own `make dev-all`. What is there already is used again.
+// Tries the package as a user does: packs it, runs the packed command line and so generates an application. `make demo`
+// then runs `make dev-all` of that application. An application that already exists is used again.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync } from "node:fs";
 import path from "node:path";

@@ -1,6 +1,6 @@
-// Runs both suites, the templates' own and this repository's, at the same time: they wait more than they compute. Ends
-// with one line that counts them together.
-// Arguments go to jest of this repository: `node scripts/test.js test/cli`.
+// Runs the templates' tests and this repository's tests at the same time, because they wait more than they compute. The
+// last line of the output counts both suites together.
+// With arguments, only this repository's tests run, and jest gets the arguments: `node scripts/test.js test/cli`.
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import os from "node:os";
@@ -31,7 +31,7 @@ try {
     passed += totals.passed;
     failed += totals.failed;
     skipped += totals.skipped;
-    // A file that does not load, or a leaked handle, fails a suite without failing a test.
+    // A test file that does not load, or a leaked handle, makes a suite fail without a failed test.
     if (code !== 0 && totals.failed === 0) {
       broken = true;
       failed += 1;
@@ -49,7 +49,7 @@ function jest(cwd, args) {
   return new Promise((resolve) => {
     const child = spawn("npm", ["run", "--silent", "test", "--", ...args], {
       cwd,
-      // jest prints its report on stderr; the JSON on stdout goes to the file.
+      // jest prints its report to stderr. Its JSON output goes to the file, so stdout is not needed.
       stdio: ["ignore", "ignore", "inherit"],
       shell: process.platform === "win32",
     });

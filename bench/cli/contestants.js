@@ -1,11 +1,12 @@
-// The command lines that are compared. Versions are pinned here: of these packages only the tarball is wanted, as
-// published, so that they need no install of their own.
+// The command lines that are compared. Their versions are pinned here and not in a package.json, because only the
+// published tarballs of these packages are needed, and no install.
 
 /**
- * `initializer` is what `npm create` is told. `generate` makes a project in the folder named before it, asking nothing,
- * without installing and without a git repository; `withGit` is the same with a first commit, where there is such a
- * thing. Both are null where nothing is generated. `published` is what the registry is asked for; without it the
- * package is made here.
+ * - `initializer`: the argument of `npm create`.
+ * - `generate`: flags, after the name of the folder, to generate a project without questions, without an install and
+ *   without a git repository; null if the program generates nothing.
+ * - `withGit`: the same with a first commit; null if the program makes none.
+ * - `published`: the version to fetch from the registry; without it, the package is made on this machine.
  */
 export const contestants = {
   "create-saq-app": {
@@ -25,7 +26,7 @@ export const contestants = {
     generate: ["--yes", "--skip-install", "--use-npm", "--disable-git"],
     withGit: ["--yes", "--skip-install", "--use-npm"],
   },
-  // A package whose program is an empty file: what Node.js and npm take by themselves.
+  // A package whose program is an empty file. It shows the time that Node.js and npm take by themselves.
   "create-nothing": {
     initializer: "nothing",
     generate: null,

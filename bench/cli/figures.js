@@ -1,4 +1,4 @@
-// What is measured of a command line, each in a folder of its own.
+// The figures that are measured for a command line. Each measurement has its own folder.
 import fs from "node:fs";
 import path from "node:path";
 import { contestants } from "./contestants.js";
@@ -6,7 +6,10 @@ import { contestants } from "./contestants.js";
 const PROJECT = "app";
 const milliseconds = { unit: "ms", better: "lower" };
 
-/** Figure -> its unit, which way is better, and `measure`, which answers null where the contestant has no such thing. */
+/**
+ * Maps figure -> its unit, whether higher or lower is better, and `measure`, which returns null if the figure does not
+ * exist for the contestant.
+ */
 export const figures = {
   "--help": {
     ...milliseconds,
@@ -27,7 +30,7 @@ export const figures = {
       return create(workplace, name);
     },
   },
-  // Follows the first time, which has installed it.
+  // Must come after "first time", which installs the package.
   "npm create, again": {
     ...milliseconds,
     measure: create,
@@ -50,7 +53,7 @@ async function create(workplace, name) {
   return ms;
 }
 
-/** The number of files that a contestant generates. */
+/** Returns the number of files that a contestant generates. */
 export async function generatedFiles(workplace, name) {
   const flags = contestants[name].generate;
   if (flags === null) return null;
@@ -60,7 +63,7 @@ export async function generatedFiles(workplace, name) {
     .length;
 }
 
-/** A contestant that generated less than it was told to would win by it. */
+/** Checks the result, because a contestant that does less or more than the others would distort the comparison. */
 function checkProject(folder, { git }) {
   const project = path.join(folder, PROJECT);
   if (!fs.existsSync(path.join(project, "package.json"))) throw new Error("It generated no project.");

@@ -1,5 +1,5 @@
-// Where command lines are measured: a temporary folder with a home, an npm cache and a registry of its own, so that
-// nobody's cache, settings or network is in a figure, and none of them is changed.
+// The place where command lines are measured: a temporary folder with its own home folder, npm cache and registry. The
+// user's cache, settings and network therefore do not affect the figures, and are not changed.
 import { spawn } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
@@ -24,7 +24,7 @@ export class Workplace {
     for (const name of ["home", "tmp", "packed", "installed", "projects"]) fs.mkdirSync(this.#at(name));
   }
 
-  /** Packs one contestant. Answers its version and sizes. */
+  /** Packs one contestant. Returns its version and sizes. */
   async pack(name) {
     const { published } = contestants[name];
     const source = published ? [`${name}@${published}`] : name === "create-nothing" ? [this.#nothing()] : [];
@@ -36,7 +36,7 @@ export class Workplace {
         env: process.env,
       },
     );
-    // What a prepack script printed stands before npm's answer.
+    // The output of a prepack script comes before npm's JSON.
     const [packed] = JSON.parse(stdout.slice(stdout.indexOf("[\n")));
     const tarball = this.#at("packed", packed.filename);
     const folder = this.#at("unpacked", name);
@@ -52,7 +52,7 @@ export class Workplace {
     };
   }
 
-  /** Serves what was packed, as a registry does. */
+  /** Starts a registry that serves the packed contestants. */
   async serve() {
     this.#registry = await serveRegistry([...this.#packages.values()]);
   }
@@ -61,7 +61,9 @@ export class Workplace {
     await this.#registry?.close();
   }
 
-  /** Installs one contestant, which also warms the cache. Answers how many packages that brought, itself included. */
+  /**
+   * Installs one contestant, which also fills the cache. Returns the number of installed packages, including itself.
+   */
   async install(name) {
     const folder = this.#at("installed", name);
     fs.mkdirSync(folder);
@@ -71,7 +73,7 @@ export class Workplace {
     return Object.keys(JSON.parse(fs.readFileSync(lock, "utf8")).packages).length;
   }
 
-  /** Runs the installed program, without npm. Answers the milliseconds that it took. */
+  /** Runs the installed program without npm. Returns its duration in ms. */
   runProgram(name, args, folder) {
     const { manifest } = this.#packages.get(name);
     const program = typeof manifest.bin === "string" ? manifest.bin : manifest.bin[name];
@@ -79,19 +81,19 @@ export class Workplace {
     return this.#run(process.execPath, [file, ...args], folder);
   }
 
-  /** Runs the package by `npm create`. Answers the milliseconds that it took. */
+  /** Runs the package with `npm create`. Returns the duration in ms. */
   runCreate(name, args, folder) {
     const { manifest } = this.#packages.get(name);
     const initializer = `${contestants[name].initializer}@${manifest.version}`;
     return this.#run("npm", ["create", "--yes", initializer, "--", ...args], folder);
   }
 
-  /** Has npm forget what it installed for `npm create`; its cache keeps the tarballs. */
+  /** Deletes what npm has installed for `npm create`. npm's cache keeps the tarballs. */
   forgetCreated() {
     fs.rmSync(this.#at("cache", "_npx"), { recursive: true, force: true });
   }
 
-  /** An empty folder for one run. */
+  /** Creates an empty folder for one run and returns its path. */
   emptyFolder() {
     const folder = this.#at("projects", String(++this.#projects));
     fs.mkdirSync(folder);
@@ -138,7 +140,11 @@ export class Workplace {
   }
 }
 
-/** Answers what the program printed and the milliseconds until it had ended. Throws when it fails. */
+/**
+ * Runs a program. Returns its output and the time until it ended, in ms.
+ *
+ * @throws Error if the program cannot be started, or if its exit code is not 0
+ */
 function run(command, args, { cwd, env }) {
   return new Promise((resolve, reject) => {
     const started = performance.now();

@@ -1,6 +1,6 @@
 /**
- * BullMQ, on its PostgreSQL backend or on Redis. Redis as it is usually run writes nothing to disk before it answers:
- * its figures stand beside durable ones and mean less.
+ * BullMQ, on its PostgreSQL backend or on Redis. In its usual configuration Redis writes nothing to disk before it
+ * responds. Its figures stand next to those of durable contestants, but they mean less.
  */
 import { createPostgresBackend, Queue, QueueEvents, runMigrations, Worker } from "bullmq";
 import Redis from "ioredis";
@@ -10,7 +10,7 @@ import { versionOf } from "./versions.js";
 const name = "noop";
 const bulk = 5_000;
 const waitMs = 5_000;
-/** Found by trying: more makes neither faster. */
+/** Found by experiment: neither backend is faster with a higher concurrency. */
 const bestConcurrency = { postgres: 20, redis: 300 };
 
 export function contestant({ redis }) {
@@ -32,7 +32,7 @@ export function contestant({ redis }) {
       ...backend,
     );
     queue.on("error", console.error);
-    // It warns about more than ten calls under way.
+    // Without this, BullMQ warns if more than ten calls are in progress.
     queue.setMaxListeners(0);
     await queue.waitUntilReady();
     return queue;
@@ -70,7 +70,7 @@ export function contestant({ redis }) {
           events ??= listen();
           const listening = await events;
           const job = await queue.add("noop", payload);
-          // On PostgreSQL some of its finish events never come with many calls under way; their wait is in the figure.
+          // On PostgreSQL, some finish events never arrive if many calls are in progress. Their wait is in the figure.
           return job.waitUntilFinished(listening, waitMs).catch((error) => {
             if (!/timed out/.test(error.message)) throw error;
             return null;
@@ -117,7 +117,7 @@ export function contestant({ redis }) {
         await client.flushdb();
         await queue.waitUntilReady();
       },
-      // What a worker that was stopped left active cannot be thrown away alone.
+      // Jobs that a stopped worker has left active cannot be deleted by themselves; the result is then false.
       trim: async () => {
         await queue.drain();
         await queue.clean(0, 0, "completed");

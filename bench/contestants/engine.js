@@ -1,14 +1,14 @@
-/** The engine of the generated application, through its public entry point, with its defaults. */
+/** The engine of the generated application with its defaults, used through its public entry point. */
 import { importEngine } from "../engine-build.js";
 import { admin } from "./saq-table.js";
 import { transactionsOf } from "./transactions.js";
 
 const quiet = { debug() {}, info() {}, warn: console.warn, error: console.error, child: () => quiet };
 
-/** The one setting that differs from the defaults when it is asked to drain as fast as it can. */
+/** The concurrency for the fastest drain (`best`). No other setting differs from the defaults. */
 const bestConcurrency = 100;
 
-/** `build` is the compiled engine to use: "engine" is that of the work tree, "before" that of the older commit. */
+/** `build` selects the compiled engine: "engine" is the one of the work tree, "before" the one of the older commit. */
 export async function contestant({ build, version }) {
   const { createSaq, defineQueue, defineSaq } = await importEngine("index.js", build);
 

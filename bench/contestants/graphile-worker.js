@@ -1,9 +1,9 @@
 /**
- * graphile-worker. As it comes: only `concurrentJobs` set. Tuned: the settings that its documentation gives for its own
- * performance test, a local queue of 500 and completions in batches without delay. At its best 100 jobs run at a time and
- * the local queue holds 2,000: with 4,000 and 8,000 it drains 20,000 jobs from its start no faster (1.01 and 0.91 times),
- * 1,000 drain a backlog of 80,000 at 0.7 times the rate. A delay before it fetches again gained nothing. It deletes finished
- * jobs and keeps no results.
+ * graphile-worker. Default: only `concurrentJobs` is set, and `maxPoolSize` to match it. Tuned: the settings of its
+ * documentation's performance test, which are a local queue of 500 and completions in batches without delay. Best: 100
+ * jobs run at the same time, and the local queue holds 2,000. With 4,000 and 8,000 it drains 20,000 jobs from its start
+ * no faster (1.01 and 0.91 times); with 1,000 it drains a backlog of 80,000 at 0.7 times the rate. A delay before the
+ * next fetch gained nothing. graphile-worker deletes finished jobs and keeps no results.
  */
 import { Logger, makeWorkerUtils, run } from "graphile-worker";
 import pg from "pg";
@@ -18,7 +18,7 @@ const logger = new Logger(() => (level, message) => {
   if (level === "error") console.error(message);
 });
 
-/** `connections`: an address, or the pool to share. */
+/** Starts a worker. `connections` contains an address (`connectionString`) or a pool to share (`pgPool`). */
 async function start(connections, { tuned, concurrency, best, handler }) {
   const jobsAtOnce = best && tuned ? 100 : concurrency;
   const runner = await run({
@@ -58,7 +58,7 @@ export const contestant = ({ tuned }) => ({
 
   async producer(url, options) {
     const pool = new pg.Pool({ connectionString: url, max: 20 });
-    // It warns about a pool without them.
+    // Without these handlers, graphile-worker warns about the pool.
     pool.on("error", console.error);
     pool.on("connect", (client) => client.on("error", console.error));
     const utils = await makeWorkerUtils({ pgPool: pool, logger });

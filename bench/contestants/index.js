@@ -1,38 +1,40 @@
 /**
- * Who takes part. A contestant is an object with
+ * The contestants of the benchmark. A contestant is an object with
  *
- * - `version`: shown beside the figures
- * - `redis`, optional: true when it lives in Redis; its `url` is that server's then
- * - `absent`, optional: why it cannot take part here
- * - `command`, optional: the program that plays its roles, when it is not written for Node. It does what child.js does, by
- *   lines of JSON over its standard input and output, and the module has neither `producer` nor `worker`
- * - `hasGroups`, optional: true when only one job of a group runs at a time
- * - `deletesJobs`, optional: true when jobs that `enqueueMany` stores with `{ deleted: true }` are deleted at their end
- * - `hasTransactions`, optional: true when its worker knows `inTransaction`
- * - `mostJobs`, optional: how many jobs are stored for a drain at most
- * - `install(url)`: makes its tables in an empty database
+ * - `version`: shown next to the figures
+ * - `redis`, optional: true if it uses Redis; `url` is then the address of the Redis server
+ * - `absent`, optional: the reason why it cannot take part on this machine
+ * - `command`, optional: the program that runs its roles, if it is not written for Node. The program has the commands
+ *   of child.js, as lines of JSON over its standard input and output; the module then has neither `producer` nor
+ *   `worker`
+ * - `hasGroups`, optional: true if only one job of a group runs at a time
+ * - `deletesJobs`, optional: true if jobs that `enqueueMany` stores with `{ deleted: true }` are deleted when they end
+ * - `hasTransactions`, optional: true if its worker supports `inTransaction`
+ * - `mostJobs`, optional: the maximum number of jobs that are stored for a drain
+ * - `install(url)`: creates its tables in an empty database
  * - `producer(url, options?)` -> `{ enqueue(payload), enqueueMany(payloads, { deleted }), roundTrip(payload)?,
- *   incomplete(), work()?, stop() }`; each call resolves once it is committed, `roundTrip` with the job's result.
- *   `incomplete` counts the jobs that wait or run, by its own API where it has a fresh count. `work` starts what
- *   `worker(url, options)` does, on the same connections, where it is made to have both in one process; it is called
- *   only when there are options
- * - `worker(url, { concurrency, best, inTransaction, handler })` -> `{ stop() }`; calls `handler(payload)` and stores
- *   what it returns. `best` asks for the settings with which it drains fastest, whatever `concurrency` says;
- *   `inTransaction` for a transaction per job, in which the job is finished where there is such a thing
- * - `admin(url)` -> `{ client, empty(), settle(), unfinished(), finished(), fill(kind, count, { groups }?), close(), trim()?,
- *   demote()?, holdGroups()?, shape()? }`,
- *   `client` a connection to its PostgreSQL, or null:
- *   - `empty` throws away all jobs; `settle` vacuums and analyses
- *   - `unfinished` tells whether any due job still waits or runs; asked often, so it must be cheap
- *   - `finished` counts the jobs recorded as complete; null where none are kept
- *   - `fill` stores that many `queued`, `future` or `finished` jobs by SQL, never measured, spread over so many groups;
- *     false where there is no such thing
- *   - `holdGroups` makes the first job of each group one that somebody runs
- *   - `trim` throws away all jobs but those of the last `fill`, `future` or `finished`; false where that did not succeed
- *   - `demote` gives all due jobs a later priority than those of the future have
- *   - `shape`: what one finished job looks like in the table; contestants that have it must agree
+ *   incomplete(), work()?, stop() }`. Each call resolves when it is committed; `roundTrip` resolves with the job's
+ *   result. `incomplete` counts the jobs that wait or run, with the contestant's own API if its count is up to date.
+ *   `work` starts a worker as `worker(url, options)` does, but on the producer's connections; it exists if the
+ *   contestant is made for both in one process. `work` is called only if there are `options`
+ * - `worker(url, { concurrency, best, inTransaction, handler })` -> `{ stop() }`. It calls `handler(payload)` and
+ *   stores the returned value. `best` selects the settings with the fastest drain, whatever `concurrency` is.
+ *   `inTransaction` selects one transaction per job; if the contestant can, it finishes the job in that transaction
+ * - `admin(url)` -> `{ client, empty(), settle(), unfinished(), finished(), fill(kind, count, { groups }?), close(),
+ *   trim()?, demote()?, holdGroups()?, shape()? }`. `client` is a connection to its PostgreSQL, or null:
+ *   - `empty` deletes all jobs; `settle` vacuums and analyses the tables
+ *   - `unfinished` returns true if any due job still waits or runs; it is called often, so it must be cheap
+ *   - `finished` returns the number of jobs recorded as complete, or null if complete jobs are not kept
+ *   - `fill` stores `count` `queued`, `future` or `finished` jobs with SQL, spread over `groups` groups; it is never
+ *     measured. It returns false if the contestant does not have this kind of jobs
+ *   - `holdGroups` marks the first job of each group as running
+ *   - `trim` deletes all jobs except the `future` or `finished` jobs of the last `fill`; it returns false if this
+ *     failed
+ *   - `demote` gives all due jobs a lower priority than the jobs of the future
+ *   - `shape` returns a description of one finished job in the table; all contestants that have it must agree
  *
- * Peers are measured twice: as their documentation first shows them, and with their best documented settings.
+ * Peers are measured twice: with the settings that their documentation shows first, and with the best settings that it
+ * documents.
  */
 const contestants = {
   engine: async () =>
@@ -52,7 +54,10 @@ const contestants = {
   saq: () => import("./saq.js"),
 };
 
-/** By its name: "tuned" are the best documented settings of a peer on PostgreSQL, "redis" is every peer on Redis. */
+/**
+ * Returns the group of a contestant by its name. "defaults" and "tuned" are peers on PostgreSQL with their default and
+ * with their best documented settings; "redis" is every peer on Redis; the others are their own group.
+ */
 export function groupOf(name) {
   if (["engine", "engine-before", "minimal-wire"].includes(name)) return name;
   if (name.endsWith("-redis")) return "redis";
@@ -61,5 +66,5 @@ export function groupOf(name) {
 
 export const contestantNames = Object.keys(contestants);
 
-/** @throws when the contestant's package is not installed: `npm install` in this folder */
+/** @throws Error if the contestant's package is not installed; `npm install` in the folder bench/ installs it */
 export const loadContestant = (name) => contestants[name]();

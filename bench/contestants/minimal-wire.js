@@ -1,33 +1,40 @@
 /**
- * The ceiling: the least code that leaves the same rows behind as the engine. It uses the engine's tables and indexes, its
- * kind of keys and its way to change a document by its end, byte for byte; it commits as durably (enqueue, claim and
- * acknowledgement each wait for the disk), sends one NOTIFY per statement that stores, and can nothing else: no options,
- * retries of jobs, timeouts, groups, aborts, sweeps, logs or reconnects, and every job that it claims is as an enqueue has
- * stored it. What the engine takes longer than this is the price of its features.
+ * The upper limit: the minimum of code that stores the same rows as the engine. Like the engine, it has the same
+ * tables, indexes and kind of keys, and changes a document by replacing its end, byte for byte. It commits as durably
+ * as the engine (enqueue, claim and completion each wait for the disk), and sends one NOTIFY per statement that stores
+ * jobs. It has no other feature: no options, retries of jobs, timeouts, groups, aborts, sweeps, logs or reconnects.
+ * Every job that it claims is as an enqueue has stored it. The difference between its rate and the engine's is the
+ * price of the engine's features.
  *
  * Reviewed:
  *
- * - durability: no connection of it or of the engine sets synchronous_commit, and the server runs with fsync
- * - documents and columns: the program compares the columns and the members, in order, of a finished job with the engine's
- * - tokens: a random one for each claim
- * - fence: a completion changes an active row with that token whose document still ends as its claim has left it, with the
- *   worker's name and the time in it; a row that none of its tries could change fails the run
- * - results of awaited jobs are told in the statement that records them, on a channel of the process that waits
+ * - Durability: neither this contestant nor the engine sets synchronous_commit on a connection, and the server runs
+ *   with fsync.
+ * - Documents and columns: the benchmark compares the columns of a finished job, and the members of its document in
+ *   order, with those of the engine.
+ * - Tokens: each claim has a random token.
+ * - Fence: a completion changes only an active row that has the claim's token, and whose document still has the end
+ *   that the claim has written, which contains the worker's name and the time. If all tries to change a row fail, the
+ *   run fails.
+ * - Results of awaited jobs: the statement that records a result also sends it as a notification, on a channel of the
+ *   waiting process.
  *
- * Variants were drained in turns within one run, 4 to 6 rounds of 40,000 or 80,000 jobs, and compared round by round: the
- * median of the ratios to what is kept, with claims of 1,000. Kept:
+ * Variants were drained alternately within one run, in 4 to 6 rounds of 40,000 or 80,000 jobs. Each figure is the
+ * median of the round-by-round ratios of a variant's rate to the rate of the present code with claims of 1,000. The
+ * present code has:
  *
- * - claims of 2,000: 1.12 (quartiles 1.11 to 1.19); 500 are 0.95 and 1.00, 300 are 0.92. A drain is timed from its first job,
- *   so that the first claim is for free, a tenth of 20,000 jobs.
- * - documents by `convert_from`, a row for each: `encode(..., 'escape')` 1.03 and 1.04, all in one text 0.97, each with 1.00
- *   between its quartiles
- * - objects of its own instead of the driver's rows: 1.13 times the rate without, half the worker's CPU
- * - rows locked before they are completed: without 0.91 and 1.16, but one that somebody's transaction holds would hold up
- *   the others
- * - a completion that looks up each row and writes it by its place; all rows in one walk 1.02 (0.99 to 1.04)
- * - inserts of 1,000; 2,000 store bulk 1.06 times as fast (0.97 to 1.10)
- * - from before: a refill at half (0.86 at three quarters), one acknowledger (1.00 with two), one connection to enqueue (two
- *   store bulk 1.5 times as fast, and no longer in order)
+ * - Claims of 2,000: 1.12 (quartiles 1.11 to 1.19). Claims of 500 are 0.95 and 1.00, claims of 300 are 0.92. A drain is
+ *   timed from its first job, so the first claim is free; it is a tenth of 20,000 jobs.
+ * - Documents read by `convert_from`, one row each. `encode(..., 'escape')` is 1.03 and 1.04, all documents in one text
+ *   are 0.97; for each, 1.00 is between the quartiles.
+ * - Its own objects instead of the driver's rows: 1.13 times the rate without them, and half the worker's CPU.
+ * - Rows that are locked before they are completed. Without the lock the rate is 0.91 and 1.16, but one row that
+ *   another transaction has locked would delay the others.
+ * - A completion that looks up each row and writes it by its ctid. All rows in one scan are 1.02 (0.99 to 1.04).
+ * - Inserts of 1,000. Inserts of 2,000 make a bulk enqueue 1.06 times as fast (0.97 to 1.10).
+ * - From previous measurements: a refill when the buffer is half empty (0.86 with three quarters), one connection for
+ *   completions (1.00 with two), one connection to enqueue (with two, a bulk enqueue is 1.5 times as fast, but its jobs
+ *   are no longer in order).
  */
 import { randomInt } from "node:crypto";
 import pg from "pg";
@@ -39,18 +46,20 @@ export { admin } from "./saq-table.js";
 
 export const version = "hand-written";
 
-/** Jobs of a claim. */
+/** Maximum number of jobs in a claim. */
 const batch = 2_000;
-/** Jobs of an insert. */
+/** Maximum number of jobs in an insert. */
 const most = 1_000;
 const { newKey } = await importEngine("key.js");
 const { ensureSchema } = await importEngine("postgres/schema.js");
-/** The engine's planner settings: any other plan than by index is a mistake of young statistics. */
+/**
+ * For the engine's planner settings: a plan without an index is always a mistake, made with statistics of a new table.
+ */
 const { clientConfig } = await importEngine("postgres/connection.js");
 
 const epoch = "floor(extract(epoch from now()))::bigint";
 
-/** Between the texts of a list: an array's literal would escape each quote of a document. */
+/** Separates the texts of a list. In an array literal, every quotation mark of a document would have to be escaped. */
 const separator = "\x1e";
 const listed = (texts) => `string_to_array(${texts}::text, E'\\x1e')`;
 
@@ -63,10 +72,10 @@ const insert = {
     select pg_notify('saq:default', 'saq:enqueue')`,
 };
 
-/** How every document ends as it is stored. A claim and a completion put another end in its place. */
+/** The end of every document when it is stored. A claim and a completion replace the end by another one. */
 const queued = ',"status":"queued"}';
 
-// $1 how many, $2 token, $3 the end of their documents from now on. Answers the documents as they were.
+// $1: maximum number of jobs, $2: token, $3: the new end of their documents. Returns the documents before the change.
 const claim = {
   name: "claim",
   text: `with recursive step(priority) as (
@@ -87,12 +96,13 @@ const claim = {
     from picked s where j.ctid = s.tid returning convert_from(s.job, 'UTF8') as text`,
 };
 
-// $1 keys, $2 which claim each is of, $3 what is appended; per claim $4 token and $5 end of its documents, of which the
-// last $6 bytes go. That end names the worker and the time: whoever took a job over has changed it.
+// $1: keys, $2: the number of the claim of each key, $3: the text to append to each document. For each claim, $4 is its
+// token and $5 the end of its documents, of which the last $6 bytes are removed. That end contains the worker's name
+// and the time, so it has changed if another worker has taken over the job.
 //
-// The status is compared so that no index on it fits; by such an index the planner reads every active row for each key.
-// Looked up in a subquery and written by its place, as the engine does: planned on an empty table, a join by key would
-// walk over the whole table.
+// The status is compared as an expression, so that no index on the status can be used. With such an index, the planner
+// would read every active row for each key. Rows are looked up in a subquery and written by their ctid, as in the
+// engine: a join by key that was planned on an empty table would scan the whole table.
 const acknowledging = ({ lists = "", names = "", told = "" }) => `with given as materialized (
       select g.*, ($4::int[])[g.claim] as token, convert_to(($5::text[])[g.claim], 'UTF8') as ending
       from unnest(${listed("$1")}, ${listed("$2")}::int[], ${listed("$3")}${lists}) as g(key, claim, patch${names})),
@@ -105,7 +115,7 @@ const acknowledging = ({ lists = "", names = "", told = "" }) => `with given as 
     from owned o where j.ctid = o.tid
       and substr(o.job, octet_length(o.job) - octet_length(o.ending) + 1) = o.ending${told}`;
 const acknowledge = { name: "acknowledge", text: acknowledging({}) };
-/** The same, and results of awaited jobs: $7 what is told, `KEY RESULT`, $8 on which channel. */
+/** The same, plus notifications with the results of awaited jobs. $7: the payloads (`KEY RESULT`), $8: the channels. */
 const acknowledgeAndTell = {
   name: "acknowledge_and_tell",
   text: acknowledging({
@@ -168,7 +178,7 @@ export async function producer(url) {
     });
 
   const awaited = new Map();
-  /** A channel that nobody else listens to. */
+  /** A channel on which only this producer listens. */
   const address = `minimal:${newKey()}`;
   let listener;
   async function listen() {
@@ -190,7 +200,7 @@ export async function producer(url) {
     return result.finally(() => awaited.delete(key));
   }
 
-  /** In order on one connection; the next documents are made while a statement is under way. */
+  /** Stores jobs in order on one connection. The next documents are made while a statement is in progress. */
   async function enqueueMany(payloads) {
     let last;
     for (let from = 0; from < payloads.length; from += most) {
@@ -222,14 +232,14 @@ export async function producer(url) {
   };
 }
 
-/** What a completion takes away from the end that the claim has written. */
+/** The part that a completion removes from the end that the claim has written. */
 const passing = (ms) => `"touched":${ms},"status":"active"}`;
 const passingBytes = passing(Date.now()).length;
 
-/** Of a completion, which is tried every 10 ms; it changes no row twice. */
+/** Timeout of a completion in ms. It is tried every 10 ms, and changes no row twice. */
 const patienceMs = 1_000;
 
-/** Found by trying: more makes it no faster. */
+/** Found by experiment: a higher concurrency is not faster. */
 const bestConcurrency = 200;
 
 export async function worker(url, { concurrency: given, best, handler }) {
@@ -256,7 +266,7 @@ export async function worker(url, { concurrency: given, best, handler }) {
       const ending = `,"attempts":1,"started":${now},"worker_id":"${workerId}",${passing(now)}`;
       const { rows } = await claimer.query({ ...claim, values: [batch, token, ending] });
       const claimed = { token, ending };
-      // Objects of its own: members added to the driver's rows cost 9 of 18 us of worker CPU per job.
+      // New objects are made, because adding members to the driver's rows costs 9 of 18 us of worker CPU per job.
       const jobs = rows.map(({ text }) => ({ text, claimed }));
       dry = jobs.length < batch;
       buffer = head === buffer.length ? jobs : [...buffer.slice(head), ...jobs];
@@ -312,7 +322,7 @@ export async function worker(url, { concurrency: given, best, handler }) {
       ];
       const statement = isAwaited ? acknowledgeAndTell : acknowledge;
       let left = ends.length;
-      // The claim of another worker holds rows that it came upon just after ours had taken them, until it ends.
+      // A claim of another worker may lock rows just after our claim has taken them, and holds them until it ends.
       const deadline = performance.now() + patienceMs;
       for (let tries = 0; left > 0; tries++) {
         if (tries > 0 && performance.now() > deadline) throw new Error(`${left} jobs were not ours`);

@@ -1,7 +1,7 @@
 /**
- * pg-boss. As its documentation first shows it: one job per poll, every 2 s. Tuned: LISTEN/NOTIFY, batches of jobs that
- * end with one statement, and the next batch at once while they come back full. It tells nobody when a job is done, so
- * that a round trip asks for it every 5 ms.
+ * pg-boss. Default, as its documentation first shows it: one job per poll, one poll every 2 s. Tuned: LISTEN/NOTIFY,
+ * batches of jobs that end with one statement, and the next batch immediately after a full batch. pg-boss sends no
+ * notification when a job ends, so a round trip polls for the result every 5 ms.
  */
 import { PgBoss } from "pg-boss";
 import { sleep } from "../clock.js";
@@ -19,7 +19,7 @@ async function open(url, options) {
   return { boss, close: () => boss.stop({ graceful: false, close: true, timeout: 1_000 }) };
 }
 
-/** What an instance with a worker is opened with. */
+/** Returns the options of an instance that has a worker. */
 const workerOptions = (tuned) => ({
   max: 20,
   migrate: false,
@@ -37,7 +37,8 @@ async function startWork(boss, { tuned, concurrency, best, handler }) {
         pollingIntervalSeconds: 0.5,
       },
       async (jobs) => {
-        // One answer for the whole batch: that of its first job is as good as any for jobs that do nothing.
+        // pg-boss stores one result for the whole batch. For jobs that do nothing, the result of the first job is
+        // enough.
         const [first] = await Promise.all(jobs.map((job) => handler(job.data)));
         return first;
       },
@@ -80,7 +81,7 @@ export const contestant = ({ tuned }) => ({
           await sleep(pollMs);
         }
       },
-      // Its own count is up to a minute old.
+      // The count of pg-boss's API is not used, because it may be up to a minute old.
       incomplete: async () => {
         const { rows } = await boss
           .getDb()

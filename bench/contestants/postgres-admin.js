@@ -1,7 +1,7 @@
-/** What the administrative sides of contestants on PostgreSQL share. None of it is measured. */
+/** Functions that the `admin` objects of contestants on PostgreSQL share. They are never measured. */
 import pg from "pg";
 
-/** A connection with ways to look at one table of jobs, until `close`. */
+/** Opens a connection. Returns its `client`, `one` (which returns the first row of a statement) and `close`. */
 export async function connectAdmin(url) {
   const client = new pg.Client({ connectionString: url });
   await client.connect();
@@ -10,8 +10,8 @@ export async function connectAdmin(url) {
 }
 
 /**
- * Copies one row of a table `count` times, in portions. `columns` maps a column to the SQL expression that the copies
- * get instead, in which `g` is the copy's number; `left` are columns to leave to their defaults.
+ * Copies one row of a table `count` times, in portions. `columns` maps a column to an SQL expression for its value in
+ * the copies, in which `g` is the number of the copy. Columns in `left` get their default value.
  */
 export async function copyRow(client, { schema, table, where, columns, left = [], count }) {
   const { rows } = await client.query(

@@ -1,7 +1,7 @@
-/** The administrative side of every contestant that keeps its jobs in SAQ's table. */
+/** The `admin` object of every contestant that stores its jobs in SAQ's table. */
 import { connectAdmin } from "./postgres-admin.js";
 
-/** When finished jobs that were only filled in expire, epoch s: later than any that ran. */
+/** Expiry time of finished jobs that `fill` creates, in epoch seconds: later than that of any job that has run. */
 const kept = 9_999_999_999;
 
 export async function admin(url) {
@@ -12,7 +12,7 @@ export async function admin(url) {
     empty: () => client.query("truncate saq_jobs"),
     settle: () => client.query("vacuum analyze saq_jobs"),
 
-    // Each by its own partial index. With `ungrouped`, jobs of groups may go on waiting and running.
+    // Each part uses its own partial index. With `ungrouped`, jobs of groups are ignored.
     unfinished: async ({ ungrouped = false } = {}) =>
       (
         await one(
@@ -34,8 +34,8 @@ export async function admin(url) {
         )
       ).count,
 
-    // Text for text as the engine stores and finishes them: of any other text it has to read the JSON (a drained job
-    // costs the server 77 us instead of 45).
+    // The documents have exactly the text that the engine writes when it stores and finishes jobs. With any other text
+    // the server must parse the JSON (a drained job costs the server 77 us instead of 45 us).
     fill: async (kind, count, { groups = 0 } = {}) => {
       const isFinished = kind === "finished";
       const due = `floor(extract(epoch from now()))::bigint${kind === "future" ? " + 2592000" : ""}`;
@@ -70,14 +70,14 @@ export async function admin(url) {
       return true;
     },
 
-    // A document goes on ending as it did.
+    // The new member is inserted at the start, so that the end of the document stays the same.
     demote: () =>
       client.query(
         `update saq_jobs set priority = 5, job = convert_to('{"priority":5,', 'UTF8') || substr(job, 2)
          where status = 'queued' and scheduled <= extract(epoch from now())`,
       ),
 
-    /** The columns of a finished job and the members of its document in their order, without their values. */
+    /** Returns columns of a finished job and the names of its document's members, in order. */
     shape: async () => {
       const row = await one(
         `select queue, status, priority, group_key, scheduled, expire_at is not null as expires,

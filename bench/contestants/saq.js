@@ -1,7 +1,6 @@
 /**
- * SAQ for Python on PostgreSQL, with its defaults, in the Python that BENCH_SAQ_PYTHON names; saq-child.py plays its roles.
- * It makes its own tables; they are the engine's but for the engine's additions, so that one administrative side fits
- * both.
+ * SAQ for Python on PostgreSQL with its defaults, run by saq-child.py in the Python of BENCH_SAQ_PYTHON. It creates its
+ * own tables. They are the same as the engine's except for the engine's additions, so both use the same `admin`.
  */
 import { execFileSync } from "node:child_process";
 import path from "node:path";
@@ -25,18 +24,21 @@ function lookUp() {
 
 export const { version, absent } = lookUp();
 
-/** It has no call for many: those that it cannot run in time anyway would take longer to store than to run. */
+/**
+ * SAQ has no bulk call. More jobs than this would not be run in time, and storing them would take longer than running
+ * them.
+ */
 export const mostJobs = 3_000;
 
 export const command = [python, program];
 
-/** A queue that connects makes its tables. */
+/** Starts a producer and stops it: a queue creates its tables when it connects. */
 export async function install(url) {
   const producer = await ContestantProcess.start({ contestant: "saq", role: "producer", url, command });
   await producer.stop();
 }
 
-/** Its rows are not compared with the engine's: its documents name what the engine leaves out at its default. */
+/** Without `shape`: SAQ's documents contain members that the engine leaves out if they have their default value. */
 export async function admin(url) {
   const { shape: _, ...rest } = await saqTable.admin(url);
   return rest;

@@ -1,10 +1,10 @@
-/** What a task with a transaction of its own does, for contestants on PostgreSQL. */
+/** Transactions for tasks that use their own transaction, for contestants on PostgreSQL. */
 import pg from "pg";
 
-/** Runs `work(client)` in a transaction on one of `size` connections. */
+/** Returns an object whose `run(work)` calls `work(client)` in a transaction, on one of `size` connections. */
 export function transactionsOf(url, size) {
   const pool = new pg.Pool({ connectionString: url, max: size });
-  // Those of a database that is dropped at the end.
+  // Errors come when the database is dropped at the end of the run.
   pool.on("error", () => {});
   return {
     async run(work) {

@@ -2,7 +2,10 @@ import fs from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 
-/** The installed version of a package, found from its entry file because packages need not export their package.json. */
+/**
+ * Returns the installed version of a package. It is found from the package's entry file, because not every package
+ * exports its package.json.
+ */
 export function versionOf(name) {
   let folder = path.dirname(createRequire(import.meta.url).resolve(name));
   for (;;) {

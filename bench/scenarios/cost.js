@@ -1,10 +1,13 @@
-// What one job costs as the table grows, counted where the machine's noise cannot reach: beside a million kept jobs and
-// with 200,000 waiting, against a small table.
+// The cost of one job in a growing table: with a million kept jobs and with 200,000 waiting jobs, compared with a small
+// table. The cost is counted and not timed, so other load of the machine does not change it.
 
 const inFlight = 50;
 const warmUp = 500;
 
-/** What is in the table before the jobs are stored that are counted; null where the contestant has no such thing. */
+/**
+ * Functions that fill the table before the measured jobs are stored. Each returns options for the drain, or null if the
+ * contestant does not have this kind of jobs.
+ */
 const tables = {
   small: async (admin, contender) => {
     await contender.empty(admin);
@@ -28,7 +31,10 @@ const units = {
   "client CPU": "us/job",
 };
 
-/** Stores jobs one by one, 50 under way, and has one worker finish them or, where others wait too, as many. */
+/**
+ * Stores jobs one by one, with 50 calls in progress. Then one worker finishes them or, if the table contains other
+ * waiting jobs, the same number of jobs.
+ */
 const cost = (table) => (contender) =>
   contender.administer(async (admin) => {
     if (!admin.client) return null;

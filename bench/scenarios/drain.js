@@ -1,4 +1,4 @@
-// How fast stored jobs are finished.
+// Measures how fast workers finish stored jobs.
 
 const perSecond = { unit: "jobs/s", better: "higher" };
 
@@ -12,7 +12,7 @@ async function drained(contender, { processes, work, deleted, text } = {}) {
   });
 }
 
-/** No-op jobs, one worker, `concurrency` at a time; with what each costs. */
+/** Drains no-op jobs with one worker, `concurrency` at the same time, and returns the rate and the cost of a job. */
 async function drain(contender) {
   const { seconds, cpuUs, serverUs, walBytes, jobs, shape } = await drained(contender);
   return {
@@ -24,7 +24,7 @@ async function drain(contender) {
   };
 }
 
-/** No-op jobs of which nothing is left; null where a contestant keeps finished jobs. */
+/** Drains no-op jobs that are deleted when they end. Returns null if the contestant cannot delete them. */
 async function drainDeleted(contender) {
   if (!contender.contestant.deletesJobs) return null;
   const { seconds, cpuUs, serverUs, jobs } = await drained(contender, { deleted: true });
@@ -35,10 +35,10 @@ async function drainDeleted(contender) {
   };
 }
 
-/** 2 KB in UTF-8. */
+/** A text of 2 KB in UTF-8. */
 const cyrillic = "слово ".repeat(186);
 
-/** No-op jobs with 2 KB of Cyrillic text; null for programs of other languages, which store payloads of their own. */
+/** Drains no-op jobs with 2 KB of Cyrillic text. Returns null for programs in other languages, with other payloads. */
 async function drainCyrillic(contender) {
   if (contender.contestant.command) return null;
   const { seconds, cpuUs, serverUs, jobs } = await drained(contender, { text: cyrillic });
@@ -62,7 +62,7 @@ const simple = (what, figure, options) => ({
   run: variant(figure, options),
 });
 
-/** Jobs that take a while, two workers: the rate against what the slots allow, and how evenly the two share them. */
+/** Drains jobs that take `ms` with two workers. Returns the rate, and the less busy worker's share of the jobs. */
 const sleeping = (ms, most) => async (contender) =>
   contender.administer(async (admin) => {
     const jobs = Math.min(most, contender.jobs);

@@ -1,9 +1,9 @@
-// Storing jobs: one by one while several calls are under way, and many with one call.
+// Measures how fast jobs are stored: one by one with several calls in progress, and many jobs with one call.
 
 const inFlights = [1, 10, 50];
 const perSecond = { unit: "jobs/s", better: "higher" };
 
-/** Jobs stored per second while 1, 10 or 50 calls are under way. */
+/** Returns the jobs stored per second with 1, 10 and 50 calls in progress. */
 async function enqueue(contender) {
   const result = {};
   for (const inFlight of inFlights) {
@@ -20,7 +20,7 @@ async function enqueue(contender) {
   return result;
 }
 
-/** Jobs stored per second by the contestant's call for many. */
+/** Returns the jobs stored per second by the contestant's bulk call. */
 async function bulk(contender) {
   await contender.fresh();
   const producer = await contender.producer();

@@ -1,4 +1,4 @@
-// What a worker costs that has nothing to do.
+// Measures the cost of a worker that has nothing to do.
 import fs from "node:fs";
 import { sleep } from "../clock.js";
 import { cpuBetween, serverCpuUs } from "../server-cpu.js";
@@ -48,7 +48,7 @@ async function look(worker, client) {
   return { cpuUs, serverUs: await serverCpuUs(client), ...rows[0] };
 }
 
-/** Resident memory in bytes (Linux). */
+/** Returns the resident memory of a process in bytes (Linux). */
 function memoryOf(pid) {
   const [, kibibytes] = fs.readFileSync(`/proc/${pid}/status`, "utf8").match(/VmRSS:\s+(\d+)/);
   return Number(kibibytes) * 1_024;

@@ -1,4 +1,4 @@
-// How long one job takes: until it starts, and until its result is back.
+// Measures the latency of one job: until it starts, and until its result has arrived.
 import { monotonic, sleep, within } from "../clock.js";
 import { quantile } from "../statistics.js";
 
@@ -8,8 +8,8 @@ const warmUp = 25;
 const settleMs = 1_000;
 
 /**
- * From the call of enqueue in one process to the start of the handler in another, one job at a time. A job that has not
- * started when patience ends has taken at least until then.
+ * Measures the time from the call of enqueue in one process to the start of the handler in another, with one job at a
+ * time. The wait ends after `longest` ms; a job that has not started by then counts with the time until then.
  */
 async function pickup(contender) {
   await contender.fresh();
@@ -38,7 +38,7 @@ async function pickup(contender) {
   }
 }
 
-/** Enqueue and wait for the result: one at a time, and 50 at once. */
+/** Measures enqueueing a job and waiting for its result: one at a time, and 50 at the same time. */
 async function roundTrip(contender) {
   await contender.fresh();
   const producer = await contender.producer();

@@ -1,4 +1,4 @@
-// Whether memory and connections stay the same over minutes of steady work.
+// Measures whether memory and connections stay constant during minutes of steady work.
 import { sleep } from "../clock.js";
 import { connectionsOf } from "../connections.js";
 import { quantile, slope } from "../statistics.js";
@@ -9,7 +9,7 @@ const toldMs = 60_000;
 const longestWarmUpMs = 60_000;
 const atEachEnd = 3;
 
-/** `rate` jobs a second are stored by one process and run by another for `minutes`, after a time to warm up. */
+/** For `minutes`, after a warm-up, one process stores `rate` jobs per second and another process runs them. */
 async function memory(contender) {
   if (contender.contestant.command) return null;
   const { concurrency, minutes, rate } = contender.options;
@@ -24,7 +24,7 @@ async function memory(contender) {
     await sleep(warmUpMs);
     const samples = await watch({ worker, producer }, contender.url, ms);
     const stored = await producing;
-    // What was stored last is still being run.
+    // The worker needs a moment for the jobs that were stored last.
     await sleep(1_000);
     const { count } = await worker.call("report");
     if (count < stored * 0.99) throw new Error(`${stored} jobs were stored, and only ${count} of them ran`);

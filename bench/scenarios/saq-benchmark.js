@@ -1,4 +1,4 @@
-// SAQ's own benchmark, as SAQ for Python runs it.
+// The benchmark of SAQ for Python, with the same steps.
 import { checkCounts } from "../contender.js";
 
 const perSecond = { unit: "jobs/s", better: "higher" };

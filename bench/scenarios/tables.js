@@ -1,12 +1,13 @@
-// Draining where the table is not small and clean.
+// Measures a drain when the table is not small and clean.
 import { monotonic, sleep, within } from "../clock.js";
 import { withClient } from "../database.js";
 
 const perSecond = { unit: "jobs/s", better: "higher" };
 
 /**
- * Drains `options.jobs` due jobs beside what `prepare` leaves in the table. It answers what to do once the jobs are stored
- * and at the end, or null where the contestant has no such thing.
+ * Drains `options.jobs` due jobs from a table in which `prepare` has put other jobs. `prepare` returns what to do after
+ * the jobs are stored (`stored`) and at the end (`end`), and the `scope` of the drain. It returns null if the
+ * contestant does not support the scenario.
  */
 const beside = (figure, prepare) => async (contender) => {
   const { jobs } = contender;
@@ -33,14 +34,14 @@ const scenario = (what, figure, prepare) => ({
 const filled = (kind) => async (admin, contender) =>
   (await contender.filled(admin, kind, contender.options.rows)) ? {} : null;
 
-/** Jobs of the future that come first by priority, as soon as the due ones are given a later one. */
+/** Fills in jobs of the future. When the due jobs are stored, they get a lower priority than the jobs of the future. */
 const behindUrgent = async (admin, contender) => {
   if (!admin.demote) return null;
   await contender.filled(admin, "future", contender.options.rows / 2);
   return { stored: () => admin.demote() };
 };
 
-/** A large backlog, all of it due. */
+/** Drains a large backlog of due jobs. */
 async function backlog(contender) {
   return contender.administer(async (admin) => {
     const jobs = contender.options.rows / 5;
@@ -52,9 +53,10 @@ async function backlog(contender) {
 }
 
 /**
- * A worker that started on an empty table which nobody ever analysed: the plans that it keeps were made for no rows.
- * The jobs come afterwards, without a vacuum. From the call that stores them to the last completion committed: counted from
- * one handler's start to another's, who claims 1,000 at once would get the first and the last 1,000 for nothing.
+ * A worker starts on an empty table that was never analysed, so the query plans that it keeps were made for no rows.
+ * The jobs are stored afterwards, without a vacuum. The time runs from the call that stores the jobs to the commit of
+ * the last completion. If it ran from the start of one handler to the start of another, a contestant that claims 1,000
+ * jobs at once would get the first and the last 1,000 for free.
  */
 async function unanalysed(contender) {
   const { jobs } = contender;
@@ -80,7 +82,10 @@ async function unanalysed(contender) {
   }
 }
 
-/** Somebody's transaction that has been open since before the drain: no row version that dies during it can go. */
+/**
+ * Holds a transaction open from before the drain until its end. Row versions that die during the drain cannot be
+ * removed.
+ */
 async function oldSnapshot(admin, contender) {
   await contender.empty(admin);
   let release = () => {};
@@ -107,7 +112,7 @@ async function oldSnapshot(admin, contender) {
   };
 }
 
-/** Ungrouped jobs beside one group of which one job runs and all others wait. */
+/** Fills in one group of jobs, of which one job runs and all others wait. The drain has jobs without a group. */
 const besideGroup = async (admin, contender) => {
   if (!contender.contestant.hasGroups) return null;
   await contender.empty(admin);
@@ -116,7 +121,7 @@ const besideGroup = async (admin, contender) => {
   return { scope: { ungrouped: true } };
 };
 
-/** Many small groups: one job of each at a time. */
+/** Drains many small groups. Only one job of a group runs at a time. */
 async function manyGroups(contender) {
   if (!contender.contestant.hasGroups) return null;
   const jobs = contender.jobs;

@@ -1,11 +1,11 @@
 import { type StdioOptions, spawn } from "node:child_process";
 
 export interface ChildResult {
-  /** Null when a signal ended it, or it never started. */
+  /** Exit code. Null if a signal ended the program, or if it did not start. */
   code: number | null;
   stdout: string;
   stderr: string;
-  /** The program could not be started: `ENOENT` when it is not installed. */
+  /** Set if the program could not be started; its code is `ENOENT` if the program is not installed. */
   error?: NodeJS.ErrnoException;
 }
 
@@ -13,16 +13,16 @@ interface ChildOptions {
   cwd: string;
   env: NodeJS.ProcessEnv;
   stdio: StdioOptions;
-  /** Aborting ends the program and everything it started. */
+  /** An abort ends the program and every process that it started. */
   signal: AbortSignal;
 }
 
-/** How long a program may take to end by itself before it is killed, in ms. */
+/** Time in ms for a program to end by itself before it is killed. */
 const GRACE = 2_000;
 
 /**
- * Runs a program to its end. It gets a process group of its own, so that an abort reaches its grandchildren too: npm
- * starts shells, and those survive npm when only npm is told to stop.
+ * Runs a program to its end. The program gets its own process group, so that an abort also reaches the processes that
+ * it started: npm starts shells, and they survive if only npm gets the signal.
  */
 export function runChild(
   command: string,
@@ -32,7 +32,7 @@ export function runChild(
   const windows = process.platform === "win32";
   return new Promise((resolve) => {
     const { signal, ...rest } = options;
-    // On Windows npm is a .cmd file, which only a shell can start; none of its arguments comes from the user.
+    // On Windows npm is a .cmd file, which only a shell can start. That is safe: no argument comes from the user.
     const child = spawn(command, args, { ...rest, detached: !windows, shell: windows && command === "npm" });
     const output = { stdout: "", stderr: "" };
     child.stdout?.setEncoding("utf8").on("data", (text: string) => {
@@ -62,7 +62,7 @@ export function runChild(
     const finish = (code: number | null, error?: NodeJS.ErrnoException) => {
       signal.removeEventListener("abort", stop);
       clearTimeout(deadline);
-      // The program is gone, but what it started may not be.
+      // The program has ended, but processes that it started may still run.
       if (signal.aborted && !windows) kill("SIGKILL");
       resolve({ code, ...output, ...(error && { error }) });
     };

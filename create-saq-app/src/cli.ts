@@ -4,9 +4,9 @@ import { HELP } from "./help.js";
 import { packageVersion } from "./packageRoot.js";
 import type { World } from "./world.js";
 
-/** The process: reads its arguments, prints, and sets the exit code. */
+/** Runs the command line in this process: reads the arguments, prints, and sets the exit code. */
 export async function start(): Promise<void> {
-  // A reader that went away (`| head`) must not stop the generation half-way.
+  // If the reader of the output ends early (`| head`), the generation must not stop half-way.
   for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
   process.exitCode = await main(process.argv.slice(2), {
     cwd: process.cwd(),
@@ -18,7 +18,9 @@ export async function start(): Promise<void> {
   });
 }
 
-/** One run. Prints through `world`, answers the exit code, and throws only for a bug. */
+/**
+ * Runs the command line once. It prints through `world` and returns the exit code. It throws only if there is a bug.
+ */
 export async function main(argv: readonly string[], world: World): Promise<number> {
   try {
     const flags = parseFlags(argv, world.env);
@@ -30,8 +32,8 @@ export async function main(argv: readonly string[], world: World): Promise<numbe
       world.out(`${packageVersion()}\n`);
       return EXIT.done;
     }
-    // Loaded only here: `--help` then takes 12 ms more than an empty ES module, and 19 ms when everything was one module
-    // (medians of 25).
+    // Loaded only when needed: `--help` takes 12 ms more than an empty ES module this way. It took 19 ms more when all
+    // code was one module (medians of 25 runs).
     const { generate } = await import("./generate.js");
     return await generate(flags, world);
   } catch (caught) {
@@ -45,7 +47,9 @@ export async function main(argv: readonly string[], world: World): Promise<numbe
   }
 }
 
-/** What the system refused is told as a sentence; anything else is a bug and keeps its stack. */
+/**
+ * Returns errors of the operating system as a CliError, which has no stack. Any other error is a bug: it is rethrown.
+ */
 function expected(error: unknown): CliError {
   if (error instanceof CliError) return error;
   if (error instanceof Error && "syscall" in error) return new CliError(error.message);

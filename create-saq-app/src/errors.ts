@@ -1,7 +1,7 @@
-/** What a process that ended this way answers to its caller. These numbers are part of the public interface. */
+/** Exit codes of the command line. They are part of the public interface. */
 export const EXIT = { done: 0, refused: 1, usage: 2 } as const;
 
-/** An expected end, told to the user as a sentence and never as a stack. */
+/** An expected failure. The user sees only its message, never a stack. */
 export class CliError extends Error {
   override name = "CliError";
   constructor(
@@ -12,7 +12,7 @@ export class CliError extends Error {
   }
 }
 
-/** The command line itself is wrong, whatever the disk holds. */
+/** The arguments of the command line are wrong, independent of the files on disk. */
 export class UsageError extends CliError {
   override name = "UsageError";
   constructor(message: string) {
@@ -20,7 +20,7 @@ export class UsageError extends CliError {
   }
 }
 
-/** Stopped by a signal: exit code 128 + its number, so 130 for Ctrl-C, as shells have it. */
+/** Stopped by a signal. The exit code is 128 + the signal's number, as in shells; for Ctrl-C it is 130. */
 export class Interrupted extends CliError {
   override name = "Interrupted";
   constructor(message: string, exitCode = 130) {

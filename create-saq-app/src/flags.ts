@@ -2,7 +2,7 @@ import { parseArgs } from "node:util";
 import { editDistance } from "../../templates/backend/saq/cli/closest.js";
 import { UsageError } from "./errors.js";
 
-/** What was said on the command line, and only that: a flag that was not given is absent. */
+/** The flags that were given on the command line. A flag that was not given is absent. */
 export interface Flags {
   directory?: string;
   yes?: boolean;
@@ -38,10 +38,11 @@ type FlagName = keyof typeof KNOWN;
 const FLAG_NAMES = Object.keys(KNOWN) as FlagName[];
 
 /**
- * Reads the arguments. `--help` wins over anything else that stands on the line; of a flag given twice the last counts.
+ * Parses the arguments. If `--help` is among them, everything else is ignored. If a flag is given twice, the last one
+ * counts.
  *
- * parseArgs' own strict mode is off because its errors carry the flag's name only inside an English sentence, where
- * did-you-mean cannot reach it; everything it would refuse is refused here.
+ * The strict mode of parseArgs is off, because its errors contain the flag's name only inside an English sentence, so
+ * that no "Did you mean" hint can be made from it. This function refuses everything that the strict mode would refuse.
  * @throws UsageError
  */
 export function parseFlags(argv: readonly string[], env: NodeJS.ProcessEnv): Flags {
@@ -62,7 +63,7 @@ export function parseFlags(argv: readonly string[], env: NodeJS.ProcessEnv): Fla
     if (!isFlagName(token.name)) throw unknownFlag(argv[token.index] ?? token.rawName);
     const known = KNOWN[token.name];
     if (known.type === "string") {
-      // Without "=" parseArgs takes whatever comes next, even another flag.
+      // Without "=", parseArgs takes the next argument as the value, even if it is another flag.
       const missing = token.value === undefined || (!token.inlineValue && token.value.startsWith("-"));
       if (missing)
         throw new UsageError(`--${token.name} needs a value, for example ${EXAMPLES[token.name]}.`);
@@ -129,7 +130,10 @@ function unknownFlag(argument: string): UsageError {
   return new UsageError(`There is no flag "${given}". ${hint}`);
 }
 
-/** The flag most like `given`, compared without dashes and case, with "skip" read as "no"; none when nothing is near. */
+/**
+ * Returns the flag that is most similar to `given`, or undefined if none is similar. The comparison ignores hyphens,
+ * underscores and case, and reads "skip" at the start as "no".
+ */
 export function closestFlag(given: string): string | undefined {
   const bare = (text: string) => text.toLowerCase().replace(/[-_]/g, "");
   const wanted = bare(given).replace(/^skip/, "no");
@@ -148,12 +152,13 @@ function secondPositional([first, second]: string[]): UsageError {
 }
 
 /**
- * `npm create saq-app my-app --no-install` runs us without the flag: npm took it for one of its own settings and shows
- * it only in the environment. Going on would do the opposite of what was asked. `--force` and `--json` are left out
- * because a line in .npmrc looks the same here, and missing them does no harm.
+ * Refuses flags that npm has kept for itself. `npm create saq-app my-app --no-install` runs this program without the
+ * flag: npm takes it for one of its own settings, and it is visible only in the environment. To continue would do the
+ * opposite of what the user wants. `--force` and `--json` are not checked, because a line in .npmrc looks the same in
+ * the environment, and missing them does no harm.
  */
 function refuseFlagsKeptByNpm(flags: Flags, env: NodeJS.ProcessEnv): void {
-  // Set alike by npm create, npm exec and npx; npm_command differs between them.
+  // npm create, npm exec and npx all set this variable to the same value; npm_command differs between them.
   if (env.npm_lifecycle_event !== "npx") return;
   const switchedOff = (value: string | undefined) => value === "" || value === "false";
   const kept = [
@@ -175,7 +180,7 @@ function refuseFlagsKeptByNpm(flags: Flags, env: NodeJS.ProcessEnv): void {
   );
 }
 
-// npm gives "true" to a flag whose value it took for something else.
+// npm sets "true" if it takes the flag's value for a separate argument. The message then shows the example value.
 function withValue(flag: string, value: string, example: string): string {
   return `${flag} ${value === "true" ? example : value}`;
 }

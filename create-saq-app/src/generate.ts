@@ -23,7 +23,7 @@ import { readTemplate } from "./template.js";
 import type { World } from "./world.js";
 import { writeProject } from "./write.js";
 
-/** Makes the project that the flags, the answers and the defaults describe. Answers the exit code. */
+/** Generates the project that the flags, the answers and the defaults describe. Returns the exit code. */
 export async function generate(flags: Flags, world: World): Promise<number> {
   const say = (lines: readonly string[]) => {
     if (!flags.json && lines.length > 0) world.out(`${lines.join("\n")}\n`);
@@ -70,7 +70,7 @@ export async function generate(flags: Flags, world: World): Promise<number> {
 }
 
 async function decide(flags: Flags, world: World, say: (lines: readonly string[]) => void): Promise<Options> {
-  // What was said is checked before anything is asked, so that nobody answers four questions for nothing.
+  // The flags are checked before any question. Otherwise a wrong flag could be reported only after four answers.
   const unasked = resolveOptions(flags, {}, world.cwd);
   if (!world.interactive || flags.yes || flags.json) {
     say(defaultLines(appliedDefaults(flags)));
@@ -96,7 +96,9 @@ async function planned(options: Options): Promise<PlannedFile[]> {
   });
 }
 
-/** Dependencies, then the first commit, which the lock file made by the install belongs to. */
+/**
+ * Installs the dependencies, then makes the first commit. The commit comes second, because it includes the lock file.
+ */
 async function prepare(
   options: Options,
   flags: Flags,
@@ -106,7 +108,7 @@ async function prepare(
 ): Promise<Done> {
   const { directory, title } = options.project;
   const done: Done = { install: { status: "skipped" }, git: { status: "off" } };
-  // The terminal has just shown ^C at the line's start.
+  // After Ctrl-C the terminal shows ^C at the start of the line, so the message begins on a new line.
   const line = world.interactive ? "\n" : "";
   const kept = `${line}Stopped. The project is kept in ${shownPath(directory, world.cwd) || directory}; to go on, run ${INSTALL_COMMAND} there.`;
   await signals.check(kept);
@@ -116,7 +118,7 @@ async function prepare(
     done.install = await install({
       directory,
       env: world.env,
-      // 2: standard output belongs to the JSON answer.
+      // With --json, npm's output goes to standard error (2), because standard output is reserved for the JSON object.
       stdio: ["ignore", flags.json ? 2 : "inherit", "inherit"],
       signal: signals.signal,
       ...(!world.interactive && { onWait: (seconds: number) => say([`  still installing, ${seconds} s`]) }),

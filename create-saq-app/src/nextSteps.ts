@@ -7,13 +7,13 @@ export interface Done {
   git: GitResult;
 }
 
-/** One thing left to do: a command or an instruction, and what it is for. */
+/** One remaining step for the user: a command or an instruction, and its purpose. */
 export interface NextStep {
   command: string;
   about: string;
 }
 
-/** What is left to do, and only that, in order. */
+/** Returns the steps that remain for the user, in order. */
 export function nextSteps(options: Options, done: Done, cwd: string, platform: NodeJS.Platform): NextStep[] {
   const { project } = options;
   const steps: NextStep[] = [];
@@ -36,7 +36,7 @@ export function nextSteps(options: Options, done: Done, cwd: string, platform: N
   return steps;
 }
 
-/** Where the running application answers. */
+/** Returns the addresses of the running application. */
 export function addresses(options: Options): NextStep[] {
   const api = `http://localhost:${options.port}`;
   return [
@@ -46,7 +46,7 @@ export function addresses(options: Options): NextStep[] {
   ];
 }
 
-/** The path as one word for the shell that will read it. */
+/** Quotes a path, if necessary, so that the shell reads it as one word. */
 function quoted(path: string, platform: NodeJS.Platform): string {
   const word = path.startsWith("-") ? `./${path}` : path;
   if (/^[\w@%+=:,./\\-]+$/.test(word)) return word;

@@ -6,12 +6,12 @@ import type { Flags } from "./flags.js";
 const DATABASES = ["auto", "embedded", "docker", "url"] as const;
 type Database = (typeof DATABASES)[number];
 
-/** Everything that was decided; from here on nothing is asked and nothing is guessed. */
+/** All decisions about the project. After they are made, the program asks and guesses nothing more. */
 export interface Options {
   project: Project;
   frontend: boolean;
   db: Database;
-  /** Set by `--db postgresql://...`; null leaves the line in .env for the user to fill. */
+  /** The URL given with `--db postgresql://...`. With null and `db` "url", the user must fill in the line in .env. */
   databaseUrl: string | null;
   /** TCP port of the API. */
   port: number;
@@ -24,17 +24,17 @@ export interface Options {
 export interface Project {
   /** Absolute path of the folder. */
   directory: string;
-  /** The folder's name as it was typed. */
+  /** The last part of `directory`, with the case and characters that the user typed. */
   title: string;
-  /** The title as a package name without scope: lower-case letters, digits and dashes. */
+  /** The title as a package name without scope: lower-case letters, digits and hyphens. */
   slug: string;
-  /** `slug`, with the scope where one was given. */
+  /** `slug`, with the scope if one was given. */
   packageName: string;
   /** `slug` as a PostgreSQL database name. */
   databaseName: string;
 }
 
-/** What the prompts can answer; each has a flag that answers it too. */
+/** The answers to the prompts. Each of them can also be given by a flag. */
 export interface Answers {
   directory?: string;
   frontend?: boolean;
@@ -51,15 +51,15 @@ export const DEFAULTS = {
   git: true,
 } as const;
 
-/** The front end's own port; `strictPort`, so the API must not take it. */
+/** Port of the front end. Vite runs with `strictPort`, so the API must not use the same port. */
 export const FRONTEND_PORT = 5173;
 
-/** PostgreSQL cuts identifiers here, silently. */
+/** Maximum length in characters. PostgreSQL silently cuts longer identifiers, and the slug also names the database. */
 const LONGEST_SLUG = 63;
 
 /**
- * Flags first, then answers, then defaults.
- * @throws UsageError naming the value received and what is allowed
+ * Returns the options. A flag has priority over an answer, and an answer over a default.
+ * @throws UsageError that names the wrong value and the allowed values
  */
 export function resolveOptions(flags: Flags, answers: Answers, cwd: string): Options {
   const frontend = flags.frontend ?? answers.frontend ?? DEFAULTS.frontend;
@@ -76,8 +76,9 @@ export function resolveOptions(flags: Flags, answers: Answers, cwd: string): Opt
 }
 
 /**
- * The names of a project from the folder as typed: `my-app`, `.`, `/srv/My App`, `@scope/name` (folder `name`).
- * @throws UsageError when no package name can be made of it
+ * Returns the folder and the names of a project, made from the folder that the user typed. Examples: `my-app`, `.`,
+ * `/srv/My App`, `@scope/name` (folder `name`).
+ * @throws UsageError if the text is not allowed as a folder, or if no package name can be made of it
  */
 export function resolveProject(typed: string, cwd: string): Project {
   if (typed.trim() === "") throw new UsageError("The folder's name is empty. Give one, for example my-app.");
@@ -107,7 +108,8 @@ export function resolveProject(typed: string, cwd: string): Project {
 }
 
 /**
- * PostgreSQL brings these; the templates take no tables, and what is in template1 is copied into every new database.
+ * Databases that PostgreSQL creates itself. An application does not use them: template0 accepts no connections, and
+ * PostgreSQL copies the contents of template1 into every new database.
  */
 const SYSTEM_DATABASES = ["postgres", "template0", "template1"];
 
@@ -148,7 +150,7 @@ function resolveDatabase(value: string): Pick<Options, "db" | "databaseUrl"> {
   return { db, databaseUrl: null };
 }
 
-// The value is repeated by none of these messages: it may hold a password.
+// No message contains the value, because it may contain a password.
 function checkedUrl(value: string): string {
   const plain = /[\s"'`#\\\p{Cc}]/u.exec(value)?.[0];
   if (plain !== undefined) {
@@ -182,11 +184,11 @@ function resolvePort(value: string | undefined, frontend: boolean): number {
 export interface AppliedDefault {
   what: string;
   value: string;
-  /** The flag that says otherwise. */
+  /** The flag that changes the value. */
   change: string;
 }
 
-/** The defaults that stand in for what was not said, each with the flag that changes it. */
+/** Returns the defaults that are used because no flag was given, each with the flag that changes it. */
 export function appliedDefaults(flags: Flags): AppliedDefault[] {
   const all: (AppliedDefault | false)[] = [
     flags.directory === undefined && {
@@ -207,7 +209,7 @@ export function appliedDefaults(flags: Flags): AppliedDefault[] {
   return all.filter((entry) => entry !== false);
 }
 
-/** The folder as people would type it from `cwd`: relative where it lies inside, otherwise the full path. */
+/** Returns the folder as a user would type it in `cwd`: a relative path if it is inside `cwd`, else the full path. */
 export function shownPath(directory: string, cwd: string): string {
   const inside = directory.startsWith(cwd.endsWith(sep) ? cwd : cwd + sep);
   return inside ? relative(cwd, directory) : directory;

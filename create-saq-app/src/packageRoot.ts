@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-// Both src/ and dist/ lie two folders below the package's root.
+// src/ and dist/ are both two folders below the package's root.
 export const PACKAGE_ROOT = fileURLToPath(new URL("../../", import.meta.url));
 
 export function packageVersion(): string {

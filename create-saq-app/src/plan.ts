@@ -2,20 +2,20 @@ import { createHash } from "node:crypto";
 import type { Options } from "./options.js";
 import type { TemplateFile } from "./template.js";
 
-/** One file of the project to be; `path` is relative to its folder, with forward slashes. */
+/** One file of the project to generate. `path` is relative to the project's folder, with forward slashes. */
 export interface PlannedFile {
   path: string;
   contents: Buffer;
   mode: number;
 }
 
-/** What differs between two projects generated with the same options. */
+/** Random values: the only difference between two projects that are generated with the same options. */
 interface Secrets {
   databasePassword: string;
   projectId: string;
 }
 
-/** The names a `.hbs` file may use. Rendering is strict: any other name is an error. */
+/** The names that a `.hbs` file may use. Rendering is strict, so any other name is an error. */
 export interface RenderContext {
   name: string;
   title: string;
@@ -38,8 +38,8 @@ interface Plan {
 export const ENGINE_FOLDER = "backend/saq/";
 
 /**
- * Every file of the project, in the order of their paths. TypeScript arrives byte for byte: only `*.hbs` files are
- * rendered, and only `package.json` is edited, as JSON.
+ * Returns all files of the project, sorted by path. Only `*.hbs` files are rendered, and only the root's `package.json`
+ * is edited, as JSON. All other files, including TypeScript, are copied byte for byte.
  */
 export function planProject({ options, template, secrets, generatorVersion, render }: Plan): PlannedFile[] {
   const { project } = options;
@@ -73,12 +73,12 @@ export function planProject({ options, template, secrets, generatorVersion, rend
     .sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-// npm never packs a file named .gitignore or .npmrc, so the template carries them under another name.
+// npm never packs files named .gitignore or .npmrc, so they have other names in the template.
 function targetPath(path: string): string {
   return path.replace(/(^|\/)_(git|npmrc)/g, "$1.$2").replace(/\.hbs$/, "");
 }
 
-// Not taken from the template's own file modes: packing and unpacking may lose them.
+// The modes of the template's files are not used, because packing and unpacking may lose them.
 function modeOf(path: string, contents: Buffer): number {
   if (path === ".env") return 0o600;
   return contents.subarray(0, 2).toString() === "#!" ? 0o755 : 0o644;
@@ -88,13 +88,13 @@ function rootPackage(source: string, options: Options): string {
   const parsed = JSON.parse(source) as { name: string; workspaces: string[] };
   parsed.name = options.project.packageName;
   if (!options.frontend) {
-    // Its scripts stay: called all the same, they say that there is no front end.
+    // The front end's scripts stay in package.json. If they are called, they print that there is no front end.
     parsed.workspaces = parsed.workspaces.filter((workspace) => workspace !== "frontend");
   }
   return asJson(parsed);
 }
 
-// JSON.stringify's layout is also the one Biome demands of package.json, so the project passes its own check.
+// The layout of JSON.stringify is the one that Biome requires of package.json, so the project passes its own check.
 function asJson(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`;
 }
@@ -109,14 +109,14 @@ function filledEnv(example: string, options: Options, secrets: Secrets): string 
   return Object.entries(lines).reduce((text, [key, value]) => withEnvLine(text, key, value), example);
 }
 
-/** Sets the line of `key`, which may be commented out, and leaves every other line as it is. */
+/** Sets the line of `key`, which may be commented out. All other lines stay the same. */
 function withEnvLine(text: string, key: string, value: string): string {
   const line = new RegExp(`^(?:# ?)?${key}=.*$`, "m");
   if (!line.test(text)) throw new Error(`The template's .env.example has no line ${key}=.`);
   return text.replace(line, () => `${key}=${value}`);
 }
 
-/** `saq-app.json`: what an update of the engine needs to know about the project. */
+/** Returns the text of `saq-app.json`: the data about the project that an update of the engine needs. */
 function record(files: ReadonlyMap<string, Buffer>, options: Options, generatorVersion: string): string {
   const engine = [...files].filter(([path]) => path.startsWith(ENGINE_FOLDER));
   const content = {

@@ -5,7 +5,7 @@ import { type Answers, DEFAULTS, resolveProject } from "./options.js";
 import { checkFolder } from "./target.js";
 
 /**
- * Asks what the flags left open: four questions at most, each of which a flag answers too.
+ * Asks the user for the options that no flag sets: at most four questions. Each of them can also be answered by a flag.
  * @throws Interrupted on Ctrl-C or Ctrl-D
  */
 export async function ask(flags: Flags, cwd: string): Promise<Answers> {
@@ -43,7 +43,7 @@ export async function ask(flags: Flags, cwd: string): Promise<Answers> {
         initial: DEFAULTS.install,
       },
     ],
-    // Without this, prompts resolves with what it has and the program would go on.
+    // Without this, prompts resolves with the answers so far, and the program would continue.
     {
       onCancel: () => {
         throw new Interrupted("Stopped. Nothing was written.");
@@ -53,7 +53,7 @@ export async function ask(flags: Flags, cwd: string): Promise<Answers> {
   return answers;
 }
 
-/** True when the folder can be used, else the sentence that says why not. */
+/** Returns true if the folder can be used, else the reason as a sentence. */
 function whyNot(typed: string, cwd: string): true | string {
   try {
     checkFolder(resolveProject(typed, cwd).directory);

@@ -2,8 +2,9 @@ import Handlebars from "handlebars";
 import type { RenderContext } from "./plan.js";
 
 /**
- * Renders one template file. `noEscape`, because Markdown and .env are not HTML; `strict`, because a misspelt name must
- * stop the generation and not leave a hole.
+ * Renders one template file. `noEscape` is set, because Markdown and .env files are not HTML. `strict` is set, because
+ * a misspelt name must stop the generation and not leave a gap in the file.
+ * @throws Error if the template cannot be rendered
  */
 export function render(file: string, source: string, context: RenderContext): string {
   try {

@@ -3,19 +3,19 @@ import type { AppliedDefault, Options } from "./options.js";
 import type { PlannedFile } from "./plan.js";
 import type { Target } from "./target.js";
 
-/** What is told at the end, as text or as JSON; every function here only makes a string or a value. */
+/** The data of the final report. The functions of this module turn it into text or JSON; they print nothing. */
 export interface Report {
   options: Options;
   plan: readonly PlannedFile[];
   target: Target;
   version: string;
-  /** Null in a dry run: nothing was done. */
+  /** Null in a dry run, because nothing was done. */
   done: Done | null;
   cwd: string;
   platform: NodeJS.Platform;
 }
 
-/** The answer of `--json`. Keys are part of the public interface. */
+/** Returns the object that `--json` prints. Its keys are part of the public interface. */
 export function reportAsJson(report: Report, exitCode: number): Record<string, unknown> {
   const { options, plan, target, done } = report;
   return {

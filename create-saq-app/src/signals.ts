@@ -4,15 +4,21 @@ import { Interrupted } from "./errors.js";
 const WATCHED = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 export interface SignalWatch {
-  /** Aborted by the first signal; later ones change nothing, for one Ctrl-C often arrives several times. */
+  /** Aborted by the first signal. Later signals are ignored, because one Ctrl-C often arrives several times. */
   readonly signal: AbortSignal;
-  /** @throws Interrupted once a signal has come; lets a waiting one in first. */
+  /**
+   * Lets Node deliver a pending signal, then checks whether a signal has arrived.
+   *
+   * @throws Interrupted with `message` if a signal has arrived
+   */
   check(message: string): Promise<void>;
-  /** Gives the signals back to Node's own handling. */
+  /** Restores Node's default handling of the signals. */
   release(): void;
 }
 
-/** From here on a signal no longer ends the process by itself: what is under way is brought to a clean end first. */
+/**
+ * Starts to watch for signals. From now on a signal does not end the process, so that the current step can clean up.
+ */
 export function watchSignals(): SignalWatch {
   const controller = new AbortController();
   const onSignal = (name: NodeJS.Signals) => controller.abort(name);

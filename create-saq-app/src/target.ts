@@ -4,16 +4,16 @@ import { CliError } from "./errors.js";
 import type { PlannedFile } from "./plan.js";
 import { findEnclosingWorkspace } from "./workspace.js";
 
-/** The target folder as it is now, and what the plan would do to it. Reading only. */
+/** The present state of the target folder, and what the plan would change in it. */
 export interface Target {
   exists: boolean;
-  /** Files of the plan that exist with other contents and would be replaced. */
+  /** Files of the plan that exist with different contents and would be replaced. */
   overwritten: string[];
   /** Files of the plan that exist and are never replaced. */
   kept: string[];
 }
 
-/** What a folder may hold and still count as empty: a fresh clone, an editor's settings. */
+/** Names that a folder may contain and still count as empty: those of a new clone and of editors' settings. */
 const HARMLESS = new Set([
   ".DS_Store",
   ".git",
@@ -28,12 +28,12 @@ const HARMLESS = new Set([
   "docs",
 ]);
 
-/** A password that is nowhere else: replacing it would lock the user out of the database. */
+/** Files that are never replaced. .env has the only copy of the password without which the database cannot be used. */
 const NEVER_REPLACED = new Set([".env"]);
 
 /**
- * Refuses a folder that the plan cannot go into.
- * @throws CliError naming what is in the way
+ * Checks that the plan can be written into a folder, and returns the folder's state. It only reads.
+ * @throws CliError that names the files that are in the way
  */
 export function checkTarget(directory: string, plan: readonly PlannedFile[], force: boolean): Target {
   const exists = checkFolder(directory);
@@ -58,9 +58,8 @@ export function checkTarget(directory: string, plan: readonly PlannedFile[], for
 }
 
 /**
- * True for a folder, false for nothing at all.
- * @throws CliError when something else lies there, when a file stands where a parent folder should be, or when an
- *   application would not work in that place
+ * Returns true if the folder exists, and false if nothing exists at this path.
+ * @throws CliError if the path is not a folder, if a parent of it is a file, or if an application would not work there
  */
 export function checkFolder(directory: string): boolean {
   checkPlace(directory);
@@ -96,7 +95,8 @@ function checkPlace(directory: string): void {
   }
 }
 
-// Each step down is looked at by itself: a link inside the folder would carry our files out of it.
+// Every folder on the path is checked separately, because a symbolic link would lead the files out of the target
+// folder.
 function existsInside(directory: string, path: string): boolean {
   const steps = path.split("/");
   for (let depth = 1; depth <= steps.length; depth++) {

@@ -1,14 +1,14 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
-/** One file as it lies in the package's `templates/` folder; `path` is relative to it, with forward slashes. */
+/** One file of the package's `templates/` folder. `path` is relative to that folder, with forward slashes. */
 export interface TemplateFile {
   path: string;
   contents: Buffer;
 }
 
-// What running, building or testing the template in place leaves behind. package.json "files" keeps the same things
-// out of the published package; both lists are needed, because the command line also runs from a checkout.
+// Files and folders that remain after the template was run, built or tested in place. package.json "files" excludes the
+// same ones from the published package. Both lists are needed, because the command line also runs from a checkout.
 const LEFT_BEHIND = new Set([
   "node_modules",
   "dist",
@@ -20,7 +20,7 @@ const LEFT_BEHIND = new Set([
 ]);
 const LEFT_BEHIND_ENDINGS = [".tsbuildinfo", ".log"];
 
-/** All files of the template, in the order of their paths. */
+/** Reads all files of the template and returns them sorted by path. */
 export function readTemplate(root: string): TemplateFile[] {
   const files: TemplateFile[] = [];
   const visit = (folder: string) => {

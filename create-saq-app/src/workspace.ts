@@ -1,17 +1,17 @@
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, relative, sep } from "node:path";
 
-/** An npm workspace that a folder would become a part of. */
+/** An npm workspace that would include a folder. */
 export interface EnclosingWorkspace {
-  /** The folder of its package.json. */
+  /** The folder of the workspace's package.json. */
   root: string;
-  /** The entry of `workspaces` that takes the folder in. */
+  /** The entry of `workspaces` that includes the folder. */
   pattern: string;
 }
 
 /**
- * Looks for a folder above whose `workspaces` take this one in. npm then works on that folder instead of the project,
- * whose own workspaces it ignores: nothing of them is installed, and `npm run build --workspaces` runs itself.
+ * Looks for a parent folder whose `workspaces` include this folder. In such a place npm works on the parent folder and
+ * ignores the project's own workspaces: it installs nothing for them, and `npm run build --workspaces` runs itself.
  */
 export function findEnclosingWorkspace(directory: string): EnclosingWorkspace | undefined {
   for (let root = dirname(directory); ; root = dirname(root)) {
@@ -29,12 +29,15 @@ function workspacesOf(folder: string): string[] {
     const list = Array.isArray(workspaces) ? workspaces : (workspaces as { packages?: unknown })?.packages;
     return Array.isArray(list) ? list.filter((entry) => typeof entry === "string") : [];
   } catch {
-    // npm will say what is wrong with that file.
+    // npm itself reports what is wrong with that file.
     return [];
   }
 }
 
-/** The last entry decides, as in npm: one with `!` takes out again what others have taken in. */
+/**
+ * Returns the entry that includes `path`, or undefined. As in npm, the last matching entry decides; an entry with `!`
+ * excludes what previous entries have included.
+ */
 function takingIn(patterns: readonly string[], path: string): string | undefined {
   return patterns.reduce<string | undefined>((found, pattern) => {
     if (!toRegExp(pattern.replace(/^!+/, "")).test(path)) return found;

@@ -1,9 +1,9 @@
-/** The outside world as the command line meets it. */
+/** What the command line uses of its process: folder, environment, platform, terminal and output. */
 export interface World {
   cwd: string;
   env: NodeJS.ProcessEnv;
   platform: NodeJS.Platform;
-  /** Someone sits at a terminal and can be asked. */
+  /** True if standard input and output are a terminal, so that the user can be asked. */
   interactive: boolean;
   out: (text: string) => void;
   err: (text: string) => void;

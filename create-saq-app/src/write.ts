@@ -15,16 +15,18 @@ import type { PlannedFile } from "./plan.js";
 import type { Target } from "./target.js";
 
 /**
- * Writes the plan, all of it or nothing: first into a temporary folder beside the target, then moved into place by
- * renaming. Into a folder that exists the files are moved one by one, and moved back if one of them fails.
+ * Writes the planned files, either all of them or none. It first writes them into a temporary folder. If the target
+ * does not exist, the temporary folder is next to it, and is renamed to it. If the target exists, the temporary folder
+ * is inside it, and the files are moved one by one; if one move fails, all files are moved back.
  *
- * Synchronous, so that no signal handler runs between two files; 200 files took 0.1 s.
- * @throws CliError when the file system refuses; nothing is left then
+ * The function is synchronous, so that no signal handler runs between two files; 200 files took 0.1 s.
+ * @throws CliError if the file system refuses an operation; nothing is left behind then
  */
 export function writeProject(directory: string, plan: readonly PlannedFile[], target: Target): void {
   const undo: (() => void)[] = [];
   try {
-    // A folder that exists may be another file system's root, where nothing beside it can be renamed into it.
+    // An existing target may be the root of another file system. Files next to it could not be renamed into it then, so
+    // the temporary folder is made inside the target.
     const home = target.exists ? directory : dirname(directory);
     makeFolder(home, undo);
     const temporary = mkdtempSync(join(home, ".create-saq-app-"));
@@ -51,7 +53,7 @@ function writeFile(root: string, { path, contents, mode }: PlannedFile): void {
   const destination = join(root, path);
   mkdirSync(dirname(destination), { recursive: true });
   writeFileSync(destination, contents, { mode });
-  // The mode of a new file is cut by the umask, which may be stricter than git expects of a script.
+  // The umask limits the mode of a new file, and it may remove the execute permission that git expects of a script.
   chmodSync(destination, mode);
 }
 
@@ -76,7 +78,7 @@ function moveInto(
   }
 }
 
-/** Makes a folder and its parents; undone, only the ones made here go, and only while empty. */
+/** Creates a folder and its missing parents. The undo step deletes only folders created here, and only if empty. */
 function makeFolder(directory: string, undo: (() => void)[]): void {
   if (existsSync(directory)) return;
   makeFolder(dirname(directory), undo);

@@ -12,14 +12,15 @@ interface GitOptions {
 }
 
 /**
- * Makes a repository and its first commit, unless the folder lies in a repository already or git does not know who
- * commits. Never throws: a reason is told instead, and no half-made repository stays.
+ * Makes a git repository and its first commit, unless the folder is already inside a repository or git does not know
+ * the user's name and email. It never throws: the result contains the reason, and no incomplete repository remains.
  */
 export async function commitProject({ directory, message, env, signal }: GitOptions): Promise<GitResult> {
   const git = (...args: string[]) =>
     runChild("git", args, {
       cwd: directory,
-      // A git hook that runs us would point git at its own repository. C: the message below is matched in English.
+      // A git hook that runs this program sets the GIT_ variables to its own repository. LC_ALL=C gives English
+      // messages, one of which is matched below.
       env: { ...env, GIT_DIR: undefined, GIT_WORK_TREE: undefined, GIT_INDEX_FILE: undefined, LC_ALL: "C" },
       stdio: ["ignore", "pipe", "pipe"],
       signal,
@@ -32,7 +33,7 @@ export async function commitProject({ directory, message, env, signal }: GitOpti
   if (inside.code === 0) return skipped("the folder lies in a git repository already");
   if (!inside.stderr.includes("not a git repository")) return skipped(firstLine(inside));
 
-  // Without useConfigOnly git invents a name from the machine's, and fails only sometimes.
+  // Without useConfigOnly, git makes up a name from the machine's name, and fails only sometimes.
   for (const person of ["GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"]) {
     const identity = await git("-c", "user.useConfigOnly=true", "var", person);
     if (identity.code !== 0) {

@@ -10,22 +10,22 @@ export type InstallResult =
 interface InstallOptions {
   directory: string;
   env: NodeJS.ProcessEnv;
-  /** npm writes here itself, so that its progress and its errors are seen as they happen. */
+  /** npm writes directly to these streams, so that its progress and errors are visible immediately. */
   stdio: StdioOptions;
   signal: AbortSignal;
-  /** Called every `HEARTBEAT` ms with the seconds gone by, for outputs where npm shows no progress of its own. */
+  /** Called every `HEARTBEAT` ms with the elapsed seconds, for outputs on which npm shows no progress. */
   onWait?: (seconds: number) => void;
 }
 
 const HEARTBEAT = 10_000;
 
-/** The command that is run, and the one to retry. */
+/** The command to show to the user, also for a retry. */
 export const INSTALL_COMMAND = "npm install";
 
-// Without --include=dev, NODE_ENV=production and omit=dev in npm's settings leave out what development needs.
+// Without --include=dev, npm would leave out the development dependencies if NODE_ENV=production or omit=dev is set.
 const INSTALL_ARGUMENTS = ["install", "--include=dev", "--no-audit", "--no-fund", "--no-update-notifier"];
 
-/** Installs the project's dependencies. Never throws: a project without them is still a project. */
+/** Installs the project's dependencies. It never throws, because the project is usable even if the install fails. */
 export async function install(options: InstallOptions): Promise<InstallResult> {
   const { directory, env, stdio, signal, onWait } = options;
   const started = Date.now();
