@@ -8,8 +8,8 @@ declare global {
 }
 
 /**
- * One temporary folder and one PostgreSQL for the whole run. TEST_DATABASE_URL names another server instead; tests make
- * databases of their own in it.
+ * Creates one temporary folder and one PostgreSQL server for the whole run. If TEST_DATABASE_URL names a server, that
+ * one is used. The tests create their own databases in it.
  */
 export default async function globalSetup(): Promise<void> {
   process.env.TEST_RUN_FOLDER = mkdtempSync(join(tmpdir(), "create-saq-app-test-"));

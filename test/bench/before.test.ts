@@ -1,4 +1,4 @@
-// The benchmark compares the engine with that of an older commit.
+// The benchmark compares the engine with the engine of an older commit.
 import { spawnSync } from "node:child_process";
 import { describe, expect, it } from "@jest/globals";
 import { REPOSITORY } from "../support/packed.js";
@@ -7,7 +7,7 @@ import { bareEnvironment } from "../support/run-cli.js";
 
 const isRepository = spawnSync("git", ["rev-parse", "HEAD"], { cwd: REPOSITORY }).status === 0;
 
-/** Runs `npm run bench -- --contestants engine,engine-before --baseline engine-before`, as short as it can be. */
+/** Runs `npm run bench -- --contestants engine,engine-before --baseline engine-before`, as short as possible. */
 const bench = (commit: string, code: number) =>
   runProgram(
     [

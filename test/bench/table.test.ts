@@ -1,4 +1,4 @@
-// The table of the benchmark, made of files as `npm run bench -- --json FILE` writes them.
+// The table of the benchmark, made from files as `npm run bench -- --json FILE` writes them.
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "@jest/globals";
@@ -38,7 +38,7 @@ function table(files: readonly string[], code = 0): Promise<string> {
   });
 }
 
-/** The cells of the row that begins with `name`. */
+/** Returns the cells of the row that begins with `name`. */
 function cells(output: string, name: string): string[] {
   const row = output.split("\n").find((text) => text.startsWith(`| ${name} |`));
   if (row === undefined) throw new Error(`No row "${name}" in:\n${output}`);

@@ -22,7 +22,7 @@ beforeEach(() => {
   cwd = emptyFolder();
 });
 
-/** The command as people type it, run by the real npm. */
+/** Runs the command as users type it, with the real npm. */
 function npmCreate(...args: string[]): Promise<CliRun> {
   const env = {
     ...bareEnvironment(),

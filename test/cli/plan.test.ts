@@ -64,7 +64,7 @@ describe("the planned files", () => {
     }
   });
 
-  // Handlebars' strict mode stops at an unknown value, but takes an unknown condition as false.
+  // In strict mode, Handlebars fails on an unknown value, but treats an unknown condition as false.
   it("use only names that the generation gives them", () => {
     const given = [
       "name",

@@ -10,7 +10,7 @@ let cwd: string;
 let out: string;
 let err: string;
 
-/** The answers that nobody asked for. prompts keeps them on itself and has no public way to see them. */
+/** Injected answers that no question has used. The package `prompts` keeps them and has no public way to read them. */
 const leftOver = prompts as unknown as { _injected: unknown[] };
 
 beforeEach(() => {

@@ -6,7 +6,7 @@ import { emptyFolder, writeTree } from "../support/folders.js";
 import { packedCli } from "../support/packed.js";
 import { bareEnvironment, runCli, withGitIdentity } from "../support/run-cli.js";
 
-// Stand-ins for npm: what is tested is what we do when npm works, fails, hangs or is missing.
+// Replacements for npm: the tests check what the command does when npm works, fails, hangs or is missing.
 const WORKING_NPM = `#!/bin/sh
 echo "args: $*"
 echo '{"lockfileVersion":3}' > package-lock.json
@@ -17,7 +17,7 @@ const FAILING_NPM = `#!/bin/sh
 echo "npm error code E404" >&2
 exit 7
 `;
-// Ignores Ctrl-C, as does the grandchild; only SIGKILL to the whole group ends both.
+// This npm ignores Ctrl-C, and so does its child process. Only SIGKILL to the whole group ends both.
 const STUBBORN_NPM = `#!/bin/sh
 trap '' INT
 sleep 300 &
@@ -95,7 +95,7 @@ describe("npm install", () => {
           if (sent || !stdout.includes("pids ")) return;
           sent = true;
           kill(signal);
-          // One Ctrl-C often arrives more than once.
+          // One Ctrl-C often sends its signal more than once.
           kill(signal);
         },
       });
@@ -111,7 +111,7 @@ describe("npm install", () => {
   );
 });
 
-/** A killed process stays in the table until init collects it; it is then a zombie, and not running. */
+/** A killed process stays in the process table until init collects it. Until then it is a zombie and does not run. */
 function isRunning(pid: number): boolean {
   const state = spawnSync("ps", ["-o", "stat=", "-p", String(pid)], { encoding: "utf8" }).stdout.trim();
   return state !== "" && !state.startsWith("Z");

@@ -10,9 +10,9 @@ const SNAPSHOTS = join(REPOSITORY, "test/__snapshots__");
 const UPDATE = process.env.UPDATE_TREE === "1";
 
 /**
- * One generated project: a list of all files with their modes, and in full those that the generation makes. A file
- * that is in the template with the same bytes is only listed as a copy, so that editing the template does not mean
- * editing a second copy of it here.
+ * One generated project: a list of all files with their modes, and the full text of the files that the generation
+ * makes. A file with the same bytes as in the template is only listed as a copy, so that a change of the template does
+ * not need the same change in a second copy here.
  */
 interface Tree {
   list: string;
@@ -37,10 +37,10 @@ async function generated(flags: string[]): Promise<Tree> {
   return { list: `${list.join("\n")}\n`, made };
 }
 
-// Under its own name git would ignore it, here as everywhere.
+// git would ignore a file with the name `.env`, here as everywhere.
 const storedName = (path: string) => (path === ".env" ? "_env" : path);
 
-/** Without what is another in every run, or changes with every edit of the engine. */
+/** Replaces what differs in every run, or changes with every edit of the engine. */
 function withoutChance(text: string): string {
   return text
     .replace(/^DB_PASSWORD=[0-9a-f]{32}$/m, "DB_PASSWORD=<random>")

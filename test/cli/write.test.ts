@@ -61,7 +61,7 @@ describe("writing", () => {
 });
 
 describe("a write that fails half-way", () => {
-  // A path below a file cannot be written, by nobody, root included.
+  // No user, not even root, can write a path below a file.
   const BROKEN = [...PLAN, file("package.json/impossible", "x")];
 
   it("leaves nothing of a new folder, and none of the parents it made", () => {

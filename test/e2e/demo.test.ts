@@ -1,5 +1,5 @@
-// `make demo` in a clean clone, as the README's first command: from nothing installed to a finished job. Then what
-// CONTRIBUTING.md tells to run, in the same clone.
+// Runs `make demo`, the README's first command, in a clean clone: from nothing installed to a finished job. Then runs
+// the commands of CONTRIBUTING.md in the same clone.
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -30,7 +30,7 @@ if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${s
 
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), "saq-demo-"));
-    // As root, the database's server runs as another user, who must be able to pass through.
+    // If the tests run as root, the database server runs as another user, who must be able to enter the folder.
     chmodSync(folder, 0o755);
     clone = join(folder, "clone");
     await runProgram(["git", "clone", "--quiet", REPOSITORY, clone], { cwd: folder, env, withinMs: 240_000 });
@@ -43,7 +43,7 @@ if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${s
     rmSync(folder, { recursive: true, force: true });
   }, 600_000);
 
-  // One that a failed test has left would go on installing beside the next test.
+  // A `make demo` that a failed test left would go on installing during the next test.
   afterEach(() => demo?.signal("SIGKILL"));
 
   const run = (line: string, code = 0) =>

@@ -1,4 +1,4 @@
-// The quick start of the generated README, command by command, on a generated application outside the repository.
+// Runs the quick start of the generated README, command by command, in a generated application outside the repository.
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it, jest } from "@jest/globals";
@@ -20,7 +20,7 @@ let readme: string;
 let devAll: Program;
 let delayedJob: string;
 
-// Each test goes on where the one before stopped, as a person does.
+// Each test continues where the previous test stopped, as a user does.
 beforeAll(async () => {
   app = await InstalledApp.copy();
   readme = app.read("README.md");
@@ -28,7 +28,7 @@ beforeAll(async () => {
 
 afterAll(() => app?.remove(), 240_000);
 
-/** Changes a file as an editor's save does. */
+/** Changes a file as a save in an editor does. */
 function edit(path: string, change: (text: string) => string): void {
   const before = app.read(path);
   const after = change(before);
@@ -36,7 +36,7 @@ function edit(path: string, change: (text: string) => string): void {
   writeFileSync(join(app.root, path), after);
 }
 
-/** What a curl command of the README answers, with this application's port. */
+/** Runs a curl command of the README with this application's port. Returns its response. */
 async function curl(command: string): Promise<{ job_id: string; status: string }> {
   return JSON.parse(await app.shell(`${command} --silent --show-error --fail`));
 }
@@ -163,7 +163,7 @@ it("one Ctrl-C ends all of it: the running job is finished, no process and no op
   expect(await app.leftBehind()).toEqual([]);
 });
 
-// The tests above signal the group, as a terminal does; this is the terminal itself.
+// The tests above send signals to the process group, as a terminal does. This test uses a real terminal.
 (terminalAvailable ? it : it.skip)(
   "Ctrl-C typed in a real terminal ends everything but a database that ran before",
   async () => {

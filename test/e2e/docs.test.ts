@@ -1,4 +1,4 @@
-// Every command that the documentation tells somebody to run is run by a test, and every link leads somewhere.
+// Checks that a test runs every command of the documentation, and that every link has a target.
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, it } from "@jest/globals";
@@ -7,9 +7,9 @@ import { emptyFolder } from "../support/folders.js";
 import { REPOSITORY } from "../support/packed.js";
 import { runCli } from "../support/run-cli.js";
 
-/** The file that runs a command, and its text that does. */
+/** The file that runs a command, and the text in it that does so. */
 type RunBy = readonly [file: string, text: string];
-/** Why a command is only tried by hand. */
+/** Why a command is only run by hand. */
 type ByHand = { byHand: string };
 
 const GENERATED = "test/e2e/generated-app.test.ts";
@@ -18,7 +18,7 @@ const DEMO = "test/e2e/demo.test.ts";
 const CREATE = "test/cli/npm-create.test.ts";
 const CURLS: RunBy = [DEV_ALL, 'section(readme, "## Try it")'];
 
-/** What the documents of this repository say about the repository. */
+/** Commands in the documents of this repository that are for the repository. */
 const REPOSITORY_COMMANDS: Record<string, RunBy | ByHand> = {
   "make demo": [DEMO, '["make", "demo"]'],
   "make test": [".ci/run", "make check test"],
@@ -45,7 +45,7 @@ const REPOSITORY_COMMANDS: Record<string, RunBy | ByHand> = {
   "npm publish": { byHand: "it publishes; what it would send is tested by test/cli/package.test.ts" },
 };
 
-/** What documents say about a generated application. */
+/** Commands in the documents that are for a generated application. */
 const APPLICATION_COMMANDS: Record<string, RunBy | ByHand> = {
   "npm create saq-app@latest my-app": [CREATE, '["create", "-y", "saq-app@latest"'],
   "npm create saq-app@latest my-app -- --yes": [CREATE, 'npmCreate("my-app", "--"'],
@@ -114,9 +114,9 @@ function documentAt(root: string, name: string): Document {
   return { name, folder: dirname(file), text: readFileSync(file, "utf8") };
 }
 
-/** Commands in blocks for a shell, and those in the running text that name a program of ours. */
+/** Returns the commands in shell blocks, and the commands of make, npm, npx and curl in the running text. */
 function commandsIn({ name, text }: Document): string[] {
-  // The changelog tells what was, not what to do.
+  // The changelog describes the past. Its commands are no instructions.
   if (name === "CHANGELOG.md") return [];
   const blocks = codeBlocks(text).filter(({ language }) => ["sh", "bash", "console"].includes(language));
   const prose = text.replaceAll(/^( *)```[\s\S]*?^\1```$/gm, "");
@@ -128,7 +128,7 @@ function commandsIn({ name, text }: Document): string[] {
   );
 }
 
-/** The entry of a command; curl is known by its address, because the same body is written in several documents. */
+/** Returns a command's key in the table. For curl it is the address, because several documents repeat the same body. */
 function entryOf(command: string): string {
   return /^curl -X POST \S+/.exec(command)?.[0] ?? command;
 }
@@ -189,7 +189,7 @@ describe("the links in the documents", () => {
   });
 });
 
-/** Names of the headings, as GitHub makes them. */
+/** Returns the anchors of the headings, as GitHub makes them. */
 function anchors(markdown: string): string[] {
   return [...markdown.matchAll(/^#+ (.*)$/gm)].map(([, heading]) =>
     String(heading)

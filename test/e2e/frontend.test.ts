@@ -1,4 +1,4 @@
-// The generated front end in a real browser, against a real API process, a real worker and PostgreSQL.
+// The generated front end in a real browser, with a real API process, a real worker and PostgreSQL.
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -51,7 +51,7 @@ const FORMS = {
     return {
       NODE_ENV: "development",
       DATABASE_URL: url.href,
-      // Empty counts as absent, and hides what a developer's .env says.
+      // An empty value counts as absent, and hides the value in a developer's .env.
       QUEUE_DSN: "",
       PORT: new URL(apiUrl).port,
       SMTP_URL: `smtp://127.0.0.1:${mail.port}`,

@@ -211,7 +211,7 @@ describe("in production", () => {
     expect(readFileSync(join(app.root, ".gitignore"), "utf8")).toContain(".data");
   });
 
-  /** SIGTERM to the whole group, as a supervisor sends it; answers the exit code. */
+  /** Sends SIGTERM to the whole group, as a supervisor does. Returns the exit code. */
   async function endsWell(program: Program): Promise<number | null> {
     program.signal("SIGTERM");
     const code = await program.ended(120_000);

@@ -1,4 +1,5 @@
-// Everything above runs as whoever runs the tests; root is the user for whom the embedded database works differently.
+// Uses an application as an ordinary user when the tests run as root. The other end-to-end tests run as the user who
+// runs the tests, and for root the embedded database works differently.
 import { spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -14,7 +15,7 @@ const [uid, gid] = ["-u", "-g"].map((flag) =>
   Number.parseInt(spawnSync("id", [flag, "nobody"], { encoding: "utf8" }).stdout, 10),
 );
 
-// Without root, the other end-to-end tests have been an ordinary user's already.
+// If the tests do not run as root, the other end-to-end tests already run as an ordinary user.
 (isRoot && uid && gid ? describe : describe.skip)("as an ordinary user", () => {
   let app: InstalledApp;
   const user = { uid, gid, env: newcomersEnvironment() };
@@ -24,7 +25,7 @@ const [uid, gid] = ["-u", "-g"].map((flag) =>
     const folder = dirname(app.root);
     user.env = { ...user.env, HOME: join(folder, "home") };
     mkdirSync(user.env.HOME ?? "");
-    // The command line that root has installed may lie where this user cannot go.
+    // The command line that root installed may be in a folder that this user cannot enter.
     cpSync((await packedCli()).root, join(folder, "cli"), { recursive: true });
     renameSync(join(app.root, "node_modules"), join(folder, "node_modules"));
     rmSync(app.root, { recursive: true });

@@ -5,7 +5,7 @@ import { type AddressInfo, createServer, type Server } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 
-// The package comes without types.
+// The package has no types.
 const { SMTPServer } = createRequire(new URL("../../templates/backend/package.json", import.meta.url))(
   "smtp-server",
 ) as {
@@ -34,7 +34,7 @@ export class Program {
     this.ended = new Promise((done) => this.child.once("close", done));
   }
 
-  /** Waits until `url` answers 200 with a body that `accept` likes. */
+  /** Waits until `url` returns 200 with a body for which `accept` returns true. */
   async answers(url: string, accept: (body: { workers: number }) => boolean): Promise<void> {
     const deadline = Date.now() + 120_000;
     while (Date.now() < deadline && this.child.exitCode === null) {
@@ -51,7 +51,7 @@ export class Program {
   }
 }
 
-/** Takes every mail, so that a test leaves none in the application's outbox. */
+/** Starts a mail server that accepts every mail, so that no mail is left in the application's outbox. */
 export async function startMailServer(): Promise<{ port: number; stop(): Promise<void> }> {
   const server = new SMTPServer({ authOptional: true, disabledCommands: ["STARTTLS"] });
   await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
@@ -72,7 +72,7 @@ export async function inServer(statement: string): Promise<void> {
   }
 }
 
-/** A port of 127.0.0.1 that nobody listens on at this moment. */
+/** Returns a port of 127.0.0.1 on which no program listens at this moment. */
 export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));

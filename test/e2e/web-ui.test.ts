@@ -1,4 +1,4 @@
-// The page at /saq in a real browser, over real queues in PostgreSQL and a real worker.
+// The page at /saq in a real browser, with real queues in PostgreSQL and a real worker.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from "@jest/globals";
 import type { Browser, Locator, Page } from "playwright-core";
 import { inSeconds } from "../../templates/backend/saq/index.js";
@@ -102,7 +102,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     await dialog().getByRole("button", { name: "Abort" }).click();
     await badge("aborted").waitFor();
     expect(await app.queue.job(waiting.key)).toMatchObject({ status: "aborted", error: "aborted from ui" });
-    // The pressed button is gone; the keyboard goes on from the heading.
+    // The pressed button is gone, and the heading has the keyboard focus.
     await page.locator("h1:focus").waitFor();
 
     const running = await enqueue("patient", {});
@@ -204,7 +204,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     await page.clock.runFor(60_000);
     expect(asked).toBe(0);
     await app.queue.abort(later.key);
-    // Counts are read once in two seconds for all who ask.
+    // The server reads the counts once in two seconds, for all clients.
     await until(async () => {
       const { queues } = (await (await fetch(`${app.url}/api/queues`)).json()) as Counted;
       return queues[0]?.counts.aborted === 1;

@@ -1,4 +1,4 @@
-/** The jobs that a worker has claimed ahead: their order, and how old the next one is. */
+/** The buffer of jobs that a worker has claimed ahead: their order, and when the next job was claimed. */
 import { expect, it } from "@jest/globals";
 import type { ClaimedJob } from "../../templates/backend/saq/broker.js";
 import { Ahead } from "../../templates/backend/saq/worker/ahead.js";

@@ -1,4 +1,4 @@
-/** Jobs whose workers died: which of them count as started, and how those that may be the cause run alone. */
+/** Jobs whose workers died: which jobs count as started, and how a job that may be the cause runs alone. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import { silentLogger } from "../../templates/backend/saq/logger.js";
@@ -31,7 +31,7 @@ const groupOf = async (key: string) =>
     await database.query<{ group_key: string | null }>("select group_key from saq_jobs where key = $1", [key])
   )[0]?.group_key;
 
-/** As if so many workers had died while they ran the job. */
+/** Makes the job look as if `times` workers had died while they ran it. */
 async function lose(queue: Queue, key: string, times: number): Promise<void> {
   for (let lost = 0; lost < times; lost++) {
     const jobs = [
@@ -118,7 +118,9 @@ describe("a job that two workers have lost", () => {
 });
 
 describe("a job that waits to run alone", () => {
-  /** A worker with a job that waits for its neighbour. */
+  /**
+   * Starts a worker that runs one job (`neighbour`), and has a second job that waits to run alone until the first ends.
+   */
   async function waiting(suspect: (ctx: { job: { key: string } }) => unknown) {
     let end: () => void = () => {};
     const neighbour = () =>
@@ -173,7 +175,10 @@ describe("what a dead worker had claimed", () => {
     const workerId = queue.broker.newWorkerId();
     const stats = { complete: 0, failed: 0, retried: 0, aborted: 0, uptime: 0 };
     const clock = stepClock();
-    /** Enqueues, claims as that worker, which then dies; answers the metas when its jobs were taken over. */
+    /**
+     * Claims the jobs `keys` as that worker, stores a heartbeat for each job of `touched`, and lets the worker die.
+     * Returns each job's `meta` after the job was taken over.
+     */
     const die = async (keys: readonly string[], ahead: boolean, touched: readonly string[] = []) => {
       await queue.broker.beat({ workerId, stats, metadata: null, queueKey: queue.name }, 9);
       const { jobs } = await queue.broker.claim({
@@ -203,7 +208,7 @@ describe("what a dead worker had claimed", () => {
     };
     for (const key of ["a", "b"]) await queue.enqueue("work", undefined, { key, meta: { mine: 1 } });
     expect(await die(["a", "b"], true)).toEqual({ a: { mine: 1, lost: 0 }, b: { mine: 1, lost: 0 } });
-    // From now on only what was written down counts.
+    // From here on `lost` is in the meta of both jobs: such a job counts as started only if a heartbeat was stored.
     expect(await die(["a", "b"], false, ["a"])).toEqual({ a: { mine: 1, lost: 1 }, b: { mine: 1, lost: 0 } });
     await queue.enqueue("work", undefined, { key: "c" });
     expect(await die(["a", "b", "c"], false, ["b"])).toEqual({
@@ -327,7 +332,7 @@ describe("the gate", () => {
     gate.started();
     for (let turn = 0; turn < 6; turn++) giveUp();
     expect(pauses).toEqual([60, 120, 240, 480, 960, 960]);
-    // The neighbour ends, the job runs: the next one begins anew.
+    // The neighbour ends and the job runs. After that the first pause is 60 s again.
     jobs.wait(claimed);
     gate.ended(false);
     await Promise.resolve();

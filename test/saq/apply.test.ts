@@ -1,4 +1,7 @@
-/** `apply`: enqueue and wait for the result, woken by push, found by looking where nobody pushes. */
+/**
+ * `apply` enqueues a job and waits for its result: notifications wake it, and polling finds ends without a
+ * notification.
+ */
 import { describe, expect, it, jest } from "@jest/globals";
 import { JobGoneError, TimeoutError } from "../../templates/backend/saq/errors.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
@@ -24,10 +27,10 @@ type Tasks = typeof tasks;
 
 const open = (options: object = {}) => openQueue(database, tasks, options);
 
-/** Statements that read jobs by key, as this queue's broker is asked. */
+/** Spies on the broker calls of this queue that read jobs by key. */
 const readsOf = (queue: Queue<Tasks>) => jest.spyOn(queue.broker, "jobs");
 
-/** A row's end written by plain SQL, as a worker writes it that tells nobody. */
+/** Ends a job by plain SQL, like a worker that sends no notification. */
 async function endSilently(key: string, status: string, members: object): Promise<void> {
   await database.query(
     `update saq_jobs set status = $2, expire_at = extract(epoch from now()) + 600,
@@ -47,7 +50,7 @@ describe("results", () => {
     expect(await queue.apply("nothing")).toBeNull();
     const many = await Promise.all(Array.from({ length: 50 }, (_, n) => queue.apply("double", { n })));
     expect(many).toEqual(Array.from({ length: 50 }, (_, n) => 2 * n));
-    // Fewer statements than jobs: what is read at all is read together.
+    // Fewer calls than jobs: rows that must be read are read together.
     expect(reads.mock.calls.length).toBeLessThan(40);
     expect(reads.mock.calls.flatMap(([keys]) => keys).length).toBeLessThan(200);
   });
@@ -94,7 +97,7 @@ describe("results", () => {
     if (!job) throw new Error("one was claimed");
     const { meta } = JSON.parse(job.document) as { meta: { awaited: string } };
     await database.query("select pg_notify($1, $2)", [`saq=${meta.awaited}`, `complete ${job.key}\nno JSON`]);
-    // Its address copied by another job, under a key that begins as the first one's.
+    // Another job copies the first job's address, and its key begins with the first job's key.
     await peer.enqueue("double", { n: 5 }, { key: `${job.key}\n`, meta });
     const [other] = await claim(peer);
     if (!other) throw new Error("the other was claimed");
@@ -132,7 +135,7 @@ describe("results", () => {
   it("Q-5: a job that is aborted rejects at once", async () => {
     const queue = open();
     const applied = queue.apply("double", { n: 1 }, { key: "to-abort" });
-    // Before the abort: its push may come before the abort's own answer.
+    // Attached before the abort: the notification may arrive before the abort call returns.
     const rejected = expect(applied).rejects.toThrow(
       "Job to-abort aborted\n\nThe above job ended with the following error:\n\nnot wanted",
     );
@@ -149,7 +152,7 @@ describe("results", () => {
     await until(async () => (await queue.counts()).scheduled === 1);
     await endSilently("taken", "complete", { result: 8 });
     expect(await applied).toBe(8);
-    // Its row is due later than a new one would be, so that no new one is stored (V-5.2).
+    // The row is due later than a new job would be, so no new job is stored (V-5.2).
     expect(await queue.apply("double", { n: 6 }, { key: "taken" })).toBe(8);
   });
 
@@ -244,7 +247,7 @@ describe("waiting", () => {
     };
     const queue = openQueue(database, waits, { concurrency: 1, cancellationHardDeadline: 60 });
     await startWorker(queue);
-    // One slot: the inner job cannot start before the outer one ends.
+    // The worker has one slot: the inner job cannot start before the outer job ends.
     const outer = queue.apply("outer", undefined, { timeout: 0.2, retries: 1 });
     await expect(outer).rejects.toThrow("TimeoutError: timed out after 0.2 s");
     const [inner] = await queue.list({ limit: 1 });
@@ -297,7 +300,7 @@ describe("waiting", () => {
     const applied = queue.apply("double", { n: 1 }, { key: "spoilt" });
     await isStored("spoilt");
     const spoil = database.query("update saq_jobs set status = 'complete', job = '{' where key = 'spoilt'");
-    // At once: a look may find the row before the update is answered.
+    // Attached at once: a poll may find the changed row before the update returns.
     await expect(applied).rejects.toMatchObject({
       code: "poison_document",
       message: expect.stringContaining(
@@ -325,7 +328,7 @@ describe("waiting", () => {
     expect(gaps.at(3)).toBeGreaterThan(200);
     reads.mockClear();
     await new Promise((resolve) => setTimeout(resolve, 120));
-    // Nobody waits any more, so nothing looks.
+    // No caller waits any more, so nothing polls.
     expect(reads).not.toHaveBeenCalled();
   });
 

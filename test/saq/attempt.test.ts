@@ -1,4 +1,4 @@
-/** One attempt, beside any worker: the clock of its timeout. */
+/** One attempt without a worker: the timer of its timeout. */
 import { afterEach, describe, expect, it, jest } from "@jest/globals";
 import { Attempt, type AttemptHost } from "../../templates/backend/saq/worker/attempt.js";
 import type { AttemptEnd } from "../../templates/backend/saq/worker/outcome.js";

@@ -1,4 +1,4 @@
-/** Hooks before an enqueue (Q-12), and enqueueing of job objects (Q-1 to Q-4). */
+/** Hooks before an enqueue (Q-12), and enqueues of job objects (Q-1 to Q-4). */
 import { describe, expect, it } from "@jest/globals";
 import { InvalidJobError, InvalidPayloadError } from "../../templates/backend/saq/errors.js";
 import { type Context, task } from "../../templates/backend/saq/tasks/task.js";
@@ -7,7 +7,7 @@ import { claim, openQueue, rowOf, startWorker, useDatabase } from "./support.js"
 
 const database = useDatabase();
 
-/** A schema that wants a number called n, and says so asynchronously. */
+/** A schema that requires a number `n` and validates asynchronously. */
 const numbered: StandardSchema<{ n: number }> = {
   "~standard": {
     version: 1,
@@ -82,7 +82,7 @@ describe("before-enqueue hooks", () => {
     expect(await queue.job("changed")).toMatchObject(changed);
     expect(await rowOf(database, "changed")).toMatchObject({ priority: 5, group_key: "g", scheduled: 4e9 });
     expect(order).toEqual(["first begins", "first ends", "second"]);
-    // The caller's own objects stay as they were.
+    // The caller's own objects are not changed.
     expect([meta, payload]).toEqual([{ mine: 1 }, { given: true }]);
   });
 
@@ -99,7 +99,7 @@ describe("before-enqueue hooks", () => {
       { task: "echo", key: "m2", scheduled: 4e9 },
     ]);
     await queue.enqueueDetailed("echo", undefined, { key: "m1" });
-    // What waits for the result is marked after the hooks, so that none of them can take it away.
+    // `apply` sets `meta.awaited` after the hooks have run, so that no hook can remove it.
     expect(await queue.apply("echo", undefined, { key: "ap" })).toEqual({ trace: "t", awaited: true });
     await queue.map("echo", [undefined], { key: "mp" });
     expect(await queue.apply("relay", undefined, { key: "r" })).toBe("relayed-by-r");

@@ -1,6 +1,7 @@
 /**
- * Claims in trouble, by real processes: a worker behind a pooler that is killed or stands still, a table that is locked
- * for longer than a claim may take, rows that are no jobs. The scenarios wait more than they work, so they run at once.
+ * Claims in trouble, with real worker processes: a worker in poll mode (as behind a pooler) is killed and another one
+ * is paused, a table is locked for longer than a claim may take, and rows contain no jobs. The scenarios mostly wait,
+ * so they run concurrently.
  */
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import pg from "pg";
@@ -21,12 +22,14 @@ async function scenario<T>(name: string, play: (stage: Stage) => Promise<T>): Pr
   }
 }
 
-/** Two workers behind a pooler: one is killed, one stands still for as long as it takes the third to run its job. */
+/**
+ * Two workers in poll mode (as behind a pooler): one is killed, the other is paused until a third has run their jobs.
+ */
 const withoutLocks = () =>
   scenario("no_locks", async ({ database, queue }) => {
     const options = { url: database.url, pollInterval: 0.5, concurrency: 1 };
     const [killed, still] = await Promise.all([WorkerProcess.start(options), WorkerProcess.start(options)]);
-    // Default jobs: their timeouts are over long before anybody can know that their workers are gone.
+    // Jobs with the default timeout: it ends long before anybody can know that the workers are gone.
     const jobs = await Promise.all([1, 2].map(() => queue.enqueue("nap", { ms: 5_000 })));
     await eventually("both run", async () => (await database.runs()).length === 2);
     killed.signal("SIGKILL");
@@ -46,14 +49,14 @@ const withoutLocks = () =>
     return { seconds, documents, ids, heir: heir.pid };
   });
 
-/** A claim waits for the table for longer than others wait for a worker that is late. */
+/** A claim waits for the table for longer than other workers wait for a late worker. */
 const lateClaim = () =>
   scenario("late_claim", async ({ database, queue }) => {
     const worker = await WorkerProcess.start({ url: database.url, concurrency: 5 });
     const other = new pg.Client({ connectionString: database.url, application_name: "observer" });
     await other.connect();
     await other.query("begin");
-    // Claims change rows, which this mode keeps out; enqueues are made in the same transaction.
+    // This lock mode blocks claims, because they change rows. The jobs are enqueued in the same transaction.
     await other.query("lock table saq_jobs in exclusive mode");
     for (let n = 0; n < 5; n++) await queue.enqueue("record", undefined, { key: `late-${n}`, client: other });
     await other.query("select pg_sleep(8)");
@@ -91,7 +94,7 @@ describe("claims in trouble", () => {
   beforeAll(() => {
     for (const [name, play] of Object.entries(scenarios)) {
       const outcome = play();
-      // Whoever awaits it fails; until then the rejection is nobody's.
+      // The test that awaits the outcome fails. Without this handler an earlier rejection would be unhandled.
       outcome.catch(() => {});
       Object.assign(outcomes, { [name]: outcome });
     }

@@ -1,4 +1,4 @@
-/** Connections that are ended, that fall silent, and how many there are. */
+/** Connections that are terminated or fall silent, and the number of connections. */
 import { afterAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import type { Job } from "../../templates/backend/saq/index.js";
@@ -11,18 +11,18 @@ jest.setTimeout(600_000);
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** The engine's connections to this database. */
+/** The connections of the engine to this database. */
 const engines = "from pg_stat_activity where datname = current_database() and application_name = 'saq'";
 
 interface Stage {
   database: TestDatabase;
-  /** To the database, for the worker; the test has its own way. */
+  /** The worker connects to the database through this proxy; the test connects directly. */
   proxy: DatabaseProxy;
   queue: ReturnType<typeof openQueue>["queue"];
   close(): Promise<void>;
 }
 
-/** Each test has a database of its own and waits more than it works, so that several run at once. */
+/** Each test has a database of its own and mostly waits, so several tests run concurrently. */
 const staged = (play: (stage: Stage) => Promise<void>) => async () => {
   const database = await newDatabase("connections");
   const proxy = await openProxy(database.url);
@@ -60,7 +60,7 @@ describe("connections in trouble", () => {
         Array.from({ length: 1_500 }, (_, index) => ({
           task: "nap",
           payload: { ms: 5 },
-          // Grouped jobs, keyed jobs and retries go through transactions and statements of their own.
+          // Every third job has a group key: grouped jobs are claimed in transactions and statements of their own.
           ...(index % 3 === 0 ? { groupKey: `group-${index % 12}` } : {}),
         })),
       );
@@ -74,7 +74,8 @@ describe("connections in trouble", () => {
       expect(storms).toBeGreaterThan(5);
       await eventually("every job has ended", async () => (await queue.count("incomplete")) === 0);
       expect(await queue.counts()).toMatchObject({ complete: jobs.length, active: 0, failed: 0, aborted: 0 });
-      // A claim that was cut off is given back before anything ran, a result is held until it is recorded.
+      // A job of a claim that was cut off is returned to the queue before it runs, and a result is held until it is
+      // recorded. So each job runs once.
       const [{ runs } = { runs: 0 }] = await database.query<{ runs: number }>(
         "select count(*)::int as runs from runs",
       );
@@ -139,13 +140,13 @@ describe("connections in trouble", () => {
       proxy.freeze();
       await worker.said("listening connection lost");
       await worker.said("listening connection restored");
-      // Statements that were on their way give up later than the probe; jobs go on when they do.
+      // Statements that were already sent time out later than the probe. Jobs are run again after these timeouts.
       const job = await queue.enqueue("record");
       await complete(job);
       await expectQuickPickup(stage);
       const { code, ms } = await worker.stop();
       expect(code).toBe(0);
-      // Less than the 10 s that a job would be given.
+      // Less than the grace period of 10 s that a running job would get.
       expect(ms).toBeLessThan(9_500);
     }),
   );
@@ -162,7 +163,8 @@ describe("connections in trouble", () => {
         priorities: [0, 0],
         timers: { sweep: 1_000 },
       });
-      // A sweeper judges nobody before it has seen the database for 12 s.
+      // A sweeper judges no worker before it has reached the database for 12 s. So the test waits until it sweeps a
+      // stuck job.
       await database.query(
         `insert into saq_jobs (key, job, queue, status, scheduled) values ('stuck', convert_to(jsonb_build_object(
            'function', 'nap', 'queue', 'default', 'key', 'stuck', 'status', 'active', 'timeout', 1, 'retries', 1,
@@ -183,7 +185,7 @@ describe("connections in trouble", () => {
       await eventually("all have ended", async () => (await queue.count("incomplete")) === 0, 60_000);
       for (const job of jobs) expect(await job?.refresh()).toMatchObject({ status: "complete", attempts: 1 });
       expect(await database.runs()).toHaveLength(jobs.length);
-      // Other workers see that this one lives, by its lock: it is back on a new connection.
+      // Other workers see by its advisory lock that this worker lives. It holds the lock again on a new connection.
       await worker.said("listening connection restored", 30_000);
       await expectQuickPickup(stage);
       await Promise.all([worker.stop(), sweeper.stop()]);
@@ -195,11 +197,11 @@ describe("connections in trouble", () => {
     staged(async ({ database, proxy }) => {
       const caller = openQueue(proxy.url);
       await caller.queue.connect();
-      // Idle connections are not known to be dead, and are found so when they are used.
+      // The pool does not know that its idle connections are dead. It notices that only when it uses them.
       proxy.freeze();
       const began = performance.now();
       expect(await caller.queue.counts()).toMatchObject({ queued: 0 });
-      // A read timeout is 30 s, and a rollback on the same connection would wait for as long again.
+      // A read has a timeout of 30 s, and a rollback on the same connection would wait for another 30 s.
       expect(performance.now() - began).toBeLessThan(25_000);
       await caller.close();
       expect(await database.query(`select pid ${engines} and state = 'idle in transaction'`)).toEqual([]);
@@ -215,7 +217,7 @@ describe("connections in trouble", () => {
       await locker.connect();
       await locker.query("begin; lock table saq_jobs in access exclusive mode");
       const waiting = caller.queue.job(job.key);
-      // Longer than it takes to find a dead connection.
+      // Longer than it takes to detect a dead connection.
       await pause(7_000);
       await locker.query("rollback");
       expect(await waiting).toMatchObject({ key: job.key });
@@ -256,7 +258,7 @@ describe("connections in trouble", () => {
     }),
   );
 
-  /** Counted while jobs of every kind run, are aborted and swept. */
+  /** Returns the maximum number of connections while jobs with and without a group run and one job is aborted. */
   async function mostConnections({ database }: Stage, worker: WorkerProcess): Promise<number> {
     const other = openQueue(`${database.url}?application_name=observer`);
     const jobs = await other.queue.enqueueMany(

@@ -1,4 +1,4 @@
-/** A database that is killed and one that stands still, under load. */
+/** A database that is killed, and one that is paused, under load. */
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { emptyFolder } from "../support/folders.js";
 import { endAllWorkers, eventually, quickPickup, WorkerProcess } from "./processes/child.js";
@@ -8,7 +8,7 @@ import { openQueue } from "./processes/enqueuer.js";
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Writes down every change of a job's status. */
+/** Records every change of a job's status in the table `changes`. */
 const audit = `
   create table changes (key text, status text);
   create function note_change() returns trigger language plpgsql as
@@ -16,7 +16,9 @@ const audit = `
   create trigger note_change after update of status on saq_jobs for each row
     when (old.status is distinct from new.status) execute function note_change();`;
 
-/** Workers that are told to stop while their database is away, on a server of their own because they wait long. */
+/**
+ * Stops workers while their database is paused or killed. They use a server of their own, because the stops take long.
+ */
 async function stopWithoutDatabase(cluster: Cluster) {
   const database = await newDatabase("stops", await cluster.start());
   const stopWhile = async (trouble: () => void) => {
@@ -32,7 +34,8 @@ async function stopWithoutDatabase(cluster: Cluster) {
     return [idle.stop(), busy.stop()] as const;
   };
   const still = await stopWhile(() => cluster.pause());
-  // Loading the program takes under a second; nothing is said before the first connection.
+  // The worker logs "loaded" before it connects, and logs no line when it begins to connect. After one second it waits
+  // for the paused database.
   const late = new WorkerProcess({ url: database.url });
   await late.said("loaded");
   await pause(1_000);
@@ -56,7 +59,7 @@ describe("a database in trouble", () => {
     database = await newDatabase("trouble", server);
     other = new Cluster(`${emptyFolder()}/data`);
     stops = stopWithoutDatabase(other);
-    // Whoever awaits it fails; until then the rejection is nobody's.
+    // The test that awaits the result fails. Without this handler an earlier rejection would be unhandled.
     stops.catch(() => {});
   }, 600_000);
 
@@ -120,13 +123,13 @@ describe("a database in trouble", () => {
       task: "patient" as const,
       payload: { ms: 3_000 + 1_500 * index },
     }));
-    // Two groups with a row of jobs each: the first of a row runs when the database stops.
+    // Two groups of three jobs each: the first job of each group runs when the database is paused.
     const grouped = Array.from({ length: 6 }, (_, index) => ({
       task: "patient" as const,
       payload: { ms: 2_500 },
       groupKey: `group-${index % 2}`,
     }));
-    // It ends while nobody can write that down.
+    // This task ends during the pause, when its end cannot be recorded.
     const timed = { task: "nap" as const, payload: { ms: 5_000 }, timeout: 14 };
     const jobs = await queue.enqueueMany([...free, ...grouped, timed]);
     await eventually("all that can run do", async () => (await database.runs()).length >= 11);
@@ -134,7 +137,7 @@ describe("a database in trouble", () => {
     await pause(10_000);
     cluster.resume();
     await eventually("every job has ended", async () => (await queue.count("incomplete")) === 0);
-    // Whoever would take over does so within two beats.
+    // A worker that wrongly takes a job over does so within two beats (writes of its worker row).
     await pause(6_000);
     const runs = await database.runs();
     expect(runs.map((run) => run.job).toSorted()).toEqual(jobs.map((job) => job?.key ?? "").toSorted());
@@ -152,7 +155,7 @@ describe("a database in trouble", () => {
     await close();
   }, 600_000);
 
-  // On an idle machine within 15 s, 21 s with a job, 6 s at the start.
+  // On an idle machine: at most 15 s for an idle worker, 21 s with a running job, 6 s during the start.
   describe("W-17: a stop ends", () => {
     it("although the database stands still", async () => {
       const [idle, busy] = (await stops).still;

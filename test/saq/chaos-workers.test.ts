@@ -1,6 +1,6 @@
 /**
- * Workers that are killed, paused or blocked. The scenarios are long (30 s of pause) and wait more than they work, so
- * they all run at once, each in a database of its own.
+ * Workers that are killed, paused or blocked. The scenarios are long (30 s of pause) and mostly wait, so they all run
+ * concurrently, each in a database of its own.
  */
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { endAllWorkers, eventually, WorkerProcess } from "./processes/child.js";
@@ -31,7 +31,10 @@ async function scenario<T>(name: string, play: (stage: Stage) => Promise<T>): Pr
   }
 }
 
-/** A worker that takes the next jobs, and one that is paused, so that its start is over when it is needed. */
+/**
+ * Starts a worker that takes the next jobs, and a second one that is paused after its start, so that it is ready when
+ * the test needs it.
+ */
 async function startWithPaused(url: string): Promise<[WorkerProcess, WorkerProcess]> {
   const [first, second] = await Promise.all([WorkerProcess.start({ url }), WorkerProcess.start({ url })]);
   second.signal("SIGSTOP");
@@ -75,7 +78,7 @@ const paused = () =>
   scenario("paused", async ({ database, queue, running, complete }) => {
     const options = { timeout: 5, retries: 2 };
     const [sleeper, heir] = await startWithPaused(database.url);
-    // One is over when the process wakes, the other only ends by its signal.
+    // One task is over when the process wakes; the other ends only by its signal.
     const over = await queue.enqueue("nap", { ms: 500, firstMs: 4_500 }, options);
     const endless = await queue.enqueue("nap", { ms: 500, firstMs: 60_000 }, options);
     await Promise.all([running(over.key), running(endless.key)]);
@@ -88,7 +91,7 @@ const paused = () =>
       const runs = await database.runs();
       return runs.length === 4 && runs.every((run) => run.ended !== null);
     });
-    // The late outcomes have been offered and refused when the worker that offered them has stopped.
+    // When this worker has stopped, its late settlements have been sent and refused.
     await sleeper.stop();
     const after = [await database.document(over.key), await database.document(endless.key)];
     const late = (await database.runs(endless.key)).find((run) => run.pid === sleeper.pid);
@@ -109,7 +112,8 @@ const blocked = () =>
     const blocker = await queue.enqueue("block", { ms: 14_000 }, { timeout: 30, groupKey: "one at a time" });
     const next = await queue.enqueue("record", undefined, { groupKey: "one at a time" });
     await eventually("both run", async () => (await database.runs()).length === 2);
-    // Until then it would claim the next job itself, and keep it for as long as it stands still.
+    // Before this log line the worker would claim the next job itself, and keep it for as long as its event loop is
+    // blocked.
     await worker.said("blocks the event loop");
     other.signal("SIGCONT");
     const alone = await queue.enqueue("record");
@@ -128,7 +132,7 @@ const blocked = () =>
 
 const buffered = () =>
   scenario("buffered", async ({ database, queue }) => {
-    // Short jobs teach the worker to fetch ahead; then it is stopped with a full buffer, and the jobs are swept.
+    // Short jobs make the worker claim ahead. Then it is paused with a full buffer, and its jobs are swept.
     const sleeper = await WorkerProcess.start({ url: database.url, concurrency: 2 });
     await queue.enqueueMany(
       Array.from({ length: 4_000 }, () => ({ task: "nap", payload: { ms: 1 }, timeout: 2, retries: 2 })),
@@ -141,8 +145,8 @@ const buffered = () =>
     sleeper.signal("SIGCONT");
     await sleeper.stop();
     await heir.stop();
-    // What was only fetched, hundreds of jobs, must not run a second time. The two that ran at the pause may have begun
-    // without having noted it: their note comes with the awakening.
+    // Jobs that were only claimed ahead (hundreds) must not run a second time. The two jobs that ran at the pause may
+    // have begun without a recorded run: they record it when the worker wakes.
     return { ranAfterwards: (await database.runs()).length - before };
   });
 
@@ -165,7 +169,7 @@ describe("workers in trouble", () => {
   beforeAll(() => {
     for (const [name, play] of Object.entries(scenarios)) {
       const outcome = play();
-      // Whoever awaits it fails; until then the rejection is nobody's.
+      // The test that awaits the outcome fails. Without this handler an earlier rejection would be unhandled.
       outcome.catch(() => {});
       Object.assign(outcomes, { [name]: outcome });
     }
@@ -207,7 +211,8 @@ describe("workers in trouble", () => {
 
   it("5.2: a worker whose event loop stands still for 14 s is slow, not dead", async () => {
     const { runs, keys, metas, pid, other } = await outcomes.blocked;
-    // Each once; the other worker takes what is free, and of the group nothing before its turn.
+    // Each job runs once. The other worker takes the free job (`alone`). The next job of the group starts only after
+    // the blocker has ended.
     expect(runs.map((run) => run.job).toSorted()).toEqual(Object.values(keys).toSorted());
     const run = (name: keyof typeof keys) => runs.find(({ job }) => job === keys[name]);
     expect([run("beside")?.pid, run("blocker")?.pid, run("alone")?.pid]).toEqual([pid, pid, other]);

@@ -1,4 +1,4 @@
-/** Claiming rows whose documents are no jobs, or that SQL cannot hold, and claims whose answer is lost. */
+/** Claims of rows whose documents are no jobs or cannot be held by SQL, and claims whose response is lost. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { decodeJob } from "../../templates/backend/saq/wire.js";
@@ -72,7 +72,7 @@ describe("rows that are no jobs", () => {
         .toSorted(),
     );
     expect(await claim(queue)).toEqual([]);
-    // D-3: the same tolerance where jobs are only looked at.
+    // D-3: reading such rows is as tolerant as claiming them.
     expect(await queue.list({ statuses: ["failed"] })).toHaveLength(Object.keys(bad).length);
     expect(await queue.job("poison-empty")).toMatchObject({ function: "(unreadable)", status: "failed" });
     expect(await queue.abort("poison-empty")).toBe("not_active");
@@ -86,7 +86,7 @@ describe("rows that are no jobs", () => {
     "D-3: a job behind 2,000 rows that are %s runs without a wait for the next look",
     async (_, document) => {
       const log = new LogBook();
-      // No look comes later than the first: what is found behind the rows is found by going on.
+      // The next look comes an hour later. So the worker finds the job behind the rows only if it claims again at once.
       const queue = open({ logger: log, timers: { schedule: 3_600 } });
       await queue.connect();
       await database.query(

@@ -160,7 +160,7 @@ describe("what is claimed, and in which order", () => {
     const { claim: statement } = buildStatements(await ensureSchema(client));
     const due = "order by j.scheduled, j.lock_key limit $4";
     expect(statement.text).toContain(due);
-    // It has its snapshot when it comes to sleep, and looks for rows afterwards.
+    // The statement has its snapshot when it begins to sleep, and looks for rows after that.
     const slow = statement.text.replace(due, `and (select pg_sleep(1)) is not null ${due}`);
     const claiming = client.query<{ key: string }>(slow, [queue.name, 0, 0, 10, 7, '{"worker_id":"w"}']);
     await until(async () => {

@@ -1,4 +1,6 @@
-/** `docs/clauses.md` names a test for each clause, so that it can be checked that the table is whole and true. */
+/**
+ * `docs/clauses.md` names tests for each clause. This file checks that the table is complete and that the tests exist.
+ */
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "@jest/globals";
 
@@ -12,7 +14,10 @@ interface Row {
   reason: string | null;
 }
 
-/** `| clause | what it is | `file`: title<br>`file`: title |`, and a reason where there is no test, or beside one. */
+/**
+ * Parses rows of the form `| clause | what it is | `file`: title<br>`file`: title |`. The last cell holds a reason if
+ * there is no test, or beside one.
+ */
 function rowsOf(markdown: string): Row[] {
   return [...markdown.matchAll(/^\| ([TD]-\d+) \| (.+?) \| (.+) \|$/gm)].map(([, clause, what, cell]) => {
     const parts = String(cell).replaceAll("\\|", "|").split("<br>");
@@ -30,7 +35,7 @@ const numbered = (kind: "T" | "D", ...ranges: [number, number][]) =>
     Array.from({ length: last - first + 1 }, (_, index) => `${kind}-${first + index}`),
   );
 
-/** Those of chapter 10 that concern PostgreSQL, and all of chapter 11. */
+/** The clauses of chapter 10 (T) that concern PostgreSQL, and all clauses of chapter 11 (D). */
 const wanted = [
   ...numbered("D", [1, 18], [20, 32], [40, 51], [54, 72], [75, 86]),
   ...numbered("T", [1, 22], [30, 45], [50, 73], [80, 93], [120, 129], [140, 146], [155, 174], [190, 194]),

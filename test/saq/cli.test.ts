@@ -1,4 +1,4 @@
-/** The command line of the queue, each call in a real process with real signals (L-1 to L-8). */
+/** The command line of the queue (L-1 to L-8). Calls run in real processes with real signals. */
 import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -20,7 +20,9 @@ jest.setTimeout(600_000);
 const folder = emptyFolder();
 const cli = "templates/backend/saq/cli/main";
 const apps = "test/saq/processes";
-/** Compiled, which starts three times as fast as the source; the source is as good where the form matters. */
+/**
+ * The compiled app starts three times as fast as the source. The source works too; one test uses it (`startSource`).
+ */
 const APP = join(folder, apps, "cli-app.js");
 const COMPILED = [join(folder, `${cli}.js`)];
 const SOURCE = ["--import", "tsx", join(REPOSITORY, `${cli}.ts`)];
@@ -70,7 +72,7 @@ function started(program: Program): Program {
   return program;
 }
 
-/** A call that ends by itself. */
+/** Runs a call that ends by itself, and returns its exit code and output. */
 function call(args: readonly string[], { config = APP, env = {} as NodeJS.ProcessEnv } = {}) {
   const [file = "", ...rest] = commandLine(args, config);
   const { status, stdout, stderr } = spawnSync(file, rest, {
@@ -244,7 +246,7 @@ describe("workers run", () => {
     expect(log.lines.map(({ message }) => message)).toEqual(
       Array.from({ length: 2 }, () => "A worker process could not be sent SIGNOTHING"),
     );
-    // They know no SIGTERM handler; killed, they count as failed.
+    // These processes have no SIGTERM handler: the signal kills them, and they count as failed.
     children.signal("SIGTERM");
     expect(await children.stop(10_000)).toBe(1);
   });

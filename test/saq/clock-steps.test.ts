@@ -1,4 +1,4 @@
-/** Real workers whose wall clock is set by an hour while they work. All scenarios run at once. */
+/** Real workers whose wall clock is moved by an hour while they work. All scenarios run concurrently. */
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { cronJob, inSeconds } from "../../templates/backend/saq/index.js";
@@ -38,7 +38,7 @@ async function step(name: string, signal: "SIGUSR2" | "SIGHUP") {
     );
     const outcome = { lateBy, later: later?.seconds ?? 0, beating: await database.document(beating.key) };
     await worker.said("this machine's clock and the database's differ");
-    // Set right again.
+    // Sets the worker's clock right again.
     worker.signal(signal === "SIGUSR2" ? "SIGHUP" : "SIGUSR2");
     await worker.said("this machine's clock and the database's agree again");
     const warnings = worker.lines.filter(({ level }) => level === "warn").map(({ message }) => message);
@@ -57,7 +57,7 @@ describe("a worker whose wall clock is set by an hour", () => {
   beforeAll(() => {
     for (const name of ["forward", "back"] as const) {
       const outcome = step(`clock_${name}`, steps[name]);
-      // Whoever awaits it fails; until then the rejection is nobody's.
+      // The test that awaits the outcome fails. Without this handler an earlier rejection would be unhandled.
       outcome.catch(() => {});
       outcomes[name] = outcome;
     }

@@ -1,4 +1,4 @@
-/** The database's clock is set while jobs run: a step is no time that passed. */
+/** The database's clock is moved while jobs run: such a step must not count as time that has passed. */
 import { afterEach, beforeEach, describe, expect, it, jest } from "@jest/globals";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { LogBook } from "./log-book.js";
@@ -9,7 +9,7 @@ const database = useDatabase();
 const limits = { graceSeconds: 5, lostLimit: 3, lookEvery: 2, failedTtl: 600 };
 const hour = 3_600;
 
-/** The server's clock functions with a step in front, found before those of `pg_catalog`. */
+/** Puts clock functions with an adjustable step into `public`, which the search path names before `pg_catalog`. */
 beforeEach(async () => {
   await database.query(`
     drop schema public cascade; create schema public;
@@ -29,7 +29,7 @@ afterEach(() => {
 
 const setDatabaseClock = (seconds: number) => database.query("update clock_step set seconds = $1", [seconds]);
 
-/** Looks as a worker does, every 2 s, for that long. */
+/** Sweeps lost jobs as a worker does, every 2 s, for `seconds` of the stepped clocks. */
 async function see(queue: Queue, clock: SteppedClock, seconds: number): Promise<void> {
   for (let passed = 0; passed < seconds; passed += 2) {
     clock.pass(2);
@@ -65,7 +65,7 @@ describe("the database's clock, set forward by an hour", () => {
     });
     expect([...swept]).toEqual(["stuck"]);
     expect((await rowOf(database, "limited"))?.status).toBe("active");
-    // Time that passes still counts.
+    // A second step of 30 s, which is less than the 60 s of both jobs.
     await setDatabaseClock(hour + 30);
     await until(async () => {
       await queue.broker.sweepStuck(limits);
@@ -89,7 +89,7 @@ describe("the database's clock, set forward by an hour", () => {
     await setDatabaseClock(hour);
     await log.saw(({ message }) => message.includes("differ by more than a second"));
     expect(Math.abs(queue.broker.now() - Date.now() - hour * 1_000)).toBeLessThan(10_000);
-    // Two looks for silent jobs, with the clock as it is now.
+    // Long enough for two checks for silent jobs with the moved clock.
     await new Promise((resolve) => setTimeout(resolve, 150));
     finish();
     expect(await ended(key)).toBe("Finished wait");
@@ -128,7 +128,7 @@ describe("the database's clock, set back by an hour", () => {
     const first = await queue.enqueue("hello");
     await ended(first.key);
     await setDatabaseClock(0);
-    // Stored without a notification, as by another program.
+    // The row is stored without a notification, as another program may store it.
     const row = { key: "silent", queue: queue.name, status: "queued", scheduled: 0 };
     const document = JSON.stringify({
       function: "hello",

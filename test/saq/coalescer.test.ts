@@ -1,7 +1,7 @@
 import { describe, expect, it, jest } from "@jest/globals";
 import { Coalescer } from "../../templates/backend/saq/postgres/coalescer.js";
 
-/** A coalescer whose flushes wait until the test lets each of them go on. */
+/** A coalescer whose flushes wait until the test lets each one continue. */
 function gated(options: Partial<ConstructorParameters<typeof Coalescer<string, string>>[1]> = {}) {
   const flushes: string[][] = [];
   const gates: (() => void)[] = [];
@@ -24,7 +24,7 @@ function gated(options: Partial<ConstructorParameters<typeof Coalescer<string, s
       ...options,
     },
   );
-  /** Waits for the next flush to be under way. */
+  /** Waits until the next flush has begun. */
   const flush = async (): Promise<void> => {
     if (gates.length > 0) return;
     await new Promise<void>((resolve) => {
@@ -182,7 +182,7 @@ describe("coalescer", () => {
     expect(flushes).toEqual([["a1", "b1"], ["a3"]]);
   });
 
-  /** Calls whose flush fails, or gets no answer, have so long. */
+  /** Retry rules: a call whose flush fails or gets no response is rejected after `patienceMs` ms. */
   const patient = (patienceMs: number) => ({
     patienceMs,
     isPassing: (error: unknown) => String(error).includes("bad"),

@@ -1,4 +1,4 @@
-/** The compiler's own words for mistakes in calls of the engine: they must name what is wrong. */
+/** The compiler's error messages for wrong calls of the engine: they must name what is wrong. */
 import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -71,7 +71,7 @@ it("names the wrong task, member, type or option, and lists the names there are"
   }
 }, 600_000);
 
-/** The errors of each line, without what follows the first line of a message. */
+/** Returns the compiler errors of each line; of each message only the first line. */
 function compile(head: string, lines: readonly string[]): Map<string, string[]> {
   const folder = emptyFolder();
   writeFileSync(join(folder, "calls.ts"), [head, ...lines, "export {};"].join("\n"));

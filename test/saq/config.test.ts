@@ -113,7 +113,7 @@ describe("defineQueue", () => {
       'defineQueue("q"): dsn is missing; set DATABASE_URL or QUEUE_DSN, ' +
         "for instance postgresql://user:password@127.0.0.1:5432/app",
     ],
-    // What is refused may hold a password, so that none of these repeats it.
+    // A refused dsn may contain a password, so none of these messages repeats it.
     [
       { dsn: "app:s3cret@db:5432/app" },
       'defineQueue("q"): dsn must begin with postgresql:// or postgres://, but it has no scheme; ' +

@@ -1,4 +1,4 @@
-/** A process that connects when told, stores one job and ends: one of many that start at the same moment. */
+/** A process that connects when it gets input, stores one job and ends. Tests start many of them at the same moment. */
 import { once } from "node:events";
 import { defineQueue } from "../../templates/backend/saq/config/index.js";
 import { connectBrokers } from "../../templates/backend/saq/connect.js";

@@ -1,6 +1,6 @@
 /**
- * A job that ends its worker each time it runs, as real processes: it fails at its limit, and the jobs beside and
- * behind it run. Both scenarios wait more than they work, so they run at once.
+ * A job that ends its worker process each time it runs: the job fails at its limit, and the jobs beside and behind it
+ * run. Both scenarios mostly wait, so they run concurrently.
  */
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
@@ -10,10 +10,10 @@ import { compileInto } from "./processes/compiled.js";
 import { newDatabase, type Run, type StoredDocument, type TestDatabase } from "./processes/database.js";
 import { openQueue } from "./processes/enqueuer.js";
 
-/** Compiled, because many workers are started: three times as fast as from the source. */
+/** Compiled, because many workers are started: they start three times as fast as from the source. */
 const folder = emptyFolder();
 const command = [join(folder, "test/saq/processes/worker.js")];
-/** A death is noticed within some five seconds instead of fifteen. */
+/** With these timers a dead worker is noticed within about 5 s instead of 15 s. */
 const timers = { workerInfo: 0.5, lost: 0.5 };
 
 interface Outcome {
@@ -22,7 +22,7 @@ interface Outcome {
   runs: Run[];
 }
 
-/** Starts worker after worker until the killer's job has ended and nothing is left. */
+/** Starts one worker after the other until the killer's job has ended and no job is left. */
 async function untilItIsOver(database: TestDatabase, concurrency: number): Promise<Outcome> {
   const isOver = async () => {
     const [{ left } = { left: 0 }] = await database.query<{ left: number }>(
@@ -66,7 +66,7 @@ async function scenario(name: string, play: (database: TestDatabase) => Promise<
   }
 }
 
-/** An emitter without a listener, a timer that throws: an error that nobody can catch. */
+/** The task throws an error that nobody can catch, as from an emitter without a listener or from a timer. */
 const uncaught = () =>
   scenario("uncaught", async (database) => {
     const { queue, close } = openQueue(database.url);
@@ -77,7 +77,7 @@ const uncaught = () =>
     return untilItIsOver(database, 10);
   });
 
-/** Many short jobs, so that its worker has claimed hundreds ahead when it is killed. */
+/** Many short jobs, so that the worker has claimed hundreds ahead when it is killed. */
 const killed = () =>
   scenario("killed_ahead", async (database) => {
     const { queue, close } = openQueue(database.url);
@@ -95,7 +95,7 @@ describe("a job that ends its worker each time it runs", () => {
   beforeAll(async () => {
     await compileInto(folder);
     Object.assign(outcomes, { uncaught: uncaught(), killed: killed() });
-    // Whoever awaits it fails; until then the rejection is nobody's.
+    // The test that awaits the outcome fails. Without this handler an earlier rejection would be unhandled.
     for (const outcome of Object.values(outcomes)) outcome.catch(() => {});
   }, 60_000);
   afterAll(endAllWorkers);
@@ -129,11 +129,11 @@ describe("a job that ends its worker each time it runs", () => {
       status: "failed",
       error: expect.stringMatching(/^worker lost: 4 workers died/),
     });
-    // Where it was claimed ahead the first time, that one death counts for nobody.
+    // If the killer's job was claimed ahead the first time, this first death counts for no job.
     expect([4, 5]).toContain(runs.length);
     expect(new Set(others.map(({ status }) => status))).toEqual(new Set(["complete"]));
     const lost = others.filter((other) => (other.lost ?? 0) > 0);
-    // Those that ran, and those whose end was not recorded yet: not the hundreds that were claimed ahead.
+    // Jobs that ran, or whose end was not recorded yet, count as lost, but not the hundreds that were claimed ahead.
     expect(lost.reduce((sum, { jobs }) => sum + jobs, 0)).toBeLessThan(200);
     for (const other of lost) expect(other.lost).toBeLessThanOrEqual(2);
   }, 120_000);

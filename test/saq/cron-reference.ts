@@ -1,6 +1,9 @@
-/** Cron by brute force: every minute of some days, as the operating system's time zones have it. Slow, and plain to see. */
+/**
+ * A reference implementation of cron by brute force: it reads the wall clock of every minute of some days with `Intl`.
+ * It is slow and easy to check.
+ */
 
-/** A wall clock's reading at one minute. Weekday 0 is Sunday. */
+/** What a wall clock shows at one minute. Weekday 0 is Sunday. */
 interface Reading {
   /** Epoch s. */
   at: number;
@@ -14,7 +17,7 @@ interface Reading {
 
 const weekdays = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 
-/** The wall clock's reading at every minute from one time (epoch s, a whole minute) on. */
+/** Returns what the wall clock shows at every minute of `days` days, beginning at `from` (epoch s, a whole minute). */
 export function readClock(timezone: string, from: number, days: number): Reading[] {
   const format = new Intl.DateTimeFormat("en-US", {
     timeZone: timezone,
@@ -42,7 +45,7 @@ export function readClock(timezone: string, from: number, days: number): Reading
   });
 }
 
-/** An expression of five fields with numbers, lists, ranges and steps only, taken apart. */
+/** Returns the values that a field selects. The field may hold only numbers, lists, ranges and steps. */
 function take(field: string, from: number, to: number): Set<number> {
   const values = field.split(",").flatMap((part) => {
     const [range = "", step = "1"] = part.split("/");
@@ -55,7 +58,7 @@ function take(field: string, from: number, to: number): Set<number> {
   return new Set(values);
 }
 
-/** Every run among these minutes, epoch s, by the rule of D-59. */
+/** Returns the time of every run among these minutes, epoch s, by the rule of D-59. The expression has five fields. */
 export function runsAmong(clock: readonly Reading[], expression: string): number[] {
   const [minuteField = "", hourField = "", dayField = "", monthField = "", weekdayField = ""] =
     expression.split(" ");
@@ -64,7 +67,7 @@ export function runsAmong(clock: readonly Reading[], expression: string): number
   const weekdaysTaken = new Set([...take(weekdayField, 0, 7)].map((value) => value % 7));
   const isDay = (reading: Reading) => {
     const [byDay, byWeekday] = [days.has(reading.dayOfMonth), weekdaysTaken.has(reading.weekday)];
-    // A full field beside one with a `*` is one, as croniter has it.
+    // As in croniter: a field that selects all values is a `*` if the other field contains a `*`.
     const isStar = (field: string, other: string, isFull: boolean) =>
       field === "*" || (isFull && other.includes("*"));
     const either =
@@ -84,7 +87,7 @@ export function runsAmong(clock: readonly Reading[], expression: string): number
     for (const hour of hours) {
       for (const minute of minutes) {
         const first = readings.find((reading) => reading.hour === hour && reading.minute === minute);
-        // A time that this day does not have: the first moment after the jump.
+        // If the day does not have this time, the run is at the first moment after the jump.
         const after = readings.find((reading) => reading.hour * 60 + reading.minute > hour * 60 + minute);
         const run = first ?? after;
         if (run) runs.add(run.at);

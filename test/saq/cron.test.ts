@@ -8,7 +8,7 @@ import { readClock, runsAmong } from "./cron-reference.js";
 const epoch = (time: string) => Date.parse(time) / 1_000;
 const iso = (second: number | null) => second && new Date(second * 1_000).toISOString().replace(".000Z", "Z");
 
-/** The next runs of an expression after a time. */
+/** Returns the next `count` runs of an expression after a time. */
 function runs(text: string, after: string, count = 3, timezone = "UTC"): (string | 0 | null)[] {
   const cron = new Cron(text, timezone);
   const found: (number | null)[] = [];
@@ -52,10 +52,10 @@ describe("reading", () => {
     ["0 0 * * 5#2", "2026-01-01T00:00:00Z", ["2026-01-09T00:00:00Z", "2026-02-13T00:00:00Z"]],
     ["0 0 * * fri#1,mon#2", "2026-01-01T00:00:00Z", ["2026-01-02T00:00:00Z", "2026-01-12T00:00:00Z"]],
     ["0 0 * * L5", "2026-01-01T00:00:00Z", ["2026-01-30T00:00:00Z", "2026-02-27T00:00:00Z"]],
-    // Day and weekday both restricted: either.
+    // If day and weekday are both restricted, it runs on days that match either.
     ["0 0 13 * fri", "2026-01-01T00:00:00Z", ["2026-01-02T00:00:00Z", "2026-01-09T00:00:00Z"]],
     ["0 0 13 * 1#1", "2026-01-06T00:00:00Z", ["2026-01-13T00:00:00Z", "2026-02-02T00:00:00Z"]],
-    // Ranges over the end of the day and of the week.
+    // Ranges that go over the end of the day or of the week.
     ["0 22-1 * * *", "2026-01-01T00:00:00Z", ["2026-01-01T01:00:00Z", "2026-01-01T22:00:00Z"]],
     [
       "0 0 * * FRI-MON",
@@ -71,7 +71,7 @@ describe("reading", () => {
     ["0 0 * * fri-sun", "2026-01-04T00:00:00Z", ["2026-01-09T00:00:00Z", "2026-01-10T00:00:00Z"]],
     ["0 0 ? * 1", "2026-01-01T00:00:00Z", ["2026-01-05T00:00:00Z", "2026-01-12T00:00:00Z"]],
     ["0 0 31 * ?", "2026-01-01T00:00:00Z", ["2026-01-31T00:00:00Z", "2026-03-31T00:00:00Z"]],
-    // 2026-01-01 is a Thursday. croniter 6: a full field beside one with a * is a *.
+    // 2026-01-01 is a Thursday. croniter 6: a field that selects all values is a `*` if the other field contains a `*`.
     [
       "0 9 */2 * */1",
       "2026-01-01T00:00:00Z",
@@ -93,7 +93,8 @@ describe("reading", () => {
       ["2026-01-03T09:00:00Z", "2026-01-04T09:00:00Z", "2026-01-07T09:00:00Z"],
     ],
     ["0 9 */1 * */1", "2026-01-01T00:00:00Z", ["2026-01-01T09:00:00Z", "2026-01-02T09:00:00Z"]],
-    // And beside one without it is not: either, so daily.
+    // If the other field contains no `*`, a field that selects all values is no `*`: then it runs on days that match
+    // either field. So the first three run daily.
     [
       "0 9 1,15 * 0-6",
       "2026-01-01T00:00:00Z",
@@ -196,7 +197,7 @@ describe("the next run", () => {
   });
 
   it("D-59: a time that is skipped runs at the first moment after it, and once", () => {
-    // New York, 8 March 2026: 02:00 becomes 03:00. Computed on the day before, as a worker does.
+    // New York, 8 March 2026: 02:00 becomes 03:00. The run is computed on the day before, as a worker does.
     expect(runs("30 2 * * *", "2026-03-07T08:00:00Z", 2, "America/New_York")).toEqual([
       "2026-03-08T07:00:00Z",
       "2026-03-09T06:30:00Z",
@@ -211,7 +212,7 @@ describe("the next run", () => {
   });
 
   it("D-59: a time that comes twice runs the first time only", () => {
-    // New York, 1 November 2026: 01:00 to 02:00 comes twice.
+    // New York, 1 November 2026: the hour from 01:00 to 02:00 comes twice.
     expect(runs("30 1 * * *", "2026-10-31T20:00:00Z", 2, "America/New_York")).toEqual([
       "2026-11-01T05:30:00Z",
       "2026-11-02T06:30:00Z",
@@ -236,7 +237,7 @@ describe("the next run", () => {
 });
 
 const numberIn = (from: number, to: number) => fc.integer({ min: from, max: to });
-/** One value twice is refused: SAQ reads it as all. */
+/** A range of one value (5-5) is left out: it is refused, because SAQ reads it as all values. */
 const part = (from: number, to: number) =>
   fc.oneof(
     { weight: 3, arbitrary: numberIn(from, to).map(String) },
@@ -250,7 +251,7 @@ const part = (from: number, to: number) =>
         .map(([a, b, step]) => `${Math.min(a, b)}-${Math.max(a, b)}${step === null ? "" : `/${step}`}`),
     },
   );
-/** `*` among others makes the whole list a `*`. */
+/** A list with a `*` among its parts is replaced by `*`. */
 const list = (from: number, to: number) =>
   fc
     .array(part(from, to), { minLength: 1, maxLength: 3 })
@@ -258,7 +259,9 @@ const list = (from: number, to: number) =>
 const everyOr = (field: fc.Arbitrary<string>) =>
   fc.oneof({ weight: 2, arbitrary: fc.constant("*") }, { weight: 1, arbitrary: field });
 
-/** What differs about a day there: Lord Howe jumps by half an hour, Troll by two, Beirut and Azores at midnight. */
+/**
+ * Zones with different clock changes: Lord Howe by half an hour, Troll by two hours, Beirut and the Azores at midnight.
+ */
 const zones = [
   "UTC",
   "Europe/Rome",
@@ -272,7 +275,7 @@ const zones = [
   "Asia/Kolkata",
 ];
 
-/** Around every change of the clocks of 2027, and around New Year. */
+/** Windows of five days around every clock change of 2027 and around New Year. */
 const windows = zones.flatMap((timezone) => {
   const year = epoch("2027-01-01T00:00:00Z");
   const offset = (at: number) => {
@@ -301,7 +304,7 @@ describe("against others", () => {
     fc.assert(
       fc.property(expressions, fc.constantFrom(...windows), (text, { timezone, from, clock }) => {
         const cron = new Cron(text, timezone);
-        // The days at both ends may be cut in the middle.
+        // The days at both ends of a window may be incomplete, so they are left out.
         const [first, last] = [from + 86_400, from + 4 * 86_400];
         const expected = runsAmong(clock, text).filter((at) => at > first && at <= last);
         const forwards: number[] = [];
@@ -327,7 +330,7 @@ describe("against others", () => {
   });
 
   it("C-2: finds the runs that cron-parser finds", () => {
-    // It refuses values that a list has twice.
+    // cron-parser refuses a list that holds a value twice.
     const list = (from: number, to: number) =>
       fc.oneof(
         part(from, to),
@@ -338,10 +341,10 @@ describe("against others", () => {
     const days = fc.oneof(everyOr(list(1, 28)), fc.constant("L"));
     const expressions = fc
       .tuple(list(0, 59), list(0, 23), days, everyOr(month), everyOr(weekday), fc.option(list(0, 59)))
-      // A day and a single weekday of the month: cron-parser wants both, SAQ's rule is either.
+      // If a day and a weekday of the month (5#2, L5) are given, cron-parser requires both, but SAQ's rule is either.
       .filter(([, , day, , week]) => day === "*" || !/[#L]/.test(week))
       .map((fields) => fields.filter((field) => field !== null));
-    // Zones whose clocks do not change: what cron-parser does then is another rule than D-59.
+    // Zones whose clocks do not change: at a clock change cron-parser follows another rule than D-59.
     const steady = fc.constantFrom("UTC", "Asia/Kolkata", "Asia/Tokyo", "America/Phoenix");
     const start = numberIn(epoch("2024-01-01T00:00:00Z"), epoch("2030-01-01T00:00:00Z"));
     fc.assert(

@@ -1,6 +1,6 @@
 /**
- * Claims whose answer never came, came late, or whose end could not be recorded: what the database calls ours is put
- * back.
+ * Claims whose response never came or came late, and settlements that could not be recorded: a job that the database
+ * assigns to this worker is returned to the queue if the worker does not hold it.
  */
 import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
@@ -41,7 +41,7 @@ const activeOf = (queue: Hello) =>
     queue.name,
   ]);
 
-/** Compares claims as a worker does that holds none, until `isSo`. Returns the keys of what was put back. */
+/** Reconciles like a worker that holds no claim, until `isSo` returns true. Returns the keys of the returned jobs. */
 async function reconcileUntil(queue: Hello, isSo: () => Promise<boolean>): Promise<string[]> {
   const keys: string[] = [];
   await until(async () => {
@@ -54,7 +54,7 @@ async function reconcileUntil(queue: Hello, isSo: () => Promise<boolean>): Promi
   return keys;
 }
 
-/** Enqueues jobs and claims them, with the answer swallowed. Answers their keys. */
+/** Enqueues jobs and claims them, and the proxy swallows the response. Returns their keys. */
 async function cutClaim(queue: Hello, proxy: TestProxy, count = 1): Promise<string[]> {
   const jobs = await queue.enqueueMany(
     Array.from({ length: count }, (_, n) => ({ task: "hello" as const, payload: { n } })),
@@ -76,7 +76,7 @@ describe("a claim that was carried out unseen", () => {
     const proxy = await openProxy(database);
     const queue = open(proxy);
     const [key = ""] = await cutClaim(queue, proxy);
-    // Eight minutes for whoever counts them.
+    // Moves both clocks of this process by eight minutes.
     clock.pass(480);
     clock.set(480);
     expect(await statusOf(key)).toBe("active");
@@ -152,7 +152,7 @@ describe("a claim that was carried out unseen", () => {
     await other.query("commit");
     const [last] = await underWay;
     expect(last).toBeDefined();
-    // It was answered, and nobody has it.
+    // The claim has returned, but its job is not among the held ones.
     expect(await rounds(3)).toEqual([last?.key]);
     expect(await activeOf(queue)).toHaveLength(2);
   });
@@ -163,7 +163,7 @@ describe("a claim that was carried out unseen", () => {
     const members = { function: "hello", queue: queue.name, key: "odd" };
     const document = JSON.stringify(members).replace("}", ', "kwargs": {"a": NaN}}');
     await insertRow(database, { key: "odd", queue: queue.name, document });
-    // Holds up the second write of the odd one: SQL cannot read it, the claimer can.
+    // Blocks the second write of the odd job. SQL cannot read its document, but the claimer can.
     await database.query(`
       create function hold() returns trigger language plpgsql as
         $$ begin perform pg_advisory_xact_lock(4711); return new; end $$;
@@ -236,7 +236,7 @@ describe("a claim whose answer is read late", () => {
     queue.broker.claim = async (request) => {
       const answer = await claim(request);
       queue.broker.claim = claim;
-      // While this process stood still, another one has taken over the first of them, and finished it.
+      // While this process was paused, another process has taken over the first job and finished it.
       clock.pass(7);
       await database.query(
         "update saq_jobs set status = 'complete', lock_key = lock_key + 1, expire_at = 1e10 where key = $1",
@@ -296,7 +296,7 @@ describe("a claim whose answer is read late", () => {
       };
       const { ended } = await startWorker(queue);
       for (const job of jobs) await ended(job?.key ?? "");
-      // The first one took 7 s.
+      // The first claim took 7 s.
       expect(asked.slice(0, 2)).toEqual([10, 5]);
       const runs = jobs.map(async (job) => (await queue.job(job?.key ?? ""))?.attempts);
       expect(await Promise.all(runs)).toEqual(jobs.map(() => 1));
@@ -311,7 +311,7 @@ describe("a claim whose answer is read late", () => {
       create trigger slow_claim before update of status on saq_jobs for each row
         when (old.status = 'queued' and new.status = 'active') execute function slow_claim();`);
     try {
-      // A claim of ten would take 7 s.
+      // A claim of ten would take 7 s, which is longer than the statement timeout of 4 s.
       const queue = open({ url: `${database.url}?options=-c%20statement_timeout%3D4000` });
       const jobs = await queue.enqueueMany(
         Array.from({ length: 12 }, () => ({ task: "hello" as const, payload: {} })),
@@ -341,7 +341,7 @@ describe("a database that is away", () => {
     const proxy = await openProxy(database);
     const queue = open(proxy);
     await startWorker(queue);
-    // The back-offs have grown by then.
+    // After these 8 s the pauses between retries have grown.
     proxy.refuse();
     await pause(8_000);
     const before = proxy.tries;

@@ -1,29 +1,29 @@
-/** A way to the database that can be cut between a statement and its answer. */
+/** A proxy to the database whose connections can be cut between a statement and its response. */
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { closeAfterTest, type TestDatabase } from "./support.js";
 
-/** The last message of an answer. */
+/** The last message of a response: ReadyForQuery outside of a transaction. */
 const readyOutsideTransaction = Buffer.from("Z\0\0\0\x05I");
 
 export interface TestProxy {
   readonly url: string;
   /**
-   * Swallows what the server says from the next statement on that leaves the connection outside of a transaction, so
-   * that what it did is committed; resolves when it has said that.
+   * From the next statement on that leaves the connection outside of a transaction, swallows what the server sends. So
+   * that statement is committed, and its response is lost. Resolves when the server has sent the response.
    */
   mute(): Promise<void>;
-  /** Passes on what the server says in pieces from now on, at 640 KB/s for each connection. */
+  /** From now on, passes on what the server sends in pieces, at 640 KB/s for each connection. */
   slowDown(): void;
-  /** Breaks every connection; later ones work. */
+  /** Breaks every connection. Later connections work. */
   cut(): void;
   /** Breaks every connection, and each later one at once, until `admit`. */
   refuse(): void;
   admit(): void;
-  /** Connections that were tried so far. */
+  /** Number of connections that were tried so far. */
   readonly tries: number;
-  /** Bytes that the server has sent so far. */
+  /** Number of bytes that the server has sent so far. */
   readonly bytesSent: number;
-  /** At the end of the test, unless it is called before. */
+  /** Closes the proxy. It is closed at the end of the test if this was not called before. */
   close(): Promise<void>;
 }
 

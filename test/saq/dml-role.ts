@@ -1,8 +1,8 @@
-/** A role that may read and write rows, and create nothing. */
+/** A database role that may read and write rows, but create nothing. */
 import { randomBytes } from "node:crypto";
 import { closeAfterTest, type TestDatabase } from "./support.js";
 
-/** With rights on the tables that are there; dropped after the test. */
+/** Creates the role, with rights on the existing tables. It is dropped after the test. */
 export async function makeRole(database: TestDatabase): Promise<{ url: string; name: string }> {
   const name = `saq_dml_${randomBytes(4).toString("hex")}`;
   await database.query(`create role ${name} login password 'secret'`);

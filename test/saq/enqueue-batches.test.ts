@@ -1,4 +1,6 @@
-/** How enqueues travel: together in few statements, with one notification, and once over a connection that breaks. */
+/**
+ * How enqueues reach the server: many in few statements, with one notification, and only once if a connection breaks.
+ */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import pg from "pg";
 import { InvalidJobError } from "../../templates/backend/saq/errors.js";
@@ -12,14 +14,14 @@ const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
 const open = (options: Parameters<typeof openQueue>[2] = {}) => openQueue(database, tasks, options as object);
 
-// One start makes the tables, so that no test measures that.
+// One start creates the tables, so that no test measures that.
 beforeAll(async () => {
   const queue = open();
   await queue.connect();
   await queue.close();
 });
 
-/** How many statements that begin so the server was sent by this queue while `work` ran. */
+/** Returns the texts of all statements that this process sends while `work` runs. */
 async function statementsDuring(queue: Queue, work: () => Promise<unknown>): Promise<string[]> {
   const sent: string[] = [];
   const { query } = pg.Client.prototype;
@@ -110,7 +112,7 @@ describe("many at once", () => {
         { task: "hello", payload: {} },
       ]),
     ).rejects.toThrow(InvalidJobError);
-    // Leaves after whatever the refused call may have left in its lane.
+    // This job leaves after anything that the refused call may have left in its lane.
     await queue.enqueue("hello");
     expect(await queue.count("queued")).toBe(1);
   });
@@ -145,7 +147,7 @@ describe("notifications", () => {
 });
 
 describe("a connection that is lost during a flush", () => {
-  /** Ends the queue's connections as soon as one of them waits for a lock. */
+  /** Terminates the queue's connections as soon as one of them waits for a lock. */
   const cutWhenBlocked = async (queue: Queue<typeof tasks>) => {
     const busy = "from pg_stat_activity where datname = current_database() and application_name = 'saq'";
     await until(
@@ -216,7 +218,7 @@ describe("a connection that is lost during a flush", () => {
     const { query } = pg.Client.prototype;
     let [metHeldKey, hasBroken] = [false, false];
     let first: Promise<unknown> = Promise.resolve();
-    // The commit is carried out and its answer lost; meanwhile the job of the held key is stored and run.
+    // The commit is carried out and its response is lost. Meanwhile the job of the held key is stored and run.
     pg.Client.prototype.query = async function (this: pg.Client, ...args: unknown[]) {
       const answer = Reflect.apply(query, this, args) as Promise<unknown>;
       if (args[0] === "commit" && !hasBroken) {
@@ -277,7 +279,7 @@ describe("a connection that is lost during a flush", () => {
     const { tries } = proxy;
     const first = queue.enqueue("hello");
     const behind: Promise<unknown>[] = [first];
-    // Called while the first is under way.
+    // Both calls are made while the first one is in progress.
     await Promise.race([until(async () => proxy.tries > tries), first]);
     behind.push(queue.enqueue("hello"), queue.enqueue("hello", {}, { key: "in an outage" }));
     const answers = await Promise.allSettled(behind);

@@ -1,4 +1,4 @@
-/** Enqueueing with a key of one's own: what happens when it is taken (V-5.1 to V-5.3), and in a caller's transaction. */
+/** Enqueues with a key of the caller: what happens if it is taken (V-5.1 to V-5.3), and in the caller's transaction. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import pg from "pg";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
@@ -9,7 +9,7 @@ const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
 const open = (options: Parameters<typeof openQueue>[2] = {}) => openQueue(database, tasks, options as object);
 
-// One start makes the tables, so that no test measures that.
+// One start creates the tables, so that no test measures that.
 beforeAll(async () => {
   const queue = open();
   await queue.connect();
@@ -20,7 +20,7 @@ const nowSeconds = async () =>
   Number((await database.query<{ now: string }>("select floor(extract(epoch from now())) as now"))[0]?.now);
 
 describe("a key that is taken", () => {
-  /** Lets the key's job run and end. */
+  /** Claims the key's job and settles it as complete. */
   const finish = async (queue: Queue<typeof tasks>) => {
     const [claimed] = await claim(queue);
     if (!claimed) throw new Error("nothing to claim");
@@ -89,7 +89,7 @@ describe("a key that is taken", () => {
     await one.enqueue("hello", {}, { key: ours });
     await finish(one);
     await Promise.all([rival, two].map((queue) => queue.connect()));
-    // Every statement has begun, and seen what was there, when the first may go on.
+    // The first statement may continue only when every statement has begun and has seen the old rows.
     const other = await database.connect();
     await other.query("begin");
     await other.query("select 1 from saq_jobs where key = $1 for update", [ours]);
@@ -149,7 +149,7 @@ describe("a key that is taken", () => {
 
   it("V-5.3: two processes that flush the same keys in opposite order neither deadlock nor store twice", async () => {
     const [one, two] = [open(), open()];
-    // The same queue twice, as two processes have it.
+    // The same queue opened a second time, as in a second process.
     const other = openQueue(database, tasks, { name: one.name });
     await two.close();
     const names = Array.from({ length: 100 }, () => newKey());
@@ -190,7 +190,7 @@ describe("a key that is taken", () => {
 });
 
 describe("keys that somebody's transaction holds", () => {
-  /** Holds these keys, as another program that has inserted them and not committed yet. */
+  /** Holds these keys like another program that has inserted them and has not committed yet. */
   const hold = async (queue: Queue<typeof tasks>, keys: readonly string[]) => {
     const other = await database.connect();
     await other.query("begin");
@@ -215,7 +215,7 @@ describe("keys that somebody's transaction holds", () => {
     const first = [...held, "beside them"].map(enqueue);
     await until(async () => settled.includes("beside them: stored"));
     await enqueue("after them");
-    // Some of the held ones still wait.
+    // Some of the held keys still wait.
     expect(settled.length).toBeLessThan(held.length + 2);
     await Promise.all(first);
     expect(settled.toSorted()).toEqual(
@@ -249,7 +249,7 @@ describe("keys that somebody's transaction holds", () => {
     url.searchParams.set("options", "-c deadlock_timeout=10ms");
     const queue = openQueue({ url: url.href }, tasks);
     await queue.connect();
-    // A deadlock is looked for once, soon after a wait began. The flush has to be the last to wait.
+    // The server checks for a deadlock once, soon after a wait began. So the flush has to be the last to wait.
     const [first, other] = [await database.connect(), await database.connect()];
     await other.query("set deadlock_timeout = '1h'");
     const insert = (client: pg.Client, key: string) =>
@@ -316,7 +316,8 @@ describe("in the caller's transaction", () => {
 
     await client.query("begin");
     const kept = await queue.enqueue("hello", {}, { client });
-    // Notifications come in the order of commits: had the insert told at once, this marker would come after it.
+    // Notifications arrive in the order of commits. If the insert had notified at once, this marker would arrive after
+    // it.
     await database.query(`select pg_notify('saq:${queue.name}', 'marker')`);
     await client.query("commit");
     expect(await queue.job(kept.key)).toMatchObject({ key: kept.key, status: "queued" });

@@ -20,7 +20,7 @@ const even: StandardSchema<{ n: string }, { n: number }> = {
   },
 };
 
-/** Takes an object, and nothing but an object. */
+/** Accepts an object, or null in place of an empty one, and refuses everything else. */
 const anyObject: StandardSchema<{ n?: number } | undefined> = {
   "~standard": {
     version: 1,
@@ -38,7 +38,7 @@ const tasks = {
 };
 const open = (options: Parameters<typeof openQueue>[2] = {}) => openQueue(database, tasks, options as object);
 
-// One start makes the tables, so that no test measures that.
+// One start creates the tables, so that no test measures that.
 beforeAll(async () => {
   const queue = open();
   await queue.connect();
@@ -127,7 +127,7 @@ describe("what is stored", () => {
     });
     const given = await queue.enqueue("patient", undefined, { timeout: null, retries: 1, ttl: undefined });
     expect(given).toMatchObject({ timeout: null, retries: 1, ttl: 60, retryDelay: 2 });
-    // J-15: what counts is what is stored.
+    // J-15: the stored values are the ones that count.
     expect(await queue.job(given.key)).toMatchObject({ timeout: null, retries: 1, ttl: 60, retryDelay: 2 });
   });
 

@@ -1,4 +1,4 @@
-/** What is stored of an error: everything that tells why, whatever was thrown, and never without bounds. */
+/** What is stored of an error: all that shows its reason, for any thrown value, and with a bounded length. */
 import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { runInNewContext } from "node:vm";
@@ -7,7 +7,7 @@ import { ConfigError } from "../../templates/backend/saq/errors.js";
 import { detailsOf, rebuilt } from "../../templates/backend/saq/worker/error-details.js";
 import { errorText } from "../../templates/backend/saq/worker/error-text.js";
 
-/** What `fetch` throws where nobody listens (any more). */
+/** Returns what `fetch` throws if nobody listens at the address. */
 async function refused(): Promise<unknown> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");

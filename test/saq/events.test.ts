@@ -1,4 +1,4 @@
-/** What is told of jobs over the queue's own channel: ends that somebody waits for, and aborts. */
+/** Events of jobs on the queue's own channel: settlements that somebody waits for, and aborts. */
 import { expect, it } from "@jest/globals";
 import type { JobEvent } from "../../templates/backend/saq/broker.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
@@ -19,14 +19,14 @@ import {
 const database = useDatabase();
 const tasks = { work: async () => "done" };
 
-/** What a follower was told so far. Followed for as long as the queue is open. */
+/** Returns the list of events that a follower has received. It grows for as long as the queue is open. */
 async function eventsOf<Tasks extends TaskMap>({ broker }: Queue<Tasks>) {
   const events: (JobEvent | null)[] = [];
   await broker.follow((event) => events.push(event));
   return events;
 }
 
-/** An event that is told after all that was sent before it. */
+/** Triggers an event that arrives after all that were sent before it, waits for it, and removes it from the list. */
 async function fence(queue: Queue<typeof tasks>, events: (JobEvent | null)[]): Promise<void> {
   const job = await queue.enqueue("work");
   await queue.abort(job.key);

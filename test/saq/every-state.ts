@@ -1,9 +1,9 @@
-/** A queue with one job of every state. */
+/** Fills a queue with one job in every state. */
 import { inSeconds } from "../../templates/backend/saq/job.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { claim, settle, settlement, type TestDatabase } from "./support.js";
 
-/** One job of every state. */
+/** Creates one job in every state. Returns their keys by state. */
 export async function populate(
   database: TestDatabase,
   queue: Queue<{ hello: (ctx: unknown, payload?: object) => string }>,

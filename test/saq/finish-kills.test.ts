@@ -26,14 +26,14 @@ it("a worker killed between the commit and the task's return: the job stays comp
   const { database, queue, end } = await openStage("finished");
   const victim = await WorkerProcess.start({ url: database.url, timers });
   const { key } = await queue.enqueue("once", { naps: [], hang: true }, { timeout: 0, retries: 3 });
-  // It writes down that it hangs after its commit.
+  // The task records that it hangs after its commit.
   await eventually("it hangs", async () => (await database.runs(key))[0]?.signal === "never");
   const before = await database.document(key);
   expect(before).toMatchObject({ status: "complete", result: { pid: victim.pid } });
   victim.signal("SIGKILL");
   await victim.exited;
   const heir = await WorkerProcess.start({ url: database.url, timers });
-  // The dead worker's other jobs come back; once they have, so would this one.
+  // When the dead worker is swept, its unfinished jobs are returned to the queue. This job must not be one of them.
   const { key: later } = await queue.enqueue("once", { naps: [] });
   await eventually("the heir works", async () => (await database.document(later)).status === "complete");
   await eventually("the dead are swept", async () => {
@@ -76,7 +76,7 @@ it("200 jobs under workers that are killed again and again: each effect exactly 
   );
   expect(effects.filter(({ count }) => count !== 1)).toEqual([]);
   expect(new Set(effects.map(({ job }) => job))).toEqual(new Set(jobs.map((job) => job?.key)));
-  // Who has recorded the end is who has had the effect.
+  // The worker that recorded the end is the worker whose effect was stored.
   const strays = await database.query(
     `select j.key from saq_jobs j join effects e on e.job = j.key
       where (convert_from(j.job, 'UTF8')::jsonb->'result'->>'pid')::int <> e.pid`,
@@ -85,7 +85,7 @@ it("200 jobs under workers that are killed again and again: each effect exactly 
   const lost = await database.query(
     "select 1 from saq_jobs where convert_from(job, 'UTF8')::jsonb->'meta' ? 'lost'",
   );
-  // Some were killed in the middle, or the test has shown nothing.
+  // Some workers were killed in the middle of a job; otherwise the test has shown nothing.
   expect(lost.length).toBeGreaterThan(0);
   expect(kills).toBe(3);
   await Promise.all(workers.map((worker) => worker.stop()));

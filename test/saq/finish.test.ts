@@ -1,4 +1,4 @@
-/** A task that finishes its job in its own transaction: what it did and that it was done are one. */
+/** A task that finishes its job in its own transaction: its effect and the end of its job are committed together. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import pg from "pg";
 import * as z from "zod";
@@ -25,10 +25,10 @@ const openPool = (url = database.url) => {
   return closeAfterTest({ close: () => pool.end(), pool }).pool;
 };
 
-/** Rolled back when `work` throws. */
+/** Runs `work` in a transaction, which is rolled back if `work` throws. */
 async function transaction<T>(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
   const client = await pool.connect();
-  // A connection that is cut says so twice.
+  // A connection that is cut reports it twice: the statement rejects, and this event is emitted.
   client.on("error", () => {});
   let broken: Error | undefined;
   try {
@@ -53,7 +53,7 @@ const effects = async (key: string) =>
 const status = async (key: string) => (await rowOf(database, key))?.status;
 const lost = ({ log }: TestWorker) => log.lines.filter(({ message }) => message.startsWith("lost"));
 
-/** Something to wait for in a test, and to be opened there. */
+/** Code can wait for `opened`, and the test resolves it with `open`. */
 function gate() {
   let open = () => {};
   const opened = new Promise<void>((resolve) => {
@@ -62,7 +62,10 @@ function gate() {
   return { open, opened };
 }
 
-/** The members that tell times differ from run to run. */
+/**
+ * Returns the document without its times, key, worker id and meta, which differ from run to run. The times must be
+ * numbers.
+ */
 function timeless(text: string | undefined) {
   const { completed, queued, started, touched, key, worker_id, meta, ...rest } = JSON.parse(text ?? "{}");
   for (const time of [completed, queued, started, touched]) expect(time).toEqual(expect.any(Number));
@@ -93,7 +96,7 @@ describe("ctx.finish", () => {
     await inside.opened;
     expect([await status("own"), await effects("own")]).toEqual(["active", 0]);
     committed.open();
-    // Told by the commit: the task still runs.
+    // The commit has notified the caller: the task still runs.
     expect(await result).toEqual({ sum: 3 });
     expect([await status("own"), await effects("own")]).toEqual(["complete", 1]);
     expect(worker.worker.stats.complete).toBe(1);
@@ -113,7 +116,7 @@ describe("ctx.finish", () => {
     const pool = openPool();
     const own = async (ctx: Context) => {
       await transaction(pool, (client) => ctx.finish(null, { client }));
-      // Twenty looks at the rows of running jobs.
+      // Long enough for twenty checks of the rows of running jobs.
       await new Promise((resolve) => setTimeout(resolve, 400));
       await ctx.job.update({ progress: 0.5 });
       return ctx.signal.aborted;
@@ -341,7 +344,7 @@ describe("ctx.finish", () => {
     });
     const { ended } = await startWorker(queue);
     const kept = await queue.enqueue("own");
-    // Its row would be deleted instead of changed.
+    // With ttl -1 the row would be deleted instead of changed.
     const dropped = await queue.enqueue("own", undefined, { ttl: -1 });
     for (const { key } of [kept, dropped]) expect(await ended(key)).toBe("Finished own");
     expect(await Promise.all(refusals)).toEqual(["no_transaction", "no_transaction"]);
@@ -488,7 +491,7 @@ describe("ctx.finish", () => {
           if (becomes === "complete") {
             const answered = proxy.mute();
             const commit = client.query("commit");
-            // Handled below; here it must not count as nobody's.
+            // The error is handled below. Without this handler the rejection would be unhandled until then.
             commit.catch(() => {});
             await answered;
             proxy.cut();
@@ -528,7 +531,7 @@ describe("ctx.finish", () => {
     const worker = await startWorker(queue);
     const job = await queue.enqueue("own");
     await left.opened;
-    // The worker has met the row that the transaction holds.
+    // When no job is running any more, the worker settles this job and waits for the row that the transaction holds.
     await until(async () => worker.worker.runningKeys.length === 0);
     expect(await status(job.key)).toBe("active");
     go.open();

@@ -1,4 +1,4 @@
-/** Documents that a claim and a completion change by their end, without reading them. */
+/** Documents that a claim and a completion change only at their end, without parsing them. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { ClaimedJob } from "../../templates/backend/saq/broker.js";
 import type { Context } from "../../templates/backend/saq/index.js";
@@ -39,7 +39,7 @@ beforeAll(async () => {
 
 const textOf = async (key: string) => (await rowOf(database, key))?.text ?? "";
 
-/** The end of a job as a worker writes it whose claim knows the document's ending. */
+/** The settlement that a worker writes if its claim knows the end of the document. */
 const completion = (job: ClaimedJob, result: unknown) =>
   settlement(job, "complete", { progress: 1, completed: 9, touched: 9, result }, { ending: job.ending });
 
@@ -65,7 +65,7 @@ describe("a document as enqueue wrote it", () => {
     expect(job.ending).not.toBeNull();
     const opening = enqueued.slice(0, -',"status":"queued"}'.length);
     expect((await textOf(key)).startsWith(opening)).toBe(true);
-    // What the worker runs is what is stored.
+    // The worker runs the document that is stored.
     expect(job.document).toBe(await textOf(key));
     expect(claimedFields({ ...job, document: enqueued }, queue.name)).toEqual(
       decodeJob(await textOf(key), queue.name, "active"),
@@ -90,7 +90,7 @@ describe("a document as enqueue wrote it", () => {
       touched: 9,
       result: kwargs,
     });
-    // Each member once.
+    // Each member occurs once.
     expect(Object.keys(JSON.parse(ended)).length).toBe(
       [...ended.matchAll(/"status":"complete"/g)].length + Object.keys(JSON.parse(job.document)).length + 2,
     );
@@ -170,7 +170,7 @@ describe("a document as enqueue wrote it", () => {
     expect(await settle(queue, completion(job, 1))).toBe("applied");
     const ended = await textOf(key);
     expect(JSON.parse(ended)).toMatchObject({ status: "complete", result: 1 });
-    // Each member once.
+    // Each member occurs once.
     const names = Object.keys(JSON.parse(ended));
     expect(names.map((member) => ended.split(`"${member}":`).length - 1)).toEqual(names.map(() => 1));
   });
@@ -253,7 +253,7 @@ describe("a document as enqueue wrote it", () => {
     const queue = open();
     await queue.enqueue("hello", { a: 1 });
     const job = await claimOne(queue);
-    // Python takes a job over without a token of its own, but writes the document anew.
+    // Python takes a job over without a new token, but writes the whole document again.
     await database.query(
       `update saq_jobs set job = convert_to(replace(convert_from(job, 'UTF8'), 'worker-1', 'worker-9'), 'UTF8') where key = $1`,
       [job.key],
@@ -320,7 +320,7 @@ describe("a document as enqueue wrote it", () => {
     for (const payload of [{ run: 1 }, { run: 2 }]) {
       await queue.enqueue("hello", payload, { key });
       claimed.push(await claimOne(queue));
-      // Somebody else ends the first, so that its key is free again.
+      // Somebody else ends the first job, so that its key is free again.
       if (claimed.length === 1)
         await database.query("update saq_jobs set status = 'aborted' where key = $1", [key]);
     }

@@ -1,4 +1,4 @@
-/** A queue by its address alone, for programs that have none of its tasks. */
+/** A queue that is opened by its address alone, for programs that have none of its tasks. */
 import { expect, it } from "@jest/globals";
 import { ConfigError, InvalidUrlError } from "../../templates/backend/saq/errors.js";
 import { Queue } from "../../templates/backend/saq/from-url.js";

@@ -1,6 +1,6 @@
 /**
- * Rows as Python SAQ 0.26.3 wrote them, byte for byte (spec J-30 to J-41): recorded from the real one, in the order in
- * which it went through the life of a few jobs.
+ * Rows as Python SAQ 0.26.3 wrote them, byte for byte (spec J-30 to J-41). They were recorded while the real SAQ ran a
+ * few jobs, in the order in which it wrote them.
  */
 import { readFileSync } from "node:fs";
 
@@ -15,7 +15,7 @@ export interface Golden {
   /** Epoch s; null = kept for ever. */
   expireAt: number | null;
   document: string;
-  /** Holds what JSON does not know, or what JavaScript reads as something else (D-64). */
+  /** The document contains what JSON does not know, or what JavaScript reads as something else (D-64). */
   odd?: true;
 }
 
@@ -26,7 +26,7 @@ const recorded = JSON.parse(
 export const goldenDocuments: readonly Golden[] = recorded.rows.filter(({ odd }) => !odd);
 export const oddDocuments: readonly Golden[] = recorded.rows.filter(({ odd }) => odd);
 
-/** Its document in a queue of another name. */
+/** Returns the document as it would be in a queue of another name. */
 export const documentIn = (queueName: string, { document }: Golden): string =>
   document.replace(/("queue": ?)"default"/, `$1"${queueName}"`);
 
@@ -39,8 +39,9 @@ const nullable = new Set(["timeout", "kwargs", "result", "error", "group_key", "
 const statuses = new Set(["new", "queued", "active", "aborting", "aborted", "failed", "complete"]);
 
 /**
- * Why Python could not load a document; empty when it can. Its Job is a dataclass made from the document's members:
- * it raises on an unknown name (J-2), on another queue's name (J-1) and later on a null where it counts (J-3).
+ * Returns the reasons why Python could not load a document; empty if it can. Python's Job is a dataclass that is made
+ * from the document's members. It raises on an unknown name (J-2) and on another queue's name (J-1), and later on a
+ * null in a field that must have a value (J-3).
  */
 export function pythonComplaints(text: string, queueName: string): string[] {
   const document = JSON.parse(text) as Record<string, unknown>;

@@ -1,6 +1,6 @@
 /**
- * The same jobs go through the same lives in both engines and leave the same rows (J-41, T-190). Python's are recorded;
- * ours are caught by a trigger, one for each time that the row was written.
+ * The same jobs go through the same states in both engines and leave the same rows (J-41, T-190). Python's rows are
+ * recorded; a trigger records ours each time a row is written.
  */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { Context } from "../../templates/backend/saq/index.js";
@@ -26,7 +26,7 @@ const database = useDatabase();
 
 type Row = Omit<Golden, "clause" | "odd">;
 
-/** What differs from run to run is only told by its kind. */
+/** Replaces each value that differs from run to run by a word for its kind. */
 function comparable({ status, priority, groupKey, scheduled, document }: Row) {
   const members = JSON.parse(document) as Record<string, unknown>;
   for (const name of ["queued", "started", "touched", "completed", "scheduled"]) {
@@ -48,7 +48,7 @@ describe("the same life of a job", () => {
   const lives: Record<string, Row[]> = {};
   let queueName = "";
 
-  /** Epoch s by which a finished row is kept after its end. */
+  /** Returns for how many seconds a finished row is kept after its end; null = for ever. */
   const keptFor = ({ document, expireAt }: Row) =>
     expireAt &&
     expireAt - Math.floor(Number((JSON.parse(document) as { completed: number }).completed) / 1000);
@@ -146,7 +146,7 @@ describe("the same life of a job", () => {
 });
 
 describe("what Python writes and JavaScript reads as something else", () => {
-  /** The value of a member as its characters stand; numbers as they are spelled. */
+  /** Returns the text of `kwargs` exactly as it is written, numbers too. */
   const kwargsOf = (text: string) => /"kwargs": (\{.*?\})(?=, "|\}$)/.exec(text)?.[1];
 
   it.each(oddDocuments)("D-64, T-190, $clause: survives a run and a retry of ours", async (golden) => {
@@ -163,7 +163,7 @@ describe("what Python writes and JavaScript reads as something else", () => {
     if (!claimed) throw new Error("not claimed");
     expect(await settle(queue, settlement(claimed, "queued", {}, { scheduled: 1 }))).toBe("applied");
     const text = (await rowOf(database, key))?.text ?? "";
-    // jsonb spells an exponent out; the number stays the same to whoever reads it as a double.
+    // jsonb writes an exponent out as digits. The number stays the same for a reader that uses doubles.
     const spelled = (members = "") =>
       members.replaceAll(/-?\d[\d.e+-]*/g, (number) =>
         /[.e]|^-?\d{30}/.test(number) ? String(Number(number) || 0) : number,

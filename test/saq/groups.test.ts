@@ -1,4 +1,4 @@
-/** Groups: how many of a group run at a time, in which order, and what a big group or many groups cost. */
+/** Groups: how many jobs of a group run at a time, in which order, and what a big group or many groups cost. */
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import pg from "pg";
 import { inSeconds } from "../../templates/backend/saq/job.js";
@@ -31,7 +31,7 @@ const nowSeconds = async () =>
 const enqueueAll = (queue: Hello, count: number, options: (n: number) => object = () => ({})) =>
   Promise.all(Array.from({ length: count }, (_, n) => queue.enqueue("hello", { n }, options(n))));
 
-/** Many rows at once, as other programs put them there. Due 1,000 s ago unless said otherwise. */
+/** Inserts many rows with one statement, as other programs do. They are due 1,000 s ago unless `due` says otherwise. */
 const fill = (queue: Hello, count: number, { group = "'g'", priority = "0", due = "$3 - 1000" } = {}) =>
   nowSeconds().then((now) =>
     database.query(
@@ -81,7 +81,7 @@ it("D-2: two claimers at the same moment take one between them, again and again"
 it("D-2: a job picked before another claim of its group was committed is looked at again", async () => {
   const queue = open();
   const [first, second] = await enqueueAll(queue, 2, (n) => ({ groupKey: "g", priority: n }));
-  // A claimer that takes only the second job's priority, step by step.
+  // A claimer of only the second job's priority; its statements run one by one.
   const slow = await database.connect();
   const { groupHeads, lockGroups, claimGroups } = buildStatements(await ensureSchema(slow));
   await slow.query("begin");
@@ -207,7 +207,7 @@ describe("groupConcurrency", () => {
     for (let round = 0; round < 20; round++) {
       await enqueueAll(queue, 9, () => ({ groupKey: `round${round}` }));
       let taken = 0;
-      // A claimer that finds the group locked by another goes away empty; the group is not full for that.
+      // A claimer that finds the group locked by another claimer returns no job, although the group is not full.
       for (let tries = 0; taken < 3 && tries < 50; tries++)
         taken += (await Promise.all(claimers.map((claimer) => grouped(claimer, 2)))).flat().length;
       expect(taken).toBe(3);
@@ -228,7 +228,7 @@ describe("a big group", () => {
     const beside = await pagesRead(claimUngrouped, values);
     expect(alone).toBeGreaterThan(10);
     expect(beside).toBeLessThan(2 * alone);
-    // Nor does it hide other groups, although its jobs come first.
+    // The big group does not hide other groups either, although its jobs come first.
     const { groupHeads } = await statementsOf();
     await database.query(
       "update saq_jobs set status = 'active' where key = (select min(key) from saq_jobs where queue = $1 and group_key = 'g')",
@@ -291,7 +291,7 @@ describe("workers", () => {
     };
     await startWorker(queue);
     await pause(3_000);
-    // 150 are one every 20 ms.
+    // One look every 20 ms would be 150 looks.
     expect(looks).toBeGreaterThan(2);
     expect(looks).toBeLessThan(30);
   });
@@ -341,7 +341,7 @@ async function statementsOf() {
   return buildStatements(await ensureSchema(client));
 }
 
-/** Pages that a statement touches, as the engine's own connections run it. Changes nothing. */
+/** Returns how many pages a statement reads on a connection with the engine's settings. Changes nothing. */
 async function pagesRead({ text }: { text: string }, values: unknown[]): Promise<number> {
   const client = new pg.Client(clientConfig(database.url, { plain: false }));
   await client.connect();

@@ -1,4 +1,4 @@
-/** Rows that somebody's transaction holds, changed by people and by workers. */
+/** Rows that somebody's transaction holds, and that people and workers change. */
 import { describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import { claim, openQueue, rowOf, settle, settlement, until, useDatabase } from "./support.js";
@@ -86,7 +86,7 @@ describe("an abort of a row that somebody's transaction holds", () => {
         reason: expect.objectContaining({ code: "job_held", message: expect.stringContaining(key) }),
       })),
     );
-    // One after the other they would take 15 s.
+    // One after the other, the aborts would take 15 s.
     expect(performance.now() - began).toBeLessThan(14_000);
     expect((await rowOf(database, key))?.status).toBe("queued");
     await other.query("rollback");

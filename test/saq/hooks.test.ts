@@ -1,4 +1,4 @@
-/** Hooks around a worker and its jobs: their order, what they give, and what their failures do (W-4, W-7 to W-10). */
+/** Hooks around a worker and its jobs: their order, what they return, and what their failures do (W-4, W-7 to W-10). */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { describe, expect, it } from "@jest/globals";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
@@ -9,7 +9,7 @@ import { openQueue, rowOf, startWorker, until, useDatabase } from "./support.js"
 
 const database = useDatabase();
 
-/** A promise that is kept when the test says so. */
+/** A promise that the test resolves with `open`. */
 function gate() {
   let open: () => void = () => {};
   const opened = new Promise<void>((resolve) => {
@@ -364,7 +364,7 @@ describe("hooks around a job", () => {
     const queue = openQueue(
       database,
       {
-        // Synchronous: as far as it can tell, it is called by the hook's caller.
+        // Synchronous: it sees the async context in which it is called.
         quick: look,
         slow: async (ctx: Context) => {
           look(ctx);

@@ -170,7 +170,7 @@ describe("keys", () => {
     const key = newKey();
     expect(key).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
     const time = Number.parseInt(key.replaceAll("-", "").slice(0, 12), 16);
-    // Keys may run ahead of the clock when more were made than one millisecond holds.
+    // Keys may run ahead of the clock if more of them are made in one millisecond than it has room for.
     expect(time).toBeGreaterThanOrEqual(before);
     expect(time).toBeLessThan(before + 1_000);
   });

@@ -1,7 +1,7 @@
 /**
- * JSON as Python's json.dumps writes it, and as jsonb gives it back: numbers of any size, NaN, escaped NULs and lone
- * surrogates, in every order and spacing. Values are kept as trees in which a number is its text, because reading it
- * into a number of JavaScript is what could lose a digit.
+ * Generators of JSON as Python's json.dumps writes it and as jsonb returns it: numbers of any size, NaN, escaped NULs
+ * and lone surrogates, in every order and spacing. Values are kept as trees in which a number is its text, because
+ * reading it into a JavaScript number could lose a digit.
  */
 import fc from "fast-check";
 
@@ -11,7 +11,7 @@ export interface Spacing {
   item: string;
   member: string;
   indent: string;
-  /** json.dumps(ensure_ascii=True), its default. */
+  /** json.dumps(ensure_ascii=True), which is its default. */
   ascii: boolean;
 }
 
@@ -25,7 +25,7 @@ export const spacing: fc.Arbitrary<Spacing> = fc.record({
 const text = fc.oneof(
   fc.string({ maxLength: 8 }),
   fc.string({ unit: "binary", maxLength: 8 }),
-  // Any code units, so that halves of characters are among them.
+  // Any code units, so that lone surrogates are among them.
   fc
     .array(fc.integer({ min: 0, max: 0xffff }), { maxLength: 4 })
     .map((units) => String.fromCharCode(...units)),
@@ -46,7 +46,7 @@ const text = fc.oneof(
 const number = fc.oneof(
   fc.bigInt({ min: -(10n ** 40n), max: 10n ** 40n }).map(String),
   fc.integer().map(String),
-  // As repr() of a float.
+  // As Python's repr() of a float.
   fc
     .double({ noNaN: true, noDefaultInfinity: true })
     .map(String)
@@ -85,7 +85,7 @@ export function write(value: Tree, style: Spacing, indent = style.indent): strin
   return "word" in value ? value.word : value.number;
 }
 
-/** JSON.stringify escapes halves of characters, as Python must when it writes UTF-8. */
+/** JSON.stringify escapes lone surrogates, as Python must when it writes UTF-8. */
 const writeText = (value: string, ascii: boolean): string =>
   ascii
     ? JSON.stringify(value).replaceAll(/[^\0-\x7e]/g, (unit) =>
@@ -95,7 +95,7 @@ const writeText = (value: string, ascii: boolean): string =>
       )
     : JSON.stringify(value);
 
-/** Reads without losing a digit. */
+/** Reads JSON without losing a digit. */
 export function read(json: string): Tree {
   const tokens =
     json.match(/"(?:[^"\\]|\\.)*"|-?Infinity|NaN|true|false|null|-?\d[\d.eE+-]*|[[\]{},:]/gs) ?? [];
@@ -128,7 +128,10 @@ export function read(json: string): Tree {
   return value();
 }
 
-/** The same text for the same value: members by name, numbers by their exact value, whatever way they are written. */
+/**
+ * Returns the same text for equal values: members sorted by name, numbers by their exact value, however they are
+ * written.
+ */
 export function canonical(value: Tree): string {
   if (typeof value === "string") return JSON.stringify(value);
   if (Array.isArray(value)) return `[${value.map(canonical).join()}]`;

@@ -1,4 +1,4 @@
-/** How large the parts of a job may be, and what becomes of larger documents that others have stored. */
+/** How large the parts of a job may be, and what happens to larger documents that others have stored. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { Context } from "../../templates/backend/saq/index.js";
 import { openProxy } from "./cuttable-proxy.js";
@@ -8,7 +8,7 @@ const database = useDatabase();
 const maxBytes = 2_000;
 const tasks = {
   hello: (_ctx: unknown, _payload?: object) => "hi",
-  /** Fewer characters than `maxBytes`, and more bytes. */
+  /** The result has fewer characters than `maxBytes`, but more bytes. */
   large: () => "漢".repeat(700),
   fits: () => "漢".repeat(660),
   finish: async (ctx: Context, _payload?: object) => {
@@ -33,7 +33,7 @@ beforeAll(async () => {
   await queue.close();
 });
 
-/** As our own enqueue writes it, and as Python does. */
+/** Returns a document as our own enqueue writes it, or as Python does. */
 const documentOf = (queue: string, key: string, text: string, from: "us" | "Python") => {
   const job = { function: "hello", kwargs: { text }, queue, key, status: "queued" };
   return from === "us" ? JSON.stringify(job) : JSON.stringify(job, null, 1);

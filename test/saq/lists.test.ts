@@ -1,4 +1,4 @@
-/** Lists of jobs for people: their order, and how long they may take. */
+/** Lists of jobs that people read: their order, and how long they may take. */
 import { expect, it } from "@jest/globals";
 import express from "express";
 import supertest from "supertest";
@@ -36,7 +36,7 @@ it("a list that reads too many rows ends after 5 s and names the command that ad
   for (let n = 0; n < 200; n++)
     await insertRow(database, { key: `k${n}`, queue: owner.name, document: "{", status: "failed" });
   const { url } = await makeRole(database);
-  // Each row takes 50 ms to look at: 10 s in all.
+  // The policy takes 50 ms for each row: 10 s in all.
   await database.query(`
     create function slowly() returns boolean language plpgsql as $$ begin perform pg_sleep(0.05); return true; end $$;
     alter table saq_jobs enable row level security;
@@ -48,7 +48,7 @@ it("a list that reads too many rows ends after 5 s and names the command that ad
       /^The list of failed jobs in queue ".*given up after 5 s\. .*npm run saq -- tune/,
     ),
   });
-  // A page asks every two seconds: not the database each time.
+  // A web page asks every two seconds. The database must not be asked each time.
   let asked = 0;
   const own = {
     info: async () => ({}),

@@ -7,7 +7,7 @@ export interface LogLine {
   fields: Record<string, unknown>;
 }
 
-/** A logger that keeps its lines, and lets a test wait for one. */
+/** Keeps its lines and those of its children, and lets a test wait for one. */
 export class LogBook implements Logger {
   readonly lines: LogLine[];
   readonly #fields: Record<string, unknown>;
@@ -33,7 +33,7 @@ export class LogBook implements Logger {
     for (const listener of this.#listeners) listener(line);
   }
 
-  /** The first line that fits, written already or to come. Fails after 110 s with what was written. */
+  /** Returns the first line for which `fits` is true, now or later. Fails after 110 s with the lines so far. */
   saw(fits: (line: LogLine) => boolean): Promise<LogLine> {
     const there = this.lines.find(fits);
     if (there) return Promise.resolve(there);

@@ -1,4 +1,4 @@
-/** The call forms of pino, in every logger that the engine puts between a task and the application's own. */
+/** The call forms of pino, in every logger that the engine puts between a task and the application's own logger. */
 import { describe, expect, it } from "@jest/globals";
 import { pino } from "pino";
 import { type Logger, neverThrowing, silentLogger } from "../../templates/backend/saq/logger.js";

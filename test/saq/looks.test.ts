@@ -1,4 +1,4 @@
-/** Looking at jobs: listen, iterJobs, and what a job says about itself. */
+/** Reading jobs: counts, listen, iterJobs, and what a job object says about its job. */
 import { describe, expect, it } from "@jest/globals";
 import { TimeoutError } from "../../templates/backend/saq/errors.js";
 import { type JobFields, jobDefaults } from "../../templates/backend/saq/job.js";
@@ -70,7 +70,7 @@ describe("listen", () => {
 
   it("Q-8: woken by push, long before the next look: by an awaited end, and by an abort", async () => {
     const queue = open();
-    /** Listens until that status; resolves `first` once it has looked. */
+    /** Listens until the job has the status `wanted`. `first` resolves after the first look. */
     const listenFor = (key: string, wanted: string) => {
       let ended = Promise.resolve();
       const first = new Promise<void>((resolve) => {
@@ -152,7 +152,7 @@ describe("iterJobs", () => {
     await insertRow(database, { key: "0-poison", queue: queue.name, document: "{" });
     const names: string[] = [];
     for await (const job of queue.iterJobs({ batchSize: 1 })) {
-      // With one connection for statements, this would wait for ever.
+      // If iterJobs held the only connection for statements, this call would wait for ever.
       await queue.counts();
       names.push(job.function);
     }
@@ -173,7 +173,7 @@ describe("iterJobs", () => {
   });
 });
 
-/** A job that needs no database to talk about itself. */
+/** Creates a job object that needs no database. */
 function jobOf(fields: Partial<JobFields>): Job {
   const owner = { now: () => 9_000.4 } as JobOwner;
   return new Job(owner, { ...jobDefaults, function: "f", queueName: "q", key: "k", meta: {}, ...fields });

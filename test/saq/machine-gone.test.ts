@@ -1,6 +1,6 @@
 /**
- * A worker whose machine vanishes: no connection is ended, nobody answers any more. Its network namespace loses its
- * address, which needs root; elsewhere the test says so and is skipped.
+ * A worker whose machine disappears: its connections are not ended, and nothing responds any more. The network link of
+ * the worker's namespace is set down, which needs root. Elsewhere the test is skipped with a message.
  */
 import { execFileSync } from "node:child_process";
 import { afterAll, beforeAll, describe, expect, it, jest } from "@jest/globals";
@@ -13,13 +13,13 @@ jest.setTimeout(120_000);
 
 const id = process.pid % 10_000;
 const namespace = `saqgone${id}`;
-/** The test's end of the wire and the worker's, in a network of their own. */
+/** The two ends of a virtual network link, the test's and the worker's, in a subnet of their own. */
 const [near, far] = [`sq${id}a`, `sq${id}b`];
 const subnet = `10.213.${id % 250}`;
 
 const ip = (...args: string[]) => execFileSync("ip", args, { stdio: ["ignore", "ignore", "pipe"] });
 
-/** Null when it stands; else why not. */
+/** Creates the link. Returns null on success, otherwise the reason why it is impossible. */
 function layWire(): string | null {
   if (process.platform !== "linux" || process.getuid?.() !== 0)
     return "only root on Linux can take a network away";
@@ -46,7 +46,7 @@ function removeWire(): void {
     try {
       ip(...args);
     } catch {
-      // It is not there.
+      // It does not exist.
     }
   }
 }
@@ -79,9 +79,9 @@ if (impossible) process.stderr.write(`${impossible}: the test of a machine that 
         "select pid from pg_locks where locktype = 'advisory' and classid = 21314 and granted and database = (select oid from pg_database where datname = current_database())",
       );
     expect(await held()).toHaveLength(2);
-    // As if its power were cut: nothing is sent any more, not even that nobody is there.
+    // As if the power of the machine were cut: nothing is sent any more, not even that the machine is gone.
     ip("-n", namespace, "link", "set", far, "down");
-    // By default the server would keep its session for two hours.
+    // By default the server would keep the worker's session for two hours.
     await eventually("its lock is free", async () => (await held()).length === 1, 45_000);
     await other.said("worker died, its jobs were taken over", 45_000);
     const [, again] = await eventually("it runs again", async () => {

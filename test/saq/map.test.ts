@@ -1,4 +1,4 @@
-/** `map` and `batch`: many jobs as one piece of work. */
+/** `map` and `batch`: many jobs that belong together. */
 import { describe, expect, it } from "@jest/globals";
 import { InvalidJobError, JobGoneError, TimeoutError } from "../../templates/backend/saq/errors.js";
 import { JobError } from "../../templates/backend/saq/queue/results.js";
@@ -19,7 +19,7 @@ const tasks = {
 const open = (options: object = {}) => openQueue(database, tasks, options);
 const numbers = (count: number) => Array.from({ length: count }, (_, n) => ({ n }));
 
-/** Error texts of a queue's jobs by key. */
+/** Returns the status and the error text of each job. */
 async function errorsOf(queue: ReturnType<typeof open>, keys: string[]) {
   return (await queue.jobs(keys)).map((job) => job && `${job.status} ${job.error}`);
 }

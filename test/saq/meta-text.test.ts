@@ -1,4 +1,4 @@
-/** What the engine keeps in a job's `meta` is written there, and everything else in it stays as it stands. */
+/** The engine writes its own values into a job's `meta`, and leaves everything else in it as it is written. */
 import { describe, expect, it } from "@jest/globals";
 import type { StoredJob } from "../../templates/backend/saq/broker.js";
 import type { Context } from "../../templates/backend/saq/index.js";
@@ -9,9 +9,9 @@ import { insertRow, openQueue, rowOf, startWorker, until, useDatabase } from "./
 
 const database = useDatabase();
 
-/** What JSON.parse and JSON.stringify would change, as Python writes it. */
+/** Members that JSON.parse and JSON.stringify would change, as Python writes them. */
 const inMeta = '"id": 12345678901234567890, "price": 1.50, "many": [{"n": 98765432109876543210}]';
-/** As jsonb writes it: in its own order. */
+/** The same members as jsonb writes them: in its own order. */
 const inJsonb = /"id": 12345678901234567890,.*"many": \[\{"n": 98765432109876543210\}\], "price": 1.50/;
 
 const document = (queue: string, { task = "wait", meta = inMeta, more = "" } = {}) =>
@@ -25,7 +25,7 @@ const tasks = {
   },
 };
 
-/** A worker that runs the one job of the queue. */
+/** Starts a worker, and waits until it runs the one job of the queue. */
 async function runningWorker(queue: Queue<typeof tasks>) {
   const running = new Promise<void>((resolve) => {
     started = resolve;

@@ -1,4 +1,4 @@
-/** Somebody drops the tables while a worker runs. */
+/** The tables disappear while a worker runs. */
 import { expect, it } from "@jest/globals";
 import { openQueue, startWorker, until, useDatabase } from "./support.js";
 
@@ -26,7 +26,7 @@ it("is one line in the log when it starts and one when it ends, and results wait
   await expect(queue.enqueue("double", { n: 1 })).rejects.toThrow(
     "the queue's tables are missing; the next start of a worker or of the API makes them, and this process goes on",
   );
-  // Every chore of the worker has failed by now, and its claims.
+  // Waits until every periodic task of the worker has failed, and its claims too.
   for (const source of ["beat", "lost", "sweep", "abort", "claim"])
     await log.saw(({ fields }) => fields.source === source && fields.reason !== undefined);
   finish();

@@ -1,4 +1,6 @@
-/** Workers of both languages on one queue (T-190 to T-194). Python's side is played by the statements it sends. */
+/**
+ * Workers of both languages on one queue (T-190 to T-194). Python's side is simulated by the statements that it sends.
+ */
 import { describe, expect, it } from "@jest/globals";
 import type { Context } from "../../templates/backend/saq/index.js";
 import { pythonComplaints } from "./golden-documents.js";
@@ -19,7 +21,7 @@ describe("workers of both languages on one queue", () => {
           return n;
         },
       },
-      // Slow enough for the peers to get their share.
+      // Slow enough that the peers get their share of the jobs.
       { concurrency: 2, prefetch: false },
     );
     await queue.connect();
@@ -100,7 +102,7 @@ describe("workers of both languages on one queue", () => {
   it("T-194, P-34: ours are written as Python reads them", async () => {
     const queue = openQueue(database, { quick: () => "done" }, { metadata: { region: "eu" } });
     const { worker } = await startWorker(queue);
-    // What its info asks.
+    // The statement of Python's `info`.
     const rows = await database.query(
       `SELECT worker_id, stats, queue_key, metadata FROM saq_stats
        WHERE expire_at >= EXTRACT(EPOCH FROM NOW()) AND queue_key = $1`,

@@ -1,4 +1,4 @@
-/** Tasks that give their own signs of life (S-30 to S-33, D-51). */
+/** Tasks that send heartbeats while they run (S-30 to S-33, D-51). */
 import { describe, expect, it } from "@jest/globals";
 import { monitoredJob, task } from "../../templates/backend/saq/index.js";
 import type { Context } from "../../templates/backend/saq/tasks/task.js";

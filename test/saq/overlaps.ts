@@ -1,8 +1,13 @@
-/** Statements that are sent on a connection while another one is under way there: pg warns, and will refuse them. */
+/**
+ * Finds statements that are sent on a connection while another one is in progress there: pg warns, and will refuse
+ * them.
+ */
 import { jest } from "@jest/globals";
 import pg from "pg";
 
-/** The texts of such statements, from now until `jest.restoreAllMocks()`. Every statement is really sent. */
+/**
+ * Returns the texts of such statements. The list grows until `jest.restoreAllMocks()`. Each statement is really sent.
+ */
 export function watchOverlaps(): string[] {
   const overlaps: string[] = [];
   const busy = new WeakMap<object, number>();

@@ -1,6 +1,6 @@
 /**
- * D-17: a queue with `pollInterval` behind a real PgBouncer in transaction mode, two server connections for all. Runs
- * where PgBouncer is installed, or PGBOUNCER_PATH names it.
+ * D-17: a queue with `pollInterval` behind a real PgBouncer in transaction mode, with two server connections for all
+ * clients. The tests run if PgBouncer is installed or PGBOUNCER_PATH names it.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { chmodSync, existsSync, mkdtempSync, writeFileSync } from "node:fs";
@@ -29,7 +29,7 @@ const tasks = {
 const poolers: ChildProcess[] = [];
 let url = "";
 
-/** The address of a PgBouncer with these settings besides. */
+/** Starts a PgBouncer with these additional settings. Returns its address. */
 async function startPooler(settings: readonly string[] = []): Promise<string> {
   const folder = mkdtempSync(path.join(process.env.TEST_RUN_FOLDER ?? "", "pgbouncer-"));
   const [port, server] = [await freePort(), new URL(database.url)];
@@ -53,7 +53,7 @@ ${settings.join("\n")}
   if (isRoot) chmodSync(folder, 0o755);
   const user = isRoot ? ["-u", execFileSync("id", ["-un", "65534"], { encoding: "utf8" }).trim()] : [];
   poolers.push(spawn(program ?? "", [...user, path.join(folder, "pgbouncer.ini")], { stdio: "ignore" }));
-  // The pooler's own connections to the server outlive those of a test.
+  // The pooler's own connections to the server outlive a test. With this name they do not count as its leftovers.
   const search = "application_name=pooled";
   const pooled = Object.assign(new URL(database.url), { host: `127.0.0.1:${port}`, search }).href;
   await until(async () => {
@@ -90,7 +90,7 @@ ${settings.join("\n")}
   it("says what to do where pollInterval is missing: the pooler knows no named statements", async () => {
     const lax = await startPooler(["ignore_startup_parameters = options"]);
     const queue = openQueue({ url: lax }, tasks, { name: "direct" });
-    // Which statement meets a session that does not know it, or knows it already, is chance.
+    // Chance decides which statement meets a session that does not know it or knows it already. So calls are repeated.
     const failures: unknown[] = [];
     await until(async () => {
       const calls = Array.from({ length: 20 }, (_, n) => [queue.enqueue("double", { n }), queue.counts()]);
@@ -128,7 +128,7 @@ ${settings.join("\n")}
     for (const [n, job] of plain.entries()) expect((await one.job(job.key))?.result).toBe(n * 2);
     expect(grouped.every((job) => job !== null)).toBe(true);
     expect(await one.job(retried.key)).toMatchObject({ status: "complete", result: "at last", attempts: 2 });
-    // Nothing of a session's was left on connections that are everybody's.
+    // No session lock is left on the connections that all clients share.
     expect(
       await database.query(
         `select locktype from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())`,
@@ -147,7 +147,7 @@ ${settings.join("\n")}
        from generate_series(1, 200) n, unnest(array['over', 'kept']) state`,
     );
     await queues[0]?.enqueue("double", { n: 1 });
-    // A row that one sweeper has locked is left by the other, and nobody's any more at the next pass.
+    // A sweeper skips a row that the other one has locked. At the next pass no sweeper holds the row any more.
     for (let n = 0; n < 2; n++) await Promise.all(queues.map((queue) => queue.broker.sweepStuck(limits)));
     expect(await queues[1]?.counts()).toMatchObject({ queued: 1, complete: 200 });
     expect(await database.query("select key from saq_jobs where key like 'over%'")).toEqual([]);

@@ -1,6 +1,6 @@
 /**
- * Plans of the statements that run all the time, as the engine's own connections make them: with statistics of an
- * empty table (as they are after a quiet night) and of a full one, on tables of ours and on Python's.
+ * Plans of the frequent statements, as the engine's own connections make them: with statistics of an empty table (as
+ * after a quiet night) and of a full one, on our tables and on Python's.
  */
 import { beforeEach, describe, expect, it } from "@jest/globals";
 import pg from "pg";
@@ -33,7 +33,7 @@ const settle = [
 
 const complete = ["q", "k1\x1ek2", "1\x1e1", "{}\x1e{}", "600\x1e600", [7], "{ab}", [1], 2];
 
-/** Every statement of the hot path with values for its parameters. */
+/** Every statement of the hot path, with values for its parameters. */
 const hot: Partial<Record<keyof Statements, unknown[]>> = {
   insert: ["q", keys, ["{}", "{}"], [0, 0], [null, "g"], [0, 0], "saq:q"],
   upsert: ["q", keys, ["{}", "{}"], [0, 0], [null, "g"], [0, 0], "saq:q"],
@@ -73,13 +73,13 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
   runningOf: ["q", "w1"],
 };
 
-/** Lists for people. */
+/** Lists that people read. */
 const lists: Partial<Record<keyof Statements, unknown[]>> = {
   listRunning: ["q", ["active"], 0, 25],
   listFailed: ["q", ["failed", "aborted"], 0, 25],
 };
 
-/** Those that look rows up by key. */
+/** The statements that look rows up by key. */
 const keyed: (keyof Statements)[] = [
   "complete",
   "completeAndTell",
@@ -110,13 +110,13 @@ function* nodes(plan: Plan): Generator<Plan> {
   for (const child of plan.Plans ?? []) yield* nodes(child);
 }
 
-/** How each statement reaches rows of saq_jobs. */
+/** Returns how each statement reaches the rows of saq_jobs. */
 async function reachesOf(client: pg.Client, statements: Statements, asked = hot) {
   const reaches: Record<string, { how: string; index: string | undefined; by: string | undefined }[]> = {};
   for (const [name, values] of Object.entries(asked)) {
     const { text } = statements[name as keyof Statements];
     await client.query("begin");
-    // As the engine runs them: prepared, with a plan that knows no values.
+    // As the engine runs them: prepared, with a plan that does not depend on values.
     const prepared = `plan_${name}`;
     await client.query(`prepare ${prepared} as ${text}`);
     const literals = values.map((value) => literal(value)).join(", ");
@@ -177,12 +177,12 @@ describe.each([
           name,
           how: expect.stringMatching(/^(Index( Only)?|Tid) Scan$/),
         });
-        // A walk over a whole index is a sequential scan in disguise.
+        // An index scan without a condition reads the whole index, which is as bad as a sequential scan.
         expect({ name, ...reach }).toMatchObject({ name, by: expect.any(String) });
       }
     }
-    // What is looked up by key must not go over the index of running rows, whatever the statistics say: 263 instead
-    // of 30,000 acknowledgements/s measured.
+    // A statement that looks rows up by key must not use the index of running rows, whatever the statistics say.
+    // Measured with that index: 263 instead of 30,000 acknowledgements/s.
     for (const name of keyed)
       expect({ name, by: indexesOf(reaches[name]) }).toEqual({ name, by: ["saq_jobs_pkey"] });
     expect(reaches.claim?.map(({ index }) => index)).toContain("saq_jobs_ready_idx");
@@ -227,7 +227,7 @@ describe.each([
         expect({ name, ...reach }).toMatchObject({ name, by: expect.any(String) });
       }
     }
-    // Nor over a whole queue: SAQ's indexes have it as their second column.
+    // They must not scan a whole queue either: SAQ's indexes have the queue as their second column.
     for (const name of keyed)
       expect({ name, by: indexesOf(reaches[name]) }).toEqual({ name, by: ["saq_jobs_pkey"] });
   });

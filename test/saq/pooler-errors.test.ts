@@ -1,10 +1,10 @@
-/** Which errors say that a transaction pooler answers, so that the message leads to `pollInterval`. */
+/** Which errors show that a transaction pooler responds, so that the message recommends `pollInterval`. */
 import { expect, it } from "@jest/globals";
 import { explainPooler, isPassing } from "../../templates/backend/saq/postgres/connection.js";
 
 const error = (code: string, message: string) => Object.assign(new Error(message), { code });
 
-// As PgBouncer 1.18 and 1.23 and the RDS Proxy word them; test/saq/pgbouncer.test.ts asks a real PgBouncer.
+// As PgBouncer 1.18 and 1.23 and the RDS Proxy word them. test/saq/pgbouncer.test.ts uses a real PgBouncer.
 it.each([
   error("08P01", "unsupported startup parameter: options"),
   error("08P01", "unsupported startup parameter in options: jit"),
@@ -17,7 +17,7 @@ it.each([
     message: expect.stringContaining(`${given.message}). Set pollInterval in defineQueue`),
     cause: given,
   });
-  // A result that is given up is lost, and its job would run again.
+  // The error must count as temporary. Otherwise a result would be given up and lost, and its job would run again.
   expect(isPassing(explainPooler(given))).toBe(true);
 });
 

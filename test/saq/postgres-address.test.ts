@@ -18,7 +18,7 @@ import {
 import { databaseAddress } from "../../templates/scripts/env.js";
 import { openFolder } from "../scripts/support/folders.js";
 
-// Its module reads the settings when it is loaded.
+// The settings module reads the settings when it is loaded.
 process.env.DATABASE_URL = "postgresql://none";
 const { parseSettings } = await import("../../templates/backend/app/settings.js");
 
@@ -34,7 +34,7 @@ afterEach(() => {
   Object.assign(process.env, before);
 });
 
-/** One line: who, where, which database. */
+/** Returns one line: user, password, hosts with ports, database. */
 function show({ hosts, user, password, database }: PostgresAddress): string {
   const list = hosts.map(({ host, port }) => `${host}|${port}`).join(" ");
   return `${user}${password === undefined ? "" : `:${password}`} ${list} ${database ?? "-"}`;
@@ -81,12 +81,12 @@ describe("what an address means", () => {
     ["postgresql://u:p+w@h/d", "u:p+w h|5432 d"],
     ["postgresql://u:pässwörd ®@h/d", "u:pässwörd ® h|5432 d"],
     ["postgresql://u@h/my%20d%2Fb", "u h|5432 my d/b"],
-    // Parameters win over what stands before the question mark.
+    // Parameters take precedence over what stands before the question mark.
     ["postgresql://h/d?user=u&password=p%26w", "u:p&w h|5432 d"],
     ["postgresql://h?user=a@b", "a@b h|5432 -"],
     ["postgresql://x:y@h/d?user=u&dbname=e", "u:y h|5432 e"],
     ["postgresql://h/d?schema=public&pgbouncer=true&connection_limit=1", "os h|5432 d"],
-    // The environment, as pg takes it.
+    // The environment, as pg reads it.
     ["postgresql://", "eu:ep eh|7 ed", all],
     ["postgresql://u:p@h:1/d", "u:p h|1 d", all],
     ["postgresql://u@h/d", "u:ep h|7 d", all],
@@ -96,7 +96,7 @@ describe("what an address means", () => {
     ["postgresql://u@h/d", "u h|5432 d", { PGPASSFILE: "/nowhere" }],
   ])("%s is %s", (address, meaning, environment = {}) => {
     expect(show(parsePostgresAddress(address, { USER: "os", ...environment }))).toBe(meaning);
-    // Everything that reads an address reads it so.
+    // Everything that reads an address must read it in the same way.
     Object.assign(process.env, environment);
     const [{ host, port, user, password, database } = {}] = clientConfig(address, { plain: true }).ways;
     expect(meaning).toContain(`${host}|${port}`);
@@ -136,7 +136,7 @@ describe("what an address means", () => {
       const timeouts = [statement_timeout, lock_timeout, query_timeout].map(Number);
       return { ...others, ssl: ssl === true ? {} : ssl, password, timeouts, connect_timeout: 0 };
     };
-    // pg has read USER when it was loaded.
+    // pg read USER when it was loaded, so the test sets PGUSER instead.
     process.env.PGUSER = "os";
     const [ours = {}] = clientConfigs(parsePostgresAddress(address));
     expect(parametersOf(ours)).toEqual(parametersOf({ connectionString: address }));
@@ -197,7 +197,7 @@ describe("start-up options", () => {
     );
     process.env.PGOPTIONS = "-c geqo=off";
     expect(options("postgresql://h/d")).toMatch(/ -c geqo=off -c enable_seqscan=off /);
-    // As in psql, the address decides.
+    // As in psql, the address takes precedence.
     expect(options("postgresql://h/d?options=-c%20a.b%3D1")).toMatch(/ -c a\.b=1 -c enable_seqscan=off /);
     expect(options("postgresql://h/d", true)).toBe("-c geqo=off");
     delete process.env.PGOPTIONS;

@@ -1,4 +1,4 @@
-/** One line when a problem starts, one when it ends. */
+/** A problem logs one line when it starts and one when it ends. */
 import { expect, it } from "@jest/globals";
 import { ProblemLog } from "../../templates/backend/saq/problem-log.js";
 import { LogBook } from "./log-book.js";

@@ -1,4 +1,4 @@
-/** Progress while the database is away. */
+/** Progress while the database is unreachable. */
 import { expect, it } from "@jest/globals";
 import type { Attempt } from "../../templates/backend/saq/worker/attempt.js";
 import { ProgressSender } from "../../templates/backend/saq/worker/progress-sender.js";

@@ -1,6 +1,6 @@
 /**
- * A Python worker's side of the table: the statements that SAQ 0.26.3 sends, in its order, with its habit of writing
- * the whole document as its own copy stands. Where no Python is, it is the other half of a mixed fleet.
+ * A Python worker's side of the table: the statements that SAQ 0.26.3 sends, in its order. Like SAQ, it writes the
+ * whole document from its own copy. It is the other half of a mixed fleet where no Python is installed.
  */
 import type pg from "pg";
 import { rowOf, type TestDatabase } from "./support.js";
@@ -14,7 +14,7 @@ export class PythonPeer {
     private readonly workerId = "9f0e5c56-c6f1-11f0-8de9-0242ac120002",
   ) {}
 
-  /** `Queue._enqueue`, for a job that is due now. Null when the key is taken. */
+  /** `Queue._enqueue`, for a job that is due now. Returns null if the key is taken. */
   async enqueue(name: string, key: string, kwargs: object = {}): Promise<Document | null> {
     const job = { function: name, kwargs, queue: this.queueName, key, queued: Date.now(), status: "queued" };
     const { rowCount } = await this.client.query(
@@ -61,7 +61,7 @@ export class PythonPeer {
     return this.update(job, status, { completed: Date.now(), ...outcome }, 600);
   }
 
-  /** `Queue.retry`, as a sweep does it. */
+  /** `Queue.retry`, as a sweep calls it. */
   async requeue(job: Document, error: string): Promise<void> {
     delete job.started;
     await this.update(job, "queued", { error, scheduled: job.scheduled ?? Math.floor(Date.now() / 1000) });
@@ -72,7 +72,7 @@ export class PythonPeer {
     return JSON.parse((await rowOf(database, key))?.text ?? "") as Document;
   }
 
-  /** `Queue._update`: the whole document, by key alone; `lock_key` stays as it is. */
+  /** `Queue._update`: writes the whole document, by key alone. `lock_key` is not changed. */
   async update(job: Document, status: string, change: object = {}, ttl?: number): Promise<void> {
     Object.assign(job, { touched: Date.now(), ...change, status });
     await this.client.query(

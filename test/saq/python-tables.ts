@@ -1,4 +1,4 @@
-/** Tables as Python's SAQ makes them, of every version. */
+/** Tables as Python's SAQ creates them, for every version. */
 
 /** Version 3 (P-2). */
 export const pythonTables = `
@@ -24,7 +24,7 @@ export const version1 = `
   create index saq_jobs_dequeue_idx on saq_jobs (status, queue, scheduled);
   insert into saq_versions values (1);`;
 
-/** What version 2 added to it. */
+/** What version 2 added to version 1. */
 export const version2 = `
   alter table saq_stats add column metadata jsonb, add column queue_key text;
   create index saq_stats_expire_at_idx on saq_stats (expire_at);

@@ -1,7 +1,7 @@
 /**
- * A Python worker takes over a job of ours: its sweeper puts it back and its claim starts it again, both without a
- * change of `lock_key`, so that the row still carries our token (D-20, T-193). What it writes is done here by the
- * statements that SAQ 0.26.3 sends.
+ * A Python worker takes over a job of ours: its sweeper returns the job to the queue and its claim starts the job
+ * again. Neither changes `lock_key`, so the row still has our token (D-20, T-193). The test writes with the statements
+ * that SAQ 0.26.3 sends.
  */
 import { describe, expect, it } from "@jest/globals";
 import type { ClaimedJob } from "../../templates/backend/saq/broker.js";
@@ -13,11 +13,11 @@ const tasks = { ok: (_ctx: unknown, payload: { text?: string }) => payload.text 
 const open = () => openQueue(database, tasks, { defaults: { retries: 3, timeout: 60 } });
 type OpenQueue = ReturnType<typeof open>;
 
-/** Python's side, on a connection of its own. */
+/** Creates Python's side, with a connection of its own. */
 const peerOf = async (queue: OpenQueue | { name: string }) =>
   new PythonPeer(queue.name, await database.connect());
 
-/** Sweep, claim and start by a Python worker. */
+/** A Python worker sweeps, claims and starts the job. Returns that worker. */
 async function takeOver(queue: { name: string }, key: string): Promise<PythonPeer> {
   const peer = await peerOf(queue);
   await peer.requeue(await peer.job(database, key), "swept");
@@ -36,7 +36,7 @@ async function claimOne(queue: OpenQueue, text?: string): Promise<ClaimedJob> {
 describe("a job that a Python worker took over", () => {
   it.each([
     ["a document that SQL reads", undefined],
-    // jsonb holds no NUL, so these go one by one.
+    // jsonb holds no NUL, so these documents are written one by one.
     ["a document that SQL does not read", "\0"],
   ])("D-20, T-193: no end of our run is recorded: %s", async (_, text) => {
     const queue = open();
@@ -137,7 +137,10 @@ describe("a job that a Python worker took over", () => {
 });
 
 describe("a job whose document a Python handle overwrote", () => {
-  /** What an `update` or `abort` through the handle of the enqueue leaves: no attempts, no start, no worker (D-21). */
+  /**
+   * Writes what an `update` or `abort` through the job object of the enqueue leaves: no attempts, no start, no worker
+   * (D-21).
+   */
   async function throughOldHandle(queue: OpenQueue, key: string, status: string, change: object = {}) {
     const peer = await peerOf(queue);
     const { attempts, started, worker_id, ...asEnqueued } = await peer.job(database, key);

@@ -1,4 +1,4 @@
-/** Aborting and retrying by hand: which states allow it, and what the answers are. */
+/** Aborting and retrying by hand: which states allow it, and what the calls return. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import { inSeconds } from "../../templates/backend/saq/job.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";

@@ -1,4 +1,4 @@
-/** Edits of single jobs by hand: update, finish; and what is counted (Q-10, D-27). */
+/** Edits of single jobs by hand (update, finish), and what is counted (Q-10, D-27). */
 import { describe, expect, it } from "@jest/globals";
 import type { Context } from "../../templates/backend/saq/tasks/task.js";
 import {
@@ -226,7 +226,7 @@ describe("finish", () => {
 it("Q-5: an end without a text says so to those who wait", async () => {
   const queue = open();
   const applied = queue.apply("work", undefined, { key: "no-words" });
-  // Before the end: its push may come before the answer of `finish`.
+  // Attached before the end: the notification may arrive before `finish` returns.
   const rejected = expect(applied).rejects.toThrow(
     "Job no-words failed\n\nThe above job ended with the following error:\n\n(none was given)",
   );

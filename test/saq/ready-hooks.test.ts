@@ -1,4 +1,4 @@
-/** The ready-made hooks, in a real worker (S-40, S-41, D-81). */
+/** The ready-made hooks, with a real worker (S-40, S-41, D-81). */
 import { describe, expect, it } from "@jest/globals";
 import * as saq from "../../templates/backend/saq/index.js";
 import { type LogArguments, readLogCall } from "../../templates/backend/saq/logger.js";

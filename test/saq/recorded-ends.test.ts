@@ -1,4 +1,4 @@
-/** Ends that are recorded already, and ends that delete their row: in batches, and never somebody else's row. */
+/** Ends of jobs that are recorded already or delete their row: in batches, and never the row of another claim. */
 import { beforeAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import type { ClaimedJob, Settlement } from "../../templates/backend/saq/broker.js";
@@ -28,7 +28,7 @@ beforeAll(async () => {
   await queue.close();
 });
 
-/** Claims of `count` jobs, with what the claim has answered. */
+/** Enqueues `count` jobs and claims them. Returns the jobs as the claim returned them. */
 async function running(queue: Hello, count: number): Promise<ClaimedJob[]> {
   await queue.enqueueMany(
     Array.from({ length: count }, (_, n) => ({ task: "hello" as const, payload: { n }, ttl: -1 })),
@@ -37,7 +37,7 @@ async function running(queue: Hello, count: number): Promise<ClaimedJob[]> {
   return (await queue.broker.claim(request)).jobs;
 }
 
-/** The end of a job that is deleted, as a worker writes it. */
+/** The settlement of a job whose row is to be deleted, as a worker writes it. */
 const removal = (job: ClaimedJob): Settlement =>
   settlement(job, "complete", { result: 1 }, { keep: -1, ending: job.ending });
 
@@ -48,7 +48,7 @@ const rows = async (queue: Hello) =>
     )[0]?.count,
   );
 
-/** Statements that mention the jobs' table and that this process sends from now on. */
+/** Counts the statements that mention the jobs table and that this process sends from now on. */
 function countStatements() {
   let count = 0;
   const query = pg.Client.prototype.query;
@@ -91,7 +91,7 @@ describe("an end that deletes its row", () => {
       ClaimedJob,
     ];
     await database.query("update saq_jobs set lock_key = lock_key + 1 where key = $1", [claimed.key]);
-    // Python keeps the token and writes its own worker into the document.
+    // Python takes over this job: it keeps the token and writes its own worker into the document.
     const taken = claimedText(python).replace('"worker_id":"worker-1"', '"worker_id":"python"');
     await database.query("update saq_jobs set job = $2 where key = $1", [python.key, Buffer.from(taken)]);
     expect(await queue.abort(aborted.key, "stop")).toBe("aborting");

@@ -1,4 +1,4 @@
-/** When a worker with nothing to do asks for jobs, and when it lets a second pass. */
+/** When an idle worker asks for jobs, and in which seconds it does nothing. */
 import { describe, expect, it } from "@jest/globals";
 import type { Outlook } from "../../templates/backend/saq/broker.js";
 import { inSeconds } from "../../templates/backend/saq/job.js";
@@ -13,7 +13,7 @@ import { openQueue, rowOf, startWorker, until, useDatabase } from "./support.js"
 const database = useDatabase();
 const nothing: Outlook = { due: null, grouped: false, running: false };
 
-/** A worker at rest that notes each second what it did; what comes up and what it hears is the test's. */
+/** An idle worker that notes what it did each second. The test sets what the broker returns and if it listens. */
 function stage() {
   const state = { now: 1_000, isListening: true, isResting: true, outlook: nothing as Outlook | Error };
   let did: string[] = [];
@@ -170,7 +170,7 @@ describe("on a server", () => {
     const queue = open();
     const { ended, worker } = await startWorker(queue);
     expect(worker.runningKeys).toEqual([]);
-    // Not told of it, a worker that rests looks up to 5 s later. On a busy machine one try may be late.
+    // Without a notification, an idle worker finds a job up to 5 s later. On a busy machine a single try may be late.
     const late: number[] = [];
     do {
       const job = await queue.enqueue("work", {}, { scheduled: inSeconds(3) });

@@ -1,4 +1,4 @@
-/** What a task is given, and when jobs run, by a worker in this process. */
+/** What a task receives, and when jobs run, with a worker in this process. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import { InvalidJobError } from "../../templates/backend/saq/errors.js";
 import { inSeconds } from "../../templates/backend/saq/job.js";
@@ -15,7 +15,7 @@ beforeAll(async () => {
   await queue.close();
 });
 
-/** A promise that is kept when the test says so. */
+/** A promise that resolves when the test calls `open`. */
 function gate() {
   let open: () => void = () => {};
   const opened = new Promise<void>((resolve) => {
@@ -29,7 +29,7 @@ describe("what a task is given", () => {
     "~standard": {
       version: 1,
       vendor: "test",
-      // Asynchronous, as a schema may be.
+      // A schema may validate asynchronously.
       validate: async (value) => {
         const number = Number((value as { width?: unknown }).width);
         return Number.isNaN(number)

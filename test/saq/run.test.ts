@@ -1,4 +1,4 @@
-/** Jobs from enqueue to their recorded end, by a worker in this process. */
+/** Jobs from their enqueue to their recorded end, with a worker in this process. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { AnyTask, Context } from "../../templates/backend/saq/tasks/task.js";
 import { pythonComplaints } from "./golden-documents.js";
@@ -12,13 +12,13 @@ beforeAll(async () => {
   await queue.close();
 });
 
-/** Looks for aborts often, so that no test waits a second for that. */
+/** The worker looks for aborts every 50 ms, so that no test waits a second for it. */
 const quick = { timers: { abort: 0.05 } };
 
 const nowSeconds = async () =>
   Number((await database.query<{ now: string }>("select floor(extract(epoch from now())) as now"))[0]?.now);
 
-/** A promise that is kept when the test says so. */
+/** A promise that resolves when the test calls `open`. */
 function gate() {
   let open: () => void = () => {};
   const opened = new Promise<void>((resolve) => {
@@ -108,7 +108,7 @@ describe("a task that throws", () => {
     });
     expect(job.error).toMatch(/^TypeError: oops 3\n\s+at .*run\.test\.ts/);
     expect(worker.stats).toMatchObject({ complete: 0, failed: 1, retried: 2 });
-    // D-83: kept for failedTtl, as it says for itself in its column alone.
+    // D-83: the row is kept for failedTtl. Only the column expire_at says so: the job's ttl stays as it was.
     const row = await rowOf(database, job.key);
     expect(Math.abs(Number(row?.expire_at) - (await nowSeconds()) - 604_800)).toBeLessThanOrEqual(1);
     expect(job.ttl).toBe(600);
@@ -144,7 +144,7 @@ describe("a task that throws", () => {
     await ended(job.key, 2);
     const [first = 0, second = 0] = startedAt;
     expect(second - first).toBeGreaterThanOrEqual(200);
-    // Not before its time, and soon after it (the schedule looks at every whole second).
+    // Not before the due time, and soon after it: the worker looks for due jobs at every whole second.
     expect(second).toBeGreaterThanOrEqual(scheduled * 1_000);
     expect(second).toBeLessThan(scheduled * 1_000 + 10_000);
     expect((await job.refresh()).status).toBe("complete");

@@ -1,4 +1,7 @@
-/** A fleet of worker processes with one entry of every third second, some of which are killed in the middle of whatever they do. */
+/**
+ * A fleet of worker processes with one scheduled task, which is due every three seconds. Some of the workers are killed
+ * at random moments.
+ */
 import { afterAll, expect, it } from "@jest/globals";
 import { cronJob } from "../../templates/backend/saq/index.js";
 import { endAllWorkers, eventually, WorkerProcess } from "./processes/child.js";
@@ -11,7 +14,7 @@ it("never twice and never none, with workers that are killed at any moment", asy
   const options = {
     url: database.url,
     timers: { workerInfo: 0.5, lost: 0.5 },
-    // A key for each tick, so that what became of every single one can be told afterwards.
+    // With overlap "allow" each tick has its own key, so that the test can check every single tick afterwards.
     scheduledTasks: [cronJob("record", { cron: "* * * * * */3", overlap: "allow" })],
   };
   const ticks = async () =>
@@ -22,11 +25,11 @@ it("never twice and never none, with workers that are killed at any moment", asy
     ).map(({ tick, status }) => ({ tick, status }));
   const fleet = await Promise.all([1, 2, 3].map(() => WorkerProcess.start(options)));
   for (let death = 1; death <= 3; death++) {
-    // A tick that comes while no worker runs is skipped, and on a busy machine a start takes several of them.
+    // A tick that is due while no worker runs is skipped. On a busy machine, several ticks pass during one start.
     await Promise.all(fleet.map((worker) => worker.said("Worker starting")));
     const before = (await ticks()).length;
     await eventually("another tick", async () => (await ticks()).length > before);
-    // At another part of the second each time.
+    // Each worker is killed at a random time after a tick.
     await new Promise((resolve) => setTimeout(resolve, Math.random() * 3_000));
     fleet.shift()?.signal("SIGKILL");
     fleet.push(new WorkerProcess(options));

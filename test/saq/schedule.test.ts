@@ -23,7 +23,7 @@ const everySecond = "* * * * * *";
 const nothing = () => {};
 
 let names = 0;
-/** Keys are unique per database, so that the tests of a file take one each. */
+/** Keys are unique per database, so each test of this file takes another name. */
 const freshName = () => `tick${++names}`;
 
 interface Fixture {
@@ -32,7 +32,7 @@ interface Fixture {
   round(): Promise<void>;
 }
 
-/** A queue and the scheduler of a worker, its rounds called by hand. Several of one name are a fleet. */
+/** A queue and the scheduler of a worker, whose rounds the test calls. Several queues of one name form a fleet. */
 function open(
   jobs: readonly CronJob[],
   { tasks = { nothing }, ...options }: Partial<QueueOptions> & { tasks?: TaskMap } = {},
@@ -72,11 +72,14 @@ const memoryOf = async (name: string): Promise<Memory | undefined> =>
 
 const now = () => Date.now() / 1_000;
 
-/** In order, none twice. A machine that stands still for half a second leaves out a tick of an every-second entry. */
+/**
+ * Expects ascending ticks, none twice. Gaps are allowed: a machine that stands still for half a second skips a tick of
+ * a task that is due every second.
+ */
 const expectEachOnce = (ticks: readonly number[]) =>
   expect(ticks).toEqual([...new Set(ticks)].sort((one, other) => one - other));
 
-/** As if that tick's second had come. */
+/** Moves the due time of a tick a day back, as if its second had come. */
 async function makeDue(key: string): Promise<void> {
   const row = await rowOf(database, key);
   if (!row) throw new Error(`${key} is not there`);
@@ -460,7 +463,7 @@ describe("a changed configuration", () => {
       await young.round();
       const tick = young.queue.config.scheduledTasks?.[0]?.cron.next(now());
       expect((await rowOf(database, `cron:${name}`))?.scheduled).toBe(tick);
-      // The old worker's next look, once its own tick has passed.
+      // The old worker's next round, once its own tick has passed.
       const again = open([], { name: old.queue.name });
       const lagging = new Scheduler(again.queue, old.queue.config.scheduledTasks ?? [], old.log);
       jest.spyOn(again.queue.broker.schedules, "register").mockResolvedValue([]);
@@ -532,7 +535,7 @@ describe("a changed configuration", () => {
 });
 
 describe("missed ticks", () => {
-  /** As a fleet leaves it that was stopped days ago, after its last run. */
+  /** The state that a fleet leaves if it was stopped days ago, after its last run. */
   async function stopped(
     misfire: "skip" | "once",
   ): Promise<{ name: string; jobs: CronJob[]; fleet: Fixture }> {
@@ -597,7 +600,7 @@ describe("missed ticks", () => {
 });
 
 describe("running", () => {
-  /** A task that notes its tick and takes a while. */
+  /** A task that notes its tick and then waits for `ms`. */
   const noting = (ticks: number[], ms = 0) => ({
     async tick(ctx: Context) {
       ticks.push(ctx.job.scheduled);

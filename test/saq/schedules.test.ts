@@ -17,7 +17,7 @@ const everySecond = "* * * * * *";
 let names = 0;
 const freshName = () => `schedule${++names}`;
 
-/** Notes the runs of its task by key. */
+/** Opens a queue with one scheduled task, which notes the keys of its runs. */
 function open(
   options: Partial<CronOptions> = {},
   { url = database.url, queueName, logger }: { url?: string; queueName?: string; logger?: LogBook } = {},
@@ -126,7 +126,7 @@ describe("queue.schedules", () => {
     await until(async () => runs.length > 0);
     await queue.schedules.pause(name);
     const before = runs.length;
-    // A run of the tick that was due at that moment may still have begun.
+    // The run of a tick that was due at the moment of the pause may still begin.
     await new Promise((resolve) => setTimeout(resolve, 2_200));
     expect(runs.length).toBeLessThanOrEqual(before + 1);
     const job = await queue.schedules.run(name);
@@ -147,7 +147,7 @@ describe("queue.schedules", () => {
 describe("a role that may not create the table saq_cron", () => {
   it("5.3: its entries run; what cannot be remembered is said", async () => {
     const role = `saq_cron_${randomBytes(4).toString("hex")}`;
-    // Another test's queue may have made the table by now.
+    // The queue of another test may have made the table already.
     await openQueue(database, { note: () => {} }).connect();
     await database.query("drop table if exists saq_cron");
     await database.query("revoke create on schema public from public");

@@ -139,7 +139,7 @@ describe("tables made by Python", () => {
     await other.query("begin; select pg_advisory_xact_lock(0, 0)");
     const queue = openQueue(database, tasks);
     const connected = queue.connect();
-    // `commit` is the end of a try that did not get the lock.
+    // A session whose last statement is `commit` has tried to get the lock and has not got it.
     await until(async () => {
       const sessions = await database.query<{ query: string }>(
         "select query from pg_stat_activity where datname = current_database() and application_name = 'saq'",

@@ -1,4 +1,4 @@
-/** Code that other roles have put where a worker may call it: it is never run with the worker's rights. */
+/** Code that other roles have put into a schema where a worker may call it: it never runs with the worker's rights. */
 import { randomBytes } from "node:crypto";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { type Context, cronJob } from "../../templates/backend/saq/index.js";
@@ -31,7 +31,7 @@ afterEach(async () => {
   );
 });
 
-/** A queue of every kind of job, all of which end. */
+/** Runs jobs of every kind in one queue until they have ended. */
 async function runEverything(url: string, log = new LogBook()) {
   const queue = openQueue({ url }, tasks, {
     logger: log,
@@ -45,7 +45,7 @@ async function runEverything(url: string, log = new LogBook()) {
     await queue.enqueue("double", { n: 3 }, { groupKey: "g", scheduled: Math.floor(Date.now() / 1_000) - 2 }),
     await queue.enqueue("again", undefined, { retries: 3 }),
   ].filter((job) => job !== null);
-  // As Python writes it: it is read as JSON.
+  // A document as Python writes it, which the engine reads as JSON.
   const key = randomBytes(6).toString("hex");
   const document = `{"function": "double", "kwargs": {"n": 4}, "queue": "${queue.name}", "key": "${key}", "queued": 1, "status": "queued"}`;
   await insertRow(database, { key, queue: queue.name, document: Buffer.from(document) });
@@ -60,11 +60,11 @@ async function runEverything(url: string, log = new LogBook()) {
   return { queue, worker, log };
 }
 
-/** Types, and words of the grammar that are functions' names too. */
+/** Returns true for types, and for words of the grammar that are also names of functions. */
 const isWord = (name: string) =>
   /^(numeric|text|int4|int8|bool|any|extract|substring|overlay|trim)$/.test(name);
 
-/** More than one argument before the closing parenthesis. */
+/** Returns true if there is more than one argument before the closing parenthesis. */
 function isList(rest: string): boolean {
   let depth = 0;
   for (const character of rest) {
@@ -75,7 +75,7 @@ function isList(rest: string): boolean {
   return false;
 }
 
-/** What lies under the name of the engine's document function. */
+/** Returns SQL for a foreign function with the name of the engine's document function. */
 const strange = (what: string) =>
   `create function public.saq_stamp_v3(job bytea, charge integer, removed text[], patch text, owner text)
    returns jsonb language plpgsql as $$ begin perform setval('public.called', 1); ${what} end $$`;
@@ -111,7 +111,7 @@ describe("a statement of the engine", () => {
       ...Object.values(buildScheduleStatements({ cron: "public.saq_cron", jobs: names.jobs })),
     ].map(({ text }) => text);
     const known = await database.query<{ name: string }>("select distinct proname as name from pg_proc");
-    // No arguments, or only such as PostgreSQL has functions of exactly these types for; unnest of several is grammar.
+    // These calls have no arguments, or PostgreSQL has functions for exactly their types. unnest of a list is grammar.
     const exact = ["clock_timestamp", "count", "get_byte", "now", "position", "row_number", "sum"];
     const isFunction = new Set(known.map(({ name }) => name));
     const unqualified = texts.flatMap((text) =>

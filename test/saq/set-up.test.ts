@@ -1,4 +1,4 @@
-/** Databases and roles in which the tables are not simply made and used. */
+/** Databases and roles in which the tables cannot simply be made and used: locks, encodings, missing rights. */
 import { readFile } from "node:fs/promises";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import type pg from "pg";
@@ -28,7 +28,7 @@ afterEach(async () => {
   );
 });
 
-/** Python's process, which holds the set-up lock as long as it lives. */
+/** Opens a session that, like a Python process, holds the set-up lock as long as it lives. */
 async function startPython(): Promise<pg.Client> {
   const python = await database.connect();
   await python.query("select pg_try_advisory_lock(0, 0)");
@@ -97,7 +97,7 @@ describe("a database with settings of its own", () => {
 describe("a role that may only read and write rows", () => {
   const name = `saq_app_${process.pid}`;
 
-  /** The rights that the guide gives it, and no others. */
+  /** Makes a role with exactly the rights that the guide lists. Returns its address of the database. */
   async function makeDocumentedRole(): Promise<string> {
     const guide = await readFile(new URL("../../docs/guide.md", import.meta.url), "utf8");
     const grants =
@@ -135,7 +135,7 @@ describe("a role that may only read and write rows", () => {
     expect(workerLog.lines.filter(({ level }) => level === "error")).toEqual([]);
   }
 
-  /** Everything that its owner makes at a first start. */
+  /** Makes everything that the tables' owner makes at a first start. */
   async function makeTables(): Promise<void> {
     const owner = openQueue(database, tasks);
     await owner.connect();

@@ -1,4 +1,4 @@
-/** Acknowledgements that the server refuses for a passing reason are sent again. */
+/** Acknowledgements that the server refuses for a temporary reason are sent again. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
 import { claim, openQueue, rowOf, settle, settlement, until, useDatabase } from "./support.js";
@@ -21,7 +21,7 @@ async function running(queue: Hello, count: number) {
   return claim(queue, { limit: count });
 }
 
-/** Runs `body` before each update to that status, for as long as `work` takes. */
+/** Runs `work`. Meanwhile a trigger runs `body` before each update of a row that meets `condition`. */
 async function whileUpdates(condition: string, body: string, work: () => Promise<void>): Promise<void> {
   await database.query(`
     create sequence updates;
@@ -44,7 +44,7 @@ describe("an acknowledgement that fails", () => {
     async (code) => {
       const queue = open();
       const jobs = await running(queue, 20);
-      // The number is used up although the statement is undone.
+      // `nextval` uses up its number although the statement is rolled back.
       const body = `if nextval('updates') <= 2 then raise exception 'refused' using errcode = '${code}'; end if;`;
       await whileUpdates(completing, body, async () => {
         const answers = await Promise.all(

@@ -30,7 +30,7 @@ beforeAll(async () => {
 const nowSeconds = async () =>
   Number((await database.query<{ now: string }>("select floor(extract(epoch from now())) as now"))[0]?.now);
 
-/** One job, enqueued and claimed. */
+/** Enqueues one job and claims it. */
 async function running(queue: Hello, options: object = {}, kwargs: object = {}): Promise<ClaimedJob> {
   const job = await queue.enqueue("hello", kwargs, options);
   const [claimed] = await claim(queue);
@@ -253,7 +253,7 @@ describe("a row that somebody's transaction holds", () => {
       });
     const settled = await Promise.all(others.map((job) => settle(queue, settlement(job, "complete"))));
     expect(settled).toEqual(["applied", "applied"]);
-    // Not those of the next flush either, nor claims, though there are but two connections.
+    // The held row delays neither the next flush nor a claim, although there are only two connections.
     const next = await running(queue);
     expect(await settle(queue, settlement(next, "complete"))).toBe("applied");
     expect(isFree).toBe(false);
@@ -345,7 +345,7 @@ describe("an acknowledgement whose answer is lost", () => {
       const answers = Promise.all(
         jobs.map((job) => settle(queue, settlement(job, "complete", { completed: 9 }, rest(job)))),
       );
-      // As long as a claim of another worker takes.
+      // The rows are held for as long as a claim of another worker takes.
       await holder.query("select pg_sleep(0.02)");
       await holder.query("commit");
       expect(await answers).toEqual(jobs.map(() => "applied"));

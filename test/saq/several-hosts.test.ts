@@ -1,4 +1,4 @@
-/** Addresses that name several servers, a server without TLS, a socket: with real servers. */
+/** Addresses with several servers, with a server without TLS, and with a socket, on real servers. */
 import { chmodSync } from "node:fs";
 import { afterAll, beforeAll, expect, it, jest } from "@jest/globals";
 import { Queue } from "../../templates/backend/saq/from-url.js";
@@ -28,7 +28,7 @@ beforeAll(async () => {
 });
 afterAll(() => readOnly.stop());
 
-/** The test's database, with other hosts before it. */
+/** Address of the test's database, with other hosts before its own host. */
 function behind(...others: string[]): string {
   const { username, password, host, pathname } = new URL(database.url);
   return `postgresql://${username}:${password}@${[...others, host].join(",")}${pathname}`;
@@ -45,7 +45,7 @@ const portOf = (address: string) => parsePostgresAddress(address).hosts.at(-1)?.
 
 it("a queue connects to the first server that takes writes", async () => {
   const { username, password } = new URL(readOnly.url);
-  // The two servers have passwords of their own: the read-only one takes that of the other.
+  // The two servers have different passwords: the read-only one gets the password of the other one.
   const { username: user, password: secret } = new URL(database.url);
   const admin = new Client(clientConfig(readOnly.url, { plain: false }));
   closeAfterTest({ close: () => admin.end() });

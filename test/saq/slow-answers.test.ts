@@ -1,4 +1,4 @@
-/** Answers that are long on their way although the server has sent all of them. */
+/** Responses that arrive slowly although the server has sent them completely. */
 import { beforeAll, expect, it } from "@jest/globals";
 import { openProxy } from "./cuttable-proxy.js";
 import { LogBook } from "./log-book.js";

@@ -1,4 +1,4 @@
-/** `saq_enqueue`: enqueues from SQL as an enqueue of ours does. */
+/** The SQL function `saq_enqueue` stores jobs as the engine's own enqueue does. */
 import { readFile } from "node:fs/promises";
 import { beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
 import { inSeconds } from "../../templates/backend/saq/index.js";
@@ -57,7 +57,7 @@ describe("what is stored", () => {
       { timeout: null, retry_backoff: 60, scheduled: due + 0.5, group_key: "é ☃", meta: { a: [1, null] } },
       { timeout: null, retryBackoff: 60, scheduled: due + 0.5, groupKey: "é ☃", meta: { a: [1, null] } },
     ],
-    // Whatever equals its default is left out, however it is written (J-4).
+    // A member that equals its default is left out, however its value is written (J-4).
     [
       {
         timeout: 10.0,
@@ -411,7 +411,7 @@ describe("the function", () => {
     const job = await own.enqueue("hello", { n: 1 });
     await ended(job.key);
     expect(await database.query("select 1 from pg_proc where proname = 'saq_enqueue'")).toEqual([]);
-    // With the caller's rights, not with those of whoever made it.
+    // The function runs with the rights of its caller, not with the rights of its owner.
     await openQueue(database, tasks).connect();
     const caller = await database.connect();
     await caller.query(`set role ${role}`);

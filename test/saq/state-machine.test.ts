@@ -1,4 +1,4 @@
-/** The life of jobs under random interleavings of several clients, against a model of what is legal (V-5, 5.2). */
+/** Jobs under random interleavings of several clients, compared with a model of the legal states (V-5, 5.2). */
 import { afterEach, describe, it, jest } from "@jest/globals";
 import fc from "fast-check";
 import { replay, tries } from "../support/property.js";
@@ -20,7 +20,7 @@ import { openQueue, useDatabase } from "./support.js";
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
 
-/** Three brokers of one queue, each with connections of its own as processes have them. */
+/** Three brokers of one queue. Each has its own connections, as separate processes have. */
 async function openClients(): Promise<TestQueue[]> {
   const first = openQueue(database, tasks);
   const clients = [
@@ -65,7 +65,10 @@ class World implements fc.AsyncCommand<Model, Stage> {
   toString = () => JSON.stringify(this.turn);
 }
 
-/** Every client at the same few groups: those who looked before another's claim was there must see it in the end. */
+/**
+ * Every client claims from the same few groups. A client that looked before another client's claim was visible must see
+ * that claim in the end.
+ */
 const rushForGroups = [0, 1, 2].map((client): Operation => {
   const priorities: [number, number] = client === 0 ? [0, 32_767] : [client - 1, client];
   return { do: "claim", client, limit: 2, grouped: true, priorities };

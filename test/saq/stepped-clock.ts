@@ -1,14 +1,14 @@
-/** This process's clocks, moved on by a test that cannot wait for minutes. Timers and the database keep their own. */
+/** Moves the clocks of this process, for tests that cannot wait for minutes. Timers and the database do not change. */
 import { jest } from "@jest/globals";
 
 export interface SteppedClock {
-  /** The clock that only ever runs. */
+  /** Moves the monotonic clock, performance.now(), forward. */
   pass(seconds: number): void;
-  /** The clock that people set. */
+  /** Moves the wall clock, Date.now(), as if somebody set it. */
   set(seconds: number): void;
 }
 
-/** Until `jest.restoreAllMocks()`. */
+/** Replaces both clocks until `jest.restoreAllMocks()` is called. */
 export function stepClock(): SteppedClock {
   const [running, wall] = [performance.now.bind(performance), Date.now.bind(Date)];
   const ahead = { running: 0, wall: 0 };

@@ -1,6 +1,6 @@
 /**
- * Servers with settings that the embedded one of the other tests has not: a JIT compiler, another default isolation,
- * time limits of a role. Workers are processes.
+ * Servers with settings that the embedded server of the other tests does not have: a JIT compiler, another default
+ * isolation level, timeouts of a database. The workers are processes.
  */
 import { afterAll, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
@@ -23,7 +23,7 @@ const modes = [
   let server: StockPostgres;
 
   beforeAll(async () => {
-    // Each plan is logged, and with it whether it was compiled.
+    // The server logs each plan, and with it whether the plan was compiled.
     const logged = { log_min_duration: "0", log_analyze: "on" };
     server = await startStockPostgres({
       settings: {
@@ -37,7 +37,7 @@ const modes = [
     await server?.stop();
   });
 
-  /** A role that may do everything in a database of its own, with settings of its own. */
+  /** Creates a database with its own settings. */
   async function databaseWith(name: string, settings: Record<string, string> = {}): Promise<TestDatabase> {
     const database = await newDatabase(name, server.url);
     const { pathname } = new URL(database.url);
@@ -46,7 +46,7 @@ const modes = [
     return database;
   }
 
-  /** Whether the server can compile at all. */
+  /** Returns whether the server has a JIT compiler. */
   async function hasJit(): Promise<boolean> {
     const client = new pg.Client({ connectionString: server.url });
     await client.connect();
@@ -80,14 +80,14 @@ const modes = [
         process.stderr.write("This PostgreSQL has no JIT compiler: what it compiles is not tested.\n");
         return;
       }
-      // As statistics of more than 21,000 queued jobs have the server do.
+      // With this setting the server compiles, as it does with statistics of more than 21,000 queued jobs.
       const database = await databaseWith("jit", { jit_above_cost: "0" });
       const own = server.log().length;
       const client = new pg.Client({ connectionString: database.url });
       await client.connect();
       await client.query("select count(*) from pg_class where relname <> ''");
       await client.end();
-      // What a session with the server's own settings compiles: the log would show it.
+      // A session with the server's own settings does compile, and the log shows it.
       expect(server.log().slice(own)).toMatch(/\bJIT:/);
       const before = server.log().length;
       const { queue, close } = openQueue(database.url, options);
@@ -107,7 +107,8 @@ const modes = [
         .slice(before)
         .split(" LOG:  duration: ")
         .filter((plan) => /\bJIT:/.test(plan));
-      // The observer of the test has settings of the server's own, and a start behind a pooler only reads catalogs.
+      // Other plans may be compiled: the test's observer has the server's own settings, and a start behind a pooler
+      // only reads catalogs.
       expect(compiled.filter((plan) => /(from|into|update) "public"\."saq_(jobs|stats)"/.test(plan))).toEqual(
         [],
       );
@@ -119,7 +120,7 @@ const modes = [
       "works where the default isolation is %s",
       async (isolation) => {
         const database = await databaseWith("isolation", { default_transaction_isolation: isolation });
-        // Several that start at once make the tables.
+        // Several queues that start at the same time make the tables.
         const queues = Array.from({ length: 3 }, () => openQueue(database.url, options));
         await Promise.all(queues.map(({ queue }) => queue.connect()));
         const worker = await WorkerProcess.start({ ...options, url: database.url, quiet: true });
@@ -156,7 +157,7 @@ const modes = [
       const { queue, close } = openQueue(database.url, options);
       const worker = await WorkerProcess.start({ ...options, url: database.url, runsUrl: server.url });
       for (let round = 0; round < 4; round++) {
-        // The server ends sessions that do nothing in this time, and says so to nobody.
+        // In this time the server ends the idle sessions, while no statement is under way that could notice it.
         await new Promise((resolve) => setTimeout(resolve, 500));
         const job = await queue.enqueue("noop");
         expect(await queue.counts()).toMatchObject({ failed: 0 });

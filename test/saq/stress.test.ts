@@ -1,6 +1,6 @@
 /**
- * Four worker processes that are killed, stopped and restarted at random over mixed jobs, for three seeds. One more:
- * `STRESS_SEED=7 STRESS_SECONDS=60 npm test -- test/saq/stress.test.ts`.
+ * Four worker processes run mixed jobs and are killed, stopped and restarted at random, for three seeds. To run another
+ * seed: `STRESS_SEED=7 STRESS_SECONDS=60 npm test -- test/saq/stress.test.ts`.
  */
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { endAllWorkers, eventually } from "./processes/child.js";
@@ -19,7 +19,7 @@ const drainMs = 100_000;
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
-/** Dead workers are noticed quickly, so that there are many of them in a minute. */
+/** Dead workers are noticed quickly, so that many workers can die in a minute. */
 const options = {
   concurrency: 4,
   cancellationHardDeadline: 1,
@@ -72,7 +72,10 @@ async function stress(seed: number) {
   return { found, counts, kinds, answers: promised.answers, done: fleet.done };
 }
 
-/** No-op jobs as fast as they go, so that hundreds are fetched ahead and acknowledged at once when a process dies. */
+/**
+ * Runs no-op jobs at full speed, so that hundreds of jobs are fetched ahead, and hundreds are acknowledged together, at
+ * the moment when a process dies.
+ */
 async function fullSpeed(seed: number) {
   const dice = new Dice(seed);
   const database = await newDatabase("full_speed");
@@ -101,7 +104,7 @@ async function fullSpeed(seed: number) {
     const jobs = Array.from({ length: 500 }, (_, n) => ({
       task: "noop" as const,
       payload: undefined,
-      // What a process claimed before it stood still is its own until it goes on or dies.
+      // Without a timeout, a job that a process claimed before it was paused stays its own until it continues or dies.
       timeout: 0,
       ...(n % 20 === 0 ? { groupKey: `group-${n % 200}` } : {}),
     }));
@@ -134,7 +137,7 @@ describe(`four workers in trouble for ${seconds} s`, () => {
   beforeAll(() => {
     for (const seed of seeds) {
       const outcome = stress(seed);
-      // Whoever awaits it fails; until then the rejection is nobody's.
+      // If this fails, the test that awaits the outcome fails. Until then, the rejection must not count as unhandled.
       outcome.catch(() => {});
       outcomes.set(seed, outcome);
     }

@@ -1,6 +1,6 @@
 /**
- * What the engine's tests share: a database per test file, queues and workers that are closed after each test, and a
- * look at what is left then: a connection or a timer that outlives its queue fails the test that left it.
+ * What the engine's tests share: a database per test file, and queues and workers that are closed after each test. A
+ * test fails if it leaves a connection or a timer behind that outlives its queue.
  */
 import { randomBytes } from "node:crypto";
 import { afterAll, afterEach, beforeAll, beforeEach } from "@jest/globals";
@@ -30,14 +30,14 @@ const serverUrl = (): URL => {
 export interface TestDatabase {
   readonly url: string;
   query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>;
-  /** A connection of the test's own, for instance to hold a lock; ended after the test. */
+  /** Opens a connection for the test, for instance to hold a lock. It is closed after the test. */
   connect(user?: string): Promise<pg.Client>;
 }
 
 type Opened = { close(): Promise<unknown> };
 const opened: Opened[] = [];
 
-/** Closes `thing` after the test, in the reverse order of opening. */
+/** Closes `thing` after the test. Several are closed in the reverse order of their opening. */
 export function closeAfterTest<Thing extends Opened>(thing: Thing): Thing {
   opened.push(thing);
   return thing;
@@ -47,7 +47,10 @@ async function closeAll(): Promise<void> {
   while (opened.length > 0) await opened.pop()?.close();
 }
 
-/** A database of this file's own, dropped at its end; kept when a test failed, on a server that outlives the run. */
+/**
+ * Creates a database for this test file. It is dropped at the end of the file, or kept if a test failed and the server
+ * outlives the run.
+ */
 export function useDatabase(): TestDatabase {
   const name = `saq_test_${randomBytes(6).toString("hex")}`;
   let client: pg.Client | undefined;
@@ -102,13 +105,13 @@ export function useDatabase(): TestDatabase {
   };
 }
 
-/** Timers that keep the process alive; those of Jest are there before and after. */
+/** Number of timers that keep the process alive. Jest's own timers are there before and after a test. */
 const countTimers = (): number =>
   process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
 
 /**
- * A backend ends a moment after its connection was closed, so the look is repeated. Only a real leftover takes all that
- * time.
+ * Waits until nothing is left. A backend ends a moment after its connection was closed, so the check is repeated. Only
+ * a real leftover takes the whole time.
  */
 async function settles(kind: string, look: () => Promise<string[]>): Promise<void> {
   const deadline = Date.now() + 30_000;
@@ -123,7 +126,8 @@ async function settles(kind: string, look: () => Promise<string[]>): Promise<voi
 }
 
 /**
- * For what the database alone can tell: looks every 10 ms until it is so. Fails after 110 s, also on a busy machine.
+ * Waits for a state that only the database can show: calls `isSo` every 10 ms until it returns true. Fails after 110 s,
+ * which is long enough for a busy machine.
  */
 export async function until(isSo: () => Promise<boolean>): Promise<void> {
   const deadline = Date.now() + 110_000;
@@ -148,7 +152,7 @@ interface TestNode {
   children?: TestNode[];
 }
 
-/** Jest tells no hook how the tests went; its runner keeps them in a global under a private symbol. */
+/** Jest does not tell hooks how the tests ended. Its runner keeps the results in a global with a private symbol. */
 function aTestFailed(): boolean {
   const symbol = Object.getOwnPropertySymbols(globalThis).find(
     (own) => own.description === "JEST_STATE_SYMBOL",
@@ -163,7 +167,7 @@ type TestHooks = Partial<Record<keyof HookOptions, OneOrMany<(ctx: never) => unk
 
 let queues = 0;
 
-/** A queue of its own name, so that the tests of a file do not meet. Closed after the test. */
+/** Opens a queue with a new name, so that the tests of a file do not interfere. It is closed after the test. */
 export function openQueue<const Tasks extends TaskMap>(
   database: { url: string },
   tasks: Tasks,
@@ -172,7 +176,7 @@ export function openQueue<const Tasks extends TaskMap>(
     ...options
   }: Partial<QueueSettings<string, Tasks>> & TestHooks & { logger?: Logger } = {},
 ): Queue<Tasks> {
-  // Whether the hooks give what the tasks need is for test/saq/types.
+  // test/saq/types checks whether the hooks return what the tasks need.
   const define = defineQueue as unknown as (options: object) => QueueConfig<string, Tasks>;
   const config = define({ name: `queue${++queues}`, dsn: database.url, tasks, ...options });
   const [broker] = connectBrokers([config], logger);
@@ -180,17 +184,17 @@ export function openQueue<const Tasks extends TaskMap>(
   return closeAfterTest(new Queue<Tasks>(config, broker));
 }
 
-/** What a worker says once an attempt's end is recorded. */
+/** What a worker logs once the end of an attempt is recorded. */
 const endings = /^(Finished|Failed|Aborted|Retrying|Requeued) |^lost the job/;
 
 export interface TestWorker {
   readonly worker: Worker;
   readonly log: LogBook;
-  /** Resolves when the job's `nth` attempt (from 1) is over and its outcome recorded. Answers the worker's line. */
+  /** Waits until the job's `nth` attempt (from 1) is over and its end is recorded. Returns the worker's log message. */
   ended(key: string, nth?: number): Promise<string>;
 }
 
-/** A worker in this process, started; stopped after the test. */
+/** Starts a worker in this process. It is stopped after the test. */
 export async function startWorker<Tasks extends TaskMap>(
   queue: Queue<Tasks>,
   options: WorkerOptions = {},
@@ -216,7 +220,7 @@ export async function startWorker<Tasks extends TaskMap>(
   };
 }
 
-/** A row of saq_jobs as it stands. Seconds as numbers, the document as text. */
+/** A row of saq_jobs. Seconds are numbers, the document is text. */
 export interface JobRow {
   key: string;
   queue: string;
@@ -239,7 +243,7 @@ export async function rowOf(database: TestDatabase, key: string): Promise<JobRow
   return row;
 }
 
-/** Puts a row into the table as another program would. */
+/** Inserts a row as another program would. */
 export async function insertRow(
   database: TestDatabase,
   row: { key: string; queue: string; document: string | Buffer } & Partial<
@@ -262,11 +266,11 @@ export async function insertRow(
   );
 }
 
-/** The document of a claimed job as it is stored now, by what the claim has answered. */
+/** Returns the document of a claimed job as it is stored now, from the response of the claim. */
 export const claimedText = ({ document, ending }: ClaimedJob): string =>
   ending ? document.slice(0, -',"status":"queued"}'.length) + ending.lasting + ending.passing : document;
 
-/** Claims as a worker does. Answers each job with its document as it is stored now. */
+/** Claims as a worker does. Returns each job with its document as it is stored now. */
 export async function claim<Tasks extends TaskMap>(
   queue: Queue<Tasks>,
   { limit = 10, grouped = false, workerId = "worker-1", priorities = queue.config.priorities } = {},
@@ -276,13 +280,13 @@ export async function claim<Tasks extends TaskMap>(
   return jobs.map((job) => ({ ...job, document: claimedText(job) }));
 }
 
-/** Records an end as a worker does. */
+/** Settles a job as a worker does. */
 export const settle = (
   { broker }: { broker: Pick<Broker, "settle"> },
   ended: Settlement,
 ): Promise<SettleResult> => new Promise((resolve, reject) => broker.settle(ended, { resolve, reject }));
 
-/** The end of a claimed job, as a worker writes it. */
+/** The settlement of a claimed job, as a worker writes it. */
 export function settlement(
   { key, token, workerId, place, due }: ClaimedJob,
   status: Settlement["status"],

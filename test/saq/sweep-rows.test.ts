@@ -1,4 +1,4 @@
-/** What a sweep deletes and what it leaves, also beside Python workers. */
+/** Which rows a sweep deletes and which it keeps, also beside Python workers. */
 import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import { stepClock } from "./stepped-clock.js";
 import { claim, insertRow, openQueue, useDatabase } from "./support.js";
@@ -39,7 +39,7 @@ describe("rows past their time", () => {
       await finished(queue, `over ${status}`, status, past);
     await finished(queue, "kept for a minute", "complete", past + 60);
     await finished(queue, "kept for ever", "failed", null);
-    // No program writes these; whoever did has no job deleted that still runs.
+    // No program writes such rows. If one does, the sweep still deletes no job that runs or waits.
     await finished(queue, "running", "active", past);
     await finished(queue, "waiting", "queued", past);
     await queue.broker.sweepStuck(limits);

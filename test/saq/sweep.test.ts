@@ -1,4 +1,4 @@
-/** Who is called stuck or orphaned, by which clock, and after how long a look. */
+/** Which jobs count as stuck or orphaned, by which clock, and after how long an observation. */
 import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import { livenessOf, newWorkerId } from "../../templates/backend/saq/postgres/worker-ids.js";
 import type { Queue } from "../../templates/backend/saq/queue/queue.js";
@@ -31,7 +31,7 @@ afterEach(() => {
   jest.restoreAllMocks();
 });
 
-/** Looks as a worker does, every 2 s, for that long. */
+/** Looks at the database as a worker does, every 2 s, for `seconds` of the stepped clock. */
 async function see(queue: Hello, clock: SteppedClock, seconds: number): Promise<void> {
   for (let passed = 0; passed < seconds; passed += 2) {
     clock.pass(2);
@@ -39,7 +39,7 @@ async function see(queue: Hello, clock: SteppedClock, seconds: number): Promise<
   }
 }
 
-/** A claimed job that started that long ago. */
+/** A claimed job that started `agoSeconds` ago. */
 async function running(queue: Hello, { timeout, agoSeconds }: { timeout: number; agoSeconds: number }) {
   const { key } = await queue.enqueue("hello", {}, { timeout });
   const [claimed] = await claim(queue);
@@ -105,7 +105,7 @@ describe("a stuck job", () => {
     const { key } = await running(queue, { timeout: 1, agoSeconds: 100 });
     clock.pass(28);
     expect(await queue.broker.sweepStuck(limits)).toEqual([]);
-    // A machine that slept: only the clock that people set has gone on.
+    // The machine slept: only the wall clock went on.
     await see(queue, clock, 10);
     clock.set(3_600);
     await see(queue, clock, 10);
@@ -232,7 +232,7 @@ describe("the worker whose job it is", () => {
       "update saq_stats set expire_at = floor(extract(epoch from now()))::bigint - $2::int where worker_id = $1",
       [workerId, seconds],
     );
-  /** A job of that worker, 100 s past its timeout and its start. */
+  /** A job of that worker that started 100 s ago and has a timeout of 1 s. */
   const stuckOf = async (queue: Hello, workerId: string) => {
     const { key } = await queue.enqueue("hello", {}, { timeout: 1 });
     await claim(queue, { workerId });
@@ -268,7 +268,7 @@ describe("the worker whose job it is", () => {
       await expire(ids[kind], 2);
       expect(await queue.broker.sweepStuck(limits)).toEqual([]);
       if (kind === "lease") {
-        // Silent for as long as a worker with a lock may be; it still has its lease.
+        // A worker with a lock counts as silent 3 s after its row has expired. This one still has its lease, for 21 s.
         await expire(ids.lease, 20);
         await see(queue, clock, 4);
         expect(await queue.broker.sweepStuck(limits)).toEqual([]);
@@ -326,7 +326,7 @@ describe("the worker whose job it is", () => {
     );
     await see(queue, clock, 14);
     expect(await queue.broker.sweepStuck(limits)).toEqual([key]);
-    // Python claims by the status alone.
+    // Python's claim changes only the status of the row.
     await database.query("update saq_jobs set status = 'active' where key = $1", [key]);
     expect(await settle(queue, settlement(first, "complete"))).toBe("lost");
     expect((await rowOf(database, key))?.status).toBe("active");
@@ -358,7 +358,7 @@ describe("a job without a living worker", () => {
       }
     }
     expect((await rowOf(database, "early"))?.status).toBe("queued");
-    // The same key, claimed anew, is another claim.
+    // The same key, claimed again, is another claim.
     await database.query(
       "update saq_jobs set status = 'active', lock_key = lock_key + 1 where key = 'early'",
     );

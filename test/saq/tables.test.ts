@@ -1,4 +1,4 @@
-/** Tables of other names, two sets in one database, and what is made beside them. */
+/** Tables with other names, two sets of tables in one database, and the objects that are made beside them. */
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { defineQueue, type QueueOptions } from "../../templates/backend/saq/config/index.js";
 import { connectBrokers } from "../../templates/backend/saq/connect.js";
@@ -28,7 +28,7 @@ afterEach(async () => {
   );
 });
 
-/** Queues of one process, which share its connections. */
+/** Opens queues of one process, which share its connections. */
 function openTogether(...options: Partial<QueueOptions<string, typeof tasks>>[]): Queue<typeof tasks>[] {
   const configs = options.map((option) =>
     defineQueue({ name: "default", dsn: database.url, tasks, ...option }),
@@ -149,7 +149,7 @@ describe("two sets in one database", () => {
       await mails.enqueue("double", { n: 2 }, { key: `k${round}`, groupKey: "g" });
     }
     expect(await mails.counts()).toMatchObject({ queued: 3 });
-    // Each statement is prepared on the shared connections for both sets, in turn.
+    // Each statement is prepared on the shared connections for both sets of tables, in turn.
     for (let round = 0; round < 3; round++) {
       const [one] = await claim(ours, { limit: 1 });
       const [two] = await claim(mails, { limit: 1, grouped: true });

@@ -1,4 +1,4 @@
-/** The helpers for users' own tests, tried as they would use them. */
+/** The helpers for users' own tests, used here as users would use them. */
 import { AssertionError } from "node:assert";
 import { describe, expect, it } from "@jest/globals";
 import * as z from "zod";
@@ -278,7 +278,7 @@ describe("enqueued and expectEnqueued", () => {
     const misses = [{ who: { name: "Bob" } }, { tags: ["a"] }, { who: { age: 37 } }, () => false];
     for (const match of misses) expect(await enqueued(queue, "dated", match)).toEqual([]);
     expect((await enqueued(queue, "greet")).map(({ kwargs }) => kwargs?.name)).toEqual(["Ada", "Bob"]);
-    // @ts-expect-error the task has no such member
+    // @ts-expect-error the task's payload has no such member
     expect(await enqueued(queue, "greet", { nmae: "Ada" })).toEqual([]);
   });
 

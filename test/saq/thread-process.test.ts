@@ -1,4 +1,4 @@
-/** Tasks in threads of real worker processes (W-13 b): as TypeScript under tsx, and compiled under plain Node. */
+/** Tasks in threads of real worker processes (W-13 b): as TypeScript with tsx, and compiled with plain Node. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
@@ -30,14 +30,14 @@ beforeAll(async () => {
   await stage.queue.connect();
   await compileInto(folder);
 });
-// A test that failed must not leave a worker that takes the next one's jobs.
+// A test that failed must not leave a worker that takes the jobs of the next test.
 afterEach(endAllWorkers);
 afterAll(async () => {
   await stage.close();
   await database.drop();
 });
 
-/** Makes threads that are there when a test needs them: a start takes a while, more so on a busy machine. */
+/** Starts threads before a test needs them: a start takes a while, and longer on a busy machine. */
 async function warmUp(threads: number): Promise<void> {
   const jobs = await Promise.all(
     Array.from({ length: threads }, () => {
@@ -61,7 +61,7 @@ describe.each(forms)("a worker process, %s", (_form, command) => {
 
   it("W-13: beats while its thread computes: no other takes it for dead, and its other jobs run", async () => {
     const timers = { workerInfo: 1, lost: 0.3 };
-    // Its sign of life holds 3 s. The other worker looks for dead ones three times a second.
+    // The worker's sign of life is valid for 3 s. The other worker looks for dead workers three times a second.
     const worker = await start({ timers, threads: 1 });
     const file = join(folder, String(++files));
     const long = await stage.queue.enqueue("spin", { ms: 12_000, file });
@@ -80,7 +80,7 @@ describe.each(forms)("a worker process, %s", (_form, command) => {
     const pids = quick.map(({ result }) => result?.pid);
     expect(pids).toContain(worker.pid);
     expect(other.lines.filter(({ message }) => message.startsWith("Sweeping"))).toEqual([]);
-    // With nothing to do, a thread keeps no process alive.
+    // An idle thread does not keep its process alive.
     for (const { code, ms } of await Promise.all([worker.stop(), other.stop()])) {
       expect(code).toBe(0);
       expect(ms).toBeLessThan(9_500);

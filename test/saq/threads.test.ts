@@ -30,7 +30,7 @@ async function stage(options: Parameters<typeof openQueue<typeof tasks>>[2] = {}
   return { queue, ...(await startWorker(queue)) };
 }
 
-/** Makes two threads that are there when a test needs them: a start takes a while, more so on a busy machine. */
+/** Starts two threads before a test needs them: a start takes a while, and longer on a busy machine. */
 async function warmUp(
   queue: Awaited<ReturnType<typeof stage>>["queue"],
   ended: (key: string) => Promise<string>,
@@ -216,14 +216,14 @@ describe("the number of threads", () => {
     const queue = openQueue(database, plain, { threads: 1, concurrency: 3 });
     const files = [newFile(), newFile(), newFile()];
     const { ended } = await startWorker(queue);
-    // The start of the thread counts for the first job, and takes as long as the machine is busy.
+    // The start of the thread counts as run time of the first job, and takes longer on a busy machine.
     await ended((await queue.enqueue("spin", { ms: 1, file: newFile() })).key);
     const jobs = await Promise.all(
       files.map((file) => queue.enqueue("spin", { ms: 5_000, file }, { timeout: 14 })),
     );
     await until(async () => noted(files[0] as string) !== "");
     const quick = await queue.enqueue("quick");
-    // Three slots: one runs, two wait for the thread until they are given back.
+    // There are three slots: one job runs, two jobs wait for the thread until they are given back.
     await Promise.all([...jobs, quick].map(({ key }) => ended(key)));
     for (const job of jobs) {
       await job.refresh();

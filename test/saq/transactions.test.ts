@@ -1,6 +1,6 @@
 /**
- * Enqueueing inside the caller's own transaction, with each library that docs/transactions.md has a recipe for. The
- * recipes are programs (recipes/), and the document shows exactly these.
+ * Enqueueing in the caller's own transaction, with each library for which docs/transactions.md has a recipe. The
+ * recipes are programs (recipes/), and the document shows exactly these programs.
  */
 import { readFileSync } from "node:fs";
 import { beforeAll, describe, expect, it } from "@jest/globals";
@@ -25,9 +25,9 @@ const database = useDatabase();
 type Tasks = typeof tasks;
 
 interface Library {
-  /** The documented function: an order and its job, in one transaction. */
+  /** The function of the recipe: stores an order and its job in one transaction. */
   placeOrder(queue: Queue<Tasks>, item: string): Promise<unknown>;
-  /** A transaction of this library; it is rolled back when `work` throws. */
+  /** Runs `work` in a transaction of this library, and rolls it back if `work` throws. */
   transaction(work: (client: TransactionClient) => Promise<unknown>): Promise<unknown>;
 }
 
@@ -90,7 +90,7 @@ const libraries: Record<string, () => Library> = {
   },
 };
 
-// A repeated item is noticed by the commit itself, after everything in the transaction has gone well.
+// A repeated item makes only the commit fail, after every statement of the transaction has succeeded.
 beforeAll(() => database.query("create table orders (item text primary key deferrable initially deferred)"));
 
 const jobsOf = (queue: Queue<Tasks>) => queue.list();

@@ -45,13 +45,13 @@ const row = (given: Partial<JobFields>): StoredJob => {
   };
 };
 
-/** The job after a change, as the next reader finds it. */
+/** Returns the job after a change, as the next reader decodes it. */
 function changed(before: StoredJob, change: RowChange | null): JobFields {
   if (!change || change.patch === null) throw new Error("expected a change of the document");
   const text = editDocument(before.document, change.patch, change.removed);
   expect(pythonComplaints(text, "default")).toEqual([]);
   const job = decodeJob(text, "default", change.status);
-  // V-4: row and document say the same.
+  // V-4: the row and the document have the same status.
   expect(JSON.parse(text).status).toBe(change.status);
   return job;
 }
@@ -218,7 +218,7 @@ describe("sweep", () => {
     expect(read(updated)).toMatchObject({ timeout: 2, heartbeat: 1, meta: { b: 2 } });
     expect(sweepJob(updated, started + 204_000, 5, week)).toBeNull();
     expect(sweepJob(updated, started + 206_000, 5, week)).toMatchObject({ status: "queued" });
-    // The next run has what was set.
+    // The next run has the limits that were set last.
     const next = {
       ...updated,
       document: encodeJob({ ...fields(read(updated) ?? {}), started: started + 1 }),
@@ -325,7 +325,7 @@ describe("poison rows", () => {
 });
 
 describe("the state machine", () => {
-  /** From which states each event may lead where (V-5). */
+  /** The transitions that each event may cause (V-5). */
   const legal: Record<string, readonly string[]> = {
     abort: ["new>aborted", "queued>aborted", "active>aborting"],
     retry: ["complete>queued", "failed>queued", "aborted>queued"],
@@ -352,7 +352,7 @@ describe("the state machine", () => {
         (status, event, given) => {
           const before = row({ ...given, status });
           const isRunning = status === "active" || status === "aborting";
-          // Brokers offer only running rows to these two.
+          // Brokers pass only running rows to these two functions.
           if ((event === "lose" || event === "sweep") && !isRunning) return;
           const change =
             event === "abort"

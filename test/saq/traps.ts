@@ -1,7 +1,7 @@
 /**
- * Operators and functions as a role may create them that wants its code run by others: in a schema of everybody's
- * search path, for types that PostgreSQL itself has none for, so that a call without exact types picks them
- * (CVE-2018-1058). Those that the engine's statements have called once.
+ * Operators and functions that a hostile role may create so that others run its code: in a schema of every role's
+ * search path, for types for which PostgreSQL itself has none. A call without exact types then picks them
+ * (CVE-2018-1058). The engine's statements once called each of these.
  */
 import type { TestDatabase } from "./support.js";
 
@@ -31,7 +31,7 @@ const functions: readonly [signature: string, returns: string][] = [
   ["unnest(text[])", "setof text"],
 ];
 
-/** Lays them into the schema `public`; `trapped` tells which was called last, also by what was rolled back. */
+/** Creates them in the schema `public`. `trapped` returns the last one called, even if its call was rolled back. */
 export async function layTraps(database: TestDatabase): Promise<{ trapped(): Promise<string | null> }> {
   await database.query(
     "create schema traps; create sequence traps.called; grant usage on schema traps to public; grant all on sequence traps.called to public",

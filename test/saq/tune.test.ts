@@ -1,4 +1,4 @@
-/** Bringing Python's tables to the layout of ours: what is planned, what is done, and what is left alone. */
+/** Changes Python's tables to the engine's layout: what is planned, what is done, and what stays as it is. */
 import { beforeEach, describe, expect, it } from "@jest/globals";
 import type pg from "pg";
 import {
@@ -27,7 +27,7 @@ async function tune(options?: TuneOptions) {
   return runTune(client, await planTune(client, options));
 }
 
-/** Everything about the tables: columns, indexes, settings, sequence. */
+/** Reads the whole definition of the tables: columns, indexes, settings, sequence. */
 const definition = () =>
   database.query(
     `select 'column' as kind, attrelid::regclass || '.' || attname as name, format_type(atttypid, atttypmod)

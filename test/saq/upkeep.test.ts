@@ -1,4 +1,4 @@
-/** Upkeep among many: whose turn the sweep is, how much one pass does, whose clock counts, and with which rights. */
+/** Maintenance by several processes: which one sweeps, how much one pass does, whose clock counts, which rights. */
 import { afterEach, beforeEach, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import { inSeconds } from "../../templates/backend/saq/job.js";
@@ -39,7 +39,7 @@ afterEach(() => {
   jest.restoreAllMocks();
 });
 
-/** Each looks as a worker does, every 2 s, for that long. */
+/** Each queue looks at the database as a worker does, every 2 s, for `seconds` of the stepped clock. */
 async function see(queues: readonly Hello[], clock: SteppedClock, seconds: number): Promise<void> {
   for (let passed = 0; passed < seconds; passed += 2) {
     clock.pass(2);
@@ -55,7 +55,7 @@ const advisoryLocks = async () =>
     )
   )[0]?.n;
 
-/** Jobs that started an hour ago and may run for a second. */
+/** Inserts running jobs that started an hour ago and have a timeout of one second. */
 const insertStuck = (queue: Hello, count: number, retries: number) =>
   database.query(
     `insert into saq_jobs (key, job, queue, status, scheduled) select 'stuck' || n, convert_to(jsonb_build_object(
@@ -103,7 +103,7 @@ describe("the sweep's lock", () => {
   });
 
   it("D-15, D-24: two sweepers at once requeue each job once, and touch none that runs again", async () => {
-    // Poll mode holds no lock, so that both really work at once.
+    // In poll mode a sweeper holds no lock, so both sweepers really work at the same time.
     const queues = [1, 2].map(() => open({ name: "both", pollInterval: 0.05 }));
     const [one] = queues;
     if (!one) throw new Error("no queue");
@@ -127,7 +127,7 @@ describe("a pass", () => {
     await queue.connect();
     await insertStuck(queue, 700, 1);
     await see([queue], clock, 14);
-    // A worker goes on looking meanwhile; a sweeper that has not seen the database for 5 s ends nobody's job.
+    // Meanwhile a worker goes on looking at the database: a sweeper that has not reached it for 5 s ends no job.
     const sweeping = queue.broker.sweepStuck(limits);
     let isOver = false;
     void sweeping.finally(() => {

@@ -1,4 +1,4 @@
-/** Payloads and results against schemas of zod, valibot and arktype: when enqueued, and again when run. */
+/** Payloads and results are checked with schemas of zod, valibot and arktype: when enqueued, and again when run. */
 import { describe, expect, it } from "@jest/globals";
 import { type } from "arktype";
 import * as v from "valibot";
@@ -10,13 +10,13 @@ import { insertRow, openQueue, startWorker, useDatabase } from "./support.js";
 
 const database = useDatabase();
 
-/** `{ size: { width: "5" }, tags: [...] }` comes out with a number; "odd" is refused by the asynchronous ones. */
+/** The schemas turn `width` from text into a number. The asynchronous ones refuse the tag "odd". */
 type Input = { size: { width: string }; tags: string[] };
 type Output = { size: { width: number }; tags: string[] };
 interface Library {
   sync: StandardSchema<Input, Output>;
   async: StandardSchema<Input, Output>;
-  /** Takes `{ area: number }` and gives the area as text. */
+  /** Takes `{ area: number }` and returns the area as text. */
   result: StandardSchema<{ area: number }, { area: string }>;
 }
 
@@ -42,7 +42,7 @@ const libraries: Record<string, Library> = {
   },
   arktype: {
     sync: arktypeShape,
-    // arktype itself validates at once; whoever needs to wait wraps it.
+    // arktype itself validates synchronously. An asynchronous check must wrap its schema.
     async: {
       "~standard": {
         version: 1,

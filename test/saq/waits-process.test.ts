@@ -1,4 +1,4 @@
-/** Waits that fail, in a real process: no promise that nobody handles, and no warning of Node's. */
+/** Waits that fail in a real process: they cause no unhandled rejection and no warning of Node. */
 import { spawn } from "node:child_process";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";

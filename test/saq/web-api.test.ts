@@ -1,4 +1,4 @@
-// The JSON API of the web UI: queues, lists of jobs, one job, retry and abort, over real queues in PostgreSQL.
+// The JSON API of the web UI: queues, lists of jobs, one job, retry and abort, with real queues in PostgreSQL.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
 import express from "express";
 import supertest from "supertest";
@@ -29,7 +29,7 @@ const enqueue = async (payload: object = {}, options: object = {}): Promise<Job>
   return job;
 };
 
-/** Puts a job into a state that no worker brought it to, column and document alike. */
+/** Sets the status of a job, in the column and in the document, without a worker. */
 const putInto = (key: string, status: string, more: object = {}) =>
   app.query(
     `update saq_jobs set status = $2, job = convert_to((convert_from(job, 'UTF8')::jsonb || $3)::text, 'UTF8')

@@ -1,4 +1,4 @@
-// The web UI as an application mounts it, over queues in a database of its own.
+// The web UI as an application mounts it, with queues in a new database.
 import { randomBytes } from "node:crypto";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -15,17 +15,17 @@ import {
 } from "../../templates/backend/saq/index.js";
 
 export interface WebApp {
-  /** Where the UI is: `http://127.0.0.1:PORT/saq`. */
+  /** Address of the UI: `http://127.0.0.1:PORT/saq`. */
   url: string;
-  /** No worker runs on it until `startWorker` is called. */
+  /** The first queue. No worker runs its jobs until `startWorker` is called. */
   queue: Queue;
-  /** A second one, whose name has to be encoded in a URL. */
+  /** The second queue, whose name has to be encoded in a URL. */
   odd: Queue;
-  /** What the task `flaky` does from now on. */
+  /** Makes the task `flaky` succeed from now on. Before, it throws. */
   mend(): void;
   startWorker(): Promise<Worker>;
   query(text: string, values?: unknown[]): Promise<void>;
-  /** Stops and starts answering, on the same port. */
+  /** Stops the HTTP server. `listenAgain` starts it again on the same port. */
   hangUp(): Promise<void>;
   listenAgain(): Promise<void>;
   close(): Promise<void>;

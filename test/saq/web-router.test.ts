@@ -1,4 +1,4 @@
-// How the web UI is mounted and guarded: changes from elsewhere, pages, static files, errors, several routers.
+// How the web UI is mounted and protected: changes from other origins, pages, static files, errors, several routers.
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { networkInterfaces } from "node:os";
@@ -155,7 +155,7 @@ describe("errors", () => {
   });
 
   it("S-65, D-85: without a database, health is 500, the API 503, and neither tells anything of the inside", async () => {
-    // Port 1 is nobody's.
+    // No program listens on port 1.
     const dsn = "postgresql://nobody@127.0.0.1:1/secret_name";
     const saq = createSaq(
       defineSaq({

@@ -1,4 +1,4 @@
-/** Random documents, as Python may write them, through reading, editing and the database's stamp (D-64). */
+/** Random documents, as Python may write them, are read, edited, and stamped by the database (D-64). */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import fc from "fast-check";
 import { decodeJob, editDocument, encodeJob } from "../../templates/backend/saq/wire.js";
@@ -17,7 +17,7 @@ beforeAll(async () => {
 
 const count = (of: number): Tree => ({ number: String(of) });
 
-/** What else a document may hold, in Python's range of values. */
+/** The other members that a document may have, with the values that Python may write. */
 const rest = fc.record(
   {
     kwargs: object,
@@ -39,7 +39,7 @@ const rest = fc.record(
 interface Made {
   members: Map<string, Tree>;
   style: Spacing;
-  /** Numbers to sort the members by. */
+  /** Numbers by which the members are sorted. */
   order: number[];
 }
 
@@ -61,11 +61,11 @@ function documentOf({ members, order }: Made, queue: string, key: string): Map<s
   );
 }
 
-/** What is left when the named members are taken out. */
+/** Returns the document without the named members. */
 const without = (document: Tree, names: readonly string[]) =>
   canonical(new Map([...(document as Map<string, Tree>)].filter(([name]) => !names.includes(name))));
 
-/** NaN and the infinities read as null. */
+/** Returns the value as the engine reads it: NaN and the infinities become null. */
 const forgiving = (value: Tree): unknown => {
   if (typeof value === "string") return value;
   if (Array.isArray(value)) return value.map(forgiving);
@@ -85,7 +85,7 @@ describe("any document", () => {
         const kwargs = document.get("kwargs");
         expect(job.kwargs).toEqual(kwargs === undefined ? null : forgiving(kwargs));
         expect(job.result).toEqual(document.has("result") ? forgiving(document.get("result") ?? "") : null);
-        // What our own writer makes of it is read the same again.
+        // The document that our own writer makes of the job is read as the same job.
         expect(decodeJob(encodeJob(job), "q", "queued")).toEqual(job);
       }),
       tries(500),

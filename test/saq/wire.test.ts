@@ -28,7 +28,7 @@ describe("golden documents of Python", () => {
     const fields = decodeJob(golden.document, "default", golden.status as Status);
     const written = encodeJob(fields);
     expect(JSON.parse(written)).toEqual(JSON.parse(golden.document));
-    // J-1: in Python's order too, so that two documents can be compared by eye; what a claim changes comes last.
+    // J-1: in Python's order too, so that a person can compare two documents. Members that a claim changes come last.
     const last = ["scheduled", "status"];
     const names = Object.keys(JSON.parse(golden.document));
     expect(Object.keys(JSON.parse(written))).toEqual([
@@ -98,7 +98,7 @@ describe("encodeJob", () => {
       workerId: "w",
     });
     expect(pythonComplaints(encodeJob(everything), "default")).toEqual([]);
-    // Also in their order: what a claim looks for is at the end (postgres/ending.ts).
+    // The members are in this order: what a claim looks for is at the end of the document (postgres/ending.ts).
     expect(Object.keys(JSON.parse(encodeJob(everything)))).toEqual(Object.values(wireNames));
   });
 });
@@ -191,7 +191,7 @@ describe("decodeJob", () => {
       fc.property(anyJob, (fields) => {
         const text = encodeJob(fields);
         expect(pythonComplaints(text, "default")).toEqual([]);
-        // JSON knows no -0.
+        // JSON has no -0.
         expect(JSON.stringify(decodeJob(text, "default", fields.status))).toBe(JSON.stringify(fields));
       }),
     );

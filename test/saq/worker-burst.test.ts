@@ -1,4 +1,4 @@
-/** Workers that work off what is there and stop by themselves (W-2, W-18). */
+/** Workers that run the jobs that are there and then stop by themselves (W-2, W-18). */
 import { describe, expect, it } from "@jest/globals";
 import type { Context } from "../../templates/backend/saq/tasks/task.js";
 import { openQueue, rowOf, startWorker, useDatabase } from "./support.js";
@@ -76,7 +76,7 @@ describe("a burst", () => {
     const finished = worker.finished.then(() => {
       isOver = true;
     });
-    // Parked jobs: they are due and wake the worker, and it does not take them (P-14).
+    // Parked jobs are due and wake the worker, but it does not claim them (P-14).
     while (!isOver) {
       await queue.enqueue("given", undefined, { priority: -1 });
       await pause(50);

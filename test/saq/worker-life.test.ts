@@ -1,4 +1,4 @@
-/** The life of a worker in this process: who starts it, what it notices, and how it fares (W-4 to W-19, S-22). */
+/** The lifecycle of a worker in this process: who starts it, what it notices, what it reports (W-4 to W-19, S-22). */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { describe, expect, it, jest } from "@jest/globals";
 import type { Broker } from "../../templates/backend/saq/broker.js";
@@ -16,7 +16,7 @@ const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve,
 const fired = ({ signal }: Context) =>
   new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
 
-/** A promise that is kept when the test says so. */
+/** A promise that resolves when the test calls `open`. */
 function gate() {
   let open: () => void = () => {};
   const opened = new Promise<void>((resolve) => {
@@ -27,7 +27,7 @@ function gate() {
 
 let apps = 0;
 
-/** An application with a queue per entry, none of its own connections open yet. */
+/** An application with one queue per entry. It has opened no connection yet. */
 function app(
   queues: Record<string, { separateProcess?: boolean; burst?: boolean; startup?: () => unknown }>,
 ) {
@@ -92,7 +92,7 @@ describe("who runs a queue's worker", () => {
     expect(["SIGINT", "SIGTERM"].map((signal) => process.listenerCount(signal))).toEqual(listeners);
     const inside = await queue("inside").enqueue("nap", { ms: 400 });
     const outside = await queue("outside").enqueue("nap");
-    // Begun, not only claimed: a claimed job that has not begun goes back.
+    // Wait until the job has begun: a claimed job that has not begun goes back to the queue.
     await until(async () => workers.some(({ runningKeys }) => runningKeys.includes(inside.key)));
     await saq.close();
     expect(await rowOf(database, inside.key)).toMatchObject({ status: "complete" });
@@ -215,7 +215,7 @@ describe("what a worker notices", () => {
           }
         },
       },
-      // Nobody else tells it.
+      // Neither a notification nor the worker's own look for aborts tells it of the abort.
       { pollInterval: 0.1, timers: { abort: 3_600 } },
     );
     const { ended } = await startWorker(queue);
@@ -239,7 +239,7 @@ describe("what a worker notices", () => {
     );
     const { log } = await startWorker(queue);
     const job = await queue.enqueue("block");
-    // On a busy machine it may stand still for other reasons, too.
+    // On a busy machine the event loop may be blocked for other reasons, too.
     const { level, fields, message } = await log.saw(
       (line) =>
         line.message.startsWith("The event loop was blocked") && String(line.fields.jobs).includes(job.key),
@@ -260,7 +260,7 @@ describe("what a worker notices", () => {
       while (Date.now() < end);
       await until(async () => suspects.length === left);
     }
-    // A timer that goes on would fail this test: it has no job to wait for, and a stop is for good.
+    // A timer that still ran would fail this test: with no job the watch ends, and after `stop` it never begins again.
     watch.stop();
     watch.begin();
     expect(log.lines.map(({ fields }) => fields.jobs)).toEqual([["culprit"], ["other"]]);
@@ -277,7 +277,7 @@ describe("what a worker notices", () => {
       const jobs = await claim(request);
       queue.broker.claim = claim;
       asked.open();
-      // Storage has said all there is; the worker has not heard it yet.
+      // The database has answered the claim, but the worker has not received the response yet.
       await answer.opened;
       return jobs;
     };
@@ -291,7 +291,7 @@ describe("what a worker notices", () => {
   });
 });
 
-/** How many jobs each claim of this process asks for, from now on. */
+/** Records how many jobs each claim of this process asks for, from now on. */
 function claimLimits({ broker }: { broker: Broker }): number[] {
   const asked: number[] = [];
   const claim = broker.claim.bind(broker);
@@ -310,7 +310,7 @@ describe("how far ahead a worker claims", () => {
     const asked = claimLimits(queue);
     await startWorker(queue);
     await until(async () => (await queue.counts()).complete === total);
-    // Nothing is known of the jobs yet; then an eighth of what is to lie ahead.
+    // At first nothing is known about the jobs. The next claim asks for an eighth of the jobs that may lie ahead.
     expect(asked[0]).toBe(10);
     expect(asked[1]).toBeLessThanOrEqual(10 + 2_000 / 8);
     expect(Math.max(...asked)).toBeGreaterThan(900);

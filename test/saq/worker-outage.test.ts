@@ -1,4 +1,4 @@
-/** A database that takes no results, or is away: what a worker holds back, and what it says. */
+/** A database that accepts no results, or is unreachable: what a worker holds back, and what it logs. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { Context } from "../../templates/backend/saq/tasks/task.js";
 import { openProxy } from "./cuttable-proxy.js";
@@ -7,7 +7,7 @@ import { openQueue, rowOf, startWorker, until, useDatabase } from "./support.js"
 
 const database = useDatabase();
 
-/** Something to wait for in a test, and to be opened there. */
+/** A promise that resolves when the test calls `open`. */
 function gate() {
   let open: () => void = () => {};
   const opened = new Promise<void>((resolve) => {
@@ -47,7 +47,7 @@ it.each([
     await holder.query("select pg_advisory_lock(4711)");
     await startWorker(queue);
     await until(async () => runs >= most);
-    // It has looked for more jobs, and beaten, several times over.
+    // In this time the worker has looked for more jobs and sent its sign of life, several times.
     await new Promise((resolve) => setTimeout(resolve, 2_500));
     expect(runs).toBeLessThanOrEqual(most + 10 + 1);
     await holder.query("select pg_advisory_unlock(4711)");
@@ -65,7 +65,7 @@ it("5.2: an outage is one line when it starts and one when it ends, without a st
   const queue = openQueue({ url: proxy.url }, { ok: () => "ok" }, { name: "outage", timers, logger: log });
   const { ended, log: workerLog } = await startWorker(queue);
   proxy.refuse();
-  // Each of them fails, and fails again, before the outage is over.
+  // Each of these sources fails at least twice before the outage is over.
   for (const source of ["beat", "lost", "sweep", "claim"])
     for (const round of [1, 2])
       await until(
@@ -133,7 +133,7 @@ describe("ctx.job.update while the database is away", () => {
     proxy.refuse();
     told.open();
     await back.opened;
-    // Longer than any other statement waits for a database that is away.
+    // Longer than any other statement waits for an unreachable database.
     await new Promise((resolve) => setTimeout(resolve, 10_000));
     proxy.admit();
     await until(async () => {
@@ -162,7 +162,7 @@ describe("ctx.job.update while the database is away", () => {
     await away.opened;
     proxy.refuse();
     told.open();
-    // Long before the hard deadline.
+    // This must happen long before the hard deadline.
     await until(async () => worker.runningKeys.length === 0);
     proxy.admit();
     expect(await ended(job.key)).toBe("Failed works");

@@ -1,4 +1,4 @@
-/** How a worker runs jobs: limits, interruptions, fetching ahead, what tasks may do to it. */
+/** How a worker runs jobs: limits, interruptions, fetching ahead, and tasks that misbehave. */
 import { describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import {
@@ -21,7 +21,7 @@ type Handler = (ctx: Context, payload: { ms?: number; n?: number }) => unknown;
 
 interface Stage {
   database: TestDatabase;
-  /** A queue with a worker for one task. */
+  /** Starts a worker for a queue with one task. */
   work: typeof startWork extends (url: string, ...args: infer A) => infer R ? (...args: A) => R : never;
 }
 
@@ -50,7 +50,7 @@ async function startWork(
   return { queue: saq.taskQueues.get("default"), worker, close };
 }
 
-/** Each test has a database of its own and waits more than it works, so that several run at once. */
+/** Each test has its own database and waits more than it works, so that several tests run at the same time. */
 function staged<Args extends unknown[]>(play: (stage: Stage, ...args: Args) => Promise<void>) {
   return async (...args: Args) => {
     const database = await newDatabase("running");
@@ -140,7 +140,7 @@ describe("running jobs", () => {
       });
       const job = await queue.enqueue("run", {}, { timeout: 0 });
       await eventually("it runs", async () => worker.runningKeys.length === 1);
-      // What another worker's sweep does to it.
+      // The sweep of another worker changes the row in this way.
       await database.query("update saq_jobs set status = 'queued', lock_key = 1 where key = $1", [job.key]);
       await ended(job);
       expect(job).toMatchObject({ status: "complete", result: "second" });
@@ -185,7 +185,7 @@ describe("running jobs", () => {
         waits.push(performance.now() - asked);
         expect(job).toMatchObject({ status: "aborted", error: "enough" });
       }
-      // All of them on an idle machine.
+      // On an idle machine, every wait is below this limit.
       expect(Math.min(...waits)).toBeLessThan(1_700);
     }),
   );
@@ -208,9 +208,9 @@ describe("running jobs", () => {
       await eventually("the short ones are done", async () => (await queue?.count("incomplete")) === 0);
       await queue?.enqueueMany(Array.from({ length: 40 }, () => ({ task: "run", payload: { ms: 400 } })));
       await eventually("the slow ones are done", async () => (await queue?.count("incomplete")) === 0);
-      // A hoard would leave one worker idle.
+      // If one worker fetched too many jobs ahead, the other worker would be idle.
       expect(Math.min(...counts)).toBeGreaterThanOrEqual(12);
-      // Nothing was run twice on the way.
+      // No job ran twice.
       expect(counts.reduce((sum, count) => sum + count)).toBe(40);
     }),
   );
@@ -277,7 +277,7 @@ describe("running jobs", () => {
       for (const { job } of jobs) await ended(job);
       const late = jobs.map(({ job, asked, delay }) => (starts.get(job.key) ?? 0) - asked - delay * 1_000);
       expect(Math.min(...late)).toBeGreaterThanOrEqual(0);
-      // All of them on an idle machine.
+      // On an idle machine, every job is below this limit.
       expect(Math.min(...late)).toBeLessThan(1_200);
     }),
   );

@@ -1,4 +1,4 @@
-/** A worker that starts while its database is away waits for it, for a while. */
+/** A worker that starts while its database is unreachable waits for the database, for a limited time. */
 import { afterAll, beforeAll, expect, it, jest } from "@jest/globals";
 import { openProxy } from "./cuttable-proxy.js";
 import { endAllWorkers, eventually, WorkerProcess } from "./processes/child.js";

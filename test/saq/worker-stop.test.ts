@@ -1,4 +1,4 @@
-/** Stopping a worker process (W-16, W-17, W-22), each in a real process with real signals. */
+/** Stopping worker processes (W-16, W-17, W-22), with real processes and real signals. */
 import { afterAll, describe, expect, it, jest } from "@jest/globals";
 import { endAllWorkers, eventually, WorkerProcess, type WorkerProcessOptions } from "./processes/child.js";
 import { newDatabase, type TestDatabase } from "./processes/database.js";
@@ -15,7 +15,7 @@ interface Stage {
   running(key: string): Promise<unknown>;
 }
 
-/** Each test has a database of its own and waits more than it works, so that several run at once. */
+/** Each test has its own database and waits more than it works, so that several tests run at the same time. */
 const staged = (play: (stage: Stage) => Promise<void>) => async () => {
   const database = await newDatabase("stopping");
   const { queue, close } = openQueue(database.url);
@@ -58,7 +58,7 @@ describe("stopping a worker", () => {
       ]);
       const { code, ms } = await worker.stop();
       expect(code).toBe(0);
-      // 0.2 s on an idle machine; the grace that a job would be given is 10 s.
+      // It takes 0.2 s on an idle machine. The grace period of a running job would be 10 s.
       expect(ms).toBeLessThan(9_500);
       expect(
         await database.query(
@@ -130,7 +130,7 @@ describe("stopping a worker", () => {
     "D-5: what was fetched and not started goes back at once, as it was",
     staged(async ({ database, queue, start, running }) => {
       const worker = await start({ concurrency: 1, shutdownGracePeriod: 60 });
-      // Short jobs first, so that it fetches ahead; then a long one in front of a full buffer.
+      // Short jobs come first, so that the worker fetches ahead. Then a long job runs in front of a full buffer.
       await queue.enqueueMany(Array.from({ length: 300 }, () => ({ task: "record", payload: undefined })));
       const { key } = await queue.enqueue("nap", { ms: 8_000 });
       await queue.enqueueMany(Array.from({ length: 300 }, () => ({ task: "record", payload: undefined })));
@@ -251,7 +251,7 @@ describe("stopping a worker", () => {
     "a stop at any moment of the start leaves no claimed job, no row and no lock",
     staged(async ({ database, queue }) => {
       await queue.enqueueMany(Array.from({ length: 20 }, () => ({ task: "nap", payload: { ms: 300 } })));
-      // From before its first connection to after its first claim.
+      // The stops range from before the worker's first connection to after its first claim.
       for (const wait of [0, 10, 20, 30, 40, 60, 90, 150]) {
         const worker = new WorkerProcess({ url: database.url });
         await worker.said("loaded");

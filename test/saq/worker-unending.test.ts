@@ -1,4 +1,4 @@
-/** Tasks that misuse what they are given: they never end, report nonsense, or leave theirs in `meta`. */
+/** Tasks that misuse the engine: they never end, report nonsense, or use its names in `meta` for other values. */
 import { beforeAll, expect, it } from "@jest/globals";
 import { createSaq, defineQueue, defineSaq } from "../../templates/backend/saq/index.js";
 import type { Context } from "../../templates/backend/saq/tasks/task.js";
@@ -96,7 +96,7 @@ it("closing stops the workers that were made, and a worker that never started st
   await worker?.start();
   const job = await saq.taskQueues.get("closing").enqueue("ok");
   await until(async () => (await rowOf(database, job.key))?.status === "complete");
-  // What is left behind, a timer or a connection, fails the test in its clean-up.
+  // A timer or connection that is left behind makes the test fail in its clean-up.
   await saq.close();
   expect(await database.query("select from saq_stats where queue_key = 'closing'")).toEqual([]);
 });

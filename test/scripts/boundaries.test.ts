@@ -16,7 +16,7 @@ describe("the application's lint rules", () => {
   });
   afterEach(() => rmSync(root, { recursive: true }));
 
-  /** Names of the rules that one file with one import breaks. */
+  /** Returns the names of the lint rules that a file with this code breaks. */
   const lint = (file: string, code: string) => {
     const path = join(root, file);
     mkdirSync(dirname(path), { recursive: true });

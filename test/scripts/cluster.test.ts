@@ -33,7 +33,7 @@ import {
 import { openFolder } from "./support/folders.js";
 import { sql } from "./support/sql.js";
 
-// initdb takes a second, and more where other tests run beside.
+// initdb takes a second, and more while other tests run.
 jest.setTimeout(600_000);
 
 const PASSWORD = "p@ss/w:rd' ü";
@@ -136,7 +136,7 @@ describe("a cluster", () => {
   });
 
   describe("with a stale postmaster.pid that names somebody else's process", () => {
-    // Of the server's own user: PostgreSQL ignores the processes of others by itself.
+    // The process belongs to the server's own user: PostgreSQL itself ignores the processes of other users.
     const owner = () => statSync(realpathSync(dataDir));
     const plantStalePid = async () => {
       const { uid, gid } = owner();
@@ -252,7 +252,7 @@ it("is started and stopped to the end, although a Ctrl-C reaches everything in t
   child.stdout.on("data", hear);
   const ended = once(child, "exit");
   while (!existsSync(dataDir)) await sleep(10);
-  // From then on it starts and stops; whenever a Ctrl-C comes, it may change nothing.
+  // From now on the program starts and stops the cluster. A Ctrl-C at any moment must change nothing.
   const interrupting = setInterval(() => process.kill(-(child.pid ?? 0), "SIGINT"), 20);
   await Promise.race([once(child.stdout, "data"), ended]);
   clearInterval(interrupting);
@@ -262,7 +262,7 @@ it("is started and stopped to the end, although a Ctrl-C reaches everything in t
   rmSync(folder, { recursive: true });
 });
 
-// Ordinary users own the folders they work in; only root's server is another user.
+// Ordinary users own the folders in which they work. Only for root does the server run as another user.
 (isRoot ? describe : describe.skip)("as root, below a folder that the server's user cannot enter", () => {
   it("keeps the data elsewhere, behind a link, and removes them with it", async () => {
     const folder = openFolder();

@@ -8,7 +8,7 @@ const text = readFileSync(join(templates, "docker-compose.yml"), "utf8");
 const compose = parse(text);
 const { postgres } = compose.services;
 
-// Without a Docker daemon, the file is held against what compose's own schema and the image's documentation say.
+// There is no Docker daemon. The file is compared with compose's own schema and the image's documentation.
 describe("docker-compose.yml", () => {
   it("has no key that compose does not know", () => {
     expect(Object.keys(compose).sort()).toEqual(["name", "services", "volumes"]);

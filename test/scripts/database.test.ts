@@ -21,7 +21,7 @@ import { databaseUrl, ensureEnv, writeEnv } from "../../templates/scripts/env.js
 import { type ScratchApp, scratchApp } from "./support/scratch-app.js";
 import { sql } from "./support/sql.js";
 
-// Programs are started, and one waits five seconds for a server that never answers.
+// The tests start programs, and one of them waits five seconds for a server that never responds.
 jest.setTimeout(600_000);
 
 const ANSWERS =
@@ -130,7 +130,7 @@ describe("the database of an application", () => {
     nobodys.password = "";
     const started = Date.now();
     const { code, stderr } = await app.run("db-start", { DATABASE_URL: nobodys.href });
-    // The server would keep the half-made connection for a minute.
+    // The server would keep the incomplete connection for a minute.
     expect(Date.now() - started).toBeLessThan(55_000);
     expect(code).not.toBe(0);
     expect(stderr).toMatch(
@@ -322,7 +322,7 @@ describe("the embedded database", () => {
     rmSync(app.root, { recursive: true });
   });
 
-  // The rest of the suite already runs as an ordinary user unless it runs as root.
+  // If the suite does not run as root, its other tests already run as an ordinary user.
   const nobody = { uid: idOf("-u"), gid: idOf("-g") };
   const canRunNode = isRoot && spawnSync(process.execPath, ["--version"], nobody).status === 0;
   (canRunNode ? it : it.skip)(
@@ -333,7 +333,7 @@ describe("the embedded database", () => {
       const started = await app.run("db-start.js", {}, nobody);
       expect({ code: started.code, stderr: started.stderr }).toEqual({ code: 0, stderr: "" });
       expect(statSync(join(app.root, ".data/pg18")).uid).toBe(nobody.uid);
-      // Root may work on it too: the server goes on as its owner.
+      // Root may use it too: the server still runs as the owner of its data.
       expect((await app.run("db-start.js")).code).toBe(0);
       expect((await app.run("db-stop.js", {}, nobody)).stdout).toContain("stopped");
       spawnSync("chown", ["-R", "daemon", join(app.root, ".data/pg18")]);
@@ -356,7 +356,7 @@ describe("the embedded database", () => {
       expect(unreadable.stderr).toBe(
         `No permission to use ${file}. Take it over: sudo chown -R ${nobody.uid} '${file}' && chmod -R u+rwX '${file}'\n`,
       );
-      // .env can be read, and the folder takes no new file: what a changed .env is written to first.
+      // .env can be read, but the folder takes no new file, and a changed .env is written to a new file first.
       chownSync(file, nobody.uid, nobody.gid);
       writeFileSync(file, "DB_PORT=1\n");
       const unwritable = await app.run("db-start.js", {}, nobody);
@@ -380,7 +380,7 @@ describe("the embedded database", () => {
   });
 });
 
-/** The first port that every user may listen on. */
+/** Returns the first port on which every user may listen. */
 function lowestPort(): number {
   const file = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
   return existsSync(file) ? Number(readFileSync(file, "utf8")) : 1024;

@@ -15,7 +15,7 @@ import { openFolder } from "./support/folders.js";
 import { processesOf, processIdsOf, Running } from "./support/running.js";
 import { completeApp, type ScratchApp, scratchApp } from "./support/scratch-app.js";
 
-// Many programs are started one after the other, on a machine that may be busy.
+// The tests start many programs one after the other, on a machine that may be busy.
 jest.setTimeout(600_000);
 
 describe("before an install", () => {
@@ -26,7 +26,7 @@ describe("before an install", () => {
   });
   afterEach(() => rmSync(app.root, { recursive: true, force: true }));
 
-  /** An npm that installs nothing: it shows that it was asked, and waits. */
+  /** Replaces npm by a program, so that nothing is installed. */
   const npm = (program: string) => {
     const file = join(app.root, "npm.js");
     writeFileSync(file, program);
@@ -108,7 +108,7 @@ describe("in development", () => {
     await all.shows("API listening");
     await all.shows("Worker starting");
   };
-  /** The system gives up a process's memory, with its command line, before its ports: these take a moment longer. */
+  /** The system frees a process's memory, with its command line, before its ports. The ports take a moment longer. */
   const becomesFree = async (port = 0) => {
     const end = performance.now() + 60_000;
     while (!(await isFree(port)) && performance.now() < end)
@@ -223,7 +223,7 @@ describe("in development", () => {
     }
     const seen = all.output.length;
     kill("worker.ts");
-    // The save has put things right, for all that is known.
+    // The save may have fixed the cause, so the pauses begin again at 1 s.
     await all.shows("[worker] ended unexpectedly; it is started again in 1 s", seen);
     all.interrupt();
     await all.ended();
@@ -251,7 +251,7 @@ describe("in development", () => {
 
   const onLinux = process.platform === "linux" ? it : it.skip;
   onLinux("kill -9 of dev-all itself leaves no API and no worker behind", async () => {
-    // Otherwise one that runs since an earlier test belongs to nobody, and is left running.
+    // Otherwise this dev-all finds a running database that it does not own, and leaves it running.
     await app.run("db-stop");
     const all = start("node", "scripts/dev-all.js");
     await allUp(all);
@@ -259,7 +259,7 @@ describe("in development", () => {
     expect(left()).not.toEqual([]);
     all.kill("SIGKILL");
     await all.ended();
-    // Nobody is there to wait for them: they notice by themselves.
+    // No process waits for the API and the worker any more: they notice the end of dev-all by themselves.
     const end = Date.now() + 120_000;
     while (left().length > 0 && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 50));
     await nothingLeft();
@@ -281,7 +281,7 @@ describe("in development", () => {
     const before = readFileSync(tasks(), "utf8");
     writeFileSync(tasks(), before.replaceAll("example task", "edited task").replace("4000", "10"));
     await all.shows("edited task finished", seen);
-    // About two seconds on an idle machine; this one runs other tests at the same time.
+    // It takes about two seconds on an idle machine. This machine runs other tests at the same time.
     expect(Date.now() - saved).toBeLessThan(60_000);
     await all.shows("Finished exampleTask", seen);
     const job = await (await fetch(`${api}/queue/jobs/${id}`)).json();
@@ -363,7 +363,7 @@ describe("in development", () => {
     await worker.shows("Worker starting");
     await enqueue("compiled");
     await worker.shows("Finished exampleTask");
-    // Pretty lines are for development.
+    // Only development has pretty log lines. Here they are JSON.
     expect(worker.output).toMatch(/^\{"level":30,.*"msg":"Finished exampleTask"\}$/m);
     for (const part of [backend, worker]) {
       part.kill();

@@ -1,4 +1,4 @@
-/** What an application's tests say of the database of one that failed. */
+/** What the tests of an application print about the database of a failed test. */
 import { spawnSync } from "node:child_process";
 import { cpSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -19,7 +19,7 @@ afterAll(() => {
   for (const { root } of apps) rmSync(root, { recursive: true, force: true });
 });
 
-/** Runs a test that fails in an application of its own. */
+/** Runs a failing test in a new application. */
 function runFailing(environment: Record<string, string>): { output: string; database: string } {
   const app = completeApp();
   apps.push(app);

@@ -1,4 +1,4 @@
-/** `npm run saq`: as source in development, as what `make build` compiled on a server without development packages. */
+/** `npm run saq`: runs the source in development, and the output of `make build` without development packages. */
 import { spawnSync } from "node:child_process";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { completeApp } from "./support/scratch-app.js";
 
 it("installs no development packages in production, and runs what is compiled", async () => {
   const app = completeApp();
-  // Nobody installs anything here: without npm an attempt fails.
+  // Nothing may be installed here: without npm, any attempt fails.
   const environment = { PATH: "/nowhere", npm_execpath: "" };
 
   const early = await app.run("saq.js", { ...environment, NODE_ENV: "production" });

@@ -1,4 +1,4 @@
-// A Chromium for the browser tests, where the machine has one.
+// Starts the Chromium of this machine for the browser tests, if there is one.
 import { existsSync } from "node:fs";
 import { type Browser, chromium } from "playwright-core";
 
@@ -10,14 +10,14 @@ const executablePath = [
   "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 ].find((path) => path && existsSync(path));
 
-/** False where there is none; says then what is not tested. */
+/** Returns whether there is a Chromium. If not, warns that `what` is not tested. */
 export function hasBrowser(what: string): boolean {
   if (!executablePath)
     console.warn(`${what} is not tested: no Chromium found. Install it or set CHROMIUM_PATH.`);
   return executablePath !== undefined;
 }
 
-/** Without what Chromium would ask of the network by itself. */
+/** Starts Chromium without the network requests that it makes by itself. */
 export function launchBrowser(): Promise<Browser> {
   return chromium.launch({
     executablePath,

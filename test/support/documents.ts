@@ -1,8 +1,8 @@
-/** Reading Markdown as its readers do: the code blocks that they copy. */
+/** Reads code blocks, sections and shell commands from Markdown documents. */
 
 export interface CodeBlock {
   language: string;
-  /** Without the indentation of the list that it stands in. */
+  /** Without the indentation of the list that contains the block. */
   code: string;
 }
 
@@ -15,7 +15,7 @@ export function codeBlocks(markdown: string): CodeBlock[] {
   );
 }
 
-/** The part below a heading, up to the next of the same level or a higher one. */
+/** Returns the part below a heading, up to the next heading of the same or a higher level. */
 export function section(markdown: string, heading: string): string {
   const start = markdown.indexOf(`${heading}\n`);
   if (start < 0) throw new Error(`There is no heading "${heading}".`);
@@ -25,7 +25,7 @@ export function section(markdown: string, heading: string): string {
   return end < 0 ? rest : rest.slice(0, end);
 }
 
-/** Commands of a block for a shell, one a line; lines that end in `\` belong to the next, comments are left out. */
+/** Returns the commands of a shell block, one per line. A line that ends in `\` continues. Comments are left out. */
 export function shellCommands(code: string): string[] {
   return code
     .replaceAll(/\\\n\s*/g, "")

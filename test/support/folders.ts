@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileS
 import { dirname, join } from "node:path";
 import { runFolder } from "./run-folder.js";
 
-/** An empty folder of its own; it goes with the run's folder. */
+/** Creates an empty folder, which is removed with the run's folder. */
 export function emptyFolder(): string {
   return mkdtempSync(join(runFolder(), "case-"));
 }
@@ -20,7 +20,7 @@ export interface FileOnDisk {
   mode: number;
 }
 
-/** Every file below `root` by its path with forward slashes, without what an install or git added. */
+/** Returns the files below `root` by their paths with forward slashes, without `.git` and `node_modules`. */
 export function readTree(root: string): Map<string, FileOnDisk> {
   const found: [string, FileOnDisk][] = [];
   const visit = (folder: string) => {

@@ -9,10 +9,10 @@ import { packedCli } from "./packed.js";
 import { Program, type ProgramOptions, runProgram } from "./program.js";
 import { withGitIdentity } from "./run-cli.js";
 
-/** For `npm install`: it tells nothing of its progress, and other tests install at the same time. */
+/** Timeout of `npm install`, ms. It shows no progress, and other tests install at the same time. */
 export const INSTALL_MS = 900_000;
 
-/** A job as the demo API tells it. */
+/** A job as the demo API returns it. */
 export interface ShownJob {
   job_id: string;
   status: string;
@@ -24,8 +24,8 @@ export interface ShownJob {
 }
 
 /**
- * A generated application with its dependencies installed, below a folder that every user may enter: as root, the
- * database's server runs as another user.
+ * A generated application with its dependencies installed, in a folder that every user may enter: if the tests run as
+ * root, the database server runs as another user.
  */
 export class InstalledApp {
   readonly root: string;
@@ -41,7 +41,7 @@ export class InstalledApp {
     this.frontendPort = frontendPort;
   }
 
-  /** A copy of the one that this run has generated from the packed tarball and installed, on ports of its own. */
+  /** Returns a copy, with its own ports, of the application that this run generated from the tarball and installed. */
   static async copy(): Promise<InstalledApp> {
     const { root } = await generatedOnce();
     const folder = mkdtempSync(join(tmpdir(), "saq-e2e-"));
@@ -85,18 +85,18 @@ export class InstalledApp {
     });
   }
 
-  /** Runs a command line of the documentation, verbatim but for the port. */
+  /** Runs a command line from the documentation. Only the port is replaced. */
   shell(command: string): Promise<string> {
     return this.run(["sh", "-c", command.replaceAll("localhost:8000", `localhost:${this.port}`)]);
   }
 
-  /** The job as the API shows it; undefined while the API restarts. */
+  /** Returns the job as the API shows it; undefined while the API restarts. */
   async job(id: string): Promise<ShownJob | undefined> {
     const response = await fetch(`${this.url}/queue/jobs/${id}`).catch(() => undefined);
     return response?.ok ? ((await response.json()) as ShownJob) : undefined;
   }
 
-  /** Enqueues exampleTask; undefined while the API restarts. */
+  /** Enqueues exampleTask. Returns the job's id; undefined while the API restarts. */
   async enqueueExample(message: string): Promise<string | undefined> {
     const response = await fetch(`${this.url}/queue/example`, {
       method: "POST",
@@ -106,7 +106,7 @@ export class InstalledApp {
     return response?.status === 201 ? ((await response.json()) as ShownJob).job_id : undefined;
   }
 
-  /** Follows a job until it has run; `worker` is whose output tells why it did not. */
+  /** Waits until the job is complete. If it fails or takes too long, the error contains the output of `worker`. */
   async complete(id: string, worker: Program, withinMs = 120_000): Promise<ShownJob> {
     return worker.until(`complete job ${id}`, withinMs, async () => {
       const job = await this.job(id);
@@ -115,7 +115,7 @@ export class InstalledApp {
     });
   }
 
-  /** What this application left: processes, and ports that still answer. Empty when it ended as it should. */
+  /** Returns what still runs of this application: processes, and ports that accept connections. Empty if all ended. */
   async leftBehind(): Promise<string[]> {
     const ports = [this.port, this.frontendPort, this.databasePort];
     const open = await Promise.all(ports.map(async (port) => ((await portAnswers(port)) ? [port] : [])));
@@ -125,12 +125,12 @@ export class InstalledApp {
     ];
   }
 
-  /** So that what a failed test leaves does not fail the next one. */
+  /** Kills the programs that a failed test left running, so that they do not make the next test fail. */
   killPrograms(): void {
     for (const program of this.#programs) program.signal("SIGKILL");
   }
 
-  /** Ends whatever still runs, whatever happened, and removes the folder. */
+  /** Ends every process that still runs, and removes the folder. */
   async remove(): Promise<void> {
     this.killPrograms();
     await destroyCluster({ dataDir: join(this.root, ".data/pg18") });
@@ -145,7 +145,10 @@ export class InstalledApp {
   }
 }
 
-/** What one person's shell has: their home and npm's settings, and nothing of jest, npm run, make or Docker. */
+/**
+ * Returns the environment of a new user's shell, with home folder and npm settings, and without variables of jest, npm
+ * run, make or Docker.
+ */
 export function newcomersEnvironment(): NodeJS.ProcessEnv {
   const foreign =
     /^(NODE_ENV|NODE_OPTIONS|JEST_.*|TEST_.*|FORCE_COLOR|INIT_CWD|MAKE.*|MFLAGS|npm_(?!config_).*|PORT|HOST|FRONTEND_PORT|DATABASE_URL|DB_.*|QUEUE_DSN|SMTP_URL|LOG_LEVEL|AUTH_.*)$/;
@@ -153,7 +156,7 @@ export function newcomersEnvironment(): NodeJS.ProcessEnv {
   return withGitIdentity({
     ...Object.fromEntries(own),
     NO_COLOR: "1",
-    // The mode of the database must not depend on this machine.
+    // The mode of the database (embedded or Docker) must not depend on this machine.
     DOCKER_HOST: "unix:///nonexistent/docker.sock",
     npm_config_prefer_offline: "true",
     npm_config_update_notifier: "false",
@@ -165,7 +168,7 @@ function generatedOnce(): Promise<{ root: string }> {
     const { bin } = await packedCli();
     await runProgram([process.execPath, bin, "my-app", "--yes"], {
       cwd: folder,
-      // A shell that is set up for production, where npm leaves out what development needs.
+      // As in a shell that is set up for production, where npm leaves out development packages.
       env: { ...newcomersEnvironment(), NODE_ENV: "production", npm_config_omit: "dev" },
       withinMs: INSTALL_MS,
     });

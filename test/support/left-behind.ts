@@ -7,7 +7,7 @@ export interface Process {
   command: string;
 }
 
-/** Processes that work in `folder` or name it on their command line. */
+/** Returns the processes whose working folder is `folder` or below it, or whose command line names it. */
 export function processesOf(folder: string): Process[] {
   if (process.platform !== "linux") {
     const { stdout } = spawnSync("ps", ["-axo", "pid=,command="], { encoding: "utf8" });
@@ -27,13 +27,13 @@ export function processesOf(folder: string): Process[] {
         if (!command.includes(folder) && cwd !== folder && !cwd.startsWith(`${folder}/`)) return [];
         return [{ pid: Number(name), command: `${command} (in ${cwd})` }];
       } catch {
-        // It ended meanwhile, or it belongs to the kernel.
+        // The process ended meanwhile, or it belongs to the kernel.
         return [];
       }
     });
 }
 
-/** Whether somebody listens on this port of 127.0.0.1. */
+/** Returns whether a program listens on this port of 127.0.0.1. */
 export function portAnswers(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(port, "127.0.0.1");

@@ -1,4 +1,4 @@
-/** Tells a measured time while the tests run; the assertion beside it holds the limit. */
+/** Prints a measured time while the tests run. It checks no limit. */
 export function measured(what: string, ms: number): void {
   process.stderr.write(`[measured] ${what}: ${(ms / 1000).toFixed(1)} s\n`);
 }

@@ -6,10 +6,10 @@ import { runFolder } from "./run-folder.js";
 type Outcome<T> = { value: T } | { failure: string };
 
 /**
- * Makes something once per jest run, in the folder `name` of the run's folder: the first test file to ask makes it, the
- * others wait, also when they are other processes.
- * @param make its answer must survive JSON
- * @throws what `make` threw, as text, in every file that asks
+ * Calls `make` once per jest run, with the folder `name` in the run's folder. The first test file that calls this runs
+ * `make`. Other files, also in other processes, wait for its result, at most `withinMs`.
+ * @param make its result must survive JSON
+ * @throws the text of what `make` threw, in every file that calls this
  */
 export async function oncePerRun<T>(
   name: string,

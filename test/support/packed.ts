@@ -11,7 +11,7 @@ export const REPOSITORY = resolve(dirname(fileURLToPath(import.meta.url)), "../.
 export interface PackedCli {
   /** The `.tgz` as it would be published. */
   tarball: string;
-  /** Where it was installed, outside the repository. */
+  /** Folder of the installed package, outside the repository. */
   root: string;
   /** The installed command. */
   bin: string;
@@ -20,8 +20,8 @@ export interface PackedCli {
 }
 
 /**
- * The packed and installed command line, made once per jest run: building twice at once would have two processes empty
- * and fill the same dist/.
+ * Returns the packed and installed command line, which is made once per jest run: two builds at the same time would
+ * empty and fill the same dist/.
  */
 export function packedCli(): Promise<PackedCli> {
   return oncePerRun("packed", 120_000, pack);

@@ -8,9 +8,9 @@ export interface ProgramOptions {
   gid?: number;
 }
 
-/** A program in a process group of its own, as a shell starts it. What it prints is kept for waits and for failures. */
+/** A program in its own process group, as a shell starts it. Its output is kept for waits and for error messages. */
 export class Program {
-  /** Standard output and standard error so far, as they came. */
+  /** Standard output and standard error so far, in the order in which they came. */
   output = "";
   readonly name: string;
   readonly #child: ChildProcess;
@@ -28,7 +28,7 @@ export class Program {
     this.#child.on("error", (error) => {
       this.output += `(could not be started: ${error.message})`;
     });
-    // "close", not "exit": it comes when nobody holds the output any more, a forgotten grandchild included.
+    // "close", not "exit": it comes when no process holds the output any more, not even a forgotten grandchild.
     this.#closed = new Promise((resolve) => {
       this.#child.once("close", (code) => {
         this.#over = true;
@@ -42,7 +42,7 @@ export class Program {
     return this.#child.pid;
   }
 
-  /** Signals the whole group, as Ctrl-C in a terminal does; a group that is gone already is left alone. */
+  /** Sends a signal to the whole group, as Ctrl-C in a terminal does. Does nothing if the group has ended. */
   signal(signal: NodeJS.Signals): void {
     try {
       process.kill(-this.pid, signal);
@@ -51,13 +51,13 @@ export class Program {
     }
   }
 
-  /** Processes of the group that still live; those that only wait for init to collect them do not count. */
+  /** Returns the processes of the group that still run, without zombies, which only wait for init to collect them. */
   group(): string[] {
     const { stdout } = spawnSync("ps", ["-A", "-o", "pgid=,stat=,pid=,args="], { encoding: "utf8" });
     return stdout.split("\n").filter((line) => new RegExp(`^\\s*${this.pid}\\s+[^Z\\s]`).test(line));
   }
 
-  /** The exit code, when the program has ended and nobody holds its output any more; null after a signal. */
+  /** Waits until the program has ended and no process holds its output. Returns the exit code; null after a signal. */
   async ended(withinMs: number): Promise<number | null> {
     const timer = new AbortController();
     const late = sleep(withinMs, "late" as const, { signal: timer.signal }).catch(() => "late" as const);
@@ -67,12 +67,12 @@ export class Program {
     return result;
   }
 
-  /** Waits until the output from `from` on matches. */
+  /** Waits until the output from the position `from` on matches. */
   async prints(pattern: RegExp, withinMs: number, from = 0): Promise<RegExpExecArray> {
     return this.until(`print ${pattern}`, withinMs, () => pattern.exec(this.output.slice(from)));
   }
 
-  /** Asks again until there is an answer other than undefined, null or false. Fails early when the program ends. */
+  /** Calls `ask` until its result is not undefined, null or false. Fails early if the program ends. */
   async until<T>(
     what: string,
     withinMs: number,
@@ -95,7 +95,7 @@ export class Program {
   }
 }
 
-/** Runs a program to its end and answers what it printed. */
+/** Runs a program to its end and returns its output. */
 export async function runProgram(
   command: readonly string[],
   { withinMs, code = 0, ...options }: ProgramOptions & { withinMs: number; code?: number },

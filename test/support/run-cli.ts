@@ -14,7 +14,7 @@ export interface CliRun {
 interface CliOptions {
   cwd: string;
   env?: NodeJS.ProcessEnv;
-  /** Called with all of standard output so far, whenever there is more; `kill` signals the command itself. */
+  /** Called with all of standard output so far when there is more. `kill` sends a signal to the command itself. */
   onOutput?: (stdout: string, kill: (signal: NodeJS.Signals) => void) => void;
 }
 
@@ -40,7 +40,7 @@ export async function runCli(args: readonly string[], options: CliOptions): Prom
   });
 }
 
-/** An environment with nobody's home folder, git identity or npm settings in it; `programs` come first on the PATH. */
+/** An environment with an empty home folder and no git identity or npm settings. `programs` come first on the PATH. */
 export function bareEnvironment(programs: Record<string, string> = {}): NodeJS.ProcessEnv {
   const home = emptyFolder();
   const bin = join(home, "bin");
@@ -54,7 +54,7 @@ export function bareEnvironment(programs: Record<string, string> = {}): NodeJS.P
   return { HOME: home, PATH: path.join(":"), GIT_CONFIG_NOSYSTEM: "1", NO_COLOR: "1" };
 }
 
-/** The environment of somebody who told git who they are. */
+/** Adds a git identity to an environment. */
 export function withGitIdentity(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const person = { NAME: "Test Person", EMAIL: "person@example.org" };
   return {

@@ -1,6 +1,6 @@
 /**
- * A PostgreSQL as a Linux distribution ships it, with its default settings: it has a JIT compiler, which the embedded
- * server of the other tests has not.
+ * Starts a PostgreSQL as a Linux distribution ships it, with its default settings. It has a JIT compiler, which the
+ * embedded server of the other tests does not have.
  */
 import { execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -19,13 +19,13 @@ import pg from "pg";
 import { freePort } from "./left-behind.js";
 
 export interface StockPostgres {
-  /** Its `postgres` database, over TCP on 127.0.0.1, as superuser. */
+  /** Address of its `postgres` database, over TCP on 127.0.0.1, as superuser. */
   url: string;
   port: number;
   password: string;
-  /** Where its Unix socket is. */
+  /** Folder of its Unix socket. */
   socketFolder: string;
-  /** What the server has logged so far. */
+  /** Returns what the server has logged so far. */
   log(): string;
   stop(): Promise<void>;
 }
@@ -39,7 +39,7 @@ export interface StockOptions {
 
 const root = "/usr/lib/postgresql";
 
-/** Folder of the server's programs of the newest version that is installed; null when none is. */
+/** Returns the folder with the server programs of the newest installed version; null if none is installed. */
 function findPrograms(): string | null {
   if (!existsSync(root)) return null;
   const versions = readdirSync(root).filter((name) => existsSync(join(root, name, "bin/initdb")));
@@ -49,13 +49,13 @@ function findPrograms(): string | null {
 
 const programs = findPrograms();
 
-/** Null when a stock server can be started here; else why not. */
+/** Null if a stock server can be started here; otherwise the reason. */
 export const stockPostgresMissing =
   programs === null ? `there is no PostgreSQL in ${root} (Debian's package is "postgresql")` : null;
 
 /**
- * Starts a server of its own for a test file. It ends with `stop`, or with this process whatever ends that. Takes some
- * seconds.
+ * Starts a server for one test file. It ends with `stop`, or when this process ends for any reason. The start takes
+ * some seconds.
  *
  * @example
  * const server = await startStockPostgres();
@@ -99,7 +99,7 @@ export async function startStockPostgres({
     ...settings,
   };
   const options = Object.entries(given).map(([name, value]) => `-c${name}=${value}`);
-  // The shell stops the server when its standard input ends, which it also does when this process is killed.
+  // The shell stops the server when its standard input ends. That also happens when this process is killed.
   const keep = '"$@" 2>> "$0" < /dev/null & server=$!; cat > /dev/null; kill -INT $server; wait $server';
   const server = spawn("/bin/sh", ["-c", keep, logFile, join(programs, "postgres"), "-D", data, ...options], {
     ...user,
@@ -125,7 +125,7 @@ export async function startStockPostgres({
   return { url, port, password, socketFolder: folder, log, stop };
 }
 
-/** The server refuses to run as root. */
+/** Returns the user that runs the server if the tests run as root, because the server refuses to run as root. */
 function serverUser(): { uid: number; gid: number } | undefined {
   if (process.getuid?.() !== 0) return undefined;
   const id = (flag: string) => Number(execFileSync("id", [flag, "postgres"], { encoding: "utf8" }));

@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from "node:child_process";
 
-// A real pseudo-terminal: waits for each text in turn, types the answer, and tells how the program ended.
+// Runs a program on a pseudo-terminal: waits for each text in turn, types its input, and prints how the program ended.
 const PROGRAM = `
 import json, os, pty, select, signal, sys, time
 steps = json.loads(sys.argv[1])
@@ -33,15 +33,15 @@ print(json.dumps({"output": output, "code": os.waitstatus_to_exitcode(status)}))
 export interface TerminalRun {
   /** Everything the terminal showed, control sequences included. */
   output: string;
-  /** Exit code, or minus the number of the signal that ended it. */
+  /** Exit code, or minus the number of the signal that ended the program. */
   code: number;
 }
 
-/** Python's pty module makes the terminal; Node has none of its own. */
+/** True if Python can make a pseudo-terminal. Node has no module for it. */
 export const terminalAvailable =
   spawnSync("python3", ["-c", "import pty, os; os.waitstatus_to_exitcode"], { stdio: "ignore" }).status === 0;
 
-/** Runs a program on a terminal of its own; each step is the text to wait for and what is then typed. */
+/** Runs a program on its own terminal. Each step is a text to wait for and the input that is then typed. */
 export async function runInTerminal(
   command: readonly string[],
   steps: readonly (readonly [string, string])[],

@@ -1,4 +1,4 @@
-/** Loads in the main thread only. */
+/** A module that loads only in the main thread. In any other thread it throws. */
 import { isMainThread } from "node:worker_threads";
 import { task } from "../../../templates/backend/saq/index.js";
 

@@ -1,4 +1,4 @@
-/** Worker processes of a test: start, signal, listen to what they log, and leave none behind. */
+/** Starts and signals the worker processes of a test, reads what they log, and ends those that are left. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -6,20 +6,20 @@ import type { CronJob, QueueOptions } from "../../../templates/backend/saq/index
 
 export interface WorkerProcessOptions
   extends Omit<Partial<QueueOptions>, "name" | "tasks" | "dsn" | "scheduledTasks"> {
-  /** Entries of the tasks here, made by `cronJob`. */
+  /** Scheduled tasks, made by `cronJob`. */
   scheduledTasks?: readonly CronJob<"record", undefined>[];
   url: string;
-  /** Where tasks write down their runs; the engine's own address unless something lies between. */
+  /** Database in which tasks record their runs. It differs from `url` if a proxy lies before the engine's database. */
   runsUrl?: string;
-  /** It has the tasks that run in threads, too. */
+  /** Adds the tasks that run in threads. */
   withThreads?: boolean;
   reloader?: boolean;
   throwingLogger?: boolean;
-  /** Says nothing about single jobs that went well. */
+  /** Logs nothing about single jobs that succeed. */
   quiet?: boolean;
-  /** A program that runs Node, with its arguments. */
+  /** A program that starts Node, with the program's own arguments. */
   within?: readonly string[];
-  /** What Node is started with; the worker as TypeScript unless given. */
+  /** Arguments of Node. By default they start the worker as TypeScript. */
   command?: readonly string[];
 }
 
@@ -30,7 +30,7 @@ export interface LogLine {
   [field: string]: unknown;
 }
 
-/** How long an event is waited for, ms: only one that never comes takes so long, also on a busy machine. */
+/** Timeout of a wait for an event, ms. Even on a busy machine, only an event that never comes takes so long. */
 const longestWait = 120_000;
 
 const repository = fileURLToPath(new URL("../../..", import.meta.url));
@@ -43,7 +43,7 @@ export class WorkerProcess {
   readonly #waiting = new Set<() => void>();
   #stderr = "";
 
-  /** Resolves when the worker takes jobs. */
+  /** Starts a worker process. Resolves when the worker takes jobs. */
   static async start(options: WorkerProcessOptions): Promise<WorkerProcess> {
     const worker = new WorkerProcess(options);
     await worker.said("Worker starting: default");
@@ -93,7 +93,7 @@ export class WorkerProcess {
     this.#child.kill(name);
   }
 
-  /** The first line with that text, now or later. */
+  /** Returns the first log line that contains `text`, and waits for it if it is not there yet. */
   said(text: string, withinMs = longestWait): Promise<LogLine> {
     return new Promise((resolve, reject) => {
       const settle = (act: () => void) => {
@@ -115,7 +115,7 @@ export class WorkerProcess {
     });
   }
 
-  /** How it ended and how long that took, ms. */
+  /** Waits for the end of the process. Returns how it ended and how long the wait took, ms. */
   async exit(withinMs = longestWait): Promise<{ code: number | NodeJS.Signals; ms: number }> {
     const began = performance.now();
     let timer: NodeJS.Timeout | undefined;
@@ -142,7 +142,7 @@ export class WorkerProcess {
   }
 }
 
-/** For `afterAll`: a test that failed leaves its processes as they are. */
+/** Kills all worker processes. For `afterAll`: a test that failed does not stop its processes. */
 export async function endAllWorkers(): Promise<void> {
   await Promise.all(
     [...living].map(async (worker) => {
@@ -153,9 +153,9 @@ export async function endAllWorkers(): Promise<void> {
 }
 
 /**
- * Expects that a worker learns of jobs by notification. `pickUp` enqueues a job and returns how long it waited, ms. The
- * tick comes once a second, and each try begins soon after one: by it alone a job would wait for 600 ms or more. On a
- * busy machine a single try may be late; one of twenty is not.
+ * Fails unless a notification makes a worker claim a job. `pickUp` enqueues a job and returns how long the job waited,
+ * ms. The worker's tick comes once a second, and each try begins soon after a tick: with the tick alone, a job would
+ * wait for 600 ms or more. On a busy machine a single try may be late, but not all twenty.
  */
 export async function quickPickup(pickUp: () => Promise<number>): Promise<void> {
   const waits: number[] = [];
@@ -166,7 +166,7 @@ export async function quickPickup(pickUp: () => Promise<number>): Promise<void> 
   if (Math.min(...waits) >= 400) throw new Error(`No job was picked up by its notification: ${waits} ms`);
 }
 
-/** Asks again and again until the answer is truthy. */
+/** Calls `ask` until it returns a truthy value. Fails after `withinMs`, with the error of `ask` if it threw. */
 export async function eventually<T>(
   what: string,
   ask: () => Promise<T>,

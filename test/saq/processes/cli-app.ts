@@ -1,4 +1,4 @@
-/** An application's queues, as app/queue/index.ts exports them. The environment says where they live. */
+/** The queues of an application, as app/queue/index.ts exports them. QUEUE_DSN names their database. */
 import { writeSync } from "node:fs";
 import { createSaq, defineQueue, defineSaq, type Logger } from "../../../templates/backend/saq/index.js";
 import { type LogArguments, readLogCall } from "../../../templates/backend/saq/logger.js";

@@ -1,4 +1,4 @@
-/** A module that exports the configuration alone. */
+/** A module that exports only the configuration. */
 import { defineQueue, defineSaq } from "../../../templates/backend/saq/index.js";
 
 export const saqConfig = defineSaq({

@@ -1,9 +1,9 @@
-/** A PostgreSQL server of a test's own, to be killed and paused. */
+/** A PostgreSQL server for one test, which kills and pauses it. */
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { clusterStatus, destroyCluster, startCluster } from "../../../templates/scripts/embedded-postgres.js";
 
-/** Kept through kill -9 of the server: only the machine's own fall would need fsync. */
+/** The data survive kill -9 of the server without fsync: only a crash of the machine needs it. */
 const settings = { fsync: "off", full_page_writes: "off" };
 
 export class Cluster {
@@ -15,7 +15,7 @@ export class Cluster {
     this.#dataDir = dataDir;
   }
 
-  /** Answers the address of its `postgres` database; the same at each start. */
+  /** Starts the server. Returns the address of its `postgres` database, which is the same at each start. */
   async start(): Promise<string> {
     const cluster = await startCluster({
       dataDir: this.#dataDir,
@@ -27,12 +27,12 @@ export class Cluster {
     return cluster.url("postgres");
   }
 
-  /** kill -9 of the postmaster, and of every backend with it. */
+  /** Kills the postmaster and all its child processes with kill -9. */
   kill(): void {
     this.#signal("SIGKILL");
   }
 
-  /** Stops every process of the server: connections stay open and nothing answers. */
+  /** Stops every process of the server: connections stay open, and no statement gets a response. */
   pause(): void {
     this.#signal("SIGSTOP");
   }
@@ -54,7 +54,7 @@ export class Cluster {
       .trim()
       .split("\n")
       .map((line) => line.trim().split(/\s+/).map(Number));
-    // The parent first: it would take a killed child for a crash, or start another for one that does not answer.
+    // The postmaster first: it would treat a killed child as a crash, or replace a child that does not respond.
     for (const target of [
       pid,
       ...processes.filter(([, parent]) => parent === pid).map(([child]) => child ?? 0),

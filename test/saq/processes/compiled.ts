@@ -1,10 +1,10 @@
-/** The engine and the programs of these tests as plain JavaScript, as `npm run build` makes them. */
+/** Compiles the engine and the programs of these tests to plain JavaScript, as `npm run build` does. */
 import { symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { REPOSITORY } from "../../support/packed.js";
 import { runProgram } from "../../support/program.js";
 
-/** Compiles into a folder; the files lie below it as below the repository. */
+/** Compiles into `folder`. The files have the same paths below it as below the repository. */
 export async function compileInto(folder: string): Promise<void> {
   writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
   symlinkSync(join(REPOSITORY, "node_modules"), join(folder, "node_modules"));

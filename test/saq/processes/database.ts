@@ -1,15 +1,15 @@
-/** A database of its own for a test, with a table in which tasks write down each run. */
+/** Creates a database for a test, with a table in which tasks record each run. */
 import pg from "pg";
 
-/** One run of one task. `ended` is null until it is over. */
+/** One run of one task. `ended` is null until the run is over. */
 export interface Run {
   job: string;
   pid: number;
-  /** When the job was claimed for this run, epoch ms by the database's clock. */
+  /** Time of the claim for this run, epoch ms by the database's clock. */
   claimed: string;
   started: Date;
   ended: Date | null;
-  /** The name of the reason with which the task's signal fired. */
+  /** Name of the reason with which the task's signal fired; null if it did not fire. */
   signal: string | null;
 }
 
@@ -36,7 +36,7 @@ export function testServerUrl(): string {
   return url;
 }
 
-/** Connections of the tests themselves are told apart from the engine's by this name. */
+/** This name distinguishes the connections of the tests from those of the engine. */
 const observer = { application_name: "observer" };
 
 export async function newDatabase(name: string, server = testServerUrl()): Promise<TestDatabase> {
@@ -44,7 +44,7 @@ export async function newDatabase(name: string, server = testServerUrl()): Promi
   await asAdmin(server, `create database ${database}`);
   const url = Object.assign(new URL(server), { pathname: `/${database}` }).href;
   const pool = new pg.Pool({ connectionString: url, max: 2, ...observer });
-  // The server is killed under some tests; a broken idle connection is replaced at the next query.
+  // Some tests kill the server. The next query replaces a broken idle connection.
   pool.on("error", () => {});
   const query: TestDatabase["query"] = async (text, values) => (await pool.query(text, values)).rows;
   await query(`create table runs (id serial primary key, job text not null, pid int not null,

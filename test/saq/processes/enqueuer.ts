@@ -1,4 +1,4 @@
-/** The side of an application that only enqueues. */
+/** The part of an application that only enqueues jobs. */
 import {
   createSaq,
   defineQueue,

@@ -1,6 +1,6 @@
 /**
- * A process in which every kind of wait fails, each with its caller's handler in place. Prints what Node complained
- * about: promises that nobody handled, and warnings.
+ * A process in which every kind of wait for a job fails, and the caller of each wait handles the error. Prints what
+ * Node reported: unhandled rejections and warnings.
  */
 import {
   type Context,
@@ -23,7 +23,7 @@ const sleeps = async ({ signal }: Pick<ThreadContext, "signal">): Promise<null> 
   await new Promise((resolve) => signal.addEventListener("abort", resolve));
   return null;
 };
-/** Thirty waits under one signal, and as many listeners of the task's own. */
+/** Thirty waits with one signal, to which the task adds thirty listeners of its own. */
 const applies = async (ctx: Context): Promise<number[]> => {
   for (let n = 0; n < 30; n++) ctx.signal.addEventListener("abort", () => {});
   return Promise.all(Array.from({ length: 30 }, (_, n) => ctx.apply(doubles, { n })));
@@ -86,10 +86,10 @@ const open = [
   noted("closed", queue.apply("sleeps")),
   noted("closed map", queue.map("sleeps", [undefined, undefined])),
 ];
-// Until both are stored and awaited.
+// Wait until the jobs of both calls are stored.
 while ((await queue.counts()).active + (await queue.counts()).queued < 3) await new Promise(setImmediate);
 await saq.close();
 await Promise.all(open);
-// What nobody has handled is told a turn later.
+// Node reports an unhandled rejection one turn of the event loop later.
 await new Promise((resolve) => setTimeout(resolve, 100));
 process.stdout.write(`${JSON.stringify({ complaints, failed, results: results.length })}\n`);

@@ -2,11 +2,11 @@
 import net from "node:net";
 
 export interface DatabaseProxy {
-  /** The database's address, through the proxy. */
+  /** Address of the database, through the proxy. */
   url: string;
-  /** Makes connections that are open now half-open: nothing passes in either direction, nobody is told. */
+  /** Makes the open connections half-open: no data passes in either direction, and neither side is notified. */
   freeze(): void;
-  /** Ends every connection; new ones are let through. */
+  /** Ends every connection. New connections work. */
   cut(): void;
   close(): Promise<void>;
 }

@@ -1,6 +1,6 @@
 /**
- * Loaded before a process: its wall clock goes on by an hour at SIGUSR2 and back by an hour at SIGHUP, as if somebody
- * had set it. Timers and the monotonic clock run on, as they do in the operating system.
+ * Loaded before a program: SIGUSR2 sets the wall clock of the process forward by an hour, SIGHUP sets it back by an
+ * hour. Timers and the monotonic clock do not change, as when somebody sets the clock of the operating system.
  */
 const RealDate = Date;
 const hourMs = 3_600_000;

@@ -1,11 +1,14 @@
-/** Tasks of the worker process. Each writes a row when it begins, and what became of it when it ends. */
+/** Tasks of the worker process. Most of them insert a row when a run begins, and update the row when the run ends. */
 import pg from "pg";
 import { type Context, inSeconds, task } from "../../../templates/backend/saq/index.js";
 import * as threadTasks from "./thread-tasks.js";
 
 let pool: pg.Pool | null = null;
 
-/** Where runs are written down: beside the engine's connections, so that those may be cut without hiding a run. */
+/**
+ * Records runs in this database, over connections apart from those of the engine: a test can cut the engine's
+ * connections, and every run is still recorded.
+ */
 export function recordRunsAt(url: string): void {
   pool = new pg.Pool({
     connectionString: url,
@@ -17,7 +20,7 @@ export function recordRunsAt(url: string): void {
   pool.on("error", () => {});
 }
 
-/** The server is killed under some tests: a run is written down when it is back. */
+/** Some tests kill the server: the statement is tried again until the server is back. */
 async function write(text: string, values: unknown[]): Promise<{ id: number }[]> {
   for (let tries = 0; ; tries++) {
     try {
@@ -31,7 +34,10 @@ async function write(text: string, values: unknown[]): Promise<{ id: number }[]>
 
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
-/** Times are this process's own: what is written after a pause of it happened before. */
+/**
+ * Records that a run began. The returned function records its end. Times are from the clock of this process: if it is
+ * paused before it writes a row, the row still has the time before the pause.
+ */
 async function begin(ctx: Context): Promise<(signal?: string) => Promise<void>> {
   const [row] = await write(
     "insert into runs (job, pid, claimed, started) values ($1, $2, $3, $4) returning id",
@@ -46,7 +52,7 @@ async function begin(ctx: Context): Promise<(signal?: string) => Promise<void>> 
   };
 }
 
-/** Waits, and ends early when its signal fires. `firstMs` is for the first attempt. */
+/** Waits for `ms` (`firstMs` in the first attempt), and ends early when its signal fires. */
 async function nap(ctx: Context, { ms: usual, firstMs = usual }: { ms: number; firstMs?: number }) {
   const ms = ctx.job.attempts === 1 ? firstMs : usual;
   const end = await begin(ctx);
@@ -63,7 +69,7 @@ async function nap(ctx: Context, { ms: usual, firstMs = usual }: { ms: number; f
   return { pid: process.pid };
 }
 
-/** Naps, and then throws in its first attempts. */
+/** Naps, and then throws in the first `fails` attempts. */
 async function churn(ctx: Context, { ms, fails = 0 }: { ms: number; fails?: number }) {
   const outcome = await nap(ctx, { ms });
   if (ctx.job.attempts <= fails) throw new Error(`attempt ${ctx.job.attempts} is to fail`);
@@ -72,7 +78,7 @@ async function churn(ctx: Context, { ms, fails = 0 }: { ms: number; fails?: numb
 
 const noop = () => ({ pid: process.pid });
 
-/** Waits whatever its signal says, and holds the process by its timer. */
+/** Ignores its signal. Its timer keeps the process alive. */
 async function stubborn(ctx: Context, { ms }: { ms: number }) {
   const end = await begin(ctx);
   await sleep(ms);
@@ -80,7 +86,7 @@ async function stubborn(ctx: Context, { ms }: { ms: number }) {
   return { pid: process.pid };
 }
 
-/** Holds the event loop: no timer fires, no answer of the database is read. */
+/** Blocks the event loop: no timer fires, and no response of the database is read. */
 async function block(ctx: Context, { ms }: { ms: number }) {
   const end = await begin(ctx);
   ctx.log.info("blocks the event loop from now on");
@@ -95,7 +101,7 @@ async function record(ctx: Context) {
   return { pid: process.pid };
 }
 
-/** Leaves a rejected promise behind that nobody handles. */
+/** Creates a rejected promise that no code handles. */
 async function strayRejection(ctx: Context) {
   void Promise.reject(new Error("stray rejection"));
   await sleep(50);
@@ -112,14 +118,14 @@ async function strayThrow(ctx: Context) {
   await end();
 }
 
-/** Ends its process as the operating system does when memory runs out. */
+/** Kills its process, as the operating system does when memory runs out. */
 async function die(ctx: Context) {
   await begin(ctx);
   process.kill(process.pid, "SIGKILL");
   await sleep(60_000);
 }
 
-/** Naps between its steps; its effect and its end are one transaction. `hang`: the first attempt never returns. */
+/** Sleeps between its steps. Its effect and the end of its job are one transaction. With `hang`, it never returns. */
 async function once(ctx: Context, { naps, hang }: { naps: number[]; hang?: boolean }) {
   const [before = 0, inside = 0, finished = 0, committed = 0] = naps;
   await sleep(before);
@@ -138,7 +144,7 @@ async function once(ctx: Context, { naps, hang }: { naps: number[]; hang?: boole
   if (hang) await (await begin(ctx))("never").then(() => new Promise(() => {}));
 }
 
-/** Enqueues a job that is due in so many seconds, by the clock of this process. */
+/** Enqueues a job that is due in `seconds`, by the clock of this process. */
 async function later(ctx: Context, { key, seconds }: { key: string; seconds: number }) {
   await ctx.enqueue(record, undefined, { key, scheduled: inSeconds(seconds) });
 }
@@ -158,5 +164,8 @@ export const tasks = {
   patient: task({ timeout: 0, run: nap }),
 };
 
-/** A worker of these may have to let any claimed job wait for a thread, so that no claim says that its jobs started. */
+/**
+ * In a worker that has thread tasks, any claimed job may have to wait for a thread, so that a claim never counts as the
+ * start of a job. Therefore most tests use `tasks`, without these.
+ */
 export const tasksWithThreads = { ...tasks, spin: threadTasks.spin, ends: threadTasks.ends };

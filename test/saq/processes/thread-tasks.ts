@@ -1,11 +1,11 @@
-/** Tasks that run in threads. Those that compute write down each of their moments, so that a stopped one is seen. */
+/** Tasks that run in threads. `spin` notes its steps in a file, so that a test sees when its computation stops. */
 import { pbkdf2Sync } from "node:crypto";
 import { appendFileSync } from "node:fs";
 import { isMainThread, threadId } from "node:worker_threads";
 import { z } from "zod";
 import { task } from "../../../templates/backend/saq/index.js";
 
-/** Really computes, and lets no event in. */
+/** Computes for `ms` without a pause, so that the event loop handles no event. Ends early when `each` returns true. */
 function compute(ms: number, each: () => boolean | undefined): number {
   const end = performance.now() + ms;
   let sum = 0;
@@ -27,7 +27,7 @@ export const spin = task({
   },
 });
 
-/** Computes until it sees its signal. */
+/** Computes until its signal fires. */
 export const asks = task({
   thread: import.meta.url,
   timeout: 60,
@@ -38,7 +38,7 @@ export const asks = task({
   },
 });
 
-/** Its first attempt is inside one long call of native code, which nothing can interrupt. */
+/** Its first attempt is one long call of native code, which cannot be interrupted. */
 export const hashes = task({
   thread: import.meta.url,
   run: (ctx, { rounds }: { rounds: number }) => {
@@ -46,7 +46,7 @@ export const hashes = task({
   },
 });
 
-/** Waits as other tasks do. */
+/** Waits asynchronously until its signal fires. */
 export const waits = task({
   thread: import.meta.url,
   timeout: 60,
@@ -130,7 +130,7 @@ export const answers = task({
   },
 });
 
-/** Its result goes through a schema, in the worker. */
+/** The worker's main thread passes its result through the schema. */
 export const measures = task({
   thread: import.meta.url,
   retries: 3,

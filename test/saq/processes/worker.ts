@@ -1,4 +1,4 @@
-/** A worker as a process of its own. Its options are the first argument, as JSON; it logs JSON lines. */
+/** A program that runs a worker. Its first argument is the options as JSON. It logs JSON lines. */
 import { writeSync } from "node:fs";
 import {
   createSaq,
@@ -45,6 +45,6 @@ const defined = withThreads
   : defineQueue({ ...options, tasks });
 const saq = createSaq(defineSaq({ queues: [defined], logger }));
 const running = runWorkers(saq, { logger, reloader });
-// Said once the signal handlers are in place: a test may answer it with a signal at once.
+// Logged once the signal handlers are in place: a test may send a signal as soon as it reads this line.
 if (!throwingLogger) logger.info({}, "loaded");
 process.exitCode = await running;

@@ -1,18 +1,18 @@
 /**
- * What is legal, written from V-5 and DESIGN 5.2 without a look at the engine's statements: how one job goes on after
- * each thing that may be done to it, and what the doer is to be answered.
+ * The legal changes, written from V-5 and DESIGN 5.2 without looking at the engine's statements: how a job changes with
+ * each operation on it, and which answer the caller must get.
  */
 import type { Settlement, SettleResult } from "../../../templates/backend/saq/broker.js";
 import type { Status } from "../../../templates/backend/saq/job.js";
 import type { Refusal } from "../../../templates/backend/saq/new-job.js";
 import type { AbortAnswer, RetryAnswer } from "../../../templates/backend/saq/transitions.js";
 
-/** A job as the model has it. */
+/** A job in the model. */
 export interface ModelJob {
   status: Exclude<Status, "new">;
   attempts: number;
   retries: number;
-  /** s */
+  /** Seconds. */
   timeout: number;
   ttl: number;
   retryDelay: number;
@@ -20,21 +20,24 @@ export interface ModelJob {
   group: string | null;
   error: string | null;
   lost: number;
-  /** A dead worker has had it before, so that its losses count only where a sign of life shows that it was started. */
+  /**
+   * A dead worker has held the job. Then a loss counts only if a heartbeat or an overdue run shows that the job
+   * started.
+   */
   held: boolean;
-  /** A sign of life of the present claim is stored. */
+  /** A heartbeat of the current claim is stored. */
   alive: boolean;
   cancellations: number;
-  /** The row's token; null where storage has chosen one that the model has not seen yet. */
+  /** The row's token; null if storage has chosen one that the model has not seen yet. */
   token: number | null;
   workerId: string | null;
-  /** The column, epoch s, between these two: only storage knows its clock. */
+  /** The column, epoch s, somewhere in this span: only storage knows its clock. */
   scheduled: Span;
-  /** The due time in the document, epoch s; 0 = at once. A claim puts it into the column. */
+  /** The due time in the document, epoch s; 0 = at once. A claim copies it into the column. */
   asked: Span;
-  /** It has run for longer than its timeout and every grace. */
+  /** The job has run for longer than its timeout and every grace period. */
   overdue: boolean;
-  /** Its time as a finished row has run out. */
+  /** The time for which the finished row is kept has ended. */
   expired: boolean;
 }
 
@@ -43,7 +46,7 @@ export interface Span {
   to: number;
 }
 
-/** One thing that was done to one job, with what was answered. `now` is the database's second at that time. */
+/** One operation on one job, with its answer. `now` is the second of the database's clock at that time. */
 export type Event = { key: string; now: Span } & (
   | { kind: "enqueue"; job: ModelJob; answer: "stored" | Refusal }
   | { kind: "claim"; token: number; workerId: string; attempts: number }
@@ -61,7 +64,7 @@ export type Event = { key: string; now: Span } & (
   | { kind: "retry"; answer: RetryAnswer | null }
   | { kind: "lose" }
   | { kind: "sweep" }
-  // Storage tells nobody what it has deleted: it may have been, and `gone` says that a look found no row.
+  // Storage does not report which rows it deletes. So the row may be deleted; `gone` means that a look found none.
   | { kind: "expire"; gone: boolean }
 );
 
@@ -74,11 +77,14 @@ const isTerminal = (job: ModelJob) =>
   job.status === "complete" || job.status === "failed" || job.status === "aborted";
 const isRunning = (job: ModelJob) => job.status === "active" || job.status === "aborting";
 
-/** The group in which storage has it: from its second loss on a job without one is in the group of those that run alone. */
+/**
+ * Returns the job's group in storage. From its second loss on, a job without a group is in the group of jobs that run
+ * alone.
+ */
 export const groupOf = ({ group, lost }: ModelJob): string | null =>
   group ?? (lost >= 2 ? "saq:alone" : null);
 
-/** The job afterwards, null when its row is gone; a text says why it cannot have been so. */
+/** Returns the job after the event, or null if its row is gone. A text is the reason why the event is not legal. */
 export function step(job: ModelJob | null, event: Event): ModelJob | null | string {
   switch (event.kind) {
     case "enqueue":
@@ -170,10 +176,10 @@ function settled(job: ModelJob | null, event: Event & { kind: "settle" }): Model
   const { end, written, token, answer } = event;
   const expect = (expected: SettleResult, after: ModelJob | null) =>
     answer === expected ? after : `the end was answered ${answer}, not ${expected}`;
-  // A row that is gone was deleted by an end like this one, or by somebody else.
+  // The missing row was deleted by a settlement like this one, or by somebody else.
   if (job === null) return answer === "aborted" ? "answered aborted without a row" : null;
   if (job.token !== token) {
-    // Waiting at its old place: this very end has put it there, the answer got lost.
+    // The job waits at its old position: this settlement has returned it there, and the response was lost.
     const isBack = written === "queued" && job.status === "queued" && job.token === event.place;
     return expect(isBack ? "applied" : "lost", job);
   }
@@ -225,12 +231,12 @@ function aborted(job: ModelJob | null, { answer }: Event & { kind: "abort" }): M
 }
 
 const at = (second: number): Span => ({ from: second, to: second });
-/** A delay is rounded up, no delay is now (D-30). */
+/** A delay is rounded up; no delay means now (D-30). */
 const later = (now: Span, delay: number): Span =>
   delay > 0 ? { from: now.from + delay, to: now.to + delay + 1 } : now;
-/** J-16: a negative ttl keeps nothing. */
+/** J-16: a row with a negative ttl is not kept. */
 const kept = (job: ModelJob): ModelJob | null => (job.ttl < 0 ? null : { ...job, expired: false });
-/** Its row has a fresh token: the worker that held it must not change what is stored under its key later. */
+/** The row has a fresh token, so that the worker that held it cannot change what is stored under its key later. */
 const swept = (job: ModelJob): ModelJob | null => kept({ ...job, token: null });
 const waiting = (error: string | null, scheduled: Span) => ({
   status: "queued" as const,
@@ -238,13 +244,14 @@ const waiting = (error: string | null, scheduled: Span) => ({
   scheduled,
   asked: scheduled,
   overdue: false,
-  // A fresh one, where the claim's own place is not given back.
+  // A fresh token, unless the claim's old position is restored.
   token: null,
 });
 
 /**
- * Some order of the events that leads from `job` to the row that is there. Statements of several clients at once are
- * right when each row could have come out so one after the other.
+ * Finds an order of the events that leads from `job` to the stored row. Statements of several clients at the same time
+ * are correct if each row could have resulted from running them one after the other. Returns the job after the events,
+ * or the reasons why no order fits.
  */
 export function explain(
   job: ModelJob | null,

@@ -1,10 +1,12 @@
-/** What may be done, as fast-check makes it up, and how it is done to the real thing. */
+/** The operations that fast-check generates, and how they run against the real queues. */
 import fc from "fast-check";
 import { decodeJob } from "../../../templates/backend/saq/wire.js";
 import { type End, type Event, explain, groupOf, type ModelJob } from "./model.js";
 import type { Held, Stage, Wish } from "./stage.js";
 
-/** Numbers choose among what is there when it is done: keys by their place, claims from the latest backwards. */
+/**
+ * Numbers choose among what exists when the operation runs: keys by their position, claims from the latest backwards.
+ */
 export type Operation =
   | { do: "enqueue"; client: number; wish: Wish }
   | { do: "claim"; client: number; limit: number; grouped: boolean; priorities: [number, number] }
@@ -15,7 +17,7 @@ export type Operation =
   | { do: "retry"; client: number; key: number }
   | { do: "sweep"; client: number };
 
-/** What happens to the world around the clients, one after the other. */
+/** What happens to the world around the clients. These steps run one after the other. */
 export type Turn =
   | { do: "kill"; client: number }
   | { do: "age"; key: number }
@@ -78,7 +80,10 @@ export const turn: fc.Arbitrary<Turn> = fc.oneof(
   fc.record({ do: fc.constant("expire" as const), key }),
 );
 
-/** Does it, and tells what happened to which job. Nothing where there is no such key or claim yet. */
+/**
+ * Runs the operation and returns what happened to which job. Returns an empty list if it needs a claim and there is
+ * none.
+ */
 export async function perform(stage: Stage, operation: Operation): Promise<Event[]> {
   switch (operation.do) {
     case "enqueue":
@@ -124,7 +129,10 @@ export async function pass(stage: Stage, turn: Turn): Promise<void> {
   }
 }
 
-/** Finds an order that explains what happened, and takes over what the rows say. Throws when there is none. */
+/**
+ * Finds an order that explains the events, and copies what the rows say into the model. Throws if there is no such
+ * order, or if two jobs of a group run at once.
+ */
 export async function verify(stage: Stage, events: readonly Event[]): Promise<void> {
   const rowOf = new Map((await stage.rows()).map((row) => [row.key, row]));
   for (const key of new Set([...stage.jobs.keys(), ...rowOf.keys(), ...events.map((event) => event.key)])) {
@@ -153,7 +161,9 @@ export async function verify(stage: Stage, events: readonly Event[]): Promise<vo
   }
 }
 
-/** With nobody else about, what exactly is taken: the keys in their order; undefined where that is not asked. */
+/**
+ * Returns the keys that the operation must take if no other client is active, in order; undefined for other operations.
+ */
 export function expected(stage: Stage, operation: Operation): string[] | undefined {
   if (operation.do === "claim") return claimable(stage, operation);
   if (operation.do !== "sweep") return undefined;

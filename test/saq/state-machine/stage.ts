@@ -1,4 +1,4 @@
-/** The real thing beside the model: brokers on connections of their own, and what can be done through them. */
+/** The real queues beside the model: brokers with connections of their own, and the operations on them. */
 
 import type { ClaimedJob } from "../../../templates/backend/saq/broker.js";
 import { defaultMaxBytes } from "../../../templates/backend/saq/byte-size.js";
@@ -16,7 +16,7 @@ import { type End, type Event, groupOf, lostLimit, type ModelJob, type Span } fr
 
 export type TestQueue = Queue<{ hello: (ctx: unknown, payload?: object) => string }>;
 
-/** A claim that some process has had, whether it still holds or not. */
+/** A claim that some process has made, whether it still owns its job or not. */
 export interface Held {
   claim: ClaimedJob;
   workerId: string;
@@ -30,7 +30,7 @@ export interface Wish {
   retryDelay: number;
   priority: number;
   group: string | null;
-  /** s from now; 0 = at once. */
+  /** Seconds from now; 0 = at once. */
   delay: number;
 }
 
@@ -127,7 +127,7 @@ export class Stage {
     });
   }
 
-  /** By the worker's own code, whether the claim still holds or is long over. */
+  /** Settles with the worker's own code, whether the claim still owns its job or ended long ago. */
   async settle(index: number, { claim }: Held, end: End): Promise<Event[]> {
     const client = this.client(index);
     const before = client.broker.now();
@@ -152,7 +152,7 @@ export class Stage {
     ];
   }
 
-  /** A worker's look at what it runs; it ends what somebody aborted. */
+  /** A worker's check of the jobs that it runs: it ends the jobs that somebody aborted. */
   async notice(index: number): Promise<Event[]> {
     const client = this.client(index);
     const workerId = this.#workers[index % this.clients.length];
@@ -169,7 +169,7 @@ export class Stage {
   async touch(index: number, { claim }: Held): Promise<Event[]> {
     const client = this.client(index);
     const before = client.broker.now();
-    // As a worker's own is, later than the start.
+    // Later than the start, as a worker's own heartbeat is.
     const touched = claimedFields(claim, client.name).started + 1;
     const patch = JSON.stringify({ progress: 0.5, touched });
     const [answer] = await client.broker.touch([{ ...claim, patch, removed: ["result"] }]);
@@ -191,7 +191,7 @@ export class Stage {
     return [{ kind: "retry", key, now: this.#since(client, before), answer }];
   }
 
-  /** The process behind a client dies; another takes its place. */
+  /** The process behind a client dies, and another one takes its place. */
   async kill(index: number): Promise<void> {
     const place = index % this.clients.length;
     const workerId = this.#workers[place] as string;
@@ -200,7 +200,7 @@ export class Stage {
     this.#workers[place] = await this.#newWorker(this.client(index));
   }
 
-  /** Makes a running job look as if it had begun long ago. */
+  /** Makes a running job look as if it began long ago. */
   async age(key: string): Promise<void> {
     await this.database.query(
       `update saq_jobs set job = convert_to(jsonb_set(convert_from(job, 'UTF8')::jsonb, '{started}', '5')::text, 'UTF8')
@@ -214,8 +214,8 @@ export class Stage {
   }
 
   /**
-   * Gives a sweeper the sight that it needs before it may judge, by a clock that others must not be waiting by: it takes
-   * over what the dead left.
+   * Lets a sweeper reach the database for as long as it needs before it may judge workers. This moves the monotonic
+   * clock, so no other client may be waiting by that clock. The sweeper takes over the jobs of dead workers.
    */
   async watch(index: number): Promise<Event[]> {
     const client = this.client(index);
@@ -230,7 +230,7 @@ export class Stage {
     return lost.map((key) => ({ kind: "lose", key, now }));
   }
 
-  /** Takes over what the dead left, ends what is stuck, deletes the old. */
+  /** Takes over the jobs of dead workers, ends stuck jobs and deletes expired rows. */
   async sweep(index: number): Promise<Event[]> {
     const client = this.client(index);
     const { broker } = client;
@@ -254,7 +254,7 @@ export class Stage {
     );
   }
 
-  /** What is different between a row and the model's job; null when nothing is. */
+  /** Returns what differs between a row and the model's job; null if nothing differs. */
   difference(row: JobRow | undefined, job: ModelJob | null): string | null {
     if (!row || !job)
       return row || job ? `the row is ${row?.status ?? "gone"}, not ${job?.status ?? "gone"}` : null;
@@ -283,7 +283,7 @@ export class Stage {
   }
 
   #since(client: TestQueue, before: number): Span {
-    // The offset to the database's clock is measured, not known.
+    // The offset to the database's clock is measured, so it is not exact.
     return { from: second(before - 100), to: second(client.broker.now() + 100) };
   }
 
@@ -308,7 +308,8 @@ const ends: Record<Exclude<End, "release">, AttemptEnd> = {
 };
 
 /**
- * The monotonic clock was moved on, and the wall clock was not: the offset to the database's clock is measured anew.
+ * Waits until the offset to the database's clock is measured again. It was wrong, because the monotonic clock was moved
+ * and the wall clock was not.
  */
 async function clockIsRight(broker: { now(): number }): Promise<void> {
   while (Math.abs(broker.now() - Date.now()) > 500) await new Promise((resolve) => setTimeout(resolve, 5));

@@ -1,10 +1,10 @@
 /**
- * Every change of a job's state, written down by the database itself in the transaction that makes it, so that no
+ * Records every change of a job's state. The database writes it in the transaction that makes the change, so that no
  * killed process can hide one.
  */
 import type { TestDatabase } from "../processes/database.js";
 
-/** `before` and `after` are null where the row began or was deleted. */
+/** `before` is null if the row was inserted, `after` is null if it was deleted. */
 export interface Change {
   key: string;
   /** Epoch ms by the database's clock. */
@@ -21,12 +21,12 @@ export interface State {
   group: string | null;
   attempts: number;
   retries: number;
-  /** Epoch ms of the claim; 0 while nobody has claimed it. */
+  /** Epoch ms of the claim; 0 while nobody has claimed the job. */
   started: number;
   timeout: number | null;
   error: string | null;
   lost: number;
-  /** A worker that died has held it, whether it had started it or not. */
+  /** A worker that died has held the job, whether it had started the job or not. */
   held: boolean;
   cancellations: number;
 }
@@ -40,7 +40,7 @@ const state = (row: string) => `jsonb_build_object('status', ${row}.status, 'tok
 
 const document = (row: string) => `(select convert_from(${row}.job, 'UTF8')::jsonb as d) as document`;
 
-/** Starts the audit of a database whose tables are there. */
+/** Starts the audit of a database that has its tables already. */
 export async function audit(database: TestDatabase): Promise<void> {
   await database.query(`
     create table changes (id bigserial primary key, key text not null,
@@ -61,7 +61,7 @@ export async function audit(database: TestDatabase): Promise<void> {
         or new.status = 'active' and old.job is distinct from new.job) execute function note_change();`);
 }
 
-/** In the order in which each row went through them. */
+/** Returns the changes by key, in the order in which each row went through them. */
 export async function changesByKey(database: TestDatabase): Promise<Map<string, Change[]>> {
   const rows = await database.query<Change & { id: string }>(
     "select key, extract(epoch from at)::float8 * 1000 as at, before, after from changes order by id",

@@ -1,17 +1,17 @@
-/** Worker processes that are killed, stopped and restarted at random. */
+/** Worker processes that are killed, paused and restarted at random. */
 import { WorkerProcess, type WorkerProcessOptions } from "../processes/child.js";
 import type { Dice } from "./random.js";
 
-/** One process of the fleet, over now. Times are epoch ms. */
+/** One process of the fleet that has ended. Times are epoch ms. */
 export interface Life {
   pid: number;
   ended: number;
   code: number | NodeJS.Signals;
-  /** It was told to stop, so that it owes an orderly end. */
+  /** The process was asked to stop, so it must end with code 0. */
   asked: boolean;
-  /** Keys of jobs whose task did not end within its hard deadline, and went on beside what came after (W-12). */
+  /** Keys of jobs whose task did not end within its hard deadline and went on beside later runs (W-12). */
   overdue: string[];
-  /** Ends that it offered and was refused, because others had taken the job over. */
+  /** Number of settlements that were refused because others had taken the job over. */
   refused: number;
 }
 
@@ -27,17 +27,19 @@ export class Fleet {
     this.#options = options;
   }
 
-  /** Keeps `size` processes going and in trouble until `endTrouble`; resolves when all have ended in order. */
+  /**
+   * Keeps `size` processes running and in trouble until `endTrouble`. Resolves when all of them have ended in order.
+   */
   async run(size: number, dice: Dice, drained: Promise<unknown>): Promise<void> {
     await Promise.all(Array.from({ length: size }, () => this.#berth(dice.fork(), drained)));
   }
 
-  /** From now on nobody is killed any more, so that what is left can be drained. */
+  /** From now on no process is killed any more, so that the remaining jobs can be drained. */
   endTrouble(): void {
     this.#over = true;
   }
 
-  /** One place in the fleet: a process after the other. The last one lives until all is drained. */
+  /** One place in the fleet: one process after the other. The last one lives until `drained`. */
   async #berth(dice: Dice, drained: Promise<unknown>): Promise<void> {
     let worker = await this.#start();
     for (;;) {
@@ -51,16 +53,16 @@ export class Fleet {
     await this.#end(worker, "SIGTERM");
   }
 
-  /** Twelve processes on a small machine take their time. */
+  /** Resolves when the worker takes jobs. Twelve processes on a small machine need time for their start. */
   async #start(): Promise<WorkerProcess> {
     const worker = new WorkerProcess(this.#options);
     await worker.said("Worker starting: default");
     return worker;
   }
 
-  /** Some pauses of the process, until its end is due or the trouble is over. */
+  /** Pauses the process a few times, until its end is due or the trouble is over. */
   async #trouble(worker: WorkerProcess, dice: Dice): Promise<void> {
-    // Only who has watched for 12 s may call a job stuck, so some need to be left in peace.
+    // A worker may call a job stuck only after it has watched for 12 s, so some workers must be left undisturbed.
     const peace = Date.now() + (dice.chance(0.4) ? dice.between(14_000, 22_000) : 0);
     while (Date.now() < peace && !this.#over) await sleep(200);
     for (let rounds = dice.between(1, 3); rounds > 0 && !this.#over; rounds--) {
@@ -68,9 +70,9 @@ export class Fleet {
       if (this.#over || dice.chance(0.4)) continue;
       worker.signal("SIGSTOP");
       this.done.paused++;
-      // Most are short; some are longer than a worker's row lives, and than a job's timeout with all grace.
+      // Most pauses are short. Some are longer than a worker's row lives, and than a job's timeout with all grace.
       await sleep(dice.chance(0.6) ? dice.between(50, 2_000) : dice.between(5_000, 14_000));
-      // Some are killed in their sleep.
+      // Some processes are killed while they are paused.
       if (!this.#over && rounds === 1 && dice.chance(0.3)) return;
       worker.signal("SIGCONT");
     }
@@ -79,7 +81,7 @@ export class Fleet {
   async #end(worker: WorkerProcess, signal: "SIGKILL" | "SIGTERM"): Promise<void> {
     if (signal === "SIGKILL") this.done.killed++;
     else this.done.restarted++;
-    // A stopped process takes a SIGTERM only when it goes on; SIGKILL it takes at once.
+    // A paused process receives a SIGTERM only when it continues, but a SIGKILL at once.
     if (signal === "SIGTERM") worker.signal("SIGCONT");
     worker.signal(signal);
     const { code } = await worker.exit();

@@ -1,11 +1,11 @@
 /**
- * What the engine promises (V-5, DESIGN 5.2), checked over the audit of all rows and the runs that tasks wrote down.
+ * Checks what the engine promises (V-5, DESIGN 5.2) against the audit of all rows and the runs that tasks recorded.
  *
- * Two runs of one job, or of one group, may overlap only where it is documented:
- * - a killed process's run ends with its kill;
- * - a job with a timeout that still runs `timeout + hard deadline + 5 s` after its claim may be taken over, which only
- *   a process that stood still comes to;
- * - a task that does not end within its hard deadline goes on beside what comes after (W-12); its worker says so.
+ * The run of a killed process ends with its kill. Two runs of one job, or of one group, may overlap only in these
+ * documented cases:
+ * - a job with a timeout that still runs `timeout + hard deadline + 5 s` after its claim may be taken over. Only a
+ *   process that was paused gets into this case;
+ * - a task that does not end within its hard deadline goes on beside later runs (W-12). Its worker logs that.
  */
 import type { Run } from "../processes/database.js";
 import type { Change, State } from "./audit.js";
@@ -18,11 +18,11 @@ export interface Evidence {
   lives: readonly Life[];
   promised: Promised;
   lostLimit: number;
-  /** What others wait on top of a job's timeout, s. */
+  /** How long other workers wait beyond a job's timeout, s. */
   graceSeconds: number;
 }
 
-/** How often what happened to rows beside a worker's own ends: what a seed was good for. */
+/** Counts what happened to rows apart from the worker's own settlements. The counts show what a seed has exercised. */
 export function kindsOf({ changes, lives }: Pick<Evidence, "changes" | "lives">): Record<string, number> {
   const kinds: Record<string, number> = {
     swept: 0,
@@ -48,7 +48,7 @@ export function kindsOf({ changes, lives }: Pick<Evidence, "changes" | "lives">)
 const terminal = ["complete", "failed", "aborted"];
 const isTerminal = (state: State) => terminal.includes(state.status);
 
-/** Every breach, as a sentence; none when all is well. */
+/** Returns every breach as a sentence; an empty list if there is none. */
 export function breaches(evidence: Evidence): string[] {
   return [...rowBreaches(evidence), ...runBreaches(evidence), ...overlapBreaches(evidence)];
 }
@@ -83,7 +83,7 @@ function rowBreaches({ changes, promised, lives, lostLimit }: Evidence): string[
   return found;
 }
 
-/** What is wrong with one change of a row; undefined when it is legal. */
+/** Returns what is wrong with one change of a row; undefined if the change is legal. */
 export function stepBreach({ at, before, after }: Change, lostLimit: number): string | undefined {
   if (!before) return after?.status === "queued" ? undefined : "is born otherwise than queued";
   if (!after) return isTerminal(before) ? undefined : "is deleted before its end";
@@ -130,13 +130,13 @@ function requeueBreach(before: State, after: State, lostLimit: number): string |
   }
   if (after.cancellations === before.cancellations + 1)
     return charged === 0 ? undefined : "a shutdown is charged";
-  // Given back before it ran.
+  // The job was returned to the queue before it ran.
   if (charged === 0) return after.error === before.error ? undefined : "is given back with another error";
   if (charged !== 1) return "its attempts change";
   return before.attempts < before.retries ? undefined : "is retried without attempts left";
 }
 
-/** Each run has a claim of its own, and each end that a worker wrote is the end of that claim's run. */
+/** Each run must have a claim of its own, and each settlement by a worker must be the end of that claim's run. */
 function runBreaches({ changes, runs, lives }: Evidence): string[] {
   const found: string[] = [];
   const runOf = new Map<string, Run>();
@@ -166,11 +166,11 @@ const isGivenBack = (before: State, after: State) =>
   after.status === "queued" &&
   after.attempts < before.attempts &&
   after.lost === before.lost &&
-  // Taken from a dead worker that had claimed it ahead: it counts as not started, and may have been.
+  // Excludes a job of a dead worker that had claimed it ahead: it counts as not started, but may have been started.
   after.held === before.held &&
   after.cancellations === before.cancellations;
 
-/** Written by the worker that ran it, because its task returned or threw. */
+/** True if the worker that ran the job settled it, because its task returned or threw. */
 const isEndOfRun = (before: State, after: State) =>
   after.status === "complete" ||
   (after.status === "failed" && after.lost === before.lost) ||
@@ -180,7 +180,7 @@ interface Stretch {
   run: Run;
   from: number;
   to: number;
-  /** From here on others may have taken the job over. */
+  /** From this time on others may have taken the job over, epoch ms. */
   released: number;
 }
 

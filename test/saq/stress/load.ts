@@ -1,15 +1,15 @@
-/** An application that enqueues all kinds of jobs at random, and people who abort and retry them by hand. */
+/** An application that enqueues all kinds of jobs at random, and people who abort and retry jobs by hand. */
 import { inSeconds, SaqError } from "../../../templates/backend/saq/index.js";
 import type { openQueue } from "../processes/enqueuer.js";
 import type { Dice } from "./random.js";
 
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
-/** What storage has promised. */
+/** What storage has promised by its answers. */
 export class Promised {
-  /** How often an enqueue of that key was answered with a job. */
+  /** How often an enqueue of the key returned a job. */
   readonly stored = new Map<string, number>();
-  /** How often a retry by hand was answered with `queued`. */
+  /** How often a retry by hand returned `queued`. */
   readonly retried = new Map<string, number>();
   readonly answers: Record<string, number> = {};
 
@@ -35,7 +35,7 @@ export async function loadAtRandom(queue: Queue, dice: Dice, isOver: () => boole
     promised.add(promised.stored, stored.key);
     keys.push(stored.key);
   };
-  /** The later ones more often: those are the ones that still wait or run. */
+  /** Returns one of the 60 latest keys, whose jobs mostly still wait or run. */
   const someKey = (own: Dice) => keys[own.between(Math.max(0, keys.length - 60), keys.length - 1)];
   const byHand = async (own: Dice) => {
     const key = own.chance(0.7) ? someKey(own) : own.one(keys);
@@ -50,7 +50,7 @@ export async function loadAtRandom(queue: Queue, dice: Dice, isOver: () => boole
       try {
         await act(own);
       } catch (error) {
-        // A worker that stands still in the middle of a transaction holds rows: said, and nothing was changed.
+        // A worker that is paused in the middle of a transaction holds rows. The call then fails and changes nothing.
         if (!(error instanceof SaqError) || !/^(job_held|key_held)$/.test(error.code)) throw error;
         promised.count(error.code);
       }
@@ -65,7 +65,7 @@ export async function loadAtRandom(queue: Queue, dice: Dice, isOver: () => boole
 }
 
 function job(dice: Dice) {
-  // Most are quick; some take as long as their timeout or longer.
+  // Most jobs are quick. Some take as long as their timeout or longer.
   const slow = dice.chance(0.2);
   const ms = slow ? dice.between(500, 3_000) : dice.between(0, 100);
   return {

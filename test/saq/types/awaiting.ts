@@ -1,6 +1,6 @@
 /**
- * What the compiler promises to those who wait for jobs and hook into enqueues. Compiled by types.test.ts, never run:
- * every `@ts-expect-error` must be an error, and everything else must not be one.
+ * Compile-time checks of waits for jobs and of enqueue hooks. types.test.ts compiles this file and never runs it: every
+ * `@ts-expect-error` must be an error, and everything else must compile.
  */
 import {
   type Context,
@@ -32,13 +32,13 @@ export async function applying() {
   await queue.apply("nothing");
   // @ts-expect-error a typo in the payload
   await queue.apply("greet", { nmae: "a" });
-  // @ts-expect-error left out
+  // @ts-expect-error the payload is missing
   await queue.apply("greet");
   // @ts-expect-error unknown task
   await queue.apply("great", { name: "a" });
-  // @ts-expect-error nobody could run the job before the transaction ends
+  // @ts-expect-error no worker can run the job before the transaction ends
   await queue.apply("greet", { name: "a" }, { client: { query: async () => ({ rows: [] }) } });
-  // @ts-expect-error waitTimeout is for those who wait
+  // @ts-expect-error enqueue does not wait, so it takes no waitTimeout
   await queue.enqueue("greet", { name: "a" }, { waitTimeout: 5 });
 }
 
@@ -48,9 +48,9 @@ export async function mapping() {
   const mixed = await queue.map("plain", [{ id: 1 }], { returnExceptions: true });
   same<typeof mixed, (number | JobError | JobGoneError)[]>(true);
   await queue.map("nothing", [undefined, undefined]);
-  // @ts-expect-error the other task's payload
+  // @ts-expect-error the payload of another task
   await queue.map("plain", [{ name: "a" }]);
-  // @ts-expect-error each gets the payload's type
+  // @ts-expect-error `each` receives the task's payload, which has no name
   await queue.map("plain", [{ id: 1 }], { each: ({ name }) => ({ key: name }) });
   const answered = await queue.batch(async () => ({ n: 1 }));
   same<typeof answered, { n: number }>(true);
@@ -61,12 +61,12 @@ export async function jobs() {
   same<typeof job, Job<Greeting>>(true);
   const stored = await queue.enqueue(job, { priority: 3, payload: { name: "b" } });
   same<typeof stored, Job<Greeting> | null>(true);
-  // @ts-expect-error the key is the job's own
+  // @ts-expect-error a prepared job has its key already
   await queue.enqueue(job, { key: "other" });
-  // @ts-expect-error a status is never set by hand
+  // @ts-expect-error callers cannot set the status
   await job.update({ status: "complete" });
   await job.update({ progress: 0.5, meta: {}, timeout: null });
-  // @ts-expect-error an end is complete, failed or aborted
+  // @ts-expect-error a job ends as complete, failed or aborted
   await queue.finish(job.key, "queued");
   // @ts-expect-error no such duration
   job.duration("idle");
@@ -79,11 +79,11 @@ export function hooks() {
   const unregister = queue.registerBeforeEnqueue(async (job) => {
     job.meta.trace = 1;
     job.priority = 3;
-    // @ts-expect-error the key is the job's identity
+    // @ts-expect-error hooks cannot change the key, the job's identity
     job.key = "other";
-    // @ts-expect-error hooks set no status
+    // @ts-expect-error hooks cannot set the status
     job.status = "complete";
-    // @ts-expect-error nor what only the engine knows
+    // @ts-expect-error hooks cannot set attempts, which only the engine knows
     job.attempts = 1;
   });
   same<typeof unregister, () => void>(true);
@@ -96,17 +96,17 @@ export const insideATask = task({
     same<Awaited<ReturnType<typeof ctx.apply<typeof plain>>>, number>(true);
     // @ts-expect-error a typo in the payload
     await ctx.apply(greet, { nmae: "a" });
-    // @ts-expect-error tasks are given by value
+    // @ts-expect-error ctx.apply takes the task itself, not its name
     await ctx.apply("greet", { name: "a" });
   },
 });
 
 export async function byAddress() {
-  // Of tasks that are elsewhere, anything goes, and what comes back is unknown.
+  // These tasks are defined elsewhere: any payload is accepted, and the result is unknown.
   const far: Queue = Queue.fromUrl("postgresql://h/d", { name: "mail" });
   const result = await far.apply("anything", { a: 1 });
   same<typeof result, unknown>(true);
   await far.map("anything", [{ a: 1 }, { b: 2 }]);
-  // @ts-expect-error tasks belong to defineQueue
+  // @ts-expect-error only defineQueue takes tasks
   Queue.fromUrl("postgresql://h/d", { tasks: { greet } });
 }

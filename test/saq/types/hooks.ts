@@ -1,6 +1,6 @@
 /**
- * What the compiler promises about hooks and what they put on ctx (W-8, W-9). Compiled by types.test.ts, never run:
- * every `@ts-expect-error` must be an error, and everything else must not be one.
+ * Compile-time checks of hooks and of what they put on ctx (W-8, W-9). types.test.ts compiles this file and never runs
+ * it: every `@ts-expect-error` must be an error, and everything else must compile.
  */
 import { defineQueue } from "../../../templates/backend/saq/config/index.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
@@ -44,14 +44,14 @@ export const withAll = defineQueue({
   startup: [
     async (ctx) => {
       ctx.log.info({ worker: ctx.worker.id }, ctx.queue.name);
-      // @ts-expect-error no job runs yet
+      // @ts-expect-error during start-up no job runs yet
       ctx.job;
       return { db: pool };
     },
     () => {},
   ],
   shutdown: async (ctx) => {
-    // @ts-expect-error start-up may have failed before it
+    // @ts-expect-error start-up may have failed before it returned db
     await ctx.db.end();
     await ctx.db?.end();
   },
@@ -70,29 +70,29 @@ export const withAll = defineQueue({
 export const withOne = defineQueue({ ...base, tasks: { plain, needsDb }, startup: () => ({ db: pool }) });
 export const withNone = defineQueue({ ...base, tasks: { plain } });
 
-// @ts-expect-error needsDb asks for db, and no start-up hook gives it
+// @ts-expect-error needsDb needs db, and no start-up hook returns it
 defineQueue({ ...base, tasks: { plain, needsDb } });
-// @ts-expect-error it may not be there
+// @ts-expect-error db may be missing
 defineQueue({ ...base, tasks: { needsDb }, startup: () => (Math.random() > 0.5 ? { db: pool } : undefined) });
-// @ts-expect-error of another type
+// @ts-expect-error db has another type
 defineQueue({ ...base, tasks: { needsDb }, startup: () => ({ db: 5 }) });
-// @ts-expect-error only one of two
+// @ts-expect-error needsMore needs requestId too
 defineQueue({ ...base, tasks: { needsMore }, startup: () => ({ db: pool }) });
-// @ts-expect-error beforeProcess asks for what start-up does not give
+// @ts-expect-error beforeProcess needs db, and no start-up hook returns it
 defineQueue({ ...base, tasks: { plain }, beforeProcess: (ctx: Context<{ db: Pool }>) => ctx.db.query("") });
-// @ts-expect-error a text is no hook
+// @ts-expect-error a string is not a hook
 defineQueue({ ...base, tasks: { plain }, startup: "./hooks.js#startup" });
 
-// Without an annotation, ctx is what every queue gives.
+// Without an annotation, ctx has only what every queue provides.
 task({
   run: async (ctx) => {
     same<typeof ctx, Context>(true);
-    // @ts-expect-error nobody promised it
+    // @ts-expect-error no annotation says that ctx has db
     ctx.db;
   },
 });
 
-// A monitored task is typed as the task that it wraps.
+// A monitored task has the types of the task that it wraps.
 const monitored = task({
   input: sized,
   run: monitoredJob(async (ctx, { width }) => {
@@ -110,13 +110,13 @@ same<PayloadOf<typeof monitoredPlain>, { id: number }>(true);
 same<ResultOf<typeof monitoredPlain>, number>(true);
 const nothing = monitoredJob(async (ctx: Context) => ctx.workerId);
 defineQueue({ ...base, tasks: { monitored, monitoredPlain, nothing }, startup: () => ({ db: pool }) });
-// @ts-expect-error it needs db as the task that it wraps does
+// @ts-expect-error the monitored task needs db, as the task that it wraps does
 defineQueue({ ...base, tasks: { monitoredPlain } });
 export const enqueueing = (queue: Queue<{ nothing: typeof nothing }>) => queue.enqueue("nothing");
-// @ts-expect-error it takes no payload
+// @ts-expect-error the task takes no payload
 export const given = (queue: Queue<{ nothing: typeof nothing }>) => queue.enqueue("nothing", { a: 1 });
 
-// Ready-made hooks give what the others of them need.
+// Ready-made hooks return what other ready-made hooks need.
 defineQueue({
   ...base,
   tasks: { plain },

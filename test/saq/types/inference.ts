@@ -1,6 +1,6 @@
 /**
- * What the compiler promises to those who write tasks and enqueue them (DESIGN 4). Compiled by types.test.ts, never
- * run: every `@ts-expect-error` must be an error, and everything else must not be one.
+ * Compile-time checks of tasks and of their enqueueing (DESIGN 4). types.test.ts compiles this file and never runs it:
+ * every `@ts-expect-error` must be an error, and everything else must compile.
  */
 
 import { defineQueue, defineSaq } from "../../../templates/backend/saq/config/index.js";
@@ -67,7 +67,7 @@ export async function enqueueing() {
   const queue = saq.taskQueues.get("default");
   // @ts-expect-error no such queue
   saq.taskQueues.get("defautl");
-  // @ts-expect-error the other queue's task
+  // @ts-expect-error send is a task of the other queue
   await queue.enqueue("send");
   await saq.taskQueues.get("mail").enqueue("send");
 
@@ -75,56 +75,56 @@ export async function enqueueing() {
   await queue.enqueue("greet", { name: "a" });
   // @ts-expect-error a typo in the payload
   await queue.enqueue("greet", { nmae: "a" });
-  // @ts-expect-error one member too many
+  // @ts-expect-error the payload has no member age
   await queue.enqueue("greet", { name: "a", age: 1 });
-  // @ts-expect-error of another type
+  // @ts-expect-error name must be a string
   await queue.enqueue("greet", { name: 1 });
-  // @ts-expect-error left out
+  // @ts-expect-error the payload is missing
   await queue.enqueue("greet");
   // @ts-expect-error unknown task
   await queue.enqueue("great", { name: "a" });
   await queue.enqueue("nothing");
-  // @ts-expect-error takes no payload
+  // @ts-expect-error the task takes no payload
   await queue.enqueue("nothing", { a: 1 });
   await queue.enqueue("optional");
   await queue.enqueue("optional", { n: 1 });
   await queue.enqueue("allOptional");
   await queue.enqueue("allOptional", {});
-  // @ts-expect-error of another type
+  // @ts-expect-error n must be a number
   await queue.enqueue("optional", { n: "1" });
   await queue.enqueue("plain", { id: 1 });
-  // @ts-expect-error of another type
+  // @ts-expect-error id must be a number
   await queue.enqueue("plain", { id: "1" });
 
-  // A schema's input is what callers pass.
+  // Callers pass the schema's input.
   await queue.enqueue("resize", { width: "5" });
-  // @ts-expect-error the schema's output is not
+  // @ts-expect-error callers do not pass the schema's output
   await queue.enqueue("resize", { width: 5 });
 
-  // As after JSON: a Date arrives as text, so text is what is passed.
+  // Payload types are those after JSON: a Date arrives as a string, so callers pass a string.
   await queue.enqueue("dated", { at: "2026-01-01", tags: ["a"] });
-  // @ts-expect-error a Date does not survive
+  // @ts-expect-error JSON turns a Date into a string
   await queue.enqueue("dated", { at: new Date(), tags: [] });
 
-  // Options are an argument of their own (D-61).
+  // Options are a separate argument (D-61).
   await queue.enqueue("greet", { name: "a" }, { timeout: 5, retryBackoff: 30, priority: 3 });
   // @ts-expect-error no such option
   await queue.enqueue("greet", { name: "a" }, { timout: 5 });
-  // @ts-expect-error the engine's own field
+  // @ts-expect-error only the engine sets the status
   await queue.enqueue("greet", { name: "a" }, { status: "complete" });
-  // @ts-expect-error an option is no payload
+  // @ts-expect-error an option is not part of the payload
   await queue.enqueue("greet", { name: "a", timeout: 5 });
 }
 
 export async function answers(names: string[], options: EnqueueOptions) {
   const queue = saq.taskQueues.get("default");
-  // A generated key cannot be taken, a key of one's own can.
+  // A generated key is always free. A key that the caller chooses may be taken, and then the result is null.
   const job = await queue.enqueue("greet", { name: "a" });
   same<typeof job, Job<{ greeting: string }>>(true);
   same<typeof job.result, { greeting: string } | null>(true);
   const keyed = await queue.enqueue("greet", { name: "a" }, { key: "k" });
   same<typeof keyed, Job<{ greeting: string }> | null>(true);
-  // @ts-expect-error it may be null
+  // @ts-expect-error keyed may be null
   keyed.key;
   const perhapsKeyed = await queue.enqueue("greet", { name: "a" }, { key: names[0] });
   same<typeof perhapsKeyed, Job<{ greeting: string }> | null>(true);
@@ -136,7 +136,7 @@ export async function answers(names: string[], options: EnqueueOptions) {
   const answer = await queue.enqueueDetailed("greet", { name: "a" }, { key: "k" });
   if (answer.enqueued) same<typeof answer.job, Job<{ greeting: string }>>(true);
   else same<typeof answer.reason, "key_alive" | "scheduled_not_later" | "other_queue">(true);
-  // @ts-expect-error not without looking whether it was stored
+  // @ts-expect-error the answer has a job only after a check of `enqueued`
   answer.job;
 
   await queue.enqueueMany([
@@ -145,9 +145,9 @@ export async function answers(names: string[], options: EnqueueOptions) {
     { task: "nothing" },
     { task: "allOptional" },
   ]);
-  // @ts-expect-error left out
+  // @ts-expect-error the payload is missing
   await queue.enqueueMany([{ task: "greet" }]);
-  // @ts-expect-error the other task's payload
+  // @ts-expect-error the payload of another task
   await queue.enqueueMany([{ task: "greet", payload: { width: "5" } }]);
 
   // @ts-expect-error no such count
@@ -160,7 +160,7 @@ export function resultsAsAfterJson() {
   same<ResultOf<typeof resize>, number[]>(true);
   same<ResultOf<typeof plain>, number>(true);
   same<keyof ResultOf<typeof odd>, "map" | "u">(true);
-  // Nothing is stored, and answered, as null.
+  // A result of undefined is stored and returned as null.
   same<ResultOf<typeof nothing>, null>(true);
   same<ResultOf<typeof silent>, null>(true);
   same<ResultOf<typeof perhaps>, { n: number } | null>(true);
@@ -175,9 +175,9 @@ export const insideATask = task({
     await ctx.enqueue(resize, { width: "5" }, { key: "k" });
     // @ts-expect-error a typo in the payload
     await ctx.enqueue(greet, { nmae: "a" });
-    // @ts-expect-error tasks are given by value, so that a renamed one is found
+    // @ts-expect-error ctx.enqueue takes the task itself, not its name, so that the compiler finds a renamed task
     await ctx.enqueue("greet", { name: "a" });
-    // @ts-expect-error the job is read only
+    // @ts-expect-error the job is read-only
     ctx.job.status = "complete";
   },
 });
@@ -186,7 +186,7 @@ const threaded = task({
   thread: import.meta.url,
   run: async (ctx, { width }: { width: number }) => {
     await ctx.job.update({ progress: 0.5 });
-    // @ts-expect-error what is in a thread reaches no queue
+    // @ts-expect-error a task in a thread cannot enqueue
     await ctx.enqueue(greet, { name: "a" });
     return { at: new Date(width), aborted: ctx.signal.aborted };
   },
@@ -204,6 +204,6 @@ export function typedAsOthers() {
 }
 
 export function untyped(queue: Queue) {
-  // Where the tasks are not known, any payload goes.
+  // If the type does not name the tasks, any payload is accepted.
   return Promise.all([queue.enqueue("anything"), queue.enqueue("anything", { a: 1 }, { key: "k" })]);
 }

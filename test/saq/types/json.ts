@@ -1,4 +1,4 @@
-/** The types of values after JSON. Compiled by types.test.ts; json.test.ts sends the same values through JSON. */
+/** The types of values after JSON, compiled by types.test.ts. json.test.ts sends the same values through JSON. */
 import type { Jsonify } from "../../../templates/backend/saq/json.js";
 import type { Context, PayloadOf, ResultOf } from "../../../templates/backend/saq/tasks/task.js";
 
@@ -12,7 +12,7 @@ class PaymentError extends Error {
 }
 const hidden = Symbol("hidden");
 
-/** Each value with its type after JSON. */
+/** `afterJson` checks the type of each of these values after JSON. */
 export const values = {
   map: new Map([["a", 1]]),
   set: new Set(["a"]),

@@ -1,4 +1,4 @@
-/** What the compiler promises about scheduled tasks. Compiled by types.test.ts, never run, as inference.ts is. */
+/** Compile-time checks of scheduled tasks. types.test.ts compiles this file and never runs it. */
 
 import { cronJob, defineQueue } from "../../../templates/backend/saq/config/index.js";
 import { type Context, task } from "../../../templates/backend/saq/tasks/task.js";
@@ -34,16 +34,16 @@ defineQueue({
 defineQueue({ ...rest, scheduledTasks: [cronJob("great", { cron: "@daily", payload: { name: "a" } })] });
 // @ts-expect-error the task needs a payload
 defineQueue({ ...rest, scheduledTasks: [cronJob("greet", { cron: "@daily" })] });
-// @ts-expect-error of another type
+// @ts-expect-error name must be a string
 defineQueue({ ...rest, scheduledTasks: [cronJob("greet", { cron: "@daily", payload: { name: 1 } })] });
 // @ts-expect-error a typo in the payload
 defineQueue({ ...rest, scheduledTasks: [cronJob("greet", { cron: "@daily", payload: { nmae: "a" } })] });
 defineQueue({
   ...rest,
-  // @ts-expect-error not one of the kinds
+  // @ts-expect-error "tiny" is not one of the kinds
   scheduledTasks: [cronJob("picky", { cron: "@daily", payload: { kind: "tiny", tags: [] } })],
 });
-// @ts-expect-error there is no cron without its times
+// @ts-expect-error a scheduled task needs its cron expression
 cronJob("nothing", {});
 // @ts-expect-error no such option
 cronJob("nothing", { cron: "@daily", unique: false });

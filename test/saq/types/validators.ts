@@ -1,4 +1,4 @@
-/** Payload and result types by each validation library. Compiled by types.test.ts, never run. */
+/** Payload and result types with each validation library. types.test.ts compiles this file and never runs it. */
 import { type } from "arktype";
 import * as v from "valibot";
 import * as z from "zod";
@@ -66,17 +66,17 @@ const asynchronous = task({
 export const refused = () => [
   task({
     input: z.object({ id: z.string() }),
-    // @ts-expect-error not what run returns
+    // @ts-expect-error n must be a number
     output: z.object({ n: z.number() }),
     run: async (_ctx, { id }) => ({ n: id }),
   }),
   task({
     input: v.object({}),
     output: v.object({ n: v.number() }),
-    // @ts-expect-error not what the output schema takes
+    // @ts-expect-error the output schema takes an object
     run: () => "text",
   }),
-  // @ts-expect-error a plain object is no schema
+  // @ts-expect-error a plain object is not a schema
   task({ input: { id: "string" }, run: async () => {} }),
 ];
 
@@ -92,23 +92,23 @@ export async function enqueueing(
 ) {
   const zod = await queue.enqueue("byZod", { width: "5", at: "2026-01-01" });
   same<typeof zod, Job<{ kind: "area" | "volume"; area: number; at: string; tags: string[] }>>(true);
-  // @ts-expect-error the schema's output is not what is passed
+  // @ts-expect-error callers pass the schema's input, not its output
   await queue.enqueue("byZod", { width: 5, at: "2026-01-01" });
-  // @ts-expect-error left out
+  // @ts-expect-error width is missing
   await queue.enqueue("byZod", { at: "2026-01-01" });
 
   const valibot = await queue.enqueue("byValibot", { width: "5" });
   same<typeof valibot, Job<{ area: string; kind: "area" }>>(true);
-  // @ts-expect-error the schema's output is not what is passed
+  // @ts-expect-error callers pass the schema's input, not its output
   await queue.enqueue("byValibot", { width: 5 });
-  // @ts-expect-error not one of the picklist
+  // @ts-expect-error "em" is not in the picklist
   await queue.enqueue("byValibot", { width: "5", unit: "em" });
 
   const arktype = await queue.enqueue("byArktype", { width: "5", unit: "px" });
   same<typeof arktype, Job<{ area: number; note?: string }>>(true);
-  // @ts-expect-error the schema's output is not what is passed
+  // @ts-expect-error callers pass the schema's input, not its output
   await queue.enqueue("byArktype", { width: 5 });
-  // @ts-expect-error left out
+  // @ts-expect-error the payload is missing
   await queue.enqueue("byArktype");
 
   const plain = await queue.enqueue("withoutInput", { id: "a" });

@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 /**
- * A folder that every user can pass through: as root, the database's server runs as another user. Not below the
- * test run's own folder, which is closed to others.
+ * Creates a folder that every user can enter: if the tests run as root, the database server runs as another user. It is
+ * not below the folder of the test run, which is closed to other users.
  */
 export function openFolder(name = "saq-scripts-"): string {
   const folder = mkdtempSync(join(tmpdir(), name));

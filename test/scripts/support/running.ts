@@ -3,10 +3,10 @@ import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { bareEnvironment } from "./scratch-app.js";
 
-/** Only a text that never comes is waited for so long: on a busy machine a start has taken 40 s. */
+/** Timeout of a wait for a text that never comes, ms. A start on a busy machine has taken 40 s. */
 const WAIT_MS = 120_000;
 
-/** A command that runs until it is told to stop, as in a terminal of its own. */
+/** A command that runs until it gets a signal, as in its own terminal. */
 export class Running {
   output = "";
   readonly #child: ChildProcess;
@@ -17,7 +17,7 @@ export class Running {
       cwd: root,
       env: { ...bareEnvironment(root), ...environment },
       stdio: ["ignore", "pipe", "pipe"],
-      // Its process group is the terminal's foreground group.
+      // Its process group then stands for the terminal's foreground group.
       detached: true,
     });
     this.#closed = once(this.#child, "close");
@@ -28,17 +28,17 @@ export class Running {
     }
   }
 
-  /** What the terminal does at Ctrl-C (SIGINT) or when it is closed (SIGHUP): the signal goes to the whole group. */
+  /** Sends a signal to the whole group, as a terminal does at Ctrl-C (SIGINT) or when it is closed (SIGHUP). */
   interrupt(signal: NodeJS.Signals = "SIGINT"): void {
     process.kill(-(this.#child.pid ?? 0), signal);
   }
 
-  /** Ends the command alone, as `kill` does; what it started has to notice by itself. */
+  /** Sends a signal to the command alone, as `kill` does. Its child processes must notice its end themselves. */
   kill(signal: NodeJS.Signals = "SIGTERM"): void {
     this.#child.kill(signal);
   }
 
-  /** Waits for a text; `from` is where to look, a length of `output` seen before. */
+  /** Waits until the output from the position `from` on contains a text. */
   async shows(text: string | RegExp, from = 0): Promise<void> {
     const end = Date.now() + WAIT_MS;
     const found = () => {
@@ -53,7 +53,7 @@ export class Running {
     }
   }
 
-  /** Waits until it and all that hold its output have ended. */
+  /** Waits until the command and all processes that hold its output have ended. Returns the exit code. */
   async ended(): Promise<number | null> {
     await this.#closed;
     return this.#child.exitCode;
@@ -61,12 +61,12 @@ export class Running {
 }
 
 /**
- * Command lines of living processes that work in a folder or were started from it. Only Linux tells; elsewhere the
- * closed ports have to do.
+ * Returns the command lines of the running processes whose working folder or command line contains `root`. Only on
+ * Linux: elsewhere it returns none, and the tests check only that the ports are closed.
  */
 export const processesOf = (root: string): string[] => listProcesses(root).map(({ command }) => command);
 
-/** Ids of those whose command line holds a text after the program. */
+/** Returns the ids of those processes whose command line is `node`, followed by a text. */
 export const processIdsOf = (root: string, text: string): number[] =>
   listProcesses(root).flatMap(({ pid, command }) => (command.startsWith(`node ${text}`) ? [pid] : []));
 
@@ -80,7 +80,7 @@ function listProcesses(root: string): { pid: number; command: string }[] {
         const isOurs = readlinkSync(`/proc/${pid}/cwd`).startsWith(root) || command.includes(root);
         return isOurs ? [{ pid: Number(pid), command }] : [];
       } catch {
-        // Ended meanwhile, or somebody else's.
+        // The process ended meanwhile, or it belongs to another user.
         return [];
       }
     });

@@ -27,7 +27,7 @@ export interface ScratchApp {
   root: string;
   /** The settings in `.env`. */
   env(): Record<string, string | undefined>;
-  /** Runs `make <target>`, or a command of scripts/ when the name ends in .js. */
+  /** Runs `make <target>`, or a program of scripts/ if the name ends in .js. */
   run(
     command: string,
     environment?: Record<string, string>,
@@ -53,8 +53,8 @@ const CODE = [
 ];
 
 /**
- * A generated application as far as its scripts are concerned, with the embedded database installed by copy: tests
- * change the installed files, and an ordinary user may not be able to read this repository.
+ * Creates a generated application as far as its scripts need it. The embedded database is a copy: tests change the
+ * installed files, and an ordinary user may not be able to read this repository.
  */
 export function scratchApp(): ScratchApp {
   const app = makeApp(SCRIPTS);
@@ -62,10 +62,10 @@ export function scratchApp(): ScratchApp {
   return app;
 }
 
-/** A whole generated application, on the packages that are installed in the repository. */
+/** Creates a whole generated application with the packages that are installed in the repository. */
 export function completeApp(): ScratchApp {
   const app = makeApp([...SCRIPTS, ...CODE]);
-  // npm puts a workspace's packages where it finds room: beside it, in templates/, or at the repository's root.
+  // npm installs a workspace's packages in the workspace, in templates/, or at the repository's root.
   for (const source of [TEMPLATES, REPOSITORY]) linkPackages(join(source, "node_modules"), app.root);
   for (const workspace of ["backend", "frontend"]) {
     const source = join(TEMPLATES, workspace, "node_modules");
@@ -74,7 +74,7 @@ export function completeApp(): ScratchApp {
   return app;
 }
 
-/** Links every installed package that is not there yet. */
+/** Links every installed package that is not linked yet. */
 function linkPackages(installed: string, root: string): void {
   if (!existsSync(installed)) return;
   const names = readdirSync(installed).flatMap((name) =>
@@ -116,7 +116,7 @@ function makeApp(paths: string[]): ScratchApp {
   };
 }
 
-/** No LANG, nobody's settings, and no Docker, whatever this machine has: the mode must not depend on it. */
+/** An environment without LANG, user settings and Docker: the mode of the database must not depend on this machine. */
 export function bareEnvironment(home: string): Record<string, string> {
   const { PATH = "" } = process.env;
   return {
@@ -127,7 +127,7 @@ export function bareEnvironment(home: string): Record<string, string> {
   };
 }
 
-/** Copies a package and all it depends on, as they are installed in the repository. */
+/** Copies a package and all its dependencies, as they are installed in the repository. */
 function installCopy(name: string, root: string): void {
   const source = join(REPOSITORY, "node_modules", name);
   const target = join(root, "node_modules", name);
