@@ -280,7 +280,7 @@ async function sequenceStep(client: ClientBase, { jobs }: Names): Promise<TuneSt
   if (sequence === null || cycles !== false) return null;
   return {
     what: `let the sequence ${sequence} start over at its end`,
-    why: "it ends at 2,147,483,647, and with it every enqueue (D-13)",
+    why: "it ends at 2,147,483,647, and with it every enqueue",
     statements: [`alter sequence ${sequence} cycle`],
     lockTimeout: lockTimeoutMs,
   };
