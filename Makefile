@@ -15,7 +15,7 @@ test: node_modules/.package-lock.json ## run every test: command line, templates
 check: node_modules/.package-lock.json ## check format, lint, import boundaries, types, dead code
 	@npm run --silent check
 
-fix: node_modules/.package-lock.json ## mend format and what the linter can mend
+fix: node_modules/.package-lock.json ## fix format, and what the linter can fix
 	@npm run --silent fix
 
 bench: node_modules/.package-lock.json bench/node_modules/.package-lock.json ## measure the engine beside a hand-written loop and other queues

@@ -132,8 +132,8 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /**
-   * Stores many jobs, up to a thousand per statement. If one entry is invalid, nothing is stored. The result contains
-   * null for each entry whose key was taken.
+   * Stores many jobs, up to 2,000 per statement (1,000 with keys of your own). If one entry is invalid, nothing is
+   * stored. The result contains null for each entry whose key was taken.
    *
    * @throws InvalidJobError, InvalidPayloadError as `enqueue` does; nothing was stored
    * @throws SaqError key_held if another open transaction holds one of the keys; other entries may be stored
