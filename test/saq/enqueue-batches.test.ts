@@ -208,48 +208,56 @@ describe("a connection that is lost during a flush", () => {
     expect(await claim(worker)).toEqual([]);
   });
 
-  it("5.1: and is no refusal of a job whose key was held, so that the first try went without it", async () => {
-    const queue = open();
-    const worker = openQueue(database, tasks, { name: queue.name });
-    await queue.connect();
-    const holder = await database.connect();
-    await holder.query("begin");
-    await holder.query("insert into saq_jobs (key, queue, status, job) values ('held', 'q', 'queued', '{}')");
-    const { query } = pg.Client.prototype;
-    let [metHeldKey, hasBroken] = [false, false];
-    let first: Promise<unknown> = Promise.resolve();
-    // The commit is carried out and its response is lost. Meanwhile the job of the held key is stored and run.
-    pg.Client.prototype.query = async function (this: pg.Client, ...args: unknown[]) {
-      const answer = Reflect.apply(query, this, args) as Promise<unknown>;
-      if (args[0] === "commit" && !hasBroken) {
-        hasBroken = true;
-        await answer;
-        await holder.query("rollback");
-        await first;
-        for (const job of await claim(worker))
-          await settle(worker, settlement(job, "complete", { result: 1, completed: 5 }, { keep: -1 }));
-        throw Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET" });
-      }
-      return Promise.resolve(answer).catch((error: pg.DatabaseError) => {
-        metHeldKey ||= error.code === "55P03";
-        throw error;
-      });
-    } as typeof query;
-    try {
-      const short = { task: "hello", ttl: -1 } as const;
-      first = queue.enqueue("hello", { n: 1 }, { key: "held", ttl: -1 });
-      await until(async () => metHeldKey);
-      const jobs = await queue.enqueueMany([
-        { ...short, payload: { n: 2 }, key: "held" },
-        { ...short, payload: { n: 3 }, key: "beside it" },
+  it.each([
+    ["short-lived", { ttl: -1 }],
+    ["ordinary", {}],
+  ])(
+    "5.1: and is no refusal of a job whose key was held, when one that is %s went without it",
+    async (what, options) => {
+      const held = `held beside ${what}`;
+      const queue = open();
+      const worker = openQueue(database, tasks, { name: queue.name });
+      await queue.connect();
+      const holder = await database.connect();
+      await holder.query("begin");
+      await holder.query("insert into saq_jobs (key, queue, status, job) values ($1, 'q', 'queued', '{}')", [
+        held,
       ]);
-      expect(hasBroken).toBe(true);
-      expect(jobs.map((job) => job?.key)).toEqual(["held", "beside it"]);
-      expect((await claim(worker)).map(({ key }) => key)).toEqual(["held"]);
-    } finally {
-      pg.Client.prototype.query = query;
-    }
-  });
+      const { query } = pg.Client.prototype;
+      let [metHeldKey, hasBroken] = [false, false];
+      let first: Promise<unknown> = Promise.resolve();
+      // The commit is carried out and its response is lost. Meanwhile the job of the held key is stored and run.
+      pg.Client.prototype.query = async function (this: pg.Client, ...args: unknown[]) {
+        const answer = Reflect.apply(query, this, args) as Promise<unknown>;
+        if (args[0] === "commit" && !hasBroken) {
+          hasBroken = true;
+          await answer;
+          await holder.query("rollback");
+          await first;
+          for (const job of await claim(worker))
+            await settle(worker, settlement(job, "complete", { result: 1, completed: 5 }, { keep: -1 }));
+          throw Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET" });
+        }
+        return Promise.resolve(answer).catch((error: pg.DatabaseError) => {
+          metHeldKey ||= error.code === "55P03";
+          throw error;
+        });
+      } as typeof query;
+      try {
+        first = queue.enqueue("hello", { n: 1 }, { key: held, ttl: -1 });
+        await until(async () => metHeldKey);
+        const jobs = await queue.enqueueMany([
+          { task: "hello", payload: { n: 2 }, key: held, ttl: -1 },
+          { task: "hello", payload: { n: 3 }, key: `beside ${what}`, ...options },
+        ]);
+        expect(hasBroken).toBe(true);
+        expect(jobs.map((job) => job?.key)).toEqual([held, `beside ${what}`]);
+        expect((await claim(worker)).map(({ key }) => key)).toEqual([held]);
+      } finally {
+        pg.Client.prototype.query = query;
+      }
+    },
+  );
 
   it("5.1: and is stored when its first try was not", async () => {
     const proxy = await openProxy(database);

@@ -140,15 +140,20 @@ export class Enqueuer {
     return jobs.map(() => stored);
   }
 
-  async #upsert(jobs: NewJob[], tries: Tries): Promise<(EnqueueOutcome | Promise<EnqueueOutcome>)[]> {
+  /** `tracked` counts for all jobs of the flush: a later try may send some of them that this one leaves out. */
+  async #upsert(
+    jobs: NewJob[],
+    tries: Tries,
+    tracked = this.#isTracked(jobs, tries),
+  ): Promise<(EnqueueOutcome | Promise<EnqueueOutcome>)[]> {
     const free = jobs.filter(({ key }) => !this.#held.has(key));
     if (free.length < jobs.length) {
-      const outcomes = free.length > 0 ? await this.#upsert(free, tries) : [];
+      const outcomes = free.length > 0 ? await this.#upsert(free, tries, tracked) : [];
       const byKey = new Map(free.map(({ key }, index) => [key, outcomes[index]]));
       return jobs.map((job) => byKey.get(job.key) ?? this.#held.store(job));
     }
     try {
-      if (this.#isTracked(jobs, tries)) return await this.#upsertTracked(jobs, tries);
+      if (tracked) return await this.#upsertTracked(jobs, tries);
       if (tries.count > 0) return await this.#upsertAgain(jobs);
       return await this.#outcomes(jobs, await this.#sendUpsert(jobs), false);
     } catch (error) {
