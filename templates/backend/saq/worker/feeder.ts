@@ -145,6 +145,11 @@ export class Feeder {
 
   /** Notifies the feeder that a job may be claimable now. */
   wake(): void {
+    // The job may have a group: the planned check for grouped jobs would come too late.
+    if (this.#vainLooks > 0 && this.#look) {
+      clearTimeout(this.#look);
+      this.#look = null;
+    }
     this.#vainLooks = 0;
     this.#goOn();
   }
@@ -224,11 +229,12 @@ export class Feeder {
       } catch (error) {
         this.#options.logger.debug({ err: error }, "could not look for grouped jobs, the next tick will");
       } finally {
-        this.#look = null;
+        if (this.#look === timer) this.#look = null;
       }
     };
     const pause = doubled(this.#vainLooks, groupLookMs.first, groupLookMs.longest);
-    this.#look = setTimeout(() => void look(), this.#groupsLookedAt + pause - performance.now());
+    const timer = setTimeout(() => void look(), this.#groupsLookedAt + pause - performance.now());
+    this.#look = timer;
   }
 
   async #lookForGroups(): Promise<void> {
@@ -257,7 +263,8 @@ export class Feeder {
   }
 
   #adapt(jobs: number, tookMs: number): void {
-    if (tookMs > slowClaimMs && jobs > 0) this.#maxPerClaim = Math.max(Math.floor(jobs / 2), 1);
+    if (tookMs > slowClaimMs && jobs > 0)
+      this.#maxPerClaim = Math.min(this.#maxPerClaim, Math.max(Math.floor(jobs / 2), 1));
     else if (tookMs < slowClaimMs / 2) this.#maxPerClaim *= 2;
   }
 
@@ -327,8 +334,9 @@ export class Feeder {
     } catch (error) {
       if (this.#stopped) return;
       // The server may cancel each claim of this size. Ask for fewer jobs next time, or no claim would ever succeed.
+      // An outage says nothing about the size.
       const took = performance.now() - sent;
-      if (took > slowClaimMs) this.#adapt(share, took);
+      if (took > slowClaimMs && !broker.isOutage(error)) this.#adapt(share, took);
       this.#lastError = { error, at: new Date() };
       const wait = backoffMs(this.#failures++);
       problems.failed({
