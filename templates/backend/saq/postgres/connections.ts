@@ -170,8 +170,8 @@ export class Connections {
   }
 
   /**
-   * Called when the listening connection does not answer: other connections may be dead too. Closes the idle ones,
-   * which are opened again when they are needed, and checks the others.
+   * Called when the listening connection does not answer: other connections may be dead too. Closes those that wait for
+   * no answer, which are opened again when they are needed, and checks the others.
    */
   #suspectAll(): void {
     for (const client of this.#clients) if (!statementOf(client)) closeSocket(client);

@@ -55,6 +55,8 @@ export class DeadConnections {
   #looking = false;
   #pauseMs = lookEveryMs;
   #nextLook = 0;
+  /** A connection has become a suspect since the last look. */
+  #hasNewSuspect = false;
   /** True if a pooler between the server and this process has its own session numbers. */
   #hasOtherNumbers = false;
   /** True if several servers are acceptable: the one that is asked may not know a session of another one. */
@@ -104,14 +106,20 @@ export class DeadConnections {
         return [client, { statement, seen: known?.statement === statement ? known.seen + 1 : 1 }];
       }),
     );
-    if ([...this.#waits.values()].every(({ seen }) => seen < suspectedFrom)) {
+    const seen = [...this.#waits.values()].map((wait) => wait.seen);
+    if (seen.every((times) => times < suspectedFrom)) {
       this.#pauseMs = lookEveryMs;
       this.#nextLook = 0;
-    } else if (performance.now() >= this.#nextLook) void this.#look(suspectedFrom);
+      return;
+    }
+    // Only about a statement that the server was seen to work on may it be asked less often.
+    if (seen.includes(suspectedFrom)) this.#hasNewSuspect = true;
+    if (this.#hasNewSuspect || performance.now() >= this.#nextLook) void this.#look(suspectedFrom);
   }
 
   async #look(seenFrom: number): Promise<void> {
     if (this.#looking || this.cannotAsk || this.#options.signal.aborted) return;
+    this.#hasNewSuspect = false;
     if (this.#suspects(seenFrom).length === 0) return;
     this.#looking = true;
     try {
