@@ -325,13 +325,15 @@ describe("the gate", () => {
       },
       giveBack: (_claimed, seconds) => pauses.push(seconds),
     });
-    const giveUp = () => {
-      jobs.wait(claimed);
+    const giveUp = (job = claimed) => {
+      jobs.wait(job);
       jest.advanceTimersByTime(30_000);
     };
     gate.started();
     for (let turn = 0; turn < 6; turn++) giveUp();
     expect(pauses).toEqual([60, 120, 240, 480, 960, 960]);
+    giveUp({ ...claimed, key: "another" });
+    expect(pauses.at(-1)).toBe(60);
     // The neighbour ends and the job runs. After that the first pause is 60 s again.
     jobs.wait(claimed);
     gate.ended(false);

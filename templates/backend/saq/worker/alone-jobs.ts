@@ -8,9 +8,12 @@ import { type AloneGate, type AloneJob, aloneGate } from "./alone-gate.js";
 
 /**
  * Delay with which a job goes back into the queue when the other jobs of this process do not end in time, s. It doubles
- * each time in a row, up to `longest`: no other job starts here while one waits, and a running job may take hours.
+ * each time this happens to the same job, up to `longest`: no other job starts here while one waits, and a running job
+ * may take hours.
  */
 const again = { first: 60, longest: 960 };
+/** Number of jobs whose delay is remembered. The oldest is forgotten first. */
+const maxRemembered = 1_000;
 /** Interval at which the claim of a waiting job is renewed, ms. Shorter than what sweepers add to any timeout. */
 const renewEveryMs = 5_000;
 
@@ -33,8 +36,8 @@ export class AloneJobs {
   readonly #options: AloneJobsOptions;
   readonly #gate: AloneGate;
   readonly #waiting = new Map<AloneJob, ClaimedJob>();
-  /** How many waiting jobs in a row were given up. */
-  #givenUp = 0;
+  /** How many times a job was given up in a row, by its key. */
+  readonly #givenUp = new Map<string, number>();
 
   constructor(options: AloneJobsOptions) {
     this.#options = options;
@@ -63,11 +66,20 @@ export class AloneJobs {
       giveUp: () => {
         clearInterval(renewing);
         this.#waiting.delete(job);
-        giveBack(claimed, doubled(this.#givenUp++, again.first, again.longest));
+        giveBack(claimed, this.#nextDelay(claimed.key));
       },
     };
     this.#waiting.set(job, claimed);
     this.#gate.wait(job);
+  }
+
+  #nextDelay(key: string): number {
+    const times = this.#givenUp.get(key) ?? 0;
+    this.#givenUp.delete(key);
+    this.#givenUp.set(key, times + 1);
+    const [oldest] = this.#givenUp.keys();
+    if (this.#givenUp.size > maxRemembered && oldest !== undefined) this.#givenUp.delete(oldest);
+    return doubled(times, again.first, again.longest);
   }
 
   /** Gives up all waiting jobs, because the worker stops. */
@@ -81,7 +93,7 @@ export class AloneJobs {
    */
   async #start(claimed: ClaimedJob, job: AloneJob): Promise<void> {
     const { renew, mayStart, start, giveBack } = this.#options;
-    this.#givenUp = 0;
+    this.#givenUp.delete(claimed.key);
     const renewed = await renew(claimed);
     this.#waiting.delete(job);
     if (!renewed || !mayStart()) giveBack(claimed, again.first);
