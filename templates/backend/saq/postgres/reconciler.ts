@@ -98,10 +98,6 @@ export class Reconciler {
     for (const [token, issued] of this.#tokens) {
       if (issued.workerId !== workerId || issued.state === "underWay") continue;
       if (issued.state === "unanswered") {
-        if (now - issued.since > longestAgeMs) {
-          this.#tokens.delete(token);
-          continue;
-        }
         const pauseMs = Math.min((now - issued.since) * lookAgainAfter, longestPauseMs);
         if (now - issued.lookedAt < pauseMs) continue;
         issued.lookedAt = now;
@@ -118,7 +114,8 @@ export class Reconciler {
       // All rows of a claim become visible at the same time: the server has carried it out.
       if (running.has(token)) {
         if (issued) issued.state = "answered";
-      } else if (issued?.state === "answered") this.#tokens.delete(token);
+      } else if (issued && (issued.state === "answered" || performance.now() - issued.since > longestAgeMs))
+        this.#tokens.delete(token);
     }
   }
 
