@@ -147,10 +147,9 @@ describe("what an address means", () => {
     ["u:s3cret@h/d", "must begin with postgresql:// or postgres://"],
     ["host=h password=s3cret", "must begin with postgresql:// or postgres://"],
     ["postgresql://u:s3cret/x@h/d", "has a port that is no whole number from 1 to 65535; percent-encode"],
-    [
-      "postgresql://u:123/s3cret@h/d",
-      "has an @ behind a /; percent-encode special characters in its password",
-    ],
+    ["postgresql://u:123/s3cret@h/d", "has an @ behind a / or ?; percent-encode special characters"],
+    ["postgresql://u:123/s3cret?x@h/d", "has an @ behind a / or ?; percent-encode special characters"],
+    ["postgresql://u:123?s3cret/4@h/d", "has an @ behind a / or ?; percent-encode special characters"],
     ["postgresql://u:s3cret@h:70000/d", "has a port that is no whole number from 1 to 65535"],
     ["postgresql://[::1/d", "cannot be read as an address"],
     ["postgresql://[s3cret]x/d", "cannot be read as an address"],

@@ -69,9 +69,10 @@ export function parsePostgresAddress(text, environment = process.env) {
   }
   const [user = "", ...password] = credentials.split(":");
   const hosts = findHosts(hostList, parameters, environment);
-  // In `user:12/3@host/app` a part of the password would be read as the database's name, and appear in every message.
-  if (database.includes("@")) {
-    throw new PostgresAddressError(`has an @ behind a /; ${hint}; an @ in the name of the database is %40`);
+  // In `user:12/3@host/app` and `user:12?3@host/app` a part of the password would be read as the port or the database's
+  // name, and appear in every message.
+  if (database.includes("@") || /^[^=&]*@/.test(query)) {
+    throw new PostgresAddressError(`has an @ behind a / or ?; ${hint}; an @ in the name of the database is %40`);
   }
   const attrs = parameters.target_session_attrs || environment.PGTARGETSESSIONATTRS;
   const certificates = {
