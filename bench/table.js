@@ -62,7 +62,12 @@ function growthOf(rows, names) {
     });
     lines.push(line([figure, ...cells]));
   }
-  return ["", "Each contestant's cost of a job, as a multiple of its cost with a small table (medians):", "", ...lines];
+  return [
+    "",
+    "Each contestant's cost of a job, as a multiple of its cost with a small table (medians):",
+    "",
+    ...lines,
+  ];
 }
 
 /** Returns the engine's ratio to the best of `names`, with the name of that contestant unless it is minimal-wire. */
