@@ -72,7 +72,9 @@ export function parsePostgresAddress(text, environment = process.env) {
   // In `user:12/3@host/app` and `user:12?3@host/app` a part of the password would be read as the port or the database's
   // name, and appear in every message.
   if (database.includes("@") || /^[^=&]*@/.test(query)) {
-    throw new PostgresAddressError(`has an @ behind a / or ?; ${hint}; an @ in the name of the database is %40`);
+    throw new PostgresAddressError(
+      `has an @ behind a / or ?; ${hint}; an @ in the name of the database is %40`,
+    );
   }
   const attrs = parameters.target_session_attrs || environment.PGTARGETSESSIONATTRS;
   const certificates = {
