@@ -19,6 +19,8 @@ let passed = 0;
 let failed = 0;
 let skipped = 0;
 let broken = false;
+/** @type {{ file: string, seconds: number }[]} */
+const files = [];
 try {
   const runs = suites.map(async ({ name, cwd, args }) => {
     const report = path.join(reports, `${name}.json`);
@@ -28,6 +30,7 @@ try {
     };
   });
   for (const { code, totals } of await Promise.all(runs)) {
+    files.push(...totals.files);
     passed += totals.passed;
     failed += totals.failed;
     skipped += totals.skipped;
@@ -40,6 +43,7 @@ try {
 } finally {
   rmSync(reports, { recursive: true, force: true });
 }
+printSlowest();
 if (skipped > 0) console.log(`${skipped} skipped, each with its reason printed above`);
 console.log(`${passed} passed, ${failed} failed`);
 process.exitCode = failed > 0 || broken || passed === 0 ? 1 : 0;
@@ -61,8 +65,24 @@ function jest(cwd, args) {
 function readReport(file) {
   try {
     const report = JSON.parse(readFileSync(file, "utf8"));
-    return { passed: report.numPassedTests, failed: report.numFailedTests, skipped: report.numPendingTests };
+    return {
+      passed: report.numPassedTests,
+      failed: report.numFailedTests,
+      skipped: report.numPendingTests,
+      files: report.testResults.map(({ name, startTime, endTime }) => ({
+        file: path.relative(root, name),
+        seconds: (endTime - startTime) / 1_000,
+      })),
+    };
   } catch {
-    return { passed: 0, failed: 0, skipped: 0 };
+    return { passed: 0, failed: 0, skipped: 0, files: [] };
   }
+}
+
+/** So that the next slow test is noticed before the whole run is slow. */
+function printSlowest() {
+  if (files.length < 2) return;
+  console.log("Slowest files:");
+  for (const { file, seconds } of files.sort((a, b) => b.seconds - a.seconds).slice(0, 10))
+    console.log(`${seconds.toFixed(1).padStart(7)} s  ${file}`);
 }
