@@ -120,6 +120,15 @@ describe("workers run", () => {
     expect(lines(program, "Worker starting: ")).toHaveLength(2);
   });
 
+  it("L-5: SIGTERM while it waits for the database ends it with 0", async () => {
+    const env = { ...environment(), QUEUE_DSN: "postgresql://u@127.0.0.1:1/d", START_TIMEOUT: "600" };
+    const program = started(new Program(commandLine(["workers", "run"]), { cwd: REPOSITORY, env }));
+    await program.prints(/waiting for the database/, 120_000);
+    process.kill(program.pid, "SIGTERM");
+    expect(await program.ended(120_000)).toBe(0);
+    expect(program.output).not.toContain("Starting SAQ Workers");
+  });
+
   it("D-49: SIGTERM to the parent alone reaches its children, whose jobs may finish (T-126, T-141, T-145)", async () => {
     const program = startSource("workers", "run", "--workers", "3", "--queues", "default");
     await live(program, 3);

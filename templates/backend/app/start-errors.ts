@@ -8,13 +8,17 @@ import { isDatabaseAway, SettingsError } from "./errors.js";
 process.on("uncaughtException", (error) => {
   // A running worker has its own handler, which settles its jobs before the process ends.
   if (process.listenerCount("uncaughtException") > 1) return;
-  process.stderr.write(`${explain(error)}\n`);
+  printStartError(error);
   process.exit(1);
 });
 
-function explain(error: Error): string {
+export function printStartError(error: unknown): void {
+  process.stderr.write(`${explain(error)}\n`);
+}
+
+function explain(error: unknown): string {
   if (error instanceof SettingsError || error instanceof ConfigError) return error.message;
-  const { code, port } = error as NodeJS.ErrnoException & { port?: number };
+  const { code, port, message } = error as NodeJS.ErrnoException & { port?: number };
   switch (code) {
     case "EADDRINUSE":
       return `Port ${port} is taken by another program. Stop that program, or set PORT in .env to another port.`;
@@ -24,8 +28,8 @@ function explain(error: Error): string {
     case "28P01":
     case "28000":
     case "3D000":
-      return `The database refuses the connection: ${error.message}. Run \`make db-start\`, or correct DATABASE_URL (QUEUE_DSN) in .env.`;
+      return `The database refuses the connection: ${message}. Run \`make db-start\`, or correct DATABASE_URL (QUEUE_DSN) in .env.`;
   }
-  if (isDatabaseAway(error)) return `${error.message}. Start it with: make db-start`;
-  return error.stack ?? String(error);
+  if (isDatabaseAway(error)) return `${message}. Start it with: make db-start`;
+  return error instanceof Error ? (error.stack ?? String(error)) : String(error);
 }

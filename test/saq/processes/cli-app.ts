@@ -24,7 +24,13 @@ const makeLogger = (bound: object): Logger => {
   };
 };
 
-const options = { dsn, tasks, startTimeout: 1, shutdownGracePeriod: 1, cancellationHardDeadline: 0.5 };
+const options = {
+  dsn,
+  tasks,
+  startTimeout: Number(process.env.START_TIMEOUT ?? 1),
+  shutdownGracePeriod: 1,
+  cancellationHardDeadline: 0.5,
+};
 const logger = makeLogger({});
 logger.debug({}, "loaded");
 export const saq = createSaq(

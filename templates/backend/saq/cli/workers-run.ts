@@ -23,7 +23,10 @@ export async function workersRun({ config, queues: names, workers, debug }: Flag
   const saq = await loadApp(config);
   const queues = chooseQueues(saq, names);
   // Connect before other processes start: when the database is down, the user sees one error, not one for each process.
-  await Promise.all(queues.map((queue) => connectWithRetry(queue, { logger: saq.logger })));
+  if (!(await connectAll(saq, queues))) {
+    await saq.close();
+    return exitCodes.done;
+  }
   console.log(banner(queues, workers, debug));
 
   const options: ChildOptions = { config, queues: names };
@@ -44,6 +47,22 @@ export async function workersRun({ config, queues: names, workers, debug }: Flag
   process.off("SIGINT", pass);
   process.off("SIGTERM", pass);
   return own === 0 && theirs === 0 ? exitCodes.done : exitCodes.failed;
+}
+
+/** Returns false if a stop signal ended the wait for the database. */
+async function connectAll({ logger }: Saq, queues: readonly Queue[]): Promise<boolean> {
+  const unwanted = new AbortController();
+  const { signal } = unwanted;
+  const stop = () => unwanted.abort();
+  process.on("SIGINT", stop);
+  process.on("SIGTERM", stop);
+  try {
+    await Promise.all(queues.map((queue) => connectWithRetry(queue, { logger, signal })));
+    return !signal.aborted;
+  } finally {
+    process.off("SIGINT", stop);
+    process.off("SIGTERM", stop);
+  }
 }
 
 /**

@@ -16,6 +16,8 @@ export interface RunWorkersOptions {
   queues?: readonly string[];
   /** The process is restarted on each save: SIGTERM gives running jobs 1 s, so that an edit is live in about 2 s. */
   reloader?: boolean;
+  /** Called with the reason if a worker cannot start. @defaultValue logs it */
+  onStartError?: (error: unknown) => void;
 }
 
 /** Time for the last log lines to leave the process. */
@@ -40,7 +42,7 @@ const stopSignals = ["SIGINT", "SIGTERM", "SIGBREAK"] as const;
  */
 export async function runWorkers(
   saq: WorkerHost,
-  { logger: given, queues, reloader = false }: RunWorkersOptions,
+  { logger: given, queues, reloader = false, onStartError }: RunWorkersOptions,
 ): Promise<number> {
   const logger = neverThrowing(given);
   let workers: Worker[] = [];
@@ -109,7 +111,8 @@ export async function runWorkers(
     const grace = await Promise.race([stopped, finished.then(() => undefined)]);
     await Promise.all(workers.map((worker) => worker.stop({ grace })));
   } catch (error) {
-    logger.error(describe(error), "the worker could not start");
+    if (onStartError) onStartError(error);
+    else logger.error(describe(error), "the worker could not start");
     exitCode = 1;
     await Promise.allSettled(workers.map((worker) => worker.stop({ grace: 0 })));
   } finally {
