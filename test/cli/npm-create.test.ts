@@ -65,6 +65,6 @@ describe("npm create saq-app@latest", () => {
       expect(run.stderr).toContain(message);
       expect(readdirSync(cwd)).toEqual([]);
     },
-    60_000,
+    120_000,
   );
 });

@@ -107,7 +107,7 @@ describe("npm install", () => {
       expect(pids).toHaveLength(2);
       expect(pids.filter(isRunning)).toEqual([]);
     },
-    20_000,
+    120_000,
   );
 });
 

@@ -78,7 +78,7 @@ if (!terminalAvailable)
       );
       expect(readdirSync(cwd)).toEqual([]);
     },
-    40_000,
+    120_000,
   );
 
   it("Ctrl-C during npm install: exit code 130, the project is kept", async () => {

@@ -34,5 +34,5 @@ it.each<[workspaces: unknown, path: string, pattern: string | null]>([
     const npm = spawnSync("npm", ["prefix"], { cwd: directory, env: bareEnvironment(), encoding: "utf8" });
     expect(npm.stdout.trim()).toBe(pattern === null ? directory : root);
   },
-  60_000,
+  120_000,
 );

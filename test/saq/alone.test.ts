@@ -74,7 +74,7 @@ describe("a job that two workers have lost", () => {
     await until(async () => (await two.counts()).complete === jobs);
     expect(beside).toEqual([0, 0, 0, 0]);
     expect(workers[0]?.log.lines.filter(({ message }) => message.includes("runs alone"))).toHaveLength(2);
-  }, 40_000);
+  }, 120_000);
 
   it("5.2: runs on one worker at a time, and is no longer told apart when it is retried by hand", async () => {
     const [one, two] = [1, 2].map(() => openQueue(database, { work: () => 1 }, { name: "shared" }));

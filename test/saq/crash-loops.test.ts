@@ -97,7 +97,7 @@ describe("a job that ends its worker each time it runs", () => {
     Object.assign(outcomes, { uncaught: uncaught(), killed: killed() });
     // The test that awaits the outcome fails. Without this handler an earlier rejection would be unhandled.
     for (const outcome of Object.values(outcomes)) outcome.catch(() => {});
-  }, 60_000);
+  }, 120_000);
   afterAll(endAllWorkers);
 
   it("5.2: by an uncaught error: fails after four runs, the last two alone, and all others complete", async () => {

@@ -35,4 +35,4 @@ it("Q-5, Q-6, Q-8: a wait that fails rejects to its caller alone, and thirty und
     ...Array.from({ length: 30 }, (_, n) => `signal ${n}: RangeError`),
   ];
   expect(failed.sort()).toEqual(once.sort());
-}, 90_000);
+}, 120_000);

@@ -25,6 +25,8 @@ export interface WebApp {
   mend(): void;
   startWorker(): Promise<Worker>;
   query(text: string, values?: unknown[]): Promise<void>;
+  /** Another connection to the database. The caller ends it. */
+  connect(): Promise<pg.Client>;
   /** Stops the HTTP server. `listenAgain` starts it again on the same port. */
   hangUp(): Promise<void>;
   listenAgain(): Promise<void>;
@@ -84,6 +86,7 @@ export async function startWebApp(): Promise<WebApp> {
       return worker;
     },
     query: (text, values) => inDatabase(dsn, text, values),
+    connect: () => connected(dsn),
     hangUp: () => stop(listening),
     listenAgain: async () => {
       listening = await listen(app, port);
@@ -110,9 +113,14 @@ function stop(server: Server): Promise<void> {
   });
 }
 
-async function inDatabase(url: string, text: string, values: unknown[] = []): Promise<void> {
+async function connected(url: string): Promise<pg.Client> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();
+  return client;
+}
+
+async function inDatabase(url: string, text: string, values: unknown[] = []): Promise<void> {
+  const client = await connected(url);
   try {
     await client.query(text, values);
   } finally {

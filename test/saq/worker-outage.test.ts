@@ -55,7 +55,7 @@ it.each([
     expect(runs).toBe(total);
     await database.query("drop trigger hold_results on saq_jobs; drop function hold_results");
   },
-  40_000,
+  120_000,
 );
 
 it("5.2: an outage is one line when it starts and one when it ends, without a stack, whoever meets it", async () => {
