@@ -1,7 +1,8 @@
 /**
- * `docs/clauses.md` names tests for each clause. This file checks that the table is complete and that the tests exist.
+ * `docs/clauses.md` names tests for each clause. This file checks that the table is complete and that the tests exist,
+ * and that `docs/specification.md` defines each code that tests and documents cite.
  */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "@jest/globals";
 
 const repository = new URL("../../", import.meta.url);
@@ -57,5 +58,31 @@ describe("docs/clauses.md", () => {
       const quoted = ['"', "`", "'"].some((quote) => source.includes(`${quote}${title}${quote}`));
       expect(quoted ? "there" : `${file} has no test "${title}"`).toBe("there");
     }
+  });
+});
+
+describe("docs/specification.md", () => {
+  const code = /\b[A-Z]-\d+(?:\.\d+)?\b/g;
+  const definition = /^(?:- \*\*|\| )([A-Z]-\d+(?:\.\d+)?)(?:\*\*| \|)/gm;
+  const defined = [...read("docs/specification.md").matchAll(definition)].map(([, name]) => String(name));
+
+  it("defines each code once", () => {
+    expect(defined.length).toBeGreaterThan(400);
+    expect(defined.filter((name, index) => defined.indexOf(name) !== index)).toEqual([]);
+  });
+
+  it("defines every code in the tests, the documents and the templates", () => {
+    const known = new Set(defined);
+    const files = ["test", "docs", "templates/backend"].flatMap((folder) =>
+      readdirSync(new URL(folder, repository), { recursive: true, encoding: "utf8" })
+        .filter(
+          (file) => /\.(ts|js|md)$/.test(file) && !/node_modules|__snapshots__|prisma|dist\//.test(file),
+        )
+        .map((file) => `${folder}/${file}`),
+    );
+    const unknown = files.flatMap((file) =>
+      [...read(file).matchAll(code)].flatMap(([name]) => (known.has(name) ? [] : [`${file}: ${name}`])),
+    );
+    expect(unknown).toEqual([]);
   });
 });
