@@ -236,7 +236,7 @@ describe("what a dead worker had claimed", () => {
   });
 });
 
-it("5.2: a job whose loss is on its way into storage is held, so that no reconciliation puts it back uncounted", async () => {
+it("5.2: a job whose loss is being stored is held, so that no reconciliation puts it back uncounted", async () => {
   const queue = openQueue(database, { hello: () => 1 });
   await queue.enqueue("hello");
   const [job] = await claim(queue);

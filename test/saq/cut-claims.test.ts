@@ -223,6 +223,23 @@ describe("an end that cannot be recorded", () => {
   }, 600_000);
 });
 
+/** A claimed job, and the job as it was stored by the claim. */
+async function claimedJob() {
+  const queue = open();
+  const { key } = await queue.enqueue("hello");
+  const [claimed] = await claim(queue);
+  if (!claimed) throw new Error("the job was not claimed");
+  return { queue, key, claimed, before: await queue.job(key) };
+}
+
+/** Each claimed row takes 0.7 s, until the function and its trigger are dropped. */
+const slowDownClaims = () =>
+  database.query(`
+    create function slow_claim() returns trigger language plpgsql as
+      $$ begin perform pg_sleep(0.7); return new; end $$;
+    create trigger slow_claim before update of status on saq_jobs for each row
+      when (old.status = 'queued' and new.status = 'active') execute function slow_claim();`);
+
 describe("a claim whose answer is read late", () => {
   it("5.2: runs what is still ours, and leaves what others have taken over", async () => {
     const clock = stepClock();
@@ -253,11 +270,7 @@ describe("a claim whose answer is read late", () => {
   }, 600_000);
 
   it("5.2: its jobs' timeouts count from the moment at which they are found to be ours", async () => {
-    const queue = open();
-    const { key } = await queue.enqueue("hello");
-    const [claimed] = await claim(queue);
-    if (!claimed) throw new Error("the job was not claimed");
-    const before = await queue.job(key);
+    const { queue, key, claimed, before } = await claimedJob();
     await database.query("select pg_sleep(0.05)");
     const [renewed] = await queue.broker.renew([claimed]);
     const after = await queue.job(key);
@@ -268,21 +281,14 @@ describe("a claim whose answer is read late", () => {
   });
 
   it("5.2: its start is never set back, though this process's idea of the database's clock is behind", async () => {
-    const queue = open();
-    const { key } = await queue.enqueue("hello");
-    const [claimed] = await claim(queue);
-    if (!claimed) throw new Error("the job was not claimed");
-    const before = await queue.job(key);
+    const { queue, key, claimed, before } = await claimedJob();
     stepClock().pass(-5);
     expect(await queue.broker.renew([claimed])).toHaveLength(1);
     expect((await queue.job(key))?.started).toBe(before?.started);
   });
 
   it("5.2: claims that take long bring fewer jobs, so that none is given back and claimed again for ever", async () => {
-    await database.query(`
-      create function slow_claim() returns trigger language plpgsql as $$ begin perform pg_sleep(0.7); return new; end $$;
-      create trigger slow_claim before update of status on saq_jobs for each row
-        when (old.status = 'queued' and new.status = 'active') execute function slow_claim();`);
+    await slowDownClaims();
     try {
       const queue = open();
       const jobs = await queue.enqueueMany(
@@ -306,10 +312,7 @@ describe("a claim whose answer is read late", () => {
   }, 600_000);
 
   it("5.2: and so do claims that the server cancels each time, so that at last one succeeds", async () => {
-    await database.query(`
-      create function slow_claim() returns trigger language plpgsql as $$ begin perform pg_sleep(0.7); return new; end $$;
-      create trigger slow_claim before update of status on saq_jobs for each row
-        when (old.status = 'queued' and new.status = 'active') execute function slow_claim();`);
+    await slowDownClaims();
     try {
       // A claim of ten would take 7 s, which is longer than the statement timeout of 4 s.
       const queue = open({ url: `${database.url}?options=-c%20statement_timeout%3D4000` });

@@ -27,7 +27,7 @@ it("5.2: one that falls silent beside a slow statement is found as soon as any o
     signal: closing.signal,
   });
   dead.start();
-  // The server says each time that it works on the statement, so that the pause before the next look is 16 s in the end.
+  // The server says each time that it works on the statement, so the pause before the next look grows to 16 s.
   for (let look = 0; look < 4; look++) {
     dead.suspectAll();
     await pause(1_500);

@@ -90,8 +90,8 @@ ${settings.join("\n")}
   it("says what to do where pollInterval is missing: the pooler knows no named statements", async () => {
     const lax = await startPooler(["ignore_startup_parameters = options"]);
     const queue = openQueue({ url: lax }, tasks, { name: "direct" });
-    // The pooler has two sessions. While another client holds one of them, the queue prepares its statements on the other.
-    // Then the two change places.
+    // The pooler has two sessions. While another client holds one of them, the queue prepares its statements on the
+    // other. Then a second client takes that one, and the queue gets the session that does not know its statements.
     const [one, two] = [1, 2].map(() => new pg.Client({ connectionString: lax }));
     if (!one || !two) throw new Error("no clients");
     for (const client of [one, two]) {

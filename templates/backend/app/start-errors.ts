@@ -28,7 +28,10 @@ function explain(error: unknown): string {
     case "28P01":
     case "28000":
     case "3D000":
-      return `The database refuses the connection: ${message}. Run \`make db-start\`, or correct DATABASE_URL (QUEUE_DSN) in .env.`;
+      return (
+        `The database refuses the connection: ${message}. ` +
+        "Run `make db-start`, or correct DATABASE_URL (QUEUE_DSN) in .env."
+      );
   }
   if (isDatabaseAway(error)) return `${message}. Start it with: make db-start`;
   return error instanceof Error ? (error.stack ?? String(error)) : String(error);

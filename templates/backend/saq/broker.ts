@@ -354,8 +354,8 @@ export interface Broker {
   /**
    * Calls `listener` if a job with an awaited end has ended, and if someone other than its worker has ended a job or
    * asked for its abort. Null means that events may have been missed: the listener must look. Without push (poll mode)
-   * `listener` is never called, and writers in other languages send no events. Whoever waits must therefore also look
-   * from time to time. Returns a function that unsubscribes.
+   * `listener` is never called, and writers in other languages send no events. A caller that waits must therefore also
+   * look from time to time. Returns a function that unsubscribes.
    */
   follow(listener: (event: JobEvent | null) => void): Promise<() => Promise<void>>;
   /**

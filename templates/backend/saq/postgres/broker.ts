@@ -202,7 +202,7 @@ export class PostgresBroker implements Broker {
         changes.map((change) => change.workerId),
       ],
       isOver
-        ? { again: (error) => !isOver() && isPassing(error), patience: keepPatienceMs }
+        ? { again: (error) => !isOver() && isPassing(error), timeoutMs: keepPatienceMs }
         : { again: isPassing },
     );
     const touched = new Set(rows.map((row) => row.key));

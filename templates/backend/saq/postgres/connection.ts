@@ -189,11 +189,11 @@ export function closeSocket(client: pg.ClientBase): void {
 }
 
 /**
- * Ends the connection, and closes its socket after `patience` ms. `end` alone waits for an answer, which never comes on
+ * Ends the connection, and closes its socket after `timeoutMs`. `end` alone waits for an answer, which never comes on
  * a half-open socket or from a server that hangs, and an open socket keeps the process alive.
  */
-export async function hangUp(client: pg.ClientBase, patience: number): Promise<void> {
-  const late = setTimeout(() => closeSocket(client), patience);
+export async function hangUp(client: pg.ClientBase, timeoutMs: number): Promise<void> {
+  const late = setTimeout(() => closeSocket(client), timeoutMs);
   await (client as pg.Client).end().catch(() => {});
   clearTimeout(late);
 }

@@ -50,7 +50,7 @@ export interface ServerOptions {
 /** For how long and after which errors a statement is sent again. */
 export interface Persistence {
   /** ms */
-  patience?: number;
+  timeoutMs?: number;
   again?: (error: unknown, sent: number) => boolean;
 }
 
@@ -239,9 +239,9 @@ export class Connections {
   async queryAgain<Row extends pg.QueryResultRow>(
     statement: Statement,
     values: unknown[],
-    { patience = patienceMs, again = isConnectionError }: Persistence = {},
+    { timeoutMs = patienceMs, again = isConnectionError }: Persistence = {},
   ): Promise<{ rows: Row[]; resent: boolean }> {
-    const deadline = performance.now() + patience;
+    const deadline = performance.now() + timeoutMs;
     for (let attempt = 0; ; attempt++) {
       try {
         return { rows: await this.query<Row>(statement, values), resent: attempt > 0 };

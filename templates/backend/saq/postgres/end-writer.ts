@@ -12,8 +12,8 @@ import type { PostgresServer } from "./server.js";
  */
 const mostCancelled = 3;
 
-/** Sends one statement, with retries for `patience` ms. Returns for each item whether it was written. */
-export type Write<Item> = (items: Item[], patience: number) => Promise<Written>;
+/** Sends one statement, with retries for `timeoutMs`. Returns for each item whether it was written. */
+export type Write<Item> = (items: Item[], timeoutMs: number) => Promise<Written>;
 
 export interface Written {
   each: boolean[];
@@ -27,7 +27,7 @@ export class EndWriter {
     private readonly queueName: string,
   ) {}
 
-  async settle(items: Settlement[], patience: number): Promise<Written> {
+  async settle(items: Settlement[], timeoutMs: number): Promise<Written> {
     const applied = new Set<string>();
     const told = this.#told(items);
     const { settle, settleAndTell } = this.server.statements;
@@ -47,13 +47,13 @@ export class EndWriter {
         items.map((item) => item.workerId),
         ...told,
       ],
-      persistence(items.length, patience),
+      persistence(items.length, timeoutMs),
     );
     for (const { key } of rows) applied.add(key);
     return { each: items.map(({ key }) => applied.has(key)), resent };
   }
 
-  async complete(items: Completion[], patience: number): Promise<Written> {
+  async complete(items: Completion[], timeoutMs: number): Promise<Written> {
     const { claims, endings, tokens } = claimsOf(items);
     const told = this.#told(items);
     const { complete, completeAndTell } = this.server.statements;
@@ -75,12 +75,12 @@ export class EndWriter {
         items.length,
         ...told,
       ],
-      persistence(items.length, patience),
+      persistence(items.length, timeoutMs),
     );
     return writtenOf(answer, items.length);
   }
 
-  async remove(items: Completion[], patience: number): Promise<Written> {
+  async remove(items: Completion[], timeoutMs: number): Promise<Written> {
     const { claims, endings, tokens } = claimsOf(items);
     const answer = await this.server.queryAgain<{ written: string | null }>(
       this.server.statements.remove,
@@ -92,7 +92,7 @@ export class EndWriter {
         endings.map(({ lasting, passing }) => Buffer.from(lasting + passing)),
         items.length,
       ],
-      persistence(items.length, patience),
+      persistence(items.length, timeoutMs),
     );
     return writtenOf(answer, items.length);
   }
@@ -145,7 +145,7 @@ function writtenOf(
 }
 
 /** Retries do no harm: a row is written only while it is active under the token of the claim. */
-const persistence = (items: number, patience: number): Persistence => ({
-  patience,
+const persistence = (items: number, timeoutMs: number): Persistence => ({
+  timeoutMs,
   again: (error, sent) => isPassing(error) && !(isCancelled(error) && items > 1 && sent >= mostCancelled),
 });

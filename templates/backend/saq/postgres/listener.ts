@@ -130,13 +130,13 @@ export class Listener {
     void this.#check();
   }
 
-  /** Closes the connection. Waits at most `patience` ms for the server to close it too. */
-  async close(patience: number): Promise<void> {
+  /** Closes the connection. Waits at most `timeoutMs` for the server to close it too. */
+  async close(timeoutMs: number): Promise<void> {
     this.#closing.abort();
     if (this.#probe) clearInterval(this.#probe);
     const client = this.#client;
     this.#client = null;
-    if (client) await hangUp(client, patience);
+    if (client) await hangUp(client, timeoutMs);
   }
 
   get #closed(): boolean {

@@ -22,10 +22,10 @@ export class RecordedEnds {
   ) {}
 
   /**
-   * Returns the results in the order of the items: null for each item whose result is not certain yet. Waits `patience`
-   * ms for an unreachable database.
+   * Returns the results in the order of the items: null for each item whose result is not certain yet. Waits up to
+   * `timeoutMs` for an unreachable database.
    */
-  async of(items: readonly Settlement[], patience: number): Promise<(SettleResult | null)[]> {
+  async of(items: readonly Settlement[], timeoutMs: number): Promise<(SettleResult | null)[]> {
     const { rows } = await this.server.queryAgain<RecordedRow>(
       this.server.statements.recorded,
       [
@@ -34,7 +34,7 @@ export class RecordedEnds {
         items.map((item) => item.workerId),
         items.map((item) => item.finishedIn),
       ],
-      { patience },
+      { timeoutMs },
     );
     const results: (SettleResult | null)[] = items.map(() => null);
     for (const row of rows) {
