@@ -11,11 +11,9 @@ import type { DocumentEnding } from "../broker.js";
 
 const queued = ',"status":"queued"}';
 
-/** LIKE patterns for the last bytes of most documents of our enqueue; `_` stands for any byte. */
-const usualEnds = ["", `,"scheduled":${"_".repeat(10)}`].map(
-  (scheduled) => `%,"queued":${"_".repeat(13)}${scheduled}${queued}`,
-);
-const usualBytes = Math.max(...usualEnds.map(({ length }) => length)) - 1;
+/** The names of the last members of most documents of our enqueue, and the usual lengths of their values. */
+const queuedAt = { name: ',"queued":', bytes: 13 };
+const scheduled = { name: ',"scheduled":', bytes: 10 };
 
 /**
  * Returns SQL for the due time of a fresh document, as the row's column will hold it: 0 if the document names no time,
@@ -27,10 +25,14 @@ const usualBytes = Math.max(...usualEnds.map(({ length }) => length)) - 1;
 export const freshDue = (job: string, due: string): string => {
   const whole = `pg_catalog.convert_to(',"scheduled":' || ${due}::text || '${queued}', 'UTF8')`;
   const length = `pg_catalog.octet_length(${job})`;
-  const patterns = usualEnds.map((pattern) => `'${pattern}'`).join(", ");
-  return `case when case when pg_catalog.substr(${job}, ${length} - ${usualBytes - 1}) like any (array[${patterns}]::bytea[]) then true
-        when pg_catalog.substr(${job}, ${length} - ${queued.length - 1}) = '${queued}'::bytea
-          then position('"touched":'::bytea in ${job}) = 0 else false end
+  const has = (text: string, beforeEnd: number) =>
+    `pg_catalog.substr(${job}, ${length} - ${beforeEnd - 1}, ${text.length}) = '${text}'::bytea`;
+  const beforeStatus = ({ name, bytes }: typeof queuedAt, after = 0) =>
+    has(name, name.length + bytes + after + queued.length);
+  const endsUsually = `${beforeStatus(queuedAt)} or ${beforeStatus(scheduled)}
+        and ${beforeStatus(queuedAt, scheduled.name.length + scheduled.bytes)}`;
+  return `case when ${has(queued, queued.length)}
+      and case when ${endsUsually} then true else position('"touched":'::bytea in ${job}) = 0 end
       and position('"attempts":'::bytea in ${job}) = 0 then
     case position('"scheduled":'::bytea in ${job}) when 0 then 0
       when ${length} - pg_catalog.octet_length(${whole}) + 2 then
