@@ -242,12 +242,16 @@ export class Coalescer<Item, Answer> {
   }
 
   #answer(load: Load<Item, Answer>, answers: (Answer | Promise<Answer>)[]): void {
-    for (const [index, item] of load.items.entries()) {
+    const { items, decided } = load;
+    const hasTwins = Boolean(this.#options.identityOf);
+    // By index: an iterator over entries creates an array for each item.
+    for (let index = 0; index < items.length; index++) {
       const answer = answers[index] as Answer | Promise<Answer>;
-      const told = load.decided[index] as Decided<Answer>;
-      if (answer instanceof Promise) this.#answerLater(item, told, answer);
+      const told = decided[index] as Decided<Answer>;
+      const isLater = answer instanceof Promise;
+      if (isLater) this.#answerLater(items[index] as Item, told, answer);
       else tell(told, answer);
-      this.#leave(load, index, answer instanceof Promise ? undefined : answer);
+      if (hasTwins) this.#leave(load, index, isLater ? undefined : answer);
     }
   }
 

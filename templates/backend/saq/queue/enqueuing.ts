@@ -147,9 +147,13 @@ export class Enqueuing {
   }
 
   async #many(orders: readonly Order[], made: Draft[] = []): Promise<Stored[]> {
+    let nowMs = this.#broker.now();
     for (const order of orders) {
-      const drafted = this.draft(order);
-      made.push(drafted instanceof Promise ? await drafted : drafted);
+      const drafted = this.draft(order, nowMs);
+      if (drafted instanceof Promise) {
+        made.push(await drafted);
+        nowMs = this.#broker.now();
+      } else made.push(drafted);
     }
     const outcomes = await this.#broker.enqueueMany(made.map(({ job }) => job));
     return made.map(({ fields }, index) => ({ fields, outcome: outcomes[index] as EnqueueOutcome }));
@@ -157,25 +161,25 @@ export class Enqueuing {
 
   /**
    * Refuses an unknown task or an invalid payload before anything connects. Returns a promise only if it must wait for
-   * something.
+   * something. `nowMs`: the time of the enqueue, epoch ms. A job that waits has the time after it.
    */
-  draft(order: Order): Draft | Promise<Draft> {
+  draft(order: Order, nowMs = this.#broker.now()): Draft | Promise<Draft> {
     const checked = this.#drafts.check(order.task, order.payload);
     if (checked || this.#hooks.length > 0 || !this.#isConnected) return this.#draftLater(order, checked);
-    return this.#sealed(order, this.#fields(order));
+    return this.#sealed(order, this.#fields(order, nowMs));
   }
 
   async #draftLater(order: Order, checked: Promise<unknown> | undefined): Promise<Draft> {
     await checked;
     await this.#broker.connect();
     this.#isConnected = true;
-    const fields = this.#fields(order);
+    const fields = this.#fields(order, this.#broker.now());
     if (this.#hooks.length > 0) await this.#callHooks(fields);
     return this.#sealed(order, fields);
   }
 
-  #fields({ task, payload, options }: Order): JobFields {
-    return this.#drafts.fields(task, payload, options, this.#broker.now());
+  #fields({ task, payload, options }: Order, nowMs: number): JobFields {
+    return this.#drafts.fields(task, payload, options, nowMs);
   }
 
   #sealed({ options, awaited, leastTtl }: Order, fields: JobFields): Draft {
