@@ -112,7 +112,11 @@ export class Enqueuer {
     if (jobs.length === 0) return [];
     return new Promise((resolve, reject) => {
       const outcomes = new Outcomes(jobs.length, { resolve, reject });
-      for (const [index, job] of jobs.entries()) this.#laneOf(job).put(job, new Place(outcomes, index));
+      // By index: an iterator over entries creates an array for each job.
+      for (let index = 0; index < jobs.length; index++) {
+        const job = jobs[index] as NewJob;
+        this.#laneOf(job).put(job, new Place(outcomes, index));
+      }
     });
   }
 
