@@ -50,12 +50,12 @@ export const version = "hand-written";
 const batch = 2_000;
 /** Maximum number of jobs in an insert. */
 const most = 1_000;
-const { newKey } = await importEngine("key.js");
-const { ensureSchema } = await importEngine("postgres/schema.js");
+const { newKey } = await importEngine("core/key.js");
+const { ensureSchema } = await importEngine("postgres/schema/schema.js");
 /**
  * For the engine's planner settings: a plan without an index is always a mistake, made with statistics of a new table.
  */
-const { clientConfig } = await importEngine("postgres/connection.js");
+const { clientConfig } = await importEngine("postgres/connection/client-settings.js");
 
 const epoch = "floor(extract(epoch from now()))::bigint";
 
@@ -103,7 +103,7 @@ const claim = {
 // The status is compared as an expression, so that no index on the status can be used. With such an index, the planner
 // would read every active row for each key. Rows are looked up in a subquery and written by their ctid, as in the
 // engine: a join by key that was planned on an empty table would scan the whole table.
-const acknowledging = ({ lists = "", names = "", told = "" }) => `with given as materialized (
+const settling = ({ lists = "", names = "", told = "" }) => `with given as materialized (
       select g.*, ($4::int[])[g.claim] as token, convert_to(($5::text[])[g.claim], 'UTF8') as ending
       from unnest(${listed("$1")}, ${listed("$2")}::int[], ${listed("$3")}${lists}) as g(key, claim, patch${names})),
     owned as materialized (
@@ -114,11 +114,11 @@ const acknowledging = ({ lists = "", names = "", told = "" }) => `with given as 
       job = substr(o.job, 1, octet_length(o.job) - $6) || convert_to(o.patch, 'UTF8')
     from owned o where j.ctid = o.tid
       and substr(o.job, octet_length(o.job) - octet_length(o.ending) + 1) = o.ending${told}`;
-const acknowledge = { name: "acknowledge", text: acknowledging({}) };
+const settle = { name: "settle", text: settling({}) };
 /** The same, plus notifications with the results of awaited jobs. $7: the payloads (`KEY RESULT`), $8: the channels. */
-const acknowledgeAndTell = {
-  name: "acknowledge_and_tell",
-  text: acknowledging({
+const settleAndTell = {
+  name: "settle_and_tell",
+  text: settling({
     lists: ", $7::text[], $8::text[]",
     names: ", told, address",
     told: " returning case when o.address is not null then pg_notify(o.address, o.told) end",
@@ -237,14 +237,14 @@ const passing = (ms) => `"touched":${ms},"status":"active"}`;
 const passingBytes = passing(Date.now()).length;
 
 /** Timeout of a completion in ms. It is tried every 10 ms, and changes no row twice. */
-const patienceMs = 1_000;
+const timeoutMs = 1_000;
 
 /** Found by experiment: a higher concurrency is not faster. */
 const bestConcurrency = 200;
 
 export async function worker(url, { concurrency: given, best, handler }) {
   const concurrency = best ? bestConcurrency : given;
-  const [claimer, acknowledger, listener] = await Promise.all([connect(url), connect(url), connect(url)]);
+  const [claimer, settler, listener] = await Promise.all([connect(url), connect(url), connect(url)]);
   await ensureSchema(listener);
   const workerId = `minimal:${newKey()}`;
   let buffer = [];
@@ -254,7 +254,7 @@ export async function worker(url, { concurrency: given, best, handler }) {
   let claiming = false;
   let again = false;
   let dry = false;
-  let acknowledging = false;
+  let settling = false;
   let stopped = false;
 
   async function take() {
@@ -297,8 +297,8 @@ export async function worker(url, { concurrency: given, best, handler }) {
     const address = meta?.awaited;
     done.push({ key, claimed, patch, address, told: address && `${key} ${result}` });
     running--;
-    if (!acknowledging) {
-      acknowledging = true;
+    if (!settling) {
+      settling = true;
       setImmediate(flush);
     }
     fill();
@@ -320,18 +320,18 @@ export async function worker(url, { concurrency: given, best, handler }) {
         passingBytes,
         ...(isAwaited ? [ends.map((end) => end.told), ends.map((end) => end.address)] : []),
       ];
-      const statement = isAwaited ? acknowledgeAndTell : acknowledge;
+      const statement = isAwaited ? settleAndTell : settle;
       let left = ends.length;
       // A claim of another worker may lock rows just after our claim has taken them, and holds them until it ends.
-      const deadline = performance.now() + patienceMs;
+      const deadline = performance.now() + timeoutMs;
       for (let tries = 0; left > 0; tries++) {
         if (tries > 0 && performance.now() > deadline) throw new Error(`${left} jobs were not ours`);
         if (tries > 0) await sleep(10);
-        const { rowCount } = await acknowledger.query({ ...statement, values });
+        const { rowCount } = await settler.query({ ...statement, values });
         left -= rowCount;
       }
     }
-    acknowledging = false;
+    settling = false;
   }
 
   listener.on("notification", wake);
@@ -342,8 +342,8 @@ export async function worker(url, { concurrency: given, best, handler }) {
     stop: async () => {
       stopped = true;
       clearInterval(timer);
-      while (claiming || acknowledging) await sleep(1);
-      await Promise.all([claimer.end(), acknowledger.end(), listener.end()]);
+      while (claiming || settling) await sleep(1);
+      await Promise.all([claimer.end(), settler.end(), listener.end()]);
     },
   };
 }

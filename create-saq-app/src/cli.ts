@@ -1,7 +1,7 @@
 import { CliError, EXIT, Interrupted } from "./errors.js";
 import { parseFlags } from "./flags.js";
 import { HELP } from "./help.js";
-import { packageVersion } from "./packageRoot.js";
+import { packageVersion } from "./package-root.js";
 import type { World } from "./world.js";
 
 /** Runs the command line in this process: reads the arguments, prints, and sets the exit code. */

@@ -2,9 +2,9 @@ import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { EXIT } from "./errors.js";
 import type { Flags } from "./flags.js";
-import type { Done } from "./nextSteps.js";
+import type { Done } from "./next-steps.js";
 import { appliedDefaults, type Options, resolveOptions, shownPath } from "./options.js";
-import { PACKAGE_ROOT, packageVersion } from "./packageRoot.js";
+import { PACKAGE_ROOT, packageVersion } from "./package-root.js";
 import { type PlannedFile, planProject } from "./plan.js";
 import {
   defaultLines,

@@ -1,4 +1,4 @@
-import { addresses, type Done, type NextStep, nextSteps } from "./nextSteps.js";
+import { addresses, type Done, type NextStep, nextSteps } from "./next-steps.js";
 import type { AppliedDefault, Options } from "./options.js";
 import type { PlannedFile } from "./plan.js";
 import type { Target } from "./target.js";

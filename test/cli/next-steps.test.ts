@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@jest/globals";
-import { addresses, type Done, nextSteps } from "../../create-saq-app/src/nextSteps.js";
+import { addresses, type Done, nextSteps } from "../../create-saq-app/src/next-steps.js";
 import { resolveOptions } from "../../create-saq-app/src/options.js";
 
 const CWD = "/code";

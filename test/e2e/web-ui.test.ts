@@ -2,8 +2,8 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from "@jest/globals";
 import type { Browser, Locator, Page } from "playwright-core";
 import { inSeconds } from "../../templates/backend/saq/index.js";
-import { until } from "../saq/support.js";
-import { startWebApp, type WebApp } from "../saq/web-app.js";
+import { until } from "../saq/support/scenario.js";
+import { startWebApp, type WebApp } from "../saq/support/web-app.js";
 import { hasBrowser, launchBrowser } from "../support/browser.js";
 
 jest.setTimeout(600_000);

@@ -4,7 +4,7 @@ import { ConfigError, InvalidUrlError } from "../../templates/backend/saq/errors
 import { Queue } from "../../templates/backend/saq/from-url.js";
 import type { Context } from "../../templates/backend/saq/tasks/task.js";
 import { Worker } from "../../templates/backend/saq/worker/index.js";
-import { closeAfterTest, openQueue, startWorker, useDatabase } from "./support.js";
+import { closeAfterTest, openQueue, startWorker, useDatabase } from "./support/scenario.js";
 
 const database = useDatabase();
 const open = (...[url, options]: Parameters<typeof Queue.fromUrl>) =>

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
 import pg from "pg";
 import { defineQueue } from "../../templates/backend/saq/config/index.js";
-import { clientConfig } from "../../templates/backend/saq/postgres/connection.js";
+import { clientConfig } from "../../templates/backend/saq/postgres/connection/client-settings.js";
 import {
   clientConfigs,
   libpqVariables,

@@ -1,7 +1,7 @@
 /** A problem logs one line when it starts and one when it ends. */
 import { expect, it } from "@jest/globals";
 import { ProblemLog } from "../../templates/backend/saq/problem-log.js";
-import { LogBook } from "./log-book.js";
+import { LogBook } from "./support/log-book.js";
 
 const refused = Object.assign(new Error("connect ECONNREFUSED 127.0.0.1:5432"), { code: "ECONNREFUSED" });
 const noTable = Object.assign(new Error('relation "saq_jobs" does not exist'), { code: "42P01" });

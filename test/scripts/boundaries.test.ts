@@ -30,12 +30,15 @@ describe("the application's lint rules", () => {
   const importing = (from: string) => `import { x } from "${from}";\n\nexport const y = x;\n`;
 
   it.each([
-    ["backend/app/queue/tasks.ts", "../../saq/job.js"],
+    ["backend/app/queue/tasks.ts", "../../saq/core/job.js"],
     ["backend/app/server.ts", "../saq/postgres/broker.js"],
     ["backend/test/health.test.ts", "../saq/worker/worker.js"],
     ["backend/saq/express/create-saq.ts", "../../app/settings.js"],
-    ["backend/saq/job.ts", "./queue/queue.js"],
-    ["backend/saq/wire.ts", "./postgres/broker.js"],
+    ["backend/saq/core/job.ts", "../queue/queue.js"],
+    ["backend/saq/core/wire.ts", "../postgres/broker.js"],
+    ["backend/saq/core/wire.ts", "../config/index.js"],
+    ["backend/saq/core/cron.ts", "../tasks/task.js"],
+    ["backend/saq/timers.ts", "./queue/queue.js"],
     ["backend/saq/tasks/task.ts", "../worker/worker.js"],
     ["backend/saq/errors.ts", "./express/create-saq.js"],
     ["backend/saq/queue/queue.ts", "../postgres/broker.js"],
@@ -46,11 +49,13 @@ describe("the application's lint rules", () => {
     ["backend/saq/postgres/broker.ts", "../queue/queue.js"],
     ["backend/saq/postgres/broker.ts", "../worker/worker.js"],
     ["backend/saq/postgres/broker.ts", "../web/index.js"],
+    ["backend/saq/worker/settlement/settler.ts", "../../postgres/broker.js"],
+    ["backend/saq/postgres/sql/claim.ts", "../../queue/queue.js"],
     ["backend/saq/web/router.ts", "../postgres/broker.js"],
     ["backend/saq/postgres-address.js", "./postgres/broker.js"],
     ["backend/saq/postgres/broker.ts", "../../../scripts/env.js"],
     ["backend/saq/config/checks.ts", "../../../scripts/env.js"],
-    ["scripts/env.js", "../backend/saq/job.js"],
+    ["scripts/env.js", "../backend/saq/core/job.js"],
     ["scripts/env.js", "../backend/app/settings.js"],
   ])("refuse that %s imports %s", (file, from) => {
     expect(lint(file, importing(from))).toEqual(["noRestrictedImports"]);
@@ -67,12 +72,21 @@ describe("the application's lint rules", () => {
     ["backend/saq/index.ts", "./queue/queue.js"],
     ["backend/saq/queue/queue.ts", "../broker.js"],
     ["backend/saq/worker/worker.ts", "../queue/queue.js"],
-    ["backend/saq/postgres/broker.ts", "../job.js"],
+    ["backend/saq/postgres/broker.ts", "../core/job.js"],
+    ["backend/saq/core/transitions.ts", "../broker.js"],
+    ["backend/saq/worker/settlement/settler.ts", "../attempt.js"],
     ["backend/saq/express/create-saq.ts", "../worker/index.js"],
     ["backend/saq/web/router.ts", "../queue/queue.js"],
     ["scripts/env.js", "../backend/saq/postgres-address.js"],
   ])("allow that %s imports %s", (file, from) => {
     expect(lint(file, importing(from))).toEqual([]);
+  });
+
+  it("refuse a file whose name is not in kebab-case", () => {
+    const code = "export const x = 1;\n";
+    expect(lint("backend/saq/worker-run.ts", code)).toEqual([]);
+    expect(lint("backend/saq/workerRun.ts", code)).toEqual(["useFilenamingConvention"]);
+    expect(lint("frontend/src/JobList.tsx", code)).toEqual(Array(2).fill("useFilenamingConvention"));
   });
 
   it("refuse any, a promise that nobody awaits, and a circle of imports", () => {

@@ -3,9 +3,9 @@
  * one. A broker stores jobs, and keeps them consistent while many processes write at once. What a status means is
  * decided in `transitions.ts`, not here.
  */
-import type { Status } from "./job.js";
-import type { EnqueueOutcome, NewJob } from "./new-job.js";
-import type { ScheduleStore } from "./schedule-store.js";
+import type { Status } from "./core/job.js";
+import type { EnqueueOutcome, NewJob } from "./core/new-job.js";
+import type { ScheduleStore } from "./core/schedule-store.js";
 import type { TransactionClient } from "./tasks/task.js";
 
 export interface ClaimRequest {
@@ -35,13 +35,13 @@ export interface Claim {
 }
 
 /**
- * The end of a document that was still as enqueued when it was claimed: first the members `lasting`, which stay, then
- * `passing`, which the settlement replaces. They say that this is the first attempt, which worker runs it, and when it
+ * The end of a document that was still as enqueued when it was claimed: first the members in `keep`, which stay, then
+ * those in `replace`, which the settlement replaces. They say that this is the first attempt, which worker runs it, and when it
  * started.
  */
-export interface DocumentEnding {
-  readonly lasting: string;
-  readonly passing: string;
+export interface DocumentSuffix {
+  readonly keep: string;
+  readonly replace: string;
   /** Epoch ms. */
   readonly started: number;
 }
@@ -54,11 +54,11 @@ export interface ClaimedJob extends Claim {
    * it.
    */
   document: string;
-  ending: DocumentEnding | null;
+  suffix: DocumentSuffix | null;
 }
 
 /** The result of one claim. */
-export interface ClaimAnswer {
+export interface ClaimResult {
   jobs: ClaimedJob[];
   /**
    * Another claim with the same request may find more jobs. Also true if rows were found that hold no job: they are set
@@ -83,7 +83,7 @@ export interface Reconciliation {
 }
 
 /** A heartbeat of a running job, with the members that changed. */
-export interface Touch extends Claim {
+export interface Heartbeat extends Claim {
   patch: string;
   removed: readonly string[];
 }
@@ -107,8 +107,8 @@ export interface Settlement extends Claim {
   awaited: boolean | string;
   /** The result of a complete job as JSON, if it is sent to an address; otherwise null. */
   result: string | null;
-  /** The end that the document still has, if the patch can simply replace its `passing` part; otherwise null. */
-  ending: DocumentEnding | null;
+  /** The end that the document still has, if the patch can simply take the place of its `replace` part; otherwise null. */
+  suffix: DocumentSuffix | null;
   /** The transaction in which the task finished the job itself. That transaction may have been rolled back. */
   finishedIn: string | null;
 }
@@ -208,7 +208,7 @@ export interface JobEvent {
 }
 
 /** The end of a job, sent to the one process that waits for it. */
-export interface JobAnswer extends JobEvent {
+export interface JobReply extends JobEvent {
   /** The job's result as JSON; null if the job is not complete, or if the result is too long for a notification. */
   result: string | null;
 }
@@ -224,7 +224,7 @@ export interface SweepLimits {
 }
 
 /** Which work may come for a worker that has nothing to do. */
-export interface Outlook {
+export interface NextWork {
   /** When the first waiting job without a group is due, epoch s; null if no such job waits. */
   due: number | null;
   /** True if jobs with a group key wait. */
@@ -234,7 +234,7 @@ export interface Outlook {
 }
 
 /** A stored job that is due within this time notifies the subscribers. A job that is due later notifies nobody. */
-export const toldAheadSeconds = 10;
+export const notifyAheadSeconds = 10;
 
 export interface Broker {
   /** What storage remembers of recurring tasks. */
@@ -260,7 +260,7 @@ export interface Broker {
   /** True if the error means that storage is unreachable. The broker logs an outage itself, once. */
   isOutage(error: unknown): boolean;
 
-  claim(request: ClaimRequest): Promise<ClaimAnswer>;
+  claim(request: ClaimRequest): Promise<ClaimResult>;
   /**
    * Restarts the clock of jobs that were claimed and not started yet, so that their timeouts count from now. Returns
    * the jobs that the claims still own, as they are stored now.
@@ -280,10 +280,10 @@ export interface Broker {
    * Records that the worker died while it ran these jobs. Each job is queued again without counting the attempt, or
    * fails if it was lost more than `lostLimit` times. Skips jobs that others own now.
    */
-  lose(claims: readonly Claim[], limits: Pick<SweepLimits, "lostLimit" | "failedTtl">): Promise<void>;
+  recordLost(claims: readonly Claim[], limits: Pick<SweepLimits, "lostLimit" | "failedTtl">): Promise<void>;
   /** True if jobs of this queue with a group key are waiting, so that claiming them is worth a statement. */
   hasGrouped(): Promise<boolean>;
-  outlook(priorities: readonly [number, number]): Promise<Outlook>;
+  nextWork(priorities: readonly [number, number]): Promise<NextWork>;
   /** Adds the settlement to the next statement that is sent. */
   settle(settlement: Settlement, decided: Decided<SettleResult>): void;
   /**
@@ -303,35 +303,35 @@ export interface Broker {
    * job. Waits 8 s for an unreachable database. With `isOver` it waits until `isOver` returns true, for at most the 10
    * minutes for which a worker keeps results.
    */
-  touch(changes: readonly Touch[], isOver?: () => boolean): Promise<boolean[]>;
+  heartbeat(changes: readonly Heartbeat[], isOver?: () => boolean): Promise<boolean[]>;
   /**
    * Returns which of these jobs must end. If it is called again with the same claim objects, it reads only the
    * documents that have changed.
    */
-  interrupted(claims: readonly Claim[]): Promise<Interrupted[]>;
+  findInterrupted(claims: readonly Claim[]): Promise<Interrupted[]>;
 
   /**
    * Locks the row, calls `decide`, and stores the change that it returns. Returns the `answer`, or null if the row does
    * not exist in this queue. `clock` is the database's clock, epoch ms.
    */
-  change<T>(
+  updateLocked<T>(
     key: string,
     decide: (row: StoredJob, clock: number) => { change: RowChange | null; answer: T },
   ): Promise<T | null>;
   jobs(keys: readonly string[]): Promise<(StoredJob | null)[]>;
   list(filter: JobFilter): Promise<StoredJob[]>;
   /** Jobs of some statuses in ascending order of their keys, after the key `after`; "" starts at the beginning. */
-  page(request: { statuses: readonly Status[]; after: string; limit: number }): Promise<StoredJob[]>;
+  listAfter(request: { statuses: readonly Status[]; after: string; limit: number }): Promise<StoredJob[]>;
   counts(): Promise<JobCounts>;
 
-  beat(row: WorkerRow, ttlSeconds: number): Promise<void>;
-  retire(workerId: string): Promise<void>;
+  saveWorker(row: WorkerRow, ttlSeconds: number): Promise<void>;
+  removeWorker(workerId: string): Promise<void>;
   workers(): Promise<WorkerRow[]>;
   /**
    * Takes the lock that proves that the worker is alive; it ends with this process in any case. Returns a function that
    * releases it.
    */
-  vouchFor(workerId: string): Promise<() => Promise<void>>;
+  holdLiveness(workerId: string): Promise<() => Promise<void>>;
   /** Returns a worker id by which other processes can check that the worker is alive. */
   newWorkerId(): string;
   /**
@@ -357,12 +357,12 @@ export interface Broker {
    * `listener` is never called, and writers in other languages send no events. A caller that waits must therefore also
    * look from time to time. Returns a function that unsubscribes.
    */
-  follow(listener: (event: JobEvent | null) => void): Promise<() => Promise<void>>;
+  onJobEvents(listener: (event: JobEvent | null) => void): Promise<() => Promise<void>>;
   /**
    * Calls `listener` with the ends of jobs whose `meta.awaited` is the returned address, for as long as the broker is
    * open. Only those who may read the jobs know the address. Returns null if there is no push.
    */
-  answers(listener: (answer: JobAnswer) => void): Promise<string | null>;
+  openReplyChannel(listener: (answer: JobReply) => void): Promise<string | null>;
   /** True if subscribers are notified at present: false without push, and while the listening connection is lost. */
   readonly isListening: boolean;
 }

@@ -1,25 +1,25 @@
 /**
  * Creates the broker for a DSN. This is the only module that knows all brokers. Queues with the same DSN and the same
  * mode (with or without `pollInterval`) share their connections. If their tables, lock keyspace and `maxBytes` are also
- * the same, they share one `PostgresServer`.
+ * the same, they share one `TableSession`.
  */
 import type { Broker } from "./broker.js";
 import type { QueueConfig } from "./config/index.js";
 import type { Logger } from "./logger.js";
-import { Connections, PostgresBroker, PostgresServer } from "./postgres/index.js";
+import { ConnectionPool, PostgresBroker, TableSession } from "./postgres/index.js";
 
 /** Returns one broker per queue, in the order of the configurations. */
 export function connectBrokers(queues: readonly QueueConfig[], logger: Logger): Broker[] {
-  const pools = new Map<string, Connections>();
-  const servers = new Map<string, PostgresServer>();
+  const pools = new Map<string, ConnectionPool>();
+  const sessions = new Map<string, TableSession>();
   return queues.map((queue) => {
     const { name: queueName, failedTtl, groupConcurrency, tables, lockKeyspace, maxBytes } = queue;
     const pool = once(pools, `${isPlain(queue)} ${queue.dsn}`, () => {
-      return new Connections(connectionOptions(queues, queue, logger));
+      return new ConnectionPool(connectionOptions(queues, queue, logger));
     });
     const id = JSON.stringify([isPlain(queue), queue.dsn, tables, lockKeyspace, maxBytes]);
-    const server = once(servers, id, () => new PostgresServer(pool, { tables, lockKeyspace, maxBytes }));
-    return new PostgresBroker(server, { queueName, failedTtl, groupConcurrency });
+    const session = once(sessions, id, () => new TableSession(pool, { tables, lockKeyspace, maxBytes }));
+    return new PostgresBroker(session, { queueName, failedTtl, groupConcurrency });
   });
 }
 

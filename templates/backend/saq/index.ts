@@ -13,6 +13,8 @@ export {
   type SaqConfig,
   type SaqOptions,
 } from "./config/index.js";
+export { inSeconds, type JobOptions, type Status } from "./core/job.js";
+export type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "./core/transitions.js";
 export {
   ConfigError,
   InvalidJobError,
@@ -28,14 +30,13 @@ export {
 } from "./errors.js";
 export { createSaq, type Health, type Saq, type TaskQueues } from "./express/create-saq.js";
 export { type FromUrlOptions, Queue } from "./from-url.js";
-export { inSeconds, type JobOptions, type Status } from "./job.js";
 export type { Logger, LogMethod } from "./logger.js";
 export { type PostgresAddress, parsePostgresAddress } from "./postgres-address.js";
-export type { EnqueueAnswer, EnqueueEntry, QueueCounters, QueueInfo } from "./queue/answers.js";
-export type { BeforeEnqueue, NewJobFields } from "./queue/enqueuing.js";
-export { Job, type JobOverrides } from "./queue/handle.js";
+export type { BeforeEnqueue, NewJobFields } from "./queue/enqueue-pipeline.js";
+export { Job, type JobOverrides } from "./queue/job-handle.js";
 export { JobError, type ListenOptions, type MapOptions } from "./queue/results.js";
 export type { ScheduleInfo, ScheduleRun } from "./queue/schedules.js";
+export type { EnqueueAnswer, EnqueueEntry, QueueCounters, QueueInfo } from "./queue/types.js";
 export type { AfterProcessHook, BeforeProcessHook, ShutdownHook, StartupHook } from "./tasks/hooks.js";
 export { type MonitorOptions, monitoredJob } from "./tasks/monitored-job.js";
 export {
@@ -56,5 +57,4 @@ export {
   type WorkerContext,
 } from "./tasks/task.js";
 export type { StandardSchema } from "./tasks/validation.js";
-export type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "./transitions.js";
 export { runWorkers, Worker, type WorkerHealth, type WorkerOptions } from "./worker/index.js";

@@ -7,9 +7,9 @@
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { doubled } from "../backoff.js";
+import { doubled } from "../core/backoff.js";
 import type { Logger } from "../logger.js";
-import { within } from "../within.js";
+import { withTimeout } from "../timers.js";
 
 /** Maximum time that a killed process takes to end, ms. */
 const killedMs = 1_000;
@@ -61,17 +61,17 @@ export class Children {
   }
 
   /**
-   * Waits up to `patienceMs` for all processes to end, then kills the rest. Returns the highest exit code; 1 when a
+   * Waits up to `timeoutMs` for all processes to end, then kills the rest. Returns the highest exit code; 1 when a
    * killed process is not gone after 1 s.
    */
-  async stop(patienceMs: number): Promise<number> {
-    await within(patienceMs, this.ended());
+  async stop(timeoutMs: number): Promise<number> {
+    await withTimeout(timeoutMs, this.ended());
     for (const child of this.#alive) {
       this.#logger.error({ pid: child.pid }, "A worker process did not stop in time and is killed");
       this.#kill(child, "SIGKILL");
     }
     let worst = 1;
-    await within(
+    await withTimeout(
       killedMs,
       this.ended().then((code) => {
         worst = code;

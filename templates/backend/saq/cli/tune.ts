@@ -1,7 +1,7 @@
 /** `tune`: shows what is missing in tables that Python made, and with --yes brings them to our layout. */
 import type { QueueConfig } from "../config/index.js";
 // Imported directly, not through the broker: tune works on PostgreSQL's tables only, beside whatever runs.
-import { describePlan, openTuneClient, planTune, runTune } from "../postgres/tune.js";
+import { describePlan, openTuneClient, planTune, runTune } from "../postgres/schema/tune.js";
 import type { Flags } from "./arguments.js";
 import { type ExitCode, exitCodes } from "./errors.js";
 import { chooseQueues, loadApp } from "./load-app.js";

@@ -43,7 +43,7 @@ export async function workersRun({ config, queues: names, workers, debug }: Flag
   // themselves too.
   if (!signalled && own === 0) await children.ended();
   if (!signalled) children.signal("SIGTERM");
-  const theirs = await children.stop(patienceOf(queues));
+  const theirs = await children.stop(stopTimeoutMs(queues));
   process.off("SIGINT", pass);
   process.off("SIGTERM", pass);
   return own === 0 && theirs === 0 ? exitCodes.done : exitCodes.failed;
@@ -80,7 +80,7 @@ export function runChosen(saq: Saq, queues: readonly Queue[], names: readonly st
   return runWorkers(host, { logger: saq.logger, ...(names.length > 0 && { queues: names }) });
 }
 
-function patienceOf(queues: readonly Queue[]): number {
+function stopTimeoutMs(queues: readonly Queue[]): number {
   const seconds = queues.map(
     ({ config }) => config.shutdownGracePeriod + config.cancellationHardDeadline + farewellSeconds,
   );

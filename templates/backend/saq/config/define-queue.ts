@@ -1,7 +1,7 @@
 /** Fills in a queue's defaults and refuses options that cannot work, before any connection is opened. */
 import { availableParallelism } from "node:os";
-import { defaultMaxBytes, largestMaxBytes } from "../byte-size.js";
-import { checkZone } from "../cron.js";
+import { defaultMaxBytes, largestMaxBytes } from "../core/byte-size.js";
+import { checkZone } from "../core/cron.js";
 import type {
   AfterProcessHook,
   Answering,

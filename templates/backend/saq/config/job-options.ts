@@ -1,6 +1,7 @@
 /** Checks the options of jobs, which a queue, a task or one enqueue may set. */
+
+import { type JobOptions, jobOptionNames } from "../core/job.js";
 import { ConfigError } from "../errors.js";
-import { type JobOptions, jobOptionNames } from "../job.js";
 
 const known: ReadonlySet<string> = new Set(jobOptionNames);
 

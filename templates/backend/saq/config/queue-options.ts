@@ -1,6 +1,6 @@
 /** The options of one queue, and the configuration that `defineQueue` makes of them. */
 
-import type { JobOptions } from "../job.js";
+import type { JobOptions } from "../core/job.js";
 import type { HookOptions, Hooks } from "../tasks/hooks.js";
 import type { TaskMap } from "../tasks/task.js";
 import type { CronEntry, ScheduledTasks } from "./scheduled-tasks.js";

@@ -1,7 +1,7 @@
 /** Recurring tasks: `cronJob` makes an entry, and `defineQueue` checks and completes it. */
-import { Cron } from "../cron.js";
+import { Cron } from "../core/cron.js";
+import type { JobOptions } from "../core/job.js";
 import { ConfigError } from "../errors.js";
-import type { JobOptions } from "../job.js";
 import type { PayloadOf, TaskMap } from "../tasks/task.js";
 import { onlyJobOptions } from "./job-options.js";
 

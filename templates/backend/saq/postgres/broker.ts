@@ -3,51 +3,51 @@ import { randomBytes } from "node:crypto";
 import type {
   Broker,
   Claim,
-  ClaimAnswer,
   ClaimedJob,
   ClaimRequest,
+  ClaimResult,
   Decided,
+  Heartbeat,
   Interrupted,
-  JobAnswer,
   JobCounts,
   JobEvent,
   JobFilter,
-  Outlook,
+  JobReply,
+  NextWork,
   Reconciliation,
   Settlement,
   SettleResult,
   StoredJob,
   SweepLimits,
-  Touch,
   WorkerRow,
   WorkerStats,
 } from "../broker.js";
-import type { EnqueueOutcome, NewJob } from "../new-job.js";
+import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
+import { type Decision, isTakenOver, loseJob } from "../core/transitions.js";
 import type { TransactionClient } from "../tasks/task.js";
-import { type Decision, isTakenOver, loseJob } from "../transitions.js";
-import { within } from "../within.js";
-import { Acknowledger, keepPatienceMs } from "./acknowledger.js";
+import { withTimeout } from "../timers.js";
 import { answerChannel, eventChannel, parseAnswer, parseEvent, wakeChannel } from "./channels.js";
 import { Claimer } from "./claimer.js";
-import { isConnectionError, isPassing } from "./connection.js";
+import { isConnectionError, isPassing } from "./connection/errors.js";
 import { Enqueuer } from "./enqueuer.js";
 import { Finisher } from "./finisher.js";
 import { Ownership } from "./ownership.js";
-import { Reconciler } from "./reconciler.js";
 import { RowStore } from "./rows.js";
 import { PostgresSchedules } from "./schedules.js";
-import type { PostgresServer } from "./server.js";
-import { Sweeper } from "./sweeper.js";
-import { leaseGraceSeconds, newWorkerId } from "./worker-ids.js";
-import type { WorkerAge } from "./workers.js";
+import { keepTimeoutMs, Settler } from "./settler.js";
+import { Reconciler } from "./sweep/reconciler.js";
+import { Sweeper } from "./sweep/sweeper.js";
+import { leaseGraceSeconds, newWorkerId } from "./sweep/worker-ids.js";
+import type { WorkerAge } from "./sweep/worker-rows.js";
+import type { TableSession } from "./table-session.js";
 
-const closePatienceMs = 2_000;
+const closeTimeoutMs = 2_000;
 
 /** How long recording a lost job waits for the database. After that, the sweepers of other workers record it. */
-const losePatienceMs = 8_000;
+const loseTimeoutMs = 8_000;
 
 /** How long a heartbeat waits for a row that another transaction has locked. */
-const touchPatienceMs = 30_000;
+const touchTimeoutMs = 30_000;
 
 export interface PostgresBrokerOptions {
   queueName: string;
@@ -58,48 +58,48 @@ export interface PostgresBrokerOptions {
 
 export class PostgresBroker implements Broker {
   readonly schedules: PostgresSchedules;
-  readonly #server: PostgresServer;
+  readonly #session: TableSession;
   readonly #queueName: string;
   readonly #rows: RowStore;
   readonly #enqueuer: Enqueuer;
   readonly #reconciler: Reconciler;
   readonly #claimer: Claimer;
-  readonly #acknowledger: Acknowledger;
+  readonly #settler: Settler;
   readonly #finisher: Finisher;
   readonly #ownership: Ownership;
   readonly #sweeper: Sweeper;
   #closed = false;
 
-  constructor(server: PostgresServer, { queueName, failedTtl, groupConcurrency }: PostgresBrokerOptions) {
-    const logger = server.options.logger;
-    this.#server = server.retain();
+  constructor(session: TableSession, { queueName, failedTtl, groupConcurrency }: PostgresBrokerOptions) {
+    const logger = session.pool.options.logger;
+    this.#session = session.retain();
     this.#queueName = queueName;
-    this.#rows = new RowStore(server, queueName);
-    this.#enqueuer = new Enqueuer(server, this.#rows, queueName);
-    this.schedules = new PostgresSchedules(server, this.#enqueuer, queueName);
-    this.#reconciler = new Reconciler(server, this.#rows, queueName, logger);
-    this.#claimer = new Claimer(server, this.#rows, this.#reconciler, queueName, groupConcurrency, logger);
-    this.#finisher = new Finisher(server, queueName);
-    this.#acknowledger = new Acknowledger(server, this.#rows, this.#finisher, queueName, failedTtl);
-    this.#ownership = new Ownership(server, this.#rows, queueName);
-    this.#sweeper = new Sweeper(server, this.#rows, queueName, logger);
+    this.#rows = new RowStore(session, queueName);
+    this.#enqueuer = new Enqueuer(session, this.#rows, queueName);
+    this.schedules = new PostgresSchedules(session, this.#enqueuer, queueName);
+    this.#reconciler = new Reconciler(session, this.#rows, queueName, logger);
+    this.#claimer = new Claimer(session, this.#rows, this.#reconciler, queueName, groupConcurrency, logger);
+    this.#finisher = new Finisher(session, queueName);
+    this.#settler = new Settler(session, this.#rows, this.#finisher, queueName, failedTtl);
+    this.#ownership = new Ownership(session, this.#rows, queueName);
+    this.#sweeper = new Sweeper(session, this.#rows, queueName, logger);
   }
 
   connect(): Promise<void> {
-    return this.#server.connect();
+    return this.#session.connect();
   }
 
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    const drained = Promise.all([this.#enqueuer.drained(), this.#acknowledger.drained()]);
+    const drained = Promise.all([this.#enqueuer.drained(), this.#settler.drained()]);
     // Statements wait for minutes for an unreachable database; closing does not.
-    await within(closePatienceMs, drained);
-    await this.#server.release();
+    await withTimeout(closeTimeoutMs, drained);
+    await this.#session.pool.release();
   }
 
   now(): number {
-    return this.#server.now();
+    return this.#session.pool.clock.now();
   }
 
   async enqueue(job: NewJob): Promise<EnqueueOutcome> {
@@ -118,14 +118,14 @@ export class PostgresBroker implements Broker {
   }
 
   get recordSeconds(): number {
-    return this.#server.recordSeconds;
+    return this.#session.pool.recordSeconds;
   }
 
   isOutage(error: unknown): boolean {
     return isConnectionError(error);
   }
 
-  claim(request: ClaimRequest): Promise<ClaimAnswer> {
+  claim(request: ClaimRequest): Promise<ClaimResult> {
     return this.#claimer.claim(request);
   }
 
@@ -137,7 +137,7 @@ export class PostgresBroker implements Broker {
     return this.#claimer.setAside(claims);
   }
 
-  async lose(
+  async recordLost(
     claims: readonly Claim[],
     { lostLimit, failedTtl }: Pick<SweepLimits, "lostLimit" | "failedTtl">,
   ): Promise<void> {
@@ -150,7 +150,7 @@ export class PostgresBroker implements Broker {
             return { change: null, answer: null };
           return { change: loseJob(row, clock, lostLimit, failedTtl), answer: null };
         },
-        losePatienceMs,
+        loseTimeoutMs,
       );
     await Promise.all(claims.map(loseOne));
   }
@@ -160,26 +160,26 @@ export class PostgresBroker implements Broker {
   }
 
   async hasGrouped(): Promise<boolean> {
-    const [row] = await this.#server.query<{ found: boolean }>(this.#server.statements.hasGrouped, [
+    const [row] = await this.#session.pool.query<{ found: boolean }>(this.#session.statements.hasGrouped, [
       this.#queueName,
     ]);
     return row?.found === true;
   }
 
-  async outlook([lowest, highest]: readonly [number, number]): Promise<Outlook> {
-    const [row] = await this.#server.query<{ due: number | null; grouped: boolean; running: boolean }>(
-      this.#server.statements.outlook,
+  async nextWork([lowest, highest]: readonly [number, number]): Promise<NextWork> {
+    const [row] = await this.#session.pool.query<{ due: number | null; grouped: boolean; running: boolean }>(
+      this.#session.statements.nextWork,
       [this.#queueName, lowest, highest],
     );
     return row ?? { due: null, grouped: true, running: true };
   }
 
   get isListening(): boolean {
-    return this.#server.listener?.isUp === true;
+    return this.#session.pool.listener?.isUp === true;
   }
 
   settle(settlement: Settlement, decided: Decided<SettleResult>): void {
-    this.#acknowledger.settle(settlement, decided);
+    this.#settler.settle(settlement, decided);
   }
 
   finishWith(
@@ -190,9 +190,9 @@ export class PostgresBroker implements Broker {
     return this.#finisher.finishWith(client, settlement, earlier);
   }
 
-  async touch(changes: readonly Touch[], isOver?: () => boolean): Promise<boolean[]> {
-    const { rows } = await this.#server.queryAgain<{ key: string }>(
-      this.#server.statements.touch,
+  async heartbeat(changes: readonly Heartbeat[], isOver?: () => boolean): Promise<boolean[]> {
+    const { rows } = await this.#session.pool.queryAgain<{ key: string }>(
+      this.#session.statements.heartbeat,
       [
         this.#queueName,
         changes.map((change) => change.key),
@@ -202,30 +202,33 @@ export class PostgresBroker implements Broker {
         changes.map((change) => change.workerId),
       ],
       isOver
-        ? { again: (error) => !isOver() && isPassing(error), timeoutMs: keepPatienceMs }
+        ? { again: (error) => !isOver() && isPassing(error), timeoutMs: keepTimeoutMs }
         : { again: isPassing },
     );
     const touched = new Set(rows.map((row) => row.key));
     // In parallel: one after another, a locked row would delay all rows after it.
-    return Promise.all(changes.map((change) => touched.has(change.key) || this.#touchAlone(change)));
+    return Promise.all(changes.map((change) => touched.has(change.key) || this.#heartbeatAlone(change)));
   }
 
   /** Touches one job that the statement left out: SQL cannot read its document, its row was locked, or is not ours. */
-  async #touchAlone(touch: Touch): Promise<boolean> {
-    const { key, token, patch, removed } = touch;
+  async #heartbeatAlone(change: Heartbeat): Promise<boolean> {
+    const { key, token, patch, removed } = change;
     const decide = (row: StoredJob): Decision<boolean> => {
-      if (row.token !== token || row.status !== "active" || isTakenOver(row, touch))
+      if (row.token !== token || row.status !== "active" || isTakenOver(row, change))
         return { change: null, answer: false };
       return { change: { status: "active", patch, removed }, answer: true };
     };
-    return (await this.#rows.changeWhenFree(key, decide, touchPatienceMs)) === true;
+    return (await this.#rows.changeWhenFree(key, decide, touchTimeoutMs)) === true;
   }
 
-  interrupted(claims: readonly Claim[]): Promise<Interrupted[]> {
+  findInterrupted(claims: readonly Claim[]): Promise<Interrupted[]> {
     return this.#ownership.interrupted(claims);
   }
 
-  async change<T>(key: string, decide: (row: StoredJob, clock: number) => Decision<T>): Promise<T | null> {
+  async updateLocked<T>(
+    key: string,
+    decide: (row: StoredJob, clock: number) => Decision<T>,
+  ): Promise<T | null> {
     await this.connect();
     return this.#rows.change(key, decide);
   }
@@ -240,7 +243,7 @@ export class PostgresBroker implements Broker {
     return this.#rows.list(filter);
   }
 
-  async page(request: Parameters<Broker["page"]>[0]): Promise<StoredJob[]> {
+  async listAfter(request: Parameters<Broker["listAfter"]>[0]): Promise<StoredJob[]> {
     await this.connect();
     return this.#rows.page(request);
   }
@@ -250,12 +253,12 @@ export class PostgresBroker implements Broker {
     return this.#rows.counts();
   }
 
-  async beat(
+  async saveWorker(
     { workerId, stats, metadata, queueKey, graceSeconds }: WorkerRow,
     ttlSeconds: number,
   ): Promise<void> {
     const sentAt = performance.now();
-    const workers = await this.#server.query<WorkerAge>(this.#server.statements.beat, [
+    const workers = await this.#session.pool.query<WorkerAge>(this.#session.statements.beat, [
       workerId,
       JSON.stringify({ ...stats, graceSeconds }),
       ttlSeconds,
@@ -263,24 +266,24 @@ export class PostgresBroker implements Broker {
       queueKey,
     ]);
     // A beat is sent every few seconds, so that a step of the database's clock is noticed soon and at no extra cost.
-    if (workers[0]) this.#server.clock.saw(workers[0].clock, sentAt);
+    if (workers[0]) this.#session.pool.clock.saw(workers[0].clock, sentAt);
     this.#sweeper.heard(workers);
   }
 
-  async retire(workerId: string): Promise<void> {
+  async removeWorker(workerId: string): Promise<void> {
     this.#reconciler.forget(workerId);
-    await this.#server.query(this.#server.statements.retire, [workerId]);
+    await this.#session.pool.query(this.#session.statements.retire, [workerId]);
   }
 
   async workers(): Promise<WorkerRow[]> {
     await this.connect();
-    const rows = await this.#server.query<{
+    const rows = await this.#session.pool.query<{
       worker_id: string;
       stats: WorkerStats & { graceSeconds?: unknown };
       metadata: Record<string, unknown> | null;
       queue_key: string;
       alive: boolean;
-    }>(this.#server.statements.workers, [this.#queueName]);
+    }>(this.#session.statements.workers, [this.#queueName]);
     return rows
       .filter((row) => row.alive)
       .map(
@@ -293,16 +296,16 @@ export class PostgresBroker implements Broker {
       );
   }
 
-  async vouchFor(workerId: string): Promise<() => Promise<void>> {
-    return (await this.#server.listener?.vouchFor(workerId)) ?? (async () => {});
+  async holdLiveness(workerId: string): Promise<() => Promise<void>> {
+    return (await this.#session.pool.listener?.holdLiveness(workerId)) ?? (async () => {});
   }
 
   newWorkerId(): string {
-    return newWorkerId(this.#server.options.plain ? "lease" : "lock");
+    return newWorkerId(this.#session.pool.options.plain ? "lease" : "lock");
   }
 
   get leaseGraceSeconds(): number | null {
-    return this.#server.options.plain ? leaseGraceSeconds : null;
+    return this.#session.pool.options.plain ? leaseGraceSeconds : null;
   }
 
   sweepLost(limits: SweepLimits): Promise<string[]> {
@@ -318,7 +321,7 @@ export class PostgresBroker implements Broker {
     return this.#listen(wakeChannel(this.#queueName), (text) => text !== "saq:dequeue" && wake());
   }
 
-  async follow(listener: (event: JobEvent | null) => void): Promise<() => Promise<void>> {
+  async onJobEvents(listener: (event: JobEvent | null) => void): Promise<() => Promise<void>> {
     await this.connect();
     return this.#listen(eventChannel(this.#queueName), (text) => {
       const event = text === null ? null : parseEvent(text);
@@ -326,9 +329,9 @@ export class PostgresBroker implements Broker {
     });
   }
 
-  async answers(listener: (answer: JobAnswer) => void): Promise<string | null> {
+  async openReplyChannel(listener: (answer: JobReply) => void): Promise<string | null> {
     await this.connect();
-    if (!this.#server.listener) return null;
+    if (!this.#session.pool.listener) return null;
     const address = randomBytes(16).toString("base64url");
     await this.#listen(answerChannel(address), (text) => {
       const answer = text === null ? null : parseAnswer(text);
@@ -338,6 +341,6 @@ export class PostgresBroker implements Broker {
   }
 
   async #listen(channel: string, subscriber: (payload: string | null) => void) {
-    return (await this.#server.listener?.subscribe(channel, subscriber)) ?? (async () => {});
+    return (await this.#session.pool.listener?.subscribe(channel, subscriber)) ?? (async () => {});
   }
 }

@@ -4,8 +4,8 @@
  * the worker that runs the job. `saq=ADDRESS` has one listening process and also carries results. Anybody on the
  * database may listen to a channel whose name is known, but only those who may read the jobs know the address.
  */
-import type { JobAnswer, JobEvent, Settlement } from "../broker.js";
-import { isTerminal, parseStatus, type Status } from "../job.js";
+import type { JobEvent, JobReply, Settlement } from "../broker.js";
+import { isTerminal, parseStatus, type Status } from "../core/job.js";
 
 /** The channel on which workers are notified of due jobs. */
 export const wakeChannel = (queueName: string): string => cut(`saq:${queueName}`);
@@ -53,7 +53,7 @@ function answerText(key: string, status: Status, result: string | null): string 
 }
 
 /** Returns null if the text is not the end of a job as this engine reports it. */
-export function parseAnswer(text: string): JobAnswer | null {
+export function parseAnswer(text: string): JobReply | null {
   const end = text.indexOf("\n");
   const event = parseEvent(end < 0 ? text : text.slice(0, end));
   return event && { ...event, result: end < 0 ? null : text.slice(end + 1) };

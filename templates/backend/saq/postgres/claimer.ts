@@ -1,15 +1,15 @@
 /** Claims jobs: ungrouped jobs in one statement, grouped jobs only of free groups while these groups are locked. */
-import type { Claim, ClaimAnswer, ClaimedJob, ClaimRequest, StoredJob } from "../broker.js";
-import { columnSecond } from "../job.js";
+import type { Claim, ClaimedJob, ClaimRequest, ClaimResult, StoredJob } from "../broker.js";
+import { columnSecond } from "../core/job.js";
+import { type Decision, isTakenOver, read, setAside } from "../core/transitions.js";
+import { editDocument, encodeChange } from "../core/wire.js";
 import { describe, type Logger } from "../logger.js";
-import { type Decision, isTakenOver, read, setAside } from "../transitions.js";
-import { editDocument, encodeChange } from "../wire.js";
-import { isConnectionError } from "./connection.js";
-import { endingOf, readSent } from "./ending.js";
-import type { Reconciler } from "./reconciler.js";
+import { newToken } from "./claim-token.js";
+import { isConnectionError } from "./connection/errors.js";
 import type { RowStore } from "./rows.js";
-import type { PostgresServer } from "./server.js";
-import { newToken } from "./token.js";
+import { readSent, suffixOf } from "./sql/document-suffix.js";
+import type { Reconciler } from "./sweep/reconciler.js";
+import type { TableSession } from "./table-session.js";
 
 interface ClaimedRow {
   key: string;
@@ -17,7 +17,7 @@ interface ClaimedRow {
   place: number;
   due: string;
   document: string | null;
-  /** Epoch ms; null if the document was not fresh (see ending.ts). */
+  /** Epoch ms; null if the document was not fresh (see document-suffix.ts). */
   started: string | null;
 }
 
@@ -32,7 +32,7 @@ export class Claimer {
   #cursor = "";
 
   constructor(
-    private readonly server: PostgresServer,
+    private readonly session: TableSession,
     private readonly rows: RowStore,
     private readonly reconciler: Reconciler,
     private readonly queueName: string,
@@ -40,7 +40,7 @@ export class Claimer {
     private readonly logger: Logger,
   ) {}
 
-  async claim(request: ClaimRequest): Promise<ClaimAnswer> {
+  async claim(request: ClaimRequest): Promise<ClaimResult> {
     const { grouped, limit, workerId, ahead } = request;
     const token = newToken(ahead);
     this.reconciler.began(token, workerId);
@@ -48,14 +48,14 @@ export class Claimer {
     try {
       rows = grouped ? await this.#claimGrouped(request, token) : await this.#claimUngrouped(request, token);
     } catch (error) {
-      this.reconciler.failed(token, !this.server.neverSent(error));
+      this.reconciler.failed(token, !this.session.pool.neverSent(error));
       throw error;
     }
     try {
       rows.sort((a, b) => a.nth - b.nth);
-      const jobs = this.#stamped(rows, token, workerId);
+      const jobs = this.#jobsOf(rows, token, workerId);
       const more = grouped ? rows.length > 0 : rows.length === limit || lengthOf(jobs) > largeAnswer;
-      if (jobs.length < rows.length) await this.#stampBySelf(jobs, rows, token, workerId);
+      if (jobs.length < rows.length) await this.#editBySelf(jobs, rows, token, workerId);
       return { jobs, more };
     } finally {
       // The caller holds the jobs only from now on. If this were reported earlier, the reconciler could put them back,
@@ -65,14 +65,14 @@ export class Claimer {
   }
 
   /** Returns the jobs of the rows whose document the claim could change in SQL. */
-  #stamped(rows: ClaimedRow[], token: number, workerId: string): ClaimedJob[] {
+  #jobsOf(rows: ClaimedRow[], token: number, workerId: string): ClaimedJob[] {
     const jobs: ClaimedJob[] = [];
     const started = rows.find((row) => row.started !== null)?.started ?? null;
-    const fresh = started === null ? null : endingOf(workerId, started);
+    const fresh = started === null ? null : suffixOf(workerId, started);
     for (const { key, place, due, started, document: answered } of rows) {
-      const ending = started === null ? null : fresh;
-      const document = answered !== null && ending ? readSent(answered) : answered;
-      if (document !== null) jobs.push({ key, token, workerId, place, due: Number(due), document, ending });
+      const suffix = started === null ? null : fresh;
+      const document = answered !== null && suffix ? readSent(answered) : answered;
+      if (document !== null) jobs.push({ key, token, workerId, place, due: Number(due), document, suffix });
     }
     return jobs;
   }
@@ -81,7 +81,7 @@ export class Claimer {
     { workerId, limit, priorities: [lowest, highest] }: ClaimRequest,
     token: number,
   ): Promise<ClaimedRow[]> {
-    return this.server.query<ClaimedRow>(this.server.statements.claim, [
+    return this.session.pool.query<ClaimedRow>(this.session.statements.claim, [
       this.queueName,
       lowest,
       highest,
@@ -95,9 +95,9 @@ export class Claimer {
     { workerId, limit, priorities: [lowest, highest] }: ClaimRequest,
     token: number,
   ): Promise<ClaimedRow[]> {
-    const { server, queueName } = this;
-    const { groupHeads, lockGroups, claimGroups } = server.statements;
-    const found = await server.query<{ reached: string; key: string | null; group_key: string | null }>(
+    const { session, queueName } = this;
+    const { groupHeads, lockGroups, claimGroups } = session.statements;
+    const found = await session.pool.query<{ reached: string; key: string | null; group_key: string | null }>(
       groupHeads,
       [
         queueName,
@@ -105,16 +105,16 @@ export class Claimer {
         highest,
         this.#cursor,
         limit,
-        server.hasGroupOrder ? front(limit) : 0,
+        session.hasGroupOrder ? front(limit) : 0,
         this.groupConcurrency,
       ],
     );
     this.#cursor = found[0]?.reached ?? "";
     const heads = found.filter((row) => row.key !== null);
     if (heads.length === 0) return [];
-    return server.transaction(async (client) => {
+    return session.pool.transaction(async (client) => {
       const locked = await client.query<{ group_key: string }>(
-        server.prepared(lockGroups, [
+        session.pool.prepared(lockGroups, [
           queueName,
           heads.map((row) => row.key),
           heads.map((row) => row.group_key),
@@ -123,7 +123,7 @@ export class Claimer {
       );
       if (locked.rows.length === 0) return [];
       const claimed = await client.query<ClaimedRow>(
-        server.prepared(claimGroups, [
+        session.pool.prepared(claimGroups, [
           queueName,
           lowest,
           highest,
@@ -144,10 +144,10 @@ export class Claimer {
    * that cannot be read is set aside as failed, and the rest of the batch continues. Some hundred rows are changed per
    * transaction, because a good job may wait behind thousands of bad ones.
    */
-  async #stampBySelf(jobs: ClaimedJob[], rows: ClaimedRow[], token: number, workerId: string): Promise<void> {
-    const stamped = new Set(jobs.map(({ key }) => key));
-    const rowOf = new Map(rows.filter(({ key }) => !stamped.has(key)).map((row) => [row.key, row]));
-    const now = Math.round(this.server.now());
+  async #editBySelf(jobs: ClaimedJob[], rows: ClaimedRow[], token: number, workerId: string): Promise<void> {
+    const claimed = new Set(jobs.map(({ key }) => key));
+    const rowOf = new Map(rows.filter(({ key }) => !claimed.has(key)).map((row) => [row.key, row]));
+    const now = Math.round(this.session.pool.clock.now());
     const decide = (stored: StoredJob): Decision<ClaimedJob | "poison" | null> => {
       const row = rowOf.get(stored.key);
       if (!row || stored.token !== token || stored.status !== "active") return { change: null, answer: null };
@@ -164,7 +164,7 @@ export class Claimer {
       const { key, place, due } = row;
       return {
         change: { status: "active", ...change, scheduled: columnSecond(job) },
-        answer: { key, token, workerId, place, due: Number(due), document, ending: null },
+        answer: { key, token, workerId, place, due: Number(due), document, suffix: null },
       };
     };
     try {
@@ -208,7 +208,7 @@ export class Claimer {
 
   /** @see Broker.renew */
   async renew(jobs: readonly ClaimedJob[]): Promise<ClaimedJob[]> {
-    const now = Math.round(this.server.now());
+    const now = Math.round(this.session.pool.clock.now());
     const jobOf = new Map(jobs.map((job) => [job.key, job]));
     const decide = (row: StoredJob): Decision<ClaimedJob | null> => {
       const job = jobOf.get(row.key);
@@ -218,7 +218,7 @@ export class Claimer {
       const started = Math.max(now, read(row)?.started ?? 0);
       const { patch } = encodeChange({ started, touched: started });
       const document = editDocument(row.document, patch, []);
-      return { change: { status: "active", patch, removed: [] }, answer: { ...job, document, ending: null } };
+      return { change: { status: "active", patch, removed: [] }, answer: { ...job, document, suffix: null } };
     };
     const { answers } = await this.rows.changeMany([...jobOf.keys()], decide);
     return jobs.flatMap(({ key }) => answers.get(key) ?? []);

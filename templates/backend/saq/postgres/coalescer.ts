@@ -27,7 +27,7 @@ export interface CoalescerOptions<Item, Answer> {
 /** When a failed flush is sent again. Every call has its own deadline. */
 export interface RetryRules {
   /** ms from the call or from the last flush that succeeded, if that was later: a long queue alone is not a failure. */
-  patienceMs: number;
+  timeoutMs: number;
   /** Returns true if the flush may succeed when it is sent again. */
   isPassing: (error: unknown) => boolean;
   /** Returns the ms to wait after a failed try. `tries` is the number of tries before that one. */
@@ -48,14 +48,14 @@ type Flush<Item, Answer> = (items: Item[], tries: Tries) => Promise<(Answer | Pr
 const watchMs = 250;
 
 /** Calls that wait, or that are sent together. All arrays have the same indexes. */
-class Load<Item, Answer> {
+class Batch<Item, Answer> {
   constructor(
     readonly items: Item[] = [],
     readonly decided: Decided<Answer>[] = [],
     /** When each call was made, by performance.now(). */
     readonly since: number[] = [],
     /** For each item: the calls of its identity that wait behind it. */
-    readonly twins: (Load<Item, Answer> | undefined)[] = [],
+    readonly twins: (Batch<Item, Answer> | undefined)[] = [],
   ) {}
 
   add(item: Item, decided: Decided<Answer>, since: number): void {
@@ -64,14 +64,14 @@ class Load<Item, Answer> {
     this.since.push(since);
   }
 
-  append({ items, decided, since }: Load<Item, Answer>): void {
+  append({ items, decided, since }: Batch<Item, Answer>): void {
     for (const [index, item] of items.entries())
       this.add(item, decided[index] as Decided<Answer>, since[index] as number);
   }
 
   /** Removes the first `count` calls and returns them. */
-  cut(count: number): Load<Item, Answer> {
-    return new Load(
+  cut(count: number): Batch<Item, Answer> {
+    return new Batch(
       this.items.splice(0, count),
       this.decided.splice(0, count),
       this.since.splice(0, count),
@@ -79,9 +79,9 @@ class Load<Item, Answer> {
     );
   }
 
-  slice(from: number, to: number): Load<Item, Answer> {
+  slice(from: number, to: number): Batch<Item, Answer> {
     const { items, decided, since, twins } = this;
-    return new Load(
+    return new Batch(
       items.slice(from, to),
       decided.slice(from, to),
       since.slice(from, to),
@@ -90,8 +90,8 @@ class Load<Item, Answer> {
   }
 
   /** Returns the calls for which `isFirst` is true, and the others. */
-  split(isFirst: (since: number) => boolean): [Load<Item, Answer>, Load<Item, Answer>] {
-    const parts: [Load<Item, Answer>, Load<Item, Answer>] = [new Load(), new Load()];
+  split(isFirst: (since: number) => boolean): [Batch<Item, Answer>, Batch<Item, Answer>] {
+    const parts: [Batch<Item, Answer>, Batch<Item, Answer>] = [new Batch(), new Batch()];
     for (const [index, item] of this.items.entries()) {
       const since = this.since[index] as number;
       const part = parts[isFirst(since) ? 0 : 1];
@@ -105,9 +105,9 @@ class Load<Item, Answer> {
 export class Coalescer<Item, Answer> {
   readonly #flush: Flush<Item, Answer>;
   readonly #options: CoalescerOptions<Item, Answer>;
-  #waiting = new Load<Item, Answer>();
+  #waiting = new Batch<Item, Answer>();
   /** The calls behind each item that waits or is being sent, by its identity. Null: there are none. */
-  readonly #behind = new Map<string, Load<Item, Answer> | null>();
+  readonly #behind = new Map<string, Batch<Item, Answer> | null>();
   #running: Promise<void> | null = null;
   #watch: NodeJS.Timeout | null = null;
   /** performance.now(), updated by the watch: reading the clock for every call would cost more than the call. */
@@ -154,7 +154,7 @@ export class Coalescer<Item, Answer> {
     if (behind === undefined) {
       this.#behind.set(identity, null);
       this.#waiting.add(item, decided, since);
-    } else if (behind === null) this.#behind.set(identity, new Load([item], [decided], [since]));
+    } else if (behind === null) this.#behind.set(identity, new Batch([item], [decided], [since]));
     else behind.add(item, decided, since);
   }
 
@@ -165,7 +165,7 @@ export class Coalescer<Item, Answer> {
     this.#running = null;
   }
 
-  #take(): Load<Item, Answer> {
+  #take(): Batch<Item, Answer> {
     const { maxItems, maxBytes, bytesOf, identityOf } = this.#options;
     const waiting = this.#waiting;
     const { items } = waiting;
@@ -175,7 +175,7 @@ export class Coalescer<Item, Answer> {
       if (count > 0 && bytes > maxBytes) break;
     }
     const load = count < items.length ? waiting.cut(count) : waiting;
-    if (load === waiting) this.#waiting = new Load();
+    if (load === waiting) this.#waiting = new Batch();
     if (identityOf) this.#takeTwins(load, identityOf);
     return load;
   }
@@ -184,7 +184,7 @@ export class Coalescer<Item, Answer> {
    * Moves the calls that wait behind these items into `twins`. Calls made from now on are not among them: they may be
    * answered only by a later flush.
    */
-  #takeTwins({ items, twins }: Load<Item, Answer>, identityOf: (item: Item) => string): void {
+  #takeTwins({ items, twins }: Batch<Item, Answer>, identityOf: (item: Item) => string): void {
     for (const [index, item] of items.entries()) {
       const identity = identityOf(item);
       const behind = this.#behind.get(identity);
@@ -194,7 +194,7 @@ export class Coalescer<Item, Answer> {
     }
   }
 
-  async #send(load: Load<Item, Answer>, tries: Tries): Promise<void> {
+  async #send(load: Batch<Item, Answer>, tries: Tries): Promise<void> {
     const { retry, searchAfter } = this.#options;
     for (let left = load; left.items.length > 0; ) {
       try {
@@ -220,10 +220,10 @@ export class Coalescer<Item, Answer> {
   /** Rejects the calls whose deadline has passed, waits, and returns the others, which may be sent again then. */
   async #wait(
     retry: RetryRules,
-    load: Load<Item, Answer>,
+    load: Batch<Item, Answer>,
     tries: Tries,
     error: unknown,
-  ): Promise<Load<Item, Answer>> {
+  ): Promise<Batch<Item, Answer>> {
     const [late, left] = load.split((since) => this.#isLate(since, retry));
     this.#failAll(late, error);
     if (left.items.length === 0) return left;
@@ -233,15 +233,15 @@ export class Coalescer<Item, Answer> {
     return left;
   }
 
-  #deadline(since: number, { patienceMs }: RetryRules): number {
-    return Math.max(since, this.#succeededAt) + patienceMs;
+  #deadline(since: number, { timeoutMs }: RetryRules): number {
+    return Math.max(since, this.#succeededAt) + timeoutMs;
   }
 
   #isLate(since: number, retry: RetryRules): boolean {
     return performance.now() >= this.#deadline(since, retry);
   }
 
-  #answer(load: Load<Item, Answer>, answers: (Answer | Promise<Answer>)[]): void {
+  #answer(load: Batch<Item, Answer>, answers: (Answer | Promise<Answer>)[]): void {
     const { items, decided } = load;
     const hasTwins = Boolean(this.#options.identityOf);
     // By index: an iterator over entries creates an array for each item.
@@ -255,7 +255,7 @@ export class Coalescer<Item, Answer> {
     }
   }
 
-  #failAll(load: Load<Item, Answer>, error: unknown): void {
+  #failAll(load: Batch<Item, Answer>, error: unknown): void {
     for (const [index, item] of load.items.entries()) {
       this.#fail(item, load.decided[index] as Decided<Answer>, error);
       this.#leave(load, index);
@@ -263,7 +263,7 @@ export class Coalescer<Item, Answer> {
   }
 
   /** Called when an item is decided: answers its twins if possible, and queues the first call left behind it. */
-  #leave({ items, twins }: Load<Item, Answer>, index: number, answer?: Answer): void {
+  #leave({ items, twins }: Batch<Item, Answer>, index: number, answer?: Answer): void {
     const { identityOf } = this.#options;
     if (!identityOf) return;
     const item = items[index] as Item;
@@ -281,12 +281,12 @@ export class Coalescer<Item, Answer> {
   /** Answers twins with the answer of their item. Returns those that have to be sent themselves; undefined if none. */
   #answerTwins(
     item: Item,
-    twins: Load<Item, Answer>,
+    twins: Batch<Item, Answer>,
     answer: Answer | undefined,
-  ): Load<Item, Answer> | undefined {
+  ): Batch<Item, Answer> | undefined {
     const { answerTwin } = this.#options;
     if (!answerTwin || answer === undefined) return twins;
-    const left = new Load<Item, Answer>();
+    const left = new Batch<Item, Answer>();
     for (const [index, twin] of twins.items.entries()) {
       const decided = twins.decided[index] as Decided<Answer>;
       const shared = answerTwin(answer, item, twin);

@@ -3,28 +3,29 @@
  * that callers chose are upserted, one row per key and flush: an unknown key is inserted, a finished job of this queue
  * that was due earlier is replaced, and any other known key is refused.
  */
-import { backoffMs } from "../backoff.js";
-import { type StoredJob, toldAheadSeconds } from "../broker.js";
-import { bytesOf } from "../byte-size.js";
+
+import { notifyAheadSeconds, type StoredJob } from "../broker.js";
+import { backoffMs } from "../core/backoff.js";
+import { bytesOf } from "../core/byte-size.js";
+import { isTerminal, parseStatus } from "../core/job.js";
+import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
 import { InvalidJobError, SaqError } from "../errors.js";
-import { isTerminal, parseStatus } from "../job.js";
-import type { EnqueueOutcome, NewJob } from "../new-job.js";
 import type { TransactionClient } from "../tasks/task.js";
+import { BulkOutcomes, BulkSlot } from "./bulk-enqueue.js";
 import { wakeChannel } from "./channels.js";
 import { Coalescer, type Tries } from "./coalescer.js";
-import { isConnectionError, isDataError, isLockTimeout, isRolledBack } from "./connection.js";
-import { type Statement, separator } from "./fragments.js";
+import { isConnectionError, isDataError, isLockTimeout, isRolledBack } from "./connection/errors.js";
 import { HeldKeys } from "./held-keys.js";
-import { Outcomes, Place } from "./outcomes.js";
 import type { RowStore } from "./rows.js";
-import type { PostgresServer } from "./server.js";
+import { type Statement, separator } from "./sql/fragments.js";
+import type { TableSession } from "./table-session.js";
 
 /** Maximum number of jobs with generated keys in one flush. */
 const maxItems = 2_000;
 /** The same for chosen keys. It is lower, because these jobs are sent again in small groups if one key is held. */
 const maxKeyedItems = 1_000;
 /** How long a call waits for an unreachable database: less than the timeouts of browsers and proxies. */
-const patienceMs = 8_000;
+const timeoutMs = 8_000;
 /** Maximum number of retries of a statement that the server rolled back because of a conflict. */
 const maxRollbacks = 4;
 const maxBytes = 4 * 1024 * 1024;
@@ -61,7 +62,7 @@ export class Enqueuer {
   readonly #channel: string;
 
   constructor(
-    private readonly server: PostgresServer,
+    private readonly session: TableSession,
     private readonly rows: RowStore,
     private readonly queueName: string,
   ) {
@@ -71,10 +72,10 @@ export class Enqueuer {
       bytesOf: (job: NewJob) => bytesOf(job.document),
       searchAfter,
       retry: {
-        patienceMs,
+        timeoutMs,
         isPassing: isConnectionError,
         waitMs: backoffMs,
-        pause: (ms: number) => server.pause(ms),
+        pause: (ms: number) => session.pool.pause(ms),
         unsent: databaseAway,
       },
     };
@@ -87,7 +88,7 @@ export class Enqueuer {
     });
     this.#held = new HeldKeys({
       store: async (jobs) => this.#outcomes(jobs, await this.#sendUpsert(jobs, "upsertHeld"), false),
-      pause: (ms) => server.pause(ms),
+      pause: (ms) => session.pool.pause(ms),
     });
   }
 
@@ -111,11 +112,11 @@ export class Enqueuer {
     for (const job of jobs) checkStorable(job);
     if (jobs.length === 0) return [];
     return new Promise((resolve, reject) => {
-      const outcomes = new Outcomes(jobs.length, { resolve, reject });
+      const outcomes = new BulkOutcomes(jobs.length, { resolve, reject });
       // By index: an iterator over entries creates an array for each job.
       for (let index = 0; index < jobs.length; index++) {
         const job = jobs[index] as NewJob;
-        this.#laneOf(job).put(job, new Place(outcomes, index));
+        this.#laneOf(job).put(job, new BulkSlot(outcomes, index));
       }
     });
   }
@@ -127,7 +128,7 @@ export class Enqueuer {
   /** Stores a job in the caller's transaction: the row and the notification become visible when it commits. */
   async enqueueWith(client: TransactionClient, job: NewJob): Promise<EnqueueOutcome> {
     checkStorable(job);
-    const { rows } = await client.query(this.server.statements.upsertFree.text, this.values([job]));
+    const { rows } = await client.query(this.session.statements.upsertFree.text, this.values([job]));
     return this.outcome(rows[0] as unknown as UpsertRow | undefined);
   }
 
@@ -137,10 +138,10 @@ export class Enqueuer {
   }
 
   async #insert(jobs: NewJob[], tries: Tries): Promise<EnqueueOutcome[]> {
-    const { insert, insertAgain, insertTracked } = this.server.statements;
+    const { insert, insertAgain, insertTracked } = this.session.statements;
     const values = this.#insertValues(jobs);
     if (this.#isTracked(jobs, tries)) await this.#track(insertTracked, values, tries);
-    else await this.server.query(tries.count === 0 ? insert : insertAgain, values);
+    else await this.session.pool.query(tries.count === 0 ? insert : insertAgain, values);
     return jobs.map(() => stored);
   }
 
@@ -173,10 +174,13 @@ export class Enqueuer {
   async #sendUpsert(jobs: NewJob[], statement: "upsert" | "upsertHeld" = "upsert"): Promise<UpsertRow[]> {
     for (let rollbacks = 0; ; rollbacks++) {
       try {
-        return await this.server.query<UpsertRow>(this.server.statements[statement], this.values(jobs));
+        return await this.session.pool.query<UpsertRow>(
+          this.session.statements[statement],
+          this.values(jobs),
+        );
       } catch (error) {
         if (!isRolledBack(error) || rollbacks === maxRollbacks) throw error;
-        await this.server.pause(backoffMs(rollbacks) / 4);
+        await this.session.pool.pause(backoffMs(rollbacks) / 4);
       }
     }
   }
@@ -201,9 +205,9 @@ export class Enqueuer {
     this.#open.delete(tries);
     let sent: OpenFlush | undefined;
     try {
-      return await this.server.transaction(async (client) => {
+      return await this.session.pool.transaction(async (client) => {
         const { rows } = await client.query<UpsertRow & { transaction: string }>(
-          this.server.prepared(statement, values),
+          this.session.pool.prepared(statement, values),
         );
         const [first] = rows;
         if (first) sent = { transaction: first.transaction, rows };
@@ -216,7 +220,7 @@ export class Enqueuer {
   }
 
   async #upsertTracked(jobs: NewJob[], tries: Tries): Promise<(EnqueueOutcome | Promise<EnqueueOutcome>)[]> {
-    const rows = await this.#track(this.server.statements.upsertTracked, this.values(jobs), tries);
+    const rows = await this.#track(this.session.statements.upsertTracked, this.values(jobs), tries);
     const keys = new Set(rows.map(({ key }) => key));
     const sent = jobs.filter(({ key }) => keys.has(key));
     const outcomes = await this.#outcomes(sent, rows, false);
@@ -227,8 +231,8 @@ export class Enqueuer {
 
   /** @throws SaqError database_unavailable while the transaction is still in progress */
   async #hasCommitted(transaction: string): Promise<boolean> {
-    const { transactionStatus } = this.server.statements;
-    const [row] = await this.server
+    const { transactionStatus } = this.session.statements;
+    const [row] = await this.session.pool
       .query<{ status: string | null }>(transactionStatus, [transaction])
       .catch((error: unknown) => {
         // The server is another one now and has not reached this number yet: a standby that was promoted.
@@ -313,7 +317,7 @@ export class Enqueuer {
 
   /** Null if all jobs are due later: no worker is notified of these, because workers find them before they are due. */
   #channelFor(jobs: readonly NewJob[]): string | null {
-    const latest = this.server.now() / 1000 + toldAheadSeconds;
+    const latest = this.session.pool.clock.now() / 1000 + notifyAheadSeconds;
     return jobs.some((job) => job.scheduled <= latest) ? this.#channel : null;
   }
 }
@@ -333,7 +337,7 @@ const isPlain = ({ priority, groupKey, scheduled }: NewJob): boolean =>
 const databaseAway = (): SaqError =>
   new SaqError(
     "database_unavailable",
-    `The database has not answered for ${patienceMs / 1_000} s; the job was not sent and is not stored`,
+    `The database has not answered for ${timeoutMs / 1_000} s; the job was not sent and is not stored`,
   );
 
 /**

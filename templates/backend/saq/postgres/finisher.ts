@@ -4,12 +4,12 @@
  * (when the connection dies at the commit). The server knows it, by the transaction's number.
  */
 import type { Claim, Settlement } from "../broker.js";
+import { isTakenOver } from "../core/transitions.js";
+import { editDocument } from "../core/wire.js";
 import { SaqError } from "../errors.js";
 import type { TransactionClient } from "../tasks/task.js";
-import { isTakenOver } from "../transitions.js";
-import { editDocument } from "../wire.js";
 import { endNotice } from "./channels.js";
-import type { PostgresServer } from "./server.js";
+import type { TableSession } from "./table-session.js";
 
 interface OwnedRow {
   document: string;
@@ -18,7 +18,7 @@ interface OwnedRow {
 
 export class Finisher {
   constructor(
-    private readonly server: PostgresServer,
+    private readonly session: TableSession,
     private readonly queueName: string,
   ) {}
 
@@ -35,7 +35,7 @@ export class Finisher {
     earlier: string | null,
   ): Promise<string | null> {
     const { key, token, status, patch, removed, keep } = settlement;
-    const jobs = this.server.jobsTable;
+    const jobs = this.session.jobsTable;
     // Never wait for a row that an earlier transaction of this attempt has written while that transaction is open: the
     // attempt itself may have it open on another connection. If the earlier transaction is this one and the row is
     // still active, the caller has rolled back to a savepoint.
@@ -78,7 +78,7 @@ export class Finisher {
 
   /** Returns false while the transaction is open, and after it was rolled back. */
   async hasCommitted(transaction: string): Promise<boolean> {
-    const { rows } = await this.server.queryAgain<{ status: string | null }>(
+    const { rows } = await this.session.pool.queryAgain<{ status: string | null }>(
       { name: "saq_transaction", text: "select pg_catalog.pg_xact_status($1::text::xid8) as status" },
       [transaction],
     );

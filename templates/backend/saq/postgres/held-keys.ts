@@ -3,12 +3,12 @@
  * no other job waits for that transaction: without this, 20 held keys delayed an unrelated job by 42.7 s.
  */
 import type { Decided } from "../broker.js";
+import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
 import { SaqError } from "../errors.js";
-import type { EnqueueOutcome, NewJob } from "../new-job.js";
-import { isLockTimeout } from "./connection.js";
+import { isLockTimeout } from "./connection/errors.js";
 
 /** How long a job waits for its key, ms. */
-const patienceMs = 2_000;
+const timeoutMs = 2_000;
 /** Pause between two checks whether the transaction has ended, ms. */
 const pauseMs = 200;
 /** Jobs that are tried together before they are tried alone: if a flush met a held key, most of its keys are free. */
@@ -47,7 +47,7 @@ export class HeldKeys {
    */
   store(job: NewJob): Promise<EnqueueOutcome> {
     return new Promise((resolve, reject) => {
-      const until = performance.now() + patienceMs;
+      const until = performance.now() + timeoutMs;
       const entry = { job, decided: { resolve, reject }, until, isHeld: false };
       const line = this.#waiting.get(job.key);
       if (line) line.push(entry);

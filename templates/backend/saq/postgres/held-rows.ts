@@ -3,7 +3,7 @@
  * one statement checks all of them, and none of them makes the server log an error (103 held rows: 1,719 "could not
  * obtain lock" errors in 20 s, when each row was tried alone with NOWAIT).
  */
-import type { PostgresServer } from "./server.js";
+import type { TableSession } from "./table-session.js";
 
 /** Pause between two checks, ms. It doubles after each check that found no free row. */
 const shortestPauseMs = 100;
@@ -29,7 +29,7 @@ export class HeldRows {
   #looking: Promise<void> | null = null;
 
   constructor(
-    private readonly server: PostgresServer,
+    private readonly session: TableSession,
     private readonly queueName: string,
   ) {}
 
@@ -50,10 +50,10 @@ export class HeldRows {
 
   async #look(): Promise<void> {
     for (let pauseMs = shortestPauseMs; this.#waiting.size > 0; ) {
-      await this.server.pause(pauseMs);
+      await this.session.pool.pause(pauseMs);
       const asked = [...this.#waiting.keys()];
-      const free = await this.server
-        .query<{ key: string }>(this.server.statements.freeRows, [this.queueName, asked])
+      const free = await this.session.pool
+        .query<{ key: string }>(this.session.statements.freeRows, [this.queueName, asked])
         .then((rows) => rows.map(({ key }) => key))
         .catch(() => asked);
       pauseMs = free.length > 0 ? shortestPauseMs : Math.min(2 * pauseMs, longestPauseMs);

@@ -1,3 +1,3 @@
 export { PostgresBroker } from "./broker.js";
-export { Connections } from "./connections.js";
-export { PostgresServer } from "./server.js";
+export { ConnectionPool } from "./connection/pool.js";
+export { TableSession } from "./table-session.js";

@@ -3,10 +3,10 @@
  */
 import type pg from "pg";
 import type { JobFilter } from "../broker.js";
+import type { Status } from "../core/job.js";
 import { SaqError } from "../errors.js";
-import type { Status } from "../job.js";
-import { isCancelled } from "./connection.js";
-import type { PostgresServer } from "./server.js";
+import { isCancelled } from "./connection/errors.js";
+import type { TableSession } from "./table-session.js";
 
 /** Timeout of a list, s. Without an index, a rare status is searched in the whole table: 3 s for ten million jobs. */
 const longestSeconds = 5;
@@ -20,18 +20,18 @@ const failedStatuses: readonly Status[] = ["failed", "aborted"];
  * @throws SaqError list_too_slow when the statement takes longer than 5 s
  */
 export async function listRows<Row extends pg.QueryResultRow>(
-  server: PostgresServer,
+  session: TableSession,
   queueName: string,
   { statuses, offset, limit, due }: JobFilter,
 ): Promise<Row[]> {
   const wanted = [...new Set(statuses)];
-  const { list, listRunning, listFailed } = server.statements;
+  const { list, listRunning, listFailed } = session.statements;
   const values = [queueName, wanted, offset, limit];
   const isFailed = wanted.every((status) => failedStatuses.includes(status));
   const isRunning = wanted.every((status) => runningStatuses.includes(status));
   const { text } = isFailed ? listFailed : isRunning ? listRunning : list;
   try {
-    return await server.transaction(async (client) => {
+    return await session.pool.transaction(async (client) => {
       await client.query(`set local statement_timeout = '${longestSeconds}s'`);
       return (await client.query<Row>(text, isFailed || isRunning ? values : [...values, due ?? null])).rows;
     });

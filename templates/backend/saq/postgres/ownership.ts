@@ -1,8 +1,8 @@
 /** Checks whether running jobs still belong to their claims. */
 import type { Claim, Interrupted } from "../broker.js";
-import { isTakenOver } from "../transitions.js";
+import { isTakenOver } from "../core/transitions.js";
 import type { RowStore } from "./rows.js";
-import type { PostgresServer } from "./server.js";
+import type { TableSession } from "./table-session.js";
 
 interface OwnerRow {
   key: string;
@@ -17,14 +17,14 @@ export class Ownership {
   readonly #verified = new WeakMap<Claim, string>();
 
   constructor(
-    private readonly server: PostgresServer,
+    private readonly session: TableSession,
     private readonly rows: RowStore,
     private readonly queueName: string,
   ) {}
 
   /** @see Broker.interrupted */
   async interrupted(claims: readonly Claim[]): Promise<Interrupted[]> {
-    const found = await this.server.query<OwnerRow>(this.server.statements.owners, [
+    const found = await this.session.pool.query<OwnerRow>(this.session.statements.owners, [
       this.queueName,
       claims.map((claim) => claim.key),
       claims.map((claim) => claim.workerId),

@@ -4,18 +4,18 @@
  */
 
 import { isUtf8 } from "node:buffer";
-import { backoffMs } from "../backoff.js";
 import type { Broker, JobCounts, JobFilter, RowChange, StoredJob } from "../broker.js";
+import { backoffMs } from "../core/backoff.js";
+import { parseStatus } from "../core/job.js";
+import type { Decision } from "../core/transitions.js";
+import { editDocument } from "../core/wire.js";
 import { SaqError } from "../errors.js";
-import { parseStatus } from "../job.js";
-import type { Decision } from "../transitions.js";
-import { editDocument } from "../wire.js";
 import { eventChannel, eventText, wakeChannel } from "./channels.js";
-import { isLockTimeout, isPassing } from "./connection.js";
+import { newToken } from "./claim-token.js";
+import { isLockTimeout, isPassing } from "./connection/errors.js";
 import { HeldRows, RowHeldError } from "./held-rows.js";
 import { listRows } from "./listing.js";
-import type { PostgresServer } from "./server.js";
-import { newToken } from "./token.js";
+import type { TableSession } from "./table-session.js";
 
 interface RawRow {
   key: string;
@@ -60,7 +60,7 @@ const runningPageSize = 500;
 /** How many rows are locked and changed in one transaction. */
 const changedTogether = 200;
 /** How long `change` waits for a row that another transaction holds: a person may be waiting for the answer. */
-const heldPatienceMs = 5_000;
+const heldTimeoutMs = 5_000;
 
 const toRow = (raw: RawRow): StoredJob => ({
   key: raw.key,
@@ -81,7 +81,7 @@ const isImpossible = (key: string) => key.includes("\0");
 const jobHeld = (key: string, cause: unknown): SaqError =>
   new SaqError(
     "job_held",
-    `Job ${JSON.stringify(key)} is held by a transaction that has been open for over ${heldPatienceMs / 1_000} s; ` +
+    `Job ${JSON.stringify(key)} is held by a transaction that has been open for over ${heldTimeoutMs / 1_000} s; ` +
       "nothing was changed. Try again when that transaction has ended.",
     { cause },
   );
@@ -101,10 +101,10 @@ export class RowStore {
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(
-    private readonly server: PostgresServer,
+    private readonly session: TableSession,
     private readonly queueName: string,
   ) {
-    this.#held = new HeldRows(server, queueName);
+    this.#held = new HeldRows(session, queueName);
   }
 
   /**
@@ -114,7 +114,7 @@ export class RowStore {
    * @throws SaqError job_held when the row is held for longer
    */
   async change<T>(key: string, decide: Decide<T>): Promise<T | null> {
-    const deadline = performance.now() + heldPatienceMs;
+    const deadline = performance.now() + heldTimeoutMs;
     for (;;) {
       try {
         return await this.changeNow(key, decide);
@@ -127,12 +127,12 @@ export class RowStore {
   }
 
   /**
-   * As `change`, but waits up to `patienceMs` for a row that another transaction holds, and also while the database is
+   * As `change`, but waits up to `timeoutMs` for a row that another transaction holds, and also while the database is
    * down. For changes that must be written and may be made twice without harm. Takes one connection at a time, however
    * many rows wait.
    */
-  async changeWhenFree<T>(key: string, decide: Decide<T>, patienceMs: number): Promise<T | null> {
-    const deadline = performance.now() + patienceMs;
+  async changeWhenFree<T>(key: string, decide: Decide<T>, timeoutMs: number): Promise<T | null> {
+    const deadline = performance.now() + timeoutMs;
     for (let attempt = 0; ; attempt++) {
       const turn = this.#turn.then(() => this.changeNow(key, decide));
       this.#turn = turn.catch(() => {});
@@ -140,7 +140,9 @@ export class RowStore {
         return await turn;
       } catch (error) {
         if (!isPassing(error) || performance.now() > deadline) throw error;
-        await (isLockTimeout(error) ? this.#held.free(key, deadline) : this.server.pause(backoffMs(attempt)));
+        await (isLockTimeout(error)
+          ? this.#held.free(key, deadline)
+          : this.session.pool.pause(backoffMs(attempt)));
       }
     }
   }
@@ -176,8 +178,8 @@ export class RowStore {
     decide: Decide<T>,
     { answers, held }: Changed<T>,
   ): Promise<string[]> {
-    const { lockRows, updateRows } = this.server.statements;
-    return this.server.transaction(async (client) => {
+    const { lockRows, updateRows } = this.session.statements;
+    return this.session.pool.transaction(async (client) => {
       const { rows } = await client.query<LockedRow>(lockRows.text, [this.queueName, keys]);
       const changes: { row: StoredJob; change: RowChange }[] = [];
       const tooMuch: string[] = [];
@@ -226,18 +228,18 @@ export class RowStore {
     const possible = keys.filter((key) => !isImpossible(key));
     return inOrder(
       keys,
-      await this.server.query<RawRow>(this.server.statements.fetch, [this.queueName, possible]),
+      await this.session.pool.query<RawRow>(this.session.statements.fetch, [this.queueName, possible]),
     );
   }
 
   /** @throws SaqError list_too_slow when reading the list takes longer than 5 s */
   async list(filter: JobFilter): Promise<StoredJob[]> {
-    return (await listRows<RawRow>(this.server, this.queueName, filter)).map(toRow);
+    return (await listRows<RawRow>(this.session, this.queueName, filter)).map(toRow);
   }
 
-  async page({ statuses, after, limit }: Parameters<Broker["page"]>[0]): Promise<StoredJob[]> {
+  async page({ statuses, after, limit }: Parameters<Broker["listAfter"]>[0]): Promise<StoredJob[]> {
     const values: unknown[] = [this.queueName, statuses, after, limit];
-    return (await this.server.query<RawRow>(this.server.statements.page, values)).map(toRow);
+    return (await this.session.pool.query<RawRow>(this.session.statements.page, values)).map(toRow);
   }
 
   /** Yields every running row; reads one page at a time. */
@@ -245,7 +247,7 @@ export class RowStore {
     let last: { token: number; key: string } | undefined = { token: -(2 ** 31), key: "" };
     while (last) {
       const values: unknown[] = [this.queueName, last.token, last.key, runningPageSize];
-      const rows: RawRow[] = await this.server.query<RawRow>(this.server.statements.running, values);
+      const rows: RawRow[] = await this.session.pool.query<RawRow>(this.session.statements.running, values);
       for (const raw of rows) yield { row: toRow(raw), clock: raw.clock };
       last = rows.length === runningPageSize ? rows.at(-1) : undefined;
     }
@@ -262,9 +264,9 @@ export class RowStore {
       failed: 0,
       complete: 0,
     };
-    const { rows } = await this.server.transaction(
+    const { rows } = await this.session.pool.transaction(
       (client) =>
-        client.query<{ status: string; due: boolean; count: number }>(this.server.statements.counts.text, [
+        client.query<{ status: string; due: boolean; count: number }>(this.session.statements.counts.text, [
           this.queueName,
         ]),
       { sequentialScan: true },

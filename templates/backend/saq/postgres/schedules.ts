@@ -6,16 +6,22 @@
  * stored. Both hold for workers with the definition that was registered last; others do not read or write the record.
  */
 
+import type {
+  ScheduleDefinition,
+  ScheduleRow,
+  ScheduleStore,
+  Tick,
+  TickAnswer,
+} from "../core/schedule-store.js";
 import { SaqError } from "../errors.js";
-import type { ScheduleDefinition, ScheduleRow, ScheduleStore, Tick, TickAnswer } from "../schedule-store.js";
 import type { Enqueuer, UpsertRow } from "./enqueuer.js";
 import {
   buildScheduleStatements,
   type ScheduleStatements,
   scheduleTable,
   waitingCronJobs,
-} from "./schedule-statements.js";
-import type { PostgresServer } from "./server.js";
+} from "./sql/schedules.js";
+import type { TableSession } from "./table-session.js";
 
 interface RawRow {
   name: string;
@@ -35,7 +41,7 @@ export class PostgresSchedules implements ScheduleStore {
   #table: Promise<ScheduleStatements | null> | null = null;
 
   constructor(
-    private readonly server: PostgresServer,
+    private readonly session: TableSession,
     private readonly enqueuer: Enqueuer,
     private readonly queueName: string,
   ) {}
@@ -43,15 +49,15 @@ export class PostgresSchedules implements ScheduleStore {
   async register(definitions: readonly ScheduleDefinition[]): Promise<ScheduleRow[] | null> {
     const statements = await this.#remember();
     if (!statements) return null;
-    await this.server.query(statements.register, this.#values(definitions));
-    await this.server.query(statements.forget, [this.queueName, definitions.map(({ name }) => name)]);
+    await this.session.pool.query(statements.register, this.#values(definitions));
+    await this.session.pool.query(statements.forget, [this.queueName, definitions.map(({ name }) => name)]);
     return this.list();
   }
 
   async list(): Promise<ScheduleRow[] | null> {
     const statements = await this.#remember();
     if (!statements) return null;
-    const rows = await this.server.query<RawRow>(statements.list, [this.queueName]);
+    const rows = await this.session.pool.query<RawRow>(statements.list, [this.queueName]);
     return rows.map(({ last_run: lastRun, tick, ...row }) => ({ ...row, tick: Number(tick), lastRun }));
   }
 
@@ -62,7 +68,7 @@ export class PostgresSchedules implements ScheduleStore {
       const outcomes = await this.enqueuer.enqueueMany(jobs);
       return outcomes.map((outcome) => (outcome.stored ? "stored" : outcome.reason));
     }
-    const rows = await this.server.query<TickRow>(statements.enqueue, [
+    const rows = await this.session.pool.query<TickRow>(statements.enqueue, [
       ...this.enqueuer.values(jobs),
       ticks.map(({ name }) => name),
       ticks.map(({ cron }) => cron),
@@ -83,8 +89,8 @@ export class PostgresSchedules implements ScheduleStore {
   }
 
   async waiting(): Promise<string[]> {
-    await this.server.connect();
-    const rows = await this.server.query<{ key: string }>(waitingCronJobs(this.server.jobsTable), [
+    await this.session.connect();
+    const rows = await this.session.pool.query<{ key: string }>(waitingCronJobs(this.session.jobsTable), [
       this.queueName,
     ]);
     return rows.map(({ key }) => key);
@@ -100,7 +106,7 @@ export class PostgresSchedules implements ScheduleStore {
           "grant select, insert, update, delete on saq_cron to this one;",
       );
     }
-    await this.server.query(statements.pause, [...this.#values([definition]), paused]);
+    await this.session.pool.query(statements.pause, [...this.#values([definition]), paused]);
   }
 
   #values(definitions: readonly ScheduleDefinition[]): unknown[] {
@@ -124,10 +130,10 @@ export class PostgresSchedules implements ScheduleStore {
   }
 
   async #open(): Promise<ScheduleStatements | null> {
-    await this.server.connect();
-    const table = await scheduleTable(this.server);
-    if (table) return buildScheduleStatements({ cron: table, jobs: this.server.jobsTable });
-    this.server.options.logger.warn(
+    await this.session.connect();
+    const table = await scheduleTable(this.session);
+    if (table) return buildScheduleStatements({ cron: table, jobs: this.session.jobsTable });
+    this.session.pool.options.logger.warn(
       { queue: this.queueName },
       "scheduled tasks run, but cannot be paused and make up for no missed ticks: this database role may not create or " +
         "use the table saq_cron",

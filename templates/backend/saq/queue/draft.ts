@@ -2,16 +2,16 @@
  * From a call of `enqueue` to a job that is about to be stored. Everything about the job is decided and checked here.
  */
 
-import { isLarger, tooLarge } from "../byte-size.js";
 import { checkJobOptions, onlyJobOptions, type QueueConfig } from "../config/index.js";
+import { isLarger, tooLarge } from "../core/byte-size.js";
+import { dueSecond, type JobFields, jobDefaults, jobOptionNames } from "../core/job.js";
+import { newKey } from "../core/key.js";
+import type { NewJob } from "../core/new-job.js";
+import { omitUndefined } from "../core/omit-undefined.js";
+import { encodeJob } from "../core/wire.js";
 import { InvalidJobError, SaqError } from "../errors.js";
-import { given } from "../given.js";
-import { dueSecond, type JobFields, jobDefaults, jobOptionNames } from "../job.js";
-import { newKey } from "../key.js";
-import type { NewJob } from "../new-job.js";
 import { type AnyTask, type EnqueueOptions, inputSchemaOf, optionsOfTask } from "../tasks/task.js";
 import { validatePayload } from "../tasks/validation.js";
-import { encodeJob } from "../wire.js";
 
 export interface Draft {
   fields: JobFields;
@@ -48,12 +48,15 @@ export class Drafts {
     this.#queueName = name;
     this.#maxBytes = maxBytes;
     this.#anyTask = anyTask
-      ? { task: () => {}, defaults: { ...jobDefaults, ...given(defaults) } }
+      ? { task: () => {}, defaults: { ...jobDefaults, ...omitUndefined(defaults) } }
       : undefined;
     this.#known = new Map(
       Object.entries(tasks).map(([taskName, task]) => [
         taskName,
-        { task, defaults: { ...jobDefaults, ...given(defaults), ...given(optionsOfTask(task)) } },
+        {
+          task,
+          defaults: { ...jobDefaults, ...omitUndefined(defaults), ...omitUndefined(optionsOfTask(task)) },
+        },
       ]),
     );
   }

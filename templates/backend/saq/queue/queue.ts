@@ -4,9 +4,17 @@
 
 import type { Broker, JobCounts, JobFilter, WorkerRow } from "../broker.js";
 import type { QueueConfig } from "../config/index.js";
-import type { JobFields, Status, TerminalStatus } from "../job.js";
+import type { JobFields, Status, TerminalStatus } from "../core/job.js";
+import type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../core/transitions.js";
 import type { ApplyOptions, EnqueueArguments, EnqueueOptions, ResultOf, TaskMap } from "../tasks/task.js";
-import type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../transitions.js";
+import { Drafts } from "./draft.js";
+import { type BeforeEnqueue, EnqueuePipeline, type Order } from "./enqueue-pipeline.js";
+import { JobEditor } from "./job-editor.js";
+import { Job, type JobOverrides, type JobOwner } from "./job-handle.js";
+import { JobReader } from "./job-reader.js";
+import { JobWaiter } from "./job-waiter.js";
+import { type ListenOptions, type MapOptions, Results } from "./results.js";
+import { Schedules } from "./schedules.js";
 import type {
   EnqueueAnswer,
   EnqueueCall,
@@ -16,15 +24,7 @@ import type {
   MapResult,
   QueueCounters,
   QueueInfo,
-} from "./answers.js";
-import { Changes } from "./changes.js";
-import { Drafts } from "./draft.js";
-import { type BeforeEnqueue, Enqueuing, type Order } from "./enqueuing.js";
-import { Job, type JobOverrides, type JobOwner } from "./handle.js";
-import { Reading } from "./reading.js";
-import { type ListenOptions, type MapOptions, Results } from "./results.js";
-import { Schedules } from "./schedules.js";
-import { Waiting } from "./waiting.js";
+} from "./types.js";
 
 export class Queue<Tasks extends TaskMap = TaskMap> {
   readonly name: string;
@@ -42,11 +42,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     aborted: 0,
     started: Date.now(),
   };
-  readonly #enqueuing: Enqueuing;
-  readonly #waiting: Waiting;
+  readonly #pipeline: EnqueuePipeline;
+  readonly #waiting: JobWaiter;
   readonly #results: Results;
-  readonly #reading: Reading;
-  readonly #changes: Changes;
+  readonly #reading: JobReader;
+  readonly #changes: JobEditor;
   readonly #owner: JobOwner = {
     now: () => this.broker.now(),
     reload: (key) => this.#reading.reload(key),
@@ -66,15 +66,15 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     Object.defineProperty(this, "config", { enumerable: false });
     this.isForeign = options.anyTask === true;
     this.broker = broker;
-    this.#enqueuing = new Enqueuing(broker, new Drafts(config, options));
-    this.#waiting = new Waiting(broker);
-    this.#results = new Results(config.name, this.#enqueuing, this.#waiting, toJob);
-    this.#reading = new Reading(config.name, broker, toJob);
-    this.#changes = new Changes(broker, config.failedTtl, config.maxBytes, this.counters);
+    this.#pipeline = new EnqueuePipeline(broker, new Drafts(config, options));
+    this.#waiting = new JobWaiter(broker);
+    this.#results = new Results(config.name, this.#pipeline, this.#waiting, toJob);
+    this.#reading = new JobReader(config.name, broker, toJob);
+    this.#changes = new JobEditor(broker, config.failedTtl, config.maxBytes, this.counters);
     this.schedules = new Schedules({
       config,
       broker,
-      draft: async (order) => this.#enqueuing.draft(order),
+      draft: async (order) => this.#pipeline.draft(order),
       enqueue: (task, payload, given) => (this as unknown as Queue).enqueue(task, payload, given),
     });
   }
@@ -112,8 +112,8 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     ...args: EnqueueCall<Tasks, Target, Key>
   ): Promise<Enqueued<Tasks, Target, Key>>;
   async enqueue(target: string | Job, payload?: unknown, options: EnqueueOptions = {}): Promise<Job | null> {
-    if (typeof target !== "string") return this.#enqueuing.again(target, (payload ?? {}) as JobOverrides);
-    const { fields, outcome } = await this.#enqueuing.one({ task: target, payload, options });
+    if (typeof target !== "string") return this.#pipeline.again(target, (payload ?? {}) as JobOverrides);
+    const { fields, outcome } = await this.#pipeline.one({ task: target, payload, options });
     return outcome.stored ? new Job(this.#owner, fields) : null;
   }
 
@@ -126,7 +126,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     task: Name,
     ...[payload, options = {}]: EnqueueArguments<Tasks[Name]>
   ): Promise<EnqueueAnswer<ResultOf<Tasks[Name]>>> {
-    const { fields, outcome } = await this.#enqueuing.one({ task, payload, options });
+    const { fields, outcome } = await this.#pipeline.one({ task, payload, options });
     if (!outcome.stored) return { enqueued: false, reason: outcome.reason, key: fields.key };
     return { enqueued: true, job: new Job<ResultOf<Tasks[Name]>>(this.#owner, fields) };
   }
@@ -140,7 +140,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    */
   async enqueueMany(entries: readonly EnqueueEntry<Tasks>[]): Promise<(Job | null)[]> {
     const orders = entries.map(orderOf);
-    const stored = await this.#enqueuing.many(orders);
+    const stored = await this.#pipeline.many(orders);
     return stored.map(({ fields, outcome }) => (outcome.stored ? new Job(this.#owner, fields) : null));
   }
 
@@ -154,7 +154,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     task: Name,
     ...[payload, options = {}]: EnqueueArguments<Tasks[Name]>
   ): Job<ResultOf<Tasks[Name]>> {
-    return new Job(this.#owner, this.#enqueuing.prepare(task, payload, options));
+    return new Job(this.#owner, this.#pipeline.prepare(task, payload, options));
   }
 
   /**
@@ -165,7 +165,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * @throws ConfigError if `hook` is not a function
    */
   registerBeforeEnqueue(hook: BeforeEnqueue): () => void {
-    return this.#enqueuing.before(hook);
+    return this.#pipeline.before(hook);
   }
 
   /**
@@ -175,7 +175,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * @throws SaqError not_aborted, with the error of `work` as its cause, if some jobs could not be aborted
    */
   batch<T>(work: () => Promise<T>): Promise<T> {
-    return this.#enqueuing.batches.run(work, (job) => this.#changes.cancel(job));
+    return this.#pipeline.batches.run(work, (job) => this.#changes.cancel(job));
   }
 
   // --- waiting for jobs ---

@@ -1,12 +1,12 @@
 /** Results of jobs for callers who wait for them: `apply` and `map`, and what the end of a job means to a caller. */
 import type { StoredJob } from "../broker.js";
+import type { JobFields, Status } from "../core/job.js";
+import { read } from "../core/transitions.js";
 import { InvalidJobError, JobGoneError, PoisonDocumentError, SaqError } from "../errors.js";
-import type { JobFields, Status } from "../job.js";
 import type { ApplyOptions, EnqueueOptions } from "../tasks/task.js";
-import { read } from "../transitions.js";
-import type { Enqueuing, Order, Stored } from "./enqueuing.js";
-import type { Job } from "./handle.js";
-import type { AwaitedEnd, Waiting } from "./waiting.js";
+import type { EnqueuePipeline, Order, Stored } from "./enqueue-pipeline.js";
+import type { Job } from "./job-handle.js";
+import type { AwaitedEnd, JobWaiter } from "./job-waiter.js";
 
 /** A job that was awaited failed or was aborted. `job` is that job. */
 export class JobError extends SaqError {
@@ -48,8 +48,8 @@ interface Told {
 export class Results {
   constructor(
     private readonly queueName: string,
-    private readonly enqueuing: Enqueuing,
-    private readonly waiting: Waiting,
+    private readonly pipeline: EnqueuePipeline,
+    private readonly waiting: JobWaiter,
     private readonly toJob: (fields: JobFields) => Job,
   ) {}
 
@@ -57,7 +57,7 @@ export class Results {
     const { waitTimeout, signal, options } = split(`apply("${task}")`, given);
     await this.waiting.follow();
     signal?.throwIfAborted();
-    const stored = await this.enqueuing.one({ task, payload, options, awaited: this.#awaited(waitTimeout) });
+    const stored = await this.pipeline.one({ task, payload, options, awaited: this.#awaited(waitTimeout) });
     const end = this.#await(stored, waitTimeout);
     try {
       return this.#resultOf(await unlessAborted(signal, end.end), task);
@@ -79,7 +79,7 @@ export class Results {
     await this.waiting.follow();
     signal?.throwIfAborted();
     const awaited = this.#awaited(waitTimeout);
-    const ends = (await this.enqueuing.many(orders.map((order) => ({ ...order, awaited })))).map((stored) =>
+    const ends = (await this.pipeline.many(orders.map((order) => ({ ...order, awaited })))).map((stored) =>
       this.#await(stored, waitTimeout),
     );
     const results = ends.map(async ({ end }) => this.#resultOf(await end, task));

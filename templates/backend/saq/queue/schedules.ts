@@ -1,15 +1,15 @@
 /** The recurring tasks of a queue, to look at and to control: `queue.schedules`. */
 import type { Broker, StoredJob } from "../broker.js";
 import { type CronEntry, cronKey, type QueueConfig } from "../config/index.js";
+import { isTerminal, type JobFields, type Status } from "../core/job.js";
+import type { NewJob } from "../core/new-job.js";
+import type { LastRun, ScheduleDefinition } from "../core/schedule-store.js";
+import { read } from "../core/transitions.js";
 import { SaqError } from "../errors.js";
-import { isTerminal, type JobFields, type Status } from "../job.js";
-import type { NewJob } from "../new-job.js";
-import type { LastRun, ScheduleDefinition } from "../schedule-store.js";
 import type { EnqueueOptions } from "../tasks/task.js";
-import { read } from "../transitions.js";
 import type { Draft } from "./draft.js";
-import type { Order } from "./enqueuing.js";
-import type { Job } from "./handle.js";
+import type { Order } from "./enqueue-pipeline.js";
+import type { Job } from "./job-handle.js";
 
 /** One recurring task. */
 export interface ScheduleInfo extends ScheduleDefinition {
@@ -152,7 +152,7 @@ export function takeBack(
   key: string,
   isWrong: (clock: number) => boolean = () => true,
 ): Promise<true | "foreign" | null> {
-  return broker.change<true | "foreign" | null>(key, (row, clock) => {
+  return broker.updateLocked<true | "foreign" | null>(key, (row, clock) => {
     const job = row.status === "queued" ? read(row) : null;
     if (!job || job.attempts > 0 || !isWrong(clock / 1_000)) return { change: null, answer: null };
     if (typeof job.meta.schedule !== "string") return { change: null, answer: "foreign" };

@@ -3,7 +3,7 @@
  * from a task that takes long.
  */
 import { ConfigError } from "../errors.js";
-import { within } from "../within.js";
+import { withTimeout } from "../timers.js";
 import type { Context, JobContext } from "./task.js";
 
 export interface MonitorOptions {
@@ -101,7 +101,7 @@ function beat({ job, log }: Partial<JobContext>, given: number | undefined): () 
   return async () => {
     clearInterval(timer);
     // While the database is unreachable a heartbeat takes long. A late one changes nothing once the job has ended.
-    if (beating) await within(lastBeatMs, beating);
+    if (beating) await withTimeout(lastBeatMs, beating);
     log?.debug({ event: "heartbeat_stopped" }, `Heartbeat monitoring stopped for job ${id}`);
   };
 }

@@ -2,9 +2,10 @@
  * Tasks and their types. A task is a plain function `(ctx, payload) => result` or, if it needs defaults or runtime
  * validation, the value of `task({...})`. `enqueue` takes its payload and result types from here.
  */
+
+import type { Due, JobFields, JobOptions } from "../core/job.js";
+import type { Jsonify } from "../core/json.js";
 import { ConfigError } from "../errors.js";
-import type { Due, JobFields, JobOptions } from "../job.js";
-import type { Jsonify } from "../json.js";
 import type { Logger } from "../logger.js";
 import { type InputOf, isStandardSchema, type OutputOf, type StandardSchema } from "./validation.js";
 

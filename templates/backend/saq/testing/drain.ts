@@ -1,5 +1,5 @@
 /** Runs jobs in the test's own process until nothing is left to run. */
-import type { JobFields, Status } from "../job.js";
+import type { JobFields, Status } from "../core/job.js";
 import type { Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 import type { JobContext } from "../tasks/task.js";
@@ -116,12 +116,12 @@ async function bringForward({ broker }: Queue, at: Date): Promise<number> {
   const now = Math.floor(broker.now() / 1_000);
   const early: { key: string; scheduled: number }[] = [];
   for (let page = null, after = ""; page === null || page.length > 0; after = page.at(-1)?.key ?? "") {
-    page = await broker.page({ statuses: ["queued"], after, limit: 500 });
+    page = await broker.listAfter({ statuses: ["queued"], after, limit: 500 });
     // Not the next tick of a scheduled task: its worker would move it back to its own time.
     early.push(...page.filter((row) => row.scheduled > now && row.scheduled <= last && !isTick(row.key)));
   }
   for (const { key, scheduled } of early.sort((one, other) => one.scheduled - other.scheduled)) {
-    await broker.change(key, (row) => {
+    await broker.updateLocked(key, (row) => {
       const isWaiting = row.status === "queued" && row.scheduled === scheduled;
       const due = now - Math.min(last - scheduled, now);
       return {

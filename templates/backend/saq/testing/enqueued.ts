@@ -1,7 +1,7 @@
 /** Finds the jobs that were enqueued, for a test to check. */
 import { AssertionError } from "node:assert";
 import { isDeepStrictEqual } from "node:util";
-import type { Job } from "../queue/handle.js";
+import type { Job } from "../queue/job-handle.js";
 import type { Queue } from "../queue/queue.js";
 import type { PayloadOf, ResultOf, TaskMap } from "../tasks/task.js";
 

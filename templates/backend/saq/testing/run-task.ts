@@ -1,6 +1,7 @@
 /** Runs one task once, without a database and without a worker. */
 import { defineQueue, type QueueConfig } from "../config/index.js";
-import type { JobFields } from "../job.js";
+import type { JobFields } from "../core/job.js";
+import { decodeJob, encodeJob } from "../core/wire.js";
 import { Drafts } from "../queue/draft.js";
 import type {
   AnyTask,
@@ -11,13 +12,12 @@ import type {
   ResultOf,
   TaskDefinition,
 } from "../tasks/task.js";
-import { decodeJob, encodeJob } from "../wire.js";
 import { Attempt, type AttemptHost } from "../worker/attempt.js";
-import { callTask } from "../worker/call.js";
 import { type ContextServices, contextsWith } from "../worker/context.js";
-import type { AttemptEnd } from "../worker/outcome.js";
-import { ownCompletion } from "../worker/outcome.js";
-import { writeOwnEnd } from "../worker/own-end.js";
+import { invokeTask } from "../worker/invoke-task.js";
+import type { AttemptResult } from "../worker/settlement/settlement.js";
+import { transactionalSettlement } from "../worker/settlement/settlement.js";
+import { finishInTransaction } from "../worker/settlement/transactional-finish.js";
 import { CollectingLogger, type LogLine } from "./log.js";
 
 type ContextOf<T> =
@@ -173,15 +173,15 @@ async function attempt(
 ): Promise<unknown> {
   const config = configOf(task);
   const rules = () => ({ nowMs: now(), failedTtl: config.failedTtl, maxBytes: config.maxBytes });
-  let ended: (end: AttemptEnd) => void = () => {};
-  const end = new Promise<AttemptEnd>((resolve) => {
+  let ended: (end: AttemptResult) => void = () => {};
+  const end = new Promise<AttemptResult>((resolve) => {
     ended = resolve;
   });
   const host: AttemptHost = {
     hardDeadlineMs: config.cancellationHardDeadline * 1_000,
     maxBytes: config.maxBytes,
     now,
-    touch: async (_claim, patch) => {
+    heartbeat: async (_claim, patch) => {
       const { touched: _, ...change } = JSON.parse(patch) as TaskRun["updates"][number] & { touched: number };
       updates.push(change);
       return true;
@@ -191,7 +191,13 @@ async function attempt(
     },
     endedElsewhere: async () => null,
     finish: (run, returned, client) =>
-      writeOwnEnd({ broker: { finishWith: async () => "test" }, config }, run, returned, client, rules()),
+      finishInTransaction(
+        { broker: { finishWith: async () => "test" }, config },
+        run,
+        returned,
+        client,
+        rules(),
+      ),
     ended: (_run, how) => ended(how),
   };
   const claim = {
@@ -201,7 +207,7 @@ async function attempt(
     workerId,
     due: fields.scheduled,
     document: "",
-    ending: null,
+    suffix: null,
   };
   const run = new Attempt(host, claim, fields);
   const Context = contextsWith(state);
@@ -209,7 +215,7 @@ async function attempt(
   signal?.addEventListener("abort", abort);
   try {
     if (signal?.aborted) abort();
-    run.run(() => callTask(config, null, run, new Context(services, run)));
+    run.run(() => invokeTask(config, null, run, new Context(services, run)));
     const how = await end;
     switch (how.kind) {
       case "threw":
@@ -217,7 +223,8 @@ async function attempt(
       case "interrupted":
         throw how.reason;
       case "returned": {
-        const { patch } = run.ownEnd?.settlement ?? ownCompletion(run, how.value, rules());
+        const { patch } =
+          run.transactionalFinish?.settlement ?? transactionalSettlement(run, how.value, rules());
         return (JSON.parse(patch) as { result?: unknown }).result ?? null;
       }
     }

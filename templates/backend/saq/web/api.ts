@@ -3,8 +3,8 @@
  * 409 for changes that are not possible, the header X-SAQ-CSRF, and the routes of schedules.
  */
 import express, { type Request, type Router } from "express";
+import type { Status } from "../core/job.js";
 import { SaqError } from "../errors.js";
-import type { Status } from "../job.js";
 import { parseJobFilter } from "./filter.js";
 import { Lists } from "./lists.js";
 import { answerProblem, HttpProblem } from "./problem.js";

@@ -1,7 +1,7 @@
 /** The part of a queue that the web UI uses. The engine's `Queue` implements it. */
 import type { JobFilter } from "../broker.js";
-import type { JobFields } from "../job.js";
-import type { AbortAnswer, RetryAnswer } from "../transitions.js";
+import type { JobFields } from "../core/job.js";
+import type { AbortAnswer, RetryAnswer } from "../core/transitions.js";
 
 export interface WebJob extends Pick<JobFields, "kwargs" | "result"> {
   /** Returns the job as the JSON object that SAQ stores. */

@@ -2,8 +2,9 @@
  * The claimed jobs of one worker that may have caused the death of their workers. Each waits until no other job runs in
  * this process, and then runs alone.
  */
-import { doubled } from "../backoff.js";
+
 import type { ClaimedJob } from "../broker.js";
+import { doubled } from "../core/backoff.js";
 import { type AloneGate, type AloneJob, aloneGate } from "./alone-gate.js";
 
 /**

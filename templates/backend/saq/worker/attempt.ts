@@ -2,16 +2,18 @@
  * One run of one job. An attempt ends exactly once: when the task returns or throws, or at the hard deadline if the
  * attempt was interrupted and the task still runs. What a task returns after its signal fired is ignored.
  */
+
 import { setMaxListeners } from "node:events";
 import type { ClaimedJob, Interrupted } from "../broker.js";
-import { isLarger, tooLarge } from "../byte-size.js";
+import { isLarger, tooLarge } from "../core/byte-size.js";
+import type { JobFields } from "../core/job.js";
+import { awaitedIn, withMarks } from "../core/transitions.js";
+import { encodeChange } from "../core/wire.js";
 import { InvalidJobError, JobLostError, SaqError } from "../errors.js";
-import type { JobFields } from "../job.js";
 import type { RunningJob, TransactionClient } from "../tasks/task.js";
-import { awaitedIn, withMarks } from "../transitions.js";
-import { encodeChange } from "../wire.js";
-import type { AttemptEnd, Interruption } from "./outcome.js";
-import type { OwnEnd } from "./own-end.js";
+import { longestTimerMs } from "../timers.js";
+import type { AttemptResult, Interruption } from "./settlement/settlement.js";
+import type { TransactionalFinish } from "./settlement/transactional-finish.js";
 
 /** What an attempt needs from its worker. */
 export interface AttemptHost {
@@ -23,7 +25,7 @@ export interface AttemptHost {
    * Stores a change on which the task relies. While the database is unreachable, it waits, at most
    * until the attempt is over. Returns false if the attempt does not own the job any more.
    */
-  touch(attempt: Attempt, patch: string, removed: readonly string[]): Promise<boolean>;
+  heartbeat(attempt: Attempt, patch: string, removed: readonly string[]): Promise<boolean>;
   /** Stores progress and a heartbeat as soon as possible. Never rejects. */
   progressed(attempt: Attempt, change: Pick<Partial<JobFields>, "progress">): Promise<void>;
   /** Called when storage refused a change. Returns why the attempt must end; null if it owns its job after all. */
@@ -32,8 +34,8 @@ export interface AttemptHost {
    * Settles the job in the task's own transaction. Returns null if the attempt does not own the job any more, or if the
    * transaction of a previous `ctx.finish` is open or has committed.
    */
-  finish(attempt: Attempt, result: unknown, client: TransactionClient): Promise<OwnEnd | null>;
-  ended(attempt: Attempt, end: AttemptEnd): void;
+  finish(attempt: Attempt, result: unknown, client: TransactionClient): Promise<TransactionalFinish | null>;
+  ended(attempt: Attempt, end: AttemptResult): void;
 }
 
 /** Timeout for a thread to end after `terminate`, ms. Only a thread inside a long call of native code takes longer. */
@@ -97,7 +99,7 @@ export class Attempt {
   #controller: AbortController | null = null;
   #interruption: { why: Interruption; reason: Error } | null = null;
   /** The settlement that the task wrote itself (`ctx.finish`). It is valid if its transaction commits. */
-  ownEnd: OwnEnd | null = null;
+  transactionalFinish: TransactionalFinish | null = null;
   #finishing = false;
   #timer: NodeJS.Timeout | null = null;
   #ended = false;
@@ -155,7 +157,7 @@ export class Attempt {
   interrupt(why: Interruption, text: string): boolean {
     if (this.#ended || this.#interruption) return false;
     // After `ctx.finish` the row has no owner, which looks like a loss. The settlement finds out what really happened.
-    if (why === "lost" && this.ownEnd) return false;
+    if (why === "lost" && this.transactionalFinish) return false;
     const reason = reasonFor(why, text);
     this.#interruption = { why, reason };
     if (this.#timer) clearTimeout(this.#timer);
@@ -179,12 +181,12 @@ export class Attempt {
   }
 
   /** Ends the attempt. `own`: how the task ended; null if it did not end in time. */
-  #end(own: AttemptEnd | null): void {
+  #end(own: AttemptResult | null): void {
     if (this.#ended) return;
     this.#ended = true;
     if (this.#timer) clearTimeout(this.#timer);
     const cut = this.#interruption;
-    const end: AttemptEnd | null = cut ? { kind: "interrupted", ...cut, overdue: own === null } : own;
+    const end: AttemptResult | null = cut ? { kind: "interrupted", ...cut, overdue: own === null } : own;
     if (!end) return;
     if (end.kind === "threw") this.exception = end.error;
     else if (end.kind === "interrupted") this.exception = end.reason;
@@ -211,10 +213,10 @@ export class Attempt {
       const written = await this.#host.finish(this, result, client);
       this.#checkOpen();
       if (!written) {
-        if (this.ownEnd) throw alreadyFinished(this.fields.key);
+        if (this.transactionalFinish) throw alreadyFinished(this.fields.key);
         throw new JobLostError(this.fields.key, "it was aborted, or taken over by another worker");
       }
-      this.ownEnd = written;
+      this.transactionalFinish = written;
       return result;
     } finally {
       this.#finishing = false;
@@ -252,8 +254,8 @@ export class Attempt {
     Object.assign(this.fields, change, { touched });
     this.aliveAt = performance.now();
     // The task's own transaction may hold the row lock, so that waiting for it here would be a deadlock.
-    if (this.#finishing || this.ownEnd) return;
-    this.claim.ending = null;
+    if (this.#finishing || this.transactionalFinish) return;
+    this.claim.suffix = null;
     // A job that only computes survives an outage, so a job that reports its progress must survive it too.
     if (meta === undefined) await this.#host.progressed(this, change);
     else await this.#untilOver(this.#store(patch, removed));
@@ -265,7 +267,7 @@ export class Attempt {
   }
 
   async #store(patch: string, removed: readonly string[]): Promise<void> {
-    if (!(await this.#host.touch(this, patch, removed))) await this.findOwner();
+    if (!(await this.#host.heartbeat(this, patch, removed))) await this.findOwner();
   }
 
   /** Waits for the work, but not after the attempt is over: a task that must end must not wait for storage. */
@@ -303,4 +305,4 @@ const alreadyFinished = (key: string): SaqError =>
   );
 
 /** Node.js timers hold 31 bits of milliseconds; a longer timer would fire at once. */
-const timerMs = (seconds: number): number => Math.min(seconds * 1_000, 2 ** 31 - 1);
+const timerMs = (seconds: number): number => Math.min(seconds * 1_000, longestTimerMs);

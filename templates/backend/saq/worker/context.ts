@@ -2,8 +2,9 @@
  * What a task sees as `ctx`. Its members are created on first use, and the members that startup hooks returned are on
  * the prototype, so that a job that does not use them pays nothing for them.
  */
+
+import type { JobFields } from "../core/job.js";
 import { ConfigError } from "../errors.js";
-import type { JobFields } from "../job.js";
 import type { Logger } from "../logger.js";
 import type {
   AnyTask,

@@ -61,7 +61,7 @@ export async function shutDown(
 }
 
 /** Runs the hooks before and after each attempt. */
-export class AroundJobs {
+export class JobHooks {
   readonly #scopes = new WeakMap<Attempt, { ctx: TaskContext; scope: Scope | null }>();
 
   readonly #limiter: HookLimiter;
@@ -126,7 +126,7 @@ export class AroundJobs {
  * Returns null if there are no hooks around jobs. At most `concurrency` `afterProcess` hooks run at a time, each for at
  * most `hookTimeout`.
  */
-export const aroundJobs = (config: QueueConfig, logger: Logger): AroundJobs | null =>
+export const jobHooks = (config: QueueConfig, logger: Logger): JobHooks | null =>
   config.beforeProcess.length + config.afterProcess.length > 0
-    ? new AroundJobs(config, { max: config.concurrency, timeoutMs: config.hookTimeout * 1_000 }, logger)
+    ? new JobHooks(config, { max: config.concurrency, timeoutMs: config.hookTimeout * 1_000 }, logger)
     : null;

@@ -3,10 +3,10 @@
  * database is unreachable nothing fails, and only the latest values of each job are kept. They are sent when the
  * database is back.
  */
-import type { Touch } from "../broker.js";
-import type { JobFields } from "../job.js";
-import { encodeChange } from "../wire.js";
-import { within } from "../within.js";
+import type { Heartbeat } from "../broker.js";
+import type { JobFields } from "../core/job.js";
+import { encodeChange } from "../core/wire.js";
+import { withTimeout } from "../timers.js";
 import type { Attempt } from "./attempt.js";
 
 /** Timeout of `ctx.job.update` for its statement. */
@@ -20,7 +20,7 @@ const maxStatements = 4;
 
 export interface ProgressSenderOptions {
   /** Returns for each change whether its claim still owns the job. */
-  touch: (changes: readonly Touch[]) => Promise<boolean[]>;
+  heartbeat: (changes: readonly Heartbeat[]) => Promise<boolean[]>;
   failed: (error: unknown) => void;
   succeeded: () => void;
 }
@@ -51,7 +51,7 @@ export class ProgressSender {
     }
     // The changes of one turn of the event loop are sent together.
     this.#sent ??= new Promise<void>((resolve) => setImmediate(resolve)).then(() => this.#flush());
-    await within(maxWaitMs, this.#sent);
+    await withTimeout(maxWaitMs, this.#sent);
   }
 
   /** Drops the changes that are still pending. */
@@ -69,7 +69,7 @@ export class ProgressSender {
     if (changes.size === 0) return;
     this.#statements++;
     try {
-      await this.#touch(changes);
+      await this.#heartbeat(changes);
       this.#options.succeeded();
     } catch (error) {
       for (const [attempt, change] of changes)
@@ -98,13 +98,13 @@ export class ProgressSender {
     return changes;
   }
 
-  async #touch(changes: ReadonlyMap<Attempt, Partial<JobFields>>): Promise<void> {
+  async #heartbeat(changes: ReadonlyMap<Attempt, Partial<JobFields>>): Promise<void> {
     const attempts = [...changes.keys()];
-    const touches = attempts.map((attempt) => ({
+    const heartbeats = attempts.map((attempt) => ({
       ...attempt.claim,
       ...encodeChange({ ...changes.get(attempt), touched: attempt.fields.touched }),
     }));
-    const owned = await this.#options.touch(touches);
+    const owned = await this.#options.heartbeat(heartbeats);
     const notOwned = attempts.filter((attempt, index) => !owned[index] && !attempt.isOver);
     // If this check fails, the next check for aborted jobs finds them.
     await Promise.all(notOwned.map((attempt) => attempt.findOwner().catch(() => {})));

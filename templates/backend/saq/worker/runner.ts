@@ -3,30 +3,30 @@
  * sends each settlement with the next statement. A slot is free when its task has ended, not when that end is recorded.
  */
 import type { Claim, ClaimedJob, Interrupted, Settlement } from "../broker.js";
-import type { JobFields } from "../job.js";
+import type { JobFields } from "../core/job.js";
+import { claimedFields, runsAlone } from "../core/transitions.js";
 import type { Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
 import type { Queue } from "../queue/queue.js";
 import { findTask, isThreadTask, type TransactionClient, type WorkerView } from "../tasks/task.js";
-import { claimedFields, runsAlone } from "../transitions.js";
 import { aloneGate } from "./alone-gate.js";
 import { AloneJobs } from "./alone-jobs.js";
 import { Attempt, type AttemptHost } from "./attempt.js";
 import { Burst } from "./burst.js";
-import { callTask } from "./call.js";
 import { contextsWith, TaskContext } from "./context.js";
-import { Feeder } from "./feeder.js";
-import { type AroundJobs, aroundJobs } from "./hooks.js";
-import type { AttemptEnd } from "./outcome.js";
-import { type OutcomeRules, release, settlementOf } from "./outcome.js";
-import { type OwnEnd, writeOwnEnd } from "./own-end.js";
+import { Fetcher } from "./fetcher.js";
+import { type JobHooks, jobHooks } from "./hooks.js";
+import { invokeTask } from "./invoke-task.js";
+import { certainSeconds } from "./maintenance/job-monitor.js";
 import { ProgressSender } from "./progress-sender.js";
-import { Recorder } from "./recorder.js";
-import { Refusals } from "./refusals.js";
-import { Report } from "./report.js";
 import { TaskServices } from "./services.js";
-import { Threads } from "./threads.js";
-import { certainSeconds } from "./watch.js";
+import { Refusals } from "./settlement/refusals.js";
+import { Report } from "./settlement/report.js";
+import type { AttemptResult } from "./settlement/settlement.js";
+import { release, type SettlementRules, settlementOf } from "./settlement/settlement.js";
+import { Settler } from "./settlement/settler.js";
+import { finishInTransaction, type TransactionalFinish } from "./settlement/transactional-finish.js";
+import { Threads } from "./threads/threads.js";
 
 export class Runner implements AttemptHost {
   readonly hardDeadlineMs: number;
@@ -42,12 +42,12 @@ export class Runner implements AttemptHost {
   readonly #queue: Queue;
   readonly #workerId: string;
   readonly #logger: Logger;
-  readonly #around: AroundJobs | null;
-  readonly #recorder: Recorder;
+  readonly #jobHooks: JobHooks | null;
+  readonly #settler: Settler;
   readonly #refusals: Refusals;
   readonly #progress: ProgressSender;
   readonly #burst: Burst | null;
-  readonly #feeder: Feeder;
+  readonly #fetcher: Fetcher;
   /** Null if no task needs a thread. */
   readonly #threads: Threads | null;
   #Context = TaskContext;
@@ -72,24 +72,24 @@ export class Runner implements AttemptHost {
     this.#workerId = workerId;
     this.#logger = logger;
     this.services = new TaskServices(queue, this.#view(workerId), logger);
-    this.#around = aroundJobs(config, logger);
-    this.#recorder = new Recorder({
+    this.#jobHooks = jobHooks(config, logger);
+    this.#settler = new Settler({
       broker,
       report: this.report,
-      around: this.#around,
+      around: this.#jobHooks,
       logger,
       stored: (attempt, settlement) => this.#stored(attempt, settlement),
       relieved: () => this.#fill(),
     });
     this.#refusals = new Refusals({
       config,
-      recorder: this.#recorder,
+      settler: this.#settler,
       report: this.report,
       rules: () => this.#rules(),
     });
     const source = "progress";
     this.#progress = new ProgressSender({
-      touch: (changes) => broker.touch(changes),
+      heartbeat: (changes) => broker.heartbeat(changes),
       failed: (error) =>
         problems.failed({ source, error, message: "could not store the progress of jobs yet" }),
       succeeded: () => problems.succeeded(source),
@@ -102,7 +102,7 @@ export class Runner implements AttemptHost {
     });
     this.#blockingMs = config.eventLoopDelay * 1_000 || Number.POSITIVE_INFINITY;
     this.#burst = config.burst ? new Burst({ ...config, over: () => this.#endBurst() }) : null;
-    this.#feeder = new Feeder({
+    this.#fetcher = new Fetcher({
       broker,
       workerId,
       concurrency: config.concurrency,
@@ -118,7 +118,7 @@ export class Runner implements AttemptHost {
       allowance: () => this.#burst?.left ?? Number.POSITIVE_INFINITY,
       claimed: (jobs) => {
         if (jobs > 0) this.#burst?.claimed(jobs);
-        else if (this.#taken < config.concurrency && this.#feeder.buffered === 0) this.#burst?.idle();
+        else if (this.#taken < config.concurrency && this.#fetcher.buffered === 0) this.#burst?.idle();
       },
     });
     this.#threads = Object.values(config.tasks).some(isThreadTask)
@@ -142,7 +142,7 @@ export class Runner implements AttemptHost {
   }
 
   #mayStart(): boolean {
-    if (this.#recorder.isCongested || this.isSuspended()) return false;
+    if (this.#settler.isCongested || this.isSuspended()) return false;
     if (aloneGate.isOpen) return true;
     aloneGate.onceOpen(this.#resume);
     return false;
@@ -175,13 +175,13 @@ export class Runner implements AttemptHost {
   }
 
   /** `afterProcess` hooks: how many run, how many wait, and how many still run after their timeout. */
-  get hooks(): AroundJobs["counts"] {
-    return this.#around?.counts ?? { running: 0, waiting: 0, overdue: 0 };
+  get hooks(): JobHooks["counts"] {
+    return this.#jobHooks?.counts ?? { running: 0, waiting: 0, overdue: 0 };
   }
 
   /** The last error of a claim, and whether claims fail now. */
-  get claims(): Pick<Feeder, "lastError" | "isFailing"> {
-    return this.#feeder;
+  get claims(): Pick<Fetcher, "lastError" | "isFailing"> {
+    return this.#fetcher;
   }
 
   /** Keys of the jobs that may have blocked the event loop since the last call. */
@@ -204,20 +204,20 @@ export class Runner implements AttemptHost {
     const keys = await broker.reconcile({
       workerId: this.#workerId,
       held: () => this.#claims(),
-      hasRun: (claim) => this.#recorder.isUnrecorded(claim),
+      hasRun: (claim) => this.#settler.isUnrecorded(claim),
       lostLimit: config.lostLimit,
       failedTtl: config.failedTtl,
     });
-    this.#recorder.putBack(keys);
+    this.#settler.putBack(keys);
     if (keys.length > 0) this.wake();
   }
 
   *#claims(): Generator<Claim> {
     for (const { claim } of this.running.values()) yield claim;
-    yield* this.#feeder.claims();
+    yield* this.#fetcher.claims();
     yield* this.#threads?.claims ?? [];
     yield* this.#aloneJobs.claims;
-    yield* this.#recorder.claims();
+    yield* this.#settler.claims();
   }
 
   /**
@@ -225,17 +225,17 @@ export class Runner implements AttemptHost {
    * go on looking.
    */
   get isResting(): boolean {
-    return !this.#burst && this.#taken === 0 && this.#feeder.isDry && this.#feeder.buffered === 0;
+    return !this.#burst && this.#taken === 0 && this.#fetcher.isDry && this.#fetcher.buffered === 0;
   }
 
   /** Looks for jobs at once, because a job may be claimable now. */
   wake(): void {
-    this.#feeder.wake();
+    this.#fetcher.wake();
   }
 
   /** Called at each due second: looks for jobs, including those in groups. */
   tick(): Promise<void> {
-    return this.#feeder.tick();
+    return this.#fetcher.tick();
   }
 
   /** Starts no more jobs. Resolves when all jobs that were claimed and not started are being given back. */
@@ -244,7 +244,7 @@ export class Runner implements AttemptHost {
     this.#burst?.stop();
     this.#aloneJobs.withdraw();
     this.#giveBack(this.#threads?.release() ?? []);
-    this.#giveBack(await this.#feeder.stop());
+    this.#giveBack(await this.#fetcher.stop());
   }
 
   /** Interrupts all running jobs, because the worker stops or an uncaught error ends it. */
@@ -276,16 +276,16 @@ export class Runner implements AttemptHost {
 
   /** Resolves when every end so far is recorded, or could not be. */
   settled(): Promise<void> {
-    return this.#recorder.settled();
+    return this.#settler.settled();
   }
 
   #fill(): void {
     while (!this.#closed && this.#mayStart() && this.#taken < this.#queue.config.concurrency) {
-      const claimed = this.#feeder.next();
+      const claimed = this.#fetcher.next();
       if (!claimed) break;
       this.#startJob(claimed);
     }
-    this.#feeder.refill();
+    this.#fetcher.refill();
   }
 
   /** Returns false if the job was not started. `isAlone`: no other job runs in this process. */
@@ -321,8 +321,8 @@ export class Runner implements AttemptHost {
     aloneGate.started();
     this.report.started(attempt);
     const ctx = new this.#Context(this.services, attempt);
-    const call = () => callTask(this.#queue.config, this.#threads, attempt, ctx);
-    const around = this.#around;
+    const call = () => invokeTask(this.#queue.config, this.#threads, attempt, ctx);
+    const around = this.#jobHooks;
     const run = around ? () => around.run(attempt, ctx, call) : call;
     attempt.run(wasHeld ? () => this.#runMarked(attempt, run) : run);
     return true;
@@ -356,7 +356,7 @@ export class Runner implements AttemptHost {
     }
   }
 
-  #rules(): OutcomeRules {
+  #rules(): SettlementRules {
     const { failedTtl, maxBytes } = this.#queue.config;
     return { nowMs: this.now(), failedTtl, maxBytes };
   }
@@ -370,7 +370,7 @@ export class Runner implements AttemptHost {
       return claimedFields(claimed, this.#queue.name, forgave);
     } catch (error) {
       this.#logger.debug({ err: error, job: claimed.key }, "the stored document is not a SAQ job");
-      this.#recorder.setAside(claimed);
+      this.#settler.setAside(claimed);
       return null;
     }
   }
@@ -383,18 +383,18 @@ export class Runner implements AttemptHost {
   }
 
   /** An attempt has ended: its slot is free at once, and its end is recorded with the next statement. */
-  ended(attempt: Attempt, end: AttemptEnd): void {
+  ended(attempt: Attempt, end: AttemptResult): void {
     const { fields } = attempt;
     this.running.delete(fields.key);
     this.#threads?.left(fields.key);
     const ms = performance.now() - attempt.startedAt;
-    this.#feeder.measure(ms, fields.timeout);
+    this.#fetcher.measure(ms, fields.timeout);
     if (ms > this.#blockingMs) this.#lately.add(fields.key);
     if (end.kind === "interrupted" && end.overdue) this.#refusals.remember(attempt);
     const settlement = settlementOf(attempt, end, this.#rules());
-    if (settlement) this.#recorder.settle(attempt, settlement, end);
-    else if (attempt.interruption === "crash") this.#recorder.lose(attempt, this.#queue.config);
-    else this.#recorder.dropped(attempt);
+    if (settlement) this.#settler.settle(attempt, settlement, end);
+    else if (attempt.interruption === "crash") this.#settler.lose(attempt, this.#queue.config);
+    else this.#settler.dropped(attempt);
     const wasAlone = attempt === this.#alone;
     if (wasAlone) this.#alone = null;
     aloneGate.ended(wasAlone);
@@ -405,18 +405,18 @@ export class Runner implements AttemptHost {
 
   #lookAtBurst(burst: Burst): void {
     if (burst.isOver) this.#endBurst();
-    else if (this.#feeder.isDry && this.#feeder.buffered === 0) burst.idle();
+    else if (this.#fetcher.isDry && this.#fetcher.buffered === 0) burst.idle();
   }
 
   /** Ends the burst when every job claimed so far has ended. */
   #endBurst(): void {
-    if (this.#taken === 0 && this.#feeder.buffered === 0) this.burstEnded();
+    if (this.#taken === 0 && this.#fetcher.buffered === 0) this.burstEnded();
   }
 
   #stored({ fields }: Attempt, { status, scheduled }: Settlement): void {
     // Jobs that run alone share one group in storage, so another one may be claimable now.
-    if (fields.groupKey !== null || fields.meta.lost !== undefined) this.#feeder.groupEnded();
-    if (status === "queued" && scheduled <= this.now() / 1_000) this.#feeder.wake();
+    if (fields.groupKey !== null || fields.meta.lost !== undefined) this.#fetcher.groupEnded();
+    if (status === "queued" && scheduled <= this.now() / 1_000) this.#fetcher.wake();
   }
 
   /**
@@ -430,13 +430,13 @@ export class Runner implements AttemptHost {
       const attempt = new Attempt(this, claimed, fields);
       const settlement = release(attempt);
       if (seconds > 0) settlement.scheduled = Math.ceil(this.now() / 1_000) + seconds;
-      this.#recorder.settle(attempt, settlement);
+      this.#settler.settle(attempt, settlement);
     }
   }
 
-  async touch(attempt: Attempt, patch: string, removed: readonly string[]): Promise<boolean> {
+  async heartbeat(attempt: Attempt, patch: string, removed: readonly string[]): Promise<boolean> {
     const change = { ...attempt.claim, patch, removed };
-    const [owned] = await this.#queue.broker.touch([change], () => attempt.isOver);
+    const [owned] = await this.#queue.broker.heartbeat([change], () => attempt.isOver);
     return owned === true;
   }
 
@@ -445,11 +445,15 @@ export class Runner implements AttemptHost {
   }
 
   async endedElsewhere(claim: ClaimedJob): Promise<Interrupted["why"] | null> {
-    const [ended] = await this.#queue.broker.interrupted([claim]);
+    const [ended] = await this.#queue.broker.findInterrupted([claim]);
     return ended?.why ?? null;
   }
 
-  finish(attempt: Attempt, returned: unknown, client: TransactionClient): Promise<OwnEnd | null> {
-    return writeOwnEnd(this.#queue, attempt, returned, client, this.#rules());
+  finish(
+    attempt: Attempt,
+    returned: unknown,
+    client: TransactionClient,
+  ): Promise<TransactionalFinish | null> {
+    return finishInTransaction(this.#queue, attempt, returned, client, this.#rules());
   }
 }

@@ -3,7 +3,7 @@
  * first.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { doubled } from "../backoff.js";
+import { doubled } from "../core/backoff.js";
 import { describe, type Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 

@@ -3,7 +3,7 @@ import type { WorkerStats } from "../broker.js";
 import { ConfigError } from "../errors.js";
 import { type Logger, neverThrowing, silentLogger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
-import { Life } from "./life.js";
+import { WorkerRun } from "./lifecycle.js";
 
 export interface WorkerOptions {
   logger?: Logger;
@@ -29,7 +29,7 @@ export class Worker {
   readonly #queue: Queue;
   readonly #logger: Logger;
   readonly #graceMs: number;
-  #life: Life;
+  #run: WorkerRun;
 
   /** @throws ConfigError if the queue was made by `Queue.fromUrl`, because it has no tasks */
   constructor(queue: Queue, { logger = silentLogger, shutdownGracePeriod }: WorkerOptions = {}) {
@@ -43,7 +43,7 @@ export class Worker {
     this.#queue = queue;
     this.#logger = neverThrowing(logger);
     this.#graceMs = (shutdownGracePeriod ?? queue.config.shutdownGracePeriod) * 1_000;
-    this.#life = new Life(queue, this.#logger);
+    this.#run = new WorkerRun(queue, this.#logger);
   }
 
   /** True if the web process does not start this worker. */
@@ -53,37 +53,37 @@ export class Worker {
 
   /** Id of the current start. The next start has another id, so that others can tell which of the two is alive. */
   get workerId(): string {
-    return this.#life.workerId;
+    return this.#run.workerId;
   }
 
   /** Keys of the jobs that run now. */
   get runningKeys(): string[] {
-    return [...this.#life.runner.running.keys()];
+    return [...this.#run.runner.running.keys()];
   }
 
   /** Keys of the jobs whose task still runs after its hard deadline. */
   get overdueKeys(): string[] {
-    return this.#life.runner.overdueKeys;
+    return this.#run.runner.overdueKeys;
   }
 
   get stats(): Omit<WorkerStats, "uptime"> {
-    return this.#life.runner.report.stats;
+    return this.#run.runner.report.stats;
   }
 
   /** Whether the worker runs, whether claims fail, and how many hooks it has. */
   get health(): WorkerHealth {
-    const { lastError, isFailing } = this.#life.runner.claims;
+    const { lastError, isFailing } = this.#run.runner.claims;
     return {
-      isRunning: this.#life.hasBegun && !this.#life.hasStopped,
+      isRunning: this.#run.hasBegun && !this.#run.hasStopped,
       isFailing,
-      hooks: this.#life.runner.hooks,
+      hooks: this.#run.runner.hooks,
       lastError: lastError && { message: String((lastError.error as Error)?.message), at: lastError.at },
     };
   }
 
   /** Resolves when the worker has stopped: by `stop`, by the end of its burst, or because it could not start. */
   get finished(): Promise<void> {
-    return this.#life.finished;
+    return this.#run.finished;
   }
 
   /**
@@ -95,13 +95,13 @@ export class Worker {
    * @throws the error of a start-up hook; the worker is stopped then
    */
   async start(): Promise<void> {
-    if (this.#life.hasStopped) this.#life = new Life(this.#queue, this.#logger);
-    if (this.#life.hasBegun) {
+    if (this.#run.hasStopped) this.#run = new WorkerRun(this.#queue, this.#logger);
+    if (this.#run.hasBegun) {
       throw new ConfigError(
         "This worker was started already; stop it first, or make another with saq.workers()",
       );
     }
-    await this.#life.start();
+    await this.#run.start();
   }
 
   /**
@@ -109,7 +109,7 @@ export class Worker {
    * worker stops in well under a second. Later calls wait for the first one.
    */
   stop({ grace }: { grace?: number } = {}): Promise<void> {
-    return this.#life.stop(grace === undefined ? this.#graceMs : grace * 1_000);
+    return this.#run.stop(grace === undefined ? this.#graceMs : grace * 1_000);
   }
 
   /**
@@ -117,14 +117,14 @@ export class Worker {
    * lost: a job that ends its workers again and again fails at the queue's `lostLimit`.
    */
   crash(): Promise<void> {
-    this.#life.runner.crashed();
-    const stopped = this.#life.stop(0);
-    this.#life.hurry();
+    this.#run.runner.crashed();
+    const stopped = this.#run.stop(0);
+    this.#run.hurry();
     return stopped;
   }
 
   /** Ends the grace period of a stop under way. */
   hurry(): void {
-    this.#life.hurry();
+    this.#run.hurry();
   }
 }

@@ -1,0 +1,365 @@
+/**
+ * The connections of one process to one PostgreSQL server: a small pool, the LISTEN connection and the clock offset.
+ * Queues with the same DSN share them, whatever their tables are.
+ */
+
+import { setMaxListeners } from "node:events";
+import pg from "pg";
+import { backoffMs } from "../../core/backoff.js";
+import type { Logger } from "../../logger.js";
+import { ProblemLog } from "../../problem-log.js";
+import { sleep, withTimeout } from "../../timers.js";
+import { createDocumentFunction } from "../schema/document-function.js";
+import { temporaryDocumentFunction } from "../schema/names.js";
+import type { Statement } from "../sql/fragments.js";
+import { serverStatements } from "../sql/statements.js";
+import { Client, closeClient, closeSocket } from "./client.js";
+import { clientConfig, withAnswerTimeout } from "./client-settings.js";
+import { DatabaseClock } from "./clock.js";
+import { DeadConnections, statementOf } from "./dead-connections.js";
+import {
+  explainMissingTable,
+  explainPooler,
+  isConnectionError,
+  isReadTimeout,
+  markUnavailable,
+  wasIdleTooLong,
+} from "./errors.js";
+import { Listener, outage } from "./listener.js";
+import {
+  beginPooledTransaction,
+  beginTransaction,
+  connectTimeoutMs,
+  recordSeconds,
+} from "./session-settings.js";
+
+export interface PoolOptions {
+  dsn: string;
+  /** Maximum number of connections, including the LISTEN connection. */
+  maxSize: number;
+  minSize: number;
+  /** Use no LISTEN, no session state and no named statements: for transaction poolers. */
+  plain: boolean;
+  logger: Logger;
+}
+
+/** For how long and after which errors a statement is sent again. */
+export interface Persistence {
+  /** ms */
+  timeoutMs?: number;
+  again?: (error: unknown, sent: number) => boolean;
+}
+
+/** The name of the pool's connections in the problem log. */
+const source = "database";
+
+/** How long closing the connections waits for answers. */
+const closeTimeoutMs = 1_000;
+
+/** How long a statement that may be sent again waits for an unreachable database: less than browsers and proxies do. */
+const defaultTimeoutMs = 8_000;
+
+export class ConnectionPool {
+  readonly options: PoolOptions;
+  /** Connects at its first use. Null behind a transaction pooler. */
+  readonly listener: Listener | null;
+  readonly clock: DatabaseClock;
+  readonly #pool: pg.Pool;
+  readonly #problems: ProblemLog;
+  /** Null behind a transaction pooler, because it has its own session numbers. */
+  readonly #dead: DeadConnections | null;
+  #users = 0;
+  #opening: Promise<void> | null = null;
+  /** Also ends the pauses between retries, so that closing does not wait for them. */
+  readonly #closing = new AbortController();
+  readonly #clients = new Set<pg.PoolClient>();
+  readonly #unsent = new WeakSet<object>();
+  #lastTrouble = Number.NEGATIVE_INFINITY;
+  /** Connections with a temporary document function, for roles that may not create one; null while it is not needed. */
+  #withFunction: WeakSet<pg.PoolClient> | null = null;
+
+  constructor(options: PoolOptions) {
+    this.options = options;
+    const { dsn, plain, logger } = options;
+    const { holdLiveness, releaseLiveness } = serverStatements;
+    const config = clientConfig(dsn, { plain });
+    this.#problems = new ProblemLog(logger);
+    this.#dead = plain
+      ? null
+      : new DeadConnections({
+          config: clientConfig(dsn, { plain, name: "saq check" }),
+          clients: this.#clients,
+          logger,
+          found: () => this.listener?.probe(),
+          signal: this.#closing.signal,
+        });
+    this.listener = plain
+      ? null
+      : new Listener({
+          config,
+          silent: () => this.#suspectAll(),
+          holdLiveness: holdLiveness.text,
+          releaseLiveness: releaseLiveness.text,
+          logger,
+          problems: this.#problems,
+        });
+    this.#pool = new pg.Pool({
+      ...config,
+      // The pool passes all its options to this constructor, which pg's types do not allow.
+      Client: Client as unknown as new () => pg.Client,
+      max: plain ? options.maxSize : options.maxSize - 1,
+      min: options.minSize,
+      idleTimeoutMillis: 30_000,
+      allowExitOnIdle: false,
+    });
+    this.clock = new DatabaseClock({
+      read: () => this.#readClock(),
+      pause: (ms) => this.pause(ms),
+      isClosed: () => this.closed,
+      logger,
+    });
+    // Any number of statements may wait for an unreachable database at once, each with a listener on this signal.
+    setMaxListeners(0, this.#closing.signal);
+    // A broken idle connection is replaced at the next use. Without a listener, the event would end the process.
+    this.#pool.on("error", (error) => logger.debug({ err: error }, "idle connection lost"));
+    // A connection that breaks between two statements of a transaction emits an error too, but pg-pool listens only
+    // while a connection is idle. The error is ignored here: the next statement on the connection fails and handles it.
+    this.#pool.on("connect", (client) => {
+      this.#clients.add(client);
+      this.#dead?.start();
+      client.on("error", () => {});
+      client.on("end", () => this.#clients.delete(client));
+    });
+  }
+
+  get closed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
+  /** Measures the database's clock and checks the session numbers, once. */
+  open(): Promise<void> {
+    this.#opening ??= Promise.all([this.clock.start(), this.#compareNumbers()]).then(
+      () => {},
+      (error) => {
+        this.#opening = null;
+        throw error;
+      },
+    );
+    return this.#opening;
+  }
+
+  /** Maximum time to record something while the server accepts new connections, s. */
+  get recordSeconds(): number {
+    return recordSeconds(this.#dead?.cannotAsk === false);
+  }
+
+  /** Checks whether the server's number of a session is the number that this process knows. */
+  async #compareNumbers(): Promise<void> {
+    if (!this.#dead) return;
+    const client = await this.take();
+    try {
+      const { rows } = await client.query<{ pid: number }>("select pg_backend_pid() as pid");
+      this.#dead.compare(client, rows[0]?.pid ?? 0);
+    } finally {
+      client.release();
+    }
+  }
+
+  /**
+   * Called when the listening connection does not answer: other connections may be dead too. Closes those that wait for
+   * no answer, which are opened again when they are needed, and checks the others.
+   */
+  #suspectAll(): void {
+    for (const client of this.#clients) if (!statementOf(client)) closeSocket(client);
+    this.#dead?.suspectAll();
+  }
+
+  /** Adds a user. `release` removes one; the last one closes the connections, whether the server answers or not. */
+  retain(): this {
+    this.#users++;
+    return this;
+  }
+
+  async release(): Promise<void> {
+    if (--this.#users > 0 || this.closed) return;
+    this.#closing.abort();
+    this.clock.stop();
+    this.#dead?.stop();
+    const closed = Promise.all([this.listener?.close(closeTimeoutMs), this.#pool.end()]);
+    await withTimeout(closeTimeoutMs, closed);
+    for (const client of this.#clients) void closeClient(client, closeTimeoutMs);
+  }
+
+  /** Returns the query for a connection of this pool, where it is prepared once if that is allowed. */
+  prepared({ name, text }: Statement, values: unknown[]): pg.QueryConfig {
+    return this.options.plain ? { text, values } : { name, text, values };
+  }
+
+  /** Runs a statement that is prepared once per connection. */
+  async query<Row extends pg.QueryResultRow>(statement: Statement, values: unknown[]): Promise<Row[]> {
+    const query = this.prepared(statement, values);
+    // A pooled session is shared with other clients and may have any settings: ours are set in a transaction.
+    if (this.options.plain)
+      return this.#inTransaction(
+        beginPooledTransaction,
+        async (client) => (await client.query<Row>(query)).rows,
+      );
+    for (let tries = 1; ; tries++) {
+      const before = this.#lastTrouble;
+      const client = await this.take();
+      let broken: Error | undefined;
+      try {
+        const { rows } = await client.query<Row>(query);
+        this.#answered(before);
+        return rows;
+      } catch (error) {
+        // The connection is closed also if the server answered with an error: a plan that it keeps may be the cause.
+        broken = error as Error;
+        if (!wasIdleTooLong(error) || !this.#mayRepeat(tries)) throw this.#noted(error);
+      } finally {
+        client.release(broken);
+      }
+    }
+  }
+
+  /** Allows one try per connection: the server may have ended every connection of the pool while it was idle. */
+  #mayRepeat(tries: number): boolean {
+    return tries <= this.options.maxSize && !this.closed;
+  }
+
+  /**
+   * As `query`, but waits for an unreachable database to come back. Only for statements that do no harm when sent
+   * twice. `again` may allow retries after other errors; it gets the error and how often the statement was sent.
+   * Returns the rows and, in `resent`, whether the statement was sent more than once.
+   */
+  async queryAgain<Row extends pg.QueryResultRow>(
+    statement: Statement,
+    values: unknown[],
+    { timeoutMs = defaultTimeoutMs, again = isConnectionError }: Persistence = {},
+  ): Promise<{ rows: Row[]; resent: boolean }> {
+    const deadline = performance.now() + timeoutMs;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return { rows: await this.query<Row>(statement, values), resent: attempt > 0 };
+      } catch (error) {
+        const wait = backoffMs(attempt);
+        if (!again(error, attempt + 1) || performance.now() + wait > deadline || this.closed) throw error;
+        await this.pause(wait);
+      }
+    }
+  }
+
+  /** Resolves after `ms`, or when the connections are closed. */
+  pause(ms: number): Promise<void> {
+    return sleep(ms, this.#closing.signal);
+  }
+
+  /** Returns true if the statement with this error never left this process: there was no connection to send it on. */
+  neverSent(error: unknown): boolean {
+    return typeof error === "object" && error !== null && this.#unsent.has(error);
+  }
+
+  /** When a connection to the database failed last, by performance.now(). */
+  get lastTrouble(): number {
+    return this.#lastTrouble;
+  }
+
+  /** From now on, every connection gets the document function in its temporary schema when it is taken. */
+  addDocumentFunctionToEach(): void {
+    this.#withFunction ??= new WeakSet();
+  }
+
+  /** Returns a connection of the pool; the caller must release it. */
+  async take(): Promise<pg.PoolClient> {
+    try {
+      const client = await this.#pool.connect();
+      if (this.#withFunction && !this.#withFunction.has(client))
+        await this.#addDocumentFunction(client, this.#withFunction);
+      return client;
+    } catch (error) {
+      throw this.#notSent(this.#noted(error));
+    }
+  }
+
+  #notSent(error: unknown): unknown {
+    if (typeof error === "object" && error !== null) this.#unsent.add(error);
+    return error;
+  }
+
+  #noted(given: unknown): unknown {
+    const error = explainMissingTable(explainPooler(given));
+    if (!isConnectionError(error)) return error;
+    this.#lastTrouble = performance.now();
+    this.#problems.failed({ source, error, message: "the database is unavailable", kind: outage });
+    return markUnavailable(error);
+  }
+
+  /**
+   * Called when a statement succeeded. `before` is `lastTrouble` when it began: a statement that was running during a
+   * failure does not prove that the problem is over.
+   */
+  #answered(before: number): void {
+    if (before === this.#lastTrouble) this.#problems.succeeded(source);
+  }
+
+  /**
+   * Runs `work` in a transaction of its own, which waits at most 5 s for a row that another transaction has locked.
+   * `sequentialScan` lets the planner read a whole table, which it otherwise may not.
+   */
+  async transaction<T>(
+    work: (client: pg.PoolClient) => Promise<T>,
+    { sequentialScan = false }: { sequentialScan?: boolean } = {},
+  ): Promise<T> {
+    const begin = this.options.plain ? beginPooledTransaction : beginTransaction;
+    const scan = sequentialScan
+      ? "; set local enable_seqscan = on; set local max_parallel_workers_per_gather = 2"
+      : "";
+    return this.#inTransaction(`${begin}; set local lock_timeout = '5s'${scan}`, work);
+  }
+
+  async #inTransaction<T>(begin: string, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+    for (let tries = 1; ; tries++) {
+      const before = this.#lastTrouble;
+      const client = await this.take();
+      let hasBegun = false;
+      let broken: Error | undefined;
+      try {
+        await client.query(begin);
+        hasBegun = true;
+        const answer = await work(client);
+        await client.query("commit");
+        this.#answered(before);
+        return answer;
+      } catch (error) {
+        // Nothing more is sent on a lost connection: a rollback would wait on the same dead socket.
+        if (isConnectionError(error)) broken = error as Error;
+        else
+          await client.query(withAnswerTimeout("rollback", connectTimeoutMs)).catch((reason: Error) => {
+            broken = reason;
+          });
+        if (hasBegun) throw this.#noted(error);
+        // Tried again only if the server had ended the session before `begin`: then nothing was carried out.
+        if (!isConnectionError(error) || isReadTimeout(error) || !this.#mayRepeat(tries))
+          throw this.#notSent(this.#noted(error));
+      } finally {
+        client.release(broken);
+      }
+    }
+  }
+
+  async #addDocumentFunction(client: pg.PoolClient, prepared: WeakSet<pg.PoolClient>): Promise<void> {
+    try {
+      await client.query(createDocumentFunction(temporaryDocumentFunction));
+      prepared.add(client);
+    } catch (error) {
+      client.release(error as Error);
+      throw error;
+    }
+  }
+
+  async #readClock(): Promise<number> {
+    const [row] = await this.query<{ ms: number }>(serverStatements.clock, []);
+    if (!row) throw new Error("The database did not answer what time it is");
+    return row.ms;
+  }
+}

@@ -1,0 +1,61 @@
+/**
+ * Checks which ends of attempts are recorded already: one statement reads many rows, without a lock. Used for ends that
+ * tasks have recorded in their own transactions (`ctx.finish`), and for batches that were sent again because a response
+ * was lost or rows were not written.
+ */
+import type { Settlement, SettleResult } from "../broker.js";
+import type { TableSession } from "./table-session.js";
+
+interface RecordedRow {
+  nth: number;
+  /** Null if there is no row. */
+  status: string | null;
+  token: number | null;
+  committed: boolean;
+  strange: boolean | null;
+}
+
+export class RecordedSettlements {
+  constructor(
+    private readonly session: TableSession,
+    private readonly queueName: string,
+  ) {}
+
+  /**
+   * Returns the results in the order of the items: null for each item whose result is not certain yet. Waits up to
+   * `timeoutMs` for an unreachable database.
+   */
+  async of(items: readonly Settlement[], timeoutMs: number): Promise<(SettleResult | null)[]> {
+    const { rows } = await this.session.pool.queryAgain<RecordedRow>(
+      this.session.statements.recorded,
+      [
+        this.queueName,
+        items.map((item) => item.key),
+        items.map((item) => item.workerId),
+        items.map((item) => item.finishedIn),
+      ],
+      { timeoutMs },
+    );
+    const results: (SettleResult | null)[] = items.map(() => null);
+    for (const row of rows) {
+      const item = items[row.nth - 1];
+      if (item) results[row.nth - 1] = item.finishedIn === null ? written(item, row) : finished(item, row);
+    }
+    return results;
+  }
+}
+
+/** A transaction may have committed without the end of the job (`rollback to savepoint`): then the job still runs. */
+function finished({ token }: Settlement, row: RecordedRow): SettleResult | null {
+  const runsOn = row.token === token && (row.status === "active" || row.status === "aborting");
+  return row.committed && !runsOn ? "finished" : null;
+}
+
+function written({ token, status, place, keep }: Settlement, row: RecordedRow): SettleResult | null {
+  // A missing row that was to be deleted: our own statement, whose response was lost, or another process deleted it.
+  if (row.status === null) return keep !== null && keep < 0 ? "applied" : "gone";
+  if (row.token === token)
+    return row.status === status && status !== "queued" && !row.strange ? "applied" : null;
+  const isBack = status === "queued" && row.status === "queued" && row.token === place;
+  return isBack ? "applied" : "lost";
+}

@@ -1,0 +1,242 @@
+/**
+ * Records the ends of attempts, many per statement. All ends that arrive while one statement is in flight go into the
+ * next statement. A row that its statement did not change is locked and decided alone: the job was aborted meanwhile,
+ * belongs to another worker now, has a document that SQL cannot read, or its row is locked by another transaction. If
+ * there are many such rows, they are first sent again together.
+ */
+import type { Decided, Settlement, SettleResult, StoredJob } from "../broker.js";
+import { bytesOf } from "../core/byte-size.js";
+import { type Decision, finished, isTakenOver, keepSeconds, read } from "../core/transitions.js";
+import { encodeChange } from "../core/wire.js";
+import { SaqError } from "../errors.js";
+import { Coalescer, type CoalescerOptions } from "./coalescer.js";
+import { isCancelled, isDataError } from "./connection/errors.js";
+import type { Finisher } from "./finisher.js";
+import { RecordedSettlements } from "./recorded-settlements.js";
+import type { RowStore } from "./rows.js";
+import {
+  isSuffixSettlement,
+  SettlementWriter,
+  type SuffixSettlement,
+  type Write,
+} from "./settlement-writer.js";
+import type { TableSession } from "./table-session.js";
+
+/**
+ * How long the worker retries to record the end of a job while the database is unreachable. It keeps the result in
+ * memory until then, so that finished jobs survive an outage of some minutes.
+ */
+export const keepTimeoutMs = 10 * 60_000;
+
+/**
+ * Up to this number of ends that their statement did not write are decided one by one. More than that are sent again
+ * together, after each of the pauses in `pausesMs`. The reason: a claim locks rows before it sees that another worker's
+ * claim has just taken them, and keeps the locks until it ends, some 10 ms later. It may lock every row of a batch of
+ * ends. Deciding these one by one took a second (two workers that drained 20,000 jobs, every fifth time).
+ */
+const mostAlone = 10;
+const pausesMs = [10, 20, 40, 80];
+/** Stop after this many retries in a row without progress: the rows are not blocked by another worker's claim. */
+const mostVain = 3;
+/** Timeout of one such retry. It is short, because each end that remains is then tried alone for `keepTimeoutMs`. */
+const againTimeoutMs = 1_000;
+
+export class Settler {
+  readonly #coalescer: Coalescer<Settlement, SettleResult>;
+  /** Completions whose document still ends as the claim wrote it: most ends of most queues. */
+  readonly #completions: Coalescer<SuffixSettlement, SettleResult>;
+  /** Completions whose row is deleted. */
+  readonly #removals: Coalescer<SuffixSettlement, SettleResult>;
+  /** Ends that tasks recorded in their own transactions. Most only need a check that the transaction has committed. */
+  readonly #confirmations: Coalescer<Settlement, SettleResult>;
+  readonly #recorded: RecordedSettlements;
+  readonly #writer: SettlementWriter;
+  /** Settlements that their statement did not apply; each is still being resolved. */
+  readonly #later = new Set<Promise<unknown>>();
+
+  constructor(
+    private readonly session: TableSession,
+    private readonly rows: RowStore,
+    private readonly finisher: Finisher,
+    queueName: string,
+    private readonly failedTtl: number,
+  ) {
+    this.#recorded = new RecordedSettlements(session, queueName);
+    this.#writer = new SettlementWriter(session, queueName);
+    const options: CoalescerOptions<Settlement, SettleResult> = {
+      maxItems: 1_000,
+      maxBytes: 4 * 1024 * 1024,
+      bytesOf: (item) => bytesOf(item.patch),
+      searchAfter: (error) => (isDataError(error) || isCancelled(error) ? "halves" : null),
+      failureOf: unrecorded,
+    };
+    // The statement returns keys: of two ends of one job only the first would be written, but both reported as applied.
+    this.#coalescer = new Coalescer(
+      (items) => this.#record(items, (...sent) => this.#writer.settle(...sent)),
+      {
+        ...options,
+        identityOf: ({ key }) => key,
+      },
+    );
+    this.#completions = new Coalescer<SuffixSettlement, SettleResult>(
+      (items) => this.#record(items, (...sent) => this.#writer.complete(...sent)),
+      options,
+    );
+    this.#removals = new Coalescer<SuffixSettlement, SettleResult>(
+      (items) => this.#record(items, (...sent) => this.#writer.remove(...sent)),
+      options,
+    );
+    this.#confirmations = new Coalescer((items) => this.#confirm(items), options);
+  }
+
+  /**
+   * Adds the settlement to the next statement. Rejects with SaqError unrecorded after ten minutes of retries, or when
+   * the connections are closed.
+   */
+  settle(settlement: Settlement, decided: Decided<SettleResult>): void {
+    if (settlement.finishedIn !== null) this.#confirmations.put(settlement, decided);
+    else if (!isSuffixSettlement(settlement)) this.#coalescer.put(settlement, decided);
+    else if (settlement.keep !== null && settlement.keep < 0) this.#removals.put(settlement, decided);
+    else this.#completions.put(settlement, decided);
+  }
+
+  async drained(): Promise<void> {
+    // The confirmations come first, because the ends that they cannot confirm go to #coalescer.
+    await this.#confirmations.drained();
+    await Promise.all([this.#coalescer.drained(), this.#completions.drained(), this.#removals.drained()]);
+    while (this.#later.size > 0) await Promise.allSettled(this.#later);
+  }
+
+  /** Confirms ends whose transaction has committed. If it was rolled back or is open, the end is recorded as usual. */
+  async #confirm(items: Settlement[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
+    const results = await this.#recorded.of(items, keepTimeoutMs);
+    return items.map((item, index) => results[index] ?? this.#seeTo(this.#coalescer.add(item)));
+  }
+
+  async #record<Item extends Settlement>(
+    items: Item[],
+    write: Write<Item>,
+  ): Promise<(SettleResult | Promise<SettleResult>)[]> {
+    const written = await write(items, keepTimeoutMs);
+    const left = items.filter((_, index) => !written.each[index]);
+    const together =
+      left.length > mostAlone ? this.#seeTo(this.#recordTogether(left, written.resent, write)) : null;
+    const decideLater = async (item: Item): Promise<SettleResult> =>
+      (await together)?.get(item) ?? this.#decideUnderLock(item);
+    return items.map((item, index) => (written.each[index] ? "applied" : this.#seeTo(decideLater(item))));
+  }
+
+  /** Sends ends again together. Returns the results of those that need not be decided one by one. */
+  async #recordTogether<Item extends Settlement>(
+    items: Item[],
+    resent: boolean,
+    write: Write<Item>,
+  ): Promise<Map<Item, SettleResult>> {
+    const results = new Map<Item, SettleResult>();
+    let left = items;
+    const lookAtRows = async () => {
+      for (const [index, result] of (await this.#recorded.of(left, keepTimeoutMs)).entries())
+        if (result !== null) results.set(left[index] as Item, result);
+      left = left.filter((item) => !results.has(item));
+    };
+    try {
+      if (resent) await lookAtRows();
+      if (left.length > mostAlone) {
+        const again = await this.#writeAgain(left, write);
+        for (const item of left) if (!again.has(item)) results.set(item, "applied");
+        left = [...again];
+      }
+      if (left.length > mostAlone) await lookAtRows();
+    } catch {
+      // Each remaining end is then decided alone, and gets its own error if that fails too.
+    }
+    return results;
+  }
+
+  /** Sends ends again after pauses. Returns those that still were not written. */
+  async #writeAgain<Item extends Settlement>(items: Item[], write: Write<Item>): Promise<Set<Item>> {
+    let left = items;
+    let vain = 0;
+    try {
+      for (const pauseMs of pausesMs) {
+        await this.session.pool.pause(pauseMs);
+        const { each } = await write(left, againTimeoutMs);
+        vain = each.includes(true) ? 0 : vain + 1;
+        left = left.filter((_, index) => !each[index]);
+        if (left.length <= mostAlone || vain === mostVain) break;
+      }
+    } catch {
+      // Each remaining end is then decided alone, and gets its own error if that fails too.
+    }
+    return new Set(left);
+  }
+
+  /**
+   * Tracks an answer that is resolved in parallel with the next flushes, so that a row which another transaction has
+   * locked does not delay the other jobs.
+   */
+  #seeTo<Answer>(answer: Promise<Answer>): Promise<Answer> {
+    const seenTo = answer.finally(() => this.#later.delete(seenTo));
+    this.#later.add(seenTo);
+    return seenTo;
+  }
+
+  async #decideUnderLock(item: Settlement): Promise<SettleResult> {
+    const decide = (row: StoredJob): Decision<SettleResult> => {
+      if (row.token !== item.token) {
+        // The job waits at its old place: our own statement put it there before the connection died. No other process
+        // knows this place.
+        const isBack = item.status === "queued" && row.status === "queued" && row.token === item.place;
+        return { change: null, answer: isBack ? "applied" : "lost" };
+      }
+      if (isTakenOver(row, item)) return { change: null, answer: "lost" };
+      if (row.status === "complete" && item.finishedIn) return { change: null, answer: "finished" };
+      // The row has our token and the job has ended: our statement was carried out before the connection died.
+      if (row.status === item.status && row.status !== "queued") return { change: null, answer: "applied" };
+      if (row.status === "aborting") {
+        // After an abort was requested, "aborted" is the only legal end, whatever the task returned or threw.
+        const job = read(row);
+        const change = encodeChange(
+          finished("aborted", this.session.pool.clock.now(), { error: job?.error ?? null }),
+        );
+        const keep = keepSeconds(job?.ttl ?? 0, "aborted", this.failedTtl);
+        return { change: { status: "aborted", ...change, keep }, answer: "aborted" };
+      }
+      if (row.status !== "active") return { change: null, answer: "lost" };
+      const charged =
+        item.charge === 0 ? {} : { attempts: Math.max((read(row)?.attempts ?? 0) + item.charge, 0) };
+      const extra = encodeChange(charged);
+      return {
+        change: {
+          status: item.status,
+          patch: mergePatches(item.patch, extra.patch),
+          removed: [...item.removed, ...extra.removed],
+          ...(item.status === "queued"
+            ? { scheduled: item.scheduled, place: item.place }
+            : { keep: item.keep }),
+        },
+        answer: "applied",
+      };
+    };
+    const found = await this.rows.changeWhenFree(item.key, decide, keepTimeoutMs);
+    // A missing row was deleted by our own statement (ttl < 0), whose answer was lost, or by another process.
+    const answer = found ?? (item.keep !== null && item.keep < 0 ? "applied" : "gone");
+    if ((answer !== "lost" && answer !== "gone") || !item.finishedIn) return answer;
+    // The task's own transaction may have deleted the row; the key may also have been enqueued again since.
+    return (await this.finisher.hasCommitted(item.finishedIn)) ? "finished" : answer;
+  }
+}
+
+const unrecorded = ({ key, status, finishedIn }: Settlement, cause: unknown): SaqError =>
+  new SaqError(
+    "unrecorded",
+    finishedIn === null
+      ? `The end of job ${key} (${status}) could not be recorded. Its row says that it still runs: this worker queues it ` +
+          "again when it can, or other workers do when this one has ended, and it may run again."
+      : `Could not find out whether the transaction in which the task finished job ${key} has committed. If it has, the ` +
+          "job is complete; if not, it runs again.",
+    { cause },
+  );
+
+const mergePatches = (one: string, two: string): string =>
+  two === "{}" ? one : one === "{}" ? two : `${one.slice(0, -1)},${two.slice(1)}`;

@@ -1,0 +1,37 @@
+/**
+ * Measures for how long a sweeper has reached the database without a gap. After a pause of the database, of the network
+ * or of this process, the signs of life of all workers look old, and results wait to be recorded. The workers get time
+ * to come back before a sweeper decides about their jobs.
+ */
+export class OutageDetector {
+  #since = Number.NEGATIVE_INFINITY;
+  #last = Number.NEGATIVE_INFINITY;
+  #lastWall = 0;
+  #gapMs = 0;
+
+  /** `lastTrouble`: when the database was last unreachable for a statement of this process, by performance.now(). */
+  constructor(private readonly server: { readonly lastTrouble: number }) {}
+
+  /**
+   * Notes that the database has answered. More than `gapSeconds` after the previous answer, the measurement starts
+   * anew.
+   */
+  looked(gapSeconds: number): void {
+    this.#gapMs = gapSeconds * 1_000;
+    if (this.#isBroken()) this.#since = performance.now();
+    this.#last = performance.now();
+    this.#lastWall = Date.now();
+  }
+
+  /** Returns true if the database has been reachable without a gap for `seconds`, as far as is known. */
+  lasts(seconds: number): boolean {
+    return !this.#isBroken() && this.#last - this.#since >= seconds * 1_000;
+  }
+
+  #isBroken(): boolean {
+    // While the machine sleeps, performance.now() may stop, but Date.now() does not. A wall clock that was set forward
+    // looks like a gap, which only delays the sweeper a little.
+    const gap = Math.max(performance.now() - this.#last, Date.now() - this.#lastWall);
+    return gap > this.#gapMs || this.server.lastTrouble > this.#last;
+  }
+}

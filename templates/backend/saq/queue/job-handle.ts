@@ -1,0 +1,224 @@
+import { type JobFields, jobDefaults, jobOptionNames, type Status } from "../core/job.js";
+import { omitUndefined } from "../core/omit-undefined.js";
+import type { AbortAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../core/transitions.js";
+import { encodeJob, wireNames } from "../core/wire.js";
+import { SaqError } from "../errors.js";
+import type { EnqueueOptions } from "../tasks/task.js";
+
+/** What a caller may change when a job is enqueued again. The key stays the job's own. */
+export type JobOverrides = Omit<EnqueueOptions, "key"> & { payload?: Record<string, unknown> };
+
+/** What a job needs from its queue. */
+export interface JobOwner {
+  /** The database's clock, epoch ms. */
+  now(): number;
+  reload(key: string): Promise<JobFields>;
+  /** Resolves when the job has ended. `timeout` in s; 0 = no limit. */
+  ended(key: string, timeout: number): Promise<JobFields>;
+  abort(key: string, error: string): Promise<AbortAnswer | null>;
+  retry(key: string, options: { error: string; resetAttempts?: boolean }): Promise<RetryAnswer | null>;
+  update(key: string, change: JobUpdate): Promise<UpdateAnswer | null>;
+  enqueue(job: Job, overrides: JobOverrides): Promise<Job | null>;
+}
+
+export type Duration = "process" | "start" | "total" | "running";
+
+/** The fields that the short form of `info` leaves out. */
+const inFullOnly: ReadonlySet<keyof JobFields> = new Set([
+  "kwargs",
+  ...jobOptionNames,
+  "scheduled",
+  "progress",
+  "result",
+  "error",
+  "status",
+  "priority",
+  "groupKey",
+  "meta",
+]);
+
+/**
+ * A job as it was when it was read; `refresh()` reads it again. Times are epoch milliseconds (0 = not yet), except
+ * `scheduled` (epoch seconds).
+ */
+export class Job<Result = unknown> implements JobFields {
+  declare readonly function: string;
+  declare readonly kwargs: Record<string, unknown> | null;
+  declare readonly queueName: string;
+  declare readonly key: string;
+  declare readonly timeout: number | null;
+  declare readonly heartbeat: number;
+  declare readonly retries: number;
+  declare readonly ttl: number;
+  declare readonly retryDelay: number;
+  declare readonly retryBackoff: boolean | number;
+  declare readonly scheduled: number;
+  declare readonly progress: number;
+  declare readonly attempts: number;
+  declare readonly completed: number;
+  declare readonly queued: number;
+  declare readonly started: number;
+  declare readonly touched: number;
+  declare readonly result: Result | null;
+  declare readonly error: string | null;
+  declare readonly status: Status;
+  declare readonly priority: number;
+  declare readonly groupKey: string | null;
+  declare readonly meta: Record<string, unknown>;
+  declare readonly workerId: string | null;
+  readonly #owner: JobOwner;
+
+  constructor(owner: JobOwner, fields: JobFields) {
+    this.#owner = owner;
+    // Member by member: Object.assign is slower (0.27 -> 0.04 us per job).
+    this.function = fields.function;
+    this.kwargs = fields.kwargs;
+    this.queueName = fields.queueName;
+    this.key = fields.key;
+    this.timeout = fields.timeout;
+    this.heartbeat = fields.heartbeat;
+    this.retries = fields.retries;
+    this.ttl = fields.ttl;
+    this.retryDelay = fields.retryDelay;
+    this.retryBackoff = fields.retryBackoff;
+    this.scheduled = fields.scheduled;
+    this.progress = fields.progress;
+    this.attempts = fields.attempts;
+    this.completed = fields.completed;
+    this.queued = fields.queued;
+    this.started = fields.started;
+    this.touched = fields.touched;
+    this.result = fields.result as Result | null;
+    this.error = fields.error;
+    this.status = fields.status;
+    this.priority = fields.priority;
+    this.groupKey = fields.groupKey;
+    this.meta = fields.meta;
+    this.workerId = fields.workerId;
+  }
+
+  /** The id of the job. On PostgreSQL it is the key. */
+  get id(): string {
+    return this.key;
+  }
+
+  /**
+   * Reads the job again, in place. With `until`, first waits for its end: for that many seconds, 0 = without limit.
+   *
+   * @throws JobGoneError if its row is gone, also during the wait
+   * @throws TimeoutError if it did not end in time
+   * @throws PoisonDocumentError if its stored document cannot be read
+   * @throws InvalidJobError if `until` is not null or seconds >= 0
+   * @throws SaqError queue_closed if the queue is closed during the wait
+   */
+  async refresh(until: number | null = null): Promise<this> {
+    const fields = until === null ? this.#owner.reload(this.key) : this.#owner.ended(this.key, until);
+    return Object.assign(this, await fields);
+  }
+
+  /**
+   * Stores the job under its key: a job made by `queue.prepare`, or a finished job for another run. If the key is
+   * taken, nothing is stored, and the object then shows the job that is stored there.
+   *
+   * @throws InvalidPayloadError if the task's schema refuses the payload
+   * @throws InvalidJobError if options or payload cannot be stored, or if the job belongs to another queue
+   * @throws JobGoneError if the key was taken, but no job of this queue has it
+   */
+  async enqueue(overrides: JobOverrides = {}): Promise<this> {
+    if (!(await this.#owner.enqueue(this, overrides))) await this.refresh();
+    return this;
+  }
+
+  /**
+   * Sets single fields, here and in the database, and counts as a heartbeat. A run that has started keeps the timeout,
+   * the heartbeat and the retries that it began with. Returns `finished` and changes nothing if the job is finished and
+   * the change contains more than `meta`; `unreadable` if the stored document cannot be read; null if the job is gone.
+   *
+   * @throws InvalidJobError if there is no such field, or if a value is out of its range
+   * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   */
+  async update(change: JobUpdate): Promise<UpdateAnswer | null> {
+    const answer = await this.#owner.update(this.key, change);
+    if (answer === "updated") Object.assign(this, omitUndefined(change));
+    return answer;
+  }
+
+  /**
+   * Ends a waiting job (`aborted`), or asks a running job to end (`aborting`). Returns `not_active` if the job is
+   * finished, null if it is gone.
+   *
+   * @throws InvalidJobError if `error` is too large
+   * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   */
+  abort(error = "aborted"): Promise<AbortAnswer | null> {
+    return this.#owner.abort(this.key, error);
+  }
+
+  /**
+   * Queues a finished job again. Returns `not_finished` while the job waits or runs, `unreadable` if its stored
+   * document cannot be read, null if the job is gone.
+   *
+   * @throws InvalidJobError if `error` is too large
+   * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   */
+  retry(options: { error?: string; resetAttempts?: boolean } = {}): Promise<RetryAnswer | null> {
+    return this.#owner.retry(this.key, { error: "retried", ...options });
+  }
+
+  /** True for the same job, whatever the two objects know of it: only the keys are compared. */
+  equals(other: { readonly key: string }): boolean {
+    return this.key === other.key;
+  }
+
+  /**
+   * Returns how long the job ran (`process`), waited (`start`), did both (`total`), or has been running so far
+   * (`running`), ms; null if the job has not come that far.
+   *
+   * @throws SaqError config for another kind
+   */
+  duration(kind: Duration): number | null {
+    switch (kind) {
+      case "process":
+        return between(this.started, this.completed);
+      case "start":
+        return between(this.queued, this.started);
+      case "total":
+        return between(this.queued, this.completed);
+      case "running":
+        return between(this.started, Math.round(this.#owner.now()));
+      default:
+        throw new SaqError(
+          "config",
+          `duration takes "process", "start", "total" or "running", got "${kind satisfies never}"`,
+        );
+    }
+  }
+
+  /** Returns one line for logs, without fields that have their default. `full` adds payload, options and outcome. */
+  info(full = false): string {
+    const shown = Object.entries(wireNames).flatMap(([field, name]) => {
+      const value = this[field as keyof JobFields];
+      const isDefault = field in jobDefaults && value === jobDefaults[field as keyof typeof jobDefaults];
+      if (isDefault || (field === "meta" && Object.keys(this.meta).length === 0)) return [];
+      if (!full && inFullOnly.has(field as keyof JobFields)) return [];
+      return `${name}: ${typeof value === "string" ? value : jsonText(value)}`;
+    });
+    return `Job<${shown.join(", ")}>`;
+  }
+
+  /** Returns the wire document. */
+  toDocument(): Record<string, unknown> {
+    return JSON.parse(encodeJob(this)) as Record<string, unknown>;
+  }
+}
+
+const between = (from: number, to: number): number | null => (from && to ? to - from : null);
+
+/** Returns a text for a log line. Never throws, not even for a BigInt or for an object that contains itself. */
+function jsonText(value: unknown): string {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return String(value);
+  }
+}

@@ -1,0 +1,122 @@
+/** Reads the jobs and workers of a queue; changes nothing. */
+
+import type { Broker, JobFilter, StoredJob } from "../broker.js";
+import { type JobFields, jobDefaults, type Status, statuses } from "../core/job.js";
+import { read } from "../core/transitions.js";
+import { InvalidJobError, JobGoneError, SaqError } from "../errors.js";
+import type { Job } from "./job-handle.js";
+import { readEnd, unreadReason } from "./results.js";
+import type { QueueInfo } from "./types.js";
+
+export class JobReader {
+  constructor(
+    private readonly queueName: string,
+    private readonly broker: Broker,
+    private readonly toJob: (fields: JobFields) => Job,
+  ) {}
+
+  /** @throws JobGoneError, PoisonDocumentError */
+  async reload(key: string): Promise<JobFields> {
+    const [row] = await this.broker.jobs([key]);
+    if (!row) throw new JobGoneError(key);
+    return readEnd(row);
+  }
+
+  async jobs(keys: readonly string[]): Promise<(Job | null)[]> {
+    const rows = await this.broker.jobs(keys);
+    return rows.map((row) => row && this.#show(row));
+  }
+
+  async list({
+    statuses: wanted = statuses,
+    offset = 0,
+    limit = 50,
+    due,
+  }: Partial<JobFilter>): Promise<Job[]> {
+    const rows = await this.broker.list({ statuses: wanted, offset, limit, due });
+    const jobs = rows.map((row) => this.#show(row));
+    // The list is complete, so it can be sorted by time. No index has the time.
+    return offset === 0 && jobs.length < limit ? jobs.sort((a, b) => b.queued - a.queued) : jobs;
+  }
+
+  async *iterate({
+    statuses: wanted = statuses,
+    batchSize = 100,
+  }: {
+    statuses?: readonly Status[];
+    batchSize?: number;
+  }): AsyncGenerator<Job, void, void> {
+    if (!Number.isInteger(batchSize) || batchSize < 1) {
+      throw new InvalidJobError(`iterJobs: batchSize must be a whole number >= 1, got ${String(batchSize)}`);
+    }
+    let after: string | undefined = "";
+    while (after !== undefined) {
+      const rows: StoredJob[] = await this.broker.listAfter({ statuses: wanted, after, limit: batchSize });
+      for (const row of rows) yield this.#show(row);
+      after = rows.length === batchSize ? rows.at(-1)?.key : undefined;
+    }
+  }
+
+  async count(kind: "queued" | "active" | "incomplete"): Promise<number> {
+    const { queued, active, scheduled } = await this.broker.counts();
+    switch (kind) {
+      case "queued":
+        return queued;
+      case "active":
+        return active;
+      case "incomplete":
+        return queued + scheduled + active;
+      default:
+        throw new SaqError(
+          "config",
+          `count takes "queued", "active" or "incomplete", got "${kind satisfies never}"`,
+        );
+    }
+  }
+
+  async info({
+    jobs = false,
+    statuses: wanted = ["queued", "active", "aborting"],
+    offset = 0,
+    limit = 100,
+    due,
+  }: Partial<JobFilter> & { jobs?: boolean }): Promise<QueueInfo> {
+    const [counts, workers, listed] = await Promise.all([
+      this.broker.counts(),
+      this.broker.workers(),
+      jobs ? this.list({ statuses: wanted, offset, limit, due }) : [],
+    ]);
+    return {
+      name: this.queueName,
+      queued: counts.queued,
+      active: counts.active,
+      scheduled: counts.scheduled,
+      counts,
+      workers: Object.fromEntries(
+        workers.map(({ workerId, stats, metadata, queueKey }) => [
+          workerId,
+          { stats, metadata, queue_key: queueKey },
+        ]),
+      ),
+      jobs: listed.map((job) => job.toDocument()),
+    };
+  }
+
+  #show(row: StoredJob): Job {
+    return this.toJob(read(row) ?? unreadable(row));
+  }
+}
+
+/** Returns what can be shown of a row with an unreadable document: its columns, and the reason why there is no more. */
+function unreadable(row: StoredJob): JobFields {
+  return {
+    ...jobDefaults,
+    function: "(unreadable)",
+    queueName: row.queue,
+    key: row.key,
+    status: row.status satisfies Status,
+    scheduled: row.scheduled,
+    error: unreadReason(row),
+    meta: {},
+  };
+}

@@ -1,0 +1,333 @@
+/**
+ * Waits for jobs. All waits of a queue share one loop: the broker's events say which jobs have changed, and one
+ * statement then reads all of these jobs. Changes without an event (workers in other languages, poll mode, events lost
+ * with a connection) are found by looking: 50 ms after the wait began, then at growing intervals of up to 500 ms.
+ * Nothing is read while nobody waits.
+ */
+
+import type { Broker, JobEvent, JobReply, StoredJob } from "../broker.js";
+import { isTerminal } from "../core/job.js";
+import { JobGoneError, SaqError, TimeoutError } from "../errors.js";
+import { longestTimerMs } from "../timers.js";
+
+type Row = StoredJob | null;
+
+const firstPauseMs = 50;
+const longestPauseMs = 500;
+/** If reads fail for this long, the wait ends. A database that comes back sooner does not end it. */
+const blindTimeoutMs = 30_000;
+const mostKeysPerLook = 1_000;
+
+interface Wait {
+  readonly keys: readonly string[];
+  readonly see: (rows: Row[]) => void;
+  readonly fail: (error: Error) => void;
+  /** Takes a result that was sent with the job's end. */
+  readonly answer: ((result: string) => void) | undefined;
+  /** Time until the next look if no event comes, ms. */
+  pauseMs: number;
+  /** Times are by performance.now(). */
+  lookAt: number;
+  readonly giveUpAt: number;
+  readonly seconds: number | null;
+}
+
+export interface WaitOptions {
+  /** s; 0 and null: no limit. */
+  timeout: number | null;
+  /** True if the jobs may have changed already: the first look is then at once. */
+  lookNow: boolean;
+}
+
+/** A wait for the end of one job. `stop` ends the wait; `end` then stays pending for ever. */
+export interface AwaitedEnd<End> {
+  readonly end: Promise<End>;
+  stop(): void;
+}
+
+export class JobWaiter {
+  readonly #broker: Broker;
+  readonly #waits = new Set<Wait>();
+  readonly #waitsOf = new Map<string, Set<Wait>>();
+  #due = new Set<Wait>();
+  #looking: Promise<void> | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #timerAt = Number.POSITIVE_INFINITY;
+  #following: Promise<() => Promise<void>> | null = null;
+  #address: string | null = null;
+  #closed = false;
+  #blindSince: number | null = null;
+  #lastError: unknown;
+
+  constructor(broker: Broker) {
+    this.#broker = broker;
+  }
+
+  /**
+   * Resolves when events are received: subscribe first, then enqueue or read. The subscription lasts as long as the
+   * queue is open, so that a wait needs no LISTEN of its own. Also resolves if subscribing fails: waits then find
+   * changes only by looking, and the next wait subscribes again.
+   */
+  async follow(): Promise<void> {
+    this.#following ??= this.#follow();
+    const following = this.#following;
+    await following.catch(() => {
+      if (this.#following === following) this.#following = null;
+    });
+  }
+
+  /**
+   * The address to which the ends of this process's jobs are sent with their results; null before `follow`, and without
+   * push.
+   */
+  get address(): string | null {
+    return this.#address;
+  }
+
+  async #follow(): Promise<() => Promise<void>> {
+    const unfollow = await this.#broker.onJobEvents((event) => this.#hear(event));
+    try {
+      this.#address = await this.#broker.openReplyChannel((answer) => this.#take(answer));
+      return unfollow;
+    } catch (error) {
+      await unfollow();
+      throw error;
+    }
+  }
+
+  /**
+   * Waits until the job has ended. Reads the row after each event, so that a job that was queued again meanwhile is
+   * still awaited. A result that is sent with the end is passed to `answered` instead; if that returns null, the row is
+   * read. Rejects with JobGoneError, TimeoutError, SaqError queue_closed, or the last error after 30 s of failed reads.
+   */
+  end<Answer = never>(
+    key: string,
+    options: WaitOptions,
+    answered?: (result: string) => Answer | null,
+  ): AwaitedEnd<StoredJob | Answer> {
+    let stop = () => {};
+    const end = new Promise<StoredJob | Answer>((resolve, reject) => {
+      const wait = this.#watch(
+        [key],
+        { ...options, pauseMs: firstPauseMs },
+        ([found = null]) => {
+          if (found && !isTerminal(found.status)) {
+            wait.pauseMs = Math.min(1.5 * wait.pauseMs, longestPauseMs);
+            return;
+          }
+          this.#remove(wait);
+          if (found) resolve(found);
+          else reject(new JobGoneError(key));
+        },
+        reject,
+        answered &&
+          ((result) => {
+            const answer = answered(result);
+            if (answer === null) return this.#lookAt(wait);
+            this.#remove(wait);
+            resolve(answer);
+          }),
+      );
+      stop = () => this.#remove(wait);
+    });
+    return { end, stop };
+  }
+
+  /**
+   * Yields the rows as they are now, then after each change and every `interval` s. Several changes that come while the
+   * caller handles the last rows are yielded as one.
+   */
+  async *looks(
+    keys: readonly string[],
+    { timeout, interval }: { timeout: number | null; interval: number },
+  ): AsyncGenerator<Row[]> {
+    let latest: Row[] | null = null;
+    let failure: Error | null = null;
+    let wake = () => {};
+    const options = { timeout, lookNow: true, pauseMs: interval * 1_000 };
+    const wait = this.#watch(
+      keys,
+      options,
+      (rows) => {
+        latest = rows;
+        wake();
+      },
+      (error) => {
+        failure = error;
+        wake();
+      },
+    );
+    try {
+      for (;;) {
+        while (!latest && !failure) {
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
+        }
+        if (failure) throw failure;
+        const rows: Row[] = latest ?? [];
+        latest = null;
+        yield rows;
+      }
+    } finally {
+      this.#remove(wait);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const wait of this.#waits) this.#end(wait, closedError(wait.keys));
+    const unfollow = await this.#following?.catch(() => null);
+    await unfollow?.();
+  }
+
+  #watch(
+    keys: readonly string[],
+    { timeout, lookNow, pauseMs }: WaitOptions & { pauseMs: number },
+    see: Wait["see"],
+    fail: Wait["fail"],
+    answer?: Wait["answer"],
+  ): Wait {
+    const now = performance.now();
+    const wait: Wait = {
+      keys,
+      see,
+      fail,
+      answer,
+      pauseMs,
+      lookAt: lookNow ? Number.POSITIVE_INFINITY : now + pauseMs,
+      giveUpAt: timeout ? now + timeout * 1_000 : Number.POSITIVE_INFINITY,
+      seconds: timeout,
+    };
+    if (this.#closed) {
+      fail(closedError(keys));
+      return wait;
+    }
+    this.#waits.add(wait);
+    for (const key of keys) {
+      const others = this.#waitsOf.get(key);
+      if (others) others.add(wait);
+      else this.#waitsOf.set(key, new Set([wait]));
+    }
+    if (lookNow) this.#lookAt(wait);
+    this.#arm(Math.min(wait.lookAt, wait.giveUpAt));
+    return wait;
+  }
+
+  #remove(wait: Wait): void {
+    if (!this.#waits.delete(wait)) return;
+    this.#due.delete(wait);
+    for (const key of wait.keys) {
+      const others = this.#waitsOf.get(key);
+      others?.delete(wait);
+      if (others?.size === 0) this.#waitsOf.delete(key);
+    }
+    if (this.#waits.size > 0 || !this.#timer) return;
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#timerAt = Number.POSITIVE_INFINITY;
+  }
+
+  #end(wait: Wait, error: Error): void {
+    this.#remove(wait);
+    wait.fail(error);
+  }
+
+  #hear(event: JobEvent | null): void {
+    // After a reconnect it is unknown which events were missed.
+    for (const wait of event ? (this.#waitsOf.get(event.key) ?? []) : this.#waits) this.#lookAt(wait);
+  }
+
+  /**
+   * Takes the end of a job. A result that comes with it saves reading the row: 4.4 -> 2.9 ms for a single round trip,
+   * 3,500 -> 5,000/s with 50 in flight.
+   */
+  #take({ key, result }: JobReply): void {
+    for (const wait of this.#waitsOf.get(key) ?? []) {
+      if (result !== null && wait.answer) wait.answer(result);
+      else this.#lookAt(wait);
+    }
+  }
+
+  #lookAt(wait: Wait): void {
+    wait.lookAt = Number.POSITIVE_INFINITY;
+    this.#due.add(wait);
+    this.#looking ??= this.#look();
+  }
+
+  async #look(): Promise<void> {
+    // Events of one turn of the event loop, for example of one statement that settled many jobs, are read together.
+    await new Promise((resolve) => setImmediate(resolve));
+    while (this.#due.size > 0) await this.#read(this.#takeDue());
+    this.#looking = null;
+  }
+
+  #takeDue(): Wait[] {
+    const taken: Wait[] = [];
+    let keys = 0;
+    for (const wait of this.#due) {
+      if (taken.length > 0 && keys + wait.keys.length > mostKeysPerLook) break;
+      keys += wait.keys.length;
+      taken.push(wait);
+      // Before the read: a job that changes during the read is due again.
+      this.#due.delete(wait);
+    }
+    return taken;
+  }
+
+  async #read(waits: readonly Wait[]): Promise<void> {
+    const keys = [...new Set(waits.flatMap((wait) => wait.keys))];
+    let rows: Map<string, Row> | null = null;
+    try {
+      const read = await this.#broker.jobs(keys);
+      rows = new Map(keys.map((key, index) => [key, read[index] ?? null]));
+      this.#blindSince = null;
+      this.#lastError = undefined;
+    } catch (error) {
+      this.#blindSince ??= performance.now();
+      this.#lastError = error;
+    }
+    const isBlind = this.#blindSince !== null && performance.now() - this.#blindSince > blindTimeoutMs;
+    for (const wait of waits) {
+      if (!this.#waits.has(wait)) continue;
+      if (rows) wait.see(wait.keys.map((key) => rows.get(key) ?? null));
+      else if (isBlind) this.#end(wait, this.#lastError as Error);
+      if (!this.#waits.has(wait) || this.#due.has(wait)) continue;
+      wait.lookAt = performance.now() + (rows ? wait.pauseMs : longestPauseMs);
+      this.#arm(wait.lookAt);
+    }
+  }
+
+  #arm(at: number): void {
+    if (at >= this.#timerAt) return;
+    if (this.#timer) clearTimeout(this.#timer);
+    this.#timerAt = at;
+    const ms = Math.min(Math.max(at - performance.now(), 0), longestTimerMs);
+    this.#timer = setTimeout(() => this.#tick(), Math.ceil(ms));
+  }
+
+  #tick(): void {
+    this.#timer = null;
+    this.#timerAt = Number.POSITIVE_INFINITY;
+    const now = performance.now();
+    // Looks that are nearly due are made now: one statement instead of two.
+    const soon = now + firstPauseMs / 2;
+    let next = Number.POSITIVE_INFINITY;
+    for (const wait of this.#waits) {
+      if (wait.giveUpAt <= now) {
+        this.#end(wait, new TimeoutError(wait.keys, wait.seconds ?? 0, { cause: this.#lastError }));
+        continue;
+      }
+      if (wait.lookAt <= soon) this.#lookAt(wait);
+      next = Math.min(next, wait.lookAt, wait.giveUpAt);
+    }
+    this.#arm(next);
+  }
+}
+
+const closedError = (keys: readonly string[]): SaqError =>
+  new SaqError(
+    "queue_closed",
+    `The queue was closed while ${keys.length === 1 ? `job ${keys[0]} was` : `${keys.length} jobs were`} awaited; ` +
+      "the job goes on, and its result is kept for its ttl",
+  );

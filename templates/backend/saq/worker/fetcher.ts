@@ -1,0 +1,355 @@
+/**
+ * Claims jobs before the slots that will run them are free.
+ *
+ * One claim is in flight at a time; a wake-up during a claim causes one more claim after it. As long as claims return
+ * as many jobs as they asked for, there are more to fetch: the next claim starts when the buffer is half empty, so that
+ * claiming overlaps with running and settling. After a claim that returns fewer jobs, the fetcher waits until it is
+ * woken by a notification or by the next tick.
+ *
+ * The buffer holds at most the jobs that run within 250 ms at the recently measured duration, and within a tenth of the
+ * shortest timeout. It holds fewer jobs if payloads are large. No-op jobs are fetched in large claims. Jobs of a second
+ * are fetched one by one, so that no worker holds jobs that another worker could run. A new fetcher has measured nothing
+ * and fetches no jobs ahead.
+ */
+
+import type { Broker, ClaimedJob } from "../broker.js";
+import { backoffMs, doubled } from "../core/backoff.js";
+import { bytesOf } from "../core/byte-size.js";
+import type { Logger } from "../logger.js";
+import type { ProblemLog } from "../problem-log.js";
+import { PrefetchBuffer } from "./prefetch-buffer.js";
+
+const horizonMs = 250;
+/**
+ * Maximum number of jobs in the buffer. Each claim reads past the rows that were claimed before it, so larger claims
+ * are cheaper (1,000 -> 2,000: jobs drain 1.07 times as fast, 200,000 jobs 1.13 times).
+ */
+const mostAhead = 2_000;
+/** Maximum bytes of documents in the buffer: few jobs with large payloads, or many jobs with small ones. */
+const mostBytesAhead = 16 * 1024 * 1024;
+/**
+ * A claim asks for the free slots, this share of the full buffer, and `growth` times the jobs that are buffered now.
+ * When few jobs are buffered, a claim of the full buffer would leave the slots waiting. A small claim returns soon, and
+ * the next one is in flight while its jobs run: to run a no-op job takes three times as long as to claim it.
+ */
+const leastShare = 1 / 8;
+const growth = 3;
+/**
+ * A claim that took longer halves the maximum size of the next claim. One that took less than half of it doubles the
+ * maximum again.
+ */
+const slowClaimMs = 2_000;
+/**
+ * While claims find only rows that hold no job, each asks for four times as many rows as the previous one, up to this
+ * factor.
+ */
+const maxPoisonFactor = 64;
+/** How often jobs that were claimed too long ago are renewed before they are left to other workers. */
+const maxRenewals = 3;
+/** Claimed jobs that still wait after this time, ms, are given back: the measured duration was too short. */
+const staleMs = 1_000;
+/**
+ * Pause between two checks for jobs with a group, ms. A check costs the server 0.06 ms, so at this rate a slow stream
+ * of jobs without a group pays little for it. Each check in a row after which no job could be claimed, because the
+ * groups are busy or the jobs are not due, doubles the pause, up to the interval of the tick.
+ */
+const groupLookMs = { first: 20, longest: 1_000 };
+
+export interface FetcherOptions {
+  broker: Broker;
+  workerId: string;
+  concurrency: number;
+  priorities: readonly [number, number];
+  prefetch: boolean;
+  /** Other workers may have taken over jobs that were claimed longer ago than this, ms. */
+  answerMs: number;
+  logger: Logger;
+  problems: ProblemLog;
+  /** A claimed job may have to wait for a thread although a slot is free. */
+  mayWait: boolean;
+  /** Returns the number of slots that could run a job now. */
+  freeSlots: () => number;
+  /** Called when jobs have arrived in the buffer. */
+  ready: () => void;
+  giveBack: (jobs: ClaimedJob[]) => void;
+  /** Returns the maximum number of jobs that may be claimed now. */
+  allowance: () => number;
+  /** Called after a claim, with the number of its jobs. */
+  claimed: (jobs: number) => void;
+}
+
+export class Fetcher {
+  readonly #options: FetcherOptions;
+  readonly #buffer = new PrefetchBuffer();
+  #busy: Promise<void> | null = null;
+  #again = false;
+  #dry = false;
+  #grouped = false;
+  #groupsFirst = true;
+  #groupsLookedAt = 0;
+  /** Checks in a row that found jobs with a group, none of which could be claimed. */
+  #vainLooks = 0;
+  #look: NodeJS.Timeout | null = null;
+  #stopped = false;
+  #failures = 0;
+  #lastError: { error: unknown; at: Date } | null = null;
+  #retry: NodeJS.Timeout | null = null;
+  /** Average duration of about the last hundred jobs, ms; null before the first job. */
+  #duration: number | null = null;
+  #measured = 0;
+  /** Average size of the documents in the last claim that returned any, bytes. */
+  #bytes = 1;
+  /** Maximum number of jobs per claim, adapted to how long claims take. */
+  #maxPerClaim = Number.POSITIVE_INFINITY;
+  /** A claim asks for this many times as many rows, because the rows of the previous claims held no job. */
+  #poisonFactor = 1;
+  /** Jobs that were claimed too long ago to be started; storage is being asked who owns them. */
+  #late: readonly ClaimedJob[] = [];
+  #shortestTimeoutMs = Number.POSITIVE_INFINITY;
+
+  constructor(options: FetcherOptions) {
+    this.#options = options;
+  }
+
+  /** The error of the last claim that failed. It stays when claims succeed again. */
+  get lastError(): { error: unknown; at: Date } | null {
+    return this.#lastError;
+  }
+
+  /** True while claims fail. */
+  get isFailing(): boolean {
+    return this.#failures > 0;
+  }
+
+  /** True if the last claim found no more jobs, and nothing has woken the fetcher since. */
+  get isDry(): boolean {
+    return this.#dry && !this.#busy;
+  }
+
+  get buffered(): number {
+    return this.#buffer.size;
+  }
+
+  /** The jobs that are claimed and not started yet. */
+  *claims(): Generator<ClaimedJob> {
+    yield* this.#buffer.claims();
+    yield* this.#late;
+  }
+
+  /** Removes the next claimed job from the buffer and returns it. */
+  next(): ClaimedJob | undefined {
+    // After a pause of this process other workers may run the buffered jobs. Only storage knows, so give them back.
+    this.#giveBackStale();
+    return this.#buffer.next();
+  }
+
+  /** Notifies the fetcher that a job may be claimable now. */
+  wake(): void {
+    // The job may have a group: the planned check for grouped jobs would come too late.
+    if (this.#vainLooks > 0 && this.#look) {
+      clearTimeout(this.#look);
+      this.#look = null;
+    }
+    this.#vainLooks = 0;
+    this.#goOn();
+  }
+
+  #goOn(): void {
+    this.#dry = false;
+    if (this.#busy) this.#again = true;
+    else this.refill();
+  }
+
+  /** The regular check: looks for grouped jobs too, and gives back jobs that have waited too long. */
+  async tick(): Promise<void> {
+    this.#giveBackStale();
+    try {
+      await this.#lookForGroups();
+    } finally {
+      this.#goOn();
+    }
+  }
+
+  /** Notifies the fetcher that a grouped job has ended, so that its group may be free. */
+  groupEnded(): void {
+    this.#grouped = true;
+    this.wake();
+  }
+
+  /** Records how long a job took, and its timeout, s; null and 0 = none. */
+  measure(durationMs: number, timeout: number | null): void {
+    this.#measured++;
+    this.#duration =
+      this.#duration === null ? durationMs : this.#duration + (durationMs - this.#duration) / 100;
+    if (timeout) this.#shortestTimeoutMs = Math.min(this.#shortestTimeoutMs, timeout * 1_000);
+  }
+
+  /** Claims jobs if enough of the buffer is used up. Cheap enough to call after every job. */
+  refill(): void {
+    if (this.#busy || this.#dry || this.#stopped || this.#retry) return;
+    const target = this.#targetSize();
+    const { buffered } = this;
+    const free = this.#options.freeSlots();
+    const wanted = free + target - buffered;
+    if (wanted <= 0 || (target > 0 && buffered > target / 2)) return;
+    const soon = free + Math.ceil(target * leastShare) + growth * buffered;
+    const limit = Math.min(
+      Math.min(wanted, soon) * this.#poisonFactor,
+      this.#maxPerClaim,
+      this.#options.allowance(),
+    );
+    if (limit <= 0) return;
+    const ahead = this.#options.mayWait || limit + buffered > free;
+    this.#busy = this.#claim(limit, ahead).finally(() => {
+      this.#busy = null;
+      if (this.#again) {
+        this.#again = false;
+        this.#dry = false;
+      }
+      this.refill();
+    });
+  }
+
+  /** Stops claiming. Waits for the claim in flight, and returns the jobs that were claimed and not started. */
+  async stop(): Promise<ClaimedJob[]> {
+    this.#stopped = true;
+    if (this.#retry) clearTimeout(this.#retry);
+    if (this.#look) clearTimeout(this.#look);
+    await this.#busy;
+    return this.#buffer.empty();
+  }
+
+  /** Plans a check for grouped jobs after a pause, not after each claim. The tick alone would be up to 1 s late. */
+  #lookSoon(): void {
+    if (this.#look || this.#stopped) return;
+    const look = async () => {
+      try {
+        await this.#lookForGroups();
+        if (this.#grouped) this.#goOn();
+      } catch (error) {
+        this.#options.logger.debug({ err: error }, "could not look for grouped jobs, the next tick will");
+      } finally {
+        if (this.#look === timer) this.#look = null;
+      }
+    };
+    const pause = doubled(this.#vainLooks, groupLookMs.first, groupLookMs.longest);
+    const timer = setTimeout(() => void look(), this.#groupsLookedAt + pause - performance.now());
+    this.#look = timer;
+  }
+
+  async #lookForGroups(): Promise<void> {
+    this.#groupsLookedAt = performance.now();
+    this.#grouped = await this.#options.broker.hasGrouped();
+  }
+
+  #giveBackStale(): void {
+    if (this.#buffer.claimedAt > performance.now() - staleMs) return;
+    // Jobs take longer than before. Forget the measured duration, or the same jobs would be fetched ahead again at
+    // once.
+    this.#duration = null;
+    this.#measured = 0;
+    this.#options.giveBack(this.#buffer.empty());
+  }
+
+  #targetSize(): number {
+    const { prefetch, concurrency } = this.#options;
+    if (!prefetch || this.#duration === null || this.#measured < concurrency) return 0;
+    const horizon = Math.min(horizonMs, this.#shortestTimeoutMs / 10);
+    // Fewer while grouped jobs wait: each claim returns only a few of them, so the more ungrouped jobs it returns, the
+    // later the next turn of the grouped jobs comes.
+    const most = this.#grouped ? 4 * concurrency : mostAhead;
+    const byDuration = (concurrency * horizon) / Math.max(this.#duration, 0.05);
+    return Math.floor(Math.min(byDuration, most, mostBytesAhead / this.#bytes));
+  }
+
+  #adapt(jobs: number, tookMs: number): void {
+    if (tookMs > slowClaimMs && jobs > 0)
+      this.#maxPerClaim = Math.min(this.#maxPerClaim, Math.max(Math.floor(jobs / 2), 1));
+    else if (tookMs < slowClaimMs / 2) this.#maxPerClaim *= 2;
+  }
+
+  /**
+   * Asks storage which of these jobs this worker still owns, and returns those. Their claim returned late, because the
+   * server was slow or this process was paused, so other workers may have taken them over. The reconciliation puts back
+   * the jobs that are not returned.
+   */
+  async #renewed(jobs: ClaimedJob[]): Promise<ClaimedJob[]> {
+    const { broker, answerMs } = this.#options;
+    this.#late = jobs;
+    try {
+      for (let turn = 0; turn < maxRenewals && this.#late.length > 0; turn++) {
+        const sent = performance.now();
+        const renewed = await broker.renew(this.#late);
+        if (performance.now() - sent <= answerMs) return renewed;
+        this.#late = renewed;
+      }
+      return [];
+    } finally {
+      this.#late = [];
+    }
+  }
+
+  async #claim(limit: number, ahead: boolean): Promise<void> {
+    const { broker, workerId, priorities, concurrency, answerMs, problems } = this.#options;
+    let sent = performance.now();
+    let share = 0;
+    try {
+      // Grouped and ungrouped jobs take turns at being claimed first, and the first kind leaves half to the other, so
+      // that a stream of one kind does not starve the other. Grouped jobs go to the front of the buffer, few at a time,
+      // because a group is blocked while its job waits there.
+      const lanes = !this.#grouped ? [false] : this.#groupsFirst ? [true, false] : [false, true];
+      this.#groupsFirst = !this.#groupsFirst;
+      let left = limit;
+      let more = false;
+      let found = 0;
+      for (const [turn, grouped] of lanes.entries()) {
+        const half = turn < lanes.length - 1 ? Math.ceil(left / 2) : left;
+        share = grouped ? Math.min(half, concurrency) : half;
+        if (share <= 0) continue;
+        sent = performance.now();
+        const answer = await broker.claim({ workerId, priorities, limit: share, grouped, ahead });
+        const took = performance.now() - sent;
+        this.#adapt(answer.jobs.length, took);
+        this.#poisonFactor =
+          answer.more && answer.jobs.length === 0 ? Math.min(4 * this.#poisonFactor, maxPoisonFactor) : 1;
+        const jobs = took > answerMs ? await this.#renewed(answer.jobs) : answer.jobs;
+        found += answer.jobs.length;
+        left -= jobs.length;
+        if (jobs.length > 0)
+          this.#bytes = jobs.reduce((sum, { document }) => sum + bytesOf(document), 0) / jobs.length;
+        if (grouped) {
+          this.#grouped = answer.more;
+          this.#vainLooks = answer.more ? 0 : this.#vainLooks + 1;
+        } else more = answer.more;
+        this.#buffer.add(jobs, performance.now(), grouped ? "front" : "back");
+        if (jobs.length > 0) this.#options.ready();
+      }
+      // No more jobs for now: check whether grouped jobs are waiting.
+      if (!more && !this.#grouped) this.#lookSoon();
+      this.#dry = !more && !this.#grouped;
+      this.#failures = 0;
+      problems.succeeded("claim");
+      // A claim that found only rows without a job does not mean that no job is left.
+      if (found > 0 || !more) this.#options.claimed(limit - left);
+    } catch (error) {
+      if (this.#stopped) return;
+      // The server may cancel each claim of this size. Ask for fewer jobs next time, or no claim would ever succeed.
+      // An outage says nothing about the size.
+      const took = performance.now() - sent;
+      if (took > slowClaimMs && !broker.isOutage(error)) this.#adapt(share, took);
+      this.#lastError = { error, at: new Date() };
+      const wait = backoffMs(this.#failures++);
+      problems.failed({
+        source: "claim",
+        error,
+        message: "could not claim jobs, trying again",
+        fields: { retryInMs: Math.round(wait) },
+      });
+      this.#retry = setTimeout(() => {
+        this.#retry = null;
+        this.#dry = false;
+        this.refill();
+      }, wait);
+    }
+  }
+}

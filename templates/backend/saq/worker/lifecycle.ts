@@ -1,0 +1,305 @@
+/**
+ * One run of a worker, from start to stop.
+ *
+ * The start connects, runs the startup hooks, begins the heartbeat and LISTEN, and then claims for the first time. In
+ * this order other workers can check that the owner of each claimed job is alive, and no notification is missed. The
+ * stop goes in the reverse order. It ends claiming and gives back the jobs that were not started. Running jobs get the
+ * grace period, then their signal fires, and the stop waits for the hard deadline. Jobs that did not end within the
+ * grace period go back into the queue, and their attempt is not counted. Then the shutdown hooks run. The heartbeat
+ * ends last.
+ */
+import type { Logger } from "../logger.js";
+import { ProblemLog } from "../problem-log.js";
+import type { Queue } from "../queue/queue.js";
+import { withTimeout } from "../timers.js";
+import { shutDown, startUp } from "./hooks.js";
+import { EventLoopMonitor } from "./maintenance/event-loop-monitor.js";
+import { IdlePolling } from "./maintenance/idle-polling.js";
+import {
+  certainSeconds,
+  EndedElsewhere,
+  monitorTasks,
+  sweepGraceSeconds,
+} from "./maintenance/job-monitor.js";
+import { PeriodicTasks } from "./maintenance/periodic-tasks.js";
+import { Runner } from "./runner.js";
+import { schedule } from "./scheduling/scheduler.js";
+import { connectWithRetry } from "./start-waiting.js";
+
+/** How long a stop waits for jobs to be settled while the database is unreachable. */
+const settleTimeoutMs = 10_000;
+/** How long a stop waits for a start in progress, and then for the release of what the start acquired. */
+const leaveTimeoutMs = 2_000;
+/** A worker without a lock ends its jobs at most this long before other workers may take them over, s. */
+const longestLeaseMargin = 16;
+const sweepTimeoutMs = 500;
+
+/** Waits for all promises, so that what they began can be undone; then throws the first error. */
+async function all(works: readonly Promise<unknown>[]): Promise<void> {
+  await Promise.allSettled(works);
+  await Promise.all(works);
+}
+
+export class WorkerRun {
+  readonly workerId: string;
+  readonly runner: Runner;
+  /** Ends the grace period of a stop in progress. */
+  readonly hurry: () => void;
+  /** Resolves when the worker has stopped, for any reason. */
+  readonly finished: Promise<void>;
+  readonly #queue: Queue;
+  readonly #logger: Logger;
+  readonly #ended: EndedElsewhere;
+  readonly #periodicTasks: PeriodicTasks;
+  readonly #rest: IdlePolling;
+  readonly #loop: EventLoopMonitor | null;
+  readonly #heartbeat: PeriodicTasks;
+  readonly #hurried: Promise<void>;
+  readonly #letGo: (() => Promise<void>)[] = [];
+  /** The members that startup hooks returned; null until the first hook is called. */
+  #state: Record<string, unknown> | null = null;
+  /** performance.now() */
+  #startedAt: number | null = null;
+  /** When the last successful heartbeat was sent, by performance.now(). */
+  #beatAt = Number.NEGATIVE_INFINITY;
+  /** True when jobs may be claimed. */
+  #isReady = false;
+  /** The promise of the startup hooks, which may still run. */
+  #startedUp: Promise<void> = Promise.resolve();
+  #starting: Promise<void> | null = null;
+  /** Cancels a start that waits for the database. */
+  readonly #unwanted = new AbortController();
+  #stopping: Promise<void> | null = null;
+  #hasStopped = false;
+  #finish: () => void = () => {};
+
+  constructor(queue: Queue, logger: Logger) {
+    const { config, broker } = queue;
+    let hurry = () => {};
+    this.#hurried = new Promise((resolve) => {
+      hurry = resolve;
+    });
+    this.hurry = hurry;
+    this.finished = new Promise((resolve) => {
+      this.#finish = resolve;
+    });
+    this.workerId = broker.newWorkerId();
+    this.#queue = queue;
+    this.#logger = logger;
+    const problems = new ProblemLog(logger, { isLoggedElsewhere: (error) => broker.isOutage(error) });
+    this.runner = new Runner(queue, this.workerId, logger, problems);
+    this.#rest = new IdlePolling(queue, this.runner);
+    this.#ended = new EndedElsewhere(broker, this.runner.running, logger);
+    const { timers, pollInterval } = config;
+    this.#heartbeat = new PeriodicTasks(
+      [{ name: "beat", every: timers.workerInfo, run: () => this.#beat() }],
+      problems,
+    );
+    const due = {
+      name: "schedule",
+      every: pollInterval || timers.schedule,
+      alignedTo: () => broker.now(),
+      notBefore: () => this.#rest.until,
+      run: () => this.#tick(),
+    };
+    const tasks = [due, ...schedule(queue, logger), ...monitorTasks(queue, this.runner, this.#ended, logger)];
+    this.#loop =
+      config.eventLoopDelay > 0
+        ? new EventLoopMonitor(config.eventLoopDelay * 1_000, this.runner, logger)
+        : null;
+    this.#periodicTasks = new PeriodicTasks(tasks, problems);
+    this.runner.burstEnded = () => void this.stop(0);
+    this.runner.isSuspended = () => this.#isLeaseOver();
+  }
+
+  get hasStopped(): boolean {
+    return this.#hasStopped;
+  }
+
+  get hasBegun(): boolean {
+    return this.#startedAt !== null;
+  }
+
+  /** Resolves when the worker takes jobs, or when it is stopped before that. */
+  async start(): Promise<void> {
+    this.#startedAt = performance.now();
+    this.#starting = this.#start();
+    try {
+      await this.#starting;
+    } catch (error) {
+      await this.stop(0);
+      throw error;
+    }
+  }
+
+  async #start(): Promise<void> {
+    const { broker, config } = this.#queue;
+    const hold = async (held: Promise<() => Promise<void>>) => this.#letGo.push(await held);
+    let isHeld = false;
+    const holdLiveness = async () => {
+      if (isHeld) return;
+      await hold(broker.holdLiveness(this.workerId));
+      isHeld = true;
+    };
+    const connect = () => all([this.#queue.connect(), holdLiveness()]);
+    const steps: (() => Promise<unknown>)[] = [
+      // Opens two connections at the same time. Others look for a worker's lock only after its first heartbeat.
+      () => connectWithRetry(this.#queue, { logger: this.#logger, signal: this.#unwanted.signal, connect }),
+      () => this.#startUp(),
+      () =>
+        all([
+          this.#beat(),
+          hold(broker.subscribe(() => this.#wake())),
+          hold(broker.onJobEvents((event) => this.#ended.told(event))),
+        ]),
+    ];
+    for (const step of steps) if (!this.#stopping) await step();
+    if (this.#stopping) return;
+    this.#logger.info(
+      { workerId: this.workerId, concurrency: config.concurrency },
+      `Worker starting: ${this.#queue.name}`,
+    );
+    this.#logger.debug({ tasks: Object.keys(config.tasks) }, "Registered functions:");
+    this.#isReady = true;
+    this.#heartbeat.start();
+    this.#periodicTasks.start();
+    this.#loop?.begin();
+    // The worker has started. If this first check fails, the next tick tries again.
+    await this.runner.tick().catch((error: unknown) => {
+      this.#logger.debug({ err: error }, "could not look for jobs at the start, the next tick will");
+    });
+  }
+
+  /**
+   * Handles a notification. Does nothing before the start is complete: the subscription begins together with the first
+   * heartbeat, and the start itself ends with a claim.
+   */
+  #wake(): void {
+    if (!this.#isReady) return;
+    this.#rest.wake();
+    this.#work();
+  }
+
+  async #tick(): Promise<void> {
+    await this.#rest.tick();
+    if (!this.runner.isResting) this.#work();
+  }
+
+  /** Resumes what pauses while no jobs run. */
+  #work(): void {
+    this.#loop?.begin();
+    this.#periodicTasks.resume();
+  }
+
+  get #hookOptions() {
+    return { timeoutMs: this.#queue.config.hookTimeout * 1_000, logger: this.#logger };
+  }
+
+  async #startUp(): Promise<void> {
+    const state = {};
+    this.#state = state;
+    const { services } = this.runner;
+    const hooks = startUp(this.#queue.config.startup, services, state, this.#hookOptions);
+    this.#startedUp = hooks;
+    await hooks;
+    this.runner.giveToTasks(state);
+  }
+
+  /**
+   * Stops the worker, in well under a second if idle. Later calls wait for the first. Before `start` it does nothing.
+   */
+  stop(graceMs: number): Promise<void> {
+    if (!this.hasBegun) return Promise.resolve();
+    this.#unwanted.abort();
+    this.#stopping ??= this.#stop(graceMs).finally(() => {
+      this.#hasStopped = true;
+      this.#finish();
+    });
+    return this.#stopping;
+  }
+
+  async #stop(graceMs: number): Promise<void> {
+    this.#logger.info({ workerId: this.workerId, running: this.runner.running.size }, "Worker shutting down");
+    const givenBack = this.runner.close();
+    const tasksEnded = this.#periodicTasks.stop();
+    this.#loop?.stop();
+    await withTimeout(graceMs, Promise.race([this.runner.idle(), this.#hurried]));
+    if (this.runner.running.size > 0) {
+      this.#logger.warn(
+        { jobs: [...this.runner.running.keys()] },
+        "Some tasks did not finish within the shutdown grace period, requesting cancellation",
+      );
+      this.runner.interruptAll();
+      // Each attempt ends at its own hard deadline. The extra second gives the timers time to fire.
+      await withTimeout(this.#queue.config.cancellationHardDeadline * 1_000 + 1_000, this.runner.idle());
+      if (this.runner.overdueKeys.length > 0) {
+        this.#logger.warn(
+          { jobs: this.runner.overdueKeys },
+          "Some tasks did not finish cancellation in time, they may be stuck or blocked",
+        );
+      }
+    }
+    // From here on only the database can delay the stop, and it may be unreachable.
+    await withTimeout(
+      settleTimeoutMs,
+      givenBack.then(() => this.runner.settled()),
+    );
+    await withTimeout(sweepTimeoutMs, Promise.all([tasksEnded, this.runner.endThreads()]));
+    // A startup hook that still runs may open something. The shutdown hooks close it, so they must run after it.
+    await withTimeout(this.#hookOptions.timeoutMs || Number.POSITIVE_INFINITY, this.#startedUp);
+    await withTimeout(leaveTimeoutMs, this.#starting ?? Promise.resolve());
+    await this.#shutDown();
+    await withTimeout(leaveTimeoutMs, this.#leave());
+    this.#logger.info({ workerId: this.workerId, ...this.runner.report.stats }, "Worker stopped");
+  }
+
+  async #shutDown(): Promise<void> {
+    const { services } = this.runner;
+    if (!this.#state) return;
+    const ctx = Object.assign(Object.create(services) as typeof services, this.#state);
+    await shutDown(this.#queue.config.shutdown, ctx, this.#hookOptions);
+  }
+
+  /** Undoes the steps of `start` in reverse order. A start in progress ends at its next step. */
+  async #leave(): Promise<void> {
+    await this.#starting?.catch(() => {});
+    await this.#heartbeat.stop();
+    await this.#queue.broker.removeWorker(this.workerId).catch(() => {});
+    for (const letGo of [...this.#letGo].reverse()) await letGo();
+  }
+
+  /**
+   * True if the last heartbeat is so old that others may soon take this worker for dead. Always false if a lock shows
+   * others that this worker is alive.
+   */
+  #isLeaseOver(): boolean {
+    const { leaseGraceSeconds } = this.#queue.broker;
+    if (leaseGraceSeconds === null) return false;
+    const margin = Math.min(certainSeconds(this.#queue.config), longestLeaseMargin);
+    const seconds = this.#rowSeconds + leaseGraceSeconds - margin;
+    return performance.now() - this.#beatAt > seconds * 1_000;
+  }
+
+  /** How long a heartbeat is valid, s. */
+  get #rowSeconds(): number {
+    return Math.ceil(this.#queue.config.timers.workerInfo * 3);
+  }
+
+  async #beat(): Promise<void> {
+    const { broker, config } = this.#queue;
+    const sentAt = performance.now();
+    const uptime = Math.round(performance.now() - (this.#startedAt ?? performance.now()));
+    const stats = { ...this.runner.report.stats, uptime };
+    const row = {
+      workerId: this.workerId,
+      stats,
+      metadata: config.metadata,
+      queueKey: this.#queue.name,
+      graceSeconds: sweepGraceSeconds(this.#queue),
+    };
+    await broker.saveWorker(row, this.#rowSeconds);
+    const wasOver = this.#isLeaseOver();
+    this.#beatAt = sentAt;
+    if (wasOver && this.#isReady) this.#wake();
+  }
+}

@@ -1,0 +1,54 @@
+/** The state of one scheduled task in a worker: pure functions over what the worker knows and what storage returns. */
+import { isDeepStrictEqual } from "node:util";
+import type { StoredJob } from "../../broker.js";
+import { type CronEntry, cronKey } from "../../config/index.js";
+import { isTerminal } from "../../core/job.js";
+import type { LastRun, ScheduleDefinition } from "../../core/schedule-store.js";
+import { read } from "../../core/transitions.js";
+import { definitionOf, runOf } from "../../queue/schedules.js";
+
+/** What this worker knows about an entry of `scheduledTasks`. Times are epoch s. */
+export interface ScheduleState {
+  readonly entry: CronEntry;
+  next: number;
+  /** When `next` was computed. */
+  since: number;
+  /** The last tick that needs no work any more: it is stored, or it must not be stored. */
+  done: number;
+  /** The last tick that passed while this worker watched the entry. */
+  seen: number;
+  /** What was logged last about the entry, so that it is logged once. */
+  said: string;
+}
+
+/**
+ * Returns true if the next tick still has to be stored. The next tick is computed again when the previous one has
+ * passed, or when the clock was set back.
+ */
+export function isOpen(state: ScheduleState, now: number): boolean {
+  if (now >= state.next || now < state.since) {
+    if (state.next > 0 && now >= state.next) state.seen = state.next;
+    state.since = now;
+    state.next = state.entry.cron.next(now) ?? Number.POSITIVE_INFINITY;
+  }
+  return state.next !== state.done && state.next !== Number.POSITIVE_INFINITY;
+}
+
+/** Returns true if a job with this key may be the entry's next tick. The rounds of the scheduler find out if it is. */
+export function mayWait(entry: CronEntry, key: string): boolean {
+  if (entry.overlap === "skip") return key === cronKey(entry, 0);
+  const tick = Number(key.slice(key.lastIndexOf(":") + 1));
+  return Number.isSafeInteger(tick) && key === cronKey(entry, tick) && entry.cron.isRun(tick);
+}
+
+export const isDefinition = (row: ScheduleDefinition, entry: CronEntry): boolean =>
+  isDeepStrictEqual(ticksOf(row), ticksOf(definitionOf(entry)));
+
+const ticksOf = ({ cron, timezone, overlap }: ScheduleDefinition) => [cron, timezone, overlap];
+
+/** Returns how the last run ended, before the next tick takes its row; null if it has not ended or cannot be read. */
+export function endOf(row: StoredJob): LastRun | null {
+  const { key, status } = row;
+  const job = isTerminal(status) ? read(row) : null;
+  return job && isTerminal(status) ? runOf(key, status, job) : null;
+}

@@ -1,0 +1,290 @@
+/**
+ * Stores the next tick of every recurring task before it is due, as SAQ does: a queued job that becomes due at its
+ * second. Every worker does this, and storage accepts the tick of one worker only: the key of an ended job is taken
+ * again only with a later due time, and the table saq_cron records the ticks that were stored. A tick that is known to
+ * be stored is not tried again, so nothing is written between two ticks, and while a run goes on the worker only reads
+ * its row. From time to time the worker checks that the stored ticks are still there: a pause that is over, or the
+ * start of an older worker, may have deleted one.
+ *
+ * The rounds are half a second away from the ticks. So two workers whose clocks differ a little look for the same tick,
+ * and the run of an every-second entry has ended by then if it is short.
+ */
+import type { StoredJob } from "../../broker.js";
+import { type CronEntry, cronKey } from "../../config/index.js";
+import { isTerminal } from "../../core/job.js";
+import type { ScheduleRow, Tick } from "../../core/schedule-store.js";
+import { describe, type Logger } from "../../logger.js";
+import type { Queue } from "../../queue/queue.js";
+import { definitionOf, takeBack } from "../../queue/schedules.js";
+import type { PeriodicTask } from "../maintenance/periodic-tasks.js";
+import { endOf, isDefinition, isOpen, mayWait, type ScheduleState } from "./schedule-state.js";
+
+/** Seconds between two checks that the ticks known to be stored are still there. */
+const reviewEvery = 10;
+
+/** Returns the task that stores ticks, or none if the queue has no scheduled tasks. */
+export function schedule(queue: Queue, logger: Logger): PeriodicTask[] {
+  const { config, broker } = queue;
+  if (!config.scheduledTasks) return [];
+  const scheduler = new Scheduler(queue, config.scheduledTasks, logger);
+  return [
+    {
+      name: "cron",
+      every: config.timers.schedule,
+      alignedTo: () => broker.now() - 500,
+      atOnce: true,
+      run: () => scheduler.round(),
+    },
+  ];
+}
+
+export class Scheduler {
+  readonly #queue: Queue;
+  readonly #logger: Logger;
+  readonly #states: readonly ScheduleState[];
+  #registered = false;
+  /** Time of the last check of the stored ticks, epoch s. */
+  #reviewed = 0;
+
+  constructor(queue: Queue, entries: readonly CronEntry[], logger: Logger) {
+    this.#queue = queue;
+    this.#logger = logger;
+    this.#states = entries.map((entry) => ({
+      entry,
+      next: 0,
+      since: Number.POSITIVE_INFINITY,
+      done: 0,
+      seen: 0,
+      said: "",
+    }));
+  }
+
+  async round(): Promise<void> {
+    if (!this.#registered) await this.#register();
+    const now = this.#now();
+    await this.#review(now);
+    const open = this.#states.filter((state) => this.#alone(state, () => isOpen(state, now)) === true);
+    if (open.length > 0) await this.#store(open.map((state) => ({ state, tick: state.next })));
+  }
+
+  /**
+   * First round: stores our schedules, deletes waiting ticks that no schedule owns any more, and makes up for missed
+   * ticks.
+   */
+  async #register(): Promise<void> {
+    const { broker } = this.#queue;
+    const definitions = this.#states.map(({ entry }) => definitionOf(entry));
+    const rows = await broker.schedules.register(definitions);
+    await this.#clear();
+    await this.#makeUp(rows ?? []);
+    this.#registered = true;
+  }
+
+  /**
+   * Deletes waiting ticks that no entry owns. Their entry was removed, or each tick has its own key and the entry's
+   * times were changed.
+   */
+  async #clear(): Promise<void> {
+    const left = (await this.#queue.broker.schedules.waiting()).filter(
+      (key) => !this.#states.some(({ entry }) => mayWait(entry, key)),
+    );
+    const foreign: string[] = [];
+    for (const key of left) if ((await takeBack(this.#queue, key)) === "foreign") foreign.push(key);
+    if (foreign.length > 0) {
+      this.#logger.warn(
+        { jobs: foreign.slice(0, 20), count: foreign.length },
+        "cron jobs without a scheduled task here wait for their time; another program made them",
+      );
+    }
+  }
+
+  /**
+   * Finds stored ticks that were deleted since, so that they are stored again. A pause deletes them: storage remembers
+   * the pause, so they are stored again when it is over. The start of a worker without the entry deletes them too: then
+   * they are stored again only shortly before they are due. So a removed entry does not run again, unless a worker that
+   * still has it runs at that time.
+   */
+  async #review(now: number): Promise<void> {
+    const near = now + 2 * this.#queue.config.timers.schedule;
+    const known = this.#states.filter(({ next, done }) => next === done && next > now);
+    const isTime = Math.abs(now - this.#reviewed) >= reviewEvery || known.some(({ next }) => next <= near);
+    if (known.length === 0 || !isTime) return;
+    const rows = await this.#queue.broker.schedules.list();
+    this.#reviewed = now;
+    for (const state of known) {
+      const row = rows?.find(({ name }) => name === state.entry.name);
+      const isOpenAgain = row
+        ? !row.paused && row.tick < state.next && isDefinition(row, state.entry)
+        : state.next <= near;
+      if (isOpenAgain) state.done = 0;
+    }
+  }
+
+  /** Stores one run at the start for ticks that were missed, if the entry asks for it. */
+  async #makeUp(rows: readonly ScheduleRow[]): Promise<void> {
+    const now = this.#now();
+    const missed = this.#states.flatMap((state) => {
+      const { misfire, name, cron } = state.entry;
+      const row = rows.find((candidate) => candidate.name === name);
+      const tick = misfire === "once" && row && !row.paused ? cron.previous(now) : null;
+      return row && tick !== null && tick > row.tick ? [{ state, tick }] : [];
+    });
+    if (missed.length > 0) await this.#store(missed);
+  }
+
+  async #store(wanted: readonly { state: ScheduleState; tick: number }[]): Promise<void> {
+    const rows = await this.#look(wanted);
+    const ticks: { state: ScheduleState; tick: Tick }[] = [];
+    for (const { state, tick } of wanted) {
+      const made = await this.#alone(state, () => this.#tick(state, tick, rows));
+      if (made) ticks.push({ state, tick: made });
+    }
+    if (ticks.length === 0) return;
+    try {
+      await this.#enqueue(ticks);
+    } catch (error) {
+      // One entry may be the cause, for instance if an open transaction holds its key: store each one by itself.
+      if (ticks.length === 1) throw error;
+      for (const one of ticks) await this.#alone(one.state, () => this.#enqueue([one]));
+    }
+  }
+
+  /** Returns the rows that have the ticks' keys, and those of the previous runs, by key. */
+  async #look(wanted: readonly { state: ScheduleState; tick: number }[]): Promise<Map<string, StoredJob>> {
+    const keys = wanted.flatMap(({ state: { entry, seen }, tick }) => [
+      cronKey(entry, tick),
+      ...(entry.overlap === "allow" && seen > 0 ? [cronKey(entry, seen)] : []),
+    ]);
+    const rows = await this.#queue.broker.jobs(keys);
+    return new Map(rows.flatMap((row) => (row ? [[row.key, row] as const] : [])));
+  }
+
+  /** Returns the tick to store, or null if there is nothing to store, now or at all. */
+  async #tick(
+    state: ScheduleState,
+    second: number,
+    rows: ReadonlyMap<string, StoredJob>,
+  ): Promise<Tick | null> {
+    const { entry } = state;
+    const key = cronKey(entry, second);
+    const row = rows.get(key);
+    if (row && !isTerminal(row.status)) {
+      if (row.status === "queued" && row.scheduled === second) state.done = second;
+      // The job is due at another time, which has not passed. Our entry has no tick between now and `second`, so
+      // another definition may have made the job.
+      const isOther =
+        row.status === "queued" && row.scheduled !== second && row.scheduled > Math.min(second, this.#now());
+      if (!isOther || !(await this.#giveWay(state, row))) return null;
+    } else if (
+      row &&
+      row.scheduled >= second &&
+      !(row.scheduled > second && (await this.#freeAborted(state, row, second)))
+    ) {
+      // The tick has run, or was aborted before its time: a tick is not enqueued again.
+      state.done = second;
+      return null;
+    }
+    const last = row ?? rows.get(cronKey(entry, state.seen));
+    return {
+      ...definitionOf(entry),
+      job: await this.#queue.schedules.tickOf(entry, second),
+      seen: state.seen,
+      lastRun: last ? endOf(last) : null,
+    };
+  }
+
+  /**
+   * Deletes a waiting job that was made for another time by an older definition of this entry, whose workers may still
+   * run. A job of another program stays. The definition that was registered last decides. Returns true if the key is
+   * free now.
+   */
+  async #giveWay(state: ScheduleState, row: StoredJob): Promise<boolean> {
+    const { cron } = state.entry;
+    if (!(await this.#isLatest(state))) return false;
+    const taken = await takeBack(this.#queue, row.key, (clock) => cron.next(clock) !== row.scheduled);
+    if (taken === "foreign") {
+      this.#say(state, `waits ${row.scheduled}`, () =>
+        this.#logger.warn(
+          { job: row.key, scheduled: row.scheduled, cron: cron.text },
+          "another program's job holds this scheduled task's key until its own time",
+        ),
+      );
+    }
+    return taken === true;
+  }
+
+  /**
+   * Frees the key of an aborted tick that an older definition had stored for a later time: that abort is not meant for
+   * earlier ticks. Returns true if the key is free now.
+   */
+  async #freeAborted(state: ScheduleState, { key }: StoredJob, second: number): Promise<boolean> {
+    if (!(await this.#isLatest(state))) return false;
+    const freed = await this.#queue.broker.updateLocked(key, ({ status, scheduled }, clock) =>
+      status === "aborted" && scheduled > Math.max(second, clock / 1_000)
+        ? { change: { status, patch: null, removed: [], scheduled: 0 }, answer: true }
+        : { change: null, answer: false },
+    );
+    return freed === true;
+  }
+
+  /** True if no other definition of the entry was registered since, or if storage remembers no definitions. */
+  async #isLatest({ entry }: ScheduleState): Promise<boolean> {
+    const remembered = await this.#queue.broker.schedules.list();
+    const latest = remembered?.find(({ name }) => name === entry.name);
+    return !latest || isDefinition(latest, entry);
+  }
+
+  async #enqueue(ticks: readonly { state: ScheduleState; tick: Tick }[]): Promise<void> {
+    const answers = await this.#queue.broker.schedules.enqueue(ticks.map(({ tick }) => tick));
+    ticks.forEach(({ state, tick }, index) => {
+      const answer = answers[index];
+      const { key, scheduled } = tick.job;
+      if (answer === "stored" || answer === "done") state.done = scheduled;
+      if (answer === "stored") this.#logger.debug({ job: key, scheduled }, `Scheduled ${key}`);
+      if (answer === "other_queue") {
+        state.done = scheduled;
+        this.#say(state, answer, () =>
+          this.#logger.warn(
+            { job: key, task: tick.task },
+            "this scheduled task does not run: another queue in this database holds its key; give it a name of its own",
+          ),
+        );
+      }
+    });
+  }
+
+  /**
+   * Runs `work` for one entry: its failure does not stop the other entries. Returns null on failure, and logs a failure
+   * once until it changes.
+   */
+  async #alone<T>(state: ScheduleState, work: () => Promise<T>): Promise<T | null>;
+  #alone<T>(state: ScheduleState, work: () => T): T | null;
+  #alone<T>(state: ScheduleState, work: () => T | Promise<T>): T | null | Promise<T | null> {
+    const failed = (error: unknown) => {
+      this.#say(state, String(error), () =>
+        this.#logger.error(
+          { ...describe(error), schedule: state.entry.name },
+          "a scheduled task could not be enqueued",
+        ),
+      );
+      return null;
+    };
+    try {
+      const answer = work();
+      return answer instanceof Promise ? answer.catch(failed) : answer;
+    } catch (error) {
+      return failed(error);
+    }
+  }
+
+  #say(state: ScheduleState, what: string, say: () => void): void {
+    if (state.said === what) return;
+    state.said = what;
+    say();
+  }
+
+  /** The database's clock, epoch s. */
+  #now(): number {
+    return this.#queue.broker.now() / 1_000;
+  }
+}

@@ -1,0 +1,103 @@
+/**
+ * Gives back jobs that a worker cannot run: their previous run is still going on here, or it does not have their task.
+ */
+import type { QueueConfig } from "../../config/index.js";
+import { oneMore } from "../../core/transitions.js";
+import type { MetaMarks } from "../../core/wire.js";
+import type { Attempt } from "../attempt.js";
+import type { Report } from "./report.js";
+import { lastFailure, release, type SettlementRules } from "./settlement.js";
+import type { Settler } from "./settler.js";
+
+/** A job fails when it is refused this often, because its previous run in this worker does not end. */
+const mostForOverdue = 5;
+/**
+ * How often a job is given back at most because no worker has its task: five minutes, as long as a deployment takes.
+ */
+const mostForUnknown = 60;
+/** Seconds between two tries of a job whose task this worker does not have. */
+const unknownDelay = 5;
+
+export interface RefusalsOptions {
+  config: QueueConfig;
+  settler: Settler;
+  report: Report;
+  rules: () => SettlementRules;
+}
+
+export class Refusals {
+  readonly #options: RefusalsOptions;
+  /**
+   * Keys of jobs whose task still runs after its hard deadline, each with the number of refusals since then. Such a job
+   * must not run a second time beside that task.
+   */
+  readonly #overdue = new Map<string, number>();
+
+  constructor(options: RefusalsOptions) {
+    this.#options = options;
+  }
+
+  /** Keys of the jobs whose task still runs after its hard deadline. */
+  get overdueKeys(): string[] {
+    return [...this.#overdue.keys()];
+  }
+
+  /** Notes that the task still runs although its attempt is over. */
+  remember(attempt: Attempt): void {
+    const { key } = attempt.fields;
+    this.#options.report.overdue(attempt);
+    this.#overdue.set(key, 0);
+    void attempt.settled?.then(() => this.#overdue.delete(key));
+  }
+
+  isOverdue(key: string): boolean {
+    return this.#overdue.has(key);
+  }
+
+  /**
+   * Refuses a job whose previous run is still going on in this worker: the task did not end at its hard deadline, or
+   * another worker took the job over and gave it up again. Two runs of one key must not run here at a time, so the job
+   * is given back: it is due again after a second, here or for another worker. If there is no other worker and the task
+   * never ends, that would go on for ever, so the job fails after some refusals.
+   */
+  refuseOverdue(attempt: Attempt): void {
+    const { key } = attempt.fields;
+    const refusals = (this.#overdue.get(key) ?? 0) + 1;
+    if (this.#overdue.has(key)) this.#overdue.set(key, refusals);
+    if (refusals < mostForOverdue) {
+      if (refusals === 1) this.#options.report.refused(attempt);
+      this.#giveBack(attempt, 1);
+      return;
+    }
+    this.#fail(attempt, new Error("its last run in this worker still goes on and ignores its signal"));
+  }
+
+  /**
+   * Gives back a job whose task this worker does not have, because another worker may have it. The count is kept in the
+   * job's document, so that all workers count together.
+   */
+  refuseUnknown(attempt: Attempt): void {
+    const refusals = oneMore(attempt.fields.meta.unknownTask);
+    if (refusals > mostForUnknown) {
+      this.#fail(attempt, unknownTask(this.#options.config, attempt.fields.function));
+      return;
+    }
+    if (refusals === 1) this.#options.report.unknown(attempt, unknownDelay);
+    this.#giveBack(attempt, unknownDelay, { unknownTask: refusals });
+  }
+
+  #giveBack(attempt: Attempt, seconds: number, marks?: MetaMarks): void {
+    const { settler, rules } = this.#options;
+    const scheduled = Math.ceil(rules().nowMs / 1_000) + seconds;
+    settler.settle(attempt, { ...release(attempt, marks), scheduled });
+  }
+
+  #fail(attempt: Attempt, error: Error): void {
+    const { settler, rules } = this.#options;
+    settler.settle(attempt, lastFailure(attempt, error, rules()), { kind: "threw", error });
+  }
+}
+
+/** The error of a job whose task is not among the queue's tasks. */
+export const unknownTask = ({ tasks }: QueueConfig, name: string): Error =>
+  new Error(`Unknown task "${name}" (registered: ${Object.keys(tasks).join(", ")})`);

@@ -1,0 +1,214 @@
+/** Decides how a job is settled after its attempt has ended. Pure, except for the random part of a retry delay. */
+import type { ClaimedJob, Settlement } from "../../broker.js";
+import { isLarger, tooLarge } from "../../core/byte-size.js";
+import { isRetryable, type JobFields } from "../../core/job.js";
+import { finished, keepSeconds, oneMore, requeued, retryDue } from "../../core/transitions.js";
+import { encodeChange, type MetaMarks } from "../../core/wire.js";
+import { InvalidResultError } from "../../errors.js";
+import { errorText } from "./error-text.js";
+
+/** Reasons why an attempt must end before its task does. */
+export type Interruption = "timeout" | "abort" | "shutdown" | "lost" | "crash";
+
+/** How an attempt ended. */
+export type AttemptResult =
+  | { kind: "returned"; value: unknown }
+  | { kind: "threw"; error: unknown }
+  | { kind: "interrupted"; why: Interruption; reason: Error; overdue: boolean };
+
+/** The attempt that has ended. */
+export interface EndedAttempt {
+  readonly claim: ClaimedJob;
+  readonly fields: JobFields;
+  readonly awaited: boolean | string;
+  /** The settlement that the task wrote itself (`ctx.finish`). */
+  readonly transactionalFinish?: { readonly transaction: string } | null;
+}
+
+export interface SettlementRules {
+  nowMs: number;
+  failedTtl: number;
+  /** Maximum size of a result, bytes of its JSON. */
+  maxBytes: number;
+}
+
+/** Returns what to write for an ended attempt; null if this attempt must not settle its job. */
+export function settlementOf(
+  attempt: EndedAttempt,
+  end: AttemptResult,
+  rules: SettlementRules,
+): Settlement | null {
+  switch (end.kind) {
+    case "returned":
+      return completion(attempt, end.value, rules);
+    case "threw":
+      if (end.error instanceof InvalidResultError) return finalFailure(attempt, errorText(end.error), rules);
+      return failure(attempt, errorText(end.error), rules);
+    case "interrupted":
+      switch (end.why) {
+        case "timeout":
+          return failure(attempt, errorText(end.reason), rules);
+        case "shutdown":
+          return cancellation(attempt, rules);
+        case "abort":
+          return settlement(attempt, finished("aborted", rules.nowMs, { error: attempt.fields.error }), {
+            keep: keepSeconds(attempt.fields.ttl, "aborted", rules.failedTtl),
+          });
+        case "lost":
+        // The runner records it as a loss.
+        case "crash":
+          return null;
+      }
+  }
+}
+
+/**
+ * Returns the settlement of a job that was claimed and not started. The job goes back as it was, except for `marks` in
+ * its `meta`, and the attempt is not counted.
+ */
+export function release({ claim, fields }: EndedAttempt, marks?: MetaMarks): Settlement {
+  return {
+    key: claim.key,
+    token: claim.token,
+    workerId: claim.workerId,
+    place: claim.place,
+    ...encodeChange({ status: "queued", started: 0, workerId: null, touched: fields.queued }, marks),
+    status: "queued",
+    charge: -1,
+    keep: null,
+    scheduled: claim.due,
+    awaited: false,
+    result: null,
+    finishedIn: null,
+    suffix: null,
+  };
+}
+
+function completion(attempt: EndedAttempt, value: unknown, rules: SettlementRules): Settlement {
+  let result: string | undefined;
+  try {
+    result = asJson(value);
+  } catch (error) {
+    return unwritable(attempt, errorText(error), rules);
+  }
+  if (result === undefined) return unwritable(attempt, `a ${typeof value} has no JSON form`, rules);
+  if (isLarger(result, rules.maxBytes))
+    return finalFailure(attempt, resultTooLarge(attempt, result, rules), rules);
+  return completed(attempt, result, rules);
+}
+
+/**
+ * Returns the settlement that a task writes in its own transaction.
+ *
+ * @throws InvalidResultError if the result has no JSON form or is too large
+ */
+export function transactionalSettlement(
+  attempt: EndedAttempt,
+  value: unknown,
+  rules: SettlementRules,
+): Settlement {
+  let result: string | undefined;
+  let why = `a ${typeof value} has no JSON form`;
+  try {
+    result = asJson(value);
+  } catch (error) {
+    why = (error as Error).message;
+  }
+  if (result !== undefined && isLarger(result, rules.maxBytes))
+    throw new InvalidResultError(attempt.fields.function, [
+      { path: "", message: resultTooLarge(attempt, result, rules) },
+    ]);
+  if (result !== undefined) return completed(attempt, result, rules);
+  const message = `it cannot be stored as JSON: ${why}`;
+  throw new InvalidResultError(attempt.fields.function, [{ path: "", message }]);
+}
+
+const resultTooLarge = ({ fields }: EndedAttempt, result: string, { maxBytes }: SettlementRules): string =>
+  tooLarge(`The result of task "${fields.function}"`, result, maxBytes);
+
+const asJson = (value: unknown): string | undefined => (value === undefined ? "null" : JSON.stringify(value));
+
+function completed(attempt: EndedAttempt, result: string, rules: SettlementRules): Settlement {
+  const { fields } = attempt;
+  const now = Math.round(rules.nowMs);
+  return {
+    key: attempt.claim.key,
+    token: attempt.claim.token,
+    workerId: attempt.claim.workerId,
+    place: attempt.claim.place,
+    status: "complete",
+    // Built by hand, because the result is JSON text already: to encode a large result twice would be expensive.
+    patch: `{"progress":1,"completed":${now},"touched":${now},${result === "null" ? "" : `"result":${result},`}"status":"complete"}`,
+    removed: result === "null" ? removedWithoutResult : removedWithResult,
+    charge: 0,
+    keep: keepSeconds(fields.ttl, "complete", rules.failedTtl),
+    scheduled: 0,
+    awaited: attempt.awaited,
+    result: typeof attempt.awaited === "string" ? result : null,
+    finishedIn: attempt.transactionalFinish?.transaction ?? null,
+    suffix: isUntried(fields) ? attempt.claim.suffix : null,
+  };
+}
+
+const removedWithResult: readonly string[] = ["error"];
+const removedWithoutResult: readonly string[] = ["error", "result"];
+
+/** True if the document, apart from its suffix, holds no member that a completion sets or removes. */
+const isUntried = ({ progress, completed, result, error }: JobFields): boolean =>
+  progress === 0 && completed === 0 && result === null && error === null;
+
+/** Fails the job without a retry: the same task would return the same kind of value again. */
+function unwritable(attempt: EndedAttempt, why: string, rules: SettlementRules): Settlement {
+  const error = `The result of task "${attempt.fields.function}" cannot be stored as JSON: ${why}`;
+  return finalFailure(attempt, error, rules);
+}
+
+/** Fails the job, even if attempts are left. */
+export function lastFailure(attempt: EndedAttempt, error: Error, rules: SettlementRules): Settlement {
+  return finalFailure(attempt, errorText(error), rules);
+}
+
+function finalFailure(attempt: EndedAttempt, error: string, rules: SettlementRules): Settlement {
+  return settlement(attempt, finished("failed", rules.nowMs, { error }), {
+    keep: keepSeconds(attempt.fields.ttl, "failed", rules.failedTtl),
+  });
+}
+
+/** After an error or a timeout: retries the job if attempts are left, otherwise fails it. */
+function failure(attempt: EndedAttempt, error: string, rules: SettlementRules): Settlement {
+  const { fields } = attempt;
+  if (!isRetryable(fields)) return finalFailure(attempt, error, rules);
+  const scheduled = retryDue(fields, rules.nowMs);
+  return settlement(attempt, requeued(rules.nowMs, scheduled, error), { scheduled });
+}
+
+/** At a shutdown: the job always goes back into the queue, and the attempt is not counted. */
+function cancellation(attempt: EndedAttempt, rules: SettlementRules): Settlement {
+  const { fields, claim } = attempt;
+  const change = { ...requeued(rules.nowMs, claim.due, "cancelled"), scheduled: fields.scheduled };
+  const marks = { cancellations: oneMore(fields.meta.cancellations) };
+  return settlement(attempt, change, { charge: -1, scheduled: claim.due }, marks);
+}
+
+function settlement(
+  { claim, awaited, transactionalFinish }: EndedAttempt,
+  change: Partial<JobFields> & { status: Settlement["status"] },
+  { keep = null, charge = 0, scheduled = 0 }: Partial<Pick<Settlement, "keep" | "charge" | "scheduled">>,
+  marks?: MetaMarks,
+): Settlement {
+  return {
+    key: claim.key,
+    token: claim.token,
+    workerId: claim.workerId,
+    place: claim.place,
+    status: change.status,
+    ...encodeChange(change, marks),
+    charge,
+    keep,
+    scheduled,
+    awaited,
+    result: null,
+    finishedIn: transactionalFinish?.transaction ?? null,
+    suffix: null,
+  };
+}

@@ -1,0 +1,42 @@
+/** The messages between the main thread and a worker thread. They are sent as structured clones. */
+import type { JobFields } from "../../core/job.js";
+import type { ErrorDetails } from "../settlement/error-details.js";
+
+/** One job for a thread. */
+export interface ThreadJob {
+  /** The module that defines the task, and the name under which it exports it. */
+  module: string;
+  exportName: string;
+  queueName: string;
+  workerId: string;
+  fields: JobFields;
+  payload: unknown;
+}
+
+export interface JobChange {
+  progress?: number;
+  meta?: Record<string, unknown>;
+}
+
+export type ToThread =
+  | { kind: "run"; run: number; job: ThreadJob }
+  | { kind: "interrupt"; run: number; name: string; message: string }
+  | { kind: "updated"; id: number; error: ErrorDetails | null };
+
+export type LogLevel = "debug" | "info" | "warn" | "error";
+
+export type FromThread =
+  | { kind: "log"; level: LogLevel; fields: object; message: string }
+  | { kind: "update"; run: number; id: number; change: JobChange }
+  | { kind: "ended"; end: ThreadEnd };
+
+/** How a run ended. Errors are sent as their details: a clone of an Error keeps neither its name nor its code. */
+export type ThreadEnd =
+  /** JSON text, so that the result is stored as that of any other task: a clone would drop `toJSON`. */
+  | { kind: "returned"; json: string | undefined }
+  /** The result has no JSON form. */
+  | { kind: "unwritable"; why: string }
+  /**
+   * `unloaded`: the module could not be loaded. A thread keeps that failure for ever, so the thread is not used again.
+   */
+  | { kind: "threw"; error: ErrorDetails; unloaded: boolean };

@@ -1,0 +1,175 @@
+/**
+ * The threads of one worker, for tasks that compute for a long time. A thread is made when a job needs one, used again,
+ * and ended when it is idle. The event loop stays free meanwhile, and a run that ignores its signal is ended with its
+ * thread.
+ *
+ * Why not a library's pool: piscina reports an abort before the thread has ended (measured: 1.3 s before, in a hash
+ * function) and runs the next job beside it. Then more threads run than allowed, and the next attempt does not wait for
+ * the previous one.
+ *
+ * A job that finds no free thread waits here for a second. Then it is given back, uncharged and in its previous place:
+ * another worker may have a free thread, and the job's timeout must not pass while it waits.
+ */
+import type { ClaimedJob } from "../../broker.js";
+import { ConfigError } from "../../errors.js";
+import type { Logger } from "../../logger.js";
+import type { Context, ThreadTask } from "../../tasks/task.js";
+import type { Attempt } from "../attempt.js";
+import { Thread } from "./thread.js";
+
+/** Maximum time that a job waits for a thread before it is given back. */
+const timeoutMs = 1_000;
+/** A thread ends when it was idle for this long. A new one starts within a tenth of a second. */
+const idleMs = 10_000;
+
+export interface ThreadsOptions {
+  size: number;
+  queueName: string;
+  workerId: string;
+  logger: Logger;
+  start: (claimed: ClaimedJob) => void;
+  giveBack: (claimed: ClaimedJob) => void;
+}
+
+export class Threads {
+  readonly #options: ThreadsOptions;
+  readonly #all = new Set<Thread>();
+  readonly #idle = new Map<Thread, NodeJS.Timeout>();
+  /** Keys of the jobs that were admitted and have no thread yet. */
+  readonly #expected = new Set<string>();
+  readonly #waiting = new Map<ClaimedJob, NodeJS.Timeout>();
+  readonly #exportNames = new Map<unknown, string>();
+
+  constructor(options: ThreadsOptions) {
+    this.#options = options;
+  }
+
+  /** Number of jobs that wait for a thread. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  /** The jobs that wait for a thread. */
+  get claims(): Iterable<ClaimedJob> {
+    return this.#waiting.keys();
+  }
+
+  get #hasFree(): boolean {
+    return this.#all.size - this.#idle.size + this.#expected.size < this.#options.size;
+  }
+
+  /**
+   * Returns true if the job may start. If no thread is free, keeps the job and returns false: it is started or given
+   * back later.
+   */
+  admit(claimed: ClaimedJob): boolean {
+    if (this.#hasFree) {
+      this.#expected.add(claimed.key);
+      return true;
+    }
+    const timer = setTimeout(() => {
+      this.#waiting.delete(claimed);
+      this.#options.giveBack(claimed);
+    }, timeoutMs);
+    this.#waiting.set(claimed, timer);
+    return false;
+  }
+
+  /** Called when an admitted attempt is over, whether or not it used a thread. */
+  left(key: string): void {
+    if (this.#expected.delete(key)) this.#startNext();
+  }
+
+  /** Removes the jobs that wait for a thread, and returns them. */
+  release(): ClaimedJob[] {
+    for (const timer of this.#waiting.values()) clearTimeout(timer);
+    const jobs = [...this.#waiting.keys()];
+    this.#waiting.clear();
+    return jobs;
+  }
+
+  /** Ends all threads. */
+  async close(): Promise<void> {
+    for (const timer of this.#idle.values()) clearTimeout(timer);
+    this.#idle.clear();
+    await Promise.all([...this.#all].map((thread) => thread.terminate()));
+  }
+
+  /** Returns the function that runs the task in a thread, in place of its own function. */
+  runnerOf(task: ThreadTask, attempt: Attempt): (ctx: Context, payload: unknown) => Promise<unknown> {
+    return (ctx, payload) => this.#run(task, attempt, ctx, payload);
+  }
+
+  /** Settles when the task or its thread has ended. */
+  async #run(task: ThreadTask, attempt: Attempt, ctx: Context, payload: unknown): Promise<unknown> {
+    const { fields } = attempt;
+    const exportName = await this.#exportNameOf(task);
+    ctx.signal.throwIfAborted();
+    const { queueName, workerId } = this.#options;
+    const job = { module: task.thread, exportName, queueName, workerId, fields, payload };
+    const thread = this.#take();
+    this.#expected.delete(fields.key);
+    attempt.terminate = () => void thread.terminate();
+    try {
+      return await thread.run(job, ctx);
+    } finally {
+      this.#putBack(thread);
+    }
+  }
+
+  #take(): Thread {
+    for (const [thread, timer] of this.#idle) {
+      clearTimeout(timer);
+      this.#idle.delete(thread);
+      if (!thread.isWorn) return thread;
+    }
+    const thread = new Thread(this.#options.logger);
+    this.#all.add(thread);
+    void thread.gone.then(() => {
+      this.#all.delete(thread);
+      this.#startNext();
+    });
+    return thread;
+  }
+
+  #putBack(thread: Thread): void {
+    if (thread.isWorn) {
+      void thread.terminate();
+      return;
+    }
+    this.#idle.set(thread, setTimeout(() => this.#end(thread), idleMs).unref());
+    this.#startNext();
+  }
+
+  #end(thread: Thread): void {
+    this.#idle.delete(thread);
+    void thread.terminate();
+  }
+
+  #startNext(): void {
+    const [next] = this.#waiting;
+    if (!next || !this.#hasFree) return;
+    const [claimed, timer] = next;
+    clearTimeout(timer);
+    this.#waiting.delete(claimed);
+    this.#options.start(claimed);
+  }
+
+  /**
+   * Returns the name under which the task's module exports it. The thread finds the task by this name, because a
+   * function cannot be sent.
+   */
+  async #exportNameOf(task: ThreadTask): Promise<string> {
+    const known = this.#exportNames.get(task);
+    if (known !== undefined) return known;
+    const exported = (await import(task.thread)) as Record<string, Partial<ThreadTask> | null | undefined>;
+    const [name] = Object.entries(exported).find(([, value]) => value?.run === task.run) ?? [];
+    if (name === undefined) {
+      throw new ConfigError(
+        `A task with \`thread\` is loaded again in its thread, so ${task.thread} must export it: export const name = task({ thread: import.meta.url, ... })`,
+      );
+    }
+    this.#exportNames.set(task, name);
+    return name;
+  }
+}

@@ -1,0 +1,66 @@
+import { type SubmitEvent, useId, useRef, useState } from "react";
+import { ApiError, enqueue, type FieldError } from "../api.js";
+import { bodyOf, type TaskFormSpec } from "../task-forms.js";
+import { Field } from "./field.js";
+
+type Outcome =
+  | { kind: "none" }
+  | { kind: "sending" }
+  | { kind: "queued"; jobId: string }
+  | { kind: "refused"; message: string; fields: FieldError[] };
+
+export function TaskForm({ form, onQueued }: { form: TaskFormSpec; onQueued: (jobId: string) => void }) {
+  const [outcome, setOutcome] = useState<Outcome>({ kind: "none" });
+  const element = useRef<HTMLFormElement>(null);
+  const titleId = useId();
+  const fieldErrors = outcome.kind === "refused" ? outcome.fields : [];
+  const shownByFields = fieldErrors.some(({ field }) => form.fields.some(({ name }) => name === field));
+
+  async function submit(event: SubmitEvent<HTMLFormElement>) {
+    event.preventDefault();
+    if (outcome.kind === "sending") return;
+    const body = bodyOf(form.fields, new FormData(event.currentTarget));
+    setOutcome({ kind: "sending" });
+    try {
+      const jobId = await enqueue(form.path, body);
+      setOutcome({ kind: "queued", jobId });
+      onQueued(jobId);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      const fields = error instanceof ApiError ? error.fields : [];
+      setOutcome({ kind: "refused", message, fields });
+      const first = form.fields.find(({ name }) => fields.some(({ field }) => field === name));
+      if (first) element.current?.querySelector<HTMLElement>(`[name="${first.name}"]`)?.focus();
+    }
+  }
+
+  return (
+    // noValidate: only the API validates the input, so there is one set of rules and one set of error messages.
+    <form ref={element} className="card form" aria-labelledby={titleId} noValidate onSubmit={submit}>
+      <div>
+        <h3 id={titleId}>{form.title}</h3>
+        <p className="hint">{form.hint}</p>
+      </div>
+      {form.fields.map((field) => (
+        <Field
+          key={field.name}
+          field={field}
+          error={fieldErrors.find((error) => error.field === field.name)?.message}
+        />
+      ))}
+      <div className="form-end">
+        <button type="submit" className="primary" aria-disabled={outcome.kind === "sending"}>
+          {form.button}
+        </button>
+        <p role="status" className="outcome">
+          {outcome.kind === "queued" && (
+            <>
+              Queued. <a href={`#job-${encodeURIComponent(outcome.jobId)}`}>Show it</a>
+            </>
+          )}
+          {outcome.kind === "refused" && !shownByFields && <span className="problem">{outcome.message}</span>}
+        </p>
+      </div>
+    </form>
+  );
+}

@@ -1,0 +1,338 @@
+import { availableParallelism } from "node:os";
+import { describe, expect, it } from "@jest/globals";
+import { cronJob, cronKey, defineQueue, defineSaq } from "../../../templates/backend/saq/config/index.js";
+import { ConfigError } from "../../../templates/backend/saq/errors.js";
+import { findTask, task } from "../../../templates/backend/saq/tasks/task.js";
+
+const dsn = "postgresql://user@127.0.0.1:5432/app";
+const hello = () => "hi";
+const define = (options: object = {}) => defineQueue({ name: "q", dsn, tasks: { hello }, ...options });
+
+describe("defineQueue", () => {
+  it("S-21: fills in the defaults", () => {
+    expect(define()).toEqual({
+      name: "q",
+      dsn,
+      tasks: { hello },
+      concurrency: 10,
+      threads: Math.max(1, availableParallelism() - 1),
+      minSize: 1,
+      maxSize: 3,
+      defaults: {},
+      pollInterval: 0,
+      startTimeout: 60,
+      shutdownGracePeriod: 10,
+      cancellationHardDeadline: 1,
+      failedTtl: 604_800,
+      lostLimit: 3,
+      maxBytes: 16 * 1024 * 1024,
+      priorities: [0, 32767],
+      prefetch: true,
+      cronTimezone: "UTC",
+      scheduledTasks: null,
+      timers: { schedule: 1, workerInfo: 3, lost: 2, sweep: 10, abort: 1 },
+      metadata: null,
+      groupConcurrency: 1,
+      tables: { schema: null, jobs: "saq_jobs", stats: "saq_stats", versions: "saq_versions" },
+      lockKeyspace: 0,
+      burst: false,
+      dequeueTimeout: 0,
+      maxBurstJobs: null,
+      unknownTask: "fail",
+      separateProcess: true,
+      eventLoopDelay: 0.5,
+      hookTimeout: 10,
+      startup: [],
+      shutdown: [],
+      beforeProcess: [],
+      afterProcess: [],
+    });
+    expect(define({ timers: { sweep: 60 } }).timers).toMatchObject({ sweep: 60, abort: 1 });
+    expect(define({ minSize: 5 }).maxSize).toBe(5);
+    expect(define({ startup: hello, shutdown: [hello] })).toMatchObject({
+      startup: [hello],
+      shutdown: [hello],
+    });
+    expect(define({ burst: true, dequeueTimeout: 1, maxBurstJobs: 4 }).concurrency).toBe(4);
+    expect(define({ burst: true, dequeueTimeout: 1, maxBurstJobs: 40 }).concurrency).toBe(10);
+  });
+
+  it("S-20: takes both spellings of PostgreSQL", () => {
+    expect(define({ dsn: "postgres://h/d" }).dsn).toBe("postgres://h/d");
+    expect(define({ dsn: "PostgreSQL://h/d" }).dsn).toBe("PostgreSQL://h/d");
+  });
+
+  it("D-76: a misspelled option is refused, since development does not ask the compiler", () => {
+    expect(() => define({ concurency: 50 })).toThrow(
+      /^defineQueue\("q"\): there is no option concurency \(known: name, dsn, tasks, concurrency, /,
+    );
+  });
+
+  it("D-18: takes a name of 59 bytes", () => {
+    expect(define({ name: "x".repeat(59) }).name).toHaveLength(59);
+  });
+
+  it.each<[object, string]>([
+    [
+      { burst: true },
+      'defineQueue("q"): burst needs a dequeueTimeout of more than 0 s, the time without a job after which it is over',
+    ],
+    [{ maxBurstJobs: 3 }, 'defineQueue("q"): maxBurstJobs is for bursts; set burst: true as well'],
+    [
+      { burst: true, dequeueTimeout: 1, maxBurstJobs: 0 },
+      'defineQueue("q"): maxBurstJobs must be a number of 1 or more, got 0',
+    ],
+    [{ unknownTask: "drop" }, 'defineQueue("q"): unknownTask must be "fail" or "requeue", got drop'],
+    [
+      { startup: "./hooks.js#startup" },
+      'defineQueue("q"): startup must be a function or a list of functions, got the text "./hooks.js#startup"',
+    ],
+    [
+      { afterProcess: [hello, null] },
+      'defineQueue("q"): afterProcess must be a function or a list of functions, got null',
+    ],
+    [{ shutdown: [hello, () => 1, hello] }, 'defineQueue("q"): shutdown lists the function hello twice'],
+    [{ name: "" }, 'defineQueue(""): name must be a text of 1 to 59 bytes, for instance "default"'],
+    [{ threads: 0 }, 'defineQueue("q"): threads must be a number of 1 to 1000, got 0'],
+    [{ name: 7 }, 'defineQueue(7): name must be a text of 1 to 59 bytes, for instance "default"'],
+    [
+      { name: "a\0" },
+      'defineQueue("a\\u0000"): name must be a text of 1 to 59 bytes, for instance "default"',
+    ],
+    [
+      { name: "é".repeat(30) },
+      `defineQueue("${"é".repeat(30)}"): name has 60 bytes, 59 are allowed; choose a shorter one`,
+    ],
+    [
+      { dsn: "redis://h" },
+      'defineQueue("q"): dsn must begin with postgresql:// or postgres://, but it begins with redis://; ' +
+        "for instance postgresql://user:password@127.0.0.1:5432/app",
+    ],
+    [
+      { dsn: undefined },
+      'defineQueue("q"): dsn is missing; set DATABASE_URL or QUEUE_DSN, ' +
+        "for instance postgresql://user:password@127.0.0.1:5432/app",
+    ],
+    // A refused dsn may contain a password, so none of these messages repeats it.
+    [
+      { dsn: "app:s3cret@db:5432/app" },
+      'defineQueue("q"): dsn must begin with postgresql:// or postgres://, but it has no scheme; ' +
+        "for instance postgresql://user:password@127.0.0.1:5432/app",
+    ],
+    [
+      { dsn: "postgresql://app:s3cr/et@db:5432/app" },
+      'defineQueue("q"): dsn has a port that is no whole number from 1 to 65535; percent-encode special characters ' +
+        "in its password (# is %23, / is %2F, ? is %3F, @ is %40), for instance " +
+        "postgresql://user:password@127.0.0.1:5432/app",
+    ],
+    [
+      { defaults: { retires: 3 } },
+      'defineQueue("q"): defaults: there is no option "retires" ' +
+        "(known: timeout, heartbeat, retries, ttl, retryDelay, retryBackoff)",
+    ],
+    [
+      { shutdownGracePeriod: 1e9 },
+      'defineQueue("q"): shutdownGracePeriod must be a number of 0 to 2147483, got 1000000000',
+    ],
+    [{ concurrency: 0 }, 'defineQueue("q"): concurrency must be a number of 1 to 10000, got 0'],
+    [{ concurrency: 1.5 }, 'defineQueue("q"): concurrency must be a whole number, got 1.5'],
+    [{ concurrency: "10" }, 'defineQueue("q"): concurrency must be a whole number, got 10'],
+    [{ minSize: -1 }, 'defineQueue("q"): minSize must be a number of 0 or more, got -1'],
+    [{ maxSize: 1 }, 'defineQueue("q"): maxSize must be a number of 2 or more, got 1'],
+    [{ minSize: 4, maxSize: 3 }, 'defineQueue("q"): maxSize must be a number of 4 or more, got 3'],
+    [{ pollInterval: -1 }, 'defineQueue("q"): pollInterval must be a number of 0 to 2147483, got -1'],
+    [
+      { shutdownGracePeriod: Number.NaN },
+      'defineQueue("q"): shutdownGracePeriod must be a number of 0 to 2147483, got NaN',
+    ],
+    [
+      { cancellationHardDeadline: "1" },
+      'defineQueue("q"): cancellationHardDeadline must be a number of 0 to 2147483, got 1',
+    ],
+    [{ failedTtl: -1 }, 'defineQueue("q"): failedTtl must be a number of 0 or more, got -1'],
+    [{ lostLimit: 0.5 }, 'defineQueue("q"): lostLimit must be a whole number, got 0.5'],
+    [{ priorities: [5, 1] }, 'defineQueue("q"): priorities[1] must be a number of 5 to 32767, got 1'],
+    [
+      { priorities: [-40_000, 1] },
+      'defineQueue("q"): priorities[0] must be a number of -32768 to 32767, got -40000',
+    ],
+    [{ priorities: 5 }, 'defineQueue("q"): priorities must be a list of two, [lowest, highest], got 5'],
+    [{ separateProcess: "no" }, 'defineQueue("q"): separateProcess must be true or false, got no'],
+    [{ prefetch: 0 }, 'defineQueue("q"): prefetch must be true or false, got 0'],
+    [
+      { timers: { sweeep: 5 } },
+      'defineQueue("q"): there is no option timers.sweeep (known: schedule, workerInfo, lost, sweep, abort)',
+    ],
+    [
+      { tasks: { slow: { run: hello, retrys: 3 } } },
+      'defineQueue("q"): task "slow": there is no option "retrys" (known: timeout, heartbeat, retries, ttl, retryDelay, retryBackoff)',
+    ],
+    [{ timers: { abort: 0 } }, 'defineQueue("q"): timers.abort must be a number of 0.01 to 2147483, got 0'],
+    [{ tasks: { bad: 7 } }, 'defineQueue("q"): task "bad" must be a function or task({ run }), got number'],
+    [{ tasks: undefined }, 'defineQueue("q"): tasks must be an object of tasks by name, got undefined'],
+    [
+      { tasks: { slow: { run: hello, timeout: -1 } } },
+      'defineQueue("q"): task "slow": timeout must be null or seconds >= 0 (0 and null: no limit), got -1',
+    ],
+    [
+      { defaults: { retries: -1 } },
+      'defineQueue("q"): defaults: retries must be a whole number >= 0 of attempts in all, got -1',
+    ],
+    [
+      { defaults: { retryBackoff: "yes" } },
+      'defineQueue("q"): defaults: retryBackoff must be true, false or a cap in seconds, got yes',
+    ],
+    [
+      { defaults: { ttl: 1e300 } },
+      'defineQueue("q"): defaults: ttl must be whole seconds (0: keep for ever, -1: delete at once), got 1e+300',
+    ],
+  ])("D-76: %p is refused with the value and what is allowed", (options, message) => {
+    const act = () => define(options);
+    expect(act).toThrow(ConfigError);
+    expect(act).toThrow(new ConfigError(message));
+  });
+
+  it("says no secret of a DSN", () => {
+    expect(() => define({ dsn: "mysql://user:secret@h/d" })).toThrow(expect.not.stringContaining("secret"));
+  });
+});
+
+describe("task", () => {
+  it("needs something to run", () => {
+    // @ts-expect-error no run
+    expect(() => task({ timeout: 5 })).toThrow(
+      new ConfigError("task({ run }) needs a function as run: task({ run: async (ctx, payload) => ... })"),
+    );
+  });
+
+  it("W-11: a name that every object has is no task", () => {
+    for (const name of ["constructor", "toString", "__proto__"])
+      expect(findTask({ hello }, name)).toBeUndefined();
+    expect(findTask({ hello }, "hello")).toBe(hello);
+  });
+});
+
+describe("scheduledTasks", () => {
+  const daily = { cron: "0 3 * * *" };
+  const schedule = (...scheduledTasks: unknown[]) => define({ scheduledTasks });
+
+  it("C-4: are completed, with the queue's time zone unless they have their own", () => {
+    const jobs = [
+      cronJob("hello", { ...daily, timeout: 5 }),
+      cronJob("hello", {
+        ...daily,
+        name: "tokyo",
+        timezone: "Asia/Tokyo",
+        overlap: "allow",
+        misfire: "once",
+      }),
+    ];
+    const { scheduledTasks } = define({ scheduledTasks: jobs, cronTimezone: "Europe/Rome" });
+    expect(scheduledTasks).toMatchObject([
+      {
+        name: "hello",
+        task: "hello",
+        cron: { text: "0 3 * * *", timezone: "Europe/Rome" },
+        overlap: "skip",
+        misfire: "skip",
+        options: { timeout: 5 },
+        meta: {},
+      },
+      { name: "tokyo", cron: { timezone: "Asia/Tokyo" }, overlap: "allow", misfire: "once" },
+    ]);
+    expect(scheduledTasks?.map((entry) => cronKey(entry, 1_700_000_000))).toEqual([
+      "cron:hello",
+      "cron:tokyo:1700000000",
+    ]);
+  });
+
+  it.each<[() => unknown, string]>([
+    [
+      () => cronJob("hello", { cron: "0 3 * *" }),
+      "Cron is invalid 0 3 * *: it has 4 fields; 5 are allowed (minute hour day month weekday), or 6 with the seconds last",
+    ],
+    [
+      () => schedule(cronJob("hello", daily), cronJob("hello", daily)),
+      'defineQueue("q"): two scheduled tasks are named "hello", so that only one would run; ' +
+        'give one of them a name of its own: cronJob("...", { name: "hello2", ... })',
+    ],
+    [
+      () => schedule(cronJob("bye", daily)),
+      'defineQueue("q"): scheduledTasks has no task "bye" to run (there is: hello)',
+    ],
+    [
+      () => schedule("hello"),
+      'defineQueue("q"): scheduledTasks takes cronJob("task", { cron: "0 3 * * *" }), got string',
+    ],
+    [
+      () => define({ scheduledTasks: cronJob("hello", daily) }),
+      'defineQueue("q"): scheduledTasks must be a list of cronJob(...), got object',
+    ],
+    [
+      () => define({ cronTimezone: "Mars" }),
+      'timezone must be an IANA name, for instance "UTC" or "Europe/Rome", got "Mars"',
+    ],
+    [
+      () => schedule(cronJob("hello", { ...daily, name: "" })),
+      'defineQueue("q"): cronJob(""): name must be a text of 1 to 200 characters',
+    ],
+    [
+      () => schedule(cronJob("hello", { ...daily, overlap: "never" as "skip" })),
+      'defineQueue("q"): cronJob("hello"): overlap must be "skip" or "allow", got "never"',
+    ],
+    [
+      () => schedule(cronJob("hello", { ...daily, misfire: "all" as "skip" })),
+      'defineQueue("q"): cronJob("hello"): misfire must be "skip" or "once", got "all"',
+    ],
+    [
+      () => schedule(cronJob("hello", { ...daily, unique: false } as typeof daily)),
+      'defineQueue("q"): cronJob("hello"): SAQ\'s unique is overlap here: unique=False is overlap: "allow"',
+    ],
+    [
+      () => schedule(cronJob("hello", { ...daily, retries: 1.5 })),
+      'defineQueue("q"): cronJob("hello"): retries must be a whole number >= 0 of attempts in all, got 1.5',
+    ],
+  ])("D-56, D-58, T-60: refuses what cannot work: %p", (act, message) => {
+    expect(act).toThrow(new ConfigError(message));
+  });
+
+  it("D-14: two queues of one database need different names", () => {
+    const scheduledTasks = [cronJob("hello", daily)];
+    const one = define({ scheduledTasks });
+    const two = (options: object = {}) => define({ name: "r", scheduledTasks, ...options });
+    expect(() => defineSaq({ queues: [one, two()] })).toThrow(
+      new ConfigError(
+        'defineSaq: queues "q" and "r" share a database, and both have a scheduled task named "hello"; ' +
+          'give one of them a name of its own: cronJob("...", { name: "r-hello", ... })',
+      ),
+    );
+    const elsewhere = { dsn: "postgresql://other/app" };
+    const apart = { tables: { jobs: "r_jobs", stats: "r_stats", versions: "r_versions" } };
+    for (const options of [elsewhere, apart]) defineSaq({ queues: [one, two(options)] });
+  });
+});
+
+describe("defineSaq", () => {
+  it("fills in the web UI: off, at /saq, slashes in order", () => {
+    expect(defineSaq({ queues: [define()] }).web).toEqual({ enabled: false, path: "/saq", guards: [] });
+    expect(defineSaq({ queues: [define()], web: { enabled: true, path: "admin/jobs//" } }).web).toEqual({
+      enabled: true,
+      path: "/admin/jobs",
+      guards: [],
+    });
+  });
+
+  it.each<[() => unknown, string]>([
+    [() => defineSaq({ queues: [] }), "defineSaq: queues is empty; give it one defineQueue({...}) at least"],
+    [
+      () => defineSaq({ queues: [define(), define()] }),
+      'defineSaq: two queues are named "q"; names must differ',
+    ],
+    [
+      () => defineSaq({ queues: [define()], web: { enabled: true, path: "/" } }),
+      'defineSaq: web.path must not be the root; use for instance "/saq"',
+    ],
+  ])("D-76: refuses what cannot work: %p", (act, message) => {
+    expect(act).toThrow(new ConfigError(message));
+  });
+});

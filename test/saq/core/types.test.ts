@@ -1,0 +1,12 @@
+import { spawnSync } from "node:child_process";
+import { expect, it } from "@jest/globals";
+
+it("DESIGN 4: payloads, results, options, task and queue names are checked by the compiler", () => {
+  const { status, stdout } = spawnSync(
+    process.execPath,
+    ["node_modules/typescript/bin/tsc", "-p", "test/saq/core/types/tsconfig.json"],
+    { encoding: "utf8" },
+  );
+  expect(stdout).toBe("");
+  expect(status).toBe(0);
+}, 600_000);

@@ -1,0 +1,316 @@
+/** The real queues beside the model: brokers with connections of their own, and the operations on them. */
+
+import type { ClaimedJob } from "../../../../templates/backend/saq/broker.js";
+import { defaultMaxBytes } from "../../../../templates/backend/saq/core/byte-size.js";
+import type { Refusal } from "../../../../templates/backend/saq/core/new-job.js";
+import { claimedFields } from "../../../../templates/backend/saq/core/transitions.js";
+import { decodeJob } from "../../../../templates/backend/saq/core/wire.js";
+import type { Queue } from "../../../../templates/backend/saq/queue/queue.js";
+import type { Attempt } from "../../../../templates/backend/saq/worker/attempt.js";
+import type { AttemptResult } from "../../../../templates/backend/saq/worker/settlement/settlement.js";
+import { release, settlementOf } from "../../../../templates/backend/saq/worker/settlement/settlement.js";
+import { pythonComplaints } from "../../support/golden-documents.js";
+import { claimedText, type JobRow, settle, type TestDatabase } from "../../support/scenario.js";
+import type { SteppedClock } from "../../support/stepped-clock.js";
+import { type End, type Event, groupOf, lostLimit, type ModelJob, type Span } from "./model.js";
+
+export type TestQueue = Queue<{ hello: (ctx: unknown, payload?: object) => string }>;
+
+/** A claim that some process has made, whether it still owns its job or not. */
+export interface Held {
+  claim: ClaimedJob;
+  workerId: string;
+}
+
+export interface Wish {
+  key: string | null;
+  retries: number;
+  timeout: number;
+  ttl: number;
+  retryDelay: number;
+  priority: number;
+  group: string | null;
+  /** Seconds from now; 0 = at once. */
+  delay: number;
+}
+
+const limits = { graceSeconds: 5, lostLimit, lookEvery: 2, failedTtl: 600 };
+const within = (second: number, { from, to }: Span) => second >= from && second <= to;
+const second = (ms: number) => Math.floor(ms / 1_000);
+
+export class Stage {
+  readonly jobs = new Map<string, ModelJob>();
+  readonly held: Held[] = [];
+  readonly #dead = new Set<string>();
+  readonly #workers: string[] = [];
+
+  constructor(
+    readonly database: TestDatabase,
+    readonly clients: readonly TestQueue[],
+    readonly clock: SteppedClock,
+  ) {}
+
+  async begin(): Promise<void> {
+    await this.database.query("delete from saq_jobs");
+    await this.database.query("delete from saq_stats");
+    for (const client of this.clients) this.#workers.push(await this.#newWorker(client));
+  }
+
+  client(index: number): TestQueue {
+    return this.clients[index % this.clients.length] as TestQueue;
+  }
+
+  keys(): string[] {
+    return [...this.jobs.keys()].toSorted();
+  }
+
+  isDead(workerId: string | null): boolean {
+    return workerId !== null && this.#dead.has(workerId);
+  }
+
+  async enqueue(index: number, wish: Wish): Promise<Event[]> {
+    const { key, group, delay, ...options } = wish;
+    const client = this.client(index);
+    const before = client.broker.now();
+    const due = delay === 0 ? 0 : second(before) + delay;
+    const answer = await client.enqueueDetailed(
+      "hello",
+      {},
+      {
+        ...options,
+        ...(key === null ? {} : { key }),
+        ...(group === null ? {} : { groupKey: group }),
+        ...(due === 0 ? {} : { scheduled: due }),
+      },
+    );
+    const now = this.#since(client, before);
+    const job: ModelJob = {
+      ...options,
+      group,
+      status: "queued",
+      attempts: 0,
+      error: null,
+      lost: 0,
+      held: false,
+      alive: false,
+      cancellations: 0,
+      token: null,
+      workerId: null,
+      scheduled: due === 0 ? now : { from: due, to: due },
+      asked: { from: due, to: due },
+      overdue: false,
+      expired: false,
+    };
+    const answered: "stored" | Refusal = answer.enqueued ? "stored" : answer.reason;
+    return [
+      { kind: "enqueue", key: answer.enqueued ? answer.job.key : answer.key, now, job, answer: answered },
+    ];
+  }
+
+  async claim(
+    index: number,
+    limit: number,
+    grouped: boolean,
+    priorities: readonly [number, number],
+  ): Promise<Event[]> {
+    const client = this.client(index);
+    const workerId = this.#workers[index % this.clients.length] as string;
+    const before = client.broker.now();
+    const { jobs } = await client.broker.claim({ workerId, limit, grouped, priorities });
+    const now = this.#since(client, before);
+    return jobs.map((claim) => {
+      this.held.push({ claim, workerId });
+      const text = claimedText(claim);
+      const { attempts, workerId: written, status } = decodeJob(text, client.name, "active");
+      if (written !== workerId || status !== "active") throw new Error(`edited wrongly: ${text}`);
+      return { kind: "claim", key: claim.key, now, token: claim.token, workerId, attempts };
+    });
+  }
+
+  /** Settles with the worker's own code, whether the claim still owns its job or ended long ago. */
+  async settle(index: number, { claim }: Held, end: End): Promise<Event[]> {
+    const client = this.client(index);
+    const before = client.broker.now();
+    const attempt = { claim, fields: claimedFields(claim, client.name) } as Attempt;
+    const rules = { nowMs: before, failedTtl: limits.failedTtl, maxBytes: defaultMaxBytes };
+    const settlement = end === "release" ? release(attempt) : settlementOf(attempt, ends[end], rules);
+    if (!settlement) throw new Error(`nothing to write for ${end}`);
+    const answer = await settle(client, settlement);
+    const { key, token, place, due } = claim;
+    return [
+      {
+        kind: "settle",
+        key,
+        now: this.#since(client, before),
+        end,
+        written: settlement.status,
+        token,
+        place,
+        due,
+        answer,
+      },
+    ];
+  }
+
+  /** A worker's check of the jobs that it runs: it ends the jobs that somebody aborted. */
+  async notice(index: number): Promise<Event[]> {
+    const client = this.client(index);
+    const workerId = this.#workers[index % this.clients.length];
+    const mine = this.held.filter((held) => held.workerId === workerId);
+    const ended = await client.broker.findInterrupted(mine.map(({ claim }) => claim));
+    const events: Event[] = [];
+    for (const { key, why } of ended) {
+      const held = mine.findLast(({ claim }) => claim.key === key);
+      if (held && why === "abort") events.push(...(await this.settle(index, held, "aborted")));
+    }
+    return events;
+  }
+
+  async touch(index: number, { claim }: Held): Promise<Event[]> {
+    const client = this.client(index);
+    const before = client.broker.now();
+    // Later than the start, as a worker's own heartbeat is.
+    const touched = claimedFields(claim, client.name).started + 1;
+    const patch = JSON.stringify({ progress: 0.5, touched });
+    const [answer] = await client.broker.heartbeat([{ ...claim, patch, removed: ["result"] }]);
+    const now = this.#since(client, before);
+    return [{ kind: "touch", key: claim.key, now, token: claim.token, answer: answer === true }];
+  }
+
+  async abort(index: number, key: string): Promise<Event[]> {
+    const client = this.client(index);
+    const before = client.broker.now();
+    const answer = await client.abort(key, "nope");
+    return [{ kind: "abort", key, now: this.#since(client, before), answer }];
+  }
+
+  async retry(index: number, key: string): Promise<Event[]> {
+    const client = this.client(index);
+    const before = client.broker.now();
+    const answer = await client.retry(key);
+    return [{ kind: "retry", key, now: this.#since(client, before), answer }];
+  }
+
+  /** The process behind a client dies, and another one takes its place. */
+  async kill(index: number): Promise<void> {
+    const place = index % this.clients.length;
+    const workerId = this.#workers[place] as string;
+    this.#dead.add(workerId);
+    await this.#beat(this.client(index), workerId, -10);
+    this.#workers[place] = await this.#newWorker(this.client(index));
+  }
+
+  /** Makes a running job look as if it began long ago. */
+  async age(key: string): Promise<void> {
+    await this.database.query(
+      `update saq_jobs set job = convert_to(jsonb_set(convert_from(job, 'UTF8')::jsonb, '{started}', '5')::text, 'UTF8')
+       where key = $1`,
+      [key],
+    );
+  }
+
+  async expire(key: string): Promise<void> {
+    await this.database.query("update saq_jobs set expire_at = 5 where key = $1", [key]);
+  }
+
+  /**
+   * Lets a sweeper reach the database for as long as it needs before it may judge workers. This moves the monotonic
+   * clock, so no other client may be waiting by that clock. The sweeper takes over the jobs of dead workers.
+   */
+  async watch(index: number): Promise<Event[]> {
+    const client = this.client(index);
+    const before = client.broker.now();
+    const lost: string[] = [];
+    for (let looks = 0; looks < 7; looks++) {
+      this.clock.pass(2);
+      lost.push(...(await client.broker.sweepLost(limits)));
+    }
+    for (const { broker } of this.clients) await clockIsRight(broker);
+    const now = this.#since(client, before);
+    return lost.map((key) => ({ kind: "lose", key, now }));
+  }
+
+  /** Takes over the jobs of dead workers, ends stuck jobs and deletes expired rows. */
+  async sweep(index: number): Promise<Event[]> {
+    const client = this.client(index);
+    const { broker } = client;
+    const before = broker.now();
+    const lost = await broker.sweepLost(limits);
+    const stuck = await broker.sweepStuck(limits);
+    const now = this.#since(client, before);
+    const there = new Set((await this.rows()).map(({ key }) => key));
+    const expired = this.keys().filter((key) => this.jobs.get(key)?.expired);
+    return [
+      ...lost.map((key): Event => ({ kind: "lose", key, now })),
+      ...stuck.map((key): Event => ({ kind: "sweep", key, now })),
+      ...expired.map((key): Event => ({ kind: "expire", key, now, gone: !there.has(key) })),
+    ];
+  }
+
+  rows(): Promise<JobRow[]> {
+    return this.database.query<JobRow>(
+      `select key, queue, status, priority, group_key, scheduled::float8, expire_at::float8, lock_key,
+         convert_from(job, 'UTF8') as text from saq_jobs`,
+    );
+  }
+
+  /** Returns what differs between a row and the model's job; null if nothing differs. */
+  difference(row: JobRow | undefined, job: ModelJob | null): string | null {
+    if (!row || !job)
+      return row || job ? `the row is ${row?.status ?? "gone"}, not ${job?.status ?? "gone"}` : null;
+    const complaints = pythonComplaints(row.text, row.queue);
+    if (complaints.length > 0) return complaints.join(", ");
+    const fields = decodeJob(row.text, row.queue, job.status);
+    const isOver = job.status === "complete" || job.status === "failed" || job.status === "aborted";
+    const pairs: [string, unknown, unknown][] = [
+      ["status", row.status, job.status],
+      ["the document's status", JSON.parse(row.text).status, job.status],
+      ["attempts", fields.attempts, job.attempts],
+      ["error", fields.error?.match(/boom/)?.[0] ?? fields.error, job.error],
+      ["meta.lost", fields.meta.lost ?? 0, job.lost],
+      ["meta.cancellations", fields.meta.cancellations ?? 0, job.cancellations],
+      ["token", row.lock_key, job.token ?? row.lock_key],
+      ["group", row.group_key, groupOf(job)],
+      ["priority", row.priority, job.priority],
+      ["scheduled", within(row.scheduled, job.scheduled), true],
+      ["the document's due time", within(fields.scheduled, job.asked), true],
+      ["kept for ever", row.expire_at === null, !isOver || job.ttl === 0],
+      ["result", fields.result, job.status === "complete" ? "done" : null],
+      ["completed", fields.completed > 0, isOver],
+    ];
+    const wrong = pairs.find(([, is, should]) => is !== should);
+    return wrong ? `${wrong[0]} is ${String(wrong[1])}, not ${String(wrong[2])}` : null;
+  }
+
+  #since(client: TestQueue, before: number): Span {
+    // The offset to the database's clock is measured, so it is not exact.
+    return { from: second(before - 100), to: second(client.broker.now() + 100) };
+  }
+
+  async #newWorker(client: TestQueue): Promise<string> {
+    const workerId = client.broker.newWorkerId();
+    await this.#beat(client, workerId, 100_000);
+    return workerId;
+  }
+
+  #beat(client: TestQueue, workerId: string, ttl: number): Promise<void> {
+    const stats = { complete: 0, failed: 0, retried: 0, aborted: 0, uptime: 0 };
+    return client.broker.saveWorker({ workerId, stats, metadata: null, queueKey: client.name }, ttl);
+  }
+}
+
+const boom = Object.assign(new Error("boom"), { stack: "Error: boom" });
+const ends: Record<Exclude<End, "release">, AttemptResult> = {
+  complete: { kind: "returned", value: "done" },
+  threw: { kind: "threw", error: boom },
+  shutdown: { kind: "interrupted", why: "shutdown", reason: boom, overdue: false },
+  aborted: { kind: "interrupted", why: "abort", reason: boom, overdue: false },
+};
+
+/**
+ * Waits until the offset to the database's clock is measured again. It was wrong, because the monotonic clock was moved
+ * and the wall clock was not.
+ */
+async function clockIsRight(broker: { now(): number }): Promise<void> {
+  while (Math.abs(broker.now() - Date.now()) > 500) await new Promise((resolve) => setTimeout(resolve, 5));
+}

@@ -1,0 +1,175 @@
+import { beforeAll, describe, expect, it } from "@jest/globals";
+import { ensureSchema } from "../../../templates/backend/saq/postgres/schema/schema.js";
+import { buildStatements } from "../../../templates/backend/saq/postgres/sql/statements.js";
+import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
+import { documentIn, goldenDocuments, pythonComplaints } from "../support/golden-documents.js";
+import { claim, insertRow, openQueue, rowOf, until, useDatabase } from "../support/scenario.js";
+
+const database = useDatabase();
+const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
+type Hello = Queue<typeof tasks>;
+const open = (options: object = {}): Hello => openQueue(database, tasks, options);
+
+beforeAll(async () => {
+  const queue = open();
+  await queue.connect();
+  await queue.close();
+});
+
+const nowSeconds = async () =>
+  Number((await database.query<{ now: string }>("select floor(extract(epoch from now())) as now"))[0]?.now);
+
+const enqueueAll = (queue: Hello, count: number, options: (n: number) => object = () => ({})) =>
+  Promise.all(Array.from({ length: count }, (_, n) => queue.enqueue("hello", { n }, options(n))));
+
+const keysOf = (jobs: readonly { key: string }[]) => jobs.map(({ key }) => key);
+
+describe("a claimed job", () => {
+  it("D-0b, V-5.4, V-5.5: is active and started in the same step, in row and document", async () => {
+    const queue = open();
+    const job = await queue.enqueue("hello", { a: "é" }, { retries: 2, meta: { step: 2 } });
+    const before = Date.now();
+    const [claimed] = await claim(queue, { workerId: "worker-1" });
+    const row = await rowOf(database, job.key);
+    expect(row).toMatchObject({ status: "active", scheduled: 0, expire_at: null, lock_key: claimed?.token });
+    expect(row?.text).toBe(claimed?.document);
+    const document = JSON.parse(row?.text ?? "");
+    expect(document).toEqual({
+      function: "hello",
+      kwargs: { a: "é" },
+      queue: queue.name,
+      key: job.key,
+      retries: 2,
+      attempts: 1,
+      queued: job.queued,
+      started: expect.any(Number),
+      touched: document.started,
+      status: "active",
+      meta: { step: 2 },
+      worker_id: "worker-1",
+    });
+    expect(document.started).toBeGreaterThan(before - 1_000);
+    expect(pythonComplaints(row?.text ?? "", queue.name)).toEqual([]);
+  });
+
+  it("P-10: has its document's due time in its column, 0 when it has none", async () => {
+    const queue = open();
+    const scheduled = (await nowSeconds()) - 5;
+    const [past, none] = [await queue.enqueue("hello", {}, { scheduled }), await queue.enqueue("hello")];
+    const claimed = await claim(queue);
+    expect(claimed.map(({ key, due }) => [key, due])).toEqual([
+      [past.key, scheduled],
+      [none.key, expect.any(Number)],
+    ]);
+    expect((await rowOf(database, past.key))?.scheduled).toBe(scheduled);
+    expect((await rowOf(database, none.key))?.scheduled).toBe(0);
+  });
+
+  it.each(goldenDocuments.filter(({ status }) => status === "queued"))(
+    "$clause: a row that Python wrote is claimed, and Python can load what is written",
+    async (golden) => {
+      const queue = open();
+      const { key } = golden;
+      await database.query("delete from saq_jobs where key = $1", [key]);
+      const text = documentIn(queue.name, golden);
+      await insertRow(database, { key, queue: queue.name, document: text });
+      const [claimed] = await claim(queue);
+      const was = JSON.parse(text) as { attempts?: number };
+      expect(JSON.parse(claimed?.document ?? "")).toEqual({
+        ...was,
+        status: "active",
+        attempts: (was.attempts ?? 0) + 1,
+        started: expect.any(Number),
+        touched: expect.any(Number),
+        worker_id: "worker-1",
+      });
+      expect(pythonComplaints(claimed?.document ?? "", queue.name)).toEqual([]);
+    },
+  );
+});
+
+describe("what is claimed, and in which order", () => {
+  it("D-6, T-6: first in, first out within one second", async () => {
+    const queue = open();
+    const jobs = await enqueueAll(queue, 50);
+    await database.query("update saq_jobs set scheduled = 1000 where queue = $1", [queue.name]);
+    const first = await claim(queue, { limit: 20 });
+    const rest = await claim(queue, { limit: 100 });
+    expect(keysOf([...first, ...rest])).toEqual(keysOf(jobs));
+  });
+
+  it("P-15: lower priority numbers first, then the earlier due time", async () => {
+    const queue = open();
+    const now = await nowSeconds();
+    const jobs = await enqueueAll(queue, 6, (n) => ({ priority: n % 3, scheduled: now - n }));
+    const claimed = await claim(queue);
+    expect(keysOf(claimed)).toEqual([3, 0, 4, 1, 5, 2].map((n) => jobs[n]?.key));
+  });
+
+  it("P-14: only priorities within the worker's bounds, negative ones are parked", async () => {
+    const queue = open();
+    const jobs = await enqueueAll(queue, 5, (n) => ({ priority: [-1, 0, 5, 6, 32767][n] }));
+    expect(keysOf(await claim(queue, { priorities: [0, 5] }))).toEqual([jobs[1]?.key, jobs[2]?.key]);
+    expect(keysOf(await claim(queue))).toEqual([jobs[3]?.key, jobs[4]?.key]);
+    expect(keysOf(await claim(queue, { priorities: [-32768, -1] }))).toEqual([jobs[0]?.key]);
+  });
+
+  it("P-14: no job before its time, and 500 future ones of a higher priority do not stand in the way", async () => {
+    const queue = open();
+    const scheduled = (await nowSeconds()) + 600;
+    await enqueueAll(queue, 500, (n) => ({ scheduled, priority: n % 3 }));
+    const due = await queue.enqueue("hello", {}, { priority: 3 });
+    expect(keysOf(await claim(queue, { limit: 50 }))).toEqual([due.key]);
+    expect(await claim(queue, { limit: 50 })).toEqual([]);
+  });
+
+  it("V-1: no job of another queue", async () => {
+    const [one, two] = [open(), open()];
+    await one.enqueue("hello");
+    expect(await claim(two)).toEqual([]);
+    expect(await claim(one)).toHaveLength(1);
+  });
+
+  it("5.1: every job once, whoever else claims at the same moment", async () => {
+    const queue = open();
+    const others = [1, 2, 3].map(() => open({ name: queue.name }));
+    const jobs = await enqueueAll(queue, 400);
+    const batches = await Promise.all(
+      Array.from({ length: 40 }, (_, n) => claim([queue, ...others][n % 4] ?? queue, { limit: 10 })),
+    );
+    const taken = keysOf(batches.flat());
+    const rest = keysOf(await claim(queue, { limit: 400 }));
+    expect([...taken, ...rest].toSorted()).toEqual(keysOf(jobs).toSorted());
+  });
+
+  it("P-15: a row that somebody's transaction holds is passed over, not waited for", async () => {
+    const queue = open();
+    const jobs = await enqueueAll(queue, 3);
+    const other = await database.connect();
+    await other.query("begin");
+    await other.query("select 1 from saq_jobs where key = $1 for update", [jobs[0]?.key]);
+    expect(keysOf(await claim(queue))).toEqual([jobs[1]?.key, jobs[2]?.key]);
+    await other.query("rollback");
+    expect(keysOf(await claim(queue))).toEqual([jobs[0]?.key]);
+  });
+
+  it("5.1: a row that changed after the statement began is neither taken nor answered, and comes with the next", async () => {
+    const queue = open();
+    const [moved, other] = await enqueueAll(queue, 2);
+    const client = await database.connect();
+    const { claim: statement } = buildStatements(await ensureSchema(client));
+    const due = "order by j.scheduled, j.lock_key limit $4";
+    expect(statement.text).toContain(due);
+    // The statement has its snapshot when it begins to sleep, and looks for rows after that.
+    const slow = statement.text.replace(due, `and (select pg_sleep(1)) is not null ${due}`);
+    const claiming = client.query<{ key: string }>(slow, [queue.name, 0, 0, 10, 7, '{"worker_id":"w"}']);
+    await until(async () => {
+      const asleep = await database.query("select 1 from pg_stat_activity where wait_event = 'PgSleep'");
+      return asleep.length > 0;
+    });
+    await database.query("update saq_jobs set priority = priority where key = $1", [moved?.key]);
+    expect(keysOf((await claiming).rows)).toEqual([other?.key]);
+    expect(await rowOf(database, moved?.key ?? "")).toMatchObject({ status: "queued" });
+    expect(keysOf(await claim(queue))).toEqual([moved?.key]);
+  });
+});

@@ -1,0 +1,270 @@
+import { describe, expect, it, jest } from "@jest/globals";
+import { Coalescer } from "../../../templates/backend/saq/postgres/coalescer.js";
+
+/** A coalescer whose flushes wait until the test lets each one continue. */
+function gated(options: Partial<ConstructorParameters<typeof Coalescer<string, string>>[1]> = {}) {
+  const flushes: string[][] = [];
+  const gates: (() => void)[] = [];
+  let arrived: () => void = () => {};
+  const coalescer = new Coalescer<string, string>(
+    async (items) => {
+      flushes.push(items);
+      await new Promise<void>((resolve) => {
+        gates.push(resolve);
+        arrived();
+      });
+      if (items.includes("bad")) throw new Error(`bad among ${items.length}`);
+      return items.map((item) => `${item}!`);
+    },
+    {
+      maxItems: 1_000,
+      maxBytes: 1_000_000,
+      bytesOf: (item) => item.length,
+      searchAfter: () => "halves",
+      ...options,
+    },
+  );
+  /** Waits until the next flush has begun. */
+  const flush = async (): Promise<void> => {
+    if (gates.length > 0) return;
+    await new Promise<void>((resolve) => {
+      arrived = resolve;
+    });
+  };
+  const letGo = async (): Promise<void> => {
+    await flush();
+    gates.shift()?.();
+  };
+  return { coalescer, flushes, flush, letGo };
+}
+
+describe("coalescer", () => {
+  it("5.1: a lone call leaves at once and waits for nobody", async () => {
+    const { coalescer, flushes, letGo } = gated();
+    const answer = coalescer.add("a");
+    await letGo();
+    expect(await answer).toBe("a!");
+    expect(flushes).toEqual([["a"]]);
+  });
+
+  it("what one caller throws when it is told is neither a failure of the flush nor of the others", async () => {
+    const thrown: unknown[] = [];
+    const later = jest.spyOn(globalThis, "queueMicrotask").mockImplementation((call) => {
+      try {
+        call();
+      } catch (error) {
+        thrown.push(error);
+      }
+    });
+    const { coalescer, letGo } = gated({ searchAfter: () => null });
+    const told: string[] = [];
+    const put = (item: string, answer: () => void = () => {}) =>
+      coalescer.put(item, {
+        resolve: (text) => {
+          told.push(text);
+          answer();
+        },
+        reject: (error) => {
+          told.push(`${item}: ${(error as Error).message}`);
+          answer();
+        },
+      });
+    const broken = () => {
+      throw new Error("a logger that throws");
+    };
+    put("a");
+    put("b", broken);
+    put("c");
+    await letGo();
+    await coalescer.drained();
+    expect(told).toEqual(["a!", "b!", "c!"]);
+    put("bad", broken);
+    put("d");
+    await letGo();
+    await coalescer.drained();
+    expect(told.slice(3)).toEqual(["bad: bad among 2", "d: bad among 2"]);
+    const last = coalescer.add("e");
+    await letGo();
+    expect(await last).toBe("e!");
+    expect(thrown).toHaveLength(2);
+    later.mockRestore();
+  });
+
+  it("5.1: what is called during a flush leaves together with the next one, in order", async () => {
+    const { coalescer, flushes, flush, letGo } = gated();
+    const first = coalescer.add("a");
+    await flush();
+    const rest = ["b", "c", "d"].map((item) => coalescer.add(item));
+    await letGo();
+    await letGo();
+    expect(await Promise.all([first, ...rest])).toEqual(["a!", "b!", "c!", "d!"]);
+    expect(flushes).toEqual([["a"], ["b", "c", "d"]]);
+  });
+
+  it("5.1: calls of one Promise.all leave together", async () => {
+    const { coalescer, flushes, letGo } = gated();
+    const answers = Promise.all(["a", "b"].map((item) => coalescer.add(item)));
+    await letGo();
+    await answers;
+    expect(flushes).toEqual([["a", "b"]]);
+  });
+
+  it("5.1: two items of one identity never share a flush, the others are not held up", async () => {
+    const { coalescer, flushes, letGo } = gated({ identityOf: (item) => item });
+    const answers = ["a", "a", "b", "a"].map((item) => coalescer.add(item));
+    for (let n = 0; n < 3; n++) await letGo();
+    await Promise.all(answers);
+    expect(flushes).toEqual([["a", "b"], ["a"], ["a"]]);
+  });
+
+  it("5.1: many of one identity do not hold up those behind them", async () => {
+    const { coalescer, flushes, letGo } = gated({ maxItems: 3, identityOf: (item) => item });
+    const answers = ["a", "a", "a", "a", "a", "b", "c", "d"].map((item) => coalescer.add(item));
+    for (let n = 0; n < 5; n++) await letGo();
+    await Promise.all(answers);
+    expect(flushes).toEqual([["a", "b", "c"], ["d", "a"], ["a"], ["a"], ["a"]]);
+  });
+
+  it("5.1: holds at most so many rows", async () => {
+    const { coalescer, flushes, letGo } = gated({ maxItems: 2 });
+    const answers = ["a", "b", "c", "d", "e"].map((item) => coalescer.add(item));
+    for (let n = 0; n < 3; n++) await letGo();
+    await Promise.all(answers);
+    expect(flushes).toEqual([["a", "b"], ["c", "d"], ["e"]]);
+  });
+
+  it("5.1: holds at most so many bytes, and one item larger than that alone", async () => {
+    const { coalescer, flushes, letGo } = gated({ maxBytes: 4 });
+    const answers = ["aa", "bb", "cc", "dddddd", "ee"].map((item) => coalescer.add(item));
+    for (let n = 0; n < 4; n++) await letGo();
+    await Promise.all(answers);
+    expect(flushes).toEqual([["aa", "bb"], ["cc"], ["dddddd"], ["ee"]]);
+  });
+
+  it("5.1: a data error rejects the guilty call alone", async () => {
+    const coalescer = new Coalescer<string, string>(
+      async (items) => {
+        if (items.includes("bad")) throw new Error(`bad among ${items.length}`);
+        return items.map((item) => `${item}!`);
+      },
+      { maxItems: 1_000, maxBytes: 1_000_000, bytesOf: (item) => item.length, searchAfter: () => "halves" },
+    );
+    const answers = await Promise.allSettled(["a", "b", "bad", "c", "d"].map((item) => coalescer.add(item)));
+    expect(
+      answers.map((answer) => (answer.status === "fulfilled" ? answer.value : String(answer.reason))),
+    ).toEqual(["a!", "b!", "Error: bad among 1", "c!", "d!"]);
+  });
+
+  it("5.1: one answer serves all of its identity that were waiting when it was sent, and no later call", async () => {
+    const { coalescer, flushes, flush, letGo } = gated({
+      identityOf: (item) => item,
+      answerTwin: (answer) => `${answer}!`,
+    });
+    const answers = Array.from({ length: 1_000 }, () => coalescer.add("a"));
+    await flush();
+    const later = coalescer.add("a");
+    await letGo();
+    await letGo();
+    expect(new Set(await Promise.all(answers.slice(1)))).toEqual(new Set(["a!!"]));
+    expect([await answers[0], await later]).toEqual(["a!", "a!"]);
+    expect(flushes).toEqual([["a"], ["a"]]);
+  });
+
+  it("5.1: those that the answer does not serve are sent themselves, in order", async () => {
+    const { coalescer, flushes, letGo } = gated({
+      identityOf: (item) => item.slice(0, 1),
+      answerTwin: (answer, _item, twin) => (twin === "a3" ? undefined : answer),
+    });
+    const answers = ["a1", "a2", "a3", "b1", "a4"].map((item) => coalescer.add(item));
+    await letGo();
+    await letGo();
+    expect(await Promise.all(answers)).toEqual(["a1!", "a1!", "a3!", "b1!", "a1!"]);
+    expect(flushes).toEqual([["a1", "b1"], ["a3"]]);
+  });
+
+  /** Retry rules: a call whose flush fails or gets no response is rejected after `timeoutMs` ms. */
+  const patient = (timeoutMs: number) => ({
+    timeoutMs,
+    isPassing: (error: unknown) => String(error).includes("bad"),
+    waitMs: () => 5,
+    pause: (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms)),
+    unsent: () => new Error("not sent"),
+  });
+
+  it("what waits behind a flush without an answer fails in its own time", async () => {
+    const { coalescer, flush, letGo } = gated({ retry: patient(50) });
+    const first = coalescer.add("a");
+    await flush();
+    await expect(coalescer.add("b")).rejects.toThrow("not sent");
+    await letGo();
+    expect(await first).toBe("a!");
+    const next = coalescer.add("c");
+    await letGo();
+    expect(await next).toBe("c!");
+  });
+
+  it("a flush that failed is sent again, the same calls together, until their time is over", async () => {
+    const tries: [string[], number][] = [];
+    const coalescer = new Coalescer<string, string>(
+      async (items, { count }) => {
+        tries.push([items, count]);
+        if (items.includes("bad") || count < 3) throw new Error("bad way");
+        return items.map((item) => `${item}!`);
+      },
+      {
+        maxItems: 10,
+        maxBytes: 100,
+        bytesOf: () => 1,
+        searchAfter: () => null,
+        retry: patient(300),
+      },
+    );
+    expect(await Promise.all([coalescer.add("a"), coalescer.add("b")])).toEqual(["a!", "b!"]);
+    expect(tries).toEqual([0, 1, 2, 3].map((count) => [["a", "b"], count]));
+    await expect(coalescer.add("bad")).rejects.toThrow("bad way");
+  });
+
+  it("5.1: an answer that takes longer holds up neither the others nor the next flush", async () => {
+    let late: (answer: string) => void = () => {};
+    const coalescer = new Coalescer<string, string>(
+      async (items) =>
+        items.map((item) =>
+          item === "held"
+            ? new Promise<string>((resolve) => {
+                late = resolve;
+              })
+            : item,
+        ),
+      { maxItems: 1_000, maxBytes: 1_000_000, bytesOf: () => 1, searchAfter: () => null },
+    );
+    const [held, other] = [coalescer.add("held"), coalescer.add("a")];
+    expect(await other).toBe("a");
+    expect(await coalescer.add("b")).toBe("b");
+    late("at last");
+    expect(await held).toBe("at last");
+  });
+
+  it("rejects all of a flush at another error, and goes on with the next", async () => {
+    const { coalescer, letGo } = gated({ searchAfter: () => null });
+    const answers = Promise.allSettled([coalescer.add("a"), coalescer.add("bad")]);
+    await letGo();
+    expect((await answers).map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+    const next = coalescer.add("b");
+    await letGo();
+    expect(await next).toBe("b!");
+  });
+
+  it("drained waits for everything that was added", async () => {
+    const { coalescer, flush, letGo } = gated();
+    const answered: string[] = [];
+    void coalescer.add("a").then((answer) => answered.push(answer));
+    await flush();
+    void coalescer.add("b").then((answer) => answered.push(answer));
+    const drained = coalescer.drained();
+    await letGo();
+    await letGo();
+    await drained;
+    expect(answered).toEqual(["a!", "b!"]);
+    await coalescer.drained();
+  });
+});

@@ -1,0 +1,107 @@
+/** Rows that somebody's transaction holds, and that people and workers change. */
+import { describe, expect, it, jest } from "@jest/globals";
+import pg from "pg";
+import { claim, openQueue, rowOf, settle, settlement, until, useDatabase } from "../support/scenario.js";
+
+const database = useDatabase();
+const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
+
+describe("ends of jobs whose rows somebody's transaction holds", () => {
+  it("5.2: are written when it is over, and meanwhile no statement fails for want of a lock", async () => {
+    const queue = openQueue(database, tasks);
+    await queue.enqueueMany(Array.from({ length: 60 }, () => ({ task: "hello" as const, payload: {} })));
+    const claims = await claim(queue, { limit: 60 });
+    const other = await database.connect();
+    await other.query("begin");
+    await other.query("select 1 from saq_jobs where queue = $1 for update", [queue.name]);
+    const failures: unknown[] = [];
+    const query = pg.Client.prototype.query as (...values: unknown[]) => unknown;
+    const watched = jest.spyOn(pg.Client.prototype, "query").mockImplementation(function (
+      this: pg.Client,
+      ...values
+    ) {
+      const answer = query.apply(this, values);
+      if (answer instanceof Promise) answer.catch((error: unknown) => failures.push(error));
+      return answer as never;
+    });
+    const ends = Promise.all(claims.map((job) => settle(queue, settlement(job, "complete"))));
+    const looks = () =>
+      watched.mock.calls.filter(([sent]) => JSON.stringify(sent).includes("saq_freeRows")).length;
+    await until(async () => looks() >= 3);
+    await other.query("rollback");
+    expect(await ends).toEqual(claims.map(() => "applied"));
+    expect(failures).toEqual([]);
+    watched.mockRestore();
+  }, 600_000);
+});
+
+describe("a sign of life for a row that somebody's transaction holds", () => {
+  it("5.2: holds up no other of the same statement, though SQL cannot write that one", async () => {
+    const queue = openQueue(database, tasks);
+    await queue.enqueueMany([{ task: "hello" }, { task: "hello" }]);
+    const [held, odd] = await claim(queue);
+    if (!held || !odd) throw new Error("two jobs were not claimed");
+    await database.query(
+      `update saq_jobs set job = convert_to(regexp_replace(convert_from(job, 'UTF8'), '}$', ', "odd": NaN}'), 'UTF8')
+       where key = $1`,
+      [odd.key],
+    );
+    const other = await database.connect();
+    await other.query("begin");
+    await other.query("select 1 from saq_jobs where key = $1 for update", [held.key]);
+    let isOver = false;
+    const change = (job: typeof held) => ({ ...job, patch: '{"progress":0.5}', removed: [] });
+    const touched = queue.broker.heartbeat([change(held), change(odd)]).finally(() => {
+      isOver = true;
+    });
+    touched.catch(() => {});
+    await until(
+      async () => (await rowOf(database, odd.key))?.text.includes('"progress": 0.5') === true || isOver,
+    );
+    expect(isOver).toBe(false);
+    await other.query("rollback");
+    expect(await touched).toEqual([true, true]);
+  }, 600_000);
+});
+
+describe("an abort of a row that somebody's transaction holds", () => {
+  it("5.2: holds up nothing else though there is but one connection, and says after 5 s why it failed", async () => {
+    const queue = openQueue(database, tasks, { maxSize: 2 });
+    const { key } = await queue.enqueue("hello");
+    const other = await database.connect();
+    await other.query("begin");
+    await other.query("select 1 from saq_jobs where key = $1 for update", [key]);
+    const began = performance.now();
+    let isOver = false;
+    const aborts = Promise.allSettled([1, 2, 3].map(() => queue.abort(key))).finally(() => {
+      isOver = true;
+    });
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await queue.enqueue("hello");
+    expect(isOver).toBe(false);
+    const ends = await aborts;
+    expect(ends).toEqual(
+      [1, 2, 3].map(() => ({
+        status: "rejected",
+        reason: expect.objectContaining({ code: "job_held", message: expect.stringContaining(key) }),
+      })),
+    );
+    // One after the other, the aborts would take 15 s.
+    expect(performance.now() - began).toBeLessThan(14_000);
+    expect((await rowOf(database, key))?.status).toBe("queued");
+    await other.query("rollback");
+    expect(await queue.abort(key)).toBe("aborted");
+  }, 600_000);
+
+  it("5.2: succeeds when the row is free within that time", async () => {
+    const queue = openQueue(database, tasks, { maxSize: 2 });
+    const { key } = await queue.enqueue("hello");
+    const other = await database.connect();
+    await other.query("begin");
+    await other.query("select 1 from saq_jobs where key = $1 for update", [key]);
+    const aborted = queue.abort(key);
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    await other.query("rollback");
+    expect(await aborted).toBe("aborted");
+  });
+});

@@ -1,0 +1,278 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { beforeEach, describe, expect, it, jest } from "@jest/globals";
+import { ensureSchema } from "../../../templates/backend/saq/postgres/schema/schema.js";
+import { makeRole } from "../support/dml-role.js";
+import { watchOverlaps } from "../support/overlaps.js";
+import { pythonTables, version1, version2 } from "../support/python-tables.js";
+import { openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
+
+const database = useDatabase();
+const tasks = { double: async (_ctx: unknown, { n }: { n: number }) => n * 2 };
+
+beforeEach(async () => {
+  await database.query("drop table if exists saq_jobs, saq_stats, saq_versions cascade");
+  await database.query("drop function if exists saq_stamp_v3");
+});
+
+const columnsOf = async (table: string) =>
+  (
+    await database.query<{ name: string; type: string }>(
+      `select column_name as name, data_type || case when is_nullable = 'NO' then ' not null' else '' end as type
+       from information_schema.columns where table_schema = 'public' and table_name = $1 order by ordinal_position`,
+      [table],
+    )
+  ).map(({ name, type }) => `${name} ${type}`);
+
+const indexesOf = async (table: string) =>
+  (
+    await database.query<{ indexname: string }>(
+      "select indexname from pg_indexes where schemaname = 'public' and tablename = $1 order by 1",
+      [table],
+    )
+  ).map(({ indexname }) => indexname);
+
+const versions = async () => database.query<{ version: number }>("select version from saq_versions");
+
+async function runsAJob(): Promise<void> {
+  const queue = openQueue(database, tasks);
+  const { ended } = await startWorker(queue);
+  const job = await queue.enqueue("double", { n: 21 });
+  await ended(job.key);
+  expect((await job.refresh()).result).toBe(42);
+}
+
+describe("a fresh database", () => {
+  it("P-2: gets SAQ's tables with SAQ's columns, at version 3", async () => {
+    await openQueue(database, tasks).connect();
+    expect(await versions()).toEqual([{ version: 3 }]);
+    expect(await columnsOf("saq_jobs")).toEqual([
+      "key text not null",
+      "lock_key integer not null",
+      "job bytea not null",
+      "queue text not null",
+      "status text not null",
+      "priority smallint not null",
+      "group_key text",
+      "scheduled bigint not null",
+      "expire_at bigint",
+    ]);
+    expect(await columnsOf("saq_stats")).toEqual([
+      "worker_id text not null",
+      "stats jsonb",
+      "expire_at bigint",
+      "metadata jsonb",
+      "queue_key text",
+    ]);
+    expect(await columnsOf("saq_versions")).toEqual(["version integer"]);
+    await runsAJob();
+  });
+
+  it("P-6: is set up once by ten processes that start at the same moment", async () => {
+    const children = Array.from({ length: 10 }, () =>
+      spawn(process.execPath, ["--import", "tsx", "test/saq/support/connect-once.ts", database.url], {
+        stdio: ["pipe", "pipe", "inherit"],
+      }),
+    );
+    try {
+      const talks = children.map(talkWith);
+      for (const talk of talks) expect(await talk.line()).toBe("loaded");
+      for (const child of children) child.stdin.write("go\n");
+      const keys = await Promise.all(talks.map((talk) => talk.line()));
+      expect(await Promise.all(talks.map((talk) => talk.exit))).toEqual(children.map(() => 0));
+      const stored = await database.query<{ key: string }>("select key from saq_jobs order by key");
+      expect(stored.map(({ key }) => key)).toEqual(keys.toSorted());
+      expect(await versions()).toEqual([{ version: 3 }]);
+    } finally {
+      for (const child of children) child.kill("SIGKILL");
+    }
+  }, 600_000);
+
+  it("D-13: the sequence of lock_key starts over at its end", async () => {
+    const queue = openQueue(database, tasks);
+    await queue.connect();
+    await database.query("select setval('saq_jobs_lock_key_seq', 2147483647)");
+    const job = await queue.enqueue("double", { n: 1 });
+    expect((await rowOf(database, job.key))?.lock_key).toBe(1);
+  });
+
+  it("says what to do when the role may make no tables", async () => {
+    const role = await makeRole(database);
+    const queue = openQueue({ url: role.url }, tasks);
+    await expect(queue.connect()).rejects.toThrow(
+      `The SAQ tables in schema "public" are missing or older than version 3, and role ${role.name} may not create them. ` +
+        `Connect once with a role that may, or: grant create on schema "public" to ${role.name};`,
+    );
+  });
+});
+
+describe("tables made by Python", () => {
+  it("P-1: are used as they are, with all of SAQ's indexes and none of ours", async () => {
+    await database.query(pythonTables);
+    const before = [await columnsOf("saq_jobs"), await indexesOf("saq_jobs"), await indexesOf("saq_stats")];
+    await runsAJob();
+    expect([await columnsOf("saq_jobs"), await indexesOf("saq_jobs"), await indexesOf("saq_stats")]).toEqual(
+      before,
+    );
+    expect(await versions()).toEqual([{ version: 3 }]);
+  });
+
+  it("P-6: get their function once when ten workers start at the same moment, twenty times over", async () => {
+    await database.query(pythonTables);
+    const clients = await Promise.all(Array.from({ length: 10 }, () => database.connect()));
+    for (let round = 0; round < 20; round++) {
+      const names = await Promise.all(clients.map((client) => ensureSchema(client)));
+      expect(names.every(({ hasTemporaryFunction }) => !hasTemporaryFunction)).toBe(true);
+      await database.query("drop function saq_stamp_v3");
+    }
+  });
+
+  it("P-6, D-11: a Python process that holds the set-up lock for its life does not block a start", async () => {
+    await database.query(pythonTables);
+    const python = await database.connect();
+    await python.query("select pg_try_advisory_lock(0, 0)");
+    await runsAJob();
+  });
+
+  it("P-6: set-up waits while another process is at it, and goes on when that one is done", async () => {
+    const other = await database.connect();
+    await other.query("begin; select pg_advisory_xact_lock(0, 0)");
+    const queue = openQueue(database, tasks);
+    const connected = queue.connect();
+    // A session whose last statement is `commit` has tried to get the lock and has not got it.
+    await until(async () => {
+      const sessions = await database.query<{ query: string }>(
+        "select query from pg_stat_activity where datname = current_database() and application_name = 'saq'",
+      );
+      return sessions.some(({ query }) => query === "commit");
+    });
+    await other.query(pythonTables);
+    await other.query("commit");
+    await connected;
+    expect(await indexesOf("saq_jobs")).toContain("saq_jobs_status_queue_group_key_idx");
+    expect(await indexesOf("saq_jobs")).not.toContain("saq_jobs_ready_idx");
+  });
+});
+
+describe("other versions", () => {
+  it("P-6: a newer one is refused with both versions named, and left as it is", async () => {
+    await database.query(pythonTables);
+    await database.query("update saq_versions set version = 9");
+    await expect(openQueue(database, tasks).connect()).rejects.toMatchObject({
+      code: "schema_version",
+      message:
+        'The SAQ tables in schema "public" are at version 9, this engine knows version 3. ' +
+        "A newer SAQ uses this database: update this application, or give it a database of its own (QUEUE_DSN).",
+    });
+    expect(await versions()).toEqual([{ version: 9 }]);
+  });
+
+  it("P-6: a newer one is refused also when it has other tables than ours", async () => {
+    await database.query("create table saq_versions (version integer); insert into saq_versions values (9)");
+    await expect(openQueue(database, tasks).connect()).rejects.toMatchObject({ code: "schema_version" });
+    expect(await versions()).toEqual([{ version: 9 }]);
+  });
+
+  it.each([
+    ["0, with an empty record", `${version1} delete from saq_versions`],
+    ["0, without a record", `${version1} drop table saq_versions`],
+    ["1", version1],
+    ["2", version1 + version2],
+  ])("P-4: version %s is lifted to 3 and keeps its rows", async (_, tables) => {
+    await database.query(tables);
+    await database.query(
+      `insert into saq_jobs (key, job, queue, status) values ('old', $1, 'other', 'queued')`,
+      [Buffer.from('{"function":"double","queue":"other","key":"old","status":"queued"}')],
+    );
+    await runsAJob();
+    expect(await versions()).toEqual([{ version: 3 }]);
+    expect(await rowOf(database, "old")).toMatchObject({ status: "queued", priority: 0, group_key: null });
+    expect(await indexesOf("saq_jobs")).toEqual([
+      "saq_jobs_pkey",
+      "saq_jobs_status_queue_group_key_idx",
+      "saq_jobs_status_queue_priority_scheduled_idx",
+    ]);
+    expect(await columnsOf("saq_stats")).toContain("queue_key text");
+    expect(await indexesOf("saq_stats")).toEqual([
+      "saq_stats_expire_at_idx",
+      "saq_stats_pkey",
+      "saq_stats_queue_key_idx",
+    ]);
+  });
+});
+
+describe("where the tables are", () => {
+  it("P-1: they may be in a schema of their own on the search path", async () => {
+    await database.query('create schema "My ""Queue"""');
+    try {
+      const url = new URL(database.url);
+      url.searchParams.set("options", '-c search_path="My\\ ""Queue""",public');
+      const queue = openQueue({ url: url.href }, tasks);
+      const job = await queue.enqueue("double", { n: 1 });
+      expect(await database.query('select key from "My ""Queue""".saq_jobs')).toEqual([{ key: job.key }]);
+    } finally {
+      await database.query('drop schema "My ""Queue""" cascade');
+    }
+  });
+
+  it("a search path that leads nowhere is said in one sentence", async () => {
+    const url = new URL(database.url);
+    url.searchParams.set("options", "-c search_path=nowhere");
+    await expect(openQueue({ url: url.href }, tasks).connect()).rejects.toThrow(
+      "The database role has no schema to use: its search_path names none that exists.",
+    );
+  });
+});
+
+describe("a role that may only read and write rows", () => {
+  it("5.3: works, with its function in its temporary schema", async () => {
+    await database.query(pythonTables);
+    const role = await makeRole(database);
+    const queue = openQueue({ url: role.url }, tasks);
+    const { ended } = await startWorker(queue);
+    const jobs = await Promise.all([1, 2, 3].map((n) => queue.enqueue("double", { n })));
+    for (const job of jobs) await ended(job.key);
+    expect(await Promise.all(jobs.map(async (job) => (await job.refresh()).result))).toEqual([2, 4, 6]);
+    const functions = await database.query<{ schema: string }>(
+      `select n.nspname as schema from pg_proc p join pg_namespace n on n.oid = p.pronamespace where proname like 'saq_stamp%'`,
+    );
+    expect(functions.length).toBeGreaterThan(0);
+    expect(functions.every(({ schema }) => schema.startsWith("pg_temp"))).toBe(true);
+  });
+
+  it("5.3: has it on every connection before anything else is sent there, one statement at a time", async () => {
+    await database.query(pythonTables);
+    const role = await makeRole(database);
+    const overlaps = watchOverlaps();
+    try {
+      const queue = openQueue({ url: role.url }, tasks, { maxSize: 5 });
+      await queue.connect();
+      const looks = Array.from({ length: 8 }, () =>
+        queue.broker.claim({ workerId: "worker-1", limit: 1, priorities: [0, 9], grouped: false }),
+      );
+      expect(await Promise.all(looks)).toEqual(looks.map(() => ({ jobs: [], more: false })));
+      const functions = await database.query("select 1 from pg_proc where proname like 'saq_stamp%'");
+      expect(functions.length).toBeGreaterThan(1);
+      expect(overlaps).toEqual([]);
+    } finally {
+      jest.restoreAllMocks();
+    }
+  });
+
+  it("5.3: uses the function that a mightier role has made", async () => {
+    await openQueue(database, tasks).connect();
+    const role = await makeRole(database);
+    const queue = openQueue({ url: role.url }, tasks);
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("double", { n: 1 });
+    await ended(job.key);
+    expect(await job.refresh()).toMatchObject({ status: "complete", result: 2 });
+  });
+});
+
+function talkWith(child: ChildProcess) {
+  if (!child.stdout) throw new Error("the child has no output");
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  return { exit, line: async () => String((await lines.next()).value) };
+}

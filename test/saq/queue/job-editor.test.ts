@@ -1,0 +1,137 @@
+/** Aborting and retrying by hand: which states allow it, and what the calls return. */
+import { beforeAll, describe, expect, it } from "@jest/globals";
+import { inSeconds } from "../../../templates/backend/saq/core/job.js";
+import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
+import { populate } from "../support/every-state.js";
+import { pythonComplaints } from "../support/golden-documents.js";
+import { claim, openQueue, rowOf, until, useDatabase } from "../support/scenario.js";
+
+const database = useDatabase();
+const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
+type Hello = Queue<typeof tasks>;
+const open = (options: object = {}): Hello => openQueue(database, tasks, options);
+
+beforeAll(async () => {
+  const queue = open();
+  await queue.connect();
+  await queue.close();
+});
+
+describe("abort", () => {
+  it("V-5.10: of a waiting job: aborted at once, kept for its ttl", async () => {
+    const queue = open();
+    const job = await queue.enqueue("hello", {}, { ttl: 60, scheduled: inSeconds(600) });
+    expect(await job.abort("nope")).toBe("aborted");
+    const row = await rowOf(database, job.key);
+    // D-31: its key is free at once.
+    expect(row).toMatchObject({ status: "aborted", scheduled: 0, expire_at: expect.any(Number) });
+    expect(pythonComplaints(row?.text ?? "", queue.name)).toEqual([]);
+    expect(await job.refresh()).toMatchObject({
+      status: "aborted",
+      error: "nope",
+      completed: expect.any(Number),
+    });
+    expect(await claim(queue)).toEqual([]);
+  });
+
+  it("V-5.11: of a running job: aborting, with what it has", async () => {
+    const queue = open();
+    const job = await queue.enqueue("hello");
+    await claim(queue);
+    expect(await job.abort("nope")).toBe("aborting");
+    expect(await job.abort("again")).toBe("aborting");
+    expect(await job.refresh()).toMatchObject({
+      status: "aborting",
+      error: "nope",
+      attempts: 1,
+      workerId: "worker-1",
+    });
+  });
+
+  it.each(["complete", "failed", "aborted"])(
+    "D-23: of a job that is %s: not_active, nothing changed",
+    async (status) => {
+      const queue = open();
+      const keys = await populate(database, queue);
+      const key = keys[status] ?? "";
+      const before = await rowOf(database, key);
+      expect(await queue.abort(key)).toBe("not_active");
+      expect(await rowOf(database, key)).toEqual(before);
+    },
+  );
+
+  it("D-27: of a job that does not exist, or is another queue's: null", async () => {
+    const [queue, other] = [open(), open()];
+    const job = await other.enqueue("hello");
+    expect(await queue.abort("unknown")).toBeNull();
+    expect(await queue.abort(job.key)).toBeNull();
+    expect((await job.refresh()).status).toBe("queued");
+  });
+
+  it("J-16: of a waiting job with a negative ttl: gone", async () => {
+    const queue = open();
+    const job = await queue.enqueue("hello", {}, { ttl: -1 });
+    expect(await job.abort()).toBe("aborted");
+    expect(await queue.job(job.key)).toBeNull();
+  });
+
+  it("D-22: at the moment of a claim: either ended or told, never lost", async () => {
+    const queue = open();
+    for (let round = 0; round < 20; round++) {
+      const job = await queue.enqueue("hello");
+      const [answer, claimed] = await Promise.all([job.abort(), claim(queue)]);
+      const { status } = await job.refresh();
+      expect([answer, claimed.length, status]).toEqual(
+        claimed.length === 0 ? ["aborted", 0, "aborted"] : ["aborting", 1, "aborting"],
+      );
+    }
+  });
+});
+
+describe("retry by hand", () => {
+  it.each(["complete", "failed", "aborted"])(
+    "D-26, T-9, T-85: of a job that is %s: queued anew, attempts set back",
+    async (status) => {
+      const queue = open();
+      const keys = await populate(database, queue);
+      const job = await queue.job(keys[status] ?? "");
+      expect(await job?.retry({ error: "retried from ui" })).toBe("queued");
+      const row = await rowOf(database, keys[status] ?? "");
+      expect(row).toMatchObject({ status: "queued", expire_at: null });
+      expect(pythonComplaints(row?.text ?? "", queue.name)).toEqual([]);
+      expect(await job?.refresh()).toMatchObject({
+        status: "queued",
+        attempts: 0,
+        error: "retried from ui",
+        result: null,
+      });
+    },
+  );
+
+  it.each(["queued", "scheduled", "active", "aborting"])(
+    "D-26: of a job that is %s: not_finished",
+    async (state) => {
+      const queue = open();
+      const keys = await populate(database, queue);
+      const before = await rowOf(database, keys[state] ?? "");
+      expect(await queue.retry(keys[state] ?? "")).toBe("not_finished");
+      expect(await rowOf(database, keys[state] ?? "")).toEqual(before);
+    },
+  );
+
+  it("D-27: of a job that does not exist: null", async () => {
+    expect(await open().retry("unknown")).toBeNull();
+  });
+
+  it("P-21: wakes waiting workers", async () => {
+    const queue = open();
+    const keys = await populate(database, queue);
+    const listener = await database.connect();
+    const heard: string[] = [];
+    listener.on("notification", ({ payload }) => heard.push(String(payload)));
+    await listener.query(`listen "saq:${queue.name}"`);
+    await queue.retry(keys.failed ?? "");
+    await until(async () => heard.length > 0);
+    expect(heard).toEqual(["saq:enqueue"]);
+  });
+});

@@ -1,0 +1,235 @@
+import { randomBytes } from "node:crypto";
+import { describe, expect, it, jest } from "@jest/globals";
+import express from "express";
+import supertest from "supertest";
+import { type CronJob, type CronOptions, cronJob } from "../../../templates/backend/saq/config/index.js";
+import { silentLogger } from "../../../templates/backend/saq/logger.js";
+import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
+import type { Context } from "../../../templates/backend/saq/tasks/task.js";
+import { createWebRouter } from "../../../templates/backend/saq/web/index.js";
+import { LogBook } from "../support/log-book.js";
+import { openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
+
+const database = useDatabase();
+const daily = "0 3 * * *";
+const everySecond = "* * * * * *";
+
+let names = 0;
+const freshName = () => `schedule${++names}`;
+
+/** Opens a queue with one scheduled task, which notes the keys of its runs. */
+function open(
+  options: Partial<CronOptions> = {},
+  { url = database.url, queueName, logger }: { url?: string; queueName?: string; logger?: LogBook } = {},
+) {
+  const name = options.name ?? freshName();
+  const runs: string[] = [];
+  const note = async (ctx: Context, _payload: { fail?: boolean }) => {
+    runs.push(ctx.job.key);
+    if (_payload.fail) throw new Error("no");
+  };
+  const job: CronJob<"note", undefined> = cronJob("note", { cron: daily, ...options, name });
+  const queue = openQueue(
+    { url },
+    { note },
+    {
+      scheduledTasks: [job],
+      ...(queueName ? { name: queueName } : {}),
+      ...(logger ? { logger } : {}),
+    },
+  );
+  return { queue, runs, name, key: `cron:${name}` };
+}
+
+describe("queue.schedules", () => {
+  it("lists every entry, before any worker was there", async () => {
+    const { queue, name } = open({ timezone: "Asia/Tokyo", misfire: "once" });
+    const [info, ...others] = await queue.schedules.list();
+    expect(others).toEqual([]);
+    expect(info).toEqual({
+      name,
+      task: "note",
+      cron: daily,
+      timezone: "Asia/Tokyo",
+      overlap: "skip",
+      misfire: "once",
+      paused: false,
+      nextRun: queue.config.scheduledTasks?.[0]?.cron.next(Date.now() / 1_000),
+      lastRun: null,
+    });
+    const plain = openQueue(database, { note: () => {} });
+    expect(await plain.schedules.list()).toEqual([]);
+  });
+
+  it("tells how the last run ended, also when the next tick has taken its row", async () => {
+    const { queue, runs, key } = open({ cron: everySecond });
+    await startWorker(queue);
+    await until(async () => runs.length >= 2);
+    await until(async () => (await queue.schedules.list())[0]?.lastRun?.status === "complete");
+    const apart = open({ cron: everySecond, overlap: "allow" });
+    await startWorker(apart.queue);
+    await until(async () => (await apart.queue.schedules.list())[0]?.lastRun?.status === "complete");
+    const [info] = await queue.schedules.list();
+    expect(info?.lastRun).toMatchObject({ key, error: null });
+    expect(info?.lastRun?.completed).toBeGreaterThan(Date.now() - 60_000);
+  });
+
+  it("run: at once, under a key of its own; the next tick comes as it would have", async () => {
+    const { queue, runs, key, name } = open({ timeout: 33, meta: { team: "a" } });
+    const { ended } = await startWorker(queue);
+    await until(async () => (await rowOf(database, key)) !== undefined);
+    const before = await rowOf(database, key);
+    const job = await queue.schedules.run(name);
+    await ended(job.key);
+    expect(runs).toEqual([job.key]);
+    expect(job).toMatchObject({ timeout: 33, meta: { team: "a", schedule: name } });
+    expect(await rowOf(database, key)).toEqual(before);
+  });
+
+  it("pause: takes the waiting tick back, holds for every worker and over restarts, until resume", async () => {
+    const { queue, name, key } = open();
+    const { worker } = await startWorker(queue);
+    await until(async () => (await rowOf(database, key)) !== undefined);
+    await queue.schedules.pause(name);
+    expect(await rowOf(database, key)).toBeUndefined();
+    await queue.schedules.pause(name);
+    expect(await queue.schedules.list()).toMatchObject([{ paused: true, nextRun: null }]);
+    await worker.stop();
+    const peer = open({ name }, { queueName: queue.name });
+    const second = open({ name: freshName() }, { queueName: `${queue.name}b` });
+    await startWorker(peer.queue);
+    await startWorker(second.queue);
+    await until(async () => (await rowOf(database, second.key)) !== undefined);
+    expect(await rowOf(database, key)).toBeUndefined();
+    await peer.queue.schedules.resume(name);
+    await until(async () => (await rowOf(database, key))?.status === "queued");
+    expect(await queue.schedules.list()).toMatchObject([{ paused: false }]);
+  });
+
+  it("resume: the tick that the pause took back comes at its time, by the workers that had stored it", async () => {
+    const { queue, name, key } = open();
+    await startWorker(queue);
+    await until(async () => (await rowOf(database, key)) !== undefined);
+    const before = await rowOf(database, key);
+    await queue.schedules.pause(name);
+    await queue.schedules.resume(name);
+    expect(await rowOf(database, key)).toBeUndefined();
+    const { now } = queue.broker;
+    jest.spyOn(queue.broker, "now").mockImplementation(() => now.call(queue.broker) + 11_000);
+    await until(async () => (await rowOf(database, key)) !== undefined);
+    expect((await rowOf(database, key))?.scheduled).toBe(before?.scheduled);
+  });
+
+  it("pause: nothing runs meanwhile but what is run by hand", async () => {
+    const { queue, name, runs } = open({ cron: everySecond });
+    await startWorker(queue);
+    await until(async () => runs.length > 0);
+    await queue.schedules.pause(name);
+    const before = runs.length;
+    // The run of a tick that was due at the moment of the pause may still begin.
+    await new Promise((resolve) => setTimeout(resolve, 2_200));
+    expect(runs.length).toBeLessThanOrEqual(before + 1);
+    const job = await queue.schedules.run(name);
+    await until(async () => runs.includes(job.key));
+    await queue.schedules.resume(name);
+    const paused = runs.length;
+    await until(async () => runs.length > paused);
+  });
+
+  it("says which entries there are", async () => {
+    const { queue, name } = open();
+    const unknown = `Queue "${queue.name}" has no scheduled task "nightly" (there is: ${name})`;
+    await expect(queue.schedules.pause("nightly")).rejects.toThrow(unknown);
+    await expect(queue.schedules.run("nightly")).rejects.toThrow(unknown);
+  });
+});
+
+describe("a role that may not create the table saq_cron", () => {
+  it("5.3: its entries run; what cannot be remembered is said", async () => {
+    const role = `saq_cron_${randomBytes(4).toString("hex")}`;
+    // The queue of another test may have made the table already.
+    await openQueue(database, { note: () => {} }).connect();
+    await database.query("drop table if exists saq_cron");
+    await database.query("revoke create on schema public from public");
+    await database.query(`create role ${role} login password 'secret'`);
+    await database.query(`grant usage on schema public to ${role}`);
+    await database.query(`grant select, insert, update, delete on all tables in schema public to ${role}`);
+    await database.query(`grant usage on all sequences in schema public to ${role}`);
+    const url = new URL(database.url);
+    [url.username, url.password] = [role, "secret"];
+    try {
+      const log = new LogBook();
+      const { queue, name, runs, key } = open({ cron: everySecond }, { url: url.href, logger: log });
+      const { worker } = await startWorker(queue);
+      await until(async () => runs.length >= 2);
+      await log.saw(
+        ({ level, message }) => level === "warn" && message.startsWith("scheduled tasks run, but"),
+      );
+      await expect(queue.schedules.pause(name)).rejects.toThrow(
+        `"${name}" cannot be paused: that is remembered in the table saq_cron, which this database role may not create`,
+      );
+      expect(await queue.schedules.list()).toMatchObject([{ paused: false, lastRun: { key } }]);
+      await worker.stop();
+    } finally {
+      await database.query(`drop owned by ${role}`);
+      await database.query(`drop role ${role}`);
+    }
+  });
+
+  it("5.3: a table of that name that is somebody else's is left alone", async () => {
+    await openQueue(database, { note: () => {} }).connect();
+    await database.query("drop table if exists saq_cron; create table saq_cron (theirs integer)");
+    const { queue, key } = open();
+    await startWorker(queue);
+    await until(async () => (await rowOf(database, key)) !== undefined);
+    expect(await database.query("select * from saq_cron")).toEqual([]);
+    await database.query("drop table saq_cron");
+  });
+
+  it("5.3: ten processes that start at once make it once", async () => {
+    await openQueue(database, { note: () => {} }).connect();
+    await database.query("drop table if exists saq_cron");
+    const fleet = Array.from({ length: 10 }, () => open());
+    await Promise.all(fleet.map(({ queue }) => queue.broker.schedules.list()));
+    await Promise.all(fleet.map(({ queue, name }) => queue.schedules.pause(name)));
+    expect(await database.query("select 1 from saq_cron where paused")).toHaveLength(10);
+  });
+});
+
+describe("the JSON API", () => {
+  const serve = (queue: Queue) =>
+    supertest(
+      express().use("/saq", createWebRouter({ queues: [queue], path: "/saq", logger: silentLogger })),
+    );
+  const csrf = ["X-SAQ-CSRF", "1"] as const;
+
+  it("lists, runs, pauses and resumes", async () => {
+    const { queue: typed, name } = open();
+    const queue = typed as unknown as Queue;
+    const path = `/saq/api/queues/${queue.name}/schedules`;
+    const app = serve(queue);
+    const listed = await app.get(path);
+    expect([listed.status, listed.body]).toEqual([200, { schedules: await queue.schedules.list() }]);
+    const ran = await app.post(`${path}/${name}/run`).set(...csrf);
+    expect(ran.status).toBe(202);
+    expect((await queue.job(ran.body.job_id))?.function).toBe("note");
+    expect((await app.post(`${path}/${name}/pause`).set(...csrf)).status).toBe(202);
+    expect(await queue.schedules.list()).toMatchObject([{ paused: true }]);
+    expect((await app.post(`${path}/${name}/resume`).set(...csrf)).status).toBe(202);
+    expect(await queue.schedules.list()).toMatchObject([{ paused: false }]);
+  });
+
+  it("D-82: changes nothing without the header, and says what it does not know", async () => {
+    const { queue: typed, name } = open();
+    const queue = typed as unknown as Queue;
+    const path = `/saq/api/queues/${queue.name}/schedules`;
+    const app = serve(queue);
+    for (const act of ["run", "pause", "resume"]) {
+      expect((await app.post(`${path}/${name}/${act}`)).status).toBe(403);
+      const answer = await app.post(`${path}/none/${act}`).set(...csrf);
+      expect([answer.status, answer.body.status_code]).toEqual([404, 404]);
+    }
+    expect((await app.get("/saq/api/queues/none/schedules")).status).toBe(404);
+    expect(await queue.list()).toEqual([]);
+  });
+});

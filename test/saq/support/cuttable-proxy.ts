@@ -1,0 +1,114 @@
+/** A proxy to the database whose connections can be cut between a statement and its response. */
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import { closeAfterTest, type TestDatabase } from "./scenario.js";
+
+/** The last message of a response: ReadyForQuery outside of a transaction. */
+const readyOutsideTransaction = Buffer.from("Z\0\0\0\x05I");
+
+export interface TestProxy {
+  readonly url: string;
+  /**
+   * From the next statement on that leaves the connection outside of a transaction, swallows what the server sends. So
+   * that statement is committed, and its response is lost. Resolves when the server has sent the response.
+   */
+  mute(): Promise<void>;
+  /** From now on, passes on what the server sends in pieces, at 640 KB/s for each connection. */
+  slowDown(): void;
+  /** Breaks every connection. Later connections work. */
+  cut(): void;
+  /** Breaks every connection, and each later one at once, until `admit`. */
+  refuse(): void;
+  admit(): void;
+  /** Number of connections that were tried so far. */
+  readonly tries: number;
+  /** Number of bytes that the server has sent so far. */
+  readonly bytesSent: number;
+  /** Closes the proxy. It is closed at the end of the test if this was not called before. */
+  close(): Promise<void>;
+}
+
+async function passOnSlowly(client: Socket, data: Buffer): Promise<void> {
+  const piece = 64 * 1024;
+  for (let at = 0; at < data.length && !client.destroyed; at += piece) {
+    client.write(data.subarray(at, at + piece));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+export async function openProxy(database: Pick<TestDatabase, "url">): Promise<TestProxy> {
+  const target = new URL(database.url);
+  const sockets = new Set<Socket>();
+  let swallow: (() => void) | null = null;
+  let swallowing = false;
+  let refused = false;
+  let isSlow = false;
+  let tries = 0;
+  let bytesSent = 0;
+  const server = createServer((client) => {
+    tries++;
+    if (refused) {
+      client.on("error", () => {});
+      client.resetAndDestroy();
+      return;
+    }
+    const upstream = connect(Number(target.port), target.hostname);
+    for (const socket of [client, upstream]) {
+      sockets.add(socket);
+      socket.on("error", () => {});
+      socket.once("close", () => {
+        sockets.delete(socket);
+        client.destroy();
+        upstream.destroy();
+      });
+    }
+    client.on("data", (data) => upstream.write(data));
+    let passedOn = Promise.resolve();
+    upstream.on("data", (data) => {
+      bytesSent += data.length;
+      if (swallow && (swallowing || data.subarray(-6).equals(readyOutsideTransaction))) {
+        swallowing = true;
+        swallow();
+      } else if (isSlow) passedOn = passedOn.then(() => passOnSlowly(client, data));
+      else client.write(data);
+    });
+  });
+  const cut = () => {
+    swallow = null;
+    swallowing = false;
+    for (const socket of sockets) socket.destroy();
+  };
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const close = async () => {
+    cut();
+    await new Promise((resolve) => server.close(resolve));
+  };
+  closeAfterTest({ close });
+  const url = new URL(database.url);
+  url.port = String((server.address() as AddressInfo).port);
+  url.hostname = "127.0.0.1";
+  return {
+    url: url.href,
+    close,
+    cut,
+    slowDown: () => {
+      isSlow = true;
+    },
+    refuse: () => {
+      refused = true;
+      cut();
+    },
+    admit: () => {
+      refused = false;
+    },
+    get tries() {
+      return tries;
+    },
+    get bytesSent() {
+      return bytesSent;
+    },
+    mute: () =>
+      new Promise((resolve) => {
+        swallow = resolve;
+      }),
+  };
+}

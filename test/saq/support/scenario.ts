@@ -1,0 +1,314 @@
+/**
+ * What the engine's tests share: a database per test file, and queues and workers that are closed after each test. A
+ * test fails if it leaves a connection or a timer behind that outlives its queue.
+ */
+import { randomBytes } from "node:crypto";
+import { afterAll, afterEach, beforeAll, beforeEach } from "@jest/globals";
+import pg from "pg";
+import type { Broker, ClaimedJob, Settlement, SettleResult } from "../../../templates/backend/saq/broker.js";
+import {
+  defineQueue,
+  type QueueConfig,
+  type QueueSettings,
+} from "../../../templates/backend/saq/config/index.js";
+import { connectBrokers } from "../../../templates/backend/saq/connect.js";
+import type { JobFields } from "../../../templates/backend/saq/core/job.js";
+import { encodeChange } from "../../../templates/backend/saq/core/wire.js";
+import { type Logger, silentLogger } from "../../../templates/backend/saq/logger.js";
+import { Queue } from "../../../templates/backend/saq/queue/queue.js";
+import type { HookOptions, OneOrMany } from "../../../templates/backend/saq/tasks/hooks.js";
+import type { TaskMap } from "../../../templates/backend/saq/tasks/task.js";
+import { Worker, type WorkerOptions } from "../../../templates/backend/saq/worker/index.js";
+import { LogBook, type LogLine } from "./log-book.js";
+
+const serverUrl = (): URL => {
+  const url = process.env.TEST_DATABASE_URL;
+  if (!url) throw new Error("TEST_DATABASE_URL is not set; run the tests with `npm test`");
+  return new URL(url);
+};
+
+export interface TestDatabase {
+  readonly url: string;
+  query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>;
+  /** Opens a connection for the test, for instance to hold a lock. It is closed after the test. */
+  connect(user?: string): Promise<pg.Client>;
+}
+
+type Opened = { close(): Promise<unknown> };
+const opened: Opened[] = [];
+
+/** Closes `thing` after the test. Several are closed in the reverse order of their opening. */
+export function closeAfterTest<Thing extends Opened>(thing: Thing): Thing {
+  opened.push(thing);
+  return thing;
+}
+
+async function closeAll(): Promise<void> {
+  while (opened.length > 0) await opened.pop()?.close();
+}
+
+/**
+ * Creates a database for this test file. It is dropped at the end of the file, or kept if a test failed and the server
+ * outlives the run.
+ */
+export function useDatabase(): TestDatabase {
+  const name = `saq_test_${randomBytes(6).toString("hex")}`;
+  let client: pg.Client | undefined;
+  const urlOf = (user?: string) => {
+    const url = serverUrl();
+    url.pathname = `/${name}`;
+    if (user) url.username = user;
+    return url.href;
+  };
+  const query = async <Row extends pg.QueryResultRow>(text: string, values: unknown[] = []) => {
+    if (!client) throw new Error("the test's database is not open yet");
+    return (await client.query<Row>(text, values)).rows;
+  };
+  let timers = 0;
+
+  beforeAll(async () => {
+    await asAdmin(`create database ${name}`);
+    client = new pg.Client({ connectionString: urlOf(), application_name: "test" });
+    await client.connect();
+  });
+  beforeEach(() => {
+    timers = countTimers();
+  });
+  afterEach(async () => {
+    await closeAll();
+    await settles("connection", async () => {
+      const left = await query<{ query: string }>(
+        "select query from pg_stat_activity where datname = current_database() and application_name = 'saq'",
+      );
+      return left.map((row) => row.query);
+    });
+    await settles("timer", async () => Array.from({ length: countTimers() - timers }, () => "Timeout"));
+  });
+  afterAll(async () => {
+    await client?.end();
+    if (aTestFailed() && !process.env.TEST_DATABASE_ENDS)
+      process.stderr.write(`A test failed; its database is kept: ${urlOf()}\n`);
+    else await asAdmin(`drop database ${name} with (force)`);
+  });
+
+  return {
+    get url() {
+      return urlOf();
+    },
+    query,
+    connect: async (user) => {
+      const own = new pg.Client({ connectionString: urlOf(user), application_name: "test" });
+      await own.connect();
+      closeAfterTest({ close: () => own.end() });
+      return own;
+    },
+  };
+}
+
+/** Number of timers that keep the process alive. Jest's own timers are there before and after a test. */
+const countTimers = (): number =>
+  process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
+
+/**
+ * Waits until nothing is left. A backend ends a moment after its connection was closed, so the check is repeated. Only
+ * a real leftover takes the whole time.
+ */
+async function settles(kind: string, look: () => Promise<string[]>): Promise<void> {
+  const deadline = Date.now() + 30_000;
+  for (;;) {
+    const left = await look();
+    if (left.length === 0) return;
+    if (Date.now() > deadline) {
+      throw new Error(`The test left ${left.length} ${kind}(s) behind: ${left.join(" | ")}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/**
+ * Waits for a state that only the database can show: calls `isSo` every 10 ms until it returns true. Fails after 110 s,
+ * which is long enough for a busy machine.
+ */
+export async function until(isSo: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 110_000;
+  while (!(await isSo())) {
+    if (Date.now() > deadline) throw new Error(`still not so after 110 s: ${isSo}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+async function asAdmin(statement: string): Promise<void> {
+  const admin = new pg.Client({ connectionString: serverUrl().href });
+  await admin.connect();
+  try {
+    await admin.query(statement);
+  } finally {
+    await admin.end();
+  }
+}
+
+interface TestNode {
+  errors?: unknown[];
+  children?: TestNode[];
+}
+
+/** Jest does not tell hooks how the tests ended. Its runner keeps the results in a global with a private symbol. */
+function aTestFailed(): boolean {
+  const symbol = Object.getOwnPropertySymbols(globalThis).find(
+    (own) => own.description === "JEST_STATE_SYMBOL",
+  );
+  const state = symbol && (globalThis as unknown as Record<symbol, { rootDescribeBlock: TestNode }>)[symbol];
+  const failed = (node: TestNode): boolean =>
+    (node.errors?.length ?? 0) > 0 || (node.children ?? []).some(failed);
+  return state ? failed(state.rootDescribeBlock) : false;
+}
+
+type TestHooks = Partial<Record<keyof HookOptions, OneOrMany<(ctx: never) => unknown>>>;
+
+let queues = 0;
+
+/** Opens a queue with a new name, so that the tests of a file do not interfere. It is closed after the test. */
+export function openQueue<const Tasks extends TaskMap>(
+  database: { url: string },
+  tasks: Tasks,
+  {
+    logger = silentLogger,
+    ...options
+  }: Partial<QueueSettings<string, Tasks>> & TestHooks & { logger?: Logger } = {},
+): Queue<Tasks> {
+  // test/saq/types checks whether the hooks return what the tasks need.
+  const define = defineQueue as unknown as (options: object) => QueueConfig<string, Tasks>;
+  // On a loaded machine the event loop is blocked for other reasons than a task: no test counts that warning by chance.
+  const defaults = { name: `queue${++queues}`, dsn: database.url, eventLoopDelay: 0 };
+  const config = define({ ...defaults, tasks, ...options });
+  const [broker] = connectBrokers([config], logger);
+  if (!broker) throw new Error("no broker");
+  return closeAfterTest(new Queue<Tasks>(config, broker));
+}
+
+/** What a worker logs once the end of an attempt is recorded. */
+const endings = /^(Finished|Failed|Aborted|Retrying|Requeued) |^lost the job/;
+
+export interface TestWorker {
+  readonly worker: Worker;
+  readonly log: LogBook;
+  /** Waits until the job's `nth` attempt (from 1) is over and its end is recorded. Returns the worker's log message. */
+  ended(key: string, nth?: number): Promise<string>;
+}
+
+/** Starts a worker in this process. It is stopped after the test. */
+export async function startWorker<Tasks extends TaskMap>(
+  queue: Queue<Tasks>,
+  options: WorkerOptions = {},
+): Promise<TestWorker> {
+  const log = new LogBook();
+  const worker = new Worker(queue as unknown as Queue, { logger: log, ...options });
+  closeAfterTest({ close: () => worker.stop({ grace: 0 }) });
+  await worker.start();
+  return {
+    worker,
+    log,
+    ended: async (key, nth = 1) => {
+      let seen = 0;
+      const counted = new Set<LogLine>();
+      const line = await log.saw((candidate) => {
+        if (candidate.fields.job !== key || !endings.test(candidate.message) || counted.has(candidate))
+          return false;
+        counted.add(candidate);
+        return ++seen >= nth;
+      });
+      return line.message;
+    },
+  };
+}
+
+/** A row of saq_jobs. Seconds are numbers, the document is text. */
+export interface JobRow {
+  key: string;
+  queue: string;
+  status: string;
+  priority: number;
+  group_key: string | null;
+  scheduled: number;
+  expire_at: number | null;
+  lock_key: number;
+  text: string;
+  [name: string]: unknown;
+}
+
+export async function rowOf(database: TestDatabase, key: string): Promise<JobRow | undefined> {
+  const [row] = await database.query<JobRow>(
+    `select key, queue, status, priority, group_key, scheduled::float8, expire_at::float8, lock_key,
+       convert_from(job, 'UTF8') as text from saq_jobs where key = $1`,
+    [key],
+  );
+  return row;
+}
+
+/** Inserts a row as another program would. */
+export async function insertRow(
+  database: TestDatabase,
+  row: { key: string; queue: string; document: string | Buffer } & Partial<
+    Pick<JobRow, "status" | "scheduled" | "priority" | "group_key" | "expire_at">
+  >,
+): Promise<void> {
+  await database.query(
+    `insert into saq_jobs (key, queue, job, status, scheduled, priority, group_key, expire_at)
+     values ($1, $2, $3, $4, coalesce($5, floor(extract(epoch from now()))::bigint), $6, $7, $8)`,
+    [
+      row.key,
+      row.queue,
+      Buffer.from(row.document as string),
+      row.status ?? "queued",
+      row.scheduled ?? null,
+      row.priority ?? 0,
+      row.group_key ?? null,
+      row.expire_at ?? null,
+    ],
+  );
+}
+
+/** Returns the document of a claimed job as it is stored now, from the response of the claim. */
+export const claimedText = ({ document, suffix }: ClaimedJob): string =>
+  suffix ? document.slice(0, -',"status":"queued"}'.length) + suffix.keep + suffix.replace : document;
+
+/** Claims as a worker does. Returns each job with its document as it is stored now. */
+export async function claim<Tasks extends TaskMap>(
+  queue: Queue<Tasks>,
+  { limit = 10, grouped = false, workerId = "worker-1", priorities = queue.config.priorities } = {},
+): Promise<ClaimedJob[]> {
+  await queue.connect();
+  const { jobs } = await queue.broker.claim({ workerId, limit, grouped, priorities });
+  return jobs.map((job) => ({ ...job, document: claimedText(job) }));
+}
+
+/** Settles a job as a worker does. */
+export const settle = (
+  { broker }: { broker: Pick<Broker, "settle"> },
+  ended: Settlement,
+): Promise<SettleResult> => new Promise((resolve, reject) => broker.settle(ended, { resolve, reject }));
+
+/** The settlement of a claimed job, as a worker writes it. */
+export function settlement(
+  { key, token, workerId, place, due }: ClaimedJob,
+  status: Settlement["status"],
+  fields: Partial<JobFields> = {},
+  rest: Partial<Settlement> = {},
+): Settlement {
+  return {
+    key,
+    token,
+    workerId,
+    place,
+    status,
+    ...encodeChange({ ...fields, status }),
+    charge: 0,
+    keep: status === "queued" ? null : 600,
+    scheduled: due,
+    awaited: false,
+    result: null,
+    finishedIn: null,
+    suffix: null,
+    ...rest,
+  };
+}

@@ -1,0 +1,113 @@
+/** Workers that run the jobs that are there and then stop by themselves (W-2, W-18). */
+import { describe, expect, it } from "@jest/globals";
+import type { Context } from "../../../templates/backend/saq/tasks/task.js";
+import { openQueue, rowOf, startWorker, useDatabase } from "../support/scenario.js";
+
+const database = useDatabase();
+
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+describe("a burst", () => {
+  it.each([
+    ["T-67", 0],
+    ["T-68, polling,", 0.1],
+  ])("%s ends by itself when there is no job, and may be run again (W-5)", async (_, pollInterval) => {
+    const queue = openQueue(
+      database,
+      { given: (_ctx: Context, { n }: { n: number }) => n },
+      { burst: true, dequeueTimeout: 0.3, pollInterval },
+    );
+    const jobs = await queue.enqueueMany(
+      Array.from({ length: 25 }, (_, n) => ({ task: "given" as const, payload: { n } })),
+    );
+    const { worker, log } = await startWorker(queue);
+    await worker.finished;
+    const done = await queue.jobs(jobs.map((job) => String(job?.key)));
+    expect(done.map((job) => job?.result)).toEqual(Array.from({ length: 25 }, (_, n) => n));
+    expect(log.lines.at(-1)).toMatchObject({ message: "Worker stopped", fields: { complete: 25 } });
+    expect(await queue.workers()).toEqual([]);
+    const later = await queue.enqueue("given", { n: 26 });
+    await worker.start();
+    await worker.finished;
+    expect((await later.refresh()).status).toBe("complete");
+  });
+
+  it("T-69: with maxBurstJobs it ends after so many, and leaves the others as they were", async () => {
+    const queue = openQueue(
+      database,
+      { given: () => 1 },
+      { burst: true, dequeueTimeout: 5, maxBurstJobs: 2, concurrency: 5 },
+    );
+    expect(queue.config.concurrency).toBe(2);
+    await queue.enqueueMany(Array.from({ length: 5 }, () => ({ task: "given" as const })));
+    const { worker } = await startWorker(queue);
+    await worker.finished;
+    expect(await queue.counts()).toMatchObject({ complete: 2, queued: 3, active: 0 });
+  });
+
+  it("D-50: a job that is aborted or fails does not end it", async () => {
+    const queue = openQueue(
+      database,
+      {
+        wait: async ({ signal, job }: Context) => {
+          await queue.abort(job.key);
+          await new Promise((resolve) => signal.addEventListener("abort", resolve));
+        },
+        bad: () => {
+          throw new Error("no");
+        },
+        good: () => "well",
+      },
+      { burst: true, dequeueTimeout: 0.3, concurrency: 1 },
+    );
+    const first = await queue.enqueue("wait");
+    const second = await queue.enqueue("bad");
+    const third = await queue.enqueue("good");
+    const { worker } = await startWorker(queue);
+    await worker.finished;
+    const statuses = await queue.jobs([first.key, second.key, third.key]);
+    expect(statuses.map((job) => job?.status)).toEqual(["aborted", "failed", "complete"]);
+  });
+
+  it("D-8: has one deadline, whatever wakes it meanwhile for nothing", async () => {
+    const queue = openQueue(database, { given: () => 1 }, { burst: true, dequeueTimeout: 0.4 });
+    const { worker } = await startWorker(queue);
+    let isOver = false;
+    const finished = worker.finished.then(() => {
+      isOver = true;
+    });
+    // Parked jobs are due and wake the worker, but it does not claim them (P-14).
+    while (!isOver) {
+      await queue.enqueue("given", undefined, { priority: -1 });
+      await pause(50);
+    }
+    await finished;
+  });
+
+  it("W-18: a job that runs for longer than the last wait still ends", async () => {
+    const queue = openQueue(
+      database,
+      { slow: (_ctx: Context) => pause(900) },
+      { burst: true, dequeueTimeout: 0.2, concurrency: 2 },
+    );
+    const job = await queue.enqueue("slow");
+    const { worker } = await startWorker(queue);
+    await worker.finished;
+    expect((await rowOf(database, job.key))?.status).toBe("complete");
+  });
+
+  it("W-18: a job that comes within the wait is taken, and the wait begins anew after it", async () => {
+    const queue = openQueue(database, { given: () => 1 }, { burst: true, dequeueTimeout: 2 });
+    const { worker, ended } = await startWorker(queue);
+    let isOver = false;
+    void worker.finished.then(() => {
+      isOver = true;
+    });
+    for (let n = 0; n < 3; n++) {
+      await pause(700);
+      await ended((await queue.enqueue("given")).key);
+      expect(isOver).toBe(false);
+    }
+    await worker.finished;
+  });
+});

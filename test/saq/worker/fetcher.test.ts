@@ -1,0 +1,76 @@
+/** How often a fetcher asks storage, and for how many jobs. Time is the test's own, so storage is played by it too. */
+import { afterEach, beforeEach, expect, it, jest } from "@jest/globals";
+import type { Broker } from "../../../templates/backend/saq/broker.js";
+import { silentLogger } from "../../../templates/backend/saq/logger.js";
+import { ProblemLog } from "../../../templates/backend/saq/problem-log.js";
+import { Fetcher } from "../../../templates/backend/saq/worker/fetcher.js";
+
+beforeEach(() => {
+  jest.useFakeTimers();
+});
+afterEach(() => {
+  jest.useRealTimers();
+});
+
+const fetcherOf = (broker: Partial<Broker>) =>
+  new Fetcher({
+    broker: broker as Broker,
+    workerId: "worker-1",
+    concurrency: 100,
+    priorities: [0, 10],
+    prefetch: false,
+    answerMs: 6_000,
+    logger: silentLogger,
+    problems: new ProblemLog(silentLogger),
+    mayWait: false,
+    freeSlots: () => 100,
+    ready: () => {},
+    giveBack: () => {},
+    allowance: () => Number.POSITIVE_INFINITY,
+    claimed: () => {},
+  });
+
+it("5.1: a notification has it look for grouped jobs at once, after however many looks in vain", async () => {
+  let looks = 0;
+  const fetcher = fetcherOf({
+    claim: async () => ({ jobs: [], more: false }),
+    hasGrouped: async () => {
+      looks++;
+      return true;
+    },
+  });
+  fetcher.wake();
+  await jest.advanceTimersByTimeAsync(10_000);
+  const [before, limit] = [looks, 200];
+  // The pause between two looks is 1 s by now. The next one has just begun to count when a look is over.
+  for (let step = 0; looks === before && step < limit; step++) await jest.advanceTimersByTimeAsync(10);
+  expect(looks).toBe(before + 1);
+  fetcher.wake();
+  await jest.advanceTimersByTimeAsync(30);
+  expect(looks).toBe(before + 2);
+  await fetcher.stop();
+});
+
+it.each([
+  ["an outage", true, [100, 100, 100]],
+  ["the server's time limit", false, [100, 50, 25]],
+])(
+  "5.2: claims that fail slowly by %s ask for so many jobs next: %s, %j",
+  async (_what, isOutage, limits) => {
+    const asked: number[] = [];
+    const fetcher = fetcherOf({
+      claim: async ({ limit }) => {
+        asked.push(limit);
+        await new Promise((resolve) => setTimeout(resolve, 3_000));
+        throw new Error("no claim");
+      },
+      isOutage: () => isOutage,
+    });
+    fetcher.wake();
+    await jest.advanceTimersByTimeAsync(20_000);
+    expect(asked.slice(0, 3)).toEqual(limits);
+    const stopped = fetcher.stop();
+    await jest.advanceTimersByTimeAsync(10_000);
+    await stopped;
+  },
+);

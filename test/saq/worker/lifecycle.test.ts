@@ -1,0 +1,512 @@
+/** The lifecycle of a worker in this process: who starts it, what it notices, what it reports (W-4 to W-19, S-22). */
+import { AsyncLocalStorage } from "node:async_hooks";
+import { describe, expect, it, jest } from "@jest/globals";
+import type { Broker } from "../../../templates/backend/saq/broker.js";
+import { createSaq, defineQueue, defineSaq, runWorkers } from "../../../templates/backend/saq/index.js";
+import type { Context, JobContext } from "../../../templates/backend/saq/tasks/task.js";
+import { EventLoopMonitor } from "../../../templates/backend/saq/worker/maintenance/event-loop-monitor.js";
+import { LogBook } from "../support/log-book.js";
+import {
+  closeAfterTest,
+  insertRow,
+  openQueue,
+  rowOf,
+  startWorker,
+  until,
+  useDatabase,
+} from "../support/scenario.js";
+
+const database = useDatabase();
+
+jest.setTimeout(600_000);
+
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+const fired = ({ signal }: Context) =>
+  new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
+
+/** A promise that resolves when the test calls `open`. */
+function gate() {
+  let open: () => void = () => {};
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { open, opened };
+}
+
+let apps = 0;
+
+/** An application with one queue per entry. It has opened no connection yet. */
+function app(
+  queues: Record<string, { separateProcess?: boolean; burst?: boolean; startup?: () => unknown }>,
+) {
+  const prefix = `app${++apps}`;
+  const log = new LogBook();
+  const saq = createSaq(
+    defineSaq({
+      logger: log,
+      queues: Object.entries(queues).map(([name, options]) =>
+        defineQueue({
+          name: `${prefix}${name}`,
+          dsn: database.url,
+          tasks: { nap: (_ctx: Context, { ms = 0 }: { ms?: number }) => pause(ms) },
+          dequeueTimeout: 0.3,
+          ...options,
+        }),
+      ),
+    }),
+  );
+  closeAfterTest(saq);
+  const queue = (name: string) => saq.taskQueues.get(`${prefix}${name}`);
+  return { saq, log, queue, nameOf: (name: string) => `${prefix}${name}` };
+}
+
+describe("a start", () => {
+  it("D-7: claims nothing before its sign of life is stored, whatever it is told meanwhile", async () => {
+    const queue = openQueue(database, { work: async () => "done" });
+    const { open, opened } = gate();
+    const claims = jest.spyOn(queue.broker, "claim");
+    const beat = queue.broker.saveWorker.bind(queue.broker);
+    jest.spyOn(queue.broker, "saveWorker").mockImplementationOnce(async (...row) => {
+      await opened;
+      await beat(...row);
+    });
+    const subscribed = jest.spyOn(queue.broker, "subscribe");
+    const starting = startWorker(queue);
+    await until(async () => subscribed.mock.results.length > 0);
+    await subscribed.mock.results[0]?.value;
+    const job = await queue.enqueue("work");
+    await pause(300);
+    expect(claims).not.toHaveBeenCalled();
+    open();
+    await (await starting).ended(job.key);
+  });
+
+  it("is over when the worker says so: a connection that breaks after that does not end it", async () => {
+    const queue = openQueue(database, { work: async () => "done" });
+    const broken = Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET" });
+    jest.spyOn(queue.broker, "hasGrouped").mockRejectedValueOnce(broken);
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("work");
+    expect(await ended(job.key)).toBe("Finished work");
+  });
+});
+
+describe("who runs a queue's worker", () => {
+  it("S-22, D-78: with separateProcess false this process does, connected first, awaited at the close", async () => {
+    const { saq, queue, nameOf } = app({ inside: { separateProcess: false }, outside: {} });
+    const listeners = ["SIGINT", "SIGTERM"].map((signal) => process.listenerCount(signal));
+    const workers = await saq.startInProcessWorkers();
+    expect(workers.map(({ queueName }) => queueName)).toEqual([nameOf("inside")]);
+    expect(["SIGINT", "SIGTERM"].map((signal) => process.listenerCount(signal))).toEqual(listeners);
+    const inside = await queue("inside").enqueue("nap", { ms: 400 });
+    const outside = await queue("outside").enqueue("nap");
+    // Wait until the job has begun: a claimed job that has not begun goes back to the queue.
+    await until(async () => workers.some(({ runningKeys }) => runningKeys.includes(inside.key)));
+    await saq.close();
+    expect(await rowOf(database, inside.key)).toMatchObject({ status: "complete" });
+    expect(await rowOf(database, outside.key)).toMatchObject({ status: "queued" });
+  });
+
+  it("S-22: runWorkers leaves it to the web process and says so; W-18: it ends with its bursts", async () => {
+    const { saq, log, queue, nameOf } = app({
+      inside: { separateProcess: false, burst: true },
+      outside: { burst: true },
+    });
+    const inside = await queue("inside").enqueue("nap");
+    const outside = await queue("outside").enqueue("nap");
+    expect(await runWorkers(saq, { logger: log })).toBe(0);
+    expect(await rowOf(database, outside.key)).toMatchObject({ status: "complete" });
+    expect(await rowOf(database, inside.key)).toMatchObject({ status: "queued" });
+    const left = log.lines.find(({ message }) => message.startsWith("left to the web process"));
+    expect(left?.fields.queue).toBe(nameOf("inside"));
+  });
+
+  it("D-77: runWorkers runs the queues it is told to, and refuses a name that is none, with the names there are", async () => {
+    const { saq, log, queue, nameOf } = app({ a: { burst: true }, b: { burst: true } });
+    await expect(runWorkers(saq, { logger: log, queues: [nameOf("c")] })).rejects.toMatchObject({
+      code: "unknown_queue",
+      message: expect.stringContaining(
+        `(asked for "${nameOf("c")}", there is: ${nameOf("a")}, ${nameOf("b")})`,
+      ),
+    });
+    const [a, b] = [await queue("a").enqueue("nap"), await queue("b").enqueue("nap")];
+    expect(await runWorkers(saq, { logger: log, queues: [nameOf("b")] })).toBe(0);
+    expect(await rowOf(database, b.key)).toMatchObject({ status: "complete" });
+    expect(await rowOf(database, a.key)).toMatchObject({ status: "queued" });
+  });
+
+  it("W-22: SIGBREAK, as Windows sends it, stops like the other signals, and is let go of at the end", async () => {
+    const { saq, log } = app({ a: {} });
+    const ended = runWorkers(saq, { logger: log });
+    process.emit("SIGBREAK", "SIGBREAK");
+    expect(await ended).toBe(0);
+    expect(log.lines.find(({ message }) => message.startsWith("stopping:"))?.fields).toMatchObject({
+      signal: "SIGBREAK",
+    });
+    expect(process.listenerCount("SIGBREAK")).toBe(0);
+  });
+
+  it("W-4: a start-up hook that throws ends runWorkers with 1, and its error is logged", async () => {
+    const { saq, log } = app({
+      good: {},
+      bad: {
+        startup: () => {
+          throw new Error("no license");
+        },
+      },
+    });
+    expect(await runWorkers(saq, { logger: log })).toBe(1);
+    const line = log.lines.find(({ message }) => message === "the worker could not start");
+    expect(line?.fields.err).toMatchObject({ message: "no license" });
+  });
+});
+
+describe("what a worker notices", () => {
+  it("W-14: an abort, within the moment: nothing else would tell it for an hour", async () => {
+    const queue = openQueue(database, { wait: fired }, { timers: { abort: 3_600, sweep: 3_600 } });
+    const { ended, log } = await startWorker(queue);
+    const job = await queue.enqueue("wait", undefined, { timeout: 0 });
+    await until(async () => (await job.refresh()).status === "active");
+    await queue.abort(job.key, "enough");
+    expect(await ended(job.key)).toBe("Aborted wait");
+    expect(log.lines.some(({ message }) => message === `Aborting ${job.key}`)).toBe(true);
+    expect(await job.refresh()).toMatchObject({ status: "aborted", error: "enough" });
+  });
+
+  it("W-14: an abort, by asking every timers.abort where nobody tells it", async () => {
+    const queue = openQueue(database, { wait: fired }, { pollInterval: 0.1, timers: { abort: 0.2 } });
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("wait", undefined, { timeout: 0 });
+    await until(async () => (await job.refresh()).status === "active");
+    await queue.abort(job.key);
+    expect(await ended(job.key)).toBe("Aborted wait");
+  });
+
+  it("W-14, T-61: an abort waits for the task's own clean-up; a slow one holds up no other", async () => {
+    const cleaned = gate();
+    const queue = openQueue(
+      database,
+      {
+        slow: async (ctx: Context) => {
+          await fired(ctx);
+          await cleaned.opened;
+        },
+        quick: fired,
+      },
+      { cancellationHardDeadline: 30 },
+    );
+    const { ended } = await startWorker(queue);
+    const slow = await queue.enqueue("slow", undefined, { key: "cleaning", timeout: 0 });
+    const quick = await queue.enqueue("quick", undefined, { timeout: 0 });
+    await until(async () => (await queue.counts()).active === 2);
+    await queue.abort("cleaning");
+    await queue.abort(quick.key);
+    expect(await ended(quick.key)).toBe("Aborted quick");
+    expect((await rowOf(database, "cleaning"))?.status).toBe("aborting");
+    expect(await queue.enqueue("slow", undefined, { key: "cleaning" })).toBeNull();
+    cleaned.open();
+    await ended("cleaning");
+    expect((await slow?.refresh())?.status).toBe("aborted");
+    expect(
+      await queue.enqueue("slow", undefined, { key: "cleaning", scheduled: new Date("2100-01-01") }),
+    ).not.toBeNull();
+  });
+
+  it("W-14, D-25: an abort that a task's own sign of life meets first is an abort, and is written", async () => {
+    const queue = openQueue(
+      database,
+      {
+        beat: async (ctx: Context) => {
+          while (!ctx.signal.aborted) {
+            await ctx.job.update({});
+            await pause(1);
+          }
+        },
+      },
+      // Neither a notification nor the worker's own look for aborts tells it of the abort.
+      { pollInterval: 0.1, timers: { abort: 3_600 } },
+    );
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("beat", undefined, { timeout: 0 });
+    await until(async () => (await job.refresh()).status === "active");
+    await queue.abort(job.key, "enough");
+    expect(await ended(job.key)).toBe("Aborted beat");
+    expect(await job.refresh()).toMatchObject({ status: "aborted", error: "enough" });
+  });
+
+  it("W-13: a task that blocks the event loop, by the keys of its jobs and the time", async () => {
+    const queue = openQueue(
+      database,
+      {
+        block: () => {
+          const end = Date.now() + 400;
+          while (Date.now() < end);
+        },
+      },
+      { eventLoopDelay: 0.2 },
+    );
+    const { log } = await startWorker(queue);
+    const job = await queue.enqueue("block");
+    // On a busy machine the event loop may be blocked for other reasons, too.
+    const { level, fields, message } = await log.saw(
+      (line) =>
+        line.message.startsWith("The event loop was blocked") && String(line.fields.jobs).includes(job.key),
+    );
+    expect(level).toBe("warn");
+    expect(fields.ms).toBeGreaterThanOrEqual(300);
+    expect(message).toContain(`blocked for ${String(fields.ms)} ms`);
+  });
+
+  it("W-13: a block right at the start of the watch is told with its jobs; at rest the watch ends, and begins again", async () => {
+    const log = new LogBook();
+    const suspects = [["culprit"], [], ["other"], []];
+    const watched = { suspects: () => suspects.shift() ?? [], isResting: true };
+    const watch = new EventLoopMonitor(200, watched, log);
+    for (const left of [2, 0]) {
+      watch.begin();
+      const end = Date.now() + 400;
+      while (Date.now() < end);
+      await until(async () => suspects.length === left);
+    }
+    // A timer that still ran would fail this test: with no job the watch ends, and after `stop` it never begins again.
+    watch.stop();
+    watch.begin();
+    expect(log.lines.map(({ fields }) => fields.jobs)).toEqual([["culprit"], ["other"]]);
+  });
+
+  it("D-7: a notification that comes while it claims, and a job from before it listened", async () => {
+    const queue = openQueue(database, { given: () => 1 }, { timers: { schedule: 3_600 } });
+    const before = await queue.enqueue("given");
+    const claim = queue.broker.claim.bind(queue.broker);
+    const [asked, answer] = [gate(), gate()];
+    const { ended } = await startWorker(queue);
+    await ended(before.key);
+    queue.broker.claim = async (request) => {
+      const jobs = await claim(request);
+      queue.broker.claim = claim;
+      asked.open();
+      // The database has answered the claim, but the worker has not received the response yet.
+      await answer.opened;
+      return jobs;
+    };
+    const first = await queue.enqueue("given");
+    await asked.opened;
+    const during = await queue.enqueue("given");
+    await pause(100);
+    answer.open();
+    await ended(first.key);
+    await ended(during.key);
+  });
+});
+
+/** Records how many jobs each claim of this process asks for, from now on. */
+function claimLimits({ broker }: { broker: Broker }): number[] {
+  const asked: number[] = [];
+  const claim = broker.claim.bind(broker);
+  broker.claim = (request) => {
+    asked.push(request.limit);
+    return claim(request);
+  };
+  return asked;
+}
+
+describe("how far ahead a worker claims", () => {
+  it("5.1: little while slots wait for the claim, then more and more, up to 2,000 short jobs", async () => {
+    const queue = openQueue(database, { given: () => 1 }, { concurrency: 10 });
+    const total = 12_000;
+    await queue.enqueueMany(Array.from({ length: total }, () => ({ task: "given" as const })));
+    const asked = claimLimits(queue);
+    await startWorker(queue);
+    await until(async () => (await queue.counts()).complete === total);
+    // At first nothing is known about the jobs. The next claim asks for an eighth of the jobs that may lie ahead.
+    expect(asked[0]).toBe(10);
+    expect(asked[1]).toBeLessThanOrEqual(10 + 2_000 / 8);
+    expect(Math.max(...asked)).toBeGreaterThan(900);
+    expect(Math.max(...asked)).toBeLessThanOrEqual(10 + 2_000);
+  });
+
+  it("5.1: fewer where payloads are large", async () => {
+    const given = (_ctx: unknown, _payload: { text: string }) => 1;
+    const queue = openQueue(database, { given }, { concurrency: 10 });
+    const text = "x".repeat(100_000);
+    const total = 600;
+    await queue.enqueueMany(
+      Array.from({ length: total }, () => ({ task: "given" as const, payload: { text } })),
+    );
+    const asked = claimLimits(queue);
+    await startWorker(queue);
+    await until(async () => (await queue.counts()).complete === total);
+    expect(Math.max(...asked)).toBeGreaterThan(10);
+    expect(Math.max(...asked)).toBeLessThanOrEqual(10 + (16 * 1024 * 1024) / text.length);
+  });
+});
+
+describe("how a worker fares", () => {
+  it("D-4: a claim that fails is logged once and tried again with pauses; health shows why", async () => {
+    const queue = openQueue(database, { given: () => 1 });
+    const { worker, log, ended } = await startWorker(queue);
+    expect(worker.health).toEqual({
+      isRunning: true,
+      isFailing: false,
+      lastError: null,
+      hooks: { running: 0, waiting: 0, overdue: 0 },
+    });
+    let asked = 0;
+    const claim = queue.broker.claim.bind(queue.broker);
+    queue.broker.claim = (request) => {
+      asked++;
+      return claim(request);
+    };
+    await database.query(`
+      create function no_claims() returns trigger language plpgsql as $$ begin raise 'no claims today'; end $$;
+      create trigger no_claims before update of status on saq_jobs for each row
+        when (old.status = 'queued' and new.status = 'active') execute function no_claims();`);
+    const job = await queue.enqueue("given");
+    try {
+      const line = await log.saw(({ message }) => message === "could not claim jobs, trying again");
+      expect(line.level).toBe("warn");
+      await until(async () => asked >= 3);
+      expect(worker.health).toMatchObject({
+        isFailing: true,
+        lastError: { message: "no claims today", at: expect.any(Date) },
+      });
+      const since = asked;
+      await pause(500);
+      expect(asked - since).toBeLessThan(6);
+    } finally {
+      await database.query("drop trigger no_claims on saq_jobs; drop function no_claims");
+    }
+    await ended(job.key);
+    expect(worker.health).toMatchObject({ isFailing: false, lastError: { at: expect.any(Date) } });
+    expect(
+      log.lines.filter(({ level, message }) => level === "warn" && message.startsWith("could not claim")),
+    ).toHaveLength(1);
+    await worker.stop();
+    expect(worker.health.isRunning).toBe(false);
+  });
+
+  it("D-48, P-35, W-19: its row outlives two beats that fail, names it, and goes with it", async () => {
+    const queue = openQueue(
+      database,
+      { given: (ctx: Context) => ({ ...ctx.worker }) },
+      { timers: { workerInfo: 5 }, metadata: { region: "eu" } },
+    );
+    const { worker, ended } = await startWorker(queue);
+    const [row] = await database.query<{ left: number; metadata: unknown }>(
+      "select expire_at - extract(epoch from now())::float8 as left, metadata from saq_stats where worker_id = $1",
+      [worker.workerId],
+    );
+    expect(Number(row?.left)).toBeGreaterThan(2 * 5);
+    expect(row?.metadata).toEqual({ region: "eu" });
+    const job = await queue.enqueue("given");
+    await ended(job.key);
+    expect(await job.refresh()).toMatchObject({
+      workerId: worker.workerId,
+      result: { id: worker.workerId, concurrency: 10, metadata: { region: "eu" }, runningKeys: [job.key] },
+    });
+    await worker.stop();
+    expect(await database.query("select 1 from saq_stats where worker_id = $1", [worker.workerId])).toEqual(
+      [],
+    );
+  });
+
+  it("D-43: a stop waits for the final write under way, so that a job that is done stays done", async () => {
+    const [started, goOn] = [gate(), gate()];
+    const queue = openQueue(database, {
+      given: async () => {
+        started.open();
+        await goOn.opened;
+        return "done";
+      },
+    });
+    const { worker, ended } = await startWorker(queue);
+    const job = await queue.enqueue("given");
+    await started.opened;
+    const holder = await database.connect();
+    await holder.query("begin");
+    await holder.query("select 1 from saq_jobs where key = $1 for update", [job.key]);
+    goOn.open();
+    await until(async () => worker.runningKeys.length === 0);
+    const stopped = worker.stop({ grace: 0 });
+    await pause(300);
+    await holder.query("rollback");
+    await stopped;
+    await ended(job.key);
+    expect(await rowOf(database, job.key)).toMatchObject({ status: "complete" });
+  });
+});
+
+describe("a job whose task is not here (D-41)", () => {
+  it("unknownTask requeue: goes back uncharged for 5 s, for a worker that has it", async () => {
+    const old = openQueue(database, { known: () => 1 }, { unknownTask: "requeue" });
+    const fresh = openQueue(database, { added: (ctx: Context) => ctx.job.attempts }, { name: old.name });
+    const { log, worker } = await startWorker(old);
+    const job = await fresh.enqueue("added", undefined, { meta: { own: 1 } });
+    const line = await log.saw(({ message }) => message.startsWith('Unknown task "added", given back'));
+    expect(line.fields).toMatchObject({ job: job.key, task: "added" });
+    await until(async () => (await job.refresh()).meta.unknownTask === 1);
+    expect(await job.refresh()).toMatchObject({
+      status: "queued",
+      attempts: 0,
+      meta: { own: 1, unknownTask: 1 },
+    });
+    const due = Number((await rowOf(database, job.key))?.scheduled) - Date.now() / 1_000;
+    expect(due).toBeGreaterThan(2);
+    expect(due).toBeLessThan(7);
+    await worker.stop();
+    await database.query("update saq_jobs set scheduled = 0 where key = $1", [job.key]);
+    const { ended } = await startWorker(fresh);
+    await ended(job.key);
+    expect(await job.refresh()).toMatchObject({ status: "complete", result: 1 });
+  });
+
+  it("unknownTask requeue: after 60 times it fails, whatever attempts are left", async () => {
+    const queue = openQueue(database, { known: () => 1 }, { unknownTask: "requeue" });
+    const { ended } = await startWorker(queue);
+    const document = {
+      function: "gone",
+      queue: queue.name,
+      key: "gone-for-good",
+      retries: 5,
+      meta: { unknownTask: 60 },
+    };
+    await insertRow(database, {
+      key: "gone-for-good",
+      queue: queue.name,
+      document: JSON.stringify(document),
+      status: "queued",
+      scheduled: 0,
+    });
+    expect(await ended("gone-for-good")).toBe("Failed gone");
+    expect((await queue.job("gone-for-good"))?.error).toContain('Unknown task "gone" (registered: known)');
+  });
+});
+
+it("T-63, W-10: a correlation id travels from enqueue to enqueue, through apply, without the tasks' help", async () => {
+  const correlation = new AsyncLocalStorage<string>();
+  const seen: (string | undefined)[] = [];
+  const child = (_ctx: Context) => {
+    seen.push(correlation.getStore());
+    return "child";
+  };
+  const parent = async (ctx: Context): Promise<unknown> => {
+    seen.push(correlation.getStore());
+    return ctx.apply(child);
+  };
+  const queue = openQueue(
+    database,
+    { parent, child },
+    {
+      beforeProcess: (ctx: JobContext) => correlation.enterWith(String(ctx.job.meta.correlation)),
+    },
+  );
+  queue.registerBeforeEnqueue((job) => {
+    job.meta.correlation = correlation.getStore() ?? "none";
+  });
+  await startWorker(queue);
+  const answers = await Promise.all(
+    ["a", "b"].map((id) => correlation.run(id, () => queue.apply("parent", undefined, { waitTimeout: 10 }))),
+  );
+  expect(answers).toEqual(["child", "child"]);
+  expect(seen.sort()).toEqual(["a", "a", "b", "b"]);
+});

@@ -1,0 +1,230 @@
+/** What a task receives, and when jobs run, with a worker in this process. */
+import { beforeAll, describe, expect, it } from "@jest/globals";
+import { inSeconds } from "../../../templates/backend/saq/core/job.js";
+import { InvalidJobError } from "../../../templates/backend/saq/errors.js";
+import { type Context, task } from "../../../templates/backend/saq/tasks/task.js";
+import type { StandardSchema } from "../../../templates/backend/saq/tasks/validation.js";
+import { documentIn, type Golden, goldenDocuments, pythonComplaints } from "../support/golden-documents.js";
+import { insertRow, openQueue, rowOf, startWorker, useDatabase } from "../support/scenario.js";
+
+const database = useDatabase();
+
+beforeAll(async () => {
+  const queue = openQueue(database, {});
+  await queue.connect();
+  await queue.close();
+});
+
+/** A promise that resolves when the test calls `open`. */
+function gate() {
+  let open: () => void = () => {};
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { open, opened };
+}
+
+describe("what a task is given", () => {
+  const width: StandardSchema<{ width: string }, { width: number }> = {
+    "~standard": {
+      version: 1,
+      vendor: "test",
+      // A schema may validate asynchronously.
+      validate: async (value) => {
+        const number = Number((value as { width?: unknown }).width);
+        return Number.isNaN(number)
+          ? { issues: [{ message: "must be a number", path: [{ key: "width" }] }] }
+          : { value: { width: number } };
+      },
+    },
+  };
+
+  it("DESIGN 4: its payload, an empty object when there is none, and the schema's output", async () => {
+    const seen: unknown[] = [];
+    const queue = openQueue(database, {
+      plain: (_ctx: Context, payload?: object) => void seen.push(payload),
+      sized: task({ input: width, run: (_ctx, payload) => void seen.push(payload) }),
+    });
+    const { ended } = await startWorker(queue);
+    for (const job of [
+      await queue.enqueue("plain", { a: { b: [1] } }),
+      await queue.enqueue("plain"),
+      await queue.enqueue("sized", { width: "5" }),
+    ]) {
+      await ended(job.key);
+    }
+    expect(seen).toEqual([{ a: { b: [1] } }, {}, { width: 5 }]);
+  });
+
+  it("a payload that another program stored and the schema refuses fails the attempt", async () => {
+    const queue = openQueue(database, { sized: task({ input: width, run: () => "ran" }) });
+    const document = `{"function": "sized", "kwargs": {"width": "x"}, "queue": "${queue.name}", "key": "bad-payload"}`;
+    await queue.connect();
+    await insertRow(database, { key: "bad-payload", queue: queue.name, document });
+    const { ended } = await startWorker(queue);
+    expect(await ended("bad-payload")).toBe("Failed sized");
+    expect((await queue.job("bad-payload"))?.error).toMatch(
+      /InvalidPayloadError: Invalid payload for task "sized": width: must be a number/,
+    );
+  });
+
+  it("W-9: its job, queue, worker, log, and a way to enqueue others by value", async () => {
+    const child = (_ctx: Context, { n }: { n: number }) => n;
+    let seen: unknown;
+    const parent = async (ctx: Context) => {
+      seen = [ctx.job.key, ctx.job.id, ctx.job.attempts, ctx.job.status, ctx.queue.name, ctx.workerId];
+      ctx.log.info({ own: 1 }, "inside");
+      return (await ctx.enqueue(child, { n: 7 }))?.id;
+    };
+    const queue = openQueue(database, { parent, child });
+    const { ended, worker, log } = await startWorker(queue);
+    const job = await queue.enqueue("parent");
+    await ended(job.key);
+    expect(seen).toEqual([job.key, job.key, 1, "active", queue.name, worker.workerId]);
+    expect((await log.saw(({ message }) => message === "inside")).fields).toMatchObject({
+      job: job.key,
+      task: "parent",
+      own: 1,
+    });
+    const childKey = String((await job.refresh()).result);
+    await ended(childKey);
+    expect((await queue.job(childKey))?.result).toBe(7);
+  });
+
+  it("5.2, J-20: update() keeps what the engine has in meta, and sets nothing that is undefined", async () => {
+    const refused: unknown[] = [];
+    const queue = openQueue(database, {
+      given: async ({ job }: Context) => {
+        await job.update({ progress: 0.5, meta: { step: 2 } });
+        await job.update({ progress: undefined, meta: undefined } as object);
+        await job
+          .update({ meta: "text" as unknown as Record<string, unknown> })
+          .catch((error) => refused.push(error));
+        return [job.progress, job.meta];
+      },
+    });
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("given", undefined, {
+      meta: { step: 1, old: true, lost: 3, awaited: true },
+    });
+    await ended(job.key);
+    const meta = { step: 2, lost: 3, awaited: true };
+    expect(await job.refresh()).toMatchObject({ status: "complete", result: [0.5, meta] });
+    expect(job.meta).toEqual(meta);
+    expect(refused).toEqual([new InvalidJobError('meta must be an object, got "text"')]);
+    await queue.update(job.key, { meta: { step: 3, lost: 0 } });
+    expect((await job.refresh()).meta).toEqual({ step: 3, lost: 0, awaited: true });
+  });
+
+  it("J-20, J-33: update() stores progress and meta while it runs, and completing keeps the meta", async () => {
+    const [updated, goOn] = [gate(), gate()];
+    const queue = openQueue(database, {
+      given: async (ctx: Context) => {
+        await ctx.job.update({ progress: 0.5, meta: { step: 2 } });
+        updated.open();
+        await goOn.opened;
+        return ctx.job.progress;
+      },
+    });
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("given", undefined, { meta: { step: 1 } });
+    await updated.opened;
+    expect(await job.refresh()).toMatchObject({ status: "active", progress: 0.5, meta: { step: 2 } });
+    const { text = "" } = (await rowOf(database, job.key)) ?? {};
+    expect(pythonComplaints(text, queue.name)).toEqual([]);
+    goOn.open();
+    await ended(job.key);
+    expect(await job.refresh()).toMatchObject({
+      status: "complete",
+      progress: 1,
+      meta: { step: 2 },
+      result: 0.5,
+    });
+  });
+});
+
+describe("when jobs run", () => {
+  it("D-6: with one slot, one after another in the order of the calls", async () => {
+    const order: unknown[] = [];
+    const queue = openQueue(
+      database,
+      { given: async (_ctx: Context, { n }: { n: number }) => void order.push(n) },
+      { concurrency: 1 },
+    );
+    const jobs = await Promise.all(Array.from({ length: 200 }, (_, n) => queue.enqueue("given", { n })));
+    const { ended } = await startWorker(queue);
+    for (const job of jobs) await ended(job.key);
+    expect(order).toEqual(jobs.map((_, n) => n));
+  });
+
+  it("5.2: a delayed job not before its second, and soon after it", async () => {
+    const queue = openQueue(database, { given: (ctx: Context) => ctx.job.started });
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("given", undefined, { scheduled: inSeconds(0.5) });
+    await ended(job.key);
+    const started = Number((await job.refresh()).result);
+    expect(started).toBeGreaterThanOrEqual(job.scheduled * 1_000);
+    expect(started).toBeLessThan(job.scheduled * 1_000 + 10_000);
+  });
+
+  it("D-2: jobs of one group never overlap, those of others run beside them", async () => {
+    const running = new Map<string, number>();
+    let most = 0;
+    const queue = openQueue(database, {
+      given: async (ctx: Context) => {
+        const group = String(ctx.job.groupKey);
+        const now = (running.get(group) ?? 0) + 1;
+        running.set(group, now);
+        most = Math.max(most, now);
+        await new Promise((resolve) => setTimeout(resolve, 2));
+        running.set(group, now - 1);
+      },
+    });
+    const jobs = await Promise.all(
+      Array.from({ length: 40 }, (_, n) => queue.enqueue("given", undefined, { groupKey: `g${n % 4}` })),
+    );
+    const { ended } = await startWorker(queue);
+    for (const job of jobs) await ended(job.key);
+    expect(most).toBe(1);
+  });
+
+  it("D-17: with pollInterval, without LISTEN and without any session lock", async () => {
+    const queue = openQueue(database, { given: () => 1 }, { pollInterval: 0.05 });
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("given");
+    await ended(job.key);
+    expect((await job.refresh()).result).toBe(1);
+    const held = await database.query(
+      `select 1 from pg_locks l join pg_stat_activity a using (pid)
+       where locktype = 'advisory' and a.datname = current_database() and application_name = 'saq'`,
+    );
+    const listening = await database.query(
+      `select 1 from pg_stat_activity where datname = current_database() and application_name = 'saq' and query ilike 'listen%'`,
+    );
+    expect([...held, ...listening]).toEqual([]);
+  });
+
+  it("J-41: what Python enqueued runs, and Python can load what became of it", async () => {
+    const queue = openQueue(database, { ok: (_ctx: Context, payload: object) => payload });
+    const [golden] = goldenDocuments as [Golden];
+    const document = documentIn(queue.name, golden);
+    await queue.connect();
+    await insertRow(database, { key: "k1", queue: queue.name, document });
+    const { ended } = await startWorker(queue);
+    await ended("k1");
+    const row = await rowOf(database, "k1");
+    expect(row).toMatchObject({ status: "complete", scheduled: 0 });
+    expect(JSON.parse(row?.text ?? "")).toEqual({
+      ...JSON.parse(document),
+      status: "complete",
+      progress: 1,
+      attempts: 1,
+      completed: expect.any(Number),
+      started: expect.any(Number),
+      touched: expect.any(Number),
+      result: { a: 1 },
+      worker_id: expect.stringMatching(/^ts-/),
+    });
+    expect(pythonComplaints(row?.text ?? "", queue.name)).toEqual([]);
+  });
+});

@@ -1,0 +1,80 @@
+/** A worker that starts while its database is unreachable waits for the database, for a limited time. */
+import { afterAll, beforeAll, expect, it, jest } from "@jest/globals";
+import { openProxy } from "../support/cuttable-proxy.js";
+import { endAllWorkers, eventually, WorkerProcess } from "../support/processes/child.js";
+import { newDatabase, type TestDatabase } from "../support/processes/database.js";
+import { openQueue } from "../support/processes/enqueuer.js";
+
+jest.setTimeout(120_000);
+
+let database: TestDatabase;
+
+beforeAll(async () => {
+  database = await newDatabase("start");
+});
+afterAll(async () => {
+  await endAllWorkers();
+  await database.drop();
+});
+
+const troubles = (worker: WorkerProcess) =>
+  worker.lines.filter(({ level }) => level === "warn" || level === "error");
+
+it("waits with pauses until it is there, and says so once", async () => {
+  const proxy = await openProxy(database);
+  proxy.refuse();
+  const worker = new WorkerProcess({ url: proxy.url, runsUrl: database.url });
+  await worker.said("the database is unavailable", 60_000);
+  expect(await worker.said("waiting for the database")).toMatchObject({
+    level: "info",
+    upToSeconds: 60,
+    reason: expect.stringContaining("The database does not answer"),
+  });
+  const { tries } = proxy;
+  await eventually("it has tried again", async () => proxy.tries > tries + 4);
+  proxy.admit();
+  await worker.said("Worker starting: default");
+  await worker.said("over after");
+  expect(troubles(worker)).toHaveLength(1);
+  expect(worker.lines.filter(({ message }) => message.startsWith("waiting for the database"))).toHaveLength(
+    1,
+  );
+  const { queue, close } = openQueue(database.url);
+  const job = await queue.enqueue("record");
+  await eventually("the job ran", async () => (await job.refresh()).status === "complete");
+  expect((await worker.stop()).code).toBe(0);
+  await close();
+  await proxy.close();
+});
+
+it("gives up after startTimeout, with exit code 1 and the reason", async () => {
+  const proxy = await openProxy(database);
+  proxy.refuse();
+  const worker = new WorkerProcess({ url: proxy.url, runsUrl: database.url, startTimeout: 1 });
+  expect((await worker.exit(60_000)).code).toBe(1);
+  expect(proxy.tries).toBeGreaterThan(1);
+  const last = worker.lines.find(({ message }) => message === "the worker could not start");
+  expect(last).toMatchObject({
+    level: "error",
+    reason: expect.stringContaining("The database does not answer"),
+  });
+  await proxy.close();
+});
+
+it("ends at once when it is told to stop meanwhile", async () => {
+  const proxy = await openProxy(database);
+  proxy.refuse();
+  const worker = new WorkerProcess({ url: proxy.url, runsUrl: database.url });
+  await worker.said("waiting for the database", 60_000);
+  const { code, ms } = await worker.stop();
+  expect(code).toBe(0);
+  expect(ms).toBeLessThan(5_000);
+  await proxy.close();
+});
+
+it("does not wait for what waiting cannot change", async () => {
+  const url = Object.assign(new URL(database.url), { pathname: "/no_such_database" }).href;
+  const worker = new WorkerProcess({ url, runsUrl: database.url });
+  expect((await worker.exit(60_000)).code).toBe(1);
+  expect(worker.lines.some(({ message }) => message.startsWith("waiting for the database"))).toBe(false);
+});
