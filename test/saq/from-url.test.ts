@@ -10,7 +10,7 @@ const database = useDatabase();
 const open = (...[url, options]: Parameters<typeof Queue.fromUrl>) =>
   closeAfterTest(Queue.fromUrl(url, options));
 
-it("A-94, Q-11: by name: info, and enqueueing of tasks that only the worker's process knows", async () => {
+it("A-94, Q-11: a queue opened by its URL returns info and enqueues tasks that only the worker knows", async () => {
   const theirs = openQueue(database, {
     add: async (_ctx: Context, { a, b }: { a: number; b: number }) => a + b,
   });
@@ -27,7 +27,7 @@ it("A-94, Q-11: by name: info, and enqueueing of tasks that only the worker's pr
   expect(theirs).toBeInstanceOf(Queue);
 });
 
-it("Q-11: the name is default unless given, schemes are of any case, job defaults are the caller's", async () => {
+it("Q-11: uses the name default if none is given, accepts the scheme in any case, applies job defaults", async () => {
   const url = database.url.replace(/^postgres(ql)?:/, "PostGres:");
   const queue = open(url, { defaults: { timeout: 99 } });
   const job = await queue.enqueue("any");
@@ -44,14 +44,14 @@ it.each([
     "postgresql://u:s3cret#@h:x/d",
     "Invalid url: postgresql://... has a port that is no whole number from 1 to 65535; percent-encode",
   ],
-])("T-1, Q-11: %s is refused without a word of its password", (url, message) => {
+])("T-1, Q-11: %s is refused with a message that does not contain its password", (url, message) => {
   const attempt = () => Queue.fromUrl(url);
   expect(attempt).toThrow(InvalidUrlError);
   expect(attempt).toThrow(message);
   expect(attempt).not.toThrow("s3cret");
 });
 
-it("Q-11: other options are refused as defineQueue refuses them, and a worker is", async () => {
+it("Q-11: refuses the options that defineQueue refuses, and refuses a worker for the queue", async () => {
   expect(() => Queue.fromUrl(database.url, { maxSize: 0 })).toThrow(ConfigError);
   expect(() => new Worker(open(database.url))).toThrow(
     'Queue "default" was made by Queue.fromUrl and has no tasks, so that a worker would fail every job',

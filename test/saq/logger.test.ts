@@ -15,8 +15,8 @@ function speak(log: Logger): void {
   log.error({ err: failure }, "it failed");
 }
 
-describe("a message, fields and a message, fields alone, an Error", () => {
-  it("reach a pino instance behind the worker's guard as pino writes them", () => {
+describe("log calls with a message, with fields, with both, and with an Error", () => {
+  it("are written in pino's own format when neverThrowing wraps a pino logger", () => {
     const lines: string[] = [];
     const own = pino({ level: "debug", base: null, timestamp: false }, { write: (line) => lines.push(line) });
     speak(neverThrowing(own));
@@ -30,7 +30,7 @@ describe("a message, fields and a message, fields alone, an Error", () => {
     ]);
   });
 
-  it("are kept by the logger of an application's tests", () => {
+  it("are collected by CollectingLogger, the logger for an application's tests", () => {
     const log = new CollectingLogger();
     speak(log);
     expect(log.lines).toEqual([
@@ -43,7 +43,7 @@ describe("a message, fields and a message, fields alone, an Error", () => {
     ]);
   });
 
-  it("are taken by a queue without a logger", () => {
+  it("do not throw in a queue without a logger", () => {
     expect(() => speak(silentLogger)).not.toThrow();
   });
 });

@@ -43,7 +43,7 @@ function show({ hosts, user, password, database }: PostgresAddress): string {
 type Variables = Record<string, string>;
 const all: Variables = { PGHOST: "eh", PGPORT: "7", PGUSER: "eu", PGPASSWORD: "ep", PGDATABASE: "ed" };
 
-describe("what an address means", () => {
+describe("a PostgreSQL address", () => {
   it.each<[address: string, meaning: string, environment?: Variables]>([
     ["postgresql://u:p@h:1/d", "u:p h|1 d"],
     ["postgres://u:p@h/d", "u:p h|5432 d"],
@@ -94,7 +94,7 @@ describe("what an address means", () => {
     ["postgresql:///d", "os a|1 b|2 d", { PGHOST: "a,b", PGPORT: "1,2" }],
     ["postgresql:///d", "os /socket|5432 d", { PGHOST: "/socket" }],
     ["postgresql://u@h/d", "u h|5432 d", { PGPASSFILE: "/nowhere" }],
-  ])("%s is %s", (address, meaning, environment = {}) => {
+  ])("%s is read as %s", (address, meaning, environment = {}) => {
     expect(show(parsePostgresAddress(address, { USER: "os", ...environment }))).toBe(meaning);
     // Everything that reads an address must read it in the same way.
     Object.assign(process.env, environment);
@@ -126,7 +126,7 @@ describe("what an address means", () => {
     "postgresql://h/d?sslmode=verify-full",
     "postgresql://h/d?sslmode=require&uselibpqcompat=true",
     "postgresql://h/d?statement_timeout=7000&lock_timeout=3&query_timeout=9",
-  ])("%s is the same to pg itself", (address) => {
+  ])("%s gives the same parameters as in pg itself", (address) => {
     const parametersOf = (config: pg.ClientConfig) => {
       const client = new pg.Client(config) as unknown as {
         connectionParameters: Record<string, unknown> & { password: unknown };
@@ -189,7 +189,7 @@ describe("what an address means", () => {
 describe("start-up options", () => {
   const options = (address: string, plain = false) => clientConfig(address, { plain }).ways[0]?.options;
 
-  it("of the address or PGOPTIONS are sent with ours, and nothing is encoded", () => {
+  it("from the address or PGOPTIONS are sent together with ours, without percent-encoding", () => {
     expect(options("postgresql://h/d")).toMatch(/^-c .*generic_plan/);
     expect(options("postgresql://u:100%@h/d?options=-c%20work_mem%3D8MB")).toMatch(
       / -c work_mem=8MB -c enable_seqscan=off .*generic_plan/,
@@ -203,7 +203,7 @@ describe("start-up options", () => {
     expect(options("postgresql://h/d", true)).toBeUndefined();
   });
 
-  it("and other parameters win over our defaults", () => {
+  it("other parameters of the address take precedence over our defaults", () => {
     expect(clientConfig("postgresql://h/d", { plain: false })).toMatchObject({
       connectionTimeoutMillis: 5_000,
       query_timeout: 30_000,
@@ -238,12 +238,12 @@ describe("TLS", () => {
     ["?ssl=false", [false]],
     ["", [{}], { PGSSLMODE: "verify-full" }],
     ["?host=/socket", [false], { PGSSLMODE: "verify-full" }],
-  ])("%j is %j", (parameters, ways, environment = {}) => {
+  ])("the parameters %j give the ssl settings %j", (parameters, ways, environment = {}) => {
     const address = parsePostgresAddress(`postgresql://h/d${parameters}`, environment);
     expect(clientConfigs(address).map(({ ssl }) => ssl)).toEqual(ways);
   });
 
-  it("reads certificates from their files, and says which one it cannot read", () => {
+  it("reads certificates from their files, and names the parameter of a file that it cannot read", () => {
     const folder = openFolder();
     writeFileSync(join(folder, "ca.pem"), "CA");
     const read = (query: string) =>
@@ -258,10 +258,10 @@ describe("TLS", () => {
   });
 });
 
-describe("on a server", () => {
+describe("connections to a server", () => {
   const given = (text = process.env.TEST_DATABASE_URL ?? "") => parsePostgresAddress(text, {});
 
-  it("a password with any character lets psql in by the variables that are made of the address", async () => {
+  it("pg and psql connect by an address whose password contains special characters", async () => {
     const [config = {}] = clientConfigs(given());
     const client = new pg.Client(config);
     await client.connect();

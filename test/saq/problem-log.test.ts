@@ -13,7 +13,7 @@ const open = (options = {}) => {
   return { log, lines, problems: new ProblemLog(log, options) };
 };
 
-it("logs the start once for all who meet it, and the end with its duration when the last of them works", () => {
+it("logs a problem once for all its sources, and its end with the duration when the last source works", () => {
   const { log, lines, problems } = open();
   for (const source of ["beat", "sweep", "beat", "claim", "sweep"])
     problems.failed({ source, error: noTable, message: `${source} failed` });
@@ -29,7 +29,7 @@ it("logs the start once for all who meet it, and the end with its duration when 
   expect(log.lines[0]?.fields).toEqual({ source: "beat", reason: noTable.message });
 });
 
-it("another reason is another problem, unless both are of one kind", () => {
+it("treats another reason as another problem, unless both have the same kind", () => {
   const { lines, problems } = open();
   problems.failed({ source: "claim", error: refused, message: "no claim" });
   problems.failed({ source: "claim", error: noTable, message: "no claim" });
@@ -41,7 +41,7 @@ it("another reason is another problem, unless both are of one kind", () => {
   expect(lines().slice(4)).toEqual(["warn away", "info over after 0 s: away"]);
 });
 
-it("leaves what is logged elsewhere on debug level", () => {
+it("logs an error that is logged elsewhere on debug level only", () => {
   const { log, lines, problems } = open({ isLoggedElsewhere: (error: unknown) => error === refused });
   problems.failed({ source: "beat", error: refused, message: "no beat" });
   problems.succeeded("beat");

@@ -87,7 +87,7 @@ const poison = () =>
     return { seconds };
   });
 
-describe("claims in trouble", () => {
+describe("claims during failures", () => {
   const scenarios = { withoutLocks, lateClaim, poison };
   const outcomes = {} as { [Name in keyof typeof scenarios]: ReturnType<(typeof scenarios)[Name]> };
 
@@ -101,7 +101,7 @@ describe("claims in trouble", () => {
   });
   afterAll(endAllWorkers);
 
-  it("D-17: without locks, jobs of a killed worker and of one that stands still run again within 60 s, uncharged", async () => {
+  it("D-17: without locks, jobs of killed and paused workers run again within 60 s without using an attempt", async () => {
     const { seconds, documents, ids, heir } = await outcomes.withoutLocks;
     for (const id of ids) expect(id).toMatch(/^lease-/);
     expect(seconds).toBeLessThan(60);
@@ -114,13 +114,13 @@ describe("claims in trouble", () => {
       });
   }, 600_000);
 
-  it("5.2: jobs of a claim that the database carries out 8 s late run once", async () => {
+  it("jobs of a claim that the database executes 8 s late run once", async () => {
     const { runs, attempts } = await outcomes.lateClaim;
     expect(runs).toBe(5);
     expect(attempts).toEqual([1, 1, 1, 1, 1]);
   }, 600_000);
 
-  it("D-3: a job behind 3,000 rows that are no jobs runs soon, not after 300 looks", async () => {
+  it("D-3: a job behind 3,000 unreadable rows runs within 20 s", async () => {
     const { seconds } = await outcomes.poison;
     expect(seconds).toBeLessThan(20);
   }, 600_000);

@@ -50,7 +50,7 @@ async function step(name: string, signal: "SIGUSR2" | "SIGHUP") {
   }
 }
 
-describe("a worker whose wall clock is set by an hour", () => {
+describe("a worker whose wall clock jumps by an hour", () => {
   const steps = { forward: "SIGUSR2", back: "SIGHUP" } as const;
   const outcomes = {} as Record<keyof typeof steps, ReturnType<typeof step>>;
 
@@ -65,7 +65,7 @@ describe("a worker whose wall clock is set by an hour", () => {
   afterAll(endAllWorkers);
 
   it.each(["forward", "back"] as const)(
-    "D-29: %s: heartbeats, due jobs and cron go on, new due times are right, one warning",
+    "D-29: %s: heartbeats, due jobs and schedules continue, new due times are right, one warning is logged",
     async (name) => {
       const { lateBy, later, beating, warnings } = await outcomes[name];
       expect(beating).toMatchObject({ status: "complete", attempts: 1 });

@@ -37,7 +37,7 @@ const staged = (play: (stage: Stage) => Promise<void>) => async () => {
   }
 };
 
-describe("connections in trouble", () => {
+describe("connections that fail", () => {
   afterAll(endAllWorkers);
 
   const complete = (job: Job) =>
@@ -52,7 +52,7 @@ describe("connections in trouble", () => {
   };
 
   it.concurrent(
-    "D-5: a storm of terminated connections loses no job and records none twice",
+    "D-5: no job is lost or run twice while all connections are terminated again and again",
     staged(async (stage) => {
       const { database, queue } = stage;
       const worker = await WorkerProcess.start({ url: database.url });
@@ -86,7 +86,7 @@ describe("connections in trouble", () => {
   );
 
   it.concurrent(
-    "D-5: a claim that went through although its answer never came is given back, uncharged",
+    "D-5: jobs of a claim whose response was lost are requeued without using an attempt",
     staged(async (stage) => {
       const { database, queue, proxy } = stage;
       const worker = await WorkerProcess.start({ url: proxy.url, runsUrl: database.url });
@@ -112,7 +112,7 @@ describe("connections in trouble", () => {
   );
 
   it.concurrent(
-    "P-22: without its LISTEN connection the worker goes on, gets it back, and takes its liveness lock again",
+    "P-22: a worker that loses its LISTEN connection continues, reconnects and takes its liveness lock again",
     staged(async (stage) => {
       const { database, queue } = stage;
       const worker = await WorkerProcess.start({ url: database.url });
@@ -133,7 +133,7 @@ describe("connections in trouble", () => {
   );
 
   it.concurrent(
-    "P-22: connections that fall silent are noticed by the probe, though the server still holds them",
+    "P-22: the probe detects silent connections, although the server still holds them",
     staged(async (stage) => {
       const { database, queue, proxy } = stage;
       const worker = await WorkerProcess.start({ url: proxy.url, runsUrl: database.url });
@@ -152,7 +152,7 @@ describe("connections in trouble", () => {
   );
 
   it.concurrent(
-    "5.2: results of a worker whose connections have all fallen silent are recorded before others sweep its jobs",
+    "a worker whose connections are all silent records its results before other workers sweep its jobs",
     staged(async (stage) => {
       const { database, queue, proxy } = stage;
       const timers = { sweep: 1 };
@@ -193,7 +193,7 @@ describe("connections in trouble", () => {
   );
 
   it.concurrent(
-    "5.2: a call whose connections have all fallen silent is answered within seconds, on a new one",
+    "a call whose connections are all silent returns within 25 s, on a new connection",
     staged(async ({ database, proxy }) => {
       const caller = openQueue(proxy.url);
       await caller.queue.connect();
@@ -209,7 +209,7 @@ describe("connections in trouble", () => {
   );
 
   it.concurrent(
-    "5.2: a statement that the server is still at work on is waited for",
+    "a call waits for a statement that the server still executes",
     staged(async ({ database, proxy }) => {
       const caller = openQueue(proxy.url);
       const job = await caller.queue.enqueue("record");
@@ -227,7 +227,7 @@ describe("connections in trouble", () => {
   );
 
   it.concurrent(
-    "5.2: a worker process holds at most three connections",
+    "a worker process holds at most three connections",
     staged(async (stage) => {
       const { database, close } = stage;
       await close();
@@ -239,7 +239,7 @@ describe("connections in trouble", () => {
   );
 
   it.concurrent(
-    "5.2: pollInterval works without LISTEN and with at most maxSize connections",
+    "a worker with pollInterval uses no LISTEN, no lock and at most maxSize connections",
     staged(async (stage) => {
       const { database, close } = stage;
       await close();

@@ -105,7 +105,7 @@ describe("a job that ends its worker each time it runs", () => {
   }, 120_000);
   afterAll(endAllWorkers);
 
-  it("5.2: by an uncaught error: fails after four runs, the last two alone, and all others complete", async () => {
+  it("with an uncaught error fails after four runs, the last two alone, and all other jobs complete", async () => {
     const { killer, others, runs } = await outcomes.uncaught;
     expect(killer).toMatchObject({
       status: "failed",
@@ -128,7 +128,7 @@ describe("a job that ends its worker each time it runs", () => {
     }
   }, 120_000);
 
-  it("5.2: by SIGKILL: fails all the same, and of the jobs that were claimed ahead none counts as lost", async () => {
+  it("with SIGKILL fails too, and jobs that were only claimed ahead do not count as lost", async () => {
     const { killer, others, runs } = await outcomes.killed;
     expect(killer).toMatchObject({
       status: "failed",

@@ -46,7 +46,7 @@ async function stopWithoutDatabase(cluster: Cluster) {
   return { still: stillEnded, starting, gone };
 }
 
-describe("a database in trouble", () => {
+describe("a database that fails", () => {
   let other: Cluster;
   let stops: ReturnType<typeof stopWithoutDatabase>;
   let cluster: Cluster;
@@ -68,7 +68,7 @@ describe("a database in trouble", () => {
     await Promise.all([cluster.destroy(), other.destroy()]);
   }, 600_000);
 
-  it("kill -9 of the database under load: all comes back, no acknowledged job is missing or recorded twice", async () => {
+  it("workers recover when the database is killed under load, and no enqueued job is lost or settled twice", async () => {
     const { queue, close } = openQueue(database.url);
     await queue.connect();
     await database.query(audit);
@@ -115,7 +115,7 @@ describe("a database in trouble", () => {
     await close();
   }, 600_000);
 
-  it("5.2: a database that stands still for 10 s makes nobody run a job twice", async () => {
+  it("no job runs twice when the database pauses for 10 s", async () => {
     const { queue, close } = openQueue(database.url);
     await database.query("delete from runs");
     const workers = await Promise.all([1, 2].map(() => WorkerProcess.start({ url: database.url })));
@@ -156,8 +156,8 @@ describe("a database in trouble", () => {
   }, 600_000);
 
   // On an idle machine: at most 15 s for an idle worker, 21 s with a running job, 6 s during the start.
-  describe("W-17: a stop ends", () => {
-    it("although the database stands still", async () => {
+  describe("W-17: a worker that is stopped", () => {
+    it("ends while the database is paused", async () => {
       const [idle, busy] = (await stops).still;
       expect(idle).toMatchObject({ code: 0 });
       expect(idle.ms).toBeLessThan(40_000);
@@ -165,13 +165,13 @@ describe("a database in trouble", () => {
       expect(busy.ms).toBeLessThan(50_000);
     }, 600_000);
 
-    it("although the database stands still while the worker starts", async () => {
+    it("ends during its start while the database is paused", async () => {
       const { code, ms } = (await stops).starting;
       expect(code).toBe(0);
       expect(ms).toBeLessThan(30_000);
     }, 600_000);
 
-    it("although the database is gone", async () => {
+    it("ends while the database is down", async () => {
       const [idle, busy] = (await stops).gone;
       expect(idle.ms).toBeLessThan(40_000);
       expect(busy.ms).toBeLessThan(50_000);

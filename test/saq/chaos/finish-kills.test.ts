@@ -22,7 +22,7 @@ async function openStage(name: string) {
   };
 }
 
-it("a worker killed between the commit and the task's return: the job stays complete, its effect is one", async () => {
+it("a job stays complete with one effect when its worker is killed between the commit and the task's return", async () => {
   const { database, queue, end } = await openStage("finished");
   const victim = await WorkerProcess.start({ url: database.url, timers });
   const { key } = await queue.enqueue("once", { naps: [], hang: true }, { timeout: 0, retries: 3 });
@@ -48,7 +48,7 @@ it("a worker killed between the commit and the task's return: the job stays comp
   await end();
 }, 600_000);
 
-it("200 jobs under workers that are killed again and again: each effect exactly once", async () => {
+it("each of 200 jobs has its effect exactly once while workers are killed again and again", async () => {
   const { database, queue, end } = await openStage("killed_once");
   const options = { url: database.url, timers, concurrency: 10, lostLimit: 1_000 };
   let workers = await Promise.all([WorkerProcess.start(options), WorkerProcess.start(options)]);

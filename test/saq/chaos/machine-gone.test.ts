@@ -58,7 +58,7 @@ function removeWire(): void {
 const impossible = stockPostgresMissing ?? layWire();
 if (impossible) process.stderr.write(`${impossible}: the test of a machine that vanishes is skipped.\n`);
 
-(impossible ? describe.skip : describe)("a worker whose machine vanishes", () => {
+(impossible ? describe.skip : describe)("a worker whose machine disappears", () => {
   let server: StockPostgres;
 
   beforeAll(async () => {
@@ -70,7 +70,7 @@ if (impossible) process.stderr.write(`${impossible}: the test of a machine that 
     await server?.stop();
   });
 
-  it("5.2: is known to be dead within seconds, and its job runs again elsewhere, uncharged", async () => {
+  it("is soon detected as dead, and its job runs again in another worker without using an attempt", async () => {
     const database = await newDatabase("gone", server.url);
     const { queue, close } = openQueue(database.url);
     const url = Object.assign(new URL(database.url), { hostname: `${subnet}.1` }).href;

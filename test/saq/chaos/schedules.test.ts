@@ -9,7 +9,7 @@ import { newDatabase } from "../support/processes/database.js";
 
 afterAll(endAllWorkers);
 
-it("never twice and never none, with workers that are killed at any moment", async () => {
+it("every tick runs exactly once while workers are killed at random moments", async () => {
   const database = await newDatabase("ticks");
   const options = {
     url: database.url,

@@ -19,11 +19,11 @@ if (stockPostgresMissing)
   process.stderr.write(`${stockPostgresMissing}: the tests of stock servers are skipped.\n`);
 
 const modes = [
-  ["with connections of its own", {}],
+  ["with its own connections", {}],
   ["behind a transaction pooler", { pollInterval: 0.2 }],
 ] as const;
 
-(stockPostgresMissing ? describe.skip : describe)("on a stock server", () => {
+(stockPostgresMissing ? describe.skip : describe)("the engine on a stock server", () => {
   let server: StockPostgres;
 
   beforeAll(async () => {
@@ -59,7 +59,7 @@ const modes = [
     return rows[0]?.has === true;
   }
 
-  it("works over a Unix socket, where TCP's settings have no effect", async () => {
+  it("works over a Unix socket, where TCP settings have no effect", async () => {
     const database = await databaseWith("socket");
     const { pathname } = new URL(database.url);
     const { password, port, socketFolder } = server;
@@ -79,7 +79,7 @@ const modes = [
   });
 
   describe.each(modes)("%s", (_, options) => {
-    it("compiles no statement, however large the tables are", async () => {
+    it("uses no JIT compilation for its statements, however large the tables are", async () => {
       if (!(await hasJit())) {
         process.stderr.write("This PostgreSQL has no JIT compiler: what it compiles is not tested.\n");
         return;
@@ -151,7 +151,7 @@ const modes = [
       },
     );
 
-    it("works where the database ends idle sessions, and waits for locks and statements only briefly", async () => {
+    it("works where the database ends idle sessions soon and has short timeouts for locks and statements", async () => {
       const database = await databaseWith("limits", {
         idle_session_timeout: "300ms",
         idle_in_transaction_session_timeout: "300ms",
@@ -173,7 +173,7 @@ const modes = [
       await database.drop();
     });
 
-    it("sets limits for each claim, however long somebody's lock holds it up", async () => {
+    it("sets its own timeouts and turns JIT off for each claim", async () => {
       const names = ["statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout", "jit"];
       const database = await databaseWith("timeout", { statement_timeout: "0" });
       const { queue, close } = openQueue(database.url, options);

@@ -162,7 +162,7 @@ const shared = () =>
     return counted;
   });
 
-describe("workers in trouble", () => {
+describe("workers that are killed, paused or blocked", () => {
   const scenarios = { killed, killedAgainAndAgain, paused, blocked, buffered, shared };
   const outcomes = {} as { [Name in keyof typeof scenarios]: ReturnType<(typeof scenarios)[Name]> };
 
@@ -180,7 +180,7 @@ describe("workers in trouble", () => {
     expect(await outcomes.shared).toEqual({ runs: 2_000, jobs: 2_000, pids: 2 });
   }, 600_000);
 
-  it("D-10: a worker killed in mid-run is noticed, and its job runs again, uncharged", async () => {
+  it("D-10: the job of a killed worker runs again without using an attempt", async () => {
     const { ms, runs, document, heir } = await outcomes.killed;
     // Within 15 s on an idle machine.
     expect(ms).toBeLessThan(45_000);
@@ -193,14 +193,14 @@ describe("workers in trouble", () => {
     });
   }, 600_000);
 
-  it("D-10: a job that outlives none of four workers fails as lost", async () => {
+  it("D-10: a job whose worker dies four times fails as lost", async () => {
     const { runs, document } = await outcomes.killedAgainAndAgain;
     expect(runs).toBe(4);
     expect(document).toMatchObject({ status: "failed", meta: { lost: 4 } });
     expect(document.error).toMatch(/^worker lost/);
   }, 600_000);
 
-  it("5.2: a worker that was paused changes nothing that another took over", async () => {
+  it("a worker that was paused does not change jobs that another worker took over", async () => {
     const { before, after, late, heir, refused } = await outcomes.paused;
     for (const document of before)
       expect(document).toMatchObject({ status: "complete", attempts: 2, result: { pid: heir } });
@@ -209,7 +209,7 @@ describe("workers in trouble", () => {
     expect(refused).toHaveLength(2);
   }, 600_000);
 
-  it("5.2: a worker whose event loop stands still for 14 s is slow, not dead", async () => {
+  it("a worker whose event loop is blocked for 14 s does not count as dead", async () => {
     const { runs, keys, metas, pid, other } = await outcomes.blocked;
     // Each job runs once. The other worker takes the free job (`alone`). The next job of the group starts only after
     // the blocker has ended.
@@ -222,7 +222,7 @@ describe("workers in trouble", () => {
     expect(metas).toEqual([undefined, undefined]);
   }, 600_000);
 
-  it("5.1: what a paused worker had fetched ahead and others ran is not run again when it wakes", async () => {
+  it("a paused worker that wakes does not run prefetched jobs that another worker has run", async () => {
     const { ranAfterwards } = await outcomes.buffered;
     expect(ranAfterwards).toBeLessThanOrEqual(2);
   }, 600_000);

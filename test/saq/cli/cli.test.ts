@@ -103,7 +103,7 @@ const isAlive = (pid: number) => {
 };
 
 describe("workers run", () => {
-  it("L-6: says what it starts, runs all queues in one process, and ends with 0 on SIGTERM (T-125, A-92)", async () => {
+  it("L-6: prints what it starts, runs all queues in one process, and exits with 0 on SIGTERM (T-125, A-92)", async () => {
     const program = start("workers", "run");
     await live(program, 1);
     await live(program, 1, "mails");
@@ -120,7 +120,7 @@ describe("workers run", () => {
     expect(lines(program, "Worker starting: ")).toHaveLength(2);
   });
 
-  it("L-5: SIGTERM while it waits for the database ends it with 0", async () => {
+  it("L-5: exits with 0 on SIGTERM while it waits for the database", async () => {
     const env = { ...environment(), QUEUE_DSN: "postgresql://u@127.0.0.1:1/d", START_TIMEOUT: "600" };
     const program = started(new Program(commandLine(["workers", "run"]), { cwd: REPOSITORY, env }));
     await program.prints(/waiting for the database/, 120_000);
@@ -129,7 +129,7 @@ describe("workers run", () => {
     expect(program.output).not.toContain("Starting SAQ Workers");
   });
 
-  it("D-49: SIGTERM to the parent alone reaches its children, whose jobs may finish (T-126, T-141, T-145)", async () => {
+  it("D-49: the parent passes SIGTERM on to its children, which may finish their jobs (T-126, T-141, T-145)", async () => {
     const program = startSource("workers", "run", "--workers", "3", "--queues", "default");
     await live(program, 3);
     expect(await workersOf("mails")).toBe(0);
@@ -150,7 +150,7 @@ describe("workers run", () => {
     await Promise.all(jobs.map((job) => job.abort()));
   });
 
-  it("T-127: Ctrl-C in a terminal ends all processes quietly, with 0", async () => {
+  it("T-127: Ctrl-C in a terminal ends all processes without a stack trace, with exit code 0", async () => {
     const program = start("workers", "run", "--workers", "2");
     await live(program, 2);
     program.signal("SIGINT");
@@ -159,7 +159,7 @@ describe("workers run", () => {
     expect(program.group()).toEqual([]);
   });
 
-  it("L-7: a child that does not stop is killed after grace period, deadline and 2 s; the exit code says so (T-142)", async () => {
+  it("L-7: kills a child that still runs after grace period, hard deadline and 2 s, and exits with 1 (T-142)", async () => {
     const program = start("workers", "run", "--workers", "2", "--queues", "default");
     await live(program, 2);
     const child = childrenOf(program)[0] as number;
@@ -175,7 +175,7 @@ describe("workers run", () => {
     expect(isAlive(child)).toBe(false);
   });
 
-  it("L-8: a child that dies takes no other down, is reported, and started again after pauses that double (T-144)", async () => {
+  it("L-8: logs a child that dies, restarts it after a pause that doubles, and keeps the others running (T-144)", async () => {
     const program = start("workers", "run", "--workers", "3", "--queues", "default");
     await live(program, 3);
     const [first, second] = childrenOf(program) as [number, number];
@@ -197,13 +197,13 @@ describe("workers run", () => {
     expect(await program.ended(120_000)).toBe(0);
   });
 
-  it("L-8: the pause before a restart doubles to 30 s", () => {
+  it("L-8: the pause before a restart doubles each time, up to 30 s", () => {
     expect([1, 2, 3, 4, 5, 6, 100].map(restartPauseMs)).toEqual([
       1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000,
     ]);
   });
 
-  it("a parent that is killed leaves no worker behind", async () => {
+  it("the workers stop when their parent is killed", async () => {
     const program = start("workers", "run", "--workers", "2", "--queues", "default");
     await live(program, 2);
     const children = childrenOf(program);
@@ -213,14 +213,14 @@ describe("workers run", () => {
     expect(lines(program, "Worker stopped").map((line) => line.process)).toEqual(children);
   });
 
-  it("D-77: an unknown queue is refused with the known names, exit code 2", () => {
+  it("D-77: refuses an unknown queue with exit code 2 and lists the known names", () => {
     const { status, stdout, stderr } = call(["workers", "run", "--queues", "sample"]);
     expect(status).toBe(2);
     expect(stderr).toBe("Unknown queue name sample. Expected default, mails\n");
     expect(stdout).toBe("");
   });
 
-  it("S-22: a queue whose worker is inside the web process is left to it, unless it is named", async () => {
+  it("S-22: skips a queue whose worker runs in the web process, unless --queues names it", async () => {
     const inside = join(folder, "inside.mjs");
     const engine = JSON.stringify(join(folder, "templates/backend/saq/index.js"));
     writeFileSync(
@@ -238,7 +238,7 @@ describe("workers run", () => {
     expect(await program.ended(120_000)).toBe(0);
   });
 
-  it("T-122, T-123: -v and -d log everything; without them the logging is as it was", () => {
+  it("T-122, T-123: -v and --debug turn on debug logging; without them it stays off", () => {
     const loaded = /"level":"debug","message":"loaded"/;
     const nobody = ["--queues", "nobody"];
     expect(call(["workers", "run", "-v", ...nobody]).stdout).toMatch(loaded);
@@ -246,7 +246,7 @@ describe("workers run", () => {
     expect(call(["workers", "run", ...nobody]).stdout).toBe("");
   });
 
-  it("T-143: a signal that cannot be sent is reported, not thrown", async () => {
+  it("T-143: logs a signal that cannot be sent, and does not throw", async () => {
     const log = new LogBook();
     const program = join(folder, "naps.mjs");
     writeFileSync(program, "setTimeout(() => {}, 60_000);\n");
@@ -261,8 +261,8 @@ describe("workers run", () => {
   });
 });
 
-describe("workers status, check", () => {
-  it("D-79: asks the database, and is not well while a queue has no worker (T-140, T-124, L-3)", async () => {
+describe("workers status and check", () => {
+  it("D-79: both query the database, and exit with 1 while a queue has no worker (T-140, T-124, L-3)", async () => {
     const before = call(["workers", "status"]);
     expect(before.status).toBe(1);
     expect(before.stdout).toMatch(/^Checking SAQ worker status\nqueue +workers +queued/);
@@ -291,7 +291,7 @@ describe("workers status, check", () => {
     expect(call(["check", "--queues", "mails"]).status).toBe(1);
   });
 
-  it("L-3: an unknown queue is not healthy", () => {
+  it("L-3: check exits with 1 for an unknown queue", () => {
     expect(call(["check", "--queues", "sample"])).toEqual({
       status: 1,
       stdout: "",
@@ -300,7 +300,7 @@ describe("workers status, check", () => {
   });
 
   it.each(["workers run", "workers status", "check", "tune"])(
-    "%s: a database that is away is one sentence",
+    "%s: reports an unreachable database in one sentence",
     (words) => {
       const { status, stderr } = call(words.split(" "), {
         env: { QUEUE_DSN: "postgresql://u:secret@127.0.0.1:1/d" },
@@ -313,7 +313,7 @@ describe("workers status, check", () => {
   );
 });
 
-it("a database that refuses is one sentence, without the password", () => {
+it("workers status reports a database that refuses the connection in one sentence, without the password", () => {
   const url = Object.assign(new URL(database.url), { pathname: "/nowhere" }).href;
   const { status, stderr } = call(["workers", "status"], { env: { QUEUE_DSN: url } });
   expect(status).toBe(1);
@@ -323,7 +323,7 @@ it("a database that refuses is one sentence, without the password", () => {
 });
 
 describe("tune", () => {
-  it("shows its plan first, carries it out with --yes, and then has nothing to do", async () => {
+  it("prints its plan, applies it with --yes, and then has nothing left to do", async () => {
     await database.query("alter table saq_jobs reset (autovacuum_vacuum_cost_delay)");
     const before = call(["tune"]);
     expect(before).toMatchObject({ status: 0, stderr: "" });
@@ -345,7 +345,7 @@ describe("tune", () => {
     });
   });
 
-  it("ends with 1 when a step could not be done, and says what to do", async () => {
+  it("exits with 1 when a step fails, and says what to do", async () => {
     await database.query("alter table saq_jobs reset (autovacuum_vacuum_cost_delay)");
     const client = new pg.Client({ connectionString: database.url, application_name: "observer" });
     await client.connect();
@@ -360,7 +360,7 @@ describe("tune", () => {
     }
   });
 
-  it("makes no tables where there are none", async () => {
+  it("exits with 1 when there are no SAQ tables, and creates none", async () => {
     const empty = await newDatabase("cli_empty");
     try {
       const { status, stderr } = call(["tune"], { env: { QUEUE_DSN: empty.url } });
@@ -373,7 +373,7 @@ describe("tune", () => {
   });
 });
 
-describe("the call", () => {
+describe("the command line", () => {
   it.each<[string, string]>([
     ["workers rnu", 'There is no command "workers rnu". Did you mean "workers run"?'],
     ["workers", 'There is no command "workers". Did you mean "workers run"?'],
@@ -390,13 +390,13 @@ describe("the call", () => {
     expect(refusal).toThrow(expect.objectContaining({ exitCode: 2 }));
   });
 
-  it("L-5: ends with 2 when it is refused", () => {
+  it("L-5: exits with 2 when it is refused", () => {
     const { status, stdout, stderr } = call(["workers", "rnu"], { config: "" });
     expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
     expect(stderr).toBe('There is no command "workers rnu". Did you mean "workers run"?\n');
   });
 
-  it("--help explains all commands, and one of them with its exit codes", () => {
+  it("--help explains all commands; after a command it explains this one, with its exit codes", () => {
     const all = call(["--help"]);
     expect(all.status).toBe(0);
     for (const command of ["workers run", "workers status", "check"]) expect(all.stdout).toContain(command);
@@ -406,7 +406,7 @@ describe("the call", () => {
     expect(one.stdout).toContain("Exit code: 0 after a signal");
   });
 
-  it("T-128: --config takes a module with `saq`, with a function that answers it, or with `saqConfig`", () => {
+  it("T-128: --config takes a module that exports `saq`, a function that returns it, or `saqConfig`", () => {
     const factory = join(folder, "factory.mjs");
     writeFileSync(
       factory,
@@ -417,7 +417,7 @@ describe("the call", () => {
     expect(call(["check"], { config }).stderr).toBe("No active workers found for queue default\n");
   });
 
-  it("a --config that leads nowhere, exports nothing, or refuses its settings is one sentence", () => {
+  it("reports in one sentence that the --config module is missing, exports nothing, or has invalid settings", () => {
     const nowhere = call(["check"], { config: "nowhere.ts" });
     expect(nowhere.status).toBe(2);
     expect(nowhere.stderr).toMatch(/^There is no module .*nowhere.ts. --config nowhere.ts leads nowhere.\n$/);

@@ -57,18 +57,18 @@ describe("defineQueue", () => {
     expect(define({ burst: true, dequeueTimeout: 1, maxBurstJobs: 40 }).concurrency).toBe(10);
   });
 
-  it("S-20: takes both spellings of PostgreSQL", () => {
+  it("S-20: accepts the schemes postgres:// and postgresql://, in any case", () => {
     expect(define({ dsn: "postgres://h/d" }).dsn).toBe("postgres://h/d");
     expect(define({ dsn: "PostgreSQL://h/d" }).dsn).toBe("PostgreSQL://h/d");
   });
 
-  it("D-76: a misspelled option is refused, since development does not ask the compiler", () => {
+  it("D-76: refuses a misspelled option at run time, because development runs without type checks", () => {
     expect(() => define({ concurency: 50 })).toThrow(
       /^defineQueue\("q"\): there is no option concurency \(known: name, dsn, tasks, concurrency, /,
     );
   });
 
-  it("D-18: takes a name of 59 bytes", () => {
+  it("D-18: accepts a name of 59 bytes", () => {
     expect(define({ name: "x".repeat(59) }).name).toHaveLength(59);
   });
 
@@ -186,26 +186,26 @@ describe("defineQueue", () => {
       { defaults: { ttl: 1e300 } },
       'defineQueue("q"): defaults: ttl must be whole seconds (0: keep for ever, -1: delete at once), got 1e+300',
     ],
-  ])("D-76: %p is refused with the value and what is allowed", (options, message) => {
+  ])("D-76: refuses %p with a message that names the value and what is allowed", (options, message) => {
     const act = () => define(options);
     expect(act).toThrow(ConfigError);
     expect(act).toThrow(new ConfigError(message));
   });
 
-  it("says no secret of a DSN", () => {
+  it("does not repeat the password of a refused DSN", () => {
     expect(() => define({ dsn: "mysql://user:secret@h/d" })).toThrow(expect.not.stringContaining("secret"));
   });
 });
 
 describe("task", () => {
-  it("needs something to run", () => {
+  it("refuses a task without a run function", () => {
     // @ts-expect-error no run
     expect(() => task({ timeout: 5 })).toThrow(
       new ConfigError("task({ run }) needs a function as run: task({ run: async (ctx, payload) => ... })"),
     );
   });
 
-  it("W-11: a name that every object has is no task", () => {
+  it("W-11: finds no task for a name that every object has, such as constructor", () => {
     for (const name of ["constructor", "toString", "__proto__"])
       expect(findTask({ hello }, name)).toBeUndefined();
     expect(findTask({ hello }, "hello")).toBe(hello);
@@ -216,7 +216,7 @@ describe("scheduledTasks", () => {
   const daily = { cron: "0 3 * * *" };
   const schedule = (...scheduledTasks: unknown[]) => define({ scheduledTasks });
 
-  it("C-4: are completed, with the queue's time zone unless they have their own", () => {
+  it("C-4: get their defaults, and the queue's time zone unless they have their own", () => {
     const jobs = [
       cronJob("hello", { ...daily, timeout: 5 }),
       cronJob("hello", {
@@ -292,11 +292,11 @@ describe("scheduledTasks", () => {
       () => schedule(cronJob("hello", { ...daily, retries: 1.5 })),
       'defineQueue("q"): cronJob("hello"): retries must be a whole number >= 0 of attempts in all, got 1.5',
     ],
-  ])("D-56, D-58, T-60: refuses what cannot work: %p", (act, message) => {
+  ])("D-56, D-58, T-60: refuses a schedule that cannot work: %p", (act, message) => {
     expect(act).toThrow(new ConfigError(message));
   });
 
-  it("D-14: two queues of one database need different names", () => {
+  it("D-14: the scheduled tasks of two queues in one database need different names", () => {
     const scheduledTasks = [cronJob("hello", daily)];
     const one = define({ scheduledTasks });
     const two = (options: object = {}) => define({ name: "r", scheduledTasks, ...options });
@@ -313,7 +313,7 @@ describe("scheduledTasks", () => {
 });
 
 describe("defineSaq", () => {
-  it("fills in the web UI: off, at /saq, slashes in order", () => {
+  it("disables the web UI by default, mounts it at /saq, and normalizes the slashes of its path", () => {
     expect(defineSaq({ queues: [define()] }).web).toEqual({ enabled: false, path: "/saq", guards: [] });
     expect(defineSaq({ queues: [define()], web: { enabled: true, path: "admin/jobs//" } }).web).toEqual({
       enabled: true,
@@ -332,7 +332,7 @@ describe("defineSaq", () => {
       () => defineSaq({ queues: [define()], web: { enabled: true, path: "/" } }),
       'defineSaq: web.path must not be the root; use for instance "/saq"',
     ],
-  ])("D-76: refuses what cannot work: %p", (act, message) => {
+  ])("D-76: refuses a configuration that cannot work: %p", (act, message) => {
     expect(act).toThrow(new ConfigError(message));
   });
 });

@@ -63,7 +63,7 @@ const calls: Record<string, string | RegExp> = {
     "Property 'idd' does not exist on type '{ id: string; }'.",
 };
 
-it("names the wrong task, member, type or option, and lists the names there are", () => {
+it("a compiler error names the wrong task, member, type or option, and lists the valid names", () => {
   const said = compile(declarations, Object.keys(calls));
   for (const [call, message] of Object.entries(calls)) {
     const expected = typeof message === "string" ? message : expect.stringMatching(message);

@@ -20,8 +20,8 @@ function runs(text: string, after: string, count = 3, timezone = "UTC"): (string
   return found.map(iso);
 }
 
-describe("reading", () => {
-  it("C-1: the sixth field is the seconds", () => {
+describe("the cron parser", () => {
+  it("C-1: reads the sixth field as seconds", () => {
     expect(runs("* * * * * */5", "2026-01-01T00:00:01Z")).toEqual([
       "2026-01-01T00:00:05Z",
       "2026-01-01T00:00:10Z",
@@ -119,7 +119,7 @@ describe("reading", () => {
     ["@yearly", "2026-01-01T00:00:00Z", ["2027-01-01T00:00:00Z", "2028-01-01T00:00:00Z"]],
     ["@Annually", "2026-01-01T00:00:00Z", ["2027-01-01T00:00:00Z", "2028-01-01T00:00:00Z"]],
     ["0 0 29 2 *", "2026-01-01T00:00:00Z", ["2028-02-29T00:00:00Z", "2032-02-29T00:00:00Z"]],
-  ])("C-2: %s", (text, after, expected) => {
+  ])("C-2: finds the expected runs of %s", (text, after, expected) => {
     expect(runs(text, after, expected.length)).toEqual(expected);
   });
 
@@ -169,7 +169,7 @@ describe("reading", () => {
     expect(read).toThrow(new ConfigError(`Cron is invalid ${text}: ${why}`));
   });
 
-  it("T-60: refuses what is no text, and an unknown time zone", () => {
+  it("T-60: refuses a value that is not a text, and an unknown time zone", () => {
     expect(() => new Cron(7 as unknown as string, "UTC")).toThrow("Cron is invalid 7: it must be a text");
     expect(() => new Cron("* * * * *", "Europe/Atlantis")).toThrow(
       'timezone must be an IANA name, for instance "UTC" or "Europe/Rome", got "Europe/Atlantis"',
@@ -178,7 +178,7 @@ describe("reading", () => {
 });
 
 describe("the next run", () => {
-  it("C-3: is strictly later, to the second", () => {
+  it("C-3: is strictly later than the given time, at a whole second", () => {
     const cron = new Cron("* * * * * *", "UTC");
     const noon = epoch("2026-01-01T12:00:00Z");
     expect([noon, noon + 0.5, noon + 0.999, noon - 0.001].map((after) => cron.next(after))).toEqual([
@@ -189,14 +189,14 @@ describe("the next run", () => {
     ]);
   });
 
-  it("T-60: is told in the entry's time zone", () => {
+  it("T-60: is computed in the entry's time zone", () => {
     expect(runs("0 9 * * *", "2026-01-01T00:00:00Z", 1, "America/New_York")).toEqual([
       "2026-01-01T14:00:00Z",
     ]);
     expect(runs("0 9 * * *", "2026-01-01T00:00:00Z", 1, "Asia/Kolkata")).toEqual(["2026-01-01T03:30:00Z"]);
   });
 
-  it("D-59: a time that is skipped runs at the first moment after it, and once", () => {
+  it("D-59: a time that a clock change skips runs once, at the first moment after the gap", () => {
     // New York, 8 March 2026: 02:00 becomes 03:00. The run is computed on the day before, as a worker does.
     expect(runs("30 2 * * *", "2026-03-07T08:00:00Z", 2, "America/New_York")).toEqual([
       "2026-03-08T07:00:00Z",
@@ -211,7 +211,7 @@ describe("the next run", () => {
     ]);
   });
 
-  it("D-59: a time that comes twice runs the first time only", () => {
+  it("D-59: a time that a clock change repeats runs only the first time", () => {
     // New York, 1 November 2026: the hour from 01:00 to 02:00 comes twice.
     expect(runs("30 1 * * *", "2026-10-31T20:00:00Z", 2, "America/New_York")).toEqual([
       "2026-11-01T05:30:00Z",
@@ -223,7 +223,7 @@ describe("the next run", () => {
     ]);
   });
 
-  it("D-59: * runs by real time: every hour once, also when the clock jumps", () => {
+  it("D-59: an hour field of * runs once in every real hour, also during a clock change", () => {
     expect(runs("30 * * * *", "2026-11-01T05:00:00Z", 3, "America/New_York")).toEqual([
       "2026-11-01T05:30:00Z",
       "2026-11-01T06:30:00Z",
@@ -291,13 +291,13 @@ const windows = zones.flatMap((timezone) => {
   });
 });
 
-describe("against others", () => {
-  it("the windows hold the changes of the clocks", () => {
+describe("the runs, compared with other implementations", () => {
+  it("the test windows contain the clock changes", () => {
     expect(windows.filter(({ timezone }) => timezone === "Europe/Rome")).toHaveLength(3);
     expect(windows.length).toBeGreaterThan(zones.length * 2);
   });
 
-  it("D-59: finds the runs that a look at every minute finds, forwards and backwards", () => {
+  it("D-59: Cron finds the runs that a check of every minute finds, forwards and backwards", () => {
     const expressions = fc
       .tuple(list(0, 59), list(0, 23), everyOr(list(1, 31)), fc.constant("*"), everyOr(list(0, 7)))
       .map((fields) => fields.join(" "));
@@ -329,7 +329,7 @@ describe("against others", () => {
     );
   });
 
-  it("C-2: finds the runs that cron-parser finds", () => {
+  it("C-2: Cron finds the runs that cron-parser finds", () => {
     // cron-parser refuses a list that holds a value twice.
     const list = (from: number, to: number) =>
       fc.oneof(

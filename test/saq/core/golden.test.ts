@@ -44,7 +44,7 @@ const recorded = (clause: string): Golden => {
   return found;
 };
 
-describe("the same life of a job", () => {
+describe("jobs that go through the same states as in Python", () => {
   const lives: Record<string, Row[]> = {};
   let queueName = "";
 
@@ -110,7 +110,7 @@ describe("the same life of a job", () => {
     ["J-37 failed", "k4", 2],
     ["J-39 aborting", "k3", 2],
     ["J-39 aborted at its end, ttl 0", "k3", 3],
-  ])("T-190, J-41, %s: our row is as Python's", (clause, key, nth) => {
+  ])("T-190, J-41, %s: our row equals Python's", (clause, key, nth) => {
     const ours = lives[key]?.[nth] as Row;
     const theirs = recorded(clause);
     const function_ = key === "k3" ? { function: "wait" } : {};
@@ -119,12 +119,12 @@ describe("the same life of a job", () => {
     expect(pythonComplaints(ours.document, queueName)).toEqual([]);
   });
 
-  it("T-190, J-41, J-38 aborted while queued: as Python's, but its time no longer blocks the key (D-31)", () => {
+  it("T-190, J-41, J-38 aborted while queued: our row equals Python's, but does not block its key (D-31)", () => {
     const wanted = comparable(recorded("J-38 aborted while queued"));
     expect(comparable(lives.k2?.[1] as Row)).toEqual({ ...wanted, scheduled: 0 });
   });
 
-  it("J-16, D-83: kept as long as Python keeps it, failed jobs for a week", () => {
+  it("J-16, D-83: a finished job is kept as long as in Python, but a failed one for a week", () => {
     expect(keptFor(recorded("J-36 complete"))).toBeCloseTo(600, -1);
     expect(keptFor(lives.k1?.[5] as Row)).toBeCloseTo(600, -1);
     expect(keptFor(recorded("J-37 failed"))).toBeCloseTo(600, -1);
@@ -132,7 +132,7 @@ describe("the same life of a job", () => {
     expect(lives.k3?.[3]?.expireAt).toBeNull();
   });
 
-  it("V-5: no row was written more often than its life has steps", () => {
+  it("V-5: each step of a job writes its row exactly once", () => {
     expect(
       Object.fromEntries(Object.entries(lives).map(([key, rows]) => [key, rows.map((row) => row.status)])),
     ).toEqual({
@@ -145,11 +145,11 @@ describe("the same life of a job", () => {
   });
 });
 
-describe("what Python writes and JavaScript reads as something else", () => {
+describe("values from Python that JavaScript reads differently", () => {
   /** Returns the text of `kwargs` exactly as it is written, numbers too. */
   const kwargsOf = (text: string) => /"kwargs": (\{.*?\})(?=, "|\}$)/.exec(text)?.[1];
 
-  it.each(oddDocuments)("D-64, T-190, $clause: survives a run and a retry of ours", async (golden) => {
+  it.each(oddDocuments)("D-64, T-190, $clause: is unchanged after our claim and retry", async (golden) => {
     const queue = openQueue(database, {});
     await queue.connect();
     const { key, groupKey } = golden;

@@ -15,7 +15,7 @@ import { newKey } from "../../../templates/backend/saq/core/key.js";
 import { InvalidJobError } from "../../../templates/backend/saq/errors.js";
 
 describe("status", () => {
-  it("V-2, T-80: deferred is an old word for queued, and unknown words are no status", () => {
+  it("V-2, T-80: deferred is read as queued, and an unknown word as null", () => {
     expect(parseStatus("deferred")).toBe("queued");
     expect(parseStatus("ACTIVE")).toBeNull();
     expect(statuses.map(parseStatus)).toEqual([...statuses]);
@@ -25,7 +25,7 @@ describe("status", () => {
     expect(statuses.filter(isTerminal)).toEqual(["aborted", "failed", "complete"]);
   });
 
-  it("J-12: retryable while attempts are left", () => {
+  it("J-12: a job is retryable while it has attempts left", () => {
     expect([0, 1, 2, 3].map((attempts) => isRetryable({ retries: 2, attempts }))).toEqual([
       true,
       true,
@@ -40,7 +40,7 @@ describe("retry delay", () => {
   const attempts = fc.nat(5_000);
   const random = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
 
-  it("J-13, T-89: without backoff it is exactly retry_delay, without jitter", () => {
+  it("J-13, T-89: is exactly retry_delay, without jitter, when backoff is off", () => {
     fc.assert(
       fc.property(delay, attempts, fc.constantFrom(false, 0), random, (retryDelay, n, retryBackoff, r) => {
         expect(retryDelaySeconds({ retryDelay, retryBackoff, attempts: n }, () => r)).toBe(retryDelay);
@@ -54,17 +54,17 @@ describe("retry delay", () => {
     [2, 2],
     [3, 4],
     [4, 8],
-  ])("J-14: before attempt %i + 1 it grows to %i times retry_delay", (n, factor) => {
+  ])("J-14: after %i attempts it is a random part of %i times retry_delay", (n, factor) => {
     const job = { retryDelay: 1, retryBackoff: true, attempts: n };
     expect(retryDelaySeconds(job, () => 0.5)).toBe(factor * 0.5);
     expect(retryDelaySeconds(job, () => 0)).toBe(0);
   });
 
-  it("J-14, T-90: a number caps it before the dice are thrown", () => {
+  it("J-14, T-90: is capped by a numeric backoff before the random factor applies", () => {
     expect(retryDelaySeconds({ retryDelay: 10, retryBackoff: 30, attempts: 9 }, () => 0.5)).toBe(15);
   });
 
-  it("J-14, T-89, T-91: is finite, not negative, under the cap and below the doubled delay for whatever comes", () => {
+  it("J-14, T-89, T-91: is finite, not negative, and at most the cap and the doubled delay, for any input", () => {
     fc.assert(
       fc.property(
         delay,
@@ -85,7 +85,7 @@ describe("retry delay", () => {
   });
 });
 
-describe("stuck", () => {
+describe("isStuck", () => {
   const running = {
     status: "active" as Status,
     timeout: 10,
@@ -94,28 +94,28 @@ describe("stuck", () => {
     touched: 100_000,
   };
 
-  it("J-11, T-86: only after the timeout, strictly", () => {
+  it("J-11, T-86: returns true only after more than the timeout has passed", () => {
     expect(isStuck(running, 110_000)).toBe(false);
     expect(isStuck(running, 110_001)).toBe(true);
     expect(isStuck({ ...running, status: "aborting" }, 110_001)).toBe(true);
   });
 
-  it("J-11: or after a silence longer than the heartbeat", () => {
+  it("J-11: returns true when the last sign of life is older than the heartbeat", () => {
     const job = { ...running, timeout: null, heartbeat: 5, touched: 200_000 };
     expect(isStuck(job, 205_000)).toBe(false);
     expect(isStuck(job, 205_001)).toBe(true);
   });
 
-  it.each([0, null])("J-11, T-86: never with timeout %p and heartbeat 0", (timeout) => {
+  it.each([0, null])("J-11, T-86: returns false with timeout %p and heartbeat 0", (timeout) => {
     expect(isStuck({ ...running, timeout }, 1e15)).toBe(false);
   });
 
-  it("J-11, T-86: only while it runs", () => {
+  it("J-11, T-86: returns true only for a running job", () => {
     const others = statuses.filter((status) => isStuck({ ...running, status }, 1e15));
     expect(others).toEqual(["active", "aborting"]);
   });
 
-  it("leaves a living worker its grace on top", () => {
+  it("adds the grace time of a living worker to the limit", () => {
     expect(isStuck(running, 116_000, 6)).toBe(false);
     expect(isStuck(running, 116_001, 6)).toBe(true);
   });
@@ -141,7 +141,7 @@ describe("due second", () => {
     },
   );
 
-  it("says what to do about milliseconds", () => {
+  it("explains how to correct a time in milliseconds", () => {
     expect(() => dueSecond(now, now)).toThrow(
       "scheduled must be epoch seconds, a Date or inSeconds(n), got 1795303141785 (milliseconds? divide by 1000)",
     );
@@ -153,19 +153,19 @@ describe("due second", () => {
     );
   });
 
-  it("refuses a delay beyond what the database can hold", () => {
+  it("refuses a delay that is too large for the database", () => {
     expect(() => dueSecond(inSeconds(1e300), now)).toThrow(InvalidJobError);
   });
 });
 
-describe("keys", () => {
-  it("J-7: are unique and ascending, thousands in one millisecond", () => {
+describe("generated keys", () => {
+  it("J-7: are unique and ascending, even with thousands in one millisecond", () => {
     const keys = Array.from({ length: 20_000 }, newKey);
     expect(new Set(keys).size).toBe(keys.length);
     expect(keys.toSorted()).toEqual(keys);
   });
 
-  it("J-7: are UUIDs of version 7 that carry the time and no address", () => {
+  it("J-7: are UUIDs of version 7, which contain the time and no network address", () => {
     const before = Date.now();
     const key = newKey();
     expect(key).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);

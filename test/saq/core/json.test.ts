@@ -2,7 +2,7 @@ import { expect, it } from "@jest/globals";
 import type { Jsonify } from "../../../templates/backend/saq/core/json.js";
 import { values } from "./types/json.js";
 
-it("the type of a value after JSON says what arrives", () => {
+it("the type Jsonify describes the value that arrives after JSON", () => {
   const arrived: unknown = JSON.parse(JSON.stringify(values));
   expect(arrived).toEqual({
     map: {},

@@ -8,11 +8,11 @@ import {
   type Status,
   statuses,
 } from "../../../templates/backend/saq/core/job.js";
+import { read } from "../../../templates/backend/saq/core/stored-job.js";
 import {
   abortJob,
   keepSeconds,
   loseJob,
-  read,
   retryDue,
   retryJob,
   sweepJob,
@@ -71,7 +71,7 @@ describe("abort", () => {
     });
   });
 
-  it("V-5.11: a running job is told, and keeps what it has", () => {
+  it("V-5.11: a running job becomes aborting and keeps its other fields", () => {
     const before = row({ status: "active", attempts: 1, started: 5, workerId: "w" });
     const { change, answer } = abortJob(before, "nope", now, week);
     expect(answer).toBe("aborting");
@@ -89,7 +89,7 @@ describe("abort", () => {
     expect(abortJob(row({ status }), "nope", now, week)).toEqual({ change: null, answer: "not_active" });
   });
 
-  it("D-31: the aborted job's future time does not block its key, except for cron entries", () => {
+  it("D-31: sets the future time of a job to 0 so that its key is free again, except for cron jobs", () => {
     const scheduled = now / 1000 + 3600;
     expect(abortJob(row({ status: "queued", scheduled }), "", now, week).change?.scheduled).toBe(0);
     expect(
@@ -98,8 +98,8 @@ describe("abort", () => {
   });
 });
 
-describe("retry by hand", () => {
-  it.each(["complete", "failed", "aborted"] as const)("D-26: queues a %s job anew", (status) => {
+describe("a manual retry", () => {
+  it.each(["complete", "failed", "aborted"] as const)("D-26: queues a %s job again", (status) => {
     const before = row({ status, attempts: 3, retries: 3, result: 1, error: "e", completed: 5, started: 4 });
     const { change, answer } = retryJob(before, "retried from ui", now, true);
     expect(answer).toBe("queued");
@@ -115,7 +115,7 @@ describe("retry by hand", () => {
     expect(changed(before, retryJob(before, "", now, false).change).attempts).toBe(3);
   });
 
-  it("D-26: also counts anew how often it was lost, cancelled and refused, and keeps the rest of its meta", () => {
+  it("D-26: resets the counts of losses, cancellations and refusals, and keeps the rest of the meta", () => {
     const meta = { lost: 4, cancellations: 1, unknownTask: 60, tenant: 7 };
     const before = row({ status: "failed", attempts: 1, meta });
     expect(changed(before, retryJob(before, "", now, true).change).meta).toEqual({ tenant: 7 });
@@ -129,10 +129,10 @@ describe("retry by hand", () => {
   });
 });
 
-describe("a lost worker's job", () => {
+describe("a job of a lost worker", () => {
   const running = { status: "active", attempts: 1, started: 5, workerId: "w" } as const;
 
-  it("goes back uncharged whatever `retries` says, three times", () => {
+  it("is queued again three times without using one of its `retries`, and then fails", () => {
     let before = row({ ...running, retries: 1 });
     for (const lost of [1, 2, 3]) {
       const job = changed(before, loseJob(before, now, 3, week));
@@ -147,7 +147,7 @@ describe("a lost worker's job", () => {
     });
   });
 
-  it("5.2: runs alone from its second loss on, and as any other again when it is retried by hand", () => {
+  it("runs alone from its second loss on, and with other jobs again after a manual retry", () => {
     const alone = (lost: unknown, limit = 3) =>
       loseJob(row({ ...running, meta: { lost } }), now, limit, week).alone;
     expect([alone(0), alone(1), alone(2)]).toEqual([undefined, true, true]);
@@ -157,7 +157,7 @@ describe("a lost worker's job", () => {
     expect(retryJob(failed, "", now, false).change?.alone).toBeUndefined();
   });
 
-  it("5.2: that was only claimed goes back as it was, uncounted, with a mark", () => {
+  it("is queued again unchanged if it was only claimed; the loss is marked but not counted", () => {
     const before = row({ ...running, scheduled: 77, error: "first try" });
     const change = loseJob(before, now, 3, week, false);
     expect(change.alone).toBeUndefined();
@@ -172,7 +172,7 @@ describe("a lost worker's job", () => {
     expect(changed(counted, loseJob(counted, now, 3, week, false)).meta).toEqual({ lost: 2 });
   });
 
-  it("V-5.12: ends aborted when its abort was asked for", () => {
+  it("V-5.12: is aborted when its abort was requested", () => {
     const before = row({ ...running, status: "aborting", error: "nope" });
     expect(changed(before, loseJob(before, now, 3, week))).toMatchObject({
       status: "aborted",
@@ -180,27 +180,27 @@ describe("a lost worker's job", () => {
     });
   });
 
-  it("counts anew when `lost` is no number", () => {
+  it("restarts its count of losses when `lost` is not a number", () => {
     const before = row({ ...running, meta: { lost: "x" } });
     expect(changed(before, loseJob(before, now, 3, week)).meta).toEqual({ lost: 1 });
   });
 });
 
-describe("sweep", () => {
+describe("a sweep", () => {
   const stuck = { status: "active", timeout: 10, started: now - 60_000 } as const;
 
-  it("V-5.13: a stuck job is tried again while attempts are left, else aborted as swept", () => {
+  it("V-5.13: queues a stuck job again while it has attempts left, and otherwise aborts it", () => {
     const again = row({ ...stuck, retries: 2, attempts: 1 });
     expect(changed(again, sweepJob(again, now, 5, week))).toMatchObject({ status: "queued", error: "swept" });
     const last = row({ ...stuck, retries: 1, attempts: 1 });
     expect(changed(last, sweepJob(last, now, 5, week))).toMatchObject({ status: "aborted", error: "swept" });
   });
 
-  it("D-24: a job that is not stuck is left alone", () => {
+  it("D-24: does not change a job that is not stuck", () => {
     expect(sweepJob(row({ ...stuck, started: now - 14_000 }), now, 5, week)).toBeNull();
   });
 
-  it("J-20: by the limits that its run began with, also where others were set twice meanwhile", () => {
+  it("J-20: uses the limits from the start of the run, also when they were changed twice since then", () => {
     const started = now - 60_000;
     const begun = row({
       status: "active",
@@ -227,14 +227,14 @@ describe("sweep", () => {
     expect(sweepJob(next, started + 5_500, 5, week)).toBeNull();
   });
 
-  it("J-20: a meta of the user's that says anything about limits counts for nothing", () => {
+  it("J-20: ignores invalid `runLimits` in the user's meta", () => {
     for (const runLimits of [null, 1, "", "0", `${stuck.started} x y`, {}, [stuck.started, 600, 0]]) {
       const before = row({ ...stuck, retries: 2, meta: { runLimits } });
       expect(sweepJob(before, now, 5, week)).toMatchObject({ status: "queued" });
     }
   });
 
-  it("D-25: an aborted one never runs again", () => {
+  it("D-25: never queues an aborting job again", () => {
     const before = row({ ...stuck, status: "aborting", retries: 5, attempts: 1, error: "nope" });
     expect(changed(before, sweepJob(before, now, 5, week))).toMatchObject({
       status: "aborted",
@@ -243,12 +243,12 @@ describe("sweep", () => {
   });
 });
 
-describe("how long a finished job is kept", () => {
-  it("J-16: ttl seconds, for ever at 0, not at all below", () => {
+describe("the retention time of a finished job", () => {
+  it("J-16: is ttl seconds; 0 means for ever, and a negative ttl means not at all", () => {
     expect([600, 0, -1, -5].map((ttl) => keepSeconds(ttl, "complete", week))).toEqual([600, null, -1, -1]);
   });
 
-  it("D-83: a failed one for failedTtl at least", () => {
+  it("D-83: is at least failedTtl for a failed job, unless its ttl is negative", () => {
     expect([60, week + 1, 0, -1].map((ttl) => keepSeconds(ttl, "failed", week))).toEqual([
       week,
       week + 1,
@@ -257,21 +257,21 @@ describe("how long a finished job is kept", () => {
     ]);
   });
 
-  it("is whole seconds that a bigint column takes, whatever Python wrote", () => {
+  it("is a whole number of seconds that fits a bigint column, for any ttl from Python", () => {
     expect(keepSeconds(1.5, "complete", week)).toBe(2);
     expect(Number.isSafeInteger(keepSeconds(1e300, "complete", week))).toBe(true);
   });
 });
 
-describe("when a retry is due", () => {
-  it("D-30: a delay is rounded up, no delay is now", () => {
+describe("the due time of a retry", () => {
+  it("D-30: a delay is rounded up to a whole second, and no delay means now", () => {
     expect(retryDue(fields({ retryDelay: 0 }), now)).toBe(1_795_303_141);
     expect(retryDue(fields({ retryDelay: 0.1 }), now)).toBe(1_795_303_142);
     expect(retryDue(fields({ retryDelay: 0.9 }), now)).toBe(1_795_303_143);
     expect(retryDue(fields({ retryDelay: 60 }), now)).toBe(1_795_303_202);
   });
 
-  it("D-30, J-13, J-14: never before the delay has passed, never a whole second after it", () => {
+  it("D-30, J-13, J-14: is never before the end of the delay, and less than a second after it", () => {
     const given = fc.record({
       retryDelay: fc.double({ min: 0, max: 1e6, noNaN: true }),
       retryBackoff: fc.oneof(fc.boolean(), fc.double({ min: 0, max: 1e6, noNaN: true })),
@@ -293,28 +293,28 @@ describe("when a retry is due", () => {
     );
   });
 
-  it("is a second that a bigint column takes, whatever the job says", () => {
+  it("is a second that fits a bigint column, for any retry delay", () => {
     expect(Number.isSafeInteger(retryDue(fields({ retryDelay: 1e300 }), now))).toBe(true);
   });
 });
 
-describe("poison rows", () => {
+describe("rows with an unreadable document", () => {
   const poison = (document: string, status: Status = "active"): StoredJob => ({
     ...row({ status }),
     document,
   });
 
-  it("D-3: are not read", () => {
+  it("D-3: are read as null", () => {
     for (const text of ["", "{", "[]", '{"function":"ok","queue":"other","key":"k1"}']) {
       expect(read(poison(text))).toBeNull();
     }
   });
 
-  it("D-3: a document whose key is another row's is poison, too", () => {
+  it("D-3: a document with the key of another row is read as null, too", () => {
     expect(read(poison('{"function":"ok","queue":"default","key":"k2"}'))).toBeNull();
   });
 
-  it("D-3: are set aside as failed with their bytes untouched, not retried", () => {
+  it("D-3: are set aside as failed with their bytes unchanged, and are not retried", () => {
     const aside = { status: "failed", patch: null, removed: [], keep: null };
     expect(loseJob(poison("{"), now, 3, week)).toEqual(aside);
     expect(sweepJob(poison("{"), now, 5, week)).toEqual(aside);
@@ -333,7 +333,7 @@ describe("the state machine", () => {
     sweep: ["active>queued", "active>aborted", "aborting>aborted"],
   };
 
-  it("V-5, V-7: no event makes a step that the table does not name", () => {
+  it("V-5, V-7: an event causes only the transitions in the table", () => {
     const time = fc.integer({ min: now - 100_000, max: now });
     fc.assert(
       fc.property(

@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { expect, it } from "@jest/globals";
 
-it("DESIGN 4: payloads, results, options, task and queue names are checked by the compiler", () => {
+it("the compiler checks payloads, results, options, task names and queue names", () => {
   const { status, stdout } = spawnSync(
     process.execPath,
     ["node_modules/typescript/bin/tsc", "-p", "test/saq/core/types/tsconfig.json"],

@@ -85,7 +85,7 @@ const forgiving = (value: Tree): unknown => {
 };
 
 describe("any document", () => {
-  it("D-64, J-5: is read as Python meant it, whatever its order and spacing", () => {
+  it("D-64, J-5: is read as Python meant it, with any order and spacing", () => {
     fc.assert(
       fc.property(made, (given) => {
         const document = documentOf(given, "q", "k");
@@ -101,7 +101,7 @@ describe("any document", () => {
     );
   });
 
-  it("D-64: is edited member by member, every other one stays as it is to the letter", () => {
+  it("D-64: keeps every member that an edit does not name, character by character", () => {
     fc.assert(
       fc.property(
         made,
@@ -129,7 +129,7 @@ describe("any document", () => {
     );
   });
 
-  it("D-64, D-3: goes through a claim and an end in the database with every digit and character", async () => {
+  it("D-64, D-3: keeps every digit and character through a claim and a settlement in the database", async () => {
     const queue = openQueue(database, tasks);
     let keys = 0;
     await fc.assert(

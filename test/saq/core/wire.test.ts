@@ -29,7 +29,7 @@ const decoded = (members: string) =>
   decodeJob(`{"function":"ok","queue":"default","key":"k1"${members}}`, "default", "queued");
 
 describe("golden documents of Python", () => {
-  it.each(goldenDocuments)("$clause: read and written again, it is the same document", (golden) => {
+  it.each(goldenDocuments)("$clause: is the same document after it is read and written again", (golden) => {
     const fields = decodeJob(golden.document, "default", golden.status as Status);
     const written = encodeJob(fields);
     expect(JSON.parse(written)).toEqual(JSON.parse(golden.document));
@@ -43,7 +43,7 @@ describe("golden documents of Python", () => {
     expect(pythonComplaints(written, "default")).toEqual([]);
   });
 
-  it("J-5: Litestar's compact writer with raw UTF-8 reads the same as Python's own", () => {
+  it("J-5: a compact document with raw UTF-8, as Litestar writes it, is read like Python's own", () => {
     const compact =
       '{"function":"ok","kwargs":{"a":"héllo ☃"},"queue":"default","key":"k2","scheduled":1,"status":"aborted"}';
     expect(decodeJob(compact, "default", "aborted").kwargs).toEqual({ a: "héllo ☃" });
@@ -61,7 +61,7 @@ describe("encodeJob", () => {
     expect(encodeJob(job({ retryBackoff: 0, timeout: 10.0, progress: 0, meta: {} }))).toBe(encodeJob(job()));
   });
 
-  it("J-3: writes no null where Python counts with a number", () => {
+  it("J-3: writes no null where Python expects a number", () => {
     const nulls = Object.fromEntries(
       [
         "attempts",
@@ -109,17 +109,17 @@ describe("encodeJob", () => {
 });
 
 describe("decodeJob", () => {
-  it("V-4: the column's status wins over the document's", () => {
+  it("V-4: uses the status of the column, not that of the document", () => {
     expect(decodeJob('{"function":"f","queue":"q","key":"k","status":"queued"}', "q", "active").status).toBe(
       "active",
     );
   });
 
-  it("J-1: takes a number as group key and gives it as text", () => {
+  it("J-1: accepts a number as group key and returns it as text", () => {
     expect(decoded(',"group_key":7').groupKey).toBe("7");
   });
 
-  it("J-6: takes whole numbers written with a fraction", () => {
+  it("J-6: accepts whole numbers that are written with a fraction", () => {
     expect(decoded(',"retry_delay":60.0,"progress":1.0,"attempts":2.0')).toMatchObject({
       retryDelay: 60,
       progress: 1,
@@ -127,7 +127,7 @@ describe("decodeJob", () => {
     });
   });
 
-  it("J-3: takes null and texts where numbers belong as absent", () => {
+  it("J-3: uses the default when a member is null, or a text instead of a number", () => {
     expect(decoded(',"attempts":null,"retries":"many","ttl":null,"meta":null')).toMatchObject({
       attempts: 0,
       retries: 1,
@@ -136,23 +136,23 @@ describe("decodeJob", () => {
     });
   });
 
-  it("D-64: reads NaN and the infinities as null, outside of strings only", () => {
+  it("D-64: reads NaN and the infinities as null, but not inside strings", () => {
     const fields = decoded(',"kwargs":{"a":NaN,"b":[-Infinity,Infinity],"c":"NaN, \\"Infinity\\""}');
     expect(fields.kwargs).toEqual({ a: null, b: [null, null], c: 'NaN, "Infinity"' });
   });
 
   it.each([
-    ["nothing", ""],
-    ["no JSON", "{"],
+    ["an empty text", ""],
+    ["a text that is not JSON", "{"],
     ["a string without an end", '{"function": "ok'],
     ["an array", "[1]"],
-    ["a text", '"ok"'],
+    ["a JSON string", '"ok"'],
     ["null", "null"],
-    ["no function", '{"queue":"default","key":"k1"}'],
-    ["no key", '{"function":"ok","queue":"default"}'],
-    ["another queue", '{"function":"ok","queue":"other","key":"k1"}'],
-    ["no queue", '{"function":"ok","key":"k1"}'],
-  ])("D-3: %s is a PoisonDocumentError", (_, text) => {
+    ["a document without a function", '{"queue":"default","key":"k1"}'],
+    ["a document without a key", '{"function":"ok","queue":"default"}'],
+    ["a document of another queue", '{"function":"ok","queue":"other","key":"k1"}'],
+    ["a document without a queue", '{"function":"ok","key":"k1"}'],
+  ])("D-3: throws PoisonDocumentError for %s", (_, text) => {
     expect(() => decodeJob(text, "default", "queued")).toThrow(PoisonDocumentError);
   });
 
@@ -191,7 +191,7 @@ describe("decodeJob", () => {
     workerId: fc.option(fc.string()),
   });
 
-  it("J-4: gives back every job that encodeJob wrote", () => {
+  it("J-4: returns every job unchanged that encodeJob wrote", () => {
     fc.assert(
       fc.property(anyJob, (fields) => {
         const text = encodeJob(fields);
@@ -204,7 +204,7 @@ describe("decodeJob", () => {
 });
 
 describe("editDocument", () => {
-  it("D-64: copies big integers, NaN, escaped NULs, lone surrogates and spacing as they stand", () => {
+  it("D-64: copies big integers, NaN, escaped NULs, lone surrogates and spacing unchanged", () => {
     const kwargs =
       '{"big": 12345678901234567890, "nan": NaN, "nul": "\\u0000", "lone": "\\ud800", "one": 1.0}';
     const text = `{"function": "ok", "kwargs": ${kwargs}, "queue": "default", "key": "k1", "status": "queued"}`;
@@ -213,13 +213,13 @@ describe("editDocument", () => {
     );
   });
 
-  it("removes and sets top-level members only, also when inner ones have the same names", () => {
+  it("removes and sets only top-level members, also when nested members have the same names", () => {
     expect(editDocument('{"a":{"error":"x","b":[{"error":1}]},"error":"y"}', '{"b":"}"}', ["error"])).toBe(
       '{"a": {"error":"x","b":[{"error":1}]}, "b": "}"}',
     );
   });
 
-  it("D-64: holds a string of 20 MB", () => {
+  it("D-64: handles a string of 20 MB", () => {
     const long = `${"a".repeat(10_000_000)}${"\\n".repeat(5_000_000)}`;
     const text = `{"function":"ok","queue":"default","key":"k1","kwargs":{"a":"${long}","n":NaN}}`;
     expect(editDocument(text, '{"attempts":1}')).toBe(
@@ -232,7 +232,7 @@ describe("editDocument", () => {
     expect(() => editDocument(text, "{}")).toThrow(PoisonDocumentError);
   });
 
-  it("does what parsing, changing and writing would do", () => {
+  it("gives the same result as parsing, changing and writing the document", () => {
     const object = fc.dictionary(fc.string({ maxLength: 4 }), fc.jsonValue({ maxDepth: 3 }), {
       noNullPrototype: true,
     });
@@ -256,7 +256,7 @@ describe("editDocument", () => {
 });
 
 describe("encodeChange", () => {
-  it("J-4: turns defaults into removals and names members as the wire does", () => {
+  it("J-4: removes members that have their default value, and uses the member names of the wire format", () => {
     expect(encodeChange({ status: "queued", started: 0, retryDelay: 2, meta: {}, workerId: null })).toEqual({
       patch: '{"retry_delay":2,"status":"queued"}',
       removed: ["started", "meta", "worker_id"],

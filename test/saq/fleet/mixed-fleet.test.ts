@@ -79,7 +79,7 @@ describe("workers of both languages on one queue", () => {
     expect(await ended("woken")).toMatch(/^Finished/);
   });
 
-  it("T-194: Python's workers are shown as it writes them", async () => {
+  it("T-194: info() returns Python's workers as Python wrote them", async () => {
     const queue = openQueue(database, { quick: () => "done" });
     await queue.connect();
     // psycopg passes JSON null for absent metadata.
@@ -99,7 +99,7 @@ describe("workers of both languages on one queue", () => {
     });
   });
 
-  it("T-194, P-34: ours are written as Python reads them", async () => {
+  it("T-194, P-34: our worker rows have the form that Python reads", async () => {
     const queue = openQueue(database, { quick: () => "done" }, { metadata: { region: "eu" } });
     const { worker } = await startWorker(queue);
     // The statement of Python's `info`.

@@ -43,10 +43,10 @@ async function claimOne(queue: OpenQueue, text?: string): Promise<ClaimedJob> {
 
 describe("a job that a Python worker took over", () => {
   it.each([
-    ["a document that SQL reads", undefined],
+    ["a document that jsonb can hold", undefined],
     // jsonb holds no NUL, so these documents are written one by one.
-    ["a document that SQL does not read", "\0"],
-  ])("D-20, T-193: no end of our run is recorded: %s", async (_, text) => {
+    ["a document that jsonb cannot hold", "\0"],
+  ])("D-20, T-193: the settlement of our run is refused: %s", async (_, text) => {
     const queue = open();
     for (const status of ["complete", "failed", "aborted", "queued"] as const) {
       const claimed = await claimOne(queue, text);
@@ -59,7 +59,7 @@ describe("a job that a Python worker took over", () => {
     }
   });
 
-  it("D-20, T-193: not when its run has ended as ours would have, either", async () => {
+  it("D-20, T-193: our settlement is refused after Python's run ended with the same status", async () => {
     const queue = open();
     const claimed = await claimOne(queue);
     const peer = await takeOver(queue, claimed.key);
@@ -68,7 +68,7 @@ describe("a job that a Python worker took over", () => {
     expect((await queue.job(claimed.key))?.result).toBe("python's");
   });
 
-  it("D-20, T-193: not when it is being aborted, either", async () => {
+  it("D-20, T-193: our settlement is refused while the job is being aborted", async () => {
     const queue = open();
     const claimed = await claimOne(queue);
     await takeOver(queue, claimed.key);
@@ -78,8 +78,8 @@ describe("a job that a Python worker took over", () => {
   });
 
   it.each([
-    ["a document that SQL reads", undefined],
-    ["a document that SQL does not read", "\0"],
+    ["a document that jsonb can hold", undefined],
+    ["a document that jsonb cannot hold", "\0"],
   ])("D-21, T-193: our progress is refused: %s", async (_, text) => {
     const queue = open();
     const claimed = await claimOne(queue, text);
@@ -91,7 +91,7 @@ describe("a job that a Python worker took over", () => {
     expect(await rowOf(database, claimed.key)).toEqual(before);
   });
 
-  it("D-24, T-193: a job that Python's sweeper put back is not ours, though nobody runs it yet", async () => {
+  it("D-24, T-193: our run loses a job that Python's sweeper requeued, even before the next run starts", async () => {
     const queue = open();
     for (const status of ["complete", "queued"] as const) {
       const claimed = await claimOne(queue);
@@ -104,7 +104,7 @@ describe("a job that a Python worker took over", () => {
     }
   });
 
-  it("T-193: our run is told that it lost its job", async () => {
+  it("T-193: findInterrupted() reports our run as lost", async () => {
     const queue = open();
     const claimed = await claimOne(queue);
     const other = await claimOne(queue);
@@ -113,7 +113,7 @@ describe("a job that a Python worker took over", () => {
     expect(await queue.broker.findInterrupted([claimed, other])).toEqual([{ key: claimed.key, why: "lost" }]);
   });
 
-  it("T-193: the task's signal fires, and it is not started here beside itself", async () => {
+  it("T-193: the task's signal fires, and our worker does not run the job twice at the same time", async () => {
     let signal: AbortSignal | undefined;
     let begun = () => {};
     const running = new Promise<void>((resolve) => {
@@ -144,7 +144,7 @@ describe("a job that a Python worker took over", () => {
   });
 });
 
-describe("a job whose document a Python handle overwrote", () => {
+describe("a job whose document an old Python job object overwrote", () => {
   /**
    * Writes what an `update` or `abort` through the job object of the enqueue leaves: no attempts, no start, no worker
    * (D-21).
@@ -156,7 +156,7 @@ describe("a job whose document a Python handle overwrote", () => {
     await peer.update(asEnqueued, status, change);
   }
 
-  it("D-21: is still ours: its end is recorded", async () => {
+  it("D-21: still belongs to our run, whose settlement is recorded", async () => {
     const queue = open();
     const claimed = await claimOne(queue);
     await throughOldHandle(queue, claimed.key, "active");
@@ -168,7 +168,7 @@ describe("a job whose document a Python handle overwrote", () => {
     expect(await queue.job(claimed.key)).toMatchObject({ status: "complete", result: 1 });
   });
 
-  it("D-21, T-193: an abort through such a handle reaches our run", async () => {
+  it("D-21, T-193: is aborted in our run if the abort came through that Python job object", async () => {
     const queue = open();
     const claimed = await claimOne(queue);
     await throughOldHandle(queue, claimed.key, "aborting", { error: "from python" });

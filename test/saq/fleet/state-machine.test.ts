@@ -79,7 +79,7 @@ describe("the state machine", () => {
     jest.restoreAllMocks();
   });
 
-  it("V-5, V-7, 5.2: one after the other, every client is answered and every row left as the model says", async () => {
+  it("V-5, V-7: operations one after another return results and leave rows as the model predicts", async () => {
     const clients = await openClients();
     const clock = stepClock();
     const commands = [operation.map((made) => new Step(made)), turn.map((made) => new World(made))];
@@ -93,7 +93,7 @@ describe("the state machine", () => {
     );
   }, 600_000);
 
-  it("V-7, D-20 to D-26: at the same time, each row is as some order of what was done to it would leave it", async () => {
+  it("V-7, D-20 to D-26: concurrent operations leave each row as some sequential order of them would", async () => {
     const clients = await openClients();
     const clock = stepClock();
     const round = fc.record({

@@ -132,7 +132,7 @@ async function fullSpeed(seed: number) {
   return { odd, twice, complete: rows?.complete, stored, done: fleet.done };
 }
 
-describe(`four workers in trouble for ${seconds} s`, () => {
+describe(`four workers with random failures for ${seconds} s`, () => {
   const outcomes = new Map<number, ReturnType<typeof stress>>();
   beforeAll(() => {
     for (const seed of seeds) {
@@ -145,7 +145,7 @@ describe(`four workers in trouble for ${seconds} s`, () => {
   afterAll(endAllWorkers);
 
   it.each(seeds)(
-    "5.2: no job is lost, recorded twice or run beside itself or its group (seed %i)",
+    "no job is lost, settled twice, or run at the same time as itself or its group (seed %i)",
     async (seed) => {
       const outcome = await outcomes.get(seed);
       if (process.env.STRESS_SEED) console.info(seed, JSON.stringify(outcome));
@@ -155,7 +155,7 @@ describe(`four workers in trouble for ${seconds} s`, () => {
   );
 
   it(
-    "5.1, 5.2: at full speed, with jobs fetched ahead, every job completes once and is charged once",
+    "every job completes once and uses one attempt, at full speed with prefetched jobs",
     async () => {
       await Promise.allSettled([...outcomes.values()]);
       const { odd, twice, complete, stored, done } = await fullSpeed(seeds[0] ?? 1);

@@ -19,7 +19,7 @@ beforeAll(async () => {
 
 const keysOf = (jobs: readonly { key: string }[]) => jobs.map(({ key }) => key);
 
-describe("rows that are no jobs", () => {
+describe("rows that hold no job", () => {
   const poison = (queue: string): Record<string, string | Buffer> => ({
     empty: "",
     "not JSON": '{"function": "hello"',
@@ -40,7 +40,7 @@ describe("rows that are no jobs", () => {
     "NaN and no function": `{"kwargs": NaN, "queue": "${queue}", "key": "poison-NaN and no function"}`,
   });
 
-  it("D-3: every kind is set aside as failed with its bytes untouched, and the good jobs among them run", async () => {
+  it("D-3: are set aside as failed with their bytes unchanged, and the jobs between them are claimed", async () => {
     const log = new LogBook();
     const queue = open({ logger: log });
     const bad = poison(queue.name);
@@ -80,10 +80,10 @@ describe("rows that are no jobs", () => {
   });
 
   it.each([
-    ["no JSON at all", "{"],
-    ["no JSON that ends as ours does", '{"function":hello,"status":"queued"}'],
+    ["not JSON", "{"],
+    ["not JSON but end like our documents", '{"function":hello,"status":"queued"}'],
   ])(
-    "D-3: a job behind 2,000 rows that are %s runs without a wait for the next look",
+    "D-3: a worker runs a job behind 2,000 rows that are %s without waiting for its next poll",
     async (_, document) => {
       const log = new LogBook();
       // The next look comes an hour later. So the worker finds the job behind the rows only if it claims again at once.
@@ -101,7 +101,7 @@ describe("rows that are no jobs", () => {
     },
   );
 
-  it("D-3: a running row that is no job ends failed when it is aborted", async () => {
+  it("D-3: an active row that holds no job is set aside as failed when it is aborted", async () => {
     const queue = open();
     await insertRow(database, { key: "poison-active", queue: queue.name, document: "{", status: "active" });
     expect(await queue.abort("poison-active")).toBe("aborted");
@@ -109,13 +109,13 @@ describe("rows that are no jobs", () => {
   });
 });
 
-describe("documents that SQL cannot hold", () => {
+describe("documents with unusual values", () => {
   it.each([
     ["NaN", '{"a": NaN, "big": 12345678901234567890}'],
     ["an escaped NUL", '{"a": "\\u0000", "big": 12345678901234567890}'],
     ["half a character", '{"a": "\\ud800", "one": 1.0}'],
     ["an array 20,000 deep", `{"a": ${"[".repeat(20_000)}${"]".repeat(20_000)}}`],
-  ])("D-64: %s is edited text for text", async (name, kwargs) => {
+  ])("D-64: a claim keeps %s in the payload as it is written", async (name, kwargs) => {
     const queue = open();
     const key = `wire-${name}`;
     const document = `{"function": "hello", "kwargs": ${kwargs}, "queue": "${queue.name}", "key": "${key}", "attempts": 1, "queued": 5, "status": "queued"}`;
@@ -129,7 +129,7 @@ describe("documents that SQL cannot hold", () => {
     expect(await rowOf(database, key)).toMatchObject({ status: "active", text: claimed?.document });
   });
 
-  it("D-64: what its task reads as null is warned of, with the job's key; a text that says NaN is not", async () => {
+  it("D-64: a number NaN or Infinity causes a warning with the job's key; the word in a string does not", async () => {
     const queue = open();
     const payloads = {
       number: '{"a": NaN}',
@@ -163,7 +163,7 @@ describe("documents that SQL cannot hold", () => {
     ["scheduled", "null"],
     ["scheduled", "-5"],
     ["scheduled", "1000.5"],
-  ])("D-3: %s %s does not keep the batch from running", async (field, value) => {
+  ])("D-3: a job whose field %s is %s is claimed together with the other jobs", async (field, value) => {
     const queue = open();
     const key = `odd-${field}-${value}`;
     const document = `{"function": "hello", "queue": "${queue.name}", "key": ${JSON.stringify(key)}, "${field}": ${value}}`;
@@ -173,11 +173,11 @@ describe("documents that SQL cannot hold", () => {
   });
 });
 
-describe("a claim whose answer is lost", () => {
+describe("a claim whose response is lost", () => {
   it.each([
     ["ungrouped", {}],
     ["grouped", { groupKey: "g" }],
-  ])("5.2: is given back by its token, uncharged (%s)", async (kind, options) => {
+  ])("is undone, and its attempt is not counted (%s)", async (kind, options) => {
     const proxy = await openProxy(database);
     const queue = openQueue(proxy, tasks);
     const job = await queue.enqueue("hello", { n: 1 }, options);

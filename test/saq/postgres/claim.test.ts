@@ -25,7 +25,7 @@ const enqueueAll = (queue: Hello, count: number, options: (n: number) => object 
 const keysOf = (jobs: readonly { key: string }[]) => jobs.map(({ key }) => key);
 
 describe("a claimed job", () => {
-  it("D-0b, V-5.4, V-5.5: is active and started in the same step, in row and document", async () => {
+  it("D-0b, V-5.4, V-5.5: becomes active in the row and the document and gets its start time in one step", async () => {
     const queue = open();
     const job = await queue.enqueue("hello", { a: "é" }, { retries: 2, meta: { step: 2 } });
     const before = Date.now();
@@ -52,7 +52,7 @@ describe("a claimed job", () => {
     expect(pythonComplaints(row?.text ?? "", queue.name)).toEqual([]);
   });
 
-  it("P-10: has its document's due time in its column, 0 when it has none", async () => {
+  it("P-10: keeps the due time of its document in the scheduled column, or 0 when it has none", async () => {
     const queue = open();
     const scheduled = (await nowSeconds()) - 5;
     const [past, none] = [await queue.enqueue("hello", {}, { scheduled }), await queue.enqueue("hello")];
@@ -66,7 +66,7 @@ describe("a claimed job", () => {
   });
 
   it.each(goldenDocuments.filter(({ status }) => status === "queued"))(
-    "$clause: a row that Python wrote is claimed, and Python can load what is written",
+    "$clause: a row that Python wrote is claimed, and Python can load the claimed document",
     async (golden) => {
       const queue = open();
       const { key } = golden;
@@ -88,8 +88,8 @@ describe("a claimed job", () => {
   );
 });
 
-describe("what is claimed, and in which order", () => {
-  it("D-6, T-6: first in, first out within one second", async () => {
+describe("the jobs that a claim takes, and their order", () => {
+  it("D-6, T-6: jobs of the same second are claimed in the order in which they were enqueued", async () => {
     const queue = open();
     const jobs = await enqueueAll(queue, 50);
     await database.query("update saq_jobs set scheduled = 1000 where queue = $1", [queue.name]);
@@ -98,7 +98,7 @@ describe("what is claimed, and in which order", () => {
     expect(keysOf([...first, ...rest])).toEqual(keysOf(jobs));
   });
 
-  it("P-15: lower priority numbers first, then the earlier due time", async () => {
+  it("P-15: jobs with lower priority numbers come first, then jobs with earlier due times", async () => {
     const queue = open();
     const now = await nowSeconds();
     const jobs = await enqueueAll(queue, 6, (n) => ({ priority: n % 3, scheduled: now - n }));
@@ -106,7 +106,7 @@ describe("what is claimed, and in which order", () => {
     expect(keysOf(claimed)).toEqual([3, 0, 4, 1, 5, 2].map((n) => jobs[n]?.key));
   });
 
-  it("P-14: only priorities within the worker's bounds, negative ones are parked", async () => {
+  it("P-14: a claim takes only priorities within the worker's bounds, and no negative ones by default", async () => {
     const queue = open();
     const jobs = await enqueueAll(queue, 5, (n) => ({ priority: [-1, 0, 5, 6, 32767][n] }));
     expect(keysOf(await claim(queue, { priorities: [0, 5] }))).toEqual([jobs[1]?.key, jobs[2]?.key]);
@@ -114,7 +114,7 @@ describe("what is claimed, and in which order", () => {
     expect(keysOf(await claim(queue, { priorities: [-32768, -1] }))).toEqual([jobs[0]?.key]);
   });
 
-  it("P-14: no job before its time, and 500 future ones of a higher priority do not stand in the way", async () => {
+  it("P-14: future jobs are not claimed, and 500 of them with higher priority do not block a due job", async () => {
     const queue = open();
     const scheduled = (await nowSeconds()) + 600;
     await enqueueAll(queue, 500, (n) => ({ scheduled, priority: n % 3 }));
@@ -123,14 +123,14 @@ describe("what is claimed, and in which order", () => {
     expect(await claim(queue, { limit: 50 })).toEqual([]);
   });
 
-  it("V-1: no job of another queue", async () => {
+  it("V-1: a claim takes no job of another queue", async () => {
     const [one, two] = [open(), open()];
     await one.enqueue("hello");
     expect(await claim(two)).toEqual([]);
     expect(await claim(one)).toHaveLength(1);
   });
 
-  it("5.1: every job once, whoever else claims at the same moment", async () => {
+  it("each job is claimed only once when many claims run at the same time", async () => {
     const queue = open();
     const others = [1, 2, 3].map(() => open({ name: queue.name }));
     const jobs = await enqueueAll(queue, 400);
@@ -142,7 +142,7 @@ describe("what is claimed, and in which order", () => {
     expect([...taken, ...rest].toSorted()).toEqual(keysOf(jobs).toSorted());
   });
 
-  it("P-15: a row that somebody's transaction holds is passed over, not waited for", async () => {
+  it("P-15: a claim skips a row that another transaction holds and does not wait for it", async () => {
     const queue = open();
     const jobs = await enqueueAll(queue, 3);
     const other = await database.connect();
@@ -153,7 +153,7 @@ describe("what is claimed, and in which order", () => {
     expect(keysOf(await claim(queue))).toEqual([jobs[0]?.key]);
   });
 
-  it("5.1: a row that changed after the statement began is neither taken nor answered, and comes with the next", async () => {
+  it("a row that changed after a claim began is neither taken nor returned by it, but by the next claim", async () => {
     const queue = open();
     const [moved, other] = await enqueueAll(queue, 2);
     const client = await database.connect();

@@ -47,8 +47,8 @@ const insertStuck = (queue: Queue, key: string) =>
     document: JSON.stringify({ function: "hello", queue: queue.name, key, timeout: 1, started: 1_000 }),
   });
 
-describe("the database's clock, set forward by an hour", () => {
-  it("D-29: sweeps no job that started before, and those that are stuck for other reasons as ever", async () => {
+describe("a database clock that is set forward by an hour", () => {
+  it("D-29: the sweep ends a job that is really stuck, but none that seems stuck because of the step", async () => {
     const queue = openQueue(database, { hello: () => "hi" });
     await queue.enqueue("hello", undefined, { key: "limited", timeout: 60 });
     await queue.enqueue("hello", undefined, { key: "beating", timeout: 0, heartbeat: 60 });
@@ -75,7 +75,7 @@ describe("the database's clock, set forward by an hour", () => {
     expect((await rowOf(database, "beating"))?.status).toBe("active");
   });
 
-  it("D-29: is noticed by a worker's next beat, which fails none of its jobs", async () => {
+  it("D-29: a worker notices the step when it next saves its row, and fails none of its jobs", async () => {
     let finish = () => {};
     const finished = new Promise<void>((resolve) => {
       finish = resolve;
@@ -99,8 +99,8 @@ describe("the database's clock, set forward by an hour", () => {
   });
 });
 
-describe("the database's clock, set back by an hour", () => {
-  it("D-29: a worker that died before is noticed, although its row seems to live for another hour", async () => {
+describe("a database clock that is set back by an hour", () => {
+  it("D-29: the job of a dead worker is requeued, although the worker's row seems valid for another hour", async () => {
     const queue = openQueue(database, { hello: () => "hi" });
     await setDatabaseClock(hour);
     const stats = { complete: 0, failed: 0, retried: 0, aborted: 0, uptime: 0 };

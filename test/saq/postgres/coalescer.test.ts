@@ -39,7 +39,7 @@ function gated(options: Partial<ConstructorParameters<typeof Coalescer<string, s
 }
 
 describe("coalescer", () => {
-  it("5.1: a lone call leaves at once and waits for nobody", async () => {
+  it("a single call is sent at once", async () => {
     const { coalescer, flushes, letGo } = gated();
     const answer = coalescer.add("a");
     await letGo();
@@ -47,7 +47,7 @@ describe("coalescer", () => {
     expect(flushes).toEqual([["a"]]);
   });
 
-  it("what one caller throws when it is told is neither a failure of the flush nor of the others", async () => {
+  it("an error thrown by one caller's callback fails neither the flush nor the other calls", async () => {
     const thrown: unknown[] = [];
     const later = jest.spyOn(globalThis, "queueMicrotask").mockImplementation((call) => {
       try {
@@ -90,7 +90,7 @@ describe("coalescer", () => {
     later.mockRestore();
   });
 
-  it("5.1: what is called during a flush leaves together with the next one, in order", async () => {
+  it("calls made during a flush are sent together in the next flush, in order", async () => {
     const { coalescer, flushes, flush, letGo } = gated();
     const first = coalescer.add("a");
     await flush();
@@ -101,7 +101,7 @@ describe("coalescer", () => {
     expect(flushes).toEqual([["a"], ["b", "c", "d"]]);
   });
 
-  it("5.1: calls of one Promise.all leave together", async () => {
+  it("calls of one Promise.all are sent in one flush", async () => {
     const { coalescer, flushes, letGo } = gated();
     const answers = Promise.all(["a", "b"].map((item) => coalescer.add(item)));
     await letGo();
@@ -109,7 +109,7 @@ describe("coalescer", () => {
     expect(flushes).toEqual([["a", "b"]]);
   });
 
-  it("5.1: two items of one identity never share a flush, the others are not held up", async () => {
+  it("two items with the same identity never share a flush and do not delay the other items", async () => {
     const { coalescer, flushes, letGo } = gated({ identityOf: (item) => item });
     const answers = ["a", "a", "b", "a"].map((item) => coalescer.add(item));
     for (let n = 0; n < 3; n++) await letGo();
@@ -117,7 +117,7 @@ describe("coalescer", () => {
     expect(flushes).toEqual([["a", "b"], ["a"], ["a"]]);
   });
 
-  it("5.1: many of one identity do not hold up those behind them", async () => {
+  it("many items with the same identity do not delay the items behind them", async () => {
     const { coalescer, flushes, letGo } = gated({ maxItems: 3, identityOf: (item) => item });
     const answers = ["a", "a", "a", "a", "a", "b", "c", "d"].map((item) => coalescer.add(item));
     for (let n = 0; n < 5; n++) await letGo();
@@ -125,7 +125,7 @@ describe("coalescer", () => {
     expect(flushes).toEqual([["a", "b", "c"], ["d", "a"], ["a"], ["a"], ["a"]]);
   });
 
-  it("5.1: holds at most so many rows", async () => {
+  it("a flush holds at most maxItems items", async () => {
     const { coalescer, flushes, letGo } = gated({ maxItems: 2 });
     const answers = ["a", "b", "c", "d", "e"].map((item) => coalescer.add(item));
     for (let n = 0; n < 3; n++) await letGo();
@@ -133,7 +133,7 @@ describe("coalescer", () => {
     expect(flushes).toEqual([["a", "b"], ["c", "d"], ["e"]]);
   });
 
-  it("5.1: holds at most so many bytes, and one item larger than that alone", async () => {
+  it("a flush holds at most maxBytes bytes, and a larger item is sent alone", async () => {
     const { coalescer, flushes, letGo } = gated({ maxBytes: 4 });
     const answers = ["aa", "bb", "cc", "dddddd", "ee"].map((item) => coalescer.add(item));
     for (let n = 0; n < 4; n++) await letGo();
@@ -141,7 +141,7 @@ describe("coalescer", () => {
     expect(flushes).toEqual([["aa", "bb"], ["cc"], ["dddddd"], ["ee"]]);
   });
 
-  it("5.1: a data error rejects the guilty call alone", async () => {
+  it("a data error rejects only the call that caused it", async () => {
     const coalescer = new Coalescer<string, string>(
       async (items) => {
         if (items.includes("bad")) throw new Error(`bad among ${items.length}`);
@@ -155,7 +155,7 @@ describe("coalescer", () => {
     ).toEqual(["a!", "b!", "Error: bad among 1", "c!", "d!"]);
   });
 
-  it("5.1: one answer serves all of its identity that were waiting when it was sent, and no later call", async () => {
+  it("an item's result serves all calls of its identity that waited when it was sent, but no later call", async () => {
     const { coalescer, flushes, flush, letGo } = gated({
       identityOf: (item) => item,
       answerTwin: (answer) => `${answer}!`,
@@ -170,7 +170,7 @@ describe("coalescer", () => {
     expect(flushes).toEqual([["a"], ["a"]]);
   });
 
-  it("5.1: those that the answer does not serve are sent themselves, in order", async () => {
+  it("calls that another call's result cannot serve are sent in the next flush", async () => {
     const { coalescer, flushes, letGo } = gated({
       identityOf: (item) => item.slice(0, 1),
       answerTwin: (answer, _item, twin) => (twin === "a3" ? undefined : answer),
@@ -191,7 +191,7 @@ describe("coalescer", () => {
     unsent: () => new Error("not sent"),
   });
 
-  it("what waits behind a flush without an answer fails in its own time", async () => {
+  it("a call that waits behind a flush without a response fails after its own timeout", async () => {
     const { coalescer, flush, letGo } = gated({ retry: patient(50) });
     const first = coalescer.add("a");
     await flush();
@@ -203,7 +203,7 @@ describe("coalescer", () => {
     expect(await next).toBe("c!");
   });
 
-  it("a flush that failed is sent again, the same calls together, until their time is over", async () => {
+  it("a failed flush is retried with the same calls until their timeout", async () => {
     const tries: [string[], number][] = [];
     const coalescer = new Coalescer<string, string>(
       async (items, { count }) => {
@@ -224,7 +224,7 @@ describe("coalescer", () => {
     await expect(coalescer.add("bad")).rejects.toThrow("bad way");
   });
 
-  it("5.1: an answer that takes longer holds up neither the others nor the next flush", async () => {
+  it("a result that takes longer delays neither the other results nor the next flush", async () => {
     let late: (answer: string) => void = () => {};
     const coalescer = new Coalescer<string, string>(
       async (items) =>
@@ -244,7 +244,7 @@ describe("coalescer", () => {
     expect(await held).toBe("at last");
   });
 
-  it("rejects all of a flush at another error, and goes on with the next", async () => {
+  it("any other error rejects all calls of its flush, and the next flush is sent", async () => {
     const { coalescer, letGo } = gated({ searchAfter: () => null });
     const answers = Promise.allSettled([coalescer.add("a"), coalescer.add("bad")]);
     await letGo();
@@ -254,7 +254,7 @@ describe("coalescer", () => {
     expect(await next).toBe("b!");
   });
 
-  it("drained waits for everything that was added", async () => {
+  it("drained() waits for all calls that were added", async () => {
     const { coalescer, flush, letGo } = gated();
     const answered: string[] = [];
     void coalescer.add("a").then((answer) => answered.push(answer));

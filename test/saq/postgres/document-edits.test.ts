@@ -40,11 +40,11 @@ async function runningWorker(queue: Queue<typeof tasks>) {
   return worker;
 }
 
-describe("an end that a worker records", () => {
+describe("a settlement that a worker records", () => {
   it.each([
     ["a document that jsonb can hold", "", inJsonb],
-    ["one that it cannot", ', "nul": "\\u0000"', `"meta": {${inMeta}, "cancellations": 1}`],
-  ])("D-64: a shutdown counts in meta and copies the rest: %s", async (_name, more, stored) => {
+    ["a document that jsonb cannot hold", ', "nul": "\\u0000"', `"meta": {${inMeta}, "cancellations": 1}`],
+  ])("D-64: a shutdown is counted in meta and keeps its other values: %s", async (_name, more, stored) => {
     const queue = openQueue(database, tasks);
     await queue.connect();
     await database.query("delete from saq_jobs");
@@ -58,7 +58,7 @@ describe("an end that a worker records", () => {
     expect(Object.keys(JSON.parse(text))).not.toContain("meta+");
   });
 
-  it("D-21: a shutdown keeps a meta that somebody has set during the run", async () => {
+  it("D-21: a shutdown keeps the meta that a caller set during the run", async () => {
     const queue = openQueue(database, tasks);
     const job = await queue.enqueue("wait", undefined, { timeout: 0, meta: { old: 1 } });
     const { worker, ended } = await runningWorker(queue);
@@ -68,7 +68,7 @@ describe("an end that a worker records", () => {
     expect((await job.refresh()).meta).toEqual({ fresh: 2, cancellations: 1 });
   });
 
-  it("D-41, D-64: a job whose task is unknown goes back with its meta as it stands", async () => {
+  it("D-41, D-64: a requeue of an unknown task is counted in meta and keeps the other values exactly", async () => {
     const queue = openQueue(database, tasks, { unknownTask: "requeue" });
     await queue.connect();
     await database.query("delete from saq_jobs");
@@ -82,7 +82,7 @@ describe("an end that a worker records", () => {
   });
 });
 
-describe("a change under the row's lock", () => {
+describe("a change that is made while the row is locked", () => {
   const row = (text: string, status: StoredJob["status"]): StoredJob => ({
     key: "k",
     queue: "q",
@@ -94,7 +94,7 @@ describe("a change under the row's lock", () => {
   const changed = (text: string, change: { patch: string | null; removed: readonly string[] }) =>
     editDocument(text, change.patch ?? "{}", change.removed);
 
-  it("D-64: a lost job's count is set, the rest copied", () => {
+  it("D-64: a lost job's count in meta is increased, and the rest of meta is copied unchanged", () => {
     const text = document("q", { meta: `${inMeta}, "lost": 1` });
     expect(changed(text, loseJob(row(text, "active"), 5_000, 3, 60))).toMatch(
       `"meta": {${inMeta}, "lost": 2}`,
@@ -105,7 +105,7 @@ describe("a change under the row's lock", () => {
     expect(failed).toMatch('"status": "failed"');
   });
 
-  it("D-26, D-64: a retry takes the counts away, and meta where they were all there was", () => {
+  it("D-26, D-64: a retry removes the counts from meta, and removes meta if it held nothing else", () => {
     const retried = (meta: string) => {
       const text = document("q", { meta });
       const { change } = retryJob(row(text, "failed"), "again", 5_000, true);
@@ -129,7 +129,7 @@ describe("marks in meta", () => {
     expect(editDocument(text, patch, removed)).toBe(expected);
   });
 
-  it("come after a meta of the same change, and are read back with it", () => {
+  it("override the new meta of the same change, and are read back together with it", () => {
     const { patch, removed } = encodeChange({ meta: { own: 1, lost: 9 } }, { lost: 1 });
     const text = '{"function":"f","queue":"q","key":"k","meta":{"old":1}}';
     const edited = decodeJob(editDocument(text, patch, removed), "q", "queued");

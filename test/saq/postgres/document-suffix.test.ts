@@ -1,7 +1,7 @@
 /** Documents that a claim and a completion change only at their end, without parsing them. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { ClaimedJob } from "../../../templates/backend/saq/broker.js";
-import { claimedFields } from "../../../templates/backend/saq/core/transitions.js";
+import { claimedFields } from "../../../templates/backend/saq/core/stored-job.js";
 import { decodeJob } from "../../../templates/backend/saq/core/wire.js";
 import type { Context } from "../../../templates/backend/saq/index.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
@@ -49,15 +49,15 @@ async function claimOne(queue: Hello): Promise<ClaimedJob> {
   return job;
 }
 
-describe("a document as enqueue wrote it", () => {
+describe("a document that enqueue wrote", () => {
   it.each<[string, object]>([
     ["plain", { a: 1 }],
     ["quotes, backslashes, line ends", { a: 'say "hi" \\ \n\r\t \u2028' }],
     ["beyond ASCII", { a: "héllo ☃ 𝄞", ключ: "значение" }],
-    ["an escaped NUL and half a character", { a: "\0 \ud800" }],
-    ["words of the document inside", { a: ',"status":"queued"}', b: { status: "queued" } }],
-    ["a number that jsonb would write otherwise", { a: 1e21 }],
-  ])("is claimed and completed with its other bytes untouched: %s", async (_name, kwargs) => {
+    ["an escaped NUL and a lone surrogate", { a: "\0 \ud800" }],
+    ["text like the end of the document", { a: ',"status":"queued"}', b: { status: "queued" } }],
+    ["a number that jsonb would write differently", { a: 1e21 }],
+  ])("is claimed and completed with its other bytes unchanged: %s", async (_name, kwargs) => {
     const queue = open();
     const { key } = await queue.enqueue("hello", kwargs);
     const enqueued = await textOf(key);
@@ -102,7 +102,7 @@ describe("a document as enqueue wrote it", () => {
     ["Cyrillic", "ключ значение ".repeat(2_000), 1.5],
     ["Chinese", "漢字".repeat(10_000), 1.5],
     ["beyond the basic plane", "😀𝄞".repeat(5_000), 1.5],
-  ])("travels to the worker in little more than its own bytes: %s", async (_name, text, most) => {
+  ])("is sent to the worker in less than 1.5 times its size: %s", async (_name, text, most) => {
     const proxy = await openProxy(database);
     const queue = openQueue(proxy, tasks);
     const { key } = await queue.enqueue("hello", { text });
@@ -113,7 +113,7 @@ describe("a document as enqueue wrote it", () => {
     expect(JSON.parse(job.document)).toMatchObject({ kwargs: { text } });
   });
 
-  it("V-5.6: a due time in the document stays in its column", async () => {
+  it("V-5.6: keeps its due time in the scheduled column through claim and completion", async () => {
     const queue = open();
     const later = Math.floor(Date.now() / 1_000) - 5;
     const { key } = await queue.enqueue("hello", { a: 1 }, { scheduled: later });
@@ -157,7 +157,7 @@ describe("a document as enqueue wrote it", () => {
       "state in the middle",
       (queue, key) => `{"function":"hello","status":"queued","queue":"${queue}","key":"${key}"}`,
     ],
-  ])("is read as JSON where somebody else wrote it: %s", async (name, document) => {
+  ])("a document that another program wrote is parsed as JSON: %s", async (name, document) => {
     const queue = open();
     const key = `foreign ${name}`;
     const text = document(queue.name, key);
@@ -176,16 +176,16 @@ describe("a document as enqueue wrote it", () => {
   });
 
   it.each<[string, object, object]>([
-    ["with members behind the time of its enqueue", {}, { priority: 5, meta: { a: 1 }, groupKey: null }],
+    ["with members after the enqueue time", {}, { priority: 5, meta: { a: 1 }, groupKey: null }],
     ["with a due time", {}, { scheduled: Math.floor(Date.now() / 1_000) - 5 }],
-    ["with words of the document inside", { touched: 1 }, {}],
-  ])("is fresh where our enqueue wrote it: %s", async (_name, kwargs, options) => {
+    ["with the name of a document member in its payload", { touched: 1 }, {}],
+  ])("has a suffix that can be replaced: %s", async (_name, kwargs, options) => {
     const queue = open();
     await queue.enqueue("hello", kwargs, options);
     expect((await claimOne(queue)).suffix).not.toBeNull();
   });
 
-  it("D-3: one that ends like ours and is no job is set aside as failed, and the others run", async () => {
+  it("D-3: a row that ends like our documents but holds no job is set aside as failed; other jobs run", async () => {
     const log = new LogBook();
     const queue = open({ logger: log });
     const poison: Record<string, string | Buffer> = {
@@ -215,7 +215,7 @@ describe("a document as enqueue wrote it", () => {
     }
   });
 
-  it("D-64: one that ends like ours and holds NaN is warned of, and stays as it is", async () => {
+  it("D-64: a NaN in a document that ends like ours causes a warning and stays as it is", async () => {
     const queue = open();
     const document = (key: string, kwargs: string) =>
       `{"function":"hello","kwargs":${kwargs},"queue":"${queue.name}","key":"${key}","status":"queued"}`;
@@ -236,7 +236,7 @@ describe("a document as enqueue wrote it", () => {
     });
   });
 
-  it("J-20: a task's own update and its end are both kept", async () => {
+  it("J-20: a task's own update and its settlement are both stored", async () => {
     const queue = open();
     await startWorker(queue);
     const job = await queue.enqueue("step");
@@ -249,7 +249,7 @@ describe("a document as enqueue wrote it", () => {
     });
   });
 
-  it("5.2: an end by an ending that is not there any more changes nothing", async () => {
+  it("a settlement is lost and changes nothing when its suffix is no longer in the document", async () => {
     const queue = open();
     await queue.enqueue("hello", { a: 1 });
     const job = await claimOne(queue);
@@ -264,7 +264,7 @@ describe("a document as enqueue wrote it", () => {
     expect(await rowOf(database, job.key)).toMatchObject({ status: "active" });
   });
 
-  it("D-25: an abort that came first wins", async () => {
+  it("D-25: a job that was aborted before its settlement ends as aborted", async () => {
     const queue = open();
     const { key } = await queue.enqueue("hello", { a: 1 });
     const job = await claimOne(queue);
@@ -273,7 +273,7 @@ describe("a document as enqueue wrote it", () => {
     expect(JSON.parse(await textOf(key))).toMatchObject({ status: "aborted", error: "changed my mind" });
   });
 
-  it("a batch of many claims tells the written ones from the others", async () => {
+  it("a batch with settlements of many claims reports which ones were applied", async () => {
     const queue = open();
     await queue.enqueueMany(Array.from({ length: 30 }, (_, i) => ({ task: "hello", payload: { i } })));
     const jobs = [...(await claim(queue)), ...(await claim(queue)), ...(await claim(queue, { limit: 20 }))];
@@ -291,7 +291,7 @@ describe("a document as enqueue wrote it", () => {
     expect(await queue.counts()).toMatchObject({ complete: 29, active: 1 });
   });
 
-  it("J-16: each row of a batch is kept for as long as its own job says", async () => {
+  it("J-16: each row of a batch is kept for the time that its own settlement says", async () => {
     const queue = open();
     const keeps = [null, 600, 60, 0, 600];
     await queue.enqueueMany(keeps.map((_, i) => ({ task: "hello", payload: { i } })));
@@ -313,7 +313,7 @@ describe("a document as enqueue wrote it", () => {
     }
   });
 
-  it("5.2: of two claims of one key in one batch only the present one ends its job", async () => {
+  it("when a batch settles two claims of one key, only the current claim is applied", async () => {
     const queue = open();
     const key = "claimed twice";
     const claimed: ClaimedJob[] = [];
@@ -330,7 +330,7 @@ describe("a document as enqueue wrote it", () => {
     expect(JSON.parse(await textOf(key))).toMatchObject({ status: "complete", result: 1 });
   });
 
-  it("D-64: keys of the caller's choice are found by every character of theirs", async () => {
+  it("D-64: jobs with special characters in their keys are settled by their exact keys", async () => {
     const queue = open();
     const keys = ['5 a"b', "5 a\\b", "5", " 5 ", "ключ\n😀", "\u001e"];
     for (const key of keys) await queue.enqueue("hello", { key }, { key });
@@ -342,7 +342,7 @@ describe("a document as enqueue wrote it", () => {
       expect(JSON.parse(await textOf(key))).toMatchObject({ status: "complete", result: key, key });
   });
 
-  it("5.2: a row that somebody's transaction holds does not hold up the others of its batch", async () => {
+  it("a row that another transaction holds does not delay the other rows of its batch", async () => {
     const queue = open();
     await queue.enqueueMany([1, 2, 3].map((i) => ({ task: "hello", payload: { i } })));
     const jobs = await claim(queue);

@@ -46,7 +46,7 @@ const keysOf = (jobs: readonly { key: string }[]) => jobs.map(({ key }) => key);
 
 const grouped = (queue: Hello, limit = 10) => claim(queue, { grouped: true, limit });
 
-it("D-1: ungrouped jobs are claimed while a grouped one runs, and apart from them", async () => {
+it("D-1: ungrouped jobs are claimed separately from grouped ones, also while a grouped one runs", async () => {
   const queue = open();
   const inGroup = await queue.enqueue("hello", {}, { groupKey: "g" });
   expect(keysOf(await claim(queue))).toEqual([]);
@@ -57,7 +57,7 @@ it("D-1: ungrouped jobs are claimed while a grouped one runs, and apart from the
   expect(keysOf(await claim(queue))).toEqual([alone.key]);
 });
 
-it("D-2: one per group in a batch, in order, the next when the first has ended", async () => {
+it("D-2: a batch takes one job per group, in order; the next one is claimed when the first has ended", async () => {
   const queue = open();
   const jobs = await enqueueAll(queue, 6, (n) => ({ groupKey: `g${n % 2}` }));
   const first = await grouped(queue);
@@ -67,7 +67,7 @@ it("D-2: one per group in a batch, in order, the next when the first has ended",
   expect(keysOf(await grouped(queue))).toEqual([jobs[2]?.key]);
 });
 
-it("D-2: two claimers at the same moment take one between them, again and again", async () => {
+it("D-2: two claimers that claim at the same time take only one job of a group, in each of 20 rounds", async () => {
   const queue = open();
   const other = open({ name: queue.name });
   await Promise.all([queue.connect(), other.connect()]);
@@ -78,7 +78,7 @@ it("D-2: two claimers at the same moment take one between them, again and again"
   }
 });
 
-it("D-2: a job picked before another claim of its group was committed is looked at again", async () => {
+it("D-2: a claim takes no job if another claim of the same group was committed after the job was picked", async () => {
   const queue = open();
   const [first, second] = await enqueueAll(queue, 2, (n) => ({ groupKey: "g", priority: n }));
   // A claimer of only the second job's priority; its statements run one by one.
@@ -95,7 +95,7 @@ it("D-2: a job picked before another claim of its group was committed is looked 
   expect(claimed.rowCount).toBe(0);
 });
 
-it("D-2: an aborting member still counts as running", async () => {
+it("D-2: an aborting job of a group still counts as running", async () => {
   const queue = open();
   const jobs = await enqueueAll(queue, 2, () => ({ groupKey: "g" }));
   const [first] = await grouped(queue);
@@ -105,7 +105,7 @@ it("D-2: an aborting member still counts as running", async () => {
   expect(keysOf(await grouped(queue))).toEqual([jobs[1]?.key]);
 });
 
-it("D-2: another queue's group of that name is another group", async () => {
+it("D-2: groups with the same name in different queues are independent", async () => {
   const [one, two] = [open(), open()];
   await one.enqueue("hello", {}, { groupKey: "g" });
   await two.enqueue("hello", {}, { groupKey: "g" });
@@ -113,7 +113,7 @@ it("D-2: another queue's group of that name is another group", async () => {
   expect(await grouped(two)).toHaveLength(1);
 });
 
-it("P-16: future jobs and other priorities of a group wait, the due ones of it do not", async () => {
+it("P-16: future jobs and jobs of other priorities do not block the due job of their group", async () => {
   const queue = open();
   const scheduled = (await nowSeconds()) + 600;
   await queue.enqueue("hello", {}, { groupKey: "g", scheduled });
@@ -122,13 +122,13 @@ it("P-16: future jobs and other priorities of a group wait, the due ones of it d
   expect(keysOf(await grouped(queue))).toEqual([due.key]);
 });
 
-it("a group may be called by an empty text", async () => {
+it("an empty string is a valid group key", async () => {
   const queue = open();
   const job = await queue.enqueue("hello", {}, { groupKey: "" });
   expect(keysOf(await grouped(queue))).toEqual([job.key]);
 });
 
-it("5.1: more groups than one walk visits are reached by the next ones", async () => {
+it("when there are more groups than one claim visits, the next claims reach the others", async () => {
   const queue = open();
   await enqueueAll(queue, 2_500, (n) => ({ groupKey: `g${n}` }));
   const taken = new Set<string>();
@@ -136,8 +136,8 @@ it("5.1: more groups than one walk visits are reached by the next ones", async (
   expect(taken.size).toBe(2_500);
 });
 
-describe("the order", () => {
-  it("D-6: of one group is that in which they came, one after another", async () => {
+describe("the order of grouped jobs", () => {
+  it("D-6: jobs of one group are claimed one at a time, in the order in which they were enqueued", async () => {
     const queue = open();
     const jobs = await enqueueAll(queue, 12, () => ({ groupKey: "g" }));
     const taken: string[] = [];
@@ -151,7 +151,7 @@ describe("the order", () => {
     expect(taken).toEqual(keysOf(jobs));
   });
 
-  it("P-15: lower priority numbers first, in a group and among groups", async () => {
+  it("P-15: jobs with lower priority numbers come first, in a group and among groups", async () => {
     const queue = open();
     const jobs = await enqueueAll(queue, 6, (n) => ({
       groupKey: `g${n % 3}`,
@@ -161,14 +161,14 @@ describe("the order", () => {
     expect(keysOf(claimed)).toEqual([jobs[5]?.key, jobs[4]?.key, jobs[3]?.key]);
   });
 
-  it("P-15: among 3,000 groups the best of them all come first", async () => {
+  it("P-15: the most urgent jobs of 3,000 groups come first", async () => {
     const queue = open();
     await fill(queue, 3_000, { group: "'g' || n", priority: "5" });
     const urgent = await enqueueAll(queue, 3, (n) => ({ groupKey: `z${n}`, priority: n }));
     expect(keysOf(await grouped(queue, 3))).toEqual(keysOf(urgent));
   });
 
-  it("P-14: 20,000 future jobs of a group hide neither its due one nor cost more than a few pages", async () => {
+  it("P-14: 20,000 future jobs of a group do not hide its due job, and a claim reads few pages", async () => {
     const queue = open();
     await fill(queue, 20_000, { due: "$3 + 9000 + n" });
     const due = await queue.enqueue("hello", {}, { groupKey: "g", priority: 7 });
@@ -181,7 +181,7 @@ describe("the order", () => {
 });
 
 describe("groupConcurrency", () => {
-  it("D-2: lets that many of a group run, over all claims, and the next when one has ended", async () => {
+  it("D-2: limits the running jobs of a group over all claims, and lets the next run when one has ended", async () => {
     const queue = open({ groupConcurrency: 3 });
     const jobs = await enqueueAll(queue, 8, (n) => ({ groupKey: n < 7 ? "g" : "other" }));
     const first = await grouped(queue, 2);
@@ -192,7 +192,7 @@ describe("groupConcurrency", () => {
     expect(keysOf(await grouped(queue))).toEqual([jobs[3]?.key]);
   });
 
-  it("D-2: an aborting one counts among them", async () => {
+  it("D-2: counts an aborting job as running", async () => {
     const queue = open({ groupConcurrency: 2 });
     const jobs = await enqueueAll(queue, 3, () => ({ groupKey: "g" }));
     expect(await grouped(queue)).toHaveLength(2);
@@ -200,7 +200,7 @@ describe("groupConcurrency", () => {
     expect(await grouped(queue)).toEqual([]);
   });
 
-  it("D-2: is kept by four claimers at the same moment, again and again", async () => {
+  it("D-2: is not exceeded when four claimers claim at the same time, in each of 20 rounds", async () => {
     const queue = open({ groupConcurrency: 3 });
     const claimers = [queue, ...[1, 2, 3].map(() => open({ name: queue.name, groupConcurrency: 3 }))];
     await Promise.all(claimers.map((claimer) => claimer.connect()));
@@ -215,8 +215,8 @@ describe("groupConcurrency", () => {
   });
 });
 
-describe("a big group", () => {
-  it("5.1: of 100,000 waiting jobs changes what a claim of ungrouped ones reads by less than 2x", async () => {
+describe("a big group and many small groups", () => {
+  it("a claim of ungrouped jobs reads less than twice the pages beside a group of 100,000 waiting jobs", async () => {
     const queue = open();
     const { claim: claimUngrouped } = await statementsOf();
     const values = [queue.name, 0, 32767, 10, 7, "{}"];
@@ -239,7 +239,7 @@ describe("a big group", () => {
     expect(keysOf(await grouped(queue))).toEqual(keysOf(others));
   }, 600_000);
 
-  it("5.1: 10,000 small groups are claimed by reading a few hundred jobs, not all of them", async () => {
+  it("the search for jobs of 10,000 small groups reads fewer than 1,500 pages", async () => {
     const queue = open();
     await fill(queue, 10_000, { group: "'g' || n" });
     await database.query("vacuum analyze saq_jobs");
@@ -248,8 +248,8 @@ describe("a big group", () => {
   });
 });
 
-describe("groups whose first job somebody's transaction holds", () => {
-  it("P-15: stand still, and hold up no other group", async () => {
+describe("groups whose first job another transaction holds", () => {
+  it("P-15: wait until that transaction ends, and do not block other groups", async () => {
     const queue = open();
     const jobs = await enqueueAll(queue, 30, (n) => ({ groupKey: `g${n % 15}` }));
     const other = await database.connect();
@@ -264,7 +264,7 @@ describe("groups whose first job somebody's transaction holds", () => {
 });
 
 describe("workers", () => {
-  it("5.1: pick up jobs with a group at once, also when they come in a trickle", async () => {
+  it("claim grouped jobs at once, also when the jobs come one by one", async () => {
     const queue = open({ timers: { schedule: 1_000 } });
     const { ended } = await startWorker(queue);
     for (let n = 0; n < 20; n++) {
@@ -275,8 +275,8 @@ describe("workers", () => {
 
   it.each([
     ["is busy", { isBusy: true, inHours: 0 }],
-    ["has future jobs only", { isBusy: false, inHours: 1 }],
-  ])("5.1: ask ever less often for jobs of a group that %s", async (_what, { isBusy, inHours }) => {
+    ["has only future jobs", { isBusy: false, inHours: 1 }],
+  ])("ask less and less often for jobs of a group that %s", async (_what, { isBusy, inHours }) => {
     const queue = open();
     if (isBusy) {
       await queue.enqueue("hello", {}, { groupKey: "a" });
@@ -296,7 +296,7 @@ describe("workers", () => {
     expect(looks).toBeLessThan(30);
   });
 
-  it("D-2: of four processes never run two of a group at once, nor more than groupConcurrency", async () => {
+  it("D-2: in four processes run at most groupConcurrency jobs of a group at the same time", async () => {
     const own = await newDatabase("groups");
     const { queue, close } = openForProcesses(own.url);
     try {

@@ -6,8 +6,8 @@ import { claim, openQueue, rowOf, settle, settlement, until, useDatabase } from 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
 
-describe("ends of jobs whose rows somebody's transaction holds", () => {
-  it("5.2: are written when it is over, and meanwhile no statement fails for want of a lock", async () => {
+describe("settlements of jobs whose rows another transaction holds", () => {
+  it("are applied when that transaction ends, and until then no statement fails because of the lock", async () => {
     const queue = openQueue(database, tasks);
     await queue.enqueueMany(Array.from({ length: 60 }, () => ({ task: "hello" as const, payload: {} })));
     const claims = await claim(queue, { limit: 60 });
@@ -35,8 +35,8 @@ describe("ends of jobs whose rows somebody's transaction holds", () => {
   }, 600_000);
 });
 
-describe("a sign of life for a row that somebody's transaction holds", () => {
-  it("5.2: holds up no other of the same statement, though SQL cannot write that one", async () => {
+describe("a heartbeat of a job whose row another transaction holds", () => {
+  it("does not delay another heartbeat of its statement, even for a document that jsonb cannot hold", async () => {
     const queue = openQueue(database, tasks);
     await queue.enqueueMany([{ task: "hello" }, { task: "hello" }]);
     const [held, odd] = await claim(queue);
@@ -64,8 +64,8 @@ describe("a sign of life for a row that somebody's transaction holds", () => {
   }, 600_000);
 });
 
-describe("an abort of a row that somebody's transaction holds", () => {
-  it("5.2: holds up nothing else though there is but one connection, and says after 5 s why it failed", async () => {
+describe("an abort of a job whose row another transaction holds", () => {
+  it("does not block other calls when only one connection is free, and fails after 5 s with a reason", async () => {
     const queue = openQueue(database, tasks, { maxSize: 2 });
     const { key } = await queue.enqueue("hello");
     const other = await database.connect();
@@ -93,7 +93,7 @@ describe("an abort of a row that somebody's transaction holds", () => {
     expect(await queue.abort(key)).toBe("aborted");
   }, 600_000);
 
-  it("5.2: succeeds when the row is free within that time", async () => {
+  it("succeeds when the row becomes free within 5 s", async () => {
     const queue = openQueue(database, tasks, { maxSize: 2 });
     const { key } = await queue.enqueue("hello");
     const other = await database.connect();

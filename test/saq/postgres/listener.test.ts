@@ -13,7 +13,7 @@ afterEach(() => {
   jest.restoreAllMocks();
 });
 
-it("P-22: statements of five queues go out on it one at a time", async () => {
+it("P-22: five queues share one LISTEN connection and send their statements on it one at a time", async () => {
   const overlaps = watchOverlaps();
   const brokers = connectBrokers(
     [1, 2, 3, 4, 5].map((n) => defineQueue({ name: `queue${n}`, dsn: database.url, tasks: {} })),

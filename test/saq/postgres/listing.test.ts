@@ -10,7 +10,7 @@ import { insertRow, openQueue, useDatabase } from "../support/scenario.js";
 const database = useDatabase();
 const tasks = { echo: async () => null };
 
-it("newest first, whatever their keys, where all jobs fit into one page; by key where they do not", async () => {
+it("a list starts with the newest job if all jobs fit into one page; otherwise it is sorted by key", async () => {
   const queue = openQueue(database, tasks);
   const keys = ["zebra", undefined, "cron:nightly", undefined, "apple", "."];
   const jobs: string[] = [];
@@ -30,7 +30,7 @@ it("newest first, whatever their keys, where all jobs fit into one page; by key 
   expect(byKey).toEqual(sorted?.keys);
 });
 
-it("a list that reads too many rows ends after 5 s and names the command that adds its index", async () => {
+it("a list that reads too many rows fails after 5 s, and the error names the command that adds an index", async () => {
   const owner = openQueue(database, tasks);
   await owner.connect();
   for (let n = 0; n < 200; n++)

@@ -70,8 +70,8 @@ async function cutClaim(queue: Hello, proxy: TestProxy, count = 1): Promise<stri
   return keys;
 }
 
-describe("a claim that was carried out unseen", () => {
-  it("5.2: is given back uncharged after an outage of any length", async () => {
+describe("a claim whose response was lost", () => {
+  it("its job returns to the queue after an outage of any length, and no attempt is counted", async () => {
     const clock = stepClock();
     const proxy = await openProxy(database);
     const queue = open(proxy);
@@ -85,7 +85,7 @@ describe("a claim that was carried out unseen", () => {
     expect(JSON.parse((await rowOf(database, key))?.text ?? "")).not.toHaveProperty("attempts");
   }, 600_000);
 
-  it("5.2: a job that somebody's transaction holds keeps none of the others, and comes after them", async () => {
+  it("a job that another transaction holds does not delay the others, and returns to the queue later", async () => {
     const proxy = await openProxy(database);
     const queue = open(proxy);
     const keys = (await cutClaim(queue, proxy, 5)).toSorted();
@@ -99,7 +99,7 @@ describe("a claim that was carried out unseen", () => {
     await reconcileUntil(queue, async () => (await statusOf(keys[0] ?? "")) === "queued");
   }, 600_000);
 
-  it("V-5.11: one that was aborted meanwhile is ended as aborted", async () => {
+  it("V-5.11: its job ends as aborted if an abort was requested in the meantime", async () => {
     const proxy = await openProxy(database);
     const queue = open(proxy);
     const [key = ""] = await cutClaim(queue, proxy);
@@ -108,7 +108,7 @@ describe("a claim that was carried out unseen", () => {
     await reconcileUntil(queue, async () => (await statusOf(key)) === "aborted");
   }, 600_000);
 
-  it("5.2: one that the server carries out minutes after it was cut off is found too", async () => {
+  it("its job is found even if the server runs the claim minutes after the connection was cut", async () => {
     const clock = stepClock();
     const proxy = await openProxy(database);
     const queue = open(proxy);
@@ -133,7 +133,7 @@ describe("a claim that was carried out unseen", () => {
     });
   }, 600_000);
 
-  it("5.2: what the worker holds, and a claim that is under way, are left alone", async () => {
+  it("reconciling changes neither the jobs that the worker holds nor those of a claim in progress", async () => {
     const queue = open();
     await queue.enqueueMany([{ task: "hello" }, { task: "hello" }, { task: "hello" }]);
     const held = await claim(queue, { limit: 2 });
@@ -157,7 +157,7 @@ describe("a claim that was carried out unseen", () => {
     expect(await activeOf(queue)).toHaveLength(2);
   });
 
-  it("5.2: nor is a claim of which some documents are still being read one by one", async () => {
+  it("reconciling does not change the jobs of a claim while some of their documents are read one by one", async () => {
     const queue = open();
     const { key } = await queue.enqueue("hello");
     const members = { function: "hello", queue: queue.name, key: "odd" };
@@ -185,7 +185,7 @@ describe("a claim that was carried out unseen", () => {
     await database.query("drop trigger hold on saq_jobs; drop function hold");
   });
 
-  it("5.2: a worker that has nothing to compare asks the database nothing", async () => {
+  it("reconciling sends no statement if the worker has nothing to compare", async () => {
     const queue = open();
     await claim(queue);
     const { key } = await queue.enqueue("hello");
@@ -201,8 +201,8 @@ describe("a claim that was carried out unseen", () => {
   });
 });
 
-describe("an end that cannot be recorded", () => {
-  it("5.2: the job runs again, counted as lost, while its worker lives", async () => {
+describe("a settlement that cannot be recorded", () => {
+  it("its job runs again and is counted as lost, although its worker is alive", async () => {
     await database.query(`
       create function refuse_end() returns trigger language plpgsql as $$
       begin raise exception 'not now' using errcode = '23514'; end $$;
@@ -240,8 +240,8 @@ const slowDownClaims = () =>
     create trigger slow_claim before update of status on saq_jobs for each row
       when (old.status = 'queued' and new.status = 'active') execute function slow_claim();`);
 
-describe("a claim whose answer is read late", () => {
-  it("5.2: runs what is still ours, and leaves what others have taken over", async () => {
+describe("a claim whose response is read late", () => {
+  it("its worker runs the jobs that it still owns, and skips those that another process took over", async () => {
     const clock = stepClock();
     const runs: string[] = [];
     const count = (ctx: { job: { key: string } }) => {
@@ -269,7 +269,7 @@ describe("a claim whose answer is read late", () => {
     expect(await queue.job(left.key)).toMatchObject({ attempts: 1, status: "complete" });
   }, 600_000);
 
-  it("5.2: its jobs' timeouts count from the moment at which they are found to be ours", async () => {
+  it("renewing a claimed job moves its start time forward, so that its timeout starts again", async () => {
     const { queue, key, claimed, before } = await claimedJob();
     await database.query("select pg_sleep(0.05)");
     const [renewed] = await queue.broker.renew([claimed]);
@@ -280,14 +280,14 @@ describe("a claim whose answer is read late", () => {
     expect(await queue.broker.renew([claimed])).toEqual([]);
   });
 
-  it("5.2: its start is never set back, though this process's idea of the database's clock is behind", async () => {
+  it("renewing never moves a job's start time back, even if our estimate of the database clock is behind", async () => {
     const { queue, key, claimed, before } = await claimedJob();
     stepClock().pass(-5);
     expect(await queue.broker.renew([claimed])).toHaveLength(1);
     expect((await queue.job(key))?.started).toBe(before?.started);
   });
 
-  it("5.2: claims that take long bring fewer jobs, so that none is given back and claimed again for ever", async () => {
+  it("the claim after a slow one asks for fewer jobs, so that jobs do not return to the queue forever", async () => {
     await slowDownClaims();
     try {
       const queue = open();
@@ -311,7 +311,7 @@ describe("a claim whose answer is read late", () => {
     }
   }, 600_000);
 
-  it("5.2: and so do claims that the server cancels each time, so that at last one succeeds", async () => {
+  it("claims that the server cancels become smaller until one succeeds", async () => {
     await slowDownClaims();
     try {
       // A claim of ten would take 7 s, which is longer than the statement timeout of 4 s.
@@ -326,7 +326,7 @@ describe("a claim whose answer is read late", () => {
     }
   }, 600_000);
 
-  it("5.2: one claim brings no more than 16 MB of documents, and the next one the rest", async () => {
+  it("one claim returns at most 16 MB of documents, and the next claim returns the rest", async () => {
     const queue = open();
     const text = "x".repeat(4 * 1024 * 1024);
     for (let n = 0; n < 6; n++) await queue.enqueue("hello", { text });
@@ -339,8 +339,8 @@ describe("a claim whose answer is read late", () => {
   }, 600_000);
 });
 
-describe("a database that is away", () => {
-  it("5.2: is tried at most 30 times in 5 s by one idle worker", async () => {
+describe("an unreachable database", () => {
+  it("gets at most 30 connection attempts in 5 s from one idle worker", async () => {
     const proxy = await openProxy(database);
     const queue = open(proxy);
     await startWorker(queue);

@@ -4,7 +4,7 @@ import { openQueue, startWorker, until, useDatabase } from "../support/scenario.
 
 const database = useDatabase();
 
-it("is one line in the log when it starts and one when it ends, and results wait for the tables", async () => {
+it("missing tables are logged once when they disappear and once when they return; results wait for them", async () => {
   let finish = () => {};
   const tasks = {
     hold: () =>

@@ -66,7 +66,7 @@ ${settings.join("\n")}
   return pooled;
 }
 
-(program ? describe : describe.skip)("behind PgBouncer in transaction mode", () => {
+(program ? describe : describe.skip)("a queue behind PgBouncer in transaction mode", () => {
   beforeAll(async () => {
     url = await startPooler();
   });
@@ -77,7 +77,7 @@ ${settings.join("\n")}
     }
   });
 
-  it("says what to do where pollInterval is missing: start-up options are refused", async () => {
+  it("fails with an error that recommends pollInterval if the pooler refuses start-up options", async () => {
     const queue = openQueue({ url }, tasks, { name: "direct" });
     await expect(queue.connect()).rejects.toMatchObject({
       code: "config",
@@ -87,7 +87,7 @@ ${settings.join("\n")}
     });
   });
 
-  it("says what to do where pollInterval is missing: the pooler knows no named statements", async () => {
+  it("fails with an error that recommends pollInterval if a session does not know a prepared statement", async () => {
     const lax = await startPooler(["ignore_startup_parameters = options"]);
     const queue = openQueue({ url: lax }, tasks, { name: "direct" });
     // The pooler has two sessions. While another client holds one of them, the queue prepares its statements on the
@@ -111,7 +111,7 @@ ${settings.join("\n")}
     });
   });
 
-  it("D-17: runs, retries and aborts jobs, in groups and out of them, over two sessions that others use too", async () => {
+  it("D-17: runs, retries and aborts jobs, grouped and ungrouped, over two sessions that clients share", async () => {
     const [one, two] = [1, 2].map(() => openQueue({ url }, tasks, { name: "pooled", pollInterval: 0.05 }));
     if (!one || !two) throw new Error("no queues");
     await startWorker(one);
@@ -142,7 +142,7 @@ ${settings.join("\n")}
     expect(await one.workers()).toHaveLength(2);
   });
 
-  it("D-17: two sweepers that hold no lock do no harm", async () => {
+  it("D-17: two concurrent sweepers without a lock delete the expired rows and keep all others", async () => {
     const queues = [1, 2].map(() => openQueue({ url }, tasks, { name: "swept", pollInterval: 0.05 }));
     const limits = { graceSeconds: 5, lostLimit: 3, lookEvery: 2, failedTtl: 600 };
     await Promise.all(queues.map((queue) => queue.connect()));

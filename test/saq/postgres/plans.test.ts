@@ -161,10 +161,10 @@ const fill = `
 
 describe.each([
   ["an empty table", "vacuum analyze saq_jobs", "select 1"],
-  ["an empty table that has filled since", "analyze saq_jobs", fill],
+  ["an empty table that was filled afterwards", "analyze saq_jobs", fill],
   ["a full table", `${fill}; analyze saq_jobs`, "select 1"],
-])("with statistics of %s", (_, before, after) => {
-  it("5.3: every statement of the hot path finds its rows by an index of ours", async () => {
+])("query plans with statistics of %s", (_, before, after) => {
+  it("on our tables, every statement of the hot path finds its rows by an index", async () => {
     const client = closeable(new pg.Client(clientConfig(database.url, { plain: false })));
     await client.connect();
     const statements = buildStatements(await ensureSchema(client));
@@ -192,7 +192,7 @@ describe.each([
     expect(reaches.claimed?.map(({ index }) => index)).toEqual(["saq_jobs_running_idx"]);
   });
 
-  it("lists of running, failed and aborted jobs read only the rows of these", async () => {
+  it("lists of running, failed and aborted jobs read only the rows of such jobs", async () => {
     const client = closeable(new pg.Client(clientConfig(database.url, { plain: false })));
     await client.connect();
     const statements = buildStatements(await ensureSchema(client));
@@ -203,7 +203,7 @@ describe.each([
     expect(indexesOf(reaches.listFailed)).toEqual(["saq_jobs_failed_idx"]);
   });
 
-  it("5.3: on Python's tables, every one finds its rows by an index of SAQ's", async () => {
+  it("on Python's tables, every statement of the hot path finds its rows by an index", async () => {
     await database.query(`
       create table saq_versions (version integer); insert into saq_versions values (3);
       create table saq_stats (worker_id text primary key, stats jsonb, expire_at bigint, metadata jsonb, queue_key text);

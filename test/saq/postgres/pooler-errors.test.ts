@@ -11,7 +11,7 @@ it.each([
   error("0A000", "Feature not supported: RDS Proxy currently doesn't support command-line options."),
   error("26000", 'prepared statement "saq_claim_1a2b3c4d" does not exist'),
   error("42P05", 'prepared statement "saq_claim_1a2b3c4d" already exists'),
-])("$code leads to pollInterval", (given) => {
+])("error $code gets a message that recommends pollInterval", (given) => {
   expect(explainPooler(given)).toMatchObject({
     code: "config",
     message: expect.stringContaining(`${given.message}). Set pollInterval in defineQueue`),
@@ -27,6 +27,6 @@ it.each([
   error("57P01", "terminating connection due to administrator command"),
   new Error("no code"),
   null,
-])("%s stays as it is", (given) => {
+])("returns %s unchanged", (given) => {
   expect(explainPooler(given)).toBe(given);
 });

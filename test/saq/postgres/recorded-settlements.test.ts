@@ -68,8 +68,8 @@ function countStatements() {
   };
 }
 
-describe("an end that deletes its row", () => {
-  it("J-16: a thousand in two statements, one to claim and one to delete", async () => {
+describe("a settlement that deletes its row", () => {
+  it("J-16: a thousand settlements delete their rows in one statement", async () => {
     const queue = open();
     await queue.connect();
     const statements = countStatements();
@@ -82,7 +82,7 @@ describe("an end that deletes its row", () => {
     expect(await rows(queue)).toBe(0);
   });
 
-  it("D-20: leaves the row of another claim, of a Python worker and of an abort as it is", async () => {
+  it("D-20: keeps rows of another claim and of a Python worker, and ends an aborted job as aborted", async () => {
     const queue = open();
     const [claimed, python, aborted, own] = (await running(queue, 4)) as [
       ClaimedJob,
@@ -105,7 +105,7 @@ describe("an end that deletes its row", () => {
     expect(await rows(queue)).toBe(2);
   });
 
-  it("5.2: a held row does not hold up the others, and is deleted when it is free", async () => {
+  it("a row that another transaction holds does not delay the others, and is deleted when it is released", async () => {
     const queue = open();
     const [held, ...others] = (await running(queue, 3)) as [ClaimedJob, ...ClaimedJob[]];
     const other = await database.connect();
@@ -121,7 +121,7 @@ describe("an end that deletes its row", () => {
     expect(await rows(queue)).toBe(0);
   });
 
-  it("5.2: many whose answer is lost count as deleted, by one look and not one by one", async () => {
+  it("many settlements whose response was lost are checked in few statements and count as applied", async () => {
     const proxy = await openProxy(database);
     const queue = open(proxy);
     const jobs = await running(queue, 300);
@@ -135,7 +135,7 @@ describe("an end that deletes its row", () => {
     expect(statements.count).toBeLessThan(20);
   });
 
-  it("D-27: many whose rows are gone, of those that are kept, are told so by one look", async () => {
+  it("D-27: many settlements that do not delete their rows find in few statements that the rows are gone", async () => {
     const queue = open();
     const jobs = await running(queue, 100);
     await database.query("delete from saq_jobs where queue = $1", [queue.name]);
@@ -146,7 +146,7 @@ describe("an end that deletes its row", () => {
     expect(statements.count).toBeLessThan(20);
   });
 
-  it("an awaited job is told of its end although its row is deleted", async () => {
+  it("notifies the waiting caller although the row is deleted", async () => {
     const queue = open();
     const [job] = (await running(queue, 1)) as [ClaimedJob];
     let told: (key: string) => void = () => {};
@@ -161,8 +161,8 @@ describe("an end that deletes its row", () => {
   });
 });
 
-describe("ends that tasks have recorded in their own transactions", () => {
-  it("are confirmed many at a time, and those that were rolled back are recorded many at a time", async () => {
+describe("jobs that tasks finish in their own transactions", () => {
+  it("are confirmed in batches, and those whose transaction was rolled back are settled in batches", async () => {
     const pool = closeAfterTest({
       pool: new pg.Pool({ connectionString: database.url, max: 4 }),
       close: async () => {},
@@ -204,7 +204,7 @@ describe("ends that tasks have recorded in their own transactions", () => {
   });
 });
 
-it("a stop while the database is away says in one line which ends it could not record", async () => {
+it("a stop while the database is unreachable logs in one line which settlements it could not record", async () => {
   const proxy = await openProxy(database);
   let left = 50;
   let started: () => void = () => {};

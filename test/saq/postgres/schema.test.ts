@@ -88,7 +88,7 @@ describe("a fresh database", () => {
     }
   }, 600_000);
 
-  it("D-13: the sequence of lock_key starts over at its end", async () => {
+  it("D-13: the sequence of lock_key starts again at 1 after its maximum", async () => {
     const queue = openQueue(database, tasks);
     await queue.connect();
     await database.query("select setval('saq_jobs_lock_key_seq', 2147483647)");
@@ -96,7 +96,7 @@ describe("a fresh database", () => {
     expect((await rowOf(database, job.key))?.lock_key).toBe(1);
   });
 
-  it("says what to do when the role may make no tables", async () => {
+  it("reports which grant is missing if the role may not create tables", async () => {
     const role = await makeRole(database);
     const queue = openQueue({ url: role.url }, tasks);
     await expect(queue.connect()).rejects.toThrow(
@@ -107,7 +107,7 @@ describe("a fresh database", () => {
 });
 
 describe("tables made by Python", () => {
-  it("P-1: are used as they are, with all of SAQ's indexes and none of ours", async () => {
+  it("P-1: are used without changes to their columns and indexes", async () => {
     await database.query(pythonTables);
     const before = [await columnsOf("saq_jobs"), await indexesOf("saq_jobs"), await indexesOf("saq_stats")];
     await runsAJob();
@@ -117,7 +117,7 @@ describe("tables made by Python", () => {
     expect(await versions()).toEqual([{ version: 3 }]);
   });
 
-  it("P-6: get their function once when ten workers start at the same moment, twenty times over", async () => {
+  it("P-6: get one document function when ten workers start at the same time, in each of twenty rounds", async () => {
     await database.query(pythonTables);
     const clients = await Promise.all(Array.from({ length: 10 }, () => database.connect()));
     for (let round = 0; round < 20; round++) {
@@ -127,14 +127,14 @@ describe("tables made by Python", () => {
     }
   });
 
-  it("P-6, D-11: a Python process that holds the set-up lock for its life does not block a start", async () => {
+  it("P-6, D-11: a Python process that holds the set-up lock until it exits does not block a start", async () => {
     await database.query(pythonTables);
     const python = await database.connect();
     await python.query("select pg_try_advisory_lock(0, 0)");
     await runsAJob();
   });
 
-  it("P-6: set-up waits while another process is at it, and goes on when that one is done", async () => {
+  it("P-6: set-up waits while another process creates the tables, and then uses those tables", async () => {
     const other = await database.connect();
     await other.query("begin; select pg_advisory_xact_lock(0, 0)");
     const queue = openQueue(database, tasks);
@@ -154,8 +154,8 @@ describe("tables made by Python", () => {
   });
 });
 
-describe("other versions", () => {
-  it("P-6: a newer one is refused with both versions named, and left as it is", async () => {
+describe("tables of another version", () => {
+  it("P-6: are refused and left unchanged if they are newer, and the error names both versions", async () => {
     await database.query(pythonTables);
     await database.query("update saq_versions set version = 9");
     await expect(openQueue(database, tasks).connect()).rejects.toMatchObject({
@@ -167,18 +167,18 @@ describe("other versions", () => {
     expect(await versions()).toEqual([{ version: 9 }]);
   });
 
-  it("P-6: a newer one is refused also when it has other tables than ours", async () => {
+  it("P-6: are refused even if only the version table exists and its version is newer", async () => {
     await database.query("create table saq_versions (version integer); insert into saq_versions values (9)");
     await expect(openQueue(database, tasks).connect()).rejects.toMatchObject({ code: "schema_version" });
     expect(await versions()).toEqual([{ version: 9 }]);
   });
 
   it.each([
-    ["0, with an empty record", `${version1} delete from saq_versions`],
-    ["0, without a record", `${version1} drop table saq_versions`],
+    ["0 (empty version table)", `${version1} delete from saq_versions`],
+    ["0 (no version table)", `${version1} drop table saq_versions`],
     ["1", version1],
     ["2", version1 + version2],
-  ])("P-4: version %s is lifted to 3 and keeps its rows", async (_, tables) => {
+  ])("P-4: are upgraded from version %s to version 3 and keep their rows", async (_, tables) => {
     await database.query(tables);
     await database.query(
       `insert into saq_jobs (key, job, queue, status) values ('old', $1, 'other', 'queued')`,
@@ -201,8 +201,8 @@ describe("other versions", () => {
   });
 });
 
-describe("where the tables are", () => {
-  it("P-1: they may be in a schema of their own on the search path", async () => {
+describe("the schema of the tables", () => {
+  it("P-1: can be a separate schema on the search path", async () => {
     await database.query('create schema "My ""Queue"""');
     try {
       const url = new URL(database.url);
@@ -215,7 +215,7 @@ describe("where the tables are", () => {
     }
   });
 
-  it("a search path that leads nowhere is said in one sentence", async () => {
+  it("is reported as missing if the search path names no existing schema", async () => {
     const url = new URL(database.url);
     url.searchParams.set("options", "-c search_path=nowhere");
     await expect(openQueue({ url: url.href }, tasks).connect()).rejects.toThrow(
@@ -225,7 +225,7 @@ describe("where the tables are", () => {
 });
 
 describe("a role that may only read and write rows", () => {
-  it("5.3: works, with its function in its temporary schema", async () => {
+  it("runs jobs with the document function in a temporary schema", async () => {
     await database.query(pythonTables);
     const role = await makeRole(database);
     const queue = openQueue({ url: role.url }, tasks);
@@ -240,7 +240,7 @@ describe("a role that may only read and write rows", () => {
     expect(functions.every(({ schema }) => schema.startsWith("pg_temp"))).toBe(true);
   });
 
-  it("5.3: has it on every connection before anything else is sent there, one statement at a time", async () => {
+  it("creates the document function on each connection before other statements, which do not overlap it", async () => {
     await database.query(pythonTables);
     const role = await makeRole(database);
     const overlaps = watchOverlaps();
@@ -259,7 +259,7 @@ describe("a role that may only read and write rows", () => {
     }
   });
 
-  it("5.3: uses the function that a mightier role has made", async () => {
+  it("uses the document function that a role with more rights has created", async () => {
     await openQueue(database, tasks).connect();
     const role = await makeRole(database);
     const queue = openQueue({ url: role.url }, tasks);

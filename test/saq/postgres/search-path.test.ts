@@ -98,8 +98,8 @@ async function makeStranger(rights: string): Promise<string> {
   return name;
 }
 
-describe("in a schema of the search path", () => {
-  it("operators and functions that fit better than PostgreSQL's own are never called", async () => {
+describe("operators and functions in a schema of the search path", () => {
+  it("are never called, even if their argument types fit better than those of PostgreSQL's own", async () => {
     const { trapped } = await layTraps(database);
     const { queue } = await runEverything(database.url);
     const client = await openTuneClient(database.url);
@@ -111,7 +111,7 @@ describe("in a schema of the search path", () => {
 });
 
 describe("a statement of the engine", () => {
-  it("names the schema of each function, but where the grammar or exact types name it", async () => {
+  it("names the schema of each function, except where grammar or exact types determine the function", async () => {
     const names = namesIn("public", saqTables);
     const texts = [
       ...Object.values(buildStatements(names)),
@@ -133,8 +133,8 @@ describe("a statement of the engine", () => {
   });
 });
 
-describe("a function of the engine's name", () => {
-  it("is not called when its owner is a stranger, and said once; tune puts ours in its place", async () => {
+describe("a function with the same name as one of the engine's", () => {
+  it("is not called and is logged once if an untrusted role owns it, and the tune command replaces it", async () => {
     await database.query("create sequence public.called");
     const name = await makeStranger("create, usage");
     await database.query(
@@ -158,7 +158,7 @@ describe("a function of the engine's name", () => {
     expect((await ensureSchema(client)).documentFunction).toBe('"public".saq_stamp_v3');
   });
 
-  it("is not called when it has another text, whoever owns it", async () => {
+  it("is not called if its text differs from the engine's, whoever owns it", async () => {
     await database.query("create sequence public.called");
     await database.query(strange("return null;"));
     const { log } = await runEverything(database.url);
@@ -168,7 +168,7 @@ describe("a function of the engine's name", () => {
     );
   });
 
-  it("is called when it is ours and the tables' owner made it, also by a superuser and by a role that may only write rows", async () => {
+  it("is called by superusers and restricted roles if the tables' owner owns it and its text is ours", async () => {
     const client = await database.connect();
     await ensureSchema(client);
     const owner = await makeStranger("usage");

@@ -50,8 +50,8 @@ async function runOneJob(options: object): Promise<void> {
   expect((await job.refresh()).result).toBe(8);
 }
 
-describe("while a Python SAQ of other tables lives in the database", () => {
-  it("P-6: a first start with other tables, or in another schema, makes them", async () => {
+describe("a database in which a Python process holds the set-up lock", () => {
+  it("P-6: a first start creates tables that have other names or are in another schema", async () => {
     await startPython();
     await openQueue(database, tasks, { tables: mail }).connect();
     await database.query("create schema queue");
@@ -59,13 +59,13 @@ describe("while a Python SAQ of other tables lives in the database", () => {
     await runOneJob({ tables: mail });
   });
 
-  it("P-6: a first start with SAQ's own tables makes them after a while", async () => {
+  it("P-6: a first start creates tables with SAQ's default names after a delay", async () => {
     await startPython();
     await runOneJob({});
     expect(await database.query("select version from saq_versions")).toEqual([{ version: 3 }]);
   });
 
-  it("P-6: two that start together make them once", async () => {
+  it("P-6: six first starts at the same time create the tables once", async () => {
     await startPython();
     const queues = Array.from({ length: 6 }, () => openQueue(database, tasks, { tables: mail }));
     await Promise.all(queues.map((queue) => queue.connect()));
@@ -73,8 +73,8 @@ describe("while a Python SAQ of other tables lives in the database", () => {
   });
 });
 
-describe("a database with settings of its own", () => {
-  it("P-2: all tables may be published, whether they are new or older", async () => {
+describe("a database with special settings", () => {
+  it("P-2: can have a publication for all tables, with new tables or tables of an older version", async () => {
     await database.query("create publication everything for all tables");
     try {
       await runOneJob({});
@@ -87,7 +87,7 @@ describe("a database with settings of its own", () => {
     }
   });
 
-  it.each(["LATIN1", "SQL_ASCII"])("one in %s is refused with what to do", async (encoding) => {
+  it.each(["LATIN1", "SQL_ASCII"])("is refused if its encoding is %s, not UTF8", async (encoding) => {
     const name = `saq_test_${encoding.toLowerCase()}_${process.pid}`;
     await database.query(`create database ${name} encoding '${encoding}' template template0 locale 'C'`);
     closeAfterTest({ close: () => database.query(`drop database ${name} with (force)`) });
@@ -164,7 +164,7 @@ describe("a role that may only read and write rows", () => {
     );
   };
 
-  it("runs everything with the rights that the guide names, also where it may make no temporary function", async () => {
+  it("can use every feature with the rights in the guide, even if it may not create temporary functions", async () => {
     await makeTables();
     await withTemporary(false);
     try {
@@ -178,9 +178,9 @@ describe("a role that may only read and write rows", () => {
   });
 
   it.each([
-    ["with connections of its own", {}],
-    ["where connections are no sessions", { pollInterval: 0.05 }],
-  ])("runs everything, if slower, without any function, and says so once: %s", async (_name, options) => {
+    ["with its own connections", {}],
+    ["with pollInterval", { pollInterval: 0.05 }],
+  ])("can use every feature without a document function and logs one warning: %s", async (_name, options) => {
     await makeTables();
     const url = await makeDocumentedRole();
     await database.query("drop function saq_stamp_v3");

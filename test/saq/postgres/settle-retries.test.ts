@@ -40,7 +40,7 @@ const completing = "old.status = 'active' and new.status = 'complete'";
 
 describe("a settlement that fails", () => {
   it.each(["57014", "40001", "40P01", "55P03", "42501"])(
-    "5.2: with %s is sent again, and no result is lost",
+    "is retried after error %s, and no result is lost",
     async (code) => {
       const queue = open();
       const jobs = await running(queue, 20);
@@ -57,7 +57,7 @@ describe("a settlement that fails", () => {
     },
   );
 
-  it("5.2: because somebody cancelled its statement is sent again", async () => {
+  it("is retried after its statement was cancelled", async () => {
     const queue = open();
     const jobs = await running(queue, 20);
     const body = "if nextval('updates') = 1 then perform pg_sleep(30); end if;";
@@ -73,7 +73,7 @@ describe("a settlement that fails", () => {
     });
   }, 600_000);
 
-  it("5.2: because it is too long for the role's statement_timeout is sent in smaller ones", async () => {
+  it("is retried in smaller statements when the first exceeds the role's statement_timeout", async () => {
     const url = new URL(database.url);
     url.searchParams.set("options", "-c statement_timeout=1000");
     const queue = open({ url: url.href });
@@ -84,7 +84,7 @@ describe("a settlement that fails", () => {
     });
   }, 600_000);
 
-  it("5.2: a row of its own that cannot be written fails alone, and its error says what becomes of it", async () => {
+  it("fails alone when only its row cannot be written, and the error says that the job may run again", async () => {
     const queue = open();
     const jobs = await running(queue, 8);
     const guilty = jobs[3];
@@ -103,8 +103,8 @@ describe("a settlement that fails", () => {
   });
 });
 
-describe("a sign of life that fails", () => {
-  it.each(["57014", "40001"])("5.2: with %s is sent again", async (code) => {
+describe("a heartbeat that fails", () => {
+  it.each(["57014", "40001"])("is retried after error %s", async (code) => {
     const queue = open();
     const [job] = await running(queue, 1);
     if (!job) throw new Error("nothing claimed");

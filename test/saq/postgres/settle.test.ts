@@ -41,8 +41,8 @@ async function running(queue: Hello, options: object = {}, kwargs: object = {}):
 const documentOf = async (from: TestDatabase, key: string) =>
   JSON.parse((await rowOf(from, key))?.text ?? "null") as Record<string, unknown> | null;
 
-describe("the end of an attempt", () => {
-  it("V-5.7, J-36: complete, with its result, kept for its ttl", async () => {
+describe("the settlement of an attempt", () => {
+  it("V-5.7, J-36: stores a completed job with its result and keeps it for its ttl", async () => {
     const queue = open();
     const job = await running(queue, { meta: { step: 2 } }, { a: 1 });
     const fields = { result: { x: 1 }, completed: 9, touched: 9, progress: 1, error: null };
@@ -61,7 +61,7 @@ describe("the end of an attempt", () => {
     expect(pythonComplaints(row?.text ?? "", queue.name)).toEqual([]);
   });
 
-  it("J-16: ttl 0 keeps the row for ever, a negative one deletes it", async () => {
+  it("J-16: keeps the row for ever with ttl 0, and deletes it with a negative ttl", async () => {
     const queue = open();
     const [kept, gone] = [await running(queue), await running(queue)];
     await Promise.all([
@@ -72,7 +72,7 @@ describe("the end of an attempt", () => {
     expect(await rowOf(database, gone.key)).toBeUndefined();
   });
 
-  it("P-25: queued again, not due before its time", async () => {
+  it("P-25: queues a job again for a retry, and no claim takes the job before it is due", async () => {
     const queue = open();
     const job = await running(queue, { retries: 3, retryDelay: 60 });
     const scheduled = (await nowSeconds()) + 60;
@@ -85,7 +85,7 @@ describe("the end of an attempt", () => {
     expect(JSON.parse((await claim(queue))[0]?.document ?? "{}")).toMatchObject({ attempts: 2 });
   });
 
-  it("5.2: given back, it has its attempt, its time and its place in the second again", async () => {
+  it("restores the attempt count, the due time and the position of a job that goes back to the queue", async () => {
     const queue = open();
     const jobs = await Promise.all([1, 2, 3].map((n) => queue.enqueue("hello", { n })));
     await database.query("update saq_jobs set scheduled = 1000 where queue = $1", [queue.name]);
@@ -100,7 +100,7 @@ describe("the end of an attempt", () => {
     expect((await claim(queue)).map(({ key }) => key)).toEqual(jobs.map(({ key }) => key));
   });
 
-  it("D-64: a result with NUL, half a character and big numbers is stored as it is", async () => {
+  it("D-64: stores a result with NUL, lone surrogates and emoji unchanged", async () => {
     const queue = open();
     const result = { nul: "\0", half: "\ud800", other: "\udc00x", emoji: "😀" };
     const job = await running(queue);
@@ -108,7 +108,7 @@ describe("the end of an attempt", () => {
     expect((await queue.job(job.key))?.result).toEqual(result);
   });
 
-  it("D-64: NaN and big integers of a payload outlive every write", async () => {
+  it("D-64: keeps NaN and big integers in a payload unchanged, and so does a heartbeat", async () => {
     const queue = open();
     const kwargs = '{"a": NaN, "big": 12345678901234567890}';
     await insertRow(database, {
@@ -132,7 +132,7 @@ describe("the end of an attempt", () => {
     expect((await queue.job("nan"))?.result).toBe(1);
   });
 
-  it("5.1: a thousand at once, each with its own result", async () => {
+  it("stores 1,000 concurrent settlements, each with its own result", async () => {
     const queue = open();
     await queue.enqueueMany(
       Array.from({ length: 1_000 }, (_, n) => ({ task: "hello" as const, payload: { n } })),
@@ -147,8 +147,8 @@ describe("the end of an attempt", () => {
   });
 });
 
-describe("ownership", () => {
-  it("D-20: a stale claim's end is lost and changes nothing", async () => {
+describe("ownership of a job", () => {
+  it("D-20: a settlement with a stale claim returns lost and changes nothing", async () => {
     const queue = open();
     const stale = await running(queue, { retries: 3 });
     await database.query("update saq_jobs set status = 'queued', scheduled = 0 where key = $1", [stale.key]);
@@ -169,7 +169,7 @@ describe("ownership", () => {
   });
 
   it.each(["complete", "failed", "aborted"] as const)(
-    "D-20: nor does it change a row that is %s",
+    "D-20: a settlement with a stale claim does not change a row that is %s",
     async (status) => {
       const queue = open();
       const stale = await running(queue);
@@ -183,7 +183,7 @@ describe("ownership", () => {
     },
   );
 
-  it("D-20: of two ends of one claim at once, one is recorded and the other is told so", async () => {
+  it("D-20: only one of two concurrent settlements of a claim is applied, and the other returns lost", async () => {
     const queue = open();
     const job = await running(queue);
     const ends = [settlement(job, "failed", { error: "e", completed: 5 }), settlement(job, "complete")];
@@ -191,7 +191,7 @@ describe("ownership", () => {
     expect(await documentOf(database, job.key)).toMatchObject({ status: "failed", error: "e" });
   });
 
-  it("D-27: the end of a job whose row is gone says so", async () => {
+  it("D-27: a settlement of a job whose row was deleted returns gone", async () => {
     const queue = open();
     const job = await running(queue);
     await database.query("delete from saq_jobs where key = $1", [job.key]);
@@ -200,7 +200,7 @@ describe("ownership", () => {
   });
 
   it.each(["complete", "failed", "queued"] as const)(
-    "D-25: once its abort was asked for, a job whose task ended %s is aborted",
+    "D-25: a job whose abort was requested becomes aborted, also when its settlement says %s",
     async (status) => {
       const queue = open();
       const job = await running(queue, { ttl: 60, retries: 5 });
@@ -229,7 +229,7 @@ describe("ownership", () => {
     expect(await rowOf(database, job.key)).toBeUndefined();
   });
 
-  it("D-21: a sign of life changes what it says and nothing else", async () => {
+  it("D-21: a heartbeat changes only the fields that it names", async () => {
     const queue = open();
     const job = await running(queue, { meta: { old: 1 } });
     const touch = { ...job, patch: '{"progress":0.5,"touched":5}', removed: ["meta"] };
@@ -242,8 +242,8 @@ describe("ownership", () => {
   });
 });
 
-describe("a row that somebody's transaction holds", () => {
-  it("5.2: does not hold up the settlements of others, and is written when it is free", async () => {
+describe("a row that another transaction holds", () => {
+  it("does not delay the settlements of other rows, and is written when it is released", async () => {
     const queue = open();
     const [held, ...others] = [await running(queue), await running(queue), await running(queue)];
     const other = await database.connect();
@@ -266,7 +266,7 @@ describe("a row that somebody's transaction holds", () => {
     expect((await queue.job(held?.key ?? ""))?.result).toBe(1);
   });
 
-  it("5.2: a sign of life waits for it, and others' do not", async () => {
+  it("delays its own heartbeat, but not the heartbeats of other rows", async () => {
     const queue = open();
     const [held, free] = [await running(queue), await running(queue)];
     const other = await database.connect();
@@ -283,7 +283,7 @@ describe("a row that somebody's transaction holds", () => {
 
 describe("a settlement whose response is lost", () => {
   it.each(["complete", "failed"] as const)(
-    "5.2: %s: a row with our token that has ended means it was done",
+    "returns applied when the row has our token and the status %s",
     async (status) => {
       const proxy = await openProxy(database);
       const queue = open(proxy);
@@ -299,7 +299,7 @@ describe("a settlement whose response is lost", () => {
     },
   );
 
-  it("5.2: so does a missing row, when it was to be deleted", async () => {
+  it("returns applied when the row is missing and the settlement had to delete it", async () => {
     const proxy = await openProxy(database);
     const queue = open(proxy);
     const job = await running(queue, { ttl: -1 });
@@ -310,7 +310,7 @@ describe("a settlement whose response is lost", () => {
     expect(await settled).toBe("applied");
   });
 
-  it("5.2: a retry that went through is not said to be another worker's", async () => {
+  it("returns applied, not lost, when the row was already queued again for a retry", async () => {
     const proxy = await openProxy(database);
     const queue = open(proxy);
     const job = await running(queue, { retries: 2 });
@@ -330,10 +330,10 @@ describe("a settlement whose response is lost", () => {
   });
 
   it.each<[string, (job: ClaimedJob) => object]>([
-    ["completions by their suffix", ({ suffix }) => ({ suffix })],
-    ["others", () => ({})],
+    ["completions with a suffix", ({ suffix }) => ({ suffix })],
+    ["completions without a suffix", () => ({})],
   ])(
-    "5.2: many rows that are held for a moment are written together, and not one by one: %s",
+    "many rows that another transaction holds for a moment are written together, not one by one: %s",
     async (_, rest) => {
       const queue = open();
       await queue.enqueueMany(Array.from({ length: 200 }, (_, i) => ({ task: "hello", payload: { i } })));

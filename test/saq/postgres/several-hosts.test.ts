@@ -44,7 +44,7 @@ const serverOf = async (address: string) => {
 };
 const portOf = (address: string) => parsePostgresAddress(address).hosts.at(-1)?.port;
 
-it("a queue connects to the first server that takes writes", async () => {
+it("a queue connects to the first server that accepts writes", async () => {
   const { username, password } = new URL(readOnly.url);
   // The two servers have different passwords: the read-only one gets the password of the other one.
   const { username: user, password: secret } = new URL(database.url);
@@ -71,7 +71,7 @@ it("a queue connects to the first server that takes writes", async () => {
   await admin.query(`drop database ${pathname.slice(1)}`);
 });
 
-it("with no server at all, the error names each and counts as one of the connection", async () => {
+it("the error names each server when none is reachable, and counts as a connection error", async () => {
   const [one, two] = [await freePort(), await freePort()];
   const attempt = serverOf(`postgresql://u:s3cret@127.0.0.1:${one},127.0.0.1:${two}/d`);
   const error: Error = await attempt.catch((reason) => reason);
@@ -79,13 +79,13 @@ it("with no server at all, the error names each and counts as one of the connect
   expect(isConnectionError(error)).toBe(true);
 });
 
-it("sslmode=prefer and allow take a server without TLS; require does not", async () => {
+it("sslmode=prefer and sslmode=allow accept a server without TLS, and sslmode=require refuses it", async () => {
   for (const mode of ["prefer", "allow"])
     expect(await serverOf(`${database.url}?sslmode=${mode}`)).toBe(portOf(database.url));
   await expect(serverOf(`${database.url}?sslmode=require`)).rejects.toThrow("does not support SSL");
 });
 
-it("a server may be reached by its socket, as psql writes it", async () => {
+it("a client connects to a server's Unix socket in both address forms that psql accepts", async () => {
   const { username, password } = new URL(readOnly.url);
   const port = portOf(readOnly.url);
   for (const address of [
@@ -101,7 +101,7 @@ it.each([
   ["?target_session_attrs=primary", false],
   ["?target_session_attrs=any", true],
   ["?target_session_attrs=prefer-standby", true],
-])("of several servers with %j, one may be asked about the other's sessions: %s", (query, cannotAsk) => {
+])("with several servers and query %j, no server can be asked about a session: %s", (query, cannotAsk) => {
   const of = (address: string) =>
     new DeadConnections({
       config: clientConfig(address, { plain: false }),

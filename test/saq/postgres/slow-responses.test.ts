@@ -13,7 +13,7 @@ beforeAll(async () => {
   await queue.close();
 });
 
-it("5.2: a large document on a slow way is claimed, its connection is not taken for dead", async () => {
+it("a large document is claimed over a slow network, and its connection does not count as dead", async () => {
   const log = new LogBook();
   const proxy = await openProxy(database);
   const queue = openQueue(proxy, tasks, { logger: log });

@@ -45,7 +45,7 @@ async function enqueue(options: object = {}, kwargs: object | null = { n: 1 }, n
 
 const documentOf = async (key: string) => JSON.parse((await rowOf(database, key))?.text ?? "null");
 
-describe("what is stored", () => {
+describe("a job that saq_enqueue stores", () => {
   const due = 2_000_000_000;
   it.each<[object, EnqueueOptions]>([
     [{}, {}],
@@ -88,7 +88,7 @@ describe("what is stored", () => {
       { group_key: "", timeout: 0 },
       { groupKey: "", timeout: 0 },
     ],
-  ])("J-4: %j is what our own enqueue stores", async (options, same) => {
+  ])("J-4: equals the job that queue.enqueue stores, with options %j", async (options, same) => {
     const kwargs = { text: "héllo ☃ \u{1f600}", list: [1.5, true, null, { deep: {} }], "": "" };
     const job = await queue.enqueue("hello", kwargs, same);
     const key = (await enqueue(options, kwargs)) ?? "";
@@ -105,7 +105,7 @@ describe("what is stored", () => {
     expect(pythonComplaints(sqls?.text ?? "", queue.name)).toEqual([]);
   });
 
-  it("J-7: a generated key is a UUID of version 7, ascending in time", async () => {
+  it("J-7: has a generated key that is a UUID of version 7 and sorts by time", async () => {
     const [first, , second] = [
       await enqueue(),
       await new Promise((resolve) => setTimeout(resolve, 5)),
@@ -118,7 +118,7 @@ describe("what is stored", () => {
     );
   });
 
-  it("D-64: numbers of the payload keep every digit", async () => {
+  it("D-64: keeps every digit of the numbers in its payload", async () => {
     const digits =
       '{"big": 123456789012345678901234567890, "fine": 0.1000000000000000055511151231257827021181583404541015625}';
     const [row] = await database.query<{ key: string }>("select saq_enqueue($1, 'hello', $2) as key", [
@@ -130,7 +130,7 @@ describe("what is stored", () => {
     expect(text).toContain("0.1000000000000000055511151231257827021181583404541015625");
   });
 
-  it("runs, with names, without kwargs and without options", async () => {
+  it("runs when the call uses named arguments and omits kwargs", async () => {
     const { ended } = await startWorker(queue);
     const [row] = await database.query<{ key: string }>(
       "select saq_enqueue(queue => $1, function => 'hello', options => '{\"retries\": 3}') as key",
@@ -140,7 +140,7 @@ describe("what is stored", () => {
     expect(await documentOf(row?.key ?? "")).toMatchObject({ status: "complete", retries: 3, attempts: 1 });
   });
 
-  it("delay counts from now, rounded up; 0 is now", async () => {
+  it("is due after its delay from now, rounded up to whole seconds; delay 0 means due now", async () => {
     const [{ now } = { now: 0 }] = await database.query<{ now: number }>(
       "select extract(epoch from now())::float8 as now",
     );
@@ -155,7 +155,7 @@ describe("what is stored", () => {
   });
 });
 
-describe("a key of one's own", () => {
+describe("a key that the caller chooses", () => {
   it("V-5.3: is refused with null while its job is waiting or running", async () => {
     expect(await enqueue({ key: "k1" })).toBe("k1");
     expect(await enqueue({ key: "k1", scheduled: 2_000_000_000 })).toBeNull();
@@ -165,7 +165,7 @@ describe("a key of one's own", () => {
     expect(job?.key).toBe("k1");
   });
 
-  it("V-5.2: is taken again when its job has ended and is due later than that was", async () => {
+  it("V-5.2: is accepted again when its job has ended and the new job is due later than the ended one", async () => {
     await enqueue({ key: "k2", meta: { first: true } });
     const [job] = await claim(queue);
     if (!job) throw new Error("nothing was claimed");
@@ -194,7 +194,7 @@ describe("a key of one's own", () => {
   });
 
   it.each(["queued", "active", "complete"])(
-    "D-14: is refused while another queue's job has it, %s, which stays there",
+    "D-14: is refused while a job of another queue has it with status %s; that job stays in its queue",
     async (status) => {
       const key = `others ${status}`;
       const document = JSON.stringify({ function: "hello", queue: "other", key, status });
@@ -204,7 +204,7 @@ describe("a key of one's own", () => {
     },
   );
 
-  it("D-13: a refusal uses up no number of the sequence", async () => {
+  it("D-13: uses up no number of the sequence when it is refused", async () => {
     await enqueue({ key: "k5" });
     const last = () => database.query("select last_value from saq_jobs_lock_key_seq");
     const before = await last();
@@ -213,7 +213,7 @@ describe("a key of one's own", () => {
   });
 });
 
-describe("what is refused", () => {
+describe("invalid or hostile input", () => {
   it.each<[string, string]>([
     [
       `'q', 'f', null, '{"retires": 3}'`,
@@ -274,7 +274,7 @@ describe("what is refused", () => {
     [`repeat('q', 60), 'f'`, "queue must be a text of 1 to 59 bytes"],
     [`null, 'f'`, "queue must be a text of 1 to 59 bytes, got null"],
     [`'q', null`, "function must be the name of a task, got null"],
-  ])("D-76: saq_enqueue(%s), with the value and what is allowed", async (given, message) => {
+  ])("D-76: saq_enqueue(%s) fails; its error names the value and what is allowed", async (given, message) => {
     const before = await database.query("select count(*) from saq_jobs");
     await expect(database.query(`select saq_enqueue(${given})`)).rejects.toMatchObject({
       code: "22023",
@@ -283,7 +283,7 @@ describe("what is refused", () => {
     expect(await database.query("select count(*) from saq_jobs")).toEqual(before);
   });
 
-  it("text is never taken for SQL", async () => {
+  it("text in arguments never runs as SQL", async () => {
     const evil = `'); drop table saq_jobs; --`;
     const [row] = await database.query<{ key: string }>("select saq_enqueue($1, $2, $3, $4) as key", [
       queue.name,
@@ -299,7 +299,7 @@ describe("what is refused", () => {
     });
   });
 
-  it("nothing of a search path of the caller's is used", async () => {
+  it("objects in the caller's search path are never used", async () => {
     const caller = await database.connect();
     await caller.query(`create schema trap;
       create table trap.saq_jobs (like public.saq_jobs);
@@ -312,7 +312,7 @@ describe("what is refused", () => {
 });
 
 describe("notifications and transactions", () => {
-  it("P-11, P-21: one for a job that is due within 10 s, none for a later one or a refused one", async () => {
+  it("P-11, P-21: saq_enqueue notifies only for a job that is stored and due within 10 s", async () => {
     const listener = await database.connect();
     const heard: string[] = [];
     listener.on("notification", ({ payload = "" }) => heard.push(payload));
@@ -334,7 +334,7 @@ describe("notifications and transactions", () => {
     expect(await seen()).toEqual(["done"]);
   });
 
-  it("stores nothing when its transaction is rolled back, and everything when it commits", async () => {
+  it("saq_enqueue stores its job when the transaction commits, and nothing when it is rolled back", async () => {
     const caller = await database.connect();
     await caller.query("begin");
     await caller.query("select saq_enqueue($1, 'hello', null, '{\"key\": \"t1\"}')", [queue.name]);
@@ -367,8 +367,8 @@ describe("notifications and transactions", () => {
   });
 });
 
-describe("the function", () => {
-  it("is replaced when it is older, left when it is newer or somebody else's", async () => {
+describe("the function saq_enqueue", () => {
+  it("is replaced when it is older, and kept when it is newer or was not made by the engine", async () => {
     const source = async () =>
       (
         await database.query<{ text: string }>(
@@ -394,7 +394,7 @@ describe("the function", () => {
     expect(await source()).toBe(current);
   });
 
-  it("is made once when ten start at the same moment", async () => {
+  it("is created once when ten clients start at the same time", async () => {
     await database.query("drop function saq_enqueue");
     const clients = await Promise.all(Array.from({ length: 10 }, () => database.connect()));
     await Promise.all(clients.map((client) => ensureSchema(client)));
@@ -403,7 +403,7 @@ describe("the function", () => {
     ).toEqual([{ n: 1 }]);
   });
 
-  it("is missed by nobody where the role may not make it", async () => {
+  it("is not needed when the role may not create it, and runs with the rights of its caller", async () => {
     await database.query("drop function saq_enqueue");
     const { url, name: role } = await makeRole(database);
     const own = openQueue({ url }, tasks);
@@ -426,7 +426,7 @@ describe("the function", () => {
     );
   });
 
-  it("D-12: another set of tables has its own", async () => {
+  it("D-12: is a separate function for another set of tables", async () => {
     const tables = { jobs: "it's_jobs", stats: "m_stats", versions: "m_versions" };
     const own = openQueue(database, tasks, { tables });
     const { ended } = await startWorker(own);

@@ -65,8 +65,8 @@ const insertStuck = (queue: Hello, count: number, retries: number) =>
     [queue.name, count, retries],
   );
 
-describe("the sweep's lock", () => {
-  it("D-15, P-29: is tried, never waited for, and let go after every pass", async () => {
+describe("the sweep lock", () => {
+  it("D-15, P-29: is requested without waiting, and is released after every sweep", async () => {
     const [one, two] = [open({ name: "swept" }), open({ name: "swept" })];
     const clock = stepClock();
     await Promise.all([one.connect(), two.connect()]);
@@ -82,7 +82,7 @@ describe("the sweep's lock", () => {
     expect(await advisoryLocks()).toBe(0);
   });
 
-  it("D-15: is gone with its connection, and the next pass takes it on a new one", async () => {
+  it("D-15: is released when its connection ends, and the next sweep takes it on a new connection", async () => {
     const queue = open();
     const clock = stepClock();
     await queue.connect();
@@ -102,7 +102,7 @@ describe("the sweep's lock", () => {
     expect(await advisoryLocks()).toBe(0);
   });
 
-  it("D-15, D-24: two sweepers at once requeue each job once, and touch none that runs again", async () => {
+  it("D-15, D-24: two concurrent sweepers requeue each job once, and change no job that runs again", async () => {
     // In poll mode a sweeper holds no lock, so both sweepers really work at the same time.
     const queues = [1, 2].map(() => open({ name: "both", pollInterval: 0.05 }));
     const [one] = queues;
@@ -120,8 +120,8 @@ describe("the sweep's lock", () => {
   });
 });
 
-describe("a pass", () => {
-  it("D-28, P-30: ends all of 700 stuck jobs, over pages, however many they are", async () => {
+describe("a sweep", () => {
+  it("D-28, P-30: ends all 700 stuck jobs, although they need several pages", async () => {
     const queue = open();
     const clock = stepClock();
     await queue.connect();
@@ -144,12 +144,12 @@ describe("a pass", () => {
   }, 600_000);
 });
 
-describe("a look for dead workers", () => {
+describe("the check for dead workers", () => {
   const beat = (queue: Hello, workerId: string) =>
     queue.broker.saveWorker({ workerId, stats: statsOfNobody, metadata: null, queueKey: queue.name }, 9);
   const statsOfNobody = { complete: 0, failed: 0, retried: 0, aborted: 0, uptime: 0 };
 
-  it("5.2: is left out while beats tell that nobody is silent, and made when somebody is or the beats stop", async () => {
+  it("is skipped while worker row updates show no silent worker, and runs when one is silent or updates stop", async () => {
     const queue = open();
     const clock = stepClock();
     await queue.connect();
@@ -173,7 +173,7 @@ describe("a look for dead workers", () => {
     expect(await made()).toBeGreaterThan(0);
   });
 
-  it("5.2: finds jobs of a worker whose beats ended, told by nothing but the beats of another", async () => {
+  it("finds the jobs of a silent worker with only the row updates of another worker", async () => {
     const queue = open();
     const clock = stepClock();
     const job = await queue.enqueue("hello", {}, { timeout: 0 });
@@ -193,8 +193,8 @@ describe("a look for dead workers", () => {
   });
 });
 
-describe("a job without limits whose worker is gone", () => {
-  it("D-10: ends also when it was to be aborted, and its key is free again", async () => {
+describe("a job without a timeout whose worker is gone", () => {
+  it("D-10: becomes aborted when its abort was requested, and its key is free again", async () => {
     const queue = open();
     const clock = stepClock();
     await queue.connect();
@@ -232,7 +232,7 @@ describe("a job without limits whose worker is gone", () => {
 });
 
 describe("clocks", () => {
-  it("D-29: one that is an hour ahead shifts no due time, and is said once", async () => {
+  it("D-29: a machine's clock that is an hour ahead changes no due time, and one warning is logged", async () => {
     const clock = stepClock();
     clock.set(3_600);
     const log = new LogBook();
@@ -256,7 +256,7 @@ describe("clocks", () => {
     expect((await claim(queue)).map(({ key }) => key)).toEqual([now.key]);
   });
 
-  it("P-9: fractions of a second that Python wrote are read, and written as whole numbers", async () => {
+  it("P-9: the engine reads fractions of a second that Python wrote, and writes whole seconds", async () => {
     const queue = open();
     await queue.connect();
     const document = JSON.stringify({
@@ -276,7 +276,7 @@ describe("clocks", () => {
 });
 
 describe("the sequence of lock_key", () => {
-  it("D-13: is warned of when it nears its end on Python's tables, and says what helps", async () => {
+  it("D-13: causes a warning that names the fix when it is nearly used up on Python's tables", async () => {
     await database.query(pythonTables);
     const said = async () => {
       const log = new LogBook();
@@ -298,7 +298,7 @@ describe("the sequence of lock_key", () => {
 });
 
 describe("start-up", () => {
-  it("P-4, D-11: where the set-up lock is never let go and the tables are older, says who holds it instead of going on", async () => {
+  it("P-4, D-11: fails and names the holder when the set-up lock is never released and the tables are older", async () => {
     await database.query(version1);
     const python = await database.connect();
     await python.query("select pg_advisory_lock(0, 0)");
@@ -321,7 +321,7 @@ describe("start-up", () => {
 });
 
 describe("a role that may only read and write rows, on Python's tables", () => {
-  it("5.3: claims, retries, aborts, keeps groups apart, sweeps, counts and cleans", async () => {
+  it("can claim, retry, abort, limit groups, sweep, count and list jobs", async () => {
     await database.query(pythonTables);
     const { url } = await makeRole(database);
     const queue = open({ name: "dml" }, { url });

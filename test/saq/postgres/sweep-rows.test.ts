@@ -30,8 +30,8 @@ async function finished(queue: Hello, key: string, status: string, expire_at: nu
   await insertRow(database, { key, queue: queue.name, document, status, expire_at });
 }
 
-describe("rows past their time", () => {
-  it("T-32, V-5.15: jobs that have ended are deleted when their time is over, others are kept", async () => {
+describe("expired rows", () => {
+  it("T-32, V-5.15: jobs that have ended are deleted when their ttl is over, and other jobs are kept", async () => {
     const queue = open();
     await queue.connect();
     const past = (await now()) - 1;
@@ -46,7 +46,7 @@ describe("rows past their time", () => {
     expect(await keys(queue)).toEqual(["kept for a minute", "kept for ever", "running", "waiting"]);
   });
 
-  it("T-33, P-30: rows of workers that are long gone are deleted, of all queues, and live ones kept", async () => {
+  it("T-33, P-30: worker rows that expired long ago are deleted in all queues, and others are kept", async () => {
     const queue = open();
     await queue.connect();
     await database.query(
@@ -60,7 +60,7 @@ describe("rows past their time", () => {
 });
 
 describe("a sweep", () => {
-  it("D-15: a Python worker that holds SAQ's sweep lock for its life does not keep ours from sweeping", async () => {
+  it("D-15: runs although a Python worker holds SAQ's sweep lock permanently", async () => {
     const queue = open();
     await queue.connect();
     const python = await database.connect();
@@ -76,7 +76,7 @@ describe("a sweep", () => {
     expect(await queue.job("over")).toBeNull();
   });
 
-  it("T-43: a job that was claimed just now is left alone where a stuck one is swept", async () => {
+  it("T-43: ends a stuck job, and does not change a job that was claimed just now", async () => {
     const clock = stepClock();
     const queue = open();
     const began = async (key: string, secondsAgo: number) => {

@@ -53,7 +53,7 @@ async function running(queue: Hello, { timeout, agoSeconds }: { timeout: number;
 }
 
 describe("a stuck job", () => {
-  it("5.2: is swept after 12 s of sight, not at the first look", async () => {
+  it("is swept only after the database has been reachable for 12 s without a gap", async () => {
     const clock = stepClock();
     const queue = open();
     const { key } = await running(queue, { timeout: 1, agoSeconds: 100 });
@@ -65,7 +65,7 @@ describe("a stuck job", () => {
     expect(await rowOf(database, key)).toMatchObject({ status: "aborted" });
   });
 
-  it("5.2: is found at the second look when the first had too many to read, also in a young process", async () => {
+  it("is found by the second sweep when the first had too many rows to read, also in a new process", async () => {
     const clock = stepClock();
     const age = performance.now();
     clock.pass(-age / 1_000);
@@ -86,7 +86,7 @@ describe("a stuck job", () => {
     expect(await queue.broker.sweepStuck(limits)).toHaveLength(count);
   });
 
-  it("J-20: keeps the timeout that its run began with when a shorter one is set meanwhile", async () => {
+  it("J-20: keeps the timeout that its attempt began with when a shorter timeout is set meanwhile", async () => {
     const clock = stepClock();
     const queue = open();
     const { key } = await running(queue, { timeout: 600, agoSeconds: 100 });
@@ -97,7 +97,7 @@ describe("a stuck job", () => {
     expect(await queue.job(key)).toMatchObject({ status: "active", timeout: 1 });
   });
 
-  it("5.2: is left alone after a gap, until the sight is long again", async () => {
+  it("is not swept after a gap until the database has been reachable for long enough again", async () => {
     const clock = stepClock();
     const queue = open();
     await queue.connect();
@@ -114,7 +114,7 @@ describe("a stuck job", () => {
     expect(await queue.broker.sweepStuck(limits)).toEqual([key]);
   });
 
-  it("5.2: ten results held through an outage are recorded, though the first sweep is faster", async () => {
+  it("ten settlements that wait during an outage are applied, although a sweep runs first", async () => {
     const clock = stepClock();
     const proxy = await openProxy(database);
     const queue = open(proxy);
@@ -135,7 +135,7 @@ describe("a stuck job", () => {
     for (const { key } of jobs) expect((await rowOf(database, key))?.status).toBe("complete");
   }, 600_000);
 
-  it("5.2: the database's clock says who is stuck, whatever this process's clock jumps to", async () => {
+  it("is found by the database's clock, even when the process's clock jumps", async () => {
     const clock = stepClock();
     const queue = open();
     const healthy = await running(queue, { timeout: 30, agoSeconds: 0 });
@@ -146,7 +146,7 @@ describe("a stuck job", () => {
     expect((await rowOf(database, healthy.key))?.status).toBe("active");
   });
 
-  it("5.2: one that somebody's transaction holds keeps the sweep from no other", async () => {
+  it("does not prevent the sweep of other jobs while another transaction holds its row", async () => {
     const clock = stepClock();
     const queue = open();
     const held = await running(queue, { timeout: 1, agoSeconds: 100 });
@@ -163,8 +163,8 @@ describe("a stuck job", () => {
   });
 });
 
-describe("a look at the jobs that run", () => {
-  it("5.2: loads none of their documents, whether to sweep them or to see if they are still ours", async () => {
+describe("a check of the running jobs", () => {
+  it("loads no documents, neither to sweep jobs nor to find jobs that are no longer ours", async () => {
     const clock = stepClock();
     const proxy = await openProxy(database);
     const queue = open(proxy);
@@ -184,7 +184,7 @@ describe("a look at the jobs that run", () => {
     expect(proxy.bytesSent - before).toBeLessThan(text.length);
   }, 600_000);
 
-  it("D-21: sees at the next look that Python has taken a job over, though its token is the same", async () => {
+  it("D-21: finds that Python has taken over a job, although its token is the same", async () => {
     const queue = open();
     const { key } = await queue.enqueue("hello");
     const claims = await claim(queue);
@@ -201,7 +201,7 @@ describe("a look at the jobs that run", () => {
 });
 
 describe("a job whose row was deleted", () => {
-  it("5.2: is not said to be another worker's", async () => {
+  it("is logged as deleted, not as taken by another worker", async () => {
     let ran = () => {};
     const running = new Promise<void>((resolve) => {
       ran = resolve;
@@ -222,7 +222,7 @@ describe("a job whose row was deleted", () => {
   });
 });
 
-describe("the worker whose job it is", () => {
+describe("the worker that owns a job", () => {
   const stats = { complete: 0, failed: 0, retried: 0, aborted: 0, uptime: 0 };
   const ids = { lock: "ts-host-1-0000000a", lease: "lease-host-1-0000000a" };
   const beat = (queue: Hello, workerId: string, graceSeconds?: number) =>
@@ -244,7 +244,7 @@ describe("the worker whose job it is", () => {
     return key;
   };
 
-  it("5.2: says itself how long it may take beyond a timeout", async () => {
+  it("sets how many seconds its job may run beyond the timeout", async () => {
     const clock = stepClock();
     const queue = open();
     await queue.connect();
@@ -257,7 +257,7 @@ describe("the worker whose job it is", () => {
   });
 
   it.each(["lock", "lease"] as const)(
-    "D-10: a job whose worker may be dead (%s) is not ended by its timeout, but runs again when that is sure",
+    "D-10: the job of a worker that may be dead (%s) does not time out; it runs again when the death is certain",
     async (kind) => {
       const clock = stepClock();
       const queue = open();
@@ -283,7 +283,7 @@ describe("the worker whose job it is", () => {
     },
   );
 
-  it("D-10: an orphan of a worker without a lock runs again after 30 s, though nobody ever saw that worker", async () => {
+  it("D-10: the job of a worker that has no liveness lock and never had a row runs again after 30 s", async () => {
     const clock = stepClock();
     const queue = open();
     await queue.connect();
@@ -304,16 +304,16 @@ describe("the worker whose job it is", () => {
     ["ts-web-1", "row"],
     ["lease-1", "row"],
     ["0123456789abcdef0123456789abcdef", "row"],
-  ])("D-17: %s is of one kind only: %s", (id, kind) => {
+  ])("D-17: the worker id %s has only one kind of liveness: %s", (id, kind) => {
     expect(livenessOf(id)).toBe(kind);
   });
 
-  it("D-17: an id of ours is never of another kind, whatever the host is called", () => {
+  it("D-17: a new worker id has the kind of liveness that it was created with", () => {
     expect(livenessOf(newWorkerId("lock"))).toBe("lock");
     expect(livenessOf(newWorkerId("lease"))).toBe("lease");
   });
 
-  it("D-20: its late end is refused when Python has claimed the job again and not started it yet", async () => {
+  it("D-20: its late settlement is refused when Python has claimed the job again but not started it yet", async () => {
     const clock = stepClock();
     const queue = open();
     const { key } = await queue.enqueue("hello", {}, { timeout: 1, retries: 5 });
@@ -333,7 +333,7 @@ describe("the worker whose job it is", () => {
   });
 });
 
-describe("a job without a living worker", () => {
+describe("a job without a live worker", () => {
   const pythonsClaim = async (queue: Hello, key: string) =>
     insertRow(database, {
       key,
@@ -342,7 +342,7 @@ describe("a job without a living worker", () => {
       document: JSON.stringify({ function: "hello", queue: queue.name, key, status: "active", timeout: 0 }),
     });
 
-  it("D-10: each claim of Python's that names no worker yet has 300 s of its own", async () => {
+  it("D-10: each claim by Python that names no worker yet has its own limit of 300 s", async () => {
     const clock = stepClock();
     const queue = open();
     await queue.connect();
@@ -368,8 +368,8 @@ describe("a job without a living worker", () => {
   });
 });
 
-describe("rows past their time", () => {
-  it("P-32: one that somebody's transaction holds is left for later, and nothing waits for it", async () => {
+describe("expired rows", () => {
+  it("P-32: are left for a later sweep while another transaction holds them, and nothing waits for them", async () => {
     const queue = open();
     await queue.connect();
     const document = (key: string) => JSON.stringify({ function: "hello", queue: queue.name, key });

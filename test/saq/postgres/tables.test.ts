@@ -47,8 +47,8 @@ const relations = async (schema = "public") =>
     )
   ).map(({ name }) => name);
 
-describe("names", () => {
-  it("P-1, D-12: are made for tables, indexes and the sequence, and nothing of SAQ's beside them", async () => {
+describe("table names", () => {
+  it("P-1, D-12: also name the indexes and the sequence, and no object has a default SAQ name", async () => {
     const [queue] = openTogether({ tables: mail });
     await queue?.connect();
     expect(await relations()).toEqual([
@@ -74,7 +74,7 @@ describe("names", () => {
     expect(sequence).toEqual({ cycle: true });
   });
 
-  it("P-1: may hold any character, in a schema of any name", async () => {
+  it("P-1: may contain any character, in a schema with any name", async () => {
     await database.query('create schema "a ""b"".c"');
     const queue = openQueue(database, tasks, { tables: odd });
     const { ended } = await startWorker(queue);
@@ -87,7 +87,7 @@ describe("names", () => {
     expect(await relations()).toEqual([]);
   });
 
-  it("D-12: recurring tasks are remembered beside them, also where their name ends as SAQ's does", async () => {
+  it("D-12: determine the name of the schedule table, also when they end with saq_jobs", async () => {
     for (const jobs of ["saq_jobs", "my_saq_jobs", 'x"saq_jobs', "mail_jobs"]) {
       const [queue] = openTogether({
         name: jobs,
@@ -104,7 +104,7 @@ describe("names", () => {
     ]);
   });
 
-  it("P-1: a schema that is not there is said with what to do", async () => {
+  it("P-1: a missing schema causes an error that says how to create it", async () => {
     const queue = openQueue(database, tasks, { tables: { schema: "nowhere" } });
     await expect(queue.connect()).rejects.toThrow(
       'There is no schema "nowhere", which tables.schema names. Create it: create schema "nowhere";',
@@ -124,13 +124,13 @@ describe("names", () => {
     [{ jobs: "é".repeat(21), versions: "b" }, "tables.jobs must be a name of 1 to 40 bytes"],
     [{ versions: 7 }, "tables.versions must be a name of 1 to 40 bytes, without a schema and quotes, got 7"],
     [{ jbos: "x" }, "there is no option tables.jbos (known: schema, jobs, stats, versions)"],
-  ])("D-12, D-76: %p is refused with the value and what is allowed", (given, message) => {
+  ])("D-12, D-76: %p is refused, and the error names the value and what is allowed", (given, message) => {
     const define = () => defineQueue({ name: "default", dsn: database.url, tasks, tables: given });
     expect(define).toThrow(ConfigError);
     expect(define).toThrow(message);
   });
 
-  it("D-12: of 40 bytes leave room for what is derived from them", async () => {
+  it("D-12: can be 40 bytes long, and the index names derived from them still fit", async () => {
     const [jobs = "", stats = "", versions = ""] = ["j", "s", "v"].map((letter) => letter.repeat(40));
     const queue = openQueue(database, tasks, { tables: { jobs, stats, versions } });
     const { ended } = await startWorker(queue);
@@ -140,8 +140,8 @@ describe("names", () => {
   });
 });
 
-describe("two sets in one database", () => {
-  it("D-12: hold the same queue and key apart, on the same connections", async () => {
+describe("two sets of tables in one database", () => {
+  it("D-12: keep jobs with the same queue and key separate on shared connections", async () => {
     const [ours, mails] = openTogether({}, { tables: mail });
     if (!ours || !mails) throw new Error("no queues");
     for (let round = 0; round < 3; round++) {
@@ -166,7 +166,7 @@ describe("two sets in one database", () => {
     expect(sessions.length).toBeLessThanOrEqual(3);
   });
 
-  it("D-12: share no worker rows, and one set's record of its version says nothing of the other", async () => {
+  it("D-12: share no worker rows and no recorded version", async () => {
     const first = openQueue(database, tasks, { name: "default" });
     await first.connect();
     const second = openQueue(database, tasks, { name: "default", tables: mail });
@@ -177,7 +177,7 @@ describe("two sets in one database", () => {
     await openQueue(database, tasks, { name: "default", tables: mail }).connect();
   });
 
-  it("D-12: tables that are missing although their version is recorded are made", async () => {
+  it("D-12: missing tables are created even when their version is already recorded", async () => {
     await database.query(
       "create table mail_versions (version integer); insert into mail_versions values (3)",
     );
@@ -190,7 +190,7 @@ describe("two sets in one database", () => {
 });
 
 describe("lockKeyspace", () => {
-  it("P-36: is that of the lock under which the tables are made", async () => {
+  it("P-36: is the keyspace of the lock that is held while the tables are created", async () => {
     const other = await database.connect();
     await other.query("begin; select pg_advisory_xact_lock(0, 0)");
     await openQueue(database, tasks, { lockKeyspace: 77 }).connect();
@@ -211,8 +211,8 @@ describe("lockKeyspace", () => {
   });
 });
 
-describe("a role without CREATE, where connections are no sessions", () => {
-  it("D-17, 5.3: works without any function of its own", async () => {
+describe("a role without CREATE in poll mode", () => {
+  it("D-17: runs jobs without the saq_stamp function", async () => {
     await openQueue(database, tasks).connect();
     await database.query("drop function saq_stamp_v3");
     const { url } = await makeRole(database);

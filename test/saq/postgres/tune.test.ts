@@ -61,7 +61,7 @@ const ours = [
 ];
 
 describe("start-up", () => {
-  it("5.3: leaves Python's tables exactly as they are, whatever runs on them", async () => {
+  it("leaves the definition of Python's tables unchanged, also while jobs run on them", async () => {
     await database.query(pythonTables);
     const before = await definition();
     const queue = openQueue(database, tasks);
@@ -74,7 +74,7 @@ describe("start-up", () => {
     expect(await definition()).toEqual(before);
   });
 
-  it("5.3: nor alters tables of its own again", async () => {
+  it("does not alter the engine's own tables after their creation", async () => {
     await openQueue(database, tasks).connect();
     await database.query("drop index saq_jobs_ready_idx");
     const before = await definition();
@@ -83,8 +83,8 @@ describe("start-up", () => {
   });
 });
 
-describe("the plan", () => {
-  it("5.3: says what Python's tables lack and changes nothing", async () => {
+describe("a tune plan", () => {
+  it("lists what Python's tables lack, and changes nothing", async () => {
     await database.query(pythonTables);
     const before = await definition();
     const plan = await planTune(await openClient());
@@ -114,7 +114,7 @@ describe("the plan", () => {
     expect(await database.query("select 1 from pg_proc where proname like 'saq%'")).toEqual([]);
   });
 
-  it("5.3: is empty for tables of ours", async () => {
+  it("is empty for the engine's own tables", async () => {
     await openQueue(database, tasks).connect();
     const plan = await planTune(await openClient());
     expect(plan.steps).toEqual([]);
@@ -122,25 +122,25 @@ describe("the plan", () => {
   });
 
   it.each([
-    ["there are none", "select 1", "There are no SAQ tables in schema"],
+    ["no tables exist", "select 1", "There are no SAQ tables in schema"],
     [
-      "they are of version 1",
+      "the tables have version 1",
       version1,
       "are at version 1, tune knows version 3. Start a worker once: it lifts them.",
     ],
     [
-      "they are of version 9",
+      "the tables have version 9",
       `${pythonTables} update saq_versions set version = 9`,
       "are at version 9, tune knows version 3. Update",
     ],
-  ])("5.3: refuses where %s", async (_, tables, message) => {
+  ])("is refused when %s", async (_, tables, message) => {
     await database.query(tables);
     await expect(planTune(await openClient())).rejects.toThrow(message);
   });
 });
 
-describe("the run", () => {
-  it("5.3, D-13: brings everything, rewrites nothing, and finds nothing left to do", async () => {
+describe("a tune run", () => {
+  it("D-13: makes all changes without rewriting the table, and a second run has nothing to do", async () => {
     await database.query(pythonTables);
     await database.query(
       `insert into saq_jobs (key, job, queue, status) select 'k' || n, '{}', 'q', 'complete' from generate_series(1, 500) n`,
@@ -164,7 +164,7 @@ describe("the run", () => {
     expect((await job.refresh()).result).toBe(6);
   });
 
-  it("5.3: without Python drops SAQ's own indexes of jobs, with Python makes them", async () => {
+  it("drops SAQ's own job indexes with python: false, and creates them with python: true", async () => {
     await database.query(pythonTables);
     await tune({ python: false });
     expect(await indexes()).toEqual([...ours, "saq_jobs_pkey"].toSorted());
@@ -173,7 +173,7 @@ describe("the run", () => {
     expect(await indexes()).toEqual([...ours, "saq_jobs_pkey", ...saqs].toSorted());
   });
 
-  it("D-12: knows SAQ's own indexes on tables of other names, where Python calls them as always", async () => {
+  it("D-12: finds SAQ's own indexes on tables with other names, where the indexes keep Python's names", async () => {
     await database.query(pythonTables);
     for (const table of ["jobs", "stats", "versions"])
       await database.query(`alter table saq_${table} rename to py_${table}`);
@@ -193,7 +193,7 @@ describe("the run", () => {
     expect(await named()).toEqual([...own, ...stats, "saq_jobs_pkey"].toSorted());
   });
 
-  it("5.3: goes on after a step that a transaction holds up, says so, and the next run ends it", async () => {
+  it("continues after a step that an open transaction blocks, reports it, and the next run completes it", async () => {
     await database.query(pythonTables);
     const other = await database.connect();
     await other.query(
@@ -213,7 +213,7 @@ describe("the run", () => {
     expect(await tune()).toEqual([]);
   });
 
-  it("5.3: an index whose building was cancelled is found and built anew", async () => {
+  it("finds and rebuilds an index whose creation was cancelled", async () => {
     await database.query(pythonTables);
     const other = await database.connect();
     await other.query("begin; select txid_current()");
@@ -238,7 +238,7 @@ describe("the run", () => {
     expect(await indexes()).toEqual(["saq_jobs_pkey", ...ours, ...saqs].toSorted());
   });
 
-  it("5.3: a role that does not own the tables is told whose work it is", async () => {
+  it("reports that the owner of the tables must run tune when the role is not the owner", async () => {
     await database.query(pythonTables);
     const { url } = await makeRole(database);
     const client = await openClient(url);
@@ -248,7 +248,7 @@ describe("the run", () => {
     expect(await definition()).toEqual(before);
   });
 
-  it("5.3: one at a time", async () => {
+  it("is refused while another tune of the same tables runs", async () => {
     await database.query(pythonTables);
     const [first, second] = [await openClient(), await openClient()];
     const other = await database.connect();

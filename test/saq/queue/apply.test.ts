@@ -50,8 +50,8 @@ async function endSilently(key: string, status: string, members: object): Promis
 
 const isStored = (key: string) => until(async () => (await rowOf(database, key)) !== undefined);
 
-describe("results", () => {
-  it("Q-5, T-15: the result of a job that another queue object's worker runs, by push", async () => {
+describe("the result of apply", () => {
+  it("Q-5, T-15: apply gets results of another queue object's worker by notification, with few reads", async () => {
     const queue = open();
     await startWorker(openQueue(database, tasks, { name: queue.name }));
     const reads = readsOf(queue);
@@ -64,7 +64,7 @@ describe("results", () => {
     expect(reads.mock.calls.flatMap(([keys]) => keys).length).toBeLessThan(200);
   });
 
-  it("Q-5: a result comes with the notice of its end, to its caller alone, and its row is not read", async () => {
+  it("Q-5: the settlement notification carries the result, and only the caller gets it; the row is not read", async () => {
     const queue = open();
     const peer = open({ name: queue.name });
     const overheard: unknown[] = [];
@@ -88,7 +88,7 @@ describe("results", () => {
     expect(overheard).toEqual([]);
   });
 
-  it("Q-5: a result too long for a notification is read, one with characters of many bytes among them", async () => {
+  it("Q-5: a result that is too long for a notification is read from its row, also with multi-byte characters", async () => {
     const queue = openQueue(database, {
       long: async (_ctx: Context, { of }: { of: string }) => of.repeat(3_000),
     });
@@ -97,7 +97,7 @@ describe("results", () => {
     expect(await queue.apply("long", { of: "ä\u{1f600}" })).toBe("ä\u{1f600}".repeat(3_000));
   });
 
-  it("Q-5: what is told at an address and is no result of that job is not taken for one", async () => {
+  it("Q-5: a notification at a reply address is ignored if it is not a result of the awaited job", async () => {
     const queue = open();
     const peer = open({ name: queue.name });
     const applied = queue.apply("double", { n: 1 });
@@ -118,7 +118,7 @@ describe("results", () => {
     expect(await applied).toBe(2);
   });
 
-  it("5.2: an address that is none does not stand in the way of its settlement", async () => {
+  it("an invalid reply address does not prevent the settlement of its job", async () => {
     const queue = open();
     await startWorker(queue);
     for (const awaited of ["", "no address", "a".repeat(100), 5, {}]) {
@@ -127,7 +127,7 @@ describe("results", () => {
     }
   });
 
-  it("Q-5, D-71: a job that failed rejects with the job and its error", async () => {
+  it("Q-5, D-71: apply rejects with the job and its error when the job fails", async () => {
     const queue = open();
     await startWorker(queue);
     const error = await queue.apply("fail", undefined, { key: "will-fail" }).catch((reason) => reason);
@@ -141,7 +141,7 @@ describe("results", () => {
     expect(await error.job.retry()).toBe("queued");
   });
 
-  it("Q-5: a job that is aborted rejects at once", async () => {
+  it("Q-5: apply rejects at once when its job is aborted", async () => {
     const queue = open();
     const applied = queue.apply("double", { n: 1 }, { key: "to-abort" });
     // Attached before the abort: the notification may arrive before the abort call returns.
@@ -153,7 +153,7 @@ describe("results", () => {
     await rejected;
   });
 
-  it("Q-6: with a key that is taken, it waits for the job that has it; a finished one is not run again", async () => {
+  it("Q-6: apply waits for the job that has its key; a finished one that was due later is not run again", async () => {
     const queue = open();
     const soon = Math.floor(Date.now() / 1_000) + 3_600;
     await queue.enqueue("double", { n: 4 }, { key: "taken", scheduled: soon });
@@ -165,7 +165,7 @@ describe("results", () => {
     expect(await queue.apply("double", { n: 6 }, { key: "taken" })).toBe(8);
   });
 
-  it("Q-6: a key that is another task's or another queue's is an error, not somebody else's result", async () => {
+  it("Q-6: apply rejects when its key belongs to a job of another task or of another queue", async () => {
     const queue = open();
     const elsewhere = open();
     const later = { scheduled: Math.floor(Date.now() / 1_000) + 3_600 };
@@ -181,7 +181,7 @@ describe("results", () => {
     });
   });
 
-  it("T-63: a task applies another one, and its result comes back", async () => {
+  it("T-63: ctx.apply returns the result of another task of the queue, and refuses an unknown task", async () => {
     const fib = async (_ctx: Context, { n }: { n: number }): Promise<number> => 2 * n;
     const outer = async (ctx: Context, { n }: { n: number }) => (await ctx.apply(fib, { n })) + 1;
     const queue = openQueue(database, { fib, outer });
@@ -195,8 +195,8 @@ describe("results", () => {
   });
 });
 
-describe("waiting", () => {
-  it("D-65, T-17: waitTimeout ends the wait and nothing else; the job keeps its own timeout", async () => {
+describe("the wait of apply", () => {
+  it("D-65, T-17: waitTimeout ends only the wait; the job keeps its own timeout", async () => {
     const queue = open();
     const error = await queue
       .apply("double", { n: 1 }, { key: "nobody-works", waitTimeout: 0.05 })
@@ -221,14 +221,14 @@ describe("waiting", () => {
     },
   );
 
-  it("Q-5: a transaction's client is refused: the job would be invisible to workers while it is awaited", async () => {
+  it("Q-5: apply refuses the client of a transaction, because workers cannot see the job before the commit", async () => {
     const options = { client: { query: async () => ({ rows: [] }) } };
     await expect(open().apply("double", { n: 1 }, options as object)).rejects.toThrow(
       'apply("double"): client cannot be combined with waiting',
     );
   });
 
-  it("Q-5: a signal ends the wait with its reason, and nothing else; one that fired stores nothing", async () => {
+  it("Q-5: a signal ends only the wait, with its own reason; a signal that has already fired stores nothing", async () => {
     const queue = open();
     const gone = new AbortController();
     const signal = gone.signal;
@@ -249,7 +249,7 @@ describe("waiting", () => {
     ]);
   });
 
-  it("W-23: a task that waits for another one ends at once when it is to end itself", async () => {
+  it("W-23: a task that waits in ctx.apply ends at once when it is interrupted", async () => {
     const waits = {
       inner: async () => {},
       outer: async (ctx: Context): Promise<null> => ctx.apply(waits.inner),
@@ -263,7 +263,7 @@ describe("waiting", () => {
     expect(await inner?.refresh(0)).toMatchObject({ function: "inner", status: "complete" });
   });
 
-  it("D-67: looks that fail for half a minute end the wait with their reason; a shorter outage does not", async () => {
+  it("D-67: reads that fail for half a minute end the wait with their error; a shorter outage does not", async () => {
     const queue = open();
     const clock = stepClock();
     try {
@@ -284,7 +284,7 @@ describe("waiting", () => {
     }
   });
 
-  it("D-66: a job with ttl -1 keeps its result for as long as it is waited for", async () => {
+  it("D-66: an awaited job with ttl -1 gets a ttl that covers the wait; any other ttl of the call is kept", async () => {
     const queue = openQueue(database, tasks, { defaults: { ttl: -1 } });
     await startWorker(queue);
     expect(await queue.apply("double", { n: 3 }, { key: "short" })).toBe(6);
@@ -295,7 +295,7 @@ describe("waiting", () => {
     expect((await queue.job("own"))?.ttl).toBe(5);
   });
 
-  it("D-66: a job whose row disappears is JobGoneError, not a result of null", async () => {
+  it("D-66: apply rejects with JobGoneError when the job's row disappears, and does not return null", async () => {
     const queue = open();
     const applied = queue.apply("double", { n: 1 }, { key: "vanishes" });
     const rejected = expect(applied).rejects.toThrow(JobGoneError);
@@ -304,7 +304,7 @@ describe("waiting", () => {
     await rejected;
   });
 
-  it("D-3: a job whose document became unreadable says so", async () => {
+  it("D-3: apply rejects with poison_document when the job's document becomes unreadable", async () => {
     const queue = open();
     const applied = queue.apply("double", { n: 1 }, { key: "spoilt" });
     await isStored("spoilt");
@@ -319,7 +319,7 @@ describe("waiting", () => {
     await spoil;
   });
 
-  it("D-67: an end that nobody tells (a Python worker) is found by looking, ever less often", async () => {
+  it("D-67: an end without a notification (a Python worker) is found by polling at growing intervals", async () => {
     const queue = open();
     await queue.connect();
     const reads = readsOf(queue);
@@ -347,7 +347,7 @@ describe("waiting", () => {
     expect(await queue.apply("double", { n: 4 })).toBe(8);
   });
 
-  it("D-69: an end while the LISTEN connection is lost is found when it is back, or by looking", async () => {
+  it("D-69: an end while the LISTEN connection is lost is found after the reconnect, or by polling", async () => {
     const proxy = await openProxy(database);
     const queue = openQueue(proxy, tasks);
     const applied = [1, 2].map((n) => queue.apply("double", { n }, { key: `cut-${n}` }));
@@ -363,7 +363,7 @@ describe("waiting", () => {
     expect(await queue.apply("double", { n: 5 })).toBe(10);
   });
 
-  it("V-5.9: a job that is queued again before anyone looked goes on being awaited", async () => {
+  it("V-5.9: apply keeps waiting for a job that is queued again before its row is read", async () => {
     const queue = open();
     const applied = queue.apply("double", { n: 1 }, { key: "twice" });
     await isStored("twice");
@@ -374,7 +374,7 @@ describe("waiting", () => {
     expect(await applied).toBe(2);
   });
 
-  it("Q-15: close rejects those who wait, and says that the job goes on", async () => {
+  it("Q-15: close rejects the waiting calls, and the error says that the job goes on", async () => {
     const queue = open();
     const applied = queue.apply("double", { n: 1 }, { key: "left" });
     const refused = expect(applied).rejects.toMatchObject({
@@ -391,7 +391,7 @@ describe("waiting", () => {
 });
 
 describe("refresh", () => {
-  it("J-17, T-88: refresh(until) waits for the end, 0 without limit, and reads every field", async () => {
+  it("J-17, T-88: refresh(until) waits for the end (0: without limit) and reads every field", async () => {
     const queue = open();
     const job = await queue.enqueue("double", { n: 3 });
     await expect(job.refresh(0.01)).rejects.toThrow(TimeoutError);
@@ -404,7 +404,7 @@ describe("refresh", () => {
     await expect(job.refresh(-1)).rejects.toThrow("refresh: until must be null or seconds >= 0");
   });
 
-  it("D-69: a row that disappears during refresh(0) is JobGoneError, not for ever", async () => {
+  it("D-69: refresh(0) rejects with JobGoneError when the row disappears, and does not wait forever", async () => {
     const queue = open();
     const job = await queue.enqueue("double", { n: 3 });
     const refreshed = expect(job.refresh(0)).rejects.toThrow(JobGoneError);
@@ -413,7 +413,7 @@ describe("refresh", () => {
     await expect(job.refresh(0)).rejects.toThrow(JobGoneError);
   });
 
-  it("D-3: refresh of a job whose document cannot be read says so, and not that it is gone", async () => {
+  it("D-3: refresh rejects with poison_document, not with JobGoneError, when the document is unreadable", async () => {
     const job = await open().enqueue("double", { n: 3 });
     await database.query("update saq_jobs set job = '[]' where key = $1", [job.key]);
     await expect(job.refresh()).rejects.toMatchObject({

@@ -29,7 +29,7 @@ const tasks = {
 const open = (options: object = {}) => openQueue(database, tasks, options);
 
 describe("before-enqueue hooks", () => {
-  it("Q-12, T-20, D-62: called while registered and not after; registered twice, unregistered once each", async () => {
+  it("Q-12, T-20, D-62: are called while they are registered; each registration is removed separately", async () => {
     const queue = open();
     const seen: string[] = [];
     const bound = { name: "bound", hook: (job: { key: string }) => seen.push(job.key) };
@@ -49,7 +49,7 @@ describe("before-enqueue hooks", () => {
     );
   });
 
-  it("Q-4, Q-12: awaited one after another, with status and time set; what they change is stored and returned", async () => {
+  it("Q-4, Q-12: are awaited in order and see status and time; their changes are stored and returned", async () => {
     const queue = open();
     const order: string[] = [];
     queue.registerBeforeEnqueue(async (job) => {
@@ -86,7 +86,7 @@ describe("before-enqueue hooks", () => {
     expect([meta, payload]).toEqual([{ mine: 1 }, { given: true }]);
   });
 
-  it("Q-12, T-63: they run for every way to enqueue, and for jobs that are then refused", async () => {
+  it("Q-12, T-63: run for every way to enqueue, also for jobs that are then refused", async () => {
     const queue = open();
     const seen: string[] = [];
     queue.registerBeforeEnqueue((job) => {
@@ -107,7 +107,7 @@ describe("before-enqueue hooks", () => {
     expect((await queue.job("relayed-by-r"))?.meta).toEqual({ trace: "t" });
   });
 
-  it("Q-12: a throw stops the enqueue, and of many every one", async () => {
+  it("Q-12: a hook that throws stops the enqueue; enqueueMany then stores none of its jobs", async () => {
     const queue = open();
     queue.registerBeforeEnqueue(async ({ key }) => {
       if (key === "bad") throw new Error("not this one");
@@ -132,7 +132,7 @@ describe("before-enqueue hooks", () => {
     ["groupKey", { groupKey: 5 }, "groupKey must be a text or null, got 5"],
     ["meta", { meta: null }, "meta must be an object, got null"],
     ["kwargs", { kwargs: [1] }, 'The payload of "echo" must be an object of named values, got an array'],
-  ])("Q-12, D-61: a hook that spoils %s is told, and nothing is stored", async (_, change, message) => {
+  ])("Q-12, D-61: an invalid %s of a hook is refused, and nothing is stored", async (_, change, message) => {
     const queue = open();
     queue.registerBeforeEnqueue((job) => Object.assign(job, change));
     const enqueued = queue.enqueue("echo");
@@ -141,7 +141,7 @@ describe("before-enqueue hooks", () => {
     expect(await queue.count("incomplete")).toBe(0);
   });
 
-  it("Q-12: a payload that a hook spoils is refused by the task's schema", async () => {
+  it("Q-12: the task's schema refuses a payload that a hook made invalid", async () => {
     const queue = open();
     queue.registerBeforeEnqueue((job) => {
       if (job.kwargs?.n === 1) job.kwargs.n = "one";
@@ -152,7 +152,7 @@ describe("before-enqueue hooks", () => {
 });
 
 describe("job objects", () => {
-  it("T-2, T-83, J-19: a prepared job is new; enqueued it is queued, with its time; again it adds nothing", async () => {
+  it("T-2, T-83, J-19: a prepared job is new; enqueue sets status and time; a second enqueue returns null", async () => {
     const queue = open();
     const job = queue.prepare("numbered", { n: 1 }, { priority: 2, retries: 3 });
     expect(job).toMatchObject({ status: "new", queued: 0, kwargs: { n: 1 }, retries: 3 });
@@ -175,7 +175,7 @@ describe("job objects", () => {
     expect({ ...job }).toEqual(before);
   });
 
-  it("J-19: job.enqueue() of a key that is taken shows what is there", async () => {
+  it("J-19: job.enqueue() refreshes the job object when its key is taken", async () => {
     const queue = open();
     const job = await queue.enqueue("numbered", { n: 1 });
     await claim(queue);
@@ -183,7 +183,7 @@ describe("job objects", () => {
     expect(job).toMatchObject({ status: "active", attempts: 1 });
   });
 
-  it("Q-3, D-61: a finished job runs again, afresh, with the overrides; the payload as a whole", async () => {
+  it("Q-3, D-61: enqueue of a finished job resets it and applies the overrides; a payload is replaced as a whole", async () => {
     const queue = open();
     const { ended } = await startWorker(queue);
     const job = await queue.enqueue("numbered", { n: 1 }, { meta: { m: 1, lost: 2 }, timeout: 7 });
@@ -214,7 +214,7 @@ describe("job objects", () => {
     expect(await rowOf(database, job.key).catch(() => undefined)).toBeUndefined();
   });
 
-  it("D-61: fields of the engine are no overrides", async () => {
+  it("D-61: fields of the engine are refused as overrides", async () => {
     const queue = open();
     const job = queue.prepare("numbered", { n: 1 });
     await expect(queue.enqueue(job, { status: "complete", attempts: 9 } as object)).rejects.toThrow(

@@ -12,7 +12,7 @@ const tasks = { work: async (_ctx: Context, _payload?: { n: number }) => "done" 
 const open = (options: object = {}) => openQueue(database, tasks, options);
 
 describe("counts", () => {
-  it("P-32, T-5: queued, incomplete and active of a job on its way", async () => {
+  it("P-32, T-5: queued, incomplete and active change when a job is enqueued, claimed and finished", async () => {
     const queue = open();
     const counts = async () => [
       await queue.count("queued"),
@@ -27,7 +27,7 @@ describe("counts", () => {
     expect(await counts()).toEqual([0, 0, 0]);
   });
 
-  it("T-5: a waiting worker is woken by an enqueue", async () => {
+  it("T-5: an enqueue wakes a waiting worker", async () => {
     const queue = open({ timers: { schedule: 60 } });
     const { worker } = await startWorker(
       openQueue(database, tasks, { name: queue.name, timers: { schedule: 60 } }),
@@ -37,7 +37,7 @@ describe("counts", () => {
     expect(worker.runningKeys).toEqual([]);
   });
 
-  it("T-10: a job that is to wait 100 s before its next attempt waits", async () => {
+  it("T-10: a failed job with a retryDelay of 100 s waits before its next attempt", async () => {
     const queue = openQueue(database, {
       fails: async () => {
         throw new Error("once");
@@ -52,7 +52,7 @@ describe("counts", () => {
 });
 
 describe("listen", () => {
-  it("Q-8: calls for each known job at each look, changed or not, until the answer is truthy", async () => {
+  it("Q-8: calls back for each existing job at each poll, changed or not, until the callback returns true", async () => {
     const queue = open();
     const [one, two] = [await queue.enqueue("work"), await queue.enqueue("work")];
     const calls: string[] = [];
@@ -68,7 +68,7 @@ describe("listen", () => {
     expect(calls).toEqual([a, b, a, b, a]);
   });
 
-  it("Q-8: woken by push, long before the next look: by an awaited end, and by an abort", async () => {
+  it("Q-8: a notification of an awaited end or of an abort wakes it long before the next poll", async () => {
     const queue = open();
     /** Listens until the job has the status `wanted`. `first` resolves after the first look. */
     const listenFor = (key: string, wanted: string) => {
@@ -97,7 +97,7 @@ describe("listen", () => {
     await aborted.ended;
   });
 
-  it("Q-8: TimeoutError when it is over; a throw of the callback is the caller's", async () => {
+  it("Q-8: rejects with TimeoutError after its timeout, and with the error that its callback throws", async () => {
     const queue = open();
     const job = await queue.enqueue("work");
     await expect(queue.listen([job.key, "other"], () => false, { timeout: 0.05 })).rejects.toThrow(
@@ -119,7 +119,7 @@ describe("listen", () => {
     );
   });
 
-  it("Q-8, T-18: a change that nobody tells is seen at the given interval; T-14: without a status it stays", async () => {
+  it("Q-8, T-18: polling finds a change without a notification; T-14: an update without a status keeps the status", async () => {
     const queue = open();
     const job = await queue.enqueue("work");
     const listened = queue.listen([job.key], async () => (await queue.job(job.key))?.progress === 0.5, {
@@ -133,7 +133,7 @@ describe("listen", () => {
 });
 
 describe("iterJobs", () => {
-  it.each([1, 2, 3, 100])("P-28, T-21: every job once, by key, with %p per query", async (batchSize) => {
+  it.each([1, 2, 3, 100])("P-28, T-21: gives each job once in key order, %p per query", async (batchSize) => {
     const queue = open();
     const keys: string[] = [];
     for (let n = 0; n < 9; n++) keys.push((await queue.enqueue("work")).key);
@@ -146,7 +146,7 @@ describe("iterJobs", () => {
     expect(aborted).toEqual([keys[3]]);
   });
 
-  it("D-16: no connection is held while the caller works, and rows that nobody can read come along", async () => {
+  it("D-16: holds no connection while the caller works, and also yields unreadable rows", async () => {
     const queue = openQueue(database, tasks, { maxSize: 2 });
     await queue.enqueue("work");
     await insertRow(database, { key: "0-poison", queue: queue.name, document: "{" });
@@ -159,12 +159,12 @@ describe("iterJobs", () => {
     expect(names).toEqual(["(unreadable)", "work"]);
   });
 
-  it("P-28: a size that is none is refused", async () => {
+  it("P-28: refuses an invalid batchSize", async () => {
     const next = open().iterJobs({ batchSize: 0 }).next();
     await expect(next).rejects.toThrow("iterJobs: batchSize must be a whole number >= 1, got 0");
   });
 
-  it("V-2: every state comes along", async () => {
+  it("V-2: yields jobs of every state", async () => {
     const queue = openQueue(database, { hello: (_ctx: unknown, _payload?: object) => "hi" });
     const keys = await populate(database, queue);
     const seen: string[] = [];
@@ -179,8 +179,8 @@ function jobOf(fields: Partial<JobFields>): Job {
   return new Job(owner, { ...jobDefaults, function: "f", queueName: "q", key: "k", meta: {}, ...fields });
 }
 
-describe("a job", () => {
-  it("J-9: equals another of its key, whatever is known of either", async () => {
+describe("a job object", () => {
+  it("J-9: equals another job object with the same key, whatever the other fields are", async () => {
     const queue = open();
     const job = await queue.enqueue("work");
     await claim(queue);
@@ -189,7 +189,7 @@ describe("a job", () => {
     expect(job.equals(await queue.enqueue("work"))).toBe(false);
   });
 
-  it("J-10, T-82: durations in ms, null where it is not that far", () => {
+  it("J-10, T-82: returns durations in ms, or null when the job has not reached that point", () => {
     const job = jobOf({ queued: 1_000, started: 3_000, completed: 7_000 });
     expect(job.duration("start")).toBe(2_000);
     expect(job.duration("process")).toBe(4_000);
@@ -204,7 +204,7 @@ describe("a job", () => {
     );
   });
 
-  it("T-93: values that cannot be compared or written break neither its text nor its document", () => {
+  it("T-93: values that cannot be compared or written as JSON break neither info() nor toDocument()", () => {
     const odd = { nan: Number.NaN, map: new Map([[1, 2]]), bare: Object.create(null) as object };
     const job = jobOf({ kwargs: odd, result: odd });
     expect(job.info(true)).toContain('kwargs: {"nan":null,"map":{},"bare":{}}');
@@ -216,7 +216,7 @@ describe("a job", () => {
     );
   });
 
-  it("J-18, T-81: one line for logs, the full form with payload, options and outcome", () => {
+  it("J-18, T-81: info() returns one line for logs; info(true) adds payload, options and outcome", () => {
     const job = jobOf({
       kwargs: { a: 1 },
       timeout: null,

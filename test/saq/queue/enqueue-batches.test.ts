@@ -40,8 +40,8 @@ async function statementsDuring(queue: Queue, work: () => Promise<unknown>): Pro
   return sent;
 }
 
-describe("many at once", () => {
-  it("5.1: fifty calls in flight leave in two statements", async () => {
+describe("many enqueues at once", () => {
+  it("51 calls in flight are sent in at most three statements", async () => {
     const queue = open();
     const sent = await statementsDuring(queue as unknown as Queue, async () => {
       const first = queue.enqueue("hello");
@@ -52,14 +52,14 @@ describe("many at once", () => {
     expect(await queue.count("queued")).toBe(51);
   });
 
-  it("5.1: generated keys are claimed in the order of the calls", async () => {
+  it("jobs with generated keys are claimed in the order of the calls", async () => {
     const queue = open();
     const jobs = await Promise.all(Array.from({ length: 300 }, (_, n) => queue.enqueue("hello", { n })));
     const claimed = await claim(queue, { limit: 300 });
     expect(claimed.map(({ key }) => key)).toEqual(jobs.map(({ key }) => key));
   });
 
-  it("Q-16: enqueueMany stores all in one statement per lane and answers in order, null where a key is taken", async () => {
+  it("Q-16: enqueueMany sends one statement per lane and returns jobs in order, null where a key is taken", async () => {
     const queue = open();
     await queue.enqueue("hello", {}, { key: "many-1" });
     let jobs: Awaited<ReturnType<typeof queue.enqueueMany>> = [];
@@ -79,7 +79,7 @@ describe("many at once", () => {
     expect(await queue.enqueueMany([])).toEqual([]);
   });
 
-  it("J-1, D-64: jobs that share a statement keep their own texts, places and times", async () => {
+  it("J-1, D-64: jobs that share a statement keep their own texts, priorities, groups and times", async () => {
     const queue = open();
     const texts = ["\x1e", "a\0b", "\ud800 half", 'a "quoted" \\ {text}, é ☃ 😀', "line\nfeed", "null", ""];
     const plain = texts.map((text) => ({ task: "hello" as const, payload: { text } }));
@@ -119,7 +119,7 @@ describe("many at once", () => {
 });
 
 describe("notifications", () => {
-  it("P-11, P-21: one for a flush with something due within 10 s, none for later jobs", async () => {
+  it("P-11, P-21: a flush with jobs that are due within 10 s sends one notification; later jobs send none", async () => {
     const queue = open();
     await queue.connect();
     const heard: string[] = [];
@@ -134,7 +134,7 @@ describe("notifications", () => {
     expect(heard).toEqual(["saq:enqueue", "saq:enqueue", "end"]);
   });
 
-  it("P-20: a queue name of 59 bytes is heard on its channel", async () => {
+  it("P-20: a queue whose name has 59 bytes sends notifications on its own channel", async () => {
     const name = `${"é".repeat(29)}x`;
     const queue = openQueue(database, tasks, { name });
     await queue.connect();
@@ -157,7 +157,7 @@ describe("a connection that is lost during a flush", () => {
     return queue;
   };
 
-  it("5.1: generated keys are sent again and stored once", async () => {
+  it("jobs with generated keys are sent again and stored once", async () => {
     const queue = open();
     await queue.connect();
     const other = await database.connect();
@@ -170,7 +170,7 @@ describe("a connection that is lost during a flush", () => {
     expect(new Set(jobs.map(({ key }) => key)).size).toBe(10);
   });
 
-  it("5.1: and once when the first try was stored and its answer lost", async () => {
+  it("jobs are stored once when the first try was stored and its response was lost", async () => {
     const proxy = await openProxy(database);
     const queue = openQueue(proxy, tasks);
     await queue.connect();
@@ -190,8 +190,8 @@ describe("a connection that is lost during a flush", () => {
 
   it.each([
     ["generated keys", {}],
-    ["a key of one's own", { key: "gone at once" }],
-  ])("5.1: and run once when its row is gone before it is sent again: %s", async (_name, options) => {
+    ["a key of the caller", { key: "gone at once" }],
+  ])("a job runs once when its row is deleted before the job is sent again: %s", async (_name, options) => {
     const proxy = await openProxy(database);
     const queue = openQueue(proxy, tasks);
     const worker = openQueue(database, tasks, { name: queue.name });
@@ -212,7 +212,7 @@ describe("a connection that is lost during a flush", () => {
     ["short-lived", { ttl: -1 }],
     ["ordinary", {}],
   ])(
-    "5.1: and is no refusal of a job whose key was held, when one that is %s went without it",
+    "the retry stores a job that was left out because its key was held, beside a job that is %s",
     async (what, options) => {
       const held = `held beside ${what}`;
       const queue = open();
@@ -259,7 +259,7 @@ describe("a connection that is lost during a flush", () => {
     },
   );
 
-  it("5.1: and is stored when its first try was not", async () => {
+  it("a job is stored when its first try was not stored", async () => {
     const proxy = await openProxy(database);
     const queue = openQueue(proxy, tasks);
     await queue.connect();
@@ -278,7 +278,7 @@ describe("a connection that is lost during a flush", () => {
     expect(await queue.count("queued")).toBe(1);
   });
 
-  it("in an outage each call is told after 8 s of its own, also one that waits behind another", async () => {
+  it("in an outage each call rejects after its own 8 s, also a call that waits behind another", async () => {
     const proxy = await openProxy(database);
     const queue = openQueue(proxy, tasks);
     await queue.enqueue("hello");
@@ -297,7 +297,7 @@ describe("a connection that is lost during a flush", () => {
     proxy.admit();
   }, 600_000);
 
-  it("5.1: a key of one's own is recognised by its `queued` time when the first try was stored", async () => {
+  it("a job with a key of the caller is recognised by its `queued` time when the first try was stored", async () => {
     const proxy = await openProxy(database);
     const queue = openQueue(proxy, tasks);
     await queue.connect();
@@ -310,7 +310,7 @@ describe("a connection that is lost during a flush", () => {
     expect(await queue.count("queued")).toBe(1);
   });
 
-  it("5.1: and not run again when it is even over by then", async () => {
+  it("jobs with a key of the caller are not run again when they have already ended", async () => {
     const proxy = await openProxy(database);
     const queue = openQueue(proxy, tasks);
     const worker = openQueue(database, tasks, { name: queue.name });
@@ -328,7 +328,7 @@ describe("a connection that is lost during a flush", () => {
     expect(await queue.counts()).toMatchObject({ complete: 2, queued: 0 });
   });
 
-  it("5.1: and refused as usual when another's job holds the key", async () => {
+  it("a job is refused as usual when a job of another caller has the key", async () => {
     const proxy = await openProxy(database);
     const queue = openQueue(proxy, tasks);
     await queue.enqueue("hello", { n: 1 }, { key: "another's" });

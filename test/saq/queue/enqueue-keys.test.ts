@@ -29,7 +29,7 @@ describe("a key that is taken", () => {
   let keys = 0;
   const newKey = () => `taken-${++keys}`;
 
-  it("V-5.3, D-31, T-4: by a waiting, running or aborting job: null, and the row stays as it is", async () => {
+  it("V-5.3, D-31, T-4: enqueue returns null and changes nothing when the job is queued, active or aborting", async () => {
     const queue = open();
     const key = newKey();
     await queue.enqueue("hello", { n: 1 }, { key });
@@ -46,7 +46,7 @@ describe("a key that is taken", () => {
     }
   });
 
-  it("V-5.2: by a finished job: taken over as a whole", async () => {
+  it("V-5.2: a new job replaces a finished job as a whole", async () => {
     const queue = open();
     const key = newKey();
     await queue.enqueue("hello", { n: 1 }, { key, meta: { old: true }, retries: 3 });
@@ -68,7 +68,7 @@ describe("a key that is taken", () => {
     });
   });
 
-  it("V-5.2, D-31: by a finished job that was due later: refused with that reason", async () => {
+  it("V-5.2, D-31: a new job is refused with a reason when the finished job was due later or at the same time", async () => {
     const queue = open();
     const key = newKey();
     const scheduled = (await nowSeconds()) + 1_000;
@@ -82,7 +82,7 @@ describe("a key that is taken", () => {
     });
   });
 
-  it("D-31: by a process that was faster: the reason is what it did, not what was there before", async () => {
+  it("D-31: the reason describes what a faster process stored, not the previous row", async () => {
     const [one, two] = [open(), open()];
     const rival = open({ name: one.name });
     const [ours, theirs] = [newKey(), newKey()];
@@ -113,7 +113,7 @@ describe("a key that is taken", () => {
     expect(third).toMatchObject({ enqueued: false, reason: "other_queue" });
   });
 
-  it("D-14: by another queue: refused with that reason, finished or not, and never moved", async () => {
+  it("D-14: a new job is refused with a reason when another queue has the key, also when its job is finished", async () => {
     const [here, there] = [open(), open()];
     const key = newKey();
     await there.enqueue("hello", {}, { key });
@@ -125,7 +125,7 @@ describe("a key that is taken", () => {
     expect(await here.job(key)).toBeNull();
   });
 
-  it("D-13: refusals use up no number of the sequence", async () => {
+  it("D-13: a refused enqueue uses no number of the sequence", async () => {
     const queue = open();
     const key = newKey();
     const lastNumber = async () =>
@@ -160,7 +160,7 @@ describe("a key that is taken", () => {
     expect([...left, ...right].filter((job) => job !== null)).toHaveLength(100);
   });
 
-  it("a key that somebody's open transaction holds rejects after 2 s, the rest of its flush is stored", async () => {
+  it("an enqueue rejects after 2 s when another transaction holds its key; the rest of its flush is stored", async () => {
     const queue = open();
     await queue.connect();
     const held = newKey();
@@ -189,7 +189,7 @@ describe("a key that is taken", () => {
   }, 600_000);
 });
 
-describe("keys that somebody's transaction holds", () => {
+describe("keys that another transaction holds", () => {
   /** Holds these keys like another program that has inserted them and has not committed yet. */
   const hold = async (queue: Queue<typeof tasks>, keys: readonly string[]) => {
     const other = await database.connect();
@@ -201,7 +201,7 @@ describe("keys that somebody's transaction holds", () => {
     return other;
   };
 
-  it("hold up no other key, wherever it was called", async () => {
+  it("do not delay other keys, in the same flush or in a later one", async () => {
     const queue = open();
     await queue.connect();
     const held = Array.from({ length: 20 }, (_, n) => `held ${n}`);
@@ -224,7 +224,7 @@ describe("keys that somebody's transaction holds", () => {
     await other.query("rollback");
   }, 600_000);
 
-  it("are stored when it has ended, one job for each", async () => {
+  it("are stored when that transaction has ended, one job for each key", async () => {
     const queue = open();
     await queue.connect();
     const held = Array.from({ length: 40 }, (_, n) => `freed ${n}`);
@@ -244,7 +244,7 @@ describe("keys that somebody's transaction holds", () => {
     expect(await queue.count("queued")).toBe(held.length);
   });
 
-  it("a deadlock rejects no call: the server has rolled back, and the flush is sent again", async () => {
+  it("a deadlock rejects no call: the server rolls back the flush, and it is sent again", async () => {
     const url = new URL(database.url);
     url.searchParams.set("options", "-c deadlock_timeout=10ms");
     const queue = openQueue({ url: url.href }, tasks);
@@ -276,7 +276,7 @@ describe("keys that somebody's transaction holds", () => {
     expect((await enqueued).map(({ status }) => status)).toEqual(["fulfilled", "fulfilled", "fulfilled"]);
   });
 
-  it("thousands of calls of one key are a few statements", async () => {
+  it("thousands of calls with one key need only a few statements", async () => {
     const queue = open();
     await queue.connect();
     let statements = 0;
@@ -298,8 +298,8 @@ describe("keys that somebody's transaction holds", () => {
   });
 });
 
-describe("in the caller's transaction", () => {
-  it("Q-16: the job and its notification are there when it commits, and never when it rolls back", async () => {
+describe("an enqueue in the caller's transaction", () => {
+  it("Q-16: stores the job and notifies at the commit, and does neither after a rollback", async () => {
     const queue = open();
     await queue.connect();
     const heard: string[] = [];
@@ -325,7 +325,7 @@ describe("in the caller's transaction", () => {
     expect(heard).toEqual([`saq:${queue.name} marker`, `saq:${queue.name} saq:enqueue`]);
   });
 
-  it("Q-16, V-5.3: a taken key is told as usual and leaves the transaction usable", async () => {
+  it("Q-16, V-5.3: reports a taken key as usual, and the transaction stays usable", async () => {
     const queue = open();
     await queue.enqueue("hello", {}, { key: "in-transaction" });
     const client = await database.connect();

@@ -48,8 +48,8 @@ beforeAll(async () => {
 const nowSeconds = async () =>
   Number((await database.query<{ now: string }>("select floor(extract(epoch from now())) as now"))[0]?.now);
 
-describe("what is stored", () => {
-  it("V-5.1, J-30: a new job with nothing but its payload", async () => {
+describe("a stored job", () => {
+  it("V-5.1, J-30: has only the required members when only a payload is given", async () => {
     const queue = open();
     const job = await queue.enqueue("hello", { a: 1 });
     const row = await rowOf(database, job.key);
@@ -74,7 +74,7 @@ describe("what is stored", () => {
     expect(pythonComplaints(row?.text ?? "", queue.name)).toEqual([]);
   });
 
-  it("Q-1, T-3: every option, in the document and in its column", async () => {
+  it("Q-1, T-3: has every option in its document and in the columns", async () => {
     const queue = open();
     const scheduled = (await nowSeconds()) + 60;
     const job = await queue.enqueue(
@@ -112,7 +112,7 @@ describe("what is stored", () => {
     expect(job).toMatchObject({ key: "every-option", scheduled, priority: 7, retries: 4, timeout: null });
   });
 
-  it("S-25: what is given to enqueue comes before the task's own, and that before the queue's", async () => {
+  it("S-25: takes each option from the call first, then from the task, then from the queue", async () => {
     const queue = open({ defaults: { timeout: 30, retries: 3, ttl: 60, heartbeat: 9 } });
     const plain = await queue.enqueue("hello");
     expect(plain).toMatchObject({ timeout: 30, retries: 3, ttl: 60, heartbeat: 9, retryDelay: 0 });
@@ -131,7 +131,7 @@ describe("what is stored", () => {
     expect(await queue.job(given.key)).toMatchObject({ timeout: null, retries: 1, ttl: 60, retryDelay: 2 });
   });
 
-  it("Q-2: a delay from now is rounded up by the database's clock", async () => {
+  it("Q-2: a delay is counted from now on the database's clock and rounded up to a whole second", async () => {
     const queue = open();
     const before = await nowSeconds();
     const job = await queue.enqueue("hello", {}, { scheduled: inSeconds(30) });
@@ -141,13 +141,13 @@ describe("what is stored", () => {
     expect(job.scheduled).toBe(scheduled);
   });
 
-  it("a payload that may be left out is validated as the worker will validate it", async () => {
+  it("an omitted payload is validated as the worker will validate it", async () => {
     const queue = open();
     const job = await queue.enqueue("lenient");
     expect(job.kwargs).toBeNull();
   });
 
-  it("D-64: texts with NUL, lone surrogates and every kind of letter come back as they were", async () => {
+  it("D-64: texts with NUL, lone surrogates and any other characters are read back unchanged", async () => {
     const queue = open();
     const payload = { text: "\0 \ud800 \udfff é ☃ 😀 \\u0000 \" ' \n", "a\0b": 1 };
     const job = await queue.enqueue("hello", payload);
@@ -155,16 +155,16 @@ describe("what is stored", () => {
   });
 });
 
-describe("what is refused", () => {
+describe("an invalid enqueue", () => {
   it.each<[string, object, string]>([
     ["a NUL in the key", { key: "a\0b" }, "A job's key must not contain a NUL character"],
     ["an empty key", { key: "" }, "A job key must have 1 to 2000 bytes, got 0: "],
     ["a long key", { key: "é".repeat(1_001) }, "A job key must have 1 to 2000 bytes, got 2002: ééé"],
     ["half a character in the key", { key: "a\ud800" }, "A job's key must not contain half of a character"],
-    ["a NUL in the group", { groupKey: "a\0b" }, "A job's groupKey must not contain a NUL character"],
-    ["half a character in the group", { groupKey: "\udc00" }, "A job's groupKey must not contain half"],
-    ["a long group", { groupKey: "g".repeat(2_001) }, "A job's groupKey must have at most 2000 bytes"],
-    ["a priority", { priority: 40_000 }, "priority must be a whole number of -32768 to 32767, got 40000"],
+    ["a NUL in the group key", { groupKey: "a\0b" }, "A job's groupKey must not contain a NUL character"],
+    ["half a character in the group key", { groupKey: "\udc00" }, "A job's groupKey must not contain half"],
+    ["a long group key", { groupKey: "g".repeat(2_001) }, "A job's groupKey must have at most 2000 bytes"],
+    ["a big priority", { priority: 40_000 }, "priority must be a whole number of -32768 to 32767, got 40000"],
     [
       "a fractional priority",
       { priority: 0.5 },
@@ -176,12 +176,12 @@ describe("what is refused", () => {
       'enqueue("hello"): timeout must be null or seconds >= 0 (0 and null: no limit), got -1',
     ],
     [
-      "a NaN",
+      "a heartbeat of NaN",
       { heartbeat: Number.NaN },
       'enqueue("hello"): heartbeat must be seconds >= 0 (0: off), got NaN',
     ],
     [
-      "half an attempt",
+      "a fractional number of attempts",
       { retries: 1.5 },
       'enqueue("hello"): retries must be a whole number >= 0 of attempts in all, got 1.5',
     ],
@@ -190,20 +190,20 @@ describe("what is refused", () => {
       { ttl: 0.5 },
       'enqueue("hello"): ttl must be whole seconds (0: keep for ever, -1: delete at once), got 0.5',
     ],
-    ["a text as delay", { retryDelay: "1" }, 'enqueue("hello"): retryDelay must be seconds >= 0, got 1'],
-    ["a time in ms", { scheduled: 1795303141785 }, "(milliseconds? divide by 1000)"],
+    ["a text as retryDelay", { retryDelay: "1" }, 'enqueue("hello"): retryDelay must be seconds >= 0, got 1'],
+    ["a time in milliseconds", { scheduled: 1795303141785 }, "(milliseconds? divide by 1000)"],
     ["a number as key", { key: 5 }, "A job's key must be a text, got 5"],
-    ["a number as group", { groupKey: 5 }, 'enqueue("hello"): groupKey must be a text or null, got 5'],
+    ["a number as group key", { groupKey: 5 }, 'enqueue("hello"): groupKey must be a text or null, got 5'],
     ["a text as meta", { meta: "trace" }, 'enqueue("hello"): meta must be an object, got "trace"'],
     ["null as meta", { meta: null }, 'enqueue("hello"): meta must be an object, got null'],
     [
-      "null as time",
+      "null as scheduled time",
       { scheduled: null },
       "scheduled must be epoch seconds, a Date or inSeconds(n), got null",
     ],
-    ["a text as time", { scheduled: "soon" }, 'a Date or inSeconds(n), got "soon"'],
-    ["a delay without end", { scheduled: { delaySeconds: 1e300 } }, "got inSeconds(1e+300)"],
-  ])("%s, with a plain sentence and nothing stored", async (_, options, message) => {
+    ["a text as scheduled time", { scheduled: "soon" }, 'a Date or inSeconds(n), got "soon"'],
+    ["a delay that is too long", { scheduled: { delaySeconds: 1e300 } }, "got inSeconds(1e+300)"],
+  ])("%s is refused with a clear message, and nothing is stored", async (_, options, message) => {
     const queue = open();
     const refused = queue.enqueue("hello", {}, options);
     await expect(refused).rejects.toThrow(InvalidJobError);
@@ -211,7 +211,7 @@ describe("what is refused", () => {
     expect(await queue.counts()).toMatchObject({ queued: 0, scheduled: 0 });
   });
 
-  it("a payload that JSON cannot write, or that is no object", async () => {
+  it("a payload that cannot be written as JSON or is not an object is refused", async () => {
     const queue = open();
     const cycle: Record<string, unknown> = {};
     cycle.self = cycle;
@@ -226,7 +226,7 @@ describe("what is refused", () => {
     );
   });
 
-  it("D-61: a member that is no option, as of a request body that was spread into the options", async () => {
+  it("D-61: a member that is not an option is refused, for example one of a request body", async () => {
     const queue = open();
     for (const member of [
       "attempts",
@@ -244,7 +244,7 @@ describe("what is refused", () => {
     expect(await queue.count("incomplete")).toBe(0);
   });
 
-  it("a payload or meta of more bytes than maxBytes, whatever its characters are", async () => {
+  it("a payload or meta of more than maxBytes bytes is refused, even if it has fewer characters", async () => {
     const queue = open({ maxBytes: 30_000 });
     const text = "漢".repeat(9_900);
     expect((await queue.enqueue("hello", { text }, { meta: { text } })).kwargs).toEqual({ text });
@@ -268,7 +268,7 @@ describe("what is refused", () => {
     expect(await queue.count("queued")).toBe(1);
   });
 
-  it("a task that the queue does not have", async () => {
+  it("a task that the queue does not have is refused", async () => {
     const queue = open() as unknown as Queue;
     await expect(queue.enqueue("helo", {})).rejects.toMatchObject({
       code: "unknown_task",
@@ -277,7 +277,7 @@ describe("what is refused", () => {
     await expect(queue.enqueue("constructor", {})).rejects.toMatchObject({ code: "unknown_task" });
   });
 
-  it("a payload that the task's schema refuses, naming the field; the schema's input is stored", async () => {
+  it("a payload that fails the schema is refused with the field's name; the input of the schema is stored", async () => {
     const queue = open();
     const refused = queue.enqueue("checked", { n: "3" });
     await expect(refused).rejects.toThrow(InvalidPayloadError);
@@ -289,7 +289,7 @@ describe("what is refused", () => {
     expect((await queue.job(job.key))?.kwargs).toEqual({ n: "4" });
   });
 
-  it("bad data rejects only the guilty call, the rest of its flush is stored", async () => {
+  it("invalid data rejects only its own call; the rest of the flush is stored", async () => {
     const queue = open();
     await database.query("alter table saq_jobs add constraint no_guilt check (group_key <> 'guilty')");
     try {

@@ -34,7 +34,7 @@ async function fence(queue: Queue<typeof tasks>, events: (JobEvent | null)[]): P
   events.splice(events.findIndex((event) => event?.key === job.key));
 }
 
-it("5.1: a settlement notifies other processes of the ends that are awaited, and only of those in other processes", async () => {
+it("a settlement notifies other processes of awaited ends only", async () => {
   const queue = openQueue(database, tasks);
   const peer = openQueue(database, tasks, { name: queue.name });
   const events = await eventsOf(peer);
@@ -68,7 +68,7 @@ it("5.1: a settlement notifies other processes of the ends that are awaited, and
   expect(events).toContainEqual({ key: "gone", status: "failed" });
 });
 
-it("5.1: a worker tells the end of a job that is awaited, even when the task replaced its meta", async () => {
+it("a worker notifies others of the end of an awaited job, even when the task replaced its meta", async () => {
   const queue = openQueue(database, {
     forget: async (ctx: { job: { update(change: { meta: Record<string, unknown> }): Promise<void> } }) => {
       await ctx.job.update({ meta: { mine: 1 } });
@@ -81,7 +81,7 @@ it("5.1: a worker tells the end of a job that is awaited, even when the task rep
   expect(events).toEqual([{ key: "a b", status: "complete" }]);
 });
 
-it("5.1: an abort of a waiting and of a running job is told", async () => {
+it("the abort of a waiting or running job sends one notification", async () => {
   const queue = openQueue(database, tasks);
   const events = await eventsOf(queue);
   await queue.enqueue("work", undefined, { key: "running" });
@@ -97,7 +97,7 @@ it("5.1: an abort of a waiting and of a running job is told", async () => {
   ]);
 });
 
-it("P-21: a key too long for a notification does not stand in the way of its settlement", async () => {
+it("P-21: a key that is too long for a notification prevents neither settlement nor abort", async () => {
   const queue = openQueue(database, tasks);
   const key = "k".repeat(9_000);
   await queue.connect();
@@ -121,7 +121,7 @@ it("P-21: a key too long for a notification does not stand in the way of its set
   expect(events).toEqual([]);
 });
 
-it("D-69: a follower is told to look after the connection came back", async () => {
+it("D-69: a listener receives null after a reconnect, which means that it must read the rows", async () => {
   const proxy = await openProxy(database);
   const queue = openQueue(proxy, tasks);
   const events = await eventsOf(queue);
@@ -131,7 +131,7 @@ it("D-69: a follower is told to look after the connection came back", async () =
   await fence(queue, events);
 });
 
-it("D-69: of two followers that begin at once, neither believes to be heard before the server listens", async () => {
+it("D-69: two listeners that start at once are both ready only after the server listens", async () => {
   const queue = openQueue(database, tasks);
   await queue.connect();
   const told: string[] = [];
@@ -146,7 +146,7 @@ it("D-69: of two followers that begin at once, neither believes to be heard befo
   expect(told).toContain("second second");
 });
 
-it("P-22: behind a pooler nothing is followed, and nothing is listened to", async () => {
+it("P-22: behind a pooler listeners receive no events, and no LISTEN is sent", async () => {
   const queue = openQueue(database, tasks, { pollInterval: 0.1 });
   const events = await eventsOf(queue);
   const job = await queue.enqueue("work");

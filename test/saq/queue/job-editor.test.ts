@@ -18,7 +18,7 @@ beforeAll(async () => {
 });
 
 describe("abort", () => {
-  it("V-5.10: of a waiting job: aborted at once, kept for its ttl", async () => {
+  it("V-5.10: ends a waiting job at once and keeps its row for its ttl", async () => {
     const queue = open();
     const job = await queue.enqueue("hello", {}, { ttl: 60, scheduled: inSeconds(600) });
     expect(await job.abort("nope")).toBe("aborted");
@@ -34,7 +34,7 @@ describe("abort", () => {
     expect(await claim(queue)).toEqual([]);
   });
 
-  it("V-5.11: of a running job: aborting, with what it has", async () => {
+  it("V-5.11: marks a running job as aborting and keeps its other fields", async () => {
     const queue = open();
     const job = await queue.enqueue("hello");
     await claim(queue);
@@ -49,7 +49,7 @@ describe("abort", () => {
   });
 
   it.each(["complete", "failed", "aborted"])(
-    "D-23: of a job that is %s: not_active, nothing changed",
+    "D-23: returns not_active for a job that is %s, and changes nothing",
     async (status) => {
       const queue = open();
       const keys = await populate(database, queue);
@@ -60,7 +60,7 @@ describe("abort", () => {
     },
   );
 
-  it("D-27: of a job that does not exist, or is another queue's: null", async () => {
+  it("D-27: returns null for a job that does not exist or belongs to another queue", async () => {
     const [queue, other] = [open(), open()];
     const job = await other.enqueue("hello");
     expect(await queue.abort("unknown")).toBeNull();
@@ -68,14 +68,14 @@ describe("abort", () => {
     expect((await job.refresh()).status).toBe("queued");
   });
 
-  it("J-16: of a waiting job with a negative ttl: gone", async () => {
+  it("J-16: deletes a waiting job with a negative ttl", async () => {
     const queue = open();
     const job = await queue.enqueue("hello", {}, { ttl: -1 });
     expect(await job.abort()).toBe("aborted");
     expect(await queue.job(job.key)).toBeNull();
   });
 
-  it("D-22: at the moment of a claim: either ended or told, never lost", async () => {
+  it("D-22: either ends a job that is being claimed or marks it as aborting, and is never lost", async () => {
     const queue = open();
     for (let round = 0; round < 20; round++) {
       const job = await queue.enqueue("hello");
@@ -88,9 +88,9 @@ describe("abort", () => {
   });
 });
 
-describe("retry by hand", () => {
+describe("a retry by hand", () => {
   it.each(["complete", "failed", "aborted"])(
-    "D-26, T-9, T-85: of a job that is %s: queued anew, attempts set back",
+    "D-26, T-9, T-85: queues a job that is %s again and resets its attempts",
     async (status) => {
       const queue = open();
       const keys = await populate(database, queue);
@@ -109,7 +109,7 @@ describe("retry by hand", () => {
   );
 
   it.each(["queued", "scheduled", "active", "aborting"])(
-    "D-26: of a job that is %s: not_finished",
+    "D-26: returns not_finished for a job that is %s",
     async (state) => {
       const queue = open();
       const keys = await populate(database, queue);
@@ -119,7 +119,7 @@ describe("retry by hand", () => {
     },
   );
 
-  it("D-27: of a job that does not exist: null", async () => {
+  it("D-27: returns null for a job that does not exist", async () => {
     expect(await open().retry("unknown")).toBeNull();
   });
 

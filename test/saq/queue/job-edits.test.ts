@@ -32,7 +32,7 @@ const members = async (key: string) =>
   JSON.parse((await rowOf(database, key))?.text ?? "null") as Record<string, unknown>;
 
 describe("update", () => {
-  it("J-20, T-87, D-21: sets single fields and the sign of life, in the row and here; the rest stays", async () => {
+  it("J-20, T-87, D-21: sets the given fields in the row and the object, and the touched time; others stay", async () => {
     const queue = open();
     const job = await queue.enqueue("work", { n: 1 });
     const stale = await queue.job(job.key);
@@ -53,7 +53,7 @@ describe("update", () => {
     expect(await rowOf(database, job.key)).toMatchObject({ status: "active", lock_key: expect.any(Number) });
   });
 
-  it("T-22, D-21: many at once undo nothing of each other, nor of the worker", async () => {
+  it("T-22, D-21: concurrent updates overwrite neither each other nor the worker's settlement", async () => {
     const queue = open();
     const job = await queue.enqueue("work");
     const [claimed] = await claim(queue);
@@ -83,7 +83,7 @@ describe("update", () => {
     });
   });
 
-  it("D-21: of a finished job only meta; its result and its time to live stay", async () => {
+  it("D-21: changes only meta of a finished job; its result and its expiry stay", async () => {
     const queue = open();
     const job = await queue.enqueue("work");
     const [claimed] = await claim(queue);
@@ -98,7 +98,7 @@ describe("update", () => {
     expect((await rowOf(database, job.key))?.expire_at).toBe(before?.expire_at);
   });
 
-  it("D-27, D-3: a missing row is null, an unreadable one says so and keeps its bytes", async () => {
+  it("D-27, D-3: returns null for a missing row, and unreadable for a bad document, which is not changed", async () => {
     const queue = open();
     expect(await queue.update("missing", { progress: 0.5 })).toBeNull();
     await insertRow(database, { key: "unreadable", queue: queue.name, document: "{" });
@@ -120,7 +120,7 @@ describe("update", () => {
     expect(await members(job.key)).not.toHaveProperty("touched");
   });
 
-  it("J-20: what is undefined is left alone", async () => {
+  it("J-20: ignores members that are undefined", async () => {
     const queue = open();
     const job = await queue.enqueue("work", undefined, { timeout: 44 });
     expect(await job.update({ progress: 0.5, timeout: undefined } as object)).toBe("updated");
@@ -144,7 +144,7 @@ describe("finish", () => {
     expect(queue.counters).toMatchObject({ complete: 0, failed: 0, aborted: 0, [status]: 1 });
   });
 
-  it("5.2: the worker that runs it is told that it lost the job, and what it returns is dropped", async () => {
+  it("the worker that runs the job learns that it lost the job, and drops the task's result", async () => {
     const queue = open({ timers: { abort: 0.05 } });
     const started = new Promise<void>((resolve) => {
       begun = resolve;
@@ -159,7 +159,7 @@ describe("finish", () => {
   });
 
   it.each(["failed", "complete"] as const)(
-    "D-20: a late settlement of the old owner changes nothing, and is told so, after %s",
+    "D-20: after finish as %s, a late settlement by the previous owner changes nothing and returns lost",
     async (status) => {
       const queue = open();
       const job = await queue.enqueue("work");
@@ -172,7 +172,7 @@ describe("finish", () => {
     },
   );
 
-  it("V-7, D-25: only from active, or as aborted from aborting; else a word and no change", async () => {
+  it("V-7, D-25: ends only an active job, or an aborting job as aborted; otherwise it returns the reason", async () => {
     const queue = open();
     const job = await queue.enqueue("work");
     expect(await queue.finish(job.key, "complete")).toBe("not_active");
@@ -187,7 +187,7 @@ describe("finish", () => {
     expect(queue.counters).toMatchObject({ complete: 0, failed: 0, aborted: 1 });
   });
 
-  it("J-16: ttl -1 deletes the row, failedTtl keeps a failed one", async () => {
+  it("J-16: deletes the row when ttl is -1, and keeps a failed job for failedTtl", async () => {
     const queue = open({ failedTtl: 5_000 });
     const gone = await queue.enqueue("work", undefined, { ttl: -1 });
     const kept = await queue.enqueue("work", undefined, { ttl: 5 });
@@ -198,7 +198,7 @@ describe("finish", () => {
     expect((await rowOf(database, kept.key))?.expire_at).toBeGreaterThan(Date.now() / 1_000 + 4_000);
   });
 
-  it("D-3: a row that cannot be read is set aside as failed, its bytes untouched", async () => {
+  it("D-3: sets an unreadable row aside as failed and does not change its bytes", async () => {
     const queue = open();
     await queue.connect();
     await insertRow(database, { key: "poison-run", queue: queue.name, document: "{", status: "active" });
@@ -206,7 +206,7 @@ describe("finish", () => {
     expect(await rowOf(database, "poison-run")).toMatchObject({ status: "failed", text: "{" });
   });
 
-  it("a result that cannot be written, and a status that is none, are refused", async () => {
+  it("refuses a result that cannot be written as JSON, and an invalid status", async () => {
     const queue = open();
     const job = await queue.enqueue("work");
     await claim(queue);
@@ -223,7 +223,7 @@ describe("finish", () => {
   });
 });
 
-it("Q-5: an end without a text says so to those who wait", async () => {
+it("Q-5: apply rejects with a text that says so when a job failed without an error text", async () => {
   const queue = open();
   const applied = queue.apply("work", undefined, { key: "no-words" });
   // Attached before the end: the notification may arrive before `finish` returns.
@@ -237,7 +237,7 @@ it("Q-5: an end without a text says so to those who wait", async () => {
 });
 
 describe("counters", () => {
-  it("Q-10, T-11: what the queue's workers, retries and aborts did; started is when it was made", async () => {
+  it("Q-10, T-11: count what the queue's workers, retries and aborts did; started is the time of creation", async () => {
     const before = Date.now();
     const queue = open();
     expect(queue.counters).toMatchObject({ complete: 0, failed: 0, retried: 0, aborted: 0 });
@@ -258,7 +258,7 @@ describe("counters", () => {
     expect(queue.counters.retried).toBe(2);
   });
 
-  it("Q-10: the abort of a running job counts once, when it has ended", async () => {
+  it("Q-10: count the abort of a running job once, when the job has ended", async () => {
     const queue = open({ timers: { abort: 0.05 } });
     const started = new Promise<void>((resolve) => {
       begun = resolve;
@@ -272,7 +272,7 @@ describe("counters", () => {
     expect(queue.counters.aborted).toBe(1);
   });
 
-  it("D-27: nothing is counted for rows that are not there", async () => {
+  it("D-27: count nothing for rows that do not exist", async () => {
     const queue = open();
     expect(await queue.abort("nobody")).toBeNull();
     expect(await queue.retry("nobody")).toBeNull();

@@ -39,9 +39,9 @@ const documentOf = (queue: string, key: string, text: string, from: "us" | "Pyth
   return from === "us" ? JSON.stringify(job) : JSON.stringify(job, null, 1);
 };
 
-describe("a document of more than four times maxBytes that others have stored", () => {
+describe("a stored document of more than four times maxBytes", () => {
   it.each(["us", "Python"] as const)(
-    "is set aside as failed without being read, and the other jobs run: %s",
+    "is set aside as failed without being read, and other jobs run: written by %s",
     async (from) => {
       const proxy = await openProxy(database);
       const queue = open({}, proxy);
@@ -74,7 +74,7 @@ describe("a document of more than four times maxBytes that others have stored", 
     },
   );
 
-  it("that runs elsewhere is left alone by the sweeper", async () => {
+  it("is not changed by the sweeper while its job runs elsewhere", async () => {
     const queue = open();
     const key = "too large, runs at Python";
     const document = documentOf(queue.name, key, "x".repeat(20_000), "Python");
@@ -86,7 +86,7 @@ describe("a document of more than four times maxBytes that others have stored", 
   });
 });
 
-it("a list reads no more documents than one may be large; each is read alone", async () => {
+it("list() reads no more bytes in all than one document may have; job() reads each document", async () => {
   const queue = open();
   const keys = ["a", "b", "c"].map((name) => `one of a list ${name}`);
   for (const key of keys) {
@@ -103,10 +103,10 @@ it("a list reads no more documents than one may be large; each is read alone", a
   expect(await claim(queue)).toHaveLength(3);
 });
 
-describe("what is larger than maxBytes", () => {
+describe("a value larger than maxBytes", () => {
   const tooLarge = (what: string) => `${what} has 2,102 bytes as JSON, at most 2,000 can be stored`;
 
-  it("as a result fails its job at once, with the reason", async () => {
+  it("fails its job at once, with the reason, when it is a result", async () => {
     const queue = open();
     const { ended } = await startWorker(queue);
     const large = await queue.enqueue("large", undefined, { retries: 3 });
@@ -121,7 +121,7 @@ describe("what is larger than maxBytes", () => {
     });
   });
 
-  it("is refused by ctx.finish and ctx.job.update, which fail the job", async () => {
+  it("is refused by ctx.finish and ctx.job.update, and the job fails", async () => {
     const queue = open();
     const { ended } = await startWorker(queue);
     for (const [task, text] of [
@@ -134,7 +134,7 @@ describe("what is larger than maxBytes", () => {
     }
   });
 
-  it("is refused from outside, and nothing is changed", async () => {
+  it("is refused by the queue's finish, abort and update, and nothing is changed", async () => {
     const queue = open();
     const { key } = await queue.enqueue("hello");
     await claim(queue);
@@ -154,7 +154,7 @@ describe("what is larger than maxBytes", () => {
   });
 });
 
-it("maxBytes has to be 1,024 bytes to 48 MiB", () => {
+it("maxBytes must be between 1,024 bytes and 48 MiB", () => {
   for (const wrong of [0, 1_023, 48 * 1024 * 1024 + 1, 5_000.5])
     expect(() => open({ maxBytes: wrong })).toThrow("maxBytes must be");
 });

@@ -25,7 +25,7 @@ async function errorsOf(queue: ReturnType<typeof open>, keys: string[]) {
 }
 
 describe("map", () => {
-  it("Q-6, T-16: results in the order of the payloads; none, one, many", async () => {
+  it("Q-6, T-16: returns results in the order of the payloads, for none, one and many", async () => {
     const queue = open();
     await startWorker(queue);
     expect(await queue.map("double", [])).toEqual([]);
@@ -33,7 +33,7 @@ describe("map", () => {
     expect(await queue.map("double", numbers(1_500))).toEqual(numbers(1_500).map(({ n }) => 2 * n));
   });
 
-  it("Q-6: options for all, and those of single items before them", async () => {
+  it("Q-6: gives options to all items, and options of single items override them", async () => {
     const queue = open();
     await startWorker(queue);
     await queue.map("double", numbers(2), {
@@ -45,7 +45,7 @@ describe("map", () => {
     expect(await queue.job("item-1-1")).toMatchObject({ retries: 5, meta: { run: 7 } });
   });
 
-  it("Q-6: the first job that fails rejects at once, and the others go on", async () => {
+  it("Q-6: rejects at once with the first job that fails, and the other jobs go on", async () => {
     const queue = open();
     await startWorker(queue);
     const later = Math.floor(Date.now() / 1_000) + 3_600;
@@ -59,7 +59,7 @@ describe("map", () => {
     expect((await queue.job("first-2"))?.status).toBe("queued");
   });
 
-  it("Q-6: with returnExceptions, errors of jobs stand where results would", async () => {
+  it("Q-6: with returnExceptions, returns the errors of jobs in place of their results", async () => {
     const queue = open();
     await startWorker(queue);
     const later = Math.floor(Date.now() / 1_000) + 3_600;
@@ -75,7 +75,7 @@ describe("map", () => {
     expect(gone).toBeInstanceOf(JobGoneError);
   });
 
-  it("Q-6, T-17: the time for all is over, whatever returnExceptions says", async () => {
+  it("Q-6, T-17: rejects when waitTimeout is over, also with returnExceptions", async () => {
     const queue = open();
     await expect(
       queue.map("double", numbers(3), { waitTimeout: 0.05, returnExceptions: true }),
@@ -83,7 +83,7 @@ describe("map", () => {
     expect(await queue.count("queued")).toBe(3);
   });
 
-  it("Q-6: an item whose key is known gets the existing job's result", async () => {
+  it("Q-6: an item whose key is taken gets the existing job's result", async () => {
     const queue = open();
     await queue.enqueue("double", { n: 50 }, { key: "known", scheduled: 4e9 });
     await database.query(
@@ -96,7 +96,7 @@ describe("map", () => {
     ).toEqual([0, 100]);
   });
 
-  it("D-68: one key for several items is an error, and nothing is stored", async () => {
+  it("D-68: refuses one key for several items, and stores nothing", async () => {
     const queue = open();
     await expect(queue.map("double", numbers(2), { key: "same" })).rejects.toThrow(
       'map("double"): key "same" is given to more than one item; give each its own',
@@ -111,7 +111,7 @@ describe("map", () => {
 });
 
 describe("batch", () => {
-  it("Q-7, T-19: a scope that throws aborts what it stored, however it was stored, and the throw goes on", async () => {
+  it("Q-7, T-19: a scope that throws aborts all jobs that any call in it stored, and rejects with its error", async () => {
     const queue = open();
     const mine = new Error("mine");
     const thrown = await queue
@@ -137,13 +137,13 @@ describe("batch", () => {
     expect(queue.counters.aborted).toBe(7);
   });
 
-  it("Q-7: a scope that does not throw answers its value, and its jobs stay", async () => {
+  it("Q-7: a scope that does not throw returns its value, and its jobs stay", async () => {
     const queue = open();
     const job = await queue.batch(() => queue.enqueue("double", { n: 1 }));
     expect(await errorsOf(queue, [job.key])).toEqual(["queued null"]);
   });
 
-  it("D-60: others' jobs, older ones whose key was tried, and their successors are none of its business", async () => {
+  it("D-60: a scope that throws aborts no other caller's jobs, and no older or later jobs with its keys", async () => {
     const queue = open();
     await queue.enqueue("double", { n: 1 }, { key: "older" });
     let goOn = () => {};
@@ -175,7 +175,7 @@ describe("batch", () => {
     ]);
   });
 
-  it("Q-7: what was still being stored when the scope threw is aborted too", async () => {
+  it("Q-7: a job that was still being stored when the scope threw is aborted too", async () => {
     const queue = open();
     await expect(
       queue.batch(() =>
@@ -188,7 +188,7 @@ describe("batch", () => {
     expect(await errorsOf(queue, ["under-way"])).toEqual(["aborted cancelled"]);
   });
 
-  it("Q-7: an outer scope answers for the inner ones, an inner one for itself alone", async () => {
+  it("Q-7: an outer scope that throws also aborts jobs of its inner scopes; an inner one only its own jobs", async () => {
     const queue = open();
     const nest = (outerThrows: boolean, prefix: string) =>
       queue
@@ -218,7 +218,7 @@ describe("batch", () => {
     ]);
   });
 
-  it("Q-7: ctx.enqueue counts for the scope that a task opened, and only for that", async () => {
+  it("Q-7: a scope that a task opens covers ctx.enqueue inside it, and not ctx.enqueue before it", async () => {
     const queue = open();
     const spawning = openQueue(
       database,
@@ -244,7 +244,7 @@ describe("batch", () => {
     expect((await queue.job("spawn-before"))?.status).not.toBe("aborted");
   });
 
-  it("Q-7: a running job is told to end, a finished one stays as it is", async () => {
+  it("Q-7: a running job is marked as aborting, and a finished one is not changed", async () => {
     const queue = open();
     await queue
       .batch(async () => {
@@ -259,7 +259,7 @@ describe("batch", () => {
     expect(await errorsOf(queue, ["running", "finished"])).toEqual(["aborting cancelled", "complete null"]);
   });
 
-  it("D-60: a job that was stored although its call failed is aborted as well", async () => {
+  it("D-60: a job that was stored although its call failed is aborted too", async () => {
     const queue = open();
     await queue.connect();
     const holder = await database.connect();
@@ -280,7 +280,7 @@ describe("batch", () => {
     expect(await errorsOf(queue, ["held", "stored-alone"])).toEqual([null, "aborted cancelled"]);
   });
 
-  it("Q-7: jobs that cannot be aborted are named, with what was thrown as the cause", async () => {
+  it("Q-7: the error names jobs that could not be aborted, and has the scope's error as its cause", async () => {
     const queue = open();
     const cause = new Error("the reason");
     const error = await queue

@@ -26,7 +26,7 @@ beforeAll(async () => {
   await queue.close();
 });
 
-it("5: a queue that is printed or logged shows no password", () => {
+it("a queue that is printed or logged shows no password", () => {
   const queue = openQueue({ url: "postgresql://app:hunter2@127.0.0.1:5/app" }, tasks);
   expect(inspect(queue, { depth: 10 })).toContain(queue.name);
   expect(inspect(queue, { depth: 10 })).not.toContain("hunter2");
@@ -34,7 +34,7 @@ it("5: a queue that is printed or logged shows no password", () => {
 });
 
 describe("reading jobs", () => {
-  it("J-17: job() and refresh() read every field, refresh in place", async () => {
+  it("J-17: job() and refresh() read every field; refresh() changes the object itself", async () => {
     const queue = open();
     const job = await queue.enqueue("hello", { a: 1 }, { priority: 4, meta: { m: 1 } });
     expect(await queue.job(job.key)).toEqual(job);
@@ -52,7 +52,7 @@ describe("reading jobs", () => {
     expect(job.id).toBe(job.key);
   });
 
-  it("D-69: refresh of a job that is gone says so", async () => {
+  it("D-69: refresh() rejects with JobGoneError when the row does not exist any more", async () => {
     const queue = open();
     const job = await queue.enqueue("hello");
     await database.query("delete from saq_jobs where key = $1", [job.key]);
@@ -62,7 +62,7 @@ describe("reading jobs", () => {
     );
   });
 
-  it("P-27: jobs() keeps the order of the keys, with null for unknown, foreign and impossible ones", async () => {
+  it("P-27: jobs() keeps the order of the keys and returns null for unknown, foreign and invalid keys", async () => {
     const [queue, other] = [open(), open()];
     const [one, two, foreign] = [
       await queue.enqueue("hello"),
@@ -75,7 +75,7 @@ describe("reading jobs", () => {
     expect(await queue.job("a\0b")).toBeNull();
   });
 
-  it("V-2: a row with the old word deferred reads as queued", async () => {
+  it("V-2: a row with the old status deferred is read as queued", async () => {
     const queue = open();
     const job = await queue.enqueue("hello");
     await database.query("update saq_jobs set status = 'deferred' where key = $1", [job.key]);
@@ -83,7 +83,7 @@ describe("reading jobs", () => {
   });
 
   it.each(goldenDocuments)(
-    "J-41, $clause: a row of Python's is read, and shown as Python wrote it",
+    "J-41, $clause: a row that Python wrote is read, and shown as Python wrote it",
     async (golden) => {
       const queue = open();
       const { key } = golden;
@@ -105,7 +105,7 @@ describe("reading jobs", () => {
 });
 
 describe("lists and counts", () => {
-  it("P-32: counts of every state; the three of SAQ's", async () => {
+  it("P-32: counts() returns the number of jobs in every state; count() returns SAQ's three counts", async () => {
     const queue = open();
     expect(await queue.counts()).toEqual({
       queued: 0,
@@ -135,7 +135,7 @@ describe("lists and counts", () => {
     );
   });
 
-  it("list: newest first, by status, a page at a time, unreadable rows with what their columns tell", async () => {
+  it("list() returns the newest jobs first, by status and in pages; it shows unreadable rows by their columns", async () => {
     const queue = open();
     const jobs = await Promise.all(Array.from({ length: 5 }, (_, n) => queue.enqueue("hello", { n })));
     const newest = jobs.map(({ key }) => key).toReversed();
@@ -153,7 +153,7 @@ describe("lists and counts", () => {
     });
   });
 
-  it("P-33, D-72, T-12: info has SAQ's five fields, jobs only when asked for", async () => {
+  it("P-33, D-72, T-12: info() returns SAQ's five fields, and jobs only on request", async () => {
     const queue = open({ metadata: { region: "eu" } });
     const keys = await populate(database, queue);
     const { worker } = await startWorker(
@@ -182,7 +182,7 @@ describe("lists and counts", () => {
     ]);
   });
 
-  it("P-34, T-12: workers are shown as long as their row lives, those of this queue only", async () => {
+  it("P-34, T-12: workers() returns only the workers of this queue, until their rows expire", async () => {
     const [queue, other] = [open(), open()];
     await queue.connect();
     const stats = { complete: 1, failed: 2, retried: 3, aborted: 4, uptime: 5 };
@@ -210,7 +210,7 @@ describe("connecting and closing", () => {
     expect(await open().workers()).toEqual([]);
   });
 
-  it("P-7, T-41: connect and close may be called twice; a closed queue says that it is closed", async () => {
+  it("P-7, T-41: connect and close may be called twice; a closed queue rejects calls with queue_closed", async () => {
     const queue = open();
     await Promise.all([queue.connect(), queue.connect()]);
     await queue.connect();
@@ -222,7 +222,7 @@ describe("connecting and closing", () => {
     });
   });
 
-  it("5.1: close sends what is under way", async () => {
+  it("close completes the calls that are in progress", async () => {
     const queue = open();
     await queue.connect();
     const enqueued = queue.broker.enqueue({
@@ -240,7 +240,7 @@ describe("connecting and closing", () => {
     expect(await rowOf(database, "last-words")).toMatchObject({ status: "queued" });
   });
 
-  it("a database that is not there is an error of the call, and the next call tries again", async () => {
+  it("a call rejects when the database does not exist, and the next call tries again", async () => {
     const url = new URL(database.url);
     url.pathname = "/no_such_database";
     const queue = openQueue({ url: url.href }, tasks);

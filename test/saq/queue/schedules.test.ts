@@ -42,7 +42,7 @@ function open(
 }
 
 describe("queue.schedules", () => {
-  it("lists every entry, before any worker was there", async () => {
+  it("lists every entry, even before any worker has run", async () => {
     const { queue, name } = open({ timezone: "Asia/Tokyo", misfire: "once" });
     const [info, ...others] = await queue.schedules.list();
     expect(others).toEqual([]);
@@ -61,7 +61,7 @@ describe("queue.schedules", () => {
     expect(await plain.schedules.list()).toEqual([]);
   });
 
-  it("tells how the last run ended, also when the next tick has taken its row", async () => {
+  it("lists how the last run ended, also when the next tick has replaced its row", async () => {
     const { queue, runs, key } = open({ cron: everySecond });
     await startWorker(queue);
     await until(async () => runs.length >= 2);
@@ -74,7 +74,7 @@ describe("queue.schedules", () => {
     expect(info?.lastRun?.completed).toBeGreaterThan(Date.now() - 60_000);
   });
 
-  it("run: at once, under a key of its own; the next tick comes as it would have", async () => {
+  it("run: starts a job at once with a key of its own, and does not change the next tick", async () => {
     const { queue, runs, key, name } = open({ timeout: 33, meta: { team: "a" } });
     const { ended } = await startWorker(queue);
     await until(async () => (await rowOf(database, key)) !== undefined);
@@ -86,7 +86,7 @@ describe("queue.schedules", () => {
     expect(await rowOf(database, key)).toEqual(before);
   });
 
-  it("pause: takes the waiting tick back, holds for every worker and over restarts, until resume", async () => {
+  it("pause: deletes the waiting tick and stops the schedule in every worker, also after restarts, until resume", async () => {
     const { queue, name, key } = open();
     const { worker } = await startWorker(queue);
     await until(async () => (await rowOf(database, key)) !== undefined);
@@ -106,7 +106,7 @@ describe("queue.schedules", () => {
     expect(await queue.schedules.list()).toMatchObject([{ paused: false }]);
   });
 
-  it("resume: the tick that the pause took back comes at its time, by the workers that had stored it", async () => {
+  it("resume: the workers that stored the deleted tick store it again, for the same time", async () => {
     const { queue, name, key } = open();
     await startWorker(queue);
     await until(async () => (await rowOf(database, key)) !== undefined);
@@ -120,7 +120,7 @@ describe("queue.schedules", () => {
     expect((await rowOf(database, key))?.scheduled).toBe(before?.scheduled);
   });
 
-  it("pause: nothing runs meanwhile but what is run by hand", async () => {
+  it("pause: until resume, only jobs that are started by hand run", async () => {
     const { queue, name, runs } = open({ cron: everySecond });
     await startWorker(queue);
     await until(async () => runs.length > 0);
@@ -136,7 +136,7 @@ describe("queue.schedules", () => {
     await until(async () => runs.length > paused);
   });
 
-  it("says which entries there are", async () => {
+  it("refuses an unknown name and names the existing entries", async () => {
     const { queue, name } = open();
     const unknown = `Queue "${queue.name}" has no scheduled task "nightly" (there is: ${name})`;
     await expect(queue.schedules.pause("nightly")).rejects.toThrow(unknown);
@@ -144,8 +144,8 @@ describe("queue.schedules", () => {
   });
 });
 
-describe("a role that may not create the table saq_cron", () => {
-  it("5.3: its entries run; what cannot be remembered is said", async () => {
+describe("the table saq_cron", () => {
+  it("is optional: if the role may not create it, tasks run with a warning, and pause is refused", async () => {
     const role = `saq_cron_${randomBytes(4).toString("hex")}`;
     // The queue of another test may have made the table already.
     await openQueue(database, { note: () => {} }).connect();
@@ -176,7 +176,7 @@ describe("a role that may not create the table saq_cron", () => {
     }
   });
 
-  it("5.3: a table of that name that is somebody else's is left alone", async () => {
+  it("is not changed if it belongs to another program", async () => {
     await openQueue(database, { note: () => {} }).connect();
     await database.query("drop table if exists saq_cron; create table saq_cron (theirs integer)");
     const { queue, key } = open();
@@ -186,7 +186,7 @@ describe("a role that may not create the table saq_cron", () => {
     await database.query("drop table saq_cron");
   });
 
-  it("5.3: ten processes that start at once make it once", async () => {
+  it("is created once when ten processes start at once", async () => {
     await openQueue(database, { note: () => {} }).connect();
     await database.query("drop table if exists saq_cron");
     const fleet = Array.from({ length: 10 }, () => open());
@@ -203,7 +203,7 @@ describe("the JSON API", () => {
     );
   const csrf = ["X-SAQ-CSRF", "1"] as const;
 
-  it("lists, runs, pauses and resumes", async () => {
+  it("lists, runs, pauses and resumes schedules", async () => {
     const { queue: typed, name } = open();
     const queue = typed as unknown as Queue;
     const path = `/saq/api/queues/${queue.name}/schedules`;
@@ -219,7 +219,7 @@ describe("the JSON API", () => {
     expect(await queue.schedules.list()).toMatchObject([{ paused: false }]);
   });
 
-  it("D-82: changes nothing without the header, and says what it does not know", async () => {
+  it("D-82: changes nothing without the CSRF header, and returns 404 for unknown names", async () => {
     const { queue: typed, name } = open();
     const queue = typed as unknown as Queue;
     const path = `/saq/api/queues/${queue.name}/schedules`;

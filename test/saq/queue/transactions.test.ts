@@ -98,7 +98,7 @@ const ordered = async (item: string) =>
   (await database.query("select 1 from orders where item = $1", [item])).length;
 
 describe.each(Object.entries(libraries))("Q-16: enqueue in a transaction of %s", (name, open) => {
-  it("commits row and job together, and the job runs", async () => {
+  it("commits the caller's row and the job together, and the job runs", async () => {
     const { placeOrder } = open();
     const queue = openQueue(database, tasks);
     const { ended } = await startWorker(queue);
@@ -109,7 +109,7 @@ describe.each(Object.entries(libraries))("Q-16: enqueue in a transaction of %s",
     expect(await ordered(`${name} lamp`)).toBe(1);
   });
 
-  it("stores neither when the transaction throws, nor when its commit is refused", async () => {
+  it("stores neither row nor job when the transaction throws or its commit is refused", async () => {
     const { placeOrder, transaction } = open();
     const queue = openQueue(database, tasks);
     const thrown = transaction(async (client) => {
@@ -151,7 +151,7 @@ describe.each(Object.entries(libraries))("Q-16: enqueue in a transaction of %s",
     expect(await jobsOf(queue)).toHaveLength(1);
   });
 
-  it("V-5.3: answers null for a key that is taken, and the transaction goes on", async () => {
+  it("V-5.3: returns null for a key that is taken, and the transaction goes on", async () => {
     const { transaction } = open();
     const queue = openQueue(database, tasks);
     await queue.enqueue("shipOrder", { item: "bed" }, { key: `${name} bed` });
@@ -169,7 +169,7 @@ describe.each(Object.entries(libraries))("Q-16: enqueue in a transaction of %s",
     expect(await jobsOf(queue)).toHaveLength(1);
   });
 
-  it("ctx.finish ends the job with what the task stored, and not where that is rolled back", async () => {
+  it("ctx.finish commits the job's end together with the task's rows, and a rollback undoes both", async () => {
     const { transaction } = open();
     const deliver = (ctx: Context, { fails }: { fails: boolean }) =>
       transaction(async (client) => {

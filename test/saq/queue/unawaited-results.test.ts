@@ -7,7 +7,7 @@ import { useDatabase } from "../support/scenario.js";
 
 const database = useDatabase();
 
-it("Q-5, Q-6, Q-8: a wait that fails rejects to its caller alone, and thirty under one signal are no warning", async () => {
+it("Q-5, Q-6, Q-8: a failed wait rejects only its caller, and thirty waits with one signal cause no warning", async () => {
   const program = fileURLToPath(new URL("../support/processes/failing-waits.ts", import.meta.url));
   const child = spawn(process.execPath, ["--import", "tsx", program, database.url], {
     env: { ...process.env, NODE_OPTIONS: "" },

@@ -14,7 +14,7 @@ const beats = (log: LogBook, key: string) =>
   events(log, key).filter((event) => event === "heartbeat_sent").length;
 
 describe("monitoredJob", () => {
-  it("D-51, T-157, T-162: keeps a silent job of heartbeat 1 alive, three of them at once; others time out", async () => {
+  it("D-51, T-157, T-162: keeps three silent jobs with heartbeat 1 alive; an unmonitored job times out", async () => {
     const quiet = (_ctx: Context, { ms }: { ms: number }) => silence(ms).then(() => "done");
     const queue = openQueue(
       database,
@@ -38,7 +38,7 @@ describe("monitoredJob", () => {
     expect((await plain.refresh()).error).toContain("no heartbeat for 1 s");
   });
 
-  it("D-21, S-33: a beat changes `touched` and nothing else", async () => {
+  it("D-21, S-33: a heartbeat changes `touched` and nothing else", async () => {
     const queue = openQueue(database, {
       given: task({
         run: monitoredJob(
@@ -64,7 +64,7 @@ describe("monitoredJob", () => {
     await ended(job.key);
   });
 
-  it("T-158, T-161, T-163: it ends with the task, whose result and error pass through", async () => {
+  it("T-158, T-161, T-163: stops with the task, and passes on the task's result and error", async () => {
     const failure = new Error("as it was");
     const queue = openQueue(
       database,
@@ -116,7 +116,7 @@ describe("monitoredJob", () => {
     expect(counts()).toEqual(before);
   });
 
-  it("T-166, D-51: the interval is a third of the heartbeat, 5 s at most, unless it is given", async () => {
+  it("T-166, D-51: the interval is a third of the heartbeat, at most 5 s, unless the caller sets it", async () => {
     const quick = () => "quick";
     const queue = openQueue(database, {
       usual: monitoredJob(quick),
@@ -146,7 +146,7 @@ describe("monitoredJob", () => {
     );
   });
 
-  it("T-160: a beat that cannot be stored fails nothing, and is sent again", async () => {
+  it("T-160: a heartbeat that cannot be stored does not fail the job, and is sent again", async () => {
     const queue = openQueue(database, {
       given: monitoredJob(async (_ctx: Context) => until(async () => enough), { interval: 0.02 }),
     });
@@ -168,7 +168,7 @@ describe("monitoredJob", () => {
     expect(log.lines.filter(({ level }) => level === "warn")).toHaveLength(1);
   });
 
-  it("T-156: an interval that is not positive is refused when it is written down", () => {
+  it("T-156: refuses an interval that is not positive when the task is defined", () => {
     const run = () => {};
     expect(() => monitoredJob(run, { interval: 0 })).toThrow("Heartbeat interval must be positive, got 0");
     expect(() => monitoredJob({ interval: -1 })).toThrow("Heartbeat interval must be positive, got -1");
@@ -176,7 +176,7 @@ describe("monitoredJob", () => {
     expect(() => monitoredJob(run, { interval: 0.001 })).not.toThrow();
   });
 
-  it("T-155, T-159, T-165: it keeps the name, and runs without a job as the bare function would", async () => {
+  it("T-155, T-159, T-165: keeps the function's name, and runs the function unmonitored without a job", async () => {
     async function resize(_ctx: unknown, payload: { width: number }) {
       return payload.width;
     }

@@ -7,7 +7,7 @@ import { openQueue, startWorker, useDatabase } from "../support/scenario.js";
 const database = useDatabase();
 
 describe("ready-made hooks", () => {
-  it("D-81, T-167 to T-171: say who the worker is and what became of the job, never what it was given", async () => {
+  it("D-81, T-167 to T-171: log the worker and the status of the job, and never the payload", async () => {
     const queue = openQueue(
       database,
       {
@@ -55,7 +55,7 @@ describe("ready-made hooks", () => {
     expect(JSON.stringify(log.lines)).not.toContain("s3cret");
   });
 
-  it("T-171: a timing without its start is a warning, and no failure", async () => {
+  it("T-171: log a warning if timingAfterProcess runs without timingBeforeProcess", async () => {
     const queue = openQueue(database, { given: () => 1 }, { afterProcess: saq.timingAfterProcess });
     const { log } = await startWorker(queue);
     const { key } = await queue.enqueue("given");
@@ -66,7 +66,7 @@ describe("ready-made hooks", () => {
     });
   });
 
-  it("T-167 to T-171: what is missing is called unknown", () => {
+  it("T-167 to T-171: log a missing value as unknown", () => {
     const lines: object[] = [];
     const say = (...call: LogArguments) => void lines.push(readLogCall(call).fields);
     const log = { debug: say, info: say, warn: say, error: say, child: () => log };
@@ -85,7 +85,7 @@ describe("ready-made hooks", () => {
     ]);
   });
 
-  it("T-174: one hook or a list, mixed with own ones, all become lists", () => {
+  it("T-174: become lists in the configuration, alone or together with the user's own hooks", () => {
     const own = () => {};
     const config = saq.defineQueue({
       name: "q",

@@ -70,7 +70,7 @@ describe.each(Object.entries(libraries))("Standard Schema of %s", (_name, schema
       run: async (_ctx: Context, { size, tags }) => ({ area: size.width * tags.length }),
     });
 
-    it("stores the schema's input, runs with its output, stores the output of the result's schema", async () => {
+    it("stores the schema's input, runs with its output, and stores the output of the result schema", async () => {
       const queue = openQueue(database, { sized });
       const { ended } = await startWorker(queue);
       const job = await queue.enqueue("sized", { size: { width: "21" }, tags: ["a", "b"] });
@@ -79,7 +79,7 @@ describe.each(Object.entries(libraries))("Standard Schema of %s", (_name, schema
       expect((await job.refresh()).result).toEqual({ area: "42" });
     });
 
-    it("refuses a bad payload when it is enqueued, naming the fields, and stores nothing", async () => {
+    it("refuses an invalid payload when it is enqueued, names the fields, and stores nothing", async () => {
       const queue = openQueue(database, { sized });
       const bad = { size: { width: 5 }, tags: ["a", 7] } as unknown as Input;
       const error = await queue.enqueue("sized", bad).catch((thrown: unknown) => thrown);
@@ -91,7 +91,7 @@ describe.each(Object.entries(libraries))("Standard Schema of %s", (_name, schema
       expect(await queue.list()).toEqual([]);
     });
 
-    it("fails a job that was stored by someone else with a bad payload, naming the fields", async () => {
+    it("fails a job that another program stored with an invalid payload, and names the fields", async () => {
       const queue = openQueue(database, { sized });
       const { ended } = await startWorker(queue);
       const key = `foreign ${queue.name}`;
@@ -112,7 +112,7 @@ describe.each(Object.entries(libraries))("Standard Schema of %s", (_name, schema
     await expect(refused).rejects.toThrow('Invalid payload for task "tagged": tags.1: unknown tag');
   });
 
-  it("D-40: a result that its schema refuses fails the job at once, naming the fields, with attempts left", async () => {
+  it("D-40: a result that its schema refuses fails the job without a retry, and the error names the fields", async () => {
     const broken = task({
       output: schemas.result,
       retries: 5,
@@ -128,7 +128,7 @@ describe.each(Object.entries(libraries))("Standard Schema of %s", (_name, schema
   });
 });
 
-it("what a task throws is tried again, whether or not its result has a schema", async () => {
+it("a task with a result schema is retried when it throws", async () => {
   const flaky = task({
     output: z.object({ n: z.number() }),
     retries: 2,
@@ -144,7 +144,7 @@ it("what a task throws is tried again, whether or not its result has a schema", 
   expect((await job.refresh()).result).toEqual({ n: 2 });
 });
 
-it("a payload is checked as JSON gives it: a Date that its schema takes only here is refused", async () => {
+it("a payload is validated in its JSON form, so a schema that accepts only Date objects refuses a Date", async () => {
   const dated = task({ input: z.object({ at: z.date() }), run: async () => {} });
   const coerced = task({
     input: z.object({ at: z.coerce.date() }),
@@ -161,7 +161,7 @@ it("a payload is checked as JSON gives it: a Date that its schema takes only her
   expect((await job.refresh()).result).toBe(at.getTime());
 });
 
-it("an input or output that is no schema is refused where the task is defined", () => {
+it("task() refuses an input or output that is not a schema", () => {
   const run = async () => {};
   for (const given of [{ id: "string" }, null, () => true, "string"]) {
     const bad = given as unknown as StandardSchema<Input, Output>;

@@ -37,7 +37,7 @@ const boom = task({
 });
 
 describe("runTask", () => {
-  it("answers the result as it is stored, and what the task did", async () => {
+  it("returns the result as it is stored, and the task's updates, enqueued jobs and log", async () => {
     expect(await runTask(greet, { name: "Ada" })).toEqual({
       result: { greeting: "Hello Ada", at: "1970-01-01T00:00:00.000Z" },
       updates: [{ progress: 0.5, meta: { half: true } }],
@@ -62,7 +62,7 @@ describe("runTask", () => {
     await expect(runTask(greet, 7 as unknown as { name: string })).rejects.toThrow(InvalidJobError);
   });
 
-  it("keeps what the task enqueued, and runs what it waits for", async () => {
+  it("returns the jobs that the task enqueued, and runs those that it waits for", async () => {
     const parent = async (ctx: Context) => {
       await ctx.enqueue(chain, { left: 3 }, { key: "c", scheduled: inSeconds(5) });
       return (await ctx.apply(count, { n: "1" })).n;
@@ -77,7 +77,7 @@ describe("runTask", () => {
     await expect(runTask(bad)).rejects.toThrow(InvalidPayloadError);
   });
 
-  it("gives state, the job and the time that the test asks for", async () => {
+  it("passes the test's state, job fields and time to the task", async () => {
     const looking = async (ctx: Context<{ db: { name: string } }>, { id }: { id: number }) => ({
       db: ctx.db.name,
       id,
@@ -104,7 +104,7 @@ describe("runTask", () => {
     await expect(runTask(looking, { id: 1 })).rejects.toThrow(TypeError);
   });
 
-  it("throws what the task throws; its timeout and the test's signal end it", async () => {
+  it("throws the task's error, and ends the task at its timeout or at the test's signal", async () => {
     await expect(runTask(boom)).rejects.toThrow(new TypeError("boom"));
     const waiting = async (ctx: Context) => {
       ctx.signal.throwIfAborted();
@@ -120,7 +120,7 @@ describe("runTask", () => {
     await expect(runTask(waiting, undefined, { signal: AbortSignal.abort() })).rejects.toThrow("aborted");
   });
 
-  it("takes what ctx.finish is given for the result", async () => {
+  it("returns the value that the task passes to ctx.finish", async () => {
     const statements: string[] = [];
     const client = {
       query: async (text: string) => {
@@ -139,7 +139,7 @@ describe("runTask", () => {
 });
 
 describe("drain", () => {
-  it("runs what is due and all that follows from it, and answers what ran", async () => {
+  it("runs all due jobs and the jobs that they enqueue, and returns the runs", async () => {
     const queue = openQueue(database, { chain, greet });
     await queue.enqueue("chain", { left: 3 });
     await queue.enqueue("greet", { name: "later" }, { scheduled: inSeconds(3_600) });
@@ -155,14 +155,14 @@ describe("drain", () => {
     expect(await queue.workers()).toEqual([]);
   });
 
-  it("runs all of a queue whose workers run bursts of one job", async () => {
+  it("runs all jobs of a queue whose workers stop after one job", async () => {
     const options = { burst: true, dequeueTimeout: 0.01, maxBurstJobs: 1 };
     const queue = openQueue(database, { chain }, options);
     await queue.enqueue("chain", { left: 2 });
     expect(await drain(queue)).toHaveLength(3);
   });
 
-  it("with `at`, runs what is due by then, in that order", async () => {
+  it("with `at`, runs the jobs that are due by that time, in the order of their times", async () => {
     const queue = openQueue(database, { greet }, { concurrency: 1 });
     const start = Math.ceil(Date.now() / 1_000);
     for (const [name, seconds] of [
@@ -178,7 +178,7 @@ describe("drain", () => {
     expect(await queue.counts()).toMatchObject({ complete: 3, scheduled: 1 });
   });
 
-  it("with `at`, runs the next attempts of jobs that wait for them", async () => {
+  it("with `at`, runs the next attempts of jobs that wait for a retry", async () => {
     const flaky = task({
       retries: 3,
       retryDelay: 60,
@@ -196,7 +196,7 @@ describe("drain", () => {
     ]);
   });
 
-  it("leaves scheduled tasks to the real clock", async () => {
+  it("runs scheduled tasks by the real clock, not by `at`", async () => {
     const nightly = async () => "done";
     const queue = openQueue(
       database,
@@ -208,7 +208,7 @@ describe("drain", () => {
     expect(await drain(queue)).toEqual([expect.objectContaining({ task: "nightly", result: "done" })]);
   });
 
-  it("throws for a job that failed, saying which and why; or answers it", async () => {
+  it("throws an error that names a failed job and the reason, or returns the job with allowFailures", async () => {
     const queue = openQueue(database, { boom, greet });
     await queue.enqueue("greet", { name: "fine" });
     await queue.enqueue("boom", undefined, { key: "b1" });
@@ -223,7 +223,7 @@ describe("drain", () => {
     ]);
   });
 
-  it("says what is left when the time is over", async () => {
+  it("throws an error that lists the remaining jobs after its timeout", async () => {
     const stuck = async (ctx: Context) => {
       await new Promise((resolve) => ctx.signal.addEventListener("abort", resolve));
     };
@@ -234,7 +234,7 @@ describe("drain", () => {
     );
   });
 
-  it("leaves parked jobs, keeps the queue's own hooks, and drains every queue of an application", async () => {
+  it("ignores parked jobs, keeps the queue's own hooks, and drains every queue of an application", async () => {
     const seen: string[] = [];
     const own = { afterProcess: (ctx: Context) => void seen.push(ctx.job.function) };
     const [one, other] = [openQueue(database, { greet }, own), openQueue(database, { chain })];
@@ -252,7 +252,7 @@ describe("drain", () => {
 });
 
 describe("enqueued and expectEnqueued", () => {
-  it("find jobs by task and by what their payload has", async () => {
+  it("find jobs by task and by members of their payload", async () => {
     const dated = async (
       _ctx: Context,
       _payload: { at: string; who: { name: string; age: number }; tags: string[] },
@@ -282,7 +282,7 @@ describe("enqueued and expectEnqueued", () => {
     expect(await enqueued(queue, "greet", { nmae: "Ada" })).toEqual([]);
   });
 
-  it("say what there is when there is none, or more than one", async () => {
+  it("expectEnqueued throws an error that lists the queue's jobs if not exactly one job matches", async () => {
     const queue = openQueue(database, { greet });
     const failing = (match: { name: string }) =>
       expectEnqueued(queue, "greet", match).catch((error: unknown) => error) as Promise<AssertionError>;

@@ -60,7 +60,7 @@ describe("queues", () => {
     });
   });
 
-  it("counts once for all who ask within two seconds, and anew after a change", async () => {
+  it("counts the jobs once for all requests within two seconds, and again after a change", async () => {
     let counted = 0;
     const queue = Object.create(app.queue) as typeof app.queue;
     const info = app.queue.info.bind(app.queue);
@@ -102,7 +102,7 @@ describe("queues", () => {
   });
 
   it.each([".", "..", "~", "~.", "~~..", "...", "~a"])(
-    "S-62: finds and changes the job of key %j, whatever browsers and fetch make of it in a path",
+    "S-62: finds and aborts the job with key %j, although browsers and fetch change such a path",
     async (key) => {
       const job = await enqueue({}, { key });
       const url = `${app.url}/api/queues/default/jobs/${segment(key)}`;
@@ -113,14 +113,14 @@ describe("queues", () => {
     },
   );
 
-  it("S-61: answers 404 for a queue that is not configured", async () => {
+  it("S-61: returns 404 for a queue that is not configured", async () => {
     const { status, body } = await get("/api/queues/no%2Fsuch");
     expect([status, body]).toEqual([404, { status_code: 404, detail: "Could not find the no/such queue" }]);
   });
 });
 
 describe("the list of a queue's jobs", () => {
-  it("S-69: filters by each state, and tells due jobs from scheduled ones", async () => {
+  it("S-69: filters by each state, and separates due jobs from scheduled jobs", async () => {
     const keys: Record<string, string> = {};
     for (const state of ["active", "aborting", "complete", "failed", "aborted"]) {
       keys[state] = (await enqueue()).key;
@@ -177,7 +177,7 @@ describe("the list of a queue's jobs", () => {
 });
 
 describe("one job", () => {
-  it("S-62: gives the document, with kwargs and result as JSON text", async () => {
+  it("S-62: returns the document, with kwargs and result as JSON text", async () => {
     const job = await enqueue({ message: markup });
     await putInto(job.key, "complete", { result: { answer: markup } });
     const { status, body } = await get(jobPath(job.key));
@@ -198,7 +198,7 @@ describe("one job", () => {
     expect(body.job).toMatchObject({ kwargs: "null", result: "null", status: "queued" });
   });
 
-  it("V-4: shows the status of the column, not the document's copy", async () => {
+  it("V-4: shows the status of the column, not that of the document", async () => {
     const { key } = await enqueue();
     await app.query("update saq_jobs set status = 'aborting' where key = $1", [key]);
     expect((await get(jobPath(key))).body.job.status).toBe("aborting");
@@ -215,7 +215,7 @@ describe("one job", () => {
     expect((await app.odd.job(oddKey))?.status).toBe("queued");
   });
 
-  it("S-62: answers 404 for an unknown key, an unknown queue, and another queue's job", async () => {
+  it("S-62: returns 404 for an unknown key, an unknown queue, and another queue's job", async () => {
     const { key } = await enqueue();
     expect((await get(jobPath(markup))).body).toEqual({
       status_code: 404,
@@ -228,7 +228,7 @@ describe("one job", () => {
 
 describe("retry and abort", () => {
   it.each(["complete", "failed", "aborted"])(
-    "S-63, D-26: a job that is %s is queued again, fresh",
+    "S-63, D-26: retrying a job that is %s queues it again and resets it",
     async (state) => {
       const { key } = await enqueue();
       await putInto(key, state, { attempts: 3, result: 7, error: "broken", completed: 5 });
@@ -303,7 +303,7 @@ describe("retry and abort", () => {
   it.each([
     ["retry", "failed"],
     ["abort", "queued"],
-  ])("S-63, S-64: %s of a job whose row a transaction holds is refused with 409", async (action, state) => {
+  ])("S-63, S-64: %s is refused with 409 while another transaction holds the row", async (action, state) => {
     const { key } = await enqueue();
     await putInto(key, state);
     const holder = await app.connect();
@@ -318,7 +318,7 @@ describe("retry and abort", () => {
     expect(await statusOf(key)).toBe(state);
   });
 
-  it.each(["retry", "abort"])("S-63, S-64: %s answers 404 for an unknown job or queue", async (action) => {
+  it.each(["retry", "abort"])("S-63, S-64: %s returns 404 for an unknown job or queue", async (action) => {
     const { status, body } = await post(`${jobPath("none")}/${action}`);
     expect([status, body]).toEqual([404, { status_code: 404, detail: "Could not find job ID none" }]);
     expect((await post(`${jobPath("none", "none")}/${action}`)).body.detail).toBe(

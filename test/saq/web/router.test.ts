@@ -23,22 +23,22 @@ const get = (path: string) => supertest(app.url).get(path);
 const mount = (queues: WebApp["queue"][], options: { path?: string; guards?: RequestHandler[] } = {}) =>
   express().use("/saq", createWebRouter({ queues, path: "/saq", logger: silentLogger, ...options }));
 
-describe("changes from elsewhere", () => {
+describe("changes from other origins", () => {
   const own = () => new URL(app.url).origin;
   const enqueue = async () => (await app.queue.enqueue("echo", {})).key;
   const change = (key: string, action: string, headers: Record<string, string>) =>
     supertest(app.url).post(`/api/queues/default/jobs/${key}/${action}`).set(headers);
   const attempts: [string, () => Record<string, string>][] = [
     ["without the header", () => ({})],
-    ["with another value", () => ({ "X-SAQ-CSRF": "true" })],
+    ["with another value of the header", () => ({ "X-SAQ-CSRF": "true" })],
     ["from another site", () => ({ "X-SAQ-CSRF": "1", "Sec-Fetch-Site": "cross-site", Origin: own() })],
     ["from another host of the site", () => ({ "X-SAQ-CSRF": "1", "Sec-Fetch-Site": "same-site" })],
     ["from another origin", () => ({ "X-SAQ-CSRF": "1", Origin: "https://elsewhere.example" })],
     ["from another port", () => ({ "X-SAQ-CSRF": "1", Origin: "http://127.0.0.1:1" })],
-    ["from a page without origin", () => ({ "X-SAQ-CSRF": "1", Origin: "null" })],
+    ["from a page without an origin", () => ({ "X-SAQ-CSRF": "1", Origin: "null" })],
   ];
 
-  it.each(attempts)("D-82: a change %s is refused with 403 and changes nothing", async (_name, headers) => {
+  it.each(attempts)("D-82: a change %s is refused with 403 and has no effect", async (_name, headers) => {
     const key = await enqueue();
     for (const action of ["retry", "abort"]) {
       const { status, body } = await change(key, action, headers());
@@ -47,7 +47,7 @@ describe("changes from elsewhere", () => {
     expect((await app.queue.job(key))?.status).toBe("queued");
   });
 
-  it("D-82: our own page may change, in browsers with and without Sec-Fetch-Site", async () => {
+  it("D-82: our own page may change jobs, in browsers with and without Sec-Fetch-Site", async () => {
     const behindProxy = { Origin: "https://app.example", "Sec-Fetch-Site": "same-origin" };
     for (const headers of [behindProxy, { Origin: own() }]) {
       const { status } = await change(await enqueue(), "abort", { "X-SAQ-CSRF": "1", ...headers });
@@ -55,7 +55,7 @@ describe("changes from elsewhere", () => {
     }
   });
 
-  it("D-82: no answer allows another origin to read it", async () => {
+  it("D-82: no response allows another origin to read it", async () => {
     const { headers } = await get("/api/queues").set("Origin", "https://elsewhere.example");
     expect(headers["access-control-allow-origin"]).toBeUndefined();
   });
@@ -70,7 +70,7 @@ describe("pages and files", () => {
     "/queues/any/jobs/any",
     `/queues/x/jobs/${encodeURIComponent(oddKey)}`,
     `/queues/${encodeURIComponent(markup)}`,
-  ])("S-66: GET /saq%s is the page, with the root path and none of the data", async (path) => {
+  ])("S-66: GET /saq%s returns the page, with the root path and without any data", async (path) => {
     const { status, type, text, headers } = await get(path);
     expect([status, type]).toEqual([200, "text/html"]);
     expect(text).toContain('<meta name="root-path" content="/saq">');
@@ -87,7 +87,7 @@ describe("pages and files", () => {
     expect(text).not.toMatch(/<style|\sstyle=|\son\w+=/);
   });
 
-  it("U-1: any other address is the page too, with 404", async () => {
+  it("U-1: any other path returns the page with status 404", async () => {
     const { status, type } = await get("/no/such/view");
     expect([status, type]).toEqual([404, "text/html"]);
   });
@@ -118,7 +118,7 @@ describe("pages and files", () => {
   });
 
   it.each(["none.js", "", "..%2frouter.ts", "%2e%2e/router.ts", "..%5crouter.ts"])(
-    "S-67: /static/%s is 404",
+    "S-67: /static/%s returns 404",
     async (file) => {
       const { status, text } = await get(`/static/${file}`);
       expect(status).toBe(404);
@@ -138,23 +138,23 @@ describe("errors", () => {
     ["DELETE", "/api/queues/default", 404],
     ["GET", "/api/queues/default/jobs/x/retry", 404],
     ["POST", "/", 404],
-  ])("S-68: %s %s answers %i as JSON, never HTML", async (method, path, expected) => {
+  ])("S-68: %s %s returns %i as JSON, never HTML", async (method, path, expected) => {
     const { status, type, body } = await supertest(app.url)[method.toLowerCase() as "get"](path);
     expect([status, type]).toEqual([expected, "application/json"]);
     expect(body).toEqual({ status_code: expected, detail: expect.any(String) });
   });
 
-  it("S-65: health is OK while all queues answer", async () => {
+  it("S-65: health returns OK while all queues respond", async () => {
     const { status, type, text } = await get("/health");
     expect([status, type, text]).toEqual([200, "text/plain", "OK"]);
   });
 
-  it("S-65: health is 500 without a queue", async () => {
+  it("S-65: health returns 500 without a queue", async () => {
     const { status, text } = await supertest(mount([])).get("/saq/health");
     expect([status, text]).toEqual([500, "Service Unavailable"]);
   });
 
-  it("S-65, D-85: without a database, health is 500, the API 503, and neither tells anything of the inside", async () => {
+  it("S-65, D-85: without a database health returns 500 and the API 503, and neither shows internal details", async () => {
     // No program listens on port 1.
     const dsn = "postgresql://nobody@127.0.0.1:1/secret_name";
     const saq = createSaq(
@@ -189,7 +189,7 @@ describe("the router", () => {
   });
 
   it.each(["/api/queues", "/", "/health", "/static/app.js"])(
-    "S-81: a guard keeps everybody from %s",
+    "S-81: a guard can block every request to %s",
     async (path) => {
       const guard: RequestHandler = (_req, res) =>
         void res.status(401).json({ status_code: 401, detail: "No" });
@@ -197,7 +197,7 @@ describe("the router", () => {
     },
   );
 
-  it("S-81: a guard's error keeps its status, without a stack trace", async () => {
+  it("S-81: an error of a guard keeps its status and shows no stack trace", async () => {
     const guard: RequestHandler = () => {
       throw Object.assign(new Error("Log in first"), { status: 401 });
     };
@@ -211,14 +211,14 @@ describe("the router", () => {
     ["/", ""],
     ["/tools//saq/", "/tools/saq"],
     [`/"><script>`, "/&#34;&#62;&#60;script&#62;"],
-  ])("S-68: the path %s is the root path %s of the page", async (path, root) => {
+  ])("S-68: the path option %s gives the page the root path %s", async (path, root) => {
     const { text } = await supertest(mount([], { path })).get("/saq");
     expect(text).toContain(`<meta name="root-path" content="${root}">`);
     expect(text).toContain(`href="${root}/static/style.css"`);
   });
 });
 
-describe("without a guard", () => {
+describe("a router without a guard", () => {
   const ask = async (address: string, headers: Record<string, string> = {}) => {
     const server = mount([app.queue]).listen(0, address === "::1" ? "::1" : "0.0.0.0");
     await once(server, "listening");
@@ -234,7 +234,7 @@ describe("without a guard", () => {
     .flatMap((addresses) => addresses ?? [])
     .find(({ internal, family }) => !internal && family === "IPv4")?.address;
 
-  it.each(["127.0.0.1", "127.0.0.2"])("this machine's %s is answered", async (address) => {
+  it.each(["127.0.0.1", "127.0.0.2"])("accepts a request to the local address %s", async (address) => {
     expect((await ask(address)).status).toBe(200);
   });
 
@@ -249,14 +249,14 @@ describe("without a guard", () => {
   });
 
   it.each(["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via"])(
-    "D-82: a request with the proxy's header %s is refused",
+    "D-82: a request with the proxy header %s is refused",
     async (header) => {
       const { status, body } = await ask("127.0.0.1", { [header]: "for=203.0.113.9" });
       expect([status, body.detail]).toEqual([403, expect.stringContaining(`(header ${header})`)]);
     },
   );
 
-  it("D-82: a name that was made to point here is refused", async () => {
+  it("D-82: a request for another host name that points to this machine is refused", async () => {
     const { status, body } = await ask("127.0.0.1", { Host: "rebound.example:8000" });
     expect([status, body.detail]).toEqual([403, expect.stringContaining("not at rebound.example")]);
   });

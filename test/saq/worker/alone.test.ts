@@ -55,8 +55,8 @@ async function lose(queue: Queue, key: string, times: number): Promise<void> {
   }
 }
 
-describe("a job that two workers have lost", () => {
-  it("5.2: runs while no other job of the process does, in any of its queues, and those go on afterwards", async () => {
+describe("a job that was lost twice", () => {
+  it("runs while no other job runs in its process, in any queue; the other jobs go on afterwards", async () => {
     let running = 0;
     const beside: number[] = [];
     const work = async () => {
@@ -85,7 +85,7 @@ describe("a job that two workers have lost", () => {
     expect(workers[0]?.log.lines.filter(({ message }) => message.includes("runs alone"))).toHaveLength(2);
   }, 120_000);
 
-  it("5.2: runs on one worker at a time, and is no longer told apart when it is retried by hand", async () => {
+  it("never runs at the same time as another such job, and is a normal job after a retry by hand", async () => {
     const [one, two] = [1, 2].map(() => openQueue(database, { work: () => 1 }, { name: "shared" }));
     if (!one || !two) throw new Error("no queues");
     for (const key of ["first", "second"]) {
@@ -118,7 +118,7 @@ describe("a job that two workers have lost", () => {
     expect((await claim(two)).map(({ key }) => key)).toEqual([last]);
   });
 
-  it("5.2: keeps the group that it has", async () => {
+  it("keeps its own group", async () => {
     const queue = openQueue(database, { work: () => 1 });
     await queue.enqueue("work", undefined, { key: "grouped", groupKey: "g" });
     await lose(queue as unknown as Queue, "grouped", 2);
@@ -145,7 +145,7 @@ describe("a job that waits to run alone", () => {
     return { queue, key, ended, endNeighbour: () => end() };
   }
 
-  it("5.2: begins with a new claim, so that nobody takes it for stuck by the time that it waited", async () => {
+  it("is claimed again when it starts, so that the time of its wait does not make it look stuck", async () => {
     let ageSeconds = Number.NaN;
     const { key, ended, endNeighbour } = await waiting(async ({ job }) => {
       const [row] = await database.query<{ age: number }>(
@@ -165,7 +165,7 @@ describe("a job that waits to run alone", () => {
     expect(ageSeconds).toBeLessThan(1_800);
   });
 
-  it("5.2: does not begin when another worker has taken it over meanwhile", async () => {
+  it("does not start if another worker took it over during the wait", async () => {
     const runs: string[] = [];
     const { queue, key, ended, endNeighbour } = await waiting(({ job }) => runs.push(job.key));
     await database.query("update saq_jobs set lock_key = lock_key # 2 where key = $1", [key]);
@@ -177,8 +177,8 @@ describe("a job that waits to run alone", () => {
   });
 });
 
-describe("what a dead worker had claimed", () => {
-  it("5.2: counts as lost where it had started: for a free slot, or after a sign of life; else it goes back", async () => {
+describe("the jobs that a dead worker had claimed", () => {
+  it("count as lost only if they had started: a claim for a free slot or a stored heartbeat shows this", async () => {
     const queue = openQueue(database, { work: () => 1 });
     await queue.connect();
     const workerId = queue.broker.newWorkerId();
@@ -228,7 +228,7 @@ describe("what a dead worker had claimed", () => {
     expect((await rowOf(database, "a"))?.status).toBe("queued");
   });
 
-  it("5.2: a worker that starts such a job writes that down first", async () => {
+  it("run again only after the next worker has stored a heartbeat for them", async () => {
     let touchedFirst: unknown;
     const look = async (ctx: { job: { key: string } }) => {
       const { started, touched } = JSON.parse((await rowOf(database, ctx.job.key))?.text ?? "") as {
@@ -245,7 +245,7 @@ describe("what a dead worker had claimed", () => {
   });
 });
 
-it("5.2: a job whose loss is being stored is held, so that no reconciliation puts it back uncounted", async () => {
+it("a worker holds the claim of a job until its loss is stored, so that no reconcile puts it back uncounted", async () => {
   const queue = openQueue(database, { hello: () => 1 });
   await queue.enqueue("hello");
   const [job] = await claim(queue);
@@ -277,7 +277,7 @@ it("5.2: a job whose loss is being stored is held, so that no reconciliation put
   expect(await metaOf(job.key)).toMatchObject({ lost: 1 });
 });
 
-describe("the gate", () => {
+describe("the gate for jobs that run alone", () => {
   const jobOf = (done: string[], name: string): AloneJob => ({
     start: () => {
       done.push(`start ${name}`);
@@ -287,7 +287,7 @@ describe("the gate", () => {
   });
   let gate = new AloneGate();
 
-  it("5.2: lets jobs wait for at most 30 s for the others to end, one after the other, and opens then", () => {
+  it("starts its jobs one after another, gives up a job that has waited 30 s, and opens at the end", () => {
     jest.useFakeTimers();
     gate = new AloneGate();
     const done: string[] = [];
@@ -311,7 +311,7 @@ describe("the gate", () => {
     expect(gate.isOpen).toBe(true);
   });
 
-  it("5.2: is closed by a job beside a neighbour of hours ever less often", async () => {
+  it("closes less and less often for a job that gives up because another job runs for hours", async () => {
     jest.useFakeTimers();
     gate = new AloneGate();
     const pauses: number[] = [];

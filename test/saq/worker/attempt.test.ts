@@ -26,7 +26,7 @@ function begin(timeout: number) {
 }
 
 describe("a timeout", () => {
-  it("is kept by every attempt after a test that replaced the timers and put them back", async () => {
+  it("still interrupts an attempt after a test has used fake timers and restored the real ones", async () => {
     jest.useFakeTimers();
     const first = begin(60);
     jest.useRealTimers();
@@ -37,7 +37,7 @@ describe("a timeout", () => {
     expect(second.ends).toMatchObject([{ kind: "interrupted", why: "timeout" }]);
   });
 
-  it("keeps no timer for what ended within its turn", async () => {
+  it("starts no timer for an attempt that ends in the same turn of the event loop", async () => {
     const { attempt, finish, ends } = begin(60);
     const timers = jest.spyOn(globalThis, "setTimeout");
     finish();

@@ -9,9 +9,9 @@ const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve,
 
 describe("a burst", () => {
   it.each([
-    ["T-67", 0],
-    ["T-68, polling,", 0.1],
-  ])("%s ends by itself when there is no job, and may be run again (W-5)", async (_, pollInterval) => {
+    ["T-67: with notifications", 0],
+    ["T-68: with polling", 0.1],
+  ])("%s, it ends by itself when no job is left, and can run again (W-5)", async (_, pollInterval) => {
     const queue = openQueue(
       database,
       { given: (_ctx: Context, { n }: { n: number }) => n },
@@ -32,7 +32,7 @@ describe("a burst", () => {
     expect((await later.refresh()).status).toBe("complete");
   });
 
-  it("T-69: with maxBurstJobs it ends after so many, and leaves the others as they were", async () => {
+  it("T-69: ends after maxBurstJobs jobs and leaves the other jobs queued", async () => {
     const queue = openQueue(
       database,
       { given: () => 1 },
@@ -45,7 +45,7 @@ describe("a burst", () => {
     expect(await queue.counts()).toMatchObject({ complete: 2, queued: 3, active: 0 });
   });
 
-  it("D-50: a job that is aborted or fails does not end it", async () => {
+  it("D-50: does not end when a job is aborted or fails", async () => {
     const queue = openQueue(
       database,
       {
@@ -69,7 +69,7 @@ describe("a burst", () => {
     expect(statuses.map((job) => job?.status)).toEqual(["aborted", "failed", "complete"]);
   });
 
-  it("D-8: has one deadline, whatever wakes it meanwhile for nothing", async () => {
+  it("D-8: keeps its deadline when it is woken for jobs that it does not claim", async () => {
     const queue = openQueue(database, { given: () => 1 }, { burst: true, dequeueTimeout: 0.4 });
     const { worker } = await startWorker(queue);
     let isOver = false;
@@ -84,7 +84,7 @@ describe("a burst", () => {
     await finished;
   });
 
-  it("W-18: a job that runs for longer than the last wait still ends", async () => {
+  it("W-18: a job that runs for longer than dequeueTimeout still completes", async () => {
     const queue = openQueue(
       database,
       { slow: (_ctx: Context) => pause(900) },
@@ -96,7 +96,7 @@ describe("a burst", () => {
     expect((await rowOf(database, job.key))?.status).toBe("complete");
   });
 
-  it("W-18: a job that comes within the wait is taken, and the wait begins anew after it", async () => {
+  it("W-18: runs a job that arrives within dequeueTimeout, and then waits the full dequeueTimeout again", async () => {
     const queue = openQueue(database, { given: () => 1 }, { burst: true, dequeueTimeout: 2 });
     const { worker, ended } = await startWorker(queue);
     let isOver = false;

@@ -18,13 +18,13 @@ async function refused(): Promise<unknown> {
 }
 
 describe("an error", () => {
-  it("is stored with its stack, unchanged where the stack says all", () => {
+  it("is stored as its unchanged stack when it has nothing else to show", () => {
     const error = new TypeError("oops");
     expect(errorText(error)).toBe(error.stack);
     expect(errorText(error)).toMatch(/^TypeError: oops\n\s+at .*error-text\.test\.ts/);
   });
 
-  it("is stored with its causes and their members: a refused fetch names the address", async () => {
+  it("is stored with its causes and their members, such as the address of a refused fetch", async () => {
     const text = errorText(await refused());
     expect(text).toMatch(/^TypeError: fetch failed\n/);
     expect(text).toMatch(
@@ -36,7 +36,7 @@ describe("an error", () => {
     expect(errorText(new Error("outer", { cause: "a text" }))).toMatch(/Caused by: .*: a text$/);
   });
 
-  it("is stored with code, errno and path, and without objects, functions and what is called like a secret", () => {
+  it("is stored with code, errno and path, and without objects, functions and the values of secrets", () => {
     const error = Object.assign(new Error("no such file"), {
       code: "ENOENT",
       errno: -2,
@@ -60,7 +60,7 @@ describe("an error", () => {
     expect(text).not.toContain("abc");
   });
 
-  it("AggregateError: is stored with its errors, the first eight of them", () => {
+  it("is stored with its first eight errors if it is an AggregateError", () => {
     const many = Array.from({ length: 12 }, (_, index) => new RangeError(`number ${index}`));
     const text = errorText(new AggregateError(many, "none worked", { cause: new Error("why") }));
     expect(text).toMatch(/^AggregateError: none worked\n/);
@@ -70,7 +70,7 @@ describe("an error", () => {
     expect(text).toMatch(/\n {2}4 more errors$/);
   });
 
-  it("of another realm is stored as an error", () => {
+  it("from another realm is stored like any other error", () => {
     const text = errorText(
       runInNewContext(`new RangeError("from a sandbox", { cause: new Error("inner") })`),
     );
@@ -79,7 +79,7 @@ describe("an error", () => {
     expect(errorText(new DOMException("too late", "AbortError"))).toMatch(/^AbortError: too late/);
   });
 
-  it("is stored with the name and message that it has now", () => {
+  it("is stored with its current name and message", () => {
     class PaymentError extends Error {}
     expect(errorText(new PaymentError("declined"))).toMatch(/^PaymentError: declined\n\s+at /);
     const error = new Error("short");
@@ -91,7 +91,7 @@ describe("an error", () => {
     );
   });
 
-  it("whose message holds the stack of another one is stored once", () => {
+  it("whose message contains the stack of another error is stored only once", () => {
     const inner = new Error("inner");
     const outer = new Error(`job failed:\n\n${inner.stack}`);
     expect(errorText(outer)).toBe(outer.stack);
@@ -99,15 +99,15 @@ describe("an error", () => {
 
   it.each<[string, unknown, RegExp]>([
     ["without a stack", Object.assign(new Error("bare"), { stack: "" }), /^Error: bare$/],
-    ["without anything", Object.assign(new Error(), { stack: undefined }), /^Error$/],
+    ["without a stack and a message", Object.assign(new Error(), { stack: undefined }), /^Error$/],
     ["whose stack is a number", Object.assign(new Error("odd"), { stack: 7 }), /^Error: odd$/],
     ["whose name is empty", Object.assign(new Error("odd"), { name: "", stack: "" }), /^Error: odd$/],
-  ])("%s is not stored as nothing", (_, error, text) => {
+  ])("%s is not stored as an empty text", (_, error, text) => {
     expect(errorText(error)).toMatch(text);
   });
 });
 
-describe("what is not an error", () => {
+describe("a thrown value that is not an error", () => {
   it.each<[unknown, string]>([
     ["a text", "a text"],
     ["", ""],
@@ -122,7 +122,7 @@ describe("what is not an error", () => {
     [[1, 2], "an array of 2"],
     [Buffer.alloc(3), "Buffer {}"],
     [Object.create(null), "{}"],
-  ])("%p is stored as what it is", (thrown, text) => {
+  ])("%p is stored with a short description of the value", (thrown, text) => {
     expect(errorText(thrown)).toBe(`A task threw something that is not an Error: ${text}`);
   });
 });
@@ -145,23 +145,23 @@ describe("a hostile value", () => {
   circle.errors.push(circle, new Error("other"));
   it.each<[string, unknown]>([
     ["a proxy that throws", new Proxy({}, traps)],
-    ["a proxy of an error that throws", new Proxy(new Error("inside"), traps)],
+    ["a throwing proxy of an error", new Proxy(new Error("inside"), traps)],
     ["a revoked proxy", revoked.proxy],
     ["an error whose getters throw", Object.defineProperty(new Error("x"), "stack", { get: explode })],
     ["an error whose cause is a throwing proxy", new Error("x", { cause: new Proxy({}, traps) })],
     [
-      "an error with a proxy for its errors",
+      "an error whose list of errors is a throwing proxy",
       Object.assign(new Error("x"), { errors: new Proxy([1], traps) }),
     ],
     ["an error that is its own cause", selfish],
     ["an AggregateError that contains itself", circle],
     ["an object whose toJSON throws", { toJSON: explode, toString: explode }],
-  ])("%s is read without a throw, and is not nothing", (_, thrown) => {
+  ])("%s is read without an exception and gives a text that is not empty", (_, thrown) => {
     expect(errorText(thrown)).toMatch(/\S/);
     expect(() => structuredClone(detailsOf(thrown))).not.toThrow();
   });
 
-  it("is bounded in length, depth and number", () => {
+  it("is stored with a limited length, depth and number of errors", () => {
     const long = errorText(new Error("💥".repeat(1_000_000)));
     expect(long.length).toBeLessThan(70_000);
     expect(long).toContain("characters left out");
@@ -188,7 +188,7 @@ describe("a hostile value", () => {
   });
 });
 
-it("an error comes out of a structured clone with all of this", () => {
+it("an error keeps its text, name, code and cause in a structured clone", () => {
   const error = Object.assign(
     new AggregateError([new Error("one")], "all failed", { cause: new TypeError("why") }),
     {

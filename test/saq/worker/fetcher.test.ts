@@ -30,7 +30,7 @@ const fetcherOf = (broker: Partial<Broker>) =>
     claimed: () => {},
   });
 
-it("5.1: a notification has it look for grouped jobs at once, after however many looks in vain", async () => {
+it("a notification makes the fetcher look for grouped jobs at once, even after many looks without a result", async () => {
   let looks = 0;
   const fetcher = fetcherOf({
     claim: async () => ({ jobs: [], more: false }),
@@ -55,7 +55,7 @@ it.each([
   ["an outage", true, [100, 100, 100]],
   ["the server's time limit", false, [100, 50, 25]],
 ])(
-  "5.2: claims that fail slowly by %s ask for so many jobs next: %s, %j",
+  "claims that fail slowly because of %s (isOutage: %s) ask for these numbers of jobs: %j",
   async (_what, isOutage, limits) => {
     const asked: number[] = [];
     const fetcher = fetcherOf({

@@ -73,7 +73,7 @@ function timeless(text: string | undefined) {
 }
 
 describe("ctx.finish", () => {
-  it("shows effect and outcome at the commit, not before, and writes what a settlement writes", async () => {
+  it("stores what a settlement stores; the result and the task's effect become visible only at the commit", async () => {
     const pool = openPool();
     const [inside, committed, after] = [gate(), gate(), gate()];
     const plain = async () => ({ sum: 3 });
@@ -112,7 +112,7 @@ describe("ctx.finish", () => {
     expect(lost(worker)).toEqual([]);
   });
 
-  it("a task that goes on after its commit is not taken for one that lost its job", async () => {
+  it("a task that continues after its commit is not treated as if it had lost its job", async () => {
     const pool = openPool();
     const own = async (ctx: Context) => {
       await transaction(pool, (client) => ctx.finish(null, { client }));
@@ -129,7 +129,7 @@ describe("ctx.finish", () => {
     expect(await job.refresh()).toMatchObject({ status: "complete", progress: 1, result: null });
   });
 
-  it("an update in the transaction, after the end, does not wait for the row that the transaction holds", async () => {
+  it("ctx.job.update after ctx.finish in the same transaction does not wait for the locked row", async () => {
     const pool = openPool();
     const own = (ctx: Context) =>
       transaction(pool, async (client) => {
@@ -143,7 +143,7 @@ describe("ctx.finish", () => {
     expect(await job?.refresh()).toMatchObject({ status: "complete", progress: 1, result: "done" });
   });
 
-  it("a rollback leaves the end to the task: thrown, it is tried again; returned, that is its result", async () => {
+  it("after a rollback the task decides: an error retries the job, a return value becomes its result", async () => {
     const pool = openPool();
     const rolledBack = (ctx: Context) =>
       transaction(pool, async (client) => {
@@ -178,7 +178,7 @@ describe("ctx.finish", () => {
   it.each([
     ["is kept", 600],
     ["is deleted at once", -1],
-  ])("what is thrown after the commit changes nothing, where the row %s", async (_what, ttl) => {
+  ])("an error after the commit changes nothing when the row %s", async (_what, ttl) => {
     const pool = openPool();
     const own = task({
       retries: 3,
@@ -203,7 +203,7 @@ describe("ctx.finish", () => {
     expect(lost(worker)).toEqual([]);
   });
 
-  it("W-8: the hooks after it see the job as its transaction stored it", async () => {
+  it("W-8: afterProcess hooks see the job as the transaction stored it", async () => {
     const pool = openPool();
     const own = async (ctx: Context) => {
       await transaction(pool, (client) => ctx.finish("stored", { client }));
@@ -237,7 +237,7 @@ describe("ctx.finish", () => {
     expect(await job.refresh()).toMatchObject({ status: "complete", result: "done" });
   });
 
-  it("an enqueue under its key right after the commit is another job", async () => {
+  it("an enqueue with the same key right after the commit stores a new job", async () => {
     const pool = openPool();
     const queue = openQueue(database, {
       own: async (ctx: Context, { round }: { round: number }) => {
@@ -252,7 +252,7 @@ describe("ctx.finish", () => {
     expect(worker.worker.stats.complete).toBe(1);
   });
 
-  it("throws for a job that was aborted, so that the transaction rolls back, and the abort is recorded", async () => {
+  it("throws for an aborted job, so that the transaction rolls back and the job ends as aborted", async () => {
     const pool = openPool();
     const [inside, aborted] = [gate(), gate()];
     const own = async (ctx: Context) => {
@@ -274,7 +274,7 @@ describe("ctx.finish", () => {
     expect(await effects(job.key)).toBe(0);
   });
 
-  it("throws for a job that another worker has taken over, and leaves that one's alone", async () => {
+  it("throws for a job that another worker took over, and does not change that worker's row", async () => {
     const pool = openPool();
     let thrown: unknown;
     const own = async (ctx: Context) => {
@@ -298,7 +298,7 @@ describe("ctx.finish", () => {
     await database.query("delete from saq_jobs where key = $1", [job.key]);
   });
 
-  it("throws once the attempt has to end, and once it has ended", async () => {
+  it("throws after the attempt was interrupted, and after it has ended", async () => {
     const pool = openPool();
     const late = gate();
     const thrown: unknown[] = [];
@@ -351,7 +351,7 @@ describe("ctx.finish", () => {
     expect((await kept.refresh()).result).toBe("no_transaction");
   });
 
-  it("a second call is refused while the first one counts, and takes its place after a rollback", async () => {
+  it("a second call is refused unless the transaction of the first call was rolled back", async () => {
     const pool = openPool();
     const errors: unknown[] = [];
     const refused = (call: Promise<unknown>) => call.catch((error: unknown) => errors.push(error));
@@ -379,7 +379,7 @@ describe("ctx.finish", () => {
     }
   });
 
-  it("counts again after a rollback to a savepoint, in the same transaction", async () => {
+  it("can be called again in the same transaction after a rollback to a savepoint", async () => {
     const pool = openPool();
     const own = (ctx: Context) =>
       transaction(pool, async (client) => {
@@ -423,7 +423,7 @@ describe("ctx.finish", () => {
     expect(new InvalidResultError("t", []).code).toBe("invalid_result");
   });
 
-  it("stores the output of the result's schema", async () => {
+  it("stores the result as the task's output schema returns it", async () => {
     const pool = openPool();
     const own = task({
       output: z.object({ n: z.number().transform((n) => `${n} pieces`) }),
@@ -454,7 +454,7 @@ describe("ctx.finish", () => {
     expect((await queue.job("odd"))?.result).toBe("\u0000 \ud800");
   });
 
-  it("what the task enqueues in its transaction is there when it commits, and only then", async () => {
+  it("a job that the task enqueues in its transaction is stored only if the transaction commits", async () => {
     const pool = openPool();
     const next = async (_ctx: Context, { from }: { from: string }) => from;
     const own = async (ctx: Context, { fails }: { fails: boolean }): Promise<void> => {
@@ -475,9 +475,9 @@ describe("ctx.finish", () => {
   });
 
   it.each([
-    ["was carried out", "complete", 1],
-    ["never arrived", "tried again", 2],
-  ])("a connection that dies at a commit that %s: one effect, one end", async (_what, becomes, attempts) => {
+    ["the connection breaks after the commit but before its response", "complete", 1],
+    ["the connection breaks before the commit", "tried again", 2],
+  ])("leaves one effect and one end when %s", async (_what, becomes, attempts) => {
     const proxy = await openProxy(database);
     const pool = openPool(proxy.url);
     const own = async (ctx: Context) => {
@@ -512,7 +512,7 @@ describe("ctx.finish", () => {
     expect(worker.worker.stats).toEqual({ complete: 1, failed: 0, retried: attempts - 1, aborted: 0 });
   });
 
-  it("an end that is recorded while the transaction is still open waits for it", async () => {
+  it("a settlement waits while the task's transaction is still open", async () => {
     const pool = openPool();
     const [left, go] = [gate(), gate()];
     let open: Promise<unknown> = Promise.resolve();

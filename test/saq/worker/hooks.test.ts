@@ -19,7 +19,7 @@ function gate() {
 }
 
 describe("start-up and shutdown hooks", () => {
-  it("W-8: a stop during a start-up hook waits for it, so that shutdown closes what it opened", async () => {
+  it("W-8: a stop waits for a running start-up hook, so that the shutdown hook closes what it opened", async () => {
     const order: string[] = [];
     const begun = gate();
     const opening = gate();
@@ -46,7 +46,7 @@ describe("start-up and shutdown hooks", () => {
     expect(order).toEqual(["opened", "closed pool"]);
   });
 
-  it("T-57, W-8, W-9: run in order, give their state to every job, and end after the last job", async () => {
+  it("T-57, W-8, W-9: run in order and add members to every job's ctx; shutdown hooks run after the last job", async () => {
     const order: string[] = [];
     const running = gate();
     const queue = openQueue(
@@ -95,7 +95,7 @@ describe("start-up and shutdown hooks", () => {
     );
   });
 
-  it("W-4: one that throws ends the worker: its error arrives, shutdown hooks run, nothing is claimed", async () => {
+  it("W-4: an error in a start-up hook ends the worker: start() rejects, shutdown hooks run, no job is claimed", async () => {
     const order: unknown[] = [];
     const failure = new Error("no license");
     const queue = openQueue(
@@ -123,7 +123,7 @@ describe("start-up and shutdown hooks", () => {
 
   it.each<[string, unknown, RegExp]>([
     [
-      "a member that ctx has of its own",
+      "a member that every ctx has",
       () => ({ job: 1 }),
       /^A startup hook answered a member "job", which every ctx has/,
     ],
@@ -132,8 +132,8 @@ describe("start-up and shutdown hooks", () => {
       () => new Map(),
       /^A startup hook answered an object of class Map; answer the members/,
     ],
-    ["a member twice", [() => ({ a: 1 }), () => ({ a: 2 })], /^Two startup hooks answered a member "a"$/],
-  ])("W-9: %s is refused at the start", async (_, startup, message) => {
+    ["the same member", [() => ({ a: 1 }), () => ({ a: 2 })], /^Two startup hooks answered a member "a"$/],
+  ])("W-9: the worker refuses to start when start-up hooks return %s", async (_, startup, message) => {
     const queue = openQueue(database, { given: () => 1 }, { startup: startup as () => unknown });
     const worker = new Worker(queue as never);
     await expect(worker.start()).rejects.toMatchObject({
@@ -142,7 +142,7 @@ describe("start-up and shutdown hooks", () => {
     });
   });
 
-  it("W-9: enqueue may be taken out of ctx, in a task and in hooks around the worker", async () => {
+  it("W-9: enqueue works when it is destructured from ctx, in a task and in start-up and shutdown hooks", async () => {
     const child = (_ctx: unknown, { from }: { from: string }) => from;
     const queue = openQueue(
       database,
@@ -164,7 +164,7 @@ describe("start-up and shutdown hooks", () => {
     expect(log.lines.some(({ level }) => level === "error")).toBe(false);
   });
 
-  it("W-5, T-50: a stopped worker may be started again, as another worker", async () => {
+  it("W-5, T-50: a stopped worker can start again, and then has a new id", async () => {
     const seen: string[] = [];
     const queue = openQueue(
       database,
@@ -185,7 +185,7 @@ describe("start-up and shutdown hooks", () => {
 });
 
 describe("hooks around a job", () => {
-  it("T-55, T-56, W-8: each once per job, in order, also around a failure, and none while idle", async () => {
+  it("T-55, T-56, W-8: run once per attempt, in order, also when the task fails, and never while idle", async () => {
     const order: string[] = [];
     const say = (word: string) => (ctx: JobContext) =>
       void order.push(`${word} ${ctx.job.function} ${ctx.job.status}`);
@@ -229,7 +229,7 @@ describe("hooks around a job", () => {
     ]);
   });
 
-  it("W-8: a throw before the task fails the attempt and keeps the task from running; the hooks after run", async () => {
+  it("W-8: a beforeProcess error fails the attempt; the task does not run, and afterProcess hooks run", async () => {
     const order: unknown[] = [];
     const queue = openQueue(
       database,
@@ -252,7 +252,7 @@ describe("hooks around a job", () => {
     expect((await queue.job(job.key))?.error).toContain("not now");
   });
 
-  it("W-7: what a hook throws after the task is logged and changes nothing; the next one runs", async () => {
+  it("W-7: an afterProcess error is logged and changes nothing, and the next hook runs", async () => {
     const seen: unknown[] = [];
     const queue = openQueue(
       database,
@@ -278,7 +278,7 @@ describe("hooks around a job", () => {
     expect((await job.refresh()).status).toBe("complete");
   });
 
-  it("W-11, D-41: an unknown task fails naming what there is, with its hooks", async () => {
+  it("W-11, D-41: a job with an unknown task fails, its error lists the known tasks, and its hooks run", async () => {
     const order: string[] = [];
     const queue = openQueue(
       database,
@@ -298,7 +298,7 @@ describe("hooks around a job", () => {
     expect(order).toEqual(["before gone", "after failed"]);
   });
 
-  it("T-58: the hooks after an abort see the final status and the reason", async () => {
+  it("T-58: afterProcess hooks see the final status and the reason of an abort", async () => {
     const running = gate();
     let seen: unknown[] = [];
     const queue = openQueue(
@@ -325,7 +325,7 @@ describe("hooks around a job", () => {
     expect(await job.refresh()).toMatchObject({ status: "aborted", error: "enough" });
   });
 
-  it("D-42: stopping while a hook before the task runs gives the job back, and the task never begins", async () => {
+  it("D-42: a stop during a beforeProcess hook gives the job back, and the task does not start", async () => {
     const [inHook, goOn] = [gate(), gate()];
     let ran = false;
     const queue = openQueue(
@@ -353,7 +353,7 @@ describe("hooks around a job", () => {
     expect(ran).toBe(false);
   });
 
-  it("W-10, T-62: what a hook enters into an AsyncLocalStorage is seen by this job's task, and by no other", async () => {
+  it("W-10, T-62: a task sees the AsyncLocalStorage value that the hook of its own job set, and no other", async () => {
     const store = new AsyncLocalStorage<string>();
     const seen = new Map<string, (string | undefined)[]>();
     const together = gate();
@@ -398,7 +398,7 @@ describe("hooks around a job", () => {
     expect(store.getStore()).toBeUndefined();
   });
 
-  it("T-172: what one hook gives, the next ones and the hooks after the task see; other jobs do not", async () => {
+  it("T-172: the later hooks of a job see what a beforeProcess hook returned; other jobs do not", async () => {
     const seen: unknown[] = [];
     let jobs = 0;
     const queue = openQueue(
@@ -424,8 +424,8 @@ describe("hooks around a job", () => {
   });
 });
 
-describe("hooks that take long", () => {
-  it("after a task: as many at a time as jobs, and health counts those that wait", async () => {
+describe("hooks that take a long time", () => {
+  it("at most `concurrency` afterProcess hooks run at a time, and health counts those that wait", async () => {
     const go = gate();
     let now = 0;
     let most = 0;
@@ -453,7 +453,7 @@ describe("hooks that take long", () => {
     expect(worker.health.hooks).toEqual({ running: 0, waiting: 0, overdue: 0 });
   });
 
-  it("after a task: one that never ends is logged and left behind, and the worker goes on", async () => {
+  it("an afterProcess hook that never ends is logged, and the worker goes on without it", async () => {
     const go = gate();
     const after: string[] = [];
     const queue = openQueue(
@@ -484,7 +484,7 @@ describe("hooks that take long", () => {
     await until(async () => worker.health.hooks.overdue === 0);
   });
 
-  it("at a shutdown: one that never ends does not keep the others from their turn", async () => {
+  it("a shutdown hook that never ends does not prevent the next hooks from running", async () => {
     const order: string[] = [];
     const queue = openQueue(
       database,
@@ -499,7 +499,7 @@ describe("hooks that take long", () => {
     ]);
   });
 
-  it("at a start: one that takes long is said to be what the worker waits for", async () => {
+  it("a slow start-up hook is logged with its number while the worker waits for it", async () => {
     const go = gate();
     const log = new LogBook();
     const queue = openQueue(

@@ -51,13 +51,13 @@ function stage() {
   return { rest, state, seconds, did: () => did };
 }
 
-describe("a worker at rest", () => {
-  it("looks every 5 s while nothing waits or runs", async () => {
+describe("idle polling", () => {
+  it("looks for jobs every 5 s while no job waits or runs", async () => {
     const { seconds } = stage();
     expect(await seconds(11)).toEqual(["look", "-", "-", "-", "-", "look", "-", "-", "-", "-", "look"]);
   });
 
-  it("5.2: claims at the due second that it saw ahead, and looks in time for a later one", async () => {
+  it("claims at the second when a known job is due, and looks again in time for a job that is due later", async () => {
     const { state, seconds } = stage();
     state.nextWork = { ...nothing, due: 1_003 };
     expect(await seconds(4)).toEqual(["look", "-", "-", "claim"]);
@@ -66,13 +66,13 @@ describe("a worker at rest", () => {
     expect(await seconds(4)).toEqual(["look", "-", "-", "claim"]);
   });
 
-  it("looks every second while jobs run elsewhere: Python tells nobody of those that it gives back", async () => {
+  it("looks every second while jobs run elsewhere, because Python does not notify when it gives jobs back", async () => {
     const { state, seconds } = stage();
     state.nextWork = { ...nothing, running: true };
     expect(await seconds(3)).toEqual(["look", "look", "look"]);
   });
 
-  it("claims every second while a job is due or waits in a group, and while it has work", async () => {
+  it("claims every second while a job is due or waits in a group, and while the worker has work", async () => {
     const { state, seconds } = stage();
     state.nextWork = { ...nothing, due: 999 };
     expect(await seconds(2)).toEqual(["look claim", "look claim"]);
@@ -82,7 +82,7 @@ describe("a worker at rest", () => {
     expect(await seconds(2)).toEqual(["claim", "claim"]);
   });
 
-  it("D-7: looks again at the next second after a notification, also one that came during the look", async () => {
+  it("D-7: looks again at the next second after a notification, even if it came during a look", async () => {
     const { rest, state, seconds } = stage();
     expect(await seconds(2)).toEqual(["look", "-"]);
     rest.wake();
@@ -94,13 +94,13 @@ describe("a worker at rest", () => {
     expect(await seconds(2)).toEqual(["look", "-"]);
   });
 
-  it("P-19: lets no second pass while it cannot be told", async () => {
+  it("P-19: looks every second while it cannot receive notifications", async () => {
     const { state, seconds } = stage();
     state.isListening = false;
     expect(await seconds(3)).toEqual(["look", "look", "look"]);
   });
 
-  it("D-4: has the next claim find out what is wrong when it cannot look", async () => {
+  it("D-4: causes a claim when a look fails, so that the claim reports the problem", async () => {
     const { rest, state, did } = stage();
     state.nextWork = new Error("away");
     await expect(rest.tick()).rejects.toThrow("away");
@@ -108,8 +108,8 @@ describe("a worker at rest", () => {
   });
 });
 
-describe("periodic tasks that rest", () => {
-  it("has no round before its time, none at all without one, and goes on once when it is resumed", async () => {
+describe("periodic tasks with a notBefore time", () => {
+  it("do not run before that time or while it is infinite, and resume() continues each only once", async () => {
     const rounds: string[] = [];
     const began = Date.now();
     let isResting = true;
@@ -147,11 +147,11 @@ describe("periodic tasks that rest", () => {
   });
 });
 
-describe("on a server", () => {
+describe("idle polling of a database", () => {
   const tasks = { work: (_ctx: unknown, _payload?: object) => "done" };
   const open = (options: object = {}) => openQueue(database, tasks, options);
 
-  it("tells what comes up: the first due second within the priorities, groups, what runs", async () => {
+  it("nextWork returns the first due second within the priorities, and whether jobs wait in groups or run", async () => {
     const queue = open();
     await queue.connect();
     const nextWork = () => queue.broker.nextWork([0, 5]);
@@ -166,7 +166,7 @@ describe("on a server", () => {
     expect(await nextWork()).toMatchObject({ grouped: false, running: true });
   });
 
-  it("P-11: a job that is due in 3 s starts then, though nothing is due when it is stored", async () => {
+  it("P-11: a job that is due in 3 s starts on time, although nothing is due when it is stored", async () => {
     const queue = open();
     const { ended, worker } = await startWorker(queue);
     expect(worker.runningKeys).toEqual([]);
@@ -180,7 +180,7 @@ describe("on a server", () => {
     expect(Math.min(...late)).toBeLessThan(1);
   });
 
-  it("P-19: a row that somebody inserts by hand is found though nobody tells of it", async () => {
+  it("P-19: a row that is inserted by hand is found without a notification", async () => {
     const queue = open();
     const { ended } = await startWorker(queue);
     await database.query(

@@ -60,8 +60,8 @@ function app(
   return { saq, log, queue, nameOf: (name: string) => `${prefix}${name}` };
 }
 
-describe("a start", () => {
-  it("D-7: claims nothing before its sign of life is stored, whatever it is told meanwhile", async () => {
+describe("the start of a worker", () => {
+  it("D-7: claims no job before the worker's row is stored, even after a notification", async () => {
     const queue = openQueue(database, { work: async () => "done" });
     const { open, opened } = gate();
     const claims = jest.spyOn(queue.broker, "claim");
@@ -81,7 +81,7 @@ describe("a start", () => {
     await (await starting).ended(job.key);
   });
 
-  it("is over when the worker says so: a connection that breaks after that does not end it", async () => {
+  it("does not fail because of a connection error in the first look for grouped jobs", async () => {
     const queue = openQueue(database, { work: async () => "done" });
     const broken = Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET" });
     jest.spyOn(queue.broker, "hasGrouped").mockRejectedValueOnce(broken);
@@ -91,8 +91,8 @@ describe("a start", () => {
   });
 });
 
-describe("who runs a queue's worker", () => {
-  it("S-22, D-78: with separateProcess false this process does, connected first, awaited at the close", async () => {
+describe("the process that runs a queue's worker", () => {
+  it("S-22, D-78: with separateProcess false this process connects and runs the worker; close() waits for it", async () => {
     const { saq, queue, nameOf } = app({ inside: { separateProcess: false }, outside: {} });
     const listeners = ["SIGINT", "SIGTERM"].map((signal) => process.listenerCount(signal));
     const workers = await saq.startInProcessWorkers();
@@ -107,7 +107,7 @@ describe("who runs a queue's worker", () => {
     expect(await rowOf(database, outside.key)).toMatchObject({ status: "queued" });
   });
 
-  it("S-22: runWorkers leaves it to the web process and says so; W-18: it ends with its bursts", async () => {
+  it("S-22: runWorkers leaves the queue to the web process and logs this; W-18: it ends when its bursts end", async () => {
     const { saq, log, queue, nameOf } = app({
       inside: { separateProcess: false, burst: true },
       outside: { burst: true },
@@ -121,7 +121,7 @@ describe("who runs a queue's worker", () => {
     expect(left?.fields.queue).toBe(nameOf("inside"));
   });
 
-  it("D-77: runWorkers runs the queues it is told to, and refuses a name that is none, with the names there are", async () => {
+  it("D-77: runWorkers runs only the named queues, and its error for an unknown name lists the known names", async () => {
     const { saq, log, queue, nameOf } = app({ a: { burst: true }, b: { burst: true } });
     await expect(runWorkers(saq, { logger: log, queues: [nameOf("c")] })).rejects.toMatchObject({
       code: "unknown_queue",
@@ -135,7 +135,7 @@ describe("who runs a queue's worker", () => {
     expect(await rowOf(database, a.key)).toMatchObject({ status: "queued" });
   });
 
-  it("W-22: SIGBREAK, as Windows sends it, stops like the other signals, and is let go of at the end", async () => {
+  it("W-22: SIGBREAK (on Windows) stops it like the other signals, and the handler is removed at the end", async () => {
     const { saq, log } = app({ a: {} });
     const ended = runWorkers(saq, { logger: log });
     process.emit("SIGBREAK", "SIGBREAK");
@@ -146,7 +146,7 @@ describe("who runs a queue's worker", () => {
     expect(process.listenerCount("SIGBREAK")).toBe(0);
   });
 
-  it("W-4: a start-up hook that throws ends runWorkers with 1, and its error is logged", async () => {
+  it("W-4: runWorkers returns 1 and logs the error when a start-up hook throws", async () => {
     const { saq, log } = app({
       good: {},
       bad: {
@@ -161,8 +161,8 @@ describe("who runs a queue's worker", () => {
   });
 });
 
-describe("what a worker notices", () => {
-  it("W-14: an abort, within the moment: nothing else would tell it for an hour", async () => {
+describe("a running worker", () => {
+  it("W-14: notices an abort at once by its notification; the next check would come after an hour", async () => {
     const queue = openQueue(database, { wait: fired }, { timers: { abort: 3_600, sweep: 3_600 } });
     const { ended, log } = await startWorker(queue);
     const job = await queue.enqueue("wait", undefined, { timeout: 0 });
@@ -173,7 +173,7 @@ describe("what a worker notices", () => {
     expect(await job.refresh()).toMatchObject({ status: "aborted", error: "enough" });
   });
 
-  it("W-14: an abort, by asking every timers.abort where nobody tells it", async () => {
+  it("W-14: notices an abort by a check every timers.abort if it receives no notifications", async () => {
     const queue = openQueue(database, { wait: fired }, { pollInterval: 0.1, timers: { abort: 0.2 } });
     const { ended } = await startWorker(queue);
     const job = await queue.enqueue("wait", undefined, { timeout: 0 });
@@ -182,7 +182,7 @@ describe("what a worker notices", () => {
     expect(await ended(job.key)).toBe("Aborted wait");
   });
 
-  it("W-14, T-61: an abort waits for the task's own clean-up; a slow one holds up no other", async () => {
+  it("W-14, T-61: waits for the clean-up of an aborted task, and a slow clean-up does not delay other aborts", async () => {
     const cleaned = gate();
     const queue = openQueue(
       database,
@@ -212,7 +212,7 @@ describe("what a worker notices", () => {
     ).not.toBeNull();
   });
 
-  it("W-14, D-25: an abort that a task's own sign of life meets first is an abort, and is written", async () => {
+  it("W-14, D-25: ends the job as aborted if the task's own heartbeat is the first to find the abort", async () => {
     const queue = openQueue(
       database,
       {
@@ -234,7 +234,7 @@ describe("what a worker notices", () => {
     expect(await job.refresh()).toMatchObject({ status: "aborted", error: "enough" });
   });
 
-  it("W-13: a task that blocks the event loop, by the keys of its jobs and the time", async () => {
+  it("W-13: warns of a task that blocks the event loop, with the keys of its jobs and the time", async () => {
     const queue = openQueue(
       database,
       {
@@ -257,7 +257,7 @@ describe("what a worker notices", () => {
     expect(message).toContain(`blocked for ${String(fields.ms)} ms`);
   });
 
-  it("W-13: a block right at the start of the watch is told with its jobs; at rest the watch ends, and begins again", async () => {
+  it("W-13: the monitor reports a block right after its start, pauses when no job runs, and can begin again", async () => {
     const log = new LogBook();
     const suspects = [["culprit"], [], ["other"], []];
     const watched = { suspects: () => suspects.shift() ?? [], isResting: true };
@@ -274,7 +274,7 @@ describe("what a worker notices", () => {
     expect(log.lines.map(({ fields }) => fields.jobs)).toEqual([["culprit"], ["other"]]);
   });
 
-  it("D-7: a notification that comes while it claims, and a job from before it listened", async () => {
+  it("D-7: finds a job whose notification comes during a claim, and a job stored before it listened", async () => {
     const queue = openQueue(database, { given: () => 1 }, { timers: { schedule: 3_600 } });
     const before = await queue.enqueue("given");
     const claim = queue.broker.claim.bind(queue.broker);
@@ -310,8 +310,8 @@ function claimLimits({ broker }: { broker: Broker }): number[] {
   return asked;
 }
 
-describe("how far ahead a worker claims", () => {
-  it("5.1: little while slots wait for the claim, then more and more, up to 2,000 short jobs", async () => {
+describe("the number of jobs that a claim asks for", () => {
+  it("is small while slots wait for the claim, and then grows to at most 2,000 short jobs ahead", async () => {
     const queue = openQueue(database, { given: () => 1 }, { concurrency: 10 });
     const total = 12_000;
     await queue.enqueueMany(Array.from({ length: total }, () => ({ task: "given" as const })));
@@ -325,7 +325,7 @@ describe("how far ahead a worker claims", () => {
     expect(Math.max(...asked)).toBeLessThanOrEqual(10 + 2_000);
   });
 
-  it("5.1: fewer where payloads are large", async () => {
+  it("is smaller when payloads are large", async () => {
     const given = (_ctx: unknown, _payload: { text: string }) => 1;
     const queue = openQueue(database, { given }, { concurrency: 10 });
     const text = "x".repeat(100_000);
@@ -341,8 +341,8 @@ describe("how far ahead a worker claims", () => {
   });
 });
 
-describe("how a worker fares", () => {
-  it("D-4: a claim that fails is logged once and tried again with pauses; health shows why", async () => {
+describe("the health, the row and the stop of a worker", () => {
+  it("D-4: a claim that fails is logged once and tried again with pauses; health shows the reason", async () => {
     const queue = openQueue(database, { given: () => 1 });
     const { worker, log, ended } = await startWorker(queue);
     expect(worker.health).toEqual({
@@ -385,7 +385,7 @@ describe("how a worker fares", () => {
     expect(worker.health.isRunning).toBe(false);
   });
 
-  it("D-48, P-35, W-19: its row outlives two beats that fail, names it, and goes with it", async () => {
+  it("D-48, P-35, W-19: the row survives two failed refreshes, shows the metadata, and is deleted at the stop", async () => {
     const queue = openQueue(
       database,
       { given: (ctx: Context) => ({ ...ctx.worker }) },
@@ -410,7 +410,7 @@ describe("how a worker fares", () => {
     );
   });
 
-  it("D-43: a stop waits for the final write under way, so that a job that is done stays done", async () => {
+  it("D-43: a stop waits for a settlement that is being written, so that a finished job stays complete", async () => {
     const [started, goOn] = [gate(), gate()];
     const queue = openQueue(database, {
       given: async () => {
@@ -436,8 +436,8 @@ describe("how a worker fares", () => {
   });
 });
 
-describe("a job whose task is not here (D-41)", () => {
-  it("unknownTask requeue: goes back uncharged for 5 s, for a worker that has it", async () => {
+describe("a job whose task the worker does not know (D-41)", () => {
+  it("unknownTask requeue: goes back for 5 s, no attempt counts, and a worker that knows the task runs it", async () => {
     const old = openQueue(database, { known: () => 1 }, { unknownTask: "requeue" });
     const fresh = openQueue(database, { added: (ctx: Context) => ctx.job.attempts }, { name: old.name });
     const { log, worker } = await startWorker(old);
@@ -460,7 +460,7 @@ describe("a job whose task is not here (D-41)", () => {
     expect(await job.refresh()).toMatchObject({ status: "complete", result: 1 });
   });
 
-  it("unknownTask requeue: after 60 times it fails, whatever attempts are left", async () => {
+  it("unknownTask requeue: fails after it went back 60 times, even if attempts are left", async () => {
     const queue = openQueue(database, { known: () => 1 }, { unknownTask: "requeue" });
     const { ended } = await startWorker(queue);
     const document = {
@@ -482,7 +482,7 @@ describe("a job whose task is not here (D-41)", () => {
   });
 });
 
-it("T-63, W-10: a correlation id travels from enqueue to enqueue, through apply, without the tasks' help", async () => {
+it("T-63, W-10: hooks pass a correlation id from job to job, through apply, without code in the tasks", async () => {
   const correlation = new AsyncLocalStorage<string>();
   const seen: (string | undefined)[] = [];
   const child = (_ctx: Context) => {

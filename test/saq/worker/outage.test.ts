@@ -23,10 +23,10 @@ beforeAll(async () => {
 });
 
 it.each([
-  ["some 4,000", "small", 6_000, 4_000, 0],
-  ["64 MiB of large ones", "large", 500, (64 * 1024 * 1024) / 200_000, 200_000],
+  ["about 4,000 small results", "small", 6_000, 4_000, 0],
+  ["64 MiB of large results", "large", 500, (64 * 1024 * 1024) / 200_000, 200_000],
 ])(
-  "5.1: a worker whose results are not taken starts no more jobs after %s, and goes on when they are",
+  "a worker that cannot store results starts no more jobs after %s, and goes on when it can store them",
   async (_what, name, total, most, length) => {
     let runs = 0;
     const result = "x".repeat(length);
@@ -58,7 +58,7 @@ it.each([
   120_000,
 );
 
-it("5.2: an outage is one line when it starts and one when it ends, without a stack, whoever meets it", async () => {
+it("an outage is logged once at its start and once at its end, without a stack, for all parts of a worker", async () => {
   const proxy = await openProxy(database);
   const log = new LogBook();
   const timers = { schedule: 0.1, workerInfo: 0.1, lost: 0.1, sweep: 0.1, abort: 0.1 };
@@ -92,7 +92,7 @@ it("5.2: an outage is one line when it starts and one when it ends, without a st
   ]);
 }, 600_000);
 
-it("a table that is missing is logged once for all that need it, without a stack, and when it is back", async () => {
+it("a missing table is logged once for all that need it, without a stack, and once more when it is back", async () => {
   const timers = { schedule: 0.1, workerInfo: 0.1, lost: 0.1, sweep: 0.1, abort: 0.1 };
   const queue = openQueue(database, { ok: () => "ok" }, { name: "no-table", timers });
   const { log, ended } = await startWorker(queue);
@@ -109,8 +109,8 @@ it("a table that is missing is logged once for all that need it, without a stack
   expect(warnings[0]?.fields).not.toHaveProperty("err");
 }, 600_000);
 
-describe("ctx.job.update while the database is away", () => {
-  it("progress fails no job and is stored when the database is back; meta waits for it", async () => {
+describe("ctx.job.update while the database is unreachable", () => {
+  it("a progress update returns at once and is stored later; a meta update waits for the database", async () => {
     const proxy = await openProxy(database);
     const [away, told, back, seen] = [gate(), gate(), gate(), gate()];
     const failures: unknown[] = [];

@@ -11,7 +11,7 @@ const taken = (ahead: PrefetchBuffer): string[] => {
   return keys;
 };
 
-it("gives jobs back in the order in which they were claimed, those put in front first", () => {
+it("returns jobs in the order of their claims, but first the jobs that were added at the front", () => {
   const ahead = new PrefetchBuffer();
   ahead.add(jobs("a", "b", "c"), 1, "back");
   ahead.add([], 2, "back");
@@ -23,7 +23,7 @@ it("gives jobs back in the order in which they were claimed, those put in front 
   expect([ahead.size, ahead.next()]).toEqual([0, undefined]);
 });
 
-it("knows when its next job was claimed, whatever was claimed since", () => {
+it("claimedAt is the claim time of the next job, not of the jobs that were claimed later", () => {
   const ahead = new PrefetchBuffer();
   expect(ahead.claimedAt).toBe(Number.POSITIVE_INFINITY);
   ahead.add(jobs("a"), 1, "back");
@@ -33,7 +33,7 @@ it("knows when its next job was claimed, whatever was claimed since", () => {
   expect(ahead.claimedAt).toBe(2);
 });
 
-it("is emptied in order", () => {
+it("empty() returns the remaining jobs in order and leaves the buffer empty", () => {
   const ahead = new PrefetchBuffer();
   ahead.add(jobs("a", "b", "c"), 1, "back");
   ahead.add(jobs("d", "e"), 2, "back");

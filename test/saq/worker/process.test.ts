@@ -75,14 +75,14 @@ const ended = (job: Job | null) =>
     return job?.status === "complete" || job?.status === "failed" || job?.status === "aborted" ? job : null;
   });
 
-describe("running jobs", () => {
+describe("a worker that runs jobs", () => {
   const untilFired = (ctx: Context) =>
     new Promise<Error>((resolve) => {
       ctx.signal.addEventListener("abort", () => resolve(ctx.signal.reason as Error));
     });
 
   it.concurrent(
-    "W-12: after its timeout a job's signal fires, and the error names it",
+    "W-12: a job's signal fires after its timeout, and its error names the timeout",
     staged(async ({ work }) => {
       const reasons: Error[] = [];
       const { queue } = await work(async (ctx) => {
@@ -101,7 +101,7 @@ describe("running jobs", () => {
   );
 
   it.concurrent(
-    "D-46: a task that ignores its timeout never runs twice at once in one process",
+    "D-46: a task that ignores its timeout never runs twice at the same time in one process",
     staged(async ({ work }) => {
       let now = 0;
       let most = 0;
@@ -126,7 +126,7 @@ describe("running jobs", () => {
   );
 
   it.concurrent(
-    "5.2: a job that was taken over is told so; the same worker does not run it beside itself",
+    "a job that was taken over gets a LostError, and its worker does not run it twice at the same time",
     staged(async ({ database, work }) => {
       const reasons: Error[] = [];
       let now = 0;
@@ -151,7 +151,7 @@ describe("running jobs", () => {
   );
 
   it.concurrent(
-    "J-20: a job that is silent for longer than its heartbeat is interrupted, one that speaks is not",
+    "J-20: a job that sends no heartbeat in time is interrupted, and one that reports progress is not",
     staged(async ({ work }) => {
       const { queue } = await work(async (ctx, { ms = 0 }) => {
         const fired = untilFired(ctx);
@@ -168,7 +168,7 @@ describe("running jobs", () => {
   );
 
   it.concurrent(
-    "W-14: a running job sees its abort within 1.5 s, whenever it is asked for",
+    "W-14: the signal of a running job fires within 1.5 s of its abort, however long the job has run",
     staged(async ({ work }) => {
       const { queue } = await work(async (ctx) => {
         await untilFired(ctx);
@@ -191,7 +191,7 @@ describe("running jobs", () => {
   );
 
   it.concurrent(
-    "5.1: two workers share slow jobs, though short ones taught them to fetch ahead",
+    "two workers share slow jobs, although previous short jobs made them prefetch",
     staged(async ({ work }) => {
       const counts = [0, 0];
       const workers = [];
@@ -216,7 +216,7 @@ describe("running jobs", () => {
   );
 
   it.concurrent(
-    "5.1: grouped and ungrouped jobs do not starve each other, and no group runs two at once",
+    "grouped and ungrouped jobs do not starve each other, and each group runs one job at a time",
     staged(async ({ work }) => {
       const order: string[] = [];
       const groups = new Map<string, number>();
@@ -251,7 +251,7 @@ describe("running jobs", () => {
   );
 
   it.concurrent(
-    "a grouped job is picked up by its notification, not by the next tick",
+    "a grouped job is picked up when its notification arrives, not at the next poll",
     staged(async ({ work }) => {
       const starts = new Map<string, number>();
       const { queue } = await work((ctx) => void starts.set(ctx.job.key, Date.now()));
@@ -264,7 +264,7 @@ describe("running jobs", () => {
   );
 
   it.concurrent(
-    "a scheduled job starts within 1.2 s after its time and never before",
+    "a scheduled job starts within 1.2 s after its time, and never before it",
     staged(async ({ work }) => {
       const starts = new Map<string, number>();
       const { queue } = await work((ctx) => void starts.set(ctx.job.key, Date.now()));
@@ -292,16 +292,16 @@ describe("running jobs", () => {
   });
   it.concurrent.each<[string, () => unknown]>([
     ["throws undefined", () => Promise.reject(undefined)],
-    ["throws what has no text", () => Promise.reject(Object.create(null))],
-    ["throws a circle", () => Promise.reject(circular)],
-    ["throws a big number", () => Promise.reject(10n)],
-    ["throws an error that cannot be read", () => Promise.reject(silent)],
-    ["throws text with NUL and a lone surrogate", () => Promise.reject(new Error("a\0b\ud800c"))],
-    ["returns a circle", () => circular],
+    ["throws an object that has no text form", () => Promise.reject(Object.create(null))],
+    ["throws an object that contains itself", () => Promise.reject(circular)],
+    ["throws a BigInt", () => Promise.reject(10n)],
+    ["throws an error whose stack cannot be read", () => Promise.reject(silent)],
+    ["throws an error with NUL and a lone surrogate", () => Promise.reject(new Error("a\0b\ud800c"))],
+    ["returns an object that contains itself", () => circular],
     ["returns a function", () => () => 1],
-    ["returns what becomes a circle when it is written", () => ({ toJSON: () => circular })],
+    ["returns an object whose toJSON returns a circle", () => ({ toJSON: () => circular })],
     [
-      "throws null while it is written",
+      "returns an object whose toJSON throws null",
       () => ({
         toJSON: () => {
           throw null;
@@ -318,7 +318,7 @@ describe("running jobs", () => {
       }),
     ],
   ])(
-    "a task that %s fails alone, and the worker goes on",
+    "a task that %s fails only its own job, and the worker continues",
     staged(async ({ work }, _: string, misbehave: () => unknown) => {
       const { queue, worker } = await work((_ctx, { n }) => (n === 1 ? "well" : misbehave()), {
         concurrency: 1,
@@ -335,7 +335,7 @@ describe("running jobs", () => {
   );
 
   it.concurrent(
-    "5.2: a row that somebody's transaction holds does not hold up other jobs or the worker's row",
+    "a row that another transaction holds does not delay other jobs",
     staged(async ({ database, work }) => {
       let finish = () => {};
       const isOver = new Promise<void>((resolve) => {

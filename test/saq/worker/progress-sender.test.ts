@@ -3,7 +3,7 @@ import { expect, it } from "@jest/globals";
 import type { Attempt } from "../../../templates/backend/saq/worker/attempt.js";
 import { ProgressSender } from "../../../templates/backend/saq/worker/progress-sender.js";
 
-it("leaves the event loop its turn when a task reports in a loop", async () => {
+it("does not block the event loop when a task reports progress in a loop", async () => {
   const sender = new ProgressSender({
     heartbeat: () => Promise.reject(new Error("the database is away")),
     failed: () => {},

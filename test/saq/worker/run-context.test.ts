@@ -24,7 +24,7 @@ function gate() {
   return { open, opened };
 }
 
-describe("what a task is given", () => {
+describe("a running task", () => {
   const width: StandardSchema<{ width: string }, { width: number }> = {
     "~standard": {
       version: 1,
@@ -39,7 +39,7 @@ describe("what a task is given", () => {
     },
   };
 
-  it("DESIGN 4: its payload, an empty object when there is none, and the schema's output", async () => {
+  it("receives its payload, {} if there is none, or the output of its schema", async () => {
     const seen: unknown[] = [];
     const queue = openQueue(database, {
       plain: (_ctx: Context, payload?: object) => void seen.push(payload),
@@ -56,7 +56,7 @@ describe("what a task is given", () => {
     expect(seen).toEqual([{ a: { b: [1] } }, {}, { width: 5 }]);
   });
 
-  it("a payload that another program stored and the schema refuses fails the attempt", async () => {
+  it("fails if its schema refuses the payload that another program stored", async () => {
     const queue = openQueue(database, { sized: task({ input: width, run: () => "ran" }) });
     const document = `{"function": "sized", "kwargs": {"width": "x"}, "queue": "${queue.name}", "key": "bad-payload"}`;
     await queue.connect();
@@ -68,7 +68,7 @@ describe("what a task is given", () => {
     );
   });
 
-  it("W-9: its job, queue, worker, log, and a way to enqueue others by value", async () => {
+  it("W-9: receives its job, queue, worker id and log, and can enqueue another task by its function", async () => {
     const child = (_ctx: Context, { n }: { n: number }) => n;
     let seen: unknown;
     const parent = async (ctx: Context) => {
@@ -91,7 +91,7 @@ describe("what a task is given", () => {
     expect((await queue.job(childKey))?.result).toBe(7);
   });
 
-  it("5.2, J-20: update() keeps what the engine has in meta, and sets nothing that is undefined", async () => {
+  it("J-20: update() keeps the engine's values in meta and ignores undefined members", async () => {
     const refused: unknown[] = [];
     const queue = openQueue(database, {
       given: async ({ job }: Context) => {
@@ -116,7 +116,7 @@ describe("what a task is given", () => {
     expect((await job.refresh()).meta).toEqual({ step: 3, lost: 0, awaited: true });
   });
 
-  it("J-20, J-33: update() stores progress and meta while it runs, and completing keeps the meta", async () => {
+  it("J-20, J-33: update() stores progress and meta while the task runs, and the meta stays when it completes", async () => {
     const [updated, goOn] = [gate(), gate()];
     const queue = openQueue(database, {
       given: async (ctx: Context) => {
@@ -143,8 +143,8 @@ describe("what a task is given", () => {
   });
 });
 
-describe("when jobs run", () => {
-  it("D-6: with one slot, one after another in the order of the calls", async () => {
+describe("jobs in a worker", () => {
+  it("D-6: one slot runs jobs one after another, in the order of the enqueue calls", async () => {
     const order: unknown[] = [];
     const queue = openQueue(
       database,
@@ -157,7 +157,7 @@ describe("when jobs run", () => {
     expect(order).toEqual(jobs.map((_, n) => n));
   });
 
-  it("5.2: a delayed job not before its second, and soon after it", async () => {
+  it("a delayed job runs soon after its time, and not before it", async () => {
     const queue = openQueue(database, { given: (ctx: Context) => ctx.job.started });
     const { ended } = await startWorker(queue);
     const job = await queue.enqueue("given", undefined, { scheduled: inSeconds(0.5) });
@@ -167,7 +167,7 @@ describe("when jobs run", () => {
     expect(started).toBeLessThan(job.scheduled * 1_000 + 10_000);
   });
 
-  it("D-2: jobs of one group never overlap, those of others run beside them", async () => {
+  it("D-2: jobs of one group never run at the same time", async () => {
     const running = new Map<string, number>();
     let most = 0;
     const queue = openQueue(database, {
@@ -188,7 +188,7 @@ describe("when jobs run", () => {
     expect(most).toBe(1);
   });
 
-  it("D-17: with pollInterval, without LISTEN and without any session lock", async () => {
+  it("D-17: a worker with pollInterval runs jobs without LISTEN and without a session lock", async () => {
     const queue = openQueue(database, { given: () => 1 }, { pollInterval: 0.05 });
     const { ended } = await startWorker(queue);
     const job = await queue.enqueue("given");
@@ -204,7 +204,7 @@ describe("when jobs run", () => {
     expect([...held, ...listening]).toEqual([]);
   });
 
-  it("J-41: what Python enqueued runs, and Python can load what became of it", async () => {
+  it("J-41: a job that Python enqueued runs, and Python can load the finished job", async () => {
     const queue = openQueue(database, { ok: (_ctx: Context, payload: object) => payload });
     const [golden] = goldenDocuments as [Golden];
     const document = documentIn(queue.name, golden);

@@ -36,8 +36,8 @@ async function runOne(given: AnyTask, options: object = {}, payload: object = {}
   return { queue, job, message, worker, log, ended, row: await rowOf(database, job.key) };
 }
 
-describe("what a task returns", () => {
-  it("V-5.7: is the job's result", async () => {
+describe("the value that a task returns", () => {
+  it("V-5.7: becomes the result of the job", async () => {
     const { job, row, message, worker } = await runOne(async () => ({ x: [1, null, "é"] }), { retries: 2 });
     expect(message).toBe("Finished given");
     expect(row).toMatchObject({ status: "complete", scheduled: 0 });
@@ -56,16 +56,16 @@ describe("what a task returns", () => {
   });
 
   it.each<[string, unknown, unknown]>([
-    ["nothing", undefined, null],
+    ["undefined", undefined, null],
     ["null", null, null],
     ["a Date", new Date(0), "1970-01-01T00:00:00.000Z"],
     ["NaN", Number.NaN, null],
-    ["a text with NUL and half a character", "\0 \ud800", "\0 \ud800"],
+    ["a text with NUL and a lone surrogate", "\0 \ud800", "\0 \ud800"],
     ["false", false, false],
     ["an empty text", "", ""],
     ["zero", 0, 0],
-    ["what its toJSON says", { toJSON: () => ({ own: 1 }) }, { own: 1 }],
-  ])("V-5.7: %s comes back as it is after JSON", async (_, value, result) => {
+    ["an object with toJSON", { toJSON: () => ({ own: 1 }) }, { own: 1 }],
+  ])("V-5.7: %s becomes the result in its JSON form", async (_, value, result) => {
     const { job } = await runOne(() => value);
     expect(await job.refresh()).toMatchObject({ status: "complete", result, error: null });
   });
@@ -74,10 +74,10 @@ describe("what a task returns", () => {
   cycle.self = cycle;
   it.each<[string, unknown, RegExp]>([
     ["a BigInt", 1n, /BigInt/],
-    ["a cycle", cycle, /circular/],
+    ["an object that contains itself", cycle, /circular/],
     ["a function", () => 1, /a function has no JSON form/],
     ["a symbol", Symbol("s"), /a symbol has no JSON form/],
-  ])("D-40: %s fails the job with a clear text, and is not tried again", async (_, value, why) => {
+  ])("D-40: %s fails the job with a clear error, and the job is not retried", async (_, value, why) => {
     const { job, message, row } = await runOne(() => value, { retries: 5 });
     expect(message).toBe("Failed given");
     expect(row?.status).toBe("failed");
@@ -89,7 +89,7 @@ describe("what a task returns", () => {
 });
 
 describe("a task that throws", () => {
-  it("V-6, J-37, T-10: is tried again while attempts are left, then failed with its stack", async () => {
+  it("V-6, J-37, T-10: is retried while attempts are left, then fails with its stack as the error", async () => {
     let runs = 0;
     const queue = openQueue(database, {
       given: () => {
@@ -120,14 +120,14 @@ describe("a task that throws", () => {
     [{ code: 7 }, "A task threw something that is not an Error: { code: 7 }"],
     [undefined, "A task threw something that is not an Error: undefined"],
     [1n, "A task threw something that is not an Error: 1n"],
-  ])("stores what can be said of %p", async (thrown, text) => {
+  ])("fails with a text that describes the thrown value %p", async (thrown, text) => {
     const { job } = await runOne(() => {
       throw thrown;
     });
     expect(await job.refresh()).toMatchObject({ status: "failed", error: text });
   });
 
-  it("D-30: a delay of less than a second is a delay, in the next whole second", async () => {
+  it("D-30: is retried at the next whole second after a retry delay of less than a second", async () => {
     let runs = 0;
     const startedAt: number[] = [];
     const queue = openQueue(database, {
@@ -150,7 +150,7 @@ describe("a task that throws", () => {
     expect((await job.refresh()).status).toBe("complete");
   });
 
-  it("D-41: a task that this worker does not know is named with those it knows", async () => {
+  it("D-41: an unknown task fails with an error that names it and the known tasks", async () => {
     const queue = openQueue(database, { one: () => 1, two: () => 2 });
     const { ended } = await startWorker(queue);
     const document = `{"function": "three", "queue": "${queue.name}", "key": "unknown-task", "status": "queued"}`;
@@ -163,10 +163,10 @@ describe("a task that throws", () => {
   });
 });
 
-describe("how long a finished job is kept", () => {
+describe("the row of a finished job", () => {
   it.each([
-    ["J-16: ttl 0: for ever", () => 1, 0, "complete", null],
-    ["D-83: ttl 0 of a failed one: for ever", null, 0, "failed", null],
+    ["J-16: is kept for ever with ttl 0", () => 1, 0, "complete", null],
+    ["D-83: is kept for ever with ttl 0 if the job failed", null, 0, "failed", null],
   ])("%s", async (_, run, ttl, status, expire_at) => {
     const { row } = await runOne(run ?? (() => Promise.reject(new Error("boom"))), { ttl });
     expect(row).toMatchObject({ status, expire_at });
@@ -175,14 +175,14 @@ describe("how long a finished job is kept", () => {
   it.each([
     ["complete", () => 1],
     ["failed", () => Promise.reject(new Error("boom"))],
-  ])("J-16: ttl -1: not at all (%s)", async (_, run) => {
+  ])("J-16: is deleted at once with ttl -1 (%s)", async (_, run) => {
     const { row } = await runOne(run, { ttl: -1 });
     expect(row).toBeUndefined();
   });
 });
 
-describe("an attempt that is cut", () => {
-  it("V-6: by its timeout: the signal fires, the error is a TimeoutError, the attempts count", async () => {
+describe("an attempt that is interrupted", () => {
+  it("V-6: gets a TimeoutError by its signal at its timeout, fails with it, and is counted", async () => {
     const reasons: string[] = [];
     const given = async ({ signal }: Context) => {
       await new Promise((_, reject) => {
@@ -202,7 +202,7 @@ describe("an attempt that is cut", () => {
   it.each([
     ["returns", async () => "a result"],
     ["throws", () => Promise.reject(new Error("late"))],
-  ])("D-25, W-15: by an abort: aborted, though its task %s", async (_, end) => {
+  ])("D-25, W-15: ends as aborted after an abort, although its task %s", async (_, end) => {
     const started = gate();
     const queue = openQueue(
       database,
@@ -229,7 +229,7 @@ describe("an attempt that is cut", () => {
     expect(worker.stats).toMatchObject({ aborted: 1, retried: 0, failed: 0, complete: 0 });
   });
 
-  it("D-25: aborted also when the task ended before its worker heard of the abort", async () => {
+  it("D-25: ends as aborted even if its task ends before the worker notices the abort", async () => {
     const [started, goOn] = [gate(), gate()];
     const queue = openQueue(
       database,

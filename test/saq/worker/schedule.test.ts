@@ -107,7 +107,7 @@ afterEach(() => {
 });
 
 describe("a tick", () => {
-  it("C-3, T-60: waits in the queue for its second, in the entry's time zone, with its payload", async () => {
+  it("C-3, T-60: waits in the queue until its time in the schedule's time zone, with payload and options", async () => {
     const name = freshName();
     const { queue, round } = open(
       [
@@ -141,7 +141,7 @@ describe("a tick", () => {
     expect((await rowOf(database, `cron:${name}`))?.scheduled).toBe(job?.scheduled);
   });
 
-  it("C-6: has the key `cron:` and the task's wire name; the queue's zone is the default", async () => {
+  it("C-6: has the key `cron:` plus the task's name, and uses the queue's time zone by default", async () => {
     const { queue, round } = open([cronJob("clean_up", { cron: daily })], {
       tasks: { clean_up: nothing },
       cronTimezone: "Asia/Tokyo",
@@ -151,7 +151,7 @@ describe("a tick", () => {
     expect(new Date((job?.scheduled ?? 0) * 1_000).toISOString()).toMatch(/T18:00:00.000Z$/);
   });
 
-  it("C-8, D-13, D-62: is tried once; between two ticks nothing is written and no number is used up", async () => {
+  it("C-8, D-13, D-62: is enqueued once; later rounds write no row and use no number of the sequence", async () => {
     const [one, two] = [freshName(), freshName()];
     const jobs = [
       cronJob("nothing", { name: one, cron: daily }),
@@ -175,7 +175,7 @@ describe("a tick", () => {
     expect(await sequence()).toBe(used);
   });
 
-  it("C-7: follows the last one in its row, whose end is remembered", async () => {
+  it("C-7: reuses the row of the previous tick, whose end is kept in last_run", async () => {
     const name = freshName();
     const { queue, round } = open([cronJob("nothing", { name, cron: daily })]);
     await round();
@@ -191,7 +191,7 @@ describe("a tick", () => {
     expect((await memoryOf(name))?.last_run).toMatchObject({ key: `cron:${name}`, status: "complete" });
   });
 
-  it("V-5.2: is left out while the last run goes on, and stored when it has ended", async () => {
+  it("V-5.2: is skipped while the previous run is active; the next tick is stored after that run ends", async () => {
     const name = freshName();
     const { queue, round } = open([cronJob("nothing", { name, cron: everySecond })]);
     await round();
@@ -211,7 +211,7 @@ describe("a tick", () => {
     expect(row?.scheduled).toBeGreaterThan((job?.due ?? 0) + 1);
   });
 
-  it("D-31, D-54: aborted before its time it is not enqueued again, not even when its row is gone", async () => {
+  it("D-31, D-54: is not enqueued again after an abort before its time, even if its row is gone", async () => {
     const name = freshName();
     const jobs = [cronJob("nothing", { name, cron: daily })];
     const fleet = open(jobs);
@@ -225,7 +225,7 @@ describe("a tick", () => {
     expect(await rowOf(database, `cron:${name}`)).toBeUndefined();
   });
 
-  it("D-54: with a negative ttl its row stays for 10 s, as a guard against slow clocks", async () => {
+  it("D-54: keeps its row for 10 s if its ttl is negative, as a guard against slow clocks", async () => {
     const name = freshName();
     const { queue, round } = open([cronJob("nothing", { name, cron: daily, ttl: -1 })]);
     await round();
@@ -236,7 +236,7 @@ describe("a tick", () => {
     expect(job?.ttl).toBe(10);
   });
 
-  it("D-55: with overlap each tick has a key of its own", async () => {
+  it("D-55: has its own key if the schedule allows overlap", async () => {
     const name = freshName();
     const jobs = [cronJob("nothing", { name, cron: everySecond, overlap: "allow" })];
     const fleet = open(jobs);
@@ -252,7 +252,7 @@ describe("a tick", () => {
     expectEachOnce(ticks);
   });
 
-  it("D-56: two named schedules of one task each have their own tick, and it runs for both", async () => {
+  it("D-56: two named schedules of one task each have their own tick, and both ticks run", async () => {
     const [hourly, nightly] = [freshName(), freshName()];
     const { queue, round } = open([
       cronJob("nothing", { name: hourly, cron: "0 * * * *", payload: { which: "hourly" } }),
@@ -270,7 +270,7 @@ describe("a tick", () => {
     expect(await queue.counts()).toMatchObject({ complete: 2 });
   });
 
-  it("D-58: one bad entry harms nobody", async () => {
+  it("D-58: a schedule with an invalid payload is logged once and does not stop other schedules", async () => {
     const [bad, good] = [freshName(), freshName()];
     const { log, round } = open(
       [
@@ -305,7 +305,7 @@ describe("a tick", () => {
     });
   });
 
-  it("D-58: a key that somebody's transaction holds holds up no other entry", async () => {
+  it("D-58: a key that another transaction holds does not delay other schedules", async () => {
     const [held, free] = [freshName(), freshName()];
     const { queue, round } = open([
       cronJob("nothing", { name: held, cron: daily }),
@@ -339,7 +339,7 @@ describe("a tick", () => {
     expect((await queue.job(`cron:${name}`))?.meta).toEqual({ schedule: name, hooked: true });
   });
 
-  it("D-14: says that another queue holds its key", async () => {
+  it("D-14: logs one warning if another queue holds its key", async () => {
     const name = freshName();
     await open([cronJob("nothing", { name, cron: daily })]).round();
     const other = open([cronJob("nothing", { name, cron: daily })]);
@@ -351,7 +351,7 @@ describe("a tick", () => {
     ]);
   });
 
-  it("D-29: goes by the database's clock", async () => {
+  it("D-29: uses the database's clock", async () => {
     const name = freshName();
     stepClock().set(40 * 86_400);
     const { round } = open([cronJob("nothing", { name, cron: daily })]);
@@ -363,11 +363,11 @@ describe("a tick", () => {
   });
 });
 
-describe("with Python workers", () => {
+describe("schedules that Python workers run too", () => {
   const python = (queue: Queue, key: string, scheduled: number) =>
     JSON.stringify({ queue: queue.name, key, function: "nothing", scheduled, status: "queued", queued: 1 });
 
-  it("T-192: a tick that SAQ has stored, or run, is not stored again", async () => {
+  it("T-192: a tick that SAQ has stored or run is not stored again", async () => {
     const name = freshName();
     const jobs = [cronJob("nothing", { name, cron: daily })];
     const fleet = open(jobs);
@@ -388,7 +388,7 @@ describe("with Python workers", () => {
     expect((await rowOf(database, key))?.status).toBe("complete");
   });
 
-  it("T-192: the row that we store is what keeps SAQ from storing the tick", async () => {
+  it("T-192: our row has the key and the time that keep SAQ from storing the tick again", async () => {
     const name = freshName();
     const { queue, round } = open([cronJob("nothing", { name, cron: daily })]);
     await round();
@@ -401,7 +401,7 @@ describe("with Python workers", () => {
     });
   });
 
-  it("D-57: another program's waiting job is left alone, and said", async () => {
+  it("D-57: another program's waiting job stays unchanged, and warnings are logged", async () => {
     const [name, gone] = [freshName(), freshName()];
     const fleet = open([cronJob("nothing", { name, cron: daily })]);
     await fleet.queue.connect();
@@ -422,7 +422,7 @@ describe("with Python workers", () => {
 });
 
 describe("a changed configuration", () => {
-  it("D-57: a waiting tick of the old expression gives way to the new one's", async () => {
+  it("D-57: a tick of the new cron expression replaces a waiting tick of the old one", async () => {
     const name = freshName();
     const old = open([cronJob("nothing", { name, cron: "0 0 1 1 *" })]);
     await old.round();
@@ -433,7 +433,7 @@ describe("a changed configuration", () => {
     expect(job?.kwargs).toEqual({ young: true });
   });
 
-  it("D-57, D-31: so does one that was aborted before its time, though its row is kept for ever", async () => {
+  it("D-57, D-31: a tick of the new expression replaces an aborted tick whose row is kept for ever", async () => {
     const name = freshName();
     const old = open([cronJob("nothing", { name, cron: "0 0 1 1 *", ttl: 0 })]);
     await old.round();
@@ -452,7 +452,7 @@ describe("a changed configuration", () => {
     ["an earlier", 9, 3],
     ["a later", 3, 9],
   ])(
-    "D-57: while a fleet is replaced, the newest definition decides, and none keeps the other from running: %s time",
+    "D-57: the newest schedule decides while workers are replaced, and neither version blocks the other: %s time",
     async (_which, oldHours, youngHours) => {
       const name = freshName();
       const dailyIn = (hours: number) => `0 ${(new Date().getUTCHours() + hours) % 24} * * *`;
@@ -479,7 +479,7 @@ describe("a changed configuration", () => {
     },
   );
 
-  it("D-57: the tick of a removed entry is taken back, and it is forgotten", async () => {
+  it("D-57: the tick and the stored state of a removed schedule are deleted", async () => {
     const [kept, gone, apart] = [freshName(), freshName(), freshName()];
     const keptJob = cronJob("nothing", { name: kept, cron: daily });
     const old = open([
@@ -497,7 +497,7 @@ describe("a changed configuration", () => {
     expect(await old.queue.counts()).toMatchObject({ scheduled: 0 });
   });
 
-  it("D-55, D-57: so is one whose way to overlap has changed, and its tick is not lost", async () => {
+  it("D-55, D-57: a changed overlap setting replaces the waiting tick, and no tick is lost", async () => {
     const name = freshName();
     const old = open([cronJob("nothing", { name, cron: daily, overlap: "allow" })]);
     await old.round();
@@ -505,7 +505,7 @@ describe("a changed configuration", () => {
     expect((await old.queue.list()).map(({ key }) => key)).toEqual([`cron:${name}`]);
   });
 
-  it("D-57: a tick that an older worker's start took back is stored again before its time, where a worker has it", async () => {
+  it("D-57: a tick that an older worker deleted at its start is stored again in time, unless it is paused", async () => {
     const [kept, young, paused] = [freshName(), freshName(), freshName()];
     const [keptJob, ...others] = [kept, young, paused].map((name) =>
       cronJob("nothing", { name, cron: daily }),
@@ -525,7 +525,7 @@ describe("a changed configuration", () => {
     expect(await memoryOf(paused)).toMatchObject({ paused: true });
   });
 
-  it("a queue without the option takes nothing back", async () => {
+  it("a queue without scheduledTasks deletes no ticks", async () => {
     const fleet = open([cronJob("nothing", { name: freshName(), cron: daily })]);
     await fleet.round();
     const plain = openQueue<TaskMap>(database, { nothing }, { name: fleet.queue.name });
@@ -548,7 +548,7 @@ describe("missed ticks", () => {
     return { name, jobs, fleet };
   }
 
-  it("once: one run at the next start, however many were missed and workers start", async () => {
+  it("misfire once: the next start stores one run for all missed ticks, with any number of workers", async () => {
     const { name, jobs, fleet } = await stopped("once");
     const peers = Array.from({ length: 3 }, () => peerOf(fleet, jobs));
     await Promise.all(peers.map((peer) => peer.round()));
@@ -560,13 +560,13 @@ describe("missed ticks", () => {
     expect(await memoryOf(name)).toMatchObject({ last_run: { status: "complete" } });
   });
 
-  it("skip, as SAQ: none", async () => {
+  it("misfire skip: the next start stores no missed tick, as in SAQ", async () => {
     const { name, jobs, fleet } = await stopped("skip");
     await peerOf(fleet, jobs).round();
     expect((await rowOf(database, `cron:${name}`))?.scheduled).toBeGreaterThan(now());
   });
 
-  it("C-3: the one that waits runs late in any case", async () => {
+  it("C-3: a tick that already waits in the queue is not missed, but runs late", async () => {
     const name = freshName();
     const jobs = [cronJob("nothing", { name, cron: daily })];
     const fleet = open(jobs);
@@ -577,7 +577,7 @@ describe("missed ticks", () => {
     expect(job?.key).toBe(`cron:${name}`);
   });
 
-  it("once: a first start, and a changed expression, have missed nothing", async () => {
+  it("misfire once: a first start and a changed expression count no tick as missed", async () => {
     const name = freshName();
     const fleet = open([cronJob("nothing", { name, cron: daily, misfire: "once" })]);
     await fleet.round();
@@ -588,7 +588,7 @@ describe("missed ticks", () => {
     expect((await rowOf(database, `cron:${name}`))?.scheduled).toBeGreaterThan(now());
   });
 
-  it("once: a tick that was left out because the last run went on was not missed", async () => {
+  it("misfire once: a tick that was skipped during an active run does not count as missed", async () => {
     const name = freshName();
     const jobs = [cronJob("nothing", { name, cron: everySecond, misfire: "once" })];
     const fleet = open(jobs);
@@ -599,7 +599,7 @@ describe("missed ticks", () => {
   });
 });
 
-describe("running", () => {
+describe("schedules that workers run", () => {
   /** A task that notes its tick and then waits for `ms`. */
   const noting = (ticks: number[], ms = 0) => ({
     async tick(ctx: Context) {
@@ -608,7 +608,7 @@ describe("running", () => {
     },
   });
 
-  it("T-65, T-72: a worker with one slot and no other task runs it every second", async () => {
+  it("T-65, T-72: a worker with one slot and no other task runs a schedule that is due every second", async () => {
     const ticks: number[] = [];
     const queue = openQueue(database, noting(ticks), {
       concurrency: 1,
@@ -622,7 +622,7 @@ describe("running", () => {
     expect(ticks[0]).toBeLessThan(began + 3);
   });
 
-  it("never twice, and never none: ten workers, one of which comes and goes", async () => {
+  it("ten workers run no tick twice and continue, while one of them is stopped and replaced", async () => {
     const ticks: number[] = [];
     const name = freshName();
     const scheduledTasks = [cronJob("tick", { name, cron: everySecond })];
@@ -637,7 +637,7 @@ describe("running", () => {
     expectEachOnce(ticks);
   });
 
-  it("D-55: runs overlap where that is allowed, and leave out ticks where not", async () => {
+  it("D-55: runs overlap if the schedule allows it; otherwise ticks during a run are skipped", async () => {
     const [apart, alone]: [number[], number[]] = [[], []];
     const of = (ticks: number[], overlap: "allow" | "skip") =>
       openQueue(database, noting(ticks, 1_200), {
@@ -652,7 +652,7 @@ describe("running", () => {
     }
   });
 
-  it("P-22: needs no session: every second through a pooler, too, and in tables of other names", async () => {
+  it("P-22: ticks run in poll mode, as behind a pooler, and in tables with other names", async () => {
     const ticks: number[] = [];
     const queue = openQueue(database, noting(ticks), {
       pollInterval: 0.2,
@@ -665,7 +665,7 @@ describe("running", () => {
     expect(await database.query("select name from own_jobs_cron")).toHaveLength(1);
   });
 
-  it("C-7: a run that throws is tried again before the next tick, by the rules of its job", async () => {
+  it("C-7: a run that throws is retried before the next tick, up to the retries of its job", async () => {
     const attempts: [number, number][] = [];
     const failing = {
       async tick(ctx: Context) {

@@ -20,7 +20,7 @@ afterAll(async () => {
 const troubles = (worker: WorkerProcess) =>
   worker.lines.filter(({ level }) => level === "warn" || level === "error");
 
-it("waits with pauses until it is there, and says so once", async () => {
+it("a starting worker retries until the database is reachable, and logs the wait once", async () => {
   const proxy = await openProxy(database);
   proxy.refuse();
   const worker = new WorkerProcess({ url: proxy.url, runsUrl: database.url });
@@ -47,7 +47,7 @@ it("waits with pauses until it is there, and says so once", async () => {
   await proxy.close();
 });
 
-it("gives up after startTimeout, with exit code 1 and the reason", async () => {
+it("a starting worker gives up after startTimeout, with exit code 1 and the reason", async () => {
   const proxy = await openProxy(database);
   proxy.refuse();
   const worker = new WorkerProcess({ url: proxy.url, runsUrl: database.url, startTimeout: 1 });
@@ -61,7 +61,7 @@ it("gives up after startTimeout, with exit code 1 and the reason", async () => {
   await proxy.close();
 });
 
-it("ends at once when it is told to stop meanwhile", async () => {
+it("a worker that waits for the database ends at once when it is stopped", async () => {
   const proxy = await openProxy(database);
   proxy.refuse();
   const worker = new WorkerProcess({ url: proxy.url, runsUrl: database.url });
@@ -72,7 +72,7 @@ it("ends at once when it is told to stop meanwhile", async () => {
   await proxy.close();
 });
 
-it("does not wait for what waiting cannot change", async () => {
+it("a starting worker does not wait if the database does not exist", async () => {
   const url = Object.assign(new URL(database.url), { pathname: "/no_such_database" }).href;
   const worker = new WorkerProcess({ url, runsUrl: database.url });
   expect((await worker.exit(60_000)).code).toBe(1);

@@ -38,11 +38,11 @@ const staged = (play: (stage: Stage) => Promise<void>) => async () => {
   }
 };
 
-describe("stopping a worker", () => {
+describe("a worker process", () => {
   afterAll(endAllWorkers);
 
   it.concurrent(
-    "W-17: idle, it ends at once and leaves no row and no lock",
+    "W-17: ends at once when it is stopped while idle, and leaves no row, lock or session",
     staged(async ({ database, start }) => {
       const connected = async () =>
         (
@@ -78,7 +78,7 @@ describe("stopping a worker", () => {
   );
 
   it.concurrent(
-    "W-17: it waits for the job that runs, and claims nothing meanwhile (D-45)",
+    "W-17: waits for its running job when it is stopped, and claims no other job (D-45)",
     staged(async ({ database, queue, start, running }) => {
       const worker = await start();
       const { key } = await queue.enqueue("nap", { ms: 1_500 });
@@ -95,7 +95,7 @@ describe("stopping a worker", () => {
   );
 
   it.concurrent(
-    "W-16: after the grace comes the signal, and the job goes back uncharged (D-47)",
+    "W-16: interrupts a job after the grace period, and requeues it without counting the attempt (D-47)",
     staged(async ({ database, queue, start, running }) => {
       const worker = await start({ shutdownGracePeriod: 0.5 });
       const { key } = await queue.enqueue("nap", { ms: 60_000 });
@@ -111,7 +111,7 @@ describe("stopping a worker", () => {
   );
 
   it.concurrent(
-    "D-44: the hard deadline is hard, also for the process that runs a task which ignores its signal",
+    "D-44: ends at the hard deadline even if a task ignores its signal",
     staged(async ({ database, queue, start, running }) => {
       const worker = await start({ shutdownGracePeriod: 0.5, cancellationHardDeadline: 1 });
       const { key } = await queue.enqueue("stubborn", { ms: 60_000 });
@@ -132,7 +132,7 @@ describe("stopping a worker", () => {
   );
 
   it.concurrent(
-    "D-5: what was fetched and not started goes back at once, as it was",
+    "D-5: returns prefetched jobs to the queue at once and unchanged when it is stopped",
     staged(async ({ database, queue, start, running }) => {
       const worker = await start({ concurrency: 1, shutdownGracePeriod: 60 });
       // Short jobs come first, so that the worker fetches ahead. Then a long job runs in front of a full buffer.
@@ -156,7 +156,7 @@ describe("stopping a worker", () => {
   );
 
   it.concurrent(
-    "W-22: signals within 2 s are one; a later one ends the grace period",
+    "W-22: counts signals within 2 s as one, and ends the grace period at a later signal",
     staged(async ({ database, queue, start, running }) => {
       const worker = await start({ shutdownGracePeriod: 30 });
       const { key } = await queue.enqueue("nap", { ms: 60_000 });
@@ -176,7 +176,7 @@ describe("stopping a worker", () => {
   );
 
   it.concurrent(
-    "W-22: a third signal does not cut off the hard deadline",
+    "W-22: keeps the hard deadline after a third signal",
     staged(async ({ database, queue, start, running }) => {
       const worker = await start({ shutdownGracePeriod: 30, cancellationHardDeadline: 2 });
       const { key } = await queue.enqueue("stubborn", { ms: 60_000 });
@@ -193,7 +193,7 @@ describe("stopping a worker", () => {
   );
 
   it.concurrent(
-    "5.2: under a reloader the grace is 1 s",
+    "has a grace period of 1 s under a reloader",
     staged(async ({ database, queue, start, running }) => {
       const worker = await start({ reloader: true, shutdownGracePeriod: 30 });
       const { key } = await queue.enqueue("nap", { ms: 60_000 });
@@ -207,7 +207,7 @@ describe("stopping a worker", () => {
   );
 
   it.concurrent(
-    "W-21: a stray rejection is logged and ends nothing",
+    "W-21: logs an unhandled rejection and continues",
     staged(async ({ database, queue, start }) => {
       const worker = await start();
       const { key } = await queue.enqueue("strayRejection");
@@ -220,7 +220,7 @@ describe("stopping a worker", () => {
   );
 
   it.concurrent(
-    "W-21: an uncaught error ends the worker with exit code 1, and its jobs count as lost",
+    "W-21: ends with exit code 1 after an uncaught error, and its jobs count as lost",
     staged(async ({ database, queue, start, running }) => {
       const worker = await start({ shutdownGracePeriod: 30 });
       const beside = await queue.enqueue("nap", { ms: 60_000 });
@@ -237,7 +237,7 @@ describe("stopping a worker", () => {
   );
 
   it.concurrent(
-    "a logger that throws at every line ends nothing and loses nothing",
+    "continues and loses no job if its logger throws at every line",
     staged(async ({ database, queue }) => {
       const worker = new WorkerProcess({ url: database.url, throwingLogger: true });
       const jobs = await queue.enqueueMany(
@@ -253,7 +253,7 @@ describe("stopping a worker", () => {
   );
 
   it.concurrent(
-    "a stop at any moment of the start leaves no claimed job, no row and no lock",
+    "leaves no claimed job, no row and no lock if it is stopped at any moment of its start",
     staged(async ({ database, queue }) => {
       await queue.enqueueMany(Array.from({ length: 20 }, () => ({ task: "nap", payload: { ms: 300 } })));
       // The stops range from before the worker's first connection to after its first claim.

@@ -64,7 +64,7 @@ describe.each(forms)("a worker process, %s", (_form, command) => {
   const start = (options: Partial<WorkerProcessOptions> = {}) =>
     WorkerProcess.start({ url: database.url, withThreads: true, command, ...options });
 
-  it("W-13: beats while its thread computes: no other takes it for dead, and its other jobs run", async () => {
+  it("W-13: counts as alive while its thread computes, and runs its other jobs meanwhile", async () => {
     const timers = { workerInfo: 1, lost: 0.3 };
     // The worker's sign of life is valid for 3 s. The other worker looks for dead workers three times a second.
     const worker = await start({ timers, threads: 1 });
@@ -92,7 +92,7 @@ describe.each(forms)("a worker process, %s", (_form, command) => {
     }
   });
 
-  it("D-44: ends within grace and hard deadline while a thread computes on, and gives the job back", async () => {
+  it("D-44: ends within grace period and hard deadline although a thread computes, and requeues the job", async () => {
     const worker = await start({ threads: 1, shutdownGracePeriod: 0.5, cancellationHardDeadline: 1 });
     const file = join(folder, String(++files));
     const { key } = await stage.queue.enqueue("spin", { ms: 60_000, file }, { timeout: 0 });
@@ -108,7 +108,7 @@ describe.each(forms)("a worker process, %s", (_form, command) => {
     await stage.queue.abort(key);
   });
 
-  it("D-46: a timeout stops the thread, and the next attempt starts when it is gone", async () => {
+  it("D-46: stops a thread at its job's timeout, and starts the next attempt after the thread has ended", async () => {
     const worker = await start({ threads: 2, cancellationHardDeadline: 0.3 });
     await warmUp(2);
     const file = join(folder, String(++files));
@@ -120,7 +120,7 @@ describe.each(forms)("a worker process, %s", (_form, command) => {
   });
 });
 
-it("a thread that runs out of memory fails its job alone", async () => {
+it("a thread that runs out of memory fails only its own job", async () => {
   const program = forms[1][1][0];
   const command = ["--max-old-space-size=150", program];
   const worker = await WorkerProcess.start({ url: database.url, withThreads: true, command, threads: 1 });

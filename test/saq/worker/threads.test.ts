@@ -25,8 +25,11 @@ const noted = (file: string): string => {
 
 const stored = async (key: string) => JSON.parse((await rowOf(database, key))?.text ?? "null");
 
+/** The start of a thread counts as part of its first job, and takes more than the default timeout on a busy machine. */
+const defaults = { timeout: 120 };
+
 async function stage(options: Parameters<typeof openQueue<typeof tasks>>[2] = {}) {
-  const queue = openQueue(database, tasks, { threads: 1, ...options });
+  const queue = openQueue(database, tasks, { threads: 1, defaults, ...options });
   return { queue, ...(await startWorker(queue)) };
 }
 
@@ -40,7 +43,7 @@ async function warmUp(
 }
 
 describe("a task with `thread`", () => {
-  it("W-13: runs in a thread with payload, progress, meta and log, and its result is that of any task", async () => {
+  it("W-13: has payload, progress, meta and log in its thread, and stores its result like any other task", async () => {
     const { queue, worker, log, ended } = await stage();
     const job = await queue.enqueue("reports", { name: "n" });
     expect(await ended(job.key)).toBe("Finished reports");
@@ -70,7 +73,7 @@ describe("a task with `thread`", () => {
     expect((await nothing.refresh()).result).toBeNull();
   });
 
-  it("D-40: its result goes through the task's schema, and one that is refused fails the job at once", async () => {
+  it("D-40: validates its result with the task's schema, and a refused result fails the job at once", async () => {
     const { queue, ended } = await stage();
     const good = await queue.enqueue("measures", { width: "7" });
     const bad = await queue.enqueue("measures", { width: "-7" });
@@ -80,7 +83,7 @@ describe("a task with `thread`", () => {
     expect(bad.error).toContain("width");
   });
 
-  it("D-40: a result without JSON form fails its job, and is not tried again", async () => {
+  it("D-40: fails without a retry if its result has no JSON form", async () => {
     const { queue, ended } = await stage();
     for (const [what, why] of [
       ["bigint", "serialize a BigInt"],
@@ -92,7 +95,7 @@ describe("a task with `thread`", () => {
     }
   });
 
-  it("fails its job with the thread's own error, or why the thread died; the next job finds a thread", async () => {
+  it("fails with the thread's error or with the reason why the thread ended, and the next job gets a thread", async () => {
     const { queue, log, ended } = await stage();
     for (const [how, error] of [
       [
@@ -114,8 +117,8 @@ describe("a task with `thread`", () => {
     expect(log.lines.filter(({ level }) => level === "error")).toHaveLength(6);
   });
 
-  it("says what is wrong when the thread cannot find or load it", async () => {
-    const queue = openQueue(database, { hidden: tasks.hidden, broken });
+  it("fails with the reason if its thread cannot find or load it", async () => {
+    const queue = openQueue(database, { hidden: tasks.hidden, broken }, { defaults });
     const { ended } = await startWorker(queue);
     const hidden = await queue.enqueue("hidden");
     const unloaded = await queue.enqueue("broken", undefined, { retries: 2 });
@@ -130,8 +133,8 @@ describe("a task with `thread`", () => {
   });
 });
 
-describe("ending a thread", () => {
-  it("D-46: a timeout ends the thread that computes on, and only then the next attempt starts", async () => {
+describe("a thread that must end", () => {
+  it("D-46: ends at its job's timeout while it computes, and the next attempt starts only after that", async () => {
     const { queue, ended } = await stage({ threads: 2, cancellationHardDeadline: 0.3 });
     await warmUp(queue, ended);
     const file = newFile();
@@ -145,7 +148,7 @@ describe("ending a thread", () => {
     expect(noted(file)).toBe(attempts);
   });
 
-  it("W-14: an abort is seen by a loop that asks for its signal, and ends one that does not", async () => {
+  it("W-14: sees an abort if its loop reads the signal, and is ended by the abort otherwise", async () => {
     const { queue, log, ended } = await stage({ threads: 2, timers: { abort: 0.2 } });
     const file = newFile();
     const asks = await queue.enqueue("asks");
@@ -163,7 +166,7 @@ describe("ending a thread", () => {
     expect(await stored(spins.key)).toMatchObject({ status: "aborted", error: "enough" });
   });
 
-  it("D-44: a stop ends threads at the hard deadline, and their jobs go back uncharged", async () => {
+  it("D-44: ends at the hard deadline of a stop, and its job is requeued without counting the attempt", async () => {
     const { queue, worker, log } = await stage({ threads: 2, cancellationHardDeadline: 0.5 });
     const file = newFile();
     const spins = await queue.enqueue("spin", { ms: 60_000, file });
@@ -188,7 +191,7 @@ describe("ending a thread", () => {
   });
 });
 
-it("D-46: a thread inside native code ends later than told; its job does not start beside it", async () => {
+it("D-46: a thread in native code ends late, and its job does not start again before that end", async () => {
   const { queue, log, ended } = await stage({ threads: 2, cancellationHardDeadline: 0.1 });
   await warmUp(queue, ended);
   const began = performance.now();
@@ -211,9 +214,9 @@ it("D-46: a thread inside native code ends later than told; its job does not sta
 });
 
 describe("the number of threads", () => {
-  it("is kept; a job without one waits uncharged, its timeout does not pass, and other tasks run", async () => {
+  it("is never exceeded; a job that waits for a thread uses no attempt and no timeout, and other tasks run", async () => {
     const plain = { ...tasks, quick: () => "quick" };
-    const queue = openQueue(database, plain, { threads: 1, concurrency: 3 });
+    const queue = openQueue(database, plain, { threads: 1, concurrency: 3, defaults });
     const files = [newFile(), newFile(), newFile()];
     const { ended } = await startWorker(queue);
     // The start of the thread counts as run time of the first job, and takes longer on a busy machine.
@@ -233,7 +236,7 @@ describe("the number of threads", () => {
     expect(threads.size).toBe(1);
   });
 
-  it("D-64: a job with NaN that waits for its thread is warned of once, where its task starts", async () => {
+  it("D-64: a job with NaN that waits for its thread causes one warning, when its task starts", async () => {
     const { queue, log, ended } = await stage();
     const [first, second] = [newFile(), newFile()];
     const { key: running } = await queue.enqueue("spin", { ms: 500, file: first });

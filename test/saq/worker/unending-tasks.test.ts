@@ -12,7 +12,7 @@ beforeAll(async () => {
   await queue.close();
 });
 
-it("D-46: a task that never ends fails its job in the end, run once, where no other worker takes it", async () => {
+it("D-46: a task that never ends runs once, and its job fails if no other worker takes it", async () => {
   let runs = 0;
   const queue = openQueue(
     database,
@@ -37,7 +37,7 @@ it("D-46: a task that never ends fails its job in the end, run once, where no ot
   expect(refusals).toHaveLength(1);
 }, 600_000);
 
-it("J-3: a progress that is no number of 0 to 1 is refused, and what cannot be written does not stop the job", async () => {
+it("J-3: a progress outside 0 to 1 and a meta without JSON form are refused, and the job continues", async () => {
   const circle: Record<string, unknown> = {};
   circle.self = circle;
   const queue = openQueue(database, {
@@ -65,7 +65,7 @@ it("J-3: a progress that is no number of 0 to 1 is refused, and what cannot be w
   expect(meta).toEqual({});
 });
 
-it("D-47: a cancellation is counted although the user keeps something else under its name", async () => {
+it("D-47: a cancellation is counted although the user's meta has another value under this name", async () => {
   let started: () => void = () => {};
   const running = new Promise<void>((resolve) => {
     started = resolve;
@@ -88,7 +88,7 @@ it("D-47: a cancellation is counted although the user keeps something else under
   });
 });
 
-it("closing stops the workers that were made, and a worker that never started stops at once", async () => {
+it("close() stops all workers, and a worker that never started stops at once", async () => {
   const config = defineQueue({ name: "closing", dsn: database.url, tasks: { ok: () => "ok" } });
   const saq = createSaq(defineSaq({ queues: [config] }));
   const [worker] = saq.workers();

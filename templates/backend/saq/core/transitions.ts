@@ -3,8 +3,7 @@
  * this module knows nothing about storage. An illegal change is refused with a typed answer, and never looks like a
  * success.
  */
-import type { Claim, ClaimedJob, RowChange, StoredJob } from "../broker.js";
-import { PoisonDocumentError } from "../errors.js";
+import type { RowChange, StoredJob } from "../broker.js";
 import {
   columnSecond,
   isRetryable,
@@ -16,7 +15,9 @@ import {
   retryDelaySeconds,
   type TerminalStatus,
 } from "./job.js";
-import { decodeJob, encodeChange, type MetaMarks } from "./wire.js";
+import { aloneFrom, noCounts, oneMore, runsAlone, withMarks } from "./job-meta.js";
+import { read } from "./stored-job.js";
+import { encodeChange, type MetaMarks } from "./wire.js";
 
 /**
  * Returns the seconds to keep a finished row; null = for ever, -1 = not at all. The number is whole and bounded: a
@@ -244,13 +245,6 @@ export function neverStarted(row: StoredJob, nowMs: number, marks?: MetaMarks): 
   };
 }
 
-/** How many workers must have died during a job before it runs alone: two, or fewer if `lostLimit` is lower. */
-const aloneFrom = (lostLimit: number): number => Math.max(Math.min(2, lostLimit), 1);
-
-/** True if the job may be the reason why its workers died. It must run with no other jobs beside it. */
-export const runsAlone = ({ lost }: JobFields["meta"], lostLimit: number): boolean =>
-  Number.isSafeInteger(lost) && Number(lost) >= aloneFrom(lostLimit);
-
 /**
  * Decides about a job that may be stuck beyond all grace. A stuck job gets another attempt if one is left; otherwise it
  * ends as aborted. Both write the error `swept`. A stuck job that was to be aborted ends as aborted with its own error.
@@ -282,40 +276,6 @@ function endAborted(job: JobFields, nowMs: number, failedTtl: number): RowChange
   };
 }
 
-/** Adds one to a count that the engine keeps in `meta`. The old value may be anything, because `meta` is the user's. */
-export const oneMore = (count: unknown): number => (Number.isSafeInteger(count) ? Number(count) + 1 : 1);
-
-const ownCounts: ReadonlySet<string> = new Set(["lost", "cancellations", "unknownTask"]);
-
-const marks = [...ownCounts, "awaited", "schedule", "runLimits"];
-
-/**
- * Returns who waits for the end of the job: true = any process, a text = the process with that address, false = nobody.
- * Users may write any value into this member.
- */
-export const awaitedIn = ({ awaited }: JobFields["meta"]): boolean | string =>
-  awaited === true || (typeof awaited === "string" && /^[\w-]{1,40}$/.test(awaited) && awaited);
-
-/**
- * Returns a user's new `meta` together with the members that the engine keeps in the old one. Without this, a job that
- * sets its `meta` in each run could end one worker after another, and never count as lost more than once.
- */
-export const withMarks = (
-  before: Readonly<Record<string, unknown>>,
-  meta: Record<string, unknown>,
-): Record<string, unknown> => ({
-  ...Object.fromEntries(marks.filter((name) => name in before).map((name) => [name, before[name]])),
-  ...meta,
-});
-
-/** Removes the engine's counts: a job that starts anew may be lost, cancelled and refused as often as any other job. */
-export const withoutCounts = (meta: JobFields["meta"]): JobFields["meta"] =>
-  Object.fromEntries(Object.entries(meta).filter(([name]) => !ownCounts.has(name)));
-
-/** Returns marks that remove the engine's counts from `meta`. */
-const noCounts = ({ meta }: JobFields): MetaMarks =>
-  Object.fromEntries(Object.keys(meta).flatMap((name) => (ownCounts.has(name) ? [[name, null]] : [])));
-
 /** For a row with an unreadable document: failed, kept for ever, its bytes unchanged, so that people can look at it. */
 export const setAside: RowChange = { status: "failed", patch: null, removed: [], keep: null };
 
@@ -323,44 +283,3 @@ const edit = (status: RowChange["status"], fields: Partial<JobFields>, marks?: M
   status,
   ...encodeChange(fields, marks),
 });
-
-/**
- * True if another worker has started the job although the row carries our token: Python does not change `lock_key` when
- * it sweeps a job and claims it again. A document that names no worker is no proof: an abort or an update through an
- * old Python handle writes the whole document as it was when that handle was made.
- */
-export function isTakenOver(row: StoredJob, { workerId }: Pick<Claim, "workerId">): boolean {
-  const owner = read(row)?.workerId ?? null;
-  return owner !== null && owner !== workerId;
-}
-
-/** Returns the job of a row, or null if the document is not a SAQ job, or is the job of another row. */
-export function read(row: StoredJob): JobFields | null {
-  try {
-    const job = decodeJob(row.document, row.queue, row.status);
-    return job.key === row.key ? job : null;
-  } catch (error) {
-    if (error instanceof PoisonDocumentError) return null;
-    throw error;
-  }
-}
-
-/**
- * Returns the fields of a claimed job: active, with its new attempt. Calls `forgave` if the document contained NaN or
- * an infinity, which are read as null.
- *
- * @throws PoisonDocumentError if the document is not a SAQ job, or is the job of another row
- */
-export function claimedFields(claim: ClaimedJob, queueName: string, forgave?: () => void): JobFields {
-  const { key, document, suffix, workerId } = claim;
-  const fields = decodeJob(document, queueName, "active", forgave);
-  if (fields.key !== key)
-    throw new PoisonDocumentError(`The stored document is that of another job, "${fields.key}"`);
-  if (suffix) {
-    fields.attempts = 1;
-    fields.started = suffix.started;
-    fields.touched = suffix.started;
-    fields.workerId = workerId;
-  }
-  return fields;
-}

@@ -23,7 +23,8 @@ import type {
   WorkerStats,
 } from "../broker.js";
 import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
-import { type Decision, isTakenOver, loseJob } from "../core/transitions.js";
+import { isTakenOver } from "../core/stored-job.js";
+import { type Decision, loseJob } from "../core/transitions.js";
 import type { TransactionClient } from "../tasks/task.js";
 import { withTimeout } from "../timers.js";
 import { answerChannel, eventChannel, parseAnswer, parseEvent, wakeChannel } from "./channels.js";

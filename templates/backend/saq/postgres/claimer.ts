@@ -1,7 +1,8 @@
 /** Claims jobs: ungrouped jobs in one statement, grouped jobs only of free groups while these groups are locked. */
 import type { Claim, ClaimedJob, ClaimRequest, ClaimResult, StoredJob } from "../broker.js";
 import { columnSecond } from "../core/job.js";
-import { type Decision, isTakenOver, read, setAside } from "../core/transitions.js";
+import { isTakenOver, read } from "../core/stored-job.js";
+import { type Decision, setAside } from "../core/transitions.js";
 import { editDocument, encodeChange } from "../core/wire.js";
 import { describe, type Logger } from "../logger.js";
 import { newToken } from "./claim-token.js";

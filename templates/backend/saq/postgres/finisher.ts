@@ -4,7 +4,7 @@
  * (when the connection dies at the commit). The server knows it, by the transaction's number.
  */
 import type { Claim, Settlement } from "../broker.js";
-import { isTakenOver } from "../core/transitions.js";
+import { isTakenOver } from "../core/stored-job.js";
 import { editDocument } from "../core/wire.js";
 import { SaqError } from "../errors.js";
 import type { TransactionClient } from "../tasks/task.js";

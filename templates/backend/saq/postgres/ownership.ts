@@ -1,6 +1,6 @@
 /** Checks whether running jobs still belong to their claims. */
 import type { Claim, Interrupted } from "../broker.js";
-import { isTakenOver } from "../core/transitions.js";
+import { isTakenOver } from "../core/stored-job.js";
 import type { RowStore } from "./rows.js";
 import type { TableSession } from "./table-session.js";
 

@@ -6,7 +6,8 @@
  */
 import type { Decided, Settlement, SettleResult, StoredJob } from "../broker.js";
 import { bytesOf } from "../core/byte-size.js";
-import { type Decision, finished, isTakenOver, keepSeconds, read } from "../core/transitions.js";
+import { isTakenOver, read } from "../core/stored-job.js";
+import { type Decision, finished, keepSeconds } from "../core/transitions.js";
 import { encodeChange } from "../core/wire.js";
 import { SaqError } from "../errors.js";
 import { Coalescer, type CoalescerOptions } from "./coalescer.js";

@@ -2,8 +2,9 @@
 
 import type { Broker } from "../broker.js";
 import type { JobFields } from "../core/job.js";
+import { withoutCounts } from "../core/job-meta.js";
 import type { EnqueueOutcome } from "../core/new-job.js";
-import { read, withoutCounts } from "../core/transitions.js";
+import { read } from "../core/stored-job.js";
 import { ConfigError } from "../errors.js";
 import type { EnqueueOptions } from "../tasks/task.js";
 import { Batches, type StoredMark } from "./batch.js";

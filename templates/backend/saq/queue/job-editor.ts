@@ -5,6 +5,7 @@ import { onlyJobOptions } from "../config/index.js";
 import { isLarger, tooLarge } from "../core/byte-size.js";
 import type { TerminalStatus } from "../core/job.js";
 import { omitUndefined } from "../core/omit-undefined.js";
+import { read } from "../core/stored-job.js";
 import {
   type AbortAnswer,
   abortJob,
@@ -12,7 +13,6 @@ import {
   finishJob,
   type JobUpdate,
   type RetryAnswer,
-  read,
   retryJob,
   type UpdateAnswer,
   updateJob,

@@ -2,7 +2,7 @@
 
 import type { Broker, JobFilter, StoredJob } from "../broker.js";
 import { type JobFields, jobDefaults, type Status, statuses } from "../core/job.js";
-import { read } from "../core/transitions.js";
+import { read } from "../core/stored-job.js";
 import { InvalidJobError, JobGoneError, SaqError } from "../errors.js";
 import type { Job } from "./job-handle.js";
 import { readEnd, unreadReason } from "./results.js";

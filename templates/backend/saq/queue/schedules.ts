@@ -4,7 +4,7 @@ import { type CronEntry, cronKey, type QueueConfig } from "../config/index.js";
 import { isTerminal, type JobFields, type Status } from "../core/job.js";
 import type { NewJob } from "../core/new-job.js";
 import type { LastRun, ScheduleDefinition } from "../core/schedule-store.js";
-import { read } from "../core/transitions.js";
+import { read } from "../core/stored-job.js";
 import { SaqError } from "../errors.js";
 import type { EnqueueOptions } from "../tasks/task.js";
 import type { Draft } from "./draft.js";

@@ -7,7 +7,7 @@ import { setMaxListeners } from "node:events";
 import type { ClaimedJob, Interrupted } from "../broker.js";
 import { isLarger, tooLarge } from "../core/byte-size.js";
 import type { JobFields } from "../core/job.js";
-import { awaitedIn, withMarks } from "../core/transitions.js";
+import { awaitedIn, withMarks } from "../core/job-meta.js";
 import { encodeChange } from "../core/wire.js";
 import { InvalidJobError, JobLostError, SaqError } from "../errors.js";
 import type { RunningJob, TransactionClient } from "../tasks/task.js";

@@ -4,7 +4,8 @@
  */
 import type { Claim, ClaimedJob, Interrupted, Settlement } from "../broker.js";
 import type { JobFields } from "../core/job.js";
-import { claimedFields, runsAlone } from "../core/transitions.js";
+import { runsAlone } from "../core/job-meta.js";
+import { claimedFields } from "../core/stored-job.js";
 import type { Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
 import type { Queue } from "../queue/queue.js";

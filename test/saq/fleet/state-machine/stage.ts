@@ -3,7 +3,7 @@
 import type { ClaimedJob } from "../../../../templates/backend/saq/broker.js";
 import { defaultMaxBytes } from "../../../../templates/backend/saq/core/byte-size.js";
 import type { Refusal } from "../../../../templates/backend/saq/core/new-job.js";
-import { claimedFields } from "../../../../templates/backend/saq/core/transitions.js";
+import { claimedFields } from "../../../../templates/backend/saq/core/stored-job.js";
 import { decodeJob } from "../../../../templates/backend/saq/core/wire.js";
 import type { Queue } from "../../../../templates/backend/saq/queue/queue.js";
 import type { Attempt } from "../../../../templates/backend/saq/worker/attempt.js";

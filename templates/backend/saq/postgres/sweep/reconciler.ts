@@ -8,7 +8,8 @@
  * no job runs under it, so that an idle worker sends no statement.
  */
 import type { Claim, Reconciliation, StoredJob } from "../../broker.js";
-import { type Decision, isTakenOver, loseJob, neverStarted } from "../../core/transitions.js";
+import { isTakenOver } from "../../core/stored-job.js";
+import { type Decision, loseJob, neverStarted } from "../../core/transitions.js";
 import type { Logger } from "../../logger.js";
 import type { RowStore } from "../rows.js";
 import type { TableSession } from "../table-session.js";

@@ -7,7 +7,7 @@
  */
 import type { StoredJob } from "../../broker.js";
 import { type isStuck, type JobFields, parseStatus } from "../../core/job.js";
-import { read } from "../../core/transitions.js";
+import { read } from "../../core/stored-job.js";
 import type { RowStore } from "../rows.js";
 import type { TableSession } from "../table-session.js";
 

@@ -1,6 +1,6 @@
 /** Decides whether a job that a dead worker had claimed was started, or only waited for its turn. */
 import type { StoredJob } from "../../broker.js";
-import { read } from "../../core/transitions.js";
+import { read } from "../../core/stored-job.js";
 import { isClaimedAhead } from "../claim-token.js";
 import { livenessOf } from "./worker-ids.js";
 

@@ -5,7 +5,8 @@
  */
 import type { RowChange, StoredJob, SweepLimits } from "../../broker.js";
 import { isStuck } from "../../core/job.js";
-import { type Decision, loseJob, read, sweepJob } from "../../core/transitions.js";
+import { read } from "../../core/stored-job.js";
+import { type Decision, loseJob, sweepJob } from "../../core/transitions.js";
 import type { Logger } from "../../logger.js";
 import { newToken } from "../claim-token.js";
 import type { RowStore } from "../rows.js";

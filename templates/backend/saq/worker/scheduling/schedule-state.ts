@@ -4,7 +4,7 @@ import type { StoredJob } from "../../broker.js";
 import { type CronEntry, cronKey } from "../../config/index.js";
 import { isTerminal } from "../../core/job.js";
 import type { LastRun, ScheduleDefinition } from "../../core/schedule-store.js";
-import { read } from "../../core/transitions.js";
+import { read } from "../../core/stored-job.js";
 import { definitionOf, runOf } from "../../queue/schedules.js";
 
 /** What this worker knows about an entry of `scheduledTasks`. Times are epoch s. */

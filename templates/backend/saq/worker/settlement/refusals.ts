@@ -2,7 +2,7 @@
  * Gives back jobs that a worker cannot run: their previous run is still going on here, or it does not have their task.
  */
 import type { QueueConfig } from "../../config/index.js";
-import { oneMore } from "../../core/transitions.js";
+import { oneMore } from "../../core/job-meta.js";
 import type { MetaMarks } from "../../core/wire.js";
 import type { Attempt } from "../attempt.js";
 import type { Report } from "./report.js";

@@ -2,7 +2,8 @@
 import type { ClaimedJob, Settlement } from "../../broker.js";
 import { isLarger, tooLarge } from "../../core/byte-size.js";
 import { isRetryable, type JobFields } from "../../core/job.js";
-import { finished, keepSeconds, oneMore, requeued, retryDue } from "../../core/transitions.js";
+import { oneMore } from "../../core/job-meta.js";
+import { finished, keepSeconds, requeued, retryDue } from "../../core/transitions.js";
 import { encodeChange, type MetaMarks } from "../../core/wire.js";
 import { InvalidResultError } from "../../errors.js";
 import { errorText } from "./error-text.js";

@@ -1,0 +1,44 @@
+/** The members that the engine keeps in the `meta` of a job, beside those of the user. */
+import type { JobFields } from "./job.js";
+import type { MetaMarks } from "./wire.js";
+
+/** Adds one to a count that the engine keeps in `meta`. The old value may be anything, because `meta` is the user's. */
+export const oneMore = (count: unknown): number => (Number.isSafeInteger(count) ? Number(count) + 1 : 1);
+
+const ownCounts: ReadonlySet<string> = new Set(["lost", "cancellations", "unknownTask"]);
+
+const marks = [...ownCounts, "awaited", "schedule", "runLimits"];
+
+/**
+ * Returns who waits for the end of the job: true = any process, a text = the process with that address, false = nobody.
+ * Users may write any value into this member.
+ */
+export const awaitedIn = ({ awaited }: JobFields["meta"]): boolean | string =>
+  awaited === true || (typeof awaited === "string" && /^[\w-]{1,40}$/.test(awaited) && awaited);
+
+/**
+ * Returns a user's new `meta` together with the members that the engine keeps in the old one. Without this, a job that
+ * sets its `meta` in each run could end one worker after another, and never count as lost more than once.
+ */
+export const withMarks = (
+  before: Readonly<Record<string, unknown>>,
+  meta: Record<string, unknown>,
+): Record<string, unknown> => ({
+  ...Object.fromEntries(marks.filter((name) => name in before).map((name) => [name, before[name]])),
+  ...meta,
+});
+
+/** Removes the engine's counts: a job that starts anew may be lost, cancelled and refused as often as any other job. */
+export const withoutCounts = (meta: JobFields["meta"]): JobFields["meta"] =>
+  Object.fromEntries(Object.entries(meta).filter(([name]) => !ownCounts.has(name)));
+
+/** Returns marks that remove the engine's counts from `meta`. */
+export const noCounts = ({ meta }: JobFields): MetaMarks =>
+  Object.fromEntries(Object.keys(meta).flatMap((name) => (ownCounts.has(name) ? [[name, null]] : [])));
+
+/** How many workers must have died during a job before it runs alone: two, or fewer if `lostLimit` is lower. */
+export const aloneFrom = (lostLimit: number): number => Math.max(Math.min(2, lostLimit), 1);
+
+/** True if the job may be the reason why its workers died. It must run with no other jobs beside it. */
+export const runsAlone = ({ lost }: JobFields["meta"], lostLimit: number): boolean =>
+  Number.isSafeInteger(lost) && Number(lost) >= aloneFrom(lostLimit);

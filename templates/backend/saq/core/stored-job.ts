@@ -1,0 +1,46 @@
+/** Reads the job of a stored row or of a claim. */
+import type { Claim, ClaimedJob, StoredJob } from "../broker.js";
+import { PoisonDocumentError } from "../errors.js";
+import type { JobFields } from "./job.js";
+import { decodeJob } from "./wire.js";
+
+/**
+ * True if another worker has started the job although the row carries our token: Python does not change `lock_key` when
+ * it sweeps a job and claims it again. A document that names no worker is no proof: an abort or an update through an
+ * old Python handle writes the whole document as it was when that handle was made.
+ */
+export function isTakenOver(row: StoredJob, { workerId }: Pick<Claim, "workerId">): boolean {
+  const owner = read(row)?.workerId ?? null;
+  return owner !== null && owner !== workerId;
+}
+
+/** Returns the job of a row, or null if the document is not a SAQ job, or is the job of another row. */
+export function read(row: StoredJob): JobFields | null {
+  try {
+    const job = decodeJob(row.document, row.queue, row.status);
+    return job.key === row.key ? job : null;
+  } catch (error) {
+    if (error instanceof PoisonDocumentError) return null;
+    throw error;
+  }
+}
+
+/**
+ * Returns the fields of a claimed job: active, with its new attempt. Calls `forgave` if the document contained NaN or
+ * an infinity, which are read as null.
+ *
+ * @throws PoisonDocumentError if the document is not a SAQ job, or is the job of another row
+ */
+export function claimedFields(claim: ClaimedJob, queueName: string, forgave?: () => void): JobFields {
+  const { key, document, suffix, workerId } = claim;
+  const fields = decodeJob(document, queueName, "active", forgave);
+  if (fields.key !== key)
+    throw new PoisonDocumentError(`The stored document is that of another job, "${fields.key}"`);
+  if (suffix) {
+    fields.attempts = 1;
+    fields.started = suffix.started;
+    fields.touched = suffix.started;
+    fields.workerId = workerId;
+  }
+  return fields;
+}
