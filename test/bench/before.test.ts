@@ -33,7 +33,7 @@ describe("npm run bench with BENCH_BEFORE", () => {
     expect(output).toMatch(/\| bulk enqueue \| jobs\/s \| engine-before \| /);
   }, 600_000);
 
-  it("names a commit that git does not know", async () => {
+  it("fails with an error that names the commit when git does not know it", async () => {
     expect(await bench("no-such-commit", 1)).toContain(
       "BENCH_BEFORE=no-such-commit: the engine of that commit cannot be read",
     );

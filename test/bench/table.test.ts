@@ -49,7 +49,7 @@ function cells(output: string, name: string): string[] {
 }
 
 describe("npm run bench:table", () => {
-  it("merges files round by round and compares the engine with the best of each kind", async () => {
+  it("joins the rounds of all files, and compares the engine with the best peers and with minimal-wire", async () => {
     const first = reportOf([
       DRAIN,
       {
@@ -91,7 +91,7 @@ describe("npm run bench:table", () => {
     expect(output).not.toContain("cost of a job");
   });
 
-  it("sets what a job costs at a large table beside the same at a small one", async () => {
+  it("prints the cost of a job with a large table, divided by its cost with a small table", async () => {
     const output = await table([
       reportOf(
         [SMALL, { engine: [10, 20], saq: [100, 100] }],
@@ -102,10 +102,10 @@ describe("npm run bench:table", () => {
   });
 
   it.each([
-    ["a file that is not there", () => join(emptyFolder(), "drian.json"), "no such file"],
-    ["a file that is no JSON", () => fileWith("drain: 20000"), "is not valid JSON"],
-    ["a file of something else", () => fileWith('{"name":"app"}'), "it has no figures"],
-  ])("%s: says so and how to make one, and exits with 1", async (_, file, why) => {
+    ["a missing file", () => join(emptyFolder(), "drian.json"), "no such file"],
+    ["a file that is not JSON", () => fileWith("drain: 20000"), "is not valid JSON"],
+    ["a file without figures", () => fileWith('{"name":"app"}'), "it has no figures"],
+  ])("exits with 1 for %s, and prints the reason and how to make a report", async (_, file, why) => {
     const path = file();
     const output = await table([reportOf([DRAIN, { engine: [1] }]), path], 1);
     expect(output).toContain(`${path}: `);
@@ -114,7 +114,7 @@ describe("npm run bench:table", () => {
     expect(output).not.toMatch(/^\| |^ +at /m);
   });
 
-  it("no file at all: tells its usage, and exits with 2", async () => {
+  it("exits with 2 and prints its usage when no file is given", async () => {
     expect(await table([], 2)).toContain("Usage: node bench/table.js FILE...");
   });
 });

@@ -2,7 +2,7 @@ import { describe, expect, it } from "@jest/globals";
 import { UsageError } from "../../create-saq-app/src/errors.js";
 import { closestFlag, parseFlags } from "../../create-saq-app/src/flags.js";
 
-describe("reading flags", () => {
+describe("the parser of flags", () => {
   it.each([
     [[], {}],
     [["my-app"], { directory: "my-app" }],
@@ -19,7 +19,7 @@ describe("reading flags", () => {
     [["-yh"], { help: true }],
     [["--nonsense", "--help"], { help: true }],
     [["--", "--strange-name"], { directory: "--strange-name" }],
-  ])("%j means %j", (argv, flags) => {
+  ])("reads %j as %j", (argv, flags) => {
     expect(parseFlags(argv, {})).toEqual(flags);
   });
 
@@ -39,18 +39,18 @@ describe("reading flags", () => {
     expect(() => parseFlags(argv, {})).toThrow(new UsageError(message));
   });
 
-  it("refuses a second folder and says what npm does with flags before --", () => {
+  it("refuses a second folder and explains what npm does with flags before --", () => {
     expect(() => parseFlags(["my-app", "docker"], {})).toThrow(
       /there is a second argument: "docker"[\s\S]*npm create saq-app@latest my-app -- --db docker/,
     );
   });
 
-  it("does not guess a flag from a word that is like none", () => {
+  it("suggests no flag for a word that is not similar to any flag", () => {
     expect(closestFlag("--xyzzy")).toBeUndefined();
   });
 });
 
-describe("flags that npm kept for itself", () => {
+describe("the check for flags that npm kept for itself", () => {
   const underNpm = { npm_lifecycle_event: "npx" };
 
   it.each([
@@ -60,18 +60,18 @@ describe("flags that npm kept for itself", () => {
     [{ npm_config_port: "9" }, "--port 9"],
     [{ npm_config_frontend: "" }, "--no-frontend"],
     [{ npm_config_git: "false" }, "--no-git"],
-  ])("refuses %j, because it was asked for and did not arrive", (env, flag) => {
+  ])("refuses %j, because the user gave the flag and npm did not pass it on", (env, flag) => {
     expect(() => parseFlags(["my-app"], { ...underNpm, ...env })).toThrow(
       `npm kept ${flag} for itself. Put a lone -- before the flags:\n  npm create saq-app@latest my-app -- ${flag}`,
     );
   });
 
-  it("accepts the flag that did arrive, and npm's own git setting", () => {
+  it("accepts a flag that npm passed on, and ignores npm's own settings for git and yes", () => {
     const env = { ...underNpm, npm_config_port: "9", npm_config_git: "/usr/bin/git", npm_config_yes: "true" };
     expect(parseFlags(["--port", "9"], env)).toEqual({ port: "9" });
   });
 
-  it("looks only when npm started it", () => {
+  it("reads npm's variables only when npm started the program", () => {
     expect(parseFlags([], { npm_config_port: "9" })).toEqual({});
   });
 });

@@ -21,8 +21,8 @@ beforeEach(() => {
 const nameOf = (folder: string) => JSON.parse(readFileSync(join(folder, "package.json"), "utf8")).name;
 const envOf = (folder: string) => parseEnv(readFileSync(join(folder, ".env"), "utf8"));
 
-describe("where a project goes", () => {
-  it("without a terminal: the default folder, and each default with its flag", async () => {
+describe("the folder of a new project", () => {
+  it("has the default name without a terminal, and the output lists each default with its flag", async () => {
     const run = await runCli(QUICK, { cwd });
     expect(run).toMatchObject({ code: 0, stderr: "" });
     expect(run.stdout).toContain("my-saq-app                        create-saq-app <folder>");
@@ -38,7 +38,7 @@ describe("where a project goes", () => {
     ["@acme/web", "web", "@acme/web"],
     ["new/deeper/app", "new/deeper/app", "app"],
     ['a "b" `c` $(d) {{e}} <f> \\ %h', 'a "b" `c` $(d) {{e}} <f> \\ %h', "a-b-c-d-e-f-h"],
-  ])("%s", async (typed, folder, name) => {
+  ])("is created from the argument %s, with a valid package name", async (typed, folder, name) => {
     const run = await runCli([typed, ...QUICK], { cwd });
     expect(run).toMatchObject({ code: 0, stderr: "" });
     expect(nameOf(join(cwd, folder))).toBe(name);
@@ -46,7 +46,7 @@ describe("where a project goes", () => {
     expect(readdirSync(cwd)).toEqual([folder.split("/")[0]]);
   });
 
-  it("a name cannot break a file: every JSON parses, nothing half-rendered is left", async () => {
+  it("can have special characters in its name: JSON files stay valid, Markdown files have no HTML escapes", async () => {
     const title = 'O\'Brien & "Sons" <b>';
     await runCli([title, ...QUICK], { cwd });
     for (const [path, { contents }] of readTree(join(cwd, title))) {
@@ -58,7 +58,7 @@ describe("where a project goes", () => {
     }
   });
 
-  it("into this folder, which stays the same folder", async () => {
+  it("can be the current folder: its files stay, and the next steps have no cd command", async () => {
     writeTree(cwd, { LICENSE: "mine", ".git/HEAD": "ref: refs/heads/main\n", "docs/idea.md": "mine" });
     const run = await runCli([".", ...QUICK], { cwd });
     expect(run).toMatchObject({ code: 0, stderr: "" });
@@ -69,7 +69,7 @@ describe("where a project goes", () => {
     expect(run.stdout).not.toMatch(/^ {2}cd /m);
   });
 
-  it("through a link above the target", async () => {
+  it("can be below a symbolic link", async () => {
     mkdirSync(join(cwd, "real"));
     symlinkSync(join(cwd, "real"), join(cwd, "link"));
     expect((await runCli(["link/app", ...QUICK], { cwd })).code).toBe(0);
@@ -78,7 +78,7 @@ describe("where a project goes", () => {
 });
 
 describe("--force", () => {
-  it("keeps every file that is not replaced, and lists those that are", async () => {
+  it("keeps each file that it does not replace, and lists each file that it replaces", async () => {
     writeTree(cwd, { "app/notes.txt": "mine", "app/Makefile": "mine", "app/backend/app/extra.ts": "mine" });
     const run = await runCli(["app", "--force", ...QUICK], { cwd });
     expect(run).toMatchObject({ code: 0, stderr: "" });
@@ -88,7 +88,7 @@ describe("--force", () => {
     expect(readFileSync(join(cwd, "app/Makefile"), "utf8")).not.toBe("mine");
   });
 
-  it("over an earlier generation: the password stays, equal files are not listed", async () => {
+  it("keeps .env of a previous generation, and does not list files with equal contents", async () => {
     await runCli(["app", ...QUICK], { cwd });
     const password = envOf(join(cwd, "app")).DB_PASSWORD;
     const run = await runCli(["app", "--force", "--port", "9000", ...QUICK], { cwd });
@@ -101,7 +101,7 @@ describe("--force", () => {
 });
 
 describe("--dry-run and --json", () => {
-  it("--dry-run shows the files and writes none", async () => {
+  it("--dry-run lists the files and writes none", async () => {
     writeTree(cwd, { "app/LICENSE": "mine" });
     const run = await runCli(["app", "--dry-run"], { cwd });
     expect(run).toMatchObject({ code: 0, stderr: "" });
@@ -115,7 +115,7 @@ describe("--dry-run and --json", () => {
     expect((await runCli(["app", "--dry-run"], { cwd })).code).toBe(1);
   });
 
-  it("--json answers one object that names every written file", async () => {
+  it("--json prints one object that names every written file", async () => {
     const run = await runCli(["app", "--json", "--port", "9000", "--no-frontend", ...QUICK], { cwd });
     expect(run).toMatchObject({ code: 0, stderr: "" });
     const answer = JSON.parse(run.stdout);
@@ -134,14 +134,14 @@ describe("--dry-run and --json", () => {
     expect(answer.addresses[0]).toEqual({ command: "http://localhost:9000", about: "API" });
   });
 
-  it("--json --dry-run says planned", async () => {
+  it("--json --dry-run prints the status planned", async () => {
     const run = await runCli(["app", "--json", "--dry-run"], { cwd });
     expect(JSON.parse(run.stdout)).toMatchObject({ status: "planned", exitCode: 0 });
     expect(readdirSync(cwd)).toEqual([]);
   });
 });
 
-describe("choices", () => {
+describe("the settings of a new project", () => {
   it("each project has its own password and id", async () => {
     await runCli(["one", ...QUICK], { cwd });
     await runCli(["two", ...QUICK], { cwd });
@@ -160,7 +160,7 @@ describe("choices", () => {
       "postgresql://me:p%23w@db.example.org:5433/shop?sslmode=require",
       { DATABASE_URL: "postgresql://me:p%23w@db.example.org:5433/shop?sslmode=require" },
     ],
-  ])("--db %s", async (db, settings) => {
+  ])("--db %s sets the database in .env", async (db, settings) => {
     const run = await runCli(["app", "--db", db, ...QUICK], { cwd });
     expect(run.code).toBe(0);
     expect(envOf(join(cwd, "app"))).toMatchObject(settings);
@@ -168,13 +168,13 @@ describe("choices", () => {
     expect(readFileSync(join(cwd, "app/saq-app.json"), "utf8")).not.toContain("example.org");
   });
 
-  it("--port is in .env and in the addresses", async () => {
+  it("--port is written to .env and to the printed addresses", async () => {
     const run = await runCli(["app", "--port", "9000", ...QUICK], { cwd });
     expect(envOf(join(cwd, "app")).PORT).toBe("9000");
     expect(run.stdout).toContain("http://localhost:9000/saq");
   });
 
-  it("--no-frontend leaves out the folder and the workspace, and its targets explain themselves", async () => {
+  it("--no-frontend leaves out the folder and the workspace, and make dev-frontend prints the reason", async () => {
     await runCli(["app", "--no-frontend", ...QUICK], { cwd });
     const manifest = JSON.parse(readFileSync(join(cwd, "app/package.json"), "utf8"));
     expect(existsSync(join(cwd, "app/frontend"))).toBe(false);

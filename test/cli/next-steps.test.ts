@@ -10,34 +10,34 @@ function commands(directory: string, done = ALL_DONE, db = "auto", platform: Nod
   return nextSteps(options, done, CWD, platform).map(({ command }) => command);
 }
 
-describe("what is left to do", () => {
+describe("the next steps", () => {
   it.each([
     ["my-app", ["cd my-app", "make dev-all"]],
     [".", ["make dev-all"]],
     ["o'brien app", ["cd 'o'\\''brien app'", "make dev-all"]],
     ["-app", ["cd ./-app", "make dev-all"]],
     ["/srv/app", ["cd /srv/app", "make dev-all"]],
-  ])("in %j", (directory, expected) => {
+  ])("are correct shell commands for the folder %j", (directory, expected) => {
     expect(commands(directory)).toEqual(expected);
   });
 
-  it("names the command that failed", () => {
+  it("include npm install when it failed", () => {
     const done: Done = { ...ALL_DONE, install: { status: "failed", reason: "exit code 1" } };
     expect(commands("my-app", done)).toEqual(["cd my-app", "npm install", "make dev-all"]);
   });
 
-  it("asks for DATABASE_URL only when it was not given", () => {
+  it("ask for DATABASE_URL only when it was not given", () => {
     expect(commands("my-app", ALL_DONE, "url")).toContain("edit .env");
     expect(commands("my-app", ALL_DONE, "postgresql://h/x")).not.toContain("edit .env");
   });
 
-  it("speaks npm on Windows, where there is no make", () => {
+  it("use npm instead of make on Windows", () => {
     expect(commands("my-app", ALL_DONE, "auto", "win32")).toEqual(["cd my-app", "npm run dev-all"]);
   });
 });
 
-describe("addresses", () => {
-  it("follow the port, and leave out the front end with it", () => {
+describe("the printed addresses", () => {
+  it("use the given port, and omit the front end when the project has none", () => {
     const options = resolveOptions({ port: "9000", frontend: false }, {}, CWD);
     expect(addresses(options).map(({ command }) => command)).toEqual([
       "http://localhost:9000",

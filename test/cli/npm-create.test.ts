@@ -58,7 +58,7 @@ describe("npm create saq-app@latest", () => {
     [["my-app", "--db=docker"], "npm kept --db docker for itself."],
     [["my-app", "--db", "docker"], 'there is a second argument: "docker"'],
   ])(
-    "refuses %j instead of doing what was not asked",
+    "refuses %j, because npm does not pass on flags before --",
     async (args, message) => {
       const run = await npmCreate(...args);
       expect(run.code).toBe(2);

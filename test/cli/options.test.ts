@@ -9,7 +9,7 @@ import {
 
 const CWD = "/home/someone/code";
 
-describe("the project's names", () => {
+describe("the names of a project", () => {
   it.each([
     ["my-app", `${CWD}/my-app`, "my-app", "my-app", "my_app"],
     ["my-app/", `${CWD}/my-app`, "my-app", "my-app", "my_app"],
@@ -24,7 +24,7 @@ describe("the project's names", () => {
     ["Postgres", `${CWD}/Postgres`, "Postgres", "postgres", "postgres_app"],
     ["template1", `${CWD}/template1`, "template1", "template1", "template1_app"],
     ["packages/@acme/web", `${CWD}/packages/@acme/web`, "web", "web", "web"],
-  ])("%j", (typed, directory, title, packageName, databaseName) => {
+  ])("are derived from %j", (typed, directory, title, packageName, databaseName) => {
     expect(resolveProject(typed, CWD)).toEqual({
       directory,
       title,
@@ -50,19 +50,19 @@ describe("the project's names", () => {
     ["@!/web", /No package name can be made of "!"/],
     ["/", /No package name/],
     ["x".repeat(64), /64 characters long. At most 63/],
-  ])("refuses %j", (typed, message) => {
+  ])("the argument %j is refused", (typed, message) => {
     expect(() => resolveProject(typed, CWD)).toThrow(message);
     expect(() => resolveProject(typed, CWD)).toThrow(UsageError);
   });
 });
 
 describe("options", () => {
-  it("takes the flag before the answer and the answer before the default", () => {
+  it("a flag has priority over an answer, and an answer over the default", () => {
     const options = resolveOptions({ frontend: false }, { frontend: true, db: "docker" }, CWD);
     expect(options).toMatchObject({ frontend: false, db: "docker", port: 8000, install: true, git: true });
   });
 
-  it.each(["embedded", "docker", "url", "auto"])("takes --db %s", (db) => {
+  it.each(["embedded", "docker", "url", "auto"])("accepts --db %s", (db) => {
     expect(resolveOptions({ db }, {}, CWD)).toMatchObject({ db, databaseUrl: null });
   });
 
@@ -72,7 +72,7 @@ describe("options", () => {
     "postgresql:///shop?host=/var/run/postgresql",
     "postgresql://me@db1:5432,db2/shop",
     "postgresql://me:100%@[::1]/shop",
-  ])("takes --db %s", (url) => {
+  ])("accepts --db with the URL %s", (url) => {
     expect(resolveOptions({ db: url }, {}, CWD)).toMatchObject({ db: "url", databaseUrl: url });
   });
 
@@ -88,7 +88,7 @@ describe("options", () => {
     expect(() => resolveOptions({ db }, {}, CWD)).toThrow(message);
   });
 
-  it("never repeats a password that it refuses", () => {
+  it("does not repeat the password of a refused URL", () => {
     expect(() => resolveOptions({ db: "postgresql://a:se#cret@host/x" }, {}, CWD)).not.toThrow(/cret/);
   });
 
@@ -98,14 +98,14 @@ describe("options", () => {
     );
   });
 
-  it("keeps the API off the front end's port, unless there is none", () => {
+  it("refuses the front end's port for the API, unless the project has no front end", () => {
     expect(() => resolveOptions({ port: "5173" }, {}, CWD)).toThrow(/front end's port/);
     expect(resolveOptions({ port: "5173", frontend: false }, {}, CWD).port).toBe(5173);
   });
 });
 
-describe("defaults that stand in", () => {
-  it("names each with its flag", () => {
+describe("the list of applied defaults", () => {
+  it("names each default with its flag", () => {
     expect(appliedDefaults({}).map(({ change }) => change)).toEqual([
       "create-saq-app <folder>",
       "--no-frontend",
@@ -116,13 +116,13 @@ describe("defaults that stand in", () => {
     ]);
   });
 
-  it("leaves out what was said", () => {
+  it("leaves out each option that was given", () => {
     const said = { directory: "x", frontend: true, db: "docker", port: "1", install: false, git: false };
     expect(appliedDefaults(said)).toEqual([]);
   });
 });
 
-describe("paths as shown", () => {
+describe("a path in the output", () => {
   it.each([
     ["/home/someone/code/app", "app"],
     ["/home/someone/codex", "/home/someone/codex"],
@@ -131,7 +131,7 @@ describe("paths as shown", () => {
     expect(shownPath(directory, CWD)).toBe(shown);
   });
 
-  it("works from the root folder", () => {
+  it("is relative to the root folder when this is the current folder", () => {
     expect(shownPath("/srv/app", "/")).toBe("srv/app");
   });
 });

@@ -11,7 +11,7 @@ beforeAll(async () => {
 }, 600_000);
 
 describe("the published package", () => {
-  it("holds the command line, the template, and nothing else", () => {
+  it("contains the command line and the template, and nothing else", () => {
     const template = readTemplate(join(REPOSITORY, "templates")).map(({ path }) => `templates/${path}`);
     const known = [
       "LICENSE",
@@ -27,14 +27,14 @@ describe("the published package", () => {
     expect(known.filter((path) => !cli.files.includes(path))).toEqual([]);
   });
 
-  it("holds nothing that running the template leaves behind", () => {
+  it("contains no files that a run of the template creates", () => {
     const remains =
       /(^|\/)(node_modules|coverage|\.data|\.env|package-lock\.json)(\/|$)|\.tsbuildinfo$|\.log$/;
     expect(cli.files.filter((path) => remains.test(path))).toEqual([]);
     expect(cli.files.filter((path) => path.startsWith("templates/") && path.includes("/dist/"))).toEqual([]);
   });
 
-  it("needs nothing from a registry", () => {
+  it("has no dependencies and no install scripts", () => {
     const manifest = JSON.parse(readFileSync(join(cli.root, "package.json"), "utf8"));
     expect(manifest.dependencies).toBeUndefined();
     expect(manifest.optionalDependencies).toBeUndefined();
@@ -42,7 +42,7 @@ describe("the published package", () => {
     expect(Object.keys(manifest.scripts).filter((name) => /^(pre|post)?install$/.test(name))).toEqual([]);
   });
 
-  it("carries the licences of what it bundles", () => {
+  it("contains the licences of the bundled packages", () => {
     const licences = readFileSync(join(cli.root, "create-saq-app/dist/THIRD-PARTY-LICENSES.txt"), "utf8");
     for (const name of ["handlebars", "prompts", "kleur", "sisteransi"])
       expect(licences).toMatch(new RegExp(`^${name} \\d+\\.\\d+\\.\\d+ \\(MIT\\)$`, "m"));

@@ -30,7 +30,7 @@ const SMALL = [
 ];
 
 describe("the planned files", () => {
-  it("carry every template file that is not rendered or edited byte for byte", () => {
+  it("contain an exact copy of each template file that is not rendered or edited", () => {
     const files = plan();
     for (const { path, contents } of TEMPLATE) {
       if (path === "package.json" || path.endsWith(".hbs")) continue;
@@ -39,7 +39,7 @@ describe("the planned files", () => {
     }
   });
 
-  it("render no TypeScript or JavaScript", () => {
+  it("are not rendered when they are TypeScript or JavaScript", () => {
     expect(TEMPLATE.filter(({ path }) => /\.[jt]sx?\.hbs$/.test(path))).toEqual([]);
   });
 
@@ -49,7 +49,7 @@ describe("the planned files", () => {
     [{ db: "docker", port: "9000" }],
     [{ db: "url", frontend: false }],
     [{ db: "embedded", directory: 'O\'Brien & "Sons" <b>' }],
-  ])("leave nothing unrendered, escaped or undefined with %j", (flags) => {
+  ])("contain no template tag, no HTML escape and no undefined value with the flags %j", (flags) => {
     const rendered = TEMPLATE.filter(({ path }) => path.endsWith(".hbs")).map(({ path }) =>
       path.slice(0, -4),
     );
@@ -65,7 +65,7 @@ describe("the planned files", () => {
   });
 
   // In strict mode, Handlebars fails on an unknown value, but treats an unknown condition as false.
-  it("use only names that the generation gives them", () => {
+  it("are rendered from templates that use only known names", () => {
     const given = [
       "name",
       "title",
@@ -86,12 +86,12 @@ describe("the planned files", () => {
     }
   });
 
-  it("change the template's package.json in its name alone", () => {
+  it("change only the name in the package.json of the template", () => {
     const original = TEMPLATE.find(({ path }) => path === "package.json")?.contents.toString() ?? "";
     expect(text(plan(), "package.json")).toBe(original.replace('"name": "saq-app"', '"name": "my-app"'));
   });
 
-  it("name the hidden files that npm would not pack under their own name", () => {
+  it("give hidden files their real names, under which npm would not pack them", () => {
     const files = plan({}, [
       ...SMALL,
       file("_gitignore", "a"),
@@ -101,7 +101,7 @@ describe("the planned files", () => {
     expect([...files.keys()]).toEqual(expect.arrayContaining([".gitignore", ".npmrc", "sub/.gitkeep"]));
   });
 
-  it("are readable by all but .env, and runnable when they say how", () => {
+  it("can be read by all users, except .env, and can be executed if they begin with #!", () => {
     const files = plan({}, [...SMALL, file("scripts/x.js", "#!/usr/bin/env node\n")]);
     expect(files.get(".env")?.mode).toBe(0o600);
     expect(files.get(".env.example")?.mode).toBe(0o644);
@@ -109,8 +109,8 @@ describe("the planned files", () => {
   });
 });
 
-describe("settings", () => {
-  it("hold the secrets in .env and not in .env.example", () => {
+describe("the settings in .env", () => {
+  it("include the secrets, and no other file contains the password", () => {
     const files = plan();
     expect(text(files, ".env")).toMatch(/^DB_PASSWORD=0123456789abcdef$/m);
     expect(text(files, ".env")).toMatch(/^PROJECT_ID=cafe0123$/m);
@@ -120,7 +120,7 @@ describe("settings", () => {
     }
   });
 
-  it("differ between .env and .env.example in the filled lines alone", () => {
+  it("differ from .env.example only in the lines that the generator fills in", () => {
     const files = plan({ db: "postgresql://me@h/x" });
     const example = text(files, ".env.example").split("\n");
     const changed = text(files, ".env")
@@ -133,13 +133,13 @@ describe("settings", () => {
     ]);
   });
 
-  it("take a value with a dollar sign as it is", () => {
+  it("keep a dollar sign in a value unchanged", () => {
     expect(text(plan({ db: "postgresql://a:$1$&@h/x" }, SMALL), ".env")).toContain(
       "DATABASE_URL=postgresql://a:$1$&@h/x\n",
     );
   });
 
-  it("stop the generation when the template and this program do not fit together", () => {
+  it("stop the generation when the template does not match the generator", () => {
     expect(() => plan({}, [SMALL[0] as TemplateFile])).toThrow("The template has no .env.example.hbs.");
     expect(() => plan({}, [SMALL[0] as TemplateFile, file(".env.example.hbs", "PORT=1\n")])).toThrow(
       "The template's .env.example has no line DB_PASSWORD=.",
@@ -151,7 +151,7 @@ describe("settings", () => {
 });
 
 describe("saq-app.json", () => {
-  it("records version, options and the hash of each engine file", () => {
+  it("records the version, the options and the hash of each engine file", () => {
     const files = plan({ frontend: false, port: "9000", db: "docker" });
     const record = JSON.parse(text(files, "saq-app.json"));
     expect(record).toMatchObject({
@@ -169,8 +169,8 @@ describe("saq-app.json", () => {
   });
 });
 
-describe("without the front end", () => {
-  it("its folder, workspace and scripts are left out, and nothing else", () => {
+describe("a project without the front end", () => {
+  it("lacks only the folder and the workspace of the front end", () => {
     const [all, without] = [plan(), plan({ frontend: false })];
     const missing = [...all.keys()].filter((path) => !without.has(path));
     expect(missing.filter((path) => !path.startsWith("frontend/"))).toEqual([]);
@@ -183,8 +183,8 @@ describe("without the front end", () => {
   });
 });
 
-describe("reading the template", () => {
-  it("leaves out what running, building and testing it in place leaves behind", () => {
+describe("the reader of the template", () => {
+  it("ignores the files that running, building and testing the template creates", () => {
     const root = emptyFolder();
     const kept = {
       "a.ts": "",

@@ -36,8 +36,8 @@ function run(argv: readonly string[], answers: unknown[], interactive = true): P
   });
 }
 
-describe("answers at the terminal", () => {
-  it("asks four questions, and the answers count", async () => {
+describe("the command line", () => {
+  it("asks four questions and uses the answers", async () => {
     expect(await run(["--no-git"], ["my-app", false, "embedded", false, "not asked"])).toBe(0);
     expect(leftOver._injected).toEqual(["not asked"]);
     expect(readFileSync(join(cwd, "my-app/.env"), "utf8")).toMatch(/^DB_MODE=embedded$/m);
@@ -46,19 +46,19 @@ describe("answers at the terminal", () => {
   });
 
   it.each([
-    ["the folder", ["my-app"], [true, "auto", false]],
-    ["the front end", ["--no-frontend"], ["my-app", "auto", false]],
-    ["the database", ["--db", "docker"], ["my-app", true, false]],
-    ["the install", ["--no-install"], ["my-app", true, "auto"]],
-    ["anything under --yes", ["--yes", "my-app"], []],
-    ["anything under --json", ["--json", "my-app"], []],
-  ])("does not ask for %s when it was said", async (_, flags, answers) => {
+    ["the folder when an argument names it", ["my-app"], [true, "auto", false]],
+    ["the front end when a flag decides it", ["--no-frontend"], ["my-app", "auto", false]],
+    ["the database when a flag decides it", ["--db", "docker"], ["my-app", true, false]],
+    ["the install when a flag decides it", ["--no-install"], ["my-app", true, "auto"]],
+    ["anything with --yes", ["--yes", "my-app"], []],
+    ["anything with --json", ["--json", "my-app"], []],
+  ])("does not ask about %s", async (_, flags, answers) => {
     expect(await run([...flags, "--dry-run"], [...answers, "not asked"])).toBe(0);
     expect(leftOver._injected).toEqual(["not asked"]);
     expect(out).toContain(join(cwd, "my-app"));
   });
 
-  it("stops with 130 and leaves nothing when a question is cancelled", async () => {
+  it("exits with 130 and writes nothing when the user cancels a question", async () => {
     expect(await run([], ["my-app", new Error("cancelled")])).toBe(130);
     expect(err).toBe("Stopped. Nothing was written.\n");
     expect(readdirSync(cwd)).toEqual([]);

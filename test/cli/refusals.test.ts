@@ -17,7 +17,7 @@ beforeEach(() => {
   cwd = emptyFolder();
 });
 
-describe("wrong usage: exit code 2, nothing written", () => {
+describe("wrong usage (exit code 2, nothing is written)", () => {
   it.each([
     [["--no-instal"], 'There is no flag "--no-instal". Did you mean --no-install?\n'],
     [["one", "two"], /^Only one folder can be given[\s\S]*npm create saq-app@latest one -- --db docker\n$/],
@@ -27,7 +27,7 @@ describe("wrong usage: exit code 2, nothing written", () => {
     [["../app"], /^The folder "\.\.\/app" holds "\.\."/],
     [["!!!"], /^No package name can be made of "!!!"/],
     [["tab\there"], /^The folder "tab\\there" holds the control character U\+0009/],
-  ])("%j", async (args, message) => {
+  ])("the arguments %j are refused", async (args, message) => {
     const run = await runCli(args, { cwd });
     expect(run).toMatchObject({ code: 2, stdout: "" });
     if (typeof message === "string") expect(run.stderr).toBe(message);
@@ -35,7 +35,7 @@ describe("wrong usage: exit code 2, nothing written", () => {
     expect(readdirSync(cwd)).toEqual([]);
   });
 
-  it("a flag that npm kept for itself", async () => {
+  it("a flag that npm kept for itself is refused", async () => {
     const env = { ...bareEnvironment(), npm_lifecycle_event: "npx", npm_config_install: "" };
     const run = await runCli(["my-app"], { cwd, env });
     expect(run.code).toBe(2);
@@ -44,7 +44,7 @@ describe("wrong usage: exit code 2, nothing written", () => {
   });
 });
 
-describe("a target that cannot be used: exit code 1, nothing changed", () => {
+describe("a target that cannot be used (exit code 1, nothing is changed)", () => {
   async function refused(args: string[]): Promise<string> {
     const before = readTree(cwd);
     const run = await runCli([...args, ...QUICK], { cwd });
@@ -53,7 +53,7 @@ describe("a target that cannot be used: exit code 1, nothing changed", () => {
     return run.stderr;
   }
 
-  it("a folder that is not empty: what is in the way is listed", async () => {
+  it("a folder that is not empty is refused, and the files in the way are listed", async () => {
     writeTree(cwd, { "app/notes.txt": "mine", "app/README.md": "mine", "app/LICENSE": "mine" });
     const message = await refused(["app"]);
     expect(message).toContain("app is not empty. In the way:\n  README.md\n  notes.txt\n");
@@ -61,16 +61,16 @@ describe("a target that cannot be used: exit code 1, nothing changed", () => {
     expect(message).not.toContain("LICENSE");
   });
 
-  it("more strangers than fit on a screen", async () => {
+  it("only the first 12 files in the way are listed, with the number of the others", async () => {
     writeTree(cwd, Object.fromEntries(Array.from({ length: 20 }, (_, n) => [`app/file-${n + 10}`, ""])));
     expect(await refused(["app"])).toMatch(/ {2}file-21\n {2}and 8 more\n/);
   });
 
-  it.each(["#", "?", ":"])("a path with %s, which its tools would not find", async (mark) => {
+  it.each(["#", "?", ":"])("a path with %s is refused: npm or Vite cannot use it", async (mark) => {
     expect(await refused([`a${mark}b/app`])).toContain(`a${mark}b/app holds "${mark}"`);
   });
 
-  it("a place that belongs to an npm workspace", async () => {
+  it("a folder that an npm workspace includes is refused, and a folder beside it is accepted", async () => {
     writeTree(cwd, { "package.json": '{ "workspaces": ["packages/*"] }' });
     expect(await refused(["packages/app"])).toContain(
       `packages/app would be a part of the npm workspace in ${cwd} (its package.json has "packages/*").`,
@@ -79,12 +79,12 @@ describe("a target that cannot be used: exit code 1, nothing changed", () => {
     expect(beside).toMatchObject({ code: 0, stderr: "" });
   });
 
-  it("a file", async () => {
+  it("a file is refused", async () => {
     writeTree(cwd, { app: "a file" });
     expect(await refused(["app"])).toBe(`${join(cwd, "app")} is a file. Give another name.\n`);
   });
 
-  it("a file where a parent folder should be", async () => {
+  it("a path is refused when one of its parent folders is a file", async () => {
     writeTree(cwd, { parent: "a file" });
     expect(await refused(["parent/deep/app"])).toBe(
       `${join(cwd, "parent")} is a file, so ${join(cwd, "parent/deep/app")} cannot be made.\n`,
@@ -93,8 +93,8 @@ describe("a target that cannot be used: exit code 1, nothing changed", () => {
 
   it.each([
     ["a folder", "real"],
-    ["nothing", "gone"],
-  ])("a symbolic link to %s", async (_, points) => {
+    ["a path that does not exist", "gone"],
+  ])("a symbolic link to %s is refused, even with --force", async (_, points) => {
     mkdirSync(join(cwd, "real"));
     symlinkSync(join(cwd, points), join(cwd, "link"));
     const run = await runCli(["link", "--force", ...QUICK], { cwd });
@@ -103,7 +103,7 @@ describe("a target that cannot be used: exit code 1, nothing changed", () => {
     expect(readdirSync(join(cwd, "real"))).toEqual([]);
   });
 
-  it("--force does not follow a link out of the folder", async () => {
+  it("--force does not follow a symbolic link out of the folder", async () => {
     mkdirSync(join(cwd, "elsewhere"));
     mkdirSync(join(cwd, "app"));
     symlinkSync(join(cwd, "elsewhere"), join(cwd, "app/backend"));
@@ -116,7 +116,7 @@ describe("a target that cannot be used: exit code 1, nothing changed", () => {
     expect(readdirSync(join(cwd, "elsewhere"))).toEqual([]);
   });
 
-  it("--force does not replace a folder by a file", async () => {
+  it("--force does not replace a folder with a file", async () => {
     writeTree(cwd, { "app/package.json/x": "" });
     expect(await refused(["app", "--force"])).toContain(
       "app/package.json is in the way: a file must go there, and it is a folder",
@@ -124,14 +124,14 @@ describe("a target that cannot be used: exit code 1, nothing changed", () => {
   });
 
   if (isRoot) skippedAsRoot("a parent folder without permission to write");
-  (isRoot ? it.skip : it)("a parent without permission to write", async () => {
+  (isRoot ? it.skip : it)("a parent folder without write permission is refused", async () => {
     chmodSync(cwd, 0o555);
     const message = await refused(["app"]);
     chmodSync(cwd, 0o755);
     expect(message).toContain("cannot be written: permission denied (EACCES). Nothing was left behind.");
   });
 
-  it("the same in JSON", async () => {
+  it("--json prints the refusal as one object", async () => {
     writeTree(cwd, { app: "a file" });
     const run = await runCli(["app", "--json"], { cwd });
     expect(run).toMatchObject({ code: 1, stderr: "" });
@@ -143,9 +143,9 @@ describe("a target that cannot be used: exit code 1, nothing changed", () => {
   });
 });
 
-describe("an old Node", () => {
+describe("an old version of Node", () => {
   it.each(["10.24.1", "18.20.8", "20.18.3"])(
-    "%s is told so in one sentence, before anything is loaded",
+    "%s is refused with an error of one sentence",
     async (version) => {
       const shim = join(emptyFolder(), "old-node.cjs");
       writeFileSync(
@@ -162,7 +162,7 @@ describe("an old Node", () => {
     },
   );
 
-  it("imports nothing before the check", async () => {
+  it("is detected before any module is imported", async () => {
     const { root } = await packedCli();
     const source = readFileSync(join(root, "create-saq-app/bin.js"), "utf8");
     expect(source).not.toMatch(/^import\s/m);
@@ -189,7 +189,7 @@ describe("--help and --version", () => {
     expect(Math.max(...run.stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(100);
   });
 
-  it("--version is the package's", async () => {
+  it("--version prints the version of the package", async () => {
     const { root } = await packedCli();
     const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
     expect(await runCli(["--version"], { cwd })).toMatchObject({ code: 0, stdout: `${version}\n` });

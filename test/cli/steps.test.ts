@@ -36,7 +36,7 @@ beforeEach(() => {
 });
 
 describe("npm install", () => {
-  it("runs in the project, and its output is seen", async () => {
+  it("runs in the project, and its output is shown", async () => {
     const run = await runCli(["app", "--no-git"], { cwd, env: bareEnvironment({ npm: WORKING_NPM }) });
     expect(run).toMatchObject({ code: 0, stderr: "" });
     expect(run.stdout).toContain("Installing dependencies (npm install) ...\nargs: install --include=dev");
@@ -44,7 +44,7 @@ describe("npm install", () => {
     expect(run.stdout).toMatch(/Next:\n {2}cd app\n {2}make dev-all/);
   });
 
-  it("that fails: the project is kept, exit code 1, the command to retry", async () => {
+  it("a failure keeps the project, gives exit code 1 and shows the command to retry", async () => {
     const env = withGitIdentity(bareEnvironment({ npm: FAILING_NPM }));
     const run = await runCli(["app"], { cwd, env });
     expect(run.code).toBe(1);
@@ -57,7 +57,7 @@ describe("npm install", () => {
     expect(existsSync(join(cwd, "app/.git"))).toBe(false);
   });
 
-  it("that fails, in JSON: npm's words on standard error, one object on standard output", async () => {
+  it("a failure with --json prints npm's output on standard error and one object on standard output", async () => {
     const run = await runCli(["app", "--json"], { cwd, env: bareEnvironment({ npm: FAILING_NPM }) });
     expect(run).toMatchObject({ code: 1, stderr: "npm error code E404\n" });
     expect(JSON.parse(run.stdout)).toMatchObject({
@@ -67,13 +67,13 @@ describe("npm install", () => {
     });
   });
 
-  it("that succeeds, in JSON: nothing but the object on standard output", async () => {
+  it("a success with --json prints only the object on standard output", async () => {
     const run = await runCli(["app", "--json"], { cwd, env: bareEnvironment({ npm: WORKING_NPM }) });
     expect(JSON.parse(run.stdout)).toMatchObject({ exitCode: 0, install: { status: "done" } });
     expect(run.stderr).toContain("added 1 package");
   });
 
-  it("without npm on the PATH", async () => {
+  it("fails with the reason when npm is not on the PATH", async () => {
     const bin = emptyFolder();
     const env = { ...bareEnvironment(), PATH: bin };
     const run = await runCli(["app"], { cwd, env });
@@ -85,7 +85,7 @@ describe("npm install", () => {
     ["SIGINT", 130],
     ["SIGTERM", 143],
   ] as const)(
-    "%s while it runs: exit code %i, the project is kept, no npm is left",
+    "%s while it runs gives exit code %i, keeps the project and leaves no npm process",
     async (signal, code) => {
       let sent = false;
       const run = await runCli(["app"], {
@@ -117,7 +117,7 @@ function isRunning(pid: number): boolean {
   return state !== "" && !state.startsWith("Z");
 }
 
-describe("git", () => {
+describe("the git step", () => {
   const git = (folder: string, env: NodeJS.ProcessEnv, ...args: string[]) =>
     spawnSync("git", args, { cwd: folder, env, encoding: "utf8" }).stdout;
 
@@ -138,7 +138,7 @@ describe("git", () => {
     expect(git(app, env, "branch", "--show-current")).toBe("main\n");
   });
 
-  it("follows the user's own default branch", async () => {
+  it("uses the default branch of the user's git configuration", async () => {
     const env = withGitIdentity(bareEnvironment());
     writeTree(env.HOME ?? "", { ".gitconfig": "[init]\n\tdefaultBranch = trunk\n" });
     await runCli(["app", "--no-install"], { cwd, env });
@@ -156,14 +156,14 @@ describe("git", () => {
       (env: NodeJS.ProcessEnv) => ({ ...env, PATH: emptyFolder() }),
       "No git commit: git is not installed.",
     ],
-  ])("skips it when %s, in one line", async (_, change, line) => {
+  ])("skips the commit when %s, and prints the reason in one line", async (_, change, line) => {
     const run = await runCli(["app", "--no-install"], { cwd, env: change(bareEnvironment()) });
     expect(run).toMatchObject({ code: 0, stderr: "" });
     expect(run.stdout).toContain(`${line}\n`);
     expect(existsSync(join(cwd, "app/.git"))).toBe(false);
   });
 
-  it("skips it inside another repository, also when a hook of that one points git there", async () => {
+  it("makes no repository inside another one, and ignores a GIT_DIR that points to another repository", async () => {
     const env = withGitIdentity(bareEnvironment());
     git(cwd, env, "init", "--quiet");
     const inside = await runCli(["app", "--no-install"], { cwd, env });
@@ -177,7 +177,7 @@ describe("git", () => {
     expect(git(cwd, env, "log", "--oneline", "--all")).toBe("");
   });
 
-  it("leaves no half-made repository when the commit is refused", async () => {
+  it("leaves no repository when a hook refuses the commit", async () => {
     const env = withGitIdentity(bareEnvironment());
     const hooks = join(env.HOME ?? "", "hooks");
     mkdirSync(hooks);

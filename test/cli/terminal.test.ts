@@ -12,7 +12,7 @@ const ENTER = "\r";
 if (!terminalAvailable)
   console.warn("Skipped: tests on a real terminal need python3 3.9 or newer with its pty module.");
 
-(terminalAvailable ? describe : describe.skip)("on a real terminal", () => {
+(terminalAvailable ? describe : describe.skip)("the command line on a real terminal", () => {
   let cwd: string;
   let bin: string;
 
@@ -27,7 +27,7 @@ if (!terminalAvailable)
   const run = (args: string[], steps: [string, string][], env = bareEnvironment()) =>
     runInTerminal([process.execPath, bin, ...args], steps, { cwd, env });
 
-  it("four questions, answered", async () => {
+  it("asks four questions and uses the answers", async () => {
     const result = await run(
       ["--no-git"],
       [
@@ -43,7 +43,7 @@ if (!terminalAvailable)
     expect(existsSync(join(cwd, "shop/frontend"))).toBe(false);
   }, 600_000);
 
-  it("a bad folder is asked for again, with the reason", async () => {
+  it("asks again for a folder that it refuses, and shows the reason", async () => {
     const result = await run(
       ["--no-git", "--no-install", "--no-frontend", "--db", "auto"],
       [
@@ -61,7 +61,7 @@ if (!terminalAvailable)
     "PostgreSQL for development",
     "Install the dependencies",
   ])(
-    'Ctrl-C at "%s": exit code 130, nothing left, and the cursor is back',
+    'exits with 130 on Ctrl-C at "%s", writes nothing and shows the cursor again',
     async (question) => {
       const all = [
         "Folder of the new project",
@@ -81,7 +81,7 @@ if (!terminalAvailable)
     120_000,
   );
 
-  it("Ctrl-C during npm install: exit code 130, the project is kept", async () => {
+  it("exits with 130 on Ctrl-C during npm install, and keeps the project", async () => {
     const npm = "#!/bin/sh\ntrap '' INT\necho installing now\nwhile true; do sleep 1; done\n";
     const result = await run(["app", "--yes"], [["installing now", CTRL_C]], bareEnvironment({ npm }));
     expect(result.code).toBe(130);

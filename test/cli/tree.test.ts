@@ -72,11 +72,11 @@ beforeAll(async () => {
   await packedCli();
 }, 600_000);
 
-describe("the generated tree is the committed one (to accept a change: UPDATE_TREE=1 npm test -- test/cli/tree)", () => {
+describe("the generated project (to accept a change: UPDATE_TREE=1 npm test -- test/cli/tree)", () => {
   it.each([
     ["app", []],
     ["app-no-frontend", ["--no-frontend", "--db", "docker", "--port", "9000"]],
-  ])("%s", async (name, flags) => {
+  ])("is equal to the committed snapshot %s", async (name, flags) => {
     const tree = await generated(flags);
     if (UPDATE) commit(name, tree);
     const expected = committed(name);

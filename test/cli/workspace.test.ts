@@ -21,7 +21,7 @@ it.each<[workspaces: unknown, path: string, pattern: string | null]>([
   [[], "app", null],
   [undefined, "app", null],
 ])(
-  "workspaces %j take in %s by %s, as npm itself sees it",
+  "with workspaces %j, the folder %s matches the pattern %s, and npm agrees",
   (workspaces, path, pattern) => {
     const root = realpathSync(emptyFolder());
     const manifest = JSON.stringify({ name: "inner", version: "1.0.0" });

@@ -27,8 +27,8 @@ beforeEach(() => {
   app = join(cwd, "app");
 });
 
-describe("writing", () => {
-  it("makes the folder with its parents, and every file with its mode whatever the umask", () => {
+describe("the writer of a project", () => {
+  it("creates the folder and its parents, and gives each file its mode regardless of the umask", () => {
     const deep = join(cwd, "x/y/app");
     const umask = process.umask(0o077);
     try {
@@ -42,7 +42,7 @@ describe("writing", () => {
     expect(readdirSync(join(cwd, "x/y"))).toEqual(["app"]);
   });
 
-  it("keeps an empty folder that exists: a shell standing in it stays in it", () => {
+  it("keeps an existing empty folder, so that a shell can stay in it", () => {
     mkdirSync(app);
     const before = statSync(app).ino;
     writeProject(app, PLAN, checkTarget(app, PLAN, false));
@@ -50,7 +50,7 @@ describe("writing", () => {
     expect([...readTree(app).keys()]).toEqual(PLAN.map(({ path }) => path));
   });
 
-  it("keeps a password that exists", () => {
+  it("keeps an existing .env, which contains the password", () => {
     writeTree(app, { ".env": "old password", "package.json": "old" });
     const target = checkTarget(app, PLAN, true);
     expect(target).toEqual({ exists: true, overwritten: ["package.json"], kept: [".env"] });
@@ -60,17 +60,17 @@ describe("writing", () => {
   });
 });
 
-describe("a write that fails half-way", () => {
+describe("a write that fails", () => {
   // No user, not even root, can write a path below a file.
   const BROKEN = [...PLAN, file("package.json/impossible", "x")];
 
-  it("leaves nothing of a new folder, and none of the parents it made", () => {
+  it("removes the new folder and the parents that it created", () => {
     const deep = join(cwd, "x/y/app");
     expect(() => writeProject(deep, BROKEN, { exists: false, overwritten: [], kept: [] })).toThrow();
     expect(readdirSync(cwd)).toEqual([]);
   });
 
-  it("puts an existing folder back as it was", () => {
+  it("restores an existing folder", () => {
     const plan = [...PLAN, file("zz/last.ts", "x")];
     writeTree(app, { "package.json": "old", "notes.txt": "mine", "a/keep.ts": "mine" });
     const target = checkTarget(app, plan, true);
@@ -82,7 +82,7 @@ describe("a write that fails half-way", () => {
     expect(readdirSync(app).sort()).toEqual(["a", "notes.txt", "package.json", "zz"]);
   });
 
-  it("refuses a target that was filled after the check", () => {
+  it("adds nothing to a target that another program filled after the check", () => {
     const target = checkTarget(app, PLAN, false);
     writeTree(app, { "late.txt": "mine" });
     expect(() => writeProject(app, PLAN, target)).toThrow(/filled by another program meanwhile/);
@@ -90,7 +90,7 @@ describe("a write that fails half-way", () => {
   });
 });
 
-describe("the check", () => {
+describe("the check of the target", () => {
   it.each([
     ".git/config",
     "LICENSE",
@@ -99,22 +99,22 @@ describe("the check", () => {
     ".vscode/settings.json",
     ".idea/x",
     ".DS_Store",
-  ])("a folder with only %s counts as empty", (path) => {
+  ])("treats a folder with only %s as empty", (path) => {
     writeTree(app, { [path]: "" });
     expect(checkTarget(app, PLAN, false).exists).toBe(true);
   });
 
-  it("a harmless file that would be replaced is in the way all the same", () => {
+  it("refuses a folder with a README.md that would be replaced", () => {
     writeTree(app, { "README.md": "mine" });
     expect(() => checkTarget(app, [file("README.md", "x")], false)).toThrow(/In the way:\n {2}README.md\n/);
   });
 
-  it("equal contents are not called replaced", () => {
+  it("does not list a file with equal contents as replaced", () => {
     writeTree(app, { "package.json": "{}" });
     expect(checkTarget(app, PLAN, true).overwritten).toEqual([]);
   });
 
-  it("a link in the place of a file is refused, not written through", () => {
+  it("refuses a symbolic link in place of a file", () => {
     writeTree(cwd, { "real.json": "mine" });
     mkdirSync(app);
     symlinkSync(join(cwd, "real.json"), join(app, "package.json"));
@@ -122,7 +122,7 @@ describe("the check", () => {
   });
 
   if (isRoot) skippedAsRoot("a folder that may not be looked into");
-  (isRoot ? it.skip : it)("a folder that may not be looked into", () => {
+  (isRoot ? it.skip : it)("refuses a folder that it has no permission to read", () => {
     mkdirSync(app);
     chmodSync(app, 0o000);
     expect(() => checkTarget(join(app, "sub"), PLAN, false)).toThrow(/permission denied/);

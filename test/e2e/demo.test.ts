@@ -22,7 +22,7 @@ const skipped =
   (taken.length > 0 && `its ports are fixed, and somebody holds ${taken.join(" and ")}`);
 if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${skipped}.\n`);
 
-(skipped ? describe.skip : describe)("in a clean clone", () => {
+(skipped ? describe.skip : describe)("a clean clone of the repository", () => {
   let folder: string;
   let clone: string;
   let demo: Program;
@@ -73,7 +73,7 @@ if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${s
   }
 
   it(
-    "make demo installs, packs, generates and runs everything, up to a finished job",
+    "make demo installs the repository, packs the command line, generates an application and runs a job",
     async () => {
       const started = Date.now();
       let last = started;
@@ -98,7 +98,7 @@ if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${s
     2 * INSTALL_MS + 600_000,
   );
 
-  it("make demo uses what is there the second time", async () => {
+  it("a second make demo uses the existing application", async () => {
     const started = Date.now();
     demo = new Program(["make", "demo"], { cwd: clone, env });
     await demo.prints(/Using the application in \.demo\/app/, 120_000);
@@ -107,11 +107,11 @@ if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${s
     await endsCleanly(demo);
   });
 
-  it("git sees nothing that these commands have made", async () => {
+  it("git status shows no changes after make demo", async () => {
     expect(await run("git status --porcelain")).toBe("");
   });
 
-  it("make fix has nothing to mend", async () => {
+  it("make fix changes no files", async () => {
     await run("make fix");
     expect(await run("git status --porcelain")).toBe("");
   });
@@ -123,18 +123,18 @@ if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${s
     },
   );
 
-  it("UPDATE_TREE=1 npm test -- test/cli/tree writes the committed picture of a project, and nothing else", async () => {
+  it("UPDATE_TREE=1 npm test -- test/cli/tree changes no files outside test/__snapshots__", async () => {
     expect(await run("UPDATE_TREE=1 npm test -- test/cli/tree")).toMatch(/Tests: .*[1-9]\d* passed/);
     const changed = (await run("git status --porcelain")).split("\n").filter((line) => line !== "");
     expect(changed.filter((line) => !line.includes("test/__snapshots__/"))).toEqual([]);
   });
 
-  it("npm run bench -- --help tells its options", async () => {
+  it("npm run bench -- --help lists its options", async () => {
     const help = await run("npm run bench -- --help");
     for (const option of ["--scenario", "--rounds", "--json"]) expect(help).toContain(option);
   });
 
-  it("npm run bench:cli measures the command line, without anything from a registry", async () => {
+  it("npm run bench:cli measures create-saq-app and create-nothing, and refuses --rounds 0", async () => {
     const report = join(folder, "cli.json");
     await run(`npm run bench:cli -- --contestants create-saq-app,create-nothing --rounds 1 --json ${report}`);
     const { sizes, figures, failures } = JSON.parse(readFileSync(report, "utf8"));
@@ -154,7 +154,7 @@ if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${s
     );
   });
 
-  it("npm version and npm pack --dry-run prepare a release without secrets and leftovers", async () => {
+  it("npm version and npm pack --dry-run prepare a release without .env, node_modules and compiled templates", async () => {
     await run("npm version 99.0.0 --no-git-tag-version");
     const list = await run("npm pack --dry-run");
     expect(list).toContain("create-saq-app-99.0.0.tgz");

@@ -64,7 +64,7 @@ it("make dev-all starts the database, API, worker and front end, and prints thei
   expect(proxied.status).toBe(200);
 });
 
-it("a saved edit to tasks.ts is live in the worker within seconds", async () => {
+it("the worker uses a saved edit of tasks.ts within 60 s", async () => {
   const from = devAll.output.length;
   const saved = Date.now();
   edit(TASKS, (text) =>
@@ -80,7 +80,7 @@ it("a saved edit to tasks.ts is live in the worker within seconds", async () => 
   expect(live).toBeLessThan(60_000);
 });
 
-it("a job that runs while an edit is saved goes back uncharged and runs again with the new code", async () => {
+it("a job that runs during a save is requeued without using an attempt and runs again with the new code", async () => {
   const id = await devAll.until("take a job", 120_000, () => app.enqueueExample("slow"));
   await devAll.until("run the job", 120_000, async () => (await app.job(id))?.status === "active");
   edit(TASKS, (text) => text.replace('status: "edited"', 'status: "edited twice"').replace("4_000", "250"));
@@ -89,7 +89,7 @@ it("a job that runs while an edit is saved goes back uncharged and runs again wi
   expect(devAll.output).toContain("Requeued exampleTask, the worker is shutting down");
 });
 
-it("the three curl commands enqueue jobs that are done, and the mail lands in .data/outbox", async () => {
+it("the three curl commands of the README enqueue their jobs, and the mail is written to .data/outbox", async () => {
   const commands = codeBlocks(section(readme, "## Try it")).flatMap(({ code }) => shellCommands(code));
   expect(commands.map((command) => /http:\S+/.exec(command)?.[0])).toEqual(
     ["example", "email", "delayed"].map((name) => `http://localhost:8000/queue/${name}`),
@@ -117,7 +117,7 @@ it("the three curl commands enqueue jobs that are done, and the mail lands in .d
   expect(await app.job(delayedJob)).toMatchObject({ status: "queued", started_at: null });
 });
 
-it('"Create your own task" works as the README tells it, while everything runs', async () => {
+it('the README section "Create your own task" works while make dev-all runs', async () => {
   const text = section(readme, "## Create your own task");
   const [task = "", config = "", route = ""] = codeBlocks(text).map(({ code }) => code);
   edit(TASKS, (before) => `${before}\n${task}`);
@@ -140,7 +140,7 @@ it('"Create your own task" works as the README tells it, while everything runs',
   expect((await app.complete(id, devAll)).result).toEqual({ status: "success", userId: 1 });
 });
 
-it("the delayed job starts between 30.0 and 31.2 s after it was enqueued", async () => {
+it("the delayed job starts between 30 and 60 s after it was enqueued", async () => {
   const job: ShownJob = await app.complete(delayedJob, devAll);
   const waited = Date.parse(job.started_at ?? "") - Date.parse(job.queued_at);
   measured("the delayed job's wait", waited);
@@ -148,7 +148,7 @@ it("the delayed job starts between 30.0 and 31.2 s after it was enqueued", async
   expect(waited).toBeLessThanOrEqual(60_000);
 });
 
-it("one Ctrl-C ends all of it: the running job is finished, no process and no open port stay", async () => {
+it("one Ctrl-C finishes the running job and ends everything, and leaves no process and no open port", async () => {
   const id = await devAll.until("take a job", 120_000, () => app.enqueueExample("the last one"));
   await devAll.until("run the job", 120_000, async () => (await app.job(id))?.status === "active");
   const from = devAll.output.length;
@@ -165,7 +165,7 @@ it("one Ctrl-C ends all of it: the running job is finished, no process and no op
 
 // The tests above send signals to the process group, as a terminal does. This test uses a real terminal.
 (terminalAvailable ? it : it.skip)(
-  "Ctrl-C typed in a real terminal ends everything but a database that ran before",
+  "Ctrl-C in a real terminal ends everything except a database that was already running",
   async () => {
     await app.run(["make", "db-start"]);
     const { output } = await runInTerminal(["make", "dev-all"], [["Worker starting: default", "\u0003"]], {
@@ -180,7 +180,7 @@ it("one Ctrl-C ends all of it: the running job is finished, no process and no op
   },
 );
 
-it("make check likes the edits, and a typo in the task's name or payload is a compile error", async () => {
+it("make check accepts the edits, and a typo in the task's name or payload is a compile error", async () => {
   await app.run(["make", "check"]);
   const types = ["npm", "run", "--silent", "types", "--workspace=backend"];
   const right = app.read(ROUTES);

@@ -134,7 +134,7 @@ function entryOf(command: string): string {
 }
 
 describe("the commands in the documents", () => {
-  it("are all known", () => {
+  it("are all listed in the tables of this test", () => {
     const unknown = documents.flatMap((document) =>
       commandsIn(document)
         .filter((command) => !(entryOf(command) in TABLE))
@@ -143,12 +143,12 @@ describe("the commands in the documents", () => {
     expect(unknown).toEqual([]);
   });
 
-  it("are all still there", () => {
+  it("include every command in the tables of this test", () => {
     const written = new Set(documents.flatMap(commandsIn).map(entryOf));
     expect(Object.keys(TABLE).filter((command) => !written.has(command))).toEqual([]);
   });
 
-  it("are run by the tests named here, except at most five", () => {
+  it("are run by the files in the tables, except at most five that are run by hand", () => {
     const entries = [REPOSITORY_COMMANDS, APPLICATION_COMMANDS].flatMap((table) => Object.entries(table));
     const byHand = entries.filter(([, how]) => "byHand" in how);
     expect(byHand.length).toBeLessThanOrEqual(5);
@@ -160,7 +160,7 @@ describe("the commands in the documents", () => {
     expect(notRun).toEqual([]);
   });
 
-  it("have the same bodies for curl everywhere, so that running one is running all", () => {
+  it("use the same curl command for the same address everywhere", () => {
     const bodies = new Map<string, Set<string>>();
     for (const command of documents.flatMap(commandsIn).filter((line) => line.startsWith("curl "))) {
       const seen = bodies.get(entryOf(command)) ?? new Set();
@@ -172,7 +172,7 @@ describe("the commands in the documents", () => {
 });
 
 describe("the links in the documents", () => {
-  it("lead to files that are there", () => {
+  it("lead to existing files and headings", () => {
     const dead = documents.flatMap(({ name, folder, text }) =>
       [...text.matchAll(/\]\(([^)\s]+)\)/g)]
         .map(([, target]) => String(target))

@@ -127,7 +127,7 @@ const FORMS = {
     expect(consoleErrors).toEqual([]);
   });
 
-  it("takes the jobs of all three forms to complete, and keeps the list over a reload", async () => {
+  it("shows the jobs of all three forms as complete, keeps the list after a reload, and clears it", async () => {
     await open();
     await form("Example").getByLabel("Message").fill("from the browser");
     await form("Example").getByLabel("Message").press("Enter");
@@ -168,7 +168,7 @@ const FORMS = {
       .waitFor({ state: "attached", timeout: 20_000 });
   });
 
-  it("shows what the API refuses next to its field and puts the focus there", async () => {
+  it("shows each error of the API next to its field and moves the focus to the first such field", async () => {
     await open();
     await form("Email").getByLabel("To").fill("nobody");
     await form("Email").getByLabel("Subject").fill("");
@@ -189,7 +189,7 @@ const FORMS = {
     expect(await jobs().count()).toBe(0);
   });
 
-  it("asks the API only while a job is unfinished and the tab is visible", async () => {
+  it("polls the API only while a job is unfinished and the tab is visible", async () => {
     await open();
     let requests = 0;
     page.on("request", (request) => {
@@ -211,7 +211,7 @@ const FORMS = {
     expect(await requestsInAWhile()).toBeGreaterThanOrEqual(1);
   });
 
-  it("says that no worker runs, and goes on when one comes", async () => {
+  it("says that no worker is running, and shows the job as complete after a worker starts", async () => {
     await open();
     await worker.stop();
     await button("Enqueue example").click();
@@ -222,7 +222,7 @@ const FORMS = {
     expect(consoleErrors).toEqual([]);
   });
 
-  it("says that the API is down, keeps the list and recovers", async () => {
+  it("says that the API is down, keeps the list, and works again when the API is back", async () => {
     await open();
     await form("Delayed").getByLabel("Delay in seconds").fill("600");
     await button("Enqueue delayed").click();
@@ -240,7 +240,7 @@ const FORMS = {
     await jobs("complete").waitFor({ timeout: 20_000 });
   });
 
-  it("fits a phone without scrolling sideways", async () => {
+  it("fits a phone screen without horizontal scrolling", async () => {
     await open();
     await page.setViewportSize({ width: 320, height: 640 });
     await button("Enqueue example").click();
@@ -248,7 +248,7 @@ const FORMS = {
     expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(320);
   });
 
-  it("works as built for production", async () => {
+  it("works when it is built for production", async () => {
     const folder = emptyFolder();
     const build = startProgram([VITE, "build", "--outDir", folder, "--emptyOutDir"], FRONTEND, {});
     expect(await build.ended).toBe(0);

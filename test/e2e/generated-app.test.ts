@@ -16,7 +16,7 @@ beforeAll(async () => {
 
 afterAll(() => app?.remove(), 240_000);
 
-describe("as it was generated", () => {
+describe("a newly generated application", () => {
   it("has one commit, with the lock file and without .env and node_modules", async () => {
     expect((await app.run(["git", "log", "--format=%an %s"])).trim().split("\n")).toHaveLength(1);
     const committed = (await app.run(["git", "ls-tree", "-r", "--name-only", "HEAD"])).split("\n");
@@ -27,7 +27,7 @@ describe("as it was generated", () => {
     expect(await app.run(["git", "status", "--porcelain"])).toBe("");
   });
 
-  it("keeps its settings from other users", () => {
+  it("has a .env file that only its owner can read or write", () => {
     expect(statSync(join(app.root, ".env")).mode & 0o777).toBe(0o600);
   });
 
@@ -35,12 +35,12 @@ describe("as it was generated", () => {
     expect(await app.run(["make", "check"])).not.toMatch(/error|warning/i);
   });
 
-  it("has nothing for make fix to mend", async () => {
+  it("is not changed by make fix", async () => {
     await app.run(["make", "fix"]);
     expect(await app.run(["git", "status", "--porcelain"])).toBe("");
   });
 
-  it("passes make test on a PostgreSQL of its own, and ends by itself", async () => {
+  it("passes make test, which exits by itself and leaves no process and no open port", async () => {
     const output = await app.run(["make", "test"], { withinMs: 240_000 });
     expect(output).toMatch(/Tests: +\d+ passed, \d+ total/);
     expect(output).not.toContain("did not exit");
@@ -55,7 +55,7 @@ describe("as it was generated", () => {
     expect(await app.shell(command)).toMatch(report);
   });
 
-  it("lists its targets with make alone", async () => {
+  it("lists its targets when make runs without a target", async () => {
     const listed = await app.run(["make"]);
     const targets = [...app.read("Makefile").matchAll(/^([a-z-]+):.*##/gm)].map(([, name]) => String(name));
     expect(targets.length).toBeGreaterThan(15);
@@ -64,7 +64,7 @@ describe("as it was generated", () => {
 });
 
 describe("the database", () => {
-  it("runs on after make db-start, and make db-stop stops it", async () => {
+  it("keeps running after make db-start, and stops with make db-stop", async () => {
     expect(await app.run(["make", "db-start"])).toContain(`answers on 127.0.0.1:${app.databasePort}`);
     expect(await portAnswers(app.databasePort)).toBe(true);
     expect(await app.run(["make", "db-stop"])).toContain("stopped; the data stay.");
@@ -77,29 +77,29 @@ describe("the database", () => {
   });
 });
 
-describe("step by step", () => {
+describe("an application that is installed and started part by part", () => {
   let backend: Program;
   let waiting: string;
 
-  it("make install-backend installs what API and worker need", async () => {
+  it("make install-backend installs the packages that API and worker need", async () => {
     await app.run(["make", "install-backend"], { withinMs: 240_000 });
     expect(existsSync(join(app.root, "node_modules/express/package.json"))).toBe(true);
   });
 
-  it("make install brings what is missing of all of it", async () => {
+  it("make install installs a package that is missing", async () => {
     rmSync(join(app.root, "node_modules/vite"), { recursive: true });
     await app.run(["make", "install"], { withinMs: 240_000 });
     expect(existsSync(join(app.root, "node_modules/vite/package.json"))).toBe(true);
   });
 
-  it("make dev-backend runs the API alone: a job waits", async () => {
+  it("make dev-backend runs the API without a worker, so a job stays queued", async () => {
     backend = app.start(["make", "dev-backend"]);
     waiting = await backend.until("take a job", 120_000, () => app.enqueueExample("waits"));
     expect((await app.job(waiting))?.status).toBe("queued");
     expect(await (await fetch(`${app.url}/health`)).json()).toMatchObject({ status: "ok", workers: 0 });
   });
 
-  it("make dev-worker takes it, and logs its start and end", async () => {
+  it("make dev-worker runs the queued job and logs its start and end", async () => {
     const worker = app.start(["make", "dev-worker"]);
     expect(await app.complete(waiting, worker)).toMatchObject({ attempts: 1, result: { message: "waits" } });
     await worker.prints(/Processing exampleTask[\s\S]*Finished exampleTask/, 120_000);
@@ -108,7 +108,7 @@ describe("step by step", () => {
     expect(await portAnswers(app.port)).toBe(false);
   });
 
-  it("make install-frontend and make dev-frontend run the front end alone", async () => {
+  it("make install-frontend and make dev-frontend install and run the front end", async () => {
     await app.run(["make", "install-frontend"], { withinMs: 240_000 });
     const frontend = app.start(["make", "dev-frontend"]);
     const page = await frontend.until("serve a page", 120_000, async () =>
@@ -128,16 +128,16 @@ describe("step by step", () => {
   }
 });
 
-describe("in production", () => {
+describe("an application in production", () => {
   afterEach(() => app.killPrograms());
 
-  it("make start asks for make build first", async () => {
+  it("make start fails before a build and says to run make build", async () => {
     expect(await app.run(["make", "start"], { code: 2 })).toContain(
       "The application is not compiled yet. Run: make build",
     );
   });
 
-  it("runs compiled JavaScript: make build, make start, make start-worker", async () => {
+  it("runs compiled JavaScript with make build, make start and make start-worker", async () => {
     await app.run(["make", "build"], { withinMs: 240_000 });
     const api = app.start(["make", "start"]);
     const worker = app.start(["make", "start-worker"]);
@@ -158,7 +158,7 @@ describe("in production", () => {
     for (const program of [worker, api]) await endsWell(program);
   });
 
-  it("guards /saq with AUTH_USER and AUTH_PASSWORD", async () => {
+  it("protects /saq with AUTH_USER and AUTH_PASSWORD", async () => {
     const env = { ...newcomersEnvironment(), AUTH_USER: "operator", AUTH_PASSWORD: "secret" };
     const api = app.start([process.execPath, "scripts/start.js", "server"], { env });
     const open = (authorization: string) =>
@@ -171,7 +171,7 @@ describe("in production", () => {
     expect(await endsWell(api)).toBe(0);
   });
 
-  it("has a command line for its queue, compiled and as source", async () => {
+  it("has a command line for its queue that runs compiled code or the source", async () => {
     expect(await app.shell("npm run saq -- --help")).toContain("workers status");
     const workers = app.start(["sh", "-c", "exec npm run workers:run -- --workers 2 --queues default"]);
     const status = (command: string) => app.shell(`${command} || true`);
@@ -187,14 +187,14 @@ describe("in production", () => {
     expect(await status("npm run saq -- check")).toContain("No active workers found for queue default");
   });
 
-  it("a worker that runs as a supervisor's own process ends with exit code 0", async () => {
+  it("a worker that a supervisor starts without npm exits with 0 on SIGTERM", async () => {
     const worker = app.start([process.execPath, "scripts/start.js", "worker"]);
     await worker.prints(/Worker starting: default/, 120_000);
     expect(await endsWell(worker)).toBe(0);
     expect(worker.output).toContain("Worker stopped");
   });
 
-  it("says in one sentence that the port is taken", async () => {
+  it("names a port that is taken, without a stack trace", async () => {
     const port = await freePort();
     const env = { ...newcomersEnvironment(), PORT: String(port) };
     const first = app.start([process.execPath, "scripts/start.js", "server"], { env });
@@ -205,7 +205,7 @@ describe("in production", () => {
     await endsWell(first);
   });
 
-  it("leaves nothing when the database is stopped too", async () => {
+  it("leaves no process and no open port after make db-stop, and .gitignore contains .data", async () => {
     await app.run(["make", "db-stop"]);
     expect(await app.leftBehind()).toEqual([]);
     expect(readFileSync(join(app.root, ".gitignore"), "utf8")).toContain(".data");

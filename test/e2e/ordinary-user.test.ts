@@ -16,7 +16,7 @@ const [uid, gid] = ["-u", "-g"].map((flag) =>
 );
 
 // If the tests do not run as root, the other end-to-end tests already run as an ordinary user.
-(isRoot && uid && gid ? describe : describe.skip)("as an ordinary user", () => {
+(isRoot && uid && gid ? describe : describe.skip)("an ordinary user", () => {
   let app: InstalledApp;
   const user = { uid, gid, env: newcomersEnvironment() };
 
@@ -40,7 +40,7 @@ const [uid, gid] = ["-u", "-g"].map((flag) =>
 
   afterAll(() => app?.remove(), 240_000);
 
-  it("generates a project, starts its database and does a job", async () => {
+  it("generates a project, starts its database and runs a job", async () => {
     const folder = dirname(app.root);
     const cli = [process.execPath, join(folder, "cli/create-saq-app/bin.js")];
     const flags = ["my-app", "--yes", "--no-install", "--port", String(app.port)];

@@ -54,7 +54,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     return job;
   };
 
-  it("U-2, U-3, U-4: walks from the queues to a failed job, and retries it", async () => {
+  it("U-2, U-3, U-4: links the list of queues to a failed job, and retries the job", async () => {
     const { key } = await enqueue("flaky", { fault: `no such column ${markup}` }, { key: oddKey });
     const worker = await app.startWorker();
     await page.goto(`${app.url}/`);
@@ -92,7 +92,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     await worker.stop();
   });
 
-  it("U-4: aborts a scheduled job, and a running one", async () => {
+  it("U-4: aborts a scheduled job and a running job", async () => {
     const waiting = await enqueue("echo", {}, { scheduled: inSeconds(3600) });
     await page.goto(`${app.url}/queues/default?status=scheduled`);
     await link(waiting.key).click();
@@ -116,7 +116,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     await worker.stop();
   });
 
-  it("U-5: changes nothing when the question is answered with no", async () => {
+  it("U-5: changes nothing when the user cancels the dialog", async () => {
     const { key } = await enqueue("echo", {});
     await page.goto(`${app.url}/queues/default/jobs/${key}`);
     await button("Abort").click();
@@ -129,7 +129,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     expect((await app.queue.job(key))?.status).toBe("queued");
   });
 
-  it("D-23: says so when the job was over before the answer came", async () => {
+  it("D-23: says that the job is finished if it ended before the user confirms the abort", async () => {
     const { key } = await enqueue("echo", {});
     await page.goto(`${app.url}/queues/default/jobs/${key}`);
     await button("Abort").click();
@@ -144,7 +144,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     expect(problems.splice(0)).toEqual([expect.stringContaining("409")]);
   });
 
-  it("D-82: stored markup is shown as text, in every place", async () => {
+  it("D-82: shows stored markup as text everywhere", async () => {
     await enqueue("echo", { props: { innerHTML: markup }, sel: "script", note: markup }, { key: markup });
     await app.query(
       `update saq_jobs set status = 'failed', job = convert_to((convert_from(job, 'UTF8')::jsonb || $1)::text, 'UTF8')`,
@@ -170,7 +170,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     expect(await page.title()).toBe(`Job ${markup} · SAQ`);
   });
 
-  it("S-69: pages through the jobs", async () => {
+  it("S-69: shows the jobs in pages", async () => {
     const keys: string[] = [];
     for (let index = 0; index < 30; index++) keys.unshift((await enqueue("echo", { index })).key);
     await page.goto(`${app.url}/queues/default?status=queued`);
@@ -185,7 +185,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     await page.getByText("1–25 of 30").waitFor();
   });
 
-  it("U-5: asks every two seconds while it is visible, and not at all while it is hidden", async () => {
+  it("U-5: polls every two seconds while it is visible, and never while it is hidden", async () => {
     await page.clock.install();
     await page.goto(`${app.url}/`);
     await heading("Queues").waitFor();
@@ -214,7 +214,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     expect(asked).toBe(1);
   });
 
-  it("U-1: says plainly when the API is away, keeps what it knows, and comes back by itself", async () => {
+  it("U-1: says that the API is away, keeps the last data, and recovers without a reload", async () => {
     await enqueue("echo", {});
     await page.goto(`${app.url}/`);
     await page.getByRole("link", { name: "1 queued in default" }).waitFor();
@@ -228,7 +228,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     expect(refused.filter((text) => !text.includes("net::ERR_CONNECTION_REFUSED"))).toEqual([]);
   });
 
-  it("U-1: an unknown address, queue or job is said to be not found", async () => {
+  it("U-1: shows 404 for an unknown address, queue or job", async () => {
     for (const path of ["/nowhere/at/all", "/queues/none", "/queues/default/jobs/none"]) {
       await page.goto(`${app.url}${path}`);
       await heading("404 not found").waitFor();
@@ -241,7 +241,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
   });
 
   it.each([".", "..", "~."])(
-    "U-1: the job of key %j is opened from the list, by its address, and changed",
+    "U-1: opens the job with key %j from the list and by its address, and aborts it",
     async (key) => {
       await enqueue("echo", { key }, { key });
       await page.goto(`${app.url}/queues/default`);
@@ -257,7 +257,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     },
   );
 
-  it("Retry is the main button of a job that was aborted, not of one that is complete", async () => {
+  it("Retry is the main button of an aborted job, but not of a complete job", async () => {
     const worker = await app.startWorker();
     const done = await enqueue("echo", {});
     await done.refresh(10);
@@ -275,7 +275,7 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     }
   });
 
-  it("keeps the focus where it is while the page refreshes", async () => {
+  it("keeps the keyboard focus when the page refreshes", async () => {
     const { key } = await enqueue("echo", {});
     await page.goto(`${app.url}/queues/default`);
     await link(key).focus();

@@ -57,7 +57,7 @@ describe("the application's lint rules", () => {
     ["backend/saq/config/checks.ts", "../../../scripts/env.js"],
     ["scripts/env.js", "../backend/saq/core/job.js"],
     ["scripts/env.js", "../backend/app/settings.js"],
-  ])("refuse that %s imports %s", (file, from) => {
+  ])("do not allow %s to import %s", (file, from) => {
     expect(lint(file, importing(from))).toEqual(["noRestrictedImports"]);
     expect(
       lint(file, `export type Y = import("${from}").X;\nexport const y = import("${from}");\n`),
@@ -78,7 +78,7 @@ describe("the application's lint rules", () => {
     ["backend/saq/express/create-saq.ts", "../worker/index.js"],
     ["backend/saq/web/router.ts", "../queue/queue.js"],
     ["scripts/env.js", "../backend/saq/postgres-address.js"],
-  ])("allow that %s imports %s", (file, from) => {
+  ])("allow %s to import %s", (file, from) => {
     expect(lint(file, importing(from))).toEqual([]);
   });
 
@@ -89,7 +89,7 @@ describe("the application's lint rules", () => {
     expect(lint("frontend/src/JobList.tsx", code)).toEqual(Array(2).fill("useFilenamingConvention"));
   });
 
-  it("refuse any, a promise that nobody awaits, and a circle of imports", () => {
+  it("refuse the type any, a promise that is not awaited, and an import cycle", () => {
     expect(lint("backend/app/a.ts", "export const x: any = 1;\n")).toEqual(["noExplicitAny"]);
     expect(lint("backend/app/a.ts", "export async function f() {}\nf();\n")).toEqual(["noFloatingPromises"]);
     lint("backend/app/a.ts", 'import { b } from "./b.js";\n\nexport const a = () => b;\n');

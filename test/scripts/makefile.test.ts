@@ -21,7 +21,7 @@ describe("the Makefile of an application", () => {
   });
 
   it.each(targets)(
-    "$name is one line that calls npm, which does the same without make",
+    "$name is one line that calls an npm command, which also works without make",
     ({ name, recipe }) => {
       expect(recipe).toBe(
         name === "install" ? "\t@npm install --include=dev\n" : `\t@npm run --silent ${name}\n`,
@@ -30,18 +30,18 @@ describe("the Makefile of an application", () => {
     },
   );
 
-  it("declares every target phony, so that a file of that name cannot hide it", () => {
+  it("declares every target as phony, so that a file with the same name cannot hide it", () => {
     const phony = /^\.PHONY:((?:.*\\\n)*.*)$/m.exec(makefile)?.[1]?.match(/[\w-]+/g) ?? [];
     expect(phony.sort()).toEqual(targets.map(({ name }) => name).sort());
   });
 
-  it("lists all of them with a text, by default", () => {
+  it("lists all targets with their descriptions by default", () => {
     const { stdout, status } = spawnSync("make", [], { cwd: templates, encoding: "utf8" });
     expect(status).toBe(0);
     for (const { name, text } of targets) expect(stdout).toContain(`  ${name.padEnd(17)}${text}\n`);
   });
 
-  it("uses nothing newer than make 3.81, which macOS has", () => {
+  it("uses no feature newer than make 3.81, the version in macOS", () => {
     expect(makefile).not.toMatch(/^\.(ONESHELL|SHELLSTATUS|RECIPEPREFIX)|::=|!=|\$\(file |\$\(guile |&:/m);
   });
 });

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, it } from "@jest/globals";
 import { completeApp } from "./support/scratch-app.js";
 
-it("installs no development packages in production, and runs what is compiled", async () => {
+it("npm run saq runs the compiled code in production and installs no development packages", async () => {
   const app = completeApp();
   // Nothing may be installed here: without npm, any attempt fails.
   const environment = { PATH: "/nowhere", npm_execpath: "" };

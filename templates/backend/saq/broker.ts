@@ -36,8 +36,8 @@ export interface Claim {
 
 /**
  * The end of a document that was still as enqueued when it was claimed: first the members in `keep`, which stay, then
- * those in `replace`, which the settlement replaces. They say that this is the first attempt, which worker runs it, and when it
- * started.
+ * those in `replace`, which the settlement replaces. They say that this is the first attempt, which worker runs it, and
+ * when it started.
  */
 export interface DocumentSuffix {
   readonly keep: string;
@@ -107,7 +107,9 @@ export interface Settlement extends Claim {
   awaited: boolean | string;
   /** The result of a complete job as JSON, if it is sent to an address; otherwise null. */
   result: string | null;
-  /** The end that the document still has, if the patch can simply take the place of its `replace` part; otherwise null. */
+  /**
+   * The end that the document still has, if the patch can simply take the place of its `replace` part; otherwise null.
+   */
   suffix: DocumentSuffix | null;
   /** The transaction in which the task finished the job itself. That transaction may have been rolled back. */
   finishedIn: string | null;
@@ -164,26 +166,33 @@ export interface RowChange {
 }
 
 export interface JobFilter {
+  /** Only jobs with one of these statuses. */
   statuses: readonly Status[];
   /** Restricts queued jobs: true = only jobs that are due, false = only jobs that are not due yet. If left out: all. */
   due?: boolean | undefined;
+  /** Number of jobs to skip. */
   offset: number;
+  /** Maximum number of jobs. */
   limit: number;
 }
 
+/** Number of a worker's attempts by how they ended. */
 export interface WorkerStats {
   complete: number;
   failed: number;
   retried: number;
   aborted: number;
-  /** ms */
+  /** How long the worker has been running, ms. */
   uptime: number;
 }
 
+/** A worker, as its row shows it. */
 export interface WorkerRow {
   workerId: string;
   stats: WorkerStats;
+  /** The `metadata` of the worker's queue. */
   metadata: Record<string, unknown> | null;
+  /** Name of the queue. */
   queueKey: string;
   /** How long this worker may exceed a job's timeout, s. Other workers judge its jobs by this. */
   graceSeconds?: number;

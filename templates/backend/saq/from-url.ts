@@ -7,21 +7,26 @@ import { parsePostgresAddress } from "./postgres-address.js";
 import { Queue as AnyQueue } from "./queue/queue.js";
 import type { TaskMap } from "./tasks/task.js";
 
+/** Options of `Queue.fromUrl`: some of those of `defineQueue`, and a logger. */
 export type FromUrlOptions = Pick<
   Partial<QueueOptions>,
   "defaults" | "failedTtl" | "lockKeyspace" | "maxSize" | "minSize" | "pollInterval" | "tables"
 > & {
-  /** @defaultValue "default" */
+  /** Name of the queue, at most 59 bytes. @defaultValue "default" */
   name?: string;
+  /** Logger of the queue's connections. @defaultValue none */
   logger?: Logger;
 };
 
 /**
  * Returns a queue for direct access to jobs of tasks that this process does not have. It takes any task name and
- * payload, results are `unknown`, and no worker can run it. Close it when it is no longer needed.
+ * payload, results are `unknown`, and no worker can run it. Nothing is connected before its first use. Close it when it
+ * is no longer needed.
  *
- * @throws InvalidUrlError if `url` is not an address of PostgreSQL; the message contains no password
- * @throws ConfigError if an option is out of its range
+ * @param url `postgresql://user:password@host:port/database`
+ * @throws InvalidUrlError (invalid_url) if `url` is not an address of PostgreSQL; the message contains no password
+ * @throws ConfigError (config) if an option is out of its range
+ * @throws PostgresAddressError if a certificate file that the address names cannot be read
  * @example
  * const queue = Queue.fromUrl("postgresql://user:password@127.0.0.1:5432/app", { name: "mail" });
  * await queue.enqueue("sendMail", { to: "ann@example.com" });
@@ -55,5 +60,7 @@ function checkUrl(url: unknown): void {
   }
 }
 
+/** A queue: enqueues jobs, waits for them, reads and changes them. `Tasks` are its tasks; without it, any task. */
 export type Queue<Tasks extends TaskMap = TaskMap> = AnyQueue<Tasks>;
+/** The class of queues. `saq.taskQueues.get` returns a configured queue, `Queue.fromUrl` a queue of another program. */
 export const Queue = Object.assign(AnyQueue, { fromUrl });

@@ -15,7 +15,9 @@ export interface Logger {
   info: LogMethod;
   warn: LogMethod;
   error: LogMethod;
+  /** Returns a logger that adds `fields` to each of its lines. */
   child(fields: Record<string, unknown>): Logger;
+  /** Returns whether lines of this level are written. If the method is missing, all levels count as enabled. */
   isLevelEnabled?(level: string): boolean;
 }
 

@@ -19,11 +19,11 @@ export class PostgresAddressError extends Error {
  * @typedef {object} PostgresAddress
  * @property {readonly { host: string, port: number }[]} hosts tried in this order; a host that begins with / is the
  *   folder of a Unix socket
- * @property {string | undefined} user
- * @property {string | undefined} password
- * @property {string | undefined} database
+ * @property {string | undefined} user undefined if neither the address nor the system names one
+ * @property {string | undefined} password undefined if pg must look for it in the password file
+ * @property {string | undefined} database undefined if it has the name of the user
  * @property {string | undefined} options command-line options for the server, for example `-c work_mem=64MB`
- * @property {string | undefined} sslMode
+ * @property {string | undefined} sslMode libpq's word, for example `verify-full`; undefined means no TLS
  * @property {string} targetSessionAttrs which kind of server is accepted, in libpq's words
  * @property {number | undefined} connectTimeoutMs for each host
  * @property {Variables} parameters the parameters after the question mark, by name
@@ -45,14 +45,14 @@ const unsupported = {
 };
 
 /**
- * Reads an address. Missing parts are taken from PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGOPTIONS, PGSSLMODE,
- * PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, PGCONNECT_TIMEOUT and PGTARGETSESSIONATTRS. The password file (PGPASSFILE,
- * ~/.pgpass) is left to pg.
+ * Reads an address and returns its parts. Missing parts are taken from PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE,
+ * PGOPTIONS, PGSSLMODE, PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, PGCONNECT_TIMEOUT and PGTARGETSESSIONATTRS. The password
+ * file (PGPASSFILE, ~/.pgpass) is left to pg.
  *
  * With several hosts and no `target_session_attrs`, the first host that accepts writes is used.
  *
  * @param {string} text `postgresql://[user[:password]@][host[:port],...][/database][?name=value&...]`
- * @param {Variables} [environment]
+ * @param {Variables} [environment] the variables for missing parts; `process.env` if left out
  * @returns {PostgresAddress}
  * @throws {PostgresAddressError} if the address cannot be read, or contains a parameter that is not supported
  * @example

@@ -33,7 +33,7 @@ function appWith(routes: Router) {
   return { app, lines };
 }
 
-describe("errors of a handler", () => {
+describe("an error in a handler", () => {
   const routes = Router();
   routes.get("/throws", async () => {
     throw new Error("the password is hunter2");
@@ -43,7 +43,7 @@ describe("errors of a handler", () => {
     throw new Error("too late");
   });
 
-  it("500 tells the log, not the caller", async () => {
+  it("returns 500 and logs the error, but does not show it to the client", async () => {
     const { app, lines } = appWith(routes);
     const { status, body } = await request(app).get("/queue/throws");
     expect(status).toBe(500);
@@ -57,7 +57,7 @@ describe("errors of a handler", () => {
     ]);
   });
 
-  it("500, not 503, when another service than the database refuses the connection", async () => {
+  it("returns 500, not 503, when a service other than the database refuses the connection", async () => {
     const port = await freePort();
     const calling = Router();
     calling.get("/calls", async (_req, res) => res.json(await fetch(`http://127.0.0.1:${port}/`)));
@@ -70,7 +70,7 @@ describe("errors of a handler", () => {
     expect(lines).toMatchObject([{ level: 50, err: { type: "TypeError" } }]);
   });
 
-  it("503 when the queue's database refuses the connection, with its cause for your code", async () => {
+  it("returns 503 when the database refuses the connection, and the handler can read the cause", async () => {
     const far = Queue.fromUrl(`postgresql://postgres@127.0.0.1:${await freePort()}/gone`, { name: "far" });
     const failing = Router();
     const caught: unknown[] = [];
@@ -94,7 +94,7 @@ describe("errors of a handler", () => {
     await far.close();
   });
 
-  it("breaks the connection when the answer has begun", async () => {
+  it("closes the connection when the response has already begun", async () => {
     const { app, lines } = appWith(routes);
     await expect(request(app).get("/queue/half")).rejects.toThrow("aborted");
     expect(lines).toMatchObject([
@@ -103,7 +103,7 @@ describe("errors of a handler", () => {
   });
 });
 
-it("a request that its client gave up is logged as aborted, not as answered", async () => {
+it("a request that the client aborts is logged as aborted, not as completed", async () => {
   const routes = Router();
   const handler = new EventEmitter();
   routes.get("/slow", (_req, res) => {
@@ -126,7 +126,7 @@ it("a request that its client gave up is logged as aborted, not as answered", as
   ]);
 });
 
-it("gives handlers the queues", async () => {
+it("gives handlers the queues in req.taskQueues and app.locals.taskQueues", async () => {
   const routes = Router();
   routes.get("/names", (req, res) => {
     res.json([req.taskQueues, req.app.locals.taskQueues].map((queues) => queues.get("default").name));
@@ -135,7 +135,7 @@ it("gives handlers the queues", async () => {
   expect(body).toEqual(["default", "default"]);
 });
 
-it("sends the headers of helmet and does not name Express", async () => {
+it("sends the security headers of helmet and no X-Powered-By header", async () => {
   const { headers } = await request(createApp({ saq, queueRoutes, logger })).get("/health");
   expect(headers).toMatchObject({ "x-content-type-options": "nosniff", "x-frame-options": "SAMEORIGIN" });
   expect(headers).not.toHaveProperty("x-powered-by");
@@ -164,13 +164,13 @@ describe("the web UI", () => {
   const guarded = createSaq({ ...saqConfig, web: { ...saqConfig.web, guards: [basicAuth(auth)] } });
   afterAll(() => guarded.close());
 
-  it("A-10: is there in development", async () => {
+  it("is served at /saq outside production", async () => {
     const { status, text } = await request(createApp({ saq, queueRoutes, logger })).get("/saq");
     expect(status).toBe(200);
     expect(text).toContain("<!doctype html>");
   });
 
-  it("D-82: without a login it answers at this machine's own addresses only", async () => {
+  it("accepts only requests with a local Host header when no login is set", async () => {
     const app = createApp({ saq, queueRoutes, logger });
     const { status, body } = await request(app).get("/saq/api/queues").set("Host", "rebound.example:8000");
     expect(status).toBe(403);
@@ -180,7 +180,7 @@ describe("the web UI", () => {
     }
   });
 
-  it("S-6, D-82: production without a guard is refused", () => {
+  it("cannot be enabled in production without a guard", () => {
     const environment = process.env.NODE_ENV;
     process.env.NODE_ENV = "production";
     try {
@@ -190,7 +190,7 @@ describe("the web UI", () => {
     }
   });
 
-  it("asks for name and password where they are set, and the rest of the API does not", async () => {
+  it("asks for the name and password when they are set; the rest of the API does not", async () => {
     const app = createApp({ saq: guarded, queueRoutes, logger });
     for (const path of ["/saq", "/saq/api/queues"]) {
       const { status, headers, body } = await request(app).get(path);
@@ -205,8 +205,8 @@ describe("the web UI", () => {
   it.each([
     ["a wrong password", "Basic", "admin:wrong"],
     ["a wrong name", "Basic", "root:correct horse"],
-    ["nothing", "Basic", ""],
-    ["another scheme", "Bearer", "admin:correct horse"],
+    ["empty credentials", "Basic", ""],
+    ["a scheme other than Basic", "Bearer", "admin:correct horse"],
   ])("refuses %s", async (_what, scheme, credentials) => {
     const { status } = await request(createApp({ saq: guarded, queueRoutes, logger }))
       .get("/saq/api/queues")

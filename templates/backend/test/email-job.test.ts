@@ -25,7 +25,7 @@ afterAll(async () => {
   await parts.smtp.close();
 });
 
-it("A-21: the mail of POST /queue/email arrives", async () => {
+it("the job of POST /queue/email sends the mail to the SMTP server", async () => {
   const { app, saq, smtp } = parts;
   const { body } = await request(app)
     .post("/queue/email")

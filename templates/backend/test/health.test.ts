@@ -11,13 +11,13 @@ describe("GET /health", () => {
   beforeAll(() => saq.connect());
   afterAll(() => saq.close());
 
-  it("answers 200 without a worker and says so", async () => {
+  it("returns 200 and a worker count of 0 when no worker runs", async () => {
     const { status, body } = await request(app).get("/health");
     expect(status).toBe(200);
     expect(body).toEqual({ status: "ok", workers: 0, queues: [{ name: "default", workers: 0 }] });
   });
 
-  it("counts a live worker, and no longer once it has stopped", async () => {
+  it("counts a worker while it runs, and not after it has stopped", async () => {
     const workers = saq.workers();
     await Promise.all(workers.map((worker) => worker.start()));
     const counted = await waitFor("a live worker", async () => {
@@ -31,7 +31,7 @@ describe("GET /health", () => {
   });
 });
 
-it("the web UI's API answers 503, too", async () => {
+it("the API of the web UI returns 503 when the database cannot be reached", async () => {
   const app = await unreachableApp();
   for (const path of ["/saq/api/queues", "/saq/api/queues/default", "/saq/api/queues/default/jobs/a"]) {
     const { status, body } = await request(app).get(path);
@@ -43,7 +43,7 @@ it("the web UI's API answers 503, too", async () => {
   }
 });
 
-it("answers 503 when the database cannot be reached", async () => {
+it("GET /health returns 503 when the database cannot be reached", async () => {
   const { status, body } = await request(await unreachableApp()).get("/health");
   expect(status).toBe(503);
   expect(body).toEqual({ status: "unavailable", status_code: 503, detail: "The database does not answer." });

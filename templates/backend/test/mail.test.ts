@@ -16,7 +16,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(outbox, { recursive: true }));
 
-it("delivers to the server of SMTP_URL", async () => {
+it("sends a mail to the server that SMTP_URL names", async () => {
   const smtp = await startSmtpServer();
   const sent = await createMailer({ smtpUrl: smtp.url, outbox, from })(mail);
   await smtp.close();
@@ -33,7 +33,7 @@ it("delivers to the server of SMTP_URL", async () => {
   expect(await readdir(outbox)).toEqual([]);
 });
 
-it("rejects when the server refuses the recipient, and when there is no server", async () => {
+it("rejects when the server refuses the recipient, and when the server cannot be reached", async () => {
   const smtp = await startSmtpServer({ refuse: true });
   await expect(createMailer({ smtpUrl: smtp.url, outbox, from })(mail)).rejects.toThrow("no such mailbox");
   await smtp.close();
@@ -41,7 +41,7 @@ it("rejects when the server refuses the recipient, and when there is no server",
   await expect(createMailer({ smtpUrl: gone, outbox, from })(mail)).rejects.toThrow("ECONNREFUSED");
 });
 
-it("writes a file that mail programs can open when there is no SMTP_URL, and makes its folder", async () => {
+it("creates the outbox and writes a file that mail programs can open when SMTP_URL is not set", async () => {
   const folder = path.join(outbox, "new");
   const sent = await createMailer({ outbox: folder, from })(mail);
   expect(path.dirname(sent.deliveredTo)).toBe(folder);
@@ -61,7 +61,7 @@ it("never writes two mails to one file", async () => {
   expect(await readdir(outbox)).toHaveLength(20);
 });
 
-it("deletes mails that are older than asked for, and nothing else", async () => {
+it("deletes only the mails that are older than the given number of days", async () => {
   const daysAgo = (days: number) => new Date(Date.now() - days * 24 * 3600 * 1000);
   for (const [name, days] of [
     ["old.eml", 31],

@@ -14,7 +14,7 @@ afterAll(() => saq.close());
 afterEach(endProcesses);
 
 describe("the API process", () => {
-  it("finishes the request under way after SIGTERM, takes no more, and ends with 0", async () => {
+  it("finishes the running request after SIGTERM, accepts no new one, and exits with code 0", async () => {
     const port = await freePort();
     const api = startProcess("app/server.ts", { PORT: String(port) });
     await api.says(`API listening on http://localhost:${port}`);
@@ -51,7 +51,7 @@ describe("the API process", () => {
     expect(api.output()).toContain("API closed");
   });
 
-  it("says the address it is bound to", async () => {
+  it("prints the address on which it listens", async () => {
     const port = await freePort();
     const api = startProcess("app/server.ts", { PORT: String(port), HOST: "0.0.0.0" });
     await api.says(`API listening on 0.0.0.0:${port}`);
@@ -59,7 +59,7 @@ describe("the API process", () => {
     expect(await api.exitCode()).toBe(0);
   });
 
-  it("says in one sentence that HOST is no address of this machine", async () => {
+  it("prints an error without a stack trace when HOST is not an address of this machine", async () => {
     const api = startProcess("app/server.ts", { HOST: "x86_64-conda-linux-gnu.invalid" });
     expect(await api.exitCode()).toBe(1);
     expect(api.output()).toMatch(
@@ -67,7 +67,7 @@ describe("the API process", () => {
     );
   });
 
-  it("says in one sentence that the port is taken, and which variable to change", async () => {
+  it("prints one line when the port is taken, and names the variable to change", async () => {
     const holder = createServer().listen(0, "127.0.0.1");
     await once(holder, "listening");
     const { port } = holder.address() as { port: number };
@@ -81,7 +81,7 @@ describe("the API process", () => {
 });
 
 describe("the worker process", () => {
-  it("runs what waits, finishes what runs when asked to stop, and ends with 0", async () => {
+  it("runs a waiting job, finishes it after SIGTERM, and exits with code 0", async () => {
     const { id } = await queue.enqueue("exampleTask", { message: "from another process" });
     const worker = startProcess("app/worker.ts");
     await worker.says("example task started");
@@ -92,7 +92,7 @@ describe("the worker process", () => {
     expect(await queue.workers()).toEqual([]);
   });
 
-  it("gives a running job back when the reloader stops it, without charging the attempt", async () => {
+  it("returns a running job to the queue when the reloader stops it, and counts no attempt", async () => {
     const { id } = await queue.enqueue("sendEmailTask", {
       to: "user@example.com",
       subject: "slow",
@@ -115,13 +115,13 @@ describe("the worker process", () => {
   });
 });
 
-describe("a database that is away", () => {
+describe("a database that cannot be reached", () => {
   const gone = async () => {
     const port = await freePort();
     return { port, DATABASE_URL: `postgresql://postgres:hunter2@127.0.0.1:${port}/gone` };
   };
 
-  it("is one sentence of the API, with the command that helps", async () => {
+  it("makes the API exit with a sentence that names the command to start the database", async () => {
     const { port, ...env } = await gone();
     const started = startProcess("app/server.ts", env);
     expect(await started.exitCode()).toBe(1);
@@ -132,7 +132,7 @@ describe("a database that is away", () => {
     ]);
   });
 
-  it("is waited for by the worker, which says so once", async () => {
+  it("makes the worker wait and log this once", async () => {
     const { port: _, ...env } = await gone();
     const started = startProcess("app/worker.ts", env);
     await waitFor("it says so", async () => started.output().includes("waiting for the database"));
@@ -146,7 +146,7 @@ describe("a database that is away", () => {
 });
 
 describe.each(["app/server.ts", "app/worker.ts"])("%s", (script) => {
-  it("says what the database refuses", async () => {
+  it("prints the reason when the database refuses the connection", async () => {
     const url = new URL(process.env.DATABASE_URL ?? "");
     url.pathname = "/nowhere";
     const started = startProcess(script, { DATABASE_URL: url.href });
@@ -157,7 +157,7 @@ describe.each(["app/server.ts", "app/worker.ts"])("%s", (script) => {
     );
   });
 
-  it("lists all settings that are wrong, and no stack", async () => {
+  it("lists all wrong settings without a stack trace", async () => {
     const started = startProcess(script, { PORT: "80a", SMTP_URL: "mail.example.com" });
     expect(await started.exitCode()).toBe(1);
     expect(started.output()).toBe(

@@ -18,8 +18,8 @@ async function jobOf(body: { job_id: string }) {
   return job;
 }
 
-describe("enqueue", () => {
-  it("A-20, A-23: POST /queue/example stores a job that is due now", async () => {
+describe("the routes that enqueue a job", () => {
+  it("POST /queue/example stores a job that is due now", async () => {
     const { status, body } = await request(app)
       .post("/queue/example")
       .send({ message: "Hello from the queue!" });
@@ -37,14 +37,14 @@ describe("enqueue", () => {
     });
   });
 
-  it("takes any text", async () => {
+  it("POST /queue/example accepts any text as the message", async () => {
     const message = 'NUL \u0000, quote ", lone surrogate \ud800, emoji \u{1f600}';
     const { status, body } = await request(app).post("/queue/example").send({ message });
     expect(status).toBe(201);
     expect((await jobOf(body)).kwargs).toEqual({ message });
   });
 
-  it("A-21: POST /queue/email takes email_body and stores the task's own defaults", async () => {
+  it("POST /queue/email accepts email_body and stores the defaults of the task", async () => {
     const { status, body } = await request(app)
       .post("/queue/email")
       .send({ to: "user@example.com", subject: "Test Email", email_body: "This is a test email from SAQ" });
@@ -59,7 +59,7 @@ describe("enqueue", () => {
     });
   });
 
-  it("A-22: POST /queue/delayed stores a job that is due delay_seconds from now, never earlier", async () => {
+  it("POST /queue/delayed stores a job that is due after delay_seconds, not earlier", async () => {
     const before = Date.now() / 1000;
     const { status, body } = await request(app)
       .post("/queue/delayed")
@@ -73,13 +73,13 @@ describe("enqueue", () => {
   });
 });
 
-describe("400", () => {
+describe("a POST request with an invalid body", () => {
   const bad: [string, string, object, string[]][] = [
     ["a missing field", "/queue/example", {}, ["message"]],
     ["a field of the wrong type", "/queue/example", { message: 7 }, ["message"]],
     ["an empty text", "/queue/example", { message: "" }, ["message"]],
-    ["every bad field at once", "/queue/email", { to: "nobody", body: "x" }, ["to", "subject", "email_body"]],
-    ["text for a number", "/queue/delayed", { message: "m", delay_seconds: "30" }, ["delay_seconds"]],
+    ["several bad fields", "/queue/email", { to: "nobody", body: "x" }, ["to", "subject", "email_body"]],
+    ["text instead of a number", "/queue/delayed", { message: "m", delay_seconds: "30" }, ["delay_seconds"]],
     ["a negative delay", "/queue/delayed", { message: "m", delay_seconds: -1 }, ["delay_seconds"]],
     [
       "a delay of more than a year",
@@ -88,7 +88,7 @@ describe("400", () => {
       ["delay_seconds"],
     ],
   ];
-  it.each(bad)("names %s", async (_what, path, sent, fields) => {
+  it.each(bad)("returns 400 and the names of the bad fields for %s", async (_what, path, sent, fields) => {
     const stored = await countJobs();
     const { status, body } = await request(app).post(path).send(sent);
     expect(status).toBe(400);
@@ -101,14 +101,14 @@ describe("400", () => {
     expect(await countJobs()).toBe(stored);
   });
 
-  it("says what is wrong in words", async () => {
+  it("returns a message that says in words what is wrong", async () => {
     const { body } = await request(app).post("/queue/delayed").send({ delay_seconds: "soon" });
     expect(body.detail).toBe(
       "Invalid request: message must be a text; delay_seconds must be a number of seconds.",
     );
   });
 
-  it("malformed JSON", async () => {
+  it("returns 400 for malformed JSON", async () => {
     const { status, body } = await request(app)
       .post("/queue/example")
       .set("Content-Type", "application/json")
@@ -118,10 +118,10 @@ describe("400", () => {
   });
 
   it.each([
-    ["no body", undefined, undefined],
+    ["a missing body", undefined, undefined],
     ["a form", "message=hi", "application/x-www-form-urlencoded"],
     ["an array", '["hi"]', "application/json"],
-  ])("%s instead of a JSON object", async (_what, sent, type) => {
+  ])("returns 400 for %s instead of a JSON object", async (_what, sent, type) => {
     const { status, body } = await request(app)
       .post("/queue/example")
       .set(type ? { "Content-Type": type } : {})
@@ -131,7 +131,7 @@ describe("400", () => {
   });
 });
 
-it("413: a body larger than 100 kB", async () => {
+it("returns 413 for a body larger than 100 kB", async () => {
   const { status, body } = await request(app)
     .post("/queue/example")
     .send({ message: "x".repeat(101 * 1024) });
@@ -139,12 +139,12 @@ it("413: a body larger than 100 kB", async () => {
   expect(body).toEqual({ status_code: 413, detail: "The request body is too large." });
 });
 
-describe("404", () => {
+describe("a route that does not exist", () => {
   it.each([
     ["get", "/nothing"],
     ["get", "/queue/example"],
     ["post", "/queue/unknown"],
-  ] as const)("%s %s", async (method, path) => {
+  ] as const)("returns 404 for %s %s", async (method, path) => {
     const { status, body } = await request(app)[method](path);
     expect(status).toBe(404);
     expect(body).toEqual({ status_code: 404, detail: `There is no ${method.toUpperCase()} ${path}.` });
@@ -152,7 +152,7 @@ describe("404", () => {
 });
 
 describe("GET /queue/jobs", () => {
-  it("shows a job that waits", async () => {
+  it("returns a queued job", async () => {
     const { id } = await queue.enqueue("exampleTask", { message: "wait" });
     const { status, body } = await request(app).get(`/queue/jobs/${id}`);
     expect(status).toBe(200);
@@ -171,26 +171,26 @@ describe("GET /queue/jobs", () => {
     });
   });
 
-  it("shows when a job is due", async () => {
+  it("returns the time at which a job is due", async () => {
     const due = new Date("2040-01-02T03:04:05Z");
     const { id } = await queue.enqueue("delayedTask", { message: "later" }, { scheduled: due });
     const { body } = await request(app).get(`/queue/jobs/${id}`);
     expect(body.scheduled_at).toBe("2040-01-02T03:04:05.000Z");
   });
 
-  it.each(["nobody", "%00", encodeURIComponent("a/b")])("404 for the unknown id %s", async (id) => {
+  it.each(["nobody", "%00", encodeURIComponent("a/b")])("returns 404 for the unknown id %s", async (id) => {
     const { status, body } = await request(app).get(`/queue/jobs/${id}`);
     expect(status).toBe(404);
     expect(body.detail).toMatch(/^There is no job with this id/);
   });
 
-  it("400 for an id that cannot be decoded", async () => {
+  it("returns 400 for an id that cannot be decoded", async () => {
     const { status, body } = await request(app).get("/queue/jobs/%E0%A4%A");
     expect(status).toBe(400);
     expect(body).toMatchObject({ status_code: 400, detail: expect.any(String) });
   });
 
-  it("shows many jobs in the order asked for and leaves out unknown ids", async () => {
+  it("returns several jobs in the requested order and leaves out unknown ids", async () => {
     const first = await queue.enqueue("exampleTask", { message: "1" });
     const second = await queue.enqueue("exampleTask", { message: "2" });
     const { status, body } = await request(app).get(`/queue/jobs?ids=${second.id},nobody,${first.id}`);
@@ -199,9 +199,9 @@ describe("GET /queue/jobs", () => {
   });
 
   it.each([
-    ["none", "", 0],
+    ["no", "", 0],
     ["101", Array.from({ length: 101 }, (_, i) => `id${i}`).join(","), 101],
-  ])("400 for %s ids", async (_what, ids, count) => {
+  ])("returns 400 for a request with %s ids", async (_what, ids, count) => {
     const { status, body } = await request(app).get(`/queue/jobs?ids=${ids}`);
     expect(status).toBe(400);
     expect(body).toEqual({
@@ -211,7 +211,7 @@ describe("GET /queue/jobs", () => {
   });
 });
 
-it("503 when the database cannot be reached", async () => {
+it("POST /queue/example returns 503 when the database cannot be reached", async () => {
   const { status, body } = await request(await unreachableApp())
     .post("/queue/example")
     .send({ message: "lost" });

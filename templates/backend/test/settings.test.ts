@@ -17,19 +17,19 @@ function problemsOf(environment: Record<string, string>): string[] {
   return [];
 }
 
-describe("database", () => {
-  it("is derived from what make db-start wrote", () => {
+describe("the database URL", () => {
+  it("is built from the variables that `make db-start` writes", () => {
     expect(parseSettings(database).databaseUrl).toBe(
       "postgresql://postgres:p%40ss%2Fword@127.0.0.1:55432/my_app?sslmode=disable",
     );
   });
 
-  it("is DATABASE_URL when given, whatever else is there", () => {
+  it("is DATABASE_URL when it is set, with or without the other database variables", () => {
     expect(parseSettings({ ...database, DATABASE_URL: url }).databaseUrl).toBe(url);
     expect(parseSettings({ DATABASE_URL: url }).databaseUrl).toBe(url);
   });
 
-  it("A-52, A-53: the queue lives in it, unless QUEUE_DSN names another; empty means absent", () => {
+  it("is used for the queue unless QUEUE_DSN is set; an empty variable counts as not set", () => {
     const other = "postgres://user@queue.example.com/queue";
     expect(parseSettings({ DATABASE_URL: url }).queueDsn).toBe(url);
     expect(parseSettings({ DATABASE_URL: url, QUEUE_DSN: "" }).queueDsn).toBe(url);
@@ -37,29 +37,29 @@ describe("database", () => {
     expect(parseSettings({ ...database, DATABASE_URL: "" }).databaseUrl).toContain("127.0.0.1:55432");
   });
 
-  it("missing: says what to do", () => {
+  it("causes an error that says what to do when it is missing", () => {
     expect(problemsOf({ DB_PORT: "55432" })).toEqual([
       "no database: set DATABASE_URL, or run `make db-start`, which fills DB_NAME, DB_PASSWORD in .env",
     ]);
   });
 });
 
-describe(".env", () => {
-  it("fills in what the environment lacks or leaves empty, and nothing else", () => {
+describe("the file .env", () => {
+  it("sets only the variables that are missing or empty in the environment", () => {
     const environment = { DB_PASSWORD: "", DB_PORT: "1" };
     fillEnvironment(environment, "DB_PASSWORD=secret\nDB_PORT=2\nDB_NAME=app\n");
     expect(environment).toEqual({ DB_PASSWORD: "secret", DB_PORT: "1", DB_NAME: "app" });
   });
 });
 
-it("of .env are read although an editor has written a mark first", () => {
+it("reads a .env file that begins with a byte order mark and has Windows line endings", () => {
   const environment = {};
   fillEnvironment(environment, "\uFEFFPORT=8123\r\nDB_NAME=app\r\n");
   expect(environment).toEqual({ PORT: "8123", DB_NAME: "app" });
 });
 
-describe("defaults", () => {
-  it("of development: this machine only, port 8000, mails to .data/outbox", () => {
+describe("the default settings", () => {
+  it("make the API listen on 127.0.0.1:8000 and write mails to .data/outbox in development", () => {
     expect(parseSettings({ ...database, NODE_ENV: "development" })).toMatchObject({
       isProduction: false,
       host: "127.0.0.1",
@@ -71,7 +71,7 @@ describe("defaults", () => {
     });
   });
 
-  it("of production: every address, unless HOST names one", () => {
+  it("make the API listen on all addresses in production, unless HOST names one", () => {
     expect(parseSettings({ ...database, NODE_ENV: "production" })).toMatchObject({
       isProduction: true,
       host: "0.0.0.0",
@@ -80,8 +80,8 @@ describe("defaults", () => {
   });
 });
 
-describe("errors", () => {
-  it("lists everything that is wrong at once", () => {
+describe("the check of the settings", () => {
+  it("reports all problems at once", () => {
     expect(
       problemsOf({
         NODE_ENV: "staging",
@@ -103,7 +103,7 @@ describe("errors", () => {
     expect(problemsOf({ ...database, PORT: port })).toHaveLength(1);
   });
 
-  it("never shows a password", () => {
+  it("never shows a password in an error", () => {
     const problems = problemsOf({
       DATABASE_URL: "http://user:secret@host/db",
       QUEUE_DSN: "user:secret@host",

@@ -13,12 +13,12 @@ const queue = taskQueues.get("default");
 beforeAll(() => saq.connect());
 afterAll(() => saq.close());
 
-it("a typo in a queue's name", () => {
+it("a typo in a queue name does not compile, and throws at run time", () => {
   // @ts-expect-error the queue is called "default"
   expect(() => taskQueues.get("defualt")).toThrow('asked for "defualt", there is: default');
 });
 
-it("typos where a handler finds the queues in its request", async () => {
+it("typos do not compile in a handler that uses the queues of its request", async () => {
   const app = express();
   app.use(saq.middleware());
   app.get("/", async (req, res) => {
@@ -34,12 +34,12 @@ it("typos where a handler finds the queues in its request", async () => {
   expect(body).toEqual({ mesage: "hi" });
 });
 
-it("a typo in a task's name", async () => {
+it("a typo in a task name does not compile, and is rejected at run time", async () => {
   // @ts-expect-error the task is called exampleTask
   await expect(queue.enqueue("exampelTask", { message: "hi" })).rejects.toThrow('has no task "exampelTask"');
 });
 
-it("a typo in a payload, where the task has a schema", async () => {
+it("a wrong payload does not compile, and is rejected at run time when the task has a schema", async () => {
   const mail = { to: "user@example.com", subject: "s", emailBody: "b" };
   // @ts-expect-error emailBody is missing
   const refused = queue.enqueue("sendEmailTask", { to: mail.to, subject: mail.subject });
@@ -48,7 +48,7 @@ it("a typo in a payload, where the task has a schema", async () => {
   await expect(queue.enqueue("sendEmailTask", { ...mail, to: 7 })).rejects.toThrow(/to: /);
 });
 
-it("a typo in a payload, where only the compiler looks", async () => {
+it("a wrong payload does not compile, but is stored at run time when the task has no schema", async () => {
   // @ts-expect-error the member is called message
   const stored = await queue.enqueue("exampleTask", { mesage: "hi" });
   expect(stored.kwargs).toEqual({ mesage: "hi" });
@@ -56,7 +56,7 @@ it("a typo in a payload, where only the compiler looks", async () => {
   expect((await queue.enqueue("exampleTask")).kwargs).toBeNull();
 });
 
-it("a repeated key that nobody looks at", async () => {
+it("code that enqueues with a key does not compile without a check for null", async () => {
   const first = await queue.enqueue(
     "delayedTask",
     { message: "1" },
@@ -72,7 +72,7 @@ it("a repeated key that nobody looks at", async () => {
   expect(() => again.id).toThrow(TypeError);
 });
 
-it("a result's type is that of the task, as JSON brings it back", async () => {
+it("the result of a job has the type that its task returns", async () => {
   const { result } = await queue.enqueue("exampleTask", { message: "hi" });
   result satisfies { status: string; message: string } | null;
   // @ts-expect-error the result has no such member

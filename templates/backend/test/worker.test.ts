@@ -29,7 +29,7 @@ const finishedJob = (id: string) =>
     return ["complete", "failed", "aborted"].includes(job.status) && job;
   });
 
-it("runs an example job from the request to its result", async () => {
+it("runs the job of POST /queue/example and stores its result", async () => {
   const { body } = await request(app).post("/queue/example").send({ message: "hi" });
   const job = await finishedJob(body.job_id);
   expect(job).toEqual({
@@ -48,7 +48,7 @@ it("runs an example job from the request to its result", async () => {
   expect(Date.parse(job.completed_at)).toBeGreaterThanOrEqual(Date.parse(job.started_at) + 500);
 });
 
-it("shows a running job's progress", async () => {
+it("shows the progress of a running job", async () => {
   const { body } = await request(app).post("/queue/example").send({ message: "half" });
   const half = await waitFor("the first half", async () => {
     const job = await jobJson(body.job_id);
@@ -79,7 +79,7 @@ it("runs a delayed job when it is due, not earlier", async () => {
   expect(job).toMatchObject({ status: "complete", result: { status: "success", message: "later" } });
 });
 
-it("runs the nightly clean-up every night at three, and at once when asked to", async () => {
+it("schedules the nightly clean-up for 03:00 UTC, and runs it immediately on request", async () => {
   const [cleanup] = await queue.schedules.list();
   expect(cleanup).toMatchObject({
     name: "nightlyCleanup",

@@ -36,6 +36,12 @@ const timerDefaults: Timers = { schedule: 1, workerInfo: 3, lost: 2, sweep: 10, 
  * Defines one queue, its tasks and how its workers run them. Returns the checked configuration with all defaults.
  *
  * @throws ConfigError naming the option, the value received and what is allowed
+ * @example
+ * export const mailQueue = defineQueue({
+ *   name: "mail",
+ *   dsn: "postgresql://user:password@127.0.0.1:5432/app",
+ *   tasks: { sendMail },
+ * });
  */
 export function defineQueue<
   const Name extends string,
@@ -49,9 +55,13 @@ export function defineQueue<
   Before3 = unknown,
 >(
   options: { [Option in Present]?: unknown } & QueueSettings<Name, Tasks> & {
+      /** Runs before the worker takes jobs. If it throws, the worker does not start. @defaultValue none */
       startup?: Answering<WorkerContext, Start1, Start2, Start3>;
+      /** Runs after the last job has ended. @defaultValue none */
       shutdown?: OneOrMany<ShutdownHook<Started<Present, Start1, Start2, Start3>>>;
+      /** Runs before each task, within the job's timeout. If it throws, the attempt fails. @defaultValue none */
       beforeProcess?: Answering<Context<Started<Present, Start1, Start2, Start3>>, Before1, Before2, Before3>;
+      /** Runs when the end of an attempt is recorded. @defaultValue none */
       afterProcess?: OneOrMany<
         AfterProcessHook<
           Started<Present, Start1, Start2, Start3>,

@@ -4,16 +4,20 @@ import { ConfigError } from "../errors.js";
 import type { Logger } from "../logger.js";
 import type { QueueConfig } from "./queue-options.js";
 
+/** What `defineSaq` takes. */
 export interface SaqOptions<Queues extends readonly QueueConfig[]> {
+  /** The queues, each made by `defineQueue`; at least one. */
   queues: Queues;
-  /** The web UI. It is off unless it is enabled. */
+  /** The web UI. @defaultValue { enabled: false } */
   web?: WebOptions;
+  /** Logger of the queues, their workers and the web UI, for instance one of pino. @defaultValue none */
   logger?: Logger;
 }
 
 interface WebOptions {
+  /** Whether `saq.router()` serves the UI and its JSON API. */
   enabled: boolean;
-  /** @defaultValue "/saq" */
+  /** Path at which the router is mounted; not the root. @defaultValue "/saq" */
   path?: string;
   /**
    * Middleware that decides who may use the UI; it runs before anything else. Without guards the UI allows only
@@ -22,6 +26,7 @@ interface WebOptions {
   guards?: readonly RequestHandler[];
 }
 
+/** The whole configuration, as `defineSaq` returns it. */
 export interface SaqConfig<Queues extends readonly QueueConfig[] = readonly QueueConfig[]> {
   readonly queues: Queues;
   readonly web: Required<WebOptions>;
@@ -29,10 +34,15 @@ export interface SaqConfig<Queues extends readonly QueueConfig[] = readonly Queu
 }
 
 /**
- * Defines the whole configuration: every queue and the web UI.
+ * Defines the whole configuration: every queue and the web UI. Returns it for `createSaq`.
  *
  * @throws ConfigError if there is no queue, two queues share a name or the key of a scheduled task, the UI's path is
  * the root, or the UI is enabled in production without a guard
+ * @example
+ * export const saqConfig = defineSaq({
+ *   queues: [mailQueue],
+ *   web: { enabled: process.env.NODE_ENV !== "production" },
+ * });
  */
 export function defineSaq<const Queues extends readonly QueueConfig[]>(
   options: SaqOptions<Queues>,

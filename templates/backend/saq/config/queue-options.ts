@@ -35,7 +35,10 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
    * @defaultValue 3, or `minSize` if that is more
    */
   maxSize?: number;
-  /** Default options of this queue's jobs. Options of the task and options given to `enqueue` override them. */
+  /**
+   * Default options of this queue's jobs. Options of the task and options given to `enqueue` override them.
+   * @defaultValue the defaults of JobOptions
+   */
   defaults?: JobOptions;
   /**
    * 0: workers use LISTEN. More than 0: workers look for jobs at this interval, s, without LISTEN and without session
@@ -95,6 +98,8 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
    * Tables with names other than SAQ's `saq_jobs`, `saq_stats` and `saq_versions`, or in a schema other than the first
    * of the connection's search path. With another `jobs` or `stats` table, another `versions` table is needed too:
    * `{ jobs: "mail_jobs", stats: "mail_stats", versions: "mail_versions" }`.
+   *
+   * @defaultValue SAQ's tables
    */
   tables?: Partial<Tables>;
   /**
@@ -107,13 +112,15 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
   /**
    * Recurring tasks, each made by `cronJob`. The list must be complete: waiting ticks of entries that are not in it are
    * deleted. Without this option the process schedules nothing and deletes nothing.
+   *
+   * @defaultValue none
    */
   scheduledTasks?: ScheduledTasks<NoInfer<Tasks>>;
   /** Time zone of the recurring tasks, an IANA name. @defaultValue "UTC" */
   cronTimezone?: string;
-  /** Intervals of the worker's periodic tasks, s. */
+  /** Intervals of the worker's periodic tasks, s. @defaultValue those of Timers */
   timers?: Partial<Timers>;
-  /** Shown with the worker in `info` and the web UI. */
+  /** Shown with the worker in `info` and the web UI. @defaultValue none */
   metadata?: Record<string, unknown>;
   /** Run the jobs that are there, then stop: the worker ends by itself. Needs `dequeueTimeout`. @defaultValue false */
   burst?: boolean;
@@ -140,10 +147,16 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
  * indexes, fit into PostgreSQL's limit.
  */
 export interface Tables {
-  /** Null: the schema of the search path in which the tables are found, else its first schema. */
+  /**
+   * Null: the schema of the search path in which the tables are found, else its first schema.
+   * @defaultValue null
+   */
   schema: string | null;
+  /** @defaultValue "saq_jobs" */
   jobs: string;
+  /** @defaultValue "saq_stats" */
   stats: string;
+  /** @defaultValue "saq_versions" */
   versions: string;
 }
 
@@ -168,6 +181,7 @@ export interface Timers {
   abort: number;
 }
 
+/** The configuration of a queue, as `defineQueue` returns it: checked, with all defaults. */
 export type QueueConfig<Name extends string = string, Tasks extends TaskMap = TaskMap> = Required<
   Omit<QueueSettings<Name, Tasks>, "scheduledTasks" | "timers" | "tables" | "metadata" | "maxBurstJobs">
 > &

@@ -27,6 +27,7 @@ export interface CronOptions extends JobOptions {
    * @defaultValue "skip"
    */
   misfire?: "skip" | "once";
+  /** `meta` of each run. The engine adds `schedule`, the name of the entry. @defaultValue {} */
   meta?: Record<string, unknown>;
 }
 
@@ -47,8 +48,8 @@ type GivenPayload<P> = [P] extends [never] ? unknown : Record<never, never> exte
 type Written<T> = T extends object ? { -readonly [Name in keyof T]: Written<T[Name]> } : T;
 
 /**
- * Defines a recurring task: one run per tick, however many workers there are. `payload` is given to each run, and is
- * required if the task needs one.
+ * Defines a recurring task: one run per tick, however many workers there are. Returns an entry for `scheduledTasks`.
+ * `payload` is given to each run, and is required if the task needs one. `defineQueue` checks the other options.
  *
  * @throws ConfigError `Cron is invalid ...` with what is wrong and what is allowed, or for an unknown time zone
  * @example
@@ -58,6 +59,7 @@ export function cronJob<const Task extends string>(
   task: Task,
   options: CronOptions & { payload?: undefined },
 ): CronJob<Task, undefined>;
+/** The same for a task with a payload. */
 export function cronJob<const Task extends string, const Payload extends object>(
   task: Task,
   options: CronOptions & { payload: Payload },

@@ -2,6 +2,10 @@ import { InvalidJobError } from "../errors.js";
 
 /** The status texts of the wire format. `new` exists only in memory. */
 export const statuses = ["new", "queued", "active", "aborting", "aborted", "failed", "complete"] as const;
+/**
+ * The state of a job. `new`: not stored yet; `queued`: waits, due or not; `active`: runs; `aborting`: runs and must
+ * end. `aborted`, `failed` and `complete` jobs are finished.
+ */
 export type Status = (typeof statuses)[number];
 
 /** Statuses that never change by themselves again. */
@@ -21,8 +25,11 @@ export function parseStatus(text: string): Status | null {
 export interface JobFields {
   /** Task name in the wire format. */
   function: string;
+  /** The payload; null if there is none. */
   kwargs: Record<string, unknown> | null;
+  /** Name of the queue. */
   queueName: string;
+  /** Identity of the job, unique over all queues of one set of tables. */
   key: string;
   /** Maximum time of a run, s; 0 or null = no limit. */
   timeout: number | null;
@@ -42,18 +49,26 @@ export interface JobFields {
   progress: number;
   /** Attempts that were started. */
   attempts: number;
+  /** When the job ended, epoch ms; 0 = not yet. */
   completed: number;
+  /** When the job was enqueued, epoch ms; 0 = not yet. */
   queued: number;
+  /** When the current or last attempt started, epoch ms; 0 while the job waits. */
   started: number;
+  /** When the job was last started, changed or sent a heartbeat, epoch ms; 0 = not yet. */
   touched: number;
+  /** What the task returned, after JSON; null unless the job is complete. */
   result: unknown;
+  /** Why the last attempt failed, or why the job was aborted or queued again; null if there is no reason. */
   error: string | null;
   status: Status;
   /** -32768..32767; jobs with a smaller number run earlier. */
   priority: number;
   /** At most one job of a group runs at a time, or `groupConcurrency` jobs if the queue sets that. */
   groupKey: string | null;
+  /** The caller's own data. The engine keeps some members of its own here, for example `lost` and `schedule`. */
   meta: Record<string, unknown>;
+  /** Id of the worker of the current or last attempt; null before the first attempt. */
   workerId: string | null;
 }
 
@@ -81,13 +96,30 @@ export const jobDefaults = {
   workerId: null,
 } as const satisfies Partial<JobFields>;
 
-/** What a caller may choose about one job. Durations are seconds. */
+/**
+ * Options of jobs. A queue sets them for all its jobs (`defaults`), a task for its own jobs, an enqueue for one job.
+ * The options of a task override those of the queue, and the options of an enqueue override both.
+ */
 export interface JobOptions {
+  /** Maximum time of a run, s; 0 and null = no limit. @defaultValue 10 */
   timeout?: number | null;
+  /** A run that sends no heartbeat for this long is ended, s; 0 = off. @defaultValue 0 */
   heartbeat?: number;
+  /** Maximum number of attempts in all; 1 = run once. @defaultValue 1 */
   retries?: number;
+  /**
+   * How long a finished job is kept, whole s; 0 = for ever, negative = it is deleted at once. Unless `ttl` is negative,
+   * a failed job is kept for the queue's `failedTtl` at least.
+   * @defaultValue 600
+   */
   ttl?: number;
+  /** Delay before a retry, s. @defaultValue 0 */
   retryDelay?: number;
+  /**
+   * True: `retryDelay` doubles with each attempt, and a random part of it is the delay. A number: the same, with this
+   * maximum, s.
+   * @defaultValue false
+   */
   retryBackoff?: boolean | number;
 }
 
@@ -143,6 +175,7 @@ export type Due = number | Date | Delay;
 
 /** A delay that starts with the enqueue, by the database's clock. Made by `inSeconds`. */
 export interface Delay {
+  /** s */
   readonly delaySeconds: number;
 }
 

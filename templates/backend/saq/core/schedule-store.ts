@@ -8,9 +8,12 @@ import type { NewJob, Refusal } from "./new-job.js";
 
 /** One entry of `scheduledTasks`, as storage knows it. */
 export interface ScheduleDefinition {
+  /** Name of the entry, unique in its queue. */
   name: string;
   task: string;
+  /** The cron expression as it was given. */
   cron: string;
+  /** IANA name. */
   timezone: string;
   overlap: "skip" | "allow";
 }

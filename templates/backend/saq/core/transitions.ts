@@ -1,7 +1,7 @@
 /**
- * What may happen to a job, as pure decisions about a row that the caller has locked. Brokers carry the decisions out;
- * this module knows nothing about storage. An illegal change is refused with a typed answer, and never looks like a
- * success.
+ * The changes of a job that are allowed. Each function decides about a row that the caller has locked. Brokers carry
+ * the decisions out; this module does not depend on storage. A change that is not allowed is refused with a typed
+ * answer, so that it never looks like a success.
  */
 import type { RowChange, StoredJob } from "../broker.js";
 import {
@@ -20,8 +20,8 @@ import { read } from "./stored-job.js";
 import { encodeChange, type MetaMarks } from "./wire.js";
 
 /**
- * Returns the seconds to keep a finished row; null = for ever, -1 = not at all. The number is whole and bounded: a
- * document may contain a number that no column accepts, and a job whose end cannot be written would run for ever.
+ * Returns the seconds to keep a finished row; null = for ever, -1 = not at all. The number is whole and bounded. A
+ * document may contain a number that no column accepts, and a job that cannot be settled would never end.
  */
 export function keepSeconds(ttl: number, status: TerminalStatus, failedTtl: number): number | null {
   if (ttl === 0) return null;
@@ -68,6 +68,11 @@ export function retryDue(job: JobFields, nowMs: number, random?: () => number): 
 
 export type Decision<T> = { change: RowChange | null; answer: T };
 
+/**
+ * - `aborted`: the job waited, and has ended. If its stored document cannot be read, it is set aside as failed.
+ * - `aborting`: the job runs, and was asked to end.
+ * - `not_active`: the job is finished; nothing was changed.
+ */
 export type AbortAnswer = "aborted" | "aborting" | "not_active";
 
 /** Aborts a job: a waiting job ends at once, a running job is marked as aborting, a finished job is not changed. */
@@ -91,18 +96,24 @@ export function abortJob(
     change: {
       ...edit("aborted", finished("aborted", nowMs, { error })),
       keep: keepSeconds(job.ttl, "aborted", failedTtl),
-      // If the time stayed in the future, it would refuse the next enqueue of the key until the row expires. Cron
-      // entries keep it: it prevents an aborted tick from being enqueued again.
+      // A time in the future would refuse the next enqueue of this key until the row expires. Cron jobs keep their
+      // time, so that an aborted tick is not enqueued again.
       scheduled: row.key.startsWith("cron:") ? row.scheduled : 0,
     },
     answer: "aborted",
   };
 }
 
+/**
+ * - `queued`: the job waits again.
+ * - `not_finished`: the job waits or runs; nothing was changed.
+ * - `unreadable`: its stored document cannot be read; nothing was changed.
+ */
 export type RetryAnswer = "queued" | "not_finished" | "unreadable";
 
 /**
- * Queues a finished job again by hand. With `resetAttempts`, its attempts and the engine's counts in `meta` are reset.
+ * Queues a finished job again, at the request of a user. With `resetAttempts`, its attempts and the engine's counts in
+ * `meta` are reset.
  */
 export function retryJob(
   row: StoredJob,
@@ -126,11 +137,16 @@ export function retryJob(
   };
 }
 
+/**
+ * - `finished`: the job has ended. If its stored document cannot be read, it is set aside as failed.
+ * - `aborting`: the job was asked to end, so that only `aborted` is a legal end; nothing was changed.
+ * - `not_active`: the job waits or is finished; nothing was changed.
+ */
 export type FinishAnswer = "finished" | "aborting" | "not_active";
 
 /**
- * Ends a running job by hand. `token` is a new token: the worker that runs the job no longer owns it, and is notified.
- * After an abort was requested, only `aborted` is a legal end.
+ * Ends a running job, at the request of a user. `token` is a new token: the worker that runs the job no longer owns it,
+ * and is notified. After an abort was requested, `aborted` is the only allowed status.
  */
 export function finishJob(
   row: StoredJob,
@@ -150,14 +166,22 @@ export function finishJob(
   return { change: { ...change, place: token }, answer: "finished" };
 }
 
-/** The fields of a stored job that may be changed from outside. */
+/**
+ * The fields of a stored job that may be changed from outside: `progress` (0 to 1), `meta` and the options. The members
+ * that the engine keeps in `meta` stay.
+ */
 export type JobUpdate = Partial<Pick<JobFields, "progress" | "meta">> & JobOptions;
 
+/**
+ * - `updated`: the fields are set.
+ * - `finished`: the job is finished, and the change contains more than `meta`; nothing was changed.
+ * - `unreadable`: its stored document cannot be read; nothing was changed.
+ */
 export type UpdateAnswer = "updated" | "finished" | "unreadable";
 
 /**
- * Sets single fields and nothing else: fields that others have written meanwhile are kept. Never sets a status. Of a
- * finished job only `meta` can be changed, because the other fields have already had their effect.
+ * Sets single fields. Fields that others have written meanwhile are kept. Never sets a status. If the job is finished,
+ * only `meta` can be changed, because the other fields have already had their effect.
  */
 export function updateJob(row: StoredJob, given: JobUpdate, nowMs: number): Decision<UpdateAnswer> {
   const job = read(row);
@@ -191,11 +215,11 @@ function asBegun(job: JobFields): JobFields {
 }
 
 /**
- * Queues a job again whose worker is gone. The attempt does not count. After more than `lostLimit` losses the job
- * fails; a job that was to be aborted ends as aborted. A job that was only claimed goes back without counting a loss,
- * but with a mark (`lost` is 0): because of the mark, its next worker records when it starts the job. From its second
- * loss on (from the first if `lostLimit` is 1) a job runs alone, so that a job that ends its worker takes no other jobs
- * with it.
+ * Queues a job again whose worker died, or whose settlement could not be stored. The attempt does not count. After more
+ * than `lostLimit` losses the job fails. If an abort was requested, the job ends as aborted. A job that was claimed but
+ * not started goes back without counting a loss. It gets the mark `lost: 0`, so that its next worker stores when it
+ * starts the job. A job runs alone from its second loss on (from the first if `lostLimit` is 1), so that a job that
+ * ends its worker takes no other jobs with it.
  */
 export function loseJob(
   row: StoredJob,
@@ -233,7 +257,8 @@ export function loseJob(
 }
 
 /**
- * Returns a job to the queue that was claimed and never started. The job is as before, and the attempt does not count.
+ * Returns a job to the queue that was claimed and never started. The job is the same as before the claim, and the
+ * attempt does not count.
  */
 export function neverStarted(row: StoredJob, nowMs: number, marks?: MetaMarks): RowChange {
   const job = read(row);
@@ -246,9 +271,9 @@ export function neverStarted(row: StoredJob, nowMs: number, marks?: MetaMarks): 
 }
 
 /**
- * Decides about a job that may be stuck beyond all grace. A stuck job gets another attempt if one is left; otherwise it
- * ends as aborted. Both write the error `swept`. A stuck job that was to be aborted ends as aborted with its own error.
- * Returns null if nothing is to be changed.
+ * Decides about a job that may have exceeded a limit by more than `graceSeconds` (a stuck job). A stuck job gets
+ * another attempt if one is left; otherwise it ends as aborted. Both write the error `swept`. If an abort was
+ * requested, a stuck job ends as aborted with its own error. Returns null if nothing is to be changed.
  */
 export function sweepJob(
   row: StoredJob,
@@ -258,7 +283,7 @@ export function sweepJob(
   setForwardSince?: (epochMs: number) => number,
 ): RowChange | null {
   const job = read(row);
-  // A Python job that is too large for this process: Python's own sweeper ends it.
+  // This is a Python job whose document is too large for this process to read. Python's own sweeper ends it.
   if (row.unreadBytes !== undefined) return null;
   if (!job) return setAside;
   if (!isStuck(asBegun(job), nowMs, graceSeconds, setForwardSince)) return null;
@@ -276,7 +301,10 @@ function endAborted(job: JobFields, nowMs: number, failedTtl: number): RowChange
   };
 }
 
-/** For a row with an unreadable document: failed, kept for ever, its bytes unchanged, so that people can look at it. */
+/**
+ * The change for a row with an unreadable document. The job fails and is kept for ever. The bytes of the document are
+ * not changed, so that people can look at them.
+ */
 export const setAside: RowChange = { status: "failed", patch: null, removed: [], keep: null };
 
 const edit = (status: RowChange["status"], fields: Partial<JobFields>, marks?: MetaMarks) => ({

@@ -23,54 +23,94 @@ export interface TaskQueues<Config extends SaqConfig = SaqConfig> {
   /**
    * Returns the queue with this name.
    *
-   * @throws SaqError unknown_queue
+   * @throws SaqError unknown_queue if the configuration has no such queue
+   * @example
+   * const queue = saq.taskQueues.get("default");
    */
   get<const Name extends QueueNames<Config>>(name: Name): Queue<TasksOf<Config, Name>>;
+  /**
+   * Returns all queues, in the order of the configuration.
+   *
+   * @example
+   * const names = saq.taskQueues.all().map(({ name }) => name);
+   */
   all(): Queue[];
 }
 
+/** The numbers of live workers. */
 export interface Health {
   /** Number of live workers of all queues. */
   workers: number;
+  /** The same for each queue, in the order of the configuration. */
   queues: { name: string; workers: number }[];
 }
 
+/** What an application uses of a configuration; made by `createSaq`. */
 export interface Saq<Config extends SaqConfig = SaqConfig> {
+  /** The queues by name. */
   taskQueues: TaskQueues<Config>;
+  /** Path of the web UI, for instance `/saq`. */
   webPath: string;
   /** The configuration's logger, or a silent one if it has none. */
   logger: Logger;
-  /** Returns middleware that puts the queues where handlers find them: `req.taskQueues` and `app.locals.taskQueues`. */
+  /**
+   * Returns middleware that puts the queues where handlers find them: `req.taskQueues` and `app.locals.taskQueues`.
+   *
+   * @example
+   * app.use(saq.middleware());
+   */
   middleware(): RequestHandler;
-  /** Returns a router with the JSON API and the pages of the web UI. It is empty unless the UI is enabled. */
+  /**
+   * Returns a router with the JSON API and the pages of the web UI. It is empty unless the UI is enabled.
+   *
+   * @throws ConfigError (config) if the UI is enabled and its static files were not copied to the compiled engine
+   * @example
+   * app.use(saq.webPath, saq.router());
+   */
   router(): Router;
   /**
-   * Returns a worker for each queue, or for each named queue. They are not started yet.
+   * Returns a worker for each queue, or for each named queue. They are not started yet; `close` stops them.
    *
-   * @throws SaqError unknown_queue
+   * @throws SaqError unknown_queue if a name in `queues` is not a queue
+   * @example
+   * const workers = saq.workers({ queues: ["default"] });
+   * await Promise.all(workers.map((worker) => worker.start()));
    */
   workers(options?: WorkerOptions & { queues?: readonly string[] | undefined }): Worker[];
   /**
    * Starts and returns the workers that run in this process (`separateProcess: false`). `close` stops them.
    *
-   * @throws what `Worker.start` throws
+   * @throws what `Worker.start` throws, also at a second call while they run
+   * @example
+   * const workers = await saq.startInProcessWorkers();
    */
   startInProcessWorkers(): Promise<readonly Worker[]>;
   /**
    * Connects every queue, so that a wrong DSN shows at the start and not with the first request.
    *
-   * `wait`: waits for a database that is unreachable, for at most the queue's `startTimeout`, or until `signal` fires.
+   * `wait`: waits for a database that is unreachable, for at most the queue's `startTimeout` (s), or until `signal`
+   * fires: then it resolves without a connection.
    *
    * @throws SaqError database_unavailable if a database cannot be reached; config or schema_version if it cannot be
-   * used
+   *   used; queue_closed after `close`
+   * @example
+   * await saq.connect({ wait: true });
    */
   connect(options?: ConnectOptions): Promise<void>;
-  /** Stops the workers made here, sends what is still to be sent, then closes the connections. */
+  /**
+   * Stops the workers made here, sends what is still to be sent, then closes the connections.
+   *
+   * @example
+   * await saq.close();
+   */
   close(): Promise<void>;
   /**
    * Returns the numbers of live workers.
    *
-   * @throws SaqError database_unavailable if a database does not answer
+   * @throws SaqError database_unavailable if a database does not answer; queue_closed, config or schema_version, as
+   *   `connect` does
+   * @example
+   * const { workers } = await saq.health();
    */
   health(): Promise<Health>;
 }
@@ -87,6 +127,7 @@ declare module "express-serve-static-core" {
  * Makes the queues, workers and web UI of a configuration. No connection is opened before `connect` or the first use of
  * a queue.
  *
+ * @throws PostgresAddressError if a certificate file that a dsn names cannot be read
  * @example
  * const saq = createSaq(saqConfig);
  * await saq.connect();

@@ -1,4 +1,6 @@
-/** Claims jobs: ungrouped jobs in one statement, grouped jobs only of free groups while these groups are locked. */
+/**
+ * Claims jobs. Ungrouped jobs are claimed in one statement. For grouped jobs, free groups are found and locked first.
+ */
 import type { Claim, ClaimedJob, ClaimRequest, ClaimResult, StoredJob } from "../broker.js";
 import { columnSecond } from "../core/job.js";
 import { isTakenOver, read } from "../core/stored-job.js";
@@ -22,14 +24,17 @@ interface ClaimedRow {
   started: string | null;
 }
 
-/** How many of the next jobs are searched for free groups before the list of groups is searched. */
+/** How many jobs at the front of the queue are searched for free groups. After that the list of groups is searched. */
 const front = (limit: number) => Math.min(Math.max(20 * limit, 100), 1_000);
 
-/** A claim of fewer jobs than requested may have stopped at its byte limit if its documents have more characters. */
+/**
+ * If a claim returns fewer jobs than requested, but documents of more characters than this, it may have stopped at its
+ * byte limit. More jobs may then be waiting.
+ */
 const largeAnswer = 1024 * 1024;
 
 export class Claimer {
-  /** Group key at which the next walk over the groups begins. After the last group, it begins at the first one. */
+  /** Group key at which the next search through the groups begins. After the last group, it begins at the first one. */
   #cursor = "";
 
   constructor(
@@ -59,8 +64,8 @@ export class Claimer {
       if (jobs.length < rows.length) await this.#editBySelf(jobs, rows, token, workerId);
       return { jobs, more };
     } finally {
-      // The caller holds the jobs only from now on. If this were reported earlier, the reconciler could put them back,
-      // and they would run twice.
+      // The caller holds the jobs only from now on. If `answered` were called earlier, the reconciler could put them
+      // back, and they would run twice.
       this.reconciler.answered(token, rows.length);
     }
   }
@@ -140,10 +145,10 @@ export class Claimer {
   }
 
   /**
-   * Changes documents that SQL could not change, because they have NaN, an escaped NUL or a lone surrogate, or are no
-   * jobs at all. A document that can be read is edited here as text, so that its other members stay as they are. One
-   * that cannot be read is set aside as failed, and the rest of the batch continues. Some hundred rows are changed per
-   * transaction, because a good job may wait behind thousands of bad ones.
+   * Changes documents that SQL could not change, because they contain NaN, an escaped NUL or a lone surrogate, or
+   * because they are not jobs. A document that can be read is edited here as text, so that its other members stay as
+   * they are. One that cannot be read is set aside as failed, and the rest of the batch continues. At most 200 rows are
+   * changed per transaction, because a good job may wait behind thousands of bad ones.
    */
   async #editBySelf(jobs: ClaimedJob[], rows: ClaimedRow[], token: number, workerId: string): Promise<void> {
     const claimed = new Set(jobs.map(({ key }) => key));
@@ -182,7 +187,7 @@ export class Claimer {
       // No worker holds these jobs, so the reconciler puts them back soon. The other jobs do not wait for that.
       const line = { ...describe(error), jobs: [...rowOf.keys()].slice(0, 20), count: rowOf.size };
       const message = "could not write down the start of claimed jobs, they are claimed again later";
-      // An outage is logged where it is noticed. An error with another reason may occur each time, so it is a warning.
+      // The pool logs an outage itself. Another error may occur at every claim, so it is logged as a warning.
       if (isConnectionError(error)) this.logger.debug(line, message);
       else this.logger.warn(line, message);
     }
@@ -215,7 +220,7 @@ export class Claimer {
       const job = jobOf.get(row.key);
       const isOurs = job && row.token === job.token && row.status === "active" && !isTakenOver(row, job);
       if (!isOurs) return { change: null, answer: null };
-      // The claim has the database's own time, which our estimate of it may be some milliseconds behind.
+      // The claim wrote the database's own time. Our estimate of it may be some milliseconds behind that.
       const started = Math.max(now, read(row)?.started ?? 0);
       const { patch } = encodeChange({ started, touched: started });
       const document = editDocument(row.document, patch, []);

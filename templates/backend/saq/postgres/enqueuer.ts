@@ -1,7 +1,7 @@
 /**
  * Stores jobs, in two lanes. Jobs with generated keys are inserted in call order and cannot conflict. Jobs with keys
- * that callers chose are upserted, one row per key and flush: an unknown key is inserted, a finished job of this queue
- * that was due earlier is replaced, and any other known key is refused.
+ * that callers chose are upserted, one row per key and flush. An unknown key is inserted. A finished job of this queue
+ * that was due earlier is replaced. Any other known key is refused.
  */
 
 import { notifyAheadSeconds, type StoredJob } from "../broker.js";
@@ -22,15 +22,18 @@ import type { TableSession } from "./table-session.js";
 
 /** Maximum number of jobs with generated keys in one flush. */
 const maxItems = 2_000;
-/** The same for chosen keys. It is lower, because these jobs are sent again in small groups if one key is held. */
+/**
+ * The same for chosen keys. It is lower, because all these jobs are sent again in small groups if another transaction
+ * holds one of the keys.
+ */
 const maxKeyedItems = 1_000;
-/** How long a call waits for an unreachable database: less than the timeouts of browsers and proxies. */
+/** How long a call waits for an unreachable database, ms: less than the timeouts of browsers and proxies. */
 const timeoutMs = 8_000;
 /** Maximum number of retries of a statement that the server rolled back because of a conflict. */
 const maxRollbacks = 4;
 const maxBytes = 4 * 1024 * 1024;
 
-/** A btree entry holds 2,704 bytes; the server would refuse a longer key, and the whole flush with it. */
+/** A btree entry holds 2,704 bytes. The server would refuse a longer key, and with it the whole flush. */
 const maxKeyBytes = 2_000;
 
 const searchAfter = (error: unknown) => (isDataError(error) || isRolledBack(error) ? "halves" : null);
@@ -49,7 +52,7 @@ export interface UpsertRow {
   status: string | null;
 }
 
-/** True if the row was refused and the statement saw no unfinished job under its key when it began. */
+/** True if the row was refused although the statement saw no unfinished job under its key when it began. */
 const isUnexplained = ({ stored, status }: UpsertRow): boolean =>
   !stored && (status === null || isTerminal(parseStatus(status) ?? "failed"));
 
@@ -103,8 +106,8 @@ export class Enqueuer {
   }
 
   /**
-   * Stores the jobs and returns their outcomes in order. A failure is thrown only when all jobs are decided: a batch
-   * that then aborts its stored jobs must not miss one that is stored later.
+   * Stores the jobs and returns their outcomes in order. Throws a failure only when all jobs are decided: a batch that
+   * fails aborts its stored jobs, and it must not miss a job that is stored later.
    *
    * @throws InvalidJobError when one of the jobs cannot be stored; then none is stored
    */
@@ -145,7 +148,7 @@ export class Enqueuer {
     return jobs.map(() => stored);
   }
 
-  /** `tracked` counts for all jobs of the flush: a later try may send some of them that this one leaves out. */
+  /** `tracked` applies to all jobs of the flush, because a later try may send jobs that this try leaves out. */
   async #upsert(
     jobs: NewJob[],
     tries: Tries,
@@ -168,8 +171,8 @@ export class Enqueuer {
   }
 
   /**
-   * Retries after a deadlock or a conflict of serializable transactions: the server has rolled back this statement, and
-   * it may succeed when it is sent again.
+   * Sends the statement. Retries it after a deadlock or a conflict of serializable transactions: the server has rolled
+   * it back, and it may succeed when it is sent again.
    */
   async #sendUpsert(jobs: NewJob[], statement: "upsert" | "upsertHeld" = "upsert"): Promise<UpsertRow[]> {
     for (let rollbacks = 0; ; rollbacks++) {
@@ -187,17 +190,17 @@ export class Enqueuer {
 
   /**
    * True if the flush must be sent with a transaction number. The row of a short-lived job may be deleted a moment
-   * after the job ends. If the response to its flush is lost, no row shows then that the job was stored: sent again, it
-   * would run twice.
+   * after the job ends. If the response to the flush is lost, no row then shows that the job was stored. The job would
+   * be sent again and run twice.
    */
   #isTracked(jobs: readonly NewJob[], tries: Tries): boolean {
     return this.#open.has(tries) || jobs.some(({ shortLived }) => shortLived);
   }
 
   /**
-   * Sends a flush and learns the number of its transaction, by which the server can later say whether it has committed.
-   * The number arrives before the commit is sent: a transaction without a known number has not committed. This costs
-   * two round trips more than other flushes.
+   * Sends a flush and receives the number of its transaction. With this number the server can later say whether the
+   * transaction has committed. The number arrives before the commit is sent, so a transaction without a known number
+   * has not committed. This costs two round trips more than other flushes.
    */
   async #track(statement: Statement, values: unknown[], tries: Tries): Promise<readonly UpsertRow[]> {
     const open = this.#open.get(tries);
@@ -235,7 +238,7 @@ export class Enqueuer {
     const [row] = await this.session.pool
       .query<{ status: string | null }>(transactionStatus, [transaction])
       .catch((error: unknown) => {
-        // The server is another one now and has not reached this number yet: a standby that was promoted.
+        // The server has not reached this transaction number yet, because it is a standby that was promoted.
         if (isDataError(error)) return [];
         throw error;
       });
@@ -248,8 +251,9 @@ export class Enqueuer {
   }
 
   /**
-   * Sends jobs again after the connection was lost. The jobs of the previous try may be stored all the same. A job may
-   * even have ended since, so that its key is free: sent again without a look at its row, it would run a second time.
+   * Sends jobs again after the connection was lost. The previous try may have stored them, although no response came.
+   * Such a job may even have ended since, so that its key is free. If it were sent without a look at its row, it would
+   * run a second time.
    */
   async #upsertAgain(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
     const held = await this.rows.fetch(jobs.map((job) => job.key));
@@ -267,8 +271,8 @@ export class Enqueuer {
   }
 
   /**
-   * Finds the reason for refusals by reading the rows again. After a lost connection, the previous try may be what
-   * refuses a job: the same key and the same `queued` mean that the job was stored. In other cases the statement has
+   * Finds the reason for refusals by reading the rows again. After a lost connection, a job may be refused because the
+   * previous try has stored it: then the row has the same key and the same `queued`. Otherwise the statement has
    * returned the row as it was when the statement began, and another process has enqueued or retried the job since.
    */
   async #lookAgain(
@@ -315,7 +319,10 @@ export class Enqueuer {
     ];
   }
 
-  /** Null if all jobs are due later: no worker is notified of these, because workers find them before they are due. */
+  /**
+   * Returns null if no job is due within `notifyAheadSeconds`. Workers need no notification of later jobs, because they
+   * find them by polling before they are due.
+   */
   #channelFor(jobs: readonly NewJob[]): string | null {
     const latest = this.session.pool.clock.now() / 1000 + notifyAheadSeconds;
     return jobs.some((job) => job.scheduled <= latest) ? this.#channel : null;
@@ -324,7 +331,7 @@ export class Enqueuer {
 
 const stored: EnqueueOutcome = { stored: true };
 
-/** The columns that decide a job's place in the order; most jobs keep their defaults. */
+/** The columns that decide a job's position in the queue. Most jobs have the default values. */
 const placing = (jobs: readonly NewJob[]): unknown[][] => [
   jobs.map((job) => job.priority),
   jobs.map((job) => job.groupKey),
@@ -341,9 +348,9 @@ const databaseAway = (): SaqError =>
   );
 
 /**
- * Returns the outcome for `twin`, a job of the same key that was waiting when `job` was sent. If `job` was stored, it
- * refuses the twin. If `job` was refused, the twin is refused for the same reason. Returns undefined if the twin may
- * still be stored because it is due later than `job`: then it has to be sent itself.
+ * Returns the outcome for `twin`, a job with the same key that was waiting when `job` was sent. If `job` was stored,
+ * the twin is refused because the key is in use. If `job` was refused, the twin is refused for the same reason. Returns
+ * undefined if the twin may still be stored because it is due later than `job`: then it has to be sent itself.
  */
 function answerTwin(outcome: EnqueueOutcome, job: NewJob, twin: NewJob): EnqueueOutcome | undefined {
   if (outcome.stored) return { stored: false, reason: "key_alive" };
@@ -375,7 +382,7 @@ function checkChosenTexts(job: NewJob): void {
     );
   }
   for (const [what, text] of [["key", job.key] as const, ["groupKey", job.groupKey ?? ""] as const]) {
-    // PostgreSQL refuses a NUL. For half of a surrogate pair the driver would write a replacement character, and the
+    // PostgreSQL refuses a NUL. The driver would replace half of a surrogate pair with a replacement character, and the
     // job would be stored under another key.
     const flaw = text.includes("\0")
       ? "a NUL character"

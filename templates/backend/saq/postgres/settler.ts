@@ -1,8 +1,8 @@
 /**
- * Records the ends of attempts, many per statement. All ends that arrive while one statement is in flight go into the
- * next statement. A row that its statement did not change is locked and decided alone: the job was aborted meanwhile,
- * belongs to another worker now, has a document that SQL cannot read, or its row is locked by another transaction. If
- * there are many such rows, they are first sent again together.
+ * Settles jobs, many per statement. All settlements that arrive while one statement is in flight go into the next
+ * statement. If a statement does not change a row, the row is locked and decided alone. There are four causes: the job
+ * was aborted meanwhile, the job belongs to another worker now, SQL cannot read its document, or another transaction
+ * has locked its row. If there are many such rows, their settlements are first sent again together.
  */
 import type { Decided, Settlement, SettleResult, StoredJob } from "../broker.js";
 import { bytesOf } from "../core/byte-size.js";
@@ -24,31 +24,41 @@ import {
 import type { TableSession } from "./table-session.js";
 
 /**
- * How long the worker retries to record the end of a job while the database is unreachable. It keeps the result in
- * memory until then, so that finished jobs survive an outage of some minutes.
+ * How long a settlement is retried while the database is unreachable, ms. The worker keeps the result in memory until
+ * then, so that finished jobs survive an outage of some minutes.
  */
 export const keepTimeoutMs = 10 * 60_000;
 
 /**
- * Up to this number of ends that their statement did not write are decided one by one. More than that are sent again
- * together, after each of the pauses in `pausesMs`. The reason: a claim locks rows before it sees that another worker's
- * claim has just taken them, and keeps the locks until it ends, some 10 ms later. It may lock every row of a batch of
- * ends. Deciding these one by one took a second (two workers that drained 20,000 jobs, every fifth time).
+ * If a statement leaves at most this many settlements unwritten, they are decided one by one. If it leaves more, they
+ * are sent again together, after each of the pauses in `pausesMs`. The reason is that a claim locks rows before it sees
+ * that another worker's claim has just taken them. It keeps the locks until its end, some 10 ms later. It may lock
+ * every row of a batch. To decide these one by one took a second (two workers that drained 20,000 jobs, in every fifth
+ * run).
  */
 const mostAlone = 10;
 const pausesMs = [10, 20, 40, 80];
 /** Stop after this many retries in a row without progress: the rows are not blocked by another worker's claim. */
 const mostVain = 3;
-/** Timeout of one such retry. It is short, because each end that remains is then tried alone for `keepTimeoutMs`. */
+/**
+ * Timeout of one such retry, ms. It is short, because each settlement that is left is then tried alone for
+ * `keepTimeoutMs`.
+ */
 const againTimeoutMs = 1_000;
 
 export class Settler {
   readonly #coalescer: Coalescer<Settlement, SettleResult>;
-  /** Completions whose document still ends as the claim wrote it: most ends of most queues. */
+  /**
+   * Completions whose document still has the suffix that the claim wrote. Most settlements of most queues are of this
+   * kind.
+   */
   readonly #completions: Coalescer<SuffixSettlement, SettleResult>;
-  /** Completions whose row is deleted. */
+  /** The same completions, for jobs whose row is deleted at once. */
   readonly #removals: Coalescer<SuffixSettlement, SettleResult>;
-  /** Ends that tasks recorded in their own transactions. Most only need a check that the transaction has committed. */
+  /**
+   * Settlements that tasks wrote in their own transactions. For most, a check that the transaction has committed is
+   * enough.
+   */
   readonly #confirmations: Coalescer<Settlement, SettleResult>;
   readonly #recorded: RecordedSettlements;
   readonly #writer: SettlementWriter;
@@ -71,7 +81,8 @@ export class Settler {
       searchAfter: (error) => (isDataError(error) || isCancelled(error) ? "halves" : null),
       failureOf: unrecorded,
     };
-    // The statement returns keys: of two ends of one job only the first would be written, but both reported as applied.
+    // The statement returns keys. If it contained two settlements of one job, it would write only the first, but both
+    // would be reported as applied.
     this.#coalescer = new Coalescer(
       (items) => this.#record(items, (...sent) => this.#writer.settle(...sent)),
       {
@@ -91,8 +102,8 @@ export class Settler {
   }
 
   /**
-   * Adds the settlement to the next statement. Rejects with SaqError unrecorded after ten minutes of retries, or when
-   * the connections are closed.
+   * Adds the settlement to the next statement. Rejects `decided` with SaqError unrecorded after ten minutes of retries,
+   * or when the connections are closed.
    */
   settle(settlement: Settlement, decided: Decided<SettleResult>): void {
     if (settlement.finishedIn !== null) this.#confirmations.put(settlement, decided);
@@ -102,13 +113,16 @@ export class Settler {
   }
 
   async drained(): Promise<void> {
-    // The confirmations come first, because the ends that they cannot confirm go to #coalescer.
+    // The confirmations come first, because settlements that are not confirmed go to #coalescer.
     await this.#confirmations.drained();
     await Promise.all([this.#coalescer.drained(), this.#completions.drained(), this.#removals.drained()]);
     while (this.#later.size > 0) await Promise.allSettled(this.#later);
   }
 
-  /** Confirms ends whose transaction has committed. If it was rolled back or is open, the end is recorded as usual. */
+  /**
+   * Confirms settlements whose transaction has committed. If it was rolled back or is open, the settlement is sent as
+   * usual.
+   */
   async #confirm(items: Settlement[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
     const results = await this.#recorded.of(items, keepTimeoutMs);
     return items.map((item, index) => results[index] ?? this.#seeTo(this.#coalescer.add(item)));
@@ -127,7 +141,7 @@ export class Settler {
     return items.map((item, index) => (written.each[index] ? "applied" : this.#seeTo(decideLater(item))));
   }
 
-  /** Sends ends again together. Returns the results of those that need not be decided one by one. */
+  /** Sends settlements again together. Returns the results of those that need not be decided one by one. */
   async #recordTogether<Item extends Settlement>(
     items: Item[],
     resent: boolean,
@@ -149,12 +163,12 @@ export class Settler {
       }
       if (left.length > mostAlone) await lookAtRows();
     } catch {
-      // Each remaining end is then decided alone, and gets its own error if that fails too.
+      // Each settlement that is left is then decided alone, and gets its own error if that fails too.
     }
     return results;
   }
 
-  /** Sends ends again after pauses. Returns those that still were not written. */
+  /** Sends settlements again after pauses. Returns those that are still not written. */
   async #writeAgain<Item extends Settlement>(items: Item[], write: Write<Item>): Promise<Set<Item>> {
     let left = items;
     let vain = 0;
@@ -167,14 +181,14 @@ export class Settler {
         if (left.length <= mostAlone || vain === mostVain) break;
       }
     } catch {
-      // Each remaining end is then decided alone, and gets its own error if that fails too.
+      // Each settlement that is left is then decided alone, and gets its own error if that fails too.
     }
     return new Set(left);
   }
 
   /**
-   * Tracks an answer that is resolved in parallel with the next flushes, so that a row which another transaction has
-   * locked does not delay the other jobs.
+   * Tracks a result that is pending while the next flushes run, so that `drained` can wait for it. A row that another
+   * transaction has locked therefore does not delay the other jobs.
    */
   #seeTo<Answer>(answer: Promise<Answer>): Promise<Answer> {
     const seenTo = answer.finally(() => this.#later.delete(seenTo));
@@ -185,17 +199,17 @@ export class Settler {
   async #decideUnderLock(item: Settlement): Promise<SettleResult> {
     const decide = (row: StoredJob): Decision<SettleResult> => {
       if (row.token !== item.token) {
-        // The job waits at its old place: our own statement put it there before the connection died. No other process
-        // knows this place.
+        // The job waits at its previous position (`place`). No other process knows this position, so our own statement
+        // put it there before the connection died.
         const isBack = item.status === "queued" && row.status === "queued" && row.token === item.place;
         return { change: null, answer: isBack ? "applied" : "lost" };
       }
       if (isTakenOver(row, item)) return { change: null, answer: "lost" };
       if (row.status === "complete" && item.finishedIn) return { change: null, answer: "finished" };
-      // The row has our token and the job has ended: our statement was carried out before the connection died.
+      // The row has our token and the job has ended, so our statement was carried out before the connection died.
       if (row.status === item.status && row.status !== "queued") return { change: null, answer: "applied" };
       if (row.status === "aborting") {
-        // After an abort was requested, "aborted" is the only legal end, whatever the task returned or threw.
+        // After an abort was requested, "aborted" is the only allowed status, whatever the task returned or threw.
         const job = read(row);
         const change = encodeChange(
           finished("aborted", this.session.pool.clock.now(), { error: job?.error ?? null }),
@@ -220,10 +234,11 @@ export class Settler {
       };
     };
     const found = await this.rows.changeWhenFree(item.key, decide, keepTimeoutMs);
-    // A missing row was deleted by our own statement (ttl < 0), whose answer was lost, or by another process.
+    // If the row is missing, our own statement has deleted it (ttl < 0) and its response was lost, or another process
+    // has.
     const answer = found ?? (item.keep !== null && item.keep < 0 ? "applied" : "gone");
     if ((answer !== "lost" && answer !== "gone") || !item.finishedIn) return answer;
-    // The task's own transaction may have deleted the row; the key may also have been enqueued again since.
+    // The task's own transaction may have deleted the row. Since then, a job with the same key may have been enqueued.
     return (await this.finisher.hasCommitted(item.finishedIn)) ? "finished" : answer;
   }
 }

@@ -1,4 +1,7 @@
-/** From a call of `enqueue` to a stored job: hooks may change the job, and the scope of a batch records it. */
+/**
+ * Handles a call of `enqueue` until its job is stored. Hooks may change the job first. If the call is made inside a
+ * batch, the batch records the job.
+ */
 
 import type { Broker } from "../broker.js";
 import type { JobFields } from "../core/job.js";
@@ -37,11 +40,11 @@ export interface Order {
   payload: unknown;
   options: EnqueueOptions;
   /**
-   * Somebody waits for the end of the job. `keep`: its ttl in place of a negative one, s. `at`: the address to notify
-   * of the end (`answers`), or null.
+   * Set if a caller waits for the end of the job. `keep`: replaces a negative ttl, s. `at`: the address to notify of
+   * the end (see `Broker.openReplyChannel`), or null.
    */
   awaited?: { keep: number; at: string | null };
-  /** The ttl in place of a negative one, s. */
+  /** Replaces a negative ttl, s. */
   leastTtl?: number;
 }
 
@@ -54,7 +57,7 @@ export class EnqueuePipeline {
   readonly batches = new Batches();
   readonly #broker: Broker;
   readonly #drafts: Drafts;
-  /** True after the first connect: calls then need not wait for the connection. */
+  /** True after the first connect. Calls then need not wait for the connection. */
   #isConnected = false;
   #hooks: readonly { call: BeforeEnqueue }[] = [];
 
@@ -125,7 +128,8 @@ export class EnqueuePipeline {
       ttl,
       retryDelay,
       retryBackoff,
-      // A time in the past, for example of the last run's retry, would refuse the job until its row expires.
+      // With a time in the past, for example that of the last retry, the job would be refused until its old row
+      // expires.
       scheduled: scheduled * 1_000 > this.#broker.now() ? scheduled : 0,
       priority,
       ...(groupKey === null ? {} : { groupKey }),
@@ -161,8 +165,8 @@ export class EnqueuePipeline {
   }
 
   /**
-   * Refuses an unknown task or an invalid payload before anything connects. Returns a promise only if it must wait for
-   * something. `nowMs`: the time of the enqueue, epoch ms. A job that waits has the time after it.
+   * Checks the task and the payload before it connects. Returns a promise only if it must wait for something. `nowMs`
+   * is the time of the enqueue, epoch ms. A job that waits gets the time after the wait instead.
    */
   draft(order: Order, nowMs = this.#broker.now()): Draft | Promise<Draft> {
     const checked = this.#drafts.check(order.task, order.payload);
@@ -185,10 +189,11 @@ export class EnqueuePipeline {
 
   #sealed({ options, awaited, leastTtl }: Order, fields: JobFields): Draft {
     if (awaited !== undefined) {
-      // The worker reads from this whom to notify of the end. If the caller chose the key, others may know it and wait
-      // too: then (and without an address) all listeners are notified, otherwise only this address.
+      // The worker reads in `awaited` which process to notify of the end. If the caller chose the key, others may know
+      // it and wait too. In that case, and if there is no address, all listeners are notified. Otherwise only this
+      // address is notified.
       fields.meta = { ...fields.meta, awaited: (options.key === undefined && awaited.at) || true };
-      // A result that is deleted at once could never be awaited.
+      // If the row were deleted at the end of the job, the caller could not read the result.
       if (fields.ttl < 0) fields.ttl = awaited.keep;
     }
     if (leastTtl !== undefined && fields.ttl < 0) fields.ttl = leastTtl;
@@ -207,8 +212,8 @@ export class EnqueuePipeline {
   }
 
   /**
-   * Returns the jobs that a batch must abort if it fails. If the call failed, some of its jobs may be stored anyway:
-   * those whose row has the `queued` time of this call. A job with a generated key also counts if its row was not
+   * Returns the jobs that a batch must abort if it fails. If this call failed, some of its jobs may be stored anyway:
+   * those whose row has the `queued` time of this call. A job with a generated key is also returned if its row was not
    * found, because no other job can have its key.
    */
   async #marks(made: readonly Draft[], storing: Promise<Stored[]>): Promise<StoredMark[]> {

@@ -5,7 +5,10 @@ import { encodeJob, wireNames } from "../core/wire.js";
 import { SaqError } from "../errors.js";
 import type { EnqueueOptions } from "../tasks/task.js";
 
-/** What a caller may change when a job is enqueued again. The key stays the job's own. */
+/**
+ * What a caller may change when a job is enqueued again. The key stays the job's own, and so does what is left out,
+ * also `payload`. A `scheduled` time of the job that has passed means at once.
+ */
 export type JobOverrides = Omit<EnqueueOptions, "key"> & { payload?: Record<string, unknown> };
 
 /** What a job needs from its queue. */
@@ -39,7 +42,11 @@ const inFullOnly: ReadonlySet<keyof JobFields> = new Set([
 
 /**
  * A job as it was when it was read; `refresh()` reads it again. Times are epoch milliseconds (0 = not yet), except
- * `scheduled` (epoch seconds).
+ * `scheduled` (epoch seconds). Made by a queue: `enqueue`, `prepare`, `job`, `list` and others.
+ *
+ * @example
+ * const job = await queue.enqueue("sendMail", { to: "ann@example.com" });
+ * await job.refresh(30);
  */
 export class Job<Result = unknown> implements JobFields {
   declare readonly function: string;
@@ -103,13 +110,18 @@ export class Job<Result = unknown> implements JobFields {
   }
 
   /**
-   * Reads the job again, in place. With `until`, first waits for its end: for that many seconds, 0 = without limit.
+   * Reads the job again, in place, and returns it. With `until`, first waits for its end: for that many seconds, 0 =
+   * without limit.
    *
-   * @throws JobGoneError if its row is gone, also during the wait
-   * @throws TimeoutError if it did not end in time
-   * @throws PoisonDocumentError if its stored document cannot be read
-   * @throws InvalidJobError if `until` is not null or seconds >= 0
-   * @throws SaqError queue_closed if the queue is closed during the wait
+   * @throws JobGoneError (job_gone) if its row is gone, also during the wait
+   * @throws TimeoutError (timeout) if it did not end in time
+   * @throws PoisonDocumentError (poison_document) if its stored document cannot be read
+   * @throws InvalidJobError (invalid_job) if `until` is not null or seconds >= 0
+   * @throws SaqError queue_closed if the queue is closed during the wait; database_unavailable if the job cannot be
+   *   read for 30 s of the wait
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `queue.connect` does
+   * @example
+   * if ((await job.refresh(30)).status === "complete") console.log(job.result);
    */
   async refresh(until: number | null = null): Promise<this> {
     const fields = until === null ? this.#owner.reload(this.key) : this.#owner.ended(this.key, until);
@@ -118,11 +130,16 @@ export class Job<Result = unknown> implements JobFields {
 
   /**
    * Stores the job under its key: a job made by `queue.prepare`, or a finished job for another run. If the key is
-   * taken, nothing is stored, and the object then shows the job that is stored there.
+   * taken, nothing is stored, and the object then shows the job that is stored there. Returns the object.
    *
-   * @throws InvalidPayloadError if the task's schema refuses the payload
-   * @throws InvalidJobError if options or payload cannot be stored, or if the job belongs to another queue
-   * @throws JobGoneError if the key was taken, but no job of this queue has it
+   * @throws InvalidPayloadError (invalid_payload) if the task's schema refuses the payload
+   * @throws InvalidJobError (invalid_job) if options or payload cannot be stored, or if the job belongs to another
+   *   queue
+   * @throws JobGoneError (job_gone) if the key was taken, but no job of this queue has it
+   * @throws PoisonDocumentError (poison_document) if the document of the job that has the key cannot be read
+   * @throws SaqError unknown_task, key_held, database_unavailable and others, as `queue.enqueue` does
+   * @example
+   * const job = await queue.prepare("sendMail", { to: "ann@example.com" }).enqueue({ priority: 1 });
    */
   async enqueue(overrides: JobOverrides = {}): Promise<this> {
     if (!(await this.#owner.enqueue(this, overrides))) await this.refresh();
@@ -130,12 +147,16 @@ export class Job<Result = unknown> implements JobFields {
   }
 
   /**
-   * Sets single fields, here and in the database, and counts as a heartbeat. A run that has started keeps the timeout,
-   * the heartbeat and the retries that it began with. Returns `finished` and changes nothing if the job is finished and
-   * the change contains more than `meta`; `unreadable` if the stored document cannot be read; null if the job is gone.
+   * Sets single fields, here and in the database. A run that has started keeps the timeout and the heartbeat that it
+   * began with, and also the retries unless another worker ends it. To workers other than its own, the change counts as
+   * a heartbeat. Returns `updated`; `finished` and changes nothing if the job is finished and the change contains more
+   * than `meta`; `unreadable` if the stored document cannot be read; null if the job is gone.
    *
-   * @throws InvalidJobError if there is no such field, or if a value is out of its range
+   * @throws InvalidJobError (invalid_job) if there is no such field, or if a value is out of its range or too large
    * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `queue.connect` does
+   * @example
+   * await job.update({ progress: 0.5, meta: { step: "resize" } });
    */
   async update(change: JobUpdate): Promise<UpdateAnswer | null> {
     const answer = await this.#owner.update(this.key, change);
@@ -145,27 +166,39 @@ export class Job<Result = unknown> implements JobFields {
 
   /**
    * Ends a waiting job (`aborted`), or asks a running job to end (`aborting`). Returns `not_active` if the job is
-   * finished, null if it is gone.
+   * finished, null if it is gone. The object itself does not change.
    *
-   * @throws InvalidJobError if `error` is too large
+   * @throws InvalidJobError (invalid_job) if `error` is too large
    * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `queue.connect` does
+   * @example
+   * const answer = await job.abort("no longer needed");
    */
   abort(error = "aborted"): Promise<AbortAnswer | null> {
     return this.#owner.abort(this.key, error);
   }
 
   /**
-   * Queues a finished job again. Returns `not_finished` while the job waits or runs, `unreadable` if its stored
-   * document cannot be read, null if the job is gone.
+   * Queues a finished job again, and resets its attempts unless `resetAttempts` is false. Returns `queued`;
+   * `not_finished` while the job waits or runs; `unreadable` if its stored document cannot be read; null if the job is
+   * gone. The object itself does not change.
    *
-   * @throws InvalidJobError if `error` is too large
+   * @throws InvalidJobError (invalid_job) if `error` is too large
    * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `queue.connect` does
+   * @example
+   * const answer = await job.retry();
    */
   retry(options: { error?: string; resetAttempts?: boolean } = {}): Promise<RetryAnswer | null> {
     return this.#owner.retry(this.key, { error: "retried", ...options });
   }
 
-  /** True for the same job, whatever the two objects know of it: only the keys are compared. */
+  /**
+   * Returns true for the same job, whatever the two objects know of it: only the keys are compared.
+   *
+   * @example
+   * const isSame = job.equals({ key: "welcome:bob" });
+   */
   equals(other: { readonly key: string }): boolean {
     return this.key === other.key;
   }
@@ -175,6 +208,8 @@ export class Job<Result = unknown> implements JobFields {
    * (`running`), ms; null if the job has not come that far.
    *
    * @throws SaqError config for another kind
+   * @example
+   * const ms = job.duration("process");
    */
   duration(kind: Duration): number | null {
     switch (kind) {
@@ -194,7 +229,12 @@ export class Job<Result = unknown> implements JobFields {
     }
   }
 
-  /** Returns one line for logs, without fields that have their default. `full` adds payload, options and outcome. */
+  /**
+   * Returns one line for logs, without fields that have their default. `full` adds payload, options and outcome.
+   *
+   * @example
+   * console.log(job.info());
+   */
   info(full = false): string {
     const shown = Object.entries(wireNames).flatMap(([field, name]) => {
       const value = this[field as keyof JobFields];
@@ -206,7 +246,13 @@ export class Job<Result = unknown> implements JobFields {
     return `Job<${shown.join(", ")}>`;
   }
 
-  /** Returns the wire document. */
+  /**
+   * Returns the document as SAQ stores it: names in snake_case, without fields that have their default.
+   *
+   * @throws TypeError if payload or meta of a job that is not stored has no JSON form
+   * @example
+   * const { status, kwargs } = job.toDocument();
+   */
   toDocument(): Record<string, unknown> {
     return JSON.parse(encodeJob(this)) as Record<string, unknown>;
   }

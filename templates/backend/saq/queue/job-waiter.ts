@@ -1,8 +1,8 @@
 /**
- * Waits for jobs. All waits of a queue share one loop: the broker's events say which jobs have changed, and one
+ * Waits for jobs. All waits of a queue share one loop. The broker's events say which jobs have changed, and one
  * statement then reads all of these jobs. Changes without an event (workers in other languages, poll mode, events lost
- * with a connection) are found by looking: 50 ms after the wait began, then at growing intervals of up to 500 ms.
- * Nothing is read while nobody waits.
+ * with a connection) are found by polling: 50 ms after the wait began, then at growing intervals of up to 500 ms. If
+ * there is no wait, nothing is read.
  */
 
 import type { Broker, JobEvent, JobReply, StoredJob } from "../broker.js";
@@ -14,7 +14,7 @@ type Row = StoredJob | null;
 
 const firstPauseMs = 50;
 const longestPauseMs = 500;
-/** If reads fail for this long, the wait ends. A database that comes back sooner does not end it. */
+/** If reads fail for longer than this, ms, the wait fails. A shorter outage does not end it. */
 const blindTimeoutMs = 30_000;
 const mostKeysPerLook = 1_000;
 
@@ -22,9 +22,9 @@ interface Wait {
   readonly keys: readonly string[];
   readonly see: (rows: Row[]) => void;
   readonly fail: (error: Error) => void;
-  /** Takes a result that was sent with the job's end. */
+  /** Called with the result, if it was sent together with the job's end. */
   readonly answer: ((result: string) => void) | undefined;
-  /** Time until the next look if no event comes, ms. */
+  /** Time until the next read if no event comes, ms. */
   pauseMs: number;
   /** Times are by performance.now(). */
   lookAt: number;
@@ -35,11 +35,11 @@ interface Wait {
 export interface WaitOptions {
   /** s; 0 and null: no limit. */
   timeout: number | null;
-  /** True if the jobs may have changed already: the first look is then at once. */
+  /** True if the jobs may have changed already. Then the first read is made at once. */
   lookNow: boolean;
 }
 
-/** A wait for the end of one job. `stop` ends the wait; `end` then stays pending for ever. */
+/** A wait for the end of one job. `stop` ends the wait; `end` then stays pending forever. */
 export interface AwaitedEnd<End> {
   readonly end: Promise<End>;
   stop(): void;
@@ -64,9 +64,9 @@ export class JobWaiter {
   }
 
   /**
-   * Resolves when events are received: subscribe first, then enqueue or read. The subscription lasts as long as the
-   * queue is open, so that a wait needs no LISTEN of its own. Also resolves if subscribing fails: waits then find
-   * changes only by looking, and the next wait subscribes again.
+   * Subscribes to events, and resolves when they are received. Call it before the enqueue or the read. The subscription
+   * lasts as long as the queue is open, so that a wait needs no LISTEN of its own. Also resolves if subscribing fails.
+   * Waits then find changes only by polling, and the next call subscribes again.
    */
   async follow(): Promise<void> {
     this.#following ??= this.#follow();
@@ -77,8 +77,8 @@ export class JobWaiter {
   }
 
   /**
-   * The address to which the ends of this process's jobs are sent with their results; null before `follow`, and without
-   * push.
+   * The address to which workers send the ends and results of jobs that this process enqueued and waits for. Null
+   * before `follow`, and in poll mode.
    */
   get address(): string | null {
     return this.#address;
@@ -96,9 +96,10 @@ export class JobWaiter {
   }
 
   /**
-   * Waits until the job has ended. Reads the row after each event, so that a job that was queued again meanwhile is
-   * still awaited. A result that is sent with the end is passed to `answered` instead; if that returns null, the row is
-   * read. Rejects with JobGoneError, TimeoutError, SaqError queue_closed, or the last error after 30 s of failed reads.
+   * Waits until the job has ended. Reads the row after each event, because the job may have been queued again
+   * meanwhile. If a result is sent together with the end, it is passed to `answered` instead. If `answered` returns
+   * null, the row is read. Rejects with JobGoneError, TimeoutError, SaqError queue_closed, or the last error after 30 s
+   * of failed reads.
    */
   end<Answer = never>(
     key: string,
@@ -134,8 +135,8 @@ export class JobWaiter {
   }
 
   /**
-   * Yields the rows as they are now, then after each change and every `interval` s. Several changes that come while the
-   * caller handles the last rows are yielded as one.
+   * Yields the rows as they are now, then after each change and every `interval` s. Changes that come while the caller
+   * handles the previous rows are yielded together.
    */
   async *looks(
     keys: readonly string[],
@@ -239,8 +240,8 @@ export class JobWaiter {
   }
 
   /**
-   * Takes the end of a job. A result that comes with it saves reading the row: 4.4 -> 2.9 ms for a single round trip,
-   * 3,500 -> 5,000/s with 50 in flight.
+   * Handles the notification of a job's end. If it contains the result, the row need not be read: 4.4 -> 2.9 ms for a
+   * single round trip, 3,500 -> 5,000/s with 50 in flight.
    */
   #take({ key, result }: JobReply): void {
     for (const wait of this.#waitsOf.get(key) ?? []) {
@@ -256,7 +257,8 @@ export class JobWaiter {
   }
 
   async #look(): Promise<void> {
-    // Events of one turn of the event loop, for example of one statement that settled many jobs, are read together.
+    // Jobs with an event in the same turn of the event loop, for example all jobs of one settle statement, are read
+    // together.
     await new Promise((resolve) => setImmediate(resolve));
     while (this.#due.size > 0) await this.#read(this.#takeDue());
     this.#looking = null;
@@ -269,7 +271,7 @@ export class JobWaiter {
       if (taken.length > 0 && keys + wait.keys.length > mostKeysPerLook) break;
       keys += wait.keys.length;
       taken.push(wait);
-      // Before the read: a job that changes during the read is due again.
+      // Removed before the read, so that a job that changes during the read becomes due again.
       this.#due.delete(wait);
     }
     return taken;
@@ -310,7 +312,7 @@ export class JobWaiter {
     this.#timer = null;
     this.#timerAt = Number.POSITIVE_INFINITY;
     const now = performance.now();
-    // Looks that are nearly due are made now: one statement instead of two.
+    // Reads that are nearly due are made now: one statement instead of two.
     const soon = now + firstPauseMs / 2;
     let next = Number.POSITIVE_INFINITY;
     for (const wait of this.#waits) {

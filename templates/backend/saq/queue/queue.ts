@@ -26,8 +26,17 @@ import type {
   QueueInfo,
 } from "./types.js";
 
+/**
+ * A queue: enqueues jobs, waits for them, reads and changes them. Every call connects by itself. `saq.taskQueues.get`
+ * returns a configured queue; `Queue.fromUrl` returns a queue of another program.
+ *
+ * @example
+ * const queue = saq.taskQueues.get("default");
+ * const job = await queue.enqueue("sendMail", { to: "ann@example.com" });
+ */
 export class Queue<Tasks extends TaskMap = TaskMap> {
   readonly name: string;
+  /** The checked configuration. Not enumerable, because its dsn contains a password. */
   readonly config: QueueConfig<string, Tasks>;
   /** True if it accepts jobs of tasks that are not known here. No worker may run such a queue. */
   readonly isForeign: boolean;
@@ -35,6 +44,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   readonly broker: Broker;
   /** The queue's recurring tasks. */
   readonly schedules: Schedules;
+  /** What happened to jobs through this object so far. */
   readonly counters: QueueCounters = {
     complete: 0,
     failed: 0,
@@ -83,13 +93,23 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * Connects, and creates missing tables. Calls that need a connection do this themselves.
    *
    * @throws SaqError database_unavailable if the database does not answer
+   * @throws SaqError queue_closed after `close` has closed the connections
    * @throws SaqError config, schema_version if the tables cannot be created or used
+   * @throws the error of `pg` if the server refuses the connection, for instance because of a wrong password
+   * @example
+   * await queue.connect();
    */
   async connect(): Promise<void> {
     await this.broker.connect();
   }
 
-  /** Ends all waits, sends what is pending, then closes the connections. */
+  /**
+   * Ends all waits (they throw `queue_closed`), sends what is pending for up to 2 s, then closes the connections unless
+   * another open queue shares them. A second call does nothing.
+   *
+   * @example
+   * await queue.close();
+   */
   async close(): Promise<void> {
     await this.#waiting.close();
     await this.broker.close();
@@ -102,10 +122,17 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * this queue (from `prepare`, or a finished one), that job is stored anew, with `overrides`; the object then shows
    * what was stored, and is unchanged if the result is null.
    *
-   * @throws InvalidPayloadError if the task's schema refuses the payload
-   * @throws InvalidJobError if key, options or payload cannot be stored, or if the job belongs to another queue
+   * @throws InvalidPayloadError (invalid_payload) if the task's schema refuses the payload
+   * @throws InvalidJobError (invalid_job) if key, options or payload cannot be stored (also if a
+   *   `registerBeforeEnqueue` hook changed them), or if the job belongs to another queue
    * @throws SaqError unknown_task if the queue has no such task
-   * @throws SaqError key_held if another open transaction holds the key
+   * @throws SaqError key_held if another transaction holds the key for longer than 2 s
+   * @throws SaqError database_unavailable if the database does not answer; the job may be stored all the same
+   * @throws SaqError queue_closed, config or schema_version, as `connect` does
+   * @throws the error of a `registerBeforeEnqueue` hook; with `client`, the errors of its `query`
+   * @example
+   * const job = await queue.enqueue("sendMail", { to: "ann@example.com" });
+   * const once = await queue.enqueue("sendMail", { to: "bob@example.com" }, { key: "welcome:bob" }); // or null
    */
   enqueue<Target extends (keyof Tasks & string) | Job, Key extends string | undefined = undefined>(
     target: Target,
@@ -118,9 +145,12 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /**
-   * As `enqueue`, but returns the reason if the job was refused.
+   * As `enqueue` with a task, but returns the reason if the job was refused.
    *
    * @throws the same errors as `enqueue`
+   * @example
+   * const answer = await queue.enqueueDetailed("sendMail", { to: "bob@example.com" }, { key: "welcome:bob" });
+   * if (!answer.enqueued) console.log(answer.reason);
    */
   async enqueueDetailed<Name extends keyof Tasks & string>(
     task: Name,
@@ -133,10 +163,19 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
 
   /**
    * Stores many jobs, up to 2,000 per statement (1,000 with keys of your own). If one entry is invalid, nothing is
-   * stored. The result contains null for each entry whose key was taken.
+   * stored. Returns the jobs in the order of the entries, with null for each entry whose key was taken.
    *
-   * @throws InvalidJobError, InvalidPayloadError as `enqueue` does; nothing was stored
-   * @throws SaqError key_held if another open transaction holds one of the keys; other entries may be stored
+   * @throws InvalidJobError, InvalidPayloadError, SaqError unknown_task or a hook's error, as `enqueue` does; nothing
+   *   was stored
+   * @throws SaqError key_held if another transaction holds one of the keys for longer than 2 s; other entries may be
+   *   stored
+   * @throws SaqError database_unavailable if the database does not answer; some or all entries may be stored
+   * @throws SaqError queue_closed, config or schema_version, as `connect` does
+   * @example
+   * await queue.enqueueMany([
+   *   { task: "sendMail", payload: { to: "ann@example.com" } },
+   *   { task: "sendMail", payload: { to: "bob@example.com" }, priority: 1 },
+   * ]);
    */
   async enqueueMany(entries: readonly EnqueueEntry<Tasks>[]): Promise<(Job | null)[]> {
     const orders = entries.map(orderOf);
@@ -145,10 +184,14 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /**
-   * Returns a job that is not stored yet (status `new`), for `enqueue(job)` or `job.enqueue()`.
+   * Returns a job that is not stored yet (status `new`), for `enqueue(job)` or `job.enqueue()`. The task's schema and
+   * the sizes are checked when it is stored. Pass `client` to `enqueue`: it has no effect here.
    *
-   * @throws InvalidJobError if options or payload cannot be stored
+   * @throws InvalidJobError (invalid_job) if an option is invalid, or if the payload is not an object
    * @throws SaqError unknown_task if the queue has no such task
+   * @example
+   * const job = queue.prepare("sendMail", { to: "ann@example.com" });
+   * await job.enqueue();
    */
   prepare<Name extends keyof Tasks & string>(
     task: Name,
@@ -162,17 +205,28 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * change what a caller may choose: payload, meta, priority, times. Hooks run one after another; if one throws, the
    * job is not enqueued. Returns a function that unregisters the hook.
    *
-   * @throws ConfigError if `hook` is not a function
+   * @throws ConfigError (config) if `hook` is not a function
+   * @example
+   * const unregister = queue.registerBeforeEnqueue((job) => {
+   *   job.meta.source = "import";
+   * });
    */
   registerBeforeEnqueue(hook: BeforeEnqueue): () => void {
     return this.#pipeline.before(hook);
   }
 
   /**
-   * Runs `work`. If it throws, every job that this queue stored inside of it is aborted with the error `cancelled`, and
-   * the error is thrown again. Await everything that `work` starts. A job that already runs is asked to end.
+   * Runs `work` and returns its result. If it throws, every job that this queue stored inside of it is aborted with the
+   * error `cancelled`, and the error is thrown again. Await everything that `work` starts. A job that already runs is
+   * asked to end.
    *
+   * @throws the error of `work`
    * @throws SaqError not_aborted, with the error of `work` as its cause, if some jobs could not be aborted
+   * @example
+   * await queue.batch(async () => {
+   *   await queue.enqueue("sendMail", { to: "ann@example.com" });
+   *   await queue.enqueue("sendMail", { to: "bob@example.com" });
+   * });
    */
   batch<T>(work: () => Promise<T>): Promise<T> {
     return this.#pipeline.batches.run(work, (job) => this.#changes.cancel(job));
@@ -181,18 +235,22 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   // --- waiting for jobs ---
 
   /**
-   * Enqueues a job and waits for its result. If the key is taken, waits for the job that has it. A task that applies
-   * another task keeps its own slot meanwhile: with only one slot, the other task never starts, and the wait ends with
-   * the outer job's timeout.
+   * Enqueues a job, waits for its end and returns its result. If the key is taken, waits for the job that has it. A
+   * task that applies another task keeps its own slot meanwhile: with only one slot, the other task never starts, and
+   * the wait ends with the outer job's timeout.
    *
-   * @throws JobError, with the job, if it failed or was aborted
-   * @throws JobGoneError if its row disappeared, so that nobody knows how it ended
-   * @throws TimeoutError after `waitTimeout`; the job goes on
-   * @throws InvalidPayloadError, InvalidJobError as `enqueue` does; InvalidJobError if the key belongs to a job of
-   *   another task
+   * @throws JobError (job_failed), with the job, if it failed or was aborted
+   * @throws JobGoneError (job_gone) if its row disappeared, so that nobody knows how it ended
+   * @throws TimeoutError (timeout) after `waitTimeout`; the job goes on
+   * @throws PoisonDocumentError (poison_document) if its stored document cannot be read
+   * @throws InvalidJobError (invalid_job) also for an invalid `waitTimeout` or a `client`, and if the key belongs to a
+   *   job of another task
    * @throws SaqError other_queue if the key belongs to another queue; queue_closed if the queue is closed during the
-   *   wait
+   *   wait; database_unavailable if the job cannot be read for 30 s
    * @throws the reason of `signal` if it fires; the job goes on
+   * @throws the errors of `enqueue`
+   * @example
+   * const size = await queue.apply("resizeImage", { url: "https://example.com/a.png" }, { waitTimeout: 30 });
    */
   async apply<Name extends keyof Tasks & string>(
     task: Name,
@@ -205,8 +263,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * `apply` for many payloads. Returns the results in the order of the payloads. The first job that fails rejects the
    * call at once and the others go on; with `returnExceptions`, the errors of jobs are in the list instead.
    *
-   * @throws InvalidJobError if two items have the same key; nothing was stored
-   * @throws JobError, JobGoneError, TimeoutError, InvalidPayloadError, SaqError or the signal's reason, as `apply` does
+   * @throws InvalidJobError (invalid_job) if two items have the same key, or if an item is invalid; nothing was stored
+   * @throws JobError, JobGoneError, TimeoutError, PoisonDocumentError, InvalidJobError, InvalidPayloadError, SaqError
+   *   or the signal's reason, as `apply` does
+   * @example
+   * const sizes = await queue.map("resizeImage", [{ url: firstUrl }, { url: secondUrl }], { waitTimeout: 60 });
    */
   async map<Name extends keyof Tasks & string, const ReturnExceptions extends boolean = false>(
     task: Name,
@@ -219,11 +280,15 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
 
   /**
    * Calls `callback` for each of the jobs that exists: at once, at each push and every `pollInterval`, whether or not
-   * something changed, until it returns something truthy.
+   * something changed, until it returns something truthy. A promise that it returns is awaited.
    *
-   * @throws TimeoutError after `timeout`
-   * @throws InvalidJobError if an argument is invalid
-   * @throws SaqError queue_closed if the queue is closed during the wait
+   * @throws TimeoutError (timeout) after `timeout`
+   * @throws InvalidJobError (invalid_job) if an argument is invalid
+   * @throws SaqError queue_closed if the queue is closed, also during the wait; database_unavailable if the jobs cannot
+   *   be read for 30 s
+   * @throws the error of `callback`
+   * @example
+   * await queue.listen([job.key], (_key, status) => status === "complete" || status === "failed");
    */
   listen(
     keys: readonly string[],
@@ -235,22 +300,37 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
 
   // --- looking at jobs ---
 
-  /** Returns the job, or null if this queue has no job with this key. */
+  /**
+   * Returns the job as it is stored, or null if this queue has no job with this key. If the stored document cannot be
+   * read, the job has the function `(unreadable)` and an `error` that says why.
+   *
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
+   * @example
+   * const job = await queue.job("welcome:bob");
+   */
   async job(key: string): Promise<Job | null> {
     return (await this.jobs([key]))[0] ?? null;
   }
 
-  /** Returns the jobs in the order of the keys, with null for unknown keys. */
+  /**
+   * Returns the jobs in the order of the keys, with null for unknown keys. Each is as `job` returns it.
+   *
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
+   * @example
+   * const [first, second] = await queue.jobs(["welcome:ann", "welcome:bob"]);
+   */
   jobs(keys: readonly string[]): Promise<(Job | null)[]> {
     return this.#reading.jobs(keys);
   }
 
   /**
-   * Returns jobs of some statuses, 50 unless `limit` says otherwise. The newest come first if all of them fit into one
-   * page, or if the queue made their keys. Otherwise they are sorted by key, descending, because no index has the time:
-   * a key of your own that begins with a letter comes before all generated keys. Use `iterJobs` to read every job.
+   * Returns jobs of some statuses (by default of all), 50 unless `limit` says otherwise. The newest come first if all
+   * of them fit into one page, or if the queue made their keys. Otherwise they are sorted by key, descending, because
+   * no index has the time: a key of your own that begins with a letter comes before all generated keys. Use `iterJobs`
+   * to read every job.
    *
    * @throws SaqError list_too_slow after 5 s, for example for a rare status in a large table without the index for it
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
    * @example
    * const failed = await queue.list({ statuses: ["failed"], limit: 20 });
    */
@@ -259,10 +339,13 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /**
-   * Yields every job of some statuses, by key, `batchSize` per query. No connection is held while the caller works.
-   * Jobs that are stored meanwhile may or may not be included.
+   * Yields every job of some statuses (by default of all), by key, `batchSize` (100) per query. No connection is held
+   * while the caller works. Jobs that are stored meanwhile may or may not be included.
    *
-   * @throws InvalidJobError if `batchSize` is not a whole number >= 1
+   * @throws InvalidJobError (invalid_job) if `batchSize` is not a whole number >= 1
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
+   * @example
+   * for await (const job of queue.iterJobs({ statuses: ["failed"] })) console.log(job.info());
    */
   iterJobs(
     options: { statuses?: readonly Status[]; batchSize?: number } = {},
@@ -270,21 +353,37 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     return this.#reading.iterate(options);
   }
 
-  /** Returns the number of jobs by state, for all statuses. Reads the whole queue: 0.2 s for a million jobs. */
+  /**
+   * Returns the number of jobs by state, for all statuses. Reads the whole queue: 0.2 s for a million jobs.
+   *
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
+   * @example
+   * const { queued, failed } = await queue.counts();
+   */
   counts(): Promise<JobCounts> {
     return this.broker.counts();
   }
 
   /**
    * Returns one of SAQ's three counts: due, running, and all that is not finished. `aborting` jobs are in none of them.
+   * Reads as much as `counts`.
    *
    * @throws SaqError config for another kind
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
+   * @example
+   * const running = await queue.count("active");
    */
   count(kind: "queued" | "active" | "incomplete"): Promise<number> {
     return this.#reading.count(kind);
   }
 
-  /** Returns the living workers. */
+  /**
+   * Returns the living workers of this queue, Python's too.
+   *
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
+   * @example
+   * const alive = (await queue.workers()).map(({ workerId }) => workerId);
+   */
   workers(): Promise<WorkerRow[]> {
     return this.broker.workers();
   }
@@ -292,6 +391,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   /**
    * Returns SAQ's info object. With `jobs: true` its member `jobs` contains the wire documents of up to 100 jobs: of
    * unfinished ones, unless `statuses` says otherwise.
+   *
+   * @throws SaqError list_too_slow, as `list` does
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
+   * @example
+   * const { queued, workers } = await queue.info();
    */
   info(options: Partial<JobFilter> & { jobs?: boolean } = {}): Promise<QueueInfo> {
     return this.#reading.info(options);
@@ -301,10 +405,13 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
 
   /**
    * Ends a waiting job (`aborted`), or asks a running job to end (`aborting`). Returns `not_active` if the job is
-   * finished, null if there is no such job.
+   * finished, null if there is no such job. `error` becomes the job's error.
    *
-   * @throws InvalidJobError if `error` is too large
+   * @throws InvalidJobError (invalid_job) if `error` is too large
    * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
+   * @example
+   * const answer = await queue.abort("welcome:bob");
    */
   abort(key: string, error = "aborted"): Promise<AbortAnswer | null> {
     return this.#changes.abort(key, error);
@@ -312,10 +419,14 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
 
   /**
    * Queues a finished job again, and resets its attempts unless `resetAttempts` is false. Returns `not_finished` while
-   * the job waits or runs, `unreadable` if its document cannot be read, null if there is no such job.
+   * the job waits or runs, `unreadable` if its document cannot be read, null if there is no such job. `error`
+   * (`retried` if left out) becomes the job's error.
    *
-   * @throws InvalidJobError if `error` is too large
+   * @throws InvalidJobError (invalid_job) if `error` is too large
    * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
+   * @example
+   * const answer = await queue.retry("welcome:bob");
    */
   retry(key: string, options: { error?: string; resetAttempts?: boolean } = {}): Promise<RetryAnswer | null> {
     const { error = "retried", resetAttempts = true } = options;
@@ -323,12 +434,16 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /**
-   * Ends a running job from outside. Its worker is notified that it lost the job, and what its task returns is dropped.
-   * Returns `not_active` if the job waits or has ended, `aborting` if it is being aborted and `status` is not
-   * `aborted`, null if there is no such job.
+   * Ends a running job from outside (`finished`). Its worker is notified that it lost the job, and what its task
+   * returns is dropped. Returns `not_active` if the job waits or has ended, `aborting` if it is being aborted and
+   * `status` is not `aborted`, null if there is no such job.
    *
-   * @throws InvalidJobError if the result or the error cannot be written as JSON or is too large, or for another status
+   * @throws InvalidJobError (invalid_job) if the result or the error cannot be written as JSON or is too large, or for
+   *   another status
    * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
+   * @example
+   * await queue.finish("welcome:bob", "complete", { result: { sent: true } });
    */
   finish(
     key: string,
@@ -339,10 +454,13 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   }
 
   /**
-   * Sets single fields of a stored job, as `job.update` does. Returns null if there is no such job.
+   * Sets single fields of a stored job, as `job.update` does, and returns the same. Null: there is no such job.
    *
-   * @throws InvalidJobError if there is no such field, or if a value is out of its range
+   * @throws InvalidJobError (invalid_job) if there is no such field, or if a value is out of its range or too large
    * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
+   * @example
+   * await queue.update("welcome:bob", { meta: { campaign: 7 } });
    */
   update(key: string, change: JobUpdate): Promise<UpdateAnswer | null> {
     return this.#changes.update(key, change);

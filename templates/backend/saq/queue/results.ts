@@ -8,8 +8,9 @@ import type { EnqueuePipeline, Order, Stored } from "./enqueue-pipeline.js";
 import type { Job } from "./job-handle.js";
 import type { AwaitedEnd, JobWaiter } from "./job-waiter.js";
 
-/** A job that was awaited failed or was aborted. `job` is that job. */
+/** A job that was awaited failed or was aborted. Thrown by `apply` and `map`. Its code is `job_failed`. */
 export class JobError extends SaqError {
+  /** That job; its `error` says why. */
   readonly job: Job;
 
   constructor(job: Job) {
@@ -21,13 +22,15 @@ export class JobError extends SaqError {
   }
 }
 
+/** Options of `map`. Those of jobs apply to each item, `waitTimeout` (s) and `signal` to the whole wait. */
 export type MapOptions<Payload> = ApplyOptions & {
-  /** Options of single items; they override the common options. A `key` belongs here. */
+  /** Returns options of one item; they override the common options. A `key` belongs here. @defaultValue none */
   each?: (payload: Payload, index: number) => Omit<EnqueueOptions, "client">;
   /** Errors of jobs are put into the list in place of results. @defaultValue false */
   returnExceptions?: boolean;
 };
 
+/** Options of `listen`. */
 export interface ListenOptions {
   /** Timeout of the wait, s; 0 and null: no limit. @defaultValue 10 */
   timeout?: number | null;

@@ -11,18 +11,20 @@ import type { Draft } from "./draft.js";
 import type { Order } from "./enqueue-pipeline.js";
 import type { Job } from "./job-handle.js";
 
-/** One recurring task. */
+/** One recurring task, as `schedules.list` returns it. */
 export interface ScheduleInfo extends ScheduleDefinition {
   misfire: "skip" | "once";
+  /** True from `pause` until `resume`. */
   paused: boolean;
-  /** Epoch s; null while paused. */
+  /** The next tick, epoch s; null while paused. */
   nextRun: number | null;
   /** The last run, which may still be under way. Null before the first run. */
   lastRun: ScheduleRun | null;
 }
 
-/** Times are epoch ms; 0 = not yet. */
+/** One run of a recurring task. Times are epoch ms; 0 = not yet. */
 export interface ScheduleRun {
+  /** Key of the run's job. The job of the next tick may have the same key. */
   key: string;
   status: Status;
   started: number;
@@ -42,6 +44,7 @@ export interface ScheduleHost {
 /** How long to keep a run of a cron task with a negative ttl, s. Its row tells other workers that this tick was run. */
 const leastTtl = 10;
 
+/** The recurring tasks of a queue: `queue.schedules`. */
 export class Schedules {
   readonly #host: ScheduleHost;
 
@@ -49,7 +52,13 @@ export class Schedules {
     this.#host = host;
   }
 
-  /** Returns every entry of the configuration; an empty list if there is none. */
+  /**
+   * Returns every entry of the configuration with its next and last run; an empty list if there is none.
+   *
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `queue.connect` does
+   * @example
+   * for (const { name, nextRun } of await queue.schedules.list()) console.log(name, nextRun);
+   */
   async list(): Promise<ScheduleInfo[]> {
     const { broker } = this.#host;
     const entries = this.#host.config.scheduledTasks ?? [];
@@ -75,10 +84,14 @@ export class Schedules {
 
   /**
    * Runs the task now, paused or not, as a job with a generated key. The next tick comes as usual, and may run beside
-   * this job.
+   * this job. Returns the job.
    *
-   * @throws SaqError unknown_schedule
-   * @throws InvalidPayloadError if the task's schema refuses the entry's payload
+   * @throws SaqError unknown_schedule if there is no entry with this name
+   * @throws InvalidPayloadError (invalid_payload) if the task's schema refuses the entry's payload
+   * @throws InvalidJobError (invalid_job) if the entry's payload or `meta` cannot be stored
+   * @throws SaqError database_unavailable and others, as `queue.enqueue` does
+   * @example
+   * const job = await queue.schedules.run("nightlyCleanup");
    */
   async run(name: string): Promise<Job> {
     const { task, payload, options, meta } = this.#find(name);
@@ -89,8 +102,12 @@ export class Schedules {
    * Starts no tick of the entry until `resume`, on any worker and across restarts; the waiting tick is deleted. A run
    * that has started goes on. A tick that a Python worker stored stays as well, because Python does not know the pause.
    *
-   * @throws SaqError unknown_schedule
+   * @throws SaqError unknown_schedule if there is no entry with this name
    * @throws SaqError config if the database role may neither create nor use the table saq_cron
+   * @throws SaqError job_held if another transaction holds the waiting tick for longer than 5 s; later ticks are paused
+   * @throws SaqError database_unavailable if the database does not answer
+   * @example
+   * await queue.schedules.pause("nightlyCleanup");
    */
   async pause(name: string): Promise<void> {
     const entry = this.#find(name);
@@ -104,7 +121,9 @@ export class Schedules {
   /**
    * Starts ticks again, from the next one on. Ticks that the pause left out are not made up for.
    *
-   * @throws SaqError unknown_schedule, config as `pause`
+   * @throws SaqError unknown_schedule, config or database_unavailable, as `pause` does
+   * @example
+   * await queue.schedules.resume("nightlyCleanup");
    */
   async resume(name: string): Promise<void> {
     await this.#host.broker.schedules.setPaused(definitionOf(this.#find(name)), false);

@@ -25,12 +25,12 @@ export type Enqueued<Tasks extends TaskMap, Target, Key> =
       ? Job<ResultOf<Tasks[Target]>> | ([Key] extends [undefined] ? never : null)
       : never;
 
-/** The outcome of an enqueue, with the reason if the job was refused. */
+/** The outcome of `enqueueDetailed`, with the reason if the job was refused. */
 export type EnqueueAnswer<Result = unknown> =
   | { enqueued: true; job: Job<Result> }
   | { enqueued: false; reason: Refusal; key: string };
 
-/** One entry of `enqueueMany`. */
+/** One entry of `enqueueMany`: the name of a task, its payload, and the options of this job. */
 export type EnqueueEntry<Tasks extends TaskMap> = {
   [Name in TaskName<Tasks>]: { task: Name } & PayloadMember<Tasks[Name]> & Omit<EnqueueOptions, "client">;
 }[TaskName<Tasks>];
@@ -53,11 +53,16 @@ export type MapResult<T, ReturnExceptions extends boolean> =
 /** SAQ's info object about a queue, with all counts. */
 export interface QueueInfo {
   name: string;
+  /** Number of jobs that wait and are due. */
   queued: number;
+  /** Number of jobs that run, without those that are being aborted. */
   active: number;
+  /** Number of jobs that wait and are not due yet. */
   scheduled: number;
   counts: JobCounts;
+  /** The living workers by their id. */
   workers: Record<string, { stats: object; metadata: object | null; queue_key: string }>;
+  /** Wire documents of jobs; empty unless the call has `jobs: true`. */
   jobs: Record<string, unknown>[];
 }
 
@@ -68,6 +73,7 @@ export interface QueueInfo {
 export interface QueueCounters {
   complete: number;
   failed: number;
+  /** Attempts that failed and were queued again, and calls of `retry`. */
   retried: number;
   aborted: number;
   /** When the queue object was created, epoch ms. */

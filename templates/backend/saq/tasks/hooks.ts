@@ -29,9 +29,13 @@ export type AfterProcessHook<State = unknown, JobState = unknown> = (
 
 /** The hooks of a queue's workers as users write them: each is one function, or a list that is called in order. */
 export interface HookOptions {
+  /** Runs before the worker takes jobs. If it throws, the worker does not start. @defaultValue none */
   startup?: OneOrMany<StartupHook>;
+  /** Runs after the last job has ended. @defaultValue none */
   shutdown?: OneOrMany<ShutdownHook>;
+  /** Runs before each task, within the job's timeout. If it throws, the attempt fails. @defaultValue none */
   beforeProcess?: OneOrMany<BeforeProcessHook>;
+  /** Runs when the end of an attempt is recorded. @defaultValue none */
   afterProcess?: OneOrMany<AfterProcessHook>;
 }
 

@@ -6,6 +6,7 @@ import { ConfigError } from "../errors.js";
 import { withTimeout } from "../timers.js";
 import type { Context, JobContext } from "./task.js";
 
+/** Options of `monitoredJob`. */
 export interface MonitorOptions {
   /**
    * Seconds between two heartbeats.
@@ -26,14 +27,18 @@ const lastBeatMs = 1_000;
 /**
  * Wraps a task so that its job sends a heartbeat every `interval` seconds while it runs: `monitoredJob(run)`,
  * `monitoredJob(run, { interval })` or `monitoredJob({ interval })(run)`. A heartbeat that fails is logged, and the
- * next one is sent as usual. No heartbeat is sent after the end of the task.
+ * next one is sent as usual. No heartbeat is sent after the end of the task. Returns the wrapped task.
  *
- * @throws ConfigError if `interval` is not positive
+ * @throws ConfigError (config) if `interval` is not positive
+ * @example
+ * const load = async ({ signal }: Context, { url }: { url: string }) => (await fetch(url, { signal })).text();
+ * export const download = task({ heartbeat: 30, timeout: 3600, run: monitoredJob(load) });
  */
 export function monitoredJob<Ctx = Context, Payload = undefined, Result = unknown>(
   run: (ctx: Ctx, payload: Payload) => Result,
   options?: MonitorOptions,
 ): (ctx: Ctx, payload: Payload) => Promise<Awaited<Result>>;
+/** The second form: returns a function that wraps a task. */
 export function monitoredJob(options?: MonitorOptions): Monitor;
 export function monitoredJob(
   given: ((ctx: never, payload: never) => unknown) | MonitorOptions = {},

@@ -1,30 +1,70 @@
 /** Ready-made hooks for `defineQueue`: log lines and timing. None of them logs the payload of a job. */
 import type { Context, JobContext, WorkerContext } from "./task.js";
 
-/** `startup` hook: logs that the worker starts. */
+/**
+ * `startup` hook: logs that the worker starts, with its id and queue.
+ *
+ * @example
+ * defineQueue({ name: "mail", dsn, tasks: { sendMail }, startup: startupLogger });
+ */
 export function startupLogger({ log, workerId, queue }: Partial<WorkerContext>): void {
   log?.info({ ...worker(workerId, queue), event: "worker_startup" }, "SAQ worker starting");
 }
 
-/** `shutdown` hook: logs that the worker ends. */
+/**
+ * `shutdown` hook: logs that the worker ends, with its id and queue.
+ *
+ * @example
+ * defineQueue({ name: "mail", dsn, tasks: { sendMail }, shutdown: shutdownLogger });
+ */
 export function shutdownLogger({ log, workerId, queue }: Partial<WorkerContext>): void {
   log?.info({ ...worker(workerId, queue), event: "worker_shutdown" }, "SAQ worker shutting down");
 }
 
-/** `beforeProcess` hook: logs the start of each job at debug level. */
+/**
+ * `beforeProcess` hook: logs the start of each job at debug level.
+ *
+ * @example
+ * defineQueue({ name: "mail", dsn, tasks: { sendMail }, beforeProcess: beforeProcessLogger });
+ */
 export function beforeProcessLogger({ log, job }: Partial<JobContext>): void {
   log?.debug({ ...known(job), event: "job_start" }, "Processing job");
 }
 
-/** `afterProcess` hook: logs the end of each job at debug level, with its status. */
+/**
+ * `afterProcess` hook: logs the end of each job at debug level, with its status.
+ *
+ * @example
+ * defineQueue({ name: "mail", dsn, tasks: { sendMail }, afterProcess: afterProcessLogger });
+ */
 export function afterProcessLogger({ log, job }: Partial<JobContext>): void {
   log?.debug({ ...known(job), status: job?.status ?? "unknown", event: "job_complete" }, "Job completed");
 }
 
-/** `beforeProcess` hook: records the time for `timingAfterProcess`. */
+/**
+ * `beforeProcess` hook: records the time for `timingAfterProcess`, as `ctx.timingStart`, ms by `performance.now()`.
+ *
+ * @example
+ * defineQueue({
+ *   ...options,
+ *   tasks: { sendMail },
+ *   beforeProcess: timingBeforeProcess,
+ *   afterProcess: timingAfterProcess,
+ * });
+ */
 export const timingBeforeProcess = () => ({ timingStart: performance.now() });
 
-/** `afterProcess` hook: logs how long the job took, including its settlement. Needs `timingBeforeProcess`. */
+/**
+ * `afterProcess` hook: logs how long the job took, ms, including its settlement. Needs `timingBeforeProcess`.
+ *
+ * @example
+ * defineQueue({
+ *   ...options,
+ *   tasks: { sendMail },
+ *   beforeProcess: timingBeforeProcess,
+ *   afterProcess: timingAfterProcess,
+ * });
+ */
 export function timingAfterProcess({
   log,
   job,

@@ -11,18 +11,29 @@ import { type InputOf, isStandardSchema, type OutputOf, type StandardSchema } fr
 
 /** What a caller may set for one enqueue, beside the payload. */
 export interface EnqueueOptions extends JobOptions {
-  /** Unique identity. While a job with this key has not ended, another enqueue with it returns null. */
+  /**
+   * Unique identity, 1 to 2,000 bytes. While a job with this key has not ended, another enqueue with it returns null.
+   * @defaultValue a new UUID
+   */
   key?: string;
-  /** The job does not run before this time: epoch seconds, a Date, or `inSeconds(n)`. */
+  /** The job does not run before this time: epoch seconds, a Date, or `inSeconds(n)`. @defaultValue 0, at once */
   scheduled?: Due;
-  /** -32768..32767, smaller runs earlier. Workers take negative ones only if their queue's `priorities` allow it. */
+  /**
+   * -32768..32767, smaller runs earlier. Workers take negative ones only if their queue's `priorities` allow it.
+   * @defaultValue 0
+   */
   priority?: number;
-  /** At most `groupConcurrency` jobs of a group run at a time, one by default. */
+  /**
+   * At most `groupConcurrency` jobs of a group run at a time, one by default. At most 2,000 bytes.
+   * @defaultValue none
+   */
   groupKey?: string;
+  /** Your own data beside the payload, at most the queue's `maxBytes` as JSON. @defaultValue {} */
   meta?: Record<string, unknown>;
   /**
    * A client inside your own transaction: the job is stored if and only if that transaction commits. Any object with
    * `query(text, values) => Promise<{ rows }>`.
+   * @defaultValue none
    */
   client?: TransactionClient;
 }
@@ -34,18 +45,26 @@ export type ApplyOptions = Omit<EnqueueOptions, "client"> & {
    * @defaultValue null
    */
   waitTimeout?: number | null;
-  /** Ends the wait with the signal's reason, for instance when a client has disconnected. The job goes on. */
+  /**
+   * Ends the wait with the signal's reason, for instance when a client has disconnected. The job goes on.
+   * @defaultValue none
+   */
   signal?: AbortSignal;
 };
 
+/** A client of PostgreSQL on which a transaction is open, for instance one of `pg`. */
 export interface TransactionClient {
+  /** Runs one statement with the parameters `$1`, `$2` ... and resolves to its rows. */
   query(text: string, values: unknown[]): Promise<{ rows: Record<string, unknown>[] }>;
 }
 
 /** The running job, as its task sees it. */
 export interface RunningJob extends Readonly<Omit<JobFields, "progress" | "meta">> {
+  /** The id of the job. On PostgreSQL it is the key. */
   readonly id: string;
+  /** 0..1; set by `update`. */
   readonly progress: number;
+  /** Set by `update`. The engine keeps some members of its own here. */
   readonly meta: Readonly<Record<string, unknown>>;
   /**
    * Stores progress (0..1) and meta, and counts as a heartbeat. Does nothing once the attempt is over. A new meta does
@@ -55,7 +74,12 @@ export interface RunningJob extends Readonly<Omit<JobFields, "progress" | "meta"
    * is stored when the database is back. With meta the call waits until it is stored: for as long as results are kept
    * in an outage (10 minutes), or until the signal fires.
    *
-   * @throws InvalidJobError if progress is not a number of 0 to 1, or meta is not an object or is too large
+   * @throws InvalidJobError (invalid_job) if progress is not a number of 0 to 1, or meta is not an object or is too
+   *   large
+   * @throws SaqError database_unavailable if meta could not be stored for 10 minutes; an Error with the code 55P03 if
+   *   another transaction has held the job's row for 30 s
+   * @example
+   * await ctx.job.update({ progress: 0.5 });
    */
   update(change: { progress?: number; meta?: Record<string, unknown> }): Promise<void>;
 }
@@ -65,6 +89,7 @@ export interface WorkerView {
   readonly id: string;
   /** Maximum number of jobs that it runs at a time. */
   readonly concurrency: number;
+  /** The `metadata` of the queue's configuration; null if it has none. */
   readonly metadata: Readonly<Record<string, unknown>> | null;
   /** Keys of the jobs that run now. */
   readonly runningKeys: readonly string[];
@@ -74,8 +99,10 @@ export interface WorkerView {
 
 /** What a worker passes to its startup and shutdown hooks, and to every task. */
 export interface WorkerContext {
+  /** The queue that the worker works on. */
   readonly queue: { readonly name: string };
   readonly worker: WorkerView;
+  /** The same as `worker.id`. */
   readonly workerId: string;
   /** In a task and the hooks around it, every line has the job's key and task name. */
   readonly log: Logger;
@@ -83,8 +110,11 @@ export interface WorkerContext {
    * Enqueues another task of the same queue, passed as a value: `ctx.enqueue(resizeImage, { url })`. Returns null if
    * the key is taken.
    *
-   * @throws ConfigError if the task is not in the `tasks` of this queue
-   * @throws InvalidPayloadError, InvalidJobError as `queue.enqueue` does
+   * @throws ConfigError (config) if the task is not in the `tasks` of this queue
+   * @throws InvalidPayloadError, InvalidJobError, SaqError key_held, database_unavailable and others, as
+   *   `queue.enqueue` does
+   * @example
+   * const job = await ctx.enqueue(resizeImage, { url: "https://example.com/a.png" }, { priority: 1 });
    */
   enqueue<T extends AnyTask>(task: T, ...args: EnqueueArguments<T>): Promise<{ readonly id: string } | null>;
   /**
@@ -92,14 +122,18 @@ export interface WorkerContext {
    * while it waits: if such jobs hold all slots of all workers (easily with concurrency 1), none of them goes on before
    * their timeouts end them. The wait ends with this job's signal.
    *
-   * @throws ConfigError if the task is not in the `tasks` of this queue
-   * @throws JobError, JobGoneError, TimeoutError as `queue.apply` does
+   * @throws ConfigError (config) if the task is not in the `tasks` of this queue
+   * @throws JobError, JobGoneError, TimeoutError and others, as `queue.apply` does
+   * @throws the reason of this job's signal if it fires
+   * @example
+   * const size = await ctx.apply(resizeImage, { url: "https://example.com/a.png" }, { waitTimeout: 30 });
    */
   apply<T extends AnyTask>(task: T, ...args: EnqueueArguments<T, ApplyOptions>): Promise<ResultOf<T>>;
 }
 
 /** What a worker passes to a task and to the hooks around it. */
 export interface JobContext extends WorkerContext {
+  /** The job that this attempt runs. */
   readonly job: RunningJob;
   /**
    * Fires when the attempt must end. Its `reason` is an Error named TimeoutError, AbortError, ShutdownError or
@@ -114,10 +148,16 @@ export interface JobContext extends WorkerContext {
    * for `return`. If the transaction commits, what the task returns or throws afterwards changes nothing. If it rolls
    * back, the job ends as the task does.
    *
-   * @throws JobLostError if the attempt does not own the job any more; let the transaction roll back
-   * @throws InvalidResultError if the result cannot be stored, or the task's `output` refuses it
+   * @throws JobLostError (job_lost) if the attempt does not own the job any more; let the transaction roll back
+   * @throws InvalidResultError (invalid_result) if the result cannot be stored, or the task's `output` refuses it
    * @throws SaqError already_finished at a second call, unless the transaction of the first call was rolled back;
-   * no_transaction if the client is not inside a transaction
+   *   no_transaction if the client is not inside a transaction
+   * @throws the errors of `client.query`
+   * @example
+   * await client.query("begin");
+   * await client.query("update orders set paid = true where id = $1", [id]);
+   * await ctx.finish({ paid: true }, { client });
+   * await client.query("commit");
    */
   finish<R>(result: R, options: { client: TransactionClient }): Promise<R>;
 }
@@ -209,8 +249,14 @@ type Passed<Schema, Payload> = Jsonify<Schema extends StandardSchema ? InputOf<S
  * this schema before it is stored. A result that the schema refuses fails the job without a retry, because the same
  * task would return the same again.
  *
- * @throws ConfigError if `run` is not a function, a schema is not a Standard Schema, or `thread` is not a `file:`
- * address
+ * @throws ConfigError (config) if `run` is not a function, a schema is not a Standard Schema, or `thread` is not a
+ *   `file:` address
+ * @example
+ * export const fetchPage = task({
+ *   timeout: 60,
+ *   retries: 3,
+ *   run: async (ctx, { url }: { url: string }) => (await fetch(url, { signal: ctx.signal })).status,
+ * });
  */
 export function task<
   const Schema extends StandardSchema | undefined = undefined,
@@ -221,14 +267,19 @@ export function task<
   Ctx = Thread extends string ? ThreadContext : Context,
 >(
   definition: JobOptions & {
+    /** Schema of the payload. @defaultValue none, the payload is not checked */
     input?: Schema;
+    /** Schema of the result. @defaultValue none, the result is not checked */
     output?: StandardSchema<Returned, Result>;
     /**
      * `thread: import.meta.url` runs the task in a worker thread, for long computations that would block all other
      * jobs. The thread loads the module again, so the module must export the task and import all that the task needs.
      * The payload arrives as a structured clone.
+     *
+     * @defaultValue none: the task runs in the worker's own thread
      */
     thread?: Thread;
+    /** The task itself. What it returns is stored as JSON; what it throws becomes the job's error. */
     run: (
       ctx: Thread extends string ? ThreadContext : Ctx,
       payload: Received<Schema, Payload>,

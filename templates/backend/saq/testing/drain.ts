@@ -8,10 +8,12 @@ import { Worker } from "../worker/index.js";
 /** A queue with any tasks, or what `createSaq` returned. */
 type Drained = Pick<Queue, "name" | "broker"> | { taskQueues: { all(): Queue[] } };
 
+/** Options of `drain`. */
 export interface DrainOptions {
   /**
    * Also runs the jobs that are due by this time, in the order of their times. Without it, jobs of a later second stay
    * where they are.
+   * @defaultValue none
    */
   at?: Date;
   /**
@@ -27,13 +29,18 @@ export interface DrainOptions {
 
 /** One run of one job. */
 export interface Run {
+  /** Id of the job. */
   id: string;
+  /** Name of the task. */
   task: string;
   /** Status after this run. `queued`: the job waits for its next attempt. */
   status: Status;
   payload: Record<string, unknown> | null;
+  /** The result as it is stored; null unless the job is complete. */
   result: unknown;
+  /** The error as it is stored; null if there is none. */
   error: string | null;
+  /** Number of attempts so far, this one included. */
   attempts: number;
 }
 
@@ -53,7 +60,13 @@ const mostListed = 10;
  * Returns the runs in the order of their ends. Jobs that are due later wait, also the next attempt of a job with a
  * `retryDelay`, unless they are due by `at`. Scheduled tasks (cron) follow the real clock.
  *
+ * @param what a queue, or what `createSaq` returned: then all its queues
  * @throws Error if a job has failed for good (its `cause` is what the job threw), or if jobs are left after `timeout`
+ *   or after 10,000 runs
+ * @throws the errors of `Worker.start`; SaqError list_too_slow, as `queue.list` does
+ * @example
+ * await queue.enqueue("sendMail", { to: "ann@example.com" });
+ * const [run] = await drain(queue);
  */
 export async function drain(what: Drained, options: DrainOptions = {}): Promise<Run[]> {
   const { timeout = 4, allowFailures = false, logger } = options;

@@ -18,7 +18,14 @@ type DeepPartial<T> = T extends readonly unknown[]
 
 const mostListed = 20;
 
-/** Returns the stored jobs of a task, whatever their status, in the order in which they were enqueued. */
+/**
+ * Returns the stored jobs of a task, whatever their status, in the order in which they were enqueued. `match` restricts
+ * them by their payload.
+ *
+ * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `queue.connect` does
+ * @example
+ * const mails = await enqueued(queue, "sendMail");
+ */
 export async function enqueued<Tasks extends TaskMap, Name extends keyof Tasks & string>(
   queue: Queue<Tasks>,
   task: Name,
@@ -32,6 +39,9 @@ export async function enqueued<Tasks extends TaskMap, Name extends keyof Tasks &
  * Returns the only job of a task that was enqueued with such a payload.
  *
  * @throws AssertionError listing the stored jobs, if there is no such job or more than one
+ * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `queue.connect` does
+ * @example
+ * const job = await expectEnqueued(queue, "sendMail", { to: "ann@example.com" });
  */
 export async function expectEnqueued<Tasks extends TaskMap, Name extends keyof Tasks & string>(
   queue: Queue<Tasks>,

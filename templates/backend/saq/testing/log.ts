@@ -1,8 +1,10 @@
 import { type LogArguments, type Logger, readLogCall } from "../logger.js";
 
+/** One line that a task logged. */
 export interface LogLine {
   level: "debug" | "info" | "warn" | "error";
   message: string;
+  /** The fields of the call, and those of the loggers above it (`child`). */
   fields: Record<string, unknown>;
 }
 

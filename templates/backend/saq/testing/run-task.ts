@@ -30,12 +30,13 @@ type ContextOf<T> =
 /** The members of ctx that start-up hooks would give to this task. */
 type StateOf<T> = Omit<ContextOf<T>, keyof JobContext>;
 
+/** Options of `runTask`. */
 export interface RunTaskOptions<State = object> {
-  /** The members that start-up hooks put on ctx, for instance `{ db }`. */
+  /** The members that start-up hooks put on ctx, for instance `{ db }`. @defaultValue none */
   state?: State;
-  /** Fields of the job, for instance `{ attempts: 2, meta: { tenant: 7 } }`. */
+  /** Fields of the job, for instance `{ attempts: 2, meta: { tenant: 7 } }`. @defaultValue those of a first attempt */
   job?: Partial<Omit<JobFields, "function" | "kwargs" | "queueName" | "status">>;
-  /** Aborts the run when it fires. */
+  /** Aborts the run when it fires. @defaultValue none */
   signal?: AbortSignal;
   /** The time for the job and its updates. @defaultValue now */
   now?: Date;
@@ -52,18 +53,23 @@ type RunArguments<T> =
 
 /** A job that the task enqueued, or whose result it waited for (`ctx.apply`). */
 export interface EnqueuedByTask {
+  /** The task itself, not its name. */
   task: AnyTask;
   /** The payload as it is stored, after JSON. */
   payload: unknown;
+  /** The options of the job as the task passed them; of `ctx.apply` without `waitTimeout` and `signal`. */
   options: object;
 }
 
+/** What a run of `runTask` did. */
 export interface TaskRun<Result = unknown> {
   /** The result as it is stored, after the task's `output` and JSON. */
   result: Result;
   /** The changes that `ctx.job.update` was given, in order. */
   updates: { progress?: number; meta?: Record<string, unknown> }[];
+  /** The jobs that the task enqueued or applied, in order. */
   enqueued: EnqueuedByTask[];
+  /** The lines that the task logged, in order. */
   log: LogLine[];
 }
 
@@ -73,10 +79,13 @@ const workerId = "test";
 /**
  * Runs a task as a worker would: the payload goes through JSON and the task's `input`, the result goes through its
  * `output` and JSON, and its timeout applies. `ctx` is the real one. It collects updates, log lines and enqueued jobs.
- * Enqueued jobs do not run, but jobs of `ctx.apply` run in the same way.
+ * Enqueued jobs do not run, but jobs of `ctx.apply` run in the same way. Returns the result and what was collected.
  *
  * @throws what the task throws, or the reason of its signal if it was interrupted
- * @throws InvalidPayloadError, InvalidJobError or InvalidResultError, as a real enqueue and a real run do
+ * @throws InvalidPayloadError (invalid_payload) or InvalidJobError (invalid_job), as a real enqueue does
+ * @throws InvalidResultError (invalid_result) if the task's `output` refuses the result, or if it cannot be stored
+ * @example
+ * const { result, updates } = await runTask(resizeImage, { url: "https://example.com/a.png" });
  */
 export async function runTask<T extends AnyTask>(
   task: T,

@@ -22,13 +22,15 @@ export interface AttemptHost {
   readonly maxBytes: number;
   now(): number;
   /**
-   * Stores a change on which the task relies. While the database is unreachable, it waits, at most
-   * until the attempt is over. Returns false if the attempt does not own the job any more.
+   * Stores a change, and resolves when it is stored. While the database is unreachable, it waits, at most until the
+   * attempt is over. Returns false if the attempt does not own the job any more.
    */
   heartbeat(attempt: Attempt, patch: string, removed: readonly string[]): Promise<boolean>;
   /** Stores progress and a heartbeat as soon as possible. Never rejects. */
   progressed(attempt: Attempt, change: Pick<Partial<JobFields>, "progress">): Promise<void>;
-  /** Called when storage refused a change. Returns why the attempt must end; null if it owns its job after all. */
+  /**
+   * Called when storage refused a change. Returns the reason why the attempt must end; null if it still owns its job.
+   */
   endedElsewhere(claim: ClaimedJob): Promise<Interrupted["why"] | null>;
   /**
    * Settles the job in the task's own transaction. Returns null if the attempt does not own the job any more, or if the
@@ -59,14 +61,14 @@ function reasonFor(why: Interruption, text: string): Error {
 }
 
 /**
- * Attempts that began in this turn of the event loop. Many end within it and need no timer (1.5 % of a no-op job's
- * CPU).
+ * Attempts that started in this turn of the event loop. Many of them end within the same turn, so they never need a
+ * timer (this saves 1.5 % of a no-op job's CPU).
  */
 let untimed: Attempt[] = [];
 
 /**
- * Saved when the module loads: a test's fake `setImmediate` that never fires would leave all later jobs without a
- * timeout.
+ * Saved when the module loads. If a test replaced `setImmediate` by a fake that never fires, all later jobs would have
+ * no timeout.
  */
 const atEndOfTurn = setImmediate;
 
@@ -82,15 +84,16 @@ function timeLater(attempt: Attempt): void {
 export class Attempt {
   readonly claim: ClaimedJob;
   readonly fields: JobFields;
-  /** Resolves when the task itself ends, however late; null until the task is called. */
+  /** Resolves when the task itself ends, which may be after the end of the attempt; null until the task is called. */
   settled: Promise<void> | null = null;
   startedAt = 0;
   /** Time of the last heartbeat, by performance.now(): a change of the system clock must not end a healthy job. */
   aliveAt = 0;
-  /** Ends the task whatever it does; null unless the task runs in a thread. */
+  /** Terminates the thread of the task; null if the task does not run in a thread. */
   terminate: (() => void) | null = null;
   /**
-   * True, or an address, if a caller waits for the end (`apply`, `map`). Read before the task can set its own `meta`.
+   * Who waits for the end of the job (`apply`, `map`): true = any process, text = the process with this address, false
+   * = nobody. Read at the start, before the task can change `meta`.
    */
   readonly awaited: boolean | string;
   /** What the task threw, or the reason of the interruption; undefined while the task runs and after it returned. */
@@ -103,7 +106,7 @@ export class Attempt {
   #finishing = false;
   #timer: NodeJS.Timeout | null = null;
   #ended = false;
-  /** Callbacks that end the waits of updates. Created for the first wait, because most tasks never wait. */
+  /** Callbacks that end the waits in `update`. Created at the first wait, because most tasks never wait. */
   #waits: Set<() => void> | null = null;
 
   constructor(host: AttemptHost, claim: ClaimedJob, fields: JobFields) {
@@ -117,12 +120,12 @@ export class Attempt {
     return this.#interruption?.why ?? null;
   }
 
-  /** The reason of the signal; null until the attempt is interrupted. */
+  /** The abort reason of the signal; null until the attempt is interrupted. */
   get cutReason(): Error | null {
     return this.#interruption?.reason ?? null;
   }
 
-  /** Calls the task, with the timeout of its job. */
+  /** Calls the task, and starts the timeout of its job. */
   run(call: () => unknown): void {
     this.startedAt = performance.now();
     this.aliveAt = this.startedAt;
@@ -156,7 +159,8 @@ export class Attempt {
    */
   interrupt(why: Interruption, text: string): boolean {
     if (this.#ended || this.#interruption) return false;
-    // After `ctx.finish` the row has no owner, which looks like a loss. The settlement finds out what really happened.
+    // After `ctx.finish` the row is no longer active, which looks like a loss. The settlement finds out whether it is
+    // one.
     if (why === "lost" && this.transactionalFinish) return false;
     const reason = reasonFor(why, text);
     this.#interruption = { why, reason };
@@ -168,8 +172,8 @@ export class Attempt {
   }
 
   /**
-   * Called at the hard deadline. A thread ends within milliseconds and the attempt ends with it, so that the next
-   * attempt does not run beside this one.
+   * Called at the hard deadline. If the task runs in a thread, terminates the thread. The thread ends within
+   * milliseconds and the attempt ends with it, so that the next attempt does not run at the same time as this one.
    */
   #giveUp(): void {
     if (!this.terminate) {
@@ -229,7 +233,7 @@ export class Attempt {
     if (this.#ended) throw new JobLostError(this.fields.key, "its task has ended");
   }
 
-  /** Stores what the task changes about its job. Counts as a heartbeat. */
+  /** Stores new values of the job's `progress` and `meta`. Counts as a heartbeat. */
   async update(wanted: Parameters<RunningJob["update"]>[0]): Promise<void> {
     const change: Partial<Pick<JobFields, "progress" | "meta">> = {};
     const { progress, meta } = wanted;
@@ -247,16 +251,16 @@ export class Attempt {
         throw new InvalidJobError(tooLarge("ctx.job.update: meta", text, this.#host.maxBytes));
     }
     if (this.#ended || this.#interruption) return;
-    // Always later than `started`: a `touched` that differs from it shows that the job was started.
+    // `touched` is always later than `started`. The difference shows sweepers that the job was started.
     const touched = Math.max(Math.round(this.#host.now()), this.fields.started + 1);
-    // Encode before the fields change: a value that cannot be encoded must not prevent the settlement later.
+    // Encode before the fields change. A value that cannot be encoded must not make the settlement fail later.
     const { patch, removed } = encodeChange({ ...change, touched });
     Object.assign(this.fields, change, { touched });
     this.aliveAt = performance.now();
-    // The task's own transaction may hold the row lock, so that waiting for it here would be a deadlock.
+    // The task's own transaction may hold the row lock, so a wait for the row would be a deadlock.
     if (this.#finishing || this.transactionalFinish) return;
     this.claim.suffix = null;
-    // A job that only computes survives an outage, so a job that reports its progress must survive it too.
+    // A job that only computes continues during an outage. A job that reports progress must continue too.
     if (meta === undefined) await this.#host.progressed(this, change);
     else await this.#untilOver(this.#store(patch, removed));
   }
@@ -270,7 +274,7 @@ export class Attempt {
     if (!(await this.#host.heartbeat(this, patch, removed))) await this.findOwner();
   }
 
-  /** Waits for the work, but not after the attempt is over: a task that must end must not wait for storage. */
+  /** Waits for `work`, at most until the attempt is over, because a task that must end must not wait for storage. */
   async #untilOver(work: Promise<void>): Promise<void> {
     let stop: () => void = () => {};
     const over = new Promise<void>((resolve) => {
@@ -287,7 +291,7 @@ export class Attempt {
 
   /** Ends the attempt if it does not own the job any more. */
   async findOwner(): Promise<void> {
-    // An abort must end as an abort. Treated as a loss, it would not be recorded, and the job would stay `aborting`.
+    // An aborted job must be settled as aborted. A lost job is not settled, so the row would stay `aborting`.
     const why = await this.#host.endedElsewhere(this.claim);
     if (why === "abort") this.interrupt("abort", "aborted");
     else if (why) this.interrupt("lost", lossText[why]);

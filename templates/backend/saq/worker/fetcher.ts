@@ -1,15 +1,15 @@
 /**
  * Claims jobs before the slots that will run them are free.
  *
- * One claim is in flight at a time; a wake-up during a claim causes one more claim after it. As long as claims return
- * as many jobs as they asked for, there are more to fetch: the next claim starts when the buffer is half empty, so that
- * claiming overlaps with running and settling. After a claim that returns fewer jobs, the fetcher waits until it is
- * woken by a notification or by the next tick.
+ * One claim is in flight at a time. A wake-up during a claim causes one more claim after it. If a claim returns as many
+ * jobs as it asked for, more jobs may be waiting. The next claim then starts when the buffer is half empty, so that
+ * claiming overlaps with running and settling. If a claim returns fewer jobs, the fetcher waits for a notification or
+ * for the next tick.
  *
- * The buffer holds at most the jobs that run within 250 ms at the recently measured duration, and within a tenth of the
- * shortest timeout. It holds fewer jobs if payloads are large. No-op jobs are fetched in large claims. Jobs of a second
- * are fetched one by one, so that no worker holds jobs that another worker could run. A new fetcher has measured nothing
- * and fetches no jobs ahead.
+ * The buffer holds at most as many jobs as run within 250 ms at the recently measured duration, and within a tenth of
+ * the shortest timeout. It holds fewer jobs if payloads are large. No-op jobs are claimed in large numbers. If a job
+ * takes a second, the buffer holds at most a quarter of `concurrency`, so that a worker does not hold jobs that another
+ * worker could run. A new fetcher has not measured any job yet, so it claims only for the free slots.
  */
 
 import type { Broker, ClaimedJob } from "../broker.js";
@@ -21,37 +21,39 @@ import { PrefetchBuffer } from "./prefetch-buffer.js";
 
 const horizonMs = 250;
 /**
- * Maximum number of jobs in the buffer. Each claim reads past the rows that were claimed before it, so larger claims
- * are cheaper (1,000 -> 2,000: jobs drain 1.07 times as fast, 200,000 jobs 1.13 times).
+ * Maximum number of jobs in the buffer. Each claim first reads past the rows that previous claims took, so a few large
+ * claims cost less than many small ones (1,000 -> 2,000: jobs drain 1.07 times as fast, 200,000 jobs 1.13 times).
  */
 const mostAhead = 2_000;
 /** Maximum bytes of documents in the buffer: few jobs with large payloads, or many jobs with small ones. */
 const mostBytesAhead = 16 * 1024 * 1024;
 /**
- * A claim asks for the free slots, this share of the full buffer, and `growth` times the jobs that are buffered now.
- * When few jobs are buffered, a claim of the full buffer would leave the slots waiting. A small claim returns soon, and
- * the next one is in flight while its jobs run: to run a no-op job takes three times as long as to claim it.
+ * A claim asks for the sum of three numbers: the free slots, this share of the full buffer, and `growth` times the
+ * number of buffered jobs. If few jobs are buffered, a claim for the full buffer takes so long that slots stay empty. A
+ * small claim returns soon, and the next claim is in flight while its jobs run. `growth` is 3 because a no-op job takes
+ * three times as long to run as to claim.
  */
 const leastShare = 1 / 8;
 const growth = 3;
 /**
- * A claim that took longer halves the maximum size of the next claim. One that took less than half of it doubles the
- * maximum again.
+ * A claim that takes longer limits the next claim to half as many jobs. A claim that takes less than half of this time
+ * doubles the limit.
  */
 const slowClaimMs = 2_000;
 /**
- * While claims find only rows that hold no job, each asks for four times as many rows as the previous one, up to this
- * factor.
+ * While claims find only rows that hold no job, each claim asks for four times as many rows as the previous one. This
+ * is the maximum factor.
  */
 const maxPoisonFactor = 64;
-/** How often jobs that were claimed too long ago are renewed before they are left to other workers. */
+/** Maximum number of renewals of jobs whose claim returned too late. After that they are not started here. */
 const maxRenewals = 3;
-/** Claimed jobs that still wait after this time, ms, are given back: the measured duration was too short. */
+/** Claimed jobs that still wait after this time, ms, are given back, because jobs take longer than was measured. */
 const staleMs = 1_000;
 /**
- * Pause between two checks for jobs with a group, ms. A check costs the server 0.06 ms, so at this rate a slow stream
- * of jobs without a group pays little for it. Each check in a row after which no job could be claimed, because the
- * groups are busy or the jobs are not due, doubles the pause, up to the interval of the tick.
+ * Pause between two checks for jobs with a group, ms. A check costs the server 0.06 ms, so at this rate it adds little
+ * to the cost of a slow stream of jobs without a group. The pause doubles after each check that finds jobs with a
+ * group, none of which can be claimed: their groups are busy, or they are not due. The maximum is the interval of the
+ * tick.
  */
 const groupLookMs = { first: 20, longest: 1_000 };
 
@@ -61,11 +63,11 @@ export interface FetcherOptions {
   concurrency: number;
   priorities: readonly [number, number];
   prefetch: boolean;
-  /** Other workers may have taken over jobs that were claimed longer ago than this, ms. */
+  /** If a claim takes longer than this, ms, other workers may have taken over its jobs. */
   answerMs: number;
   logger: Logger;
   problems: ProblemLog;
-  /** A claimed job may have to wait for a thread although a slot is free. */
+  /** True if a claimed job may have to wait for a thread although a slot is free. */
   mayWait: boolean;
   /** Returns the number of slots that could run a job now. */
   freeSlots: () => number;
@@ -87,7 +89,7 @@ export class Fetcher {
   #grouped = false;
   #groupsFirst = true;
   #groupsLookedAt = 0;
-  /** Checks in a row that found jobs with a group, none of which could be claimed. */
+  /** Number of checks in a row that found jobs with a group, none of which could be claimed. */
   #vainLooks = 0;
   #look: NodeJS.Timeout | null = null;
   #stopped = false;
@@ -101,9 +103,9 @@ export class Fetcher {
   #bytes = 1;
   /** Maximum number of jobs per claim, adapted to how long claims take. */
   #maxPerClaim = Number.POSITIVE_INFINITY;
-  /** A claim asks for this many times as many rows, because the rows of the previous claims held no job. */
+  /** Factor by which a claim asks for more rows, because the rows of the previous claims held no job. */
   #poisonFactor = 1;
-  /** Jobs that were claimed too long ago to be started; storage is being asked who owns them. */
+  /** Jobs whose claim returned too late to start them. Storage is being asked whether this worker still owns them. */
   #late: readonly ClaimedJob[] = [];
   #shortestTimeoutMs = Number.POSITIVE_INFINITY;
 
@@ -121,7 +123,7 @@ export class Fetcher {
     return this.#failures > 0;
   }
 
-  /** True if the last claim found no more jobs, and nothing has woken the fetcher since. */
+  /** True if the last claim found no more jobs, and no call has woken the fetcher since. */
   get isDry(): boolean {
     return this.#dry && !this.#busy;
   }
@@ -138,14 +140,15 @@ export class Fetcher {
 
   /** Removes the next claimed job from the buffer and returns it. */
   next(): ClaimedJob | undefined {
-    // After a pause of this process other workers may run the buffered jobs. Only storage knows, so give them back.
+    // After a pause of this process, other workers may run the buffered jobs. Only storage knows who owns them, so jobs
+    // that have waited too long are given back.
     this.#giveBackStale();
     return this.#buffer.next();
   }
 
   /** Notifies the fetcher that a job may be claimable now. */
   wake(): void {
-    // The job may have a group: the planned check for grouped jobs would come too late.
+    // The job may have a group. The planned check for grouped jobs would find it too late.
     if (this.#vainLooks > 0 && this.#look) {
       clearTimeout(this.#look);
       this.#look = null;
@@ -160,7 +163,9 @@ export class Fetcher {
     else this.refill();
   }
 
-  /** The regular check: looks for grouped jobs too, and gives back jobs that have waited too long. */
+  /**
+   * Called at regular intervals: gives back jobs that have waited too long, and looks for all jobs, grouped ones too.
+   */
   async tick(): Promise<void> {
     this.#giveBackStale();
     try {
@@ -219,7 +224,9 @@ export class Fetcher {
     return this.#buffer.empty();
   }
 
-  /** Plans a check for grouped jobs after a pause, not after each claim. The tick alone would be up to 1 s late. */
+  /**
+   * Plans a check for grouped jobs, at most one per pause. Without it, only the tick would find them, up to 1 s late.
+   */
   #lookSoon(): void {
     if (this.#look || this.#stopped) return;
     const look = async () => {
@@ -244,8 +251,8 @@ export class Fetcher {
 
   #giveBackStale(): void {
     if (this.#buffer.claimedAt > performance.now() - staleMs) return;
-    // Jobs take longer than before. Forget the measured duration, or the same jobs would be fetched ahead again at
-    // once.
+    // Jobs take longer than before. Forget the measured duration; otherwise the same jobs would be claimed ahead again
+    // at once.
     this.#duration = null;
     this.#measured = 0;
     this.#options.giveBack(this.#buffer.empty());
@@ -255,8 +262,8 @@ export class Fetcher {
     const { prefetch, concurrency } = this.#options;
     if (!prefetch || this.#duration === null || this.#measured < concurrency) return 0;
     const horizon = Math.min(horizonMs, this.#shortestTimeoutMs / 10);
-    // Fewer while grouped jobs wait: each claim returns only a few of them, so the more ungrouped jobs it returns, the
-    // later the next turn of the grouped jobs comes.
+    // While grouped jobs wait, fewer jobs are claimed ahead. Each claim returns only a few grouped jobs. The more
+    // ungrouped jobs it returns, the later the next claim of grouped jobs starts.
     const most = this.#grouped ? 4 * concurrency : mostAhead;
     const byDuration = (concurrency * horizon) / Math.max(this.#duration, 0.05);
     return Math.floor(Math.min(byDuration, most, mostBytesAhead / this.#bytes));
@@ -269,9 +276,9 @@ export class Fetcher {
   }
 
   /**
-   * Asks storage which of these jobs this worker still owns, and returns those. Their claim returned late, because the
-   * server was slow or this process was paused, so other workers may have taken them over. The reconciliation puts back
-   * the jobs that are not returned.
+   * Renews the claims of these jobs, and returns the jobs that this worker still owns. Their claim returned late,
+   * because the server was slow or this process was paused. Other workers may have taken them over meanwhile. The
+   * reconciliation puts back the jobs that are not returned.
    */
   async #renewed(jobs: ClaimedJob[]): Promise<ClaimedJob[]> {
     const { broker, answerMs } = this.#options;
@@ -294,9 +301,9 @@ export class Fetcher {
     let sent = performance.now();
     let share = 0;
     try {
-      // Grouped and ungrouped jobs take turns at being claimed first, and the first kind leaves half to the other, so
-      // that a stream of one kind does not starve the other. Grouped jobs go to the front of the buffer, few at a time,
-      // because a group is blocked while its job waits there.
+      // Grouped and ungrouped jobs are claimed first in turn. The first kind gets at most half of the jobs, so that a
+      // stream of one kind does not block the other kind. Grouped jobs go to the front of the buffer, at most
+      // `concurrency` at a time, because a group is blocked while its job waits there.
       const lanes = !this.#grouped ? [false] : this.#groupsFirst ? [true, false] : [false, true];
       this.#groupsFirst = !this.#groupsFirst;
       let left = limit;
@@ -333,8 +340,8 @@ export class Fetcher {
       if (found > 0 || !more) this.#options.claimed(limit - left);
     } catch (error) {
       if (this.#stopped) return;
-      // The server may cancel each claim of this size. Ask for fewer jobs next time, or no claim would ever succeed.
-      // An outage says nothing about the size.
+      // The server may cancel every claim of this size. Ask for fewer jobs next time; otherwise no claim would succeed.
+      // An outage is not caused by the size, so it does not change the size.
       const took = performance.now() - sent;
       if (took > slowClaimMs && !broker.isOutage(error)) this.#adapt(share, took);
       this.#lastError = { error, at: new Date() };

@@ -1,9 +1,9 @@
 /**
  * One run of a worker, from start to stop.
  *
- * The start connects, runs the startup hooks, begins the heartbeat and LISTEN, and then claims for the first time. In
+ * The start connects, runs the startup hooks, starts the heartbeat and LISTEN, and then claims for the first time. In
  * this order other workers can check that the owner of each claimed job is alive, and no notification is missed. The
- * stop goes in the reverse order. It ends claiming and gives back the jobs that were not started. Running jobs get the
+ * stop goes in the reverse order. It stops claiming and gives back the jobs that were not started. Running jobs get the
  * grace period, then their signal fires, and the stop waits for the hard deadline. Jobs that did not end within the
  * grace period go back into the queue, and their attempt is not counted. Then the shutdown hooks run. The heartbeat
  * ends last.
@@ -34,7 +34,7 @@ const leaveTimeoutMs = 2_000;
 const longestLeaseMargin = 16;
 const sweepTimeoutMs = 500;
 
-/** Waits for all promises, so that what they began can be undone; then throws the first error. */
+/** Waits until all promises have settled, because a stop must undo what they started. Then throws the first error. */
 async function all(works: readonly Promise<unknown>[]): Promise<void> {
   await Promise.allSettled(works);
   await Promise.all(works);
@@ -64,7 +64,7 @@ export class WorkerRun {
   #beatAt = Number.NEGATIVE_INFINITY;
   /** True when jobs may be claimed. */
   #isReady = false;
-  /** The promise of the startup hooks, which may still run. */
+  /** Settles when the startup hooks have ended. */
   #startedUp: Promise<void> = Promise.resolve();
   #starting: Promise<void> | null = null;
   /** Cancels a start that waits for the database. */
@@ -143,7 +143,8 @@ export class WorkerRun {
     };
     const connect = () => all([this.#queue.connect(), holdLiveness()]);
     const steps: (() => Promise<unknown>)[] = [
-      // Opens two connections at the same time. Others look for a worker's lock only after its first heartbeat.
+      // Opens two connections at the same time. Their order does not matter, because other workers check the lock only
+      // after the first heartbeat.
       () => connectWithRetry(this.#queue, { logger: this.#logger, signal: this.#unwanted.signal, connect }),
       () => this.#startUp(),
       () =>
@@ -171,8 +172,8 @@ export class WorkerRun {
   }
 
   /**
-   * Handles a notification. Does nothing before the start is complete: the subscription begins together with the first
-   * heartbeat, and the start itself ends with a claim.
+   * Handles a notification. Does nothing before the start is complete, because the subscription starts at the same time
+   * as the first heartbeat. No job is missed, because the start itself ends with a claim.
    */
   #wake(): void {
     if (!this.#isReady) return;
@@ -185,7 +186,7 @@ export class WorkerRun {
     if (!this.runner.isResting) this.#work();
   }
 
-  /** Resumes what pauses while no jobs run. */
+  /** Resumes the periodic tasks and the event loop monitor, which pause while no job runs. */
   #work(): void {
     this.#loop?.begin();
     this.#periodicTasks.resume();
@@ -206,7 +207,8 @@ export class WorkerRun {
   }
 
   /**
-   * Stops the worker, in well under a second if idle. Later calls wait for the first. Before `start` it does nothing.
+   * Stops the worker. An idle worker stops in well under a second. Later calls wait for the first call. Before `start`
+   * this does nothing.
    */
   stop(graceMs: number): Promise<void> {
     if (!this.hasBegun) return Promise.resolve();
@@ -239,13 +241,13 @@ export class WorkerRun {
         );
       }
     }
-    // From here on only the database can delay the stop, and it may be unreachable.
+    // The database may be unreachable, so this wait has a timeout.
     await withTimeout(
       settleTimeoutMs,
       givenBack.then(() => this.runner.settled()),
     );
     await withTimeout(sweepTimeoutMs, Promise.all([tasksEnded, this.runner.endThreads()]));
-    // A startup hook that still runs may open something. The shutdown hooks close it, so they must run after it.
+    // A startup hook that still runs may open a resource. Wait for it first, so that the shutdown hooks can close it.
     await withTimeout(this.#hookOptions.timeoutMs || Number.POSITIVE_INFINITY, this.#startedUp);
     await withTimeout(leaveTimeoutMs, this.#starting ?? Promise.resolve());
     await this.#shutDown();
@@ -260,7 +262,7 @@ export class WorkerRun {
     await shutDown(this.#queue.config.shutdown, ctx, this.#hookOptions);
   }
 
-  /** Undoes the steps of `start` in reverse order. A start in progress ends at its next step. */
+  /** Undoes the steps of `start` in reverse order. If a start is in progress, it ends before its next step. */
   async #leave(): Promise<void> {
     await this.#starting?.catch(() => {});
     await this.#heartbeat.stop();
@@ -269,8 +271,8 @@ export class WorkerRun {
   }
 
   /**
-   * True if the last heartbeat is so old that others may soon take this worker for dead. Always false if a lock shows
-   * others that this worker is alive.
+   * True if the last heartbeat is so old that other workers may soon consider this worker dead. Always false if the
+   * worker holds a lock, because the lock shows others that it is alive.
    */
   #isLeaseOver(): boolean {
     const { leaseGraceSeconds } = this.#queue.broker;

@@ -10,11 +10,16 @@ export interface WorkerHost {
   close(): Promise<void>;
 }
 
+/** Options of `runWorkers`. */
 export interface RunWorkersOptions {
+  /** Logger of the workers and their tasks. */
   logger: Logger;
   /** Names of the queues to work on. @defaultValue the queues whose worker does not run in the web process */
   queues?: readonly string[];
-  /** The process is restarted on each save: SIGTERM gives running jobs 1 s, so that an edit is live in about 2 s. */
+  /**
+   * The process is restarted on each save: SIGTERM gives running jobs 1 s, so that an edit is live in about 2 s.
+   * @defaultValue false
+   */
   reloader?: boolean;
   /** Called with the reason if a worker cannot start. @defaultValue logs it */
   onStartError?: (error: unknown) => void;
@@ -36,9 +41,11 @@ const stopSignals = ["SIGINT", "SIGTERM", "SIGBREAK"] as const;
  * exit code: 0, or 1 after an uncaught error or if a worker cannot start. After an uncaught error the running jobs
  * count as lost, because one of them may have caused it; jobs that were only claimed go back uncounted. A signal more
  * than 2 s after the first one ends the grace period. If a task outlives its hard deadline, the process is ended a
- * moment later: what such a task holds open would keep the process alive for ever.
+ * moment later: what such a task holds open would keep the process alive for ever. Closes `saq` at the end.
  *
- * @throws SaqError unknown_queue if a name in `queues` is not a queue; nothing else is thrown
+ * @throws SaqError unknown_queue if a name in `queues` is not a queue; nothing else, unless `onStartError` throws
+ * @example
+ * process.exitCode = await runWorkers(saq, { logger: saq.logger });
  */
 export async function runWorkers(
   saq: WorkerHost,

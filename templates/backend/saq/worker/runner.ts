@@ -1,6 +1,7 @@
 /**
- * Runs the jobs of one worker, from the claim to the recorded end. It fills the worker's slots, runs attempts, and
- * sends each settlement with the next statement. A slot is free when its task has ended, not when that end is recorded.
+ * Runs the jobs of one worker, from the claim to the settlement. It fills the worker's slots, runs attempts, and sends
+ * each settlement with the next statement. A slot becomes free when its attempt ends. It does not wait until the
+ * settlement is stored.
  */
 import type { Claim, ClaimedJob, Interrupted, Settlement } from "../broker.js";
 import type { JobFields } from "../core/job.js";
@@ -36,7 +37,7 @@ export class Runner implements AttemptHost {
   readonly report: Report;
   /** Called when a burst is over and its last job has ended. */
   burstEnded: () => void = () => {};
-  /** True while nothing may be claimed or started, because other workers may consider this worker dead. */
+  /** Returns true while no job may be claimed or started, because other workers may consider this worker dead. */
   isSuspended: () => boolean = () => false;
   /** Passed to start-up and shutdown hooks, and used by every task's ctx. */
   readonly services: TaskServices;
@@ -53,7 +54,7 @@ export class Runner implements AttemptHost {
   readonly #threads: Threads | null;
   #Context = TaskContext;
   #closed = false;
-  /** True if an uncaught error ends the worker. */
+  /** True after an uncaught error that ends the worker. */
   #hasCrashed = false;
   readonly #aloneJobs: AloneJobs;
   /** The attempt that runs alone in this process, if there is one. */
@@ -165,7 +166,7 @@ export class Runner implements AttemptHost {
     };
   }
 
-  /** Puts what start-up hooks returned on every job's ctx from now on. */
+  /** Adds the members that start-up hooks returned to the ctx of every job that starts from now on. */
   giveToTasks(state: object): void {
     this.#Context = contextsWith(state);
   }
@@ -175,7 +176,7 @@ export class Runner implements AttemptHost {
     return this.#refusals.overdueKeys;
   }
 
-  /** `afterProcess` hooks: how many run, how many wait, and how many still run after their timeout. */
+  /** Numbers of the `afterProcess` hooks that run, that wait, and that still run after their timeout. */
   get hooks(): JobHooks["counts"] {
     return this.#jobHooks?.counts ?? { running: 0, waiting: 0, overdue: 0 };
   }
@@ -197,8 +198,8 @@ export class Runner implements AttemptHost {
   }
 
   /**
-   * Compares the jobs that storage shows as running under this worker's claims with the claims held here. Jobs that are
-   * not held go back into the queue.
+   * Compares the claims of this worker in storage with the claims that it holds in memory. Jobs that it does not hold
+   * go back into the queue.
    */
   async reconcile(): Promise<void> {
     const { broker, config } = this.#queue;
@@ -222,8 +223,8 @@ export class Runner implements AttemptHost {
   }
 
   /**
-   * True if no job runs, waits or is being claimed. A burst never rests: it ends when a look finds no job, so it must
-   * go on looking.
+   * True if no job runs, waits or is being claimed. Always false during a burst: a burst ends when a claim finds no
+   * job, so the worker must continue to claim.
    */
   get isResting(): boolean {
     return !this.#burst && this.#taken === 0 && this.#fetcher.isDry && this.#fetcher.buffered === 0;
@@ -234,7 +235,7 @@ export class Runner implements AttemptHost {
     this.#fetcher.wake();
   }
 
-  /** Called at each due second: looks for jobs, including those in groups. */
+  /** Called at regular intervals, just after jobs become due: looks for jobs, with and without a group. */
   tick(): Promise<void> {
     return this.#fetcher.tick();
   }
@@ -248,7 +249,7 @@ export class Runner implements AttemptHost {
     this.#giveBack(await this.#fetcher.stop());
   }
 
-  /** Interrupts all running jobs, because the worker stops or an uncaught error ends it. */
+  /** Interrupts all running jobs, because the worker stops or because an uncaught error ends it. */
   interruptAll(): void {
     for (const attempt of this.running.values()) {
       if (this.#hasCrashed) attempt.interrupt("crash", "an uncaught error ends the worker");
@@ -256,7 +257,7 @@ export class Runner implements AttemptHost {
     }
   }
 
-  /** An uncaught error ends the worker: the jobs that run now count as lost. */
+  /** Called when an uncaught error ends the worker. The jobs that run now count as lost. */
   crashed(): void {
     this.#hasCrashed = true;
   }
@@ -275,7 +276,7 @@ export class Runner implements AttemptHost {
     await this.#threads?.close();
   }
 
-  /** Resolves when every end so far is recorded, or could not be. */
+  /** Resolves when each settlement so far is stored or has failed, and the hooks after it have run. */
   settled(): Promise<void> {
     return this.#settler.settled();
   }
@@ -330,8 +331,8 @@ export class Runner implements AttemptHost {
   }
 
   /**
-   * Stores that the job has started, then runs it. A worker that held the job has died before: if this one dies too,
-   * storage must show that it had started the job.
+   * Stores that the job has started, then runs it. A previous worker died while it held this job. If this worker dies
+   * too, storage must show that it had started the job.
    */
   async #runMarked(attempt: Attempt, run: () => unknown): Promise<unknown> {
     await attempt.update({}).catch((error: unknown) => {
@@ -341,7 +342,10 @@ export class Runner implements AttemptHost {
     return run();
   }
 
-  /** Renews a claim. Returns undefined if the job is not ours any more, or if the answer came too late to rely on. */
+  /**
+   * Renews a claim. Returns undefined if this worker no longer owns the job, if the request fails, or if the response
+   * takes longer than `certainSeconds`.
+   */
   async #renewed(claimed: ClaimedJob): Promise<ClaimedJob | undefined> {
     const { broker, config } = this.#queue;
     const sent = performance.now();
@@ -363,8 +367,8 @@ export class Runner implements AttemptHost {
   }
 
   /**
-   * Returns null and sets the job aside if its document is not a SAQ job. Calls `forgave` if the document held NaN or
-   * Infinity, which JSON does not know.
+   * Decodes the document of a job. If the document is not a SAQ job, marks the job as failed and returns null. Calls
+   * `forgave` if the document contains NaN or Infinity, which are not valid JSON.
    */
   #decode(claimed: ClaimedJob, forgave?: () => void): JobFields | null {
     try {
@@ -383,7 +387,7 @@ export class Runner implements AttemptHost {
     );
   }
 
-  /** An attempt has ended: its slot is free at once, and its end is recorded with the next statement. */
+  /** Called when an attempt has ended. Its slot is free at once. Its settlement is sent with the next statement. */
   ended(attempt: Attempt, end: AttemptResult): void {
     const { fields } = attempt;
     this.running.delete(fields.key);
@@ -409,7 +413,7 @@ export class Runner implements AttemptHost {
     else if (this.#fetcher.isDry && this.#fetcher.buffered === 0) burst.idle();
   }
 
-  /** Ends the burst when every job claimed so far has ended. */
+  /** Calls `burstEnded` if every job that was claimed so far has ended. */
   #endBurst(): void {
     if (this.#taken === 0 && this.#fetcher.buffered === 0) this.burstEnded();
   }
@@ -421,8 +425,8 @@ export class Runner implements AttemptHost {
   }
 
   /**
-   * Gives jobs back to the queue, uncharged and in their previous place. With `seconds`, they are due only after that
-   * time.
+   * Returns jobs to the queue at their previous position. Their attempt is not counted. With `seconds`, they become due
+   * only after that time, s.
    */
   #giveBack(jobs: readonly ClaimedJob[], seconds = 0): void {
     for (const claimed of jobs) {

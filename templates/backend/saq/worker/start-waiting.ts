@@ -7,10 +7,11 @@ import { doubled } from "../core/backoff.js";
 import { describe, type Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 
+/** Options of `saq.connect`. */
 export interface ConnectOptions {
-  /** Waits for storage that is unreachable, for at most the queue's `startTimeout`. @defaultValue false */
+  /** Waits for storage that is unreachable, for at most the queue's `startTimeout` (s). @defaultValue false */
   wait?: boolean;
-  /** Ends the wait, because the start is no longer wanted. */
+  /** Ends the wait, because the start is no longer wanted. @defaultValue none */
   signal?: AbortSignal | undefined;
 }
 

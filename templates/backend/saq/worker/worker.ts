@@ -5,13 +5,17 @@ import { type Logger, neverThrowing, silentLogger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 import { WorkerRun } from "./lifecycle.js";
 
+/** Options of a worker. */
 export interface WorkerOptions {
+  /** Logger of the worker and its tasks. @defaultValue none; for `saq.workers`, the configuration's logger */
   logger?: Logger;
-  /** Overrides the queue's `shutdownGracePeriod`, s. */
+  /** How long running jobs may go on after a stop was requested, s. @defaultValue the queue's `shutdownGracePeriod` */
   shutdownGracePeriod?: number;
 }
 
+/** The state of a worker. */
 export interface WorkerHealth {
+  /** True from the call of `start` until the worker has stopped. */
   isRunning: boolean;
   /** True while claiming jobs fails. Claims are retried, 5 s apart at most. */
   isFailing: boolean;
@@ -24,14 +28,23 @@ export interface WorkerHealth {
   hooks: { running: number; waiting: number; overdue: number };
 }
 
+/**
+ * A worker: claims jobs of one queue and runs `concurrency` of them at a time. `saq.workers()` makes one for each
+ * queue; `runWorkers` also handles the signals of a process.
+ *
+ * @example
+ * const [worker] = saq.workers({ queues: ["default"] });
+ * await worker?.start();
+ */
 export class Worker {
+  /** Name of its queue. */
   readonly queueName: string;
   readonly #queue: Queue;
   readonly #logger: Logger;
   readonly #graceMs: number;
   #run: WorkerRun;
 
-  /** @throws ConfigError if the queue was made by `Queue.fromUrl`, because it has no tasks */
+  /** @throws ConfigError (config) if the queue was made by `Queue.fromUrl`, because it has no tasks */
   constructor(queue: Queue, { logger = silentLogger, shutdownGracePeriod }: WorkerOptions = {}) {
     if (queue.isForeign) {
       throw new ConfigError(
@@ -66,6 +79,7 @@ export class Worker {
     return this.#run.runner.overdueKeys;
   }
 
+  /** Number of attempts of the current start, by how they ended. */
   get stats(): Omit<WorkerStats, "uptime"> {
     return this.#run.runner.report.stats;
   }
@@ -81,7 +95,10 @@ export class Worker {
     };
   }
 
-  /** Resolves when the worker has stopped: by `stop`, by the end of its burst, or because it could not start. */
+  /**
+   * Resolves when the worker has stopped: by `stop`, by the end of its burst, or because it could not start. It belongs
+   * to the current start, and stays pending if the worker is never started.
+   */
   get finished(): Promise<void> {
     return this.#run.finished;
   }
@@ -90,9 +107,13 @@ export class Worker {
    * Starts the worker. Resolves when it takes jobs, or when it was stopped before that. After a stop it may be started
    * again.
    *
-   * @throws ConfigError if the worker is started already, or if a start-up hook returns a member that ctx already has
-   * @throws SaqError database_unavailable, config or schema_version if its queue cannot be connected
+   * @throws ConfigError (config) if the worker is started already, or if a start-up hook returns a member that ctx
+   *   already has, or an object of a class
+   * @throws SaqError database_unavailable if the database is still unreachable after the queue's `startTimeout` (s);
+   *   queue_closed, config or schema_version if its queue cannot be connected
    * @throws the error of a start-up hook; the worker is stopped then
+   * @example
+   * await worker.start();
    */
   async start(): Promise<void> {
     if (this.#run.hasStopped) this.#run = new WorkerRun(this.#queue, this.#logger);
@@ -105,8 +126,12 @@ export class Worker {
   }
 
   /**
-   * Stops the worker: running jobs may go on for `grace` seconds, by default for the shutdown grace period. An idle
-   * worker stops in well under a second. Later calls wait for the first one.
+   * Stops the worker: running jobs may go on for `grace` seconds, by default for the shutdown grace period. Jobs that
+   * still run then are cancelled and go back into the queue, and their attempts do not count. An idle worker stops in
+   * well under a second. Later calls wait for the first one. Does nothing before `start`.
+   *
+   * @example
+   * await worker.stop({ grace: 30 });
    */
   stop({ grace }: { grace?: number } = {}): Promise<void> {
     return this.#run.stop(grace === undefined ? this.#graceMs : grace * 1_000);
@@ -114,7 +139,11 @@ export class Worker {
 
   /**
    * Stops the worker after an uncaught error. This is `stop` without a grace period, but the jobs that run now count as
-   * lost: a job that ends its workers again and again fails at the queue's `lostLimit`.
+   * lost: a job that ends its workers again and again fails at the queue's `lostLimit`. Resolves when the worker has
+   * stopped.
+   *
+   * @example
+   * process.on("uncaughtException", () => void worker.crash());
    */
   crash(): Promise<void> {
     this.#run.runner.crashed();
@@ -123,7 +152,14 @@ export class Worker {
     return stopped;
   }
 
-  /** Ends the grace period of a stop under way. */
+  /**
+   * Ends the grace period of a stop under way.
+   *
+   * @example
+   * const stopped = worker.stop();
+   * worker.hurry();
+   * await stopped;
+   */
   hurry(): void {
     this.#run.hurry();
   }

@@ -1,6 +1,6 @@
 /**
  * The connections of one process to one PostgreSQL server: a small pool, the LISTEN connection and the clock offset.
- * Queues with the same DSN share them, whatever their tables are.
+ * Queues with the same DSN share them, even if they use different tables.
  */
 
 import { setMaxListeners } from "node:events";
@@ -38,12 +38,12 @@ export interface PoolOptions {
   /** Maximum number of connections, including the LISTEN connection. */
   maxSize: number;
   minSize: number;
-  /** Use no LISTEN, no session state and no named statements: for transaction poolers. */
+  /** True: uses no LISTEN, no session state and no named statements, as transaction poolers require. */
   plain: boolean;
   logger: Logger;
 }
 
-/** For how long and after which errors a statement is sent again. */
+/** How long a statement is sent again, and after which errors. */
 export interface Persistence {
   /** ms */
   timeoutMs?: number;
@@ -53,10 +53,12 @@ export interface Persistence {
 /** The name of the pool's connections in the problem log. */
 const source = "database";
 
-/** How long closing the connections waits for answers. */
+/** Timeout for the server's responses when the connections are closed, ms. */
 const closeTimeoutMs = 1_000;
 
-/** How long a statement that may be sent again waits for an unreachable database: less than browsers and proxies do. */
+/**
+ * How long a statement that may be sent again waits for an unreachable database, ms. Browsers and proxies wait longer.
+ */
 const defaultTimeoutMs = 8_000;
 
 export class ConnectionPool {
@@ -66,7 +68,7 @@ export class ConnectionPool {
   readonly clock: DatabaseClock;
   readonly #pool: pg.Pool;
   readonly #problems: ProblemLog;
-  /** Null behind a transaction pooler, because it has its own session numbers. */
+  /** Null behind a transaction pooler, because the pooler uses its own session numbers. */
   readonly #dead: DeadConnections | null;
   #users = 0;
   #opening: Promise<void> | null = null;
@@ -75,7 +77,10 @@ export class ConnectionPool {
   readonly #clients = new Set<pg.PoolClient>();
   readonly #unsent = new WeakSet<object>();
   #lastTrouble = Number.NEGATIVE_INFINITY;
-  /** Connections with a temporary document function, for roles that may not create one; null while it is not needed. */
+  /**
+   * Connections that have the document function in their temporary schema, because the role may not create it
+   * elsewhere. Null if it is not needed.
+   */
   #withFunction: WeakSet<pg.PoolClient> | null = null;
 
   constructor(options: PoolOptions) {
@@ -118,7 +123,7 @@ export class ConnectionPool {
       isClosed: () => this.closed,
       logger,
     });
-    // Any number of statements may wait for an unreachable database at once, each with a listener on this signal.
+    // Many statements may wait for an unreachable database at the same time, each with a listener on this signal.
     setMaxListeners(0, this.#closing.signal);
     // A broken idle connection is replaced at the next use. Without a listener, the event would end the process.
     this.#pool.on("error", (error) => logger.debug({ err: error }, "idle connection lost"));
@@ -136,7 +141,7 @@ export class ConnectionPool {
     return this.#closing.signal.aborted;
   }
 
-  /** Measures the database's clock and checks the session numbers, once. */
+  /** Measures the database's clock and checks the session numbers. Does this once. */
   open(): Promise<void> {
     this.#opening ??= Promise.all([this.clock.start(), this.#compareNumbers()]).then(
       () => {},
@@ -148,12 +153,12 @@ export class ConnectionPool {
     return this.#opening;
   }
 
-  /** Maximum time to record something while the server accepts new connections, s. */
+  /** Maximum time to store something while the server accepts new connections, s. */
   get recordSeconds(): number {
     return recordSeconds(this.#dead?.cannotAsk === false);
   }
 
-  /** Checks whether the server's number of a session is the number that this process knows. */
+  /** Checks whether the server and this process use the same number for a session. A pooler may use its own numbers. */
   async #compareNumbers(): Promise<void> {
     if (!this.#dead) return;
     const client = await this.take();
@@ -166,15 +171,18 @@ export class ConnectionPool {
   }
 
   /**
-   * Called when the listening connection does not answer: other connections may be dead too. Closes those that wait for
-   * no answer, which are opened again when they are needed, and checks the others.
+   * Called when the listening connection does not respond: other connections may be dead too. Closes the connections
+   * that wait for no response; the pool opens new ones when they are needed. Checks the others.
    */
   #suspectAll(): void {
     for (const client of this.#clients) if (!statementOf(client)) closeSocket(client);
     this.#dead?.suspectAll();
   }
 
-  /** Adds a user. `release` removes one; the last one closes the connections, whether the server answers or not. */
+  /**
+   * Adds a user. `release` removes one. When the last user is removed, the connections are closed, even if the server
+   * does not respond.
+   */
   retain(): this {
     this.#users++;
     return this;
@@ -190,7 +198,10 @@ export class ConnectionPool {
     for (const client of this.#clients) void closeClient(client, closeTimeoutMs);
   }
 
-  /** Returns the query for a connection of this pool, where it is prepared once if that is allowed. */
+  /**
+   * Returns the query for pg. With a name, each connection prepares it once; behind a transaction pooler it has no
+   * name.
+   */
   prepared({ name, text }: Statement, values: unknown[]): pg.QueryConfig {
     return this.options.plain ? { text, values } : { name, text, values };
   }
@@ -198,7 +209,7 @@ export class ConnectionPool {
   /** Runs a statement that is prepared once per connection. */
   async query<Row extends pg.QueryResultRow>(statement: Statement, values: unknown[]): Promise<Row[]> {
     const query = this.prepared(statement, values);
-    // A pooled session is shared with other clients and may have any settings: ours are set in a transaction.
+    // A pooled session is shared with other clients and may have any settings. Our settings are set in a transaction.
     if (this.options.plain)
       return this.#inTransaction(
         beginPooledTransaction,
@@ -213,7 +224,7 @@ export class ConnectionPool {
         this.#answered(before);
         return rows;
       } catch (error) {
-        // The connection is closed also if the server answered with an error: a plan that it keeps may be the cause.
+        // The connection is closed even if the server returned an error, because a plan that it keeps may be the cause.
         broken = error as Error;
         if (!wasIdleTooLong(error) || !this.#mayRepeat(tries)) throw this.#noted(error);
       } finally {
@@ -222,14 +233,16 @@ export class ConnectionPool {
     }
   }
 
-  /** Allows one try per connection: the server may have ended every connection of the pool while it was idle. */
+  /**
+   * Allows one try per connection, because the server may have ended every connection of the pool while it was idle.
+   */
   #mayRepeat(tries: number): boolean {
     return tries <= this.options.maxSize && !this.closed;
   }
 
   /**
-   * As `query`, but waits for an unreachable database to come back. Only for statements that do no harm when sent
-   * twice. `again` may allow retries after other errors; it gets the error and how often the statement was sent.
+   * Like `query`, but waits until an unreachable database is back. Only for statements that do no harm when they are
+   * sent twice. `again` may allow retries after other errors; it gets the error and how often the statement was sent.
    * Returns the rows and, in `resent`, whether the statement was sent more than once.
    */
   async queryAgain<Row extends pg.QueryResultRow>(
@@ -259,7 +272,7 @@ export class ConnectionPool {
     return typeof error === "object" && error !== null && this.#unsent.has(error);
   }
 
-  /** When a connection to the database failed last, by performance.now(). */
+  /** When a connection to the database last failed, by performance.now(). */
   get lastTrouble(): number {
     return this.#lastTrouble;
   }
@@ -303,8 +316,8 @@ export class ConnectionPool {
   }
 
   /**
-   * Runs `work` in a transaction of its own, which waits at most 5 s for a row that another transaction has locked.
-   * `sequentialScan` lets the planner read a whole table, which it otherwise may not.
+   * Runs `work` in a transaction of its own. The transaction waits at most 5 s for a row that another transaction has
+   * locked. `sequentialScan` allows the planner to read a whole table, which is not allowed otherwise.
    */
   async transaction<T>(
     work: (client: pg.PoolClient) => Promise<T>,
@@ -338,7 +351,7 @@ export class ConnectionPool {
             broken = reason;
           });
         if (hasBegun) throw this.#noted(error);
-        // Tried again only if the server had ended the session before `begin`: then nothing was carried out.
+        // Try again only if the connection was lost before `begin` succeeded: then nothing was carried out.
         if (!isConnectionError(error) || isReadTimeout(error) || !this.#mayRepeat(tries))
           throw this.#notSent(this.#noted(error));
       } finally {

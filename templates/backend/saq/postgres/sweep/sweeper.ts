@@ -1,7 +1,8 @@
 /**
- * Sweeps a queue: every 2 s the jobs of dead workers (cheap while no worker dies), every 10 s stuck jobs and expired
- * rows. Any number of processes may sweep; one at a time works on a queue. Each change is decided again under the row's
- * lock, so that a second sweeper does no harm and a job that ends meanwhile keeps its end.
+ * Sweeps a queue. By default, it sweeps the jobs of dead workers every 2 s (cheap while no worker dies), and stuck jobs
+ * and expired rows every 10 s. Any number of processes may sweep a queue; usually one process at a time sweeps its
+ * stuck jobs and expired rows. Each change is decided again while the row is locked, so that a second sweeper does no
+ * harm and a job that ends meanwhile keeps its result.
  */
 import type { RowChange, StoredJob, SweepLimits } from "../../broker.js";
 import { isStuck } from "../../core/job.js";
@@ -17,16 +18,20 @@ import { type Liveness, leaseGraceSeconds, livenessOf } from "./worker-ids.js";
 import { returnSeconds, type WorkerAge, WorkerRows } from "./worker-rows.js";
 
 /**
- * How long a running job must be without a living worker before it counts as orphaned, s. For a worker without a lock,
- * silence is the only evidence. Python's workers, moreover, do not end their jobs when they cannot reach the database.
+ * How long a running job must be without a living worker before it counts as orphaned, s. If a worker has no lock,
+ * missing heartbeats are the only evidence that it died, so the time is longer. It is longest for Python workers,
+ * because they do not end their jobs when they cannot reach the database.
  */
 const orphanedAfter: Record<Liveness, number> = { lock: 9, lease: 9 + leaseGraceSeconds, row: 300 };
-/** 8 MB of table per statement, at most 64 MB per pass: a table of 1 GB is swept in under three minutes. */
+/** 8 MB of the table per statement, and at most 64 MB per pass: a table of 1 GB is swept in under three minutes. */
 const blocksPerStatement = 1_000;
 const blocksPerPass = 8_000;
 
 interface SweepLeft {
-  /** True if this sweep did its part; false if another sweeper is at work. */
+  /**
+   * True if this statement got the sweep lock and deleted the expired rows of its range; false if another process holds
+   * the lock.
+   */
   got: boolean;
   /** Pages of the jobs table. */
   blocks: number;
@@ -34,15 +39,15 @@ interface SweepLeft {
   running: boolean;
 }
 
-/** Decides how to change one locked row; null when the row is not to be swept any more. */
+/** Decides how to change one locked row. Returns null if the row must not be swept any more. */
 type Sweep = (row: StoredJob, clock: number) => RowChange | null;
 
 export class Sweeper {
   readonly #workers: WorkerRows;
   readonly #running: RunningJobs;
-  /** For each owner: since when its running jobs have been without a living worker, by performance.now(). */
+  /** By owner: the time since which its running jobs have had no living worker, by performance.now(). */
   readonly #orphanedSince = new Map<string, number>();
-  /** A longer time than this without an answer of the database counts as a gap, s. */
+  /** If the database does not respond for longer than this, s, the time counts as a gap (see OutageDetector). */
   #gapSeconds = 0;
   /** The page of the jobs table at which the next deletion of expired rows begins. */
   #block = 0;
@@ -57,7 +62,7 @@ export class Sweeper {
     this.#running = new RunningJobs(session, rows, queueName);
   }
 
-  /** Takes the rows of workers that a beat has returned, which may make the next look for workers unnecessary. */
+  /** Takes the rows of workers that a heartbeat has returned. The next query for workers may then be unnecessary. */
   heard(workers: readonly WorkerAge[]): void {
     this.#workers.heard(workers, this.#gapSeconds);
   }
@@ -86,7 +91,7 @@ export class Sweeper {
       const isIts = row.token === tokenOf.get(row.key) && isRunning(row) && read(row)?.workerId === workerId;
       return isIts ? loseJob(row, clock, lostLimit, failedTtl, hadStarted(row)) : null;
     });
-    // If jobs are left, the worker's row stays, and the next look finds the worker dead again.
+    // If jobs are left, the worker's row stays, and the next sweep finds the dead worker again.
     if (isComplete) {
       await this.session.pool.query(retire, [workerId]);
       this.#workers.forget(workerId);
@@ -106,7 +111,8 @@ export class Sweeper {
     }
     const { lockSweep, unlockSweep } = this.session.statements;
     const work = () => this.#sweepRunning(limits);
-    // Behind a transaction pooler no session can hold a lock; several sweepers do no harm, only more work.
+    // Behind a transaction pooler no session can hold a lock. Several sweepers at the same time do no harm, only more
+    // work.
     if (!this.session.pool.listener) return work();
     return (
       (await this.session.pool.listener.exclusively(
@@ -129,9 +135,9 @@ export class Sweeper {
   }
 
   /**
-   * Returns the jobs whose worker is gone (`orphans`) and the jobs that may be ended by their limits (`owned`). A job
-   * is in neither list while its worker, one of ours, may have died but has not been missing for long enough: if the
-   * worker has died, the job must run again, whatever its limits say.
+   * Returns the jobs whose worker is gone (`orphans`), and the jobs that may be ended because of their limits
+   * (`owned`). A job is in neither list if its TypeScript worker may have died but has not been missing for long
+   * enough. If that worker has died, the job must run again, even if it has exceeded its limits.
    */
   async #withoutWorker(jobs: readonly RunningJob[], workers: readonly WorkerAge[]) {
     const alive = new Set(workers.filter((worker) => worker.alive).map((worker) => worker.worker_id));
@@ -151,7 +157,8 @@ export class Sweeper {
         owned.push(job);
         continue;
       }
-      // Between claim and start, Python names no worker in the job: there the time is kept for each claim.
+      // A Python worker writes its id into the job only when it starts the job. Until then the time is kept for each
+      // claim.
       const owner = workerId ? `worker ${workerId}` : `claim ${job.token} ${job.key}`;
       met.add(owner);
       const since = this.#orphanedSince.get(owner) ?? now;
@@ -190,16 +197,16 @@ export class Sweeper {
     const setForward = (epochMs: number) => databaseClock.setForwardSince(epochMs);
     const isOver = (job: RunningJob, limits: Parameters<typeof isStuck>[0]) =>
       isStuck(limits, seenAt, graceFor(job), setForward);
-    // Read the documents of suspects again: a sign of life may have come since.
+    // Read the documents of suspects again, because a heartbeat may have been stored since.
     const suspects = this.#running.stuck(jobs, isOver);
     await this.#running.read(suspects);
     const jobOf = new Map(this.#running.stuck(suspects, isOver).map((job) => [job.key, job]));
     let isClockAhead = false;
     const { keys } = await this.#sweep([...jobOf.keys()], (row, clock) => {
-      // After a step of the database's clock, all running jobs look stuck: measure the step before ending any.
+      // If the database's clock was set forward, all running jobs look stuck. Measure the step before a job is ended.
       isClockAhead ||= databaseClock.isAhead(clock);
       const job = jobOf.get(row.key);
-      // The documents may have been read before an outage, and this row locked after it.
+      // The documents may have been read before an outage, and this row may have been locked after it.
       if (!job || isClockAhead || !isSameRun(row, job) || !this.#workers.outage.lasts(returnSeconds))
         return null;
       return sweepJob(row, clock, graceFor(job), failedTtl, setForward);
@@ -208,11 +215,11 @@ export class Sweeper {
     return keys;
   }
 
-  /** Changes rows as decided. Rows that another transaction holds are left for the next sweep. */
+  /** Changes rows as decided. Rows that another transaction has locked are left for the next sweep. */
   async #sweep(keys: readonly string[], decide: Sweep): Promise<{ keys: string[]; isComplete: boolean }> {
     const decision = (row: StoredJob, clock: number): Decision<boolean> => {
       const change = decide(row, clock);
-      // A new token: the previous owner must not end this row, nor a job that is stored under its key later.
+      // With a new token, the previous owner cannot change this row, nor a later job that is stored under its key.
       return { change: change && { ...change, place: newToken() }, answer: change !== null };
     };
     const { answers, held } = await this.rows.changeMany(keys, decision);
@@ -226,8 +233,8 @@ export class Sweeper {
   }
 
   /**
-   * Deletes expired rows, from where the previous pass ended. A small table is swept completely at each pass, in one
-   * statement: a pass in which no job runs takes 1 statement instead of 7. Returns whether jobs run.
+   * Deletes expired rows, starting where the previous pass ended. A small table is swept completely in each pass, in
+   * one statement. A pass in which no job runs takes 1 statement instead of 7. Returns whether jobs run.
    */
   async #deleteExpired(): Promise<boolean> {
     const { sweep, deleteExpired } = this.session.statements;
@@ -248,7 +255,7 @@ export class Sweeper {
     return running;
   }
 
-  /** The range of pages for one statement; `to` is not part of it. */
+  /** Returns the range of pages for one statement, without the page `to`. */
   #pages(): [from: string, to: string] {
     return [`(${this.#block},0)`, `(${this.#block + blocksPerStatement},0)`];
   }

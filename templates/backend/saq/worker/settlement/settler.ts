@@ -1,4 +1,4 @@
-/** Records the ends of jobs in storage. After each one it counts the job, writes a log line and runs the hooks. */
+/** Settles jobs in storage. After each settlement it counts the job, writes a log line and runs the hooks. */
 
 import type { Broker, Claim, ClaimedJob, Decided, Settlement, SettleResult } from "../../broker.js";
 import { bytesOf } from "../../core/byte-size.js";
@@ -10,12 +10,12 @@ import type { Report } from "./report.js";
 import type { AttemptResult } from "./settlement.js";
 
 /**
- * Maximum number of ended jobs that wait to be recorded, or for their hooks; above it no more jobs start. Two
- * statements' worth were too few: tasks stood still whenever one took long (2,000 -> 4,000: drain 1.04 and 1.10 times
- * as fast in two runs).
+ * Maximum number of ended jobs whose settlement or hooks are not complete. Above it no more jobs start. The jobs of two
+ * statements were too few: no task ran while one statement took long (2,000 -> 4,000: the queue drained 1.04 and 1.10
+ * times as fast in two runs).
  */
 const mostUnsettled = 4_000;
-/** Maximum bytes of what these jobs wait to record: fewer may wait if their results are large. */
+/** Maximum bytes of the patches of these settlements. If results are large, fewer jobs may wait. */
 const mostUnsettledBytes = 64 * 1024 * 1024;
 
 export interface SettlerOptions {
@@ -23,14 +23,15 @@ export interface SettlerOptions {
   report: Report;
   around: JobHooks | null;
   logger: Logger;
-  /** Called when storage has decided about a settlement, whatever its result. */
+  /** Called when storage has returned the result of a settlement, whatever the result is. */
   stored: (attempt: Attempt, settlement: Settlement) => void;
-  /** Called when fewer ends wait, so that jobs may start again. */
+  /** Called when `isCongested` becomes false, so that jobs may start again. */
   relieved: () => void;
 }
 
 /**
- * One settlement that is being recorded. An object, because promises and closures took a fifth of a no-op job's CPU.
+ * One settlement whose result is pending. It is an object, because promises and closures took a fifth of a no-op job's
+ * CPU.
  */
 class PendingSettlement implements Decided<SettleResult> {
   constructor(
@@ -54,15 +55,15 @@ class PendingSettlement implements Decided<SettleResult> {
 export class Settler {
   readonly #options: SettlerOptions;
   /**
-   * Settlements that are being recorded, for callers that ask which claims are held. Not a Set: the tables that a Set
-   * outgrows keep their old entries alive until a full garbage collection (CPU of a no-op job: 1.15 times).
+   * Settlements whose result is pending; `claims` yields them. Not a Set: when a Set grows, its old tables keep their
+   * entries alive until a full garbage collection (a no-op job took 1.15 times the CPU).
    */
   readonly #pending: (PendingSettlement | null)[] = [];
   readonly #freeSlots: number[] = [];
-  /** Tokens of claims whose job has run and whose end could not be recorded, by job key. */
+  /** Tokens of claims whose job has run and whose settlement could not be stored, by job key. */
   readonly #unrecorded = new Map<string, number>();
   readonly #poison: ClaimedJob[] = [];
-  /** Claims whose loss is being recorded. */
+  /** Claims whose loss is being stored. */
   readonly #losing = new Set<Claim>();
   #underWay = 0;
   #bytesUnderWay = 0;
@@ -76,12 +77,12 @@ export class Settler {
     return this.#underWay > mostUnsettled || this.#bytesUnderWay > mostUnsettledBytes;
   }
 
-  /** Resolves when every end so far is recorded, or could not be, and the hooks after it have run. */
+  /** Resolves when each settlement so far is stored or has failed, and the hooks after it have run. */
   async settled(): Promise<void> {
     while (this.#underWay > 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
-  /** Records how a job ended. `end` is left out for a job that did not start in this worker. */
+  /** Sends the settlement of a job. `end` is left out for a job that is given back without being started. */
   settle(attempt: Attempt, settlement: Settlement, end?: AttemptResult): void {
     this.#underWay++;
     this.#bytesUnderWay += bytesOf(settlement.patch);
@@ -91,14 +92,14 @@ export class Settler {
     this.#options.broker.settle(settlement, pending);
   }
 
-  /** Claims whose end is being recorded. */
+  /** Yields the claims of jobs that are being settled, set aside or stored as lost. */
   *claims(): Generator<Claim> {
     for (const pending of this.#pending) if (pending) yield pending.settlement;
     yield* this.#poison;
     yield* this.#losing;
   }
 
-  /** True if the job has run under this claim and its end could not be recorded. */
+  /** True if the job has run under this claim and its settlement could not be stored. */
   isUnrecorded({ key, token }: Pick<Claim, "key" | "token">): boolean {
     return this.#unrecorded.get(key) === token;
   }
@@ -141,14 +142,14 @@ export class Settler {
     else this.#left(bytes);
   }
 
-  /** The job no longer belongs to this worker: records nothing, logs the loss and runs the hooks. */
+  /** Called when the job no longer belongs to this worker. Logs the loss and runs the hooks, but stores nothing. */
   dropped(attempt: Attempt): void {
     const { report, around } = this.#options;
     report.lost(attempt);
     if (around) this.#track(around.ended(attempt));
   }
 
-  /** An uncaught error ends the worker: records that it lost the job. */
+  /** Called when an uncaught error ends the worker. Stores that the worker lost the job. */
   lose(attempt: Attempt, limits: Parameters<Broker["recordLost"]>[1]): void {
     const { broker, report, around } = this.#options;
     const { claim } = attempt;
@@ -165,13 +166,13 @@ export class Settler {
     );
   }
 
-  /** Marks a claimed job as failed because its document cannot be read. Its bytes stay as the claim left them. */
+  /** Marks a claimed job as failed because its document cannot be read. The bytes of the document are not changed. */
   setAside(claimed: ClaimedJob): void {
-    // One claim may return thousands of such jobs: those of one turn of the event loop are sent together.
+    // One claim may return thousands of such jobs. Those of one turn of the event loop are sent together.
     if (this.#poison.push(claimed) === 1) this.#track(this.#setAside());
   }
 
-  /** These jobs are in the queue again: forgets that their ends could not be recorded. */
+  /** Called when these jobs are in the queue again. Forgets that their settlements could not be stored. */
   putBack(keys: readonly string[]): void {
     for (const key of keys) this.#unrecorded.delete(key);
   }
@@ -209,7 +210,7 @@ export class Settler {
   }
 }
 
-/** Updates the job's fields to what is stored now, for the hooks after the task. */
+/** Updates the job's fields to the values that are stored now, for the hooks after the task. */
 function takeOver(
   { fields, transactionalFinish }: Attempt,
   settlement: Settlement,
