@@ -3,6 +3,7 @@
  * one. A broker stores jobs, and keeps them consistent while many processes write at once. What a status means is
  * decided in `transitions.ts`, not here.
  */
+import type { Capabilities } from "./core/capabilities.js";
 import type { Status } from "./core/job.js";
 import type { EnqueueOutcome, NewJob } from "./core/new-job.js";
 import type { ScheduleStore } from "./core/schedule-store.js";
@@ -24,37 +25,31 @@ export interface ClaimRequest {
   ahead?: boolean;
 }
 
-/** Proof of ownership: only the holder of the row's current token may change a claimed job. */
-export interface Claim {
-  key: string;
-  token: number;
-  /** The worker that claimed the job. A Python worker takes a job over without a new token, but writes its own id. */
-  workerId: string;
-  /** The row's position among jobs that are due in the same second. It is restored when the job is returned. */
-  place: number;
-}
+declare const receipt: unique symbol;
 
 /**
- * The end of a document that was still as enqueued when it was claimed: first the members in `keep`, which stay, then
- * those in `replace`, which the settlement replaces. They say that this is the first attempt, which worker runs it, and
- * when it started.
+ * Proof of a claim. The broker that claimed the job makes it, and only this broker reads it. After another worker has
+ * taken the job over, changes with this receipt are refused.
  */
-export interface DocumentSuffix {
-  readonly keep: string;
-  readonly replace: string;
-  /** Epoch ms. */
-  readonly started: number;
+export interface Receipt {
+  readonly [receipt]: true;
+}
+
+export interface Claim {
+  key: string;
+  receipt: Receipt;
 }
 
 export interface ClaimedJob extends Claim {
   /** When the job was due, epoch s. A job that is returned to the queue becomes due at this time again. */
   due: number;
-  /**
-   * The document as enqueued if the claim changed only its end (`ending`); otherwise the document as the claim wrote
-   * it.
-   */
+  /** The document as the claim wrote it. If `firstStart` is not null, the document as it was enqueued. */
   document: string;
-  suffix: DocumentSuffix | null;
+  /**
+   * Not null: this is the job's first attempt, which started at this time (epoch ms). Its document does not say so: it
+   * saves the time to read and write it again.
+   */
+  firstStart: number | null;
 }
 
 /** The result of one claim. */
@@ -74,8 +69,8 @@ export interface Reconciliation {
    * The claims that the worker holds: of jobs that run, that wait for a slot, or whose settlement is being recorded.
    */
   held: () => Iterable<Claim>;
-  /** True if the job was run under this claim and its settlement could not be recorded. */
-  hasRun: (claim: Pick<Claim, "key" | "token">) => boolean;
+  /** The claims whose jobs were run and whose settlements could not be recorded. */
+  unrecorded: () => Iterable<Claim>;
   /** How often a job may be queued again after it was run and lost. */
   lostLimit: number;
   /** Minimum time to keep a failed job, s. */
@@ -101,24 +96,20 @@ export interface Settlement extends Claim {
   /** When a job that is queued again becomes due, epoch s. */
   scheduled: number;
   /**
-   * Who is notified of the settlement: false = nobody, true = all listeners of `follow`, text = one address
-   * (`answers`).
+   * Who is notified of the settlement: false = nobody, true = all listeners of `onJobEvents`, text = one
+   * address (`openReplyChannel`).
    */
   awaited: boolean | string;
   /** The result of a complete job as JSON, if it is sent to an address; otherwise null. */
   result: string | null;
-  /**
-   * The end that the document still has, if the patch can simply take the place of its `replace` part; otherwise null.
-   */
-  suffix: DocumentSuffix | null;
-  /** The transaction in which the task finished the job itself. That transaction may have been rolled back. */
-  finishedIn: string | null;
+  /** True if the document is still as the claim left it, and has no member that the patch sets or removes. */
+  unchanged: boolean;
 }
 
 /**
  * - `applied`: the settlement is recorded.
  * - `aborted`: an abort came first, and is recorded as the end of the job.
- * - `finished`: the task's own transaction (`finishedIn`) came first, and what it recorded is kept.
+ * - `finished`: the task's own transaction (`finishWith`) came first, and what it recorded is kept.
  * - `lost`: another worker owns the row now; nothing was changed.
  * - `gone`: the row was deleted.
  */
@@ -139,7 +130,6 @@ export interface StoredJob {
   status: Status;
   /** The column, epoch s. */
   scheduled: number;
-  token: number;
   document: string;
   /** Size in bytes of a document that is too large to be read; `document` is empty then. */
   unreadBytes?: number;
@@ -152,11 +142,8 @@ export interface RowChange {
   patch: string | null;
   removed: readonly string[];
   scheduled?: number;
-  /**
-   * New `lock_key` of the row: the old position of a job that is returned to the queue, or a token that no worker
-   * holds. If left out, the row keeps its token, and gets a fresh one if it becomes queued.
-   */
-  place?: number;
+  /** True: the receipt of the claim that holds the row becomes invalid. */
+  revoke?: true;
   /** Seconds to keep the row; null = for ever, negative = delete it. If left out, the time is not changed. */
   keep?: number | null;
   /**
@@ -227,7 +214,7 @@ export interface SweepLimits {
   graceSeconds: number;
   lostLimit: number;
   /** Interval between two checks for dead workers, s. */
-  lookEvery: number;
+  checkInterval: number;
   /** Minimum time to keep a failed job, s. */
   failedTtl: number;
 }
@@ -246,6 +233,7 @@ export interface NextWork {
 export const notifyAheadSeconds = 10;
 
 export interface Broker {
+  readonly capabilities: Capabilities;
   /** What storage remembers of recurring tasks. */
   readonly schedules: ScheduleStore;
 
@@ -296,19 +284,16 @@ export interface Broker {
   /** Adds the settlement to the next statement that is sent. */
   settle(settlement: Settlement, decided: Decided<SettleResult>): void;
   /**
-   * Settles a job inside the caller's own transaction and returns the id of that transaction, for `finishedIn`. Returns
-   * null, and changes nothing, if the claim does not own the job any more, or if another such transaction of the same
-   * claim (`earlier`) is open or has committed.
+   * Settles a job inside the caller's own transaction and returns a receipt for the settlement that follows when the
+   * attempt ends: this settlement counts only if the transaction was rolled back. Returns null, and changes nothing, if
+   * the claim does not own the job any more, or if the transaction that the settlement's own receipt names is open or
+   * has committed.
    *
    * @throws SaqError no_transaction if the client is not inside a transaction
    */
-  finishWith(
-    client: TransactionClient,
-    settlement: Settlement,
-    earlier: string | null,
-  ): Promise<string | null>;
+  finishWith(client: TransactionClient, settlement: Settlement): Promise<Receipt | null>;
   /**
-   * Sets members of owned, active jobs and marks the jobs as touched. Returns for each claim whether it still owns its
+   * Sets members of owned, active jobs and renews their heartbeats. Returns for each claim whether it still owns its
    * job. Waits 8 s for an unreachable database. With `isOver` it waits until `isOver` returns true, for at most the 10
    * minutes for which a worker keeps results.
    */
@@ -358,7 +343,7 @@ export interface Broker {
    */
   sweepStuck(limits: SweepLimits): Promise<string[]>;
 
-  /** Calls `wake` if a job may be claimable now or within `toldAheadSeconds`. Returns a function that unsubscribes. */
+  /** Calls `wake` if a job may be claimable now or within `notifyAheadSeconds`. Returns a function that unsubscribes. */
   subscribe(wake: () => void): Promise<() => Promise<void>>;
   /**
    * Calls `listener` if a job with an awaited end has ended, and if someone other than its worker has ended a job or

@@ -40,7 +40,6 @@ const row = (given: Partial<JobFields>): StoredJob => {
     queue: "default",
     status: job.status,
     scheduled: job.scheduled,
-    token: 1,
     document: encodeJob(job),
   };
 };

@@ -3,8 +3,10 @@
  * again. Neither changes `lock_key`, so the row still has our token (D-20, T-193). The test writes with the statements
  * that SAQ 0.26.3 sends.
  */
+
 import { describe, expect, it } from "@jest/globals";
 import type { ClaimedJob } from "../../../templates/backend/saq/broker.js";
+import { receiptOf } from "../../../templates/backend/saq/postgres/receipt.js";
 import { PythonPeer } from "../support/python-peer.js";
 import {
   claim,
@@ -52,7 +54,7 @@ describe("a job that a Python worker took over", () => {
       const claimed = await claimOne(queue, text);
       await takeOver(queue, claimed.key);
       const before = await rowOf(database, claimed.key);
-      expect(before?.lock_key).toBe(claimed.token);
+      expect(before?.lock_key).toBe(receiptOf(claimed).token);
 
       expect(await settle(queue, settlement(claimed, status, { result: "late" }))).toBe("lost");
       expect(await rowOf(database, claimed.key)).toEqual(before);

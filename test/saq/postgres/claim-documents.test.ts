@@ -188,7 +188,7 @@ describe("a claim whose response is lost", () => {
     proxy.cut();
     expect(await lost).toBeInstanceOf(Error);
     await until(async () => {
-      const asked = { workerId: "worker-1", hasRun: () => false, lostLimit: 3, failedTtl: 600 };
+      const asked = { workerId: "worker-1", unrecorded: () => [], lostLimit: 3, failedTtl: 600 };
       await queue.broker.reconcile({ ...asked, held: () => [] }).catch(() => []);
       return (await rowOf(database, job.key))?.status === "queued";
     });

@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, it } from "@jest/globals";
+import { receiptOf } from "../../../templates/backend/saq/postgres/receipt.js";
 import { ensureSchema } from "../../../templates/backend/saq/postgres/schema/schema.js";
 import { buildStatements } from "../../../templates/backend/saq/postgres/sql/statements.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
@@ -31,7 +32,12 @@ describe("a claimed job", () => {
     const before = Date.now();
     const [claimed] = await claim(queue, { workerId: "worker-1" });
     const row = await rowOf(database, job.key);
-    expect(row).toMatchObject({ status: "active", scheduled: 0, expire_at: null, lock_key: claimed?.token });
+    expect(row).toMatchObject({
+      status: "active",
+      scheduled: 0,
+      expire_at: null,
+      lock_key: claimed && receiptOf(claimed).token,
+    });
     expect(row?.text).toBe(claimed?.document);
     const document = JSON.parse(row?.text ?? "");
     expect(document).toEqual({

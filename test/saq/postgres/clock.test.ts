@@ -6,7 +6,7 @@ import { claim, insertRow, openQueue, rowOf, startWorker, until, useDatabase } f
 import { type SteppedClock, stepClock } from "../support/stepped-clock.js";
 
 const database = useDatabase();
-const limits = { graceSeconds: 5, lostLimit: 3, lookEvery: 2, failedTtl: 600 };
+const limits = { graceSeconds: 5, lostLimit: 3, checkInterval: 2, failedTtl: 600 };
 const hour = 3_600;
 
 /** Puts clock functions with an adjustable step into `public`, which the search path names before `pg_catalog`. */

@@ -20,7 +20,7 @@ function gated(options: Partial<ConstructorParameters<typeof Coalescer<string, s
       maxItems: 1_000,
       maxBytes: 1_000_000,
       bytesOf: (item) => item.length,
-      searchAfter: () => "halves",
+      splitOnError: () => "halves",
       ...options,
     },
   );
@@ -56,7 +56,7 @@ describe("coalescer", () => {
         thrown.push(error);
       }
     });
-    const { coalescer, letGo } = gated({ searchAfter: () => null });
+    const { coalescer, letGo } = gated({ splitOnError: () => null });
     const told: string[] = [];
     const put = (item: string, answer: () => void = () => {}) =>
       coalescer.put(item, {
@@ -147,7 +147,7 @@ describe("coalescer", () => {
         if (items.includes("bad")) throw new Error(`bad among ${items.length}`);
         return items.map((item) => `${item}!`);
       },
-      { maxItems: 1_000, maxBytes: 1_000_000, bytesOf: (item) => item.length, searchAfter: () => "halves" },
+      { maxItems: 1_000, maxBytes: 1_000_000, bytesOf: (item) => item.length, splitOnError: () => "halves" },
     );
     const answers = await Promise.allSettled(["a", "b", "bad", "c", "d"].map((item) => coalescer.add(item)));
     expect(
@@ -185,10 +185,10 @@ describe("coalescer", () => {
   /** Retry rules: a call whose flush fails or gets no response is rejected after `timeoutMs` ms. */
   const patient = (timeoutMs: number) => ({
     timeoutMs,
-    isPassing: (error: unknown) => String(error).includes("bad"),
+    isTransient: (error: unknown) => String(error).includes("bad"),
     waitMs: () => 5,
     pause: (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms)),
-    unsent: () => new Error("not sent"),
+    timeoutError: () => new Error("not sent"),
   });
 
   it("a call that waits behind a flush without a response fails after its own timeout", async () => {
@@ -215,7 +215,7 @@ describe("coalescer", () => {
         maxItems: 10,
         maxBytes: 100,
         bytesOf: () => 1,
-        searchAfter: () => null,
+        splitOnError: () => null,
         retry: patient(300),
       },
     );
@@ -235,7 +235,7 @@ describe("coalescer", () => {
               })
             : item,
         ),
-      { maxItems: 1_000, maxBytes: 1_000_000, bytesOf: () => 1, searchAfter: () => null },
+      { maxItems: 1_000, maxBytes: 1_000_000, bytesOf: () => 1, splitOnError: () => null },
     );
     const [held, other] = [coalescer.add("held"), coalescer.add("a")];
     expect(await other).toBe("a");
@@ -245,7 +245,7 @@ describe("coalescer", () => {
   });
 
   it("any other error rejects all calls of its flush, and the next flush is sent", async () => {
-    const { coalescer, letGo } = gated({ searchAfter: () => null });
+    const { coalescer, letGo } = gated({ splitOnError: () => null });
     const answers = Promise.allSettled([coalescer.add("a"), coalescer.add("bad")]);
     await letGo();
     expect((await answers).map(({ status }) => status)).toEqual(["rejected", "rejected"]);

@@ -88,7 +88,6 @@ describe("a change that is made while the row is locked", () => {
     queue: "q",
     status,
     scheduled: 0,
-    token: 1,
     document: text,
   });
   const changed = (text: string, change: { patch: string | null; removed: readonly string[] }) =>

@@ -1,9 +1,11 @@
 /** Documents that a claim and a completion change only at their end, without parsing them. */
+
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { ClaimedJob } from "../../../templates/backend/saq/broker.js";
 import { claimedFields } from "../../../templates/backend/saq/core/stored-job.js";
 import { decodeJob } from "../../../templates/backend/saq/core/wire.js";
 import type { Context } from "../../../templates/backend/saq/index.js";
+import { newReceipt, receiptOf } from "../../../templates/backend/saq/postgres/receipt.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { openProxy } from "../support/cuttable-proxy.js";
 import { pythonComplaints } from "../support/golden-documents.js";
@@ -41,7 +43,7 @@ const textOf = async (key: string) => (await rowOf(database, key))?.text ?? "";
 
 /** The settlement that a worker writes if its claim knows the end of the document. */
 const completion = (job: ClaimedJob, result: unknown) =>
-  settlement(job, "complete", { progress: 1, completed: 9, touched: 9, result }, { suffix: job.suffix });
+  settlement(job, "complete", { progress: 1, completed: 9, touched: 9, result }, { unchanged: true });
 
 async function claimOne(queue: Hello): Promise<ClaimedJob> {
   const [job] = await claim(queue);
@@ -62,14 +64,14 @@ describe("a document that enqueue wrote", () => {
     const { key } = await queue.enqueue("hello", kwargs);
     const enqueued = await textOf(key);
     const job = await claimOne(queue);
-    expect(job.suffix).not.toBeNull();
+    expect(job.firstStart).not.toBeNull();
     const opening = enqueued.slice(0, -',"status":"queued"}'.length);
     expect((await textOf(key)).startsWith(opening)).toBe(true);
     // The worker runs the document that is stored.
     expect(job.document).toBe(await textOf(key));
-    expect(claimedFields({ ...job, document: enqueued }, queue.name)).toEqual(
-      decodeJob(await textOf(key), queue.name, "active"),
-    );
+    expect(
+      claimedFields({ ...job, document: enqueued }, { queueName: queue.name, workerId: "worker-1" }),
+    ).toEqual(decodeJob(await textOf(key), queue.name, "active"));
     expect(JSON.parse(job.document)).toEqual({
       ...JSON.parse(enqueued),
       status: "active",
@@ -118,7 +120,7 @@ describe("a document that enqueue wrote", () => {
     const later = Math.floor(Date.now() / 1_000) - 5;
     const { key } = await queue.enqueue("hello", { a: 1 }, { scheduled: later });
     const job = await claimOne(queue);
-    expect(job.suffix).not.toBeNull();
+    expect(job.firstStart).not.toBeNull();
     expect(await rowOf(database, key)).toMatchObject({ status: "active", scheduled: later });
     expect(await settle(queue, completion(job, null))).toBe("applied");
     expect(await rowOf(database, key)).toMatchObject({ status: "complete", scheduled: later });
@@ -163,7 +165,7 @@ describe("a document that enqueue wrote", () => {
     const text = document(queue.name, key);
     await insertRow(database, { key, queue: queue.name, document: text });
     const job = await claimOne(queue);
-    expect(job.suffix).toBeNull();
+    expect(job.firstStart).toBeNull();
     const before = JSON.parse(text);
     expect(await rowOf(database, key)).toMatchObject({ status: "active", scheduled: before.scheduled ?? 0 });
     expect(JSON.parse(await textOf(key))).toMatchObject({ attempts: (before.attempts ?? 0) + 1 });
@@ -182,7 +184,7 @@ describe("a document that enqueue wrote", () => {
   ])("has a suffix that can be replaced: %s", async (_name, kwargs, options) => {
     const queue = open();
     await queue.enqueue("hello", kwargs, options);
-    expect((await claimOne(queue)).suffix).not.toBeNull();
+    expect((await claimOne(queue)).firstStart).not.toBeNull();
   });
 
   it("D-3: a row that ends like our documents but holds no job is set aside as failed; other jobs run", async () => {
@@ -277,8 +279,9 @@ describe("a document that enqueue wrote", () => {
     const queue = open();
     await queue.enqueueMany(Array.from({ length: 30 }, (_, i) => ({ task: "hello", payload: { i } })));
     const jobs = [...(await claim(queue)), ...(await claim(queue)), ...(await claim(queue, { limit: 20 }))];
-    expect(new Set(jobs.map(({ token }) => token)).size).toBe(3);
-    const stranger = { ...jobs[4], token: 1 } as ClaimedJob;
+    expect(new Set(jobs.map((job) => receiptOf(job).token)).size).toBe(3);
+    const fifth = jobs[4] as ClaimedJob;
+    const stranger = { ...fifth, receipt: newReceipt({ ...receiptOf(fifth), token: 1 }) };
     const ends = [...jobs.slice(0, 4), stranger, ...jobs.slice(5)];
     const answers = await Promise.all(ends.map((job, i) => settle(queue, completion(job, { i }))));
     expect(answers.map((answer, i) => [i, answer]).filter(([, answer]) => answer !== "applied")).toEqual([
@@ -324,7 +327,7 @@ describe("a document that enqueue wrote", () => {
       if (claimed.length === 1)
         await database.query("update saq_jobs set status = 'aborted' where key = $1", [key]);
     }
-    expect(claimed.map(({ suffix }) => suffix !== null)).toEqual([true, true]);
+    expect(claimed.map(({ firstStart }) => firstStart !== null)).toEqual([true, true]);
     const answers = await Promise.all(claimed.map((job, i) => settle(queue, completion(job, i))));
     expect(answers).toEqual(["lost", "applied"]);
     expect(JSON.parse(await textOf(key))).toMatchObject({ status: "complete", result: 1 });

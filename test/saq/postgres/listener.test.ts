@@ -7,7 +7,7 @@ import { watchOverlaps } from "../support/overlaps.js";
 import { closeAfterTest, useDatabase } from "../support/scenario.js";
 
 const database = useDatabase();
-const limits = { graceSeconds: 5, lostLimit: 3, lookEvery: 2, failedTtl: 600 };
+const limits = { graceSeconds: 5, lostLimit: 3, checkInterval: 2, failedTtl: 600 };
 
 afterEach(() => {
   jest.restoreAllMocks();

@@ -46,7 +46,7 @@ async function reconcileUntil(queue: Hello, isSo: () => Promise<boolean>): Promi
   const keys: string[] = [];
   await until(async () => {
     const back = await queue.broker
-      .reconcile({ workerId: "worker-1", held: () => [], hasRun: () => false, lostLimit: 3, failedTtl: 600 })
+      .reconcile({ workerId: "worker-1", held: () => [], unrecorded: () => [], lostLimit: 3, failedTtl: 600 })
       .catch(() => []);
     keys.push(...back);
     return isSo();
@@ -143,7 +143,7 @@ describe("a claim whose response was lost", () => {
     const rounds = async (count: number) => {
       const keys: string[] = [];
       for (let round = 0; round < count; round++) {
-        const asked = { workerId: "worker-1", hasRun: () => false, lostLimit: 3, failedTtl: 600 };
+        const asked = { workerId: "worker-1", unrecorded: () => [], lostLimit: 3, failedTtl: 600 };
         keys.push(...(await queue.broker.reconcile({ ...asked, held: () => held })));
       }
       return keys;
@@ -176,7 +176,7 @@ describe("a claim whose response was lost", () => {
       const waiting = "wait_event = 'advisory' and datname = current_database()";
       return (await database.query(`select 1 from pg_stat_activity where ${waiting}`)).length === 1;
     });
-    const asked = { workerId: "worker-1", hasRun: () => false, lostLimit: 3, failedTtl: 600 };
+    const asked = { workerId: "worker-1", unrecorded: () => [], lostLimit: 3, failedTtl: 600 };
     for (let round = 0; round < 2; round++)
       expect(await queue.broker.reconcile({ ...asked, held: () => [] })).toEqual([]);
     await other.query("select pg_advisory_unlock(4711)");
@@ -192,7 +192,13 @@ describe("a claim whose response was lost", () => {
     const [claimed] = await claim(queue);
     if (!claimed) throw new Error("the job was not claimed");
     await settle(queue, settlement(claimed, "complete"));
-    const asked = { workerId: "worker-1", held: () => [], hasRun: () => false, lostLimit: 3, failedTtl: 600 };
+    const asked = {
+      workerId: "worker-1",
+      held: () => [],
+      unrecorded: () => [],
+      lostLimit: 3,
+      failedTtl: 600,
+    };
     expect(await queue.broker.reconcile(asked)).toEqual([]);
     const statements = jest.spyOn(pg.Client.prototype, "query");
     expect(await queue.broker.reconcile(asked)).toEqual([]);

@@ -144,7 +144,7 @@ ${settings.join("\n")}
 
   it("D-17: two concurrent sweepers without a lock delete the expired rows and keep all others", async () => {
     const queues = [1, 2].map(() => openQueue({ url }, tasks, { name: "swept", pollInterval: 0.05 }));
-    const limits = { graceSeconds: 5, lostLimit: 3, lookEvery: 2, failedTtl: 600 };
+    const limits = { graceSeconds: 5, lostLimit: 3, checkInterval: 2, failedTtl: 600 };
     await Promise.all(queues.map((queue) => queue.connect()));
     await database.query(
       `insert into saq_jobs (key, job, queue, status, expire_at)

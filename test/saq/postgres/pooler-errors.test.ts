@@ -1,6 +1,6 @@
 /** Which errors show that a transaction pooler responds, so that the message recommends `pollInterval`. */
 import { expect, it } from "@jest/globals";
-import { explainPooler, isPassing } from "../../../templates/backend/saq/postgres/connection/errors.js";
+import { explainPooler, isTransient } from "../../../templates/backend/saq/postgres/connection/errors.js";
 
 const error = (code: string, message: string) => Object.assign(new Error(message), { code });
 
@@ -18,7 +18,7 @@ it.each([
     cause: given,
   });
   // The error must count as temporary. Otherwise a result would be given up and lost, and its job would run again.
-  expect(isPassing(explainPooler(given))).toBe(true);
+  expect(isTransient(explainPooler(given))).toBe(true);
 });
 
 it.each([

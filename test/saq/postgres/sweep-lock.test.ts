@@ -30,7 +30,7 @@ const tasks = {
 type Hello = Queue<typeof tasks>;
 const open = (options: object = {}, from: { url: string } = database): Hello =>
   openQueue(from, tasks, options);
-const limits = { graceSeconds: 5, lostLimit: 3, lookEvery: 2, failedTtl: 600 };
+const limits = { graceSeconds: 5, lostLimit: 3, checkInterval: 2, failedTtl: 600 };
 
 beforeEach(() =>
   database.query("drop schema public cascade; create schema public; grant all on schema public to public"),

@@ -6,7 +6,7 @@ import { stepClock } from "../support/stepped-clock.js";
 const database = useDatabase();
 const open = () => openQueue(database, { hello: (_ctx: unknown, _payload?: object) => "hi" });
 type Hello = ReturnType<typeof open>;
-const limits = { graceSeconds: 5, lostLimit: 3, lookEvery: 2, failedTtl: 600 };
+const limits = { graceSeconds: 5, lostLimit: 3, checkInterval: 2, failedTtl: 600 };
 
 beforeAll(async () => {
   const queue = open();

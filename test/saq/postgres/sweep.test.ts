@@ -20,7 +20,7 @@ const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
 type Hello = Queue<typeof tasks>;
 const open = (from: { url: string } = database, options: object = {}): Hello =>
   openQueue(from, tasks, options);
-const limits = { graceSeconds: 5, lostLimit: 3, lookEvery: 2, failedTtl: 600 };
+const limits = { graceSeconds: 5, lostLimit: 3, checkInterval: 2, failedTtl: 600 };
 
 beforeAll(async () => {
   const queue = open();

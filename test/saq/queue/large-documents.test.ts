@@ -79,7 +79,7 @@ describe("a stored document of more than four times maxBytes", () => {
     const key = "too large, runs at Python";
     const document = documentOf(queue.name, key, "x".repeat(20_000), "Python");
     await insertRow(database, { key, queue: queue.name, document, status: "active" });
-    const limits = { graceSeconds: 0, lostLimit: 3, lookEvery: 2, failedTtl: 600 };
+    const limits = { graceSeconds: 0, lostLimit: 3, checkInterval: 2, failedTtl: 600 };
     await queue.connect();
     for (let n = 0; n < 3; n++) await queue.broker.sweepStuck(limits);
     expect(await rowOf(database, key)).toMatchObject({ status: "active", text: document });

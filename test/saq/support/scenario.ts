@@ -2,6 +2,7 @@
  * What the engine's tests share: a database per test file, and queues and workers that are closed after each test. A
  * test fails if it leaves a connection or a timer behind that outlives its queue.
  */
+
 import { randomBytes } from "node:crypto";
 import { afterAll, afterEach, beforeAll, beforeEach } from "@jest/globals";
 import pg from "pg";
@@ -15,6 +16,7 @@ import { connectBrokers } from "../../../templates/backend/saq/connect.js";
 import type { JobFields } from "../../../templates/backend/saq/core/job.js";
 import { encodeChange } from "../../../templates/backend/saq/core/wire.js";
 import { type Logger, silentLogger } from "../../../templates/backend/saq/logger.js";
+import { receiptOf } from "../../../templates/backend/saq/postgres/receipt.js";
 import { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import type { HookOptions, OneOrMany } from "../../../templates/backend/saq/tasks/hooks.js";
 import type { TaskMap } from "../../../templates/backend/saq/tasks/task.js";
@@ -269,8 +271,11 @@ export async function insertRow(
 }
 
 /** Returns the document of a claimed job as it is stored now, from the response of the claim. */
-export const claimedText = ({ document, suffix }: ClaimedJob): string =>
-  suffix ? document.slice(0, -',"status":"queued"}'.length) + suffix.keep + suffix.replace : document;
+export function claimedText(job: ClaimedJob): string {
+  const { suffix } = receiptOf(job);
+  if (!suffix) return job.document;
+  return job.document.slice(0, -',"status":"queued"}'.length) + suffix.keep + suffix.replace;
+}
 
 /** Claims as a worker does. Returns each job with its document as it is stored now. */
 export async function claim<Tasks extends TaskMap>(
@@ -290,16 +295,14 @@ export const settle = (
 
 /** The settlement of a claimed job, as a worker writes it. */
 export function settlement(
-  { key, token, workerId, place, due }: ClaimedJob,
+  { key, receipt, due }: ClaimedJob,
   status: Settlement["status"],
   fields: Partial<JobFields> = {},
   rest: Partial<Settlement> = {},
 ): Settlement {
   return {
     key,
-    token,
-    workerId,
-    place,
+    receipt,
     status,
     ...encodeChange({ ...fields, status }),
     charge: 0,
@@ -307,8 +310,7 @@ export function settlement(
     scheduled: due,
     awaited: false,
     result: null,
-    finishedIn: null,
-    suffix: null,
+    unchanged: false,
     ...rest,
   };
 }

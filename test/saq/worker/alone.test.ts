@@ -1,6 +1,8 @@
 /** Jobs whose workers died: which jobs count as started, and how a job that may be the cause runs alone. */
+
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import type { Receipt } from "../../../templates/backend/saq/broker.js";
 import { silentLogger } from "../../../templates/backend/saq/logger.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { AloneGate, type AloneJob } from "../../../templates/backend/saq/worker/alone-gate.js";
@@ -21,7 +23,7 @@ import {
 import { stepClock } from "../support/stepped-clock.js";
 
 const database = useDatabase();
-const limits = { graceSeconds: 5, lostLimit: 3, lookEvery: 2, failedTtl: 600 };
+const limits = { graceSeconds: 5, lostLimit: 3, checkInterval: 2, failedTtl: 600 };
 
 beforeAll(async () => {
   const queue = openQueue(database, {});
@@ -264,12 +266,12 @@ it("a worker holds the claim of a job until its loss is stored, so that no recon
   const settler = new Settler({
     broker: queue.broker,
     report,
-    around: null,
+    hooks: null,
     logger: silentLogger,
-    stored: ignore,
-    relieved: ignore,
+    onStored: ignore,
+    onUncongested: ignore,
   });
-  settler.lose({ claim: job } as unknown as Attempt, limits);
+  settler.recordLoss({ claim: job } as unknown as Attempt, limits);
   expect([...settler.claims()]).toEqual([job]);
   goOn();
   await settler.settled();
@@ -317,12 +319,10 @@ describe("the gate for jobs that run alone", () => {
     const pauses: number[] = [];
     const claimed = {
       key: "suspect",
-      token: 1,
-      workerId: "w",
-      place: 1,
+      receipt: {} as Receipt,
       due: 1,
       document: "{}",
-      suffix: null,
+      firstStart: null,
     };
     const jobs = new AloneJobs({
       gate,

@@ -31,7 +31,7 @@ describe("a timeout", () => {
     const first = begin(60);
     jest.useRealTimers();
     first.finish();
-    await first.attempt.settled;
+    await first.attempt.taskEnded;
     const second = begin(0.02);
     await new Promise((resolve) => setTimeout(resolve, 200));
     expect(second.ends).toMatchObject([{ kind: "interrupted", why: "timeout" }]);
@@ -41,7 +41,7 @@ describe("a timeout", () => {
     const { attempt, finish, ends } = begin(60);
     const timers = jest.spyOn(globalThis, "setTimeout");
     finish();
-    await attempt.settled;
+    await attempt.taskEnded;
     await new Promise((resolve) => setImmediate(resolve));
     expect(ends).toEqual([{ kind: "returned", value: null }]);
     expect(timers).not.toHaveBeenCalled();

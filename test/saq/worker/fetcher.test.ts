@@ -19,14 +19,14 @@ const fetcherOf = (broker: Partial<Broker>) =>
     concurrency: 100,
     priorities: [0, 10],
     prefetch: false,
-    answerMs: 6_000,
+    maxClaimMs: 6_000,
     logger: silentLogger,
     problems: new ProblemLog(silentLogger),
-    mayWait: false,
+    mayWaitForThread: false,
     freeSlots: () => 100,
     ready: () => {},
     giveBack: () => {},
-    allowance: () => Number.POSITIVE_INFINITY,
+    maxToClaim: () => Number.POSITIVE_INFINITY,
     claimed: () => {},
   });
 

@@ -3,7 +3,7 @@ import type { JobFields } from "./job.js";
 import type { MetaMarks } from "./wire.js";
 
 /** Adds one to a count that the engine keeps in `meta`. The old value may be anything, because `meta` is the user's. */
-export const oneMore = (count: unknown): number => (Number.isSafeInteger(count) ? Number(count) + 1 : 1);
+export const increment = (count: unknown): number => (Number.isSafeInteger(count) ? Number(count) + 1 : 1);
 
 const ownCounts: ReadonlySet<string> = new Set(["lost", "cancellations", "unknownTask"]);
 
@@ -37,8 +37,8 @@ export const noCounts = ({ meta }: JobFields): MetaMarks =>
   Object.fromEntries(Object.keys(meta).flatMap((name) => (ownCounts.has(name) ? [[name, null]] : [])));
 
 /** How many workers must have died during a job before it runs alone: two, or fewer if `lostLimit` is lower. */
-export const aloneFrom = (lostLimit: number): number => Math.max(Math.min(2, lostLimit), 1);
+export const aloneAfterLosses = (lostLimit: number): number => Math.max(Math.min(2, lostLimit), 1);
 
 /** True if the job may be the reason why its workers died. It must run with no other jobs beside it. */
 export const runsAlone = ({ lost }: JobFields["meta"], lostLimit: number): boolean =>
-  Number.isSafeInteger(lost) && Number(lost) >= aloneFrom(lostLimit);
+  Number.isSafeInteger(lost) && Number(lost) >= aloneAfterLosses(lostLimit);

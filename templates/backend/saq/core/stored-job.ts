@@ -1,5 +1,5 @@
 /** Reads the job of a stored row or of a claim. */
-import type { Claim, ClaimedJob, StoredJob } from "../broker.js";
+import type { ClaimedJob, StoredJob } from "../broker.js";
 import { PoisonDocumentError } from "../errors.js";
 import type { JobFields } from "./job.js";
 import { decodeJob } from "./wire.js";
@@ -9,7 +9,7 @@ import { decodeJob } from "./wire.js";
  * it sweeps a job and claims it again. A document that names no worker is no proof: an abort or an update through an
  * old Python handle writes the whole document as it was when that handle was made.
  */
-export function isTakenOver(row: StoredJob, { workerId }: Pick<Claim, "workerId">): boolean {
+export function isTakenOver(row: StoredJob, { workerId }: { workerId: string }): boolean {
   const owner = read(row)?.workerId ?? null;
   return owner !== null && owner !== workerId;
 }
@@ -31,15 +31,21 @@ export function read(row: StoredJob): JobFields | null {
  *
  * @throws PoisonDocumentError if the document is not a SAQ job, or is the job of another row
  */
-export function claimedFields(claim: ClaimedJob, queueName: string, forgave?: () => void): JobFields {
-  const { key, document, suffix, workerId } = claim;
+export function claimedFields(
+  { key, document, firstStart }: ClaimedJob,
+  {
+    queueName,
+    workerId,
+    forgave,
+  }: { queueName: string; workerId: string; forgave?: (() => void) | undefined },
+): JobFields {
   const fields = decodeJob(document, queueName, "active", forgave);
   if (fields.key !== key)
     throw new PoisonDocumentError(`The stored document is that of another job, "${fields.key}"`);
-  if (suffix) {
+  if (firstStart !== null) {
     fields.attempts = 1;
-    fields.started = suffix.started;
-    fields.touched = suffix.started;
+    fields.started = firstStart;
+    fields.touched = firstStart;
     fields.workerId = workerId;
   }
   return fields;

@@ -15,7 +15,7 @@ import {
   retryDelaySeconds,
   type TerminalStatus,
 } from "./job.js";
-import { aloneFrom, noCounts, oneMore, runsAlone, withMarks } from "./job-meta.js";
+import { aloneAfterLosses, increment, noCounts, runsAlone, withMarks } from "./job-meta.js";
 import { read } from "./stored-job.js";
 import { encodeChange, type MetaMarks } from "./wire.js";
 
@@ -31,7 +31,7 @@ export function keepSeconds(ttl: number, status: TerminalStatus, failedTtl: numb
 }
 
 /** Returns the fields of a finished job. `nowMs` is epoch ms. */
-export function finished(
+export function finishedFields(
   status: TerminalStatus,
   nowMs: number,
   outcome: { result?: unknown; error?: string | null },
@@ -48,7 +48,7 @@ export function finished(
 }
 
 /** Returns the fields of a job that waits for its next attempt. `scheduled` is epoch seconds. */
-export function requeued(nowMs: number, scheduled: number, error: string | null) {
+export function requeuedFields(nowMs: number, scheduled: number, error: string | null) {
   return {
     status: "queued",
     error,
@@ -85,7 +85,7 @@ export function abortJob(
   if (isTerminal(row.status)) return { change: null, answer: "not_active" };
   if (row.status === "aborting") return { change: null, answer: "aborting" };
   const job = read(row);
-  if (!job) return { change: setAside, answer: "aborted" };
+  if (!job) return { change: markUnreadable, answer: "aborted" };
   if (row.status === "active") {
     return {
       change: edit("aborting", { status: "aborting", error, touched: Math.round(nowMs) }),
@@ -94,7 +94,7 @@ export function abortJob(
   }
   return {
     change: {
-      ...edit("aborted", finished("aborted", nowMs, { error })),
+      ...edit("aborted", finishedFields("aborted", nowMs, { error })),
       keep: keepSeconds(job.ttl, "aborted", failedTtl),
       // A time in the future would refuse the next enqueue of this key until the row expires. Cron jobs keep their
       // time, so that an aborted tick is not enqueued again.
@@ -125,7 +125,7 @@ export function retryJob(
   const job = read(row);
   if (!job) return { change: null, answer: "unreadable" };
   const scheduled = Math.floor(nowMs / 1000);
-  const fields = { ...requeued(nowMs, scheduled, error), result: null };
+  const fields = { ...requeuedFields(nowMs, scheduled, error), result: null };
   return {
     change: {
       ...(resetAttempts ? edit("queued", { ...fields, attempts: 0 }, noCounts(job)) : edit("queued", fields)),
@@ -152,18 +152,18 @@ export function finishJob(
   row: StoredJob,
   status: TerminalStatus,
   outcome: { result?: unknown; error?: string | null },
-  { nowMs, failedTtl, token }: { nowMs: number; failedTtl: number; token: number },
+  { nowMs, failedTtl }: { nowMs: number; failedTtl: number },
 ): Decision<FinishAnswer> {
   if (row.status !== "active" && row.status !== "aborting") return { change: null, answer: "not_active" };
   if (row.status === "aborting" && status !== "aborted") return { change: null, answer: "aborting" };
   const job = read(row);
   const change = job
     ? {
-        ...edit(status, finished(status, nowMs, { ...outcome, error: outcome.error ?? job.error })),
+        ...edit(status, finishedFields(status, nowMs, { ...outcome, error: outcome.error ?? job.error })),
         keep: keepSeconds(job.ttl, status, failedTtl),
       }
-    : setAside;
-  return { change: { ...change, place: token }, answer: "finished" };
+    : markUnreadable;
+  return { change: { ...change, revoke: true }, answer: "finished" };
 }
 
 /**
@@ -229,17 +229,17 @@ export function loseJob(
   hadStarted = true,
 ): RowChange {
   const job = read(row);
-  if (!job) return setAside;
+  if (!job) return markUnreadable;
   if (row.status === "aborting") return endAborted(job, nowMs, failedTtl);
   if (!hadStarted) return neverStarted(row, nowMs, "lost" in job.meta ? {} : { lost: 0 });
-  const lost = oneMore(job.meta.lost);
+  const lost = increment(job.meta.lost);
   if (lost > lostLimit) {
-    const alone = lost - aloneFrom(lostLimit);
+    const alone = lost - aloneAfterLosses(lostLimit);
     const error =
       `worker lost: ${lost} workers died while they ran this job` +
       (alone > 0 ? `, ${alone === 1 ? "the last" : `the last ${alone}`} of them while it ran alone` : "");
     return {
-      ...edit("failed", finished("failed", nowMs, { error }), { lost }),
+      ...edit("failed", finishedFields("failed", nowMs, { error }), { lost }),
       keep: keepSeconds(job.ttl, "failed", failedTtl),
     };
   }
@@ -247,7 +247,7 @@ export function loseJob(
   return {
     ...edit(
       "queued",
-      { ...requeued(nowMs, scheduled, "worker lost"), attempts: Math.max(job.attempts - 1, 0) },
+      { ...requeuedFields(nowMs, scheduled, "worker lost"), attempts: Math.max(job.attempts - 1, 0) },
       { lost },
     ),
     scheduled,
@@ -262,7 +262,7 @@ export function loseJob(
  */
 export function neverStarted(row: StoredJob, nowMs: number, marks?: MetaMarks): RowChange {
   const job = read(row);
-  if (!job) return setAside;
+  if (!job) return markUnreadable;
   const fields = { attempts: Math.max(job.attempts - 1, 0), started: 0, workerId: null };
   return {
     ...edit("queued", { status: "queued", ...fields }, marks),
@@ -285,18 +285,18 @@ export function sweepJob(
   const job = read(row);
   // This is a Python job whose document is too large for this process to read. Python's own sweeper ends it.
   if (row.unreadBytes !== undefined) return null;
-  if (!job) return setAside;
+  if (!job) return markUnreadable;
   if (!isStuck(asBegun(job), nowMs, graceSeconds, setForwardSince)) return null;
   if (row.status === "aborting" || !isRetryable(job)) {
     return endAborted({ ...job, error: row.status === "aborting" ? job.error : "swept" }, nowMs, failedTtl);
   }
   const scheduled = retryDue(job, nowMs);
-  return { ...edit("queued", requeued(nowMs, scheduled, "swept")), scheduled, keep: null };
+  return { ...edit("queued", requeuedFields(nowMs, scheduled, "swept")), scheduled, keep: null };
 }
 
 function endAborted(job: JobFields, nowMs: number, failedTtl: number): RowChange {
   return {
-    ...edit("aborted", finished("aborted", nowMs, { error: job.error })),
+    ...edit("aborted", finishedFields("aborted", nowMs, { error: job.error })),
     keep: keepSeconds(job.ttl, "aborted", failedTtl),
   };
 }
@@ -305,7 +305,7 @@ function endAborted(job: JobFields, nowMs: number, failedTtl: number): RowChange
  * The change for a row with an unreadable document. The job fails and is kept for ever. The bytes of the document are
  * not changed, so that people can look at them.
  */
-export const setAside: RowChange = { status: "failed", patch: null, removed: [], keep: null };
+export const markUnreadable: RowChange = { status: "failed", patch: null, removed: [], keep: null };
 
 const edit = (status: RowChange["status"], fields: Partial<JobFields>, marks?: MetaMarks) => ({
   status,

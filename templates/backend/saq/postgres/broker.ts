@@ -1,4 +1,5 @@
 /** The broker on PostgreSQL, for one queue on one server. It combines the classes of this folder. */
+
 import { randomBytes } from "node:crypto";
 import type {
   Broker,
@@ -14,6 +15,7 @@ import type {
   JobFilter,
   JobReply,
   NextWork,
+  Receipt,
   Reconciliation,
   Settlement,
   SettleResult,
@@ -22,6 +24,7 @@ import type {
   WorkerRow,
   WorkerStats,
 } from "../broker.js";
+import type { Capabilities } from "../core/capabilities.js";
 import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
 import { isTakenOver } from "../core/stored-job.js";
 import { type Decision, loseJob } from "../core/transitions.js";
@@ -29,11 +32,12 @@ import type { TransactionClient } from "../tasks/task.js";
 import { withTimeout } from "../timers.js";
 import { answerChannel, eventChannel, parseAnswer, parseEvent, wakeChannel } from "./channels.js";
 import { Claimer } from "./claimer.js";
-import { isConnectionError, isPassing } from "./connection/errors.js";
+import { isConnectionError, isTransient } from "./connection/errors.js";
 import { Enqueuer } from "./enqueuer.js";
 import { Finisher } from "./finisher.js";
 import { Ownership } from "./ownership.js";
-import { RowStore } from "./rows.js";
+import { receiptOf } from "./receipt.js";
+import { type Row, type RowDecision, RowStore } from "./rows.js";
 import { PostgresSchedules } from "./schedules.js";
 import { keepTimeoutMs, Settler } from "./settler.js";
 import { Reconciler } from "./sweep/reconciler.js";
@@ -48,7 +52,7 @@ const closeTimeoutMs = 2_000;
 const loseTimeoutMs = 8_000;
 
 /** How long a heartbeat waits for a row that another transaction has locked. */
-const touchTimeoutMs = 30_000;
+const heartbeatTimeoutMs = 30_000;
 
 export interface PostgresBrokerOptions {
   queueName: string;
@@ -58,6 +62,7 @@ export interface PostgresBrokerOptions {
 }
 
 export class PostgresBroker implements Broker {
+  readonly capabilities: Capabilities;
   readonly schedules: PostgresSchedules;
   readonly #session: TableSession;
   readonly #queueName: string;
@@ -72,8 +77,16 @@ export class PostgresBroker implements Broker {
   #closed = false;
 
   constructor(session: TableSession, { queueName, failedTtl, groupConcurrency }: PostgresBrokerOptions) {
-    const logger = session.pool.options.logger;
+    const logger = session.pool.logger;
     this.#session = session.retain();
+    this.capabilities = {
+      storage: "PostgreSQL",
+      transactions: true,
+      push: !session.pool.plain,
+      groups: true,
+      priorities: true,
+      bulk: true,
+    };
     this.#queueName = queueName;
     this.#rows = new RowStore(session, queueName);
     this.#enqueuer = new Enqueuer(session, this.#rows, queueName);
@@ -146,7 +159,8 @@ export class PostgresBroker implements Broker {
       this.#rows.changeWhenFree(
         claim.key,
         (row, clock) => {
-          const isOurs = row.token === claim.token && !isTakenOver(row, claim);
+          const owned = receiptOf(claim);
+          const isOurs = row.token === owned.token && !isTakenOver(row, owned);
           if (!isOurs || (row.status !== "active" && row.status !== "aborting"))
             return { change: null, answer: null };
           return { change: loseJob(row, clock, lostLimit, failedTtl), answer: null };
@@ -183,43 +197,40 @@ export class PostgresBroker implements Broker {
     this.#settler.settle(settlement, decided);
   }
 
-  finishWith(
-    client: TransactionClient,
-    settlement: Settlement,
-    earlier: string | null,
-  ): Promise<string | null> {
-    return this.#finisher.finishWith(client, settlement, earlier);
+  finishWith(client: TransactionClient, settlement: Settlement): Promise<Receipt | null> {
+    return this.#finisher.finishWith(client, settlement);
   }
 
   async heartbeat(changes: readonly Heartbeat[], isOver?: () => boolean): Promise<boolean[]> {
-    const { rows } = await this.#session.pool.queryAgain<{ key: string }>(
+    const { rows } = await this.#session.pool.queryWithRetry<{ key: string }>(
       this.#session.statements.heartbeat,
       [
         this.#queueName,
         changes.map((change) => change.key),
-        changes.map((change) => change.token),
+        changes.map((change) => receiptOf(change).token),
         changes.map((change) => change.patch),
         changes.map((change) => `{${change.removed.join(",")}}`),
-        changes.map((change) => change.workerId),
+        changes.map((change) => receiptOf(change).workerId),
       ],
       isOver
-        ? { again: (error) => !isOver() && isPassing(error), timeoutMs: keepTimeoutMs }
-        : { again: isPassing },
+        ? { again: (error) => !isOver() && isTransient(error), timeoutMs: keepTimeoutMs }
+        : { again: isTransient },
     );
     const touched = new Set(rows.map((row) => row.key));
     // In parallel: one after another, a locked row would delay all rows after it.
     return Promise.all(changes.map((change) => touched.has(change.key) || this.#heartbeatAlone(change)));
   }
 
-  /** Touches one job that the statement left out: SQL cannot read its document, its row was locked, or is not ours. */
+  /** Sends the heartbeat of one job that the statement left out: SQL cannot read its document, its row was locked, or is not ours. */
   async #heartbeatAlone(change: Heartbeat): Promise<boolean> {
-    const { key, token, patch, removed } = change;
-    const decide = (row: StoredJob): Decision<boolean> => {
-      if (row.token !== token || row.status !== "active" || isTakenOver(row, change))
+    const { key, patch, removed } = change;
+    const owned = receiptOf(change);
+    const decide = (row: Row): RowDecision<boolean> => {
+      if (row.token !== owned.token || row.status !== "active" || isTakenOver(row, owned))
         return { change: null, answer: false };
       return { change: { status: "active", patch, removed }, answer: true };
     };
-    return (await this.#rows.changeWhenFree(key, decide, touchTimeoutMs)) === true;
+    return (await this.#rows.changeWhenFree(key, decide, heartbeatTimeoutMs)) === true;
   }
 
   findInterrupted(claims: readonly Claim[]): Promise<Interrupted[]> {
@@ -268,7 +279,7 @@ export class PostgresBroker implements Broker {
     ]);
     // A beat is sent every few seconds, so that a step of the database's clock is noticed soon and at no extra cost.
     if (workers[0]) this.#session.pool.clock.saw(workers[0].clock, sentAt);
-    this.#sweeper.heard(workers);
+    this.#sweeper.onWorkerRows(workers);
   }
 
   async removeWorker(workerId: string): Promise<void> {
@@ -302,11 +313,11 @@ export class PostgresBroker implements Broker {
   }
 
   newWorkerId(): string {
-    return newWorkerId(this.#session.pool.options.plain ? "lease" : "lock");
+    return newWorkerId(this.#session.pool.plain ? "lease" : "lock");
   }
 
   get leaseGraceSeconds(): number | null {
-    return this.#session.pool.options.plain ? leaseGraceSeconds : null;
+    return this.#session.pool.plain ? leaseGraceSeconds : null;
   }
 
   sweepLost(limits: SweepLimits): Promise<string[]> {

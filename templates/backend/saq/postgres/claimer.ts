@@ -1,15 +1,16 @@
 /**
  * Claims jobs. Ungrouped jobs are claimed in one statement. For grouped jobs, free groups are found and locked first.
  */
-import type { Claim, ClaimedJob, ClaimRequest, ClaimResult, StoredJob } from "../broker.js";
+import type { Claim, ClaimedJob, ClaimRequest, ClaimResult } from "../broker.js";
 import { columnSecond } from "../core/job.js";
 import { isTakenOver, read } from "../core/stored-job.js";
-import { type Decision, setAside } from "../core/transitions.js";
+import { markUnreadable } from "../core/transitions.js";
 import { editDocument, encodeChange } from "../core/wire.js";
 import { describe, type Logger } from "../logger.js";
 import { newToken } from "./claim-token.js";
 import { isConnectionError } from "./connection/errors.js";
-import type { RowStore } from "./rows.js";
+import { newReceipt, receiptOf } from "./receipt.js";
+import type { Row, RowDecision, RowStore } from "./rows.js";
 import { readSent, suffixOf } from "./sql/document-suffix.js";
 import type { Reconciler } from "./sweep/reconciler.js";
 import type { TableSession } from "./table-session.js";
@@ -25,13 +26,13 @@ interface ClaimedRow {
 }
 
 /** How many jobs at the front of the queue are searched for free groups. After that the list of groups is searched. */
-const front = (limit: number) => Math.min(Math.max(20 * limit, 100), 1_000);
+const frontSize = (limit: number) => Math.min(Math.max(20 * limit, 100), 1_000);
 
 /**
  * If a claim returns fewer jobs than requested, but documents of more characters than this, it may have stopped at its
  * byte limit. More jobs may then be waiting.
  */
-const largeAnswer = 1024 * 1024;
+const largeResponseChars = 1024 * 1024;
 
 export class Claimer {
   /** Group key at which the next search through the groups begins. After the last group, it begins at the first one. */
@@ -60,7 +61,7 @@ export class Claimer {
     try {
       rows.sort((a, b) => a.nth - b.nth);
       const jobs = this.#jobsOf(rows, token, workerId);
-      const more = grouped ? rows.length > 0 : rows.length === limit || lengthOf(jobs) > largeAnswer;
+      const more = grouped ? rows.length > 0 : rows.length === limit || lengthOf(jobs) > largeResponseChars;
       if (jobs.length < rows.length) await this.#editBySelf(jobs, rows, token, workerId);
       return { jobs, more };
     } finally {
@@ -78,7 +79,9 @@ export class Claimer {
     for (const { key, place, due, started, document: answered } of rows) {
       const suffix = started === null ? null : fresh;
       const document = answered !== null && suffix ? readSent(answered) : answered;
-      if (document !== null) jobs.push({ key, token, workerId, place, due: Number(due), document, suffix });
+      if (document === null) continue;
+      const receipt = newReceipt({ token, workerId, place, suffix, transaction: null });
+      jobs.push({ key, receipt, due: Number(due), document, firstStart: suffix?.started ?? null });
     }
     return jobs;
   }
@@ -111,7 +114,7 @@ export class Claimer {
         highest,
         this.#cursor,
         limit,
-        session.hasGroupOrder ? front(limit) : 0,
+        session.hasGroupOrder ? frontSize(limit) : 0,
         this.groupConcurrency,
       ],
     );
@@ -154,11 +157,11 @@ export class Claimer {
     const claimed = new Set(jobs.map(({ key }) => key));
     const rowOf = new Map(rows.filter(({ key }) => !claimed.has(key)).map((row) => [row.key, row]));
     const now = Math.round(this.session.pool.clock.now());
-    const decide = (stored: StoredJob): Decision<ClaimedJob | "poison" | null> => {
+    const decide = (stored: Row): RowDecision<ClaimedJob | "poison" | null> => {
       const row = rowOf.get(stored.key);
       if (!row || stored.token !== token || stored.status !== "active") return { change: null, answer: null };
       const job = read(stored);
-      if (!job) return { change: setAside, answer: "poison" };
+      if (!job) return { change: markUnreadable, answer: "poison" };
       const change = encodeChange({
         status: "active",
         workerId,
@@ -170,7 +173,13 @@ export class Claimer {
       const { key, place, due } = row;
       return {
         change: { status: "active", ...change, scheduled: columnSecond(job) },
-        answer: { key, token, workerId, place, due: Number(due), document, suffix: null },
+        answer: {
+          key,
+          receipt: newReceipt({ token, workerId, place, suffix: null, transaction: null }),
+          due: Number(due),
+          document,
+          firstStart: null,
+        },
       };
     };
     try {
@@ -195,10 +204,10 @@ export class Claimer {
 
   /** @see Broker.setAside */
   async setAside(claims: readonly Claim[]): Promise<void> {
-    const tokenOf = new Map(claims.map(({ key, token }) => [key, token]));
-    const decide = (row: StoredJob): Decision<boolean> => {
+    const tokenOf = new Map(claims.map((claim) => [claim.key, receiptOf(claim).token]));
+    const decide = (row: Row): RowDecision<boolean> => {
       const isOurs = row.token === tokenOf.get(row.key) && row.status === "active";
-      return { change: isOurs ? setAside : null, answer: isOurs };
+      return { change: isOurs ? markUnreadable : null, answer: isOurs };
     };
     const { answers } = await this.rows.changeMany([...tokenOf.keys()], decide);
     this.#logPoison([...answers].flatMap(([key, isOurs]) => (isOurs ? [key] : [])));
@@ -216,15 +225,25 @@ export class Claimer {
   async renew(jobs: readonly ClaimedJob[]): Promise<ClaimedJob[]> {
     const now = Math.round(this.session.pool.clock.now());
     const jobOf = new Map(jobs.map((job) => [job.key, job]));
-    const decide = (row: StoredJob): Decision<ClaimedJob | null> => {
+    const decide = (row: Row): RowDecision<ClaimedJob | null> => {
       const job = jobOf.get(row.key);
-      const isOurs = job && row.token === job.token && row.status === "active" && !isTakenOver(row, job);
+      const owned = job && receiptOf(job);
+      const isOurs =
+        owned && row.token === owned.token && row.status === "active" && !isTakenOver(row, owned);
       if (!isOurs) return { change: null, answer: null };
       // The claim wrote the database's own time. Our estimate of it may be some milliseconds behind that.
       const started = Math.max(now, read(row)?.started ?? 0);
       const { patch } = encodeChange({ started, touched: started });
       const document = editDocument(row.document, patch, []);
-      return { change: { status: "active", patch, removed: [] }, answer: { ...job, document, suffix: null } };
+      return {
+        change: { status: "active", patch, removed: [] },
+        answer: {
+          ...job,
+          receipt: newReceipt({ ...owned, suffix: null }),
+          document,
+          firstStart: null,
+        },
+      };
     };
     const { answers } = await this.rows.changeMany([...jobOf.keys()], decide);
     return jobs.flatMap(({ key }) => answers.get(key) ?? []);

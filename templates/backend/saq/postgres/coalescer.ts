@@ -20,7 +20,7 @@ export interface CoalescerOptions<Item, Answer> {
    * Returns "halves" if only some items may have caused the error: the flush is halved until these items are found.
    * Returns null if all items have failed.
    */
-  searchAfter: (error: unknown) => "halves" | null;
+  splitOnError: (error: unknown) => "halves" | null;
   /** Returns the error with which an item is rejected. */
   failureOf?: (item: Item, error: unknown) => unknown;
   /** When a failed flush is sent again. If omitted: never. */
@@ -35,12 +35,12 @@ export interface RetryRules {
    */
   timeoutMs: number;
   /** Returns true if the flush may succeed when it is sent again. */
-  isPassing: (error: unknown) => boolean;
+  isTransient: (error: unknown) => boolean;
   /** Returns the wait after a failed try, ms. `tries` is the number of tries before that one. */
   waitMs: (tries: number) => number;
   pause: (ms: number) => Promise<void>;
   /** Returns the error for a call that was never sent. */
-  unsent: () => unknown;
+  timeoutError: () => unknown;
 }
 
 /** How often the items of one flush were sent before. Every try of a flush gets the same object. */
@@ -203,7 +203,7 @@ export class Coalescer<Item, Answer> {
   }
 
   async #send(load: Batch<Item, Answer>, tries: Tries): Promise<void> {
-    const { retry, searchAfter } = this.#options;
+    const { retry, splitOnError } = this.#options;
     for (let left = load; left.items.length > 0; ) {
       try {
         const answers = await this.#flush(left.items, tries);
@@ -212,8 +212,8 @@ export class Coalescer<Item, Answer> {
         return;
       } catch (error) {
         const size = Math.ceil(left.items.length / 2);
-        if (retry?.isPassing(error)) left = await this.#wait(retry, left, tries, error);
-        else if (left.items.length > 1 && searchAfter(error)) {
+        if (retry?.isTransient(error)) left = await this.#wait(retry, left, tries, error);
+        else if (left.items.length > 1 && splitOnError(error)) {
           await this.#send(left.slice(0, size), { count: 0 });
           await this.#send(left.slice(size, left.items.length), { count: 0 });
           return;
@@ -258,7 +258,7 @@ export class Coalescer<Item, Answer> {
       const told = decided[index] as Decided<Answer>;
       const isLater = answer instanceof Promise;
       if (isLater) this.#answerLater(items[index] as Item, told, answer);
-      else tell(told, answer);
+      else resolveSafely(told, answer);
       if (hasTwins) this.#leave(load, index, isLater ? undefined : answer);
     }
   }
@@ -302,7 +302,7 @@ export class Coalescer<Item, Answer> {
       const decided = twins.decided[index] as Decided<Answer>;
       const shared = answerTwin(answer, item, twin);
       if (shared === undefined) left.add(twin, decided, twins.since[index] as number);
-      else tell(decided, shared);
+      else resolveSafely(decided, shared);
     }
     return left.items.length > 0 ? left : undefined;
   }
@@ -324,12 +324,12 @@ export class Coalescer<Item, Answer> {
     if (!retry || since.length === 0 || !this.#isLate(since[0] as number, retry)) return;
     const [late, left] = this.#waiting.split((at) => this.#isLate(at, retry));
     this.#waiting = left;
-    this.#failAll(late, retry.unsent());
+    this.#failAll(late, retry.timeoutError());
   }
 
   #answerLater(item: Item, decided: Decided<Answer>, answer: Promise<Answer>): void {
     answer.then(
-      (late) => tell(decided, late),
+      (late) => resolveSafely(decided, late),
       (error: unknown) => this.#fail(item, decided, error),
     );
   }
@@ -338,16 +338,16 @@ export class Coalescer<Item, Answer> {
     try {
       decided.reject(this.#options.failureOf?.(item, error) ?? error);
     } catch (thrown) {
-      throwAlone(thrown);
+      throwUncaught(thrown);
     }
   }
 }
 
-function tell<Answer>(decided: Decided<Answer>, answer: Answer): void {
+function resolveSafely<Answer>(decided: Decided<Answer>, answer: Answer): void {
   try {
     decided.resolve(answer);
   } catch (error) {
-    throwAlone(error);
+    throwUncaught(error);
   }
 }
 
@@ -355,7 +355,7 @@ function tell<Answer>(decided: Decided<Answer>, answer: Answer): void {
  * Throws the error as an uncaught exception. If the caller's `resolve` or `reject` throws (a logger of the application,
  * for example), neither the statement nor the other items have failed.
  */
-function throwAlone(error: unknown): void {
+function throwUncaught(error: unknown): void {
   queueMicrotask(() => {
     throw error;
   });

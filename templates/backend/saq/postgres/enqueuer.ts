@@ -36,10 +36,10 @@ const maxBytes = 4 * 1024 * 1024;
 /** A btree entry holds 2,704 bytes. The server would refuse a longer key, and with it the whole flush. */
 const maxKeyBytes = 2_000;
 
-const searchAfter = (error: unknown) => (isDataError(error) || isRolledBack(error) ? "halves" : null);
+const splitOnError = (error: unknown) => (isDataError(error) || isRolledBack(error) ? "halves" : null);
 
 /** A flush whose transaction may have committed although the response to the commit was lost, and its result rows. */
-interface OpenFlush {
+interface UncertainFlush {
   transaction: string;
   rows: readonly UpsertRow[];
 }
@@ -53,7 +53,7 @@ export interface UpsertRow {
 }
 
 /** True if the row was refused although the statement saw no unfinished job under its key when it began. */
-const isUnexplained = ({ stored, status }: UpsertRow): boolean =>
+const needsExplanation = ({ stored, status }: UpsertRow): boolean =>
   !stored && (status === null || isTerminal(parseStatus(status) ?? "failed"));
 
 export class Enqueuer {
@@ -61,7 +61,7 @@ export class Enqueuer {
   readonly #keyed: Coalescer<NewJob, EnqueueOutcome>;
   readonly #held: HeldKeys;
   /** Flushes whose transaction must be looked up before any of their jobs is sent again. */
-  readonly #open = new WeakMap<Tries, OpenFlush>();
+  readonly #open = new WeakMap<Tries, UncertainFlush>();
   readonly #channel: string;
 
   constructor(
@@ -73,13 +73,13 @@ export class Enqueuer {
     const limits = {
       maxBytes,
       bytesOf: (job: NewJob) => bytesOf(job.document),
-      searchAfter,
+      splitOnError,
       retry: {
         timeoutMs,
-        isPassing: isConnectionError,
+        isTransient: isConnectionError,
         waitMs: backoffMs,
         pause: (ms: number) => session.pool.pause(ms),
-        unsent: databaseAway,
+        timeoutError: databaseUnavailable,
       },
     };
     this.#generated = new Coalescer((jobs, tries) => this.#insert(jobs, tries), { ...limits, maxItems });
@@ -206,7 +206,7 @@ export class Enqueuer {
     const open = this.#open.get(tries);
     if (open && (await this.#hasCommitted(open.transaction))) return open.rows;
     this.#open.delete(tries);
-    let sent: OpenFlush | undefined;
+    let sent: UncertainFlush | undefined;
     try {
       return await this.session.pool.transaction(async (client) => {
         const { rows } = await client.query<UpsertRow & { transaction: string }>(
@@ -257,7 +257,7 @@ export class Enqueuer {
    */
   async #upsertAgain(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
     const held = await this.rows.fetch(jobs.map((job) => job.key));
-    const left = jobs.filter((job, index) => !isSame(held[index], job));
+    const left = jobs.filter((job, index) => !isSameEnqueue(held[index], job));
     if (left.length === 0) return jobs.map(() => ({ stored: true }));
     const outcomes = await this.#outcomes(left, await this.#sendUpsert(left), true);
     const byKey = new Map(left.map((job, index) => [job.key, outcomes[index]]));
@@ -267,7 +267,9 @@ export class Enqueuer {
   async #outcomes(jobs: NewJob[], rows: readonly UpsertRow[], resent: boolean): Promise<EnqueueOutcome[]> {
     const byKey = new Map(rows.map((row) => [row.key, row]));
     const outcomes = jobs.map((job) => this.outcome(byKey.get(job.key)));
-    return resent || rows.some(isUnexplained) ? this.#lookAgain(jobs, outcomes, { rows, resent }) : outcomes;
+    return resent || rows.some(needsExplanation)
+      ? this.#lookAgain(jobs, outcomes, { rows, resent })
+      : outcomes;
   }
 
   /**
@@ -287,7 +289,7 @@ export class Enqueuer {
       const job = jobs[index];
       if (outcome.stored || !job) return outcome;
       if (!row) return seen.has(job.key) ? outcome : { stored: false, reason: "other_queue" };
-      if (resent && isSame(row, job)) return { stored: true };
+      if (resent && isSameEnqueue(row, job)) return { stored: true };
       return isTerminal(row.status) ? outcome : { stored: false, reason: "key_alive" };
     });
   }
@@ -304,7 +306,7 @@ export class Enqueuer {
       this.queueName,
       jobs.map((job) => job.key),
       jobs.map((job) => job.document),
-      ...placing(jobs),
+      ...positionColumns(jobs),
       this.#channelFor(jobs),
     ];
   }
@@ -314,7 +316,7 @@ export class Enqueuer {
       this.queueName,
       jobs.map((job) => job.key).join(separator),
       jobs.map((job) => job.document).join(separator),
-      ...(jobs.every(isPlain) ? [[], [], []] : placing(jobs)),
+      ...(jobs.every(hasDefaultPosition) ? [[], [], []] : positionColumns(jobs)),
       this.#channelFor(jobs),
     ];
   }
@@ -332,16 +334,16 @@ export class Enqueuer {
 const stored: EnqueueOutcome = { stored: true };
 
 /** The columns that decide a job's position in the queue. Most jobs have the default values. */
-const placing = (jobs: readonly NewJob[]): unknown[][] => [
+const positionColumns = (jobs: readonly NewJob[]): unknown[][] => [
   jobs.map((job) => job.priority),
   jobs.map((job) => job.groupKey),
   jobs.map((job) => job.scheduled),
 ];
 
-const isPlain = ({ priority, groupKey, scheduled }: NewJob): boolean =>
+const hasDefaultPosition = ({ priority, groupKey, scheduled }: NewJob): boolean =>
   priority === 0 && groupKey === null && scheduled === 0;
 
-const databaseAway = (): SaqError =>
+const databaseUnavailable = (): SaqError =>
   new SaqError(
     "database_unavailable",
     `The database has not answered for ${timeoutMs / 1_000} s; the job was not sent and is not stored`,
@@ -359,7 +361,7 @@ function answerTwin(outcome: EnqueueOutcome, job: NewJob, twin: NewJob): Enqueue
 }
 
 /** True if this same enqueue has stored the row: same key and same `queued`. */
-const isSame = (row: StoredJob | null | undefined, job: NewJob): boolean =>
+const isSameEnqueue = (row: StoredJob | null | undefined, job: NewJob): boolean =>
   Boolean(row) && queuedAt(row?.document ?? "") === queuedAt(job.document);
 
 function queuedAt(document: string): unknown {

@@ -3,12 +3,14 @@
  * together or not at all. The owner of the transaction commits it, and may never learn whether the commit succeeded
  * (when the connection dies at the commit). The server knows it, by the transaction's number.
  */
-import type { Claim, Settlement } from "../broker.js";
+
+import type { Claim, Receipt, Settlement } from "../broker.js";
 import { isTakenOver } from "../core/stored-job.js";
 import { editDocument } from "../core/wire.js";
 import { SaqError } from "../errors.js";
 import type { TransactionClient } from "../tasks/task.js";
 import { endNotice } from "./channels.js";
+import { newReceipt, receiptOf } from "./receipt.js";
 import type { TableSession } from "./table-session.js";
 
 interface OwnedRow {
@@ -29,12 +31,9 @@ export class Finisher {
    *
    * @see Broker.finishWith
    */
-  async finishWith(
-    client: TransactionClient,
-    settlement: Settlement,
-    earlier: string | null,
-  ): Promise<string | null> {
-    const { key, token, status, patch, removed, keep } = settlement;
+  async finishWith(client: TransactionClient, settlement: Settlement): Promise<Receipt | null> {
+    const { key, status, patch, removed, keep } = settlement;
+    const owned = receiptOf(settlement);
     const jobs = this.session.jobsTable;
     // Never wait for a row that an earlier transaction of this attempt has written while that transaction is open: the
     // attempt itself may have it open on another connection. If the earlier transaction is this one and the row is
@@ -44,7 +43,7 @@ export class Finisher {
         where key = $2 and queue || '' = $1 and lock_key = $3::int and status || '' = 'active'
           and (coalesce(pg_catalog.pg_xact_status($4::text::xid8), 'aborted') = 'aborted'
             or $4::text = pg_current_xact_id()::text) for update`,
-      [this.queueName, key, token, earlier],
+      [this.queueName, key, owned.token, owned.transaction],
     );
     const [row] = rows as unknown as OwnedRow[];
     if (!row || this.#isTakenOver(settlement, row.document)) return null;
@@ -73,12 +72,12 @@ export class Finisher {
       // With count(), because not every library can read the result of a void function.
       await client.query("select count(pg_catalog.pg_notify($1, $2))", [channel, text]);
     }
-    return row.transaction;
+    return newReceipt({ ...owned, transaction: row.transaction });
   }
 
   /** Returns false while the transaction is open, and after it was rolled back. */
   async hasCommitted(transaction: string): Promise<boolean> {
-    const { rows } = await this.session.pool.queryAgain<{ status: string | null }>(
+    const { rows } = await this.session.pool.queryWithRetry<{ status: string | null }>(
       { name: "saq_transaction", text: "select pg_catalog.pg_xact_status($1::text::xid8) as status" },
       [transaction],
     );
@@ -86,10 +85,9 @@ export class Finisher {
   }
 
   #isTakenOver(claim: Claim, document: string): boolean {
-    const { key, token } = claim;
     return isTakenOver(
-      { key, token, document, queue: this.queueName, status: "active", scheduled: 0 },
-      claim,
+      { key: claim.key, document, queue: this.queueName, status: "active", scheduled: 0 },
+      receiptOf(claim),
     );
   }
 }

@@ -1,6 +1,8 @@
 /** Checks whether running jobs still belong to their claims. */
+
 import type { Claim, Interrupted } from "../broker.js";
 import { isTakenOver } from "../core/stored-job.js";
+import { receiptOf } from "./receipt.js";
 import type { RowStore } from "./rows.js";
 import type { TableSession } from "./table-session.js";
 
@@ -22,12 +24,12 @@ export class Ownership {
     private readonly queueName: string,
   ) {}
 
-  /** @see Broker.interrupted */
+  /** @see Broker.findInterrupted */
   async interrupted(claims: readonly Claim[]): Promise<Interrupted[]> {
     const found = await this.session.pool.query<OwnerRow>(this.session.statements.owners, [
       this.queueName,
       claims.map((claim) => claim.key),
-      claims.map((claim) => claim.workerId),
+      claims.map((claim) => receiptOf(claim).workerId),
       claims.map((claim) => this.#verified.get(claim) ?? null),
     ]);
     const rowOf = new Map(found.map((row) => [row.key, row]));
@@ -36,13 +38,13 @@ export class Ownership {
     const taken = new Set<string>();
     for (const claim of claims) {
       const row = looked.find((candidate) => candidate?.key === claim.key);
-      if (row && isTakenOver(row, claim)) taken.add(claim.key);
+      if (row && isTakenOver(row, receiptOf(claim))) taken.add(claim.key);
     }
     return claims.flatMap((claim): Interrupted[] => {
-      const { key, token } = claim;
+      const { key } = claim;
       const row = rowOf.get(key);
       if (!row) return [{ key, why: "gone" }];
-      if (row.token !== token || taken.has(key)) return [{ key, why: "lost" }];
+      if (row.token !== receiptOf(claim).token || taken.has(key)) return [{ key, why: "lost" }];
       if (row.status !== "active")
         return [{ key, why: row.status === "aborting" || row.status === "aborted" ? "abort" : "lost" }];
       this.#verified.set(claim, row.version);

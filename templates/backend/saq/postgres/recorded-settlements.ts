@@ -3,7 +3,9 @@
  * tasks have recorded in their own transactions (`ctx.finish`), and for batches that were sent again because a response
  * was lost or rows were not written.
  */
+
 import type { Settlement, SettleResult } from "../broker.js";
+import { receiptOf } from "./receipt.js";
 import type { TableSession } from "./table-session.js";
 
 interface RecordedRow {
@@ -26,32 +28,37 @@ export class RecordedSettlements {
    * `timeoutMs` for an unreachable database.
    */
   async of(items: readonly Settlement[], timeoutMs: number): Promise<(SettleResult | null)[]> {
-    const { rows } = await this.session.pool.queryAgain<RecordedRow>(
+    const { rows } = await this.session.pool.queryWithRetry<RecordedRow>(
       this.session.statements.recorded,
       [
         this.queueName,
         items.map((item) => item.key),
-        items.map((item) => item.workerId),
-        items.map((item) => item.finishedIn),
+        items.map((item) => receiptOf(item).workerId),
+        items.map((item) => receiptOf(item).transaction),
       ],
       { timeoutMs },
     );
     const results: (SettleResult | null)[] = items.map(() => null);
     for (const row of rows) {
       const item = items[row.nth - 1];
-      if (item) results[row.nth - 1] = item.finishedIn === null ? written(item, row) : finished(item, row);
+      if (item)
+        results[row.nth - 1] =
+          receiptOf(item).transaction === null ? written(item, row) : finished(item, row);
     }
     return results;
   }
 }
 
 /** A transaction may have committed without the end of the job (`rollback to savepoint`): then the job still runs. */
-function finished({ token }: Settlement, row: RecordedRow): SettleResult | null {
+function finished(item: Settlement, row: RecordedRow): SettleResult | null {
+  const { token } = receiptOf(item);
   const runsOn = row.token === token && (row.status === "active" || row.status === "aborting");
   return row.committed && !runsOn ? "finished" : null;
 }
 
-function written({ token, status, place, keep }: Settlement, row: RecordedRow): SettleResult | null {
+function written(item: Settlement, row: RecordedRow): SettleResult | null {
+  const { status, keep } = item;
+  const { token, place } = receiptOf(item);
   // A missing row that was to be deleted: our own statement, whose response was lost, or another process deleted it.
   if (row.status === null) return keep !== null && keep < 0 ? "applied" : "gone";
   if (row.token === token)

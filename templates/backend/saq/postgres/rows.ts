@@ -7,12 +7,11 @@ import { isUtf8 } from "node:buffer";
 import type { Broker, JobCounts, JobFilter, RowChange, StoredJob } from "../broker.js";
 import { backoffMs } from "../core/backoff.js";
 import { parseStatus } from "../core/job.js";
-import type { Decision } from "../core/transitions.js";
 import { editDocument } from "../core/wire.js";
 import { SaqError } from "../errors.js";
 import { eventChannel, eventText, wakeChannel } from "./channels.js";
 import { newToken } from "./claim-token.js";
-import { isLockTimeout, isPassing } from "./connection/errors.js";
+import { isLockTimeout, isTransient } from "./connection/errors.js";
 import { HeldRows, RowHeldError } from "./held-rows.js";
 import { listRows } from "./listing.js";
 import type { TableSession } from "./table-session.js";
@@ -35,12 +34,21 @@ interface RawRow {
  * A row with the database's clock, epoch ms. That clock, not the clock of this process, decides whether a job is stuck.
  */
 export interface TimedRow {
-  row: StoredJob;
+  row: Row;
   clock: number;
 }
 
+/** A row of the table. */
+export interface Row extends StoredJob {
+  /** The column `lock_key`: while the job runs, the token of its claim; otherwise its position in the queue. */
+  token: number;
+}
+
+/** `place`: new `lock_key` of a job that is returned to its old position in the queue. */
+export type RowDecision<T> = { change: (RowChange & { place?: number }) | null; answer: T };
+
 /** Decides how to change a locked row. `clock` is the database's clock, epoch ms. */
-type Decide<T> = (row: StoredJob, clock: number) => Decision<T>;
+type Decide<T> = (row: Row, clock: number) => RowDecision<T>;
 
 /**
  * The answer of `lockRows` for one key. If `key` is null, the row was not locked: another transaction holds it
@@ -56,13 +64,15 @@ export interface Changed<T> {
   held: string[];
 }
 
+type Decided = { row: Row; change: NonNullable<RowDecision<unknown>["change"]> };
+
 const runningPageSize = 500;
 /** How many rows are locked and changed in one transaction. */
 const changedTogether = 200;
 /** How long `change` waits for a row that another transaction holds: a person may be waiting for the answer. */
 const heldTimeoutMs = 5_000;
 
-const toRow = (raw: RawRow): StoredJob => ({
+const toRow = (raw: RawRow): Row => ({
   key: raw.key,
   queue: raw.queue,
   // An unknown status is shown as failed, so that the row can be seen and deleted.
@@ -89,12 +99,12 @@ const jobHeld = (key: string, cause: unknown): SaqError =>
 const isLocked = (raw: LockedRow): raw is LockedRow & RawRow => raw.key !== null && raw.size !== null;
 
 /**
- * Returns a new token for a job that goes back into the queue; null for other changes. Python leaves the token as it is
+ * Returns a new token for a job that goes back into the queue or whose claim is revoked; null for other changes. Python leaves the token as it is
  * when it claims the job again. With the old token, a worker that had held the job and resumes only then could end the
  * run of the Python worker.
  */
-const freshToken = ({ status: before }: StoredJob, { status }: RowChange): number | null =>
-  status === "queued" && before !== "queued" ? newToken() : null;
+const freshToken = ({ status: before }: StoredJob, { status, revoke }: RowChange): number | null =>
+  revoke || (status === "queued" && before !== "queued") ? newToken() : null;
 
 export class RowStore {
   readonly #held: HeldRows;
@@ -139,7 +149,7 @@ export class RowStore {
       try {
         return await turn;
       } catch (error) {
-        if (!isPassing(error) || performance.now() > deadline) throw error;
+        if (!isTransient(error) || performance.now() > deadline) throw error;
         await (isLockTimeout(error)
           ? this.#held.free(key, deadline)
           : this.session.pool.pause(backoffMs(attempt)));
@@ -181,7 +191,7 @@ export class RowStore {
     const { lockRows, updateRows } = this.session.statements;
     return this.session.pool.transaction(async (client) => {
       const { rows } = await client.query<LockedRow>(lockRows.text, [this.queueName, keys]);
-      const changes: { row: StoredJob; change: RowChange }[] = [];
+      const changes: Decided[] = [];
       const tooMuch: string[] = [];
       for (const raw of rows) {
         if (!isLocked(raw)) {
@@ -198,7 +208,7 @@ export class RowStore {
     });
   }
 
-  #updateValues(changes: readonly { row: StoredJob; change: RowChange }[]): unknown[] {
+  #updateValues(changes: readonly Decided[]): unknown[] {
     const notices = changes.flatMap(({ row, change }) => this.#notice(row, change));
     return [
       this.queueName,
@@ -224,7 +234,7 @@ export class RowStore {
     return text === null ? [] : [{ channel: eventChannel(this.queueName), text }];
   }
 
-  async fetch(keys: readonly string[]): Promise<(StoredJob | null)[]> {
+  async fetch(keys: readonly string[]): Promise<(Row | null)[]> {
     const possible = keys.filter((key) => !isImpossible(key));
     return inOrder(
       keys,
@@ -280,7 +290,7 @@ export class RowStore {
   }
 }
 
-function inOrder(keys: readonly string[], rows: readonly RawRow[]): (StoredJob | null)[] {
+function inOrder(keys: readonly string[], rows: readonly RawRow[]): (Row | null)[] {
   const byKey = new Map(rows.map((raw) => [raw.key, toRow(raw)]));
   return keys.map((key) => byKey.get(key) ?? null);
 }

@@ -133,7 +133,7 @@ export class PostgresSchedules implements ScheduleStore {
     await this.session.connect();
     const table = await scheduleTable(this.session);
     if (table) return buildScheduleStatements({ cron: table, jobs: this.session.jobsTable });
-    this.session.pool.options.logger.warn(
+    this.session.pool.logger.warn(
       { queue: this.queueName },
       "scheduled tasks run, but cannot be paused and make up for no missed ticks: this database role may not create or " +
         "use the table saq_cron",

@@ -1,8 +1,10 @@
 /** Sends the statements that record the ends of attempts, many ends per statement. */
-import type { DocumentSuffix, Settlement } from "../broker.js";
+
+import type { Settlement } from "../broker.js";
 import { endNotice } from "./channels.js";
-import { isCancelled, isPassing } from "./connection/errors.js";
-import type { Persistence } from "./connection/pool.js";
+import { isCancelled, isTransient } from "./connection/errors.js";
+import type { RetryOptions } from "./connection/pool.js";
+import { type DocumentSuffix, receiptOf } from "./receipt.js";
 import { separator } from "./sql/fragments.js";
 import type { TableSession } from "./table-session.js";
 
@@ -31,20 +33,20 @@ export class SettlementWriter {
     const applied = new Set<string>();
     const told = this.#told(items);
     const { settle, settleAndTell } = this.session.statements;
-    const { rows, resent } = await this.session.pool.queryAgain<{ key: string }>(
+    const { rows, resent } = await this.session.pool.queryWithRetry<{ key: string }>(
       told.length > 0 ? settleAndTell : settle,
       [
         this.queueName,
         items.map((item) => item.key),
-        items.map((item) => item.token),
-        items.map((item) => item.place),
+        items.map((item) => receiptOf(item).token),
+        items.map((item) => receiptOf(item).place),
         items.map((item) => item.status),
         items.map((item) => item.patch),
         items.map((item) => `{${item.removed.join(",")}}`),
         items.map((item) => item.charge),
         items.map((item) => item.keep),
         items.map((item) => item.scheduled),
-        items.map((item) => item.workerId),
+        items.map((item) => receiptOf(item).workerId),
         ...told,
       ],
       persistence(items.length, timeoutMs),
@@ -53,11 +55,11 @@ export class SettlementWriter {
     return { each: items.map(({ key }) => applied.has(key)), resent };
   }
 
-  async complete(items: SuffixSettlement[], timeoutMs: number): Promise<Written> {
+  async complete(items: Settlement[], timeoutMs: number): Promise<Written> {
     const { claims, suffixes, tokens } = claimsOf(items);
     const told = this.#told(items);
     const { complete, completeAndTell } = this.session.statements;
-    const answer = await this.session.pool.queryAgain<{ written: string | null }>(
+    const answer = await this.session.pool.queryWithRetry<{ written: string | null }>(
       told.length > 0 ? completeAndTell : complete,
       [
         this.queueName,
@@ -80,9 +82,9 @@ export class SettlementWriter {
     return writtenOf(answer, items.length);
   }
 
-  async remove(items: SuffixSettlement[], timeoutMs: number): Promise<Written> {
+  async remove(items: Settlement[], timeoutMs: number): Promise<Written> {
     const { claims, suffixes, tokens } = claimsOf(items);
-    const answer = await this.session.pool.queryAgain<{ written: string | null }>(
+    const answer = await this.session.pool.queryWithRetry<{ written: string | null }>(
       this.session.statements.remove,
       [
         this.queueName,
@@ -109,24 +111,24 @@ export class SettlementWriter {
 }
 
 /** An end that changes only the last bytes of the document, and whose key can be an item of a list in one text. */
-export type SuffixSettlement = Settlement & { suffix: DocumentSuffix };
-
-export const isSuffixSettlement = (item: Settlement): item is SuffixSettlement =>
-  item.suffix !== null &&
+export const isSuffixSettlement = (item: Settlement): boolean =>
+  item.unchanged &&
   item.status === "complete" &&
-  item.finishedIn === null &&
+  receiptOf(item).suffix !== null &&
+  receiptOf(item).transaction === null &&
   // `remove` sends no notifications: it is rare that the row of an awaited job is deleted, because such jobs are kept.
   (item.keep === null || item.keep >= 0 || item.awaited === false) &&
   !item.key.includes(separator);
 
 /** Returns the distinct claims: `claims` has the position of each completion's claim, from 1; the rest is per claim. */
-function claimsOf(items: readonly SuffixSettlement[]) {
+function claimsOf(items: readonly Settlement[]) {
   const places = new Map<number, number>();
   const suffixes: DocumentSuffix[] = [];
-  const claims = items.map(({ token, suffix }) => {
+  const claims = items.map((item) => {
+    const { token, suffix } = receiptOf(item);
     const known = places.get(token);
     if (known !== undefined) return known;
-    const place = suffixes.push(suffix);
+    const place = suffixes.push(suffix as DocumentSuffix);
     places.set(token, place);
     return place;
   });
@@ -145,7 +147,7 @@ function writtenOf(
 }
 
 /** Retries do no harm: a row is written only while it is active under the token of the claim. */
-const persistence = (items: number, timeoutMs: number): Persistence => ({
+const persistence = (items: number, timeoutMs: number): RetryOptions => ({
   timeoutMs,
-  again: (error, sent) => isPassing(error) && !(isCancelled(error) && items > 1 && sent >= mostCancelled),
+  again: (error, sent) => isTransient(error) && !(isCancelled(error) && items > 1 && sent >= mostCancelled),
 });

@@ -4,23 +4,20 @@
  * was aborted meanwhile, the job belongs to another worker now, SQL cannot read its document, or another transaction
  * has locked its row. If there are many such rows, their settlements are first sent again together.
  */
-import type { Decided, Settlement, SettleResult, StoredJob } from "../broker.js";
+
+import type { Decided, Settlement, SettleResult } from "../broker.js";
 import { bytesOf } from "../core/byte-size.js";
 import { isTakenOver, read } from "../core/stored-job.js";
-import { type Decision, finished, keepSeconds } from "../core/transitions.js";
+import { finishedFields, keepSeconds } from "../core/transitions.js";
 import { encodeChange } from "../core/wire.js";
 import { SaqError } from "../errors.js";
 import { Coalescer, type CoalescerOptions } from "./coalescer.js";
 import { isCancelled, isDataError } from "./connection/errors.js";
 import type { Finisher } from "./finisher.js";
+import { receiptOf } from "./receipt.js";
 import { RecordedSettlements } from "./recorded-settlements.js";
-import type { RowStore } from "./rows.js";
-import {
-  isSuffixSettlement,
-  SettlementWriter,
-  type SuffixSettlement,
-  type Write,
-} from "./settlement-writer.js";
+import type { Row, RowDecision, RowStore } from "./rows.js";
+import { isSuffixSettlement, SettlementWriter, type Write } from "./settlement-writer.js";
 import type { TableSession } from "./table-session.js";
 
 /**
@@ -36,10 +33,10 @@ export const keepTimeoutMs = 10 * 60_000;
  * every row of a batch. To decide these one by one took a second (two workers that drained 20,000 jobs, in every fifth
  * run).
  */
-const mostAlone = 10;
+const maxDecidedAlone = 10;
 const pausesMs = [10, 20, 40, 80];
 /** Stop after this many retries in a row without progress: the rows are not blocked by another worker's claim. */
-const mostVain = 3;
+const maxFruitlessRetries = 3;
 /**
  * Timeout of one such retry, ms. It is short, because each settlement that is left is then tried alone for
  * `keepTimeoutMs`.
@@ -52,9 +49,9 @@ export class Settler {
    * Completions whose document still has the suffix that the claim wrote. Most settlements of most queues are of this
    * kind.
    */
-  readonly #completions: Coalescer<SuffixSettlement, SettleResult>;
+  readonly #completions: Coalescer<Settlement, SettleResult>;
   /** The same completions, for jobs whose row is deleted at once. */
-  readonly #removals: Coalescer<SuffixSettlement, SettleResult>;
+  readonly #removals: Coalescer<Settlement, SettleResult>;
   /**
    * Settlements that tasks wrote in their own transactions. For most, a check that the transaction has committed is
    * enough.
@@ -78,7 +75,7 @@ export class Settler {
       maxItems: 1_000,
       maxBytes: 4 * 1024 * 1024,
       bytesOf: (item) => bytesOf(item.patch),
-      searchAfter: (error) => (isDataError(error) || isCancelled(error) ? "halves" : null),
+      splitOnError: (error) => (isDataError(error) || isCancelled(error) ? "halves" : null),
       failureOf: unrecorded,
     };
     // The statement returns keys. If it contained two settlements of one job, it would write only the first, but both
@@ -90,11 +87,11 @@ export class Settler {
         identityOf: ({ key }) => key,
       },
     );
-    this.#completions = new Coalescer<SuffixSettlement, SettleResult>(
+    this.#completions = new Coalescer<Settlement, SettleResult>(
       (items) => this.#record(items, (...sent) => this.#writer.complete(...sent)),
       options,
     );
-    this.#removals = new Coalescer<SuffixSettlement, SettleResult>(
+    this.#removals = new Coalescer<Settlement, SettleResult>(
       (items) => this.#record(items, (...sent) => this.#writer.remove(...sent)),
       options,
     );
@@ -106,7 +103,7 @@ export class Settler {
    * or when the connections are closed.
    */
   settle(settlement: Settlement, decided: Decided<SettleResult>): void {
-    if (settlement.finishedIn !== null) this.#confirmations.put(settlement, decided);
+    if (receiptOf(settlement).transaction !== null) this.#confirmations.put(settlement, decided);
     else if (!isSuffixSettlement(settlement)) this.#coalescer.put(settlement, decided);
     else if (settlement.keep !== null && settlement.keep < 0) this.#removals.put(settlement, decided);
     else this.#completions.put(settlement, decided);
@@ -135,7 +132,7 @@ export class Settler {
     const written = await write(items, keepTimeoutMs);
     const left = items.filter((_, index) => !written.each[index]);
     const together =
-      left.length > mostAlone ? this.#seeTo(this.#recordTogether(left, written.resent, write)) : null;
+      left.length > maxDecidedAlone ? this.#seeTo(this.#recordTogether(left, written.resent, write)) : null;
     const decideLater = async (item: Item): Promise<SettleResult> =>
       (await together)?.get(item) ?? this.#decideUnderLock(item);
     return items.map((item, index) => (written.each[index] ? "applied" : this.#seeTo(decideLater(item))));
@@ -156,12 +153,12 @@ export class Settler {
     };
     try {
       if (resent) await lookAtRows();
-      if (left.length > mostAlone) {
+      if (left.length > maxDecidedAlone) {
         const again = await this.#writeAgain(left, write);
         for (const item of left) if (!again.has(item)) results.set(item, "applied");
         left = [...again];
       }
-      if (left.length > mostAlone) await lookAtRows();
+      if (left.length > maxDecidedAlone) await lookAtRows();
     } catch {
       // Each settlement that is left is then decided alone, and gets its own error if that fails too.
     }
@@ -178,7 +175,7 @@ export class Settler {
         const { each } = await write(left, againTimeoutMs);
         vain = each.includes(true) ? 0 : vain + 1;
         left = left.filter((_, index) => !each[index]);
-        if (left.length <= mostAlone || vain === mostVain) break;
+        if (left.length <= maxDecidedAlone || vain === maxFruitlessRetries) break;
       }
     } catch {
       // Each settlement that is left is then decided alone, and gets its own error if that fails too.
@@ -197,22 +194,23 @@ export class Settler {
   }
 
   async #decideUnderLock(item: Settlement): Promise<SettleResult> {
-    const decide = (row: StoredJob): Decision<SettleResult> => {
-      if (row.token !== item.token) {
+    const { token, place, workerId, transaction } = receiptOf(item);
+    const decide = (row: Row): RowDecision<SettleResult> => {
+      if (row.token !== token) {
         // The job waits at its previous position (`place`). No other process knows this position, so our own statement
         // put it there before the connection died.
-        const isBack = item.status === "queued" && row.status === "queued" && row.token === item.place;
+        const isBack = item.status === "queued" && row.status === "queued" && row.token === place;
         return { change: null, answer: isBack ? "applied" : "lost" };
       }
-      if (isTakenOver(row, item)) return { change: null, answer: "lost" };
-      if (row.status === "complete" && item.finishedIn) return { change: null, answer: "finished" };
+      if (isTakenOver(row, { workerId })) return { change: null, answer: "lost" };
+      if (row.status === "complete" && transaction) return { change: null, answer: "finished" };
       // The row has our token and the job has ended, so our statement was carried out before the connection died.
       if (row.status === item.status && row.status !== "queued") return { change: null, answer: "applied" };
       if (row.status === "aborting") {
         // After an abort was requested, "aborted" is the only allowed status, whatever the task returned or threw.
         const job = read(row);
         const change = encodeChange(
-          finished("aborted", this.session.pool.clock.now(), { error: job?.error ?? null }),
+          finishedFields("aborted", this.session.pool.clock.now(), { error: job?.error ?? null }),
         );
         const keep = keepSeconds(job?.ttl ?? 0, "aborted", this.failedTtl);
         return { change: { status: "aborted", ...change, keep }, answer: "aborted" };
@@ -226,9 +224,7 @@ export class Settler {
           status: item.status,
           patch: mergePatches(item.patch, extra.patch),
           removed: [...item.removed, ...extra.removed],
-          ...(item.status === "queued"
-            ? { scheduled: item.scheduled, place: item.place }
-            : { keep: item.keep }),
+          ...(item.status === "queued" ? { scheduled: item.scheduled, place } : { keep: item.keep }),
         },
         answer: "applied",
       };
@@ -237,16 +233,16 @@ export class Settler {
     // If the row is missing, our own statement has deleted it (ttl < 0) and its response was lost, or another process
     // has.
     const answer = found ?? (item.keep !== null && item.keep < 0 ? "applied" : "gone");
-    if ((answer !== "lost" && answer !== "gone") || !item.finishedIn) return answer;
+    if ((answer !== "lost" && answer !== "gone") || !transaction) return answer;
     // The task's own transaction may have deleted the row. Since then, a job with the same key may have been enqueued.
-    return (await this.finisher.hasCommitted(item.finishedIn)) ? "finished" : answer;
+    return (await this.finisher.hasCommitted(transaction)) ? "finished" : answer;
   }
 }
 
-const unrecorded = ({ key, status, finishedIn }: Settlement, cause: unknown): SaqError =>
+const unrecorded = ({ key, status, receipt }: Settlement, cause: unknown): SaqError =>
   new SaqError(
     "unrecorded",
-    finishedIn === null
+    receiptOf({ receipt }).transaction === null
       ? `The end of job ${key} (${status}) could not be recorded. Its row says that it still runs: this worker queues it ` +
           "again when it can, or other workers do when this one has ended, and it may run again."
       : `Could not find out whether the transaction in which the task finished job ${key} has committed. If it has, the ` +

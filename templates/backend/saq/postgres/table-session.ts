@@ -61,9 +61,9 @@ export class TableSession {
   }
 
   async #connect(): Promise<void> {
-    const client = await this.pool.take();
+    const client = await this.pool.acquire();
     try {
-      const { plain, logger } = this.pool.options;
+      const { plain, logger } = this.pool;
       const names = await ensureSchema(client, { ...this.#options, plain, logger });
       if (names.hasTemporaryFunction) this.pool.addDocumentFunctionToEach();
       this.#jobsTable = names.jobs;

@@ -4,6 +4,7 @@
 
 import { checkJobOptions, onlyJobOptions, type QueueConfig } from "../config/index.js";
 import { isLarger, tooLarge } from "../core/byte-size.js";
+import { type Capabilities, requireCapability } from "../core/capabilities.js";
 import { dueSecond, type JobFields, jobDefaults, jobOptionNames } from "../core/job.js";
 import { newKey } from "../core/key.js";
 import type { NewJob } from "../core/new-job.js";
@@ -36,6 +37,8 @@ interface Known {
 export class Drafts {
   readonly #queueName: string;
   readonly #maxBytes: number;
+  /** Undefined: nothing is refused, because the job is not stored. */
+  readonly #capabilities: Capabilities | undefined;
   readonly #known: ReadonlyMap<string, Known>;
   /** For names that are not in `tasks`, if this process does not know the tasks. */
   readonly #anyTask: Known | undefined;
@@ -43,10 +46,11 @@ export class Drafts {
   /** `anyTask`: also accepts names that are not in `tasks`. */
   constructor(
     { name, tasks, defaults, maxBytes }: QueueConfig,
-    { anyTask = false }: { anyTask?: boolean } = {},
+    { anyTask = false, capabilities }: { anyTask?: boolean; capabilities?: Capabilities } = {},
   ) {
     this.#queueName = name;
     this.#maxBytes = maxBytes;
+    this.#capabilities = capabilities;
     this.#anyTask = anyTask
       ? { task: () => {}, defaults: { ...jobDefaults, ...omitUndefined(defaults) } }
       : undefined;
@@ -83,7 +87,10 @@ export class Drafts {
    * @throws InvalidJobError if options or payload cannot be stored
    */
   fields(name: string, payload: unknown, options: EnqueueOptions, nowMs: number): JobFields {
-    if (Object.keys(options).length > 0) checkOptions(name, options);
+    if (Object.keys(options).length > 0) {
+      checkOptions(name, options);
+      this.#checkCapabilities(`enqueue("${name}")`, options);
+    }
     const { key, scheduled, priority = 0, groupKey = null, meta = {} } = options;
     const { defaults } = this.#find(name);
     // One literal with every member: V8 gives each job the same shape. Spreading 24 members costs 6 us each time, and
@@ -166,6 +173,23 @@ export class Drafts {
     fields.kwargs = asKwargs(fields.function, fields.kwargs);
     checkGroup(at, fields.groupKey);
     checkMeta(at, fields.meta);
+    this.#checkCapabilities(at, fields);
+  }
+
+  /** @throws ConfigError if the storage cannot do what these options ask for */
+  #checkCapabilities(
+    at: string,
+    {
+      client,
+      groupKey = null,
+      priority = 0,
+    }: { client?: unknown; groupKey?: string | null; priority?: number },
+  ): void {
+    const capabilities = this.#capabilities;
+    if (!capabilities) return;
+    if (client) requireCapability(at, "transactions", capabilities);
+    if (groupKey !== null) requireCapability(at, "groups", capabilities);
+    if (priority !== 0) requireCapability(at, "priorities", capabilities);
   }
 
   #checkSizes({ function: name, kwargs, meta }: JobFields): void {

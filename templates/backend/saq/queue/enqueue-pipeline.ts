@@ -35,7 +35,7 @@ export type NewJobFields = Readonly<Pick<JobFields, "function" | "queueName" | "
 export type BeforeEnqueue = (job: NewJobFields) => unknown;
 
 /** One job that is to be stored. */
-export interface Order {
+export interface EnqueueRequest {
   task: string;
   payload: unknown;
   options: EnqueueOptions;
@@ -45,7 +45,7 @@ export interface Order {
    */
   awaited?: { keep: number; at: string | null };
   /** Replaces a negative ttl, s. */
-  leastTtl?: number;
+  minTtl?: number;
 }
 
 export interface Stored {
@@ -72,7 +72,7 @@ export class EnqueuePipeline {
    *
    * @throws ConfigError if it is not a function
    */
-  before(call: BeforeEnqueue): () => void {
+  addHook(call: BeforeEnqueue): () => void {
     if (typeof call !== "function") {
       throw new ConfigError(`registerBeforeEnqueue takes a function (job) => ..., got ${typeof call}`);
     }
@@ -83,7 +83,7 @@ export class EnqueuePipeline {
     };
   }
 
-  one(order: Order): Promise<Stored> {
+  one(order: EnqueueRequest): Promise<Stored> {
     const { current } = this.batches;
     if (!current) return this.#one(order);
     const made: Draft[] = [];
@@ -98,7 +98,7 @@ export class EnqueuePipeline {
   }
 
   /** Stores many jobs. If one of them is invalid, nothing is stored. */
-  many(orders: readonly Order[]): Promise<Stored[]> {
+  many(orders: readonly EnqueueRequest[]): Promise<Stored[]> {
     const { current } = this.batches;
     if (!current) return this.#many(orders);
     const made: Draft[] = [];
@@ -113,7 +113,7 @@ export class EnqueuePipeline {
   }
 
   /** Stores a job again under its key. The object is changed only if the job was stored. */
-  async again(
+  async reenqueue(
     job: Job,
     { payload = job.kwargs ?? undefined, ...overrides }: JobOverrides,
   ): Promise<Job | null> {
@@ -140,7 +140,7 @@ export class EnqueuePipeline {
     return outcome.stored ? Object.assign(job, fields) : null;
   }
 
-  async #one(order: Order, made?: Draft[]): Promise<Stored> {
+  async #one(order: EnqueueRequest, made?: Draft[]): Promise<Stored> {
     const drafted = this.draft(order);
     const draft = drafted instanceof Promise ? await drafted : drafted;
     made?.push(draft);
@@ -151,7 +151,7 @@ export class EnqueuePipeline {
     return { fields: draft.fields, outcome };
   }
 
-  async #many(orders: readonly Order[], made: Draft[] = []): Promise<Stored[]> {
+  async #many(orders: readonly EnqueueRequest[], made: Draft[] = []): Promise<Stored[]> {
     let nowMs = this.#broker.now();
     for (const order of orders) {
       const drafted = this.draft(order, nowMs);
@@ -168,13 +168,13 @@ export class EnqueuePipeline {
    * Checks the task and the payload before it connects. Returns a promise only if it must wait for something. `nowMs`
    * is the time of the enqueue, epoch ms. A job that waits gets the time after the wait instead.
    */
-  draft(order: Order, nowMs = this.#broker.now()): Draft | Promise<Draft> {
+  draft(order: EnqueueRequest, nowMs = this.#broker.now()): Draft | Promise<Draft> {
     const checked = this.#drafts.check(order.task, order.payload);
     if (checked || this.#hooks.length > 0 || !this.#isConnected) return this.#draftLater(order, checked);
     return this.#sealed(order, this.#fields(order, nowMs));
   }
 
-  async #draftLater(order: Order, checked: Promise<unknown> | undefined): Promise<Draft> {
+  async #draftLater(order: EnqueueRequest, checked: Promise<unknown> | undefined): Promise<Draft> {
     await checked;
     await this.#broker.connect();
     this.#isConnected = true;
@@ -183,11 +183,11 @@ export class EnqueuePipeline {
     return this.#sealed(order, fields);
   }
 
-  #fields({ task, payload, options }: Order, nowMs: number): JobFields {
+  #fields({ task, payload, options }: EnqueueRequest, nowMs: number): JobFields {
     return this.#drafts.fields(task, payload, options, nowMs);
   }
 
-  #sealed({ options, awaited, leastTtl }: Order, fields: JobFields): Draft {
+  #sealed({ options, awaited, minTtl }: EnqueueRequest, fields: JobFields): Draft {
     if (awaited !== undefined) {
       // The worker reads in `awaited` which process to notify of the end. If the caller chose the key, others may know
       // it and wait too. In that case, and if there is no address, all listeners are notified. Otherwise only this
@@ -196,7 +196,7 @@ export class EnqueuePipeline {
       // If the row were deleted at the end of the job, the caller could not read the result.
       if (fields.ttl < 0) fields.ttl = awaited.keep;
     }
-    if (leastTtl !== undefined && fields.ttl < 0) fields.ttl = leastTtl;
+    if (minTtl !== undefined && fields.ttl < 0) fields.ttl = minTtl;
     return { fields, job: this.#drafts.seal(fields, options.key !== undefined) };
   }
 

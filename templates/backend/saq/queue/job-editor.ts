@@ -1,5 +1,4 @@
 /** Changes of single jobs by hand. Each change is decided under the row's lock, and counted only if it was made. */
-import { randomBytes } from "node:crypto";
 import type { Broker } from "../broker.js";
 import { onlyJobOptions } from "../config/index.js";
 import { isLarger, tooLarge } from "../core/byte-size.js";
@@ -72,10 +71,8 @@ export class JobEditor {
     }
     checkJson(`finish("${key}"): result`, outcome.result ?? null, this.maxBytes);
     checkJson(`finish("${key}"): error`, outcome.error ?? null, this.maxBytes);
-    // A token that no worker holds: the worker that runs the job no longer owns it.
-    const token = randomBytes(4).readInt32BE();
     const answer = await this.broker.updateLocked(key, (row) =>
-      finishJob(row, status, outcome, { nowMs: this.broker.now(), failedTtl: this.failedTtl, token }),
+      finishJob(row, status, outcome, { nowMs: this.broker.now(), failedTtl: this.failedTtl }),
     );
     if (answer === "finished") this.counters[countOf[status]]++;
     return answer;

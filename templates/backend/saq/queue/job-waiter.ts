@@ -15,8 +15,8 @@ type Row = StoredJob | null;
 const firstPauseMs = 50;
 const longestPauseMs = 500;
 /** If reads fail for longer than this, ms, the wait fails. A shorter outage does not end it. */
-const blindTimeoutMs = 30_000;
-const mostKeysPerLook = 1_000;
+const readFailureTimeoutMs = 30_000;
+const maxKeysPerRead = 1_000;
 
 interface Wait {
   readonly keys: readonly string[];
@@ -268,7 +268,7 @@ export class JobWaiter {
     const taken: Wait[] = [];
     let keys = 0;
     for (const wait of this.#due) {
-      if (taken.length > 0 && keys + wait.keys.length > mostKeysPerLook) break;
+      if (taken.length > 0 && keys + wait.keys.length > maxKeysPerRead) break;
       keys += wait.keys.length;
       taken.push(wait);
       // Removed before the read, so that a job that changes during the read becomes due again.
@@ -289,7 +289,7 @@ export class JobWaiter {
       this.#blindSince ??= performance.now();
       this.#lastError = error;
     }
-    const isBlind = this.#blindSince !== null && performance.now() - this.#blindSince > blindTimeoutMs;
+    const isBlind = this.#blindSince !== null && performance.now() - this.#blindSince > readFailureTimeoutMs;
     for (const wait of waits) {
       if (!this.#waits.has(wait)) continue;
       if (rows) wait.see(wait.keys.map((key) => rows.get(key) ?? null));

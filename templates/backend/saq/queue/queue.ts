@@ -4,11 +4,12 @@
 
 import type { Broker, JobCounts, JobFilter, WorkerRow } from "../broker.js";
 import type { QueueConfig } from "../config/index.js";
+import { type Capabilities, requireCapability } from "../core/capabilities.js";
 import type { JobFields, Status, TerminalStatus } from "../core/job.js";
 import type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../core/transitions.js";
 import type { ApplyOptions, EnqueueArguments, EnqueueOptions, ResultOf, TaskMap } from "../tasks/task.js";
 import { Drafts } from "./draft.js";
-import { type BeforeEnqueue, EnqueuePipeline, type Order } from "./enqueue-pipeline.js";
+import { type BeforeEnqueue, EnqueuePipeline, type EnqueueRequest } from "./enqueue-pipeline.js";
 import { JobEditor } from "./job-editor.js";
 import { Job, type JobOverrides, type JobOwner } from "./job-handle.js";
 import { JobReader } from "./job-reader.js";
@@ -67,7 +68,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     enqueue: (job, overrides) => this.enqueue(job, overrides),
   };
 
-  /** `anyTask`: accepts task names that are not in the configuration, for queues whose workers are elsewhere. */
+  /**
+   * `anyTask`: accepts task names that are not in the configuration, for queues whose workers are elsewhere.
+   *
+   * @throws ConfigError if the configuration needs what the storage cannot do
+   */
   constructor(config: QueueConfig<string, Tasks>, broker: Broker, options: { anyTask?: boolean } = {}) {
     const toJob = (fields: JobFields) => new Job(this.#owner, fields);
     this.name = config.name;
@@ -76,7 +81,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     Object.defineProperty(this, "config", { enumerable: false });
     this.isForeign = options.anyTask === true;
     this.broker = broker;
-    this.#pipeline = new EnqueuePipeline(broker, new Drafts(config, options));
+    checkCapabilities(config, broker.capabilities);
+    this.#pipeline = new EnqueuePipeline(
+      broker,
+      new Drafts(config, { ...options, capabilities: broker.capabilities }),
+    );
     this.#waiting = new JobWaiter(broker);
     this.#results = new Results(config.name, this.#pipeline, this.#waiting, toJob);
     this.#reading = new JobReader(config.name, broker, toJob);
@@ -139,7 +148,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     ...args: EnqueueCall<Tasks, Target, Key>
   ): Promise<Enqueued<Tasks, Target, Key>>;
   async enqueue(target: string | Job, payload?: unknown, options: EnqueueOptions = {}): Promise<Job | null> {
-    if (typeof target !== "string") return this.#pipeline.again(target, (payload ?? {}) as JobOverrides);
+    if (typeof target !== "string") return this.#pipeline.reenqueue(target, (payload ?? {}) as JobOverrides);
     const { fields, outcome } = await this.#pipeline.one({ task: target, payload, options });
     return outcome.stored ? new Job(this.#owner, fields) : null;
   }
@@ -212,7 +221,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * });
    */
   registerBeforeEnqueue(hook: BeforeEnqueue): () => void {
-    return this.#pipeline.before(hook);
+    return this.#pipeline.addHook(hook);
   }
 
   /**
@@ -473,11 +482,22 @@ const noOptions: EnqueueOptions = Object.freeze({});
  * Returns the order of an entry. Most entries have no options, and copying the rest of an object costs as much as
  * everything else that is done with the entry here.
  */
-function orderOf(entry: { task: string; payload?: unknown } & EnqueueOptions): Order {
+function orderOf(entry: { task: string; payload?: unknown } & EnqueueOptions): EnqueueRequest {
   for (const name in entry) {
     if (name === "task" || name === "payload") continue;
     const { task, payload, ...options } = entry;
     return { task, payload, options };
   }
   return { task: entry.task, payload: entry.payload, options: noOptions };
+}
+
+/** @throws ConfigError if the configuration needs what the storage cannot do */
+function checkCapabilities(
+  { name, groupConcurrency, priorities }: QueueConfig,
+  capabilities: Capabilities,
+): void {
+  const at = `defineQueue(${JSON.stringify(name)})`;
+  if (groupConcurrency !== 1) requireCapability(at, "groups", capabilities);
+  const [lowest, highest] = priorities;
+  if (lowest > 0 || highest < 0) requireCapability(at, "priorities", capabilities);
 }

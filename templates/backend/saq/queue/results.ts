@@ -4,7 +4,7 @@ import type { JobFields, Status } from "../core/job.js";
 import { read } from "../core/stored-job.js";
 import { InvalidJobError, JobGoneError, PoisonDocumentError, SaqError } from "../errors.js";
 import type { ApplyOptions, EnqueueOptions } from "../tasks/task.js";
-import type { EnqueuePipeline, Order, Stored } from "./enqueue-pipeline.js";
+import type { EnqueuePipeline, EnqueueRequest, Stored } from "./enqueue-pipeline.js";
 import type { Job } from "./job-handle.js";
 import type { AwaitedEnd, JobWaiter } from "./job-waiter.js";
 
@@ -73,7 +73,7 @@ export class Results {
     const at = `map("${task}")`;
     const { each, returnExceptions = false, ...common } = given;
     const { waitTimeout, signal, options } = split(at, common);
-    const orders = payloads.map((payload, index): Order => {
+    const orders = payloads.map((payload, index): EnqueueRequest => {
       const { options: own } = split(at, each?.(payload, index) ?? {});
       return { task, payload, options: { ...options, ...own } };
     });
@@ -134,7 +134,7 @@ export class Results {
     return { end, stop: () => {} };
   }
 
-  #awaited(timeout: number | null): NonNullable<Order["awaited"]> {
+  #awaited(timeout: number | null): NonNullable<EnqueueRequest["awaited"]> {
     return { keep: keepFor(timeout), at: this.waiting.address };
   }
 
@@ -206,7 +206,7 @@ const keepFor = (waitTimeout: number | null): number =>
   Math.max(Math.ceil(waitTimeout || unlimitedKeep), leastKeep);
 
 /** Refuses items with the same key: they would be one job, and one result in two places. */
-function checkKeys(at: string, orders: readonly Order[]): void {
+function checkKeys(at: string, orders: readonly EnqueueRequest[]): void {
   const keys = orders.flatMap(({ options: { key } }) => (key === undefined ? [] : [key]));
   const seen = new Set<string>();
   const twice = keys.find((key) => seen.has(key) || !seen.add(key));

@@ -8,7 +8,7 @@ import { read } from "../core/stored-job.js";
 import { SaqError } from "../errors.js";
 import type { EnqueueOptions } from "../tasks/task.js";
 import type { Draft } from "./draft.js";
-import type { Order } from "./enqueue-pipeline.js";
+import type { EnqueueRequest } from "./enqueue-pipeline.js";
 import type { Job } from "./job-handle.js";
 
 /** One recurring task, as `schedules.list` returns it. */
@@ -36,13 +36,13 @@ export interface ScheduleRun {
 export interface ScheduleHost {
   readonly config: QueueConfig;
   readonly broker: Broker;
-  draft(order: Order): Promise<Draft>;
+  draft(order: EnqueueRequest): Promise<Draft>;
   /** Stores a job under a generated key. */
   enqueue(task: string, payload: unknown, options: Omit<EnqueueOptions, "key">): Promise<Job>;
 }
 
 /** How long to keep a run of a cron task with a negative ttl, s. Its row tells other workers that this tick was run. */
-const leastTtl = 10;
+const minTtl = 10;
 
 /** The recurring tasks of a queue: `queue.schedules`. */
 export class Schedules {
@@ -136,7 +136,7 @@ export class Schedules {
       task,
       payload,
       options: { ...options, key: cronKey(entry, tick), scheduled: tick, meta: { ...meta, schedule: name } },
-      leastTtl,
+      minTtl,
     });
     return draft.job;
   }

@@ -1,5 +1,8 @@
 /** Runs one task once, without a database and without a worker. */
+
+import type { ClaimedJob, Receipt } from "../broker.js";
 import { defineQueue, type QueueConfig } from "../config/index.js";
+import type { Capabilities } from "../core/capabilities.js";
 import type { JobFields } from "../core/job.js";
 import { decodeJob, encodeJob } from "../core/wire.js";
 import { Drafts } from "../queue/draft.js";
@@ -75,6 +78,14 @@ export interface TaskRun<Result = unknown> {
 
 const queueName = "test";
 const workerId = "test";
+const capabilities: Capabilities = {
+  storage: "runTask",
+  transactions: true,
+  push: true,
+  groups: true,
+  priorities: true,
+  bulk: true,
+};
 
 /**
  * Runs a task as a worker would: the payload goes through JSON and the task's `input`, the result goes through its
@@ -186,6 +197,13 @@ async function attempt(
   const end = new Promise<AttemptResult>((resolve) => {
     ended = resolve;
   });
+  const claim: ClaimedJob = {
+    key: fields.key,
+    receipt: {} as Receipt,
+    due: fields.scheduled,
+    document: "",
+    firstStart: null,
+  };
   const host: AttemptHost = {
     hardDeadlineMs: config.cancellationHardDeadline * 1_000,
     maxBytes: config.maxBytes,
@@ -195,28 +213,19 @@ async function attempt(
       updates.push(change);
       return true;
     },
-    progressed: async (_attempt, change) => {
+    sendProgress: async (_attempt, change) => {
       updates.push(change);
     },
-    endedElsewhere: async () => null,
+    findInterruption: async () => null,
     finish: (run, returned, client) =>
       finishInTransaction(
-        { broker: { finishWith: async () => "test" }, config },
+        { broker: { capabilities, finishWith: async () => claim.receipt }, config },
         run,
         returned,
         client,
         rules(),
       ),
     ended: (_run, how) => ended(how),
-  };
-  const claim = {
-    key: fields.key,
-    token: 0,
-    place: 0,
-    workerId,
-    due: fields.scheduled,
-    document: "",
-    suffix: null,
   };
   const run = new Attempt(host, claim, fields);
   const Context = contextsWith(state);

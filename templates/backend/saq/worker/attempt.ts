@@ -27,11 +27,11 @@ export interface AttemptHost {
    */
   heartbeat(attempt: Attempt, patch: string, removed: readonly string[]): Promise<boolean>;
   /** Stores progress and a heartbeat as soon as possible. Never rejects. */
-  progressed(attempt: Attempt, change: Pick<Partial<JobFields>, "progress">): Promise<void>;
+  sendProgress(attempt: Attempt, change: Pick<Partial<JobFields>, "progress">): Promise<void>;
   /**
    * Called when storage refused a change. Returns the reason why the attempt must end; null if it still owns its job.
    */
-  endedElsewhere(claim: ClaimedJob): Promise<Interrupted["why"] | null>;
+  findInterruption(claim: ClaimedJob): Promise<Interrupted["why"] | null>;
   /**
    * Settles the job in the task's own transaction. Returns null if the attempt does not own the job any more, or if the
    * transaction of a previous `ctx.finish` is open or has committed.
@@ -64,7 +64,7 @@ function reasonFor(why: Interruption, text: string): Error {
  * Attempts that started in this turn of the event loop. Many of them end within the same turn, so they never need a
  * timer (this saves 1.5 % of a no-op job's CPU).
  */
-let untimed: Attempt[] = [];
+let withoutTimer: Attempt[] = [];
 
 /**
  * Saved when the module loads. If a test replaced `setImmediate` by a fake that never fires, all later jobs would have
@@ -72,12 +72,12 @@ let untimed: Attempt[] = [];
  */
 const atEndOfTurn = setImmediate;
 
-function timeLater(attempt: Attempt): void {
-  if (untimed.push(attempt) > 1) return;
+function startTimerLater(attempt: Attempt): void {
+  if (withoutTimer.push(attempt) > 1) return;
   atEndOfTurn(() => {
-    const attempts = untimed;
-    untimed = [];
-    for (const one of attempts) one.time();
+    const attempts = withoutTimer;
+    withoutTimer = [];
+    for (const one of attempts) one.startTimer();
   });
 }
 
@@ -85,10 +85,10 @@ export class Attempt {
   readonly claim: ClaimedJob;
   readonly fields: JobFields;
   /** Resolves when the task itself ends, which may be after the end of the attempt; null until the task is called. */
-  settled: Promise<void> | null = null;
+  taskEnded: Promise<void> | null = null;
   startedAt = 0;
   /** Time of the last heartbeat, by performance.now(): a change of the system clock must not end a healthy job. */
-  aliveAt = 0;
+  lastHeartbeatAt = 0;
   /** Terminates the thread of the task; null if the task does not run in a thread. */
   terminate: (() => void) | null = null;
   /**
@@ -103,6 +103,8 @@ export class Attempt {
   #interruption: { why: Interruption; reason: Error } | null = null;
   /** The settlement that the task wrote itself (`ctx.finish`). It is valid if its transaction commits. */
   transactionalFinish: TransactionalFinish | null = null;
+  /** True if the task has changed the stored document since the claim. */
+  hasUpdated = false;
   #finishing = false;
   #timer: NodeJS.Timeout | null = null;
   #ended = false;
@@ -121,29 +123,29 @@ export class Attempt {
   }
 
   /** The abort reason of the signal; null until the attempt is interrupted. */
-  get cutReason(): Error | null {
+  get interruptReason(): Error | null {
     return this.#interruption?.reason ?? null;
   }
 
   /** Calls the task, and starts the timeout of its job. */
   run(call: () => unknown): void {
     this.startedAt = performance.now();
-    this.aliveAt = this.startedAt;
-    if (this.fields.timeout) timeLater(this);
+    this.lastHeartbeatAt = this.startedAt;
+    if (this.fields.timeout) startTimerLater(this);
     let returned: unknown;
     try {
       returned = call();
     } catch (error) {
       returned = Promise.reject(error);
     }
-    this.settled = Promise.resolve(returned).then(
+    this.taskEnded = Promise.resolve(returned).then(
       (value) => this.#end({ kind: "returned", value }),
       (error: unknown) => this.#end({ kind: "threw", error }),
     );
   }
 
   /** Starts the timer of the timeout, which counts from the call of the task. */
-  time(): void {
+  startTimer(): void {
     const { timeout } = this.fields;
     if (!timeout || this.#ended || this.#interruption) return;
     const passed = performance.now() - this.startedAt;
@@ -256,12 +258,12 @@ export class Attempt {
     // Encode before the fields change. A value that cannot be encoded must not make the settlement fail later.
     const { patch, removed } = encodeChange({ ...change, touched });
     Object.assign(this.fields, change, { touched });
-    this.aliveAt = performance.now();
+    this.lastHeartbeatAt = performance.now();
     // The task's own transaction may hold the row lock, so a wait for the row would be a deadlock.
     if (this.#finishing || this.transactionalFinish) return;
-    this.claim.suffix = null;
+    this.hasUpdated = true;
     // A job that only computes continues during an outage. A job that reports progress must continue too.
-    if (meta === undefined) await this.#host.progressed(this, change);
+    if (meta === undefined) await this.#host.sendProgress(this, change);
     else await this.#untilOver(this.#store(patch, removed));
   }
 
@@ -271,7 +273,7 @@ export class Attempt {
   }
 
   async #store(patch: string, removed: readonly string[]): Promise<void> {
-    if (!(await this.#host.heartbeat(this, patch, removed))) await this.findOwner();
+    if (!(await this.#host.heartbeat(this, patch, removed))) await this.checkOwnership();
   }
 
   /** Waits for `work`, at most until the attempt is over, because a task that must end must not wait for storage. */
@@ -290,9 +292,9 @@ export class Attempt {
   }
 
   /** Ends the attempt if it does not own the job any more. */
-  async findOwner(): Promise<void> {
+  async checkOwnership(): Promise<void> {
     // An aborted job must be settled as aborted. A lost job is not settled, so the row would stay `aborting`.
-    const why = await this.#host.endedElsewhere(this.claim);
+    const why = await this.#host.findInterruption(this.claim);
     if (why === "abort") this.interrupt("abort", "aborted");
     else if (why) this.interrupt("lost", lossText[why]);
   }

@@ -24,17 +24,17 @@ const horizonMs = 250;
  * Maximum number of jobs in the buffer. Each claim first reads past the rows that previous claims took, so a few large
  * claims cost less than many small ones (1,000 -> 2,000: jobs drain 1.07 times as fast, 200,000 jobs 1.13 times).
  */
-const mostAhead = 2_000;
+const maxBuffered = 2_000;
 /** Maximum bytes of documents in the buffer: few jobs with large payloads, or many jobs with small ones. */
-const mostBytesAhead = 16 * 1024 * 1024;
+const maxBufferedBytes = 16 * 1024 * 1024;
 /**
  * A claim asks for the sum of three numbers: the free slots, this share of the full buffer, and `growth` times the
  * number of buffered jobs. If few jobs are buffered, a claim for the full buffer takes so long that slots stay empty. A
  * small claim returns soon, and the next claim is in flight while its jobs run. `growth` is 3 because a no-op job takes
  * three times as long to run as to claim.
  */
-const leastShare = 1 / 8;
-const growth = 3;
+const minBufferShare = 1 / 8;
+const growthFactor = 3;
 /**
  * A claim that takes longer limits the next claim to half as many jobs. A claim that takes less than half of this time
  * doubles the limit.
@@ -55,7 +55,7 @@ const staleMs = 1_000;
  * group, none of which can be claimed: their groups are busy, or they are not due. The maximum is the interval of the
  * tick.
  */
-const groupLookMs = { first: 20, longest: 1_000 };
+const groupCheckPauseMs = { first: 20, longest: 1_000 };
 
 export interface FetcherOptions {
   broker: Broker;
@@ -64,18 +64,18 @@ export interface FetcherOptions {
   priorities: readonly [number, number];
   prefetch: boolean;
   /** If a claim takes longer than this, ms, other workers may have taken over its jobs. */
-  answerMs: number;
+  maxClaimMs: number;
   logger: Logger;
   problems: ProblemLog;
   /** True if a claimed job may have to wait for a thread although a slot is free. */
-  mayWait: boolean;
+  mayWaitForThread: boolean;
   /** Returns the number of slots that could run a job now. */
   freeSlots: () => number;
   /** Called when jobs have arrived in the buffer. */
   ready: () => void;
   giveBack: (jobs: ClaimedJob[]) => void;
   /** Returns the maximum number of jobs that may be claimed now. */
-  allowance: () => number;
+  maxToClaim: () => number;
   /** Called after a claim, with the number of its jobs. */
   claimed: (jobs: number) => void;
 }
@@ -197,14 +197,14 @@ export class Fetcher {
     const free = this.#options.freeSlots();
     const wanted = free + target - buffered;
     if (wanted <= 0 || (target > 0 && buffered > target / 2)) return;
-    const soon = free + Math.ceil(target * leastShare) + growth * buffered;
+    const soon = free + Math.ceil(target * minBufferShare) + growthFactor * buffered;
     const limit = Math.min(
       Math.min(wanted, soon) * this.#poisonFactor,
       this.#maxPerClaim,
-      this.#options.allowance(),
+      this.#options.maxToClaim(),
     );
     if (limit <= 0) return;
-    const ahead = this.#options.mayWait || limit + buffered > free;
+    const ahead = this.#options.mayWaitForThread || limit + buffered > free;
     this.#busy = this.#claim(limit, ahead).finally(() => {
       this.#busy = null;
       if (this.#again) {
@@ -239,7 +239,7 @@ export class Fetcher {
         if (this.#look === timer) this.#look = null;
       }
     };
-    const pause = doubled(this.#vainLooks, groupLookMs.first, groupLookMs.longest);
+    const pause = doubled(this.#vainLooks, groupCheckPauseMs.first, groupCheckPauseMs.longest);
     const timer = setTimeout(() => void look(), this.#groupsLookedAt + pause - performance.now());
     this.#look = timer;
   }
@@ -264,9 +264,9 @@ export class Fetcher {
     const horizon = Math.min(horizonMs, this.#shortestTimeoutMs / 10);
     // While grouped jobs wait, fewer jobs are claimed ahead. Each claim returns only a few grouped jobs. The more
     // ungrouped jobs it returns, the later the next claim of grouped jobs starts.
-    const most = this.#grouped ? 4 * concurrency : mostAhead;
+    const most = this.#grouped ? 4 * concurrency : maxBuffered;
     const byDuration = (concurrency * horizon) / Math.max(this.#duration, 0.05);
-    return Math.floor(Math.min(byDuration, most, mostBytesAhead / this.#bytes));
+    return Math.floor(Math.min(byDuration, most, maxBufferedBytes / this.#bytes));
   }
 
   #adapt(jobs: number, tookMs: number): void {
@@ -281,7 +281,7 @@ export class Fetcher {
    * reconciliation puts back the jobs that are not returned.
    */
   async #renewed(jobs: ClaimedJob[]): Promise<ClaimedJob[]> {
-    const { broker, answerMs } = this.#options;
+    const { broker, maxClaimMs: answerMs } = this.#options;
     this.#late = jobs;
     try {
       for (let turn = 0; turn < maxRenewals && this.#late.length > 0; turn++) {
@@ -297,7 +297,7 @@ export class Fetcher {
   }
 
   async #claim(limit: number, ahead: boolean): Promise<void> {
-    const { broker, workerId, priorities, concurrency, answerMs, problems } = this.#options;
+    const { broker, workerId, priorities, concurrency, maxClaimMs: answerMs, problems } = this.#options;
     let sent = performance.now();
     let share = 0;
     try {

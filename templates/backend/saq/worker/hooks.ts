@@ -92,7 +92,7 @@ export class JobHooks {
         for (const hook of this.hooks.beforeProcess) {
           Object.assign(ctx, membersOf("beforeProcess", await hook(ctx)));
           // The attempt must end, so a task that has not started is not started any more.
-          if (attempt.cutReason) throw attempt.cutReason;
+          if (attempt.interruptReason) throw attempt.interruptReason;
         }
       } finally {
         around.scope = AsyncLocalStorage.snapshot();

@@ -29,10 +29,10 @@ import { connectWithRetry } from "./start-waiting.js";
 /** How long a stop waits for jobs to be settled while the database is unreachable. */
 const settleTimeoutMs = 10_000;
 /** How long a stop waits for a start in progress, and then for the release of what the start acquired. */
-const leaveTimeoutMs = 2_000;
+const releaseTimeoutMs = 2_000;
 /** A worker without a lock ends its jobs at most this long before other workers may take them over, s. */
-const longestLeaseMargin = 16;
-const sweepTimeoutMs = 500;
+const maxLeaseMarginSeconds = 16;
+const periodicTasksTimeoutMs = 500;
 
 /** Waits until all promises have settled, because a stop must undo what they started. Then throws the first error. */
 async function all(works: readonly Promise<unknown>[]): Promise<void> {
@@ -44,7 +44,7 @@ export class WorkerRun {
   readonly workerId: string;
   readonly runner: Runner;
   /** Ends the grace period of a stop in progress. */
-  readonly hurry: () => void;
+  readonly endGracePeriod: () => void;
   /** Resolves when the worker has stopped, for any reason. */
   readonly finished: Promise<void>;
   readonly #queue: Queue;
@@ -79,7 +79,7 @@ export class WorkerRun {
     this.#hurried = new Promise((resolve) => {
       hurry = resolve;
     });
-    this.hurry = hurry;
+    this.endGracePeriod = hurry;
     this.finished = new Promise((resolve) => {
       this.#finish = resolve;
     });
@@ -203,7 +203,7 @@ export class WorkerRun {
     const hooks = startUp(this.#queue.config.startup, services, state, this.#hookOptions);
     this.#startedUp = hooks;
     await hooks;
-    this.runner.giveToTasks(state);
+    this.runner.addToContext(state);
   }
 
   /**
@@ -246,12 +246,12 @@ export class WorkerRun {
       settleTimeoutMs,
       givenBack.then(() => this.runner.settled()),
     );
-    await withTimeout(sweepTimeoutMs, Promise.all([tasksEnded, this.runner.endThreads()]));
+    await withTimeout(periodicTasksTimeoutMs, Promise.all([tasksEnded, this.runner.endThreads()]));
     // A startup hook that still runs may open a resource. Wait for it first, so that the shutdown hooks can close it.
     await withTimeout(this.#hookOptions.timeoutMs || Number.POSITIVE_INFINITY, this.#startedUp);
-    await withTimeout(leaveTimeoutMs, this.#starting ?? Promise.resolve());
+    await withTimeout(releaseTimeoutMs, this.#starting ?? Promise.resolve());
     await this.#shutDown();
-    await withTimeout(leaveTimeoutMs, this.#leave());
+    await withTimeout(releaseTimeoutMs, this.#leave());
     this.#logger.info({ workerId: this.workerId, ...this.runner.report.stats }, "Worker stopped");
   }
 
@@ -277,7 +277,7 @@ export class WorkerRun {
   #isLeaseOver(): boolean {
     const { leaseGraceSeconds } = this.#queue.broker;
     if (leaseGraceSeconds === null) return false;
-    const margin = Math.min(certainSeconds(this.#queue.config), longestLeaseMargin);
+    const margin = Math.min(certainSeconds(this.#queue.config), maxLeaseMarginSeconds);
     const seconds = this.#rowSeconds + leaseGraceSeconds - margin;
     return performance.now() - this.#beatAt > seconds * 1_000;
   }

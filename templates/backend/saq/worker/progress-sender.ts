@@ -107,6 +107,6 @@ export class ProgressSender {
     const owned = await this.#options.heartbeat(heartbeats);
     const notOwned = attempts.filter((attempt, index) => !owned[index] && !attempt.isOver);
     // If this check fails, the next check for aborted jobs finds them.
-    await Promise.all(notOwned.map((attempt) => attempt.findOwner().catch(() => {})));
+    await Promise.all(notOwned.map((attempt) => attempt.checkOwnership().catch(() => {})));
   }
 }

@@ -78,10 +78,10 @@ export class Runner implements AttemptHost {
     this.#settler = new Settler({
       broker,
       report: this.report,
-      around: this.#jobHooks,
+      hooks: this.#jobHooks,
       logger,
-      stored: (attempt, settlement) => this.#stored(attempt, settlement),
-      relieved: () => this.#fill(),
+      onStored: (attempt, settlement) => this.#stored(attempt, settlement),
+      onUncongested: () => this.#fill(),
     });
     this.#refusals = new Refusals({
       config,
@@ -110,14 +110,14 @@ export class Runner implements AttemptHost {
       concurrency: config.concurrency,
       priorities: config.priorities,
       prefetch: config.prefetch && config.maxBurstJobs === null,
-      answerMs: certainSeconds(config) * 1_000,
+      maxClaimMs: certainSeconds(config) * 1_000,
       logger,
       problems,
-      mayWait: Object.values(config.tasks).some(isThreadTask),
+      mayWaitForThread: Object.values(config.tasks).some(isThreadTask),
       freeSlots: () => (this.#mayStart() ? config.concurrency - this.#taken : Number.NEGATIVE_INFINITY),
       ready: () => this.#fill(),
       giveBack: (jobs) => this.#giveBack(jobs),
-      allowance: () => this.#burst?.left ?? Number.POSITIVE_INFINITY,
+      maxToClaim: () => this.#burst?.left ?? Number.POSITIVE_INFINITY,
       claimed: (jobs) => {
         if (jobs > 0) this.#burst?.claimed(jobs);
         else if (this.#taken < config.concurrency && this.#fetcher.buffered === 0) this.#burst?.idle();
@@ -167,7 +167,7 @@ export class Runner implements AttemptHost {
   }
 
   /** Adds the members that start-up hooks returned to the ctx of every job that starts from now on. */
-  giveToTasks(state: object): void {
+  addToContext(state: object): void {
     this.#Context = contextsWith(state);
   }
 
@@ -206,11 +206,11 @@ export class Runner implements AttemptHost {
     const keys = await broker.reconcile({
       workerId: this.#workerId,
       held: () => this.#claims(),
-      hasRun: (claim) => this.#settler.isUnrecorded(claim),
+      unrecorded: () => this.#settler.unrecordedClaims(),
       lostLimit: config.lostLimit,
       failedTtl: config.failedTtl,
     });
-    this.#settler.putBack(keys);
+    this.#settler.requeued(keys);
     if (keys.length > 0) this.wake();
   }
 
@@ -258,7 +258,7 @@ export class Runner implements AttemptHost {
   }
 
   /** Called when an uncaught error ends the worker. The jobs that run now count as lost. */
-  crashed(): void {
+  markCrashed(): void {
     this.#hasCrashed = true;
   }
 
@@ -338,7 +338,7 @@ export class Runner implements AttemptHost {
     await attempt.update({}).catch((error: unknown) => {
       this.#logger.debug({ err: error, job: attempt.fields.key }, "could not write down the start of a job");
     });
-    if (attempt.cutReason) throw attempt.cutReason;
+    if (attempt.interruptReason) throw attempt.interruptReason;
     return run();
   }
 
@@ -372,7 +372,11 @@ export class Runner implements AttemptHost {
    */
   #decode(claimed: ClaimedJob, forgave?: () => void): JobFields | null {
     try {
-      return claimedFields(claimed, this.#queue.name, forgave);
+      return claimedFields(claimed, {
+        queueName: this.#queue.name,
+        workerId: this.#workerId,
+        forgave,
+      });
     } catch (error) {
       this.#logger.debug({ err: error, job: claimed.key }, "the stored document is not a SAQ job");
       this.#settler.setAside(claimed);
@@ -398,8 +402,8 @@ export class Runner implements AttemptHost {
     if (end.kind === "interrupted" && end.overdue) this.#refusals.remember(attempt);
     const settlement = settlementOf(attempt, end, this.#rules());
     if (settlement) this.#settler.settle(attempt, settlement, end);
-    else if (attempt.interruption === "crash") this.#settler.lose(attempt, this.#queue.config);
-    else this.#settler.dropped(attempt);
+    else if (attempt.interruption === "crash") this.#settler.recordLoss(attempt, this.#queue.config);
+    else this.#settler.drop(attempt);
     const wasAlone = attempt === this.#alone;
     if (wasAlone) this.#alone = null;
     aloneGate.ended(wasAlone);
@@ -445,11 +449,11 @@ export class Runner implements AttemptHost {
     return owned === true;
   }
 
-  progressed(attempt: Attempt, change: Pick<Partial<JobFields>, "progress">): Promise<void> {
+  sendProgress(attempt: Attempt, change: Pick<Partial<JobFields>, "progress">): Promise<void> {
     return this.#progress.send(attempt, change);
   }
 
-  async endedElsewhere(claim: ClaimedJob): Promise<Interrupted["why"] | null> {
+  async findInterruption(claim: ClaimedJob): Promise<Interrupted["why"] | null> {
     const [ended] = await this.#queue.broker.findInterrupted([claim]);
     return ended?.why ?? null;
   }

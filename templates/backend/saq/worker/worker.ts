@@ -146,9 +146,9 @@ export class Worker {
    * process.on("uncaughtException", () => void worker.crash());
    */
   crash(): Promise<void> {
-    this.#run.runner.crashed();
+    this.#run.runner.markCrashed();
     const stopped = this.#run.stop(0);
-    this.#run.hurry();
+    this.#run.endGracePeriod();
     return stopped;
   }
 
@@ -161,6 +161,6 @@ export class Worker {
    * await stopped;
    */
   hurry(): void {
-    this.#run.hurry();
+    this.#run.endGracePeriod();
   }
 }

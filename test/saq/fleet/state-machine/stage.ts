@@ -5,6 +5,7 @@ import { defaultMaxBytes } from "../../../../templates/backend/saq/core/byte-siz
 import type { Refusal } from "../../../../templates/backend/saq/core/new-job.js";
 import { claimedFields } from "../../../../templates/backend/saq/core/stored-job.js";
 import { decodeJob } from "../../../../templates/backend/saq/core/wire.js";
+import { receiptOf } from "../../../../templates/backend/saq/postgres/receipt.js";
 import type { Queue } from "../../../../templates/backend/saq/queue/queue.js";
 import type { Attempt } from "../../../../templates/backend/saq/worker/attempt.js";
 import type { AttemptResult } from "../../../../templates/backend/saq/worker/settlement/settlement.js";
@@ -34,7 +35,7 @@ export interface Wish {
   delay: number;
 }
 
-const limits = { graceSeconds: 5, lostLimit, lookEvery: 2, failedTtl: 600 };
+const limits = { graceSeconds: 5, lostLimit, checkInterval: 2, failedTtl: 600 };
 const within = (second: number, { from, to }: Span) => second >= from && second <= to;
 const second = (ms: number) => Math.floor(ms / 1_000);
 
@@ -123,20 +124,21 @@ export class Stage {
       const text = claimedText(claim);
       const { attempts, workerId: written, status } = decodeJob(text, client.name, "active");
       if (written !== workerId || status !== "active") throw new Error(`edited wrongly: ${text}`);
-      return { kind: "claim", key: claim.key, now, token: claim.token, workerId, attempts };
+      return { kind: "claim", key: claim.key, now, token: receiptOf(claim).token, workerId, attempts };
     });
   }
 
   /** Settles with the worker's own code, whether the claim still owns its job or ended long ago. */
-  async settle(index: number, { claim }: Held, end: End): Promise<Event[]> {
+  async settle(index: number, { claim, workerId }: Held, end: End): Promise<Event[]> {
     const client = this.client(index);
     const before = client.broker.now();
-    const attempt = { claim, fields: claimedFields(claim, client.name) } as Attempt;
+    const attempt = { claim, fields: claimedFields(claim, { queueName: client.name, workerId }) } as Attempt;
     const rules = { nowMs: before, failedTtl: limits.failedTtl, maxBytes: defaultMaxBytes };
     const settlement = end === "release" ? release(attempt) : settlementOf(attempt, ends[end], rules);
     if (!settlement) throw new Error(`nothing to write for ${end}`);
     const answer = await settle(client, settlement);
-    const { key, token, place, due } = claim;
+    const { key, due } = claim;
+    const { token, place } = receiptOf(claim);
     return [
       {
         kind: "settle",
@@ -166,15 +168,15 @@ export class Stage {
     return events;
   }
 
-  async touch(index: number, { claim }: Held): Promise<Event[]> {
+  async touch(index: number, { claim, workerId }: Held): Promise<Event[]> {
     const client = this.client(index);
     const before = client.broker.now();
     // Later than the start, as a worker's own heartbeat is.
-    const touched = claimedFields(claim, client.name).started + 1;
+    const touched = claimedFields(claim, { queueName: client.name, workerId }).started + 1;
     const patch = JSON.stringify({ progress: 0.5, touched });
     const [answer] = await client.broker.heartbeat([{ ...claim, patch, removed: ["result"] }]);
     const now = this.#since(client, before);
-    return [{ kind: "touch", key: claim.key, now, token: claim.token, answer: answer === true }];
+    return [{ kind: "touch", key: claim.key, now, token: receiptOf(claim).token, answer: answer === true }];
   }
 
   async abort(index: number, key: string): Promise<Event[]> {

@@ -57,7 +57,7 @@ export const isReadTimeout = (error: unknown): boolean =>
 
 /**
  * Replaces the error of a missing table with one error for all tables, which says what to do. Returns every other error
- * unchanged. The code is kept, so that `isPassing` accepts the error and results are kept until the table is back.
+ * unchanged. The code is kept, so that `isTransient` accepts the error and results are kept until the table is back.
  */
 export function explainMissingTable(error: unknown): unknown {
   const code = codeOf(error);
@@ -109,7 +109,7 @@ export const isCancelled = (error: unknown): boolean => codeOf(error) === "57014
  * Returns true if the server or the connection to it caused the error, not the statement: what may be sent twice is
  * worth a retry. Also true for a missing right or table: somebody may repair it, and a result that is given up is lost.
  */
-export function isPassing(error: unknown): boolean {
+export function isTransient(error: unknown): boolean {
   // A pooler's error says that it switched to another session of the server; the next session may be the right one.
   const given = error instanceof SaqError && error.code === "config" ? error.cause : error;
   return isConnectionError(given) || (/^[0-9A-Z]{5}$/.test(codeOf(given) ?? "") && !isDataError(given));

@@ -44,7 +44,7 @@ export interface PoolOptions {
 }
 
 /** How long a statement is sent again, and after which errors. */
-export interface Persistence {
+export interface RetryOptions {
   /** ms */
   timeoutMs?: number;
   again?: (error: unknown, sent: number) => boolean;
@@ -62,7 +62,8 @@ const closeTimeoutMs = 1_000;
 const defaultTimeoutMs = 8_000;
 
 export class ConnectionPool {
-  readonly options: PoolOptions;
+  /** Private: the DSN may have a password, and a queue that is printed shows its public properties. */
+  readonly #options: PoolOptions;
   /** Connects at its first use. Null behind a transaction pooler. */
   readonly listener: Listener | null;
   readonly clock: DatabaseClock;
@@ -84,7 +85,7 @@ export class ConnectionPool {
   #withFunction: WeakSet<pg.PoolClient> | null = null;
 
   constructor(options: PoolOptions) {
-    this.options = options;
+    this.#options = options;
     const { dsn, plain, logger } = options;
     const { holdLiveness, releaseLiveness } = serverStatements;
     const config = clientConfig(dsn, { plain });
@@ -161,7 +162,7 @@ export class ConnectionPool {
   /** Checks whether the server and this process use the same number for a session. A pooler may use its own numbers. */
   async #compareNumbers(): Promise<void> {
     if (!this.#dead) return;
-    const client = await this.take();
+    const client = await this.acquire();
     try {
       const { rows } = await client.query<{ pid: number }>("select pg_backend_pid() as pid");
       this.#dead.compare(client, rows[0]?.pid ?? 0);
@@ -202,22 +203,31 @@ export class ConnectionPool {
    * Returns the query for pg. With a name, each connection prepares it once; behind a transaction pooler it has no
    * name.
    */
+  /** True behind a transaction pooler: no LISTEN, no session locks, no prepared statements. */
+  get plain(): boolean {
+    return this.#options.plain;
+  }
+
+  get logger(): Logger {
+    return this.#options.logger;
+  }
+
   prepared({ name, text }: Statement, values: unknown[]): pg.QueryConfig {
-    return this.options.plain ? { text, values } : { name, text, values };
+    return this.#options.plain ? { text, values } : { name, text, values };
   }
 
   /** Runs a statement that is prepared once per connection. */
   async query<Row extends pg.QueryResultRow>(statement: Statement, values: unknown[]): Promise<Row[]> {
     const query = this.prepared(statement, values);
     // A pooled session is shared with other clients and may have any settings. Our settings are set in a transaction.
-    if (this.options.plain)
+    if (this.#options.plain)
       return this.#inTransaction(
         beginPooledTransaction,
         async (client) => (await client.query<Row>(query)).rows,
       );
     for (let tries = 1; ; tries++) {
       const before = this.#lastTrouble;
-      const client = await this.take();
+      const client = await this.acquire();
       let broken: Error | undefined;
       try {
         const { rows } = await client.query<Row>(query);
@@ -237,7 +247,7 @@ export class ConnectionPool {
    * Allows one try per connection, because the server may have ended every connection of the pool while it was idle.
    */
   #mayRepeat(tries: number): boolean {
-    return tries <= this.options.maxSize && !this.closed;
+    return tries <= this.#options.maxSize && !this.closed;
   }
 
   /**
@@ -245,10 +255,10 @@ export class ConnectionPool {
    * sent twice. `again` may allow retries after other errors; it gets the error and how often the statement was sent.
    * Returns the rows and, in `resent`, whether the statement was sent more than once.
    */
-  async queryAgain<Row extends pg.QueryResultRow>(
+  async queryWithRetry<Row extends pg.QueryResultRow>(
     statement: Statement,
     values: unknown[],
-    { timeoutMs = defaultTimeoutMs, again = isConnectionError }: Persistence = {},
+    { timeoutMs = defaultTimeoutMs, again = isConnectionError }: RetryOptions = {},
   ): Promise<{ rows: Row[]; resent: boolean }> {
     const deadline = performance.now() + timeoutMs;
     for (let attempt = 0; ; attempt++) {
@@ -273,7 +283,7 @@ export class ConnectionPool {
   }
 
   /** When a connection to the database last failed, by performance.now(). */
-  get lastTrouble(): number {
+  get lastFailureAt(): number {
     return this.#lastTrouble;
   }
 
@@ -283,7 +293,7 @@ export class ConnectionPool {
   }
 
   /** Returns a connection of the pool; the caller must release it. */
-  async take(): Promise<pg.PoolClient> {
+  async acquire(): Promise<pg.PoolClient> {
     try {
       const client = await this.#pool.connect();
       if (this.#withFunction && !this.#withFunction.has(client))
@@ -323,7 +333,7 @@ export class ConnectionPool {
     work: (client: pg.PoolClient) => Promise<T>,
     { sequentialScan = false }: { sequentialScan?: boolean } = {},
   ): Promise<T> {
-    const begin = this.options.plain ? beginPooledTransaction : beginTransaction;
+    const begin = this.#options.plain ? beginPooledTransaction : beginTransaction;
     const scan = sequentialScan
       ? "; set local enable_seqscan = on; set local max_parallel_workers_per_gather = 2"
       : "";
@@ -333,7 +343,7 @@ export class ConnectionPool {
   async #inTransaction<T>(begin: string, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
     for (let tries = 1; ; tries++) {
       const before = this.#lastTrouble;
-      const client = await this.take();
+      const client = await this.acquire();
       let hasBegun = false;
       let broken: Error | undefined;
       try {

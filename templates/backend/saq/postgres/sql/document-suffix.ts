@@ -7,7 +7,7 @@
  *     {..., "attempts":1,"started":S,"worker_id":W,"progress":1,...,"status":"complete"}      completed
  */
 import { isUtf8, transcode } from "node:buffer";
-import type { DocumentSuffix } from "../../broker.js";
+import type { DocumentSuffix } from "../receipt.js";
 
 const queued = ',"status":"queued"}';
 
@@ -17,7 +17,7 @@ const scheduled = { name: ',"scheduled":', bytes: 10 };
 
 /**
  * Returns SQL for the due time of a fresh document, as the row's column will hold it: 0 if the document names no time,
- * `due` if it names that time. Null if the document is not fresh: it has another ending, was tried before, or has the
+ * `due` if it names that time. Null if the document is not fresh: it has another suffix, was tried before, or has the
  * time of its last change (`touched`), which a claim would write a second time. Compact JSON of another program may
  * have it (Python's `separators=(",", ":")`). Our documents have `queued` near the end and no member of a run after it,
  * so most documents need not be searched for `touched`.
@@ -44,7 +44,7 @@ export const freshDue = (job: string, due: string): string => {
 export const freshClaimed = (job: string, suffix: string): string =>
   `pg_catalog.substr(${job}, 1, pg_catalog.octet_length(${job}) - ${queued.length}) || ${suffix}`;
 
-/** Returns SQL for the two parts of `endingOf` as one text. `worker` is SQL for a JSON text, `ms` for epoch ms. */
+/** Returns SQL for the two parts of `suffixOf` as one text. `worker` is SQL for a JSON text, `ms` for epoch ms. */
 export const claimedSuffix = (worker: string, ms: string): string =>
   `',"attempts":1,"started":' || ${ms}::text || ',"worker_id":' || ${worker} || ',"touched":' || ${ms}::text || ',"status":"active"}'`;
 

@@ -41,7 +41,7 @@ export function settleStatements({ jobs, isActive, isOf, editedDocument }: Fragm
 
   // Completions of documents whose suffix the claim wrote and nobody has changed since, which the comparison proves.
   // The patch replaces the replaced part of the suffix. Lists in one text: $2 keys, $3 the position of each job's claim,
-  // $4 patches, $5 seconds to keep the row. Arrays with one item per claim: $6 tokens, $7 endings, $8 bytes of their
+  // $4 patches, $5 seconds to keep the row. Arrays with one item per claim: $6 tokens, $7 suffixes, $8 bytes of their
   // replaced parts. $9 number of completions. Returns the positions of those that were written, or null if all were.
   const completeWith = ({ columns = "", names = "", returned = "", told = "", count = "" }) => `with kept as (
       update ${jobs} j set status = 'complete', expire_at = (select ${epoch}) + o.keep,
@@ -65,7 +65,7 @@ export function settleStatements({ jobs, isActive, isOf, editedDocument }: Fragm
   });
 
   // The same completions for rows that are not kept. Parameters as above, without patches and seconds: $4 tokens, $5
-  // endings, $6 number of completions. Deleting is the cheapest end: it writes no new row and no index entry.
+  // suffixes, $6 number of completions. Deleting is the cheapest end: it writes no new row and no index entry.
   const remove = `with gone as (
       delete from ${jobs} j
       using (select g.*, ($5::bytea[])[g.claim] as suffix, o.*

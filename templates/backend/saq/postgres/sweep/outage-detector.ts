@@ -9,14 +9,14 @@ export class OutageDetector {
   #lastWall = 0;
   #gapMs = 0;
 
-  /** `lastTrouble`: when the database was last unreachable for a statement of this process, by performance.now(). */
-  constructor(private readonly server: { readonly lastTrouble: number }) {}
+  /** `lastFailureAt`: when the database was last unreachable for a statement of this process, by performance.now(). */
+  constructor(private readonly server: { readonly lastFailureAt: number }) {}
 
   /**
    * Notes that the database has answered. More than `gapSeconds` after the previous answer, the measurement starts
    * anew.
    */
-  looked(gapSeconds: number): void {
+  onResponse(gapSeconds: number): void {
     this.#gapMs = gapSeconds * 1_000;
     if (this.#isBroken()) this.#since = performance.now();
     this.#last = performance.now();
@@ -24,7 +24,7 @@ export class OutageDetector {
   }
 
   /** Returns true if the database has been reachable without a gap for `seconds`, as far as is known. */
-  lasts(seconds: number): boolean {
+  reachableFor(seconds: number): boolean {
     return !this.#isBroken() && this.#last - this.#since >= seconds * 1_000;
   }
 
@@ -32,6 +32,6 @@ export class OutageDetector {
     // While the machine sleeps, performance.now() may stop, but Date.now() does not. A wall clock that was set forward
     // looks like a gap, which only delays the sweeper a little.
     const gap = Math.max(performance.now() - this.#last, Date.now() - this.#lastWall);
-    return gap > this.#gapMs || this.server.lastTrouble > this.#last;
+    return gap > this.#gapMs || this.server.lastFailureAt > this.#last;
   }
 }

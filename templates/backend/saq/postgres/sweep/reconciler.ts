@@ -7,11 +7,13 @@
  * document (there may be 10 workers with 2,000 claimed jobs each, and 4 MB a document). A token is dropped as soon as
  * no job runs under it, so that an idle worker sends no statement.
  */
-import type { Claim, Reconciliation, StoredJob } from "../../broker.js";
+
+import type { Claim, Reconciliation } from "../../broker.js";
 import { isTakenOver } from "../../core/stored-job.js";
-import { type Decision, loseJob, neverStarted } from "../../core/transitions.js";
+import { loseJob, neverStarted } from "../../core/transitions.js";
 import type { Logger } from "../../logger.js";
-import type { RowStore } from "../rows.js";
+import { receiptOf } from "../receipt.js";
+import type { Row, RowDecision, RowStore } from "../rows.js";
 import type { TableSession } from "../table-session.js";
 
 /** A claim without a response is checked at every round at first, then each time its age has grown by this fraction. */
@@ -20,7 +22,10 @@ const longestPauseMs = 60_000;
 /** The server does not carry out a claim that is older than a day. */
 const longestAgeMs = 24 * 3_600_000;
 
-type Stray = Pick<Claim, "key" | "token">;
+interface Stray {
+  readonly key: string;
+  readonly token: number;
+}
 
 interface IssuedToken {
   readonly workerId: string;
@@ -90,7 +95,7 @@ export class Reconciler {
     ]);
     this.#keepOnly(tokens, new Set(running.map(({ token }) => token)));
     if (running.length === 0) return [];
-    const isHeld = lookup(held());
+    const isHeld = lookup(claimedIn(held()));
     return running.filter(
       ({ key, token }) => !isHeld(key, token) && !this.#tokens.get(token)?.dismissed.has(key),
     );
@@ -125,14 +130,15 @@ export class Reconciler {
 
   async #putBack(
     stray: readonly Stray[],
-    { workerId, hasRun, lostLimit, failedTtl }: Reconciliation,
+    { workerId, unrecorded, lostLimit, failedTtl }: Reconciliation,
   ): Promise<string[]> {
     const tokenOf = new Map(stray.map(({ key, token }) => [key, token]));
-    const decide = (row: StoredJob, clock: number): Decision<"put back" | "not ours" | "gone"> => {
+    const hasRun = lookup(claimedIn(unrecorded()));
+    const decide = (row: Row, clock: number): RowDecision<"put back" | "not ours" | "gone"> => {
       if (row.token !== tokenOf.get(row.key)) return { change: null, answer: "gone" };
       if (isTakenOver(row, { workerId })) return { change: null, answer: "not ours" };
       // Aborted before it ran, or run without a recorded end: only this process can end the job.
-      if (row.status === "aborting" || (row.status === "active" && hasRun(row)))
+      if (row.status === "aborting" || (row.status === "active" && hasRun(row.key, row.token)))
         return { change: loseJob(row, clock, lostLimit, failedTtl), answer: "put back" };
       if (row.status !== "active") return { change: null, answer: "gone" };
       return { change: neverStarted(row, clock), answer: "put back" };
@@ -150,6 +156,10 @@ export class Reconciler {
       );
     return keys;
   }
+}
+
+function* claimedIn(claims: Iterable<Claim>): Generator<Stray> {
+  for (const claim of claims) yield { key: claim.key, token: receiptOf(claim).token };
 }
 
 function lookup(claims: Iterable<Stray>): (key: string, token: number) => boolean {

@@ -8,7 +8,7 @@
 import type { StoredJob } from "../../broker.js";
 import { type isStuck, type JobFields, parseStatus } from "../../core/job.js";
 import { read } from "../../core/stored-job.js";
-import type { RowStore } from "../rows.js";
+import type { Row, RowStore } from "../rows.js";
 import type { TableSession } from "../table-session.js";
 
 const pageSize = 5_000;
@@ -137,7 +137,7 @@ export class RunningJobs {
   }
 }
 
-function limitsOf(row: StoredJob): Limits | null {
+function limitsOf(row: Row): Limits | null {
   const job = read(row);
   if (!job) return null;
   const { timeout, heartbeat, started, touched, attempts, workerId } = job;
@@ -148,7 +148,7 @@ function limitsOf(row: StoredJob): Limits | null {
  * Returns true if the row is still in the run that `then` describes. The token alone does not tell: Python starts a job
  * again without changing the token, but never without changing the document.
  */
-export function isSameRun(now: StoredJob, then: RunningJob): boolean {
+export function isSameRun(now: Row, then: RunningJob): boolean {
   if (now.token !== then.token || (now.status !== "active" && now.status !== "aborting")) return false;
   const job = read(now);
   const { limits } = then;

@@ -1,7 +1,8 @@
 /** Decides whether a job that a dead worker had claimed was started, or only waited for its turn. */
-import type { StoredJob } from "../../broker.js";
+
 import { read } from "../../core/stored-job.js";
 import { isClaimedAhead } from "../claim-token.js";
+import type { Row } from "../rows.js";
 import { livenessOf } from "./worker-ids.js";
 
 /**
@@ -12,7 +13,7 @@ import { livenessOf } from "./worker-ids.js";
  * dead worker has held before (`lost` in its meta). Where nothing was written, a job that was claimed for a free slot
  * counts as started, and a job that was claimed ahead counts as not started.
  */
-export function hadStarted(row: StoredJob): boolean {
+export function hadStarted(row: Row): boolean {
   const job = read(row);
   if (!job) return false;
   // Python writes the worker's id when it starts the job.

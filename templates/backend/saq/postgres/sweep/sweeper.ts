@@ -4,18 +4,17 @@
  * stuck jobs and expired rows. Each change is decided again while the row is locked, so that a second sweeper does no
  * harm and a job that ends meanwhile keeps its result.
  */
-import type { RowChange, StoredJob, SweepLimits } from "../../broker.js";
+import type { RowChange, SweepLimits } from "../../broker.js";
 import { isStuck } from "../../core/job.js";
 import { read } from "../../core/stored-job.js";
-import { type Decision, loseJob, sweepJob } from "../../core/transitions.js";
+import { loseJob, sweepJob } from "../../core/transitions.js";
 import type { Logger } from "../../logger.js";
-import { newToken } from "../claim-token.js";
-import type { RowStore } from "../rows.js";
+import type { Row, RowDecision, RowStore } from "../rows.js";
 import type { TableSession } from "../table-session.js";
 import { isSameRun, type RunningJob, RunningJobs } from "./running-jobs.js";
 import { hadStarted } from "./started.js";
 import { type Liveness, leaseGraceSeconds, livenessOf } from "./worker-ids.js";
-import { returnSeconds, type WorkerAge, WorkerRows } from "./worker-rows.js";
+import { recoverySeconds, type WorkerAge, WorkerRows } from "./worker-rows.js";
 
 /**
  * How long a running job must be without a living worker before it counts as orphaned, s. If a worker has no lock,
@@ -40,7 +39,7 @@ interface SweepLeft {
 }
 
 /** Decides how to change one locked row. Returns null if the row must not be swept any more. */
-type Sweep = (row: StoredJob, clock: number) => RowChange | null;
+type Sweep = (row: Row, clock: number) => RowChange | null;
 
 export class Sweeper {
   readonly #workers: WorkerRows;
@@ -63,14 +62,14 @@ export class Sweeper {
   }
 
   /** Takes the rows of workers that a heartbeat has returned. The next query for workers may then be unnecessary. */
-  heard(workers: readonly WorkerAge[]): void {
+  onWorkerRows(workers: readonly WorkerAge[]): void {
     this.#workers.heard(workers, this.#gapSeconds);
   }
 
   /** Requeues or fails the jobs of dead workers. Returns their keys. */
   async sweepLost(limits: SweepLimits): Promise<string[]> {
-    this.#gapSeconds = 2 * limits.lookEvery + 1;
-    if (this.#workers.isNobodySilent(limits.lookEvery + 1)) return [];
+    this.#gapSeconds = 2 * limits.checkInterval + 1;
+    if (this.#workers.isNobodySilent(limits.checkInterval + 1)) return [];
     const workers = await this.#workers.look(this.#gapSeconds);
     const swept: string[] = [];
     for (const id of this.#workers.silent(workers)) {
@@ -103,7 +102,7 @@ export class Sweeper {
 
   /** Ends stuck jobs, takes over orphaned jobs, deletes expired rows. Returns the keys of stuck and orphaned jobs. */
   async sweepStuck(limits: SweepLimits): Promise<string[]> {
-    this.#gapSeconds = 2 * limits.lookEvery + 1;
+    this.#gapSeconds = 2 * limits.checkInterval + 1;
     if (!(await this.#deleteExpired())) {
       this.#orphanedSince.clear();
       this.#running.forgetAll();
@@ -127,7 +126,7 @@ export class Sweeper {
   async #sweepRunning(limits: SweepLimits): Promise<string[]> {
     const workers = await this.#workers.look(this.#gapSeconds);
     const { jobs, clock } = await this.#running.look();
-    if (!this.#workers.outage.lasts(returnSeconds)) return [];
+    if (!this.#workers.outage.reachableFor(recoverySeconds)) return [];
     const { orphans, owned } = await this.#withoutWorker(jobs, workers);
     const lost = await this.#lose(orphans, limits);
     const ended = await this.#endStuck(owned, workers, clock, limits);
@@ -207,7 +206,7 @@ export class Sweeper {
       isClockAhead ||= databaseClock.isAhead(clock);
       const job = jobOf.get(row.key);
       // The documents may have been read before an outage, and this row may have been locked after it.
-      if (!job || isClockAhead || !isSameRun(row, job) || !this.#workers.outage.lasts(returnSeconds))
+      if (!job || isClockAhead || !isSameRun(row, job) || !this.#workers.outage.reachableFor(recoverySeconds))
         return null;
       return sweepJob(row, clock, graceFor(job), failedTtl, setForward);
     });
@@ -217,10 +216,10 @@ export class Sweeper {
 
   /** Changes rows as decided. Rows that another transaction has locked are left for the next sweep. */
   async #sweep(keys: readonly string[], decide: Sweep): Promise<{ keys: string[]; isComplete: boolean }> {
-    const decision = (row: StoredJob, clock: number): Decision<boolean> => {
+    const decision = (row: Row, clock: number): RowDecision<boolean> => {
       const change = decide(row, clock);
       // With a new token, the previous owner cannot change this row, nor a later job that is stored under its key.
-      return { change: change && { ...change, place: newToken() }, answer: change !== null };
+      return { change: change && { ...change, revoke: true }, answer: change !== null };
     };
     const { answers, held } = await this.rows.changeMany(keys, decision);
     if (held.length > 0)
@@ -243,7 +242,7 @@ export class Sweeper {
       this.queueName,
       this.session.jobsTable,
     ]);
-    this.#workers.outage.looked(this.#gapSeconds);
+    this.#workers.outage.onResponse(this.#gapSeconds);
     if (!left) return true;
     const { got, blocks, running } = left;
     for (let passed = 0; got && passed < Math.min(blocksPerPass, blocks); ) {
@@ -261,4 +260,4 @@ export class Sweeper {
   }
 }
 
-const isRunning = ({ status }: StoredJob): boolean => status === "active" || status === "aborting";
+const isRunning = ({ status }: Row): boolean => status === "active" || status === "aborting";

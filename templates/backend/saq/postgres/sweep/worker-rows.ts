@@ -19,7 +19,7 @@ const longestRowMs = 60_000;
  * After an outage the workers come back one by one, with results that they have kept. No job counts as stuck or
  * orphaned before the longest back-off (5 s) and the time for a claim or a settlement have passed, s.
  */
-export const returnSeconds = 12;
+export const recoverySeconds = 12;
 
 export interface WorkerAge {
   worker_id: string;
@@ -95,7 +95,7 @@ export class WorkerRows {
     const missing = [...this.#known].filter(([id, silentAt]) => !present.has(id) && now >= silentAt);
     return [...overdue.map(({ worker_id }) => worker_id), ...missing.map(([id]) => id)].filter(
       // A worker without a lock has only its row: after an outage it gets time to renew the row.
-      (id) => this.outage.lasts(livenessOf(id) === "lock" ? beatSeconds : returnSeconds),
+      (id) => this.outage.reachableFor(livenessOf(id) === "lock" ? beatSeconds : recoverySeconds),
     );
   }
 
@@ -136,7 +136,7 @@ export class WorkerRows {
   }
 
   #saw(workers: readonly WorkerAge[], gapSeconds: number): void {
-    this.outage.looked(gapSeconds);
+    this.outage.onResponse(gapSeconds);
     const now = performance.now();
     for (const { worker_id, alive, overdue } of workers) {
       const liveness = livenessOf(worker_id);

@@ -40,7 +40,7 @@ export function monitorTasks(
   const limits = (): SweepLimits => ({
     graceSeconds: sweepGraceSeconds(queue),
     lostLimit: config.lostLimit,
-    lookEvery: timers.lost,
+    checkInterval: timers.lost,
     failedTtl: config.failedTtl,
   });
   const say = (keys: string[]) => {
@@ -65,7 +65,7 @@ function interruptSilent(running: ReadonlyMap<string, Attempt>): void {
   const now = performance.now();
   for (const attempt of running.values()) {
     const { heartbeat } = attempt.fields;
-    if (heartbeat && now - attempt.aliveAt > heartbeat * 1_000) {
+    if (heartbeat && now - attempt.lastHeartbeatAt > heartbeat * 1_000) {
       attempt.interrupt("timeout", `no heartbeat for ${heartbeat} s`);
     }
   }

@@ -2,7 +2,7 @@
  * Gives back jobs that a worker cannot run: their previous run is still going on here, or it does not have their task.
  */
 import type { QueueConfig } from "../../config/index.js";
-import { oneMore } from "../../core/job-meta.js";
+import { increment } from "../../core/job-meta.js";
 import type { MetaMarks } from "../../core/wire.js";
 import type { Attempt } from "../attempt.js";
 import type { Report } from "./report.js";
@@ -47,7 +47,7 @@ export class Refusals {
     const { key } = attempt.fields;
     this.#options.report.overdue(attempt);
     this.#overdue.set(key, 0);
-    void attempt.settled?.then(() => this.#overdue.delete(key));
+    void attempt.taskEnded?.then(() => this.#overdue.delete(key));
   }
 
   isOverdue(key: string): boolean {
@@ -77,7 +77,7 @@ export class Refusals {
    * job's document, so that all workers count together.
    */
   refuseUnknown(attempt: Attempt): void {
-    const refusals = oneMore(attempt.fields.meta.unknownTask);
+    const refusals = increment(attempt.fields.meta.unknownTask);
     if (refusals > mostForUnknown) {
       this.#fail(attempt, unknownTask(this.#options.config, attempt.fields.function));
       return;

@@ -1,9 +1,9 @@
 /** Decides how a job is settled after its attempt has ended. Pure, except for the random part of a retry delay. */
-import type { ClaimedJob, Settlement } from "../../broker.js";
+import type { ClaimedJob, Receipt, Settlement } from "../../broker.js";
 import { isLarger, tooLarge } from "../../core/byte-size.js";
 import { isRetryable, type JobFields } from "../../core/job.js";
-import { oneMore } from "../../core/job-meta.js";
-import { finished, keepSeconds, requeued, retryDue } from "../../core/transitions.js";
+import { increment } from "../../core/job-meta.js";
+import { finishedFields, keepSeconds, requeuedFields, retryDue } from "../../core/transitions.js";
 import { encodeChange, type MetaMarks } from "../../core/wire.js";
 import { InvalidResultError } from "../../errors.js";
 import { errorText } from "./error-text.js";
@@ -23,7 +23,9 @@ export interface EndedAttempt {
   readonly fields: JobFields;
   readonly awaited: boolean | string;
   /** The settlement that the task wrote itself (`ctx.finish`). */
-  readonly transactionalFinish?: { readonly transaction: string } | null;
+  readonly transactionalFinish?: { readonly receipt: Receipt } | null;
+  /** True if the task has changed the stored document since the claim. */
+  readonly hasUpdated: boolean;
 }
 
 export interface SettlementRules {
@@ -52,9 +54,13 @@ export function settlementOf(
         case "shutdown":
           return cancellation(attempt, rules);
         case "abort":
-          return settlement(attempt, finished("aborted", rules.nowMs, { error: attempt.fields.error }), {
-            keep: keepSeconds(attempt.fields.ttl, "aborted", rules.failedTtl),
-          });
+          return settlement(
+            attempt,
+            finishedFields("aborted", rules.nowMs, { error: attempt.fields.error }),
+            {
+              keep: keepSeconds(attempt.fields.ttl, "aborted", rules.failedTtl),
+            },
+          );
         case "lost":
         // The runner records it as a loss.
         case "crash":
@@ -70,9 +76,7 @@ export function settlementOf(
 export function release({ claim, fields }: EndedAttempt, marks?: MetaMarks): Settlement {
   return {
     key: claim.key,
-    token: claim.token,
-    workerId: claim.workerId,
-    place: claim.place,
+    receipt: claim.receipt,
     ...encodeChange({ status: "queued", started: 0, workerId: null, touched: fields.queued }, marks),
     status: "queued",
     charge: -1,
@@ -80,8 +84,7 @@ export function release({ claim, fields }: EndedAttempt, marks?: MetaMarks): Set
     scheduled: claim.due,
     awaited: false,
     result: null,
-    finishedIn: null,
-    suffix: null,
+    unchanged: false,
   };
 }
 
@@ -134,9 +137,7 @@ function completed(attempt: EndedAttempt, result: string, rules: SettlementRules
   const now = Math.round(rules.nowMs);
   return {
     key: attempt.claim.key,
-    token: attempt.claim.token,
-    workerId: attempt.claim.workerId,
-    place: attempt.claim.place,
+    receipt: attempt.transactionalFinish?.receipt ?? attempt.claim.receipt,
     status: "complete",
     // Built by hand, because the result is JSON text already: to encode a large result twice would be expensive.
     patch: `{"progress":1,"completed":${now},"touched":${now},${result === "null" ? "" : `"result":${result},`}"status":"complete"}`,
@@ -146,15 +147,14 @@ function completed(attempt: EndedAttempt, result: string, rules: SettlementRules
     scheduled: 0,
     awaited: attempt.awaited,
     result: typeof attempt.awaited === "string" ? result : null,
-    finishedIn: attempt.transactionalFinish?.transaction ?? null,
-    suffix: isUntried(fields) ? attempt.claim.suffix : null,
+    unchanged: !attempt.hasUpdated && isUntried(fields),
   };
 }
 
 const removedWithResult: readonly string[] = ["error"];
 const removedWithoutResult: readonly string[] = ["error", "result"];
 
-/** True if the document, apart from its suffix, holds no member that a completion sets or removes. */
+/** True if the document holds no member that a completion sets or removes. */
 const isUntried = ({ progress, completed, result, error }: JobFields): boolean =>
   progress === 0 && completed === 0 && result === null && error === null;
 
@@ -170,7 +170,7 @@ export function lastFailure(attempt: EndedAttempt, error: Error, rules: Settleme
 }
 
 function finalFailure(attempt: EndedAttempt, error: string, rules: SettlementRules): Settlement {
-  return settlement(attempt, finished("failed", rules.nowMs, { error }), {
+  return settlement(attempt, finishedFields("failed", rules.nowMs, { error }), {
     keep: keepSeconds(attempt.fields.ttl, "failed", rules.failedTtl),
   });
 }
@@ -180,14 +180,14 @@ function failure(attempt: EndedAttempt, error: string, rules: SettlementRules): 
   const { fields } = attempt;
   if (!isRetryable(fields)) return finalFailure(attempt, error, rules);
   const scheduled = retryDue(fields, rules.nowMs);
-  return settlement(attempt, requeued(rules.nowMs, scheduled, error), { scheduled });
+  return settlement(attempt, requeuedFields(rules.nowMs, scheduled, error), { scheduled });
 }
 
 /** At a shutdown: the job always goes back into the queue, and the attempt is not counted. */
 function cancellation(attempt: EndedAttempt, rules: SettlementRules): Settlement {
   const { fields, claim } = attempt;
-  const change = { ...requeued(rules.nowMs, claim.due, "cancelled"), scheduled: fields.scheduled };
-  const marks = { cancellations: oneMore(fields.meta.cancellations) };
+  const change = { ...requeuedFields(rules.nowMs, claim.due, "cancelled"), scheduled: fields.scheduled };
+  const marks = { cancellations: increment(fields.meta.cancellations) };
   return settlement(attempt, change, { charge: -1, scheduled: claim.due }, marks);
 }
 
@@ -199,9 +199,7 @@ function settlement(
 ): Settlement {
   return {
     key: claim.key,
-    token: claim.token,
-    workerId: claim.workerId,
-    place: claim.place,
+    receipt: transactionalFinish?.receipt ?? claim.receipt,
     status: change.status,
     ...encodeChange(change, marks),
     charge,
@@ -209,7 +207,6 @@ function settlement(
     scheduled,
     awaited,
     result: null,
-    finishedIn: transactionalFinish?.transaction ?? null,
-    suffix: null,
+    unchanged: false,
   };
 }

@@ -14,19 +14,19 @@ import type { AttemptResult } from "./settlement.js";
  * statements were too few: no task ran while one statement took long (2,000 -> 4,000: the queue drained 1.04 and 1.10
  * times as fast in two runs).
  */
-const mostUnsettled = 4_000;
+const maxUnsettled = 4_000;
 /** Maximum bytes of the patches of these settlements. If results are large, fewer jobs may wait. */
-const mostUnsettledBytes = 64 * 1024 * 1024;
+const maxUnsettledBytes = 64 * 1024 * 1024;
 
 export interface SettlerOptions {
   broker: Broker;
   report: Report;
-  around: JobHooks | null;
+  hooks: JobHooks | null;
   logger: Logger;
   /** Called when storage has returned the result of a settlement, whatever the result is. */
-  stored: (attempt: Attempt, settlement: Settlement) => void;
+  onStored: (attempt: Attempt, settlement: Settlement) => void;
   /** Called when `isCongested` becomes false, so that jobs may start again. */
-  relieved: () => void;
+  onUncongested: () => void;
 }
 
 /**
@@ -35,7 +35,7 @@ export interface SettlerOptions {
  */
 class PendingSettlement implements Decided<SettleResult> {
   constructor(
-    private readonly settler: Pick<Settler, "recorded" | "unrecorded">,
+    private readonly settler: Pick<Settler, "onSettled" | "onSettleFailed">,
     readonly attempt: Attempt,
     readonly settlement: Settlement,
     readonly end: AttemptResult | undefined,
@@ -44,11 +44,11 @@ class PendingSettlement implements Decided<SettleResult> {
   ) {}
 
   resolve(result: SettleResult): void {
-    this.settler.recorded(this, result);
+    this.settler.onSettled(this, result);
   }
 
   reject(error: unknown): void {
-    this.settler.unrecorded(this, error);
+    this.settler.onSettleFailed(this, error);
   }
 }
 
@@ -60,8 +60,8 @@ export class Settler {
    */
   readonly #pending: (PendingSettlement | null)[] = [];
   readonly #freeSlots: number[] = [];
-  /** Tokens of claims whose job has run and whose settlement could not be stored, by job key. */
-  readonly #unrecorded = new Map<string, number>();
+  /** Claims whose job has run and whose settlement could not be stored, by job key. */
+  readonly #unrecorded = new Map<string, Claim>();
   readonly #poison: ClaimedJob[] = [];
   /** Claims whose loss is being stored. */
   readonly #losing = new Set<Claim>();
@@ -74,7 +74,7 @@ export class Settler {
   }
 
   get isCongested(): boolean {
-    return this.#underWay > mostUnsettled || this.#bytesUnderWay > mostUnsettledBytes;
+    return this.#underWay > maxUnsettled || this.#bytesUnderWay > maxUnsettledBytes;
   }
 
   /** Resolves when each settlement so far is stored or has failed, and the hooks after it have run. */
@@ -99,30 +99,30 @@ export class Settler {
     yield* this.#losing;
   }
 
-  /** True if the job has run under this claim and its settlement could not be stored. */
-  isUnrecorded({ key, token }: Pick<Claim, "key" | "token">): boolean {
-    return this.#unrecorded.get(key) === token;
+  /** Claims whose job has run and whose end could not be recorded. */
+  unrecordedClaims(): Iterable<Claim> {
+    return this.#unrecorded.values();
   }
 
-  recorded(pending: PendingSettlement, result: SettleResult): void {
+  onSettled(pending: PendingSettlement, result: SettleResult): void {
     const { attempt, settlement, end } = pending;
-    const { report, stored, around } = this.#options;
+    const { report, onStored: stored, hooks: around } = this.#options;
     this.#forget(pending);
     try {
       stored(attempt, settlement);
       if (end) {
         report.settled(attempt, end, settlement.status, result);
-        if (around) takeOver(attempt, settlement, result);
+        if (around) applyStoredChange(attempt, settlement, result);
       }
     } finally {
       this.#after(pending);
     }
   }
 
-  unrecorded(pending: PendingSettlement, error: unknown): void {
+  onSettleFailed(pending: PendingSettlement, error: unknown): void {
     const { settlement, end } = pending;
     this.#forget(pending);
-    if (end) this.#unrecorded.set(settlement.key, settlement.token);
+    if (end) this.#unrecorded.set(settlement.key, pending.attempt.claim);
     try {
       this.#options.report.unsettled(pending.attempt, pending.settlement, error);
     } finally {
@@ -136,22 +136,22 @@ export class Settler {
   }
 
   #after({ attempt, settlement, end }: PendingSettlement): void {
-    const { around } = this.#options;
+    const { hooks: around } = this.#options;
     const bytes = bytesOf(settlement.patch);
     if (around && end) void around.ended(attempt).finally(() => this.#left(bytes));
     else this.#left(bytes);
   }
 
   /** Called when the job no longer belongs to this worker. Logs the loss and runs the hooks, but stores nothing. */
-  dropped(attempt: Attempt): void {
-    const { report, around } = this.#options;
+  drop(attempt: Attempt): void {
+    const { report, hooks: around } = this.#options;
     report.lost(attempt);
     if (around) this.#track(around.ended(attempt));
   }
 
   /** Called when an uncaught error ends the worker. Stores that the worker lost the job. */
-  lose(attempt: Attempt, limits: Parameters<Broker["recordLost"]>[1]): void {
-    const { broker, report, around } = this.#options;
+  recordLoss(attempt: Attempt, limits: Parameters<Broker["recordLost"]>[1]): void {
+    const { broker, report, hooks: around } = this.#options;
     const { claim } = attempt;
     this.#losing.add(claim);
     const recorded = broker.recordLost([claim], limits).then(
@@ -173,7 +173,7 @@ export class Settler {
   }
 
   /** Called when these jobs are in the queue again. Forgets that their settlements could not be stored. */
-  putBack(keys: readonly string[]): void {
+  requeued(keys: readonly string[]): void {
     for (const key of keys) this.#unrecorded.delete(key);
   }
 
@@ -202,7 +202,7 @@ export class Settler {
     const wasCongested = this.isCongested;
     this.#underWay--;
     this.#bytesUnderWay -= bytes;
-    if (wasCongested && !this.isCongested) this.#options.relieved();
+    if (wasCongested && !this.isCongested) this.#options.onUncongested();
     if (this.#underWay > 0 || this.#waiting.length === 0) return;
     const waiting = this.#waiting;
     this.#waiting = [];
@@ -211,7 +211,7 @@ export class Settler {
 }
 
 /** Updates the job's fields to the values that are stored now, for the hooks after the task. */
-function takeOver(
+function applyStoredChange(
   { fields, transactionalFinish }: Attempt,
   settlement: Settlement,
   result: SettleResult,

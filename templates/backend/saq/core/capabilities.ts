@@ -1,0 +1,43 @@
+/** What a storage can do, and the check of what a queue and its calls need. */
+import { ConfigError } from "../errors.js";
+
+/** Declared by each broker. What a broker cannot do is refused where it is asked for, and never ignored. */
+export interface Capabilities {
+  /** Name of the storage in error messages. */
+  readonly storage: string;
+  /** Jobs can be stored and finished in the caller's own transaction: the option `client`, and `ctx.finish`. */
+  readonly transactions: boolean;
+  /** Workers are notified of new jobs, and waiting callers of ends. Without it both look at intervals. */
+  readonly push: boolean;
+  /** The option `groupKey` of a job. */
+  readonly groups: boolean;
+  /** The option `priority` of a job. */
+  readonly priorities: boolean;
+  /** Many jobs are stored in one round trip. Without it, `enqueueMany` stores one after another. */
+  readonly bulk: boolean;
+}
+
+type Refused = Extract<keyof Capabilities, "transactions" | "groups" | "priorities">;
+
+/** The options that need each capability, as users know them. */
+const needs: Record<Refused, { words: string; instead: string }> = {
+  transactions: {
+    words: "transactions (the option client, ctx.finish)",
+    instead: "Store the job after your transaction has committed, and return the result from the task.",
+  },
+  groups: {
+    words: "groups of jobs (groupKey, groupConcurrency)",
+    instead: "Leave groupKey and groupConcurrency out.",
+  },
+  priorities: {
+    words: "priorities",
+    instead: "Leave priority and priorities out, or use one queue per priority.",
+  },
+};
+
+/** @throws ConfigError if the storage does not have the capability. `at` names the call or the queue. */
+export function requireCapability(at: string, capability: Refused, capabilities: Capabilities): void {
+  if (capabilities[capability]) return;
+  const { words, instead } = needs[capability];
+  throw new ConfigError(`${at}: ${capabilities.storage} has no ${words}. ${instead}`);
+}
