@@ -3,11 +3,15 @@
  * one. A broker stores jobs, and keeps them consistent while many processes write at once. What a status means is
  * decided in `transitions.ts`, not here.
  */
+
 import type { Capabilities } from "./core/capabilities.js";
+import type { Claim, ClaimedJob, Receipt } from "./core/claim.js";
 import type { Status } from "./core/job.js";
 import type { EnqueueOutcome, NewJob } from "./core/new-job.js";
 import type { ScheduleStore } from "./core/schedule-store.js";
-import type { TransactionClient } from "./tasks/task.js";
+import type { StoredJob } from "./core/stored-job.js";
+import type { TransactionClient } from "./core/transaction-client.js";
+import type { RowChange } from "./core/transitions.js";
 
 export interface ClaimRequest {
   workerId: string;
@@ -23,33 +27,6 @@ export interface ClaimRequest {
    * not started.
    */
   ahead?: boolean;
-}
-
-declare const receipt: unique symbol;
-
-/**
- * Proof of a claim. The broker that claimed the job makes it, and only this broker reads it. After another worker has
- * taken the job over, changes with this receipt are refused.
- */
-export interface Receipt {
-  readonly [receipt]: true;
-}
-
-export interface Claim {
-  key: string;
-  receipt: Receipt;
-}
-
-export interface ClaimedJob extends Claim {
-  /** When the job was due, epoch s. A job that is returned to the queue becomes due at this time again. */
-  due: number;
-  /** The document as the claim wrote it. If `firstStart` is not null, the document as it was enqueued. */
-  document: string;
-  /**
-   * Not null: this is the job's first attempt, which started at this time (epoch ms). Its document does not say so: it
-   * saves the time to read and write it again.
-   */
-  firstStart: number | null;
 }
 
 /** The result of one claim. */
@@ -102,7 +79,10 @@ export interface Settlement extends Claim {
   awaited: boolean | string;
   /** The result of a complete job as JSON, if it is sent to an address; otherwise null. */
   result: string | null;
-  /** True if the document is still as the claim left it, and has no member that the patch sets or removes. */
+  /**
+   * True only for a completion: the document is still as the claim left it, and of the members that the patch sets or
+   * removes it has only `status` and `touched`.
+   */
   unchanged: boolean;
 }
 
@@ -121,35 +101,6 @@ export type SettleResult = "applied" | "aborted" | "finished" | "lost" | "gone";
 export interface Decided<Answer> {
   resolve(answer: Answer): void;
   reject(error: unknown): void;
-}
-
-/** A row as it is stored. */
-export interface StoredJob {
-  key: string;
-  queue: string;
-  status: Status;
-  /** The column, epoch s. */
-  scheduled: number;
-  document: string;
-  /** Size in bytes of a document that is too large to be read; `document` is empty then. */
-  unreadBytes?: number;
-}
-
-/** A change of one row. It is decided while the row is locked. */
-export interface RowChange {
-  status: Status;
-  /** Wire members to set, as the text of a JSON object; null leaves the stored bytes as they are. */
-  patch: string | null;
-  removed: readonly string[];
-  scheduled?: number;
-  /** True: the receipt of the claim that holds the row becomes invalid. */
-  revoke?: true;
-  /** Seconds to keep the row; null = for ever, negative = delete it. If left out, the time is not changed. */
-  keep?: number | null;
-  /**
-   * True: from now on the job runs with no other job beside it, by one worker at a time. False: it runs as usual again.
-   */
-  alone?: boolean;
 }
 
 export interface JobFilter {

@@ -14,6 +14,7 @@ export {
   type SaqOptions,
 } from "./config/index.js";
 export { inSeconds, type JobOptions, type Status } from "./core/job.js";
+export type { TransactionClient } from "./core/transaction-client.js";
 export type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "./core/transitions.js";
 export {
   ConfigError,
@@ -52,7 +53,6 @@ export {
   type Context,
   type EnqueueOptions,
   type ThreadContext,
-  type TransactionClient,
   task,
   type WorkerContext,
 } from "./tasks/task.js";

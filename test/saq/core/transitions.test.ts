@@ -1,6 +1,5 @@
 import { describe, expect, it } from "@jest/globals";
 import fc from "fast-check";
-import type { RowChange, StoredJob } from "../../../templates/backend/saq/broker.js";
 import {
   type JobFields,
   jobDefaults,
@@ -8,7 +7,9 @@ import {
   type Status,
   statuses,
 } from "../../../templates/backend/saq/core/job.js";
+import type { StoredJob } from "../../../templates/backend/saq/core/stored-job.js";
 import { read } from "../../../templates/backend/saq/core/stored-job.js";
+import type { RowChange } from "../../../templates/backend/saq/core/transitions.js";
 import {
   abortJob,
   keepSeconds,

@@ -5,7 +5,7 @@
  */
 
 import { describe, expect, it } from "@jest/globals";
-import type { ClaimedJob } from "../../../templates/backend/saq/broker.js";
+import type { ClaimedJob } from "../../../templates/backend/saq/core/claim.js";
 import { receiptOf } from "../../../templates/backend/saq/postgres/receipt.js";
 import { PythonPeer } from "../support/python-peer.js";
 import {

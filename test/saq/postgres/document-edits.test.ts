@@ -1,6 +1,6 @@
 /** The engine writes its own values into a job's `meta`, and leaves everything else in it as it is written. */
 import { describe, expect, it } from "@jest/globals";
-import type { StoredJob } from "../../../templates/backend/saq/broker.js";
+import type { StoredJob } from "../../../templates/backend/saq/core/stored-job.js";
 import { loseJob, retryJob } from "../../../templates/backend/saq/core/transitions.js";
 import {
   decodeJob,

@@ -1,7 +1,7 @@
 /** Documents that a claim and a completion change only at their end, without parsing them. */
 
 import { beforeAll, describe, expect, it } from "@jest/globals";
-import type { ClaimedJob } from "../../../templates/backend/saq/broker.js";
+import type { ClaimedJob } from "../../../templates/backend/saq/core/claim.js";
 import { claimedFields } from "../../../templates/backend/saq/core/stored-job.js";
 import { decodeJob } from "../../../templates/backend/saq/core/wire.js";
 import type { Context } from "../../../templates/backend/saq/index.js";

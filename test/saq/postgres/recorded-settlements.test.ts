@@ -1,7 +1,8 @@
 /** Ends of jobs that are recorded already or delete their row: in batches, and never the row of another claim. */
 import { beforeAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
-import type { ClaimedJob, Settlement } from "../../../templates/backend/saq/broker.js";
+import type { Settlement } from "../../../templates/backend/saq/broker.js";
+import type { ClaimedJob } from "../../../templates/backend/saq/core/claim.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import type { Context } from "../../../templates/backend/saq/tasks/task.js";
 import { openProxy } from "../support/cuttable-proxy.js";

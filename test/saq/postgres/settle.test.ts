@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from "@jest/globals";
-import type { ClaimedJob } from "../../../templates/backend/saq/broker.js";
+import type { ClaimedJob } from "../../../templates/backend/saq/core/claim.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { openProxy } from "../support/cuttable-proxy.js";
 import { pythonComplaints } from "../support/golden-documents.js";

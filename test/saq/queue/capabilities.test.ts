@@ -30,17 +30,20 @@ function limited(declared: Partial<Capabilities> = {}, options: Partial<QueueOpt
   const storage = new Proxy(broker, {
     get(target, name) {
       if (name === "capabilities") return capabilities;
+      if (name === "enqueueMany" && !capabilities.bulk) throw new Error("Shelf has no call for many");
       const value: unknown = Reflect.get(target, name, target);
       return typeof value === "function" ? value.bind(target) : value;
     },
   }) as Broker;
-  const config = defineQueue({
+  const given = {
     name: "limited",
     dsn: database.url,
     eventLoopDelay: 0,
+    pollInterval: 0.1,
     tasks,
     ...options,
-  } as never);
+  };
+  const config = defineQueue(given as never);
   return closeAfterTest(new Queue(config, storage));
 }
 
@@ -48,6 +51,7 @@ describe("a storage that lacks a capability", () => {
   it.each<[string, Partial<QueueOptions>, string]>([
     ["groupConcurrency", { groupConcurrency: 2 }, "groups of jobs (groupKey, groupConcurrency)"],
     ["priorities", { priorities: [1, 5] }, "priorities"],
+    ["no pollInterval", { pollInterval: 0 }, "notifications"],
   ])("refuses the configuration: %s", (_name, options, words) => {
     expect(() => limited({}, options)).toThrow(
       new ConfigError(`defineQueue("limited"): Shelf has no ${words}. ${advice(words)}`),
@@ -84,6 +88,13 @@ describe("a storage that lacks a capability", () => {
     expect(job.error).toContain("ctx.finish: Shelf has no transactions");
   });
 
+  it("stores many jobs one after another where it has no call for many", async () => {
+    const queue = limited();
+    const jobs = await queue.enqueueMany([{ task: "hello" }, { task: "hello" }]);
+    expect(jobs.every((job) => job !== null)).toBe(true);
+    expect(await queue.count("incomplete")).toBe(2);
+  });
+
   it("stores and runs jobs that need nothing of it", async () => {
     const queue = limited({}, { priorities: [0, 5] });
     const { ended } = await startWorker(queue);
@@ -92,9 +103,10 @@ describe("a storage that lacks a capability", () => {
   });
 });
 
-const advice = (words: string): string =>
-  words.startsWith("groups")
-    ? "Leave groupKey and groupConcurrency out."
-    : words === "priorities"
-      ? "Leave priority and priorities out, or use one queue per priority."
-      : "Store the job after your transaction has committed, and return the result from the task.";
+const advices: Record<string, string> = {
+  groups: "Leave groupKey and groupConcurrency out.",
+  priorities: "Leave priority and priorities out, or use one queue per priority.",
+  notifications: "Set pollInterval, 1 for instance.",
+  transactions: "Store the job after your transaction has committed, and return the result from the task.",
+};
+const advice = (words: string): string => advices[words.split(" ")[0] ?? ""] ?? "";

@@ -6,13 +6,14 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, afterEach, beforeAll, beforeEach } from "@jest/globals";
 import pg from "pg";
-import type { Broker, ClaimedJob, Settlement, SettleResult } from "../../../templates/backend/saq/broker.js";
+import type { Broker, Settlement, SettleResult } from "../../../templates/backend/saq/broker.js";
 import {
   defineQueue,
   type QueueConfig,
   type QueueSettings,
 } from "../../../templates/backend/saq/config/index.js";
 import { connectBrokers } from "../../../templates/backend/saq/connect.js";
+import type { ClaimedJob } from "../../../templates/backend/saq/core/claim.js";
 import type { JobFields } from "../../../templates/backend/saq/core/job.js";
 import { encodeChange } from "../../../templates/backend/saq/core/wire.js";
 import { type Logger, silentLogger } from "../../../templates/backend/saq/logger.js";

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
-import type { Receipt } from "../../../templates/backend/saq/broker.js";
+import type { Receipt } from "../../../templates/backend/saq/core/claim.js";
 import { silentLogger } from "../../../templates/backend/saq/logger.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { AloneGate, type AloneJob } from "../../../templates/backend/saq/worker/alone-gate.js";

@@ -2,8 +2,9 @@
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import pg from "pg";
 import * as z from "zod";
+import type { TransactionClient } from "../../../templates/backend/saq/core/transaction-client.js";
 import { InvalidResultError, JobLostError, SaqError } from "../../../templates/backend/saq/errors.js";
-import { type Context, type TransactionClient, task } from "../../../templates/backend/saq/tasks/task.js";
+import { type Context, task } from "../../../templates/backend/saq/tasks/task.js";
 import { openProxy } from "../support/cuttable-proxy.js";
 import {
   closeAfterTest,

@@ -1,6 +1,6 @@
 /** The buffer of jobs that a worker has claimed ahead: their order, and when the next job was claimed. */
 import { expect, it } from "@jest/globals";
-import type { ClaimedJob } from "../../../templates/backend/saq/broker.js";
+import type { ClaimedJob } from "../../../templates/backend/saq/core/claim.js";
 import { PrefetchBuffer } from "../../../templates/backend/saq/worker/prefetch-buffer.js";
 
 const jobs = (...keys: string[]) => keys.map((key) => ({ key }) as ClaimedJob);

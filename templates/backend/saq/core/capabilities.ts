@@ -1,13 +1,13 @@
 /** What a storage can do, and the check of what a queue and its calls need. */
 import { ConfigError } from "../errors.js";
 
-/** Declared by each broker. What a broker cannot do is refused where it is asked for, and never ignored. */
+/** Declared by each broker. What it cannot do is refused where it is asked for; only `bulk` changes how it is done. */
 export interface Capabilities {
   /** Name of the storage in error messages. */
   readonly storage: string;
   /** Jobs can be stored and finished in the caller's own transaction: the option `client`, and `ctx.finish`. */
   readonly transactions: boolean;
-  /** Workers are notified of new jobs, and waiting callers of ends. Without it both look at intervals. */
+  /** Workers are notified of new jobs, and waiting callers of ends. Without it, the queue needs a `pollInterval`. */
   readonly push: boolean;
   /** The option `groupKey` of a job. */
   readonly groups: boolean;
@@ -17,7 +17,7 @@ export interface Capabilities {
   readonly bulk: boolean;
 }
 
-type Refused = Extract<keyof Capabilities, "transactions" | "groups" | "priorities">;
+type Refused = Exclude<keyof Capabilities, "storage" | "bulk">;
 
 /** The options that need each capability, as users know them. */
 const needs: Record<Refused, { words: string; instead: string }> = {
@@ -29,6 +29,7 @@ const needs: Record<Refused, { words: string; instead: string }> = {
     words: "groups of jobs (groupKey, groupConcurrency)",
     instead: "Leave groupKey and groupConcurrency out.",
   },
+  push: { words: "notifications", instead: "Set pollInterval, 1 for instance." },
   priorities: {
     words: "priorities",
     instead: "Leave priority and priorities out, or use one queue per priority.",

@@ -1,8 +1,21 @@
 /** Reads the job of a stored row or of a claim. */
-import type { ClaimedJob, StoredJob } from "../broker.js";
+
 import { PoisonDocumentError } from "../errors.js";
-import type { JobFields } from "./job.js";
+import type { ClaimedJob } from "./claim.js";
+import type { JobFields, Status } from "./job.js";
 import { decodeJob } from "./wire.js";
+
+/** A row as it is stored. */
+export interface StoredJob {
+  key: string;
+  queue: string;
+  status: Status;
+  /** The column, epoch s. */
+  scheduled: number;
+  document: string;
+  /** Size in bytes of a document that is too large to be read; `document` is empty then. */
+  unreadBytes?: number;
+}
 
 /**
  * True if another worker has started the job although the row carries our token: Python does not change `lock_key` when

@@ -3,7 +3,7 @@
  * the decisions out; this module does not depend on storage. A change that is not allowed is refused with a typed
  * answer, so that it never looks like a success.
  */
-import type { RowChange, StoredJob } from "../broker.js";
+
 import {
   columnSecond,
   isRetryable,
@@ -13,11 +13,30 @@ import {
   type JobOptions,
   latestSecond,
   retryDelaySeconds,
+  type Status,
   type TerminalStatus,
 } from "./job.js";
 import { aloneAfterLosses, increment, noCounts, runsAlone, withMarks } from "./job-meta.js";
+import type { StoredJob } from "./stored-job.js";
 import { read } from "./stored-job.js";
 import { encodeChange, type MetaMarks } from "./wire.js";
+
+/** A change of one row. It is decided while the row is locked. */
+export interface RowChange {
+  status: Status;
+  /** Wire members to set, as the text of a JSON object; null leaves the stored bytes as they are. */
+  patch: string | null;
+  removed: readonly string[];
+  scheduled?: number;
+  /** True: the receipt of the claim that holds the row becomes invalid. */
+  revoke?: true;
+  /** Seconds to keep the row; null = for ever, negative = delete it. If left out, the time is not changed. */
+  keep?: number | null;
+  /**
+   * True: from now on the job runs with no other job beside it, by one worker at a time. False: it runs as usual again.
+   */
+  alone?: boolean;
+}
 
 /**
  * Returns the seconds to keep a finished row; null = for ever, -1 = not at all. The number is whole and bounded. A

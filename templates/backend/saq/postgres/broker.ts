@@ -3,8 +3,6 @@
 import { randomBytes } from "node:crypto";
 import type {
   Broker,
-  Claim,
-  ClaimedJob,
   ClaimRequest,
   ClaimResult,
   Decided,
@@ -15,20 +13,20 @@ import type {
   JobFilter,
   JobReply,
   NextWork,
-  Receipt,
   Reconciliation,
   Settlement,
   SettleResult,
-  StoredJob,
   SweepLimits,
   WorkerRow,
   WorkerStats,
 } from "../broker.js";
 import type { Capabilities } from "../core/capabilities.js";
+import type { Claim, ClaimedJob, Receipt } from "../core/claim.js";
 import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
+import type { StoredJob } from "../core/stored-job.js";
 import { isTakenOver } from "../core/stored-job.js";
+import type { TransactionClient } from "../core/transaction-client.js";
 import { type Decision, loseJob } from "../core/transitions.js";
-import type { TransactionClient } from "../tasks/task.js";
 import { withTimeout } from "../timers.js";
 import { answerChannel, eventChannel, parseAnswer, parseEvent, wakeChannel } from "./channels.js";
 import { Claimer } from "./claimer.js";
@@ -221,7 +219,10 @@ export class PostgresBroker implements Broker {
     return Promise.all(changes.map((change) => touched.has(change.key) || this.#heartbeatAlone(change)));
   }
 
-  /** Sends the heartbeat of one job that the statement left out: SQL cannot read its document, its row was locked, or is not ours. */
+  /**
+   * Sends the heartbeat of one job that the statement left out: SQL cannot read its document, its row was locked, or
+   * is not ours.
+   */
   async #heartbeatAlone(change: Heartbeat): Promise<boolean> {
     const { key, patch, removed } = change;
     const owned = receiptOf(change);

@@ -1,7 +1,9 @@
 /**
  * Claims jobs. Ungrouped jobs are claimed in one statement. For grouped jobs, free groups are found and locked first.
  */
-import type { Claim, ClaimedJob, ClaimRequest, ClaimResult } from "../broker.js";
+
+import type { ClaimRequest, ClaimResult } from "../broker.js";
+import type { Claim, ClaimedJob } from "../core/claim.js";
 import { columnSecond } from "../core/job.js";
 import { isTakenOver, read } from "../core/stored-job.js";
 import { markUnreadable } from "../core/transitions.js";

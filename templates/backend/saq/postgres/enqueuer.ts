@@ -4,13 +4,14 @@
  * that was due earlier is replaced. Any other known key is refused.
  */
 
-import { notifyAheadSeconds, type StoredJob } from "../broker.js";
+import { notifyAheadSeconds } from "../broker.js";
 import { backoffMs } from "../core/backoff.js";
 import { bytesOf } from "../core/byte-size.js";
 import { isTerminal, parseStatus } from "../core/job.js";
 import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
+import type { StoredJob } from "../core/stored-job.js";
+import type { TransactionClient } from "../core/transaction-client.js";
 import { InvalidJobError, SaqError } from "../errors.js";
-import type { TransactionClient } from "../tasks/task.js";
 import { BulkOutcomes, BulkSlot } from "./bulk-enqueue.js";
 import { wakeChannel } from "./channels.js";
 import { Coalescer, type Tries } from "./coalescer.js";

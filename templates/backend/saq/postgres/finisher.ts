@@ -4,11 +4,12 @@
  * (when the connection dies at the commit). The server knows it, by the transaction's number.
  */
 
-import type { Claim, Receipt, Settlement } from "../broker.js";
+import type { Settlement } from "../broker.js";
+import type { Claim, Receipt } from "../core/claim.js";
 import { isTakenOver } from "../core/stored-job.js";
+import type { TransactionClient } from "../core/transaction-client.js";
 import { editDocument } from "../core/wire.js";
 import { SaqError } from "../errors.js";
-import type { TransactionClient } from "../tasks/task.js";
 import { endNotice } from "./channels.js";
 import { newReceipt, receiptOf } from "./receipt.js";
 import type { TableSession } from "./table-session.js";

@@ -1,6 +1,7 @@
 /** Checks whether running jobs still belong to their claims. */
 
-import type { Claim, Interrupted } from "../broker.js";
+import type { Interrupted } from "../broker.js";
+import type { Claim } from "../core/claim.js";
 import { isTakenOver } from "../core/stored-job.js";
 import { receiptOf } from "./receipt.js";
 import type { RowStore } from "./rows.js";

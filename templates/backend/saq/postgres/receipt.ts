@@ -1,5 +1,5 @@
 /** What the receipts of this broker hold. */
-import type { Claim, Receipt } from "../broker.js";
+import type { Claim, Receipt } from "../core/claim.js";
 
 /**
  * The end of a document that was still as enqueued when it was claimed: first the members in `keep`, which stay, then

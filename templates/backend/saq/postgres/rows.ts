@@ -4,9 +4,11 @@
  */
 
 import { isUtf8 } from "node:buffer";
-import type { Broker, JobCounts, JobFilter, RowChange, StoredJob } from "../broker.js";
+import type { Broker, JobCounts, JobFilter } from "../broker.js";
 import { backoffMs } from "../core/backoff.js";
 import { parseStatus } from "../core/job.js";
+import type { StoredJob } from "../core/stored-job.js";
+import type { RowChange } from "../core/transitions.js";
 import { editDocument } from "../core/wire.js";
 import { SaqError } from "../errors.js";
 import { eventChannel, eventText, wakeChannel } from "./channels.js";
@@ -99,9 +101,9 @@ const jobHeld = (key: string, cause: unknown): SaqError =>
 const isLocked = (raw: LockedRow): raw is LockedRow & RawRow => raw.key !== null && raw.size !== null;
 
 /**
- * Returns a new token for a job that goes back into the queue or whose claim is revoked; null for other changes. Python leaves the token as it is
- * when it claims the job again. With the old token, a worker that had held the job and resumes only then could end the
- * run of the Python worker.
+ * Returns a new token for a job that goes back into the queue or whose claim is revoked; null for other changes. With
+ * the old token, a worker that had held the job and resumes only then could end it: Python leaves the token as it is
+ * when it claims the job again.
  */
 const freshToken = ({ status: before }: StoredJob, { status, revoke }: RowChange): number | null =>
   revoke || (status === "queued" && before !== "queued") ? newToken() : null;

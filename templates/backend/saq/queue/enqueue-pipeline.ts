@@ -6,7 +6,7 @@
 import type { Broker } from "../broker.js";
 import type { JobFields } from "../core/job.js";
 import { withoutCounts } from "../core/job-meta.js";
-import type { EnqueueOutcome } from "../core/new-job.js";
+import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
 import { read } from "../core/stored-job.js";
 import { ConfigError } from "../errors.js";
 import type { EnqueueOptions } from "../tasks/task.js";
@@ -160,8 +160,15 @@ export class EnqueuePipeline {
         nowMs = this.#broker.now();
       } else made.push(drafted);
     }
-    const outcomes = await this.#broker.enqueueMany(made.map(({ job }) => job));
+    const outcomes = await this.#store(made.map(({ job }) => job));
     return made.map(({ fields }, index) => ({ fields, outcome: outcomes[index] as EnqueueOutcome }));
+  }
+
+  async #store(jobs: readonly NewJob[]): Promise<EnqueueOutcome[]> {
+    if (this.#broker.capabilities.bulk) return this.#broker.enqueueMany(jobs);
+    const outcomes: EnqueueOutcome[] = [];
+    for (const job of jobs) outcomes.push(await this.#broker.enqueue(job));
+    return outcomes;
   }
 
   /**

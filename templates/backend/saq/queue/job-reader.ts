@@ -1,7 +1,8 @@
 /** Reads the jobs and workers of a queue; changes nothing. */
 
-import type { Broker, JobFilter, StoredJob } from "../broker.js";
+import type { Broker, JobFilter } from "../broker.js";
 import { type JobFields, jobDefaults, type Status, statuses } from "../core/job.js";
+import type { StoredJob } from "../core/stored-job.js";
 import { read } from "../core/stored-job.js";
 import { InvalidJobError, JobGoneError, SaqError } from "../errors.js";
 import type { Job } from "./job-handle.js";

@@ -5,8 +5,9 @@
  * there is no wait, nothing is read.
  */
 
-import type { Broker, JobEvent, JobReply, StoredJob } from "../broker.js";
+import type { Broker, JobEvent, JobReply } from "../broker.js";
 import { isTerminal } from "../core/job.js";
+import type { StoredJob } from "../core/stored-job.js";
 import { JobGoneError, SaqError, TimeoutError } from "../errors.js";
 import { longestTimerMs } from "../timers.js";
 

@@ -493,10 +493,11 @@ function orderOf(entry: { task: string; payload?: unknown } & EnqueueOptions): E
 
 /** @throws ConfigError if the configuration needs what the storage cannot do */
 function checkCapabilities(
-  { name, groupConcurrency, priorities }: QueueConfig,
+  { name, groupConcurrency, pollInterval, priorities }: QueueConfig,
   capabilities: Capabilities,
 ): void {
   const at = `defineQueue(${JSON.stringify(name)})`;
+  if (pollInterval === 0) requireCapability(at, "push", capabilities);
   if (groupConcurrency !== 1) requireCapability(at, "groups", capabilities);
   const [lowest, highest] = priorities;
   if (lowest > 0 || highest < 0) requireCapability(at, "priorities", capabilities);

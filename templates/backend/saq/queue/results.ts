@@ -1,6 +1,7 @@
 /** Results of jobs for callers who wait for them: `apply` and `map`, and what the end of a job means to a caller. */
-import type { StoredJob } from "../broker.js";
+
 import type { JobFields, Status } from "../core/job.js";
+import type { StoredJob } from "../core/stored-job.js";
 import { read } from "../core/stored-job.js";
 import { InvalidJobError, JobGoneError, PoisonDocumentError, SaqError } from "../errors.js";
 import type { ApplyOptions, EnqueueOptions } from "../tasks/task.js";

@@ -1,9 +1,10 @@
 /** The recurring tasks of a queue, to look at and to control: `queue.schedules`. */
-import type { Broker, StoredJob } from "../broker.js";
+import type { Broker } from "../broker.js";
 import { type CronEntry, cronKey, type QueueConfig } from "../config/index.js";
 import { isTerminal, type JobFields, type Status } from "../core/job.js";
 import type { NewJob } from "../core/new-job.js";
 import type { LastRun, ScheduleDefinition } from "../core/schedule-store.js";
+import type { StoredJob } from "../core/stored-job.js";
 import { read } from "../core/stored-job.js";
 import { SaqError } from "../errors.js";
 import type { EnqueueOptions } from "../tasks/task.js";

@@ -5,6 +5,7 @@
 
 import type { Due, JobFields, JobOptions } from "../core/job.js";
 import type { Jsonify } from "../core/json.js";
+import type { TransactionClient } from "../core/transaction-client.js";
 import { ConfigError } from "../errors.js";
 import type { Logger } from "../logger.js";
 import { type InputOf, isStandardSchema, type OutputOf, type StandardSchema } from "./validation.js";
@@ -51,12 +52,6 @@ export type ApplyOptions = Omit<EnqueueOptions, "client"> & {
    */
   signal?: AbortSignal;
 };
-
-/** A client of PostgreSQL on which a transaction is open, for instance one of `pg`. */
-export interface TransactionClient {
-  /** Runs one statement with the parameters `$1`, `$2` ... and resolves to its rows. */
-  query(text: string, values: unknown[]): Promise<{ rows: Record<string, unknown>[] }>;
-}
 
 /** The running job, as its task sees it. */
 export interface RunningJob extends Readonly<Omit<JobFields, "progress" | "meta">> {

@@ -1,8 +1,8 @@
 /** Runs one task once, without a database and without a worker. */
 
-import type { ClaimedJob, Receipt } from "../broker.js";
 import { defineQueue, type QueueConfig } from "../config/index.js";
 import type { Capabilities } from "../core/capabilities.js";
+import type { ClaimedJob, Receipt } from "../core/claim.js";
 import type { JobFields } from "../core/job.js";
 import { decodeJob, encodeJob } from "../core/wire.js";
 import { Drafts } from "../queue/draft.js";

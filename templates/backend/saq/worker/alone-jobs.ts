@@ -3,8 +3,8 @@
  * this process, and then runs alone.
  */
 
-import type { ClaimedJob } from "../broker.js";
 import { doubled } from "../core/backoff.js";
+import type { ClaimedJob } from "../core/claim.js";
 import { type AloneGate, type AloneJob, aloneGate } from "./alone-gate.js";
 
 /**

@@ -4,13 +4,15 @@
  */
 
 import { setMaxListeners } from "node:events";
-import type { ClaimedJob, Interrupted } from "../broker.js";
+import type { Interrupted } from "../broker.js";
 import { isLarger, tooLarge } from "../core/byte-size.js";
+import type { ClaimedJob } from "../core/claim.js";
 import type { JobFields } from "../core/job.js";
 import { awaitedIn, withMarks } from "../core/job-meta.js";
+import type { TransactionClient } from "../core/transaction-client.js";
 import { encodeChange } from "../core/wire.js";
 import { InvalidJobError, JobLostError, SaqError } from "../errors.js";
-import type { RunningJob, TransactionClient } from "../tasks/task.js";
+import type { RunningJob } from "../tasks/task.js";
 import { longestTimerMs } from "../timers.js";
 import type { AttemptResult, Interruption } from "./settlement/settlement.js";
 import type { TransactionalFinish } from "./settlement/transactional-finish.js";

@@ -12,9 +12,10 @@
  * worker could run. A new fetcher has not measured any job yet, so it claims only for the free slots.
  */
 
-import type { Broker, ClaimedJob } from "../broker.js";
+import type { Broker } from "../broker.js";
 import { backoffMs, doubled } from "../core/backoff.js";
 import { bytesOf } from "../core/byte-size.js";
+import type { ClaimedJob } from "../core/claim.js";
 import type { Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
 import { PrefetchBuffer } from "./prefetch-buffer.js";

@@ -15,16 +15,12 @@ import { withTimeout } from "../timers.js";
 import { shutDown, startUp } from "./hooks.js";
 import { EventLoopMonitor } from "./maintenance/event-loop-monitor.js";
 import { IdlePolling } from "./maintenance/idle-polling.js";
-import {
-  certainSeconds,
-  EndedElsewhere,
-  monitorTasks,
-  sweepGraceSeconds,
-} from "./maintenance/job-monitor.js";
+import { EndedElsewhere, monitorTasks } from "./maintenance/job-monitor.js";
 import { PeriodicTasks } from "./maintenance/periodic-tasks.js";
 import { Runner } from "./runner.js";
 import { schedule } from "./scheduling/scheduler.js";
 import { connectWithRetry } from "./start-waiting.js";
+import { certainSeconds, sweepGraceSeconds } from "./time-limits.js";
 
 /** How long a stop waits for jobs to be settled while the database is unreachable. */
 const settleTimeoutMs = 10_000;

@@ -1,5 +1,5 @@
 /** Claimed jobs that wait for a slot, in the order in which they will run. */
-import type { ClaimedJob } from "../broker.js";
+import type { ClaimedJob } from "../core/claim.js";
 
 /** The jobs of one claim, the next job last: `pop()` takes it, and its memory can be freed as soon as it has run. */
 interface Batch {

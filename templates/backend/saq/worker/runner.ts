@@ -3,14 +3,17 @@
  * each settlement with the next statement. A slot becomes free when its attempt ends. It does not wait until the
  * settlement is stored.
  */
-import type { Claim, ClaimedJob, Interrupted, Settlement } from "../broker.js";
+
+import type { Interrupted, Settlement } from "../broker.js";
+import type { Claim, ClaimedJob } from "../core/claim.js";
 import type { JobFields } from "../core/job.js";
 import { runsAlone } from "../core/job-meta.js";
 import { claimedFields } from "../core/stored-job.js";
+import type { TransactionClient } from "../core/transaction-client.js";
 import type { Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
 import type { Queue } from "../queue/queue.js";
-import { findTask, isThreadTask, type TransactionClient, type WorkerView } from "../tasks/task.js";
+import { findTask, isThreadTask, type WorkerView } from "../tasks/task.js";
 import { aloneGate } from "./alone-gate.js";
 import { AloneJobs } from "./alone-jobs.js";
 import { Attempt, type AttemptHost } from "./attempt.js";
@@ -19,7 +22,6 @@ import { contextsWith, TaskContext } from "./context.js";
 import { Fetcher } from "./fetcher.js";
 import { type JobHooks, jobHooks } from "./hooks.js";
 import { invokeTask } from "./invoke-task.js";
-import { certainSeconds } from "./maintenance/job-monitor.js";
 import { ProgressSender } from "./progress-sender.js";
 import { TaskServices } from "./services.js";
 import { Refusals } from "./settlement/refusals.js";
@@ -29,6 +31,7 @@ import { release, type SettlementRules, settlementOf } from "./settlement/settle
 import { Settler } from "./settlement/settler.js";
 import { finishInTransaction, type TransactionalFinish } from "./settlement/transactional-finish.js";
 import { Threads } from "./threads/threads.js";
+import { certainSeconds } from "./time-limits.js";
 
 export class Runner implements AttemptHost {
   readonly hardDeadlineMs: number;

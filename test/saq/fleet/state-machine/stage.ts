@@ -1,7 +1,7 @@
 /** The real queues beside the model: brokers with connections of their own, and the operations on them. */
 
-import type { ClaimedJob } from "../../../../templates/backend/saq/broker.js";
 import { defaultMaxBytes } from "../../../../templates/backend/saq/core/byte-size.js";
+import type { ClaimedJob } from "../../../../templates/backend/saq/core/claim.js";
 import type { Refusal } from "../../../../templates/backend/saq/core/new-job.js";
 import { claimedFields } from "../../../../templates/backend/saq/core/stored-job.js";
 import { decodeJob } from "../../../../templates/backend/saq/core/wire.js";

@@ -199,10 +199,6 @@ export class ConnectionPool {
     for (const client of this.#clients) void closeClient(client, closeTimeoutMs);
   }
 
-  /**
-   * Returns the query for pg. With a name, each connection prepares it once; behind a transaction pooler it has no
-   * name.
-   */
   /** True behind a transaction pooler: no LISTEN, no session locks, no prepared statements. */
   get plain(): boolean {
     return this.#options.plain;
@@ -212,6 +208,10 @@ export class ConnectionPool {
     return this.#options.logger;
   }
 
+  /**
+   * Returns the query for pg. With a name, each connection prepares it once; behind a transaction pooler it has no
+   * name.
+   */
   prepared({ name, text }: Statement, values: unknown[]): pg.QueryConfig {
     return this.#options.plain ? { text, values } : { name, text, values };
   }

@@ -8,7 +8,8 @@
  * no job runs under it, so that an idle worker sends no statement.
  */
 
-import type { Claim, Reconciliation } from "../../broker.js";
+import type { Reconciliation } from "../../broker.js";
+import type { Claim } from "../../core/claim.js";
 import { isTakenOver } from "../../core/stored-job.js";
 import { loseJob, neverStarted } from "../../core/transitions.js";
 import type { Logger } from "../../logger.js";

@@ -5,8 +5,9 @@
  * read, because most jobs have ended by then. When each look read every document, 100 jobs of 1 MB took 105 to 261 MB
  * in this process and blocked it for 1.4 s.
  */
-import type { StoredJob } from "../../broker.js";
+
 import { type isStuck, type JobFields, parseStatus } from "../../core/job.js";
+import type { StoredJob } from "../../core/stored-job.js";
 import { read } from "../../core/stored-job.js";
 import type { Row, RowStore } from "../rows.js";
 import type { TableSession } from "../table-session.js";

@@ -4,9 +4,11 @@
  * stuck jobs and expired rows. Each change is decided again while the row is locked, so that a second sweeper does no
  * harm and a job that ends meanwhile keeps its result.
  */
-import type { RowChange, SweepLimits } from "../../broker.js";
+
+import type { SweepLimits } from "../../broker.js";
 import { isStuck } from "../../core/job.js";
 import { read } from "../../core/stored-job.js";
+import type { RowChange } from "../../core/transitions.js";
 import { loseJob, sweepJob } from "../../core/transitions.js";
 import type { Logger } from "../../logger.js";
 import type { Row, RowDecision, RowStore } from "../rows.js";

@@ -1,27 +1,14 @@
 /** The periodic checks of a worker: jobs that run here and must end, its own sign of life, and jobs of dead workers. */
+
 import type { Broker, JobEvent, SweepLimits } from "../../broker.js";
-import type { QueueConfig } from "../../config/index.js";
 import { describe, type Logger } from "../../logger.js";
 import type { Queue } from "../../queue/queue.js";
 import { type Attempt, lossText } from "../attempt.js";
+import { sweepGraceSeconds } from "../time-limits.js";
 import type { PeriodicTask } from "./periodic-tasks.js";
 
 /** Seconds between two comparisons of the worker's claims with the database's record of them. */
 const reconcileSeconds = 3;
-
-/**
- * Seconds that other workers wait beyond a job's timeout or heartbeat before they end the job: its task may run until
- * the hard deadline, and recording its end may take up to `recordSeconds`.
- */
-export const sweepGraceSeconds = ({ config, broker }: Pick<Queue, "config" | "broker">): number =>
-  config.cancellationHardDeadline + broker.recordSeconds;
-
-/**
- * Seconds without an answer from storage after which a worker may not rely on what it knew. Other workers wait longer
- * than this before they take over its jobs, for whatever reason.
- */
-export const certainSeconds = ({ cancellationHardDeadline }: QueueConfig): number =>
-  cancellationHardDeadline + 5;
 
 /** Returns the tasks that check jobs: those that run here, and those that other workers left behind. */
 export function monitorTasks(

@@ -1,9 +1,9 @@
 /** The state of one scheduled task in a worker: pure functions over what the worker knows and what storage returns. */
 import { isDeepStrictEqual } from "node:util";
-import type { StoredJob } from "../../broker.js";
 import { type CronEntry, cronKey } from "../../config/index.js";
 import { isTerminal } from "../../core/job.js";
 import type { LastRun, ScheduleDefinition } from "../../core/schedule-store.js";
+import type { StoredJob } from "../../core/stored-job.js";
 import { read } from "../../core/stored-job.js";
 import { definitionOf, runOf } from "../../queue/schedules.js";
 

@@ -9,10 +9,11 @@
  * The rounds are half a second away from the ticks. So two workers whose clocks differ a little look for the same tick,
  * and the run of an every-second entry has ended by then if it is short.
  */
-import type { StoredJob } from "../../broker.js";
+
 import { type CronEntry, cronKey } from "../../config/index.js";
 import { isTerminal } from "../../core/job.js";
 import type { ScheduleRow, Tick } from "../../core/schedule-store.js";
+import type { StoredJob } from "../../core/stored-job.js";
 import { describe, type Logger } from "../../logger.js";
 import type { Queue } from "../../queue/queue.js";
 import { definitionOf, takeBack } from "../../queue/schedules.js";

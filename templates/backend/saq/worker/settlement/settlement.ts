@@ -1,6 +1,8 @@
 /** Decides how a job is settled after its attempt has ended. Pure, except for the random part of a retry delay. */
-import type { ClaimedJob, Receipt, Settlement } from "../../broker.js";
+
+import type { Settlement } from "../../broker.js";
 import { isLarger, tooLarge } from "../../core/byte-size.js";
+import type { ClaimedJob, Receipt } from "../../core/claim.js";
 import { isRetryable, type JobFields } from "../../core/job.js";
 import { increment } from "../../core/job-meta.js";
 import { finishedFields, keepSeconds, requeuedFields, retryDue } from "../../core/transitions.js";
@@ -154,7 +156,7 @@ function completed(attempt: EndedAttempt, result: string, rules: SettlementRules
 const removedWithResult: readonly string[] = ["error"];
 const removedWithoutResult: readonly string[] = ["error", "result"];
 
-/** True if the document holds no member that a completion sets or removes. */
+/** True if the document has none of the members that a completion sets or removes, but `status` and `touched`. */
 const isUntried = ({ progress, completed, result, error }: JobFields): boolean =>
   progress === 0 && completed === 0 && result === null && error === null;
 

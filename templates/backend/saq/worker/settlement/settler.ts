@@ -1,7 +1,8 @@
 /** Settles jobs in storage. After each settlement it counts the job, writes a log line and runs the hooks. */
 
-import type { Broker, Claim, ClaimedJob, Decided, Settlement, SettleResult } from "../../broker.js";
+import type { Broker, Decided, Settlement, SettleResult } from "../../broker.js";
 import { bytesOf } from "../../core/byte-size.js";
+import type { Claim, ClaimedJob } from "../../core/claim.js";
 import { fieldsOfChange } from "../../core/wire.js";
 import { describe, type Logger } from "../../logger.js";
 import type { Attempt } from "../attempt.js";
@@ -122,7 +123,9 @@ export class Settler {
   onSettleFailed(pending: PendingSettlement, error: unknown): void {
     const { settlement, end } = pending;
     this.#forget(pending);
-    if (end) this.#unrecorded.set(settlement.key, pending.attempt.claim);
+    // Without the document of the claimed job, because an entry may stay as long as the worker runs.
+    if (end)
+      this.#unrecorded.set(settlement.key, { key: settlement.key, receipt: pending.attempt.claim.receipt });
     try {
       this.#options.report.unsettled(pending.attempt, pending.settlement, error);
     } finally {

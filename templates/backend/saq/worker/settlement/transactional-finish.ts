@@ -1,9 +1,11 @@
 /** Settles a job in its task's own transaction (`ctx.finish`). */
 
-import type { Broker, Receipt, Settlement } from "../../broker.js";
+import type { Broker, Settlement } from "../../broker.js";
 import type { QueueConfig } from "../../config/index.js";
 import { requireCapability } from "../../core/capabilities.js";
-import { findTask, outputSchemaOf, type TransactionClient } from "../../tasks/task.js";
+import type { Receipt } from "../../core/claim.js";
+import type { TransactionClient } from "../../core/transaction-client.js";
+import { findTask, outputSchemaOf } from "../../tasks/task.js";
 import { validateResult } from "../../tasks/validation.js";
 import { type EndedAttempt, type SettlementRules, transactionalSettlement } from "./settlement.js";
 

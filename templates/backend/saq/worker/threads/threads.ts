@@ -10,7 +10,7 @@
  * A job that finds no free thread waits here for a second. Then it is given back, uncharged and in its previous place:
  * another worker may have a free thread, and the job's timeout must not pass while it waits.
  */
-import type { ClaimedJob } from "../../broker.js";
+import type { ClaimedJob } from "../../core/claim.js";
 import { ConfigError } from "../../errors.js";
 import type { Logger } from "../../logger.js";
 import type { Context, ThreadTask } from "../../tasks/task.js";

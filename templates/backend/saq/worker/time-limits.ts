@@ -1,0 +1,17 @@
+/** Time limits that a worker and its sweepers derive from the configuration of a queue. */
+import type { QueueConfig } from "../config/index.js";
+import type { Queue } from "../queue/queue.js";
+
+/**
+ * Seconds that other workers wait beyond a job's timeout or heartbeat before they end the job: its task may run until
+ * the hard deadline, and recording its end may take up to `recordSeconds`.
+ */
+export const sweepGraceSeconds = ({ config, broker }: Pick<Queue, "config" | "broker">): number =>
+  config.cancellationHardDeadline + broker.recordSeconds;
+
+/**
+ * Seconds without an answer from storage after which a worker may not rely on what it knew. Other workers wait longer
+ * than this before they take over its jobs, for whatever reason.
+ */
+export const certainSeconds = ({ cancellationHardDeadline }: QueueConfig): number =>
+  cancellationHardDeadline + 5;
