@@ -294,7 +294,9 @@ export interface Broker {
    */
   sweepStuck(limits: SweepLimits): Promise<string[]>;
 
-  /** Calls `wake` if a job may be claimable now or within `notifyAheadSeconds`. Returns a function that unsubscribes. */
+  /**
+   * Calls `wake` if a job may be claimable now or within `notifyAheadSeconds`. Returns a function that unsubscribes.
+   */
   subscribe(wake: () => void): Promise<() => Promise<void>>;
   /**
    * Calls `listener` if a job with an awaited end has ended, and if someone other than its worker has ended a job or

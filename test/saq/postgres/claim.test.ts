@@ -170,7 +170,9 @@ describe("the jobs that a claim takes, and their order", () => {
     const slow = statement.text.replace(due, `and (select pg_sleep(1)) is not null ${due}`);
     const claiming = client.query<{ key: string }>(slow, [queue.name, 0, 0, 10, 7, '{"worker_id":"w"}']);
     await until(async () => {
-      const asleep = await database.query("select 1 from pg_stat_activity where wait_event = 'PgSleep'");
+      const asleep = await database.query(
+        "select 1 from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()",
+      );
       return asleep.length > 0;
     });
     await database.query("update saq_jobs set priority = priority where key = $1", [moved?.key]);

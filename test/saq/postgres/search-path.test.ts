@@ -158,7 +158,7 @@ describe("a function with the same name as one of the engine's", () => {
     expect((await ensureSchema(client)).documentFunction).toBe('"public".saq_stamp_v3');
   });
 
-  it("is not called if its text differs from the engine's, whoever owns it", async () => {
+  it("is not called if its text differs from the text of the engine's own function", async () => {
     await database.query("create sequence public.called");
     await database.query(strange("return null;"));
     const { log } = await runEverything(database.url);

@@ -5,9 +5,9 @@
  *   Infinity), and reads it as null.
  * - `editDocument` changes some top-level members and copies the text of all others unchanged. Integers beyond 2^53,
  *   NaN, escaped NULs and lone surrogates therefore stay as they are. It changes rows one by one. Statements that claim
- *   or settle many jobs change only the end of documents that our own enqueue wrote (postgres/sql/document-suffix.ts). They change
- *   any other document in SQL, through jsonb: members come out in jsonb's order, and numbers keep every digit of their
- *   value. Documents that jsonb cannot hold (NaN, an escaped NUL, a lone surrogate) are changed by `editDocument`.
+ *   or settle many jobs change only the end of documents that our own enqueue wrote (postgres/sql/document-suffix.ts).
+ *   They change any other document in SQL, through jsonb: members come out in jsonb's order, and numbers keep every
+ *   digit of their value. Documents that jsonb cannot hold (NaN, an escaped NUL, a lone surrogate) are changed by `editDocument`.
  */
 import { PoisonDocumentError } from "../errors.js";
 import { type JobFields, jobDefaults, type Status } from "./job.js";

@@ -64,7 +64,7 @@ export class Claimer {
       rows.sort((a, b) => a.nth - b.nth);
       const jobs = this.#jobsOf(rows, token, workerId);
       const more = grouped ? rows.length > 0 : rows.length === limit || lengthOf(jobs) > largeResponseChars;
-      if (jobs.length < rows.length) await this.#editBySelf(jobs, rows, token, workerId);
+      if (jobs.length < rows.length) await this.#editInProcess(jobs, rows, token, workerId);
       return { jobs, more };
     } finally {
       // The caller holds the jobs only from now on. If `answered` were called earlier, the reconciler could put them
@@ -155,7 +155,12 @@ export class Claimer {
    * they are. One that cannot be read is set aside as failed, and the rest of the batch continues. At most 200 rows are
    * changed per transaction, because a good job may wait behind thousands of bad ones.
    */
-  async #editBySelf(jobs: ClaimedJob[], rows: ClaimedRow[], token: number, workerId: string): Promise<void> {
+  async #editInProcess(
+    jobs: ClaimedJob[],
+    rows: ClaimedRow[],
+    token: number,
+    workerId: string,
+  ): Promise<void> {
     const claimed = new Set(jobs.map(({ key }) => key));
     const rowOf = new Map(rows.filter(({ key }) => !claimed.has(key)).map((row) => [row.key, row]));
     const now = Math.round(this.session.pool.clock.now());

@@ -113,7 +113,7 @@ export class Coalescer<Item, Answer> {
   readonly #options: CoalescerOptions<Item, Answer>;
   #waiting = new Batch<Item, Answer>();
   /** By identity of an item that waits or is being sent: the calls that wait behind the item. Null: there are none. */
-  readonly #behind = new Map<string, Batch<Item, Answer> | null>();
+  readonly #queuedByIdentity = new Map<string, Batch<Item, Answer> | null>();
   #running: Promise<void> | null = null;
   #watch: NodeJS.Timeout | null = null;
   /**
@@ -142,7 +142,7 @@ export class Coalescer<Item, Answer> {
   /** Like `add`, but calls `decided` instead of creating a promise for each item. */
   put(item: Item, decided: Decided<Answer>): void {
     if (!this.#watch && this.#options.retry) this.#startWatch();
-    this.#enter(item, decided, this.#now);
+    this.#enqueue(item, decided, this.#now);
     this.#running ??= this.#run();
   }
 
@@ -151,18 +151,18 @@ export class Coalescer<Item, Answer> {
     while (this.#running) await this.#running;
   }
 
-  #enter(item: Item, decided: Decided<Answer>, since: number): void {
+  #enqueue(item: Item, decided: Decided<Answer>, since: number): void {
     const { identityOf } = this.#options;
     if (!identityOf) {
       this.#waiting.add(item, decided, since);
       return;
     }
     const identity = identityOf(item);
-    const behind = this.#behind.get(identity);
+    const behind = this.#queuedByIdentity.get(identity);
     if (behind === undefined) {
-      this.#behind.set(identity, null);
+      this.#queuedByIdentity.set(identity, null);
       this.#waiting.add(item, decided, since);
-    } else if (behind === null) this.#behind.set(identity, new Batch([item], [decided], [since]));
+    } else if (behind === null) this.#queuedByIdentity.set(identity, new Batch([item], [decided], [since]));
     else behind.add(item, decided, since);
   }
 
@@ -195,10 +195,10 @@ export class Coalescer<Item, Answer> {
   #takeTwins({ items, twins }: Batch<Item, Answer>, identityOf: (item: Item) => string): void {
     for (const [index, item] of items.entries()) {
       const identity = identityOf(item);
-      const behind = this.#behind.get(identity);
+      const behind = this.#queuedByIdentity.get(identity);
       if (!behind) continue;
       twins[index] = behind;
-      this.#behind.set(identity, null);
+      this.#queuedByIdentity.set(identity, null);
     }
   }
 
@@ -259,14 +259,14 @@ export class Coalescer<Item, Answer> {
       const isLater = answer instanceof Promise;
       if (isLater) this.#answerLater(items[index] as Item, told, answer);
       else resolveSafely(told, answer);
-      if (hasTwins) this.#leave(load, index, isLater ? undefined : answer);
+      if (hasTwins) this.#release(load, index, isLater ? undefined : answer);
     }
   }
 
   #failAll(load: Batch<Item, Answer>, error: unknown): void {
     for (const [index, item] of load.items.entries()) {
       this.#fail(item, load.decided[index] as Decided<Answer>, error);
-      this.#leave(load, index);
+      this.#release(load, index);
     }
   }
 
@@ -274,19 +274,19 @@ export class Coalescer<Item, Answer> {
    * Called when an item is decided. Answers its twins if possible. Adds the first call that is left behind it to the
    * calls that wait for the next flush.
    */
-  #leave({ items, twins }: Batch<Item, Answer>, index: number, answer?: Answer): void {
+  #release({ items, twins }: Batch<Item, Answer>, index: number, answer?: Answer): void {
     const { identityOf } = this.#options;
     if (!identityOf) return;
     const item = items[index] as Item;
     const identity = identityOf(item);
-    const later = this.#behind.get(identity);
+    const later = this.#queuedByIdentity.get(identity);
     const earlier = twins[index] && this.#answerTwins(item, twins[index], answer);
-    this.#behind.delete(identity);
+    this.#queuedByIdentity.delete(identity);
     const rest = earlier ?? later;
     if (!rest || rest.items.length === 0) return;
     if (earlier && later) earlier.append(later);
     this.#waiting.append(rest.cut(1));
-    this.#behind.set(identity, rest.items.length > 0 ? rest : null);
+    this.#queuedByIdentity.set(identity, rest.items.length > 0 ? rest : null);
   }
 
   /** Answers twins with the answer of their item. Returns those that have to be sent themselves; undefined if none. */

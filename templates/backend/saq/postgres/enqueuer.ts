@@ -60,9 +60,9 @@ const needsExplanation = ({ stored, status }: UpsertRow): boolean =>
 export class Enqueuer {
   readonly #generated: Coalescer<NewJob, EnqueueOutcome>;
   readonly #keyed: Coalescer<NewJob, EnqueueOutcome>;
-  readonly #held: HeldKeys;
+  readonly #heldKeys: HeldKeys;
   /** Flushes whose transaction must be looked up before any of their jobs is sent again. */
-  readonly #open = new WeakMap<Tries, UncertainFlush>();
+  readonly #uncertainFlushes = new WeakMap<Tries, UncertainFlush>();
   readonly #channel: string;
 
   constructor(
@@ -90,7 +90,7 @@ export class Enqueuer {
       identityOf: (job) => job.key,
       answerTwin,
     });
-    this.#held = new HeldKeys({
+    this.#heldKeys = new HeldKeys({
       store: async (jobs) => this.#outcomes(jobs, await this.#sendUpsert(jobs, "upsertHeld"), false),
       pause: (ms) => session.pool.pause(ms),
     });
@@ -103,7 +103,7 @@ export class Enqueuer {
    */
   enqueue(job: NewJob): Promise<EnqueueOutcome> {
     checkStorable(job);
-    return this.#laneOf(job).add(job);
+    return this.#coalescerFor(job).add(job);
   }
 
   /**
@@ -120,12 +120,12 @@ export class Enqueuer {
       // By index: an iterator over entries creates an array for each job.
       for (let index = 0; index < jobs.length; index++) {
         const job = jobs[index] as NewJob;
-        this.#laneOf(job).put(job, new BulkSlot(outcomes, index));
+        this.#coalescerFor(job).put(job, new BulkSlot(outcomes, index));
       }
     });
   }
 
-  #laneOf(job: NewJob): Coalescer<NewJob, EnqueueOutcome> {
+  #coalescerFor(job: NewJob): Coalescer<NewJob, EnqueueOutcome> {
     return job.keyed ? this.#keyed : this.#generated;
   }
 
@@ -138,13 +138,13 @@ export class Enqueuer {
 
   async drained(): Promise<void> {
     await Promise.all([this.#generated.drained(), this.#keyed.drained()]);
-    await this.#held.drained();
+    await this.#heldKeys.drained();
   }
 
   async #insert(jobs: NewJob[], tries: Tries): Promise<EnqueueOutcome[]> {
     const { insert, insertAgain, insertTracked } = this.session.statements;
     const values = this.#insertValues(jobs);
-    if (this.#isTracked(jobs, tries)) await this.#track(insertTracked, values, tries);
+    if (this.#isTracked(jobs, tries)) await this.#sendTracked(insertTracked, values, tries);
     else await this.session.pool.query(tries.count === 0 ? insert : insertAgain, values);
     return jobs.map(() => stored);
   }
@@ -155,11 +155,11 @@ export class Enqueuer {
     tries: Tries,
     tracked = this.#isTracked(jobs, tries),
   ): Promise<(EnqueueOutcome | Promise<EnqueueOutcome>)[]> {
-    const free = jobs.filter(({ key }) => !this.#held.has(key));
+    const free = jobs.filter(({ key }) => !this.#heldKeys.has(key));
     if (free.length < jobs.length) {
       const outcomes = free.length > 0 ? await this.#upsert(free, tries, tracked) : [];
       const byKey = new Map(free.map(({ key }, index) => [key, outcomes[index]]));
-      return jobs.map((job) => byKey.get(job.key) ?? this.#held.store(job));
+      return jobs.map((job) => byKey.get(job.key) ?? this.#heldKeys.store(job));
     }
     try {
       if (tracked) return await this.#upsertTracked(jobs, tries);
@@ -167,7 +167,7 @@ export class Enqueuer {
       return await this.#outcomes(jobs, await this.#sendUpsert(jobs), false);
     } catch (error) {
       if (!isLockTimeout(error)) throw error;
-      return jobs.map((job) => this.#held.store(job));
+      return jobs.map((job) => this.#heldKeys.store(job));
     }
   }
 
@@ -195,7 +195,7 @@ export class Enqueuer {
    * be sent again and run twice.
    */
   #isTracked(jobs: readonly NewJob[], tries: Tries): boolean {
-    return this.#open.has(tries) || jobs.some(({ shortLived }) => shortLived);
+    return this.#uncertainFlushes.has(tries) || jobs.some(({ shortLived }) => shortLived);
   }
 
   /**
@@ -203,10 +203,10 @@ export class Enqueuer {
    * transaction has committed. The number arrives before the commit is sent, so a transaction without a known number
    * has not committed. This costs two round trips more than other flushes.
    */
-  async #track(statement: Statement, values: unknown[], tries: Tries): Promise<readonly UpsertRow[]> {
-    const open = this.#open.get(tries);
+  async #sendTracked(statement: Statement, values: unknown[], tries: Tries): Promise<readonly UpsertRow[]> {
+    const open = this.#uncertainFlushes.get(tries);
     if (open && (await this.#hasCommitted(open.transaction))) return open.rows;
-    this.#open.delete(tries);
+    this.#uncertainFlushes.delete(tries);
     let sent: UncertainFlush | undefined;
     try {
       return await this.session.pool.transaction(async (client) => {
@@ -218,19 +218,19 @@ export class Enqueuer {
         return rows;
       });
     } catch (error) {
-      if (sent) this.#open.set(tries, sent);
+      if (sent) this.#uncertainFlushes.set(tries, sent);
       throw error;
     }
   }
 
   async #upsertTracked(jobs: NewJob[], tries: Tries): Promise<(EnqueueOutcome | Promise<EnqueueOutcome>)[]> {
-    const rows = await this.#track(this.session.statements.upsertTracked, this.values(jobs), tries);
+    const rows = await this.#sendTracked(this.session.statements.upsertTracked, this.values(jobs), tries);
     const keys = new Set(rows.map(({ key }) => key));
     const sent = jobs.filter(({ key }) => keys.has(key));
     const outcomes = await this.#outcomes(sent, rows, false);
     const byKey = new Map(sent.map(({ key }, index) => [key, outcomes[index]]));
     // The rows may be those of a previous try, which did not contain the jobs whose keys were held at that time.
-    return jobs.map((job) => byKey.get(job.key) ?? this.#held.store(job));
+    return jobs.map((job) => byKey.get(job.key) ?? this.#heldKeys.store(job));
   }
 
   /** @throws SaqError database_unavailable while the transaction is still in progress */
@@ -269,7 +269,7 @@ export class Enqueuer {
     const byKey = new Map(rows.map((row) => [row.key, row]));
     const outcomes = jobs.map((job) => this.outcome(byKey.get(job.key)));
     return resent || rows.some(needsExplanation)
-      ? this.#lookAgain(jobs, outcomes, { rows, resent })
+      ? this.#explainRefusals(jobs, outcomes, { rows, resent })
       : outcomes;
   }
 
@@ -278,7 +278,7 @@ export class Enqueuer {
    * previous try has stored it: then the row has the same key and the same `queued`. Otherwise the statement has
    * returned the row as it was when the statement began, and another process has enqueued or retried the job since.
    */
-  async #lookAgain(
+  async #explainRefusals(
     jobs: NewJob[],
     outcomes: EnqueueOutcome[],
     { rows, resent }: { rows: readonly UpsertRow[]; resent: boolean },

@@ -57,10 +57,10 @@ export class Settler {
    * enough.
    */
   readonly #confirmations: Coalescer<Settlement, SettleResult>;
-  readonly #recorded: RecordedSettlements;
+  readonly #recordedSettlements: RecordedSettlements;
   readonly #writer: SettlementWriter;
   /** Settlements that their statement did not apply; each is still being resolved. */
-  readonly #later = new Set<Promise<unknown>>();
+  readonly #pendingResults = new Set<Promise<unknown>>();
 
   constructor(
     private readonly session: TableSession,
@@ -69,7 +69,7 @@ export class Settler {
     queueName: string,
     private readonly failedTtl: number,
   ) {
-    this.#recorded = new RecordedSettlements(session, queueName);
+    this.#recordedSettlements = new RecordedSettlements(session, queueName);
     this.#writer = new SettlementWriter(session, queueName);
     const options: CoalescerOptions<Settlement, SettleResult> = {
       maxItems: 1_000,
@@ -81,18 +81,18 @@ export class Settler {
     // The statement returns keys. If it contained two settlements of one job, it would write only the first, but both
     // would be reported as applied.
     this.#coalescer = new Coalescer(
-      (items) => this.#record(items, (...sent) => this.#writer.settle(...sent)),
+      (items) => this.#settleBatch(items, (...sent) => this.#writer.settle(...sent)),
       {
         ...options,
         identityOf: ({ key }) => key,
       },
     );
     this.#completions = new Coalescer<Settlement, SettleResult>(
-      (items) => this.#record(items, (...sent) => this.#writer.complete(...sent)),
+      (items) => this.#settleBatch(items, (...sent) => this.#writer.complete(...sent)),
       options,
     );
     this.#removals = new Coalescer<Settlement, SettleResult>(
-      (items) => this.#record(items, (...sent) => this.#writer.remove(...sent)),
+      (items) => this.#settleBatch(items, (...sent) => this.#writer.remove(...sent)),
       options,
     );
     this.#confirmations = new Coalescer((items) => this.#confirm(items), options);
@@ -113,7 +113,7 @@ export class Settler {
     // The confirmations come first, because settlements that are not confirmed go to #coalescer.
     await this.#confirmations.drained();
     await Promise.all([this.#coalescer.drained(), this.#completions.drained(), this.#removals.drained()]);
-    while (this.#later.size > 0) await Promise.allSettled(this.#later);
+    while (this.#pendingResults.size > 0) await Promise.allSettled(this.#pendingResults);
   }
 
   /**
@@ -121,25 +121,25 @@ export class Settler {
    * usual.
    */
   async #confirm(items: Settlement[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
-    const results = await this.#recorded.of(items, keepTimeoutMs);
-    return items.map((item, index) => results[index] ?? this.#seeTo(this.#coalescer.add(item)));
+    const results = await this.#recordedSettlements.of(items, keepTimeoutMs);
+    return items.map((item, index) => results[index] ?? this.#track(this.#coalescer.add(item)));
   }
 
-  async #record<Item extends Settlement>(
+  async #settleBatch<Item extends Settlement>(
     items: Item[],
     write: Write<Item>,
   ): Promise<(SettleResult | Promise<SettleResult>)[]> {
     const written = await write(items, keepTimeoutMs);
     const left = items.filter((_, index) => !written.each[index]);
     const together =
-      left.length > maxDecidedAlone ? this.#seeTo(this.#recordTogether(left, written.resent, write)) : null;
+      left.length > maxDecidedAlone ? this.#track(this.#resendBatch(left, written.resent, write)) : null;
     const decideLater = async (item: Item): Promise<SettleResult> =>
       (await together)?.get(item) ?? this.#decideUnderLock(item);
-    return items.map((item, index) => (written.each[index] ? "applied" : this.#seeTo(decideLater(item))));
+    return items.map((item, index) => (written.each[index] ? "applied" : this.#track(decideLater(item))));
   }
 
   /** Sends settlements again together. Returns the results of those that need not be decided one by one. */
-  async #recordTogether<Item extends Settlement>(
+  async #resendBatch<Item extends Settlement>(
     items: Item[],
     resent: boolean,
     write: Write<Item>,
@@ -147,7 +147,7 @@ export class Settler {
     const results = new Map<Item, SettleResult>();
     let left = items;
     const lookAtRows = async () => {
-      for (const [index, result] of (await this.#recorded.of(left, keepTimeoutMs)).entries())
+      for (const [index, result] of (await this.#recordedSettlements.of(left, keepTimeoutMs)).entries())
         if (result !== null) results.set(left[index] as Item, result);
       left = left.filter((item) => !results.has(item));
     };
@@ -187,9 +187,9 @@ export class Settler {
    * Tracks a result that is pending while the next flushes run, so that `drained` can wait for it. A row that another
    * transaction has locked therefore does not delay the other jobs.
    */
-  #seeTo<Answer>(answer: Promise<Answer>): Promise<Answer> {
-    const seenTo = answer.finally(() => this.#later.delete(seenTo));
-    this.#later.add(seenTo);
+  #track<Answer>(answer: Promise<Answer>): Promise<Answer> {
+    const seenTo = answer.finally(() => this.#pendingResults.delete(seenTo));
+    this.#pendingResults.add(seenTo);
     return seenTo;
   }
 

@@ -111,7 +111,7 @@ export class Attempt {
   #timer: NodeJS.Timeout | null = null;
   #ended = false;
   /** Callbacks that end the waits in `update`. Created at the first wait, because most tasks never wait. */
-  #waits: Set<() => void> | null = null;
+  #waitStoppers: Set<() => void> | null = null;
 
   constructor(host: AttemptHost, claim: ClaimedJob, fields: JobFields) {
     this.#host = host;
@@ -169,9 +169,9 @@ export class Attempt {
     const reason = reasonFor(why, text);
     this.#interruption = { why, reason };
     if (this.#timer) clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#giveUp(), this.#host.hardDeadlineMs);
+    this.#timer = setTimeout(() => this.#onHardDeadline(), this.#host.hardDeadlineMs);
     this.#controller?.abort(reason);
-    for (const stop of this.#waits ?? []) stop();
+    for (const stop of this.#waitStoppers ?? []) stop();
     return true;
   }
 
@@ -179,7 +179,7 @@ export class Attempt {
    * Called at the hard deadline. If the task runs in a thread, terminates the thread. The thread ends within
    * milliseconds and the attempt ends with it, so that the next attempt does not run at the same time as this one.
    */
-  #giveUp(): void {
+  #onHardDeadline(): void {
     if (!this.terminate) {
       this.#end(null);
       return;
@@ -266,7 +266,7 @@ export class Attempt {
     this.hasUpdated = true;
     // A job that only computes continues during an outage. A job that reports progress must continue too.
     if (meta === undefined) await this.#host.sendProgress(this, change);
-    else await this.#untilOver(this.#store(patch, removed));
+    else await this.#waitUntilOver(this.#store(patch, removed));
   }
 
   /** True if the attempt has ended or must end: nothing more is stored for it. */
@@ -279,17 +279,17 @@ export class Attempt {
   }
 
   /** Waits for `work`, at most until the attempt is over, because a task that must end must not wait for storage. */
-  async #untilOver(work: Promise<void>): Promise<void> {
+  async #waitUntilOver(work: Promise<void>): Promise<void> {
     let stop: () => void = () => {};
     const over = new Promise<void>((resolve) => {
       stop = resolve;
     });
-    this.#waits ??= new Set();
-    this.#waits.add(stop);
+    this.#waitStoppers ??= new Set();
+    this.#waitStoppers.add(stop);
     try {
       await Promise.race([work, over]);
     } finally {
-      this.#waits.delete(stop);
+      this.#waitStoppers.delete(stop);
     }
   }
 

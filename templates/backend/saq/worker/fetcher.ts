@@ -85,13 +85,13 @@ export class Fetcher {
   readonly #options: FetcherOptions;
   readonly #buffer = new PrefetchBuffer();
   #busy: Promise<void> | null = null;
-  #again = false;
+  #claimAgain = false;
   #dry = false;
-  #grouped = false;
+  #hasGroupedJobs = false;
   #groupsFirst = true;
   #groupsLookedAt = 0;
   /** Number of checks in a row that found jobs with a group, none of which could be claimed. */
-  #vainLooks = 0;
+  #fruitlessGroupChecks = 0;
   #look: NodeJS.Timeout | null = null;
   #stopped = false;
   #failures = 0;
@@ -107,7 +107,7 @@ export class Fetcher {
   /** Factor by which a claim asks for more rows, because the rows of the previous claims held no job. */
   #poisonFactor = 1;
   /** Jobs whose claim returned too late to start them. Storage is being asked whether this worker still owns them. */
-  #late: readonly ClaimedJob[] = [];
+  #jobsInRenewal: readonly ClaimedJob[] = [];
   #shortestTimeoutMs = Number.POSITIVE_INFINITY;
 
   constructor(options: FetcherOptions) {
@@ -136,7 +136,7 @@ export class Fetcher {
   /** The jobs that are claimed and not started yet. */
   *claims(): Generator<ClaimedJob> {
     yield* this.#buffer.claims();
-    yield* this.#late;
+    yield* this.#jobsInRenewal;
   }
 
   /** Removes the next claimed job from the buffer and returns it. */
@@ -150,17 +150,17 @@ export class Fetcher {
   /** Notifies the fetcher that a job may be claimable now. */
   wake(): void {
     // The job may have a group. The planned check for grouped jobs would find it too late.
-    if (this.#vainLooks > 0 && this.#look) {
+    if (this.#fruitlessGroupChecks > 0 && this.#look) {
       clearTimeout(this.#look);
       this.#look = null;
     }
-    this.#vainLooks = 0;
-    this.#goOn();
+    this.#fruitlessGroupChecks = 0;
+    this.#resume();
   }
 
-  #goOn(): void {
+  #resume(): void {
     this.#dry = false;
-    if (this.#busy) this.#again = true;
+    if (this.#busy) this.#claimAgain = true;
     else this.refill();
   }
 
@@ -170,15 +170,15 @@ export class Fetcher {
   async tick(): Promise<void> {
     this.#giveBackStale();
     try {
-      await this.#lookForGroups();
+      await this.#checkGroups();
     } finally {
-      this.#goOn();
+      this.#resume();
     }
   }
 
   /** Notifies the fetcher that a grouped job has ended, so that its group may be free. */
   groupEnded(): void {
-    this.#grouped = true;
+    this.#hasGroupedJobs = true;
     this.wake();
   }
 
@@ -208,8 +208,8 @@ export class Fetcher {
     const ahead = this.#options.mayWaitForThread || limit + buffered > free;
     this.#busy = this.#claim(limit, ahead).finally(() => {
       this.#busy = null;
-      if (this.#again) {
-        this.#again = false;
+      if (this.#claimAgain) {
+        this.#claimAgain = false;
         this.#dry = false;
       }
       this.refill();
@@ -228,26 +228,26 @@ export class Fetcher {
   /**
    * Plans a check for grouped jobs, at most one per pause. Without it, only the tick would find them, up to 1 s late.
    */
-  #lookSoon(): void {
+  #planGroupCheck(): void {
     if (this.#look || this.#stopped) return;
     const look = async () => {
       try {
-        await this.#lookForGroups();
-        if (this.#grouped) this.#goOn();
+        await this.#checkGroups();
+        if (this.#hasGroupedJobs) this.#resume();
       } catch (error) {
         this.#options.logger.debug({ err: error }, "could not look for grouped jobs, the next tick will");
       } finally {
         if (this.#look === timer) this.#look = null;
       }
     };
-    const pause = doubled(this.#vainLooks, groupCheckPauseMs.first, groupCheckPauseMs.longest);
+    const pause = doubled(this.#fruitlessGroupChecks, groupCheckPauseMs.first, groupCheckPauseMs.longest);
     const timer = setTimeout(() => void look(), this.#groupsLookedAt + pause - performance.now());
     this.#look = timer;
   }
 
-  async #lookForGroups(): Promise<void> {
+  async #checkGroups(): Promise<void> {
     this.#groupsLookedAt = performance.now();
-    this.#grouped = await this.#options.broker.hasGrouped();
+    this.#hasGroupedJobs = await this.#options.broker.hasGrouped();
   }
 
   #giveBackStale(): void {
@@ -265,7 +265,7 @@ export class Fetcher {
     const horizon = Math.min(horizonMs, this.#shortestTimeoutMs / 10);
     // While grouped jobs wait, fewer jobs are claimed ahead. Each claim returns only a few grouped jobs. The more
     // ungrouped jobs it returns, the later the next claim of grouped jobs starts.
-    const most = this.#grouped ? 4 * concurrency : maxBuffered;
+    const most = this.#hasGroupedJobs ? 4 * concurrency : maxBuffered;
     const byDuration = (concurrency * horizon) / Math.max(this.#duration, 0.05);
     return Math.floor(Math.min(byDuration, most, maxBufferedBytes / this.#bytes));
   }
@@ -282,30 +282,30 @@ export class Fetcher {
    * reconciliation puts back the jobs that are not returned.
    */
   async #renewed(jobs: ClaimedJob[]): Promise<ClaimedJob[]> {
-    const { broker, maxClaimMs: answerMs } = this.#options;
-    this.#late = jobs;
+    const { broker, maxClaimMs } = this.#options;
+    this.#jobsInRenewal = jobs;
     try {
-      for (let turn = 0; turn < maxRenewals && this.#late.length > 0; turn++) {
+      for (let turn = 0; turn < maxRenewals && this.#jobsInRenewal.length > 0; turn++) {
         const sent = performance.now();
-        const renewed = await broker.renew(this.#late);
-        if (performance.now() - sent <= answerMs) return renewed;
-        this.#late = renewed;
+        const renewed = await broker.renew(this.#jobsInRenewal);
+        if (performance.now() - sent <= maxClaimMs) return renewed;
+        this.#jobsInRenewal = renewed;
       }
       return [];
     } finally {
-      this.#late = [];
+      this.#jobsInRenewal = [];
     }
   }
 
   async #claim(limit: number, ahead: boolean): Promise<void> {
-    const { broker, workerId, priorities, concurrency, maxClaimMs: answerMs, problems } = this.#options;
+    const { broker, workerId, priorities, concurrency, maxClaimMs, problems } = this.#options;
     let sent = performance.now();
     let share = 0;
     try {
       // Grouped and ungrouped jobs are claimed first in turn. The first kind gets at most half of the jobs, so that a
       // stream of one kind does not block the other kind. Grouped jobs go to the front of the buffer, at most
       // `concurrency` at a time, because a group is blocked while its job waits there.
-      const lanes = !this.#grouped ? [false] : this.#groupsFirst ? [true, false] : [false, true];
+      const lanes = !this.#hasGroupedJobs ? [false] : this.#groupsFirst ? [true, false] : [false, true];
       this.#groupsFirst = !this.#groupsFirst;
       let left = limit;
       let more = false;
@@ -320,21 +320,21 @@ export class Fetcher {
         this.#adapt(answer.jobs.length, took);
         this.#poisonFactor =
           answer.more && answer.jobs.length === 0 ? Math.min(4 * this.#poisonFactor, maxPoisonFactor) : 1;
-        const jobs = took > answerMs ? await this.#renewed(answer.jobs) : answer.jobs;
+        const jobs = took > maxClaimMs ? await this.#renewed(answer.jobs) : answer.jobs;
         found += answer.jobs.length;
         left -= jobs.length;
         if (jobs.length > 0)
           this.#bytes = jobs.reduce((sum, { document }) => sum + bytesOf(document), 0) / jobs.length;
         if (grouped) {
-          this.#grouped = answer.more;
-          this.#vainLooks = answer.more ? 0 : this.#vainLooks + 1;
+          this.#hasGroupedJobs = answer.more;
+          this.#fruitlessGroupChecks = answer.more ? 0 : this.#fruitlessGroupChecks + 1;
         } else more = answer.more;
         this.#buffer.add(jobs, performance.now(), grouped ? "front" : "back");
         if (jobs.length > 0) this.#options.ready();
       }
       // No more jobs for now: check whether grouped jobs are waiting.
-      if (!more && !this.#grouped) this.#lookSoon();
-      this.#dry = !more && !this.#grouped;
+      if (!more && !this.#hasGroupedJobs) this.#planGroupCheck();
+      this.#dry = !more && !this.#hasGroupedJobs;
       this.#failures = 0;
       problems.succeeded("claim");
       // A claim that found only rows without a job does not mean that no job is left.

@@ -45,19 +45,19 @@ export class WorkerRun {
   readonly finished: Promise<void>;
   readonly #queue: Queue;
   readonly #logger: Logger;
-  readonly #ended: EndedElsewhere;
+  readonly #endedElsewhere: EndedElsewhere;
   readonly #periodicTasks: PeriodicTasks;
-  readonly #rest: IdlePolling;
-  readonly #loop: EventLoopMonitor | null;
+  readonly #idlePolling: IdlePolling;
+  readonly #eventLoopMonitor: EventLoopMonitor | null;
   readonly #heartbeat: PeriodicTasks;
-  readonly #hurried: Promise<void>;
-  readonly #letGo: (() => Promise<void>)[] = [];
+  readonly #gracePeriodEnded: Promise<void>;
+  readonly #releases: (() => Promise<void>)[] = [];
   /** The members that startup hooks returned; null until the first hook is called. */
   #state: Record<string, unknown> | null = null;
   /** performance.now() */
   #startedAt: number | null = null;
   /** When the last successful heartbeat was sent, by performance.now(). */
-  #beatAt = Number.NEGATIVE_INFINITY;
+  #lastHeartbeatAt = Number.NEGATIVE_INFINITY;
   /** True when jobs may be claimed. */
   #isReady = false;
   /** Settles when the startup hooks have ended. */
@@ -72,7 +72,7 @@ export class WorkerRun {
   constructor(queue: Queue, logger: Logger) {
     const { config, broker } = queue;
     let hurry = () => {};
-    this.#hurried = new Promise((resolve) => {
+    this.#gracePeriodEnded = new Promise((resolve) => {
       hurry = resolve;
     });
     this.endGracePeriod = hurry;
@@ -84,22 +84,26 @@ export class WorkerRun {
     this.#logger = logger;
     const problems = new ProblemLog(logger, { isLoggedElsewhere: (error) => broker.isOutage(error) });
     this.runner = new Runner(queue, this.workerId, logger, problems);
-    this.#rest = new IdlePolling(queue, this.runner);
-    this.#ended = new EndedElsewhere(broker, this.runner.running, logger);
+    this.#idlePolling = new IdlePolling(queue, this.runner);
+    this.#endedElsewhere = new EndedElsewhere(broker, this.runner.running, logger);
     const { timers, pollInterval } = config;
     this.#heartbeat = new PeriodicTasks(
-      [{ name: "beat", every: timers.workerInfo, run: () => this.#beat() }],
+      [{ name: "beat", every: timers.workerInfo, run: () => this.#sendHeartbeat() }],
       problems,
     );
     const due = {
       name: "schedule",
       every: pollInterval || timers.schedule,
       alignedTo: () => broker.now(),
-      notBefore: () => this.#rest.until,
+      notBefore: () => this.#idlePolling.until,
       run: () => this.#tick(),
     };
-    const tasks = [due, ...schedule(queue, logger), ...monitorTasks(queue, this.runner, this.#ended, logger)];
-    this.#loop =
+    const tasks = [
+      due,
+      ...schedule(queue, logger),
+      ...monitorTasks(queue, this.runner, this.#endedElsewhere, logger),
+    ];
+    this.#eventLoopMonitor =
       config.eventLoopDelay > 0
         ? new EventLoopMonitor(config.eventLoopDelay * 1_000, this.runner, logger)
         : null;
@@ -130,7 +134,7 @@ export class WorkerRun {
 
   async #start(): Promise<void> {
     const { broker, config } = this.#queue;
-    const hold = async (held: Promise<() => Promise<void>>) => this.#letGo.push(await held);
+    const hold = async (held: Promise<() => Promise<void>>) => this.#releases.push(await held);
     let isHeld = false;
     const holdLiveness = async () => {
       if (isHeld) return;
@@ -145,9 +149,9 @@ export class WorkerRun {
       () => this.#startUp(),
       () =>
         all([
-          this.#beat(),
+          this.#sendHeartbeat(),
           hold(broker.subscribe(() => this.#wake())),
-          hold(broker.onJobEvents((event) => this.#ended.told(event))),
+          hold(broker.onJobEvents((event) => this.#endedElsewhere.told(event))),
         ]),
     ];
     for (const step of steps) if (!this.#stopping) await step();
@@ -160,7 +164,7 @@ export class WorkerRun {
     this.#isReady = true;
     this.#heartbeat.start();
     this.#periodicTasks.start();
-    this.#loop?.begin();
+    this.#eventLoopMonitor?.begin();
     // The worker has started. If this first check fails, the next tick tries again.
     await this.runner.tick().catch((error: unknown) => {
       this.#logger.debug({ err: error }, "could not look for jobs at the start, the next tick will");
@@ -173,18 +177,18 @@ export class WorkerRun {
    */
   #wake(): void {
     if (!this.#isReady) return;
-    this.#rest.wake();
+    this.#idlePolling.wake();
     this.#work();
   }
 
   async #tick(): Promise<void> {
-    await this.#rest.tick();
+    await this.#idlePolling.tick();
     if (!this.runner.isResting) this.#work();
   }
 
   /** Resumes the periodic tasks and the event loop monitor, which pause while no job runs. */
   #work(): void {
-    this.#loop?.begin();
+    this.#eventLoopMonitor?.begin();
     this.#periodicTasks.resume();
   }
 
@@ -220,8 +224,8 @@ export class WorkerRun {
     this.#logger.info({ workerId: this.workerId, running: this.runner.running.size }, "Worker shutting down");
     const givenBack = this.runner.close();
     const tasksEnded = this.#periodicTasks.stop();
-    this.#loop?.stop();
-    await withTimeout(graceMs, Promise.race([this.runner.idle(), this.#hurried]));
+    this.#eventLoopMonitor?.stop();
+    await withTimeout(graceMs, Promise.race([this.runner.idle(), this.#gracePeriodEnded]));
     if (this.runner.running.size > 0) {
       this.#logger.warn(
         { jobs: [...this.runner.running.keys()] },
@@ -247,7 +251,7 @@ export class WorkerRun {
     await withTimeout(this.#hookOptions.timeoutMs || Number.POSITIVE_INFINITY, this.#startedUp);
     await withTimeout(releaseTimeoutMs, this.#starting ?? Promise.resolve());
     await this.#shutDown();
-    await withTimeout(releaseTimeoutMs, this.#leave());
+    await withTimeout(releaseTimeoutMs, this.#releaseAll());
     this.#logger.info({ workerId: this.workerId, ...this.runner.report.stats }, "Worker stopped");
   }
 
@@ -259,11 +263,11 @@ export class WorkerRun {
   }
 
   /** Undoes the steps of `start` in reverse order. If a start is in progress, it ends before its next step. */
-  async #leave(): Promise<void> {
+  async #releaseAll(): Promise<void> {
     await this.#starting?.catch(() => {});
     await this.#heartbeat.stop();
     await this.#queue.broker.removeWorker(this.workerId).catch(() => {});
-    for (const letGo of [...this.#letGo].reverse()) await letGo();
+    for (const letGo of [...this.#releases].reverse()) await letGo();
   }
 
   /**
@@ -274,16 +278,16 @@ export class WorkerRun {
     const { leaseGraceSeconds } = this.#queue.broker;
     if (leaseGraceSeconds === null) return false;
     const margin = Math.min(certainSeconds(this.#queue.config), maxLeaseMarginSeconds);
-    const seconds = this.#rowSeconds + leaseGraceSeconds - margin;
-    return performance.now() - this.#beatAt > seconds * 1_000;
+    const seconds = this.#heartbeatTtlSeconds + leaseGraceSeconds - margin;
+    return performance.now() - this.#lastHeartbeatAt > seconds * 1_000;
   }
 
   /** How long a heartbeat is valid, s. */
-  get #rowSeconds(): number {
+  get #heartbeatTtlSeconds(): number {
     return Math.ceil(this.#queue.config.timers.workerInfo * 3);
   }
 
-  async #beat(): Promise<void> {
+  async #sendHeartbeat(): Promise<void> {
     const { broker, config } = this.#queue;
     const sentAt = performance.now();
     const uptime = Math.round(performance.now() - (this.#startedAt ?? performance.now()));
@@ -295,9 +299,9 @@ export class WorkerRun {
       queueKey: this.#queue.name,
       graceSeconds: sweepGraceSeconds(this.#queue),
     };
-    await broker.saveWorker(row, this.#rowSeconds);
+    await broker.saveWorker(row, this.#heartbeatTtlSeconds);
     const wasOver = this.#isLeaseOver();
-    this.#beatAt = sentAt;
+    this.#lastHeartbeatAt = sentAt;
     if (wasOver && this.#isReady) this.#wake();
   }
 }

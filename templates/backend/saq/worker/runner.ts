@@ -63,9 +63,9 @@ export class Runner implements AttemptHost {
   /** The attempt that runs alone in this process, if there is one. */
   #alone: Attempt | null = null;
   readonly #resume = () => this.#fill();
-  #becameIdle: () => void = () => {};
+  #resolveIdle: () => void = () => {};
   /** Keys of jobs that ended since the last check of the event loop and ran long enough to have blocked it. */
-  readonly #lately = new Set<string>();
+  readonly #recentlyEnded = new Set<string>();
   readonly #blockingMs: number;
 
   constructor(queue: Queue, workerId: string, logger: Logger, problems: ProblemLog) {
@@ -191,8 +191,8 @@ export class Runner implements AttemptHost {
 
   /** Keys of the jobs that may have blocked the event loop since the last call. */
   suspects(): string[] {
-    const keys = [...new Set([...this.running.keys(), ...this.#lately])];
-    this.#lately.clear();
+    const keys = [...new Set([...this.running.keys(), ...this.#recentlyEnded])];
+    this.#recentlyEnded.clear();
     return keys;
   }
 
@@ -269,7 +269,7 @@ export class Runner implements AttemptHost {
   idle(): Promise<void> {
     if (this.running.size === 0) return Promise.resolve();
     return new Promise((resolve) => {
-      this.#becameIdle = resolve;
+      this.#resolveIdle = resolve;
     });
   }
 
@@ -321,7 +321,7 @@ export class Runner implements AttemptHost {
     if (this.#threads && isThreadTask(findTask(tasks, fields.function)) && !this.#threads.admit(claimed))
       return false;
     if (isAlone) this.#alone = attempt;
-    if (forgiven) this.#warnOfNumbers(claimed.key);
+    if (forgiven) this.#warnOfInvalidNumbers(claimed.key);
     this.running.set(claimed.key, attempt);
     aloneGate.started();
     this.report.started(attempt);
@@ -387,7 +387,7 @@ export class Runner implements AttemptHost {
     }
   }
 
-  #warnOfNumbers(key: string): void {
+  #warnOfInvalidNumbers(key: string): void {
     this.#logger.warn(
       { job: key },
       "the stored document holds NaN or Infinity, which are no JSON: its task reads them as null; stored as they are",
@@ -401,7 +401,7 @@ export class Runner implements AttemptHost {
     this.#threads?.left(fields.key);
     const ms = performance.now() - attempt.startedAt;
     this.#fetcher.measure(ms, fields.timeout);
-    if (ms > this.#blockingMs) this.#lately.add(fields.key);
+    if (ms > this.#blockingMs) this.#recentlyEnded.add(fields.key);
     if (end.kind === "interrupted" && end.overdue) this.#refusals.remember(attempt);
     const settlement = settlementOf(attempt, end, this.#rules());
     if (settlement) this.#settler.settle(attempt, settlement, end);
@@ -410,12 +410,12 @@ export class Runner implements AttemptHost {
     const wasAlone = attempt === this.#alone;
     if (wasAlone) this.#alone = null;
     aloneGate.ended(wasAlone);
-    if (this.running.size === 0) this.#becameIdle();
+    if (this.running.size === 0) this.#resolveIdle();
     this.#fill();
-    if (this.#burst) this.#lookAtBurst(this.#burst);
+    if (this.#burst) this.#checkBurst(this.#burst);
   }
 
-  #lookAtBurst(burst: Burst): void {
+  #checkBurst(burst: Burst): void {
     if (burst.isOver) this.#endBurst();
     else if (this.#fetcher.isDry && this.#fetcher.buffered === 0) burst.idle();
   }

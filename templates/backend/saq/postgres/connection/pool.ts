@@ -70,19 +70,19 @@ export class ConnectionPool {
   readonly #pool: pg.Pool;
   readonly #problems: ProblemLog;
   /** Null behind a transaction pooler, because the pooler uses its own session numbers. */
-  readonly #dead: DeadConnections | null;
-  #users = 0;
+  readonly #deadConnections: DeadConnections | null;
+  #userCount = 0;
   #opening: Promise<void> | null = null;
   /** Also ends the pauses between retries, so that closing does not wait for them. */
   readonly #closing = new AbortController();
   readonly #clients = new Set<pg.PoolClient>();
   readonly #unsent = new WeakSet<object>();
-  #lastTrouble = Number.NEGATIVE_INFINITY;
+  #lastFailureAt = Number.NEGATIVE_INFINITY;
   /**
    * Connections that have the document function in their temporary schema, because the role may not create it
    * elsewhere. Null if it is not needed.
    */
-  #withFunction: WeakSet<pg.PoolClient> | null = null;
+  #clientsWithFunction: WeakSet<pg.PoolClient> | null = null;
 
   constructor(options: PoolOptions) {
     this.#options = options;
@@ -90,7 +90,7 @@ export class ConnectionPool {
     const { holdLiveness, releaseLiveness } = serverStatements;
     const config = clientConfig(dsn, { plain });
     this.#problems = new ProblemLog(logger);
-    this.#dead = plain
+    this.#deadConnections = plain
       ? null
       : new DeadConnections({
           config: clientConfig(dsn, { plain, name: "saq check" }),
@@ -132,7 +132,7 @@ export class ConnectionPool {
     // while a connection is idle. The error is ignored here: the next statement on the connection fails and handles it.
     this.#pool.on("connect", (client) => {
       this.#clients.add(client);
-      this.#dead?.start();
+      this.#deadConnections?.start();
       client.on("error", () => {});
       client.on("end", () => this.#clients.delete(client));
     });
@@ -156,16 +156,16 @@ export class ConnectionPool {
 
   /** Maximum time to store something while the server accepts new connections, s. */
   get recordSeconds(): number {
-    return recordSeconds(this.#dead?.cannotAsk === false);
+    return recordSeconds(this.#deadConnections?.cannotAsk === false);
   }
 
   /** Checks whether the server and this process use the same number for a session. A pooler may use its own numbers. */
   async #compareNumbers(): Promise<void> {
-    if (!this.#dead) return;
+    if (!this.#deadConnections) return;
     const client = await this.acquire();
     try {
       const { rows } = await client.query<{ pid: number }>("select pg_backend_pid() as pid");
-      this.#dead.compare(client, rows[0]?.pid ?? 0);
+      this.#deadConnections.compare(client, rows[0]?.pid ?? 0);
     } finally {
       client.release();
     }
@@ -177,7 +177,7 @@ export class ConnectionPool {
    */
   #suspectAll(): void {
     for (const client of this.#clients) if (!statementOf(client)) closeSocket(client);
-    this.#dead?.suspectAll();
+    this.#deadConnections?.suspectAll();
   }
 
   /**
@@ -185,15 +185,15 @@ export class ConnectionPool {
    * does not respond.
    */
   retain(): this {
-    this.#users++;
+    this.#userCount++;
     return this;
   }
 
   async release(): Promise<void> {
-    if (--this.#users > 0 || this.closed) return;
+    if (--this.#userCount > 0 || this.closed) return;
     this.#closing.abort();
     this.clock.stop();
-    this.#dead?.stop();
+    this.#deadConnections?.stop();
     const closed = Promise.all([this.listener?.close(closeTimeoutMs), this.#pool.end()]);
     await withTimeout(closeTimeoutMs, closed);
     for (const client of this.#clients) void closeClient(client, closeTimeoutMs);
@@ -226,17 +226,17 @@ export class ConnectionPool {
         async (client) => (await client.query<Row>(query)).rows,
       );
     for (let tries = 1; ; tries++) {
-      const before = this.#lastTrouble;
+      const before = this.#lastFailureAt;
       const client = await this.acquire();
       let broken: Error | undefined;
       try {
         const { rows } = await client.query<Row>(query);
-        this.#answered(before);
+        this.#reportSuccess(before);
         return rows;
       } catch (error) {
         // The connection is closed even if the server returned an error, because a plan that it keeps may be the cause.
         broken = error as Error;
-        if (!wasIdleTooLong(error) || !this.#mayRepeat(tries)) throw this.#noted(error);
+        if (!wasIdleTooLong(error) || !this.#mayRepeat(tries)) throw this.#reportError(error);
       } finally {
         client.release(broken);
       }
@@ -284,23 +284,23 @@ export class ConnectionPool {
 
   /** When a connection to the database last failed, by performance.now(). */
   get lastFailureAt(): number {
-    return this.#lastTrouble;
+    return this.#lastFailureAt;
   }
 
   /** From now on, every connection gets the document function in its temporary schema when it is taken. */
   addDocumentFunctionToEach(): void {
-    this.#withFunction ??= new WeakSet();
+    this.#clientsWithFunction ??= new WeakSet();
   }
 
   /** Returns a connection of the pool; the caller must release it. */
   async acquire(): Promise<pg.PoolClient> {
     try {
       const client = await this.#pool.connect();
-      if (this.#withFunction && !this.#withFunction.has(client))
-        await this.#addDocumentFunction(client, this.#withFunction);
+      if (this.#clientsWithFunction && !this.#clientsWithFunction.has(client))
+        await this.#addDocumentFunction(client, this.#clientsWithFunction);
       return client;
     } catch (error) {
-      throw this.#notSent(this.#noted(error));
+      throw this.#notSent(this.#reportError(error));
     }
   }
 
@@ -309,10 +309,10 @@ export class ConnectionPool {
     return error;
   }
 
-  #noted(given: unknown): unknown {
+  #reportError(given: unknown): unknown {
     const error = explainMissingTable(explainPooler(given));
     if (!isConnectionError(error)) return error;
-    this.#lastTrouble = performance.now();
+    this.#lastFailureAt = performance.now();
     this.#problems.failed({ source, error, message: "the database is unavailable", kind: outage });
     return markUnavailable(error);
   }
@@ -321,8 +321,8 @@ export class ConnectionPool {
    * Called when a statement succeeded. `before` is `lastTrouble` when it began: a statement that was running during a
    * failure does not prove that the problem is over.
    */
-  #answered(before: number): void {
-    if (before === this.#lastTrouble) this.#problems.succeeded(source);
+  #reportSuccess(before: number): void {
+    if (before === this.#lastFailureAt) this.#problems.succeeded(source);
   }
 
   /**
@@ -342,7 +342,7 @@ export class ConnectionPool {
 
   async #inTransaction<T>(begin: string, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
     for (let tries = 1; ; tries++) {
-      const before = this.#lastTrouble;
+      const before = this.#lastFailureAt;
       const client = await this.acquire();
       let hasBegun = false;
       let broken: Error | undefined;
@@ -351,7 +351,7 @@ export class ConnectionPool {
         hasBegun = true;
         const answer = await work(client);
         await client.query("commit");
-        this.#answered(before);
+        this.#reportSuccess(before);
         return answer;
       } catch (error) {
         // Nothing more is sent on a lost connection: a rollback would wait on the same dead socket.
@@ -360,10 +360,10 @@ export class ConnectionPool {
           await client.query(withAnswerTimeout("rollback", connectTimeoutMs)).catch((reason: Error) => {
             broken = reason;
           });
-        if (hasBegun) throw this.#noted(error);
+        if (hasBegun) throw this.#reportError(error);
         // Try again only if the connection was lost before `begin` succeeded: then nothing was carried out.
         if (!isConnectionError(error) || isReadTimeout(error) || !this.#mayRepeat(tries))
-          throw this.#notSent(this.#noted(error));
+          throw this.#notSent(this.#reportError(error));
       } finally {
         client.release(broken);
       }

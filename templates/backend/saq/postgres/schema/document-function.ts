@@ -47,5 +47,6 @@ export const documentFunctionArguments = "bytea, integer, text[], text, text";
  * its owner.
  */
 export const createDocumentFunction = (name: string): string =>
-  `create ${name === temporaryDocumentFunction ? "or replace " : ""}function ${name}(job bytea, charge integer, removed text[], patch text, owner text)
+  `create ${name === temporaryDocumentFunction ? "or replace " : ""}function ${name}(
+    job bytea, charge integer, removed text[], patch text, owner text)
   returns jsonb language plpgsql stable as $$${documentFunctionSource}$$`;

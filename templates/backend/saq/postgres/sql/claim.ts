@@ -15,17 +15,18 @@ export function claimStatements(fragments: Fragments) {
   // The total size of the documents of one claim is limited: 100 documents of 4 MB took longer than the timeout of a
   // claim, and 2,000 of them would end the process. Only if all of them together are larger does the statement add up
   // document by document (a claim of 200: 1 us of server CPU per row).
-  const within = `case when (select coalesce(sum(pg_catalog.octet_length(job)), 0::bigint) from picked) <= ${claimedBytes} then true
+  const within = `case
+    when (select coalesce(sum(pg_catalog.octet_length(job)), 0::bigint) from picked) <= ${claimedBytes} then true
     else nth <= (select greatest(1::bigint, pg_catalog.max(nth)) from (
       select nth, sum(pg_catalog.octet_length(job)) over (order by nth) as bytes from picked) sofar
       where coalesce(bytes, 0::bigint) <= ${claimedBytes}) end`;
 
   // Makes the rows of `picked` active (tid, key, job, lock_key, due, nth). $5 token, $6 patch of the document. A fresh
   // document (see `freshDue`) is returned as it was, with `started`: the caller knows its new suffix. A document that
-  // SQL cannot change (see document-function.ts), or that is not a job of this queue and key, keeps its bytes. Its row is returned
-  // without a document: the caller owns the row by its token and decides what to do. The patch is a subquery of its
-  // own, so that it is built once per statement and not once per row (a claim of 500: 19.0 -> 17.5 us of server CPU per
-  // row).
+  // SQL cannot change (see document-function.ts), or that is not a job of this queue and key, keeps its bytes. Its row
+  // is returned without a document: the caller owns the row by its token and decides what to do. The patch is a
+  // subquery of its own, so that it is built once per statement and not once per row (a claim of 500: 19.0 -> 17.5 us
+  // of server CPU per row).
   const startedPatch = "(select patch from moment)";
   const activate = `moment as materialized (
       select ms, ($6::jsonb || pg_catalog.jsonb_build_object('started', ms, 'touched', ms))::text as patch,

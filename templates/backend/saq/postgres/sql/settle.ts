@@ -21,7 +21,8 @@ export function settleStatements({ jobs, isActive, isOf, editedDocument }: Fragm
     owned as materialized (
       select g.*, o.* from given g cross join lateral (${owned}) o),
     edited as materialized (
-      select o.*, ${editedDocument("o.job", "o.charge", "o.removed::text[]", "o.patch", "o.owner")}::text as document from owned o),
+      select o.*, ${editedDocument("o.job", "o.charge", "o.removed::text[]", "o.patch", "o.owner")}::text as document
+      from owned o),
     deleted as (delete from ${jobs} j using edited s where j.ctid = s.tid and s.keep < 0 and s.document is not null
       returning j.key${returned}),
     kept as (update ${jobs} j set status = s.status, job = pg_catalog.convert_to(s.document, 'UTF8'),
@@ -40,18 +41,21 @@ export function settleStatements({ jobs, isActive, isOf, editedDocument }: Fragm
   });
 
   // Completions of documents whose suffix the claim wrote and nobody has changed since, which the comparison proves.
-  // The patch replaces the replaced part of the suffix. Lists in one text: $2 keys, $3 the position of each job's claim,
-  // $4 patches, $5 seconds to keep the row. Arrays with one item per claim: $6 tokens, $7 suffixes, $8 bytes of their
-  // replaced parts. $9 number of completions. Returns the positions of those that were written, or null if all were.
+  // The patch takes the place of the `replace` part of the suffix. Lists in one text: $2 keys, $3 the position of each
+  // job's claim, $4 patches, $5 seconds to keep the row. Arrays with one item per claim: $6 tokens, $7 suffixes, $8
+  // bytes of their `replace` parts. $9 number of completions. Returns the positions of those that were written, or null
+  // if all were.
   const completeWith = ({ columns = "", names = "", returned = "", told = "", count = "" }) => `with kept as (
       update ${jobs} j set status = 'complete', expire_at = (select ${epoch}) + o.keep,
-        job = pg_catalog.substr(o.job, 1, pg_catalog.octet_length(o.job) - o.replaced) || pg_catalog.convert_to(o.patch, 'UTF8')
+        job = pg_catalog.substr(o.job, 1, pg_catalog.octet_length(o.job) - o.replaced)
+          || pg_catalog.convert_to(o.patch, 'UTF8')
       from (select g.*, ($7::bytea[])[g.claim] as suffix, ($8::int[])[g.claim] as replaced, o.*
         from (select *, ($6::int[])[claim] as token
           from unnest(${listed("$2")}, ${listed("$3")}::int[], ${listed("$4", "{")}, ${listed("$5")}::bigint[]${columns})
             with ordinality as u(key, claim, patch, keep${names}, nth)) g
         cross join lateral (${owned}) o offset 0) o
-      where j.ctid = o.tid and pg_catalog.substr(o.job, pg_catalog.octet_length(o.job) - pg_catalog.octet_length(o.suffix) + 1) = o.suffix
+      where j.ctid = o.tid
+        and pg_catalog.substr(o.job, pg_catalog.octet_length(o.job) - pg_catalog.octet_length(o.suffix) + 1) = o.suffix
       returning o.nth${returned})${told}
     select case when count(*) < $9 then coalesce(pg_catalog.string_agg(nth::text, ','), '') end as written${count} from kept`;
   const complete = completeWith({});
@@ -72,7 +76,8 @@ export function settleStatements({ jobs, isActive, isOf, editedDocument }: Fragm
         from (select *, ($4::int[])[claim] as token
           from unnest(${listed("$2")}, ${listed("$3")}::int[]) with ordinality as u(key, claim, nth)) g
         cross join lateral (${owned}) o offset 0) o
-      where j.ctid = o.tid and pg_catalog.substr(o.job, pg_catalog.octet_length(o.job) - pg_catalog.octet_length(o.suffix) + 1) = o.suffix
+      where j.ctid = o.tid
+        and pg_catalog.substr(o.job, pg_catalog.octet_length(o.job) - pg_catalog.octet_length(o.suffix) + 1) = o.suffix
       returning o.nth)
     select case when count(*) < $6 then coalesce(pg_catalog.string_agg(nth::text, ','), '') end as written from gone`;
 
@@ -89,7 +94,8 @@ export function settleStatements({ jobs, isActive, isOf, editedDocument }: Fragm
       select * from unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[]) as g(key, token, patch, removed, owner)),
     owned as materialized (
       select g.*, o.* from given g cross join lateral (${owned}) o),
-    edited as materialized (select o.tid, ${editedDocument("o.job", "0", "o.removed::text[]", "o.patch", "o.owner")}::text as document from owned o)
+    edited as materialized (
+      select o.tid, ${editedDocument("o.job", "0", "o.removed::text[]", "o.patch", "o.owner")}::text as document from owned o)
     update ${jobs} j set job = pg_catalog.convert_to(s.document, 'UTF8') from edited s
     where j.ctid = s.tid and s.document is not null returning j.key`;
 

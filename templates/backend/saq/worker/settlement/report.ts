@@ -74,13 +74,10 @@ export class Report {
     }
   }
 
-  lost(
-    { fields: { key, function: name }, interruptReason: cutReason }: Attempt,
-    reason: string = lossText.lost,
-  ): void {
+  lost({ fields: { key, function: name }, interruptReason }: Attempt, reason: string = lossText.lost): void {
     this.logger.warn(
       { job: key, task: name },
-      `lost the job, its outcome is dropped: ${cutReason?.name === "LostError" ? cutReason.message : reason}`,
+      `lost the job, its outcome is dropped: ${interruptReason?.name === "LostError" ? interruptReason.message : reason}`,
     );
   }
 

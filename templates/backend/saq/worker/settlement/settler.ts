@@ -66,8 +66,8 @@ export class Settler {
   readonly #poison: ClaimedJob[] = [];
   /** Claims whose loss is being stored. */
   readonly #losing = new Set<Claim>();
-  #underWay = 0;
-  #bytesUnderWay = 0;
+  #inFlight = 0;
+  #bytesInFlight = 0;
   #waiting: (() => void)[] = [];
 
   constructor(options: SettlerOptions) {
@@ -75,18 +75,18 @@ export class Settler {
   }
 
   get isCongested(): boolean {
-    return this.#underWay > maxUnsettled || this.#bytesUnderWay > maxUnsettledBytes;
+    return this.#inFlight > maxUnsettled || this.#bytesInFlight > maxUnsettledBytes;
   }
 
   /** Resolves when each settlement so far is stored or has failed, and the hooks after it have run. */
   async settled(): Promise<void> {
-    while (this.#underWay > 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    while (this.#inFlight > 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
   /** Sends the settlement of a job. `end` is left out for a job that is given back without being started. */
   settle(attempt: Attempt, settlement: Settlement, end?: AttemptResult): void {
-    this.#underWay++;
-    this.#bytesUnderWay += bytesOf(settlement.patch);
+    this.#inFlight++;
+    this.#bytesInFlight += bytesOf(settlement.patch);
     const slot = this.#freeSlots.pop() ?? this.#pending.length;
     const pending = new PendingSettlement(this, attempt, settlement, end, slot);
     this.#pending[slot] = pending;
@@ -107,13 +107,13 @@ export class Settler {
 
   onSettled(pending: PendingSettlement, result: SettleResult): void {
     const { attempt, settlement, end } = pending;
-    const { report, onStored: stored, hooks: around } = this.#options;
+    const { report, onStored, hooks } = this.#options;
     this.#forget(pending);
     try {
-      stored(attempt, settlement);
+      onStored(attempt, settlement);
       if (end) {
         report.settled(attempt, end, settlement.status, result);
-        if (around) applyStoredChange(attempt, settlement, result);
+        if (hooks) applyStoredChange(attempt, settlement, result);
       }
     } finally {
       this.#after(pending);
@@ -139,22 +139,22 @@ export class Settler {
   }
 
   #after({ attempt, settlement, end }: PendingSettlement): void {
-    const { hooks: around } = this.#options;
+    const { hooks } = this.#options;
     const bytes = bytesOf(settlement.patch);
-    if (around && end) void around.ended(attempt).finally(() => this.#left(bytes));
+    if (hooks && end) void hooks.ended(attempt).finally(() => this.#left(bytes));
     else this.#left(bytes);
   }
 
   /** Called when the job no longer belongs to this worker. Logs the loss and runs the hooks, but stores nothing. */
   drop(attempt: Attempt): void {
-    const { report, hooks: around } = this.#options;
+    const { report, hooks } = this.#options;
     report.lost(attempt);
-    if (around) this.#track(around.ended(attempt));
+    if (hooks) this.#track(hooks.ended(attempt));
   }
 
   /** Called when an uncaught error ends the worker. Stores that the worker lost the job. */
   recordLoss(attempt: Attempt, limits: Parameters<Broker["recordLost"]>[1]): void {
-    const { broker, report, hooks: around } = this.#options;
+    const { broker, report, hooks } = this.#options;
     const { claim } = attempt;
     this.#losing.add(claim);
     const recorded = broker.recordLost([claim], limits).then(
@@ -164,7 +164,7 @@ export class Settler {
     this.#track(
       recorded.then(() => {
         this.#losing.delete(claim);
-        return around?.ended(attempt);
+        return hooks?.ended(attempt);
       }),
     );
   }
@@ -197,16 +197,16 @@ export class Settler {
   }
 
   #track(settling: Promise<unknown>): void {
-    this.#underWay++;
+    this.#inFlight++;
     void settling.finally(() => this.#left(0));
   }
 
   #left(bytes: number): void {
     const wasCongested = this.isCongested;
-    this.#underWay--;
-    this.#bytesUnderWay -= bytes;
+    this.#inFlight--;
+    this.#bytesInFlight -= bytes;
     if (wasCongested && !this.isCongested) this.#options.onUncongested();
-    if (this.#underWay > 0 || this.#waiting.length === 0) return;
+    if (this.#inFlight > 0 || this.#waiting.length === 0) return;
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const resolve of waiting) resolve();
