@@ -28,7 +28,9 @@ it("P-22: five queues share one LISTEN connection and send their statements on i
     }),
   );
   const listeners = await database.query(
-    "select pid from pg_locks where locktype = 'advisory' and classid = 21314 and granted group by pid having count(*) = 5",
+    `select pid from pg_locks where locktype = 'advisory' and classid = 21314 and granted
+       and database = (select oid from pg_database where datname = current_database())
+     group by pid having count(*) = 5`,
   );
   expect(listeners).toHaveLength(1);
   await Promise.all(ends.flat().map((end) => end()));
