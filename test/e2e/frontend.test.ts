@@ -89,9 +89,10 @@ const FORMS = {
     await inServer(`DROP DATABASE IF EXISTS ${database} WITH (FORCE)`);
   });
 
-  async function open(url = site): Promise<void> {
+  async function open(url = site, { clock = false } = {}): Promise<void> {
     const context = await browser.newContext();
     page = await context.newPage();
+    if (clock) await page.clock.install();
     page.on("console", (message) => message.type() === "error" && consoleErrors.push(message.text()));
     page.on("pageerror", (error) => consoleErrors.push(String(error)));
     await page.goto(url);
@@ -105,6 +106,7 @@ const FORMS = {
 
   const form = (name: string) => page.getByRole("form", { name });
   const button = (name: string) => page.getByRole("button", { name });
+  const outageNotice = () => page.getByText("This list shows what was last known");
   const jobs = (status?: string) =>
     page.getByRole("listitem").filter(status ? { has: page.getByText(status, { exact: true }) } : {});
 
@@ -222,22 +224,35 @@ const FORMS = {
     expect(consoleErrors).toEqual([]);
   });
 
-  it("says that the API is down, keeps the list, and works again when the API is back", async () => {
-    await open();
+  async function stopApiWithJobInList(): Promise<void> {
     await form("Delayed").getByLabel("Delay in seconds").fill("600");
     await button("Enqueue delayed").click();
     await jobs("queued").filter({ hasText: "due in" }).waitFor();
     await api.stop();
-    const notice = page.getByText("This list shows what was last known");
-    await notice.waitFor();
+    await outageNotice().waitFor();
+  }
+
+  it("says that the API is down, keeps the list, and works again when the API is back", async () => {
+    await open();
+    await stopApiWithJobInList();
     await button("Enqueue example").click();
     await form("Example").getByText("The API does not answer.").waitFor();
     expect(await jobs("queued").count()).toBe(1);
     api = await startApi();
-    await button("Try now").click();
-    await notice.waitFor({ state: "detached" });
+    await outageNotice().waitFor({ state: "detached" });
     await button("Enqueue example").click();
     await jobs("complete").waitFor({ timeout: 20_000 });
+  });
+
+  it("asks the API immediately after a click on 'Try now'", async () => {
+    await open(site, { clock: true });
+    await stopApiWithJobInList();
+    // Timers of the page do not fire any more, so only the click can send the next request.
+    await page.clock.pauseAt((await page.evaluate<number>("Date.now()")) + 1_000);
+    api = await startApi();
+    expect(await outageNotice().count()).toBe(1);
+    await button("Try now").click();
+    await outageNotice().waitFor({ state: "detached" });
   });
 
   it("fits a phone screen without horizontal scrolling", async () => {
