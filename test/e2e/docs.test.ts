@@ -97,17 +97,22 @@ beforeAll(async () => {
   const cwd = emptyFolder();
   await runCli(["my-app", "--no-install", "--no-git"], { cwd });
   const app = join(cwd, "my-app");
+  const generated = [documentAt(app, "README.md"), documentAt(app, "CLAUDE.md"), ...documentsIn(app, "docs")];
   documents = [
     ...["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map((name) => documentAt(REPOSITORY, name)),
-    ...readdirSync(join(REPOSITORY, "docs"))
-      .filter((name) => name.endsWith(".md"))
-      .map((name) => documentAt(REPOSITORY, `docs/${name}`)),
-    ...["README.md", "CLAUDE.md"].map((name) => ({
-      ...documentAt(app, name),
-      name: `the generated ${name}`,
-    })),
+    ...documentsIn(REPOSITORY, "docs"),
+    // Their links must work in both places: readers follow them on GitHub and in the generated application.
+    ...documentsIn(REPOSITORY, "templates/docs"),
+    ...generated.map((document) => ({ ...document, name: `the generated ${document.name}` })),
   ];
 }, 600_000);
+
+function documentsIn(root: string, folder: string): Document[] {
+  return readdirSync(join(root, folder))
+    .filter((name) => name.endsWith(".md"))
+    .sort()
+    .map((name) => documentAt(root, `${folder}/${name}`));
+}
 
 function documentAt(root: string, name: string): Document {
   const file = join(root, name);
@@ -168,6 +173,22 @@ describe("the commands in the documents", () => {
     }
     expect([...bodies].filter(([, seen]) => seen.size !== 1)).toEqual([]);
     expect(bodies.size).toBe(4);
+  });
+});
+
+describe("the documents of a generated application", () => {
+  it("are those of templates/docs/ in its folder docs/", () => {
+    const names = (prefix: string) =>
+      documents.filter(({ name }) => name.startsWith(prefix)).map(({ name }) => name.slice(prefix.length));
+    expect(names("templates/docs/").length).toBeGreaterThan(0);
+    expect(names("the generated docs/")).toEqual(names("templates/docs/"));
+  });
+
+  it("contain no code of a clause, because the specification is not in the application", () => {
+    const cited = documents
+      .filter(({ name }) => name.startsWith("the generated "))
+      .flatMap(({ name, text }) => [...text.matchAll(/\b[A-Z]-\d+\b/g)].map(([code]) => `${name}: ${code}`));
+    expect(cited).toEqual([]);
   });
 });
 

@@ -95,8 +95,8 @@ describe("a database with special settings", () => {
     await expect(openQueue({ url }, tasks).connect()).rejects.toMatchObject({
       code: "config",
       message:
-        `Database "${name}" has the encoding ${encoding}, in which most texts of jobs cannot be stored; the queue needs one in ` +
-        "UTF8: create database NAME encoding 'UTF8' template template0;",
+        `Database "${name}" has the encoding ${encoding}, which cannot store most texts of jobs. The queue needs a ` +
+        "database in UTF8: create database NAME encoding 'UTF8' template template0;",
     });
   });
 });
@@ -106,7 +106,7 @@ describe("a role that may only read and write rows", () => {
 
   /** Makes a role with exactly the rights that the guide lists. Returns its address of the database. */
   async function makeDocumentedRole(): Promise<string> {
-    const guide = await readFile(new URL("../../../docs/guide.md", import.meta.url), "utf8");
+    const guide = await readFile(new URL("../../../templates/docs/guide.md", import.meta.url), "utf8");
     const grants =
       /### A role that may only read and write rows[\s\S]*?```sql\n([\s\S]*?)```/.exec(guide)?.[1] ?? "";
     await database.query(

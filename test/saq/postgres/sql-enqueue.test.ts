@@ -348,7 +348,7 @@ describe("notifications and transactions", () => {
   });
 
   it("the guide's trigger enqueues a job for each row that is inserted", async () => {
-    const guide = await readFile(new URL("../../../docs/guide.md", import.meta.url), "utf8");
+    const guide = await readFile(new URL("../../../templates/docs/guide.md", import.meta.url), "utf8");
     const [, example = ""] = /```sql\n(create function [^`]*?create trigger[^`]*?)```/s.exec(guide) ?? [];
     expect(example).toContain("saq_enqueue('default', 'sendReceipt'");
     await database.query("create table orders (id int primary key, customer text)");

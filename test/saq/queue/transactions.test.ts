@@ -1,6 +1,6 @@
 /**
- * Enqueueing in the caller's own transaction, with each library for which docs/transactions.md has a recipe. The
- * recipes are programs (recipes/), and the document shows exactly these programs.
+ * Enqueueing in the caller's own transaction, with each library for which templates/docs/transactions.md has a recipe.
+ * The recipes are programs (recipes/), and the document shows exactly these programs, except for the paths of imports.
  */
 import { readFileSync } from "node:fs";
 import { beforeAll, describe, expect, it } from "@jest/globals";
@@ -206,11 +206,11 @@ describe.each(Object.entries(libraries))("Q-16: enqueue in a transaction of %s",
   });
 });
 
-it("docs/transactions.md shows the recipes that are tested here", () => {
-  const shown = codeBlocks(readFileSync("docs/transactions.md", "utf8")).map(({ code }) => code);
+it("templates/docs/transactions.md shows the recipes that are tested here", () => {
+  const shown = codeBlocks(readFileSync("templates/docs/transactions.md", "utf8")).map(({ code }) => code);
   for (const name of Object.keys(libraries)) {
     const tested = readFileSync(`test/saq/support/recipes/${name}.ts`, "utf8")
-      .replace("../../../../templates/backend/saq/index.js", "../saq/index.js")
+      .replace("../../../../templates/backend/saq/index.js", "../../saq/index.js")
       .replace("../prisma/generated/client.js", "../generated/prisma/client.js")
       .replace("./drizzle-schema.js", "./schema.js");
     expect(shown).toContain(tested);
