@@ -18,13 +18,13 @@ check: node_modules/.package-lock.json ## check format, lint, import boundaries,
 fix: node_modules/.package-lock.json ## fix format, and what the linter can fix
 	@npm run --silent fix
 
-bench: node_modules/.package-lock.json bench/node_modules/.package-lock.json ## measure the engine beside a hand-written loop and other queues
+bench: node_modules/.package-lock.json bench/node_modules/.package-lock.json ## compare the engine with a hand-written loop and other queues
 	@npm run --silent bench -- --contestants all
 
-bench-cli: node_modules/.package-lock.json ## measure the command line beside create-vite and create-next-app
+bench-cli: node_modules/.package-lock.json ## compare the command line with create-vite and create-next-app
 	@npm run --silent bench:cli
 
-# Not `npm ci`: it refuses a lock file that was made where the registry had no binaries for other platforms.
+# Not `npm ci`: it refuses a lock file that was created where the registry had no binaries for other platforms.
 node_modules/.package-lock.json: package.json package-lock.json templates/package.json templates/backend/package.json templates/frontend/package.json
 	npm install --no-audit --no-fund
 	@touch $@

@@ -35,7 +35,7 @@ const { metafile } = await build({
 writeFileSync(join(outdir, "THIRD-PARTY-LICENSES.txt"), licences(Object.keys(metafile.inputs)));
 
 /**
- * Returns the licence texts of all bundled packages. The licences demand that their text is published with the code.
+ * Returns the licence texts of all bundled packages. The licences require that their text is published with the code.
  */
 function licences(inputs) {
   const folders = new Set(

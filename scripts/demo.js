@@ -1,5 +1,5 @@
-// Tries the package as a user does: packs it, runs the packed command line and so generates an application. `make demo`
-// then runs `make dev-all` of that application. An application that already exists is used again.
+// Tries the package as a user does: packs it, and generates an application with the packed command line. `make demo`
+// then runs `make dev-all` of that application. If the application already exists, it is used again.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync } from "node:fs";
 import path from "node:path";
@@ -9,7 +9,7 @@ const demo = path.join(root, ".demo");
 const app = path.join(demo, "app");
 
 if (existsSync(path.join(app, "saq-app.json"))) {
-  console.log("Using the application in .demo/app (delete that folder to generate it anew).\n");
+  console.log("Using the application in .demo/app (delete that folder to generate it again).\n");
 } else {
   mkdirSync(demo, { recursive: true });
   const tarball = timed("packed the command line", () => {

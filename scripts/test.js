@@ -7,12 +7,12 @@ import os from "node:os";
 import path from "node:path";
 
 const root = path.resolve(import.meta.dirname, "..");
-const only = process.argv.slice(2);
+const args = process.argv.slice(2);
 const reports = mkdtempSync(path.join(os.tmpdir(), "create-saq-app-test-"));
 
 const suites = [
-  ...(only.length === 0 ? [{ name: "templates", cwd: path.join(root, "templates/backend"), args: [] }] : []),
-  { name: "repository", cwd: root, args: only },
+  ...(args.length === 0 ? [{ name: "templates", cwd: path.join(root, "templates/backend"), args: [] }] : []),
+  { name: "repository", cwd: root, args },
 ];
 
 let passed = 0;
@@ -44,7 +44,7 @@ try {
   rmSync(reports, { recursive: true, force: true });
 }
 printSlowest();
-if (skipped > 0) console.log(`${skipped} skipped, each with its reason printed above`);
+if (skipped > 0) console.log(`${skipped} skipped; the reasons are printed above`);
 console.log(`${passed} passed, ${failed} failed`);
 process.exitCode = failed > 0 || broken || passed === 0 ? 1 : 0;
 
@@ -79,7 +79,7 @@ function readReport(file) {
   }
 }
 
-/** So that the next slow test is noticed before the whole run is slow. */
+/** Prints the slowest files, so that a slow test is noticed before the whole run is slow. */
 function printSlowest() {
   if (files.length < 2) return;
   console.log("Slowest files:");

@@ -126,7 +126,7 @@ const settleAndTell = {
 };
 
 async function connect(url) {
-  const client = new pg.Client(clientConfig(url, { plain: false }));
+  const client = new pg.Client(clientConfig(url, { noStartupOptions: false }));
   await client.connect();
   return client;
 }

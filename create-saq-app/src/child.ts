@@ -17,8 +17,8 @@ interface ChildOptions {
   signal: AbortSignal;
 }
 
-/** Time in ms for a program to end by itself before it is killed. */
-const GRACE = 2_000;
+/** A program has this time to end by itself before it is killed. */
+const GRACE_MS = 2_000;
 
 /**
  * Runs a program to its end. The program gets its own process group, so that an abort also reaches the processes that
@@ -51,17 +51,17 @@ export function runChild(
         if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
       }
     };
-    let deadline: NodeJS.Timeout | undefined;
+    let killTimer: NodeJS.Timeout | undefined;
     const stop = () => {
       kill("SIGINT");
-      deadline = setTimeout(() => kill("SIGKILL"), GRACE);
+      killTimer = setTimeout(() => kill("SIGKILL"), GRACE_MS);
     };
     if (signal.aborted) stop();
     else signal.addEventListener("abort", stop, { once: true });
 
     const finish = (code: number | null, error?: NodeJS.ErrnoException) => {
       signal.removeEventListener("abort", stop);
-      clearTimeout(deadline);
+      clearTimeout(killTimer);
       // The program has ended, but processes that it started may still run.
       if (signal.aborted && !windows) kill("SIGKILL");
       resolve({ code, ...output, ...(error && { error }) });

@@ -1,18 +1,18 @@
 /** Exit codes of the command line. They are part of the public interface. */
-export const EXIT = { done: 0, refused: 1, usage: 2 } as const;
+export const EXIT = { success: 0, failure: 1, usage: 2 } as const;
 
 /** An expected failure. The user sees only its message, never a stack. */
 export class CliError extends Error {
   override name = "CliError";
   constructor(
     message: string,
-    readonly exitCode: number = EXIT.refused,
+    readonly exitCode: number = EXIT.failure,
   ) {
     super(message);
   }
 }
 
-/** The arguments of the command line are wrong, independent of the files on disk. */
+/** The arguments of the command line are wrong, whatever files exist on disk. */
 export class UsageError extends CliError {
   override name = "UsageError";
   constructor(message: string) {

@@ -1,5 +1,5 @@
 import { parseArgs } from "node:util";
-import { editDistance } from "../../templates/backend/saq/cli/closest.js";
+import editDistance from "damerau-levenshtein";
 import { UsageError } from "./errors.js";
 
 /** The flags that were given on the command line. A flag that was not given is absent. */
@@ -18,7 +18,7 @@ export interface Flags {
   version?: boolean;
 }
 
-const KNOWN = {
+const FLAG_OPTIONS = {
   yes: { type: "boolean", short: "y" },
   install: { type: "boolean" },
   "no-install": { type: "boolean" },
@@ -34,8 +34,8 @@ const KNOWN = {
   help: { type: "boolean", short: "h" },
   version: { type: "boolean", short: "v" },
 } as const;
-type FlagName = keyof typeof KNOWN;
-const FLAG_NAMES = Object.keys(KNOWN) as FlagName[];
+type FlagName = keyof typeof FLAG_OPTIONS;
+const FLAG_NAMES = Object.keys(FLAG_OPTIONS) as FlagName[];
 
 /**
  * Parses the arguments. If `--help` is among them, everything else is ignored. If a flag is given twice, the last one
@@ -48,7 +48,7 @@ const FLAG_NAMES = Object.keys(KNOWN) as FlagName[];
 export function parseFlags(argv: readonly string[], env: NodeJS.ProcessEnv): Flags {
   const { tokens } = parseArgs({
     args: [...argv],
-    options: KNOWN,
+    options: FLAG_OPTIONS,
     allowPositionals: true,
     strict: false,
     tokens: true,
@@ -61,8 +61,8 @@ export function parseFlags(argv: readonly string[], env: NodeJS.ProcessEnv): Fla
     if (token.kind === "positional") positionals.push(token.value);
     if (token.kind !== "option") continue;
     if (!isFlagName(token.name)) throw unknownFlag(argv[token.index] ?? token.rawName);
-    const known = KNOWN[token.name];
-    if (known.type === "string") {
+    const flag = FLAG_OPTIONS[token.name];
+    if (flag.type === "string") {
       // Without "=", parseArgs takes the next argument as the value, even if it is another flag.
       const missing = token.value === undefined || (!token.inlineValue && token.value.startsWith("-"));
       if (missing)
@@ -74,7 +74,7 @@ export function parseFlags(argv: readonly string[], env: NodeJS.ProcessEnv): Fla
   }
   if (positionals.length > 1) throw secondPositional(positionals);
   if (positionals[0] !== undefined) flags.directory = positionals[0];
-  refuseFlagsKeptByNpm(flags, env);
+  refuseFlagsNotPassedOn(flags, env);
   return flags;
 }
 
@@ -116,17 +116,17 @@ function assign(flags: Flags, name: FlagName, value: string | undefined): void {
 }
 
 function isFlagName(name: string): name is FlagName {
-  return Object.hasOwn(KNOWN, name);
+  return Object.hasOwn(FLAG_OPTIONS, name);
 }
 
 function offHint(name: FlagName): string {
-  return Object.hasOwn(KNOWN, `no-${name}`) ? ` To turn it off: --no-${name}.` : "";
+  return Object.hasOwn(FLAG_OPTIONS, `no-${name}`) ? ` To turn it off: --no-${name}.` : "";
 }
 
 function unknownFlag(argument: string): UsageError {
   const given = argument.split("=", 1)[0] ?? argument;
-  const meant = closestFlag(given);
-  const hint = meant ? `Did you mean --${meant}?` : "See create-saq-app --help for all flags.";
+  const suggestion = closestFlag(given);
+  const hint = suggestion ? `Did you mean --${suggestion}?` : "See create-saq-app --help for all flags.";
   return new UsageError(`There is no flag "${given}". ${hint}`);
 }
 
@@ -135,33 +135,33 @@ function unknownFlag(argument: string): UsageError {
  * underscores and case, and reads "skip" at the start as "no".
  */
 export function closestFlag(given: string): string | undefined {
-  const bare = (text: string) => text.toLowerCase().replace(/[-_]/g, "");
-  const wanted = bare(given).replace(/^skip/, "no");
-  const near = FLAG_NAMES.map((name) => ({ name, distance: editDistance(wanted, bare(name)) }))
+  const normalize = (text: string) => text.toLowerCase().replace(/[-_]/g, "");
+  const typed = normalize(given).replace(/^skip/, "no");
+  const similar = FLAG_NAMES.map((name) => ({ name, distance: editDistance(typed, normalize(name)).steps }))
     .filter(({ name, distance }) => distance <= Math.max(1, Math.floor(name.length / 3)))
     .sort((a, b) => a.distance - b.distance);
-  return near[0]?.name;
+  return similar[0]?.name;
 }
 
 function secondPositional([first, second]: string[]): UsageError {
   return new UsageError(
-    `Only one folder can be given, and there is a second argument: "${second}".\n` +
-      "npm keeps flags that stand before a lone -- for itself and passes their values on. Write:\n" +
+    `Only one folder can be given, but there is a second argument: "${second}".\n` +
+      "npm does not pass on flags before --, only their values. Write:\n" +
       `  npm create saq-app@latest ${first} -- --db docker`,
   );
 }
 
 /**
- * Refuses flags that npm has kept for itself. `npm create saq-app my-app --no-install` runs this program without the
- * flag: npm takes it for one of its own settings, and it is visible only in the environment. To continue would do the
+ * Refuses flags that npm did not pass on. `npm create saq-app my-app --no-install` runs this program without the flag:
+ * npm treats it as one of its own settings, and it is visible only in the environment. To continue would do the
  * opposite of what the user wants. `--force` and `--json` are not checked, because a line in .npmrc looks the same in
  * the environment, and missing them does no harm.
  */
-function refuseFlagsKeptByNpm(flags: Flags, env: NodeJS.ProcessEnv): void {
+function refuseFlagsNotPassedOn(flags: Flags, env: NodeJS.ProcessEnv): void {
   // npm create, npm exec and npx all set this variable to the same value; npm_command differs between them.
   if (env.npm_lifecycle_event !== "npx") return;
-  const switchedOff = (value: string | undefined) => value === "" || value === "false";
-  const kept = [
+  const isOff = (value: string | undefined) => value === "" || value === "false";
+  const lost = [
     env.npm_config_dry_run === "true" && flags.dryRun === undefined && "--dry-run",
     env.npm_config_db !== undefined &&
       flags.db === undefined &&
@@ -169,18 +169,18 @@ function refuseFlagsKeptByNpm(flags: Flags, env: NodeJS.ProcessEnv): void {
     env.npm_config_port !== undefined &&
       flags.port === undefined &&
       withValue("--port", env.npm_config_port, "8000"),
-    switchedOff(env.npm_config_frontend) && flags.frontend === undefined && "--no-frontend",
-    switchedOff(env.npm_config_install) && flags.install === undefined && "--no-install",
+    isOff(env.npm_config_frontend) && flags.frontend === undefined && "--no-frontend",
+    isOff(env.npm_config_install) && flags.install === undefined && "--no-install",
     env.npm_config_git === "false" && flags.git === undefined && "--no-git",
   ].filter((flag) => flag !== false);
-  if (kept.length === 0) return;
+  if (lost.length === 0) return;
   throw new UsageError(
-    `npm kept ${kept.join(", ")} for itself. Put a lone -- before the flags:\n` +
-      `  npm create saq-app@latest ${flags.directory ?? "my-app"} -- ${kept.join(" ")}`,
+    `npm did not pass on ${lost.join(", ")}. Put -- before the flags:\n` +
+      `  npm create saq-app@latest ${flags.directory ?? "my-app"} -- ${lost.join(" ")}`,
   );
 }
 
-// npm sets "true" if it takes the flag's value for a separate argument. The message then shows the example value.
+// npm sets "true" if it treats the flag's value as a separate argument. The message then shows the example value.
 function withValue(flag: string, value: string, example: string): string {
   return `${flag} ${value === "true" ? example : value}`;
 }

@@ -1,8 +1,9 @@
-import { FRONTEND_PORT, type Options, shownPath } from "./options.js";
+import { displayPath, FRONTEND_PORT, type Options } from "./options.js";
 import type { GitResult } from "./steps/git.js";
 import { INSTALL_COMMAND, type InstallResult } from "./steps/install.js";
 
-export interface Done {
+/** The results of the steps after the files were written. */
+export interface StepResults {
   install: InstallResult;
   git: GitResult;
 }
@@ -14,22 +15,27 @@ export interface NextStep {
 }
 
 /** Returns the steps that remain for the user, in order. */
-export function nextSteps(options: Options, done: Done, cwd: string, platform: NodeJS.Platform): NextStep[] {
+export function nextSteps(
+  options: Options,
+  results: StepResults,
+  cwd: string,
+  platform: NodeJS.Platform,
+): NextStep[] {
   const { project } = options;
   const steps: NextStep[] = [];
   if (project.directory !== cwd) {
-    steps.push({ command: `cd ${quoted(shownPath(project.directory, cwd), platform)}`, about: "" });
+    steps.push({ command: `cd ${quoteForShell(displayPath(project.directory, cwd), platform)}`, about: "" });
   }
   if (options.db === "url" && options.databaseUrl === null) {
     steps.push({ command: "edit .env", about: "set DATABASE_URL to your database" });
   }
-  if (done.install.status === "failed" || done.install.status === "interrupted") {
+  if (results.install.status === "failed" || results.install.status === "interrupted") {
     steps.push({ command: INSTALL_COMMAND, about: "it did not finish" });
   }
   steps.push({
     command: platform === "win32" ? "npm run dev-all" : "make dev-all",
     about:
-      done.install.status === "skipped"
+      results.install.status === "skipped"
         ? "installs what is missing, then runs everything"
         : `runs database, API${options.frontend ? ", worker and front end" : " and worker"}`,
   });
@@ -47,7 +53,7 @@ export function addresses(options: Options): NextStep[] {
 }
 
 /** Quotes a path, if necessary, so that the shell reads it as one word. */
-function quoted(path: string, platform: NodeJS.Platform): string {
+function quoteForShell(path: string, platform: NodeJS.Platform): string {
   const word = path.startsWith("-") ? `./${path}` : path;
   if (/^[\w@%+=:,./\\-]+$/.test(word)) return word;
   return platform === "win32" ? `"${word}"` : `'${word.replaceAll("'", "'\\''")}'`;

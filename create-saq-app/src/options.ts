@@ -55,7 +55,7 @@ export const DEFAULTS = {
 export const FRONTEND_PORT = 5173;
 
 /** Maximum length in characters. PostgreSQL silently cuts longer identifiers, and the slug also names the database. */
-const LONGEST_SLUG = 63;
+const MAX_SLUG_LENGTH = 63;
 
 /**
  * Returns the options. A flag has priority over an answer, and an answer over a default.
@@ -78,32 +78,32 @@ export function resolveOptions(flags: Flags, answers: Answers, cwd: string): Opt
 /**
  * Returns the folder and the names of a project, made from the folder that the user typed. Examples: `my-app`, `.`,
  * `/srv/My App`, `@scope/name` (folder `name`).
- * @throws UsageError if the text is not allowed as a folder, or if no package name can be made of it
+ * @throws UsageError if the text is not allowed as a folder, or if no package name can be made from it
  */
 export function resolveProject(typed: string, cwd: string): Project {
   if (typed.trim() === "") throw new UsageError("The folder's name is empty. Give one, for example my-app.");
-  const hidden = typed.match(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}\p{Cs}]/u)?.[0];
-  if (hidden !== undefined) {
-    const code = hidden.codePointAt(0)?.toString(16).toUpperCase().padStart(4, "0");
+  const invisible = typed.match(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}\p{Cs}]/u)?.[0];
+  if (invisible !== undefined) {
+    const code = invisible.codePointAt(0)?.toString(16).toUpperCase().padStart(4, "0");
     throw new UsageError(
-      `The folder ${JSON.stringify(typed)} holds the control character U+${code}. Use visible characters.`,
+      `The folder ${JSON.stringify(typed)} contains the control character U+${code}. Use visible characters.`,
     );
   }
   if (typed.split(/[/\\]/).includes("..")) {
     throw new UsageError(
-      `The folder "${typed}" holds "..". Change to the folder it should lie in and give its name, or give a full path.`,
+      `The folder "${typed}" contains "..". Go to the parent folder and give only the name, or give an absolute path.`,
     );
   }
   const scoped = /^@([^/\\]+)\/([^/\\]+)$/.exec(typed);
   const directory = resolve(cwd, scoped?.[2] ?? typed);
   const title = basename(directory);
-  const slug = slugOf(title, typed);
+  const slug = toSlug(title, typed);
   return {
     directory,
     title,
     slug,
-    packageName: scoped?.[1] === undefined ? slug : `@${slugOf(scoped[1], typed)}/${slug}`,
-    databaseName: databaseNameOf(slug),
+    packageName: scoped?.[1] === undefined ? slug : `@${toSlug(scoped[1], typed)}/${slug}`,
+    databaseName: toDatabaseName(slug),
   };
 }
 
@@ -113,12 +113,12 @@ export function resolveProject(typed: string, cwd: string): Project {
  */
 const SYSTEM_DATABASES = ["postgres", "template0", "template1"];
 
-function databaseNameOf(slug: string): string {
+function toDatabaseName(slug: string): string {
   const name = slug.replaceAll("-", "_");
   return SYSTEM_DATABASES.includes(name) ? `${name}_app` : name;
 }
 
-function slugOf(name: string, typed: string): string {
+function toSlug(name: string, typed: string): string {
   const slug = name
     .normalize("NFKD")
     .replace(/[\p{M}'’]/gu, "")
@@ -128,35 +128,38 @@ function slugOf(name: string, typed: string): string {
   const where = name === typed ? `"${typed}"` : `"${name}" (from "${typed}")`;
   if (slug === "") {
     throw new UsageError(
-      `No package name can be made of ${where}: it needs at least one letter a-z or digit. For example: my-app.`,
+      `No package name can be made from ${where}: it needs at least one letter a-z or digit. For example: my-app.`,
     );
   }
-  if (slug.length > LONGEST_SLUG) {
+  if (slug.length > MAX_SLUG_LENGTH) {
     throw new UsageError(
-      `The name ${where} is ${slug.length} characters long. At most ${LONGEST_SLUG} are allowed: it also names the database.`,
+      `The name ${where} is ${slug.length} characters long. At most ${MAX_SLUG_LENGTH} are allowed, ` +
+        "because the database gets the same name.",
     );
   }
   return slug;
 }
 
 function resolveDatabase(value: string): Pick<Options, "db" | "databaseUrl"> {
-  if (/^postgres(ql)?:/i.test(value)) return { db: "url", databaseUrl: checkedUrl(value) };
+  if (/^postgres(ql)?:/i.test(value)) return { db: "url", databaseUrl: validateUrl(value) };
   const db = DATABASES.find((known) => known === value);
   if (db === undefined) {
     throw new UsageError(
-      `--db is "${value}". Allowed: auto, embedded, docker, url, or a URL such as postgresql://user:password@host:5432/name.`,
+      `--db is "${value}". Allowed: auto, embedded, docker, url, or a URL such as ` +
+        "postgresql://user:password@host:5432/name.",
     );
   }
   return { db, databaseUrl: null };
 }
 
 // No message contains the value, because it may contain a password.
-function checkedUrl(value: string): string {
-  const plain = /[\s"'`#\\\p{Cc}]/u.exec(value)?.[0];
-  if (plain !== undefined) {
-    const encoded = `%${plain.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`;
+function validateUrl(value: string): string {
+  const special = /[\s"'`#\\\p{Cc}]/u.exec(value)?.[0];
+  if (special !== undefined) {
+    const encoded = `%${special.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`;
     throw new UsageError(
-      `The URL given to --db holds ${JSON.stringify(plain)}, which .env files read differently. Write it as ${encoded}.`,
+      `The URL given to --db contains ${JSON.stringify(special)}, which has another meaning in .env files. ` +
+        `Write it as ${encoded}.`,
     );
   }
   try {
@@ -175,42 +178,42 @@ function resolvePort(value: string | undefined, frontend: boolean): number {
   }
   if (frontend && port === FRONTEND_PORT) {
     throw new UsageError(
-      `--port ${FRONTEND_PORT} is the front end's port. Choose another, or add --no-frontend.`,
+      `--port ${FRONTEND_PORT} is the front end's port. Choose another port, or add --no-frontend.`,
     );
   }
   return port;
 }
 
 export interface AppliedDefault {
-  what: string;
+  option: string;
   value: string;
   /** The flag that changes the value. */
-  change: string;
+  flag: string;
 }
 
 /** Returns the defaults that are used because no flag was given, each with the flag that changes it. */
 export function appliedDefaults(flags: Flags): AppliedDefault[] {
   const all: (AppliedDefault | false)[] = [
     flags.directory === undefined && {
-      what: "folder",
+      option: "folder",
       value: DEFAULTS.directory,
-      change: "create-saq-app <folder>",
+      flag: "create-saq-app <folder>",
     },
-    flags.frontend === undefined && { what: "front end", value: "yes", change: "--no-frontend" },
+    flags.frontend === undefined && { option: "front end", value: "yes", flag: "--no-frontend" },
     flags.db === undefined && {
-      what: "database",
+      option: "database",
       value: "Docker if it runs, else embedded",
-      change: "--db embedded|docker|url",
+      flag: "--db embedded|docker|url",
     },
-    flags.port === undefined && { what: "API port", value: String(DEFAULTS.port), change: "--port <number>" },
-    flags.install === undefined && { what: "npm install", value: "yes", change: "--no-install" },
-    flags.git === undefined && { what: "git commit", value: "yes", change: "--no-git" },
+    flags.port === undefined && { option: "API port", value: String(DEFAULTS.port), flag: "--port <number>" },
+    flags.install === undefined && { option: "npm install", value: "yes", flag: "--no-install" },
+    flags.git === undefined && { option: "git commit", value: "yes", flag: "--no-git" },
   ];
   return all.filter((entry) => entry !== false);
 }
 
 /** Returns the folder as a user would type it in `cwd`: a relative path if it is inside `cwd`, else the full path. */
-export function shownPath(directory: string, cwd: string): string {
+export function displayPath(directory: string, cwd: string): string {
   const inside = directory.startsWith(cwd.endsWith(sep) ? cwd : cwd + sep);
   return inside ? relative(cwd, directory) : directory;
 }

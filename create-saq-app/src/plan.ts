@@ -27,7 +27,7 @@ export interface RenderContext {
   generatorVersion: string;
 }
 
-interface Plan {
+interface PlanInput {
   options: Options;
   template: readonly TemplateFile[];
   secrets: Secrets;
@@ -41,7 +41,13 @@ export const ENGINE_FOLDER = "backend/saq/";
  * Returns all files of the project, sorted by path. Only `*.hbs` files are rendered, and only the root's `package.json`
  * is edited, as JSON. All other files, including TypeScript, are copied byte for byte.
  */
-export function planProject({ options, template, secrets, generatorVersion, render }: Plan): PlannedFile[] {
+export function planProject({
+  options,
+  template,
+  secrets,
+  generatorVersion,
+  render,
+}: PlanInput): PlannedFile[] {
   const { project } = options;
   const context: RenderContext = {
     name: project.slug,
@@ -57,7 +63,7 @@ export function planProject({ options, template, secrets, generatorVersion, rend
   const files = new Map<string, Buffer>();
   for (const { path, contents } of template) {
     if (!options.frontend && path.startsWith("frontend/")) continue;
-    if (path === "package.json") files.set(path, Buffer.from(rootPackage(contents.toString(), options)));
+    if (path === "package.json") files.set(path, Buffer.from(editRootPackage(contents.toString(), options)));
     else if (path.endsWith(".hbs")) {
       files.set(targetPath(path), Buffer.from(render(path, contents.toString(), context)));
     } else files.set(targetPath(path), contents);
@@ -65,8 +71,8 @@ export function planProject({ options, template, secrets, generatorVersion, rend
 
   const example = files.get(".env.example");
   if (example === undefined) throw new Error("The template has no .env.example.hbs.");
-  files.set(".env", Buffer.from(filledEnv(example.toString(), options, secrets)));
-  files.set("saq-app.json", Buffer.from(record(files, options, generatorVersion)));
+  files.set(".env", Buffer.from(fillEnv(example.toString(), options, secrets)));
+  files.set("saq-app.json", Buffer.from(projectInfo(files, options, generatorVersion)));
 
   return [...files]
     .map(([path, contents]) => ({ path, contents, mode: modeOf(path, contents) }))
@@ -84,40 +90,40 @@ function modeOf(path: string, contents: Buffer): number {
   return contents.subarray(0, 2).toString() === "#!" ? 0o755 : 0o644;
 }
 
-function rootPackage(source: string, options: Options): string {
+function editRootPackage(source: string, options: Options): string {
   const parsed = JSON.parse(source) as { name: string; workspaces: string[] };
   parsed.name = options.project.packageName;
   if (!options.frontend) {
-    // The front end's scripts stay in package.json. If they are called, they print that there is no front end.
+    // The front end's scripts stay in package.json. When they are run, they print that there is no front end.
     parsed.workspaces = parsed.workspaces.filter((workspace) => workspace !== "frontend");
   }
-  return asJson(parsed);
+  return toJson(parsed);
 }
 
 // The layout of JSON.stringify is the one that Biome requires of package.json, so the project passes its own check.
-function asJson(value: unknown): string {
+function toJson(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`;
 }
 
-function filledEnv(example: string, options: Options, secrets: Secrets): string {
+function fillEnv(example: string, options: Options, secrets: Secrets): string {
   const lines: Record<string, string> = {
     DB_PASSWORD: secrets.databasePassword,
     PROJECT_ID: secrets.projectId,
   };
   if (options.db === "docker" || options.db === "embedded") lines.DB_MODE = options.db;
   if (options.db === "url") lines.DATABASE_URL = options.databaseUrl ?? "";
-  return Object.entries(lines).reduce((text, [key, value]) => withEnvLine(text, key, value), example);
+  return Object.entries(lines).reduce((text, [key, value]) => setEnvLine(text, key, value), example);
 }
 
 /** Sets the line of `key`, which may be commented out. All other lines stay the same. */
-function withEnvLine(text: string, key: string, value: string): string {
+function setEnvLine(text: string, key: string, value: string): string {
   const line = new RegExp(`^(?:# ?)?${key}=.*$`, "m");
   if (!line.test(text)) throw new Error(`The template's .env.example has no line ${key}=.`);
   return text.replace(line, () => `${key}=${value}`);
 }
 
 /** Returns the text of `saq-app.json`: the data about the project that an update of the engine needs. */
-function record(files: ReadonlyMap<string, Buffer>, options: Options, generatorVersion: string): string {
+function projectInfo(files: ReadonlyMap<string, Buffer>, options: Options, generatorVersion: string): string {
   const engine = [...files].filter(([path]) => path.startsWith(ENGINE_FOLDER));
   const content = {
     generator: "create-saq-app",
@@ -125,7 +131,7 @@ function record(files: ReadonlyMap<string, Buffer>, options: Options, generatorV
     options: { frontend: options.frontend, db: options.db, port: options.port },
     engine: Object.fromEntries(engine.map(([path, contents]) => [path, sha256(contents)])),
   };
-  return asJson(content);
+  return toJson(content);
 }
 
 function sha256(contents: Buffer): string {

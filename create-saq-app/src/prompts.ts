@@ -16,7 +16,7 @@ export async function ask(flags: Flags, cwd: string): Promise<Answers> {
         type: flags.directory === undefined ? "text" : null,
         message: "Folder of the new project",
         initial: DEFAULTS.directory,
-        validate: (typed: string) => whyNot(typed || DEFAULTS.directory, cwd),
+        validate: (typed: string) => validateFolder(typed || DEFAULTS.directory, cwd),
       },
       {
         name: "frontend",
@@ -30,7 +30,7 @@ export async function ask(flags: Flags, cwd: string): Promise<Answers> {
         message: "PostgreSQL for development",
         choices: [
           { title: "Automatic", description: "Docker if it runs, else embedded", value: "auto" },
-          { title: "Embedded", description: "a real server from npm, its data in .data/", value: "embedded" },
+          { title: "Embedded", description: "a PostgreSQL from npm, data in .data/", value: "embedded" },
           { title: "Docker", description: "docker compose", value: "docker" },
           { title: "My own", description: "DATABASE_URL in .env", value: "url" },
         ],
@@ -54,7 +54,7 @@ export async function ask(flags: Flags, cwd: string): Promise<Answers> {
 }
 
 /** Returns true if the folder can be used, else the reason as a sentence. */
-function whyNot(typed: string, cwd: string): true | string {
+function validateFolder(typed: string, cwd: string): true | string {
   try {
     checkFolder(resolveProject(typed, cwd).directory);
     return true;

@@ -3,7 +3,7 @@ import type { RenderContext } from "./plan.js";
 
 /**
  * Renders one template file. `noEscape` is set, because Markdown and .env files are not HTML. `strict` is set, because
- * a misspelt name must stop the generation and not leave a gap in the file.
+ * a misspelled name must stop the generation, and must not leave a gap in the file.
  * @throws Error if the template cannot be rendered
  */
 export function render(file: string, source: string, context: RenderContext): string {

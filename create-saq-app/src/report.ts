@@ -1,4 +1,4 @@
-import { addresses, type Done, type NextStep, nextSteps } from "./next-steps.js";
+import { addresses, type NextStep, nextSteps, type StepResults } from "./next-steps.js";
 import type { AppliedDefault, Options } from "./options.js";
 import type { PlannedFile } from "./plan.js";
 import type { Target } from "./target.js";
@@ -10,16 +10,16 @@ export interface Report {
   target: Target;
   version: string;
   /** Null in a dry run, because nothing was done. */
-  done: Done | null;
+  results: StepResults | null;
   cwd: string;
   platform: NodeJS.Platform;
 }
 
 /** Returns the object that `--json` prints. Its keys are part of the public interface. */
 export function reportAsJson(report: Report, exitCode: number): Record<string, unknown> {
-  const { options, plan, target, done } = report;
+  const { options, plan, target, results } = report;
   return {
-    status: done === null ? "planned" : "created",
+    status: results === null ? "planned" : "created",
     exitCode,
     version: report.version,
     directory: options.project.directory,
@@ -28,21 +28,21 @@ export function reportAsJson(report: Report, exitCode: number): Record<string, u
     files: plan.map(({ path }) => path).filter((path) => !target.kept.includes(path)),
     replaced: target.overwritten,
     kept: target.kept,
-    ...(done && {
-      install: done.install,
-      git: done.git,
-      next: nextSteps(options, done, report.cwd, report.platform),
+    ...(results && {
+      install: results.install,
+      git: results.git,
+      next: nextSteps(options, results, report.cwd, report.platform),
       addresses: addresses(options),
     }),
   };
 }
 
 export function dryRunLines({ options, plan, target }: Report): string[] {
-  const marks = plan.map(({ path }) => {
+  const lines = plan.map(({ path }) => {
     if (target.kept.includes(path)) return `  keep     ${path}`;
     return `  ${target.overwritten.includes(path) ? "replace " : "write   "} ${path}`;
   });
-  return [`Would make ${options.project.directory}:`, ...marks, "Nothing was written (--dry-run)."];
+  return [`Would create ${options.project.directory}:`, ...lines, "Nothing was written (--dry-run)."];
 }
 
 export function writtenLines({ options, plan, target }: Report): string[] {
@@ -50,14 +50,14 @@ export function writtenLines({ options, plan, target }: Report): string[] {
   return [
     `Wrote ${options.project.packageName}: ${count} files in ${options.project.directory}`,
     ...target.overwritten.map((path) => `  replaced ${path}`),
-    ...target.kept.map((path) => `  kept ${path} as it was: settings given here are not in it`),
+    ...target.kept.map((path) => `  kept ${path} unchanged: settings from this command are not in it`),
   ];
 }
 
-export function gitLine({ git }: Done): string | null {
+export function gitLine({ git }: StepResults): string | null {
   switch (git.status) {
     case "committed":
-      return "Made a git repository and its first commit.";
+      return "Created a git repository and its first commit.";
     case "skipped":
       return `No git commit: ${git.reason}.`;
     case "off":
@@ -67,12 +67,12 @@ export function gitLine({ git }: Done): string | null {
   }
 }
 
-export function nextLines(report: Report, done: Done): string[] {
+export function nextLines(report: Report, results: StepResults): string[] {
   const { options, cwd, platform } = report;
   return [
     "",
     "Next:",
-    ...aligned(nextSteps(options, done, cwd, platform), "# "),
+    ...aligned(nextSteps(options, results, cwd, platform), "# "),
     "",
     "Then open:",
     ...aligned(addresses(options), ""),
@@ -81,18 +81,20 @@ export function nextLines(report: Report, done: Done): string[] {
 
 export function defaultLines(defaults: readonly AppliedDefault[]): string[] {
   if (defaults.length === 0) return [];
-  const what = Math.max(...defaults.map((entry) => entry.what.length));
-  const value = Math.max(...defaults.map((entry) => entry.value.length));
+  const optionWidth = Math.max(...defaults.map((entry) => entry.option.length));
+  const valueWidth = Math.max(...defaults.map((entry) => entry.value.length));
   return [
-    "Defaults used, and what changes them:",
-    ...defaults.map((entry) => `  ${entry.what.padEnd(what)}  ${entry.value.padEnd(value)}  ${entry.change}`),
+    "Defaults used, and how to change them:",
+    ...defaults.map(
+      ({ option, value, flag }) => `  ${option.padEnd(optionWidth)}  ${value.padEnd(valueWidth)}  ${flag}`,
+    ),
     "",
   ];
 }
 
-function aligned(steps: readonly NextStep[], mark: string): string[] {
+function aligned(steps: readonly NextStep[], prefix: string): string[] {
   const width = Math.max(...steps.map(({ command }) => command.length));
   return steps.map(({ command, about }) =>
-    about === "" ? `  ${command}` : `  ${command.padEnd(width)}   ${mark}${about}`,
+    about === "" ? `  ${command}` : `  ${command.padEnd(width)}   ${prefix}${about}`,
   );
 }

@@ -1,7 +1,7 @@
 import { constants } from "node:os";
 import { Interrupted } from "./errors.js";
 
-const WATCHED = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 export interface SignalWatch {
   /** Aborted by the first signal. Later signals are ignored, because one Ctrl-C often arrives several times. */
@@ -22,17 +22,17 @@ export interface SignalWatch {
 export function watchSignals(): SignalWatch {
   const controller = new AbortController();
   const onSignal = (name: NodeJS.Signals) => controller.abort(name);
-  for (const name of WATCHED) process.on(name, onSignal);
+  for (const name of STOP_SIGNALS) process.on(name, onSignal);
   return {
     signal: controller.signal,
     async check(message) {
       await new Promise(setImmediate);
       if (!controller.signal.aborted) return;
-      const name = controller.signal.reason as (typeof WATCHED)[number];
+      const name = controller.signal.reason as (typeof STOP_SIGNALS)[number];
       throw new Interrupted(message, 128 + constants.signals[name]);
     },
     release() {
-      for (const name of WATCHED) process.off(name, onSignal);
+      for (const name of STOP_SIGNALS) process.off(name, onSignal);
     },
   };
 }

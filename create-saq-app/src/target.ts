@@ -1,5 +1,5 @@
 import { existsSync, lstatSync, readdirSync, readFileSync, type Stats } from "node:fs";
-import { delimiter, dirname, join } from "node:path";
+import { delimiter, dirname, join, relative, sep } from "node:path";
 import { CliError } from "./errors.js";
 import type { PlannedFile } from "./plan.js";
 import { findEnclosingWorkspace } from "./workspace.js";
@@ -13,8 +13,8 @@ export interface Target {
   kept: string[];
 }
 
-/** Names that a folder may contain and still count as empty: those of a new clone and of editors' settings. */
-const HARMLESS = new Set([
+/** A folder that contains only these names counts as empty: the files of a new clone and the settings of editors. */
+const ALLOWED_NAMES = new Set([
   ".DS_Store",
   ".git",
   ".gitattributes",
@@ -33,27 +33,27 @@ const NEVER_REPLACED = new Set([".env"]);
 
 /**
  * Checks that the plan can be written into a folder, and returns the folder's state. It only reads.
- * @throws CliError that names the files that are in the way
+ * @throws CliError that names the conflicting files
  */
 export function checkTarget(directory: string, plan: readonly PlannedFile[], force: boolean): Target {
   const exists = checkFolder(directory);
   if (!exists) return { exists, overwritten: [], kept: [] };
 
-  const met = plan.filter(({ path }) => existsInside(directory, path));
+  const existing = plan.filter(({ path }) => existsInside(directory, path));
   if (!force) {
-    const strangers = readdirSync(directory).filter((name) => !HARMLESS.has(name));
-    const conflicts = [...new Set([...strangers, ...met.map(({ path }) => path)])].sort();
+    const others = readdirSync(directory).filter((name) => !ALLOWED_NAMES.has(name));
+    const conflicts = [...new Set([...others, ...existing.map(({ path }) => path)])].sort();
     if (conflicts.length > 0) throw notEmpty(directory, conflicts);
   }
   return {
     exists,
-    overwritten: met
+    overwritten: existing
       .filter(
         ({ path, contents }) =>
           !NEVER_REPLACED.has(path) && !readFileSync(join(directory, path)).equals(contents),
       )
       .map(({ path }) => path),
-    kept: met.filter(({ path }) => NEVER_REPLACED.has(path)).map(({ path }) => path),
+    kept: existing.filter(({ path }) => NEVER_REPLACED.has(path)).map(({ path }) => path),
   };
 }
 
@@ -62,7 +62,7 @@ export function checkTarget(directory: string, plan: readonly PlannedFile[], for
  * @throws CliError if the path is not a folder, if a parent of it is a file, or if an application would not work there
  */
 export function checkFolder(directory: string): boolean {
-  checkPlace(directory);
+  checkPath(directory);
   const found = statOf(directory);
   if (found?.isSymbolicLink()) {
     throw new CliError(`${directory} is a symbolic link. Give the folder it points to, or another name.`);
@@ -71,26 +71,27 @@ export function checkFolder(directory: string): boolean {
   return found !== undefined;
 }
 
-function checkPlace(directory: string): void {
-  const mark = /[#?]/.exec(directory)?.[0];
-  if (mark !== undefined) {
+function checkPath(directory: string): void {
+  const character = /[#?]/.exec(directory)?.[0];
+  if (character !== undefined) {
     throw new CliError(
-      `The path ${directory} holds "${mark}". Vite reads paths as addresses and would end this one there. ` +
-        "Give a folder without it.",
+      `The path ${directory} contains "${character}". Vite reads a path as a URL and would cut it off there. ` +
+        "Choose a folder without this character in its path.",
     );
   }
   if (delimiter === ":" && directory.includes(":")) {
     throw new CliError(
-      `The path ${directory} holds ":", which separates folders in PATH: npm would not find the project's programs. ` +
-        "Give a folder without it.",
+      `The path ${directory} contains ":", which separates folders in PATH. ` +
+        "npm would not find the project's programs. Choose a folder without this character in its path.",
     );
   }
   const workspace = findEnclosingWorkspace(directory);
   if (workspace) {
+    const path = relative(workspace.root, directory).split(sep).join("/");
     throw new CliError(
-      `${directory} would be a part of the npm workspace in ${workspace.root} (its package.json has ` +
-        `"${workspace.pattern}"). npm would then ignore the application's own workspaces, and neither its install nor its ` +
-        `build would work. Give a folder outside, or add "!${workspace.pattern}" or a narrower entry there.`,
+      `${directory} would be part of the npm workspace in ${workspace.root} (its package.json has ` +
+        `"${workspace.pattern}"). npm would then ignore the application's own workspaces, and could not install or ` +
+        `build it. Choose a folder outside of the workspace, or add "!${path}" to the workspaces in that package.json.`,
     );
   }
 }
@@ -107,7 +108,7 @@ function existsInside(directory: string, path: string): boolean {
     const fits = wanted === "file" ? found.isFile() : found.isDirectory();
     if (!fits) {
       throw new CliError(
-        `${step} is in the way: a ${wanted} must go there, and it is ${kindOf(found)}. Move it away or give another folder.`,
+        `${step} must be a ${wanted}, but it is ${kindOf(found)}. Move it away, or give another folder.`,
       );
     }
   }
@@ -120,9 +121,9 @@ function statOf(path: string): Stats | undefined {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT") return undefined;
-    if (code === "ENOTDIR") throw new CliError(`${fileAbove(path)} is a file, so ${path} cannot be made.`);
+    if (code === "ENOTDIR") throw new CliError(`${fileAbove(path)} is a file, so ${path} cannot be created.`);
     if (code === "ENAMETOOLONG") throw new CliError("The folder's name is too long for the file system.");
-    if (code === "EACCES") throw new CliError(`${path} cannot be looked at: permission denied.`);
+    if (code === "EACCES") throw new CliError(`${path} cannot be read: permission denied.`);
     throw error;
   }
 }
@@ -142,7 +143,7 @@ function notEmpty(directory: string, conflicts: readonly string[]): CliError {
   const shown = conflicts.slice(0, 12).map((path) => `  ${path}`);
   if (conflicts.length > shown.length) shown.push(`  and ${conflicts.length - shown.length} more`);
   return new CliError(
-    `${directory} is not empty. In the way:\n${shown.join("\n")}\n` +
-      "Give another folder, or --force to write into this one: nothing is deleted, and files that are replaced are listed.",
+    `${directory} is not empty. Conflicts:\n${shown.join("\n")}\n` +
+      "Give another folder, or add --force to write into this one: it deletes nothing and lists what it replaces.",
   );
 }

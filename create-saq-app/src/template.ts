@@ -7,9 +7,9 @@ export interface TemplateFile {
   contents: Buffer;
 }
 
-// Files and folders that remain after the template was run, built or tested in place. package.json "files" excludes the
+// Files and folders that appear when the template is run, built or tested in place. package.json "files" excludes the
 // same ones from the published package. Both lists are needed, because the command line also runs from a checkout.
-const LEFT_BEHIND = new Set([
+const EXCLUDED_NAMES = new Set([
   "node_modules",
   "dist",
   "coverage",
@@ -18,14 +18,14 @@ const LEFT_BEHIND = new Set([
   "package-lock.json",
   ".DS_Store",
 ]);
-const LEFT_BEHIND_ENDINGS = [".tsbuildinfo", ".log"];
+const EXCLUDED_SUFFIXES = [".tsbuildinfo", ".log"];
 
 /** Reads all files of the template and returns them sorted by path. */
 export function readTemplate(root: string): TemplateFile[] {
   const files: TemplateFile[] = [];
   const visit = (folder: string) => {
     for (const entry of readdirSync(join(root, folder), { withFileTypes: true })) {
-      if (isLeftBehind(entry.name)) continue;
+      if (isExcluded(entry.name)) continue;
       const path = folder === "" ? entry.name : `${folder}/${entry.name}`;
       if (entry.isDirectory()) visit(path);
       else if (entry.isFile()) files.push({ path, contents: readFileSync(join(root, path)) });
@@ -35,6 +35,6 @@ export function readTemplate(root: string): TemplateFile[] {
   return files.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-function isLeftBehind(name: string): boolean {
-  return LEFT_BEHIND.has(name) || LEFT_BEHIND_ENDINGS.some((ending) => name.endsWith(ending));
+function isExcluded(name: string): boolean {
+  return EXCLUDED_NAMES.has(name) || EXCLUDED_SUFFIXES.some((suffix) => name.endsWith(suffix));
 }

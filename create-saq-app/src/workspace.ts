@@ -10,12 +10,12 @@ export interface EnclosingWorkspace {
 }
 
 /**
- * Looks for a parent folder whose `workspaces` include this folder. In such a place npm works on the parent folder and
+ * Looks for a parent folder whose `workspaces` include this folder. There npm works on the parent folder and
  * ignores the project's own workspaces: it installs nothing for them, and `npm run build --workspaces` runs itself.
  */
 export function findEnclosingWorkspace(directory: string): EnclosingWorkspace | undefined {
   for (let root = dirname(directory); ; root = dirname(root)) {
-    const pattern = takingIn(workspacesOf(root), relative(root, directory).split(sep).join("/"));
+    const pattern = matchingPattern(workspacesOf(root), relative(root, directory).split(sep).join("/"));
     if (pattern !== undefined) return { root, pattern };
     if (root === dirname(root)) return undefined;
   }
@@ -38,7 +38,7 @@ function workspacesOf(folder: string): string[] {
  * Returns the entry that includes `path`, or undefined. As in npm, the last matching entry decides; an entry with `!`
  * excludes what previous entries have included.
  */
-function takingIn(patterns: readonly string[], path: string): string | undefined {
+function matchingPattern(patterns: readonly string[], path: string): string | undefined {
   return patterns.reduce<string | undefined>((found, pattern) => {
     if (!toRegExp(pattern.replace(/^!+/, "")).test(path)) return found;
     return pattern.startsWith("!") ? undefined : pattern;
@@ -54,10 +54,10 @@ function toRegExp(glob: string): RegExp {
     if (part.startsWith("**")) return part.endsWith("/") ? "(?:[^/]+/)*" : ".*";
     if (part === "*") return "[^/]*";
     if (part === "?") return "[^/]";
-    if (part.startsWith("{")) return `(?:${part.slice(1, -1).split(",").map(escaped).join("|")})`;
-    return escaped(part);
+    if (part.startsWith("{")) return `(?:${part.slice(1, -1).split(",").map(escapeRegExp).join("|")})`;
+    return escapeRegExp(part);
   });
   return new RegExp(`^${source.join("")}$`);
 }
 
-const escaped = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+const escapeRegExp = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");

@@ -26,10 +26,10 @@ export function writeProject(directory: string, plan: readonly PlannedFile[], ta
   const undo: (() => void)[] = [];
   try {
     // An existing target may be the root of another file system. Files next to it could not be renamed into it then, so
-    // the temporary folder is made inside the target.
-    const home = target.exists ? directory : dirname(directory);
-    makeFolder(home, undo);
-    const temporary = mkdtempSync(join(home, ".create-saq-app-"));
+    // the temporary folder is created inside the target.
+    const parent = target.exists ? directory : dirname(directory);
+    makeFolder(parent, undo);
+    const temporary = mkdtempSync(join(parent, ".create-saq-app-"));
     undo.push(() => rmSync(temporary, { recursive: true, force: true }));
     const written = plan.filter(({ path }) => !target.kept.includes(path));
     const fresh = join(temporary, "new");
@@ -45,7 +45,7 @@ export function writeProject(directory: string, plan: readonly PlannedFile[], ta
     }
   } catch (error) {
     for (const step of undo.reverse()) step();
-    throw refused(error, directory);
+    throw toCliError(error, directory);
   }
 }
 
@@ -95,14 +95,14 @@ const REASONS: Record<string, string> = {
   ENOSPC: "the disk is full",
   EDQUOT: "the disk quota is used up",
   ENAMETOOLONG: "the name is too long for the file system",
-  ENOTEMPTY: "it was filled by another program meanwhile",
-  EEXIST: "it was made by another program meanwhile",
+  ENOTEMPTY: "another program wrote into it in the meantime",
+  EEXIST: "another program created it in the meantime",
   ENOTDIR: "a parent of it is a file",
 };
 
-function refused(error: unknown, directory: string): unknown {
+function toCliError(error: unknown, directory: string): unknown {
   const code = (error as NodeJS.ErrnoException).code;
   const reason = code === undefined ? undefined : REASONS[code];
   if (reason === undefined) return error;
-  return new CliError(`${directory} cannot be written: ${reason} (${code}). Nothing was left behind.`);
+  return new CliError(`${directory} cannot be written: ${reason} (${code}). All changes were undone.`);
 }

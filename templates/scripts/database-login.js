@@ -5,7 +5,7 @@ import { Failure } from "./failure.js";
 import { loadDriver } from "./packages.js";
 import { waitForServer } from "./postgres-ready.js";
 
-const FOREIGN_WAIT_MS = 5000;
+const LOGIN_TIMEOUT_MS = 5000;
 const SQLSTATE = {
   wrongPassword: "28P01",
   noSuchDatabase: "3D000",
@@ -14,7 +14,7 @@ const SQLSTATE = {
 };
 
 /** Returns `host:port/database` of DATABASE_URL, never its password. @param {import("./env.js").Env} env */
-export function foreignName(env) {
+export function externalName(env) {
   return `${nameOfAddress(databaseAddress(env))} (DATABASE_URL from ${databaseUrlSource()})`;
 }
 
@@ -23,10 +23,10 @@ export function foreignName(env) {
  * @param {import("./env.js").Env} env
  * @param {number} timeoutMs maximum wait in ms
  */
-export async function databaseAnswers(env, timeoutMs) {
+export async function isDatabaseReady(env, timeoutMs) {
   const { hosts } = databaseAddress(env);
-  const answers = await Promise.all(hosts.map((host) => waitForServer({ ...host, timeoutMs })));
-  return answers.includes(true);
+  const ready = await Promise.all(hosts.map((host) => waitForServer({ ...host, timeoutMs })));
+  return ready.includes(true);
 }
 
 /**
@@ -34,11 +34,11 @@ export async function databaseAnswers(env, timeoutMs) {
  * a Failure otherwise.
  * @param {string} root @param {import("./env.js").Env} env
  */
-export async function checkForeign(root, env) {
-  if (!(await databaseAnswers(env, FOREIGN_WAIT_MS))) {
+export async function checkExternal(root, env) {
+  if (!(await isDatabaseReady(env, LOGIN_TIMEOUT_MS))) {
     throw new Failure(
-      `No PostgreSQL answers at ${foreignName(env)}.\n` +
-        `Start it, or take DATABASE_URL out of ${databaseUrlSource()} to use a database of this project.`,
+      `No PostgreSQL server answers at ${externalName(env)}.\n` +
+        `Start it, or remove DATABASE_URL from ${databaseUrlSource()} to use this project's own database.`,
     );
   }
   try {
@@ -47,11 +47,11 @@ export async function checkForeign(root, env) {
     const { code, message } = /** @type {import("pg").DatabaseError} */ (error);
     if (code === SQLSTATE.noSuchDatabase) {
       throw new Failure(
-        `The server has no database ${foreignName(env)}. Create it, or correct DATABASE_URL.`,
+        `The server has no database ${externalName(env)}. Create it, or correct DATABASE_URL.`,
       );
     }
     throw new Failure(
-      `The database ${foreignName(env)} refuses the connection: ${message}. Correct DATABASE_URL.`,
+      `The database ${externalName(env)} refuses the connection: ${message}. Correct DATABASE_URL.`,
     );
   }
 }
@@ -69,19 +69,20 @@ export async function createDatabase(root, adminUrl, name) {
     const { code, message } = /** @type {import("pg").DatabaseError} */ (error);
     if (code === SQLSTATE.wrongPassword && process.env.DB_PASSWORD) {
       throw new Failure(
-        "This project's database was made with another DB_PASSWORD than the one in the environment. Unset it there.",
+        "This project's database was created with another DB_PASSWORD than the one in the environment. " +
+          "Unset that variable.",
       );
     }
     if (code === SQLSTATE.wrongPassword) {
       throw new Failure(
-        "This project's database was made with another DB_PASSWORD than the one in .env.\n" +
-          "Put the old one back, or run make db-reset: it throws the data away and starts an empty database.",
+        "This project's database was created with another DB_PASSWORD than the one in .env.\n" +
+          "Restore the old password, or run make db-reset: it deletes all data and starts an empty database.",
       );
     }
     // Two starts ran at the same time, and the other one has created the database.
     if (code === SQLSTATE.duplicateDatabase || code === SQLSTATE.uniqueViolation) return;
     throw new Failure(
-      `This project's PostgreSQL runs, but the database ${name} could not be made: ${message}\n` +
+      `This project's PostgreSQL runs, but the database ${name} could not be created: ${message}\n` +
         "Check DB_NAME and DB_PASSWORD in .env, and variables that begin with PG in the environment.",
     );
   }
@@ -98,7 +99,7 @@ async function query(root, address, text, values) {
   if (!driver) return undefined;
   let failure;
   for (const config of clientConfigs(address)) {
-    const client = new driver.Client({ connectionTimeoutMillis: FOREIGN_WAIT_MS, ...config });
+    const client = new driver.Client({ connectionTimeoutMillis: LOGIN_TIMEOUT_MS, ...config });
     try {
       await client.connect();
       return (await client.query(text, values)).rows;

@@ -7,16 +7,16 @@ import { Failure } from "./failure.js";
 const MODES = ["embedded", "docker"];
 
 /** @type {typeof import("./database-mode.js").chooseMode} */
-export function chooseMode({ explicit, last, dockerAnswers }) {
+export function chooseMode({ explicit, last, isDockerAvailable }) {
   if (explicit !== undefined) {
     const mode = MODES.find((name) => name === explicit);
-    if (mode) return { mode, why: "explicit" };
+    if (mode) return { mode, reason: "explicit" };
     throw new Failure(
-      `DB_MODE=${explicit} is not known. Leave it empty (automatic), or write embedded or docker.`,
+      `DB_MODE=${explicit} is not a known mode. Leave it empty (automatic), or write embedded or docker.`,
     );
   }
-  if (last) return { mode: last, why: "last" };
-  return { mode: dockerAnswers() ? "docker" : "embedded", why: "found" };
+  if (last) return { mode: last, reason: "last" };
+  return { mode: isDockerAvailable() ? "docker" : "embedded", reason: "available" };
 }
 
 /** @param {string} root */

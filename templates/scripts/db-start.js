@@ -8,6 +8,6 @@ await run(async () => {
   const abandoned = isAbandoned(root);
   const { started } = await startDatabase(root);
   if (abandoned && !started)
-    console.log("It was left running by a make dev-all that was killed; make db-stop stops it.");
+    console.log("A make dev-all that was killed left it running. To stop it, run make db-stop.");
   forgetOwner(root);
 });

@@ -17,15 +17,15 @@ await run(async () => {
   await installMissing(root, missingPackages(root));
   const roles = allRoles(root);
   await requireFreePorts(roles, env);
-  if (await stop.asked()) return;
+  if (await stop.isRequested()) return;
   const abandoned = isAbandoned(root) && !env.DATABASE_URL;
   const { started } = await startDatabase(root);
   const isOurs = started || abandoned;
   if (abandoned && !started)
-    console.log("It was left running by a make dev-all that was killed; this one stops it at its end.");
+    console.log("A make dev-all that was killed left it running. This one stops it at the end.");
   if (isOurs) rememberOwner(root);
   try {
-    if (await stop.asked()) return;
+    if (await stop.isRequested()) return;
     const urls = addresses(roles, env).map(({ what, url }) => `${what} ${url}`);
     console.log(`Starting: ${urls.join(", ")}. Ctrl-C stops everything.`);
     return (await runRoles(roles, stop)) ? 0 : 1;

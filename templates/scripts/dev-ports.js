@@ -40,15 +40,15 @@ export async function requireFreePorts(roles, env) {
     if (seen.has(port))
       throw new Failure(`${seen.get(port)} and ${variable} are both ${port}. Change one of them in .env.`);
     seen.set(port, variable);
-    const refusal = await bindError(port);
-    if (refusal === "EACCES") {
+    const errorCode = await bindError(port);
+    if (errorCode === "EACCES") {
       throw new Failure(
         `Port ${port} of the ${what} is reserved for the administrator. Set ${variable} in .env to 1024 or more.`,
       );
     }
     // 127.0.0.1 and ::1 must both be free: curl and many browsers try ::1 first for `localhost`, and would reach
     // another program there.
-    if (refusal !== "EADDRINUSE" && (await isFree(port, "::1"))) continue;
+    if (errorCode !== "EADDRINUSE" && (await isFree(port, "::1"))) continue;
     const holder = portHolder(port);
     const by = holder ? `by ${holder.command} (process ${holder.pid})` : "by another program";
     throw new Failure(`Port ${port} of the ${what} is taken ${by}. Stop it, or change ${variable} in .env.`);

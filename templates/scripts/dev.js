@@ -1,6 +1,6 @@
 // Runs one part of the application for development: node scripts/dev.js backend|worker|frontend
 import path from "node:path";
-import { databaseAnswers } from "./database-login.js";
+import { isDatabaseReady } from "./database-login.js";
 import { requireFreePorts } from "./dev-ports.js";
 import { ensureEnv } from "./env.js";
 import { Failure, run } from "./failure.js";
@@ -16,10 +16,10 @@ await run(async () => {
   await installMissing(root, missingPackages(root));
   const role = allRoles(root).find(({ name }) => name === wanted);
   if (!role)
-    throw new Failure(`There is no part ${wanted} here: node scripts/dev.js backend|worker|frontend`);
+    throw new Failure(`There is no part ${wanted}. Usage: node scripts/dev.js backend|worker|frontend`);
   const env = ensureEnv(root);
   await requireFreePorts([role], env);
-  if (role.name !== "frontend" && !(await databaseAnswers(env, 2000))) {
+  if (role.name !== "frontend" && !(await isDatabaseReady(env, 2000))) {
     throw new Failure("The database does not answer. Start it: make db-start");
   }
   return (await runRoles([role], stop)) ? 0 : 1;

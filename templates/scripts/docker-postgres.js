@@ -2,11 +2,11 @@
 import { spawnSync } from "node:child_process";
 import { Failure } from "./failure.js";
 
-/** Timeout in ms, so that a Docker daemon that hangs does not block `make db-start`. */
+/** Timeout, so that a Docker daemon that hangs does not block `make db-start`. */
 const PROBE_MS = 3000;
 
 /** Returns true if both the Docker daemon and the compose plugin respond. */
-export function dockerAnswers() {
+export function isDockerAvailable() {
   return [["info"], ["compose", "version"]].every(
     (args) =>
       spawnSync("docker", args, { stdio: "ignore", timeout: PROBE_MS, killSignal: "SIGKILL" }).status === 0,
@@ -23,12 +23,12 @@ export function dockerPostgres(root, env) {
   const compose = (...args) =>
     spawnSync("docker", ["compose", ...args], { ...options, stdio: "inherit" }).status === 0;
   /** @param {string[]} args */
-  const ask = (...args) => spawnSync("docker", ["compose", ...args], { ...options, encoding: "utf8" });
+  const capture = (...args) => spawnSync("docker", ["compose", ...args], { ...options, encoding: "utf8" });
 
   return {
     /** Returns the published port of the running container. @returns {number | undefined} */
     port() {
-      const { status, stdout } = ask("port", "postgres", "5432");
+      const { status, stdout } = capture("port", "postgres", "5432");
       return status === 0 ? Number(stdout.trim().split(":").at(-1)) || undefined : undefined;
     },
     /** Starts the container and waits until its health check passes. */
@@ -39,9 +39,9 @@ export function dockerPostgres(root, env) {
     destroy: () => compose("down", "--volumes"),
     /** @param {string} name */
     createDatabase(name) {
-      const { status, stderr } = ask("exec", "-T", "postgres", "createdb", "-U", "postgres", name);
+      const { status, stderr } = capture("exec", "-T", "postgres", "createdb", "-U", "postgres", name);
       if (status !== 0 && !/already exists/.test(stderr))
-        throw new Failure(`The database ${name} was not made: ${stderr.trim()}`);
+        throw new Failure(`The database ${name} could not be created: ${stderr.trim()}`);
     },
     /** Runs psql inside the container, for machines that have no psql. @returns {number} its exit code */
     psql: () =>

@@ -43,7 +43,7 @@ export function startCluster(options: ClusterOptions): Promise<Cluster>;
 
 /**
  * Stops the cluster. Returns false if it was not running. `immediate` skips the final checkpoint; use it only for data
- * that are deleted afterwards.
+ * that is deleted afterwards.
  */
 export function stopCluster(options: { dataDir: string; immediate?: boolean }): Promise<boolean>;
 

@@ -7,7 +7,7 @@ import os from "node:os";
 import path from "node:path";
 import { Failure } from "./failure.js";
 import { runInOwnSession } from "./own-session.js";
-import { canEnter, ownFolder, prepareBinaries, serverUser } from "./postgres-binaries.js";
+import { canEnter, prepareBinaries, serverFolder, serverUser } from "./postgres-binaries.js";
 import { waitForServer } from "./postgres-ready.js";
 import { postmasterOf, removeStalePidFile } from "./postmaster.js";
 
@@ -35,27 +35,28 @@ export class PortTakenError extends Failure {
  * @type {typeof import("./embedded-postgres.js").startCluster}
  */
 export async function startCluster({ dataDir, port, password, logFile, settings = {} }) {
-  const place = locate(dataDir);
-  const binaries = prepareBinaries(place.runAs);
-  handOver(place);
-  if (!fs.existsSync(path.join(place.real, "PG_VERSION"))) await create(place, binaries, password, settings);
+  const location = locate(dataDir);
+  const binaries = prepareBinaries(location.runAs);
+  chownData(location);
+  if (!fs.existsSync(path.join(location.real, "PG_VERSION")))
+    await createCluster(location, binaries, password, settings);
 
-  const log = logFile ?? path.join(place.real, "server.log");
+  const log = logFile ?? path.join(location.real, "server.log");
   const end = Date.now() + LEFTOVER_WAIT_MS;
   for (;;) {
-    const running = postmasterOf(place.real);
-    if (running) return await answering(dataDir, running.port, password, log);
-    removeStalePidFile(place.real);
+    const running = postmasterOf(location.real);
+    if (running) return await connectionOf(dataDir, running.port, password, log);
+    removeStalePidFile(location.real);
     const wanted = port === 0 ? await freePort() : port;
-    const refusal = await bindError(wanted);
-    if (refusal === "EADDRINUSE") throw new PortTakenError(wanted);
-    if (refusal === "EACCES")
+    const errorCode = await bindError(wanted);
+    if (errorCode === "EADDRINUSE") throw new PortTakenError(wanted);
+    if (errorCode === "EACCES")
       throw new Failure(`Port ${wanted} is reserved for the administrator. Set DB_PORT to 1024 or more.`);
-    const failure = launch(place, binaries, wanted, log, settings);
-    if (failure === undefined) return await answering(dataDir, wanted, password, log);
-    const passing =
+    const failure = launchServer(location, binaries, wanted, log, settings);
+    if (failure === undefined) return await connectionOf(dataDir, wanted, password, log);
+    const transient =
       /pre-existing shared memory block|lock file "postmaster.pid" already exists|Address already in use/;
-    if (!passing.test(failure) || Date.now() > end)
+    if (!transient.test(failure) || Date.now() > end)
       throw new Failure(`PostgreSQL did not start:\n${failure}`);
     await new Promise((resolve) => setTimeout(resolve, 250));
   }
@@ -63,20 +64,20 @@ export async function startCluster({ dataDir, port, password, logFile, settings 
 
 /** @type {typeof import("./embedded-postgres.js").stopCluster} */
 export async function stopCluster({ dataDir, immediate = false }) {
-  const place = locate(dataDir);
-  if (!postmasterOf(place.real)) return false;
-  const { bin } = prepareBinaries(place.runAs);
+  const location = locate(dataDir);
+  if (!postmasterOf(location.real)) return false;
+  const { bin } = prepareBinaries(location.runAs);
   const mode = immediate ? "immediate" : "fast";
   const args = [
     "stop",
-    `--pgdata=${path.basename(place.real)}`,
+    `--pgdata=${path.basename(location.real)}`,
     `--mode=${mode}`,
     "--wait",
     "--silent",
     TIMEOUT,
   ];
-  const result = runInOwnSession(bin("pg_ctl"), args, spawnOptions(place));
-  if (result.status !== 0 && postmasterOf(place.real)) {
+  const result = runInOwnSession(bin("pg_ctl"), args, spawnOptions(location));
+  if (result.status !== 0 && postmasterOf(location.real)) {
     throw new Failure(`PostgreSQL in ${dataDir} did not stop: ${result.stderr.trim()}`);
   }
   return true;
@@ -103,13 +104,13 @@ export function clusterStatus({ dataDir }) {
 }
 
 /**
- * @typedef {object} Place
+ * @typedef {object} DataLocation
  * @property {string} dataDir absolute form of the path that the caller passed
  * @property {string} real folder that contains the data: the same path, or the target of a link there (see `relocated`)
  * @property {import("./postgres-binaries.js").RunAs} runAs
  */
 
-/** @param {string} dataDir @returns {Place} */
+/** @param {string} dataDir @returns {DataLocation} */
 function locate(dataDir) {
   const link = fs.lstatSync(dataDir, { throwIfNoEntry: false })?.isSymbolicLink();
   const real = link ? path.resolve(path.dirname(dataDir), fs.readlinkSync(dataDir)) : path.resolve(dataDir);
@@ -118,23 +119,25 @@ function locate(dataDir) {
   if (owner && uid !== undefined && uid !== 0 && owner.uid !== uid) {
     throw new Failure(
       `The database in ${dataDir} belongs to another user (id ${owner.uid}; you are ${uid}).\n` +
-        `Work as that user, or hand it over while it is stopped: sudo chown -R ${uid} '${real}'`,
+        `Run this as that user, or stop the database and change its owner: sudo chown -R ${uid} '${real}'`,
     );
   }
   return { dataDir: path.resolve(dataDir), real, runAs: serverUser(real) };
 }
 
 /**
- * Gives the data to the server's user if they belong to root. This happens when root copies a project: the copy belongs
+ * Gives the data to the server's user if it belongs to root. This happens when root copies a project: the copy belongs
  * to root, but PostgreSQL refuses to run as root.
- * @param {Place} place
+ * @param {DataLocation} location
  */
-function handOver({ dataDir, real, runAs }) {
+function chownData({ dataDir, real, runAs }) {
   if (!runAs || fs.statSync(real, { throwIfNoEntry: false })?.uid !== 0) return;
   if (!canEnter(path.dirname(real), runAs)) {
     throw new Failure(
-      `The database in ${dataDir} belongs to root, who may not run PostgreSQL, and other users cannot enter its folder.\n` +
-        "Move the project to where they can, or run make db-reset: it throws the data away and starts an empty database.",
+      `The database in ${dataDir} belongs to root. PostgreSQL refuses to run as root, and other users cannot ` +
+        "enter the folder.\n" +
+        "Move the project to a folder that other users can enter, or run make db-reset: " +
+        "it deletes all data and starts an empty database.",
     );
   }
   const names = fs.readdirSync(real, { recursive: true, encoding: "utf8" });
@@ -146,14 +149,14 @@ function handOver({ dataDir, real, runAs }) {
 /**
  * Creates the cluster with initdb in a temporary folder, which is then renamed. An interrupted first start therefore
  * leaves no incomplete database.
- * @param {Place} place @param {ReturnType<typeof prepareBinaries>} binaries
+ * @param {DataLocation} location @param {ReturnType<typeof prepareBinaries>} binaries
  * @param {string} password @param {Record<string, string>} settings
  */
-async function create(place, binaries, password, settings) {
-  const parent = path.dirname(place.dataDir);
+async function createCluster(location, binaries, password, settings) {
+  const parent = path.dirname(location.dataDir);
   fs.mkdirSync(parent, { recursive: true });
-  const relocated = !canEnter(parent, place.runAs);
-  const draft = fs.mkdtempSync(relocated ? path.join(ownFolder(), "data-") : `${place.dataDir}.draft-`);
+  const relocated = !canEnter(parent, location.runAs);
+  const draft = fs.mkdtempSync(relocated ? path.join(serverFolder(), "data-") : `${location.dataDir}.draft-`);
   const secretDir = fs.mkdtempSync(path.join(os.tmpdir(), "saq-initdb-"));
   // Signals do not end this process now, because it must first delete the unfinished files.
   let interrupted = false;
@@ -164,8 +167,9 @@ async function create(place, binaries, password, settings) {
   try {
     const secret = path.join(secretDir, "password");
     fs.writeFileSync(secret, password, { mode: 0o600 });
-    if (place.runAs)
-      for (const file of [draft, secretDir, secret]) fs.chownSync(file, place.runAs.uid, place.runAs.gid);
+    if (location.runAs)
+      for (const file of [draft, secretDir, secret])
+        fs.chownSync(file, location.runAs.uid, location.runAs.gid);
     // The builtin provider needs no locale of the operating system. Without it, a container without LANG gets
     // SQL_ASCII.
     const result = runInOwnSession(
@@ -175,21 +179,21 @@ async function create(place, binaries, password, settings) {
         ...["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"],
         ...["--no-instructions", ...(settings.fsync === "off" ? ["--no-sync"] : [])],
       ],
-      spawnOptions({ ...place, real: draft }),
+      spawnOptions({ ...location, real: draft }),
     );
     // Signals that arrived while initdb ran are delivered when the event loop next waits. setImmediate would be too
     // early.
     await new Promise((resolve) => setTimeout(resolve, 10));
-    if (interrupted) throw new Failure("Interrupted before the database was made.");
+    if (interrupted) throw new Failure("Interrupted before the database was created.");
     if (result.status !== 0)
       throw new Failure(
         `PostgreSQL's initdb failed:\n${(result.stderr || result.error?.message || "").trim()}`,
       );
     if (relocated) {
-      fs.symlinkSync(draft, place.dataDir);
-      place.real = draft;
+      fs.symlinkSync(draft, location.dataDir);
+      location.real = draft;
     } else {
-      moveInto(draft, place.dataDir);
+      moveInto(draft, location.dataDir);
     }
   } catch (error) {
     fs.rmSync(draft, { recursive: true, force: true });
@@ -212,32 +216,32 @@ function moveInto(draft, dataDir) {
 }
 
 /**
- * @param {Place} place @param {ReturnType<typeof prepareBinaries>} binaries @param {number} port
+ * @param {DataLocation} location @param {ReturnType<typeof prepareBinaries>} binaries @param {number} port
  * @param {string} logFile @param {Record<string, string>} settings
  * @returns {string | undefined} the server's error message if it did not start
  */
-function launch(place, binaries, port, logFile, settings) {
+function launchServer(location, binaries, port, logFile, settings) {
   // 200 connections: PostgreSQL's default of 100 was not enough for one API, a few workers and a test run together.
   const all = { max_connections: "200", unix_socket_directories: "", ...settings };
   const options = Object.entries(all).map(([name, value]) => {
     if (!/^[\w.]+$/.test(name) || !/^[\w.,/+-]*$/.test(value))
-      throw new Failure(`Not a setting of PostgreSQL: ${name}=${value}`);
+      throw new Failure(`This is not a valid PostgreSQL setting: ${name}=${value}`);
     return `-c ${name}=${value}`;
   });
   // The log file is opened here and inherited, because the server's user may not be able to reach the caller's file.
   const log = fs.openSync(logFile, "a", 0o600);
   const offset = fs.fstatSync(log).size;
   try {
-    const args = ["start", `--pgdata=${path.basename(place.real)}`, "--wait", "--silent", TIMEOUT];
+    const args = ["start", `--pgdata=${path.basename(location.real)}`, "--wait", "--silent", TIMEOUT];
     const result = runInOwnSession(
       binaries.bin("pg_ctl"),
       [...args, "-o", `-p ${port} -h ${HOST} ${options.join(" ")}`],
-      { ...spawnOptions(place), stdio: ["ignore", log, log] },
+      { ...spawnOptions(location), stdio: ["ignore", log, log] },
     );
     if (result.status === 0) return undefined;
-    const said = fs.readFileSync(logFile).subarray(offset).toString("utf8").trim();
+    const text = fs.readFileSync(logFile).subarray(offset).toString("utf8").trim();
     return (
-      said.split("\n").slice(-12).join("\n") || result.error?.message || `pg_ctl ended with ${result.status}`
+      text.split("\n").slice(-12).join("\n") || result.error?.message || `pg_ctl ended with ${result.status}`
     );
   } finally {
     fs.closeSync(log);
@@ -248,20 +252,20 @@ function launch(place, binaries, port, logFile, settings) {
  * Returns options to run PostgreSQL's programs in the parent of the data folder, so that the folder can be named by its
  * last part only. pg_ctl passes the name through a shell between double quotes, which would expand a path such as
  * `a$b`.
- * @param {Place} place
+ * @param {DataLocation} location
  */
-function spawnOptions(place) {
+function spawnOptions(location) {
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("PG")));
   const options = {
-    cwd: path.dirname(place.real),
+    cwd: path.dirname(location.real),
     env: { ...env, LC_ALL: "C" },
     encoding: /** @type {const} */ ("utf8"),
   };
-  return { ...options, ...place.runAs };
+  return { ...options, ...location.runAs };
 }
 
 /** @param {string} dataDir @param {number} port @param {string} password @param {string} log */
-async function answering(dataDir, port, password, log) {
+async function connectionOf(dataDir, port, password, log) {
   if (!(await waitForServer({ host: HOST, port, timeoutMs: START_TIMEOUT_S * 1000 }))) {
     throw new Failure(`PostgreSQL was started on ${HOST}:${port} but does not answer. Its log: ${log}`);
   }

@@ -13,7 +13,7 @@ const MODE = 0o600;
  * PostgreSQL copies the contents of template1 into every new database.
  */
 const SYSTEM_DATABASES = ["postgres", "template0", "template1"];
-const FIRST_DATABASE_PORT = "55432";
+const DEFAULT_DATABASE_PORT = "55432";
 /** Pattern for the part after `=` of a line that has a value. Quotation marks alone or a comment alone are no value. */
 const FILLED = "[ \\t'\"`]*[^\\s'\"`#].*";
 
@@ -34,7 +34,7 @@ export function ensureEnv(root) {
   }
   const values = readEnv(root);
   const defaults = {
-    DB_PORT: () => FIRST_DATABASE_PORT,
+    DB_PORT: () => DEFAULT_DATABASE_PORT,
     DB_NAME: () => databaseName(root),
     DB_PASSWORD: () => randomBytes(16).toString("hex"),
     PROJECT_ID: () => randomBytes(4).toString("hex"),
@@ -107,7 +107,7 @@ function readFile(root) {
     const { code } = /** @type {NodeJS.ErrnoException} */ (error);
     if (code === "ENOENT") return {};
     if (code === "EISDIR")
-      throw new Failure(`${file} is a folder, and the settings are a file. Move it away: mv .env old-env`);
+      throw new Failure(`${file} is a folder, but it must be a file. Rename the folder: mv .env old-env`);
     throw error;
   }
 }
@@ -120,7 +120,7 @@ function readFile(root) {
 function readText(file) {
   const bytes = fs.readFileSync(file);
   if (bytes.includes(0))
-    throw new Failure(`${file} is not written in UTF-8. Save it as UTF-8: PowerShell's > writes UTF-16.`);
+    throw new Failure(`${file} is not in UTF-8. Save it as UTF-8; PowerShell's > writes UTF-16.`);
   return bytes.toString("utf8").replace(/^\uFEFF/, "");
 }
 
@@ -137,9 +137,9 @@ const lineOf = (key, value) => new RegExp(`^[ \\t]*(?:export[ \\t]+)?${key}[ \\t
 /** Quotes a value where necessary, because a `#` or a space would end an unquoted value. @param {string} value */
 function quote(value) {
   if (/^[\w.:/@%?&=+,~-]*$/.test(value)) return value;
-  const mark = ["'", '"', "`"].find((candidate) => !value.includes(candidate));
-  if (!mark) throw new Error("A value for .env may not hold all three kinds of quotation marks.");
-  return mark + value + mark;
+  const quoteMark = ["'", '"', "`"].find((candidate) => !value.includes(candidate));
+  if (!quoteMark) throw new Error("A value for .env must not contain all three kinds of quotation marks.");
+  return quoteMark + value + quoteMark;
 }
 
 /** @param {string} root */

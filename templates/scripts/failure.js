@@ -27,15 +27,18 @@ function explain(error) {
       if (file === undefined || uid === undefined) return message;
       // If the file does not exist, the folder's permissions prevent its creation.
       const target = fs.existsSync(file) ? file : path.dirname(file);
-      return `No permission to use ${target}. Take it over: sudo chown -R ${uid} '${target}' && chmod -R u+rwX '${target}'`;
+      return (
+        `No permission to use ${target}. To become its owner, run: ` +
+        `sudo chown -R ${uid} '${target}' && chmod -R u+rwX '${target}'`
+      );
     }
     case "ENOENT":
       if (fs.existsSync(os.tmpdir())) return message;
-      return `The folder for temporary files, ${os.tmpdir()}, does not exist. Make it, or correct TMPDIR.`;
+      return `The folder for temporary files, ${os.tmpdir()}, does not exist. Create it, or correct TMPDIR.`;
     case "EROFS":
-      return `${file ?? syscall} lies on a disk that is read-only. Move the project to another folder.`;
+      return `${file ?? syscall} is on a read-only disk. Move the project to another folder.`;
     case "ENOSPC":
-      return `The disk is full: ${message}. Make room, and try again.`;
+      return `The disk is full: ${message}. Free some space, and try again.`;
     default:
       return message;
   }

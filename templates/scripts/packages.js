@@ -79,14 +79,14 @@ export async function installMissing(root, missing) {
   // Signals that arrived while npm ran are delivered when the event loop next waits.
   await new Promise((resolve) => setTimeout(resolve, 10));
   for (const signal of INTERRUPTIONS) process.off(signal, interrupt);
-  if (interrupted)
-    throw new Failure("The install was stopped. Run the same command again: it goes on from there.");
-  if (error) throw new Failure(`npm could not be run: ${error.message}. It comes with Node: install that.`);
-  if (status !== 0) throw new Failure("npm install failed; its reason is above. Run it again: npm install");
+  if (interrupted) throw new Failure("The install was stopped. Run the same command again to continue.");
+  if (error)
+    throw new Failure(`npm could not be started: ${error.message}. Install Node.js, which contains npm.`);
+  if (status !== 0) throw new Failure("npm install failed. The reason is above. Run it again: npm install");
 }
 
 /**
- * Throws a Failure if the application lies inside another npm workspace. npm would then work on that workspace: it
+ * Throws a Failure if the application is inside another npm workspace. npm would then work on that workspace: it
  * would install nothing here, and `npm run build --workspaces` would call itself forever.
  * @param {string} root
  */
@@ -95,8 +95,8 @@ function requireOwnRoot(root) {
   const { npm_package_json: manifest, npm_config_local_prefix: prefix } = process.env;
   if (!manifest || !prefix || !isSame(path.dirname(manifest), root) || isSame(prefix, root)) return;
   throw new Failure(
-    `This application lies in the npm workspace of ${prefix}, which takes it for one of its packages: npm would install ` +
-      `and build that one instead. Move the application out, or out of "workspaces" in ${path.join(prefix, "package.json")}.`,
+    `This application is inside the npm workspace of ${prefix}. npm would install and build that workspace instead. ` +
+      `Move the application out, or exclude it from "workspaces" in ${path.join(prefix, "package.json")}.`,
   );
 }
 

@@ -9,11 +9,11 @@ const LISTENING = "0A";
  * @returns {{ pid: number, command: string } | undefined} undefined if the process cannot be found
  */
 export function portHolder(port) {
-  return process.platform === "linux" ? fromProc(port) : fromLsof(port);
+  return process.platform === "linux" ? findInProc(port) : findWithLsof(port);
 }
 
 /** Reads /proc, because containers rarely have lsof. @param {number} port */
-function fromProc(port) {
+function findInProc(port) {
   const inodes = new Set(
     ["tcp", "tcp6"].flatMap((table) => listeningInodes(table, port)).map((id) => `socket:[${id}]`),
   );
@@ -56,7 +56,7 @@ function linkOf(link) {
 }
 
 /** @param {number} port */
-function fromLsof(port) {
+function findWithLsof(port) {
   const { stdout } = spawnSync("lsof", ["-nP", `-iTCP:${port}`, "-sTCP:LISTEN", "-Fpc"], {
     encoding: "utf8",
   });

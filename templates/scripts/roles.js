@@ -42,14 +42,15 @@ export function allRoles(root) {
   const backend = path.join(root, "backend");
   const frontend = path.join(root, "frontend");
   const roles = [
-    { name: /** @type {const} */ ("backend"), color: "blue", ...reloading(backend, "app/server.ts") },
-    { name: /** @type {const} */ ("worker"), color: "magenta", ...reloading(backend, "app/worker.ts") },
+    { name: /** @type {const} */ ("backend"), color: "blue", ...underNodemon(backend, "app/server.ts") },
+    { name: /** @type {const} */ ("worker"), color: "magenta", ...underNodemon(backend, "app/worker.ts") },
   ];
   if (!hasFrontend(root)) return roles;
-  const mark = /[#?]/.exec(root)?.[0];
-  if (mark) {
+  const character = /[#?]/.exec(root)?.[0];
+  if (character) {
     throw new Failure(
-      `The path ${root} holds "${mark}". Vite reads paths as addresses and would end this one there. Rename the folder.`,
+      `The path ${root} contains "${character}". Vite reads a path as a URL and would cut it off there. ` +
+        "Rename the folder.",
     );
   }
   const args = [path.join(findPackage("vite", frontend) ?? "", "bin/vite.js")];
@@ -68,7 +69,7 @@ export function allRoles(root) {
 }
 
 /** @param {string} folder @param {string} script */
-function reloading(folder, script) {
+function underNodemon(folder, script) {
   const nodemon = path.join(findPackage("nodemon", folder) ?? "", "bin/nodemon.js");
   // nodemon.json contains `exec node`, which cmd.exe does not understand.
   const args = [nodemon, ...(WINDOWS ? ["--exec", "node --import tsx"] : []), script];
@@ -91,7 +92,7 @@ function reloading(folder, script) {
  * If nodemon received SIGINT, it could end before its child process: a second SIGINT kills nodemon, and after 10 s it
  * stops waiting for the child. The database would then be stopped while the worker still writes. Therefore nodemon is
  * killed, and the other processes of its group get SIGINT. With SIGINT the worker finishes its running jobs; SIGTERM
- * would mean a reload. A role has ended when no process of its group holds the output pipe any more.
+ * would mean a reload. A role has ended when no process of its group has the output pipe open.
  * @param {Role[]} roles
  * @param {ReturnType<typeof stopOnSignals>} stop
  * @returns {Promise<boolean>} false if a role failed
@@ -117,7 +118,7 @@ export async function runRoles(roles, stop) {
         return spawn(process.execPath, args, { ...options, detached: !WINDOWS });
       },
       kill: (pid) =>
-        endGroup(pid, roles[commands.findIndex((command) => command.pid === pid)]?.reloads ?? false),
+        endProcessGroup(pid, roles[commands.findIndex((command) => command.pid === pid)]?.reloads ?? false),
       controllers: [new LogError({ logger }), new LogOutput({ logger })],
     },
   );
@@ -151,9 +152,9 @@ export async function runRoles(roles, stop) {
  * Makes nodemon start its program again after a delay when it has crashed. By itself nodemon waits until a file is
  * saved.
  * @param {import("concurrently").Command} command
- * @param {(text: string) => void} say
+ * @param {(text: string) => void} log
  */
-function restartAfterCrash(command, say) {
+function restartAfterCrash(command, log) {
   let delay = RESTART_MS.first;
   let startedAt = 0;
   let isOurs = false;
@@ -177,7 +178,7 @@ function restartAfterCrash(command, say) {
         break;
       case "crash":
         if (performance.now() - startedAt > RESTART_MS.healthy) delay = RESTART_MS.first;
-        say(`ended unexpectedly; it is started again in ${delay / 1000} s, or when a file is saved`);
+        log(`ended unexpectedly; it is started again in ${delay / 1000} s, or when a file is saved`);
         timer = globalThis.setTimeout(restart, delay);
         delay = Math.min(2 * delay, RESTART_MS.longest);
     }
@@ -186,7 +187,7 @@ function restartAfterCrash(command, say) {
 }
 
 /** @param {number} leader @param {boolean} reloads */
-function endGroup(leader, reloads) {
+function endProcessGroup(leader, reloads) {
   if (WINDOWS) {
     spawn("taskkill", ["/pid", String(leader), "/T", "/F"], { stdio: "ignore" });
     return;
@@ -215,7 +216,7 @@ export function stopOnSignals() {
      * Returns `requested`, including signals that arrived while spawnSync() waited for a program. Node delivers those
      * only when the event loop waits.
      */
-    async asked() {
+    async isRequested() {
       await setTimeout(10);
       return stop.requested;
     },
@@ -226,7 +227,7 @@ export function stopOnSignals() {
   };
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, request);
   whenOrphaned(request);
-  // If the terminal was closed, writing the last lines fails. The processes must still be stopped in order.
+  // If the terminal was closed, writing the last lines fails. The processes must still be stopped properly.
   for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
   return stop;
 }

@@ -15,38 +15,38 @@ const FAST = { fsync: "off", synchronous_commit: "off", full_page_writes: "off" 
 
 /** @type {typeof import("./temporary-postgres.js").startTemporaryPostgres} */
 export async function startTemporaryPostgres({ settings = FAST } = {}) {
-  const keeper = spawn(process.execPath, [import.meta.filename, JSON.stringify(settings)], {
+  const manager = spawn(process.execPath, [import.meta.filename, JSON.stringify(settings)], {
     stdio: ["pipe", "pipe", "inherit"],
     // It has its own session, because Ctrl-C must reach only the tests.
     detached: true,
   });
-  const ended = new Promise((resolve) => keeper.once("exit", resolve));
+  const ended = new Promise((resolve) => manager.once("exit", resolve));
   const url = await Promise.race([
-    new Promise((resolve) => createInterface({ input: keeper.stdout }).once("line", resolve)),
+    new Promise((resolve) => createInterface({ input: manager.stdout }).once("line", resolve)),
     ended.then((code) => {
-      throw new Error(`The temporary PostgreSQL did not start (exit code ${code}); its reason is above.`);
+      throw new Error(`The temporary PostgreSQL did not start (exit code ${code}); the reason is above.`);
     }),
   ]);
-  keeper.unref();
-  /** @type {import("node:net").Socket} */ (keeper.stdin).unref();
-  /** @type {import("node:net").Socket} */ (keeper.stdout).unref();
+  manager.unref();
+  /** @type {import("node:net").Socket} */ (manager.stdin).unref();
+  /** @type {import("node:net").Socket} */ (manager.stdout).unref();
   return {
     url,
     stop: async () => {
-      keeper.ref();
-      keeper.stdin.end();
+      manager.ref();
+      manager.stdin.end();
       await ended;
     },
   };
 }
 
 /** @param {Record<string, string>} settings */
-async function keep(settings) {
+async function runServer(settings) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "saq-test-"));
   // If this process runs as root, the server runs as another user, who must be able to pass through this folder.
   fs.chmodSync(folder, 0o711);
   const dataDir = path.join(folder, "data");
-  const over = new Promise((resolve) => {
+  const ended = new Promise((resolve) => {
     process.stdin.resume().once("end", resolve).once("error", resolve);
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, resolve);
   });
@@ -56,7 +56,7 @@ async function keep(settings) {
     const password = randomBytes(16).toString("hex");
     const cluster = await startCluster({ dataDir, port: 0, password, settings });
     process.stdout.write(`${cluster.url("postgres")}\n`);
-    await over;
+    await ended;
   } finally {
     await destroyCluster({ dataDir });
     fs.rmSync(folder, { recursive: true, force: true });
@@ -65,4 +65,4 @@ async function keep(settings) {
 }
 
 // No top-level await: Jest loads its global set-up with require(), which refuses modules with a top-level await.
-if (process.argv[1] === import.meta.filename) void run(() => keep(JSON.parse(process.argv[2] ?? "{}")));
+if (process.argv[1] === import.meta.filename) void run(() => runServer(JSON.parse(process.argv[2] ?? "{}")));

@@ -50,7 +50,7 @@ describe("the parser of flags", () => {
   });
 });
 
-describe("the check for flags that npm kept for itself", () => {
+describe("the check for flags that npm did not pass on", () => {
   const underNpm = { npm_lifecycle_event: "npx" };
 
   it.each([
@@ -62,7 +62,7 @@ describe("the check for flags that npm kept for itself", () => {
     [{ npm_config_git: "false" }, "--no-git"],
   ])("refuses %j, because the user gave the flag and npm did not pass it on", (env, flag) => {
     expect(() => parseFlags(["my-app"], { ...underNpm, ...env })).toThrow(
-      `npm kept ${flag} for itself. Put a lone -- before the flags:\n  npm create saq-app@latest my-app -- ${flag}`,
+      `npm did not pass on ${flag}. Put -- before the flags:\n  npm create saq-app@latest my-app -- ${flag}`,
     );
   });
 

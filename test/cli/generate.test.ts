@@ -94,7 +94,7 @@ describe("--force", () => {
     const run = await runCli(["app", "--force", "--port", "9000", ...QUICK], { cwd });
     expect(run.code).toBe(0);
     expect(envOf(join(cwd, "app"))).toMatchObject({ DB_PASSWORD: password, PORT: "8000" });
-    expect(run.stdout).toContain("  kept .env as it was: settings given here are not in it\n");
+    expect(run.stdout).toContain("  kept .env unchanged: settings from this command are not in it\n");
     expect(run.stdout.match(/^ {2}replaced .*$/gm)).toContain("  replaced saq-app.json");
     expect(run.stdout).not.toContain("replaced package.json");
   });

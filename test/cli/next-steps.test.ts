@@ -1,13 +1,13 @@
 import { describe, expect, it } from "@jest/globals";
-import { addresses, type Done, nextSteps } from "../../create-saq-app/src/next-steps.js";
+import { addresses, nextSteps, type StepResults } from "../../create-saq-app/src/next-steps.js";
 import { resolveOptions } from "../../create-saq-app/src/options.js";
 
 const CWD = "/code";
-const ALL_DONE: Done = { install: { status: "done" }, git: { status: "committed" } };
+const ALL_DONE: StepResults = { install: { status: "done" }, git: { status: "committed" } };
 
-function commands(directory: string, done = ALL_DONE, db = "auto", platform: NodeJS.Platform = "linux") {
+function commands(directory: string, results = ALL_DONE, db = "auto", platform: NodeJS.Platform = "linux") {
   const options = resolveOptions({ directory, db }, {}, CWD);
-  return nextSteps(options, done, CWD, platform).map(({ command }) => command);
+  return nextSteps(options, results, CWD, platform).map(({ command }) => command);
 }
 
 describe("the next steps", () => {
@@ -22,8 +22,8 @@ describe("the next steps", () => {
   });
 
   it("include npm install when it failed", () => {
-    const done: Done = { ...ALL_DONE, install: { status: "failed", reason: "exit code 1" } };
-    expect(commands("my-app", done)).toEqual(["cd my-app", "npm install", "make dev-all"]);
+    const results: StepResults = { ...ALL_DONE, install: { status: "failed", reason: "exit code 1" } };
+    expect(commands("my-app", results)).toEqual(["cd my-app", "npm install", "make dev-all"]);
   });
 
   it("ask for DATABASE_URL only when it was not given", () => {

@@ -52,10 +52,10 @@ describe("npm create saq-app@latest", () => {
   }, 600_000);
 
   it.each([
-    [["my-app", "--no-install"], "npm kept --no-install for itself."],
-    [["my-app", "--no-frontend", "--port=9"], "npm kept --port 9, --no-frontend for itself."],
-    [["my-app", "--no-git"], "npm kept --no-git for itself."],
-    [["my-app", "--db=docker"], "npm kept --db docker for itself."],
+    [["my-app", "--no-install"], "npm did not pass on --no-install."],
+    [["my-app", "--no-frontend", "--port=9"], "npm did not pass on --port 9, --no-frontend."],
+    [["my-app", "--no-git"], "npm did not pass on --no-git."],
+    [["my-app", "--db=docker"], "npm did not pass on --db docker."],
     [["my-app", "--db", "docker"], 'there is a second argument: "docker"'],
   ])(
     "refuses %j, because npm does not pass on flags before --",

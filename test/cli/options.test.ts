@@ -2,9 +2,9 @@ import { describe, expect, it } from "@jest/globals";
 import { UsageError } from "../../create-saq-app/src/errors.js";
 import {
   appliedDefaults,
+  displayPath,
   resolveOptions,
   resolveProject,
-  shownPath,
 } from "../../create-saq-app/src/options.js";
 
 const CWD = "/home/someone/code";
@@ -37,17 +37,17 @@ describe("the names of a project", () => {
   it.each([
     ["", /name is empty/],
     ["   ", /name is empty/],
-    ["..", /holds "\.\."/],
-    ["../other", /holds "\.\.".*full path/],
-    ["a/../../b", /holds "\.\."/],
-    ["a\\..\\b", /holds "\.\."/],
+    ["..", /contains "\.\."/],
+    ["../other", /contains "\.\.".*absolute path/],
+    ["a/../../b", /contains "\.\."/],
+    ["a\\..\\b", /contains "\.\."/],
     ["a\u0007b", /control character U\+0007/],
-    ["line\nbreak", /"line\\nbreak" holds the control character U\+000A/],
+    ["line\nbreak", /"line\\nbreak" contains the control character U\+000A/],
     ["gpj.\u202Eexe", /control character U\+202E/],
-    ["!!!", /No package name can be made of "!!!"/],
+    ["!!!", /No package name can be made from "!!!"/],
     ["日本", /at least one letter a-z or digit/],
-    ["sub/---", /No package name can be made of "---" \(from "sub\/---"\)/],
-    ["@!/web", /No package name can be made of "!"/],
+    ["sub/---", /No package name can be made from "---" \(from "sub\/---"\)/],
+    ["@!/web", /No package name can be made from "!"/],
     ["/", /No package name/],
     ["x".repeat(64), /64 characters long. At most 63/],
   ])("the argument %j is refused", (typed, message) => {
@@ -80,9 +80,9 @@ describe("options", () => {
     ["mysql", /--db is "mysql". Allowed: auto, embedded, docker, url, or a URL/],
     ["mysql://x", /--db is "mysql:\/\/x"/],
     ["postgresql://a:b@[oops/x", /given to --db cannot be read as an address/],
-    ["postgresql://a:se/cret@host/x", /given to --db has a port that is no whole number .*percent-encode/],
-    ["postgresql://a:se cret@host/x", /holds " ".*Write it as %20/],
-    ["postgresql://a:se#cret@host/x", /holds "#".*Write it as %23/],
+    ["postgresql://a:se/cret@host/x", /given to --db has a port that is not a whole number .*percent-encode/],
+    ["postgresql://a:se cret@host/x", /contains " ".*Write it as %20/],
+    ["postgresql://a:se#cret@host/x", /contains "#".*Write it as %23/],
     ["postgresql://a:se'cret@host/x", /Write it as %27/],
   ])("refuses --db %s", (db, message) => {
     expect(() => resolveOptions({ db }, {}, CWD)).toThrow(message);
@@ -106,7 +106,7 @@ describe("options", () => {
 
 describe("the list of applied defaults", () => {
   it("names each default with its flag", () => {
-    expect(appliedDefaults({}).map(({ change }) => change)).toEqual([
+    expect(appliedDefaults({}).map(({ flag }) => flag)).toEqual([
       "create-saq-app <folder>",
       "--no-frontend",
       "--db embedded|docker|url",
@@ -117,8 +117,8 @@ describe("the list of applied defaults", () => {
   });
 
   it("leaves out each option that was given", () => {
-    const said = { directory: "x", frontend: true, db: "docker", port: "1", install: false, git: false };
-    expect(appliedDefaults(said)).toEqual([]);
+    const given = { directory: "x", frontend: true, db: "docker", port: "1", install: false, git: false };
+    expect(appliedDefaults(given)).toEqual([]);
   });
 });
 
@@ -128,10 +128,10 @@ describe("a path in the output", () => {
     ["/home/someone/codex", "/home/someone/codex"],
     ["/srv/app", "/srv/app"],
   ])("%s is shown as %s", (directory, shown) => {
-    expect(shownPath(directory, CWD)).toBe(shown);
+    expect(displayPath(directory, CWD)).toBe(shown);
   });
 
   it("is relative to the root folder when this is the current folder", () => {
-    expect(shownPath("/srv/app", "/")).toBe("srv/app");
+    expect(displayPath("/srv/app", "/")).toBe("srv/app");
   });
 });

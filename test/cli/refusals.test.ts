@@ -24,9 +24,9 @@ describe("wrong usage (exit code 2, nothing is written)", () => {
     [["app", "--db", "mysql"], /^--db is "mysql". Allowed: auto, embedded, docker, url/],
     [["app", "--port", "70000"], '--port is "70000". Allowed: a whole number from 1 to 65535.\n'],
     [["app", "--port"], "--port needs a value, for example --port 8000.\n"],
-    [["../app"], /^The folder "\.\.\/app" holds "\.\."/],
-    [["!!!"], /^No package name can be made of "!!!"/],
-    [["tab\there"], /^The folder "tab\\there" holds the control character U\+0009/],
+    [["../app"], /^The folder "\.\.\/app" contains "\.\."/],
+    [["!!!"], /^No package name can be made from "!!!"/],
+    [["tab\there"], /^The folder "tab\\there" contains the control character U\+0009/],
   ])("the arguments %j are refused", async (args, message) => {
     const run = await runCli(args, { cwd });
     expect(run).toMatchObject({ code: 2, stdout: "" });
@@ -35,7 +35,7 @@ describe("wrong usage (exit code 2, nothing is written)", () => {
     expect(readdirSync(cwd)).toEqual([]);
   });
 
-  it("a flag that npm kept for itself is refused", async () => {
+  it("a flag that npm did not pass on is refused", async () => {
     const env = { ...bareEnvironment(), npm_lifecycle_event: "npx", npm_config_install: "" };
     const run = await runCli(["my-app"], { cwd, env });
     expect(run.code).toBe(2);
@@ -53,27 +53,27 @@ describe("a target that cannot be used (exit code 1, nothing is changed)", () =>
     return run.stderr;
   }
 
-  it("a folder that is not empty is refused, and the files in the way are listed", async () => {
+  it("a folder that is not empty is refused, and the conflicting files are listed", async () => {
     writeTree(cwd, { "app/notes.txt": "mine", "app/README.md": "mine", "app/LICENSE": "mine" });
     const message = await refused(["app"]);
-    expect(message).toContain("app is not empty. In the way:\n  README.md\n  notes.txt\n");
+    expect(message).toContain("app is not empty. Conflicts:\n  README.md\n  notes.txt\n");
     expect(message).toContain("--force");
     expect(message).not.toContain("LICENSE");
   });
 
-  it("only the first 12 files in the way are listed, with the number of the others", async () => {
+  it("only the first 12 conflicting files are listed, with the number of the others", async () => {
     writeTree(cwd, Object.fromEntries(Array.from({ length: 20 }, (_, n) => [`app/file-${n + 10}`, ""])));
     expect(await refused(["app"])).toMatch(/ {2}file-21\n {2}and 8 more\n/);
   });
 
-  it.each(["#", "?", ":"])("a path with %s is refused: npm or Vite cannot use it", async (mark) => {
-    expect(await refused([`a${mark}b/app`])).toContain(`a${mark}b/app holds "${mark}"`);
+  it.each(["#", "?", ":"])("a path with %s is refused: npm or Vite cannot use it", async (character) => {
+    expect(await refused([`a${character}b/app`])).toContain(`a${character}b/app contains "${character}"`);
   });
 
   it("a folder that an npm workspace includes is refused, and a folder beside it is accepted", async () => {
     writeTree(cwd, { "package.json": '{ "workspaces": ["packages/*"] }' });
     expect(await refused(["packages/app"])).toContain(
-      `packages/app would be a part of the npm workspace in ${cwd} (its package.json has "packages/*").`,
+      `packages/app would be part of the npm workspace in ${cwd} (its package.json has "packages/*").`,
     );
     const beside = await runCli(["app", ...QUICK], { cwd });
     expect(beside).toMatchObject({ code: 0, stderr: "" });
@@ -87,7 +87,7 @@ describe("a target that cannot be used (exit code 1, nothing is changed)", () =>
   it("a path is refused when one of its parent folders is a file", async () => {
     writeTree(cwd, { parent: "a file" });
     expect(await refused(["parent/deep/app"])).toBe(
-      `${join(cwd, "parent")} is a file, so ${join(cwd, "parent/deep/app")} cannot be made.\n`,
+      `${join(cwd, "parent")} is a file, so ${join(cwd, "parent/deep/app")} cannot be created.\n`,
     );
   });
 
@@ -109,9 +109,7 @@ describe("a target that cannot be used (exit code 1, nothing is changed)", () =>
     symlinkSync(join(cwd, "elsewhere"), join(cwd, "app/backend"));
     const run = await runCli(["app", "--force", ...QUICK], { cwd });
     expect(run.code).toBe(1);
-    expect(run.stderr).toContain(
-      "app/backend is in the way: a folder must go there, and it is a symbolic link",
-    );
+    expect(run.stderr).toContain("app/backend must be a folder, but it is a symbolic link");
     expect(readdirSync(join(cwd, "app"))).toEqual(["backend"]);
     expect(readdirSync(join(cwd, "elsewhere"))).toEqual([]);
   });
@@ -119,7 +117,7 @@ describe("a target that cannot be used (exit code 1, nothing is changed)", () =>
   it("--force does not replace a folder with a file", async () => {
     writeTree(cwd, { "app/package.json/x": "" });
     expect(await refused(["app", "--force"])).toContain(
-      "app/package.json is in the way: a file must go there, and it is a folder",
+      "app/package.json must be a file, but it is a folder",
     );
   });
 
@@ -128,7 +126,7 @@ describe("a target that cannot be used (exit code 1, nothing is changed)", () =>
     chmodSync(cwd, 0o555);
     const message = await refused(["app"]);
     chmodSync(cwd, 0o755);
-    expect(message).toContain("cannot be written: permission denied (EACCES). Nothing was left behind.");
+    expect(message).toContain("cannot be written: permission denied (EACCES). All changes were undone.");
   });
 
   it("--json prints the refusal as one object", async () => {

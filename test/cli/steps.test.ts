@@ -49,7 +49,7 @@ describe("npm install", () => {
     const run = await runCli(["app"], { cwd, env });
     expect(run.code).toBe(1);
     expect(run.stderr).toBe(
-      "npm error code E404\nnpm install failed: exit code 7. The project is kept; run npm install again.\n",
+      "npm error code E404\nnpm install failed: exit code 7. The project is kept. Run npm install again.\n",
     );
     expect(run.stdout).toMatch(/Next:\n {2}cd app\n {2}npm install +# it did not finish\n {2}make dev-all/);
     expect(run.stdout).toContain("No git commit: the lock file is missing, because npm install failed.");
@@ -100,7 +100,7 @@ describe("npm install", () => {
         },
       });
       expect(run).toMatchObject({ code, signal: null });
-      expect(run.stderr).toBe("Stopped. The project is kept in app; to go on, run npm install there.\n");
+      expect(run.stderr).toBe("Stopped. The project is kept in app. To continue, run npm install there.\n");
       expect(existsSync(join(cwd, "app/package.json"))).toBe(true);
       expect(existsSync(join(cwd, "app/.git"))).toBe(false);
       const pids = /pids (\d+) (\d+)/.exec(run.stdout)?.slice(1).map(Number) ?? [];
@@ -125,7 +125,7 @@ describe("the git step", () => {
     const env = withGitIdentity(bareEnvironment({ npm: WORKING_NPM }));
     const run = await runCli(["app"], { cwd, env });
     expect(run.code).toBe(0);
-    expect(run.stdout).toContain("Made a git repository and its first commit.\n");
+    expect(run.stdout).toContain("Created a git repository and its first commit.\n");
     const app = join(cwd, "app");
     const files = git(app, env, "ls-files").split("\n");
     expect(files).toContain("package-lock.json");
@@ -149,7 +149,7 @@ describe("the git step", () => {
     [
       "git does not know the user",
       (env: NodeJS.ProcessEnv) => env,
-      "No git commit: git does not know who you are (git config --global user.name and user.email).",
+      "No git commit: git has no name and email (set git config --global user.name and user.email).",
     ],
     [
       "git is not installed",
@@ -167,7 +167,7 @@ describe("the git step", () => {
     const env = withGitIdentity(bareEnvironment());
     git(cwd, env, "init", "--quiet");
     const inside = await runCli(["app", "--no-install"], { cwd, env });
-    expect(inside.stdout).toContain("No git commit: the folder lies in a git repository already.\n");
+    expect(inside.stdout).toContain("No git commit: the folder is already in a git repository.\n");
     expect(existsSync(join(cwd, "app/.git"))).toBe(false);
 
     const outside = emptyFolder();

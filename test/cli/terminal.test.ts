@@ -48,7 +48,7 @@ if (!terminalAvailable)
       ["--no-git", "--no-install", "--no-frontend", "--db", "auto"],
       [
         ["Folder of the new project", `../x${ENTER}`],
-        ['holds ".."', `\b\b\b\bgood${ENTER}`],
+        ['contains ".."', `\b\b\b\bgood${ENTER}`],
       ],
     );
     expect(result.code).toBe(0);

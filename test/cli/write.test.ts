@@ -85,7 +85,7 @@ describe("a write that fails", () => {
   it("adds nothing to a target that another program filled after the check", () => {
     const target = checkTarget(app, PLAN, false);
     writeTree(app, { "late.txt": "mine" });
-    expect(() => writeProject(app, PLAN, target)).toThrow(/filled by another program meanwhile/);
+    expect(() => writeProject(app, PLAN, target)).toThrow(/another program wrote into it in the meantime/);
     expect([...readTree(cwd).keys()]).toEqual(["app/late.txt"]);
   });
 });
@@ -106,7 +106,7 @@ describe("the check of the target", () => {
 
   it("refuses a folder with a README.md that would be replaced", () => {
     writeTree(app, { "README.md": "mine" });
-    expect(() => checkTarget(app, [file("README.md", "x")], false)).toThrow(/In the way:\n {2}README.md\n/);
+    expect(() => checkTarget(app, [file("README.md", "x")], false)).toThrow(/Conflicts:\n {2}README.md\n/);
   });
 
   it("does not list a file with equal contents as replaced", () => {
@@ -118,7 +118,9 @@ describe("the check of the target", () => {
     writeTree(cwd, { "real.json": "mine" });
     mkdirSync(app);
     symlinkSync(join(cwd, "real.json"), join(app, "package.json"));
-    expect(() => checkTarget(app, PLAN, true)).toThrow(/package.json is in the way.*it is a symbolic link/);
+    expect(() => checkTarget(app, PLAN, true)).toThrow(
+      /package.json must be a file, but it is a symbolic link/,
+    );
   });
 
   if (isRoot) skippedAsRoot("a folder that may not be looked into");

@@ -157,7 +157,7 @@ it("one Ctrl-C finishes the running job and ends everything, and leaves no proce
   await devAll.ended(120_000);
   measured("Ctrl-C until everything has ended", Date.now() - pressed);
   expect(devAll.output.slice(from)).toMatch(
-    /Finished exampleTask[\s\S]*Worker stopped[\s\S]*PostgreSQL \(embedded\) stopped; the data stay\./,
+    /Finished exampleTask[\s\S]*Worker stopped[\s\S]*PostgreSQL \(embedded\) was stopped\. Its data is kept\./,
   );
   expect(devAll.group()).toEqual([]);
   expect(await app.leftBehind()).toEqual([]);

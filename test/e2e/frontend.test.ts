@@ -106,7 +106,7 @@ const FORMS = {
 
   const form = (name: string) => page.getByRole("form", { name });
   const button = (name: string) => page.getByRole("button", { name });
-  const outageNotice = () => page.getByText("This list shows what was last known");
+  const outageNotice = () => page.getByText("The list shows the last known state");
   const jobs = (status?: string) =>
     page.getByRole("listitem").filter(status ? { has: page.getByText(status, { exact: true }) } : {});
 

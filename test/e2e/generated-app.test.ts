@@ -65,14 +65,14 @@ describe("a newly generated application", () => {
 
 describe("the database", () => {
   it("keeps running after make db-start, and stops with make db-stop", async () => {
-    expect(await app.run(["make", "db-start"])).toContain(`answers on 127.0.0.1:${app.databasePort}`);
+    expect(await app.run(["make", "db-start"])).toContain(`is ready on 127.0.0.1:${app.databasePort}`);
     expect(await portAnswers(app.databasePort)).toBe(true);
-    expect(await app.run(["make", "db-stop"])).toContain("stopped; the data stay.");
+    expect(await app.run(["make", "db-stop"])).toContain("was stopped. Its data is kept.");
     expect(await app.leftBehind()).toEqual([]);
   });
 
   it("is emptied by make db-reset", async () => {
-    expect(await app.run(["make", "db-reset"])).toContain("were removed.");
+    expect(await app.run(["make", "db-reset"])).toContain("was deleted.");
     expect(await portAnswers(app.databasePort)).toBe(true);
   });
 });
@@ -181,7 +181,7 @@ describe("an application in production", () => {
     expect(workers.output).toContain("Starting SAQ Workers");
     expect(await app.shell("npm run saq -- workers status")).toMatch(/default +2 /);
     expect(await app.shell("npm run saq -- check")).toContain("Found 2 active workers for queue default");
-    expect(await app.shell("npm run saq -- tune")).toContain('"public"."saq_jobs" is as it should be.');
+    expect(await app.shell("npm run saq -- tune")).toContain('"public"."saq_jobs": nothing to do.');
     await endsWell(workers);
     expect(workers.group()).toEqual([]);
     expect(await status("npm run saq -- check")).toContain("No active workers found for queue default");

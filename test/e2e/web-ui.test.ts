@@ -214,12 +214,12 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     expect(asked).toBe(1);
   });
 
-  it("U-1: says that the API is away, keeps the last data, and recovers without a reload", async () => {
+  it("U-1: says that the API is unreachable, keeps the last data, and recovers without a reload", async () => {
     await enqueue("echo", {});
     await page.goto(`${app.url}/`);
     await page.getByRole("link", { name: "1 queued in default" }).waitFor();
     await app.hangUp();
-    await page.getByRole("alert").getByText("The API has been away since").waitFor();
+    await page.getByRole("alert").getByText("The API has been unreachable since").waitFor();
     await page.getByRole("link", { name: "1 queued in default" }).waitFor();
     await app.listenAgain();
     await page.getByRole("alert").waitFor({ state: "hidden" });

@@ -42,7 +42,7 @@ it.each([
   ["s3cret@h", "Invalid url: no scheme; Queue.fromUrl takes"],
   [
     "postgresql://u:s3cret#@h:x/d",
-    "Invalid url: postgresql://... has a port that is no whole number from 1 to 65535; percent-encode",
+    "Invalid url: postgresql://... has a port that is not a whole number from 1 to 65535; percent-encode",
   ],
 ])("T-1, Q-11: %s is refused with a message that does not contain its password", (url, message) => {
   const attempt = () => Queue.fromUrl(url);
@@ -54,6 +54,6 @@ it.each([
 it("Q-11: refuses the options that defineQueue refuses, and refuses a worker for the queue", async () => {
   expect(() => Queue.fromUrl(database.url, { maxSize: 0 })).toThrow(ConfigError);
   expect(() => new Worker(open(database.url))).toThrow(
-    'Queue "default" was made by Queue.fromUrl and has no tasks, so that a worker would fail every job',
+    'Queue "default" was created by Queue.fromUrl and has no tasks, so a worker would fail every job',
   );
 });

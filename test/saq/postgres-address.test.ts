@@ -98,7 +98,8 @@ describe("a PostgreSQL address", () => {
     expect(show(parsePostgresAddress(address, { USER: "os", ...environment }))).toBe(meaning);
     // Everything that reads an address must read it in the same way.
     Object.assign(process.env, environment);
-    const [{ host, port, user, password, database } = {}] = clientConfig(address, { plain: true }).ways;
+    const { candidates } = clientConfig(address, { noStartupOptions: true });
+    const [{ host, port, user, password, database } = {}] = candidates;
     expect(meaning).toContain(`${host}|${port}`);
     expect(`${user}${password === undefined ? "" : `:${password}`}`).toBe(meaning.split(/ \S+\|/)[0]);
     expect(meaning).toMatch(database === user ? /-$|d$/ : new RegExp(`${database}$`));
@@ -146,22 +147,28 @@ describe("a PostgreSQL address", () => {
     ["mysql://u:s3cret@h/d", "must begin with postgresql:// or postgres://"],
     ["u:s3cret@h/d", "must begin with postgresql:// or postgres://"],
     ["host=h password=s3cret", "must begin with postgresql:// or postgres://"],
-    ["postgresql://u:s3cret/x@h/d", "has a port that is no whole number from 1 to 65535; percent-encode"],
-    ["postgresql://u:123/s3cret@h/d", "has an @ behind a / or ?; percent-encode special characters"],
-    ["postgresql://u:123/s3cret?x@h/d", "has an @ behind a / or ?; percent-encode special characters"],
-    ["postgresql://u:123?s3cret/4@h/d", "has an @ behind a / or ?; percent-encode special characters"],
-    ["postgresql://u:s3cret@h:70000/d", "has a port that is no whole number from 1 to 65535"],
+    ["postgresql://u:s3cret/x@h/d", "has a port that is not a whole number from 1 to 65535; percent-encode"],
+    ["postgresql://u:123/s3cret@h/d", "has an @ after a / or ?; percent-encode special characters"],
+    ["postgresql://u:123/s3cret?x@h/d", "has an @ after a / or ?; percent-encode special characters"],
+    ["postgresql://u:123?s3cret/4@h/d", "has an @ after a / or ?; percent-encode special characters"],
+    ["postgresql://u:s3cret@h:70000/d", "has a port that is not a whole number from 1 to 65535"],
     ["postgresql://[::1/d", "cannot be read as an address"],
     ["postgresql://[s3cret]x/d", "cannot be read as an address"],
-    ["postgresql://a,b,c/s3cret?port=1,2", "names 3 hosts and 2 ports"],
-    ["postgresql://u:s3cret%00@h/d", "holds a zero byte (%00)"],
+    [
+      "postgresql://a,b,c/s3cret?port=1,2",
+      "names 3 hosts and 2 ports; give one port for all hosts, or one for each",
+    ],
+    ["postgresql://u:s3cret%00@h/d", "contains a zero byte (%00)"],
     ["postgresql://h/d?sslmode=on", "has sslmode=on; it must be one of disable, allow, prefer, require"],
     ["postgresql://h/d", "has PGSSLMODE=on; it must be one of", { PGSSLMODE: "on" }],
     [
       "postgresql://h/d?target_session_attrs=master",
       "has target_session_attrs=master; it must be one of any",
     ],
-    ["postgresql://h/d?connect_timeout=s3cret", "has a connect_timeout that is no whole number of seconds"],
+    [
+      "postgresql://h/d?connect_timeout=s3cret",
+      "has a connect_timeout that is not a whole number of seconds",
+    ],
     ["postgresql://h/d?hostaddr=10.0.0.1", "has hostaddr, which is not supported: write the IP address"],
     ["postgresql://h/d?service=s", "has service, which is not supported: write the settings"],
     ["postgresql://h/d?passfile=/f", "has passfile, which is not supported: set PGPASSFILE instead"],
@@ -187,7 +194,8 @@ describe("a PostgreSQL address", () => {
 });
 
 describe("start-up options", () => {
-  const options = (address: string, plain = false) => clientConfig(address, { plain }).ways[0]?.options;
+  const options = (address: string, noStartupOptions = false) =>
+    clientConfig(address, { noStartupOptions }).candidates[0]?.options;
 
   it("from the address or PGOPTIONS are sent together with ours, without percent-encoding", () => {
     expect(options("postgresql://h/d")).toMatch(/^-c .*generic_plan/);
@@ -204,13 +212,13 @@ describe("start-up options", () => {
   });
 
   it("other parameters of the address take precedence over our defaults", () => {
-    expect(clientConfig("postgresql://h/d", { plain: false })).toMatchObject({
+    expect(clientConfig("postgresql://h/d", { noStartupOptions: false })).toMatchObject({
       connectionTimeoutMillis: 5_000,
       query_timeout: 30_000,
       fallback_application_name: "saq",
     });
     const given = "postgresql://h/d?connect_timeout=2&query_timeout=7&application_name=mine";
-    expect(clientConfig(given, { plain: false })).toMatchObject({
+    expect(clientConfig(given, { noStartupOptions: false })).toMatchObject({
       connectionTimeoutMillis: 2_000,
       query_timeout: 7,
       application_name: "mine",
@@ -270,7 +278,7 @@ describe("connections to a server", () => {
     await client.query(`create role ${role} login password ${client.escapeLiteral(password)}`);
     try {
       const address = `postgresql://${role}:${encodeURIComponent(password)}@${config.host}:${config.port}/postgres?options=-c%20geqo%3Doff`;
-      const asRole = new pg.Client(clientConfig(address, { plain: false }));
+      const asRole = new pg.Client(clientConfig(address, { noStartupOptions: false }));
       await asRole.connect();
       const { rows } = await asRole.query(
         "select current_user as role, current_setting('geqo') as geqo, current_setting('enable_seqscan') as seqscan",

@@ -185,7 +185,7 @@ describe("a cluster", () => {
   it("refuses a setting that a shell could misread", async () => {
     await cluster.stop();
     const wrong = startCluster({ ...options, settings: { shared_buffers: "1; touch /tmp/x" } });
-    await expect(wrong).rejects.toThrow("Not a setting of PostgreSQL");
+    await expect(wrong).rejects.toThrow("This is not a valid PostgreSQL setting");
     cluster = await startCluster(options);
   });
 });

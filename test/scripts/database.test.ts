@@ -24,11 +24,11 @@ import { sql } from "./support/sql.js";
 // The tests start programs, and one of them waits five seconds for a server that never responds.
 jest.setTimeout(600_000);
 
-const ANSWERS =
-  /PostgreSQL 18 \(embedded\) answers on 127\.0\.0\.1:(\d+), database scratch_app; its data are in \.data\/pg18\.\n$/;
+const READY =
+  /PostgreSQL 18 \(embedded\) is ready on 127\.0\.0\.1:(\d+), database scratch_app\. Its data is in \.data\/pg18\.\n$/;
 const isRoot = process.getuid?.() === 0;
 
-function foreignUrl(): URL {
+function externalUrl(): URL {
   return new URL(process.env.TEST_DATABASE_URL ?? "");
 }
 
@@ -49,26 +49,26 @@ describe("the database of an application", () => {
   it("is started by make db-start, which creates .env with a random password, readable by its owner only", async () => {
     const { code, stdout, stderr } = await app.run("db-start");
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-    expect(stdout).toMatch(ANSWERS);
+    expect(stdout).toMatch(READY);
     expect(statSync(join(app.root, ".env")).mode & 0o777).toBe(0o600);
     expect(app.env()).toMatchObject({
-      DB_PORT: ANSWERS.exec(stdout)?.[1],
+      DB_PORT: READY.exec(stdout)?.[1],
       DB_NAME: "scratch_app",
       DB_PASSWORD: expect.stringMatching(/^[0-9a-f]{32}$/),
       PROJECT_ID: expect.stringMatching(/^[0-9a-f]{8}$/),
     });
-    expect(readFileSync(join(app.root, ".env"), "utf8")).toContain("# The real environment wins over .env");
+    expect(readFileSync(join(app.root, ".env"), "utf8")).toContain("# Environment variables override .env");
     await sql(url(), "CREATE TABLE kept AS SELECT 1 AS one");
   });
 
   it("keeps running when it is started a second time", async () => {
     const before = clusterStatus({ dataDir: dataDir() }).pid;
-    expect(await app.run("db-start")).toMatchObject({ code: 0, stdout: expect.stringMatching(ANSWERS) });
+    expect(await app.run("db-start")).toMatchObject({ code: 0, stdout: expect.stringMatching(READY) });
     expect(clusterStatus({ dataDir: dataDir() }).pid).toBe(before);
   });
 
   it("keeps its data after make db-stop and make db-start", async () => {
-    expect((await app.run("db-stop")).stdout).toBe("PostgreSQL (embedded) stopped; the data stay.\n");
+    expect((await app.run("db-stop")).stdout).toBe("PostgreSQL (embedded) was stopped. Its data is kept.\n");
     expect(clusterStatus({ dataDir: dataDir() }).running).toBe(false);
     expect((await app.run("db-stop")).stdout).toBe("No database of this project is running.\n");
     await app.run("db-start");
@@ -77,7 +77,7 @@ describe("the database of an application", () => {
 
   it("starts again with its data after kill -9 of the server", async () => {
     process.kill(clusterStatus({ dataDir: dataDir() }).pid ?? 0, "SIGKILL");
-    expect(await app.run("db-start")).toMatchObject({ code: 0, stdout: expect.stringMatching(ANSWERS) });
+    expect(await app.run("db-start")).toMatchObject({ code: 0, stdout: expect.stringMatching(READY) });
     expect(await sql(url(), "SELECT one FROM kept")).toEqual([{ one: 1 }]);
   });
 
@@ -90,7 +90,7 @@ describe("the database of an application", () => {
     holder.close();
     const moved = Number(app.env().DB_PORT);
     expect(code).toBe(0);
-    expect(stdout).toContain(`The database is on port ${moved}, not ${taken}: DB_PORT in .env was changed.`);
+    expect(stdout).toContain(`The database uses port ${moved}, not ${taken}. DB_PORT in .env was changed.`);
     expect(moved).toBeGreaterThan(taken);
     expect(await sql(url(), "SELECT one FROM kept")).toEqual([{ one: 1 }]);
   });
@@ -103,7 +103,7 @@ describe("the database of an application", () => {
     const { code, stderr } = await app.run("db-start", { DB_PORT: String(port) });
     holder.close();
     expect(code).not.toBe(0);
-    expect(stderr).toContain(`Port ${port} is taken, and the environment fixes DB_PORT=${port}.`);
+    expect(stderr).toContain(`Port ${port} is taken, and the environment sets DB_PORT=${port}.`);
     await app.run("db-start");
   });
 
@@ -121,7 +121,7 @@ describe("the database of an application", () => {
     writeEnv(app.root, "DB_PASSWORD", password);
     expect(code).not.toBe(0);
     expect(stderr).toContain(
-      "made with another DB_PASSWORD than the one in .env.\nPut the old one back, or run make db-reset",
+      "created with another DB_PASSWORD than the one in .env.\nRestore the old password, or run make db-reset",
     );
   });
 
@@ -144,7 +144,7 @@ describe("the database of an application", () => {
     const { code, stderr } = await app.run("db-start");
     await sql(url(), "ALTER DATABASE postgres ALLOW_CONNECTIONS true");
     expect(code).not.toBe(0);
-    expect(stderr).toContain("but the database scratch_app could not be made: ");
+    expect(stderr).toContain("but the database scratch_app could not be created: ");
     expect(stderr).not.toContain("    at ");
   });
 
@@ -152,7 +152,7 @@ describe("the database of an application", () => {
     const others = { PGHOST: "other.example.com", PGPORT: "1", PGUSER: "other", PGPASSWORD: "other" };
     expect(await app.run("db-start", { ...others, PGSSLMODE: "require" })).toMatchObject({
       code: 0,
-      stdout: expect.stringMatching(ANSWERS),
+      stdout: expect.stringMatching(READY),
     });
   });
 
@@ -169,19 +169,19 @@ describe("the database of an application", () => {
   it("is emptied by make db-reset, which starts it again", async () => {
     const { code, stdout } = await app.run("db-reset");
     expect(code).toBe(0);
-    expect(stdout).toContain("All data of this project's database (embedded) were removed.");
+    expect(stdout).toContain("All data of this project's database (embedded) was deleted.");
     expect(await sql(url(), "SELECT to_regclass('kept') AS kept")).toEqual([{ kept: null }]);
   });
 
   it("refuses a template database as DB_NAME, and reports a missing folder for temporary files", async () => {
     const template = await app.run("db-start", { DB_NAME: "template1" });
-    expect(template.stderr).toContain("DB_NAME=template1 is a template that PostgreSQL copies");
+    expect(template.stderr).toContain("DB_NAME=template1 is a database that PostgreSQL reserves for itself");
     await app.run("db-stop");
     rmSync(join(app.root, ".data/pg18"), { recursive: true });
     const { code, stderr } = await app.run("db-start", { TMPDIR: "/nowhere/tmp" });
     expect(code).not.toBe(0);
     expect(stderr).toContain(
-      "The folder for temporary files, /nowhere/tmp, does not exist. Make it, or correct TMPDIR.",
+      "The folder for temporary files, /nowhere/tmp, does not exist. Create it, or correct TMPDIR.",
     );
     expect(stderr).not.toContain("    at ");
     await app.run("db-start");
@@ -191,13 +191,13 @@ describe("the database of an application", () => {
     const { code, stderr } = await app.run("db-start", { DB_MODE: "mysql" });
     expect(code).not.toBe(0);
     expect(stderr).toContain(
-      "DB_MODE=mysql is not known. Leave it empty (automatic), or write embedded or docker.",
+      "DB_MODE=mysql is not a known mode. Leave it empty (automatic), or write embedded or docker.",
     );
   });
 
   it("says that Docker does not answer when DB_MODE names Docker or Docker was used last", async () => {
     const sentence =
-      "This project's database is in Docker, and Docker (daemon and compose plugin) does not answer.";
+      "This project's database is in Docker, but Docker (daemon and compose plugin) does not answer.";
     expect((await app.run("db-start", { DB_MODE: "docker" })).stderr).toContain(sentence);
     const modeFile = join(app.root, ".data/database-mode");
     expect(readFileSync(modeFile, "utf8")).toBe("embedded\n");
@@ -210,14 +210,14 @@ describe("the database of an application", () => {
 
   describe("that DATABASE_URL names", () => {
     it("is printed as host/database without its password, and is not started", async () => {
-      const given = foreignUrl();
+      const given = externalUrl();
       const { code, stdout } = await app.run("db-start", { DATABASE_URL: given.href });
       expect(code).toBe(0);
       expect(stdout).toBe(`Using the database ${given.host}/postgres (DATABASE_URL from the environment).\n`);
     });
 
     it("can be given with several hosts and PG* variables, as in psql", async () => {
-      const { hostname, port, username, password } = foreignUrl();
+      const { hostname, port, username, password } = externalUrl();
       const DATABASE_URL = `postgresql://127.0.0.1:1,${hostname}:${port}`;
       const who = {
         PGUSER: username,
@@ -232,29 +232,31 @@ describe("the database of an application", () => {
     });
 
     it("is reported as coming from .env when .env sets DATABASE_URL", async () => {
-      writeEnv(app.root, "DATABASE_URL", foreignUrl().href);
+      writeEnv(app.root, "DATABASE_URL", externalUrl().href);
       const { stdout } = await app.run("db-start");
-      expect(stdout).toBe(`Using the database ${foreignUrl().host}/postgres (DATABASE_URL from .env).\n`);
+      expect(stdout).toBe(`Using the database ${externalUrl().host}/postgres (DATABASE_URL from .env).\n`);
       const emptied = await app.run("db-start", { DATABASE_URL: "" });
       expect(emptied.stdout).toBe(stdout);
       writeEnv(app.root, "DATABASE_URL", "");
     });
 
     it("is never reset or stopped", async () => {
-      const name = `foreign_${process.pid}`;
-      await sql(foreignUrl().href, `CREATE DATABASE ${name}`);
-      const foreign = foreignUrl();
-      foreign.pathname = `/${name}`;
-      await sql(foreign.href, "CREATE TABLE precious AS SELECT 1 AS one");
-      const { code, stderr } = await app.run("db-reset", { DATABASE_URL: foreign.href });
+      const name = `external_${process.pid}`;
+      await sql(externalUrl().href, `CREATE DATABASE ${name}`);
+      const external = externalUrl();
+      external.pathname = `/${name}`;
+      await sql(external.href, "CREATE TABLE precious AS SELECT 1 AS one");
+      const { code, stderr } = await app.run("db-reset", { DATABASE_URL: external.href });
       expect(code).not.toBe(0);
       expect(stderr).toContain(
-        `The database ${foreign.host}/${name} (DATABASE_URL from the environment) is not of this project: it is never reset.`,
+        `The database ${external.host}/${name} (DATABASE_URL from the environment) ` +
+          "does not belong to this project, so it is never reset.",
       );
-      expect(await sql(foreign.href, "SELECT one FROM precious")).toEqual([{ one: 1 }]);
-      expect((await app.run("db-stop", { DATABASE_URL: foreign.href })).stdout).toContain("was left alone");
-      expect(await sql(foreign.href, "SELECT one FROM precious")).toEqual([{ one: 1 }]);
-      await sql(foreignUrl().href, `DROP DATABASE ${name}`);
+      expect(await sql(external.href, "SELECT one FROM precious")).toEqual([{ one: 1 }]);
+      const stopped = await app.run("db-stop", { DATABASE_URL: external.href });
+      expect(stopped.stdout).toContain("It was not stopped.");
+      expect(await sql(external.href, "SELECT one FROM precious")).toEqual([{ one: 1 }]);
+      await sql(externalUrl().href, `DROP DATABASE ${name}`);
     });
 
     it("is refused without a stack trace if no server answers, it does not exist, or the URL is invalid", async () => {
@@ -263,9 +265,9 @@ describe("the database of an application", () => {
       });
       expect(closed.code).not.toBe(0);
       expect(closed.stderr).toContain(
-        "No PostgreSQL answers at 127.0.0.1:1/nowhere (DATABASE_URL from the environment).",
+        "No PostgreSQL server answers at 127.0.0.1:1/nowhere (DATABASE_URL from the environment).",
       );
-      const missing = foreignUrl();
+      const missing = externalUrl();
       missing.pathname = "/missing";
       const absent = await app.run("db-start", { DATABASE_URL: missing.href });
       expect(absent.stderr).toContain(`The server has no database ${missing.host}/missing`);
@@ -316,7 +318,7 @@ describe("the embedded database", () => {
     const list = join(platforms, platform, "native/pg-symlinks.json");
     const links: { target: string }[] = existsSync(list) ? JSON.parse(readFileSync(list, "utf8")) : [];
     for (const { target } of links) unlinkSync(join(platforms, platform, target));
-    expect(await app.run("db-start")).toMatchObject({ code: 0, stdout: expect.stringMatching(ANSWERS) });
+    expect(await app.run("db-start")).toMatchObject({ code: 0, stdout: expect.stringMatching(READY) });
     for (const { target } of links) expect(existsSync(join(platforms, platform, target))).toBe(true);
     await destroyCluster({ dataDir: join(app.root, ".data/pg18") });
     rmSync(app.root, { recursive: true });
@@ -354,14 +356,15 @@ describe("the embedded database", () => {
       expect(unreadable).toMatchObject({ code: 1, stdout: "" });
       const file = join(app.root, ".env");
       expect(unreadable.stderr).toBe(
-        `No permission to use ${file}. Take it over: sudo chown -R ${nobody.uid} '${file}' && chmod -R u+rwX '${file}'\n`,
+        `No permission to use ${file}. To become its owner, run: ` +
+          `sudo chown -R ${nobody.uid} '${file}' && chmod -R u+rwX '${file}'\n`,
       );
       // .env can be read, but the folder takes no new file, and a changed .env is written to a new file first.
       chownSync(file, nobody.uid, nobody.gid);
       writeFileSync(file, "DB_PORT=1\n");
       const unwritable = await app.run("db-start.js", {}, nobody);
       expect(unwritable).toMatchObject({ code: 1, stdout: "" });
-      expect(unwritable.stderr).toMatch(`No permission to use ${app.root}. Take it over: `);
+      expect(unwritable.stderr).toMatch(`No permission to use ${app.root}. To become its owner, run: `);
       expect(unwritable.stderr.trimEnd()).not.toContain("\n");
       rmSync(app.root, { recursive: true });
     },

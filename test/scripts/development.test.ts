@@ -50,7 +50,7 @@ describe("an application whose dependencies are not installed", () => {
     expect(stdout).toMatch(
       /^Installing the dependencies \(npm install\): .*\nnpm install --include=dev --loglevel=notice\n$/,
     );
-    expect(stderr).toBe("npm install failed; its reason is above. Run it again: npm install\n");
+    expect(stderr).toBe("npm install failed. The reason is above. Run it again: npm install\n");
     const { scripts } = JSON.parse(readFileSync(join(app.root, "package.json"), "utf8"));
     for (const name of ["test", "check", "fix", "build"])
       expect(scripts[name]).toMatch(/^node scripts\/install-missing\.js && /);
@@ -67,8 +67,8 @@ describe("an application whose dependencies are not installed", () => {
     );
     const build = new Running(inner, ["make", "build"]);
     expect(await build.ended()).not.toBe(0);
-    expect(build.output).toContain(`This application lies in the npm workspace of ${outer}, which takes it`);
-    expect(build.output.match(/lies in the npm workspace/g)).toHaveLength(1);
+    expect(build.output).toContain(`This application is inside the npm workspace of ${outer}.`);
+    expect(build.output.match(/is inside the npm workspace/g)).toHaveLength(1);
     rmSync(outer, { recursive: true });
   });
 
@@ -78,7 +78,9 @@ describe("an application whose dependencies are not installed", () => {
     await install.shows("npm runs");
     install.interrupt();
     expect(await install.ended()).toBe(1);
-    expect(install.output).toMatch(/npm runs\nThe install was stopped\. Run the same command again: .*\n$/);
+    expect(install.output).toMatch(
+      /npm runs\nThe install was stopped\. Run the same command again to continue\.\n$/,
+    );
   });
 });
 
@@ -169,7 +171,7 @@ describe("an installed application", () => {
     all.interrupt();
     await all.ended();
     expect(all.output).toMatch(
-      /example task finished[\s\S]*Finished exampleTask[\s\S]*PostgreSQL \(embedded\) stopped; the data stay\.\n/,
+      /example task finished[\s\S]*Finished exampleTask[\s\S]*PostgreSQL \(embedded\) was stopped\. .*\n/,
     );
     expect(all.output).not.toMatch(/terminating connection|ECONNREFUSED|Error:/);
     expect(clusterStatus({ dataDir: dataDir() }).running).toBe(false);
@@ -264,7 +266,7 @@ describe("an installed application", () => {
     while (left().length > 0 && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 50));
     await nothingLeft();
     const next = start("make", "dev-all");
-    await next.shows("It was left running by a make dev-all that was killed; this one stops it at its end.");
+    await next.shows("A make dev-all that was killed left it running. This one stops it at the end.");
     await allUp(next);
     next.interrupt();
     await next.ended();

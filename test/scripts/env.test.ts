@@ -85,7 +85,7 @@ describe("the settings file", () => {
     expect(readEnv(root)).toMatchObject({ PORT: "8124", DB_NAME: "app" });
     expect(text().match(/PORT=/g)).toHaveLength(1);
     writeFileSync(file(), Buffer.from("\uFEFFPORT=8123\r\n", "utf16le"));
-    expect(() => readEnv(root)).toThrow(`${file()} is not written in UTF-8. Save it as UTF-8`);
+    expect(() => readEnv(root)).toThrow(`${file()} is not in UTF-8. Save it as UTF-8`);
   });
 
   it.each(["postgres", "template0", "template1"])("a project named %s has its own database name", (name) => {
@@ -95,7 +95,7 @@ describe("the settings file", () => {
 
   it("is refused when it is a folder", () => {
     mkdirSync(file());
-    expect(() => ensureEnv(root)).toThrow(`${file()} is a folder, and the settings are a file.`);
+    expect(() => ensureEnv(root)).toThrow(`${file()} is a folder, but it must be a file.`);
   });
 
   it("keeps its other lines, their order and the file mode when one value changes", () => {

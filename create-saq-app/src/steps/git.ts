@@ -12,7 +12,7 @@ interface GitOptions {
 }
 
 /**
- * Makes a git repository and its first commit, unless the folder is already inside a repository or git does not know
+ * Creates a git repository and its first commit, unless the folder is already inside a repository or git does not know
  * the user's name and email. It never throws: the result contains the reason, and no incomplete repository remains.
  */
 export async function commitProject({ directory, message, env, signal }: GitOptions): Promise<GitResult> {
@@ -30,21 +30,21 @@ export async function commitProject({ directory, message, env, signal }: GitOpti
   if (inside.error) {
     return skipped(inside.error.code === "ENOENT" ? "git is not installed" : inside.error.message);
   }
-  if (inside.code === 0) return skipped("the folder lies in a git repository already");
+  if (inside.code === 0) return skipped("the folder is already in a git repository");
   if (!inside.stderr.includes("not a git repository")) return skipped(firstLine(inside));
 
-  // Without useConfigOnly, git makes up a name from the machine's name, and fails only sometimes.
-  for (const person of ["GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"]) {
-    const identity = await git("-c", "user.useConfigOnly=true", "var", person);
+  // Without useConfigOnly, git derives the name from the machine's name, and fails only on some machines.
+  for (const variable of ["GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"]) {
+    const identity = await git("-c", "user.useConfigOnly=true", "var", variable);
     if (identity.code !== 0) {
-      return skipped("git does not know who you are (git config --global user.name and user.email)");
+      return skipped("git has no name and email (set git config --global user.name and user.email)");
     }
   }
 
   const branch = await git("config", "--get", "init.defaultBranch");
-  const main = branch.code === 0 ? [] : ["-c", "init.defaultBranch=main"];
+  const branchOption = branch.code === 0 ? [] : ["-c", "init.defaultBranch=main"];
   for (const args of [
-    [...main, "init", "--quiet"],
+    [...branchOption, "init", "--quiet"],
     ["add", "--all"],
     ["commit", "--quiet", "--message", message],
   ]) {

@@ -13,11 +13,11 @@ interface InstallOptions {
   /** npm writes directly to these streams, so that its progress and errors are visible immediately. */
   stdio: StdioOptions;
   signal: AbortSignal;
-  /** Called every `HEARTBEAT` ms with the elapsed seconds, for outputs on which npm shows no progress. */
+  /** Called every `PROGRESS_INTERVAL_MS` with the elapsed seconds, for outputs on which npm shows no progress. */
   onWait?: (seconds: number) => void;
 }
 
-const HEARTBEAT = 10_000;
+const PROGRESS_INTERVAL_MS = 10_000;
 
 /** The command to show to the user, also for a retry. */
 export const INSTALL_COMMAND = "npm install";
@@ -29,14 +29,15 @@ const INSTALL_ARGUMENTS = ["install", "--include=dev", "--no-audit", "--no-fund"
 export async function install(options: InstallOptions): Promise<InstallResult> {
   const { directory, env, stdio, signal, onWait } = options;
   const started = Date.now();
-  const heartbeat = onWait && setInterval(() => onWait(Math.round((Date.now() - started) / 1000)), HEARTBEAT);
+  const timer =
+    onWait && setInterval(() => onWait(Math.round((Date.now() - started) / 1000)), PROGRESS_INTERVAL_MS);
   const result = await runChild("npm", INSTALL_ARGUMENTS, {
     cwd: directory,
     env,
     stdio,
     signal,
   });
-  clearInterval(heartbeat);
+  clearInterval(timer);
   if (signal.aborted) return { status: "interrupted" };
   if (result.error?.code === "ENOENT") return { status: "failed", reason: "npm was not found on the PATH" };
   if (result.error) return { status: "failed", reason: result.error.message };

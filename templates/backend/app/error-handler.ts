@@ -1,7 +1,7 @@
 /** Turns every error into the response `{ status_code, detail }`, plus `errors` if fields of the body are wrong. */
 import type { ErrorRequestHandler, RequestHandler } from "express";
 import { InvalidJobError, InvalidPayloadError } from "../saq/index.js";
-import { HttpError, invalidFields, isDatabaseAway } from "./errors.js";
+import { HttpError, invalidFields, isDatabaseUnavailable } from "./errors.js";
 
 /** Responds with 404. It comes after all routes, so a request reaches it only if no route has matched. */
 export const notFound: RequestHandler = (req) => {
@@ -10,12 +10,12 @@ export const notFound: RequestHandler = (req) => {
 
 /** Sends the error response. It must be the last middleware; Express recognises it by its four parameters. */
 export const errorHandler: ErrorRequestHandler = (error, _req, res, next) => {
-  const answer = toHttpError(error);
+  const httpError = toHttpError(error);
   // The request log in app.ts prints `res.err` in the line of this request.
-  if (answer.status >= 500) res.err = error;
+  if (httpError.status >= 500) res.err = error;
   // The response has already started, so it can only be cut off: Express closes the connection.
   if (res.headersSent) return next(error);
-  const { status, message, errors } = answer;
+  const { status, message, errors } = httpError;
   res.status(status).json({ status_code: status, detail: message, ...(errors && { errors }) });
 };
 
@@ -33,12 +33,12 @@ function toHttpError(error: unknown): HttpError {
     return invalidFields(error.issues.map(({ path, message }) => ({ field: path, message })));
   }
   if (error instanceof InvalidJobError) return new HttpError(400, error.message);
-  if (isDatabaseAway(error))
+  if (isDatabaseUnavailable(error))
     return new HttpError(503, "The database does not answer. Try again in a moment.");
   const { status, type } = Object(error) as { status?: unknown; type?: unknown };
   if (typeof status === "number" && status >= 400 && status < 500) {
     return new HttpError(status, bodyErrors[String(type)] ?? (error as Error).message);
   }
   // The client gets no reason, because it may contain secrets. The log has it.
-  return new HttpError(500, "The server failed to answer this request.");
+  return new HttpError(500, "The server could not process this request.");
 }

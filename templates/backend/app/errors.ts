@@ -47,7 +47,7 @@ const unavailable = /^(08\w{3}|57P0[123]|53300)$/;
  * queue's own error codes and PostgreSQL's SQLSTATEs count, because ECONNREFUSED may come from another service that a
  * route calls.
  */
-export function isDatabaseAway(error: unknown): boolean {
+export function isDatabaseUnavailable(error: unknown): boolean {
   if (error instanceof SaqError)
     return error.code === "database_unavailable" || error.code === "queue_closed";
   // `instanceof Error` does not work here: under Jest, Node's own errors come from another Error class than the tests'.

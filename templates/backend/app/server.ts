@@ -1,4 +1,4 @@
-/** The API process: connects to the database, listens for requests, and closes in order after a stop signal. */
+/** The API process: connects to the database, listens for requests, and closes cleanly after a stop signal. */
 import "./start-errors.js";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -19,15 +19,15 @@ const server = createServer(createApp({ saq, queueRoutes, logger }));
 server.keepAliveTimeout = 65_000;
 server.headersTimeout = 66_000;
 server.listen(settings.port, settings.host);
-await once(server, "listening").catch(explainHost);
+await once(server, "listening").catch(rethrowListenError);
 
 /**
- * Throws the error of `listen` again, in a form that explains a wrong HOST. Some programs set HOST to something that is
- * not an address; conda is one of them.
+ * Throws the error of `listen` again, and explains a wrong HOST. Some programs set HOST to something that is not an
+ * address; conda is one of them.
  *
  * @throws SettingsError if HOST is not an address of this machine; any other error unchanged
  */
-function explainHost(error: NodeJS.ErrnoException): never {
+function rethrowListenError(error: NodeJS.ErrnoException): never {
   if (!/^(ENOTFOUND|EAI_AGAIN|EADDRNOTAVAIL|EINVAL)$/.test(error.code ?? "")) throw error;
   throw new SettingsError([
     `HOST must be an address of this machine, got ${JSON.stringify(settings.host)} (${error.message}). ` +

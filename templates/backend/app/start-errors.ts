@@ -3,7 +3,7 @@
  * Every process imports this module first, because the settings are checked while the other modules load.
  */
 import { ConfigError } from "../saq/index.js";
-import { isDatabaseAway, SettingsError } from "./errors.js";
+import { isDatabaseUnavailable, SettingsError } from "./errors.js";
 
 process.on("uncaughtException", (error) => {
   // A running worker has its own handler, which settles its jobs before the process ends.
@@ -33,6 +33,6 @@ function explain(error: unknown): string {
         "Run `make db-start`, or correct DATABASE_URL (QUEUE_DSN) in .env."
       );
   }
-  if (isDatabaseAway(error)) return `${message}. Start it with: make db-start`;
+  if (isDatabaseUnavailable(error)) return `${message}. Start it with: make db-start`;
   return error instanceof Error ? (error.stack ?? String(error)) : String(error);
 }

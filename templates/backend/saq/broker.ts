@@ -26,7 +26,7 @@ export interface ClaimRequest {
    * Some of the jobs may wait before they start. If the worker dies, jobs of this claim without a heartbeat count as
    * not started.
    */
-  ahead?: boolean;
+  mayWait?: boolean;
 }
 
 /** The result of one claim. */
@@ -139,7 +139,7 @@ export interface WorkerRow {
 /** A running job that must end: it was aborted, another worker owns it now, or its row is gone. */
 export interface Interrupted {
   key: string;
-  why: "abort" | "lost" | "gone";
+  reason: "abort" | "lost" | "gone";
 }
 
 /** Number of jobs by state. `queued` jobs are due, `scheduled` jobs are not due yet. */

@@ -14,29 +14,31 @@ export function connectBrokers(queues: readonly QueueConfig[], logger: Logger): 
   const sessions = new Map<string, TableSession>();
   return queues.map((queue) => {
     const { name: queueName, failedTtl, groupConcurrency, tables, lockKeyspace, maxBytes } = queue;
-    const pool = once(pools, `${isPlain(queue)} ${queue.dsn}`, () => {
+    const pool = getOrCreate(pools, `${usesPooler(queue)} ${queue.dsn}`, () => {
       return new ConnectionPool(connectionOptions(queues, queue, logger));
     });
-    const id = JSON.stringify([isPlain(queue), queue.dsn, tables, lockKeyspace, maxBytes]);
-    const session = once(sessions, id, () => new TableSession(pool, { tables, lockKeyspace, maxBytes }));
+    const id = JSON.stringify([usesPooler(queue), queue.dsn, tables, lockKeyspace, maxBytes]);
+    const session = getOrCreate(sessions, id, () => {
+      return new TableSession(pool, { tables, lockKeyspace, maxBytes });
+    });
     return new PostgresBroker(session, { queueName, failedTtl, groupConcurrency });
   });
 }
 
-const isPlain = ({ pollInterval }: QueueConfig): boolean => pollInterval > 0;
+const usesPooler = ({ pollInterval }: QueueConfig): boolean => pollInterval > 0;
 
-function once<Value>(made: Map<string, Value>, id: string, make: () => Value): Value {
-  const value = made.get(id) ?? make();
-  made.set(id, value);
+function getOrCreate<Value>(cache: Map<string, Value>, id: string, create: () => Value): Value {
+  const value = cache.get(id) ?? create();
+  cache.set(id, value);
   return value;
 }
 
 function connectionOptions(queues: readonly QueueConfig[], queue: QueueConfig, logger: Logger) {
-  const plain = isPlain(queue);
-  const sharing = queues.filter((other) => other.dsn === queue.dsn && isPlain(other) === plain);
+  const behindPooler = usesPooler(queue);
+  const sharing = queues.filter((other) => other.dsn === queue.dsn && usesPooler(other) === behindPooler);
   return {
     dsn: queue.dsn,
-    plain,
+    behindPooler,
     logger,
     maxSize: Math.max(...sharing.map(({ maxSize }) => maxSize)),
     minSize: Math.max(...sharing.map(({ minSize }) => minSize)),

@@ -154,8 +154,8 @@ export class JobGoneError extends SaqError {
  * `job_lost`.
  */
 export class JobLostError extends SaqError {
-  constructor(key: string, why: string, options?: ErrorOptions) {
-    super("job_lost", `Job ${key} cannot be finished: ${why}. Let its transaction roll back`, options);
+  constructor(key: string, reason: string, options?: ErrorOptions) {
+    super("job_lost", `Job ${key} cannot be finished: ${reason}. Roll back the transaction`, options);
   }
 }
 
@@ -165,11 +165,11 @@ export class TimeoutError extends SaqError {
   readonly keys: readonly string[];
 
   constructor(keys: readonly string[], seconds: number, options?: ErrorOptions) {
-    const what = keys.length === 1 ? `Job ${keys[0]} has` : `${keys.length} jobs have`;
+    const jobs = keys.length === 1 ? `Job ${keys[0]} has` : `${keys.length} jobs have`;
     super(
       "timeout",
-      `${what} not ended within ${seconds} s; nothing was stopped, only the wait is over. Is a worker running? ` +
-        "Wait longer, or look again with queue.job(key)",
+      `${jobs} not ended within ${seconds} s. Only the wait has ended; no job was stopped. ` +
+        "Is a worker running? Wait longer, or read the job later with queue.job(key)",
       options,
     );
     this.keys = keys;

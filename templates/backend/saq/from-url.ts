@@ -33,9 +33,9 @@ export type FromUrlOptions = Pick<
  * await queue.close();
  */
 function fromUrl(url: string, options: FromUrlOptions = {}): AnyQueue {
-  const { name = "default", logger = silentLogger, ...others } = options;
+  const { name = "default", logger = silentLogger, ...queueOptions } = options;
   checkUrl(url);
-  const config = defineQueue({ ...others, name, dsn: url, tasks: {} });
+  const config = defineQueue({ ...queueOptions, name, dsn: url, tasks: {} });
   const [broker] = connectBrokers([config], logger);
   if (!broker) throw new SaqError("config", `Queue "${name}" has no broker`);
   return new AnyQueue(config, broker, { anyTask: true });

@@ -44,7 +44,7 @@ export const silentLogger: Logger = {
 };
 
 /** Messages of the database driver about lost connections, which have no code. */
-const codeless = /^Connection terminated|^timeout exceeded when trying to connect|^Query read timeout/;
+const driverMessages = /^Connection terminated|^timeout exceeded when trying to connect|^Query read timeout/;
 
 /**
  * Returns the fields of a log line about a failure. An error with a code came from outside, from a database or network
@@ -53,7 +53,7 @@ const codeless = /^Connection terminated|^timeout exceeded when trying to connec
  */
 export function describe(error: unknown): { err: unknown } | { reason: string } {
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
-  const isOutside = typeof code === "string" || codeless.test(String(message));
+  const isOutside = typeof code === "string" || driverMessages.test(String(message));
   return isOutside ? { reason: String(message || code) } : { err: error };
 }
 

@@ -61,7 +61,7 @@ const unsupported = {
 export function parsePostgresAddress(text, environment = process.env) {
   const scheme = /^\s*postgres(?:ql)?:\/\//i.exec(text);
   if (!scheme) throw new PostgresAddressError("must begin with postgresql:// or postgres://");
-  if (/%00|\0/.test(text)) throw new PostgresAddressError("holds a zero byte (%00)");
+  if (/%00|\0/.test(text)) throw new PostgresAddressError("contains a zero byte (%00)");
   const { credentials, hostList, database, query } = split(text.trimEnd().slice(scheme[0].length));
   const parameters = parseQuery(query);
   for (const [name, instead] of Object.entries(unsupported)) {
@@ -73,7 +73,7 @@ export function parsePostgresAddress(text, environment = process.env) {
   // name, and appear in every message.
   if (database.includes("@") || /^[^=&]*@/.test(query)) {
     throw new PostgresAddressError(
-      `has an @ behind a / or ?; ${hint}; an @ in the name of the database is %40`,
+      `has an @ after a / or ?; ${hint}; an @ in the name of the database is %40`,
     );
   }
   const attrs = parameters.target_session_attrs || environment.PGTARGETSESSIONATTRS;
@@ -89,7 +89,7 @@ export function parsePostgresAddress(text, environment = process.env) {
     database: parameters.dbname || decode(database) || environment.PGDATABASE || undefined,
     options: parameters.options || environment.PGOPTIONS || undefined,
     sslMode: findSslMode(parameters, environment),
-    targetSessionAttrs: known(
+    targetSessionAttrs: oneOf(
       "target_session_attrs",
       sessionAttrs,
       attrs || (hosts.length > 1 ? "read-write" : "any"),
@@ -137,11 +137,11 @@ export function clientConfigs(address) {
       Number,
     ),
   };
-  const ways = sslWays(address);
+  const sslSettings = sslSettingsOf(address);
   return hosts.flatMap(({ host, port }) => {
     // A Unix socket has no TLS.
-    const own = host.startsWith("/") ? [false] : ways;
-    return own.map((ssl) => ({ ...shared, host, port, ssl }));
+    const allowed = host.startsWith("/") ? [false] : sslSettings;
+    return allowed.map((ssl) => ({ ...shared, host, port, ssl }));
   });
 }
 
@@ -198,11 +198,11 @@ function parseQuery(text) {
 
 /** Decodes percent-encoded parts; a single `%` stands for itself, as in pg. @param {string} text */
 function decode(text) {
-  return text.replace(/(?:%[0-9a-f]{2})+/gi, (run) => {
+  return text.replace(/(?:%[0-9a-f]{2})+/gi, (sequence) => {
     try {
-      return decodeURIComponent(run);
+      return decodeURIComponent(sequence);
     } catch {
-      return run;
+      return sequence;
     }
   });
 }
@@ -215,22 +215,24 @@ function findHosts(list, parameters, environment) {
     const [, ipv6, name = "", port = ""] = match;
     return { host: decode(ipv6 ?? name), port };
   });
-  const own = (/** @type {string[]} */ values) => (values.some(Boolean) ? values : undefined);
+  const ifAny = (/** @type {string[]} */ values) => (values.some(Boolean) ? values : undefined);
   const hosts =
     parameters.host?.split(",") ||
-    own(inList.map(({ host }) => host)) ||
-    own(environment.PGHOST?.split(",") ?? []) ||
+    ifAny(inList.map(({ host }) => host)) ||
+    ifAny(environment.PGHOST?.split(",") ?? []) ||
     inList.map(() => "");
-  const ports = own(parameters.port?.split(",") ?? []) ||
-    own(inList.map(({ port }) => port)) ||
-    own(environment.PGPORT?.split(",") ?? []) || [""];
+  const ports = ifAny(parameters.port?.split(",") ?? []) ||
+    ifAny(inList.map(({ port }) => port)) ||
+    ifAny(environment.PGPORT?.split(",") ?? []) || [""];
   if (ports.length !== 1 && ports.length !== hosts.length) {
-    throw new PostgresAddressError(`names ${hosts.length} hosts and ${ports.length} ports`);
+    throw new PostgresAddressError(
+      `names ${hosts.length} hosts and ${ports.length} ports; give one port for all hosts, or one for each`,
+    );
   }
   return hosts.map((host, index) => {
     const port = Number((ports.length === 1 ? ports[0] : ports[index]) || 5432);
     if (!Number.isInteger(port) || port < 1 || port > 65_535) {
-      throw new PostgresAddressError(`has a port that is no whole number from 1 to 65535; ${hint}`);
+      throw new PostgresAddressError(`has a port that is not a whole number from 1 to 65535; ${hint}`);
     }
     return { host: host || "localhost", port };
   });
@@ -254,15 +256,15 @@ function systemUser(environment) {
 
 /** @param {Variables} parameters @param {Variables} environment */
 function findSslMode({ ssl, sslmode, sslrootcert, sslcert, sslkey }, environment) {
-  if (sslmode) return known("sslmode", sslModes, sslmode);
+  if (sslmode) return oneOf("sslmode", sslModes, sslmode);
   if (ssl === "no-verify") return ssl;
   if (ssl) return /^(0|false)$/.test(ssl) ? "disable" : "verify-full";
   if (sslrootcert || sslcert || sslkey) return "verify-full";
-  return environment.PGSSLMODE ? known("PGSSLMODE", sslModes, environment.PGSSLMODE) : undefined;
+  return environment.PGSSLMODE ? oneOf("PGSSLMODE", sslModes, environment.PGSSLMODE) : undefined;
 }
 
 /** @param {PostgresAddress} address @returns {(boolean | import("node:tls").ConnectionOptions)[]} */
-function sslWays({ sslMode = "disable", certificates, parameters }) {
+function sslSettingsOf({ sslMode = "disable", certificates, parameters }) {
   if (sslMode === "disable") return [false];
   const { sslrootcert, sslcert, sslkey } = certificates;
   const files = {
@@ -270,12 +272,12 @@ function sslWays({ sslMode = "disable", certificates, parameters }) {
     ...(sslcert && { cert: readFile("sslcert", sslcert) }),
     ...(sslkey && { key: readFile("sslkey", sslkey) }),
   };
-  const unchecked = { ...files, rejectUnauthorized: false };
-  if (sslMode === "allow") return [false, unchecked];
-  if (sslMode === "prefer") return [unchecked, false];
-  if (sslMode === "no-verify") return [unchecked];
+  const unverified = { ...files, rejectUnauthorized: false };
+  if (sslMode === "allow") return [false, unverified];
+  if (sslMode === "prefer") return [unverified, false];
+  if (sslMode === "no-verify") return [unverified];
   if (parameters.uselibpqcompat !== "true" || sslMode === "verify-full") return [files];
-  if (sslMode === "require" && !files.ca) return [unchecked];
+  if (sslMode === "require" && !files.ca) return [unverified];
   return [{ ...files, checkServerIdentity: () => undefined }];
 }
 
@@ -293,13 +295,13 @@ function findTimeout(text) {
   if (!text) return undefined;
   const seconds = Number(text);
   if (!Number.isInteger(seconds)) {
-    throw new PostgresAddressError("has a connect_timeout that is no whole number of seconds");
+    throw new PostgresAddressError("has a connect_timeout that is not a whole number of seconds");
   }
   return seconds > 0 ? seconds * 1000 : undefined;
 }
 
 /** @param {string} name @param {string[]} values @param {string} value */
-function known(name, values, value) {
+function oneOf(name, values, value) {
   if (values.includes(value)) return value;
   throw new PostgresAddressError(`has ${name}=${value}; it must be one of ${values.join(", ")}`);
 }

@@ -19,9 +19,9 @@ export const sleep = (ms: number, signal?: AbortSignal): Promise<void> =>
 /** Resolves when `work` has succeeded or failed, or after `ms`, whichever comes first. Never rejects. */
 export async function withTimeout(ms: number, work: Promise<unknown>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise((resolve) => {
+  const timeout = new Promise((resolve) => {
     timer = setTimeout(resolve, Math.min(ms, longestTimerMs));
   });
-  await Promise.race([work, late]).catch(() => {});
+  await Promise.race([work, timeout]).catch(() => {});
   clearTimeout(timer);
 }

@@ -47,7 +47,7 @@ describe("an error in a handler", () => {
     const { app, lines } = appWith(routes);
     const { status, body } = await request(app).get("/queue/throws");
     expect(status).toBe(500);
-    expect(body).toEqual({ status_code: 500, detail: "The server failed to answer this request." });
+    expect(body).toEqual({ status_code: 500, detail: "The server could not process this request." });
     expect(lines).toMatchObject([
       {
         level: 50,
@@ -65,7 +65,7 @@ describe("an error in a handler", () => {
     const { status, body } = await request(app).get("/queue/calls");
     expect({ status, detail: body.detail }).toEqual({
       status: 500,
-      detail: "The server failed to answer this request.",
+      detail: "The server could not process this request.",
     });
     expect(lines).toMatchObject([{ level: 50, err: { type: "TypeError" } }]);
   });

@@ -206,7 +206,7 @@ describe("GET /queue/jobs", () => {
     expect(status).toBe(400);
     expect(body).toEqual({
       status_code: 400,
-      detail: `Name 1 to 100 jobs: /queue/jobs?ids=a,b,c. Got ${count}.`,
+      detail: `Give 1 to 100 ids: /queue/jobs?ids=a,b,c. Got ${count}.`,
     });
   });
 });

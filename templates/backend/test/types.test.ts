@@ -15,7 +15,7 @@ afterAll(() => saq.close());
 
 it("a typo in a queue name does not compile, and throws at run time", () => {
   // @ts-expect-error the queue is called "default"
-  expect(() => taskQueues.get("defualt")).toThrow('asked for "defualt", there is: default');
+  expect(() => taskQueues.get("defualt")).toThrow('asked for "defualt", known: default');
 });
 
 it("typos do not compile in a handler that uses the queues of its request", async () => {
@@ -24,7 +24,7 @@ it("typos do not compile in a handler that uses the queues of its request", asyn
   app.get("/", async (req, res) => {
     const { get } = req.taskQueues;
     // @ts-expect-error the queue is called "default"
-    expect(() => get("defualt")).toThrow('asked for "defualt", there is: default');
+    expect(() => get("defualt")).toThrow('asked for "defualt", known: default');
     // @ts-expect-error the member is called message
     const job = await get("default").enqueue("exampleTask", { mesage: "hi" });
     job.result satisfies { status: string; message: string } | null;

@@ -51,12 +51,12 @@ const UNREACHABLE = "The API does not answer.";
  * @throws ApiError
  */
 export async function enqueue(path: string, body: Record<string, unknown>): Promise<string> {
-  const answer = await request<{ job_id: string }>(path, {
+  const { job_id } = await request<{ job_id: string }>(path, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify(body),
   });
-  return answer.job_id;
+  return job_id;
 }
 
 /**
@@ -66,8 +66,8 @@ export async function enqueue(path: string, body: Record<string, unknown>): Prom
  */
 export async function fetchJobs(ids: string[], signal: AbortSignal): Promise<Job[]> {
   const list = ids.map(encodeURIComponent).join(",");
-  const answer = await request<{ jobs: Job[] }>(`/queue/jobs?ids=${list}`, { signal });
-  return answer.jobs;
+  const { jobs } = await request<{ jobs: Job[] }>(`/queue/jobs?ids=${list}`, { signal });
+  return jobs;
 }
 
 /**
@@ -76,8 +76,8 @@ export async function fetchJobs(ids: string[], signal: AbortSignal): Promise<Job
  * @throws ApiError
  */
 export async function fetchWorkerCount(signal: AbortSignal): Promise<number> {
-  const answer = await request<{ workers: number }>("/health", { signal });
-  return answer.workers;
+  const { workers } = await request<{ workers: number }>("/health", { signal });
+  return workers;
 }
 
 async function request<T>(path: string, init: RequestInit): Promise<T> {
@@ -96,7 +96,7 @@ async function request<T>(path: string, init: RequestInit): Promise<T> {
   if (isErrorBody(body)) throw new ApiError(body.detail, body.errors);
   // Vite's proxy responds with 502 and an empty body if nothing listens at the API's address.
   throw new ApiError(
-    response.status === 502 ? UNREACHABLE : `The API answered ${response.status} without JSON.`,
+    response.status === 502 ? UNREACHABLE : `The API returned status ${response.status} without JSON.`,
   );
 }
 

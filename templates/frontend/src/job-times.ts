@@ -12,7 +12,7 @@ export function formatClock(iso: string): string {
   return new Date(iso).toLocaleTimeString(undefined, { hour12: false });
 }
 
-/** Says in a few words how long the job has waited, runs or ran, as of `now` (ms since the epoch). */
+/** Returns a short text: how long the job has waited, is running or ran. `now` is in ms since the epoch. */
 export function summariseTime(job: Job, now: number): string {
   const queued = time(job.queued_at);
   const due = time(job.scheduled_at) ?? queued;

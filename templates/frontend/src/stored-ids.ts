@@ -4,7 +4,7 @@ import { MAX_TRACKED } from "./tracked-jobs.js";
 const KEY = `${import.meta.env.VITE_APP_NAME}:job-ids`;
 
 /** Returns the ids of the jobs that were enqueued in this browser, newest first. */
-export function recallIds(): string[] {
+export function loadIds(): string[] {
   try {
     const stored: unknown = JSON.parse(localStorage.getItem(KEY) ?? "[]");
     return Array.isArray(stored) ? stored.filter((id) => typeof id === "string").slice(0, MAX_TRACKED) : [];
@@ -14,12 +14,12 @@ export function recallIds(): string[] {
 }
 
 // Both changes read the stored ids again first, because another tab may have written them in the meantime.
-export function rememberId(id: string): void {
-  write([id, ...recallIds()].slice(0, MAX_TRACKED));
+export function storeId(id: string): void {
+  write([id, ...loadIds()].slice(0, MAX_TRACKED));
 }
 
-export function forgetIds(ids: string[]): void {
-  if (ids.length > 0) write(recallIds().filter((id) => !ids.includes(id)));
+export function removeIds(ids: string[]): void {
+  if (ids.length > 0) write(loadIds().filter((id) => !ids.includes(id)));
 }
 
 function write(ids: string[]): void {

@@ -20,14 +20,14 @@ export const taskForms: TaskFormSpec[] = [
   {
     path: "/queue/example",
     title: "Example",
-    hint: "Runs at once in the worker.",
+    hint: "Runs immediately in the worker.",
     button: "Enqueue example",
     fields: [{ name: "message", label: "Message", kind: "text", initial: "Hello from the queue" }],
   },
   {
     path: "/queue/email",
     title: "Email",
-    hint: "Sent over SMTP_URL; without one it lands in .data/outbox.",
+    hint: "Sent through SMTP_URL. If it is not set, the mail is written to .data/outbox.",
     button: "Enqueue email",
     fields: [
       { name: "to", label: "To", kind: "email", initial: "someone@example.com" },
@@ -38,10 +38,10 @@ export const taskForms: TaskFormSpec[] = [
   {
     path: "/queue/delayed",
     title: "Delayed",
-    hint: "Stored now, runs when its time has come.",
+    hint: "Stored now, runs after the delay.",
     button: "Enqueue delayed",
     fields: [
-      { name: "message", label: "Message", kind: "text", initial: "Better late" },
+      { name: "message", label: "Message", kind: "text", initial: "Hello, later" },
       { name: "delay_seconds", label: "Delay in seconds", kind: "number", initial: "10" },
     ],
   },

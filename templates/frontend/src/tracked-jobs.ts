@@ -8,7 +8,7 @@ export interface TrackedJob {
   /** True if the queue no longer stores the job: its time to live is over, or someone deleted it. */
   gone: boolean;
   /** True if the job is from a previous visit, so it was not enqueued since this page was loaded. */
-  recalled: boolean;
+  restored: boolean;
 }
 
 export const MAX_TRACKED = 50;
@@ -19,15 +19,20 @@ export function isUnfinished({ job, gone }: TrackedJob): boolean {
   return !gone && (job === null || !FINISHED.includes(job.status));
 }
 
-/** Returns the list updated with a response of the API: `asked` are the requested ids, `found` the returned jobs. */
-export function mergeAnswer(list: TrackedJob[], asked: string[], found: Job[]): TrackedJob[] {
-  const answers = new Map(found.map((job) => [job.job_id, job]));
+/**
+ * Returns the list updated with a response of the API.
+ *
+ * @param requested the ids in the request
+ * @param found the jobs in the response
+ */
+export function mergeResponse(list: TrackedJob[], requested: string[], found: Job[]): TrackedJob[] {
+  const jobsById = new Map(found.map((job) => [job.job_id, job]));
   return list.flatMap((tracked) => {
-    if (!asked.includes(tracked.id)) return [tracked];
-    const job = answers.get(tracked.id);
+    if (!requested.includes(tracked.id)) return [tracked];
+    const job = jobsById.get(tracked.id);
     if (job !== undefined) return [{ ...tracked, job }];
     // A job from a previous visit that has expired is removed silently. A job that the user has enqueued or seen since
     // the page was loaded stays in the list, marked as gone.
-    return tracked.recalled && tracked.job === null ? [] : [{ ...tracked, gone: true }];
+    return tracked.restored && tracked.job === null ? [] : [{ ...tracked, gone: true }];
   });
 }

@@ -1,45 +1,45 @@
 import { useState } from "react";
 import { fetchJobs, fetchWorkerCount } from "./api.js";
-import { forgetIds, recallIds, rememberId } from "./stored-ids.js";
-import { isUnfinished, MAX_TRACKED, mergeAnswer, type TrackedJob } from "./tracked-jobs.js";
+import { loadIds, removeIds, storeId } from "./stored-ids.js";
+import { isUnfinished, MAX_TRACKED, mergeResponse, type TrackedJob } from "./tracked-jobs.js";
 import { usePolling } from "./use-polling.js";
 
-// A live worker starts a job in less time than this, so the hint "No worker is running" does not flash up needlessly.
-const WORKER_DOUBT_MS = 3_000;
+// A live worker starts a job in less time than this, so the hint "No worker is running" does not appear needlessly.
+const WORKER_MISSING_AFTER_MS = 3_000;
 
 /** Returns the jobs that were enqueued in this browser, newest first. It polls while any of them is unfinished. */
 export function useJobs() {
   const [jobs, setJobs] = useState<TrackedJob[]>(() =>
-    recallIds().map((id) => ({ id, job: null, gone: false, recalled: true })),
+    loadIds().map((id) => ({ id, job: null, gone: false, restored: true })),
   );
   const [checkedAt, setCheckedAt] = useState(() => Date.now());
   const [workerMissing, setWorkerMissing] = useState(false);
 
   const { outage, retryNow } = usePolling(jobs.some(isUnfinished), async (signal) => {
-    const asked = jobs.filter(isUnfinished).map(({ id }) => id);
-    const found = await fetchJobs(asked, signal);
+    const requested = jobs.filter(isUnfinished).map(({ id }) => id);
+    const found = await fetchJobs(requested, signal);
     const now = Date.now();
     const overdue = found.some(
       ({ status, queued_at, scheduled_at }) =>
-        status === "queued" && now - dueAt(queued_at, scheduled_at) > WORKER_DOUBT_MS,
+        status === "queued" && now - dueAt(queued_at, scheduled_at) > WORKER_MISSING_AFTER_MS,
     );
     const missing = overdue && (await fetchWorkerCount(signal)) === 0;
     if (signal.aborted) return;
     const known = new Set(found.map(({ job_id }) => job_id));
-    forgetIds(asked.filter((id) => !known.has(id)));
-    setJobs((list) => mergeAnswer(list, asked, found));
+    removeIds(requested.filter((id) => !known.has(id)));
+    setJobs((list) => mergeResponse(list, requested, found));
     setCheckedAt(now);
     setWorkerMissing(missing);
   });
 
   function add(id: string) {
-    rememberId(id);
-    setJobs((list) => [{ id, job: null, gone: false, recalled: false }, ...list].slice(0, MAX_TRACKED));
+    storeId(id);
+    setJobs((list) => [{ id, job: null, gone: false, restored: false }, ...list].slice(0, MAX_TRACKED));
     retryNow();
   }
 
   function clear() {
-    forgetIds(jobs.map(({ id }) => id));
+    removeIds(jobs.map(({ id }) => id));
     setJobs([]);
     setWorkerMissing(false);
   }

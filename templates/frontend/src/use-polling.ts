@@ -1,7 +1,7 @@
 import { useEffect, useEffectEvent, useState } from "react";
 
 const INTERVAL_MS = 1_000;
-const LONGEST_WAIT_MS = 15_000;
+const MAX_WAIT_MS = 15_000;
 
 /**
  * Calls `task` immediately, and again one second after each end, while `enabled` is true and the tab is visible. After
@@ -10,11 +10,11 @@ const LONGEST_WAIT_MS = 15_000;
  */
 export function usePolling(enabled: boolean, task: (signal: AbortSignal) => Promise<void>) {
   const [outage, setOutage] = useState<string | null>(null);
-  const [kicks, setKicks] = useState(0);
+  const [restarts, setRestarts] = useState(0);
   const running = useTabVisible() && enabled;
   const runTask = useEffectEvent(task);
 
-  // biome-ignore lint/correctness/useExhaustiveDependencies: a change of `kicks` restarts the loop
+  // biome-ignore lint/correctness/useExhaustiveDependencies: a change of `restarts` restarts the loop
   useEffect(() => {
     if (!running) {
       setOutage(null);
@@ -33,7 +33,7 @@ export function usePolling(enabled: boolean, task: (signal: AbortSignal) => Prom
       } catch (error) {
         if (stop.signal.aborted) return;
         failures += 1;
-        wait = Math.min(INTERVAL_MS * 2 ** failures, LONGEST_WAIT_MS);
+        wait = Math.min(INTERVAL_MS * 2 ** failures, MAX_WAIT_MS);
         setOutage(error instanceof Error ? error.message : String(error));
       }
       if (!stop.signal.aborted) timer = window.setTimeout(round, wait);
@@ -44,9 +44,9 @@ export function usePolling(enabled: boolean, task: (signal: AbortSignal) => Prom
       stop.abort();
       window.clearTimeout(timer);
     };
-  }, [running, kicks]);
+  }, [running, restarts]);
 
-  return { outage, retryNow: () => setKicks((count) => count + 1) };
+  return { outage, retryNow: () => setRestarts((count) => count + 1) };
 }
 
 function useTabVisible(): boolean {

@@ -37,10 +37,10 @@ async function step(name: string, signal: "SIGUSR2" | "SIGHUP") {
       "select scheduled - extract(epoch from now())::float8 as seconds from saq_jobs where key = 'later'",
     );
     const outcome = { lateBy, later: later?.seconds ?? 0, beating: await database.document(beating.key) };
-    await worker.said("this machine's clock and the database's differ");
+    await worker.said("the clocks of this machine and of the database differ");
     // Sets the worker's clock right again.
     worker.signal(signal === "SIGUSR2" ? "SIGHUP" : "SIGUSR2");
-    await worker.said("this machine's clock and the database's agree again");
+    await worker.said("the clocks of this machine and of the database agree again");
     const warnings = worker.lines.filter(({ level }) => level === "warn").map(({ message }) => message);
     await worker.stop();
     return { ...outcome, warnings };

@@ -253,7 +253,7 @@ describe("workers run", () => {
     const children = new Children(2, program, [], log);
     children.signal("SIGNOTHING" as NodeJS.Signals);
     expect(log.lines.map(({ message }) => message)).toEqual(
-      Array.from({ length: 2 }, () => "A worker process could not be sent SIGNOTHING"),
+      Array.from({ length: 2 }, () => "Could not send SIGNOTHING to a worker process"),
     );
     // These processes have no SIGTERM handler: the signal kills them, and they count as failed.
     children.signal("SIGTERM");
@@ -318,7 +318,7 @@ it("workers status reports a database that refuses the connection in one sentenc
   const { status, stderr } = call(["workers", "status"], { env: { QUEUE_DSN: url } });
   expect(status).toBe(1);
   expect(stderr).toBe(
-    'The database refuses: database "nowhere" does not exist. Is the queue\'s dsn right?\n',
+    'The database reports an error: database "nowhere" does not exist. Is the queue\'s dsn right?\n',
   );
 });
 
@@ -327,8 +327,8 @@ describe("tune", () => {
     await database.query("alter table saq_jobs reset (autovacuum_vacuum_cost_delay)");
     const before = call(["tune"]);
     expect(before).toMatchObject({ status: 0, stderr: "" });
-    expect(before.stdout).toMatch(/^"public"."saq_jobs": 1 to do.\n1\. /);
-    expect(before.stdout).toContain("Nothing was changed. To carry it out: npm run saq -- tune --yes\n");
+    expect(before.stdout).toMatch(/^"public"."saq_jobs": 1 step to do.\n1\. /);
+    expect(before.stdout).toContain("Nothing was changed. To apply the plan: npm run saq -- tune --yes\n");
     const reloptions = "select reloptions::text as text from pg_class where relname = 'saq_jobs'";
     const [untouched] = await database.query<{ text: string }>(reloptions);
     expect(untouched?.text ?? "").not.toContain("autovacuum_vacuum_cost_delay");
@@ -341,7 +341,7 @@ describe("tune", () => {
     const after = call(["tune", "--yes"]);
     expect(after).toMatchObject({
       status: 0,
-      stdout: expect.stringContaining('"public"."saq_jobs" is as it should be.'),
+      stdout: expect.stringContaining('"public"."saq_jobs": nothing to do.'),
     });
   });
 
@@ -354,7 +354,7 @@ describe("tune", () => {
       await client.query("lock table saq_jobs in share update exclusive mode");
       const { status, stderr } = call(["tune", "--yes"]);
       expect(status).toBe(1);
-      expect(stderr).toMatch(/^Not done: .*run tune again/);
+      expect(stderr).toMatch(/^Failed: .*run tune again/);
     } finally {
       await client.end();
     }
@@ -377,13 +377,13 @@ describe("the command line", () => {
   it.each<[string, string]>([
     ["workers rnu", 'There is no command "workers rnu". Did you mean "workers run"?'],
     ["workers", 'There is no command "workers". Did you mean "workers run"?'],
-    ["frobnicate", 'There is no command "frobnicate". There is: workers run, workers status, check, tune'],
+    ["frobnicate", 'There is no command "frobnicate". Commands: workers run, workers status, check, tune'],
     ["workers run --worker 2", 'There is no option --worker of "workers run". Did you mean --workers?'],
     ["check --workers 2", 'There is no option --workers of "check". See: npm run saq -- check --help'],
     ["workers run --workers 0", '--workers must be a whole number of 1 to 1000, got "0".'],
     ["workers run --workers two", '--workers must be a whole number of 1 to 1000, got "two".'],
     ["workers run --queues --workers=2", "--queues needs a value, for instance --queues default."],
-    ["workers run --verbose=yes", '--verbose takes no value, and got "yes".'],
+    ["workers run --verbose=yes", '--verbose takes no value, got "yes".'],
   ])("L-5: %s is refused", (words, text) => {
     const refusal = () => parseCall(words.split(" "));
     expect(refusal).toThrow(text);
@@ -420,7 +420,7 @@ describe("the command line", () => {
   it("reports in one sentence that the --config module is missing, exports nothing, or has invalid settings", () => {
     const nowhere = call(["check"], { config: "nowhere.ts" });
     expect(nowhere.status).toBe(2);
-    expect(nowhere.stderr).toMatch(/^There is no module .*nowhere.ts. --config nowhere.ts leads nowhere.\n$/);
+    expect(nowhere.stderr).toMatch(/^There is no module .*nowhere.ts. Check --config nowhere.ts\n$/);
     const empty = join(folder, "empty.mjs");
     writeFileSync(empty, "export const sag = 1;\n");
     const { status, stderr } = call(["check"], { config: empty });

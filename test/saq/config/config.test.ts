@@ -75,9 +75,12 @@ describe("defineQueue", () => {
   it.each<[object, string]>([
     [
       { burst: true },
-      'defineQueue("q"): burst needs a dequeueTimeout of more than 0 s, the time without a job after which it is over',
+      'defineQueue("q"): burst needs a dequeueTimeout of more than 0 s; the burst ends after this time without a job',
     ],
-    [{ maxBurstJobs: 3 }, 'defineQueue("q"): maxBurstJobs is for bursts; set burst: true as well'],
+    [
+      { maxBurstJobs: 3 },
+      'defineQueue("q"): maxBurstJobs works only in a burst; set burst: true, or leave maxBurstJobs out',
+    ],
     [
       { burst: true, dequeueTimeout: 1, maxBurstJobs: 0 },
       'defineQueue("q"): maxBurstJobs must be a number of 1 or more, got 0',
@@ -91,7 +94,10 @@ describe("defineQueue", () => {
       { afterProcess: [hello, null] },
       'defineQueue("q"): afterProcess must be a function or a list of functions, got null',
     ],
-    [{ shutdown: [hello, () => 1, hello] }, 'defineQueue("q"): shutdown lists the function hello twice'],
+    [
+      { shutdown: [hello, () => 1, hello] },
+      'defineQueue("q"): shutdown lists the function hello twice; remove one',
+    ],
     [{ name: "" }, 'defineQueue(""): name must be a text of 1 to 59 bytes, for instance "default"'],
     [{ threads: 0 }, 'defineQueue("q"): threads must be a number of 1 to 1000, got 0'],
     [{ name: 7 }, 'defineQueue(7): name must be a text of 1 to 59 bytes, for instance "default"'],
@@ -101,7 +107,7 @@ describe("defineQueue", () => {
     ],
     [
       { name: "é".repeat(30) },
-      `defineQueue("${"é".repeat(30)}"): name has 60 bytes, 59 are allowed; choose a shorter one`,
+      `defineQueue("${"é".repeat(30)}"): name has 60 bytes, but at most 59 are allowed; choose a shorter one`,
     ],
     [
       { dsn: "redis://h" },
@@ -121,8 +127,8 @@ describe("defineQueue", () => {
     ],
     [
       { dsn: "postgresql://app:s3cr/et@db:5432/app" },
-      'defineQueue("q"): dsn has a port that is no whole number from 1 to 65535; percent-encode special characters ' +
-        "in its password (# is %23, / is %2F, ? is %3F, @ is %40), for instance " +
+      'defineQueue("q"): dsn has a port that is not a whole number from 1 to 65535; percent-encode special ' +
+        "characters in its password (# is %23, / is %2F, ? is %3F, @ is %40), for instance " +
         "postgresql://user:password@127.0.0.1:5432/app",
     ],
     [
@@ -156,7 +162,10 @@ describe("defineQueue", () => {
       { priorities: [-40_000, 1] },
       'defineQueue("q"): priorities[0] must be a number of -32768 to 32767, got -40000',
     ],
-    [{ priorities: 5 }, 'defineQueue("q"): priorities must be a list of two, [lowest, highest], got 5'],
+    [
+      { priorities: 5 },
+      'defineQueue("q"): priorities must be a list of two numbers, [lowest, highest], got 5',
+    ],
     [{ separateProcess: "no" }, 'defineQueue("q"): separateProcess must be true or false, got no'],
     [{ prefetch: 0 }, 'defineQueue("q"): prefetch must be true or false, got 0'],
     [
@@ -169,7 +178,10 @@ describe("defineQueue", () => {
     ],
     [{ timers: { abort: 0 } }, 'defineQueue("q"): timers.abort must be a number of 0.01 to 2147483, got 0'],
     [{ tasks: { bad: 7 } }, 'defineQueue("q"): task "bad" must be a function or task({ run }), got number'],
-    [{ tasks: undefined }, 'defineQueue("q"): tasks must be an object of tasks by name, got undefined'],
+    [
+      { tasks: undefined },
+      'defineQueue("q"): tasks must be an object of tasks by name, such as { sendMail }, got undefined',
+    ],
     [
       { tasks: { slow: { run: hello, timeout: -1 } } },
       'defineQueue("q"): task "slow": timeout must be null or seconds >= 0 (0 and null: no limit), got -1',
@@ -201,7 +213,9 @@ describe("task", () => {
   it("refuses a task without a run function", () => {
     // @ts-expect-error no run
     expect(() => task({ timeout: 5 })).toThrow(
-      new ConfigError("task({ run }) needs a function as run: task({ run: async (ctx, payload) => ... })"),
+      new ConfigError(
+        "task({ run }) must be a function, got undefined; write task({ run: async (ctx, payload) => ... })",
+      ),
     );
   });
 
@@ -253,12 +267,12 @@ describe("scheduledTasks", () => {
     ],
     [
       () => schedule(cronJob("hello", daily), cronJob("hello", daily)),
-      'defineQueue("q"): two scheduled tasks are named "hello", so that only one would run; ' +
+      'defineQueue("q"): two scheduled tasks are named "hello", so only one of them would run; ' +
         'give one of them a name of its own: cronJob("...", { name: "hello2", ... })',
     ],
     [
       () => schedule(cronJob("bye", daily)),
-      'defineQueue("q"): scheduledTasks has no task "bye" to run (there is: hello)',
+      'defineQueue("q"): cronJob("bye") names a task that is not in tasks (known: hello)',
     ],
     [
       () => schedule("hello"),
@@ -286,7 +300,7 @@ describe("scheduledTasks", () => {
     ],
     [
       () => schedule(cronJob("hello", { ...daily, unique: false } as typeof daily)),
-      'defineQueue("q"): cronJob("hello"): SAQ\'s unique is overlap here: unique=False is overlap: "allow"',
+      'defineQueue("q"): cronJob("hello"): there is no option unique; use overlap: "allow" for SAQ\'s unique=False',
     ],
     [
       () => schedule(cronJob("hello", { ...daily, retries: 1.5 })),
@@ -323,10 +337,10 @@ describe("defineSaq", () => {
   });
 
   it.each<[() => unknown, string]>([
-    [() => defineSaq({ queues: [] }), "defineSaq: queues is empty; give it one defineQueue({...}) at least"],
+    [() => defineSaq({ queues: [] }), "defineSaq: queues is empty; pass at least one defineQueue({...})"],
     [
       () => defineSaq({ queues: [define(), define()] }),
-      'defineSaq: two queues are named "q"; names must differ',
+      'defineSaq: two queues are named "q"; give each queue a name of its own',
     ],
     [
       () => defineSaq({ queues: [define()], web: { enabled: true, path: "/" } }),

@@ -100,7 +100,7 @@ describe("a job that a Python worker took over", () => {
       const peer = await peerOf(queue);
       await peer.requeue(await peer.job(database, claimed.key), "swept");
       const before = await rowOf(database, claimed.key);
-      expect(await queue.broker.findInterrupted([claimed])).toEqual([{ key: claimed.key, why: "lost" }]);
+      expect(await queue.broker.findInterrupted([claimed])).toEqual([{ key: claimed.key, reason: "lost" }]);
       expect(await settle(queue, settlement(claimed, status))).toBe("lost");
       expect(await rowOf(database, claimed.key)).toEqual(before);
     }
@@ -112,7 +112,9 @@ describe("a job that a Python worker took over", () => {
     const other = await claimOne(queue);
     expect(await queue.broker.findInterrupted([claimed, other])).toEqual([]);
     await takeOver(queue, claimed.key);
-    expect(await queue.broker.findInterrupted([claimed, other])).toEqual([{ key: claimed.key, why: "lost" }]);
+    expect(await queue.broker.findInterrupted([claimed, other])).toEqual([
+      { key: claimed.key, reason: "lost" },
+    ]);
   });
 
   it("T-193: the task's signal fires, and our worker does not run the job twice at the same time", async () => {
@@ -174,7 +176,7 @@ describe("a job whose document an old Python job object overwrote", () => {
     const queue = open();
     const claimed = await claimOne(queue);
     await throughOldHandle(queue, claimed.key, "aborting", { error: "from python" });
-    expect(await queue.broker.findInterrupted([claimed])).toEqual([{ key: claimed.key, why: "abort" }]);
+    expect(await queue.broker.findInterrupted([claimed])).toEqual([{ key: claimed.key, reason: "abort" }]);
     expect(await settle(queue, settlement(claimed, "complete"))).toBe("aborted");
     expect(await queue.job(claimed.key)).toMatchObject({ status: "aborted", error: "from python" });
   });

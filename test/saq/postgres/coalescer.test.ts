@@ -158,7 +158,7 @@ describe("coalescer", () => {
   it("an item's result serves all calls of its identity that waited when it was sent, but no later call", async () => {
     const { coalescer, flushes, flush, letGo } = gated({
       identityOf: (item) => item,
-      answerTwin: (answer) => `${answer}!`,
+      answerDuplicate: (answer) => `${answer}!`,
     });
     const answers = Array.from({ length: 1_000 }, () => coalescer.add("a"));
     await flush();
@@ -173,7 +173,7 @@ describe("coalescer", () => {
   it("calls that another call's result cannot serve are sent in the next flush", async () => {
     const { coalescer, flushes, letGo } = gated({
       identityOf: (item) => item.slice(0, 1),
-      answerTwin: (answer, _item, twin) => (twin === "a3" ? undefined : answer),
+      answerDuplicate: (answer, _item, duplicate) => (duplicate === "a3" ? undefined : answer),
     });
     const answers = ["a1", "a2", "a3", "b1", "a4"].map((item) => coalescer.add(item));
     await letGo();

@@ -11,7 +11,7 @@ const database = useDatabase();
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 it("a dead connection is found within 10 s although another connection runs a slow statement", async () => {
-  const config = clientConfig(database.url, { plain: false });
+  const config = clientConfig(database.url, { noStartupOptions: false });
   const slow = new Client(config);
   await slow.connect();
   void slow.query("select pg_sleep(24)").catch(() => {});
@@ -23,7 +23,7 @@ it("a dead connection is found within 10 s although another connection runs a sl
     config,
     clients,
     logger: silentLogger,
-    found: () => found.push(performance.now()),
+    onDead: () => found.push(performance.now()),
     signal: closing.signal,
   });
   dead.start();

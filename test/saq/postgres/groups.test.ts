@@ -343,7 +343,7 @@ async function statementsOf() {
 
 /** Returns how many pages a statement reads on a connection with the engine's settings. Changes nothing. */
 async function pagesRead({ text }: { text: string }, values: unknown[]): Promise<number> {
-  const client = new pg.Client(clientConfig(database.url, { plain: false }));
+  const client = new pg.Client(clientConfig(database.url, { noStartupOptions: false }));
   await client.connect();
   try {
     await client.query("begin");

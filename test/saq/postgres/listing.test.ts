@@ -45,7 +45,7 @@ it("a list that reads too many rows fails after 5 s, and the error names the com
   await expect(queue.list({ statuses: ["failed"], limit: 500 })).rejects.toMatchObject({
     code: "list_too_slow",
     message: expect.stringMatching(
-      /^The list of failed jobs in queue ".*given up after 5 s\. .*npm run saq -- tune/,
+      /^The list of failed jobs in queue ".*cancelled after 5 s\. .*npm run saq -- tune/,
     ),
   });
   // A web page asks every two seconds. The database must not be asked each time.

@@ -24,14 +24,15 @@ it("missing tables are logged once when they disappear and once when they return
   );
   await log.saw(({ level }) => level === "warn");
   await expect(queue.enqueue("double", { n: 1 })).rejects.toThrow(
-    "the queue's tables are missing; the next start of a worker or of the API makes them, and this process goes on",
+    "the queue's tables are missing; the next start of a worker or of the API creates them, " +
+      "then this process continues",
   );
   // Waits until every periodic task of the worker has failed, and its claims too.
-  for (const source of ["beat", "lost", "sweep", "abort", "claim"])
+  for (const source of ["heartbeat", "lost", "sweep", "abort", "claim"])
     await log.saw(({ fields }) => fields.source === source && fields.reason !== undefined);
   finish();
   const seen = new Set(log.lines);
-  await log.saw((line) => !seen.has(line) && line.fields.source === "beat");
+  await log.saw((line) => !seen.has(line) && line.fields.source === "heartbeat");
   await database.query(
     "alter table kept_jobs rename to saq_jobs; alter table kept_stats rename to saq_stats",
   );
@@ -39,7 +40,8 @@ it("missing tables are logged once when they disappear and once when they return
   await log.saw(({ message }) => message.startsWith("over after"));
   const warnings = log.lines.filter(({ level }) => level === "warn" || level === "error");
   expect(warnings.map(({ fields }) => fields.reason)).toEqual([
-    "the queue's tables are missing; the next start of a worker or of the API makes them, and this process goes on",
+    "the queue's tables are missing; the next start of a worker or of the API creates them, " +
+      "then this process continues",
   ]);
   expect(warnings[0]?.fields).not.toHaveProperty("err");
   const after = await queue.enqueue("double", { n: 4 });

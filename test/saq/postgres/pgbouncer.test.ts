@@ -82,7 +82,7 @@ ${settings.join("\n")}
     await expect(queue.connect()).rejects.toMatchObject({
       code: "config",
       message: expect.stringMatching(
-        /^Between this process .* transaction mode .*startup parameter.* Set pollInterval/,
+        /^A connection pooler in transaction mode .*startup parameter.* Set pollInterval/,
       ),
     });
   });

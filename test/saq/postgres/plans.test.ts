@@ -45,12 +45,12 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
   nextWork: ["q", 0, 32767],
   settle,
   complete,
-  remove: ["q", "k1\x1ek2", "1\x1e1", [7], "{ab}", 2],
+  completeAndDelete: ["q", "k1\x1ek2", "1\x1e1", [7], "{ab}", 2],
   recorded: ["q", keys, ["w1", "w1"], [null, "3"]],
-  completeAndTell: [...complete, ["complete k1", null], ["saq+q", null]],
-  settleAndTell: [...settle, ["complete k1", null], ["saq+q", null]],
+  completeAndNotify: [...complete, ["complete k1", null], ["saq+q", null]],
+  settleAndNotify: [...settle, ["complete k1", null], ["saq+q", null]],
   heartbeat: ["q", keys, [1, 2], [patch, patch], ["{}", "{}"], ["w1", "w1"]],
-  claimed: ["q", [7]],
+  runningByToken: ["q", [7]],
   owners: ["q", keys, ["w1", "w1"], ["(0,1) 700", "(0,2) 700"]],
   lockRows: ["q", keys],
   freeRows: ["q", keys],
@@ -70,7 +70,7 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
   fetch: ["q", keys],
   running: ["q", 0, "", 500],
   limits: ["q", keys, 1000],
-  runningOf: ["q", "w1"],
+  runningOfWorker: ["q", "w1"],
 };
 
 /** Lists that people read. */
@@ -82,11 +82,11 @@ const lists: Partial<Record<keyof Statements, unknown[]>> = {
 /** The statements that look rows up by key. */
 const keyed: (keyof Statements)[] = [
   "complete",
-  "completeAndTell",
-  "remove",
+  "completeAndNotify",
+  "completeAndDelete",
   "recorded",
   "settle",
-  "settleAndTell",
+  "settleAndNotify",
   "heartbeat",
   "fetch",
   "owners",
@@ -165,7 +165,7 @@ describe.each([
   ["a full table", `${fill}; analyze saq_jobs`, "select 1"],
 ])("query plans with statistics of %s", (_, before, after) => {
   it("on our tables, every statement of the hot path finds its rows by an index", async () => {
-    const client = closeable(new pg.Client(clientConfig(database.url, { plain: false })));
+    const client = closeable(new pg.Client(clientConfig(database.url, { noStartupOptions: false })));
     await client.connect();
     const statements = buildStatements(await ensureSchema(client));
     await database.query(before);
@@ -189,11 +189,11 @@ describe.each([
     expect(reaches.groupHeads?.map(({ index }) => index)).toContain("saq_jobs_ready_group_idx");
     expect(reaches.groupHeads?.map(({ index }) => index)).toContain("saq_jobs_running_group_idx");
     expect(reaches.running?.map(({ index }) => index)).toEqual(["saq_jobs_running_idx"]);
-    expect(reaches.claimed?.map(({ index }) => index)).toEqual(["saq_jobs_running_idx"]);
+    expect(reaches.runningByToken?.map(({ index }) => index)).toEqual(["saq_jobs_running_idx"]);
   });
 
   it("lists of running, failed and aborted jobs read only the rows of such jobs", async () => {
-    const client = closeable(new pg.Client(clientConfig(database.url, { plain: false })));
+    const client = closeable(new pg.Client(clientConfig(database.url, { noStartupOptions: false })));
     await client.connect();
     const statements = buildStatements(await ensureSchema(client));
     await database.query(before);
@@ -212,7 +212,7 @@ describe.each([
         priority smallint not null default 0, group_key text,
         scheduled bigint not null default extract(epoch from now()), expire_at bigint);
       ${pythonIndexes}`);
-    const client = closeable(new pg.Client(clientConfig(database.url, { plain: false })));
+    const client = closeable(new pg.Client(clientConfig(database.url, { noStartupOptions: false })));
     await client.connect();
     const statements = buildStatements(await ensureSchema(client));
     await database.query(before);

@@ -161,7 +161,7 @@ describe("tables of another version", () => {
     await expect(openQueue(database, tasks).connect()).rejects.toMatchObject({
       code: "schema_version",
       message:
-        'The SAQ tables in schema "public" are at version 9, this engine knows version 3. ' +
+        'The SAQ tables in schema "public" have version 9, but this engine supports version 3. ' +
         "A newer SAQ uses this database: update this application, or give it a database of its own (QUEUE_DSN).",
     });
     expect(await versions()).toEqual([{ version: 9 }]);
@@ -219,7 +219,7 @@ describe("the schema of the tables", () => {
     const url = new URL(database.url);
     url.searchParams.set("options", "-c search_path=nowhere");
     await expect(openQueue({ url: url.href }, tasks).connect()).rejects.toThrow(
-      "The database role has no schema to use: its search_path names none that exists.",
+      "The database role has no schema to use: no schema in its search_path exists.",
     );
   });
 });

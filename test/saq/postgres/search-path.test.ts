@@ -144,7 +144,9 @@ describe("a function with the same name as one of the engine's", () => {
     );
     const { log } = await runEverything(database.url);
     expect(await wasCalled()).toBe(false);
-    const warned = log.lines.filter(({ message }) => message.startsWith("a function of the engine's name"));
+    const warned = log.lines.filter(({ message }) =>
+      message.startsWith("a function with the name of an engine function"),
+    );
     expect(warned.map(({ fields, level }) => [level, fields.function, fields.owner])).toEqual([
       ["warn", '"public"."saq_enqueue"', name],
       ["warn", '"public"."saq_stamp_v3"', name],
@@ -164,7 +166,7 @@ describe("a function with the same name as one of the engine's", () => {
     const { log } = await runEverything(database.url);
     expect(await wasCalled()).toBe(false);
     expect(log.lines.map(({ message }) => message)).toContainEqual(
-      expect.stringContaining("its text is not this engine's; drop it"),
+      expect.stringContaining("its text differs from the engine's function. Drop it"),
     );
   });
 

@@ -163,7 +163,7 @@ describe("ownership of a job", () => {
     expect(await queue.broker.heartbeat([{ ...stale, patch: '{"progress":0.9}', removed: [] }])).toEqual([
       false,
     ]);
-    expect(await queue.broker.findInterrupted([stale])).toEqual([{ key: stale.key, why: "lost" }]);
+    expect(await queue.broker.findInterrupted([stale])).toEqual([{ key: stale.key, reason: "lost" }]);
     expect(await rowOf(database, stale.key)).toEqual(before);
     if (present) expect(await settle(queue, settlement(present, "complete"))).toBe("applied");
   });
@@ -205,7 +205,7 @@ describe("ownership of a job", () => {
       const queue = open();
       const job = await running(queue, { ttl: 60, retries: 5 });
       expect(await queue.abort(job.key, "nope")).toBe("aborting");
-      expect(await queue.broker.findInterrupted([job])).toEqual([{ key: job.key, why: "abort" }]);
+      expect(await queue.broker.findInterrupted([job])).toEqual([{ key: job.key, reason: "abort" }]);
       expect(await settle(queue, settlement(job, status, { result: "late", error: "late" }))).toBe("aborted");
       const row = await rowOf(database, job.key);
       expect(row?.status).toBe("aborted");

@@ -36,7 +36,7 @@ function behind(...others: string[]): string {
 }
 
 const serverOf = async (address: string) => {
-  const client = new Client(clientConfig(address, { plain: false }));
+  const client = new Client(clientConfig(address, { noStartupOptions: false }));
   await client.connect();
   const { rows } = await client.query<{ port: number }>("show port");
   await client.end();
@@ -48,7 +48,7 @@ it("a queue connects to the first server that accepts writes", async () => {
   const { username, password } = new URL(readOnly.url);
   // The two servers have different passwords: the read-only one gets the password of the other one.
   const { username: user, password: secret } = new URL(database.url);
-  const admin = new Client(clientConfig(readOnly.url, { plain: false }));
+  const admin = new Client(clientConfig(readOnly.url, { noStartupOptions: false }));
   closeAfterTest({ close: () => admin.end() });
   await admin.connect();
   const { pathname } = new URL(database.url);
@@ -104,10 +104,10 @@ it.each([
 ])("with several servers and query %j, no server can be asked about a session: %s", (query, cannotAsk) => {
   const of = (address: string) =>
     new DeadConnections({
-      config: clientConfig(address, { plain: false }),
+      config: clientConfig(address, { noStartupOptions: false }),
       clients: new Set(),
       logger: silentLogger,
-      found: () => {},
+      onDead: () => {},
       signal: new AbortController().signal,
     }).cannotAsk;
   expect(of(`postgresql://one,two/d${query}`)).toBe(cannotAsk);

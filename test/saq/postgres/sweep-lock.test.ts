@@ -241,7 +241,7 @@ describe("clocks", () => {
     expect(log.lines.filter(({ level }) => level === "warn")).toEqual([
       expect.objectContaining({
         message:
-          "this machine's clock and the database's differ by more than a second; the database's decides",
+          "the clocks of this machine and of the database differ by more than a second; the database's clock is used",
         fields: { offsetMs: expect.closeTo(-3_600_000, -4) },
       }),
     ]);
@@ -288,7 +288,7 @@ describe("the sequence of lock_key", () => {
     await database.query("select setval('saq_jobs_lock_key_seq', 1900000000)");
     expect(await said()).toEqual([
       expect.objectContaining({
-        message: expect.stringContaining("npm run saq -- tune lets it start over"),
+        message: expect.stringContaining("Run npm run saq -- tune, which lets the sequence start over"),
         fields: { sequence: "saq_jobs_lock_key_seq", usedPercent: 88 },
       }),
     ]);

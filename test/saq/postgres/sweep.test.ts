@@ -194,9 +194,9 @@ describe("a check of the running jobs", () => {
        where key = $1`,
       [key],
     );
-    expect(await queue.broker.findInterrupted(claims)).toEqual([{ key, why: "lost" }]);
+    expect(await queue.broker.findInterrupted(claims)).toEqual([{ key, reason: "lost" }]);
     await database.query("delete from saq_jobs where key = $1", [key]);
-    expect(await queue.broker.findInterrupted(claims)).toEqual([{ key, why: "gone" }]);
+    expect(await queue.broker.findInterrupted(claims)).toEqual([{ key, reason: "gone" }]);
   });
 });
 
@@ -218,7 +218,7 @@ describe("a job whose row was deleted", () => {
     await running;
     await database.query("delete from saq_jobs where queue = $1", [queue.name]);
     const { message } = await log.saw(({ message }) => message.startsWith("lost the job"));
-    expect(message).toBe("lost the job, its outcome is dropped: its row was deleted");
+    expect(message).toBe("lost the job, so its end is not recorded: its row was deleted");
   });
 });
 

@@ -107,7 +107,7 @@ describe("table names", () => {
   it("P-1: a missing schema causes an error that says how to create it", async () => {
     const queue = openQueue(database, tasks, { tables: { schema: "nowhere" } });
     await expect(queue.connect()).rejects.toThrow(
-      'There is no schema "nowhere", which tables.schema names. Create it: create schema "nowhere";',
+      'The schema "nowhere" of tables.schema does not exist. Create it: create schema "nowhere";',
     );
   });
 
@@ -116,13 +116,16 @@ describe("table names", () => {
       { jobs: "mail_jobs" },
       'tables.jobs "mail_jobs" and tables.stats "saq_stats" need a tables.versions of their own, got "saq_versions"; for instance "mail_jobs_versions"',
     ],
-    [{ jobs: "a", stats: "a", versions: "b" }, 'must be three names, got "a", "a" and "b"'],
+    [{ jobs: "a", stats: "a", versions: "b" }, 'must be three different names, got "a", "a" and "b"'],
     [
       { jobs: "", versions: "b" },
-      'tables.jobs must be a name of 1 to 40 bytes, without a schema and quotes, got ""',
+      'tables.jobs must be a name of 1 to 40 bytes, without a schema and without quotes, got ""',
     ],
     [{ jobs: "é".repeat(21), versions: "b" }, "tables.jobs must be a name of 1 to 40 bytes"],
-    [{ versions: 7 }, "tables.versions must be a name of 1 to 40 bytes, without a schema and quotes, got 7"],
+    [
+      { versions: 7 },
+      "tables.versions must be a name of 1 to 40 bytes, without a schema and without quotes, got 7",
+    ],
     [{ jbos: "x" }, "there is no option tables.jbos (known: schema, jobs, stats, versions)"],
   ])("D-12, D-76: %p is refused, and the error names the value and what is allowed", (given, message) => {
     const define = () => defineQueue({ name: "default", dsn: database.url, tasks, tables: given });

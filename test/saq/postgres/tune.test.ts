@@ -95,13 +95,13 @@ describe("a tune plan", () => {
       "create index saq_jobs_running_idx",
       "create index saq_jobs_running_group_idx",
       "create index saq_jobs_failed_idx",
-      "set autovacuum for a table that churns",
+      "set autovacuum for a table whose rows change often",
       "let the sequence public.saq_jobs_lock_key_seq start over at its end",
       "create the engine's functions",
     ]);
     const text = describePlan(plan);
     expect(text).toContain(
-      '"public"."saq_jobs": 9 to do.\n1. create index saq_jobs_ready_idx: claims and sweeps',
+      '"public"."saq_jobs": 9 steps to do.\n1. create index saq_jobs_ready_idx: with it, claims and sweeps',
     );
     expect(text).toContain(
       `create index concurrently "saq_jobs_ready_idx" on "public"."saq_jobs" (queue, priority, scheduled, lock_key) where status = 'queued' and group_key is null;`,
@@ -109,7 +109,7 @@ describe("a tune plan", () => {
     expect(text).toContain(
       `create or replace function "public"."saq_enqueue"(queue text, function text, kwargs jsonb default null, options jsonb default '{}');`,
     );
-    expect(text).toContain(`Note: ${saqs.join(" and ")} stay: Python's claims read by them.`);
+    expect(text).toContain(`Note: ${saqs.join(" and ")} stay, because Python's claims use them.`);
     expect(await definition()).toEqual(before);
     expect(await database.query("select 1 from pg_proc where proname like 'saq%'")).toEqual([]);
   });
@@ -118,7 +118,7 @@ describe("a tune plan", () => {
     await openQueue(database, tasks).connect();
     const plan = await planTune(await openClient());
     expect(plan.steps).toEqual([]);
-    expect(describePlan(plan)).toBe('"public"."saq_jobs" is as it should be.');
+    expect(describePlan(plan)).toBe('"public"."saq_jobs": nothing to do.');
   });
 
   it.each([
@@ -126,12 +126,12 @@ describe("a tune plan", () => {
     [
       "the tables have version 1",
       version1,
-      "are at version 1, tune knows version 3. Start a worker once: it lifts them.",
+      "have version 1, but tune supports version 3. Start a worker once: it upgrades them.",
     ],
     [
       "the tables have version 9",
       `${pythonTables} update saq_versions set version = 9`,
-      "are at version 9, tune knows version 3. Update",
+      "have version 9, but tune supports version 3. Update",
     ],
   ])("is refused when %s", async (_, tables, message) => {
     await database.query(tables);
@@ -231,8 +231,8 @@ describe("a tune run", () => {
     expect(results.slice(1).map(({ problem }) => problem)).toEqual(results.slice(1).map(() => null));
     expect(await indexes()).toContain("saq_jobs_ready_idx (invalid)");
     const plan = await planTune(client);
-    expect(plan.steps.map(({ what, why }) => `${what}: ${why}`)).toEqual([
-      "rebuild index saq_jobs_ready_idx: it was left unfinished; claims and sweeps read only the rows they ask for",
+    expect(plan.steps.map(({ what, reason }) => `${what}: ${reason}`)).toEqual([
+      "rebuild index saq_jobs_ready_idx: it was not finished; with it, claims and sweeps read only the rows that they need",
     ]);
     await runTune(client, plan);
     expect(await indexes()).toEqual(["saq_jobs_pkey", ...ours, ...saqs].toSorted());
@@ -258,7 +258,7 @@ describe("a tune run", () => {
     const running = tuneWith(first);
     await until(async () => (await indexes()).includes("saq_jobs_ready_idx (invalid)"));
     await expect(tuneWith(second)).rejects.toThrow(
-      'Another tune of "public"."saq_jobs" is under way; wait for its end, then run it again.',
+      'Another run of tune for "public"."saq_jobs" is in progress. Wait until it has ended, then run tune again.',
     );
     await other.query("commit");
     expect((await running).filter(({ problem }) => problem !== null)).toEqual([]);

@@ -204,8 +204,8 @@ describe("the wait of apply", () => {
     expect(error).toBeInstanceOf(TimeoutError);
     expect(error).toMatchObject({ name: "TimeoutError", code: "timeout", keys: ["nobody-works"] });
     expect(error.message).toBe(
-      "Job nobody-works has not ended within 0.05 s; nothing was stopped, only the wait is over. Is a worker " +
-        "running? Wait longer, or look again with queue.job(key)",
+      "Job nobody-works has not ended within 0.05 s. Only the wait has ended; no job was stopped. " +
+        "Is a worker running? Wait longer, or read the job later with queue.job(key)",
     );
     expect(await queue.job("nobody-works")).toMatchObject({ status: "queued", timeout: 10 });
   });
@@ -313,7 +313,7 @@ describe("the wait of apply", () => {
     await expect(applied).rejects.toMatchObject({
       code: "poison_document",
       message: expect.stringContaining(
-        "Job spoilt is there (complete), but its stored document is not a SAQ job",
+        "Job spoilt exists (complete), but its stored document is not a SAQ job",
       ),
     });
     await spoil;
@@ -380,7 +380,7 @@ describe("the wait of apply", () => {
     const refused = expect(applied).rejects.toMatchObject({
       code: "queue_closed",
       message:
-        "The queue was closed while job left was awaited; the job goes on, and its result is kept for its ttl",
+        "The queue was closed during the wait for job left. The job goes on, and its result is kept for its ttl",
     });
     await isStored("left");
     await queue.close();
@@ -419,8 +419,8 @@ describe("refresh", () => {
     await expect(job.refresh()).rejects.toMatchObject({
       code: "poison_document",
       message:
-        `Job ${job.key} is there (queued), but its stored document is not a SAQ job of this queue; ` +
-        "its bytes are untouched in saq_jobs.job",
+        `Job ${job.key} exists (queued), but its stored document is not a SAQ job of this queue; ` +
+        "the document is unchanged in saq_jobs.job",
     });
   });
 });

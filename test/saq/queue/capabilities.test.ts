@@ -106,7 +106,7 @@ describe("a storage that lacks a capability", () => {
 const advices: Record<string, string> = {
   groups: "Leave groupKey and groupConcurrency out.",
   priorities: "Leave priority and priorities out, or use one queue per priority.",
-  notifications: "Set pollInterval, 1 for instance.",
+  notifications: "Set pollInterval, for instance to 1.",
   transactions: "Store the job after your transaction has committed, and return the result from the task.",
 };
 const advice = (words: string): string => advices[words.split(" ")[0] ?? ""] ?? "";

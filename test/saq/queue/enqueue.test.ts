@@ -160,7 +160,11 @@ describe("an invalid enqueue", () => {
     ["a NUL in the key", { key: "a\0b" }, "A job's key must not contain a NUL character"],
     ["an empty key", { key: "" }, "A job key must have 1 to 2000 bytes, got 0: "],
     ["a long key", { key: "é".repeat(1_001) }, "A job key must have 1 to 2000 bytes, got 2002: ééé"],
-    ["half a character in the key", { key: "a\ud800" }, "A job's key must not contain half of a character"],
+    [
+      "half a character in the key",
+      { key: "a\ud800" },
+      "A job's key must not contain half of a surrogate pair",
+    ],
     ["a NUL in the group key", { groupKey: "a\0b" }, "A job's groupKey must not contain a NUL character"],
     ["half a character in the group key", { groupKey: "\udc00" }, "A job's groupKey must not contain half"],
     ["a long group key", { groupKey: "g".repeat(2_001) }, "A job's groupKey must have at most 2000 bytes"],

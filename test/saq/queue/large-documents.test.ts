@@ -60,7 +60,7 @@ describe("a stored document of more than four times maxBytes", () => {
       expect(await ended(job.key)).toMatch(/^Finished/);
       await until(async () => (await queue.counts()).failed === 2);
       expect(await rowOf(database, key)).toMatchObject({ status: "failed", expire_at: null, text: document });
-      const reason = /^The stored document has 3,000,\d\d\d bytes: too many to be read/;
+      const reason = /^The stored document has 3,000,\d\d\d bytes: too large to be read/;
       expect(await queue.job(key)).toMatchObject({
         function: "(unreadable)",
         status: "failed",

@@ -99,7 +99,7 @@ describe("map", () => {
   it("D-68: refuses one key for several items, and stores nothing", async () => {
     const queue = open();
     await expect(queue.map("double", numbers(2), { key: "same" })).rejects.toThrow(
-      'map("double"): key "same" is given to more than one item; give each its own',
+      'map("double"): key "same" belongs to more than one item; give each item a key of its own',
     );
     await expect(queue.map("double", numbers(2), { each: () => ({ key: "same" }) })).rejects.toThrow(
       InvalidJobError,

@@ -138,7 +138,7 @@ describe("queue.schedules", () => {
 
   it("refuses an unknown name and names the existing entries", async () => {
     const { queue, name } = open();
-    const unknown = `Queue "${queue.name}" has no scheduled task "nightly" (there is: ${name})`;
+    const unknown = `Queue "${queue.name}" has no scheduled task "nightly" (known: ${name})`;
     await expect(queue.schedules.pause("nightly")).rejects.toThrow(unknown);
     await expect(queue.schedules.run("nightly")).rejects.toThrow(unknown);
   });
@@ -166,7 +166,7 @@ describe("the table saq_cron", () => {
         ({ level, message }) => level === "warn" && message.startsWith("scheduled tasks run, but"),
       );
       await expect(queue.schedules.pause(name)).rejects.toThrow(
-        `"${name}" cannot be paused: that is remembered in the table saq_cron, which this database role may not create`,
+        `"${name}" cannot be paused: this is stored in the table saq_cron, which the database role of this process may`,
       );
       expect(await queue.schedules.list()).toMatchObject([{ paused: false, lastRun: { key } }]);
       await worker.stop();

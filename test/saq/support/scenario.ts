@@ -275,7 +275,7 @@ export async function insertRow(
 export function claimedText(job: ClaimedJob): string {
   const { suffix } = receiptOf(job);
   if (!suffix) return job.document;
-  return job.document.slice(0, -',"status":"queued"}'.length) + suffix.keep + suffix.replace;
+  return job.document.slice(0, -',"status":"queued"}'.length) + suffix.kept + suffix.replaced;
 }
 
 /** Claims as a worker does. Returns each job with its document as it is stored now. */

@@ -142,7 +142,7 @@ describe("monitoredJob", () => {
     await intervalOf("own", 10);
     const { message } = await log.saw(({ level }) => level === "warn");
     expect(message).toMatch(
-      /^Heartbeat interval of job .* is 10 s, but its heartbeat is 10 s: it counts as stuck/,
+      /^Heartbeat interval of job .* is 10 s, but its heartbeat is 10 s: the job counts as stuck/,
     );
   });
 

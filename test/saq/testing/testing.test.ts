@@ -230,7 +230,7 @@ describe("drain", () => {
     const queue = openQueue(database, { stuck });
     await queue.enqueue("stuck", undefined, { key: "s1" });
     await expect(drain(queue, { timeout: 0.3 })).rejects.toThrow(
-      /^drain: after 0\.3 s and 0 runs there are jobs left: 1\n {2}stuck null \(s1\): active\n/,
+      /^drain: jobs are left after 0\.3 s and 0 runs: 1\n {2}stuck null \(s1\): active\n/,
     );
   });
 
@@ -295,8 +295,8 @@ describe("enqueued and expectEnqueued", () => {
     await queue.enqueue("greet", { name: "Bob" }, { key: "bob1" });
     await queue.enqueue("greet", { name: "Bob" }, { key: "bob2" });
     expect((await failing({ name: "Ada" })).message).toMatch(
-      /found no job\. In all the queue holds 2:\n {2}greet \{"name":"Bob"\} \(queued, bob1\)\n {2}greet \{"name":"Bob"\} \(queued, bob2\)$/,
+      /found no job\. Jobs in the queue: 2\n {2}greet \{"name":"Bob"\} \(queued, bob1\)\n {2}greet \{"name":"Bob"\} \(queued, bob2\)$/,
     );
-    expect((await failing({ name: "Bob" })).message).toContain("found 2 jobs. In all the queue holds 2");
+    expect((await failing({ name: "Bob" })).message).toContain("found 2 jobs. Jobs in the queue: 2");
   });
 });

@@ -244,7 +244,8 @@ describe("a router without a guard", () => {
     const { status, body } = await ask(String(outside), { Host: "localhost:8000" });
     expect([status, body.detail]).toEqual([
       403,
-      `Without a login this page answers this machine only, not ${outside}; set AUTH_USER and AUTH_PASSWORD`,
+      `Without a login this page accepts only requests from this machine, not from ${outside}; ` +
+        "set AUTH_USER and AUTH_PASSWORD",
     ]);
   });
 
@@ -258,6 +259,6 @@ describe("a router without a guard", () => {
 
   it("D-82: a request for another host name that points to this machine is refused", async () => {
     const { status, body } = await ask("127.0.0.1", { Host: "rebound.example:8000" });
-    expect([status, body.detail]).toEqual([403, expect.stringContaining("not at rebound.example")]);
+    expect([status, body.detail]).toEqual([403, expect.stringContaining("not to rebound.example")]);
   });
 });

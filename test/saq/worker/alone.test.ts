@@ -7,7 +7,7 @@ import { silentLogger } from "../../../templates/backend/saq/logger.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { AloneGate, type AloneJob } from "../../../templates/backend/saq/worker/alone-gate.js";
 import { AloneJobs } from "../../../templates/backend/saq/worker/alone-jobs.js";
-import type { Attempt } from "../../../templates/backend/saq/worker/attempt.js";
+import type { Attempt } from "../../../templates/backend/saq/worker/attempt/attempt.js";
 import type { Report } from "../../../templates/backend/saq/worker/settlement/report.js";
 import { Settler } from "../../../templates/backend/saq/worker/settlement/settler.js";
 import {
@@ -190,14 +190,14 @@ describe("the jobs that a dead worker had claimed", () => {
      * Claims the jobs `keys` as that worker, stores a heartbeat for each job of `touched`, and lets the worker die.
      * Returns each job's `meta` after the job was taken over.
      */
-    const die = async (keys: readonly string[], ahead: boolean, touched: readonly string[] = []) => {
+    const die = async (keys: readonly string[], mayWait: boolean, touched: readonly string[] = []) => {
       await queue.broker.saveWorker({ workerId, stats, metadata: null, queueKey: queue.name }, 9);
       const { jobs } = await queue.broker.claim({
         workerId,
         limit: 10,
         priorities: [0, 0],
         grouped: false,
-        ahead,
+        mayWait,
       });
       expect(jobs.map(({ key }) => key).toSorted()).toEqual(keys);
       for (const job of jobs.filter(({ key }) => touched.includes(key))) {
@@ -307,7 +307,7 @@ describe("the gate for jobs that run alone", () => {
     gate.ended(true);
     expect(done).toEqual(["give up a", "start b", "start c"]);
     expect(gate.isOpen).toBe(false);
-    gate.wait({ start: () => gate.passed(), giveUp: () => {} });
+    gate.wait({ start: () => gate.notStarted(), giveUp: () => {} });
     gate.ended(true);
     expect(done).toEqual(["give up a", "start b", "start c", "open"]);
     expect(gate.isOpen).toBe(true);

@@ -1,6 +1,6 @@
 /** One attempt without a worker: the timer of its timeout. */
 import { afterEach, describe, expect, it, jest } from "@jest/globals";
-import { Attempt, type AttemptHost } from "../../../templates/backend/saq/worker/attempt.js";
+import { Attempt, type AttemptHost } from "../../../templates/backend/saq/worker/attempt/attempt.js";
 import type { AttemptResult } from "../../../templates/backend/saq/worker/settlement/settlement.js";
 
 type Claim = ConstructorParameters<typeof Attempt>[1];
@@ -34,7 +34,7 @@ describe("a timeout", () => {
     await first.attempt.taskEnded;
     const second = begin(0.02);
     await new Promise((resolve) => setTimeout(resolve, 200));
-    expect(second.ends).toMatchObject([{ kind: "interrupted", why: "timeout" }]);
+    expect(second.ends).toMatchObject([{ kind: "interrupted", interruption: "timeout" }]);
   });
 
   it("starts no timer for an attempt that ends in the same turn of the event loop", async () => {

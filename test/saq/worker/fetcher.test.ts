@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, it, jest } from "@jest/globals";
 import type { Broker } from "../../../templates/backend/saq/broker.js";
 import { silentLogger } from "../../../templates/backend/saq/logger.js";
 import { ProblemLog } from "../../../templates/backend/saq/problem-log.js";
-import { Fetcher } from "../../../templates/backend/saq/worker/fetcher.js";
+import { Fetcher, type FetchHost } from "../../../templates/backend/saq/worker/fetcher.js";
 
 beforeEach(() => {
   jest.useFakeTimers();
@@ -12,8 +12,16 @@ afterEach(() => {
   jest.useRealTimers();
 });
 
+const host: FetchHost = {
+  freeSlots: () => 100,
+  maxToClaim: () => Number.POSITIVE_INFINITY,
+  jobsBuffered: () => {},
+  jobsClaimed: () => {},
+  giveBack: () => {},
+};
+
 const fetcherOf = (broker: Partial<Broker>) =>
-  new Fetcher({
+  new Fetcher(host, {
     broker: broker as Broker,
     workerId: "worker-1",
     concurrency: 100,
@@ -23,11 +31,6 @@ const fetcherOf = (broker: Partial<Broker>) =>
     logger: silentLogger,
     problems: new ProblemLog(silentLogger),
     mayWaitForThread: false,
-    freeSlots: () => 100,
-    ready: () => {},
-    giveBack: () => {},
-    maxToClaim: () => Number.POSITIVE_INFINITY,
-    claimed: () => {},
   });
 
 it("a notification makes the fetcher look for grouped jobs at once, even after many looks without a result", async () => {

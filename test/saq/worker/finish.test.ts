@@ -199,7 +199,7 @@ describe("ctx.finish", () => {
     expect(await effects(job.key)).toBe(1);
     expect(worker.worker.stats).toEqual({ complete: 1, failed: 0, retried: 0, aborted: 0 });
     expect(worker.log.lines.filter(({ level }) => level === "warn").map(({ message }) => message)).toEqual([
-      "own failed after it had finished its job, which stays complete",
+      "own failed after ctx.finish; its job stays complete",
     ]);
     expect(lost(worker)).toEqual([]);
   });
@@ -293,7 +293,7 @@ describe("ctx.finish", () => {
     expect(await worker.ended(job.key)).toMatch(/^lost the job/);
     expect(thrown).toBeInstanceOf(JobLostError);
     expect((thrown as JobLostError).message).toMatch(
-      /taken over by another worker.*Let its transaction roll back/,
+      /taken over by another worker.*Roll back the transaction/,
     );
     expect([await status(job.key), await effects(job.key)]).toEqual(["active", 0]);
     await database.query("delete from saq_jobs where key = $1", [job.key]);

@@ -125,14 +125,18 @@ describe("start-up and shutdown hooks", () => {
     [
       "a member that every ctx has",
       () => ({ job: 1 }),
-      /^A startup hook answered a member "job", which every ctx has/,
+      /^A startup hook returned a member "job", but every ctx already has/,
     ],
     [
       "an object of a class",
       () => new Map(),
-      /^A startup hook answered an object of class Map; answer the members/,
+      /^A startup hook returned an object of class Map\. Return nothing, or a plain object/,
     ],
-    ["the same member", [() => ({ a: 1 }), () => ({ a: 2 })], /^Two startup hooks answered a member "a"$/],
+    [
+      "the same member",
+      [() => ({ a: 1 }), () => ({ a: 2 })],
+      /^Two startup hooks returned a member "a"\. Rename one of them$/,
+    ],
   ])("W-9: the worker refuses to start when start-up hooks return %s", async (_, startup, message) => {
     const queue = openQueue(database, { given: () => 1 }, { startup: startup as () => unknown });
     const worker = new Worker(queue as never);
@@ -172,7 +176,7 @@ describe("start-up and shutdown hooks", () => {
       { startup: (ctx: WorkerContext) => ({ start: seen.push(ctx.workerId) }) },
     );
     const { worker, ended } = await startWorker(queue);
-    await expect(worker.start()).rejects.toThrow("This worker was started already; stop it first");
+    await expect(worker.start()).rejects.toThrow("This worker is already started. Stop it first");
     await worker.stop();
     await worker.finished;
     await worker.start();
@@ -453,7 +457,7 @@ describe("hooks that take a long time", () => {
     expect(worker.health.hooks).toEqual({ running: 0, waiting: 0, overdue: 0 });
   });
 
-  it("an afterProcess hook that never ends is logged, and the worker goes on without it", async () => {
+  it("an afterProcess hook that never ends is logged, and the worker no longer waits for it", async () => {
     const go = gate();
     const after: string[] = [];
     const queue = openQueue(
@@ -478,7 +482,7 @@ describe("hooks that take a long time", () => {
     expect(errors.map(({ message, fields }) => [message, fields.job])).toEqual([
       ["Failed to run after process hook", "stuck"],
     ]);
-    expect(String(errors[0]?.fields.err)).toContain("it has not ended within 0.1 s (hookTimeout)");
+    expect(String(errors[0]?.fields.err)).toContain("the hook has not ended within 0.1 s (hookTimeout)");
     expect(worker.health.hooks).toEqual({ running: 0, waiting: 0, overdue: 1 });
     go.open();
     await until(async () => worker.health.hooks.overdue === 0);

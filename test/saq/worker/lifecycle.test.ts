@@ -117,7 +117,7 @@ describe("the process that runs a queue's worker", () => {
     expect(await runWorkers(saq, { logger: log })).toBe(0);
     expect(await rowOf(database, outside.key)).toMatchObject({ status: "complete" });
     expect(await rowOf(database, inside.key)).toMatchObject({ status: "queued" });
-    const left = log.lines.find(({ message }) => message.startsWith("left to the web process"));
+    const left = log.lines.find(({ message }) => message.startsWith("not run in this process"));
     expect(left?.fields.queue).toBe(nameOf("inside"));
   });
 
@@ -125,9 +125,7 @@ describe("the process that runs a queue's worker", () => {
     const { saq, log, queue, nameOf } = app({ a: { burst: true }, b: { burst: true } });
     await expect(runWorkers(saq, { logger: log, queues: [nameOf("c")] })).rejects.toMatchObject({
       code: "unknown_queue",
-      message: expect.stringContaining(
-        `(asked for "${nameOf("c")}", there is: ${nameOf("a")}, ${nameOf("b")})`,
-      ),
+      message: expect.stringContaining(`(asked for "${nameOf("c")}", known: ${nameOf("a")}, ${nameOf("b")})`),
     });
     const [a, b] = [await queue("a").enqueue("nap"), await queue("b").enqueue("nap")];
     expect(await runWorkers(saq, { logger: log, queues: [nameOf("b")] })).toBe(0);
@@ -260,17 +258,17 @@ describe("a running worker", () => {
   it("W-13: the monitor reports a block right after its start, pauses when no job runs, and can begin again", async () => {
     const log = new LogBook();
     const suspects = [["culprit"], [], ["other"], []];
-    const watched = { suspects: () => suspects.shift() ?? [], isResting: true };
-    const watch = new EventLoopMonitor(200, watched, log);
+    const worker = { takeRecentKeys: () => suspects.shift() ?? [], isResting: true };
+    const monitor = new EventLoopMonitor(200, worker, log);
     for (const left of [2, 0]) {
-      watch.begin();
+      monitor.begin();
       const end = Date.now() + 400;
       while (Date.now() < end);
       await until(async () => suspects.length === left);
     }
-    // A timer that still ran would fail this test: with no job the watch ends, and after `stop` it never begins again.
-    watch.stop();
-    watch.begin();
+    // A timer that still ran would fail this test: with no job the monitor pauses, and after `stop` it never begins again.
+    monitor.stop();
+    monitor.begin();
     expect(log.lines.map(({ fields }) => fields.jobs)).toEqual([["culprit"], ["other"]]);
   });
 

@@ -69,7 +69,7 @@ it("an outage is logged once at its start and once at its end, without a stack, 
   const { ended, log: workerLog } = await startWorker(queue);
   proxy.refuse();
   // Each of these sources fails at least twice before the outage is over.
-  for (const source of ["beat", "lost", "sweep", "claim"])
+  for (const source of ["heartbeat", "lost", "sweep", "claim"])
     for (const round of [1, 2])
       await until(
         async () => workerLog.lines.filter(({ fields }) => fields.source === source).length >= round,

@@ -1,43 +1,43 @@
-/** The buffer of jobs that a worker has claimed ahead: their order, and when the next job was claimed. */
+/** The buffer of jobs that a worker has prefetched: their order, and when the next job was claimed. */
 import { expect, it } from "@jest/globals";
 import type { ClaimedJob } from "../../../templates/backend/saq/core/claim.js";
 import { PrefetchBuffer } from "../../../templates/backend/saq/worker/prefetch-buffer.js";
 
 const jobs = (...keys: string[]) => keys.map((key) => ({ key }) as ClaimedJob);
 
-const taken = (ahead: PrefetchBuffer): string[] => {
+const taken = (buffer: PrefetchBuffer): string[] => {
   const keys: string[] = [];
-  for (let job = ahead.next(); job; job = ahead.next()) keys.push(job.key);
+  for (let job = buffer.next(); job; job = buffer.next()) keys.push(job.key);
   return keys;
 };
 
 it("returns jobs in the order of their claims, but first the jobs that were added at the front", () => {
-  const ahead = new PrefetchBuffer();
-  ahead.add(jobs("a", "b", "c"), 1, "back");
-  ahead.add([], 2, "back");
-  ahead.add(jobs("d"), 3, "back");
-  expect(ahead.next()?.key).toBe("a");
-  ahead.add(jobs("x", "y"), 4, "front");
-  expect(ahead.size).toBe(5);
-  expect(taken(ahead)).toEqual(["x", "y", "b", "c", "d"]);
-  expect([ahead.size, ahead.next()]).toEqual([0, undefined]);
+  const buffer = new PrefetchBuffer();
+  buffer.add(jobs("a", "b", "c"), 1, "back");
+  buffer.add([], 2, "back");
+  buffer.add(jobs("d"), 3, "back");
+  expect(buffer.next()?.key).toBe("a");
+  buffer.add(jobs("x", "y"), 4, "front");
+  expect(buffer.size).toBe(5);
+  expect(taken(buffer)).toEqual(["x", "y", "b", "c", "d"]);
+  expect([buffer.size, buffer.next()]).toEqual([0, undefined]);
 });
 
 it("claimedAt is the claim time of the next job, not of the jobs that were claimed later", () => {
-  const ahead = new PrefetchBuffer();
-  expect(ahead.claimedAt).toBe(Number.POSITIVE_INFINITY);
-  ahead.add(jobs("a"), 1, "back");
-  ahead.add(jobs("b"), 2, "back");
-  expect(ahead.claimedAt).toBe(1);
-  ahead.next();
-  expect(ahead.claimedAt).toBe(2);
+  const buffer = new PrefetchBuffer();
+  expect(buffer.claimedAt).toBe(Number.POSITIVE_INFINITY);
+  buffer.add(jobs("a"), 1, "back");
+  buffer.add(jobs("b"), 2, "back");
+  expect(buffer.claimedAt).toBe(1);
+  buffer.next();
+  expect(buffer.claimedAt).toBe(2);
 });
 
-it("empty() returns the remaining jobs in order and leaves the buffer empty", () => {
-  const ahead = new PrefetchBuffer();
-  ahead.add(jobs("a", "b", "c"), 1, "back");
-  ahead.add(jobs("d", "e"), 2, "back");
-  ahead.next();
-  expect(ahead.empty().map(({ key }) => key)).toEqual(["b", "c", "d", "e"]);
-  expect([ahead.size, ahead.claimedAt]).toEqual([0, Number.POSITIVE_INFINITY]);
+it("takeAll() returns the remaining jobs in order and leaves the buffer empty", () => {
+  const buffer = new PrefetchBuffer();
+  buffer.add(jobs("a", "b", "c"), 1, "back");
+  buffer.add(jobs("d", "e"), 2, "back");
+  buffer.next();
+  expect(buffer.takeAll().map(({ key }) => key)).toEqual(["b", "c", "d", "e"]);
+  expect([buffer.size, buffer.claimedAt]).toEqual([0, Number.POSITIVE_INFINITY]);
 });

@@ -1,7 +1,7 @@
 /** Progress while the database is unreachable. */
 import { expect, it } from "@jest/globals";
-import type { Attempt } from "../../../templates/backend/saq/worker/attempt.js";
-import { ProgressSender } from "../../../templates/backend/saq/worker/progress-sender.js";
+import type { Attempt } from "../../../templates/backend/saq/worker/attempt/attempt.js";
+import { ProgressSender } from "../../../templates/backend/saq/worker/attempt/progress-sender.js";
 
 it("does not block the event loop when a task reports progress in a loop", async () => {
   const sender = new ProgressSender({

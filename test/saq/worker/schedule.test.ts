@@ -347,7 +347,7 @@ describe("a tick", () => {
     await other.round();
     const said = other.log.lines.filter(({ level }) => level === "warn");
     expect(said.map(({ message }) => message)).toEqual([
-      "this scheduled task does not run: another queue in this database holds its key; give it a name of its own",
+      "this scheduled task does not run: another queue in this database uses its key. Give it another name",
     ]);
   });
 
@@ -415,8 +415,8 @@ describe("schedules that Python workers run too", () => {
     expect((await rowOf(database, `cron:${name}`))?.scheduled).toBe(later);
     expect((await rowOf(database, `cron:${gone}`))?.scheduled).toBe(later);
     expect(fleet.log.lines.filter(({ level }) => level === "warn").map(({ message }) => message)).toEqual([
-      "cron jobs without a scheduled task here wait for their time; another program made them",
-      "another program's job holds this scheduled task's key until its own time",
+      "waiting cron jobs belong to no scheduled task here; another program stored them, so they are not deleted",
+      "a job of another program has the key of this scheduled task's next tick, so the tick is not stored",
     ]);
   });
 });

@@ -211,7 +211,7 @@ describe("a worker process", () => {
     staged(async ({ database, queue, start }) => {
       const worker = await start();
       const { key } = await queue.enqueue("strayRejection");
-      const line = await worker.said("a promise was rejected and nobody handled it");
+      const line = await worker.said("unhandled promise rejection");
       expect(line.err).toContain("stray rejection");
       expect(line.jobs).toEqual([key]);
       await eventually("it is complete", async () => (await database.document(key)).status === "complete");
@@ -226,7 +226,7 @@ describe("a worker process", () => {
       const beside = await queue.enqueue("nap", { ms: 60_000 });
       await running(beside.key);
       const { key } = await queue.enqueue("strayThrow");
-      const line = await worker.said("uncaught error, the worker ends");
+      const line = await worker.said("uncaught error: the worker stops");
       expect(line.err).toContain("stray throw");
       expect(line.jobs).toEqual([beside.key, key]);
       expect((await worker.exit()).code).toBe(1);

@@ -105,7 +105,10 @@ describe("a task with `thread`", () => {
       ["text", /not an Error: only a text/],
       ["uncloneable", /^Odd: its stack is a function/],
       ["unreadable", /not an Error: \{\}/],
-      ["exits", /thread ended with exit code 3 before the task did: something in it called process.exit/],
+      [
+        "exits",
+        /thread ended with exit code 3 before its task ended: code in the thread called process.exit/,
+      ],
       ["strays", /outside of any promise/],
     ] as const) {
       const { key } = await queue.enqueue("ends", { how });
@@ -206,7 +209,7 @@ it("D-46: a thread in native code ends late, and its job does not start again be
       "Processing hashes",
       "Function 'hashes' did not finish cancellation in time, it may be stuck or blocked",
       "Retrying hashes",
-      "the job's last run still goes on here, so it is given back",
+      "the previous run of this job has not ended in this worker, so the job is given back",
       "Processing hashes",
       "Finished hashes",
     ].sort(),

@@ -31,9 +31,13 @@ it("D-46: a task that never ends runs once, and its job fails if no other worker
   expect(runs).toBe(1);
   expect(await queue.job(job.key)).toMatchObject({
     status: "failed",
-    error: expect.stringContaining("its last run in this worker still goes on and ignores its signal"),
+    error: expect.stringContaining(
+      "the previous run of this job in this worker ignores its signal and has not ended",
+    ),
   });
-  const refusals = log.lines.filter(({ message }) => message.includes("last run still goes on here"));
+  const refusals = log.lines.filter(({ message }) =>
+    message.startsWith("the previous run of this job has not ended"),
+  );
   expect(refusals).toHaveLength(1);
 }, 600_000);
 

@@ -51,7 +51,7 @@ export function createQueueRoutes(taskQueues: TaskQueues<typeof saqConfig>): Rou
     if (!job) {
       throw new HttpError(
         404,
-        "There is no job with this id: it never was, or it is past its ttl and was deleted.",
+        "There is no job with this id. It never existed, or it was deleted when its ttl was over.",
       );
     }
     res.json(describeJob(job));
@@ -62,7 +62,7 @@ export function createQueueRoutes(taskQueues: TaskQueues<typeof saqConfig>): Rou
       .split(",")
       .filter((id) => id !== "");
     if (ids.length === 0 || ids.length > maxIds) {
-      throw new HttpError(400, `Name 1 to ${maxIds} jobs: /queue/jobs?ids=a,b,c. Got ${ids.length}.`);
+      throw new HttpError(400, `Give 1 to ${maxIds} ids: /queue/jobs?ids=a,b,c. Got ${ids.length}.`);
     }
     const jobs = await queue.jobs(ids);
     res.json({ jobs: jobs.filter((job) => job !== null).map(describeJob) });

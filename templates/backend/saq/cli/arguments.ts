@@ -46,7 +46,7 @@ export function parseCall(argv: readonly string[]): Call {
   for (const token of tokens)
     if (token.kind === "option" && !Object.hasOwn(options, token.name))
       throw unknownOption(words, token.name, argv[token.index] ?? token.rawName);
-  const command = commandOf(words);
+  const command = findCommand(words);
   const flags = {
     workers: 1,
     queues: [] as string[],
@@ -57,9 +57,9 @@ export function parseCall(argv: readonly string[]): Call {
   };
   for (const token of tokens) {
     if (token.kind !== "option") continue;
-    const name = optionOf(command, token.name, argv[token.index] ?? token.rawName);
+    const name = findOption(command, token.name, argv[token.index] ?? token.rawName);
     if (options[name].type === "boolean") {
-      if (token.value !== undefined) throw usageError(`--${name} takes no value, and got "${token.value}".`);
+      if (token.value !== undefined) throw usageError(`--${name} takes no value, got "${token.value}".`);
       if (name === "yes") flags.yes = true;
       else if (name === "python") flags.python = true;
       else if (name === "no-python") flags.python = false;
@@ -69,7 +69,7 @@ export function parseCall(argv: readonly string[]): Call {
     // Without "=", parseArgs takes the next argument as the value, even another option.
     if (!token.value || (!token.inlineValue && token.value.startsWith("-")))
       throw usageError(`--${name} needs a value, for instance --${name} ${examples[name] ?? "..."}.`);
-    if (name === "workers") flags.workers = countOf(token.value);
+    if (name === "workers") flags.workers = parseCount(token.value);
     else if (name === "queues") flags.queues.push(token.value);
     else flags.config = token.value;
   }
@@ -82,34 +82,35 @@ const examples: Partial<Record<OptionName, string>> = {
   config: "app/queue/index.ts",
 };
 
-function commandOf(words: readonly string[]): CommandName {
-  const said = words.join(" ");
-  const found = commandNames.find((name) => name === said);
+function findCommand(words: readonly string[]): CommandName {
+  const typed = words.join(" ");
+  const found = commandNames.find((name) => name === typed);
   if (found) return found;
-  const meant = closest(said, commandNames) ?? commandNames.find((name) => name.startsWith(`${said} `));
-  const hint = meant ? `Did you mean "${meant}"?` : `There is: ${commandNames.join(", ")}.`;
-  throw usageError(`There is no command "${said}". ${hint}`);
+  const suggestion =
+    closest(typed, commandNames) ?? commandNames.find((name) => name.startsWith(`${typed} `));
+  const hint = suggestion ? `Did you mean "${suggestion}"?` : `Commands: ${commandNames.join(", ")}.`;
+  throw usageError(`There is no command "${typed}". ${hint}`);
 }
 
-function optionOf(command: CommandName, name: string, typed: string): OptionName {
+function findOption(command: CommandName, name: string, typed: string): OptionName {
   const found = commands[command].options.find((option) => option === name);
   if (found) return found;
   throw unknownOption([command], name, typed);
 }
 
 function unknownOption(words: readonly string[], name: string, typed: string): CliError {
-  const said = words.join(" ");
-  const command = commandNames.find((each) => said === each || said.startsWith(`${each} `));
-  const meant = closest(name, command ? commands[command].options : Object.keys(options));
-  const hint = meant
-    ? `Did you mean --${meant}?`
+  const line = words.join(" ");
+  const command = commandNames.find((known) => line === known || line.startsWith(`${known} `));
+  const suggestion = closest(name, command ? commands[command].options : Object.keys(options));
+  const hint = suggestion
+    ? `Did you mean --${suggestion}?`
     : `See: npm run saq -- ${command ? `${command} ` : ""}--help`;
   return usageError(
     `There is no option ${typed.split("=", 1)[0]}${command ? ` of "${command}"` : ""}. ${hint}`,
   );
 }
 
-function countOf(text: string): number {
+function parseCount(text: string): number {
   const count = Number(text);
   if (Number.isInteger(count) && count >= 1 && count <= 1_000) return count;
   throw usageError(`--workers must be a whole number of 1 to 1000, got "${text}".`);

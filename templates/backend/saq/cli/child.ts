@@ -1,7 +1,7 @@
 /** The program of a worker process beside the first one. Its options are the first argument, as JSON. */
 import { explain } from "./errors.js";
 import { chooseQueues, loadApp } from "./load-app.js";
-import { type ChildOptions, runChosen } from "./workers-run.js";
+import { type ChildOptions, runQueues } from "./workers-run.js";
 
 // However the parent ends, even by SIGKILL, the channel to it closes. This process then stops too, because nobody would
 // pass a signal on to it any more.
@@ -11,7 +11,7 @@ process.once("disconnect", stop);
 try {
   const { config, queues } = JSON.parse(process.argv[2] ?? "") as ChildOptions;
   const saq = await loadApp(config);
-  process.exitCode = await runChosen(saq, chooseQueues(saq, queues), queues);
+  process.exitCode = await runQueues(saq, chooseQueues(saq, queues), queues);
 } catch (error) {
   console.error(explain(error));
   process.exitCode = 1;

@@ -12,18 +12,18 @@ import type { Logger } from "../logger.js";
 import { withTimeout } from "../timers.js";
 
 /** Maximum time that a killed process takes to end, ms. */
-const killedMs = 1_000;
-/** The pause before the first restart, ms. It doubles after each death, up to `longestPauseMs`. */
+const killTimeoutMs = 1_000;
+/** The pause before the first restart, ms. It doubles after each death, up to `maxPauseMs`. */
 const firstPauseMs = 1_000;
-const longestPauseMs = 30_000;
+const maxPauseMs = 30_000;
 /** A process that ran for this long, ms, was healthy: the next pause is the first one again. */
 const healthyMs = 60_000;
 
 /** Returns the pause before a restart, ms. `deaths`: number of deaths in a row, at least 1. */
-export const restartPauseMs = (deaths: number): number => doubled(deaths - 1, firstPauseMs, longestPauseMs);
+export const restartPauseMs = (deaths: number): number => doubled(deaths - 1, firstPauseMs, maxPauseMs);
 
 /** How a process ended. */
-interface Ending {
+interface RunEnd {
   /** The exit code; 1 for a process that was killed by a signal or could not be started. */
   code: number;
   ranMs: number;
@@ -70,21 +70,21 @@ export class Children {
       this.#logger.error({ pid: child.pid }, "A worker process did not stop in time and is killed");
       this.#kill(child, "SIGKILL");
     }
-    let worst = 1;
+    let highestCode = 1;
     await withTimeout(
-      killedMs,
+      killTimeoutMs,
       this.ended().then((code) => {
-        worst = code;
+        highestCode = code;
       }),
     );
-    return worst;
+    return highestCode;
   }
 
   #kill(child: ChildProcess, name: NodeJS.Signals): void {
     try {
       child.kill(name);
     } catch (error) {
-      this.#logger.error({ err: error, pid: child.pid }, `A worker process could not be sent ${name}`);
+      this.#logger.error({ err: error, pid: child.pid }, `Could not send ${name} to a worker process`);
     }
   }
 
@@ -103,7 +103,7 @@ export class Children {
     }
   }
 
-  #run(number: number): Promise<Ending> {
+  #run(number: number): Promise<RunEnd> {
     const startedAt = performance.now();
     const child = fork(this.#program, [...this.#args]);
     this.#alive.add(child);
@@ -111,8 +111,8 @@ export class Children {
       const settle = (code: number | null, signal: string | null, err?: Error) => {
         this.#alive.delete(child);
         if (!this.#closing.signal.aborted || code !== 0) {
-          const how = { pid: child.pid, code, signal, ...(err && { err }) };
-          this.#logger.error(how, `Worker process ${number} ended`);
+          const fields = { pid: child.pid, code, signal, ...(err && { err }) };
+          this.#logger.error(fields, `Worker process ${number} ended`);
         }
         resolve({ code: code ?? 1, ranMs: performance.now() - startedAt });
       };

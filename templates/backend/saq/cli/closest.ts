@@ -8,7 +8,7 @@ export function closest(typed: string, candidates: readonly string[]): string | 
 }
 
 /** Returns how many letters must be added, dropped, changed or swapped with their neighbour. */
-export function editDistance(from: string, to: string): number {
+function editDistance(from: string, to: string): number {
   const rows: number[][] = [Array.from({ length: to.length + 1 }, (_, column) => column)];
   const at = (i: number, j: number) => rows[i]?.[j] ?? 0;
   for (let i = 1; i <= from.length; i++) {

@@ -15,15 +15,18 @@ export const options = {
 export type OptionName = keyof typeof options;
 
 const aboutOptions: Record<OptionName, readonly [usage: string, about: string]> = {
-  workers: ["--workers N", "processes, this one included (default 1)"],
-  queues: ["--queues NAME", "this queue only; may be given several times (default: all)"],
+  workers: ["--workers N", "number of processes, including this one (default: 1)"],
+  queues: ["--queues NAME", "only this queue; you can repeat this option (default: all queues)"],
   config: ["--config PATH", "module that exports `saq` or `saqConfig` (default: app/queue/index)"],
-  yes: ["-y, --yes", "carry the plan out"],
-  python: ["--python", "Python workers use these tables: make SAQ's own two indexes where they are missing"],
-  "no-python": ["--no-python", "none does: drop them, each is written for every job"],
+  yes: ["-y, --yes", "apply the plan"],
+  python: ["--python", "Python workers use these tables: create SAQ's two own indexes if they are missing"],
+  "no-python": [
+    "--no-python",
+    "no Python worker uses them: drop these indexes; they cost a write for each job",
+  ],
   verbose: ["-v, --verbose", "log everything (LOG_LEVEL=debug)"],
   debug: ["-d, --debug", "the same as --verbose"],
-  help: ["-h, --help", "this text"],
+  help: ["-h, --help", "show this text"],
 };
 
 export const commands = {
@@ -31,25 +34,33 @@ export const commands = {
     about: "run workers until SIGINT or SIGTERM",
     options: ["workers", "queues", "config", "verbose", "debug", "help"],
     more:
-      "Waits for a database that is away, up to the queue's startTimeout. The first process starts the others again\n" +
-      "when they die, after 1 s, doubling to 30 s.\n" +
-      "Exit code: 0 after a signal; 1 when a process failed or the database is away; 2 when the call is wrong.\n" +
-      "After SIGTERM running jobs may finish within the grace period; a signal more than 2 s later ends that.",
+      "Waits for an unreachable database, at most for the queue's startTimeout.\n" +
+      "If another process dies, the first process starts it again after 1 s. The pause doubles with each\n" +
+      "death in a row, up to 30 s.\n" +
+      "After SIGTERM, running jobs may finish within the grace period. A signal more than 2 s later ends it.\n" +
+      "Exit code: 0 after a signal; 1 if a process failed or the database is unreachable;\n" +
+      "2 if the command line is invalid.",
   },
   "workers status": {
-    about: "ask the database: queues, jobs by state, live workers",
+    about: "show the queues, their jobs by state and their live workers",
     options: ["queues", "config", "verbose", "debug", "help"],
-    more: "Exit code: 0 when every queue has a live worker; 1 when one has none, or the database is away.",
+    more: "Exit code: 0 if every queue has a live worker; 1 if not, or if the database is unreachable.",
   },
   check: {
-    about: "one line per queue, for health checks",
+    about: "print one line per queue, for health checks",
     options: ["queues", "config", "help"],
-    more: "Exit code: 0 when every queue has a live worker; 1 when one has none or is unknown, or the database is away.",
+    more:
+      "Exit code: 0 if every queue has a live worker; 1 if not, if a queue is unknown,\n" +
+      "or if the database is unreachable.",
   },
   tune: {
-    about: "show what is missing in tables that Python made; with --yes, bring them to the layout of ours",
+    about: "show what tables created by Python lack; with --yes, change them to our layout",
     options: ["yes", "python", "no-python", "queues", "config", "help"],
-    more: "Safe while workers run: no table is rewritten, indexes are built CONCURRENTLY, locks are waited for 1 s.\nExit code: 0 when all is done or only shown; 1 when a step failed (run it again) or the database is away.",
+    more:
+      "Safe while workers run: it rewrites no table, builds indexes CONCURRENTLY, and waits at most 1 s\n" +
+      "for a lock.\n" +
+      "Exit code: 0 if all steps are done or only shown; 1 if a step failed (run tune again),\n" +
+      "or if the database is unreachable.",
   },
 } as const satisfies Record<string, { about: string; options: readonly OptionName[]; more: string }>;
 export type CommandName = keyof typeof commands;
@@ -58,7 +69,7 @@ export const commandNames = Object.keys(commands) as CommandName[];
 /** Returns the help of one command; for null, of all commands. */
 export function helpText(name: CommandName | null): string {
   if (name === null) {
-    const list = columns(commandNames.map((each) => [each, commands[each].about]));
+    const list = columns(commandNames.map((command) => [command, commands[command].about]));
     return `npm run saq -- <command> [options]\n\n${list}\n\nOptions of a command: npm run saq -- <command> --help`;
   }
   const { about, options: own, more } = commands[name];

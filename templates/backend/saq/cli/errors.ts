@@ -33,7 +33,7 @@ export function explain(error: unknown): string {
   if (isUnavailable(error)) return `${error.message}. Is the server running, and is the queue's dsn right?`;
   if (error instanceof CliError || isDeliberate(error)) return error.message;
   if (error.severity !== undefined)
-    return `The database refuses: ${error.message}. Is the queue's dsn right?`;
+    return `The database reports an error: ${error.message}. Is the queue's dsn right?`;
   return error.stack ?? `${error.name}: ${error.message}`;
 }
 

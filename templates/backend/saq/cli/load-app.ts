@@ -15,22 +15,24 @@ const defaultModule = fileURLToPath(
 /**
  * Imports the module and returns the `Saq` that it exports, or one made from the `saqConfig` that it exports.
  *
- * @param given path of another module, relative to the folder where the command was typed
+ * @param configPath path of another module, relative to the folder where the command was typed
  * @throws CliError when there is no such module, or it exports neither of the two
  */
-export async function loadApp(given: string | undefined): Promise<Saq> {
+export async function loadApp(configPath: string | undefined): Promise<Saq> {
   // npm runs scripts in the package's folder; INIT_CWD is the folder where the user typed the command.
-  const file = given === undefined ? defaultModule : path.resolve(process.env.INIT_CWD ?? "", given);
+  const file =
+    configPath === undefined ? defaultModule : path.resolve(process.env.INIT_CWD ?? "", configPath);
   if (!existsSync(file)) {
-    const how = given === undefined ? "Name your own: --config PATH" : `--config ${given} leads nowhere.`;
-    throw usageError(`There is no module ${file}. ${how}`);
+    const hint = configPath === undefined ? "Set your module: --config PATH" : `Check --config ${configPath}`;
+    throw usageError(`There is no module ${file}. ${hint}`);
   }
   const exported = (await import(pathToFileURL(file).href)) as { saq?: unknown; saqConfig?: unknown };
   const saq: unknown = typeof exported.saq === "function" ? await exported.saq() : exported.saq;
   if (isSaq(saq)) return saq;
   if (isConfig(exported.saqConfig)) return createSaq(exported.saqConfig);
   throw new CliError(
-    `${file} exports neither \`saq\` (made by createSaq, or a function that answers it) nor \`saqConfig\` (made by defineSaq).`,
+    `${file} exports neither \`saq\` (made by createSaq, or a function that returns it) ` +
+      "nor `saqConfig` (made by defineSaq).",
   );
 }
 

@@ -17,7 +17,7 @@ const programs: Record<CommandName, (flags: Flags) => Promise<ExitCode>> = {
  * How long a finished command waits, ms, for what the application's modules have left open, such as a connection.
  * Then the process exits.
  */
-const lastWordsMs = 1_000;
+const exitDelayMs = 1_000;
 
 async function run(call: Call): Promise<ExitCode> {
   if ("help" in call) {
@@ -35,4 +35,4 @@ try {
   console.error(explain(error));
   process.exitCode = error instanceof CliError ? error.exitCode : exitCodes.failed;
 }
-setTimeout(() => process.exit(), lastWordsMs).unref();
+setTimeout(() => process.exit(), exitDelayMs).unref();

@@ -11,26 +11,26 @@ export async function tune({ config, queues: names, yes, python }: Flags): Promi
   // The queues are never connected, because connecting creates missing tables and upgrades old ones.
   const sets = new Map(chooseQueues(saq, names).map((queue) => [tablesOf(queue.config), queue.config]));
   await saq.close();
-  let todo = 0;
-  let problems = 0;
+  let stepCount = 0;
+  let failedCount = 0;
   for (const { dsn, tables } of sets.values()) {
     const client = await openTuneClient(dsn);
     try {
       const plan = await planTune(client, { tables, python });
       console.log(describePlan(plan));
-      todo += plan.steps.length;
+      stepCount += plan.steps.length;
       if (!yes) continue;
       await runTune(client, plan, ({ step, problem }) => {
         if (problem === null) console.log(`Done: ${step.what}`);
-        else console.error(`Not done: ${step.what}: ${problem}`);
-        if (problem !== null) problems++;
+        else console.error(`Failed: ${step.what}: ${problem}`);
+        if (problem !== null) failedCount++;
       });
     } finally {
       await client.end();
     }
   }
-  if (todo > 0 && !yes) console.log("Nothing was changed. To carry it out: npm run saq -- tune --yes");
-  return problems === 0 ? exitCodes.done : exitCodes.failed;
+  if (stepCount > 0 && !yes) console.log("Nothing was changed. To apply the plan: npm run saq -- tune --yes");
+  return failedCount === 0 ? exitCodes.done : exitCodes.failed;
 }
 
 /** Identifies the tables of a queue, so that tables which several queues share are tuned once. */

@@ -13,7 +13,7 @@ import { table } from "./table.js";
 export type ChildOptions = Pick<Flags, "config" | "queues">;
 
 /** How long a worker needs after its grace period and hard deadline to record results and to disconnect, s. */
-const farewellSeconds = 2;
+const disconnectSeconds = 2;
 
 const childProgram = fileURLToPath(
   new URL(import.meta.url.endsWith(".ts") ? "./child-dev.js" : "./child.js", import.meta.url),
@@ -32,28 +32,28 @@ export async function workersRun({ config, queues: names, workers, debug }: Flag
   const options: ChildOptions = { config, queues: names };
   const children = new Children(workers - 1, childProgram, [JSON.stringify(options)], saq.logger);
   let signalled = false;
-  const pass = (signal: NodeJS.Signals) => {
+  const forwardSignal = (signal: NodeJS.Signals) => {
     signalled = true;
     children.signal(signal);
   };
-  process.on("SIGINT", pass);
-  process.on("SIGTERM", pass);
-  const own = await runChosen(saq, queues, names);
+  process.on("SIGINT", forwardSignal);
+  process.on("SIGTERM", forwardSignal);
+  const ownCode = await runQueues(saq, queues, names);
   // This worker ended without a signal and without an error: it has nothing left to do. The others will end by
   // themselves too.
-  if (!signalled && own === 0) await children.ended();
+  if (!signalled && ownCode === 0) await children.ended();
   if (!signalled) children.signal("SIGTERM");
-  const theirs = await children.stop(stopTimeoutMs(queues));
-  process.off("SIGINT", pass);
-  process.off("SIGTERM", pass);
-  return own === 0 && theirs === 0 ? exitCodes.done : exitCodes.failed;
+  const childCode = await children.stop(stopTimeoutMs(queues));
+  process.off("SIGINT", forwardSignal);
+  process.off("SIGTERM", forwardSignal);
+  return ownCode === 0 && childCode === 0 ? exitCodes.done : exitCodes.failed;
 }
 
 /** Returns false if a stop signal ended the wait for the database. */
 async function connectAll({ logger }: Saq, queues: readonly Queue[]): Promise<boolean> {
-  const unwanted = new AbortController();
-  const { signal } = unwanted;
-  const stop = () => unwanted.abort();
+  const stopped = new AbortController();
+  const { signal } = stopped;
+  const stop = () => stopped.abort();
   process.on("SIGINT", stop);
   process.on("SIGTERM", stop);
   try {
@@ -69,7 +69,7 @@ async function connectAll({ logger }: Saq, queues: readonly Queue[]): Promise<bo
  * Runs the workers of these queues in this process until a signal; returns the exit code. If queues are named, they run
  * here even when their worker usually runs inside the web process.
  */
-export function runChosen(saq: Saq, queues: readonly Queue[], names: readonly string[]): Promise<number> {
+export function runQueues(saq: Saq, queues: readonly Queue[], names: readonly string[]): Promise<number> {
   const host = {
     connect: async ({ signal }: ConnectOptions) => {
       await Promise.all(queues.map((queue) => connectWithRetry(queue, { logger: saq.logger, signal })));
@@ -82,7 +82,7 @@ export function runChosen(saq: Saq, queues: readonly Queue[], names: readonly st
 
 function stopTimeoutMs(queues: readonly Queue[]): number {
   const seconds = queues.map(
-    ({ config }) => config.shutdownGracePeriod + config.cancellationHardDeadline + farewellSeconds,
+    ({ config }) => config.shutdownGracePeriod + config.cancellationHardDeadline + disconnectSeconds,
   );
   return Math.max(...seconds) * 1_000;
 }

@@ -9,7 +9,7 @@ import { onlyJobOptions } from "./job-options.js";
 import type { QueueOptions } from "./queue-options.js";
 
 /** Maximum of a timer, s: Node's timers hold 31 bits of milliseconds (24 days) and fire at once beyond that. */
-export const longestTimer = 2_147_483;
+export const maxTimerSeconds = 2_147_483;
 
 export function checkName(at: string, name: string): void {
   if (typeof name !== "string" || name === "" || name.includes("\0")) {
@@ -17,7 +17,7 @@ export function checkName(at: string, name: string): void {
   }
   const bytes = Buffer.byteLength(name);
   if (bytes > 59)
-    throw new ConfigError(`${at}: name has ${bytes} bytes, 59 are allowed; choose a shorter one`);
+    throw new ConfigError(`${at}: name has ${bytes} bytes, but at most 59 are allowed; choose a shorter one`);
 }
 
 const optionNames: Record<keyof QueueOptions, true> = {
@@ -64,11 +64,16 @@ const optionNames: Record<keyof QueueOptions, true> = {
  *
  * @throws ConfigError naming the unknown option and the known ones
  */
-export function checkOptionNames(at: string, given: object, known: object = optionNames, inside = ""): void {
-  const unknown = Object.keys(given).find((name) => !Object.hasOwn(known, name));
+export function checkOptionNames(
+  at: string,
+  options: object,
+  known: object = optionNames,
+  prefix = "",
+): void {
+  const unknown = Object.keys(options).find((name) => !Object.hasOwn(known, name));
   if (unknown === undefined) return;
   throw new ConfigError(
-    `${at}: there is no option ${inside}${unknown} (known: ${Object.keys(known).join(", ")})`,
+    `${at}: there is no option ${prefix}${unknown} (known: ${Object.keys(known).join(", ")})`,
   );
 }
 
@@ -89,22 +94,22 @@ export function numberChecks(at: string) {
   return { number, integer };
 }
 
-export function pairOf<T>(at: string, name: string, given: readonly [T, T]): readonly [T, T] {
-  if (Array.isArray(given) && given.length === 2) return given;
+export function checkPair<T>(at: string, name: string, pair: readonly [T, T]): readonly [T, T] {
+  if (Array.isArray(pair) && pair.length === 2) return pair;
   throw new ConfigError(
-    `${at}: ${name} must be a list of two, [lowest, highest], got ${JSON.stringify(given)}`,
+    `${at}: ${name} must be a list of two numbers, [lowest, highest], got ${JSON.stringify(pair)}`,
   );
 }
 
-export function oneOf<const Word extends string | boolean>(
+export function oneOf<const Value extends string | boolean>(
   at: string,
   name: string,
-  given: Word,
-  words: readonly Word[],
-): Word {
-  if (words.includes(given)) return given;
-  const allowed = words.map((word) => JSON.stringify(word)).join(" or ");
-  throw new ConfigError(`${at}: ${name} must be ${allowed}, got ${String(given)}`);
+  value: Value,
+  allowed: readonly Value[],
+): Value {
+  if (allowed.includes(value)) return value;
+  const list = allowed.map((each) => JSON.stringify(each)).join(" or ");
+  throw new ConfigError(`${at}: ${name} must be ${list}, got ${String(value)}`);
 }
 
 /**
@@ -113,7 +118,7 @@ export function oneOf<const Word extends string | boolean>(
  * @throws ConfigError if a number is out of range, a burst has no `dequeueTimeout`, or `maxBurstJobs` is set without a
  * burst
  */
-export function burstOf(
+export function completeBurst(
   at: string,
   {
     concurrency = 10,
@@ -124,15 +129,17 @@ export function burstOf(
 ) {
   const { number, integer } = numberChecks(at);
   integer("concurrency", concurrency, 1, 10_000);
-  number("dequeueTimeout", dequeueTimeout, 0, longestTimer);
+  number("dequeueTimeout", dequeueTimeout, 0, maxTimerSeconds);
   if (maxBurstJobs !== undefined) integer("maxBurstJobs", maxBurstJobs, 1);
   if (burst && dequeueTimeout === 0) {
     throw new ConfigError(
-      `${at}: burst needs a dequeueTimeout of more than 0 s, the time without a job after which it is over`,
+      `${at}: burst needs a dequeueTimeout of more than 0 s; the burst ends after this time without a job`,
     );
   }
   if (!burst && maxBurstJobs !== undefined) {
-    throw new ConfigError(`${at}: maxBurstJobs is for bursts; set burst: true as well`);
+    throw new ConfigError(
+      `${at}: maxBurstJobs works only in a burst; set burst: true, or leave maxBurstJobs out`,
+    );
   }
   return {
     concurrency: Math.min(concurrency, maxBurstJobs ?? concurrency),
@@ -166,14 +173,16 @@ export function checkDsn(at: string, dsn: string): void {
 
 export function checkTasks(at: string, tasks: TaskMap): void {
   if (typeof tasks !== "object" || tasks === null) {
-    throw new ConfigError(`${at}: tasks must be an object of tasks by name, got ${String(tasks)}`);
+    throw new ConfigError(
+      `${at}: tasks must be an object of tasks by name, such as { sendMail }, got ${String(tasks)}`,
+    );
   }
-  for (const [name, given] of Object.entries(tasks)) {
-    if (typeof given === "function") continue;
-    if (typeof given !== "object" || given === null || typeof given.run !== "function") {
-      throw new ConfigError(`${at}: task "${name}" must be a function or task({ run }), got ${typeof given}`);
+  for (const [name, task] of Object.entries(tasks)) {
+    if (typeof task === "function") continue;
+    if (typeof task !== "object" || task === null || typeof task.run !== "function") {
+      throw new ConfigError(`${at}: task "${name}" must be a function or task({ run }), got ${typeof task}`);
     }
-    const { run: _run, input: _input, output: _output, thread: _thread, ...options } = given;
+    const { run: _run, input: _input, output: _output, thread: _thread, ...options } = task;
     onlyJobOptions(`${at}: task "${name}"`, options);
   }
 }
@@ -184,15 +193,17 @@ export function checkTasks(at: string, tasks: TaskMap): void {
  *
  * @throws ConfigError
  */
-export function listOfHooks(at: string, name: string, given: OneOrMany<(ctx: never) => unknown> = []) {
-  const list = Array.isArray(given) ? [...given] : [given];
+export function listOfHooks(at: string, name: string, hooks: OneOrMany<(ctx: never) => unknown> = []) {
+  const list = Array.isArray(hooks) ? [...hooks] : [hooks];
   for (const [index, hook] of list.entries()) {
     if (typeof hook !== "function") {
       const got = typeof hook === "string" ? `the text ${JSON.stringify(hook)}` : String(hook);
       throw new ConfigError(`${at}: ${name} must be a function or a list of functions, got ${got}`);
     }
     if (list.indexOf(hook) !== index) {
-      throw new ConfigError(`${at}: ${name} lists the function ${hook.name || "(anonymous)"} twice`);
+      throw new ConfigError(
+        `${at}: ${name} lists the function ${hook.name || "(anonymous)"} twice; remove one`,
+      );
     }
   }
   return list as readonly ((ctx: unknown) => unknown)[];

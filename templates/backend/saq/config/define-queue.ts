@@ -4,8 +4,8 @@ import { defaultMaxBytes, largestMaxBytes } from "../core/byte-size.js";
 import { checkZone } from "../core/cron.js";
 import type {
   AfterProcessHook,
-  Answering,
   HookOptions,
+  HooksReturning,
   OneOrMany,
   Prepared,
   ShutdownHook,
@@ -14,16 +14,16 @@ import type {
 } from "../tasks/hooks.js";
 import type { Context, TaskMap, WorkerContext } from "../tasks/task.js";
 import {
-  burstOf,
   checkDsn,
   checkName,
   checkOptionNames,
+  checkPair,
   checkTasks,
+  completeBurst,
   listOfHooks,
-  longestTimer,
+  maxTimerSeconds,
   numberChecks,
   oneOf,
-  pairOf,
 } from "./checks.js";
 import { onlyJobOptions } from "./job-options.js";
 import type { QueueConfig, QueueOptions, QueueSettings, Timers } from "./queue-options.js";
@@ -56,11 +56,16 @@ export function defineQueue<
 >(
   options: { [Option in Present]?: unknown } & QueueSettings<Name, Tasks> & {
       /** Runs before the worker takes jobs. If it throws, the worker does not start. @defaultValue none */
-      startup?: Answering<WorkerContext, Start1, Start2, Start3>;
+      startup?: HooksReturning<WorkerContext, Start1, Start2, Start3>;
       /** Runs after the last job has ended. @defaultValue none */
       shutdown?: OneOrMany<ShutdownHook<Started<Present, Start1, Start2, Start3>>>;
       /** Runs before each task, within the job's timeout. If it throws, the attempt fails. @defaultValue none */
-      beforeProcess?: Answering<Context<Started<Present, Start1, Start2, Start3>>, Before1, Before2, Before3>;
+      beforeProcess?: HooksReturning<
+        Context<Started<Present, Start1, Start2, Start3>>,
+        Before1,
+        Before2,
+        Before3
+      >;
       /** Runs when the end of an attempt is recorded. @defaultValue none */
       afterProcess?: OneOrMany<
         AfterProcessHook<
@@ -81,12 +86,12 @@ export function defineQueue(given: object): QueueConfig {
   checkTasks(at, options.tasks);
   const { number, integer } = numberChecks(at);
   const hooks = (name: keyof HookOptions) => listOfHooks(at, name, options[name]);
-  const [lowest, highest] = pairOf(at, "priorities", options.priorities ?? [0, 32767]);
+  const [lowest, highest] = checkPair(at, "priorities", options.priorities ?? [0, 32767]);
   integer("priorities[0]", lowest, -32768, 32767);
   integer("priorities[1]", highest, lowest, 32767);
   checkOptionNames(at, options.timers ?? {}, timerDefaults, "timers.");
   const timers = { ...timerDefaults, ...options.timers };
-  for (const [name, value] of Object.entries(timers)) number(`timers.${name}`, value, 0.01, longestTimer);
+  for (const [name, value] of Object.entries(timers)) number(`timers.${name}`, value, 0.01, maxTimerSeconds);
   const cronTimezone = checkZone(options.cronTimezone ?? "UTC");
   const scheduled = options.scheduledTasks as readonly CronJob[] | undefined;
   const minSize = integer("minSize", options.minSize ?? 1, 0);
@@ -98,14 +103,14 @@ export function defineQueue(given: object): QueueConfig {
     minSize,
     maxSize: integer("maxSize", options.maxSize ?? Math.max(3, minSize), Math.max(2, minSize)),
     defaults: onlyJobOptions(`${at}: defaults`, options.defaults ?? {}),
-    pollInterval: number("pollInterval", options.pollInterval ?? 0, 0, longestTimer),
-    startTimeout: number("startTimeout", options.startTimeout ?? 60, 0, longestTimer),
-    shutdownGracePeriod: number("shutdownGracePeriod", options.shutdownGracePeriod ?? 10, 0, longestTimer),
+    pollInterval: number("pollInterval", options.pollInterval ?? 0, 0, maxTimerSeconds),
+    startTimeout: number("startTimeout", options.startTimeout ?? 60, 0, maxTimerSeconds),
+    shutdownGracePeriod: number("shutdownGracePeriod", options.shutdownGracePeriod ?? 10, 0, maxTimerSeconds),
     cancellationHardDeadline: number(
       "cancellationHardDeadline",
       options.cancellationHardDeadline ?? 1,
       0,
-      longestTimer,
+      maxTimerSeconds,
     ),
     failedTtl: integer("failedTtl", options.failedTtl ?? 7 * 24 * 3600, 0),
     lostLimit: integer("lostLimit", options.lostLimit ?? 3, 0),
@@ -119,11 +124,11 @@ export function defineQueue(given: object): QueueConfig {
     scheduledTasks: scheduled ? readScheduledTasks(at, scheduled, options.tasks, cronTimezone) : null,
     timers,
     metadata: options.metadata ?? null,
-    ...burstOf(at, options),
+    ...completeBurst(at, options),
     unknownTask: oneOf(at, "unknownTask", options.unknownTask ?? "fail", ["fail", "requeue"]),
     separateProcess: oneOf(at, "separateProcess", options.separateProcess ?? true, [true, false]),
-    hookTimeout: number("hookTimeout", options.hookTimeout ?? 10, 0, longestTimer),
-    eventLoopDelay: number("eventLoopDelay", options.eventLoopDelay ?? 0.5, 0, longestTimer),
+    hookTimeout: number("hookTimeout", options.hookTimeout ?? 10, 0, maxTimerSeconds),
+    eventLoopDelay: number("eventLoopDelay", options.eventLoopDelay ?? 0.5, 0, maxTimerSeconds),
     startup: hooks("startup"),
     shutdown: hooks("shutdown"),
     beforeProcess: hooks("beforeProcess"),

@@ -49,10 +49,12 @@ export function defineSaq<const Queues extends readonly QueueConfig[]>(
 ): SaqConfig<Queues> {
   const names = options.queues.map((queue) => queue.name);
   if (names.length === 0)
-    throw new ConfigError("defineSaq: queues is empty; give it one defineQueue({...}) at least");
-  const twice = names.find((name, index) => names.indexOf(name) !== index);
-  if (twice !== undefined)
-    throw new ConfigError(`defineSaq: two queues are named "${twice}"; names must differ`);
+    throw new ConfigError("defineSaq: queues is empty; pass at least one defineQueue({...})");
+  const duplicate = names.find((name, index) => names.indexOf(name) !== index);
+  if (duplicate !== undefined)
+    throw new ConfigError(
+      `defineSaq: two queues are named "${duplicate}"; give each queue a name of its own`,
+    );
   checkCronKeys(options.queues);
   const path = `/${(options.web?.path ?? "/saq").replace(/^\/+|\/+$/g, "")}`;
   if (path === "/")
@@ -77,18 +79,18 @@ export function defineSaq<const Queues extends readonly QueueConfig[]>(
  * @throws ConfigError
  */
 function checkCronKeys(queues: readonly QueueConfig[]): void {
-  const holders = new Map<string, string>();
+  const queueById = new Map<string, string>();
   for (const { name: queue, dsn, tables, scheduledTasks } of queues) {
     for (const { name } of scheduledTasks ?? []) {
       const id = JSON.stringify([dsn, tables, name]);
-      const holder = holders.get(id);
-      if (holder !== undefined) {
+      const other = queueById.get(id);
+      if (other !== undefined) {
         throw new ConfigError(
-          `defineSaq: queues "${holder}" and "${queue}" share a database, and both have a scheduled task named "${name}"; ` +
-            `give one of them a name of its own: cronJob("...", { name: "${queue}-${name}", ... })`,
+          `defineSaq: queues "${other}" and "${queue}" share a database, and both have a scheduled task named ` +
+            `"${name}"; give one of them a name of its own: cronJob("...", { name: "${queue}-${name}", ... })`,
         );
       }
-      holders.set(id, queue);
+      queueById.set(id, queue);
     }
   }
 }

@@ -7,7 +7,8 @@ const known: ReadonlySet<string> = new Set(jobOptionNames);
 
 /**
  * Like `checkJobOptions`, and also refuses every other name: a typo would be ignored silently, and `status` or
- * `attempts` from a spread request body would become the job's own.
+ * `attempts` from a spread request body would become the job's own. `otherNames`: allowed names that the caller has
+ * checked and removed from `options`; the error lists them too.
  *
  * @throws Failure naming the option, the value received and what is allowed
  */
@@ -15,10 +16,12 @@ export function onlyJobOptions<O extends JobOptions>(
   at: string,
   options: O,
   Failure: new (message: string) => Error = ConfigError,
+  otherNames: readonly string[] = [],
 ): O {
   const unknown = Object.keys(options).find((name) => !known.has(name));
   if (unknown === undefined) return checkJobOptions(at, options, Failure);
-  throw new Failure(`${at}: there is no option "${unknown}" (known: ${jobOptionNames.join(", ")})`);
+  const names = [...otherNames, ...jobOptionNames].join(", ");
+  throw new Failure(`${at}: there is no option "${unknown}" (known: ${names})`);
 }
 
 /**

@@ -94,20 +94,20 @@ export const cronKey = ({ name, overlap }: Pick<CronEntry, "name" | "overlap">, 
  */
 export function readScheduledTasks(
   at: string,
-  given: readonly CronJob[],
+  jobs: readonly CronJob[],
   tasks: TaskMap,
   timezone: string,
 ): readonly CronEntry[] {
-  if (!Array.isArray(given)) {
-    throw new ConfigError(`${at}: scheduledTasks must be a list of cronJob(...), got ${typeof given}`);
+  if (!Array.isArray(jobs)) {
+    throw new ConfigError(`${at}: scheduledTasks must be a list of cronJob(...), got ${typeof jobs}`);
   }
-  const entries = given.map((job) => readEntry(at, job, tasks, timezone));
+  const entries = jobs.map((job) => readEntry(at, job, tasks, timezone));
   const names = entries.map((entry) => entry.name);
-  const twice = names.find((name, index) => names.indexOf(name) !== index);
-  if (twice !== undefined) {
+  const duplicate = names.find((name, index) => names.indexOf(name) !== index);
+  if (duplicate !== undefined) {
     throw new ConfigError(
-      `${at}: two scheduled tasks are named "${twice}", so that only one would run; ` +
-        `give one of them a name of its own: cronJob("...", { name: "${twice}2", ... })`,
+      `${at}: two scheduled tasks are named "${duplicate}", so only one of them would run; ` +
+        `give one of them a name of its own: cronJob("...", { name: "${duplicate}2", ... })`,
     );
   }
   return entries;
@@ -124,7 +124,9 @@ function readEntry(at: string, job: CronJob, tasks: TaskMap, timezone: string): 
   const here = `${at}: cronJob("${name}")`;
   if (!Object.hasOwn(tasks, job.task)) {
     const known = Object.keys(tasks).join(", ");
-    throw new ConfigError(`${at}: scheduledTasks has no task "${job.task}" to run (there is: ${known})`);
+    throw new ConfigError(
+      `${at}: cronJob("${job.task}") names a task that is not in tasks (known: ${known})`,
+    );
   }
   if (typeof name !== "string" || name === "" || name.length > 200 || name.includes("\0")) {
     throw new ConfigError(`${here}: name must be a text of 1 to 200 characters`);
@@ -136,7 +138,7 @@ function readEntry(at: string, job: CronJob, tasks: TaskMap, timezone: string): 
     throw new ConfigError(`${here}: misfire must be "skip" or "once", got ${JSON.stringify(misfire)}`);
   }
   if ("unique" in options) {
-    throw new ConfigError(`${here}: SAQ's unique is overlap here: unique=False is overlap: "allow"`);
+    throw new ConfigError(`${here}: there is no option unique; use overlap: "allow" for SAQ's unique=False`);
   }
   return {
     name,

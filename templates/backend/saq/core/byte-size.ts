@@ -21,10 +21,10 @@ export const bytesOf = (text: string): number =>
   text.length < 1_024 ? text.length : Buffer.byteLength(text);
 
 /** Returns the message of the error for a part that is too large. */
-export function tooLarge(what: string, text: string, maxBytes: number): string {
+export function tooLarge(part: string, text: string, maxBytes: number): string {
   const bytes = Buffer.byteLength(text).toLocaleString("en-US");
   return (
-    `${what} has ${bytes} bytes as JSON, at most ${maxBytes.toLocaleString("en-US")} can be stored. ` +
+    `${part} has ${bytes} bytes as JSON, at most ${maxBytes.toLocaleString("en-US")} can be stored. ` +
     "Store the data elsewhere and pass a reference to it, or raise maxBytes of the queue"
   );
 }

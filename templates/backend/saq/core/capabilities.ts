@@ -17,28 +17,32 @@ export interface Capabilities {
   readonly bulk: boolean;
 }
 
-type Refused = Exclude<keyof Capabilities, "storage" | "bulk">;
+type CheckedCapability = Exclude<keyof Capabilities, "storage" | "bulk">;
 
 /** The options that need each capability, as users know them. */
-const needs: Record<Refused, { words: string; instead: string }> = {
+const needs: Record<CheckedCapability, { description: string; alternative: string }> = {
   transactions: {
-    words: "transactions (the option client, ctx.finish)",
-    instead: "Store the job after your transaction has committed, and return the result from the task.",
+    description: "transactions (the option client, ctx.finish)",
+    alternative: "Store the job after your transaction has committed, and return the result from the task.",
   },
   groups: {
-    words: "groups of jobs (groupKey, groupConcurrency)",
-    instead: "Leave groupKey and groupConcurrency out.",
+    description: "groups of jobs (groupKey, groupConcurrency)",
+    alternative: "Leave groupKey and groupConcurrency out.",
   },
-  push: { words: "notifications", instead: "Set pollInterval, 1 for instance." },
+  push: { description: "notifications", alternative: "Set pollInterval, for instance to 1." },
   priorities: {
-    words: "priorities",
-    instead: "Leave priority and priorities out, or use one queue per priority.",
+    description: "priorities",
+    alternative: "Leave priority and priorities out, or use one queue per priority.",
   },
 };
 
 /** @throws ConfigError if the storage does not have the capability. `at` names the call or the queue. */
-export function requireCapability(at: string, capability: Refused, capabilities: Capabilities): void {
+export function requireCapability(
+  at: string,
+  capability: CheckedCapability,
+  capabilities: Capabilities,
+): void {
   if (capabilities[capability]) return;
-  const { words, instead } = needs[capability];
-  throw new ConfigError(`${at}: ${capabilities.storage} has no ${words}. ${instead}`);
+  const { description, alternative } = needs[capability];
+  throw new ConfigError(`${at}: ${capabilities.storage} has no ${description}. ${alternative}`);
 }

@@ -114,17 +114,18 @@ function asCroner(text: string): string {
   if (weekday === "" || more.length > 0) {
     throw invalid(
       text,
-      `it has ${trimmed === "" ? 0 : parts.length} fields; 5 are allowed (minute hour day month weekday), or 6 with the seconds last`,
+      `it has ${trimmed === "" ? 0 : parts.length} fields; 5 are allowed (minute hour day month weekday), ` +
+        "or 6 with the seconds last",
     );
   }
-  const [givenDays, givenWeekdays] = [dayField(text, day), weekdayField(text, weekday)];
+  const [dayList, weekdayList] = [readDayField(text, day), readWeekdayField(text, weekday)];
   return [
-    plainField(text, seconds, second),
-    plainField(text, minutes, minute),
-    plainField(text, hours, hour),
-    weekday.includes("*") && isFull(days, givenDays) ? "*" : givenDays,
-    plainField(text, months, month),
-    day.includes("*") && isFull(weekdays, givenWeekdays) ? "*" : givenWeekdays,
+    readField(text, seconds, second),
+    readField(text, minutes, minute),
+    readField(text, hours, hour),
+    weekday.includes("*") && isFull(days, dayList) ? "*" : dayList,
+    readField(text, months, month),
+    day.includes("*") && isFull(weekdays, weekdayList) ? "*" : weekdayList,
   ].join(" ");
 }
 
@@ -133,10 +134,10 @@ function asCroner(text: string): string {
  * a `*`, as in croniter since 2.0.4: `0 9 *\/2 * 0-6` runs every second day. It does not run on each day that matches
  * one of the two fields, which would be every day.
  */
-function isFull(field: Field, given: string): boolean {
+function isFull(field: Field, fieldText: string): boolean {
   const values = new Set<number>();
   const { to, size } = valuesOf(field);
-  for (const part of given.split(",")) {
+  for (const part of fieldText.split(",")) {
     const [, step] = part.split("/");
     if (!part.startsWith("*")) values.add(Number(part));
     else for (let value = field.from; value <= to; value += Number(step ?? 1)) values.add(value);
@@ -150,56 +151,56 @@ function valuesOf(field: Field): { to: number; size: number } {
   return { to, size: to - field.from + 1 };
 }
 
-function plainField(text: string, field: Field, given: string): string {
+function readField(text: string, field: Field, fieldText: string): string {
   // As in croniter, which reads `?` in these two fields only.
-  if (given === "?" && (field === days || field === weekdays)) return "*";
-  const parts = given.split(",").map((part) => plainPart(text, field, part));
+  if (fieldText === "?" && (field === days || field === weekdays)) return "*";
+  const parts = fieldText.split(",").map((part) => readPart(text, field, part));
   // If a weekday is given, `*` does not choose all days, and neither does a list that contains `*`.
   return parts.includes("*") ? "*" : parts.join(",");
 }
 
 /** Reads the day field. `L` is the last day of the month, alone or in a list. */
-function dayField(text: string, given: string): string {
-  const parts = given.split(",");
+function readDayField(text: string, fieldText: string): string {
+  const parts = fieldText.split(",");
   const others = parts.filter((part) => part !== "l");
-  if (others.length === parts.length) return plainField(text, days, given);
+  if (others.length === parts.length) return readField(text, days, fieldText);
   if (others.length === 0) return "L";
-  return `${plainField(text, days, others.join(","))},L`;
+  return `${readField(text, days, others.join(","))},L`;
 }
 
 /**
  * Reads the weekday field. `5#2` is the second Friday of the month, `L5` the last one; not in a list with plain
  * weekdays.
  */
-function weekdayField(text: string, given: string): string {
-  const parts = given.split(",");
+function readWeekdayField(text: string, fieldText: string): string {
+  const parts = fieldText.split(",");
   const special = parts.flatMap((part) => {
     const nth = /^([^#]+)#([1-5])$/.exec(part);
-    if (nth) return [`${weekday(text, nth[1] ?? "")}#${nth[2]}`];
+    if (nth) return [`${readWeekday(text, nth[1] ?? "")}#${nth[2]}`];
     if (part.includes("#"))
-      throw invalid(text, `weekday ${part}: after # stands which one of the month, 1 to 5, as in 5#2`);
-    return part.length > 1 && part.startsWith("l") ? [`${weekday(text, part.slice(1))}L`] : [];
+      throw invalid(text, `weekday ${part}: the number after # must be 1 to 5, as in 5#2, the second Friday`);
+    return part.length > 1 && part.startsWith("l") ? [`${readWeekday(text, part.slice(1))}L`] : [];
   });
-  if (special.length === 0) return plainField(text, weekdays, given);
+  if (special.length === 0) return readField(text, weekdays, fieldText);
   if (special.length < parts.length) {
     throw invalid(
       text,
-      `weekday ${given} mixes days of every week with single ones of the month; make two entries`,
+      `weekday ${fieldText} mixes weekdays of every week with ones such as 5#2 or L5; make two entries`,
     );
   }
   return special.join(",");
 }
 
-const weekday = (text: string, word: string): number => readValue(text, weekdays, word) % 7;
+const readWeekday = (text: string, word: string): number => readValue(text, weekdays, word) % 7;
 
 /**
  * Expands one part of a list. A part with `*` is returned as it is: by the `*`, croner tells fixed times from others.
  */
-function plainPart(text: string, field: Field, part: string): string {
+function readPart(text: string, field: Field, part: string): string {
   const [range = "", step, ...more] = part.split("/");
   const { to: last, size } = valuesOf(field);
-  const by = step === undefined ? 1 : Number(/^\d+$/.test(step) ? step : Number.NaN);
-  if (more.length > 0 || !(by >= 1 && by <= size)) {
+  const stepSize = step === undefined ? 1 : Number(/^\d+$/.test(step) ? step : Number.NaN);
+  if (more.length > 0 || !(stepSize >= 1 && stepSize <= size)) {
     throw invalid(text, `${field.name} ${part}: a step must be a whole number of 1 to ${size}, as in */5`);
   }
   if (range === "*") return part;
@@ -207,10 +208,13 @@ function plainPart(text: string, field: Field, part: string): string {
   const from = readValue(text, field, low);
   // SAQ reads 5/15 as "from 5 on, every 15".
   const to = high === undefined ? (step === undefined ? from : last) : readValue(text, field, high);
-  if (rest.length > 0) throw invalid(text, `${field.name} ${part}: a range has two ends`);
+  if (rest.length > 0) throw invalid(text, `${field.name} ${part}: a range must have two values, as in 1-5`);
   if (high !== undefined) checkRange(text, field, { part, from, to, step });
   // Ranges such as 22-4 and fri-mon wrap around the end of the day or the week.
-  const values = from <= to ? count(from, to, by) : [...count(from, last, by), ...count(field.from, to, by)];
+  const values =
+    from <= to
+      ? rangeOf(from, to, stepSize)
+      : [...rangeOf(from, last, stepSize), ...rangeOf(field.from, to, stepSize)];
   return [...new Set(values.map((value) => (field === weekdays ? value % 7 : value)))].join(",");
 }
 
@@ -224,17 +228,17 @@ function checkRange(
   if (isSame)
     throw invalid(
       text,
-      `${field.name} ${part}: a range of one value is all values to SAQ; write ${from}, or *`,
+      `${field.name} ${part}: SAQ reads a range of one value as all values; write ${from}, or *`,
     );
   if (to < from && step !== undefined)
     throw invalid(
       text,
-      `${field.name} ${part}: a range with a step goes upwards; write its values as a list`,
+      `${field.name} ${part}: a range with a step must go upwards; write its values as a list`,
     );
 }
 
-const count = (from: number, to: number, by: number): number[] =>
-  Array.from({ length: Math.max(Math.floor((to - from) / by) + 1, 0) }, (_, index) => from + index * by);
+const rangeOf = (from: number, to: number, step: number): number[] =>
+  Array.from({ length: Math.max(Math.floor((to - from) / step) + 1, 0) }, (_, index) => from + index * step);
 
 function readValue(text: string, field: Field, word: string): number {
   const named = field.words?.indexOf(word) ?? -1;
@@ -243,6 +247,6 @@ function readValue(text: string, field: Field, word: string): number {
   const names = field.words ? ` or ${field.words[0]} to ${field.words.at(-1)}` : "";
   throw invalid(
     text,
-    `${field.name} ${word === "" ? "is empty" : `"${word}" is none`}; allowed are ${field.from} to ${field.to}${names}`,
+    `${field.name} ${word === "" ? "is empty" : `"${word}" is not allowed`}; use ${field.from} to ${field.to}${names}`,
   );
 }

@@ -1,13 +1,13 @@
 /** The members that the engine keeps in the `meta` of a job, beside those of the user. */
 import type { JobFields } from "./job.js";
-import type { MetaMarks } from "./wire.js";
+import type { MetaPatch } from "./wire.js";
 
 /** Adds one to a count that the engine keeps in `meta`. The old value may be anything, because `meta` is the user's. */
 export const increment = (count: unknown): number => (Number.isSafeInteger(count) ? Number(count) + 1 : 1);
 
-const ownCounts: ReadonlySet<string> = new Set(["lost", "cancellations", "unknownTask"]);
+const engineCounts: ReadonlySet<string> = new Set(["lost", "cancellations", "unknownTask"]);
 
-const marks = [...ownCounts, "awaited", "schedule", "runLimits"];
+const engineMembers = [...engineCounts, "awaited", "schedule", "runLimits"];
 
 /**
  * Returns who waits for the end of the job: true = any process, a text = the process with that address, false = nobody.
@@ -20,21 +20,21 @@ export const awaitedIn = ({ awaited }: JobFields["meta"]): boolean | string =>
  * Returns a user's new `meta` together with the members that the engine keeps in the old one. Without this, a job that
  * sets its `meta` in each run could end one worker after another, and never count as lost more than once.
  */
-export const withMarks = (
-  before: Readonly<Record<string, unknown>>,
+export const withEngineMembers = (
+  oldMeta: Readonly<Record<string, unknown>>,
   meta: Record<string, unknown>,
 ): Record<string, unknown> => ({
-  ...Object.fromEntries(marks.filter((name) => name in before).map((name) => [name, before[name]])),
+  ...Object.fromEntries(engineMembers.filter((name) => name in oldMeta).map((name) => [name, oldMeta[name]])),
   ...meta,
 });
 
 /** Removes the engine's counts: a job that starts anew may be lost, cancelled and refused as often as any other job. */
 export const withoutCounts = (meta: JobFields["meta"]): JobFields["meta"] =>
-  Object.fromEntries(Object.entries(meta).filter(([name]) => !ownCounts.has(name)));
+  Object.fromEntries(Object.entries(meta).filter(([name]) => !engineCounts.has(name)));
 
-/** Returns marks that remove the engine's counts from `meta`. */
-export const noCounts = ({ meta }: JobFields): MetaMarks =>
-  Object.fromEntries(Object.keys(meta).flatMap((name) => (ownCounts.has(name) ? [[name, null]] : [])));
+/** Returns a patch that removes the engine's counts from `meta`. */
+export const removeCounts = ({ meta }: JobFields): MetaPatch =>
+  Object.fromEntries(Object.keys(meta).flatMap((name) => (engineCounts.has(name) ? [[name, null]] : [])));
 
 /** How many workers must have died during a job before it runs alone: two, or fewer if `lostLimit` is lower. */
 export const aloneAfterLosses = (lostLimit: number): number => Math.max(Math.min(2, lostLimit), 1);

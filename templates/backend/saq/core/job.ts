@@ -147,9 +147,9 @@ export function retryDelaySeconds(
   if (job.retryBackoff === false || job.retryBackoff === 0) return job.retryDelay;
   // 2^1024 is Infinity. Infinity times a delay of 0 is NaN, a time that no database accepts.
   const exponent = Math.min(Math.max(job.attempts - 1, 0), 1000);
-  const grown = Math.min(job.retryDelay * 2 ** exponent, Number.MAX_SAFE_INTEGER);
-  const cap = typeof job.retryBackoff === "number" ? job.retryBackoff : Number.POSITIVE_INFINITY;
-  return Math.min(cap, grown) * random();
+  const delay = Math.min(job.retryDelay * 2 ** exponent, Number.MAX_SAFE_INTEGER);
+  const maxDelay = typeof job.retryBackoff === "number" ? job.retryBackoff : Number.POSITIVE_INFINITY;
+  return Math.min(maxDelay, delay) * random();
 }
 
 /**
@@ -165,9 +165,9 @@ export function isStuck(
   setForwardSince: (epochMs: number) => number = () => 0,
 ): boolean {
   if (job.status !== "active" && job.status !== "aborting") return false;
-  const over = (since: number, limit: number | null) =>
+  const exceeds = (since: number, limit: number | null) =>
     Boolean(limit) && (nowMs - since - setForwardSince(since)) / 1000 > (limit ?? 0) + graceSeconds;
-  return over(job.started, job.timeout) || over(job.touched, job.heartbeat);
+  return exceeds(job.started, job.timeout) || exceeds(job.touched, job.heartbeat);
 }
 
 /** A time or a delay, for `scheduled`: epoch seconds, a Date, or `inSeconds(n)`. */
@@ -218,11 +218,11 @@ export const columnSecond = ({ scheduled }: Pick<JobFields, "scheduled">): numbe
 /** The year 5138. A caller who passes a later time has passed milliseconds. */
 export const latestSecond = 1e11;
 
-function checkedSecond(seconds: number, given: unknown): number {
+function checkedSecond(seconds: number, value: unknown): number {
   if (!Number.isFinite(seconds) || seconds < 0 || seconds > latestSecond) {
     const hint = seconds > latestSecond ? " (milliseconds? divide by 1000)" : "";
     throw new InvalidJobError(
-      `scheduled must be epoch seconds, a Date or inSeconds(n), got ${String(given)}${hint}`,
+      `scheduled must be epoch seconds, a Date or inSeconds(n), got ${String(value)}${hint}`,
     );
   }
   return Math.ceil(seconds);

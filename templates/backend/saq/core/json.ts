@@ -19,7 +19,7 @@ export type Jsonify<T> = unknown extends T
               : T extends object
                 ? // No named type: the compiler would print its name in error messages, instead of the members.
                   {
-                    [Name in keyof T as Name extends NotWritten<T>
+                    [Name in keyof T as Name extends ErrorMembers<T>
                       ? never
                       : WrittenName<Name, T[Name]>]: Jsonify<T[Name]>;
                   }
@@ -53,4 +53,4 @@ type JsonOfView<T> = T extends { readonly [index: number]: number }
 /**
  * Name, message, stack and cause of an Error, which JSON leaves out. A plain object may have some of these members too.
  */
-type NotWritten<T> = keyof Error extends keyof T ? (T extends Error ? keyof Error : never) : never;
+type ErrorMembers<T> = keyof Error extends keyof T ? (T extends Error ? keyof Error : never) : never;

@@ -5,7 +5,7 @@ const pool = Buffer.alloc(bytesOfKey * 512);
 let poolHex = "";
 let offset = pool.length;
 let lastMs = 0;
-let lastTime = "";
+let lastTimeText = "";
 let sequence = 0;
 
 const hexOfByte = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
@@ -28,20 +28,22 @@ export function newKey(): string {
     poolHex = pool.toString("hex");
     offset = 0;
   }
-  const first = pool[offset] ?? 0;
+  const firstByte = pool[offset] ?? 0;
   const now = Date.now();
   if (now > lastMs) {
     lastMs = now;
-    lastTime = timeText(now);
-    sequence = ((first & 0x3) << 8) | (pool[offset + 1] ?? 0);
+    lastTimeText = timeText(now);
+    sequence = ((firstByte & 0x3) << 8) | (pool[offset + 1] ?? 0);
   } else if (++sequence > 0xfff) {
     // More keys in one millisecond than the sequence can number: use the next millisecond.
-    lastTime = timeText(++lastMs);
+    lastTimeText = timeText(++lastMs);
     sequence = 0;
   }
-  const at = offset * 2;
+  const hexOffset = offset * 2;
   offset += bytesOfKey;
   const sequenceText = `${(sequence >> 8).toString(16)}${hexOfByte[sequence & 0xff]}`;
-  const variant = hexOfByte[(first & 0x3f) | 0x80];
-  return `${lastTime}${sequenceText}-${variant}${poolHex.slice(at + 2, at + 4)}-${poolHex.slice(at + 4, at + 16)}`;
+  const variant = hexOfByte[(firstByte & 0x3f) | 0x80];
+  const clock = poolHex.slice(hexOffset + 2, hexOffset + 4);
+  const node = poolHex.slice(hexOffset + 4, hexOffset + 16);
+  return `${lastTimeText}${sequenceText}-${variant}${clock}-${node}`;
 }

@@ -39,8 +39,8 @@ export function read(row: StoredJob): JobFields | null {
 }
 
 /**
- * Returns the fields of a claimed job: active, with its new attempt. Calls `forgave` if the document contained NaN or
- * an infinity, which are read as null.
+ * Returns the fields of a claimed job: active, with its new attempt. Calls `onInvalidNumber` if the document
+ * contained NaN or an infinity, which are read as null.
  *
  * @throws PoisonDocumentError if the document is not a SAQ job, or is the job of another row
  */
@@ -49,12 +49,12 @@ export function claimedFields(
   {
     queueName,
     workerId,
-    forgave,
-  }: { queueName: string; workerId: string; forgave?: (() => void) | undefined },
+    onInvalidNumber,
+  }: { queueName: string; workerId: string; onInvalidNumber?: (() => void) | undefined },
 ): JobFields {
-  const fields = decodeJob(document, queueName, "active", forgave);
+  const fields = decodeJob(document, queueName, "active", onInvalidNumber);
   if (fields.key !== key)
-    throw new PoisonDocumentError(`The stored document is that of another job, "${fields.key}"`);
+    throw new PoisonDocumentError(`The stored document belongs to another job, "${fields.key}"`);
   if (firstStart !== null) {
     fields.attempts = 1;
     fields.started = firstStart;

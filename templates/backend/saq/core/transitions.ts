@@ -16,10 +16,10 @@ import {
   type Status,
   type TerminalStatus,
 } from "./job.js";
-import { aloneAfterLosses, increment, noCounts, runsAlone, withMarks } from "./job-meta.js";
+import { aloneAfterLosses, increment, removeCounts, runsAlone, withEngineMembers } from "./job-meta.js";
 import type { StoredJob } from "./stored-job.js";
 import { read } from "./stored-job.js";
-import { encodeChange, type MetaMarks } from "./wire.js";
+import { encodeChange, type MetaPatch } from "./wire.js";
 
 /** A change of one row. It is decided while the row is locked. */
 export interface RowChange {
@@ -45,8 +45,8 @@ export interface RowChange {
 export function keepSeconds(ttl: number, status: TerminalStatus, failedTtl: number): number | null {
   if (ttl === 0) return null;
   if (ttl < 0) return -1;
-  const whole = Math.min(Math.ceil(ttl), latestSecond);
-  return status === "failed" ? Math.max(whole, failedTtl) : whole;
+  const seconds = Math.min(Math.ceil(ttl), latestSecond);
+  return status === "failed" ? Math.max(seconds, failedTtl) : seconds;
 }
 
 /** Returns the fields of a finished job. `nowMs` is epoch ms. */
@@ -104,7 +104,7 @@ export function abortJob(
   if (isTerminal(row.status)) return { change: null, answer: "not_active" };
   if (row.status === "aborting") return { change: null, answer: "aborting" };
   const job = read(row);
-  if (!job) return { change: markUnreadable, answer: "aborted" };
+  if (!job) return { change: unreadableChange, answer: "aborted" };
   if (row.status === "active") {
     return {
       change: edit("aborting", { status: "aborting", error, touched: Math.round(nowMs) }),
@@ -147,7 +147,9 @@ export function retryJob(
   const fields = { ...requeuedFields(nowMs, scheduled, error), result: null };
   return {
     change: {
-      ...(resetAttempts ? edit("queued", { ...fields, attempts: 0 }, noCounts(job)) : edit("queued", fields)),
+      ...(resetAttempts
+        ? edit("queued", { ...fields, attempts: 0 }, removeCounts(job))
+        : edit("queued", fields)),
       scheduled,
       keep: null,
       ...(resetAttempts && "lost" in job.meta && { alone: false }),
@@ -181,7 +183,7 @@ export function finishJob(
         ...edit(status, finishedFields(status, nowMs, { ...outcome, error: outcome.error ?? job.error })),
         keep: keepSeconds(job.ttl, status, failedTtl),
       }
-    : markUnreadable;
+    : unreadableChange;
   return { change: { ...change, revoke: true }, answer: "finished" };
 }
 
@@ -202,31 +204,36 @@ export type UpdateAnswer = "updated" | "finished" | "unreadable";
  * Sets single fields. Fields that others have written meanwhile are kept. Never sets a status. If the job is finished,
  * only `meta` can be changed, because the other fields have already had their effect.
  */
-export function updateJob(row: StoredJob, given: JobUpdate, nowMs: number): Decision<UpdateAnswer> {
+export function updateJob(row: StoredJob, requested: JobUpdate, nowMs: number): Decision<UpdateAnswer> {
   const job = read(row);
   if (!job) return { change: null, answer: "unreadable" };
-  const update = given.meta ? { ...given, meta: withMarks(job.meta, given.meta) } : given;
+  const update = requested.meta
+    ? { ...requested, meta: withEngineMembers(job.meta, requested.meta) }
+    : requested;
   if (isTerminal(row.status)) {
     const { meta, ...rest } = update;
     if (meta === undefined || Object.keys(rest).length > 0) return { change: null, answer: "finished" };
     return { change: edit(row.status, { meta }), answer: "updated" };
   }
   const fields = { ...update, touched: Math.round(nowMs) };
-  const isOfRun = row.status !== "queued" && ("timeout" in update || "heartbeat" in update);
-  return { change: edit(row.status, fields, isOfRun ? keptLimits(job) : undefined), answer: "updated" };
+  const changesRunLimits = row.status !== "queued" && ("timeout" in update || "heartbeat" in update);
+  return {
+    change: edit(row.status, fields, changesRunLimits ? runLimitsPatch(job) : undefined),
+    answer: "updated",
+  };
 }
 
 /**
- * Returns marks with the limits of the current run, and with its `started`, which identifies the run. The worker
+ * Returns a patch that stores the limits of the current run, and its `started`, which identifies the run. The worker
  * applies these limits until the run ends, so a sweeper must not end the run by other limits.
  */
-function keptLimits(job: JobFields): MetaMarks {
-  const { started, timeout, heartbeat } = asBegun(job);
+function runLimitsPatch(job: JobFields): MetaPatch {
+  const { started, timeout, heartbeat } = withRunLimits(job);
   return { runLimits: `${started} ${timeout ?? 0} ${heartbeat}` };
 }
 
 /** Returns the job with the limits of its current run. Limits that were set during the run apply to the next one. */
-function asBegun(job: JobFields): JobFields {
+function withRunLimits(job: JobFields): JobFields {
   const [started, timeout = Number.NaN, heartbeat = Number.NaN] = String(job.meta.runLimits)
     .split(" ")
     .map(Number);
@@ -236,7 +243,7 @@ function asBegun(job: JobFields): JobFields {
 /**
  * Queues a job again whose worker died, or whose settlement could not be stored. The attempt does not count. After more
  * than `lostLimit` losses the job fails. If an abort was requested, the job ends as aborted. A job that was claimed but
- * not started goes back without counting a loss. It gets the mark `lost: 0`, so that its next worker stores when it
+ * not started goes back without counting a loss. Its `meta` gets `lost: 0`, so that its next worker stores when it
  * starts the job. A job runs alone from its second loss on (from the first if `lostLimit` is 1), so that a job that
  * ends its worker takes no other jobs with it.
  */
@@ -245,18 +252,20 @@ export function loseJob(
   nowMs: number,
   lostLimit: number,
   failedTtl: number,
-  hadStarted = true,
+  wasStarted = true,
 ): RowChange {
   const job = read(row);
-  if (!job) return markUnreadable;
+  if (!job) return unreadableChange;
   if (row.status === "aborting") return endAborted(job, nowMs, failedTtl);
-  if (!hadStarted) return neverStarted(row, nowMs, "lost" in job.meta ? {} : { lost: 0 });
+  if (!wasStarted) return requeueUnstarted(row, nowMs, "lost" in job.meta ? {} : { lost: 0 });
   const lost = increment(job.meta.lost);
   if (lost > lostLimit) {
-    const alone = lost - aloneAfterLosses(lostLimit);
+    const lostAlone = lost - aloneAfterLosses(lostLimit);
     const error =
       `worker lost: ${lost} workers died while they ran this job` +
-      (alone > 0 ? `, ${alone === 1 ? "the last" : `the last ${alone}`} of them while it ran alone` : "");
+      (lostAlone > 0
+        ? `, ${lostAlone === 1 ? "the last" : `the last ${lostAlone}`} of them while it ran alone`
+        : "");
     return {
       ...edit("failed", finishedFields("failed", nowMs, { error }), { lost }),
       keep: keepSeconds(job.ttl, "failed", failedTtl),
@@ -279,12 +288,12 @@ export function loseJob(
  * Returns a job to the queue that was claimed and never started. The job is the same as before the claim, and the
  * attempt does not count.
  */
-export function neverStarted(row: StoredJob, nowMs: number, marks?: MetaMarks): RowChange {
+export function requeueUnstarted(row: StoredJob, nowMs: number, metaPatch?: MetaPatch): RowChange {
   const job = read(row);
-  if (!job) return markUnreadable;
+  if (!job) return unreadableChange;
   const fields = { attempts: Math.max(job.attempts - 1, 0), started: 0, workerId: null };
   return {
-    ...edit("queued", { status: "queued", ...fields }, marks),
+    ...edit("queued", { status: "queued", ...fields }, metaPatch),
     scheduled: columnSecond(job) || Math.floor(nowMs / 1_000),
   };
 }
@@ -304,8 +313,8 @@ export function sweepJob(
   const job = read(row);
   // This is a Python job whose document is too large for this process to read. Python's own sweeper ends it.
   if (row.unreadBytes !== undefined) return null;
-  if (!job) return markUnreadable;
-  if (!isStuck(asBegun(job), nowMs, graceSeconds, setForwardSince)) return null;
+  if (!job) return unreadableChange;
+  if (!isStuck(withRunLimits(job), nowMs, graceSeconds, setForwardSince)) return null;
   if (row.status === "aborting" || !isRetryable(job)) {
     return endAborted({ ...job, error: row.status === "aborting" ? job.error : "swept" }, nowMs, failedTtl);
   }
@@ -324,9 +333,9 @@ function endAborted(job: JobFields, nowMs: number, failedTtl: number): RowChange
  * The change for a row with an unreadable document. The job fails and is kept for ever. The bytes of the document are
  * not changed, so that people can look at them.
  */
-export const markUnreadable: RowChange = { status: "failed", patch: null, removed: [], keep: null };
+export const unreadableChange: RowChange = { status: "failed", patch: null, removed: [], keep: null };
 
-const edit = (status: RowChange["status"], fields: Partial<JobFields>, marks?: MetaMarks) => ({
+const edit = (status: RowChange["status"], fields: Partial<JobFields>, metaPatch?: MetaPatch) => ({
   status,
-  ...encodeChange(fields, marks),
+  ...encodeChange(fields, metaPatch),
 });

@@ -7,7 +7,8 @@
  *   NaN, escaped NULs and lone surrogates therefore stay as they are. It changes rows one by one. Statements that claim
  *   or settle many jobs change only the end of documents that our own enqueue wrote (postgres/sql/document-suffix.ts).
  *   They change any other document in SQL, through jsonb: members come out in jsonb's order, and numbers keep every
- *   digit of their value. Documents that jsonb cannot hold (NaN, an escaped NUL, a lone surrogate) are changed by `editDocument`.
+ *   digit of their value. Documents that jsonb cannot hold (NaN, an escaped NUL, a lone surrogate) are changed by
+ *   `editDocument`.
  */
 import { PoisonDocumentError } from "../errors.js";
 import { type JobFields, jobDefaults, type Status } from "./job.js";
@@ -63,31 +64,31 @@ export function encodeJob(job: JobFields): string {
     key: job.key ?? undefined,
   };
   if (job.timeout !== jobDefaults.timeout) document.timeout = job.timeout;
-  if (isNot(jobDefaults.heartbeat, job.heartbeat)) document.heartbeat = job.heartbeat;
-  if (isNot(jobDefaults.retries, job.retries)) document.retries = job.retries;
-  if (isNot(jobDefaults.ttl, job.ttl)) document.ttl = job.ttl;
-  if (isNot(jobDefaults.retryDelay, job.retryDelay)) document.retry_delay = job.retryDelay;
+  if (differsFrom(jobDefaults.heartbeat, job.heartbeat)) document.heartbeat = job.heartbeat;
+  if (differsFrom(jobDefaults.retries, job.retries)) document.retries = job.retries;
+  if (differsFrom(jobDefaults.ttl, job.ttl)) document.ttl = job.ttl;
+  if (differsFrom(jobDefaults.retryDelay, job.retryDelay)) document.retry_delay = job.retryDelay;
   if (job.retryBackoff) document.retry_backoff = job.retryBackoff;
-  if (isNot(jobDefaults.progress, job.progress)) document.progress = job.progress;
-  if (isNot(jobDefaults.attempts, job.attempts)) document.attempts = job.attempts;
-  if (isNot(jobDefaults.completed, job.completed)) document.completed = job.completed;
-  if (isNot(jobDefaults.queued, job.queued)) document.queued = job.queued;
-  if (isNot(jobDefaults.started, job.started)) document.started = job.started;
-  if (isNot(jobDefaults.touched, job.touched)) document.touched = job.touched;
-  if (isNot(jobDefaults.result, job.result)) document.result = job.result;
-  if (isNot(jobDefaults.error, job.error)) document.error = job.error;
-  if (isNot(jobDefaults.priority, job.priority)) document.priority = job.priority;
-  if (isNot(jobDefaults.groupKey, job.groupKey)) document.group_key = job.groupKey;
+  if (differsFrom(jobDefaults.progress, job.progress)) document.progress = job.progress;
+  if (differsFrom(jobDefaults.attempts, job.attempts)) document.attempts = job.attempts;
+  if (differsFrom(jobDefaults.completed, job.completed)) document.completed = job.completed;
+  if (differsFrom(jobDefaults.queued, job.queued)) document.queued = job.queued;
+  if (differsFrom(jobDefaults.started, job.started)) document.started = job.started;
+  if (differsFrom(jobDefaults.touched, job.touched)) document.touched = job.touched;
+  if (differsFrom(jobDefaults.result, job.result)) document.result = job.result;
+  if (differsFrom(jobDefaults.error, job.error)) document.error = job.error;
+  if (differsFrom(jobDefaults.priority, job.priority)) document.priority = job.priority;
+  if (differsFrom(jobDefaults.groupKey, job.groupKey)) document.group_key = job.groupKey;
   if (Object.keys(job.meta).length > 0) document.meta = job.meta;
-  if (isNot(jobDefaults.workerId, job.workerId)) document.worker_id = job.workerId;
-  if (isNot(jobDefaults.scheduled, job.scheduled)) document.scheduled = job.scheduled;
-  if (isNot(jobDefaults.status, job.status)) document.status = job.status;
+  if (differsFrom(jobDefaults.workerId, job.workerId)) document.worker_id = job.workerId;
+  if (differsFrom(jobDefaults.scheduled, job.scheduled)) document.scheduled = job.scheduled;
+  if (differsFrom(jobDefaults.status, job.status)) document.status = job.status;
   return JSON.stringify(document);
 }
 
 /** True if the value is not the default. Null means that the member is missing, which is read as the default. */
-const isNot = (usual: unknown, value: unknown): boolean =>
-  value !== usual && value !== null && value !== undefined;
+const differsFrom = (defaultValue: unknown, value: unknown): boolean =>
+  value !== defaultValue && value !== null && value !== undefined;
 
 function isDefault(field: keyof JobFields, value: unknown): boolean {
   if (value === undefined) return true;
@@ -101,29 +102,29 @@ function isDefault(field: keyof JobFields, value: unknown): boolean {
  * and all other members of `meta` keep their text. If the engine wrote its counts together with the rest of the user's
  * `meta`, it would round the user's numbers.
  */
-const withinMeta = "meta+";
+const metaPatchName = "meta+";
 
-/** Members to set in a job's `meta`; null removes a member. */
-export type MetaMarks = Readonly<Record<string, string | number | boolean | null>>;
+/** Changes of single members of a job's `meta`: a value sets the member, null removes it. */
+export type MetaPatch = Readonly<Record<string, string | number | boolean | null>>;
 
 /**
  * Returns the wire members of a change: fields that are `undefined` or equal their default are removed, the others are
- * JSON text. `marks` are set in the stored `meta`, after a `meta` of the change.
+ * JSON text. `metaPatch` changes the stored `meta`, after a `meta` of the change.
  */
 export function encodeChange(
   change: Partial<JobFields>,
-  marks: MetaMarks = {},
+  metaPatch: MetaPatch = {},
 ): { patch: string; removed: WireName[] } {
   const set: Record<string, unknown> = {};
   const removed: WireName[] = [];
   for (const field of fieldNames) {
     if (!(field in change)) continue;
     const value = change[field];
-    const empty = field === "meta" ? !value || Object.keys(value).length === 0 : isDefault(field, value);
-    if (empty) removed.push(wireNames[field]);
+    const isEmpty = field === "meta" ? !value || Object.keys(value).length === 0 : isDefault(field, value);
+    if (isEmpty) removed.push(wireNames[field]);
     else set[wireNames[field]] = value;
   }
-  if (Object.keys(marks).length > 0) set[withinMeta] = marks;
+  if (Object.keys(metaPatch).length > 0) set[metaPatchName] = metaPatch;
   return { patch: JSON.stringify(set), removed };
 }
 
@@ -135,10 +136,12 @@ export function fieldsOfChange(
 ): Partial<JobFields> {
   const members = JSON.parse(patch) as Record<string, unknown>;
   const fields: Record<string, unknown> = {};
-  const marks = asObject(members[withinMeta]);
-  if (marks) {
-    const marked = Object.entries({ ...(asObject(members.meta) ?? meta), ...marks });
-    members.meta = Object.fromEntries(marked.filter(([name, value]) => !(name in marks && value === null)));
+  const metaPatch = asObject(members[metaPatchName]);
+  if (metaPatch) {
+    const merged = Object.entries({ ...(asObject(members.meta) ?? meta), ...metaPatch });
+    members.meta = Object.fromEntries(
+      merged.filter(([name, value]) => !(name in metaPatch && value === null)),
+    );
   }
   for (const field of fieldNames) {
     const name = wireNames[field];
@@ -149,20 +152,25 @@ export function fieldsOfChange(
 }
 
 /**
- * Reads a document. The status of the column replaces the document's. Calls `forgave` if the document contained NaN or
- * an infinity, which are read as null.
+ * Reads a document. The status of the column replaces the document's. Calls `onInvalidNumber` if the document
+ * contained NaN or an infinity, which are read as null.
  *
  * @throws PoisonDocumentError if it is not a job of this queue
  */
-export function decodeJob(text: string, queueName: string, status: Status, forgave?: () => void): JobFields {
-  const document = parseDocument(text, forgave);
-  const { function: name, key, queue: owner, timeout, retry_backoff: backoff, group_key: group } = document;
+export function decodeJob(
+  text: string,
+  queueName: string,
+  status: Status,
+  onInvalidNumber?: () => void,
+): JobFields {
+  const document = parseDocument(text, onInvalidNumber);
+  const { function: name, key, queue, timeout, retry_backoff: backoff, group_key: group } = document;
   if (typeof name !== "string" || typeof key !== "string") {
     throw new PoisonDocumentError("The stored document has no function or key, so it is not a SAQ job");
   }
-  if (owner !== queueName) {
+  if (queue !== queueName) {
     throw new PoisonDocumentError(
-      `The stored document belongs to queue ${JSON.stringify(owner)}, not "${queueName}"`,
+      `The stored document belongs to queue ${JSON.stringify(queue)}, not "${queueName}"`,
     );
   }
   return {
@@ -202,17 +210,17 @@ function asObject(value: unknown): Record<string, unknown> | null {
     : null;
 }
 
-function parseDocument(text: string, forgave?: () => void): Partial<Record<WireName, unknown>> {
+function parseDocument(text: string, onInvalidNumber?: () => void): Partial<Record<WireName, unknown>> {
   let value: unknown;
   try {
     value = JSON.parse(text);
-  } catch (strict) {
+  } catch (parseError) {
     try {
       value = JSON.parse(withoutPythonNumbers(text));
-      forgave?.();
+      onInvalidNumber?.();
     } catch {
-      throw new PoisonDocumentError(`The stored document is not JSON: ${(strict as Error).message}`, {
-        cause: strict,
+      throw new PoisonDocumentError(`The stored document is not JSON: ${(parseError as Error).message}`, {
+        cause: parseError,
       });
     }
   }
@@ -224,17 +232,17 @@ function parseDocument(text: string, forgave?: () => void): Partial<Record<WireN
 /** Replaces NaN and the infinities outside of strings by null, so that the rest of the document can be read. */
 function withoutPythonNumbers(text: string): string {
   const tokens = /"|-?Infinity|NaN/g;
-  let clean = "";
-  let copied = 0;
+  let result = "";
+  let copiedUntil = 0;
   for (let token = tokens.exec(text); token; token = tokens.exec(text)) {
     if (token[0] === '"') {
       tokens.lastIndex = closingQuote(text, token.index) + 1;
       continue;
     }
-    clean += `${text.slice(copied, token.index)}null`;
-    copied = tokens.lastIndex;
+    result += `${text.slice(copiedUntil, token.index)}null`;
+    copiedUntil = tokens.lastIndex;
   }
-  return clean + text.slice(copied);
+  return result + text.slice(copiedUntil);
 }
 
 /**
@@ -263,18 +271,18 @@ export function editDocument(text: string, patch: string, removed: readonly stri
   const members = splitMembers(text);
   for (const name of removed) members.delete(name);
   for (const [name, value] of splitMembers(patch)) {
-    if (name !== withinMeta) members.set(name, value);
-    else setOrRemove(members, wireNames.meta, markedMeta(members.get(wireNames.meta), value));
+    if (name !== metaPatchName) members.set(name, value);
+    else setOrRemove(members, wireNames.meta, patchedMeta(members.get(wireNames.meta), value));
   }
   return joinMembers(members);
 }
 
 /**
- * Returns the text of `meta` with the marks set; null if no member is left. A `meta` that is no object counts as empty.
+ * Returns the text of `meta` after a patch; null if no member is left. A `meta` that is no object counts as empty.
  */
-function markedMeta(meta: string | undefined, marks: string): string | null {
+function patchedMeta(meta: string | undefined, patch: string): string | null {
   const members = splitMembers(meta?.startsWith("{") ? meta : "{}");
-  for (const [name, value] of splitMembers(marks))
+  for (const [name, value] of splitMembers(patch))
     setOrRemove(members, name, value === "null" ? null : value);
   return members.size > 0 ? joinMembers(members) : null;
 }
@@ -294,7 +302,7 @@ function splitMembers(text: string): Map<string, string> {
   let depth = 0;
   let name: string | null = null;
   let valueStart = -1;
-  const close = (end: number) => {
+  const endMember = (end: number) => {
     if (name === null || valueStart < 0) return;
     members.set(name, text.slice(valueStart, end).trim());
     name = null;
@@ -308,10 +316,10 @@ function splitMembers(text: string): Map<string, string> {
       if (depth === 1 && name === null) name = JSON.parse(text.slice(match.index, end + 1)) as string;
     } else if (token === "{" || token === "[") depth++;
     else if (token === "}" || token === "]") {
-      if (depth === 1) close(match.index);
+      if (depth === 1) endMember(match.index);
       depth--;
     } else if (depth !== 1) continue;
-    else if (token === ",") close(match.index);
+    else if (token === ",") endMember(match.index);
     else valueStart = match.index + 1;
   }
   if (depth !== 0 || !text.trimStart().startsWith("{")) {

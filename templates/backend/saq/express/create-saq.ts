@@ -150,15 +150,16 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
     if (queue) return queue;
     throw new SaqError(
       "unknown_queue",
-      `Could not find the specified queue. Please check your configuration. (asked for "${name}", there is: ${[...queues.keys()].join(", ")})`,
+      "Could not find the specified queue. Please check your configuration. " +
+        `(asked for "${name}", known: ${[...queues.keys()].join(", ")})`,
     );
   };
   const workers: Worker[] = [];
   let inProcess: Worker[] | undefined;
   const makeWorkers: Saq["workers"] = ({ queues: names, ...options } = {}) => {
-    const made = (names ? names.map(get) : all()).map((queue) => new Worker(queue, { logger, ...options }));
-    workers.push(...made);
-    return made;
+    const added = (names ? names.map(get) : all()).map((queue) => new Worker(queue, { logger, ...options }));
+    workers.push(...added);
+    return added;
   };
   const taskQueues = { get, all } as unknown as TaskQueues<Config>;
   return {

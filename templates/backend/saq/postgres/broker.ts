@@ -28,7 +28,7 @@ import { isTakenOver } from "../core/stored-job.js";
 import type { TransactionClient } from "../core/transaction-client.js";
 import { type Decision, loseJob } from "../core/transitions.js";
 import { withTimeout } from "../timers.js";
-import { answerChannel, eventChannel, parseAnswer, parseEvent, wakeChannel } from "./channels.js";
+import { eventChannel, parseEvent, parseReply, replyChannel, wakeChannel } from "./channels.js";
 import { Claimer } from "./claimer.js";
 import { isConnectionError, isTransient } from "./connection/errors.js";
 import { Enqueuer } from "./enqueuer.js";
@@ -37,7 +37,7 @@ import { Ownership } from "./ownership.js";
 import { receiptOf } from "./receipt.js";
 import { type Row, type RowDecision, RowStore } from "./rows.js";
 import { PostgresSchedules } from "./schedules.js";
-import { keepTimeoutMs, Settler } from "./settler.js";
+import { Settler, settleTimeoutMs } from "./settler.js";
 import { Reconciler } from "./sweep/reconciler.js";
 import { Sweeper } from "./sweep/sweeper.js";
 import { leaseGraceSeconds, newWorkerId } from "./sweep/worker-ids.js";
@@ -80,7 +80,7 @@ export class PostgresBroker implements Broker {
     this.capabilities = {
       storage: "PostgreSQL",
       transactions: true,
-      push: !session.pool.plain,
+      push: !session.pool.behindPooler,
       groups: true,
       priorities: true,
       bulk: true,
@@ -211,12 +211,12 @@ export class PostgresBroker implements Broker {
         changes.map((change) => receiptOf(change).workerId),
       ],
       isOver
-        ? { again: (error) => !isOver() && isTransient(error), timeoutMs: keepTimeoutMs }
-        : { again: isTransient },
+        ? { retryIf: (error) => !isOver() && isTransient(error), timeoutMs: settleTimeoutMs }
+        : { retryIf: isTransient },
     );
-    const touched = new Set(rows.map((row) => row.key));
+    const updated = new Set(rows.map((row) => row.key));
     // In parallel: one after another, a locked row would delay all rows after it.
-    return Promise.all(changes.map((change) => touched.has(change.key) || this.#heartbeatAlone(change)));
+    return Promise.all(changes.map((change) => updated.has(change.key) || this.#heartbeatAlone(change)));
   }
 
   /**
@@ -258,7 +258,7 @@ export class PostgresBroker implements Broker {
 
   async listAfter(request: Parameters<Broker["listAfter"]>[0]): Promise<StoredJob[]> {
     await this.connect();
-    return this.#rows.page(request);
+    return this.#rows.listAfter(request);
   }
 
   async counts(): Promise<JobCounts> {
@@ -271,21 +271,21 @@ export class PostgresBroker implements Broker {
     ttlSeconds: number,
   ): Promise<void> {
     const sentAt = performance.now();
-    const workers = await this.#session.pool.query<WorkerAge>(this.#session.statements.beat, [
+    const workers = await this.#session.pool.query<WorkerAge>(this.#session.statements.saveWorker, [
       workerId,
       JSON.stringify({ ...stats, graceSeconds }),
       ttlSeconds,
       JSON.stringify(metadata),
       queueKey,
     ]);
-    // A beat is sent every few seconds, so that a step of the database's clock is noticed soon and at no extra cost.
-    if (workers[0]) this.#session.pool.clock.saw(workers[0].clock, sentAt);
+    // Sent every few seconds, so that a step of the database's clock is noticed soon and at no extra cost.
+    if (workers[0]) this.#session.pool.clock.compareWith(workers[0].clock, sentAt);
     this.#sweeper.onWorkerRows(workers);
   }
 
   async removeWorker(workerId: string): Promise<void> {
     this.#reconciler.forget(workerId);
-    await this.#session.pool.query(this.#session.statements.retire, [workerId]);
+    await this.#session.pool.query(this.#session.statements.removeWorker, [workerId]);
   }
 
   async workers(): Promise<WorkerRow[]> {
@@ -314,11 +314,11 @@ export class PostgresBroker implements Broker {
   }
 
   newWorkerId(): string {
-    return newWorkerId(this.#session.pool.plain ? "lease" : "lock");
+    return newWorkerId(this.#session.pool.behindPooler ? "lease" : "lock");
   }
 
   get leaseGraceSeconds(): number | null {
-    return this.#session.pool.plain ? leaseGraceSeconds : null;
+    return this.#session.pool.behindPooler ? leaseGraceSeconds : null;
   }
 
   sweepLost(limits: SweepLimits): Promise<string[]> {
@@ -342,13 +342,13 @@ export class PostgresBroker implements Broker {
     });
   }
 
-  async openReplyChannel(listener: (answer: JobReply) => void): Promise<string | null> {
+  async openReplyChannel(listener: (reply: JobReply) => void): Promise<string | null> {
     await this.connect();
     if (!this.#session.pool.listener) return null;
     const address = randomBytes(16).toString("base64url");
-    await this.#listen(answerChannel(address), (text) => {
-      const answer = text === null ? null : parseAnswer(text);
-      if (answer) listener(answer);
+    await this.#listen(replyChannel(address), (text) => {
+      const reply = text === null ? null : parseReply(text);
+      if (reply) listener(reply);
     });
     return address;
   }

@@ -5,31 +5,31 @@ import type { EnqueueOutcome } from "../core/new-job.js";
 /** When all jobs are decided, resolves with their outcomes, or rejects with the error of the first job that failed. */
 export class BulkOutcomes {
   readonly #outcomes: EnqueueOutcome[];
-  #left: number;
+  #undecided: number;
   #failure: { index: number; error: unknown } | null = null;
 
   constructor(
     count: number,
-    private readonly all: Decided<EnqueueOutcome[]>,
+    private readonly callbacks: Decided<EnqueueOutcome[]>,
   ) {
     this.#outcomes = new Array<EnqueueOutcome>(count).fill({ stored: true });
-    this.#left = count;
+    this.#undecided = count;
   }
 
-  decided(index: number, outcome: EnqueueOutcome): void {
+  onOutcome(index: number, outcome: EnqueueOutcome): void {
     this.#outcomes[index] = outcome;
     this.#countDown();
   }
 
-  failed(index: number, error: unknown): void {
+  onError(index: number, error: unknown): void {
     if (!this.#failure || index < this.#failure.index) this.#failure = { index, error };
     this.#countDown();
   }
 
   #countDown(): void {
-    if (--this.#left > 0) return;
-    if (this.#failure) this.all.reject(this.#failure.error);
-    else this.all.resolve(this.#outcomes);
+    if (--this.#undecided > 0) return;
+    if (this.#failure) this.callbacks.reject(this.#failure.error);
+    else this.callbacks.resolve(this.#outcomes);
   }
 }
 
@@ -41,10 +41,10 @@ export class BulkSlot implements Decided<EnqueueOutcome> {
   ) {}
 
   resolve(outcome: EnqueueOutcome): void {
-    this.outcomes.decided(this.index, outcome);
+    this.outcomes.onOutcome(this.index, outcome);
   }
 
   reject(error: unknown): void {
-    this.outcomes.failed(this.index, error);
+    this.outcomes.onError(this.index, error);
   }
 }

@@ -8,16 +8,16 @@ import type { JobEvent, JobReply, Settlement } from "../broker.js";
 import { isTerminal, parseStatus, type Status } from "../core/job.js";
 
 /** The channel on which workers are notified of due jobs. */
-export const wakeChannel = (queueName: string): string => cut(`saq:${queueName}`);
+export const wakeChannel = (queueName: string): string => truncate(`saq:${queueName}`);
 
 /** The channel for ends and aborts of jobs. */
-export const eventChannel = (queueName: string): string => cut(`saq+${queueName}`);
+export const eventChannel = (queueName: string): string => truncate(`saq+${queueName}`);
 
 /** The channel for the ends of the jobs that one process waits for. */
-export const answerChannel = (address: string): string => `saq=${address}`;
+export const replyChannel = (address: string): string => `saq=${address}`;
 
 /** Cuts a name to PostgreSQL's maximum of 63 bytes, on a character boundary. */
-function cut(name: string): string {
+function truncate(name: string): string {
   let channel = "";
   let bytes = 0;
   for (const character of name) {
@@ -33,34 +33,34 @@ function cut(name: string): string {
  * most 2,000 bytes. For a longer key of another program no notification is sent; waiting processes find its end by
  * polling.
  */
-const mostKeyBytes = 4_000;
-const mostResultBytes = 3_900;
+const maxKeyBytes = 4_000;
+const maxResultBytes = 3_900;
 
 /** The payload for a row that takes this status; null if nobody waits for this status or the key is too long. */
-export function eventText(key: string, status: Status): string | null {
-  const isTold = isTerminal(status) || status === "aborting";
-  return isTold && Buffer.byteLength(key) <= mostKeyBytes ? `${status} ${key}` : null;
+export function eventPayload(key: string, status: Status): string | null {
+  const isReported = isTerminal(status) || status === "aborting";
+  return isReported && Buffer.byteLength(key) <= maxKeyBytes ? `${status} ${key}` : null;
 }
 
 /**
  * The payload for the end of a job: status and key, and on a second line the result if it fits. Null if the key is too
  * long or has a line break: it would be read as the key of another job. Generated keys have no line break.
  */
-function answerText(key: string, status: Status, result: string | null): string | null {
-  if (Buffer.byteLength(key) > mostKeyBytes || key.includes("\n")) return null;
-  const isTold = result !== null && Buffer.byteLength(result) <= mostResultBytes;
-  return isTold ? `${status} ${key}\n${result}` : `${status} ${key}`;
+function replyPayload(key: string, status: Status, result: string | null): string | null {
+  if (Buffer.byteLength(key) > maxKeyBytes || key.includes("\n")) return null;
+  const isResultSent = result !== null && Buffer.byteLength(result) <= maxResultBytes;
+  return isResultSent ? `${status} ${key}\n${result}` : `${status} ${key}`;
 }
 
 /** Returns null if the text is not the end of a job as this engine reports it. */
-export function parseAnswer(text: string): JobReply | null {
+export function parseReply(text: string): JobReply | null {
   const end = text.indexOf("\n");
   const event = parseEvent(end < 0 ? text : text.slice(0, end));
   return event && { ...event, result: end < 0 ? null : text.slice(end + 1) };
 }
 
 /** The channel and payload that report a recorded end; both null if nobody waits for it or its key cannot be sent. */
-export function endNotice(
+export function settlementNotification(
   queueName: string,
   { key, status, awaited, result }: Settlement,
 ): { channel: string; text: string } | { channel: null; text: null } {
@@ -68,10 +68,10 @@ export function endNotice(
     awaited === false || status === "queued"
       ? null
       : awaited === true
-        ? eventText(key, status)
-        : answerText(key, status, result);
+        ? eventPayload(key, status)
+        : replyPayload(key, status, result);
   if (text === null) return { channel: null, text };
-  return { channel: awaited === true ? eventChannel(queueName) : answerChannel(String(awaited)), text };
+  return { channel: awaited === true ? eventChannel(queueName) : replyChannel(String(awaited)), text };
 }
 
 /** Returns null if the text is not an event of this engine. */

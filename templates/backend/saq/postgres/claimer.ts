@@ -6,20 +6,21 @@ import type { ClaimRequest, ClaimResult } from "../broker.js";
 import type { Claim, ClaimedJob } from "../core/claim.js";
 import { columnSecond } from "../core/job.js";
 import { isTakenOver, read } from "../core/stored-job.js";
-import { markUnreadable } from "../core/transitions.js";
+import { unreadableChange } from "../core/transitions.js";
 import { editDocument, encodeChange } from "../core/wire.js";
 import { describe, type Logger } from "../logger.js";
 import { newToken } from "./claim-token.js";
 import { isConnectionError } from "./connection/errors.js";
 import { newReceipt, receiptOf } from "./receipt.js";
 import type { Row, RowDecision, RowStore } from "./rows.js";
-import { readSent, suffixOf } from "./sql/document-suffix.js";
+import { decodeDocument, suffixOf } from "./sql/document-suffix.js";
 import type { Reconciler } from "./sweep/reconciler.js";
 import type { TableSession } from "./table-session.js";
 
 interface ClaimedRow {
   key: string;
-  nth: number;
+  /** Position in the claim, from 1. */
+  ordinal: number;
   place: number;
   due: string;
   document: string | null;
@@ -50,26 +51,26 @@ export class Claimer {
   ) {}
 
   async claim(request: ClaimRequest): Promise<ClaimResult> {
-    const { grouped, limit, workerId, ahead } = request;
-    const token = newToken(ahead);
-    this.reconciler.began(token, workerId);
+    const { grouped, limit, workerId, mayWait } = request;
+    const token = newToken(mayWait);
+    this.reconciler.onClaimSent(token, workerId);
     let rows: ClaimedRow[];
     try {
       rows = grouped ? await this.#claimGrouped(request, token) : await this.#claimUngrouped(request, token);
     } catch (error) {
-      this.reconciler.failed(token, !this.session.pool.neverSent(error));
+      this.reconciler.onClaimFailed(token, !this.session.pool.neverSent(error));
       throw error;
     }
     try {
-      rows.sort((a, b) => a.nth - b.nth);
+      rows.sort((a, b) => a.ordinal - b.ordinal);
       const jobs = this.#jobsOf(rows, token, workerId);
       const more = grouped ? rows.length > 0 : rows.length === limit || lengthOf(jobs) > largeResponseChars;
       if (jobs.length < rows.length) await this.#editInProcess(jobs, rows, token, workerId);
       return { jobs, more };
     } finally {
-      // The caller holds the jobs only from now on. If `answered` were called earlier, the reconciler could put them
-      // back, and they would run twice.
-      this.reconciler.answered(token, rows.length);
+      // The caller holds the jobs only from now on. If `onClaimResponse` were called earlier, the reconciler could put
+      // them back into the queue, and they would run twice.
+      this.reconciler.onClaimResponse(token, rows.length);
     }
   }
 
@@ -77,10 +78,10 @@ export class Claimer {
   #jobsOf(rows: ClaimedRow[], token: number, workerId: string): ClaimedJob[] {
     const jobs: ClaimedJob[] = [];
     const started = rows.find((row) => row.started !== null)?.started ?? null;
-    const fresh = started === null ? null : suffixOf(workerId, started);
-    for (const { key, place, due, started, document: answered } of rows) {
-      const suffix = started === null ? null : fresh;
-      const document = answered !== null && suffix ? readSent(answered) : answered;
+    const claimSuffix = started === null ? null : suffixOf(workerId, started);
+    for (const { key, place, due, started, document: received } of rows) {
+      const suffix = started === null ? null : claimSuffix;
+      const document = received !== null && suffix ? decodeDocument(received) : received;
       if (document === null) continue;
       const receipt = newReceipt({ token, workerId, place, suffix, transaction: null });
       jobs.push({ key, receipt, due: Number(due), document, firstStart: suffix?.started ?? null });
@@ -161,14 +162,14 @@ export class Claimer {
     token: number,
     workerId: string,
   ): Promise<void> {
-    const claimed = new Set(jobs.map(({ key }) => key));
-    const rowOf = new Map(rows.filter(({ key }) => !claimed.has(key)).map((row) => [row.key, row]));
+    const changed = new Set(jobs.map(({ key }) => key));
+    const rowOf = new Map(rows.filter(({ key }) => !changed.has(key)).map((row) => [row.key, row]));
     const now = Math.round(this.session.pool.clock.now());
-    const decide = (stored: Row): RowDecision<ClaimedJob | "poison" | null> => {
+    const decide = (stored: Row): RowDecision<ClaimedJob | "unreadable" | null> => {
       const row = rowOf.get(stored.key);
       if (!row || stored.token !== token || stored.status !== "active") return { change: null, answer: null };
       const job = read(stored);
-      if (!job) return { change: markUnreadable, answer: "poison" };
+      if (!job) return { change: unreadableChange, answer: "unreadable" };
       const change = encodeChange({
         status: "active",
         workerId,
@@ -191,18 +192,18 @@ export class Claimer {
     };
     try {
       const { answers } = await this.rows.changeMany([...rowOf.keys()], decide);
-      const poison: string[] = [];
+      const unreadable: string[] = [];
       for (const [key, answer] of answers) {
-        if (answer === "poison") poison.push(key);
+        if (answer === "unreadable") unreadable.push(key);
         else if (answer) jobs.push(answer);
       }
-      this.#logPoison(poison);
-      const nth = new Map(rows.map((row) => [row.key, row.nth]));
-      jobs.sort((a, b) => (nth.get(a.key) ?? 0) - (nth.get(b.key) ?? 0));
+      this.#logUnreadable(unreadable);
+      const ordinalOf = new Map(rows.map((row) => [row.key, row.ordinal]));
+      jobs.sort((a, b) => (ordinalOf.get(a.key) ?? 0) - (ordinalOf.get(b.key) ?? 0));
     } catch (error) {
       // No worker holds these jobs, so the reconciler puts them back soon. The other jobs do not wait for that.
       const line = { ...describe(error), jobs: [...rowOf.keys()].slice(0, 20), count: rowOf.size };
-      const message = "could not write down the start of claimed jobs, they are claimed again later";
+      const message = "could not record the start of claimed jobs; they will be claimed again";
       // The pool logs an outage itself. Another error may occur at every claim, so it is logged as a warning.
       if (isConnectionError(error)) this.logger.debug(line, message);
       else this.logger.warn(line, message);
@@ -214,17 +215,17 @@ export class Claimer {
     const tokenOf = new Map(claims.map((claim) => [claim.key, receiptOf(claim).token]));
     const decide = (row: Row): RowDecision<boolean> => {
       const isOurs = row.token === tokenOf.get(row.key) && row.status === "active";
-      return { change: isOurs ? markUnreadable : null, answer: isOurs };
+      return { change: isOurs ? unreadableChange : null, answer: isOurs };
     };
     const { answers } = await this.rows.changeMany([...tokenOf.keys()], decide);
-    this.#logPoison([...answers].flatMap(([key, isOurs]) => (isOurs ? [key] : [])));
+    this.#logUnreadable([...answers].flatMap(([key, isOurs]) => (isOurs ? [key] : [])));
   }
 
-  #logPoison(keys: readonly string[]): void {
+  #logUnreadable(keys: readonly string[]): void {
     if (keys.length === 0) return;
     this.logger.error(
       { jobs: keys.slice(0, 20), count: keys.length },
-      "stored documents are no SAQ jobs; set aside as failed, bytes untouched",
+      "stored documents are not SAQ jobs; they were set aside as failed, and their bytes were not changed",
     );
   }
 

@@ -12,10 +12,10 @@ export interface CoalescerOptions<Item, Answer> {
   /** Two items with the same identity must not be in the same flush. The later item waits for the next flush. */
   identityOf?: (item: Item) => string;
   /**
-   * Returns the answer for `twin`, an item with the same identity that was waiting when `item` was sent. Returns
-   * undefined if the twin has to be sent itself. Without this, 20,000 calls with one key are 20,000 statements.
+   * Returns the answer for `duplicate`, an item with the same identity that was waiting when `item` was sent. Returns
+   * undefined if the duplicate has to be sent itself. Without this, 20,000 calls with one key are 20,000 statements.
    */
-  answerTwin?: (answer: Answer, item: Item, twin: Item) => Answer | undefined;
+  answerDuplicate?: (answer: Answer, item: Item, duplicate: Item) => Answer | undefined;
   /**
    * Returns "halves" if only some items may have caused the error: the flush is halved until these items are found.
    * Returns null if all items have failed.
@@ -51,7 +51,7 @@ export interface Tries {
 type Flush<Item, Answer> = (items: Item[], tries: Tries) => Promise<(Answer | Promise<Answer>)[]>;
 
 /** Interval at which waiting calls are checked for a deadline that has passed, ms. */
-const watchMs = 250;
+const deadlineCheckMs = 250;
 
 /** Calls that wait, or that are sent together. The same index in each array belongs to the same call. */
 class Batch<Item, Answer> {
@@ -59,20 +59,20 @@ class Batch<Item, Answer> {
     readonly items: Item[] = [],
     readonly decided: Decided<Answer>[] = [],
     /** When each call was made, by performance.now(). */
-    readonly since: number[] = [],
-    /** For each item: the calls with its identity that waited behind it when it was sent. */
-    readonly twins: (Batch<Item, Answer> | undefined)[] = [],
+    readonly calledAt: number[] = [],
+    /** For each item: the calls with its identity that waited when it was sent. */
+    readonly duplicates: (Batch<Item, Answer> | undefined)[] = [],
   ) {}
 
-  add(item: Item, decided: Decided<Answer>, since: number): void {
+  add(item: Item, decided: Decided<Answer>, calledAt: number): void {
     this.items.push(item);
     this.decided.push(decided);
-    this.since.push(since);
+    this.calledAt.push(calledAt);
   }
 
-  append({ items, decided, since }: Batch<Item, Answer>): void {
+  append({ items, decided, calledAt }: Batch<Item, Answer>): void {
     for (const [index, item] of items.entries())
-      this.add(item, decided[index] as Decided<Answer>, since[index] as number);
+      this.add(item, decided[index] as Decided<Answer>, calledAt[index] as number);
   }
 
   /** Removes the first `count` calls and returns them. */
@@ -80,29 +80,29 @@ class Batch<Item, Answer> {
     return new Batch(
       this.items.splice(0, count),
       this.decided.splice(0, count),
-      this.since.splice(0, count),
-      this.twins.splice(0, count),
+      this.calledAt.splice(0, count),
+      this.duplicates.splice(0, count),
     );
   }
 
   slice(from: number, to: number): Batch<Item, Answer> {
-    const { items, decided, since, twins } = this;
+    const { items, decided, calledAt, duplicates } = this;
     return new Batch(
       items.slice(from, to),
       decided.slice(from, to),
-      since.slice(from, to),
-      twins.slice(from, to),
+      calledAt.slice(from, to),
+      duplicates.slice(from, to),
     );
   }
 
   /** Returns the calls for which `isFirst` is true, and the others. */
-  split(isFirst: (since: number) => boolean): [Batch<Item, Answer>, Batch<Item, Answer>] {
+  split(isFirst: (calledAt: number) => boolean): [Batch<Item, Answer>, Batch<Item, Answer>] {
     const parts: [Batch<Item, Answer>, Batch<Item, Answer>] = [new Batch(), new Batch()];
     for (const [index, item] of this.items.entries()) {
-      const since = this.since[index] as number;
-      const part = parts[isFirst(since) ? 0 : 1];
-      part.twins[part.items.length] = this.twins[index];
-      part.add(item, this.decided[index] as Decided<Answer>, since);
+      const calledAt = this.calledAt[index] as number;
+      const part = parts[isFirst(calledAt) ? 0 : 1];
+      part.duplicates[part.items.length] = this.duplicates[index];
+      part.add(item, this.decided[index] as Decided<Answer>, calledAt);
     }
     return parts;
   }
@@ -115,9 +115,9 @@ export class Coalescer<Item, Answer> {
   /** By identity of an item that waits or is being sent: the calls that wait behind the item. Null: there are none. */
   readonly #queuedByIdentity = new Map<string, Batch<Item, Answer> | null>();
   #running: Promise<void> | null = null;
-  #watch: NodeJS.Timeout | null = null;
+  #deadlineTimer: NodeJS.Timeout | null = null;
   /**
-   * performance.now(), updated by the watch, because reading the clock for every call would cost more than the call.
+   * performance.now(), updated by `#deadlineTimer`. To read the clock for every call would cost more than the call.
    */
   #now = 0;
   #succeededAt = Number.NEGATIVE_INFINITY;
@@ -141,7 +141,7 @@ export class Coalescer<Item, Answer> {
 
   /** Like `add`, but calls `decided` instead of creating a promise for each item. */
   put(item: Item, decided: Decided<Answer>): void {
-    if (!this.#watch && this.#options.retry) this.#startWatch();
+    if (!this.#deadlineTimer && this.#options.retry) this.#startDeadlineTimer();
     this.#enqueue(item, decided, this.#now);
     this.#running ??= this.#run();
   }
@@ -151,29 +151,30 @@ export class Coalescer<Item, Answer> {
     while (this.#running) await this.#running;
   }
 
-  #enqueue(item: Item, decided: Decided<Answer>, since: number): void {
+  #enqueue(item: Item, decided: Decided<Answer>, calledAt: number): void {
     const { identityOf } = this.#options;
     if (!identityOf) {
-      this.#waiting.add(item, decided, since);
+      this.#waiting.add(item, decided, calledAt);
       return;
     }
     const identity = identityOf(item);
-    const behind = this.#queuedByIdentity.get(identity);
-    if (behind === undefined) {
+    const queued = this.#queuedByIdentity.get(identity);
+    if (queued === undefined) {
       this.#queuedByIdentity.set(identity, null);
-      this.#waiting.add(item, decided, since);
-    } else if (behind === null) this.#queuedByIdentity.set(identity, new Batch([item], [decided], [since]));
-    else behind.add(item, decided, since);
+      this.#waiting.add(item, decided, calledAt);
+    } else if (queued === null) {
+      this.#queuedByIdentity.set(identity, new Batch([item], [decided], [calledAt]));
+    } else queued.add(item, decided, calledAt);
   }
 
   async #run(): Promise<void> {
     // Calls of the same turn of the event loop, for example of one Promise.all, are sent together.
     await new Promise((resolve) => setImmediate(resolve));
-    while (this.pending > 0) await this.#send(this.#take(), { count: 0 });
+    while (this.pending > 0) await this.#send(this.#takeBatch(), { count: 0 });
     this.#running = null;
   }
 
-  #take(): Batch<Item, Answer> {
+  #takeBatch(): Batch<Item, Answer> {
     const { maxItems, maxBytes, bytesOf, identityOf } = this.#options;
     const waiting = this.#waiting;
     const { items } = waiting;
@@ -182,43 +183,43 @@ export class Coalescer<Item, Answer> {
       bytes += bytesOf(items[count] as Item);
       if (count > 0 && bytes > maxBytes) break;
     }
-    const load = count < items.length ? waiting.cut(count) : waiting;
-    if (load === waiting) this.#waiting = new Batch();
-    if (identityOf) this.#takeTwins(load, identityOf);
-    return load;
+    const batch = count < items.length ? waiting.cut(count) : waiting;
+    if (batch === waiting) this.#waiting = new Batch();
+    if (identityOf) this.#takeDuplicates(batch, identityOf);
+    return batch;
   }
 
   /**
-   * Moves the calls that wait behind these items into `twins`. Calls that are made later are not moved, because only a
-   * later flush may answer them.
+   * Moves the calls that wait behind these items into `duplicates`. Calls that are made later are not moved, because
+   * only a later flush may answer them.
    */
-  #takeTwins({ items, twins }: Batch<Item, Answer>, identityOf: (item: Item) => string): void {
+  #takeDuplicates({ items, duplicates }: Batch<Item, Answer>, identityOf: (item: Item) => string): void {
     for (const [index, item] of items.entries()) {
       const identity = identityOf(item);
-      const behind = this.#queuedByIdentity.get(identity);
-      if (!behind) continue;
-      twins[index] = behind;
+      const queued = this.#queuedByIdentity.get(identity);
+      if (!queued) continue;
+      duplicates[index] = queued;
       this.#queuedByIdentity.set(identity, null);
     }
   }
 
-  async #send(load: Batch<Item, Answer>, tries: Tries): Promise<void> {
+  async #send(batch: Batch<Item, Answer>, tries: Tries): Promise<void> {
     const { retry, splitOnError } = this.#options;
-    for (let left = load; left.items.length > 0; ) {
+    for (let remaining = batch; remaining.items.length > 0; ) {
       try {
-        const answers = await this.#flush(left.items, tries);
+        const answers = await this.#flush(remaining.items, tries);
         if (retry) this.#succeededAt = performance.now();
-        this.#answer(left, answers);
+        this.#answer(remaining, answers);
         return;
       } catch (error) {
-        const size = Math.ceil(left.items.length / 2);
-        if (retry?.isTransient(error)) left = await this.#wait(retry, left, tries, error);
-        else if (left.items.length > 1 && splitOnError(error)) {
-          await this.#send(left.slice(0, size), { count: 0 });
-          await this.#send(left.slice(size, left.items.length), { count: 0 });
+        const size = Math.ceil(remaining.items.length / 2);
+        if (retry?.isTransient(error)) remaining = await this.#waitForRetry(retry, remaining, tries, error);
+        else if (remaining.items.length > 1 && splitOnError(error)) {
+          await this.#send(remaining.slice(0, size), { count: 0 });
+          await this.#send(remaining.slice(size, remaining.items.length), { count: 0 });
           return;
         } else {
-          this.#failAll(left, error);
+          this.#failAll(remaining, error);
           return;
         }
       }
@@ -226,110 +227,110 @@ export class Coalescer<Item, Answer> {
   }
 
   /** Rejects the calls whose deadline has passed. Then waits, and returns the other calls, which may be sent again. */
-  async #wait(
+  async #waitForRetry(
     retry: RetryRules,
-    load: Batch<Item, Answer>,
+    batch: Batch<Item, Answer>,
     tries: Tries,
     error: unknown,
   ): Promise<Batch<Item, Answer>> {
-    const [late, left] = load.split((since) => this.#isLate(since, retry));
-    this.#failAll(late, error);
-    if (left.items.length === 0) return left;
-    const oldest = left.since.reduce((one, other) => Math.min(one, other));
+    const [timedOut, remaining] = batch.split((calledAt) => this.#isTimedOut(calledAt, retry));
+    this.#failAll(timedOut, error);
+    if (remaining.items.length === 0) return remaining;
+    const oldest = remaining.calledAt.reduce((one, other) => Math.min(one, other));
     const timeLeft = this.#deadline(oldest, retry) - performance.now();
     await retry.pause(Math.min(retry.waitMs(tries.count++), Math.max(timeLeft, 1)));
-    return left;
+    return remaining;
   }
 
-  #deadline(since: number, { timeoutMs }: RetryRules): number {
-    return Math.max(since, this.#succeededAt) + timeoutMs;
+  #deadline(calledAt: number, { timeoutMs }: RetryRules): number {
+    return Math.max(calledAt, this.#succeededAt) + timeoutMs;
   }
 
-  #isLate(since: number, retry: RetryRules): boolean {
-    return performance.now() >= this.#deadline(since, retry);
+  #isTimedOut(calledAt: number, retry: RetryRules): boolean {
+    return performance.now() >= this.#deadline(calledAt, retry);
   }
 
-  #answer(load: Batch<Item, Answer>, answers: (Answer | Promise<Answer>)[]): void {
-    const { items, decided } = load;
-    const hasTwins = Boolean(this.#options.identityOf);
+  #answer(batch: Batch<Item, Answer>, answers: (Answer | Promise<Answer>)[]): void {
+    const { items, decided } = batch;
+    const mayHaveDuplicates = Boolean(this.#options.identityOf);
     // By index: an iterator over entries creates an array for each item.
     for (let index = 0; index < items.length; index++) {
       const answer = answers[index] as Answer | Promise<Answer>;
-      const told = decided[index] as Decided<Answer>;
-      const isLater = answer instanceof Promise;
-      if (isLater) this.#answerLater(items[index] as Item, told, answer);
-      else resolveSafely(told, answer);
-      if (hasTwins) this.#release(load, index, isLater ? undefined : answer);
+      const callbacks = decided[index] as Decided<Answer>;
+      const isPending = answer instanceof Promise;
+      if (isPending) this.#answerWhenReady(items[index] as Item, callbacks, answer);
+      else resolveSafely(callbacks, answer);
+      if (mayHaveDuplicates) this.#release(batch, index, isPending ? undefined : answer);
     }
   }
 
-  #failAll(load: Batch<Item, Answer>, error: unknown): void {
-    for (const [index, item] of load.items.entries()) {
-      this.#fail(item, load.decided[index] as Decided<Answer>, error);
-      this.#release(load, index);
+  #failAll(batch: Batch<Item, Answer>, error: unknown): void {
+    for (const [index, item] of batch.items.entries()) {
+      this.#fail(item, batch.decided[index] as Decided<Answer>, error);
+      this.#release(batch, index);
     }
   }
 
   /**
-   * Called when an item is decided. Answers its twins if possible. Adds the first call that is left behind it to the
-   * calls that wait for the next flush.
+   * Called when an item is decided. Answers its duplicates if possible. Adds the first of the other calls with its
+   * identity to the calls that wait for the next flush.
    */
-  #release({ items, twins }: Batch<Item, Answer>, index: number, answer?: Answer): void {
+  #release({ items, duplicates }: Batch<Item, Answer>, index: number, answer?: Answer): void {
     const { identityOf } = this.#options;
     if (!identityOf) return;
     const item = items[index] as Item;
     const identity = identityOf(item);
-    const later = this.#queuedByIdentity.get(identity);
-    const earlier = twins[index] && this.#answerTwins(item, twins[index], answer);
+    const queued = this.#queuedByIdentity.get(identity);
+    const unanswered = duplicates[index] && this.#answerDuplicates(item, duplicates[index], answer);
     this.#queuedByIdentity.delete(identity);
-    const rest = earlier ?? later;
+    const rest = unanswered ?? queued;
     if (!rest || rest.items.length === 0) return;
-    if (earlier && later) earlier.append(later);
+    if (unanswered && queued) unanswered.append(queued);
     this.#waiting.append(rest.cut(1));
     this.#queuedByIdentity.set(identity, rest.items.length > 0 ? rest : null);
   }
 
-  /** Answers twins with the answer of their item. Returns those that have to be sent themselves; undefined if none. */
-  #answerTwins(
+  /** Answers duplicates of an item. Returns those that have to be sent themselves; undefined if there are none. */
+  #answerDuplicates(
     item: Item,
-    twins: Batch<Item, Answer>,
+    duplicates: Batch<Item, Answer>,
     answer: Answer | undefined,
   ): Batch<Item, Answer> | undefined {
-    const { answerTwin } = this.#options;
-    if (!answerTwin || answer === undefined) return twins;
-    const left = new Batch<Item, Answer>();
-    for (const [index, twin] of twins.items.entries()) {
-      const decided = twins.decided[index] as Decided<Answer>;
-      const shared = answerTwin(answer, item, twin);
-      if (shared === undefined) left.add(twin, decided, twins.since[index] as number);
-      else resolveSafely(decided, shared);
+    const { answerDuplicate } = this.#options;
+    if (!answerDuplicate || answer === undefined) return duplicates;
+    const unanswered = new Batch<Item, Answer>();
+    for (const [index, duplicate] of duplicates.items.entries()) {
+      const decided = duplicates.decided[index] as Decided<Answer>;
+      const ownAnswer = answerDuplicate(answer, item, duplicate);
+      if (ownAnswer === undefined) unanswered.add(duplicate, decided, duplicates.calledAt[index] as number);
+      else resolveSafely(decided, ownAnswer);
     }
-    return left.items.length > 0 ? left : undefined;
+    return unanswered.items.length > 0 ? unanswered : undefined;
   }
 
-  #startWatch(): void {
+  #startDeadlineTimer(): void {
     this.#now = performance.now();
-    this.#watch = setInterval(() => {
+    this.#deadlineTimer = setInterval(() => {
       if (this.#running) return this.#failUnsent();
-      if (this.#watch) clearInterval(this.#watch);
-      this.#watch = null;
-    }, watchMs).unref();
+      if (this.#deadlineTimer) clearInterval(this.#deadlineTimer);
+      this.#deadlineTimer = null;
+    }, deadlineCheckMs).unref();
   }
 
   /** Rejects waiting calls whose deadline has passed, so that they fail in time even if the flush gets no answer. */
   #failUnsent(): void {
     this.#now = performance.now();
     const { retry } = this.#options;
-    const { since } = this.#waiting;
-    if (!retry || since.length === 0 || !this.#isLate(since[0] as number, retry)) return;
-    const [late, left] = this.#waiting.split((at) => this.#isLate(at, retry));
-    this.#waiting = left;
-    this.#failAll(late, retry.timeoutError());
+    const { calledAt } = this.#waiting;
+    if (!retry || calledAt.length === 0 || !this.#isTimedOut(calledAt[0] as number, retry)) return;
+    const [timedOut, remaining] = this.#waiting.split((at) => this.#isTimedOut(at, retry));
+    this.#waiting = remaining;
+    this.#failAll(timedOut, retry.timeoutError());
   }
 
-  #answerLater(item: Item, decided: Decided<Answer>, answer: Promise<Answer>): void {
+  #answerWhenReady(item: Item, decided: Decided<Answer>, answer: Promise<Answer>): void {
     answer.then(
-      (late) => resolveSafely(decided, late),
+      (value) => resolveSafely(decided, value),
       (error: unknown) => this.#fail(item, decided, error),
     );
   }

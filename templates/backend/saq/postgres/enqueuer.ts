@@ -88,7 +88,7 @@ export class Enqueuer {
       ...limits,
       maxItems: maxKeyedItems,
       identityOf: (job) => job.key,
-      answerTwin,
+      answerDuplicate,
     });
     this.#heldKeys = new HeldKeys({
       store: async (jobs) => this.#outcomes(jobs, await this.#sendUpsert(jobs, "upsertHeld"), false),
@@ -132,8 +132,9 @@ export class Enqueuer {
   /** Stores a job in the caller's transaction: the row and the notification become visible when it commits. */
   async enqueueWith(client: TransactionClient, job: NewJob): Promise<EnqueueOutcome> {
     checkStorable(job);
-    const { rows } = await client.query(this.session.statements.upsertFree.text, this.values([job]));
-    return this.outcome(rows[0] as unknown as UpsertRow | undefined);
+    const { upsertInTransaction } = this.session.statements;
+    const { rows } = await client.query(upsertInTransaction.text, this.upsertValues([job]));
+    return this.outcomeOf(rows[0] as unknown as UpsertRow | undefined);
   }
 
   async drained(): Promise<void> {
@@ -155,10 +156,10 @@ export class Enqueuer {
     tries: Tries,
     tracked = this.#isTracked(jobs, tries),
   ): Promise<(EnqueueOutcome | Promise<EnqueueOutcome>)[]> {
-    const free = jobs.filter(({ key }) => !this.#heldKeys.has(key));
-    if (free.length < jobs.length) {
-      const outcomes = free.length > 0 ? await this.#upsert(free, tries, tracked) : [];
-      const byKey = new Map(free.map(({ key }, index) => [key, outcomes[index]]));
+    const withFreeKeys = jobs.filter(({ key }) => !this.#heldKeys.has(key));
+    if (withFreeKeys.length < jobs.length) {
+      const outcomes = withFreeKeys.length > 0 ? await this.#upsert(withFreeKeys, tries, tracked) : [];
+      const byKey = new Map(withFreeKeys.map(({ key }, index) => [key, outcomes[index]]));
       return jobs.map((job) => byKey.get(job.key) ?? this.#heldKeys.store(job));
     }
     try {
@@ -180,7 +181,7 @@ export class Enqueuer {
       try {
         return await this.session.pool.query<UpsertRow>(
           this.session.statements[statement],
-          this.values(jobs),
+          this.upsertValues(jobs),
         );
       } catch (error) {
         if (!isRolledBack(error) || rollbacks === maxRollbacks) throw error;
@@ -204,8 +205,8 @@ export class Enqueuer {
    * has not committed. This costs two round trips more than other flushes.
    */
   async #sendTracked(statement: Statement, values: unknown[], tries: Tries): Promise<readonly UpsertRow[]> {
-    const open = this.#uncertainFlushes.get(tries);
-    if (open && (await this.#hasCommitted(open.transaction))) return open.rows;
+    const previous = this.#uncertainFlushes.get(tries);
+    if (previous && (await this.#hasCommitted(previous.transaction))) return previous.rows;
     this.#uncertainFlushes.delete(tries);
     let sent: UncertainFlush | undefined;
     try {
@@ -224,7 +225,8 @@ export class Enqueuer {
   }
 
   async #upsertTracked(jobs: NewJob[], tries: Tries): Promise<(EnqueueOutcome | Promise<EnqueueOutcome>)[]> {
-    const rows = await this.#sendTracked(this.session.statements.upsertTracked, this.values(jobs), tries);
+    const { upsertTracked } = this.session.statements;
+    const rows = await this.#sendTracked(upsertTracked, this.upsertValues(jobs), tries);
     const keys = new Set(rows.map(({ key }) => key));
     const sent = jobs.filter(({ key }) => keys.has(key));
     const outcomes = await this.#outcomes(sent, rows, false);
@@ -246,7 +248,7 @@ export class Enqueuer {
     if (row?.status === "in progress")
       throw new SaqError(
         "database_unavailable",
-        "The database has not decided yet whether the jobs are stored",
+        "It is not known yet whether the jobs are stored, because their transaction is still in progress",
       );
     return row?.status === "committed";
   }
@@ -257,17 +259,17 @@ export class Enqueuer {
    * run a second time.
    */
   async #upsertAgain(jobs: NewJob[]): Promise<EnqueueOutcome[]> {
-    const held = await this.rows.fetch(jobs.map((job) => job.key));
-    const left = jobs.filter((job, index) => !isSameEnqueue(held[index], job));
-    if (left.length === 0) return jobs.map(() => ({ stored: true }));
-    const outcomes = await this.#outcomes(left, await this.#sendUpsert(left), true);
-    const byKey = new Map(left.map((job, index) => [job.key, outcomes[index]]));
+    const rowsBefore = await this.rows.fetch(jobs.map((job) => job.key));
+    const unstored = jobs.filter((job, index) => !isSameEnqueue(rowsBefore[index], job));
+    if (unstored.length === 0) return jobs.map(() => ({ stored: true }));
+    const outcomes = await this.#outcomes(unstored, await this.#sendUpsert(unstored), true);
+    const byKey = new Map(unstored.map((job, index) => [job.key, outcomes[index]]));
     return jobs.map((job) => byKey.get(job.key) ?? { stored: true });
   }
 
   async #outcomes(jobs: NewJob[], rows: readonly UpsertRow[], resent: boolean): Promise<EnqueueOutcome[]> {
     const byKey = new Map(rows.map((row) => [row.key, row]));
-    const outcomes = jobs.map((job) => this.outcome(byKey.get(job.key)));
+    const outcomes = jobs.map((job) => this.outcomeOf(byKey.get(job.key)));
     return resent || rows.some(needsExplanation)
       ? this.#explainRefusals(jobs, outcomes, { rows, resent })
       : outcomes;
@@ -283,26 +285,26 @@ export class Enqueuer {
     outcomes: EnqueueOutcome[],
     { rows, resent }: { rows: readonly UpsertRow[]; resent: boolean },
   ): Promise<EnqueueOutcome[]> {
-    const held = await this.rows.fetch(jobs.map((job) => job.key));
-    const seen = new Set(rows.flatMap(({ key, queue }) => (queue === null ? [] : [key])));
+    const storedRows = await this.rows.fetch(jobs.map((job) => job.key));
+    const foundKeys = new Set(rows.flatMap(({ key, queue }) => (queue === null ? [] : [key])));
     return outcomes.map((outcome, index) => {
-      const row = held[index];
+      const row = storedRows[index];
       const job = jobs[index];
       if (outcome.stored || !job) return outcome;
-      if (!row) return seen.has(job.key) ? outcome : { stored: false, reason: "other_queue" };
+      if (!row) return foundKeys.has(job.key) ? outcome : { stored: false, reason: "other_queue" };
       if (resent && isSameEnqueue(row, job)) return { stored: true };
       return isTerminal(row.status) ? outcome : { stored: false, reason: "key_alive" };
     });
   }
 
-  outcome(row: UpsertRow | undefined): EnqueueOutcome {
+  outcomeOf(row: UpsertRow | undefined): EnqueueOutcome {
     if (row?.stored) return { stored: true };
     if (row?.queue && row.queue !== this.queueName) return { stored: false, reason: "other_queue" };
     const status = row?.status ? parseStatus(row.status) : null;
     return { stored: false, reason: status && isTerminal(status) ? "scheduled_not_later" : "key_alive" };
   }
 
-  values(jobs: readonly NewJob[]): unknown[] {
+  upsertValues(jobs: readonly NewJob[]): unknown[] {
     return [
       this.queueName,
       jobs.map((job) => job.key),
@@ -351,14 +353,19 @@ const databaseUnavailable = (): SaqError =>
   );
 
 /**
- * Returns the outcome for `twin`, a job with the same key that was waiting when `job` was sent. If `job` was stored,
- * the twin is refused because the key is in use. If `job` was refused, the twin is refused for the same reason. Returns
- * undefined if the twin may still be stored because it is due later than `job`: then it has to be sent itself.
+ * Returns the outcome for `duplicate`, a job with the same key that was waiting when `job` was sent. If `job` was
+ * stored, the duplicate is refused because the key is in use. If `job` was refused, the duplicate is refused for the
+ * same reason. Returns undefined if the duplicate may still be stored because it is due later than `job`: then it has
+ * to be sent itself.
  */
-function answerTwin(outcome: EnqueueOutcome, job: NewJob, twin: NewJob): EnqueueOutcome | undefined {
+function answerDuplicate(
+  outcome: EnqueueOutcome,
+  job: NewJob,
+  duplicate: NewJob,
+): EnqueueOutcome | undefined {
   if (outcome.stored) return { stored: false, reason: "key_alive" };
   if (outcome.reason !== "scheduled_not_later") return outcome;
-  return twin.scheduled <= job.scheduled ? outcome : undefined;
+  return duplicate.scheduled <= job.scheduled ? outcome : undefined;
 }
 
 /** True if this same enqueue has stored the row: same key and same `queued`. */
@@ -384,16 +391,16 @@ function checkChosenTexts(job: NewJob): void {
       `A job key must have 1 to ${maxKeyBytes} bytes, got ${bytes}: ${job.key.slice(0, 60)}`,
     );
   }
-  for (const [what, text] of [["key", job.key] as const, ["groupKey", job.groupKey ?? ""] as const]) {
-    // PostgreSQL refuses a NUL. The driver would replace half of a surrogate pair with a replacement character, and the
-    // job would be stored under another key.
-    const flaw = text.includes("\0")
+  for (const [name, text] of [["key", job.key] as const, ["groupKey", job.groupKey ?? ""] as const]) {
+    // PostgreSQL refuses a NUL. The driver would replace half of a surrogate pair with U+FFFD, and the job would be
+    // stored under another key.
+    const forbidden = text.includes("\0")
       ? "a NUL character"
       : /\p{Surrogate}/u.test(text)
-        ? "half of a character"
+        ? "half of a surrogate pair"
         : null;
-    if (flaw)
-      throw new InvalidJobError(`A job's ${what} must not contain ${flaw}, got ${JSON.stringify(text)}`);
+    if (forbidden)
+      throw new InvalidJobError(`A job's ${name} must not contain ${forbidden}, got ${JSON.stringify(text)}`);
   }
   if (Buffer.byteLength(job.groupKey ?? "") > maxKeyBytes) {
     throw new InvalidJobError(`A job's groupKey must have at most ${maxKeyBytes} bytes`);

@@ -10,7 +10,7 @@ import { isTakenOver } from "../core/stored-job.js";
 import type { TransactionClient } from "../core/transaction-client.js";
 import { editDocument } from "../core/wire.js";
 import { SaqError } from "../errors.js";
-import { endNotice } from "./channels.js";
+import { settlementNotification } from "./channels.js";
 import { newReceipt, receiptOf } from "./receipt.js";
 import type { TableSession } from "./table-session.js";
 
@@ -49,7 +49,7 @@ export class Finisher {
     const [row] = rows as unknown as OwnedRow[];
     if (!row || this.#isTakenOver(settlement, row.document)) return null;
     const document = editDocument(row.document, patch, removed);
-    const { channel, text } = endNotice(this.queueName, settlement);
+    const { channel, text } = settlementNotification(this.queueName, settlement);
     // A client outside a transaction, for example a pool, no longer holds the row here: its transaction number differs.
     const written = await (keep !== null && keep < 0
       ? client.query(`delete from ${jobs} where key = $1 and pg_current_xact_id()::text = $2 returning key`, [
@@ -65,8 +65,8 @@ export class Finisher {
     if (written.rows.length === 0) {
       throw new SaqError(
         "no_transaction",
-        `ctx.finish of job ${key} got a client that is not inside a transaction; nothing was written. Give it the ` +
-          "client on which you began one, not a pool",
+        `ctx.finish of job ${key} got a client that is not inside a transaction; nothing was written. Pass the ` +
+          "client on which you began the transaction, not a pool",
       );
     }
     if (text !== null) {

@@ -11,14 +11,14 @@ import { isLockTimeout } from "./connection/errors.js";
 const timeoutMs = 2_000;
 /** Pause between two checks whether the transaction has ended, ms. */
 const pauseMs = 200;
-/** Jobs that are tried together before they are tried alone: if a flush met a held key, most of its keys are free. */
-const triedTogether = 16;
+/** Jobs are first stored together in batches, then alone: if a flush met a held key, most of its keys are free. */
+const batchSize = 16;
 
 interface Waiting {
   readonly job: NewJob;
   readonly decided: Decided<EnqueueOutcome>;
   readonly until: number;
-  /** The key was held when the job was last tried alone, and no check has succeeded since. */
+  /** The key was held when the job was last sent alone, and no check has succeeded since. */
   isHeld: boolean;
 }
 
@@ -49,8 +49,8 @@ export class HeldKeys {
     return new Promise((resolve, reject) => {
       const until = performance.now() + timeoutMs;
       const entry = { job, decided: { resolve, reject }, until, isHeld: false };
-      const line = this.#waiting.get(job.key);
-      if (line) line.push(entry);
+      const waiting = this.#waiting.get(job.key);
+      if (waiting) waiting.push(entry);
       else this.#waiting.set(job.key, [entry]);
       this.#running ??= this.#run();
     });
@@ -62,60 +62,60 @@ export class HeldKeys {
   }
 
   async #run(): Promise<void> {
-    for (let turn = 0; this.#waiting.size > 0; turn++) {
+    for (let round = 0; this.#waiting.size > 0; round++) {
       const heads = [...this.#waiting.values()].flatMap(([head]) => head ?? []);
       const untried = heads.filter(({ isHeld }) => !isHeld);
-      const late = heads.filter(({ until }) => until <= performance.now());
-      for (let from = 0; from < untried.length; from += triedTogether)
-        await this.#try(untried.slice(from, from + triedTogether));
+      const overdue = heads.filter(({ until }) => until <= performance.now());
+      for (let from = 0; from < untried.length; from += batchSize)
+        await this.#store(untried.slice(from, from + batchSize));
       if (untried.length > 0) continue;
-      for (const entry of late) await this.#try([entry]);
-      if (late.length > 0) continue;
+      for (const entry of overdue) await this.#store([entry]);
+      if (overdue.length > 0) continue;
       await this.options.pause(pauseMs);
       // One check is enough for all keys: usually a single transaction holds them.
-      const probed = heads[turn % heads.length];
-      if (!probed || !(await this.#try([probed]))) continue;
+      const checked = heads[round % heads.length];
+      if (!checked || !(await this.#store([checked]))) continue;
       for (const [head] of this.#waiting.values()) if (head) head.isHeld = false;
     }
     this.#running = null;
   }
 
   /** Returns true if the statement succeeded for all jobs, so that none of their keys is held. */
-  async #try(entries: Waiting[]): Promise<boolean> {
+  async #store(entries: Waiting[]): Promise<boolean> {
     try {
       const outcomes = await this.options.store(entries.map(({ job }) => job));
       for (const [index, entry] of entries.entries()) {
         const outcome = outcomes[index];
-        this.#leave(entry);
+        this.#removeFirst(entry);
         if (outcome) entry.decided.resolve(outcome);
       }
       return true;
     } catch (error) {
       if (!isLockTimeout(error)) for (const entry of entries) this.#fail(entry, error);
-      else if (entries.length > 1) for (const entry of entries) await this.#try([entry]);
-      else for (const entry of entries) this.#isHeld(entry, error);
+      else if (entries.length > 1) for (const entry of entries) await this.#store([entry]);
+      else for (const entry of entries) this.#onHeld(entry, error);
       return false;
     }
   }
 
-  #isHeld(entry: Waiting, error: unknown): void {
+  #onHeld(entry: Waiting, error: unknown): void {
     entry.isHeld = true;
-    if (entry.until <= performance.now()) this.#fail(entry, keyHeld(entry.job.key, error));
+    if (entry.until <= performance.now()) this.#fail(entry, keyHeldError(entry.job.key, error));
   }
 
   #fail(entry: Waiting, error: unknown): void {
-    this.#leave(entry);
+    this.#removeFirst(entry);
     entry.decided.reject(error);
   }
 
-  #leave({ job: { key } }: Waiting): void {
-    const line = this.#waiting.get(key);
-    line?.shift();
-    if (line?.length === 0) this.#waiting.delete(key);
+  #removeFirst({ job: { key } }: Waiting): void {
+    const waiting = this.#waiting.get(key);
+    waiting?.shift();
+    if (waiting?.length === 0) this.#waiting.delete(key);
   }
 }
 
-const keyHeld = (key: string, cause: unknown): SaqError =>
+const keyHeldError = (key: string, cause: unknown): SaqError =>
   new SaqError(
     "key_held",
     `Job key ${JSON.stringify(key)} is held by a transaction that has been open for over 2 s; nothing was stored. ` +

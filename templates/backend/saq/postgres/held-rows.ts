@@ -6,15 +6,15 @@
 import type { TableSession } from "./table-session.js";
 
 /** Pause between two checks, ms. It doubles after each check that found no free row. */
-const shortestPauseMs = 100;
-const longestPauseMs = 1_000;
+const minPauseMs = 100;
+const maxPauseMs = 1_000;
 
 /** Another transaction holds the row. The code is that of PostgreSQL's own error (lock_not_available). */
 export class RowHeldError extends Error {
   readonly code = "55P03";
 
   constructor(key: string) {
-    super(`Somebody's transaction holds the row of job ${JSON.stringify(key)}`);
+    super(`Another transaction holds the row of job ${JSON.stringify(key)}`);
     this.name = "RowHeldError";
   }
 }
@@ -26,7 +26,7 @@ interface Waiter {
 
 export class HeldRows {
   readonly #waiting = new Map<string, Waiter[]>();
-  #looking: Promise<void> | null = null;
+  #polling: Promise<void> | null = null;
 
   constructor(
     private readonly session: TableSession,
@@ -37,37 +37,37 @@ export class HeldRows {
    * Resolves when a check has found the row free or deleted, when the check fails (the caller's next try then gets the
    * error), or soon after `until`, by performance.now().
    */
-  free(key: string, until: number): Promise<void> {
+  waitUntilFree(key: string, until: number): Promise<void> {
     return new Promise((resolve) => {
-      const waiting = this.#waiting.get(key);
-      if (waiting) waiting.push({ until, resolve });
+      const waiters = this.#waiting.get(key);
+      if (waiters) waiters.push({ until, resolve });
       else this.#waiting.set(key, [{ until, resolve }]);
-      this.#looking ??= this.#look().finally(() => {
-        this.#looking = null;
+      this.#polling ??= this.#poll().finally(() => {
+        this.#polling = null;
       });
     });
   }
 
-  async #look(): Promise<void> {
-    for (let pauseMs = shortestPauseMs; this.#waiting.size > 0; ) {
+  async #poll(): Promise<void> {
+    for (let pauseMs = minPauseMs; this.#waiting.size > 0; ) {
       await this.session.pool.pause(pauseMs);
-      const asked = [...this.#waiting.keys()];
+      const keys = [...this.#waiting.keys()];
       const free = await this.session.pool
-        .query<{ key: string }>(this.session.statements.freeRows, [this.queueName, asked])
+        .query<{ key: string }>(this.session.statements.freeRows, [this.queueName, keys])
         .then((rows) => rows.map(({ key }) => key))
-        .catch(() => asked);
-      pauseMs = free.length > 0 ? shortestPauseMs : Math.min(2 * pauseMs, longestPauseMs);
-      for (const key of free) this.#wake(key, Number.POSITIVE_INFINITY);
-      for (const key of this.#waiting.keys()) this.#wake(key, performance.now());
+        .catch(() => keys);
+      pauseMs = free.length > 0 ? minPauseMs : Math.min(2 * pauseMs, maxPauseMs);
+      for (const key of free) this.#resolveWaiters(key, Number.POSITIVE_INFINITY);
+      for (const key of this.#waiting.keys()) this.#resolveWaiters(key, performance.now());
     }
   }
 
   /** Resolves the waiters of this key whose `until` is not later than `now`. */
-  #wake(key: string, now: number): void {
-    const waiting = this.#waiting.get(key) ?? [];
-    const left = waiting.filter(({ until }) => until > now);
+  #resolveWaiters(key: string, now: number): void {
+    const waiters = this.#waiting.get(key) ?? [];
+    const left = waiters.filter(({ until }) => until > now);
     if (left.length > 0) this.#waiting.set(key, left);
     else this.#waiting.delete(key);
-    for (const { until, resolve } of waiting) if (until <= now) resolve();
+    for (const { until, resolve } of waiters) if (until <= now) resolve();
   }
 }

@@ -9,7 +9,7 @@ import { isCancelled } from "./connection/errors.js";
 import type { TableSession } from "./table-session.js";
 
 /** Timeout of a list, s. Without an index, a rare status is searched in the whole table: 3 s for ten million jobs. */
-const longestSeconds = 5;
+const timeoutSeconds = 5;
 
 const runningStatuses: readonly Status[] = ["active", "aborting"];
 const failedStatuses: readonly Status[] = ["failed", "aborted"];
@@ -32,17 +32,18 @@ export async function listRows<Row extends pg.QueryResultRow>(
   const { text } = isFailed ? listFailed : isRunning ? listRunning : list;
   try {
     return await session.pool.transaction(async (client) => {
-      await client.query(`set local statement_timeout = '${longestSeconds}s'`);
+      await client.query(`set local statement_timeout = '${timeoutSeconds}s'`);
       return (await client.query<Row>(text, isFailed || isRunning ? values : [...values, due ?? null])).rows;
     });
   } catch (error) {
     if (!isCancelled(error)) throw error;
     throw new SaqError(
       "list_too_slow",
-      `The list of ${wanted.join(", ")} jobs in queue "${queueName}" was given up after ${longestSeconds} s. ${
+      `The list of ${wanted.join(", ")} jobs in queue "${queueName}" was cancelled after ${timeoutSeconds} s. ${
         isFailed
-          ? "Its table may lack the index for them: npm run saq -- tune shows what is missing, with --yes it adds it while everything runs"
-          : "Ask for fewer statuses or a lower offset, or walk through all jobs with queue.iterJobs"
+          ? "The jobs table may lack the index for such jobs. Run npm run saq -- tune to see what is missing; with " +
+            "--yes it creates the index while the application runs"
+          : "Ask for fewer statuses or a lower offset, or read all jobs with queue.iterJobs"
       }`,
       { cause: error },
     );

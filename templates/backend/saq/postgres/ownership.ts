@@ -12,7 +12,7 @@ interface OwnerRow {
   status: string;
   token: number;
   version: string;
-  strange: boolean;
+  unverified: boolean;
 }
 
 export class Ownership {
@@ -34,20 +34,20 @@ export class Ownership {
       claims.map((claim) => this.#verified.get(claim) ?? null),
     ]);
     const rowOf = new Map(found.map((row) => [row.key, row]));
-    const strange = found.filter((row) => row.strange).map((row) => row.key);
-    const looked = strange.length > 0 ? await this.rows.fetch(strange) : [];
-    const taken = new Set<string>();
+    const unverified = found.filter((row) => row.unverified).map((row) => row.key);
+    const unverifiedRows = unverified.length > 0 ? await this.rows.fetch(unverified) : [];
+    const takenOver = new Set<string>();
     for (const claim of claims) {
-      const row = looked.find((candidate) => candidate?.key === claim.key);
-      if (row && isTakenOver(row, receiptOf(claim))) taken.add(claim.key);
+      const row = unverifiedRows.find((candidate) => candidate?.key === claim.key);
+      if (row && isTakenOver(row, receiptOf(claim))) takenOver.add(claim.key);
     }
     return claims.flatMap((claim): Interrupted[] => {
       const { key } = claim;
       const row = rowOf.get(key);
-      if (!row) return [{ key, why: "gone" }];
-      if (row.token !== receiptOf(claim).token || taken.has(key)) return [{ key, why: "lost" }];
+      if (!row) return [{ key, reason: "gone" }];
+      if (row.token !== receiptOf(claim).token || takenOver.has(key)) return [{ key, reason: "lost" }];
       if (row.status !== "active")
-        return [{ key, why: row.status === "aborting" || row.status === "aborted" ? "abort" : "lost" }];
+        return [{ key, reason: row.status === "aborting" || row.status === "aborted" ? "abort" : "lost" }];
       this.#verified.set(claim, row.version);
       return [];
     });

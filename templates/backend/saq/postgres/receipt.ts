@@ -2,13 +2,13 @@
 import type { Claim, Receipt } from "../core/claim.js";
 
 /**
- * The end of a document that was still as enqueued when it was claimed: first the members in `keep`, which stay, then
- * those in `replace`, which the settlement replaces. They say that this is the first attempt, which worker runs it, and
- * when it started.
+ * The end of a document that was still as enqueued when it was claimed: first the members in `kept`, which stay, then
+ * those in `replaced`, which the settlement replaces. They say that this is the first attempt, which worker runs it,
+ * and when it started.
  */
 export interface DocumentSuffix {
-  readonly keep: string;
-  readonly replace: string;
+  readonly kept: string;
+  readonly replaced: string;
   /** Epoch ms. */
   readonly started: number;
 }

@@ -9,12 +9,14 @@ import { receiptOf } from "./receipt.js";
 import type { TableSession } from "./table-session.js";
 
 interface RecordedRow {
-  nth: number;
+  /** Position of the item, from 1. */
+  ordinal: number;
   /** Null if there is no row. */
   status: string | null;
   token: number | null;
   committed: boolean;
-  strange: boolean | null;
+  /** The document does not name the worker of the claim. */
+  unverified: boolean | null;
 }
 
 export class RecordedSettlements {
@@ -27,7 +29,7 @@ export class RecordedSettlements {
    * Returns the results in the order of the items: null for each item whose result is not certain yet. Waits up to
    * `timeoutMs` for an unreachable database.
    */
-  async of(items: readonly Settlement[], timeoutMs: number): Promise<(SettleResult | null)[]> {
+  async resultsOf(items: readonly Settlement[], timeoutMs: number): Promise<(SettleResult | null)[]> {
     const { rows } = await this.session.pool.queryWithRetry<RecordedRow>(
       this.session.statements.recorded,
       [
@@ -40,29 +42,29 @@ export class RecordedSettlements {
     );
     const results: (SettleResult | null)[] = items.map(() => null);
     for (const row of rows) {
-      const item = items[row.nth - 1];
+      const item = items[row.ordinal - 1];
       if (item)
-        results[row.nth - 1] =
-          receiptOf(item).transaction === null ? written(item, row) : finished(item, row);
+        results[row.ordinal - 1] =
+          receiptOf(item).transaction === null ? statementResult(item, row) : transactionResult(item, row);
     }
     return results;
   }
 }
 
 /** A transaction may have committed without the end of the job (`rollback to savepoint`): then the job still runs. */
-function finished(item: Settlement, row: RecordedRow): SettleResult | null {
+function transactionResult(item: Settlement, row: RecordedRow): SettleResult | null {
   const { token } = receiptOf(item);
-  const runsOn = row.token === token && (row.status === "active" || row.status === "aborting");
-  return row.committed && !runsOn ? "finished" : null;
+  const stillRuns = row.token === token && (row.status === "active" || row.status === "aborting");
+  return row.committed && !stillRuns ? "finished" : null;
 }
 
-function written(item: Settlement, row: RecordedRow): SettleResult | null {
+function statementResult(item: Settlement, row: RecordedRow): SettleResult | null {
   const { status, keep } = item;
   const { token, place } = receiptOf(item);
   // A missing row that was to be deleted: our own statement, whose response was lost, or another process deleted it.
   if (row.status === null) return keep !== null && keep < 0 ? "applied" : "gone";
   if (row.token === token)
-    return row.status === status && status !== "queued" && !row.strange ? "applied" : null;
-  const isBack = status === "queued" && row.status === "queued" && row.token === place;
-  return isBack ? "applied" : "lost";
+    return row.status === status && status !== "queued" && !row.unverified ? "applied" : null;
+  const isRequeued = status === "queued" && row.status === "queued" && row.token === place;
+  return isRequeued ? "applied" : "lost";
 }

@@ -11,7 +11,7 @@ import type { StoredJob } from "../core/stored-job.js";
 import type { RowChange } from "../core/transitions.js";
 import { editDocument } from "../core/wire.js";
 import { SaqError } from "../errors.js";
-import { eventChannel, eventText, wakeChannel } from "./channels.js";
+import { eventChannel, eventPayload, wakeChannel } from "./channels.js";
 import { newToken } from "./claim-token.js";
 import { isLockTimeout, isTransient } from "./connection/errors.js";
 import { HeldRows, RowHeldError } from "./held-rows.js";
@@ -55,9 +55,9 @@ type Decide<T> = (row: Row, clock: number) => RowDecision<T>;
 /**
  * The answer of `lockRows` for one key. If `key` is null, the row was not locked: another transaction holds it
  * (`present`), or it does not exist. If `size` is null, the documents of the batch are too many bytes, and the row must
- * be asked for again with fewer others.
+ * be requested again with fewer other rows.
  */
-type LockedRow = { asked: string; present: boolean } & { [Name in keyof RawRow]: RawRow[Name] | null };
+type LockedRow = { requested: string; present: boolean } & { [Name in keyof RawRow]: RawRow[Name] | null };
 
 /** Results for rows that were to be changed together. A key that is in neither member has no row. */
 export interface Changed<T> {
@@ -70,7 +70,7 @@ type Decided = { row: Row; change: NonNullable<RowDecision<unknown>["change"]> }
 
 const runningPageSize = 500;
 /** How many rows are locked and changed in one transaction. */
-const changedTogether = 200;
+const changeBatchSize = 200;
 /** How long `change` waits for a row that another transaction holds: a person may be waiting for the answer. */
 const heldTimeoutMs = 5_000;
 
@@ -87,10 +87,10 @@ const toRow = (raw: RawRow): Row => ({
   ...(raw.bytes ? {} : { unreadBytes: raw.size }),
 });
 
-/** PostgreSQL accepts no NUL in a text: a query for such a key fails instead of finding no row. */
-const isImpossible = (key: string) => key.includes("\0");
+/** PostgreSQL accepts no NUL in a text: a query for a key with a NUL fails instead of finding no row. */
+const cannotExist = (key: string) => key.includes("\0");
 
-const jobHeld = (key: string, cause: unknown): SaqError =>
+const jobHeldError = (key: string, cause: unknown): SaqError =>
   new SaqError(
     "job_held",
     `Job ${JSON.stringify(key)} is held by a transaction that has been open for over ${heldTimeoutMs / 1_000} s; ` +
@@ -105,18 +105,18 @@ const isLocked = (raw: LockedRow): raw is LockedRow & RawRow => raw.key !== null
  * the old token, a worker that had held the job and resumes only then could end it: Python leaves the token as it is
  * when it claims the job again.
  */
-const freshToken = ({ status: before }: StoredJob, { status, revoke }: RowChange): number | null =>
+const tokenAfter = ({ status: before }: StoredJob, { status, revoke }: RowChange): number | null =>
   revoke || (status === "queued" && before !== "queued") ? newToken() : null;
 
 export class RowStore {
-  readonly #held: HeldRows;
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #heldRows: HeldRows;
+  #lastChange: Promise<unknown> = Promise.resolve();
 
   constructor(
     private readonly session: TableSession,
     private readonly queueName: string,
   ) {
-    this.#held = new HeldRows(session, queueName);
+    this.#heldRows = new HeldRows(session, queueName);
   }
 
   /**
@@ -132,28 +132,28 @@ export class RowStore {
         return await this.changeNow(key, decide);
       } catch (error) {
         if (!isLockTimeout(error)) throw error;
-        if (performance.now() > deadline) throw jobHeld(key, error);
-        await this.#held.free(key, deadline);
+        if (performance.now() > deadline) throw jobHeldError(key, error);
+        await this.#heldRows.waitUntilFree(key, deadline);
       }
     }
   }
 
   /**
    * As `change`, but waits up to `timeoutMs` for a row that another transaction holds, and also while the database is
-   * down. For changes that must be written and may be made twice without harm. Takes one connection at a time, however
-   * many rows wait.
+   * unreachable. For changes that must be written and may be made twice without harm. Takes one connection at a time,
+   * however many rows wait.
    */
   async changeWhenFree<T>(key: string, decide: Decide<T>, timeoutMs: number): Promise<T | null> {
     const deadline = performance.now() + timeoutMs;
     for (let attempt = 0; ; attempt++) {
-      const turn = this.#turn.then(() => this.changeNow(key, decide));
-      this.#turn = turn.catch(() => {});
+      const result = this.#lastChange.then(() => this.changeNow(key, decide));
+      this.#lastChange = result.catch(() => {});
       try {
-        return await turn;
+        return await result;
       } catch (error) {
         if (!isTransient(error) || performance.now() > deadline) throw error;
         await (isLockTimeout(error)
-          ? this.#held.free(key, deadline)
+          ? this.#heldRows.waitUntilFree(key, deadline)
           : this.session.pool.pause(backoffMs(attempt)));
       }
     }
@@ -176,16 +176,16 @@ export class RowStore {
    */
   async changeMany<T>(keys: readonly string[], decide: Decide<T>): Promise<Changed<T>> {
     const changed: Changed<T> = { answers: new Map(), held: [] };
-    let left = keys.filter((key) => !isImpossible(key));
-    while (left.length > 0) {
-      const tooMuch = await this.#changeTogether(left.slice(0, changedTogether), decide, changed);
-      left = [...tooMuch, ...left.slice(changedTogether)];
+    let remaining = keys.filter((key) => !cannotExist(key));
+    while (remaining.length > 0) {
+      const deferred = await this.#changeBatch(remaining.slice(0, changeBatchSize), decide, changed);
+      remaining = [...deferred, ...remaining.slice(changeBatchSize)];
     }
     return changed;
   }
 
   /** Changes one batch. Returns the keys that are left because the documents together are too many bytes. */
-  #changeTogether<T>(
+  #changeBatch<T>(
     keys: readonly string[],
     decide: Decide<T>,
     { answers, held }: Changed<T>,
@@ -194,10 +194,10 @@ export class RowStore {
     return this.session.pool.transaction(async (client) => {
       const { rows } = await client.query<LockedRow>(lockRows.text, [this.queueName, keys]);
       const changes: Decided[] = [];
-      const tooMuch: string[] = [];
+      const deferred: string[] = [];
       for (const raw of rows) {
         if (!isLocked(raw)) {
-          if (raw.present) (raw.key === null ? held : tooMuch).push(raw.asked);
+          if (raw.present) (raw.key === null ? held : deferred).push(raw.requested);
           continue;
         }
         const row = toRow(raw);
@@ -206,12 +206,12 @@ export class RowStore {
         if (change) changes.push({ row, change });
       }
       if (changes.length > 0) await client.query(updateRows.text, this.#updateValues(changes));
-      return tooMuch;
+      return deferred;
     });
   }
 
   #updateValues(changes: readonly Decided[]): unknown[] {
-    const notices = changes.flatMap(({ row, change }) => this.#notice(row, change));
+    const notifications = changes.flatMap(({ row, change }) => this.#notification(row, change));
     return [
       this.queueName,
       changes.map(({ row }) => row.key),
@@ -222,23 +222,26 @@ export class RowStore {
       changes.map(({ change }) => change.scheduled ?? null),
       changes.map(({ change }) => change.keep !== undefined),
       changes.map(({ change }) => change.keep ?? null),
-      changes.map(({ row, change }) => change.place ?? freshToken(row, change)),
-      notices.map(({ channel }) => channel),
-      notices.map(({ text }) => text),
+      changes.map(({ row, change }) => change.place ?? tokenAfter(row, change)),
+      notifications.map(({ channel }) => channel),
+      notifications.map(({ text }) => text),
       changes.map(({ change }) => change.alone ?? null),
     ];
   }
 
   /** Returns at most one notification; none when nobody has to be notified. */
-  #notice({ key, status: before }: StoredJob, { status }: RowChange): { channel: string; text: string }[] {
+  #notification(
+    { key, status: before }: StoredJob,
+    { status }: RowChange,
+  ): { channel: string; text: string }[] {
     if (status === "queued") return [{ channel: wakeChannel(this.queueName), text: "saq:enqueue" }];
-    const text = status === before ? null : eventText(key, status);
+    const text = status === before ? null : eventPayload(key, status);
     return text === null ? [] : [{ channel: eventChannel(this.queueName), text }];
   }
 
   async fetch(keys: readonly string[]): Promise<(Row | null)[]> {
-    const possible = keys.filter((key) => !isImpossible(key));
-    return inOrder(
+    const possible = keys.filter((key) => !cannotExist(key));
+    return rowsForKeys(
       keys,
       await this.session.pool.query<RawRow>(this.session.statements.fetch, [this.queueName, possible]),
     );
@@ -249,9 +252,9 @@ export class RowStore {
     return (await listRows<RawRow>(this.session, this.queueName, filter)).map(toRow);
   }
 
-  async page({ statuses, after, limit }: Parameters<Broker["listAfter"]>[0]): Promise<StoredJob[]> {
+  async listAfter({ statuses, after, limit }: Parameters<Broker["listAfter"]>[0]): Promise<StoredJob[]> {
     const values: unknown[] = [this.queueName, statuses, after, limit];
-    return (await this.session.pool.query<RawRow>(this.session.statements.page, values)).map(toRow);
+    return (await this.session.pool.query<RawRow>(this.session.statements.listAfter, values)).map(toRow);
   }
 
   /** Yields every running row; reads one page at a time. */
@@ -292,7 +295,7 @@ export class RowStore {
   }
 }
 
-function inOrder(keys: readonly string[], rows: readonly RawRow[]): (Row | null)[] {
+function rowsForKeys(keys: readonly string[], rows: readonly RawRow[]): (Row | null)[] {
   const byKey = new Map(rows.map((raw) => [raw.key, toRow(raw)]));
   return keys.map((key) => byKey.get(key) ?? null);
 }

@@ -1,5 +1,5 @@
 /**
- * Stores what must be remembered about recurring tasks: the table saq_cron, one row per queue and entry.
+ * Stores the state of recurring tasks: the table saq_cron, one row per queue and entry.
  *
  * One statement stores a tick's job and records in saq_cron that the tick was stored, so that a crash cannot separate
  * the two. A recorded tick is never stored again, whatever happened to its job. A tick that is not recorded was not
@@ -17,8 +17,8 @@ import { SaqError } from "../errors.js";
 import type { Enqueuer, UpsertRow } from "./enqueuer.js";
 import {
   buildScheduleStatements,
+  ensureScheduleTable,
   type ScheduleStatements,
-  scheduleTable,
   waitingCronJobs,
 } from "./sql/schedules.js";
 import type { TableSession } from "./table-session.js";
@@ -47,29 +47,30 @@ export class PostgresSchedules implements ScheduleStore {
   ) {}
 
   async register(definitions: readonly ScheduleDefinition[]): Promise<ScheduleRow[] | null> {
-    const statements = await this.#remember();
+    const statements = await this.#statements();
     if (!statements) return null;
     await this.session.pool.query(statements.register, this.#values(definitions));
-    await this.session.pool.query(statements.forget, [this.queueName, definitions.map(({ name }) => name)]);
+    const names = definitions.map(({ name }) => name);
+    await this.session.pool.query(statements.deleteUnlisted, [this.queueName, names]);
     return this.list();
   }
 
   async list(): Promise<ScheduleRow[] | null> {
-    const statements = await this.#remember();
+    const statements = await this.#statements();
     if (!statements) return null;
     const rows = await this.session.pool.query<RawRow>(statements.list, [this.queueName]);
     return rows.map(({ last_run: lastRun, tick, ...row }) => ({ ...row, tick: Number(tick), lastRun }));
   }
 
   async enqueue(ticks: readonly Tick[]): Promise<TickAnswer[]> {
-    const statements = await this.#remember();
+    const statements = await this.#statements();
     const jobs = ticks.map(({ job }) => job);
     if (!statements) {
       const outcomes = await this.enqueuer.enqueueMany(jobs);
       return outcomes.map((outcome) => (outcome.stored ? "stored" : outcome.reason));
     }
     const rows = await this.session.pool.query<TickRow>(statements.enqueue, [
-      ...this.enqueuer.values(jobs),
+      ...this.enqueuer.upsertValues(jobs),
       ticks.map(({ name }) => name),
       ticks.map(({ cron }) => cron),
       ticks.map(({ timezone }) => timezone),
@@ -83,7 +84,7 @@ export class PostgresSchedules implements ScheduleStore {
       if (!row || row.busy) return "busy";
       if (row.paused) return "paused";
       if (row.done) return "done";
-      const outcome = this.enqueuer.outcome(row);
+      const outcome = this.enqueuer.outcomeOf(row);
       return outcome.stored ? "stored" : outcome.reason;
     });
   }
@@ -97,13 +98,13 @@ export class PostgresSchedules implements ScheduleStore {
   }
 
   async setPaused(definition: ScheduleDefinition, paused: boolean): Promise<void> {
-    const statements = await this.#remember();
+    const statements = await this.#statements();
     if (!statements) {
       throw new SaqError(
         "config",
-        `"${definition.name}" cannot be ${paused ? "paused" : "resumed"}: that is remembered in the table saq_cron, ` +
-          "which this database role may not create or use. Connect once with a role that may create it, and: " +
-          "grant select, insert, update, delete on saq_cron to this one;",
+        `"${definition.name}" cannot be ${paused ? "paused" : "resumed"}: this is stored in the table saq_cron, ` +
+          "which the database role of this process may not create or use. Connect once with a role that may create " +
+          "it, and run: grant select, insert, update, delete on saq_cron to ROLE; (ROLE is the role of this process)",
       );
     }
     await this.session.pool.query(statements.pause, [...this.#values([definition]), paused]);
@@ -121,22 +122,22 @@ export class PostgresSchedules implements ScheduleStore {
   }
 
   /** Creates the table when it is first needed, so that an application without recurring tasks has none. */
-  #remember(): Promise<ScheduleStatements | null> {
-    this.#table ??= this.#open().catch((error) => {
+  #statements(): Promise<ScheduleStatements | null> {
+    this.#table ??= this.#createTable().catch((error) => {
       this.#table = null;
       throw error;
     });
     return this.#table;
   }
 
-  async #open(): Promise<ScheduleStatements | null> {
+  async #createTable(): Promise<ScheduleStatements | null> {
     await this.session.connect();
-    const table = await scheduleTable(this.session);
+    const table = await ensureScheduleTable(this.session);
     if (table) return buildScheduleStatements({ cron: table, jobs: this.session.jobsTable });
     this.session.pool.logger.warn(
       { queue: this.queueName },
-      "scheduled tasks run, but cannot be paused and make up for no missed ticks: this database role may not create or " +
-        "use the table saq_cron",
+      "scheduled tasks run, but they cannot be paused, and missed ticks are not stored later: this database role may " +
+        "not create or use the table saq_cron",
     );
     return null;
   }

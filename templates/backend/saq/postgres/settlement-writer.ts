@@ -1,7 +1,7 @@
-/** Sends the statements that record the ends of attempts, many ends per statement. */
+/** Sends the statements that record how attempts ended, many attempts per statement. */
 
 import type { Settlement } from "../broker.js";
-import { endNotice } from "./channels.js";
+import { settlementNotification } from "./channels.js";
 import { isCancelled, isTransient } from "./connection/errors.js";
 import type { RetryOptions } from "./connection/pool.js";
 import { type DocumentSuffix, receiptOf } from "./receipt.js";
@@ -12,13 +12,14 @@ import type { TableSession } from "./table-session.js";
  * A statement that is cancelled this often may take too long for the role's statement_timeout, so smaller ones are sent
  * instead. The back-off until then is 0.3 s in total.
  */
-const mostCancelled = 3;
+const maxCancellations = 3;
 
-/** Sends one statement, with retries for `timeoutMs`. Returns for each item whether it was written. */
+/** Sends one statement, with retries for `timeoutMs`. */
 export type Write<Item> = (items: Item[], timeoutMs: number) => Promise<Written>;
 
 export interface Written {
-  each: boolean[];
+  /** For each item: whether the statement changed its row. */
+  applied: boolean[];
   /** The statement was sent more than once: a previous try may have been carried out although its answer was lost. */
   resent: boolean;
 }
@@ -30,11 +31,10 @@ export class SettlementWriter {
   ) {}
 
   async settle(items: Settlement[], timeoutMs: number): Promise<Written> {
-    const applied = new Set<string>();
-    const told = this.#told(items);
-    const { settle, settleAndTell } = this.session.statements;
+    const notifications = this.#notifications(items);
+    const { settle, settleAndNotify } = this.session.statements;
     const { rows, resent } = await this.session.pool.queryWithRetry<{ key: string }>(
-      told.length > 0 ? settleAndTell : settle,
+      notifications.length > 0 ? settleAndNotify : settle,
       [
         this.queueName,
         items.map((item) => item.key),
@@ -47,54 +47,54 @@ export class SettlementWriter {
         items.map((item) => item.keep),
         items.map((item) => item.scheduled),
         items.map((item) => receiptOf(item).workerId),
-        ...told,
+        ...notifications,
       ],
-      persistence(items.length, timeoutMs),
+      retryOptions(items.length, timeoutMs),
     );
-    for (const { key } of rows) applied.add(key);
-    return { each: items.map(({ key }) => applied.has(key)), resent };
+    const written = new Set(rows.map(({ key }) => key));
+    return { applied: items.map(({ key }) => written.has(key)), resent };
   }
 
   async complete(items: Settlement[], timeoutMs: number): Promise<Written> {
     const { claims, suffixes, tokens } = claimsOf(items);
-    const told = this.#told(items);
-    const { complete, completeAndTell } = this.session.statements;
+    const notifications = this.#notifications(items);
+    const { complete, completeAndNotify } = this.session.statements;
     const answer = await this.session.pool.queryWithRetry<{ written: string | null }>(
-      told.length > 0 ? completeAndTell : complete,
+      notifications.length > 0 ? completeAndNotify : complete,
       [
         this.queueName,
         items.map((item) => item.key).join(separator),
         claims.join(separator),
-        // A patch continues the `keep` part of the suffix, so its opening brace is cut: the first here, others in SQL.
+        // A patch continues the `kept` part of the suffix, so its opening brace is cut: the first here, others in SQL.
         items
           .map((item) => item.patch)
           .join(separator)
           .slice(1),
         items.map((item) => item.keep ?? "").join(separator),
         tokens,
-        suffixes.map(({ keep, replace }) => Buffer.from(keep + replace)),
-        suffixes.map(({ replace }) => Buffer.byteLength(replace)),
+        suffixes.map(({ kept, replaced }) => Buffer.from(kept + replaced)),
+        suffixes.map(({ replaced }) => Buffer.byteLength(replaced)),
         items.length,
-        ...told,
+        ...notifications,
       ],
-      persistence(items.length, timeoutMs),
+      retryOptions(items.length, timeoutMs),
     );
     return writtenOf(answer, items.length);
   }
 
-  async remove(items: Settlement[], timeoutMs: number): Promise<Written> {
+  async completeAndDelete(items: Settlement[], timeoutMs: number): Promise<Written> {
     const { claims, suffixes, tokens } = claimsOf(items);
     const answer = await this.session.pool.queryWithRetry<{ written: string | null }>(
-      this.session.statements.remove,
+      this.session.statements.completeAndDelete,
       [
         this.queueName,
         items.map((item) => item.key).join(separator),
         claims.join(separator),
         tokens,
-        suffixes.map(({ keep, replace }) => Buffer.from(keep + replace)),
+        suffixes.map(({ kept, replaced }) => Buffer.from(kept + replaced)),
         items.length,
       ],
-      persistence(items.length, timeoutMs),
+      retryOptions(items.length, timeoutMs),
     );
     return writtenOf(answer, items.length);
   }
@@ -103,10 +103,10 @@ export class SettlementWriter {
    * Returns the payloads and channels of the notifications that the statement sends for the ends that it records. Empty
    * if nobody waits for any of these ends.
    */
-  #told(items: readonly Settlement[]): (string | null)[][] {
+  #notifications(items: readonly Settlement[]): (string | null)[][] {
     if (items.every(({ awaited }) => awaited === false)) return [];
-    const notices = items.map((item) => endNotice(this.queueName, item));
-    return [notices.map(({ text }) => text), notices.map(({ channel }) => channel)];
+    const sent = items.map((item) => settlementNotification(this.queueName, item));
+    return [sent.map(({ text }) => text), sent.map(({ channel }) => channel)];
   }
 }
 
@@ -116,23 +116,23 @@ export const isSuffixSettlement = (item: Settlement): boolean =>
   item.status === "complete" &&
   receiptOf(item).suffix !== null &&
   receiptOf(item).transaction === null &&
-  // `remove` sends no notifications: it is rare that the row of an awaited job is deleted, because such jobs are kept.
+  // `completeAndDelete` sends no notifications, because it is rare that the row of an awaited job is deleted.
   (item.keep === null || item.keep >= 0 || item.awaited === false) &&
   !item.key.includes(separator);
 
 /** Returns the distinct claims: `claims` has the position of each completion's claim, from 1; the rest is per claim. */
 function claimsOf(items: readonly Settlement[]) {
-  const places = new Map<number, number>();
+  const positionOf = new Map<number, number>();
   const suffixes: DocumentSuffix[] = [];
   const claims = items.map((item) => {
     const { token, suffix } = receiptOf(item);
-    const known = places.get(token);
+    const known = positionOf.get(token);
     if (known !== undefined) return known;
-    const place = suffixes.push(suffix as DocumentSuffix);
-    places.set(token, place);
-    return place;
+    const position = suffixes.push(suffix as DocumentSuffix);
+    positionOf.set(token, position);
+    return position;
   });
-  return { claims, suffixes, tokens: [...places.keys()] };
+  return { claims, suffixes, tokens: [...positionOf.keys()] };
 }
 
 /** `written`: the positions of the completions that were written, from 1; null if all were. */
@@ -141,13 +141,14 @@ function writtenOf(
   count: number,
 ): Written {
   const written = rows[0]?.written ?? null;
-  if (written === null) return { each: Array<boolean>(count).fill(true), resent };
-  const places = new Set(written.split(","));
-  return { each: Array.from({ length: count }, (_, index) => places.has(String(index + 1))), resent };
+  if (written === null) return { applied: Array<boolean>(count).fill(true), resent };
+  const positions = new Set(written.split(","));
+  return { applied: Array.from({ length: count }, (_, index) => positions.has(String(index + 1))), resent };
 }
 
 /** Retries do no harm: a row is written only while it is active under the token of the claim. */
-const persistence = (items: number, timeoutMs: number): RetryOptions => ({
+const retryOptions = (itemCount: number, timeoutMs: number): RetryOptions => ({
   timeoutMs,
-  again: (error, sent) => isTransient(error) && !(isCancelled(error) && items > 1 && sent >= mostCancelled),
+  retryIf: (error, sentCount) =>
+    isTransient(error) && !(isCancelled(error) && itemCount > 1 && sentCount >= maxCancellations),
 });

@@ -24,24 +24,24 @@ import type { TableSession } from "./table-session.js";
  * How long a settlement is retried while the database is unreachable, ms. The worker keeps the result in memory until
  * then, so that finished jobs survive an outage of some minutes.
  */
-export const keepTimeoutMs = 10 * 60_000;
+export const settleTimeoutMs = 10 * 60_000;
 
 /**
  * If a statement leaves at most this many settlements unwritten, they are decided one by one. If it leaves more, they
- * are sent again together, after each of the pauses in `pausesMs`. The reason is that a claim locks rows before it sees
- * that another worker's claim has just taken them. It keeps the locks until its end, some 10 ms later. It may lock
- * every row of a batch. To decide these one by one took a second (two workers that drained 20,000 jobs, in every fifth
- * run).
+ * are sent again together, after each of the pauses in `resendPausesMs`. The reason is that a claim locks rows before
+ * it sees that another worker's claim has just taken them. It keeps the locks until its end, some 10 ms later. It may
+ * lock every row of a batch. To decide these one by one took a second (two workers that drained 20,000 jobs, in every
+ * fifth run).
  */
-const maxDecidedAlone = 10;
-const pausesMs = [10, 20, 40, 80];
-/** Stop after this many retries in a row without progress: the rows are not blocked by another worker's claim. */
+const maxDecidedOneByOne = 10;
+const resendPausesMs = [10, 20, 40, 80];
+/** Stop after this many retries in a row without progress: the rows are not locked by another worker's claim. */
 const maxFruitlessRetries = 3;
 /**
- * Timeout of one such retry, ms. It is short, because each settlement that is left is then tried alone for
- * `keepTimeoutMs`.
+ * Timeout of one such retry, ms. It is short, because each settlement that is left is then decided alone within
+ * `settleTimeoutMs`.
  */
-const againTimeoutMs = 1_000;
+const resendTimeoutMs = 1_000;
 
 export class Settler {
   readonly #coalescer: Coalescer<Settlement, SettleResult>;
@@ -76,7 +76,7 @@ export class Settler {
       maxBytes: 4 * 1024 * 1024,
       bytesOf: (item) => bytesOf(item.patch),
       splitOnError: (error) => (isDataError(error) || isCancelled(error) ? "halves" : null),
-      failureOf: unrecorded,
+      failureOf: unrecordedError,
     };
     // The statement returns keys. If it contained two settlements of one job, it would write only the first, but both
     // would be reported as applied.
@@ -92,7 +92,7 @@ export class Settler {
       options,
     );
     this.#removals = new Coalescer<Settlement, SettleResult>(
-      (items) => this.#settleBatch(items, (...sent) => this.#writer.remove(...sent)),
+      (items) => this.#settleBatch(items, (...sent) => this.#writer.completeAndDelete(...sent)),
       options,
     );
     this.#confirmations = new Coalescer((items) => this.#confirm(items), options);
@@ -121,7 +121,7 @@ export class Settler {
    * usual.
    */
   async #confirm(items: Settlement[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
-    const results = await this.#recordedSettlements.of(items, keepTimeoutMs);
+    const results = await this.#recordedSettlements.resultsOf(items, settleTimeoutMs);
     return items.map((item, index) => results[index] ?? this.#track(this.#coalescer.add(item)));
   }
 
@@ -129,13 +129,15 @@ export class Settler {
     items: Item[],
     write: Write<Item>,
   ): Promise<(SettleResult | Promise<SettleResult>)[]> {
-    const written = await write(items, keepTimeoutMs);
-    const left = items.filter((_, index) => !written.each[index]);
-    const together =
-      left.length > maxDecidedAlone ? this.#track(this.#resendBatch(left, written.resent, write)) : null;
+    const written = await write(items, settleTimeoutMs);
+    const unwritten = items.filter((_, index) => !written.applied[index]);
+    const resentResults =
+      unwritten.length > maxDecidedOneByOne
+        ? this.#track(this.#resendBatch(unwritten, written.resent, write))
+        : null;
     const decideLater = async (item: Item): Promise<SettleResult> =>
-      (await together)?.get(item) ?? this.#decideUnderLock(item);
-    return items.map((item, index) => (written.each[index] ? "applied" : this.#track(decideLater(item))));
+      (await resentResults)?.get(item) ?? this.#decideUnderLock(item);
+    return items.map((item, index) => (written.applied[index] ? "applied" : this.#track(decideLater(item))));
   }
 
   /** Sends settlements again together. Returns the results of those that need not be decided one by one. */
@@ -145,20 +147,21 @@ export class Settler {
     write: Write<Item>,
   ): Promise<Map<Item, SettleResult>> {
     const results = new Map<Item, SettleResult>();
-    let left = items;
-    const lookAtRows = async () => {
-      for (const [index, result] of (await this.#recordedSettlements.of(left, keepTimeoutMs)).entries())
-        if (result !== null) results.set(left[index] as Item, result);
-      left = left.filter((item) => !results.has(item));
+    let undecided = items;
+    const checkRows = async () => {
+      const found = await this.#recordedSettlements.resultsOf(undecided, settleTimeoutMs);
+      for (const [index, result] of found.entries())
+        if (result !== null) results.set(undecided[index] as Item, result);
+      undecided = undecided.filter((item) => !results.has(item));
     };
     try {
-      if (resent) await lookAtRows();
-      if (left.length > maxDecidedAlone) {
-        const again = await this.#writeAgain(left, write);
-        for (const item of left) if (!again.has(item)) results.set(item, "applied");
-        left = [...again];
+      if (resent) await checkRows();
+      if (undecided.length > maxDecidedOneByOne) {
+        const unwritten = await this.#writeAgain(undecided, write);
+        for (const item of undecided) if (!unwritten.has(item)) results.set(item, "applied");
+        undecided = [...unwritten];
       }
-      if (left.length > maxDecidedAlone) await lookAtRows();
+      if (undecided.length > maxDecidedOneByOne) await checkRows();
     } catch {
       // Each settlement that is left is then decided alone, and gets its own error if that fails too.
     }
@@ -167,20 +170,20 @@ export class Settler {
 
   /** Sends settlements again after pauses. Returns those that are still not written. */
   async #writeAgain<Item extends Settlement>(items: Item[], write: Write<Item>): Promise<Set<Item>> {
-    let left = items;
-    let vain = 0;
+    let unwritten = items;
+    let fruitlessRetries = 0;
     try {
-      for (const pauseMs of pausesMs) {
+      for (const pauseMs of resendPausesMs) {
         await this.session.pool.pause(pauseMs);
-        const { each } = await write(left, againTimeoutMs);
-        vain = each.includes(true) ? 0 : vain + 1;
-        left = left.filter((_, index) => !each[index]);
-        if (left.length <= maxDecidedAlone || vain === maxFruitlessRetries) break;
+        const { applied } = await write(unwritten, resendTimeoutMs);
+        fruitlessRetries = applied.includes(true) ? 0 : fruitlessRetries + 1;
+        unwritten = unwritten.filter((_, index) => !applied[index]);
+        if (unwritten.length <= maxDecidedOneByOne || fruitlessRetries === maxFruitlessRetries) break;
       }
     } catch {
       // Each settlement that is left is then decided alone, and gets its own error if that fails too.
     }
-    return new Set(left);
+    return new Set(unwritten);
   }
 
   /**
@@ -188,9 +191,9 @@ export class Settler {
    * transaction has locked therefore does not delay the other jobs.
    */
   #track<Answer>(answer: Promise<Answer>): Promise<Answer> {
-    const seenTo = answer.finally(() => this.#pendingResults.delete(seenTo));
-    this.#pendingResults.add(seenTo);
-    return seenTo;
+    const tracked = answer.finally(() => this.#pendingResults.delete(tracked));
+    this.#pendingResults.add(tracked);
+    return tracked;
   }
 
   async #decideUnderLock(item: Settlement): Promise<SettleResult> {
@@ -199,8 +202,8 @@ export class Settler {
       if (row.token !== token) {
         // The job waits at its previous position (`place`). No other process knows this position, so our own statement
         // put it there before the connection died.
-        const isBack = item.status === "queued" && row.status === "queued" && row.token === place;
-        return { change: null, answer: isBack ? "applied" : "lost" };
+        const isRequeued = item.status === "queued" && row.status === "queued" && row.token === place;
+        return { change: null, answer: isRequeued ? "applied" : "lost" };
       }
       if (isTakenOver(row, { workerId })) return { change: null, answer: "lost" };
       if (row.status === "complete" && transaction) return { change: null, answer: "finished" };
@@ -229,7 +232,7 @@ export class Settler {
         answer: "applied",
       };
     };
-    const found = await this.rows.changeWhenFree(item.key, decide, keepTimeoutMs);
+    const found = await this.rows.changeWhenFree(item.key, decide, settleTimeoutMs);
     // If the row is missing, our own statement has deleted it (ttl < 0) and its response was lost, or another process
     // has.
     const answer = found ?? (item.keep !== null && item.keep < 0 ? "applied" : "gone");
@@ -239,14 +242,15 @@ export class Settler {
   }
 }
 
-const unrecorded = ({ key, status, receipt }: Settlement, cause: unknown): SaqError =>
+const unrecordedError = ({ key, status, receipt }: Settlement, cause: unknown): SaqError =>
   new SaqError(
     "unrecorded",
     receiptOf({ receipt }).transaction === null
-      ? `The end of job ${key} (${status}) could not be recorded. Its row says that it still runs: this worker queues it ` +
-          "again when it can, or other workers do when this one has ended, and it may run again."
-      : `Could not find out whether the transaction in which the task finished job ${key} has committed. If it has, the ` +
-          "job is complete; if not, it runs again.",
+      ? `The end of job ${key} (${status}) could not be recorded, so its row still says that the job runs. This ` +
+          "worker puts the job back into the queue as soon as it can; if this worker ends first, another worker does " +
+          "so. The job may run again."
+      : `Could not find out whether the transaction in which the task finished job ${key} has committed. If it has, ` +
+          "the job is complete; if not, it runs again.",
     { cause },
   );
 

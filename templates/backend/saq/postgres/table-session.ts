@@ -63,8 +63,8 @@ export class TableSession {
   async #connect(): Promise<void> {
     const client = await this.pool.acquire();
     try {
-      const { plain, logger } = this.pool;
-      const names = await ensureSchema(client, { ...this.#options, plain, logger });
+      const { behindPooler, logger } = this.pool;
+      const names = await ensureSchema(client, { ...this.#options, behindPooler, logger });
       if (names.hasTemporaryFunction) this.pool.addDocumentFunctionToEach();
       this.#jobsTable = names.jobs;
       this.#hasGroupOrder = names.hasGroupOrder;

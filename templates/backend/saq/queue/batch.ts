@@ -5,39 +5,39 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { SaqError } from "../errors.js";
 
-/** A job as it was stored. `queued` distinguishes it from a later job with the same key. */
-export interface StoredMark {
+/** A job as it was enqueued. `queued` distinguishes it from a later job with the same key. */
+export interface EnqueuedJob {
   key: string;
   queued: number;
 }
 
 class Batch {
   readonly #parent: Batch | undefined;
-  readonly #stored = new Map<string, number>();
+  readonly #queuedByKey = new Map<string, number>();
   readonly #pending = new Set<Promise<void>>();
 
   constructor(parent: Batch | undefined) {
     this.#parent = parent;
   }
 
-  /** Adds the jobs that `storing` resolves with to this scope, and to the scopes around it. */
-  include(storing: Promise<readonly StoredMark[]>): void {
-    for (let scope: Batch | undefined = this; scope; scope = scope.#parent) scope.#add(storing);
+  /** Adds the jobs that `enqueuing` resolves with to this scope, and to the scopes around it. */
+  include(enqueuing: Promise<readonly EnqueuedJob[]>): void {
+    for (let scope: Batch | undefined = this; scope; scope = scope.#parent) scope.#add(enqueuing);
   }
 
-  #add(storing: Promise<readonly StoredMark[]>): void {
-    const added = storing
-      .then((marks) => {
-        for (const { key, queued } of marks) this.#stored.set(key, queued);
+  #add(enqueuing: Promise<readonly EnqueuedJob[]>): void {
+    const added = enqueuing
+      .then((jobs) => {
+        for (const { key, queued } of jobs) this.#queuedByKey.set(key, queued);
       })
       .finally(() => this.#pending.delete(added));
     this.#pending.add(added);
   }
 
   /** Returns the jobs of this scope. Waits for enqueues that are still under way beside the one that threw. */
-  async stored(): Promise<readonly StoredMark[]> {
+  async jobs(): Promise<readonly EnqueuedJob[]> {
     while (this.#pending.size > 0) await Promise.allSettled(this.#pending);
-    return Array.from(this.#stored, ([key, queued]) => ({ key, queued }));
+    return Array.from(this.#queuedByKey, ([key, queued]) => ({ key, queued }));
   }
 }
 
@@ -55,14 +55,14 @@ export class Batches {
    *
    * @throws SaqError not_aborted, with the error of `work` as its cause, if some of the jobs could not be aborted
    */
-  async run<T>(work: () => Promise<T>, abort: (job: StoredMark) => Promise<unknown>): Promise<T> {
+  async run<T>(work: () => Promise<T>, abort: (job: EnqueuedJob) => Promise<unknown>): Promise<T> {
     this.#scopes ??= new AsyncLocalStorage();
     const batch = new Batch(this.current);
     try {
       return await this.#scopes.run(batch, work);
     } catch (error) {
       const failed: string[] = [];
-      for (const job of await batch.stored()) await abort(job).catch(() => failed.push(job.key));
+      for (const job of await batch.jobs()) await abort(job).catch(() => failed.push(job.key));
       if (failed.length === 0) throw error;
       throw new SaqError(
         "not_aborted",

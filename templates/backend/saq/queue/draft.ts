@@ -26,12 +26,12 @@ export interface Draft {
 const shortTtl = 60;
 
 /** The fields for which every job has its own value. */
-type Named = "function" | "queueName" | "key" | "queued" | "meta";
+type OwnField = "function" | "queueName" | "key" | "queued" | "meta";
 
-interface Known {
+interface KnownTask {
   task: AnyTask;
   /** The fields of the task's jobs, unless an enqueue sets them. */
-  defaults: Omit<JobFields, Named>;
+  defaults: Omit<JobFields, OwnField>;
 }
 
 export class Drafts {
@@ -39,9 +39,9 @@ export class Drafts {
   readonly #maxBytes: number;
   /** Undefined: nothing is refused, because the job is not stored. */
   readonly #capabilities: Capabilities | undefined;
-  readonly #known: ReadonlyMap<string, Known>;
+  readonly #tasks: ReadonlyMap<string, KnownTask>;
   /** For names that are not in `tasks`, if this process does not know the tasks. */
-  readonly #anyTask: Known | undefined;
+  readonly #anyTask: KnownTask | undefined;
 
   /** `anyTask`: also accepts names that are not in `tasks`. */
   constructor(
@@ -54,7 +54,7 @@ export class Drafts {
     this.#anyTask = anyTask
       ? { task: () => {}, defaults: { ...jobDefaults, ...omitUndefined(defaults) } }
       : undefined;
-    this.#known = new Map(
+    this.#tasks = new Map(
       Object.entries(tasks).map(([taskName, task]) => [
         taskName,
         {
@@ -73,12 +73,12 @@ export class Drafts {
    * @throws InvalidPayloadError that names each bad field
    * @throws InvalidJobError if the payload cannot be written as JSON
    */
-  check(name: string, payload: unknown): Promise<unknown> | undefined {
+  validate(name: string, payload: unknown): Promise<unknown> | undefined {
     const schema = inputSchemaOf(this.#find(name).task);
     if (!schema) return undefined;
     const stored: unknown = JSON.parse(asJson(name, () => JSON.stringify(payload ?? {})) ?? "null");
-    const checked = validatePayload(name, schema, stored);
-    return checked instanceof Promise ? checked : undefined;
+    const validated = validatePayload(name, schema, stored);
+    return validated instanceof Promise ? validated : undefined;
   }
 
   /**
@@ -128,7 +128,7 @@ export class Drafts {
    *
    * @throws InvalidJobError if the payload cannot be written as JSON, or if payload or meta are too large
    */
-  seal(fields: JobFields, keyed: boolean): NewJob {
+  toNewJob(fields: JobFields, keyed: boolean): NewJob {
     const { key, priority, groupKey, scheduled, ttl } = fields;
     const document = asJson(fields.function, () => encodeJob(fields));
     if (isLarger(document, this.#maxBytes)) this.#checkSizes(fields);
@@ -144,11 +144,11 @@ export class Drafts {
   }
 
   /** @throws InvalidJobError if the job belongs to another queue */
-  checkOwn({ key, queueName }: { key: string; queueName: string }): void {
+  checkQueue({ key, queueName }: { key: string; queueName: string }): void {
     if (queueName === this.#queueName) return;
     throw new InvalidJobError(
       `Job ${key} belongs to queue "${queueName}" and cannot be enqueued in "${this.#queueName}"; ` +
-        "enqueue its task and payload there instead",
+        "enqueue its task and payload as a new job instead",
     );
   }
 
@@ -157,13 +157,13 @@ export class Drafts {
    *
    * @throws InvalidJobError that names the field
    */
-  checkChanged(fields: JobFields, before: JobFields): void {
-    const at = `A before-enqueue hook made the job of "${before.function}" unusable`;
-    for (const name of Object.keys(before) as (keyof JobFields)[]) {
-      if (hookFields.has(name) || Object.is(fields[name], before[name])) continue;
-      const now = JSON.stringify(fields[name]);
+  checkHookChanges(fields: JobFields, original: JobFields): void {
+    const at = `A before-enqueue hook made an invalid change to the job of "${original.function}"`;
+    for (const name of Object.keys(original) as (keyof JobFields)[]) {
+      if (hookFields.has(name) || Object.is(fields[name], original[name])) continue;
+      const value = JSON.stringify(fields[name]);
       throw new InvalidJobError(
-        `${at}: it set ${name} to ${now} (hooks may set: ${[...hookFields].join(", ")})`,
+        `${at}: it set ${name} to ${value} (hooks may set: ${[...hookFields].join(", ")})`,
       );
     }
     const { timeout, heartbeat, retries, ttl, retryDelay, retryBackoff } = fields;
@@ -193,17 +193,17 @@ export class Drafts {
   }
 
   #checkSizes({ function: name, kwargs, meta }: JobFields): void {
-    for (const [what, value] of [["payload", kwargs] as const, ["meta", meta] as const]) {
+    for (const [part, value] of [["payload", kwargs] as const, ["meta", meta] as const]) {
       const text = JSON.stringify(value);
       if (isLarger(text, this.#maxBytes))
-        throw new InvalidJobError(tooLarge(`The ${what} of "${name}"`, text, this.#maxBytes));
+        throw new InvalidJobError(tooLarge(`The ${part} of "${name}"`, text, this.#maxBytes));
     }
   }
 
-  #find(name: string): Known {
-    const known = this.#known.get(name) ?? this.#anyTask;
-    if (known) return known;
-    const names = [...this.#known.keys()].join(", ");
+  #find(name: string): KnownTask {
+    const found = this.#tasks.get(name) ?? this.#anyTask;
+    if (found) return found;
+    const names = [...this.#tasks.keys()].join(", ");
     throw new SaqError(
       "unknown_task",
       `Queue "${this.#queueName}" has no task "${name}" (registered: ${names})`,
@@ -256,11 +256,13 @@ function asKwargs(name: string, payload: unknown): Record<string, unknown> | nul
   );
 }
 
-function asJson<Text>(name: string, write: () => Text): Text {
+function asJson<Text>(name: string, stringify: () => Text): Text {
   try {
-    return write();
+    return stringify();
   } catch (error) {
-    const why = (error as Error).message;
-    throw new InvalidJobError(`The payload of "${name}" cannot be written as JSON: ${why}`, { cause: error });
+    const { message } = error as Error;
+    throw new InvalidJobError(`The payload of "${name}" cannot be written as JSON: ${message}`, {
+      cause: error,
+    });
   }
 }

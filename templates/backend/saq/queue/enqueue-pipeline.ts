@@ -10,7 +10,7 @@ import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
 import { read } from "../core/stored-job.js";
 import { ConfigError } from "../errors.js";
 import type { EnqueueOptions } from "../tasks/task.js";
-import { Batches, type StoredMark } from "./batch.js";
+import { Batches, type EnqueuedJob } from "./batch.js";
 import type { Draft, Drafts } from "./draft.js";
 import type { Job, JobOverrides } from "./job-handle.js";
 
@@ -40,12 +40,12 @@ export interface EnqueueRequest {
   payload: unknown;
   options: EnqueueOptions;
   /**
-   * Set if a caller waits for the end of the job. `keep`: replaces a negative ttl, s. `at`: the address to notify of
-   * the end (see `Broker.openReplyChannel`), or null.
+   * Set if a caller waits for the end of the job. `replyTo`: the address to notify of the end (see
+   * `Broker.openReplyChannel`), or null.
    */
-  awaited?: { keep: number; at: string | null };
-  /** Replaces a negative ttl, s. */
-  minTtl?: number;
+  awaited?: { replyTo: string | null };
+  /** Set if the row must remain after the end of the job: replaces a negative ttl, s. */
+  replaceNegativeTtl?: number;
 }
 
 export interface Stored {
@@ -83,14 +83,14 @@ export class EnqueuePipeline {
     };
   }
 
-  one(order: EnqueueRequest): Promise<Stored> {
+  enqueue(request: EnqueueRequest): Promise<Stored> {
     const { current } = this.batches;
-    if (!current) return this.#one(order);
-    const made: Draft[] = [];
-    const storing = this.#one(order, made);
+    if (!current) return this.#enqueueOne(request);
+    const drafts: Draft[] = [];
+    const storing = this.#enqueueOne(request, drafts);
     current.include(
-      this.#marks(
-        made,
+      this.#enqueuedJobs(
+        drafts,
         storing.then((stored) => [stored]),
       ),
     );
@@ -98,12 +98,12 @@ export class EnqueuePipeline {
   }
 
   /** Stores many jobs. If one of them is invalid, nothing is stored. */
-  many(orders: readonly EnqueueRequest[]): Promise<Stored[]> {
+  enqueueMany(requests: readonly EnqueueRequest[]): Promise<Stored[]> {
     const { current } = this.batches;
-    if (!current) return this.#many(orders);
-    const made: Draft[] = [];
-    const storing = this.#many(orders, made);
-    current.include(this.#marks(made, storing));
+    if (!current) return this.#enqueueAll(requests);
+    const drafts: Draft[] = [];
+    const storing = this.#enqueueAll(requests, drafts);
+    current.include(this.#enqueuedJobs(drafts, storing));
     return storing;
   }
 
@@ -117,7 +117,7 @@ export class EnqueuePipeline {
     job: Job,
     { payload = job.kwargs ?? undefined, ...overrides }: JobOverrides,
   ): Promise<Job | null> {
-    this.#drafts.checkOwn(job);
+    this.#drafts.checkQueue(job);
     const { key, timeout, heartbeat, retries, ttl, retryDelay, retryBackoff, scheduled, priority, groupKey } =
       job;
     const options: EnqueueOptions = {
@@ -136,32 +136,34 @@ export class EnqueuePipeline {
       meta: withoutCounts(job.meta),
       ...overrides,
     };
-    const { fields, outcome } = await this.one({ task: job.function, payload, options });
+    const { fields, outcome } = await this.enqueue({ task: job.function, payload, options });
     return outcome.stored ? Object.assign(job, fields) : null;
   }
 
-  async #one(order: EnqueueRequest, made?: Draft[]): Promise<Stored> {
-    const drafted = this.draft(order);
+  /** Adds the draft to `drafts` before it stores the job. */
+  async #enqueueOne(request: EnqueueRequest, drafts?: Draft[]): Promise<Stored> {
+    const drafted = this.draft(request);
     const draft = drafted instanceof Promise ? await drafted : drafted;
-    made?.push(draft);
-    const { client } = order.options;
+    drafts?.push(draft);
+    const { client } = request.options;
     const outcome = client
       ? await this.#broker.enqueueWith(client, draft.job)
       : await this.#broker.enqueue(draft.job);
     return { fields: draft.fields, outcome };
   }
 
-  async #many(orders: readonly EnqueueRequest[], made: Draft[] = []): Promise<Stored[]> {
+  /** Adds the drafts to `drafts` before it stores the jobs. */
+  async #enqueueAll(requests: readonly EnqueueRequest[], drafts: Draft[] = []): Promise<Stored[]> {
     let nowMs = this.#broker.now();
-    for (const order of orders) {
-      const drafted = this.draft(order, nowMs);
+    for (const request of requests) {
+      const drafted = this.draft(request, nowMs);
       if (drafted instanceof Promise) {
-        made.push(await drafted);
+        drafts.push(await drafted);
         nowMs = this.#broker.now();
-      } else made.push(drafted);
+      } else drafts.push(drafted);
     }
-    const outcomes = await this.#store(made.map(({ job }) => job));
-    return made.map(({ fields }, index) => ({ fields, outcome: outcomes[index] as EnqueueOutcome }));
+    const outcomes = await this.#store(drafts.map(({ job }) => job));
+    return drafts.map(({ fields }, index) => ({ fields, outcome: outcomes[index] as EnqueueOutcome }));
   }
 
   async #store(jobs: readonly NewJob[]): Promise<EnqueueOutcome[]> {
@@ -175,47 +177,46 @@ export class EnqueuePipeline {
    * Checks the task and the payload before it connects. Returns a promise only if it must wait for something. `nowMs`
    * is the time of the enqueue, epoch ms. A job that waits gets the time after the wait instead.
    */
-  draft(order: EnqueueRequest, nowMs = this.#broker.now()): Draft | Promise<Draft> {
-    const checked = this.#drafts.check(order.task, order.payload);
-    if (checked || this.#hooks.length > 0 || !this.#isConnected) return this.#draftLater(order, checked);
-    return this.#sealed(order, this.#fields(order, nowMs));
+  draft(request: EnqueueRequest, nowMs = this.#broker.now()): Draft | Promise<Draft> {
+    const validation = this.#drafts.validate(request.task, request.payload);
+    if (validation || this.#hooks.length > 0 || !this.#isConnected)
+      return this.#draftAsync(request, validation);
+    return this.#completeDraft(request, this.#fields(request, nowMs));
   }
 
-  async #draftLater(order: EnqueueRequest, checked: Promise<unknown> | undefined): Promise<Draft> {
-    await checked;
+  async #draftAsync(request: EnqueueRequest, validation: Promise<unknown> | undefined): Promise<Draft> {
+    await validation;
     await this.#broker.connect();
     this.#isConnected = true;
-    const fields = this.#fields(order, this.#broker.now());
+    const fields = this.#fields(request, this.#broker.now());
     if (this.#hooks.length > 0) await this.#callHooks(fields);
-    return this.#sealed(order, fields);
+    return this.#completeDraft(request, fields);
   }
 
   #fields({ task, payload, options }: EnqueueRequest, nowMs: number): JobFields {
     return this.#drafts.fields(task, payload, options, nowMs);
   }
 
-  #sealed({ options, awaited, minTtl }: EnqueueRequest, fields: JobFields): Draft {
+  #completeDraft({ options, awaited, replaceNegativeTtl }: EnqueueRequest, fields: JobFields): Draft {
     if (awaited !== undefined) {
       // The worker reads in `awaited` which process to notify of the end. If the caller chose the key, others may know
       // it and wait too. In that case, and if there is no address, all listeners are notified. Otherwise only this
       // address is notified.
-      fields.meta = { ...fields.meta, awaited: (options.key === undefined && awaited.at) || true };
-      // If the row were deleted at the end of the job, the caller could not read the result.
-      if (fields.ttl < 0) fields.ttl = awaited.keep;
+      fields.meta = { ...fields.meta, awaited: (options.key === undefined && awaited.replyTo) || true };
     }
-    if (minTtl !== undefined && fields.ttl < 0) fields.ttl = minTtl;
-    return { fields, job: this.#drafts.seal(fields, options.key !== undefined) };
+    if (replaceNegativeTtl !== undefined && fields.ttl < 0) fields.ttl = replaceNegativeTtl;
+    return { fields, job: this.#drafts.toNewJob(fields, options.key !== undefined) };
   }
 
   async #callHooks(fields: JobFields): Promise<void> {
     // Copies, so that hooks do not change the caller's objects.
     fields.meta = { ...fields.meta };
     if (fields.kwargs) fields.kwargs = { ...fields.kwargs };
-    const before = { ...fields };
+    const original = { ...fields };
     for (const { call } of this.#hooks) await call(fields);
-    this.#drafts.checkChanged(fields, before);
-    const checked = this.#drafts.check(fields.function, fields.kwargs);
-    if (checked) await checked;
+    this.#drafts.checkHookChanges(fields, original);
+    const validation = this.#drafts.validate(fields.function, fields.kwargs);
+    if (validation) await validation;
   }
 
   /**
@@ -223,12 +224,12 @@ export class EnqueuePipeline {
    * those whose row has the `queued` time of this call. A job with a generated key is also returned if its row was not
    * found, because no other job can have its key.
    */
-  async #marks(made: readonly Draft[], storing: Promise<Stored[]>): Promise<StoredMark[]> {
+  async #enqueuedJobs(drafts: readonly Draft[], storing: Promise<Stored[]>): Promise<EnqueuedJob[]> {
     try {
       return (await storing).filter(({ outcome }) => outcome.stored).map(({ fields }) => fields);
     } catch {
-      const rows = await this.#broker.jobs(made.map(({ job }) => job.key)).catch(() => []);
-      return made.flatMap(({ fields, job }, index) => {
+      const rows = await this.#broker.jobs(drafts.map(({ job }) => job.key)).catch(() => []);
+      return drafts.flatMap(({ fields, job }, index) => {
         const row = rows[index];
         const isOurs = row ? read(row)?.queued === fields.queued : !job.keyed;
         return isOurs ? [fields] : [];

@@ -17,10 +17,10 @@ import {
   updateJob,
 } from "../core/transitions.js";
 import { InvalidJobError } from "../errors.js";
-import type { StoredMark } from "./batch.js";
+import type { EnqueuedJob } from "./batch.js";
 import type { QueueCounters } from "./types.js";
 
-const countOf = { complete: "complete", failed: "failed", aborted: "aborted" } as const;
+const counterOf = { complete: "complete", failed: "failed", aborted: "aborted" } as const;
 
 export class JobEditor {
   constructor(
@@ -41,7 +41,7 @@ export class JobEditor {
   }
 
   /** Aborts a job with the error `cancelled`, unless its key belongs to a later job now. */
-  async cancel({ key, queued }: StoredMark): Promise<void> {
+  async cancel({ key, queued }: EnqueuedJob): Promise<void> {
     const answer = await this.broker.updateLocked(key, (row) =>
       read(row)?.queued === queued
         ? abortJob(row, "cancelled", this.broker.now(), this.failedTtl)
@@ -64,7 +64,7 @@ export class JobEditor {
     status: TerminalStatus,
     outcome: { result?: unknown; error?: string | null },
   ): Promise<FinishAnswer | null> {
-    if (!Object.hasOwn(countOf, status)) {
+    if (!Object.hasOwn(counterOf, status)) {
       throw new InvalidJobError(
         `finish takes "complete", "failed" or "aborted", got ${JSON.stringify(status)}`,
       );
@@ -74,14 +74,14 @@ export class JobEditor {
     const answer = await this.broker.updateLocked(key, (row) =>
       finishJob(row, status, outcome, { nowMs: this.broker.now(), failedTtl: this.failedTtl }),
     );
-    if (answer === "finished") this.counters[countOf[status]]++;
+    if (answer === "finished") this.counters[counterOf[status]]++;
     return answer;
   }
 
   async update(key: string, change: JobUpdate): Promise<UpdateAnswer | null> {
-    const wanted: JobUpdate = omitUndefined(change);
-    checkUpdate(`update("${key}")`, wanted, this.maxBytes);
-    return this.broker.updateLocked(key, (row) => updateJob(row, wanted, this.broker.now()));
+    const update: JobUpdate = omitUndefined(change);
+    checkUpdate(`update("${key}")`, update, this.maxBytes);
+    return this.broker.updateLocked(key, (row) => updateJob(row, update, this.broker.now()));
   }
 }
 
@@ -93,20 +93,20 @@ function checkUpdate(at: string, { progress, meta, ...options }: JobUpdate, maxB
     throw new InvalidJobError(`${at}: meta must be an object, got ${JSON.stringify(meta)}`);
   }
   checkJson(`${at}: meta`, meta ?? null, maxBytes);
-  onlyJobOptions(`${at}, beside progress and meta`, options, InvalidJobError);
+  onlyJobOptions(at, options, InvalidJobError, ["progress", "meta"]);
 }
 
-function checkJson(what: string, value: unknown, maxBytes: number): void {
-  let why: string;
+function checkJson(part: string, value: unknown, maxBytes: number): void {
+  let reason: string;
   try {
     const text = JSON.stringify(value);
     if (text !== undefined && !isLarger(text, maxBytes)) return;
     if (text !== undefined)
-      throw new InvalidJobError(`${tooLarge(what, text, maxBytes)}; nothing was changed`);
-    why = `a ${typeof value} has no JSON form`;
+      throw new InvalidJobError(`${tooLarge(part, text, maxBytes)}; nothing was changed`);
+    reason = `a ${typeof value} has no JSON form`;
   } catch (error) {
     if (error instanceof InvalidJobError) throw error;
-    why = (error as Error).message;
+    reason = (error as Error).message;
   }
-  throw new InvalidJobError(`${what} cannot be written as JSON: ${why}; nothing was changed`);
+  throw new InvalidJobError(`${part} cannot be written as JSON: ${reason}; nothing was changed`);
 }

@@ -17,7 +17,7 @@ export interface JobOwner {
   now(): number;
   reload(key: string): Promise<JobFields>;
   /** Resolves when the job has ended. `timeout` in s; 0 = no limit. */
-  ended(key: string, timeout: number): Promise<JobFields>;
+  waitForEnd(key: string, timeout: number): Promise<JobFields>;
   abort(key: string, error: string): Promise<AbortAnswer | null>;
   retry(key: string, options: { error: string; resetAttempts?: boolean }): Promise<RetryAnswer | null>;
   update(key: string, change: JobUpdate): Promise<UpdateAnswer | null>;
@@ -27,7 +27,7 @@ export interface JobOwner {
 export type Duration = "process" | "start" | "total" | "running";
 
 /** The fields that the short form of `info` leaves out. */
-const inFullOnly: ReadonlySet<keyof JobFields> = new Set([
+const fullInfoOnly: ReadonlySet<keyof JobFields> = new Set([
   "kwargs",
   ...jobOptionNames,
   "scheduled",
@@ -124,7 +124,7 @@ export class Job<Result = unknown> implements JobFields {
    * if ((await job.refresh(30)).status === "complete") console.log(job.result);
    */
   async refresh(until: number | null = null): Promise<this> {
-    const fields = until === null ? this.#owner.reload(this.key) : this.#owner.ended(this.key, until);
+    const fields = until === null ? this.#owner.reload(this.key) : this.#owner.waitForEnd(this.key, until);
     return Object.assign(this, await fields);
   }
 
@@ -214,13 +214,13 @@ export class Job<Result = unknown> implements JobFields {
   duration(kind: Duration): number | null {
     switch (kind) {
       case "process":
-        return between(this.started, this.completed);
+        return elapsed(this.started, this.completed);
       case "start":
-        return between(this.queued, this.started);
+        return elapsed(this.queued, this.started);
       case "total":
-        return between(this.queued, this.completed);
+        return elapsed(this.queued, this.completed);
       case "running":
-        return between(this.started, Math.round(this.#owner.now()));
+        return elapsed(this.started, Math.round(this.#owner.now()));
       default:
         throw new SaqError(
           "config",
@@ -240,7 +240,7 @@ export class Job<Result = unknown> implements JobFields {
       const value = this[field as keyof JobFields];
       const isDefault = field in jobDefaults && value === jobDefaults[field as keyof typeof jobDefaults];
       if (isDefault || (field === "meta" && Object.keys(this.meta).length === 0)) return [];
-      if (!full && inFullOnly.has(field as keyof JobFields)) return [];
+      if (!full && fullInfoOnly.has(field as keyof JobFields)) return [];
       return `${name}: ${typeof value === "string" ? value : jsonText(value)}`;
     });
     return `Job<${shown.join(", ")}>`;
@@ -258,7 +258,7 @@ export class Job<Result = unknown> implements JobFields {
   }
 }
 
-const between = (from: number, to: number): number | null => (from && to ? to - from : null);
+const elapsed = (from: number, to: number): number | null => (from && to ? to - from : null);
 
 /** Returns a text for a log line. Never throws, not even for a BigInt or for an object that contains itself. */
 function jsonText(value: unknown): string {

@@ -25,23 +25,23 @@ export class JobReader {
 
   async jobs(keys: readonly string[]): Promise<(Job | null)[]> {
     const rows = await this.broker.jobs(keys);
-    return rows.map((row) => row && this.#show(row));
+    return rows.map((row) => row && this.#jobOf(row));
   }
 
   async list({
-    statuses: wanted = statuses,
+    statuses: selected = statuses,
     offset = 0,
     limit = 50,
     due,
   }: Partial<JobFilter>): Promise<Job[]> {
-    const rows = await this.broker.list({ statuses: wanted, offset, limit, due });
-    const jobs = rows.map((row) => this.#show(row));
+    const rows = await this.broker.list({ statuses: selected, offset, limit, due });
+    const jobs = rows.map((row) => this.#jobOf(row));
     // The list is complete, so it can be sorted by time. No index has the time.
     return offset === 0 && jobs.length < limit ? jobs.sort((a, b) => b.queued - a.queued) : jobs;
   }
 
   async *iterate({
-    statuses: wanted = statuses,
+    statuses: selected = statuses,
     batchSize = 100,
   }: {
     statuses?: readonly Status[];
@@ -52,8 +52,8 @@ export class JobReader {
     }
     let after: string | undefined = "";
     while (after !== undefined) {
-      const rows: StoredJob[] = await this.broker.listAfter({ statuses: wanted, after, limit: batchSize });
-      for (const row of rows) yield this.#show(row);
+      const rows: StoredJob[] = await this.broker.listAfter({ statuses: selected, after, limit: batchSize });
+      for (const row of rows) yield this.#jobOf(row);
       after = rows.length === batchSize ? rows.at(-1)?.key : undefined;
     }
   }
@@ -77,7 +77,7 @@ export class JobReader {
 
   async info({
     jobs = false,
-    statuses: wanted = ["queued", "active", "aborting"],
+    statuses: selected = ["queued", "active", "aborting"],
     offset = 0,
     limit = 100,
     due,
@@ -85,7 +85,7 @@ export class JobReader {
     const [counts, workers, listed] = await Promise.all([
       this.broker.counts(),
       this.broker.workers(),
-      jobs ? this.list({ statuses: wanted, offset, limit, due }) : [],
+      jobs ? this.list({ statuses: selected, offset, limit, due }) : [],
     ]);
     return {
       name: this.queueName,
@@ -103,13 +103,13 @@ export class JobReader {
     };
   }
 
-  #show(row: StoredJob): Job {
-    return this.toJob(read(row) ?? unreadable(row));
+  #jobOf(row: StoredJob): Job {
+    return this.toJob(read(row) ?? unreadableFields(row));
   }
 }
 
 /** Returns what can be shown of a row with an unreadable document: its columns, and the reason why there is no more. */
-function unreadable(row: StoredJob): JobFields {
+function unreadableFields(row: StoredJob): JobFields {
   return {
     ...jobDefaults,
     function: "(unreadable)",

@@ -14,30 +14,32 @@ import { longestTimerMs } from "../timers.js";
 type Row = StoredJob | null;
 
 const firstPauseMs = 50;
-const longestPauseMs = 500;
+const maxPauseMs = 500;
 /** If reads fail for longer than this, ms, the wait fails. A shorter outage does not end it. */
 const readFailureTimeoutMs = 30_000;
 const maxKeysPerRead = 1_000;
 
 interface Wait {
   readonly keys: readonly string[];
-  readonly see: (rows: Row[]) => void;
-  readonly fail: (error: Error) => void;
+  readonly onRows: (rows: Row[]) => void;
+  readonly onError: (error: Error) => void;
   /** Called with the result, if it was sent together with the job's end. */
-  readonly answer: ((result: string) => void) | undefined;
+  readonly onResult: ((result: string) => void) | undefined;
   /** Time until the next read if no event comes, ms. */
   pauseMs: number;
-  /** Times are by performance.now(). */
-  lookAt: number;
-  readonly giveUpAt: number;
-  readonly seconds: number | null;
+  /** Time of the next read by polling, by performance.now(). */
+  nextReadAt: number;
+  /** End of the timeout, by performance.now(). */
+  readonly deadline: number;
+  /** s */
+  readonly timeout: number | null;
 }
 
 export interface WaitOptions {
   /** s; 0 and null: no limit. */
   timeout: number | null;
   /** True if the jobs may have changed already. Then the first read is made at once. */
-  lookNow: boolean;
+  readNow: boolean;
 }
 
 /** A wait for the end of one job. `stop` ends the wait; `end` then stays pending forever. */
@@ -49,13 +51,13 @@ export interface AwaitedEnd<End> {
 export class JobWaiter {
   readonly #broker: Broker;
   readonly #waits = new Set<Wait>();
-  readonly #waitsOf = new Map<string, Set<Wait>>();
+  readonly #waitsByKey = new Map<string, Set<Wait>>();
   #due = new Set<Wait>();
-  #looking: Promise<void> | null = null;
+  #reading: Promise<void> | null = null;
   #timer: NodeJS.Timeout | null = null;
   #timerAt = Number.POSITIVE_INFINITY;
   #subscription: Promise<() => Promise<void>> | null = null;
-  #address: string | null = null;
+  #replyAddress: string | null = null;
   #closed = false;
   #readsFailSince: number | null = null;
   #lastError: unknown;
@@ -69,65 +71,65 @@ export class JobWaiter {
    * lasts as long as the queue is open, so that a wait needs no LISTEN of its own. Also resolves if subscribing fails.
    * Waits then find changes only by polling, and the next call subscribes again.
    */
-  async follow(): Promise<void> {
-    this.#subscription ??= this.#follow();
-    const following = this.#subscription;
-    await following.catch(() => {
-      if (this.#subscription === following) this.#subscription = null;
+  async subscribe(): Promise<void> {
+    this.#subscription ??= this.#subscribe();
+    const subscription = this.#subscription;
+    await subscription.catch(() => {
+      if (this.#subscription === subscription) this.#subscription = null;
     });
   }
 
   /**
    * The address to which workers send the ends and results of jobs that this process enqueued and waits for. Null
-   * before `follow`, and in poll mode.
+   * before `subscribe`, and in poll mode.
    */
-  get address(): string | null {
-    return this.#address;
+  get replyAddress(): string | null {
+    return this.#replyAddress;
   }
 
-  async #follow(): Promise<() => Promise<void>> {
-    const unfollow = await this.#broker.onJobEvents((event) => this.#onEvent(event));
+  async #subscribe(): Promise<() => Promise<void>> {
+    const unsubscribe = await this.#broker.onJobEvents((event) => this.#onEvent(event));
     try {
-      this.#address = await this.#broker.openReplyChannel((answer) => this.#onReply(answer));
-      return unfollow;
+      this.#replyAddress = await this.#broker.openReplyChannel((reply) => this.#onReply(reply));
+      return unsubscribe;
     } catch (error) {
-      await unfollow();
+      await unsubscribe();
       throw error;
     }
   }
 
   /**
    * Waits until the job has ended. Reads the row after each event, because the job may have been queued again
-   * meanwhile. If a result is sent together with the end, it is passed to `answered` instead. If `answered` returns
-   * null, the row is read. Rejects with JobGoneError, TimeoutError, SaqError queue_closed, or the last error after 30 s
-   * of failed reads.
+   * meanwhile. If a result is sent together with the end, it is passed to `parseResult` instead. If `parseResult`
+   * returns null, the row is read. Rejects with JobGoneError, TimeoutError, SaqError queue_closed, or the last error
+   * after 30 s of failed reads.
    */
-  end<Answer = never>(
+  waitForEnd<Result = never>(
     key: string,
     options: WaitOptions,
-    answered?: (result: string) => Answer | null,
-  ): AwaitedEnd<StoredJob | Answer> {
+    parseResult?: (result: string) => Result | null,
+  ): AwaitedEnd<StoredJob | Result> {
     let stop = () => {};
-    const end = new Promise<StoredJob | Answer>((resolve, reject) => {
+    const end = new Promise<StoredJob | Result>((resolve, reject) => {
       const wait = this.#addWait(
         [key],
         { ...options, pauseMs: firstPauseMs },
-        ([found = null]) => {
-          if (found && !isTerminal(found.status)) {
-            wait.pauseMs = Math.min(1.5 * wait.pauseMs, longestPauseMs);
+        ([row = null]) => {
+          if (row && !isTerminal(row.status)) {
+            wait.pauseMs = Math.min(1.5 * wait.pauseMs, maxPauseMs);
             return;
           }
           this.#remove(wait);
-          if (found) resolve(found);
+          if (row) resolve(row);
           else reject(new JobGoneError(key));
         },
         reject,
-        answered &&
-          ((result) => {
-            const answer = answered(result);
-            if (answer === null) return this.#lookAt(wait);
+        parseResult &&
+          ((text) => {
+            const result = parseResult(text);
+            if (result === null) return this.#readSoon(wait);
             this.#remove(wait);
-            resolve(answer);
+            resolve(result);
           }),
       );
       stop = () => this.#remove(wait);
@@ -139,14 +141,14 @@ export class JobWaiter {
    * Yields the rows as they are now, then after each change and every `interval` s. Changes that come while the caller
    * handles the previous rows are yielded together.
    */
-  async *looks(
+  async *watch(
     keys: readonly string[],
     { timeout, interval }: { timeout: number | null; interval: number },
   ): AsyncGenerator<Row[]> {
     let latest: Row[] | null = null;
     let failure: Error | null = null;
     let wake = () => {};
-    const options = { timeout, lookNow: true, pauseMs: interval * 1_000 };
+    const options = { timeout, readNow: true, pauseMs: interval * 1_000 };
     const wait = this.#addWait(
       keys,
       options,
@@ -178,41 +180,41 @@ export class JobWaiter {
 
   async close(): Promise<void> {
     this.#closed = true;
-    for (const wait of this.#waits) this.#end(wait, closedError(wait.keys));
-    const unfollow = await this.#subscription?.catch(() => null);
-    await unfollow?.();
+    for (const wait of this.#waits) this.#fail(wait, closedError(wait.keys));
+    const unsubscribe = await this.#subscription?.catch(() => null);
+    await unsubscribe?.();
   }
 
   #addWait(
     keys: readonly string[],
-    { timeout, lookNow, pauseMs }: WaitOptions & { pauseMs: number },
-    see: Wait["see"],
-    fail: Wait["fail"],
-    answer?: Wait["answer"],
+    { timeout, readNow, pauseMs }: WaitOptions & { pauseMs: number },
+    onRows: Wait["onRows"],
+    onError: Wait["onError"],
+    onResult?: Wait["onResult"],
   ): Wait {
     const now = performance.now();
     const wait: Wait = {
       keys,
-      see,
-      fail,
-      answer,
+      onRows,
+      onError,
+      onResult,
       pauseMs,
-      lookAt: lookNow ? Number.POSITIVE_INFINITY : now + pauseMs,
-      giveUpAt: timeout ? now + timeout * 1_000 : Number.POSITIVE_INFINITY,
-      seconds: timeout,
+      nextReadAt: readNow ? Number.POSITIVE_INFINITY : now + pauseMs,
+      deadline: timeout ? now + timeout * 1_000 : Number.POSITIVE_INFINITY,
+      timeout,
     };
     if (this.#closed) {
-      fail(closedError(keys));
+      onError(closedError(keys));
       return wait;
     }
     this.#waits.add(wait);
     for (const key of keys) {
-      const others = this.#waitsOf.get(key);
-      if (others) others.add(wait);
-      else this.#waitsOf.set(key, new Set([wait]));
+      const waits = this.#waitsByKey.get(key);
+      if (waits) waits.add(wait);
+      else this.#waitsByKey.set(key, new Set([wait]));
     }
-    if (lookNow) this.#lookAt(wait);
-    this.#setTimer(Math.min(wait.lookAt, wait.giveUpAt));
+    if (readNow) this.#readSoon(wait);
+    this.#setTimer(Math.min(wait.nextReadAt, wait.deadline));
     return wait;
   }
 
@@ -220,9 +222,9 @@ export class JobWaiter {
     if (!this.#waits.delete(wait)) return;
     this.#due.delete(wait);
     for (const key of wait.keys) {
-      const others = this.#waitsOf.get(key);
-      others?.delete(wait);
-      if (others?.size === 0) this.#waitsOf.delete(key);
+      const waits = this.#waitsByKey.get(key);
+      waits?.delete(wait);
+      if (waits?.size === 0) this.#waitsByKey.delete(key);
     }
     if (this.#waits.size > 0 || !this.#timer) return;
     clearTimeout(this.#timer);
@@ -230,14 +232,14 @@ export class JobWaiter {
     this.#timerAt = Number.POSITIVE_INFINITY;
   }
 
-  #end(wait: Wait, error: Error): void {
+  #fail(wait: Wait, error: Error): void {
     this.#remove(wait);
-    wait.fail(error);
+    wait.onError(error);
   }
 
   #onEvent(event: JobEvent | null): void {
     // After a reconnect it is unknown which events were missed.
-    for (const wait of event ? (this.#waitsOf.get(event.key) ?? []) : this.#waits) this.#lookAt(wait);
+    for (const wait of event ? (this.#waitsByKey.get(event.key) ?? []) : this.#waits) this.#readSoon(wait);
   }
 
   /**
@@ -245,24 +247,24 @@ export class JobWaiter {
    * single round trip, 3,500 -> 5,000/s with 50 in flight.
    */
   #onReply({ key, result }: JobReply): void {
-    for (const wait of this.#waitsOf.get(key) ?? []) {
-      if (result !== null && wait.answer) wait.answer(result);
-      else this.#lookAt(wait);
+    for (const wait of this.#waitsByKey.get(key) ?? []) {
+      if (result !== null && wait.onResult) wait.onResult(result);
+      else this.#readSoon(wait);
     }
   }
 
-  #lookAt(wait: Wait): void {
-    wait.lookAt = Number.POSITIVE_INFINITY;
+  #readSoon(wait: Wait): void {
+    wait.nextReadAt = Number.POSITIVE_INFINITY;
     this.#due.add(wait);
-    this.#looking ??= this.#look();
+    this.#reading ??= this.#readDue();
   }
 
-  async #look(): Promise<void> {
+  async #readDue(): Promise<void> {
     // Jobs with an event in the same turn of the event loop, for example all jobs of one settle statement, are read
     // together.
     await new Promise((resolve) => setImmediate(resolve));
     while (this.#due.size > 0) await this.#read(this.#takeDue());
-    this.#looking = null;
+    this.#reading = null;
   }
 
   #takeDue(): Wait[] {
@@ -290,15 +292,15 @@ export class JobWaiter {
       this.#readsFailSince ??= performance.now();
       this.#lastError = error;
     }
-    const isBlind =
+    const hasFailedTooLong =
       this.#readsFailSince !== null && performance.now() - this.#readsFailSince > readFailureTimeoutMs;
     for (const wait of waits) {
       if (!this.#waits.has(wait)) continue;
-      if (rows) wait.see(wait.keys.map((key) => rows.get(key) ?? null));
-      else if (isBlind) this.#end(wait, this.#lastError as Error);
+      if (rows) wait.onRows(wait.keys.map((key) => rows.get(key) ?? null));
+      else if (hasFailedTooLong) this.#fail(wait, this.#lastError as Error);
       if (!this.#waits.has(wait) || this.#due.has(wait)) continue;
-      wait.lookAt = performance.now() + (rows ? wait.pauseMs : longestPauseMs);
-      this.#setTimer(wait.lookAt);
+      wait.nextReadAt = performance.now() + (rows ? wait.pauseMs : maxPauseMs);
+      this.#setTimer(wait.nextReadAt);
     }
   }
 
@@ -307,10 +309,10 @@ export class JobWaiter {
     if (this.#timer) clearTimeout(this.#timer);
     this.#timerAt = at;
     const ms = Math.min(Math.max(at - performance.now(), 0), longestTimerMs);
-    this.#timer = setTimeout(() => this.#tick(), Math.ceil(ms));
+    this.#timer = setTimeout(() => this.#onTimer(), Math.ceil(ms));
   }
 
-  #tick(): void {
+  #onTimer(): void {
     this.#timer = null;
     this.#timerAt = Number.POSITIVE_INFINITY;
     const now = performance.now();
@@ -318,20 +320,21 @@ export class JobWaiter {
     const soon = now + firstPauseMs / 2;
     let next = Number.POSITIVE_INFINITY;
     for (const wait of this.#waits) {
-      if (wait.giveUpAt <= now) {
-        this.#end(wait, new TimeoutError(wait.keys, wait.seconds ?? 0, { cause: this.#lastError }));
+      if (wait.deadline <= now) {
+        this.#fail(wait, new TimeoutError(wait.keys, wait.timeout ?? 0, { cause: this.#lastError }));
         continue;
       }
-      if (wait.lookAt <= soon) this.#lookAt(wait);
-      next = Math.min(next, wait.lookAt, wait.giveUpAt);
+      if (wait.nextReadAt <= soon) this.#readSoon(wait);
+      next = Math.min(next, wait.nextReadAt, wait.deadline);
     }
     this.#setTimer(next);
   }
 }
 
-const closedError = (keys: readonly string[]): SaqError =>
-  new SaqError(
-    "queue_closed",
-    `The queue was closed while ${keys.length === 1 ? `job ${keys[0]} was` : `${keys.length} jobs were`} awaited; ` +
-      "the job goes on, and its result is kept for its ttl",
-  );
+function closedError(keys: readonly string[]): SaqError {
+  const [awaited, consequence] =
+    keys.length === 1
+      ? [`job ${keys[0]}`, "The job goes on, and its result is kept for its ttl"]
+      : [`${keys.length} jobs`, "The jobs go on, and each result is kept for the ttl of its job"];
+  return new SaqError("queue_closed", `The queue was closed during the wait for ${awaited}. ${consequence}`);
+}

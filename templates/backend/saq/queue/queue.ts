@@ -54,14 +54,14 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     started: Date.now(),
   };
   readonly #pipeline: EnqueuePipeline;
-  readonly #waiting: JobWaiter;
+  readonly #waiter: JobWaiter;
   readonly #results: Results;
-  readonly #reading: JobReader;
-  readonly #changes: JobEditor;
+  readonly #reader: JobReader;
+  readonly #editor: JobEditor;
   readonly #owner: JobOwner = {
     now: () => this.broker.now(),
-    reload: (key) => this.#reading.reload(key),
-    ended: (key, timeout) => this.#results.ended(key, timeout),
+    reload: (key) => this.#reader.reload(key),
+    waitForEnd: (key, timeout) => this.#results.waitForEnd(key, timeout),
     abort: (key, error) => this.abort(key, error),
     retry: (key, options) => this.retry(key, options),
     update: (key, change) => this.update(key, change),
@@ -86,15 +86,15 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
       broker,
       new Drafts(config, { ...options, capabilities: broker.capabilities }),
     );
-    this.#waiting = new JobWaiter(broker);
-    this.#results = new Results(config.name, this.#pipeline, this.#waiting, toJob);
-    this.#reading = new JobReader(config.name, broker, toJob);
-    this.#changes = new JobEditor(broker, config.failedTtl, config.maxBytes, this.counters);
+    this.#waiter = new JobWaiter(broker);
+    this.#results = new Results(config.name, this.#pipeline, this.#waiter, toJob);
+    this.#reader = new JobReader(config.name, broker, toJob);
+    this.#editor = new JobEditor(broker, config.failedTtl, config.maxBytes, this.counters);
     this.schedules = new Schedules({
       config,
       broker,
-      draft: async (order) => this.#pipeline.draft(order),
-      enqueue: (task, payload, given) => (this as unknown as Queue).enqueue(task, payload, given),
+      draft: async (request) => this.#pipeline.draft(request),
+      enqueue: (task, payload, options) => (this as unknown as Queue).enqueue(task, payload, options),
     });
   }
 
@@ -120,7 +120,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * await queue.close();
    */
   async close(): Promise<void> {
-    await this.#waiting.close();
+    await this.#waiter.close();
     await this.broker.close();
   }
 
@@ -149,7 +149,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   ): Promise<Enqueued<Tasks, Target, Key>>;
   async enqueue(target: string | Job, payload?: unknown, options: EnqueueOptions = {}): Promise<Job | null> {
     if (typeof target !== "string") return this.#pipeline.reenqueue(target, (payload ?? {}) as JobOverrides);
-    const { fields, outcome } = await this.#pipeline.one({ task: target, payload, options });
+    const { fields, outcome } = await this.#pipeline.enqueue({ task: target, payload, options });
     return outcome.stored ? new Job(this.#owner, fields) : null;
   }
 
@@ -165,7 +165,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     task: Name,
     ...[payload, options = {}]: EnqueueArguments<Tasks[Name]>
   ): Promise<EnqueueAnswer<ResultOf<Tasks[Name]>>> {
-    const { fields, outcome } = await this.#pipeline.one({ task, payload, options });
+    const { fields, outcome } = await this.#pipeline.enqueue({ task, payload, options });
     if (!outcome.stored) return { enqueued: false, reason: outcome.reason, key: fields.key };
     return { enqueued: true, job: new Job<ResultOf<Tasks[Name]>>(this.#owner, fields) };
   }
@@ -187,8 +187,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * ]);
    */
   async enqueueMany(entries: readonly EnqueueEntry<Tasks>[]): Promise<(Job | null)[]> {
-    const orders = entries.map(orderOf);
-    const stored = await this.#pipeline.many(orders);
+    const stored = await this.#pipeline.enqueueMany(entries.map(requestOf));
     return stored.map(({ fields, outcome }) => (outcome.stored ? new Job(this.#owner, fields) : null));
   }
 
@@ -238,7 +237,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * });
    */
   batch<T>(work: () => Promise<T>): Promise<T> {
-    return this.#pipeline.batches.run(work, (job) => this.#changes.cancel(job));
+    return this.#pipeline.batches.run(work, (job) => this.#editor.cancel(job));
   }
 
   // --- waiting for jobs ---
@@ -329,7 +328,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * const [first, second] = await queue.jobs(["welcome:ann", "welcome:bob"]);
    */
   jobs(keys: readonly string[]): Promise<(Job | null)[]> {
-    return this.#reading.jobs(keys);
+    return this.#reader.jobs(keys);
   }
 
   /**
@@ -344,7 +343,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * const failed = await queue.list({ statuses: ["failed"], limit: 20 });
    */
   list(filter: Partial<JobFilter> = {}): Promise<Job[]> {
-    return this.#reading.list(filter);
+    return this.#reader.list(filter);
   }
 
   /**
@@ -359,7 +358,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   iterJobs(
     options: { statuses?: readonly Status[]; batchSize?: number } = {},
   ): AsyncGenerator<Job, void, void> {
-    return this.#reading.iterate(options);
+    return this.#reader.iterate(options);
   }
 
   /**
@@ -383,7 +382,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * const running = await queue.count("active");
    */
   count(kind: "queued" | "active" | "incomplete"): Promise<number> {
-    return this.#reading.count(kind);
+    return this.#reader.count(kind);
   }
 
   /**
@@ -407,7 +406,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * const { queued, workers } = await queue.info();
    */
   info(options: Partial<JobFilter> & { jobs?: boolean } = {}): Promise<QueueInfo> {
-    return this.#reading.info(options);
+    return this.#reader.info(options);
   }
 
   // --- changing jobs ---
@@ -423,7 +422,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * const answer = await queue.abort("welcome:bob");
    */
   abort(key: string, error = "aborted"): Promise<AbortAnswer | null> {
-    return this.#changes.abort(key, error);
+    return this.#editor.abort(key, error);
   }
 
   /**
@@ -439,7 +438,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    */
   retry(key: string, options: { error?: string; resetAttempts?: boolean } = {}): Promise<RetryAnswer | null> {
     const { error = "retried", resetAttempts = true } = options;
-    return this.#changes.retry(key, error, resetAttempts);
+    return this.#editor.retry(key, error, resetAttempts);
   }
 
   /**
@@ -459,7 +458,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     status: TerminalStatus,
     outcome: { result?: unknown; error?: string } = {},
   ): Promise<FinishAnswer | null> {
-    return this.#changes.finish(key, status, outcome);
+    return this.#editor.finish(key, status, outcome);
   }
 
   /**
@@ -472,17 +471,17 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * await queue.update("welcome:bob", { meta: { campaign: 7 } });
    */
   update(key: string, change: JobUpdate): Promise<UpdateAnswer | null> {
-    return this.#changes.update(key, change);
+    return this.#editor.update(key, change);
   }
 }
 
 const noOptions: EnqueueOptions = Object.freeze({});
 
 /**
- * Returns the order of an entry. Most entries have no options, and copying the rest of an object costs as much as
+ * Returns the request of an entry. Most entries have no options, and copying the rest of an object costs as much as
  * everything else that is done with the entry here.
  */
-function orderOf(entry: { task: string; payload?: unknown } & EnqueueOptions): EnqueueRequest {
+function requestOf(entry: { task: string; payload?: unknown } & EnqueueOptions): EnqueueRequest {
   for (const name in entry) {
     if (name === "task" || name === "payload") continue;
     const { task, payload, ...options } = entry;

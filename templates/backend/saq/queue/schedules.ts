@@ -37,13 +37,13 @@ export interface ScheduleRun {
 export interface ScheduleHost {
   readonly config: QueueConfig;
   readonly broker: Broker;
-  draft(order: EnqueueRequest): Promise<Draft>;
+  draft(request: EnqueueRequest): Promise<Draft>;
   /** Stores a job under a generated key. */
   enqueue(task: string, payload: unknown, options: Omit<EnqueueOptions, "key">): Promise<Job>;
 }
 
 /** How long to keep a run of a cron task with a negative ttl, s. Its row tells other workers that this tick was run. */
-const minTtl = 10;
+const minTickTtl = 10;
 
 /** The recurring tasks of a queue: `queue.schedules`. */
 export class Schedules {
@@ -65,20 +65,20 @@ export class Schedules {
     const entries = this.#host.config.scheduledTasks ?? [];
     if (entries.length === 0) return [];
     await broker.connect();
-    const remembered = await broker.schedules.list();
+    const stored = await broker.schedules.list();
     const now = broker.now() / 1_000;
-    const current = entries.map((entry) => cronKey(entry, entry.cron.previous(now) ?? 0));
-    const rows = await broker.jobs(current);
+    const keys = entries.map((entry) => cronKey(entry, entry.cron.previous(now) ?? 0));
+    const rows = await broker.jobs(keys);
     return entries.map((entry, index) => {
       const { name, cron, misfire } = entry;
-      const memory = remembered?.find((row) => row.name === name);
-      const paused = memory?.paused ?? false;
+      const schedule = stored?.find((row) => row.name === name);
+      const paused = schedule?.paused ?? false;
       return {
         ...definitionOf(entry),
         misfire,
         paused,
         nextRun: paused ? null : cron.next(now),
-        lastRun: lastRunOf(rows[index] ?? null, memory?.lastRun ?? null),
+        lastRun: lastRunOf(rows[index] ?? null, schedule?.lastRun ?? null),
       };
     });
   }
@@ -116,7 +116,8 @@ export class Schedules {
     await broker.schedules.setPaused(definitionOf(entry), true);
     const now = broker.now() / 1_000;
     const ticks = [entry.cron.previous(now) ?? 0, entry.cron.next(now) ?? 0];
-    for (const key of new Set(ticks.map((tick) => cronKey(entry, tick)))) await takeBack(this.#host, key);
+    const keys = new Set(ticks.map((tick) => cronKey(entry, tick)));
+    for (const key of keys) await deleteWaitingTick(this.#host, key);
   }
 
   /**
@@ -137,7 +138,7 @@ export class Schedules {
       task,
       payload,
       options: { ...options, key: cronKey(entry, tick), scheduled: tick, meta: { ...meta, schedule: name } },
-      minTtl,
+      replaceNegativeTtl: minTickTtl,
     });
     return draft.job;
   }
@@ -149,7 +150,7 @@ export class Schedules {
     const known = entries.map((candidate) => candidate.name).join(", ") || "none";
     throw new SaqError(
       "unknown_schedule",
-      `Queue "${this.#host.config.name}" has no scheduled task "${name}" (there is: ${known})`,
+      `Queue "${this.#host.config.name}" has no scheduled task "${name}" (known: ${known})`,
     );
   }
 }
@@ -164,29 +165,29 @@ export const definitionOf = ({ name, task, cron, overlap }: CronEntry): Schedule
 
 /**
  * Deletes a tick that waits for its first start. Returns true if it was deleted, and `foreign` if another program made
- * it. Returns null if no such tick waits under the key, or if `isWrong` (called with the database's clock, epoch s)
- * returns false.
+ * it. Returns null if no such tick waits under the key, or if `shouldDelete` (called with the database's clock, epoch
+ * s) returns false.
  */
-export function takeBack(
+export function deleteWaitingTick(
   { broker }: { readonly broker: Broker },
   key: string,
-  isWrong: (clock: number) => boolean = () => true,
+  shouldDelete: (clock: number) => boolean = () => true,
 ): Promise<true | "foreign" | null> {
   return broker.updateLocked<true | "foreign" | null>(key, (row, clock) => {
     const job = row.status === "queued" ? read(row) : null;
-    if (!job || job.attempts > 0 || !isWrong(clock / 1_000)) return { change: null, answer: null };
+    if (!job || job.attempts > 0 || !shouldDelete(clock / 1_000)) return { change: null, answer: null };
     if (typeof job.meta.schedule !== "string") return { change: null, answer: "foreign" };
     return { change: { status: "aborted", patch: null, removed: [], keep: -1 }, answer: true };
   });
 }
 
 /**
- * Returns the last run from its row while the row exists, otherwise as it was noted when the next tick took the row.
- * The row of a job that ended before it started counts only if no run was noted.
+ * Returns the last run from its row while the row exists, otherwise as it was recorded when the next tick took the row.
+ * The row of a job that ended before it started counts only if no run was recorded.
  */
-function lastRunOf(row: StoredJob | null, noted: LastRun | null): ScheduleRun | null {
+function lastRunOf(row: StoredJob | null, recorded: LastRun | null): ScheduleRun | null {
   const job = row && row.status !== "queued" ? read(row) : null;
-  if (!row || !job || (isTerminal(row.status) && job.started === 0 && noted)) return noted;
+  if (!row || !job || (isTerminal(row.status) && job.started === 0 && recorded)) return recorded;
   return runOf(row.key, row.status, job);
 }
 

@@ -51,7 +51,7 @@ export interface Hooks {
  * One hook or a list of hooks. The return types of the first three hooks of a list are inferred one by one, so that ctx
  * has the members of all three. Later hooks may return members too, which the compiler does not see.
  */
-export type Answering<Ctx, First, Second, Third> =
+export type HooksReturning<Ctx, First, Second, Third> =
   | ((ctx: Ctx) => First)
   | readonly [
       ((ctx: Ctx) => First)?,
@@ -72,7 +72,7 @@ export type Started<Present, First, Second, Third> = "startup" extends Present
 export type Prepared<Present, First, Second, Third> = "beforeProcess" extends Present
   ? Members<First> & Members<Second> & Members<Third>
   : unknown;
-type Members<Answer> = Awaited<Answer> extends infer Value ? (Value extends object ? Value : unknown) : never;
+type Members<Result> = Awaited<Result> extends infer Value ? (Value extends object ? Value : unknown) : never;
 
 /** Tasks whose ctx has the members that they need. If one is missing, the compiler names it. */
 export type TasksFor<State> = Readonly<

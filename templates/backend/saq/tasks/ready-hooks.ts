@@ -8,7 +8,7 @@ import type { Context, JobContext, WorkerContext } from "./task.js";
  * defineQueue({ name: "mail", dsn, tasks: { sendMail }, startup: startupLogger });
  */
 export function startupLogger({ log, workerId, queue }: Partial<WorkerContext>): void {
-  log?.info({ ...worker(workerId, queue), event: "worker_startup" }, "SAQ worker starting");
+  log?.info({ ...workerFields(workerId, queue), event: "worker_startup" }, "SAQ worker starting");
 }
 
 /**
@@ -18,7 +18,7 @@ export function startupLogger({ log, workerId, queue }: Partial<WorkerContext>):
  * defineQueue({ name: "mail", dsn, tasks: { sendMail }, shutdown: shutdownLogger });
  */
 export function shutdownLogger({ log, workerId, queue }: Partial<WorkerContext>): void {
-  log?.info({ ...worker(workerId, queue), event: "worker_shutdown" }, "SAQ worker shutting down");
+  log?.info({ ...workerFields(workerId, queue), event: "worker_shutdown" }, "SAQ worker shutting down");
 }
 
 /**
@@ -28,7 +28,7 @@ export function shutdownLogger({ log, workerId, queue }: Partial<WorkerContext>)
  * defineQueue({ name: "mail", dsn, tasks: { sendMail }, beforeProcess: beforeProcessLogger });
  */
 export function beforeProcessLogger({ log, job }: Partial<JobContext>): void {
-  log?.debug({ ...known(job), event: "job_start" }, "Processing job");
+  log?.debug({ ...jobFields(job), event: "job_start" }, "Processing job");
 }
 
 /**
@@ -38,7 +38,7 @@ export function beforeProcessLogger({ log, job }: Partial<JobContext>): void {
  * defineQueue({ name: "mail", dsn, tasks: { sendMail }, afterProcess: afterProcessLogger });
  */
 export function afterProcessLogger({ log, job }: Partial<JobContext>): void {
-  log?.debug({ ...known(job), status: job?.status ?? "unknown", event: "job_complete" }, "Job completed");
+  log?.debug({ ...jobFields(job), status: job?.status ?? "unknown", event: "job_complete" }, "Job completed");
 }
 
 /**
@@ -71,22 +71,22 @@ export function timingAfterProcess({
   timingStart,
 }: Partial<Context<{ timingStart: number }>>): void {
   if (timingStart === undefined) {
-    log?.warn(known(job), "timingAfterProcess called without timingBeforeProcess");
+    log?.warn(jobFields(job), "timingAfterProcess called without timingBeforeProcess");
     return;
   }
   const ms = performance.now() - timingStart;
   log?.info(
-    { ...known(job), duration_ms: Math.round(ms * 100) / 100, event: "job_timing" },
+    { ...jobFields(job), duration_ms: Math.round(ms * 100) / 100, event: "job_timing" },
     `Job completed in ${ms.toFixed(2)}ms`,
   );
 }
 
-const worker = (id: string | undefined, queue: { readonly name?: string } | undefined) => ({
+const workerFields = (id: string | undefined, queue: { readonly name?: string } | undefined) => ({
   worker_id: id ?? "unknown",
   queue_name: queue?.name ?? "unknown",
 });
 
-const known = (job: { readonly id?: string; readonly function?: string } | undefined) => ({
+const jobFields = (job: { readonly id?: string; readonly function?: string } | undefined) => ({
   job_id: job?.id ?? "unknown",
   function: job?.function ?? "unknown",
 });

@@ -285,16 +285,16 @@ export function task(definition: TaskDefinition): TaskDefinition {
   const { run, thread } = definition;
   if (typeof run !== "function") {
     throw new ConfigError(
-      "task({ run }) needs a function as run: task({ run: async (ctx, payload) => ... })",
+      `task({ run }) must be a function, got ${typeof run}; write task({ run: async (ctx, payload) => ... })`,
     );
   }
   for (const name of ["input", "output"] as const) {
     const schema = definition[name];
     if (schema === undefined || isStandardSchema(schema)) continue;
     throw new ConfigError(
-      `task({ ${name} }) must be a schema that speaks Standard Schema (zod, valibot, arktype ...), got ${
+      `task({ ${name} }) must be a schema that implements Standard Schema (zod, valibot, arktype ...), got ${
         schema === null ? "null" : typeof schema
-      }; wrap a plain object with your library: z.object({ ... })`,
+      }; create it with your library, for instance z.object({ ... })`,
     );
   }
   if (thread !== undefined && !(typeof thread === "string" && thread.startsWith("file:"))) {
@@ -312,9 +312,9 @@ export const outputSchemaOf = (task: AnyTask): StandardSchema | undefined =>
   typeof task === "function" ? undefined : task.output;
 
 /** Returns the defaults of a task. A plain function has none. */
-export function optionsOfTask(given: AnyTask): JobOptions {
-  if (typeof given === "function") return {};
-  const { timeout, heartbeat, retries, ttl, retryDelay, retryBackoff } = given;
+export function optionsOfTask(task: AnyTask): JobOptions {
+  if (typeof task === "function") return {};
+  const { timeout, heartbeat, retries, ttl, retryDelay, retryBackoff } = task;
   return { timeout, heartbeat, retries, ttl, retryDelay, retryBackoff };
 }
 
@@ -325,8 +325,8 @@ export const findTask = (tasks: TaskMap, name: string): AnyTask | undefined =>
 /** A task that runs in a thread. */
 export type ThreadTask = TaskDefinition & { readonly thread: string };
 
-export const isThreadTask = (given: AnyTask | undefined): given is ThreadTask =>
-  typeof given === "object" && given.thread !== undefined;
+export const isThreadTask = (task: AnyTask | undefined): task is ThreadTask =>
+  typeof task === "object" && task.thread !== undefined;
 
 /** Returns the function that runs the task. */
-export const runnerOf = (given: AnyTask): TaskFunction => (typeof given === "function" ? given : given.run);
+export const runnerOf = (task: AnyTask): TaskFunction => (typeof task === "function" ? task : task.run);

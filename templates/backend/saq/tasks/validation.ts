@@ -47,11 +47,11 @@ export const validateResult = (name: string, schema: StandardSchema, result: unk
 function validate(
   schema: StandardSchema,
   value: unknown,
-  refusal: (issues: readonly Issue[]) => Error,
+  toError: (issues: readonly Issue[]) => Error,
 ): unknown {
-  const settle = (result: SchemaResult<unknown>) => {
+  const outputOf = (result: SchemaResult<unknown>) => {
     if (!result.issues) return result.value;
-    throw refusal(
+    throw toError(
       result.issues.map(({ message, path = [] }) => ({
         message,
         path: path.map((part) => String(typeof part === "object" ? part.key : part)).join("."),
@@ -59,5 +59,5 @@ function validate(
     );
   };
   const result = schema["~standard"].validate(value);
-  return result instanceof Promise ? result.then(settle) : settle(result);
+  return result instanceof Promise ? result.then(outputOf) : outputOf(result);
 }

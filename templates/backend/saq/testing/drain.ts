@@ -44,16 +44,16 @@ export interface Run {
   attempts: number;
 }
 
-interface SeenRun extends Run {
+interface RecordedRun extends Run {
   thrown: unknown;
 }
 
-const lookMs = 15;
+const pollMs = 15;
 /**
  * More runs than a test needs. Without this limit, jobs that enqueue each other for ever would use the whole timeout.
  */
-const mostRuns = 10_000;
-const mostListed = 10;
+const maxRuns = 10_000;
+const maxListed = 10;
 
 /**
  * Runs all due jobs, and the jobs that they enqueue, with a real worker per queue, until no job is due or running.
@@ -71,45 +71,45 @@ const mostListed = 10;
 export async function drain(what: Drained, options: DrainOptions = {}): Promise<Run[]> {
   const { timeout = 4, allowFailures = false, logger } = options;
   const queues = "taskQueues" in what ? what.taskQueues.all() : [what as Queue];
-  const seen: SeenRun[] = [];
-  const watched = queues.map((queue) => watching(queue, (run) => seen.push(run)));
-  const workers = watched.map((queue) => new Worker(queue, { ...(logger && { logger }) }));
+  const runs: RecordedRun[] = [];
+  const recordedQueues = queues.map((queue) => withRecorder(queue, (run) => runs.push(run)));
+  const workers = recordedQueues.map((queue) => new Worker(queue, { ...(logger && { logger }) }));
   const deadline = performance.now() + timeout * 1_000;
-  const advance = async (): Promise<number> => {
-    let moved = 0;
-    if (options.at) for (const queue of queues) moved += await bringForward(queue, options.at);
-    return moved;
+  const makeJobsDue = async (): Promise<number> => {
+    let count = 0;
+    if (options.at) for (const queue of queues) count += await makeDue(queue, options.at);
+    return count;
   };
   try {
     await Promise.all(queues.map((queue) => queue.connect()));
     // Before any job runs, so that all jobs run in the order of their times.
-    await advance();
+    await makeJobsDue();
     await Promise.all(workers.map((worker) => worker.start()));
     for (;;) {
       const left = await stillToRun(queues);
       // In this order: a job that ran a moment ago may wait for its next attempt now.
-      if (left.length === 0 && (await advance()) === 0) break;
-      if (performance.now() > deadline || seen.length > mostRuns) throw unfinished(left, seen, timeout);
-      await new Promise((resolve) => setTimeout(resolve, lookMs));
+      if (left.length === 0 && (await makeJobsDue()) === 0) break;
+      if (performance.now() > deadline || runs.length > maxRuns) throw unfinished(left, runs, timeout);
+      await new Promise((resolve) => setTimeout(resolve, pollMs));
     }
   } finally {
     await Promise.all(workers.map((worker) => worker.stop({ grace: 0 })));
   }
-  const failed = seen.filter(({ status }) => status === "failed");
-  if (failed.length > 0 && !allowFailures) throw failure(failed, seen);
-  return seen.map(({ thrown: _, ...run }) => run);
+  const failed = runs.filter(({ status }) => status === "failed");
+  if (failed.length > 0 && !allowFailures) throw failure(failed, runs);
+  return runs.map(({ thrown: _, ...run }) => run);
 }
 
 /**
  * Returns the same queue with a hook of ours after its own, and without a burst, which may end before the queue is
  * empty.
  */
-function watching(queue: Queue, see: (run: SeenRun) => void): Queue {
-  const look = ({ job, exception }: JobContext) => {
+function withRecorder(queue: Queue, record: (run: RecordedRun) => void): Queue {
+  const recordRun = ({ job, exception }: JobContext) => {
     const { id, function: task, status, kwargs: payload, result, error, attempts } = job;
-    see({ id, task, status, payload, result, error, attempts, thrown: exception });
+    record({ id, task, status, payload, result, error, attempts, thrown: exception });
   };
-  const afterProcess = [...queue.config.afterProcess, look];
+  const afterProcess = [...queue.config.afterProcess, recordRun];
   const config = { ...queue.config, afterProcess, burst: false, maxBurstJobs: null };
   return new Proxy(queue, {
     get: (target, name) => {
@@ -124,16 +124,16 @@ function watching(queue: Queue, see: (run: SeenRun) => void): Queue {
  * Moves the due times of jobs that are due by `at` into the past and keeps their order. Returns the number of these
  * jobs. The stored documents stay as they are.
  */
-async function bringForward({ broker }: Queue, at: Date): Promise<number> {
+async function makeDue({ broker }: Queue, at: Date): Promise<number> {
   const last = Math.floor(at.getTime() / 1_000);
   const now = Math.floor(broker.now() / 1_000);
-  const early: { key: string; scheduled: number }[] = [];
+  const notDue: { key: string; scheduled: number }[] = [];
   for (let page = null, after = ""; page === null || page.length > 0; after = page.at(-1)?.key ?? "") {
     page = await broker.listAfter({ statuses: ["queued"], after, limit: 500 });
     // Not the next tick of a scheduled task: its worker would move it back to its own time.
-    early.push(...page.filter((row) => row.scheduled > now && row.scheduled <= last && !isTick(row.key)));
+    notDue.push(...page.filter((row) => row.scheduled > now && row.scheduled <= last && !isTick(row.key)));
   }
-  for (const { key, scheduled } of early.sort((one, other) => one.scheduled - other.scheduled)) {
+  for (const { key, scheduled } of notDue.sort((a, b) => a.scheduled - b.scheduled)) {
     await broker.updateLocked(key, (row) => {
       const isWaiting = row.status === "queued" && row.scheduled === scheduled;
       const due = now - Math.min(last - scheduled, now);
@@ -143,7 +143,7 @@ async function bringForward({ broker }: Queue, at: Date): Promise<number> {
       };
     });
   }
-  return early.length;
+  return notDue.length;
 }
 
 const isTick = (key: string): boolean => key.startsWith("cron:");
@@ -165,23 +165,23 @@ async function stillToRun(queues: readonly Queue[]): Promise<JobFields[]> {
   return listed.flat();
 }
 
-function unfinished(left: readonly JobFields[], seen: readonly Run[], timeout: number): Error {
+function unfinished(left: readonly JobFields[], runs: readonly Run[], timeout: number): Error {
   const listed = left
-    .slice(0, mostListed)
+    .slice(0, maxListed)
     .map((job) => `\n  ${job.function} ${JSON.stringify(job.kwargs)} (${job.key}): ${job.status}`);
   return new Error(
-    `drain: after ${timeout} s and ${seen.length} runs there are jobs left: ${left.length}${listed.join("")}\n` +
-      "Give it more time with { timeout }, or find out what they wait for with { logger }.",
+    `drain: jobs are left after ${timeout} s and ${runs.length} runs: ${left.length}${listed.join("")}\n` +
+      "Set a longer { timeout }, or pass a { logger } to see what the jobs wait for.",
   );
 }
 
-function failure(failed: readonly SeenRun[], seen: readonly Run[]): Error {
+function failure(failed: readonly RecordedRun[], runs: readonly Run[]): Error {
   const listed = failed
-    .slice(0, mostListed)
+    .slice(0, maxListed)
     .map((run) => `\n  ${run.task} ${JSON.stringify(run.payload)} (${run.id}): ${run.error?.split("\n")[0]}`);
   return new Error(
-    `drain: ${failed.length} of ${seen.length} runs failed:${listed.join("")}\n` +
-      "Where that is what the test is about: drain(queue, { allowFailures: true }).",
+    `drain: ${failed.length} of ${runs.length} runs failed:${listed.join("")}\n` +
+      "If the test expects failures: drain(queue, { allowFailures: true }).",
     { cause: failed[0]?.thrown },
   );
 }

@@ -16,7 +16,7 @@ type DeepPartial<T> = T extends readonly unknown[]
     ? { [K in keyof T]?: DeepPartial<T[K]> }
     : T;
 
-const mostListed = 20;
+const maxListed = 20;
 
 /**
  * Returns the stored jobs of a task, whatever their status, in the order in which they were enqueued. `match` restricts
@@ -31,7 +31,7 @@ export async function enqueued<Tasks extends TaskMap, Name extends keyof Tasks &
   task: Name,
   match?: PayloadMatch<PayloadOf<Tasks[Name]>>,
 ): Promise<Job<ResultOf<Tasks[Name]>>[]> {
-  const found = (await stored(queue)).filter((job) => job.function === task && fits(job.kwargs, match));
+  const found = (await stored(queue)).filter((job) => job.function === task && matches(job.kwargs, match));
   return found as Job<ResultOf<Tasks[Name]>>[];
 }
 
@@ -52,16 +52,16 @@ export async function expectEnqueued<Tasks extends TaskMap, Name extends keyof T
   const [job] = found;
   if (job && found.length === 1) return job;
   const wanted =
-    match === undefined ? "" : ` with ${typeof match === "function" ? `${match}` : shown(match)}`;
+    match === undefined ? "" : ` with ${typeof match === "function" ? `${match}` : toText(match)}`;
   const all = await stored(queue);
   const listed = all
-    .slice(-mostListed)
-    .map((there) => `\n  ${there.function} ${shown(there.kwargs)} (${there.status}, ${there.key})`);
+    .slice(-maxListed)
+    .map((other) => `\n  ${other.function} ${toText(other.kwargs)} (${other.status}, ${other.key})`);
   const amount = found.length === 0 ? "no job" : `${found.length} jobs`;
   throw new AssertionError({
     message:
       `Expected one job of task "${task}"${wanted} in queue "${queue.name}", found ${amount}. ` +
-      (all.length === 0 ? "The queue is empty." : `In all the queue holds ${all.length}:${listed.join("")}`),
+      (all.length === 0 ? "The queue is empty." : `Jobs in the queue: ${all.length}${listed.join("")}`),
     actual: found.length,
     expected: 1,
     // Jest knows this operator: it shows the message, and not that 0 is not 1.
@@ -73,10 +73,10 @@ export async function expectEnqueued<Tasks extends TaskMap, Name extends keyof T
 async function stored(queue: Pick<Queue, "iterJobs">): Promise<Job[]> {
   const jobs: Job[] = [];
   for await (const job of queue.iterJobs()) jobs.push(job);
-  return jobs.sort((one, other) => one.queued - other.queued);
+  return jobs.sort((a, b) => a.queued - b.queued);
 }
 
-function fits(payload: unknown, match: unknown): boolean {
+function matches(payload: unknown, match: unknown): boolean {
   if (match === undefined) return true;
   return typeof match === "function" ? match(payload) === true : contains(payload, match);
 }
@@ -102,7 +102,7 @@ function contains(value: unknown, wanted: unknown): boolean {
   );
 }
 
-function shown(value: unknown): string {
+function toText(value: unknown): string {
   const text = JSON.stringify(value) ?? "nothing";
   return text.length > 200 ? `${text.slice(0, 200)}...` : text;
 }

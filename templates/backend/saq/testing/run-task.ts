@@ -15,9 +15,9 @@ import type {
   ResultOf,
   TaskDefinition,
 } from "../tasks/task.js";
-import { Attempt, type AttemptHost } from "../worker/attempt.js";
-import { type ContextServices, contextsWith } from "../worker/context.js";
-import { invokeTask } from "../worker/invoke-task.js";
+import { Attempt, type AttemptHost } from "../worker/attempt/attempt.js";
+import { type ContextServices, contextsWith } from "../worker/attempt/context.js";
+import { invokeTask } from "../worker/attempt/invoke-task.js";
 import type { AttemptResult } from "../worker/settlement/settlement.js";
 import { transactionalSettlement } from "../worker/settlement/settlement.js";
 import { finishInTransaction } from "../worker/settlement/transactional-finish.js";
@@ -111,16 +111,16 @@ function collect(task: AnyTask, options: RunTaskOptions) {
   const enqueued: EnqueuedByTask[] = [];
   const logger = new CollectingLogger();
   const now = () => options.now?.getTime() ?? Date.now();
-  const order = async (task: AnyTask, payload: unknown, given: object): Promise<JobFields> => {
-    const fields = await stored(task, payload, given, now());
-    enqueued.push({ task, payload: fields.kwargs, options: given });
+  const recordEnqueue = async (task: AnyTask, payload: unknown, jobOptions: object): Promise<JobFields> => {
+    const fields = await storedFields(task, payload, jobOptions, now());
+    enqueued.push({ task, payload: fields.kwargs, options: jobOptions });
     return fields;
   };
-  const applyWith: ContextServices["applyWith"] = async (given, payload, asked = {}) => {
-    const { waitTimeout: _, signal, ...jobOptions } = asked;
-    const { kwargs } = await order(given, payload, jobOptions);
-    const other = collect(given, { ...options, job: {}, ...(signal && { signal }) });
-    return (await other.start(kwargs)) as ResultOf<typeof given>;
+  const applyWith: ContextServices["applyWith"] = async (otherTask, payload, applyOptions = {}) => {
+    const { waitTimeout: _, signal, ...jobOptions } = applyOptions;
+    const { kwargs } = await recordEnqueue(otherTask, payload, jobOptions);
+    const other = collect(otherTask, { ...options, job: {}, ...(signal && { signal }) });
+    return (await other.start(kwargs)) as ResultOf<typeof otherTask>;
   };
   const services: ContextServices = {
     queue: { name: queueName },
@@ -133,15 +133,16 @@ function collect(task: AnyTask, options: RunTaskOptions) {
       stats: { complete: 0, failed: 0, retried: 0, aborted: 0 },
     },
     log: logger,
-    enqueue: async (given, ...args) => {
+    enqueue: async (otherTask, ...args) => {
       const [payload, jobOptions = {}] = args as [payload?: unknown, options?: object];
-      return { id: (await order(given, payload, jobOptions)).key };
+      return { id: (await recordEnqueue(otherTask, payload, jobOptions)).key };
     },
-    apply: (given, ...args) => applyWith(given, ...(args as [payload?: unknown, options?: ApplyOptions])),
+    apply: (otherTask, ...args) =>
+      applyWith(otherTask, ...(args as [payload?: unknown, options?: ApplyOptions])),
     applyWith,
   };
   const start = async (payload: unknown): Promise<unknown> => {
-    const fields = await stored(task, payload, {}, now(), options.job);
+    const fields = await storedFields(task, payload, {}, now(), options.job);
     return attempt(task, fields, services, { ...options, now, updates });
   };
   return { updates, enqueued, log: logger.lines, start };
@@ -165,18 +166,18 @@ const configOf = (task: AnyTask): QueueConfig =>
   });
 
 /** Returns the job as a worker finds it: validated, and through JSON. */
-async function stored(
+async function storedFields(
   task: AnyTask,
   payload: unknown,
   options: object,
   now: number,
-  given: RunTaskOptions["job"] = {},
+  overrides: RunTaskOptions["job"] = {},
 ): Promise<JobFields> {
   const drafts = new Drafts(configOf(task));
   const name = nameOf(task);
-  await drafts.check(name, payload);
+  await drafts.validate(name, payload);
   const claimed = { status: "active", attempts: 1, started: now, touched: now, workerId } as const;
-  const fields = { ...drafts.fields(name, payload, options, now), ...claimed, ...given };
+  const fields = { ...drafts.fields(name, payload, options, now), ...claimed, ...overrides };
   return decodeJob(encodeJob(fields), queueName, "active");
 }
 
@@ -193,9 +194,9 @@ async function attempt(
 ): Promise<unknown> {
   const config = configOf(task);
   const rules = () => ({ nowMs: now(), failedTtl: config.failedTtl, maxBytes: config.maxBytes });
-  let ended: (end: AttemptResult) => void = () => {};
+  let resolveEnd: (result: AttemptResult) => void = () => {};
   const end = new Promise<AttemptResult>((resolve) => {
-    ended = resolve;
+    resolveEnd = resolve;
   });
   const claim: ClaimedJob = {
     key: fields.key,
@@ -225,7 +226,7 @@ async function attempt(
         client,
         rules(),
       ),
-    ended: (_run, how) => ended(how),
+    ended: (_run, result) => resolveEnd(result),
   };
   const run = new Attempt(host, claim, fields);
   const Context = contextsWith(state);
@@ -234,15 +235,15 @@ async function attempt(
   try {
     if (signal?.aborted) abort();
     run.run(() => invokeTask(config, null, run, new Context(services, run)));
-    const how = await end;
-    switch (how.kind) {
+    const result = await end;
+    switch (result.kind) {
       case "threw":
-        throw how.error;
+        throw result.error;
       case "interrupted":
-        throw how.reason;
+        throw result.reason;
       case "returned": {
         const { patch } =
-          run.transactionalFinish?.settlement ?? transactionalSettlement(run, how.value, rules());
+          run.transactionalFinish?.settlement ?? transactionalSettlement(run, result.value, rules());
         return (JSON.parse(patch) as { result?: unknown }).result ?? null;
       }
     }

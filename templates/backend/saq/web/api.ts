@@ -7,7 +7,7 @@ import type { Status } from "../core/job.js";
 import { SaqError } from "../errors.js";
 import { parseJobFilter } from "./filter.js";
 import { Lists } from "./lists.js";
-import { answerProblem, HttpProblem } from "./problem.js";
+import { HttpProblem, sendProblem } from "./problem.js";
 import { sameOriginOnly } from "./protection.js";
 import type { WebQueue } from "./queue.js";
 import { createSchedulesApi } from "./schedules.js";
@@ -103,7 +103,7 @@ export function createApi(queues: readonly WebQueue[]): Router {
 
   api.use("/queues/:queue/schedules", createSchedulesApi(queueOf));
 
-  api.use((_req, res) => answerProblem(res, 404, "Not Found"));
+  api.use((_req, res) => sendProblem(res, 404, "Not Found"));
   return api;
 }
 

@@ -27,9 +27,9 @@ const maxLimit = 100;
 export function parseJobFilter(url: string): Partial<JobFilter> {
   const start = url.indexOf("?");
   const query = new URLSearchParams(start < 0 ? "" : url.slice(start + 1));
-  const words = query.getAll("status").flatMap((text) => text.split(","));
+  const names = query.getAll("status").flatMap((text) => text.split(","));
   return {
-    ...(words.length > 0 && asStored(words.map(parseState))),
+    ...(names.length > 0 && asStored(names.map(parseState))),
     offset: wholeNumber(query.get("offset"), "offset", 0, 0, Number.MAX_SAFE_INTEGER),
     limit: wholeNumber(query.get("limit"), "limit", maxLimit, 1, maxLimit),
   };
@@ -43,21 +43,15 @@ function asStored(states: readonly JobState[]): Pick<JobFilter, "statuses" | "du
   };
 }
 
-function parseState(word: string): JobState {
-  const state = jobStates.find((known) => known === word);
-  if (!state) throw new HttpProblem(400, `status must be one of ${jobStates.join(", ")}, got "${word}"`);
+function parseState(name: string): JobState {
+  const state = jobStates.find((known) => known === name);
+  if (!state) throw new HttpProblem(400, `status must be one of ${jobStates.join(", ")}, got "${name}"`);
   return state;
 }
 
-function wholeNumber(
-  text: string | null,
-  name: string,
-  fallback: number,
-  least: number,
-  most: number,
-): number {
+function wholeNumber(text: string | null, name: string, fallback: number, min: number, max: number): number {
   if (text === null) return fallback;
   const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-  if (value >= least && value <= most) return value;
-  throw new HttpProblem(400, `${name} must be a whole number from ${least} to ${most}, got "${text}"`);
+  if (value >= min && value <= max) return value;
+  throw new HttpProblem(400, `${name} must be a whole number from ${min} to ${max}, got "${text}"`);
 }

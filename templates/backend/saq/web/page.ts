@@ -30,7 +30,7 @@ export function renderPage(root: string): string {
         <a href="https://saq-py.readthedocs.io/" rel="noreferrer">Docs</a>
       </nav>
     </header>
-    <p class="away" id="away" role="alert" hidden></p>
+    <p class="unreachable" id="unreachable" role="alert" hidden></p>
     <main class="layout" id="view" tabindex="-1"><noscript>This page needs JavaScript.</noscript></main>
   </body>
 </html>

@@ -12,7 +12,7 @@ export class HttpProblem extends Error {
   }
 }
 
-export function answerProblem(res: Response, status: number, detail: string): void {
+export function sendProblem(res: Response, status: number, detail: string): void {
   res.status(status).json({ status_code: status, detail });
 }
 
@@ -21,19 +21,19 @@ export function problemHandler(logger: Logger): ErrorRequestHandler {
   return (error: unknown, req, res, next) => {
     if (res.headersSent) return next(error);
     const status = clientErrorStatus(error);
-    if (status !== null) return answerProblem(res, status, (error as Error).message);
-    if (isDatabaseAway(error)) {
+    if (status !== null) return sendProblem(res, status, (error as Error).message);
+    if (isDatabaseUnavailable(error)) {
       // The level is debug, because the outage is already logged once elsewhere. A line for each poll of each open page
       // would hide that line.
       logger.debug({ ...describe(error), method: req.method, url: req.originalUrl }, "web UI request failed");
-      return answerProblem(res, 503, "The database does not answer.");
+      return sendProblem(res, 503, "The database does not answer.");
     }
     logger.error({ err: error, method: req.method, url: req.originalUrl }, "web UI request failed");
-    answerProblem(res, 500, "Internal Server Error");
+    sendProblem(res, 500, "Internal Server Error");
   };
 }
 
-const isDatabaseAway = (error: unknown): boolean =>
+const isDatabaseUnavailable = (error: unknown): boolean =>
   error instanceof SaqError && (error.code === "database_unavailable" || error.code === "queue_closed");
 
 /** Returns the status of a 4xx error from this router, from express (a malformed `%` in the path) or from a guard. */

@@ -53,22 +53,21 @@ const proxyHeaders = ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Rea
  */
 export const loopbackOnly: RequestHandler = (req, _res, next) => {
   const peer = req.socket.remoteAddress ?? "an unknown address";
-  if (!/^(127(\.\d+){3}|::1|::ffff:127(\.\d+){3})$/.test(peer)) throw needsLogin(`not ${peer}`);
+  if (!/^(127(\.\d+){3}|::1|::ffff:127(\.\d+){3})$/.test(peer)) {
+    throw needsLogin(`requests from this machine, not from ${peer}`);
+  }
   const address = `http://${req.get("Host")}`;
   const host = URL.canParse(address) ? new URL(address).hostname : "";
   if (!/^(localhost|.+\.localhost|127(\.\d+){3}|\[::1\])$/.test(host)) {
-    throw needsLogin(`at localhost, not at ${host || "an unknown host"}`);
+    throw needsLogin(`requests to localhost, not to ${host || "an unknown host"}`);
   }
   const header = proxyHeaders.find((name) => req.get(name) !== undefined);
-  if (header) throw needsLogin(`not through a proxy (header ${header})`);
+  if (header) throw needsLogin(`direct requests, not through a proxy (header ${header})`);
   next();
 };
 
-const needsLogin = (what: string): HttpProblem =>
-  new HttpProblem(
-    403,
-    `Without a login this page answers this machine only, ${what}; set AUTH_USER and AUTH_PASSWORD`,
-  );
+const needsLogin = (allowed: string): HttpProblem =>
+  new HttpProblem(403, `Without a login this page accepts only ${allowed}; set AUTH_USER and AUTH_PASSWORD`);
 
 function hostOf(origin: string): string | null {
   return URL.canParse(origin) ? new URL(origin).host : null;

@@ -6,7 +6,7 @@ import { ConfigError } from "../errors.js";
 import { describe, type Logger } from "../logger.js";
 import { createApi } from "./api.js";
 import { normaliseRoot, renderPage } from "./page.js";
-import { answerProblem, problemHandler } from "./problem.js";
+import { problemHandler, sendProblem } from "./problem.js";
 import { loopbackOnly, securityHeaders } from "./protection.js";
 import type { WebQueue } from "./queue.js";
 
@@ -49,10 +49,10 @@ export function createWebRouter({ queues, path, guards = [], logger }: WebRouter
     "/static",
     express.static(staticFolder, { index: false, redirect: false, setHeaders: revalidated }),
   );
-  router.use("/static", (_req, res) => answerProblem(res, 404, "Not Found"));
+  router.use("/static", (_req, res) => sendProblem(res, 404, "Not Found"));
   router.get(["/", "/queues/:queue", "/queues/:queue/jobs/:key"], sendPage(200));
   router.get("/{*path}", sendPage(404));
-  router.use((_req, res) => answerProblem(res, 404, "Not Found"));
+  router.use((_req, res) => sendProblem(res, 404, "Not Found"));
   router.use(problemHandler(logger));
   return router;
 }
@@ -80,6 +80,7 @@ function findStaticFolder(): string {
   const folder = fileURLToPath(new URL("./static/", import.meta.url));
   if (existsSync(folder)) return folder;
   throw new ConfigError(
-    `The web UI's files are not in ${folder}. The compiler carries only TypeScript: run "npm run build", which copies them too.`,
+    `The web UI's files are not in ${folder}. The compiler handles only TypeScript; ` +
+      'run "npm run build", which also copies these files.',
   );
 }

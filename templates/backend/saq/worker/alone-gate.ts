@@ -14,15 +14,15 @@ const maxWaitMs = 30_000;
 
 export interface AloneJob {
   /**
-   * Called when no other job runs. The worker must then call `started` and later `ended` of the gate, or `passed` if
-   * the job does not start after all.
+   * Called when no other job runs. The worker must then call `started` and later `ended` of the gate, or `notStarted`
+   * if the job does not start after all.
    */
   start(): void;
   /** Called when the slots did not become empty in time, or when the worker stops. */
   giveUp(): void;
 }
 
-interface Waiting {
+interface WaitingJob {
   readonly job: AloneJob;
   readonly timer: NodeJS.Timeout;
 }
@@ -30,9 +30,9 @@ interface Waiting {
 export class AloneGate {
   /** Number of jobs that run in all workers of this process. */
   #running = 0;
-  readonly #waiting: Waiting[] = [];
+  readonly #waiting: WaitingJob[] = [];
   #isRunningAlone = false;
-  readonly #onOpen = new Set<() => void>();
+  readonly #openCallbacks = new Set<() => void>();
 
   /** True if jobs may start. */
   get isOpen(): boolean {
@@ -41,7 +41,7 @@ export class AloneGate {
 
   /** Calls `resume` once, when the gate opens. */
   onceOpen(resume: () => void): void {
-    this.#onOpen.add(resume);
+    this.#openCallbacks.add(resume);
   }
 
   started(): void {
@@ -52,20 +52,20 @@ export class AloneGate {
   ended(wasAlone: boolean): void {
     this.#running--;
     if (wasAlone) this.#isRunningAlone = false;
-    if (wasAlone || this.#waiting.length > 0) this.#goOn();
+    if (wasAlone || this.#waiting.length > 0) this.#startNext();
   }
 
   /** Records that the job whose `start` was called does not start after all. */
-  passed(): void {
+  notStarted(): void {
     this.#isRunningAlone = false;
-    this.#goOn();
+    this.#startNext();
   }
 
   /** Calls `job.start` when no other job runs in this process, or `job.giveUp` after a timeout. */
   wait(job: AloneJob): void {
     const timer = setTimeout(() => this.#giveUp(job), maxWaitMs);
     this.#waiting.push({ job, timer });
-    this.#goOn();
+    this.#startNext();
   }
 
   /** Gives up these jobs, because their worker stops. */
@@ -79,10 +79,10 @@ export class AloneGate {
     clearTimeout(this.#waiting[index]?.timer);
     this.#waiting.splice(index, 1);
     job.giveUp();
-    this.#goOn();
+    this.#startNext();
   }
 
-  #goOn(): void {
+  #startNext(): void {
     while (!this.#isRunningAlone && this.#running === 0) {
       const next = this.#waiting.shift();
       if (!next) break;
@@ -91,9 +91,9 @@ export class AloneGate {
       next.job.start();
     }
     if (!this.isOpen) return;
-    const resumes = [...this.#onOpen];
-    this.#onOpen.clear();
-    for (const resume of resumes) resume();
+    const callbacks = [...this.#openCallbacks];
+    this.#openCallbacks.clear();
+    for (const resume of callbacks) resume();
   }
 }
 

@@ -9,10 +9,10 @@ import { type AloneGate, type AloneJob, aloneGate } from "./alone-gate.js";
 
 /**
  * Delay with which a job goes back into the queue when the other jobs of this process do not end in time, s. It doubles
- * each time this happens to the same job, up to `longest`: no other job starts here while one waits, and a running job
- * may take hours.
+ * each time this happens to the same job, up to `max`: no other job starts here while one waits, and a running job may
+ * take hours.
  */
-const again = { first: 60, longest: 960 };
+const giveBackSeconds = { first: 60, max: 960 };
 /** Number of jobs whose delay is remembered. The oldest is forgotten first. */
 const maxRemembered = 1_000;
 /** Interval at which the claim of a waiting job is renewed, ms. Shorter than what sweepers add to any timeout. */
@@ -29,7 +29,7 @@ export interface AloneJobsOptions {
   mayStart: () => boolean;
   /** Starts the job. Returns false if it was not started. */
   start: (claimed: ClaimedJob) => boolean;
-  /** Gives the job back into the queue. It must not run before `seconds` have passed. */
+  /** Returns the job to the queue. It must not run before `seconds` have passed. */
   giveBack: (claimed: ClaimedJob, seconds: number) => void;
 }
 
@@ -38,7 +38,7 @@ export class AloneJobs {
   readonly #gate: AloneGate;
   readonly #waiting = new Map<AloneJob, ClaimedJob>();
   /** How many times a job was given up in a row, by its key. */
-  readonly #givenUp = new Map<string, number>();
+  readonly #timesGivenUp = new Map<string, number>();
 
   constructor(options: AloneJobsOptions) {
     this.#options = options;
@@ -58,29 +58,29 @@ export class AloneJobs {
   wait(claimed: ClaimedJob): void {
     const { renew, giveBack } = this.#options;
     // Sweepers count the timeout of a job from its claim, and the timeout may be shorter than the wait.
-    const renewing = setInterval(() => void renew(claimed), renewEveryMs);
+    const renewTimer = setInterval(() => void renew(claimed), renewEveryMs);
     const job: AloneJob = {
       start: () => {
-        clearInterval(renewing);
+        clearInterval(renewTimer);
         void this.#start(claimed, job);
       },
       giveUp: () => {
-        clearInterval(renewing);
+        clearInterval(renewTimer);
         this.#waiting.delete(job);
-        giveBack(claimed, this.#nextDelay(claimed.key));
+        giveBack(claimed, this.#nextDelaySeconds(claimed.key));
       },
     };
     this.#waiting.set(job, claimed);
     this.#gate.wait(job);
   }
 
-  #nextDelay(key: string): number {
-    const times = this.#givenUp.get(key) ?? 0;
-    this.#givenUp.delete(key);
-    this.#givenUp.set(key, times + 1);
-    const [oldest] = this.#givenUp.keys();
-    if (this.#givenUp.size > maxRemembered && oldest !== undefined) this.#givenUp.delete(oldest);
-    return doubled(times, again.first, again.longest);
+  #nextDelaySeconds(key: string): number {
+    const times = this.#timesGivenUp.get(key) ?? 0;
+    this.#timesGivenUp.delete(key);
+    this.#timesGivenUp.set(key, times + 1);
+    const [oldest] = this.#timesGivenUp.keys();
+    if (this.#timesGivenUp.size > maxRemembered && oldest !== undefined) this.#timesGivenUp.delete(oldest);
+    return doubled(times, giveBackSeconds.first, giveBackSeconds.max);
   }
 
   /** Gives up all waiting jobs, because the worker stops. */
@@ -94,11 +94,11 @@ export class AloneJobs {
    */
   async #start(claimed: ClaimedJob, job: AloneJob): Promise<void> {
     const { renew, mayStart, start, giveBack } = this.#options;
-    this.#givenUp.delete(claimed.key);
+    this.#timesGivenUp.delete(claimed.key);
     const renewed = await renew(claimed);
     this.#waiting.delete(job);
-    if (!renewed || !mayStart()) giveBack(claimed, again.first);
+    if (!renewed || !mayStart()) giveBack(claimed, giveBackSeconds.first);
     else if (start(renewed)) return;
-    this.#gate.passed();
+    this.#gate.notStarted();
   }
 }

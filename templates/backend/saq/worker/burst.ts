@@ -8,34 +8,34 @@ export interface BurstOptions {
   dequeueTimeout: number;
   maxBurstJobs: number | null;
   /** Called once, when the burst is over. Jobs that are already claimed still run. */
-  over: () => void;
+  onEnd: () => void;
 }
 
 export class Burst {
   readonly #options: BurstOptions;
   /** Jobs that may still be claimed. */
-  #left: number;
+  #remaining: number;
   #timer: NodeJS.Timeout | null = null;
   #isOver = false;
 
   constructor(options: BurstOptions) {
     this.#options = options;
-    this.#left = options.maxBurstJobs ?? Number.POSITIVE_INFINITY;
+    this.#remaining = options.maxBurstJobs ?? Number.POSITIVE_INFINITY;
   }
 
   get isOver(): boolean {
     return this.#isOver;
   }
 
-  get left(): number {
-    return this.#isOver ? 0 : this.#left;
+  get remaining(): number {
+    return this.#isOver ? 0 : this.#remaining;
   }
 
   /** Records that jobs were claimed. */
   claimed(jobs: number): void {
     this.stop();
-    this.#left -= jobs;
-    if (this.#left <= 0) this.#end();
+    this.#remaining -= jobs;
+    if (this.#remaining <= 0) this.#end();
   }
 
   /** Records that a slot is free and there is no job. A wake-up that finds no job does not extend the deadline. */
@@ -52,6 +52,6 @@ export class Burst {
     if (this.#isOver) return;
     this.#isOver = true;
     this.stop();
-    this.#options.over();
+    this.#options.onEnd();
   }
 }

@@ -20,6 +20,7 @@ import type { Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
 import { PrefetchBuffer } from "./prefetch-buffer.js";
 
+/** The buffer holds at most the jobs that run within this time. */
 const horizonMs = 250;
 /**
  * Maximum number of jobs in the buffer. Each claim first reads past the rows that previous claims took, so a few large
@@ -29,10 +30,10 @@ const maxBuffered = 2_000;
 /** Maximum bytes of documents in the buffer: few jobs with large payloads, or many jobs with small ones. */
 const maxBufferedBytes = 16 * 1024 * 1024;
 /**
- * A claim asks for the sum of three numbers: the free slots, this share of the full buffer, and `growth` times the
- * number of buffered jobs. If few jobs are buffered, a claim for the full buffer takes so long that slots stay empty. A
- * small claim returns soon, and the next claim is in flight while its jobs run. `growth` is 3 because a no-op job takes
- * three times as long to run as to claim.
+ * A claim asks for the sum of three numbers: the free slots, this share of the full buffer, and `growthFactor` times
+ * the number of buffered jobs. If few jobs are buffered, a claim for the full buffer takes so long that slots stay
+ * empty. A small claim returns soon, and the next claim is in flight while its jobs run. The factor is 3 because a
+ * no-op job takes three times as long to run as to claim.
  */
 const minBufferShare = 1 / 8;
 const growthFactor = 3;
@@ -45,7 +46,7 @@ const slowClaimMs = 2_000;
  * While claims find only rows that hold no job, each claim asks for four times as many rows as the previous one. This
  * is the maximum factor.
  */
-const maxPoisonFactor = 64;
+const maxUnreadableFactor = 64;
 /** Maximum number of renewals of jobs whose claim returned too late. After that they are not started here. */
 const maxRenewals = 3;
 /** Claimed jobs that still wait after this time, ms, are given back, because jobs take longer than was measured. */
@@ -57,6 +58,25 @@ const staleMs = 1_000;
  * tick.
  */
 const groupCheckPauseMs = { first: 20, longest: 1_000 };
+
+/** The order in which one round claims: true = jobs with a group, false = jobs without one. */
+const ungroupedOnly: readonly boolean[] = [false];
+const groupedFirst: readonly boolean[] = [true, false];
+const ungroupedFirst: readonly boolean[] = [false, true];
+
+/** What a fetcher needs from its worker. */
+export interface FetchHost {
+  /** Returns the number of slots that could run a job now; -Infinity while no job may start. */
+  freeSlots(): number;
+  /** Returns the maximum number of jobs that may be claimed now. */
+  maxToClaim(): number;
+  /** Called when jobs have arrived in the buffer. */
+  jobsBuffered(): void;
+  /** Called after a claim, with the number of its jobs. Not called if it found only rows that hold no job. */
+  jobsClaimed(count: number): void;
+  /** Returns claimed jobs to the queue that have waited in the buffer for too long. */
+  giveBack(jobs: readonly ClaimedJob[]): void;
+}
 
 export interface FetcherOptions {
   broker: Broker;
@@ -70,47 +90,45 @@ export interface FetcherOptions {
   problems: ProblemLog;
   /** True if a claimed job may have to wait for a thread although a slot is free. */
   mayWaitForThread: boolean;
-  /** Returns the number of slots that could run a job now. */
-  freeSlots: () => number;
-  /** Called when jobs have arrived in the buffer. */
-  ready: () => void;
-  giveBack: (jobs: ClaimedJob[]) => void;
-  /** Returns the maximum number of jobs that may be claimed now. */
-  maxToClaim: () => number;
-  /** Called after a claim, with the number of its jobs. */
-  claimed: (jobs: number) => void;
 }
 
 export class Fetcher {
+  readonly #host: FetchHost;
   readonly #options: FetcherOptions;
   readonly #buffer = new PrefetchBuffer();
-  #busy: Promise<void> | null = null;
+  #claimInFlight: Promise<void> | null = null;
   #claimAgain = false;
-  #dry = false;
+  /** True if the last claim found no more jobs, and no call has woken the fetcher since. */
+  #foundNoMore = false;
   #hasGroupedJobs = false;
-  #groupsFirst = true;
-  #groupsLookedAt = 0;
+  #claimGroupedFirst = true;
+  /** Time of the last check for grouped jobs, by performance.now(). */
+  #groupsCheckedAt = 0;
   /** Number of checks in a row that found jobs with a group, none of which could be claimed. */
-  #fruitlessGroupChecks = 0;
-  #look: NodeJS.Timeout | null = null;
-  #stopped = false;
+  #unsuccessfulGroupChecks = 0;
+  #groupCheckTimer: NodeJS.Timeout | null = null;
+  #isStopped = false;
+  /** Number of claims in a row that failed. */
   #failures = 0;
   #lastError: { error: unknown; at: Date } | null = null;
-  #retry: NodeJS.Timeout | null = null;
+  /** The timer of the next claim after a failure. */
+  #retryTimer: NodeJS.Timeout | null = null;
   /** Average duration of about the last hundred jobs, ms; null before the first job. */
-  #duration: number | null = null;
-  #measured = 0;
+  #averageMs: number | null = null;
+  /** Number of jobs whose duration was measured. */
+  #measuredJobs = 0;
   /** Average size of the documents in the last claim that returned any, bytes. */
-  #bytes = 1;
+  #averageBytes = 1;
   /** Maximum number of jobs per claim, adapted to how long claims take. */
   #maxPerClaim = Number.POSITIVE_INFINITY;
   /** Factor by which a claim asks for more rows, because the rows of the previous claims held no job. */
-  #poisonFactor = 1;
+  #unreadableFactor = 1;
   /** Jobs whose claim returned too late to start them. Storage is being asked whether this worker still owns them. */
   #jobsInRenewal: readonly ClaimedJob[] = [];
   #shortestTimeoutMs = Number.POSITIVE_INFINITY;
 
-  constructor(options: FetcherOptions) {
+  constructor(host: FetchHost, options: FetcherOptions) {
+    this.#host = host;
     this.#options = options;
   }
 
@@ -124,11 +142,12 @@ export class Fetcher {
     return this.#failures > 0;
   }
 
-  /** True if the last claim found no more jobs, and no call has woken the fetcher since. */
-  get isDry(): boolean {
-    return this.#dry && !this.#busy;
+  /** True if the last claim found no more jobs, and no claim is in flight. */
+  get isIdle(): boolean {
+    return this.#foundNoMore && !this.#claimInFlight;
   }
 
+  /** Number of jobs in the buffer. */
   get buffered(): number {
     return this.#buffer.size;
   }
@@ -150,22 +169,22 @@ export class Fetcher {
   /** Notifies the fetcher that a job may be claimable now. */
   wake(): void {
     // The job may have a group. The planned check for grouped jobs would find it too late.
-    if (this.#fruitlessGroupChecks > 0 && this.#look) {
-      clearTimeout(this.#look);
-      this.#look = null;
+    if (this.#unsuccessfulGroupChecks > 0 && this.#groupCheckTimer) {
+      clearTimeout(this.#groupCheckTimer);
+      this.#groupCheckTimer = null;
     }
-    this.#fruitlessGroupChecks = 0;
+    this.#unsuccessfulGroupChecks = 0;
     this.#resume();
   }
 
   #resume(): void {
-    this.#dry = false;
-    if (this.#busy) this.#claimAgain = true;
+    this.#foundNoMore = false;
+    if (this.#claimInFlight) this.#claimAgain = true;
     else this.refill();
   }
 
   /**
-   * Called at regular intervals: gives back jobs that have waited too long, and looks for all jobs, grouped ones too.
+   * Called at regular intervals: gives back jobs that have waited too long, and claims jobs with and without a group.
    */
   async tick(): Promise<void> {
     this.#giveBackStale();
@@ -184,33 +203,33 @@ export class Fetcher {
 
   /** Records how long a job took, and its timeout, s; null and 0 = none. */
   measure(durationMs: number, timeout: number | null): void {
-    this.#measured++;
-    this.#duration =
-      this.#duration === null ? durationMs : this.#duration + (durationMs - this.#duration) / 100;
+    this.#measuredJobs++;
+    this.#averageMs =
+      this.#averageMs === null ? durationMs : this.#averageMs + (durationMs - this.#averageMs) / 100;
     if (timeout) this.#shortestTimeoutMs = Math.min(this.#shortestTimeoutMs, timeout * 1_000);
   }
 
   /** Claims jobs if enough of the buffer is used up. Cheap enough to call after every job. */
   refill(): void {
-    if (this.#busy || this.#dry || this.#stopped || this.#retry) return;
+    if (this.#claimInFlight || this.#foundNoMore || this.#isStopped || this.#retryTimer) return;
     const target = this.#targetSize();
     const { buffered } = this;
-    const free = this.#options.freeSlots();
+    const free = this.#host.freeSlots();
     const wanted = free + target - buffered;
     if (wanted <= 0 || (target > 0 && buffered > target / 2)) return;
-    const soon = free + Math.ceil(target * minBufferShare) + growthFactor * buffered;
+    const rampUpLimit = free + Math.ceil(target * minBufferShare) + growthFactor * buffered;
     const limit = Math.min(
-      Math.min(wanted, soon) * this.#poisonFactor,
+      Math.min(wanted, rampUpLimit) * this.#unreadableFactor,
       this.#maxPerClaim,
-      this.#options.maxToClaim(),
+      this.#host.maxToClaim(),
     );
     if (limit <= 0) return;
-    const ahead = this.#options.mayWaitForThread || limit + buffered > free;
-    this.#busy = this.#claim(limit, ahead).finally(() => {
-      this.#busy = null;
+    const mayWait = this.#options.mayWaitForThread || limit + buffered > free;
+    this.#claimInFlight = this.#claim(limit, mayWait).finally(() => {
+      this.#claimInFlight = null;
       if (this.#claimAgain) {
         this.#claimAgain = false;
-        this.#dry = false;
+        this.#foundNoMore = false;
       }
       this.refill();
     });
@@ -218,56 +237,59 @@ export class Fetcher {
 
   /** Stops claiming. Waits for the claim in flight, and returns the jobs that were claimed and not started. */
   async stop(): Promise<ClaimedJob[]> {
-    this.#stopped = true;
-    if (this.#retry) clearTimeout(this.#retry);
-    if (this.#look) clearTimeout(this.#look);
-    await this.#busy;
-    return this.#buffer.empty();
+    this.#isStopped = true;
+    if (this.#retryTimer) clearTimeout(this.#retryTimer);
+    if (this.#groupCheckTimer) clearTimeout(this.#groupCheckTimer);
+    await this.#claimInFlight;
+    return this.#buffer.takeAll();
   }
 
   /**
    * Plans a check for grouped jobs, at most one per pause. Without it, only the tick would find them, up to 1 s late.
    */
   #planGroupCheck(): void {
-    if (this.#look || this.#stopped) return;
-    const look = async () => {
+    if (this.#groupCheckTimer || this.#isStopped) return;
+    const check = async () => {
       try {
         await this.#checkGroups();
         if (this.#hasGroupedJobs) this.#resume();
       } catch (error) {
-        this.#options.logger.debug({ err: error }, "could not look for grouped jobs, the next tick will");
+        this.#options.logger.debug(
+          { err: error },
+          "could not check for grouped jobs; the next tick checks again",
+        );
       } finally {
-        if (this.#look === timer) this.#look = null;
+        if (this.#groupCheckTimer === timer) this.#groupCheckTimer = null;
       }
     };
-    const pause = doubled(this.#fruitlessGroupChecks, groupCheckPauseMs.first, groupCheckPauseMs.longest);
-    const timer = setTimeout(() => void look(), this.#groupsLookedAt + pause - performance.now());
-    this.#look = timer;
+    const pause = doubled(this.#unsuccessfulGroupChecks, groupCheckPauseMs.first, groupCheckPauseMs.longest);
+    const timer = setTimeout(() => void check(), this.#groupsCheckedAt + pause - performance.now());
+    this.#groupCheckTimer = timer;
   }
 
   async #checkGroups(): Promise<void> {
-    this.#groupsLookedAt = performance.now();
+    this.#groupsCheckedAt = performance.now();
     this.#hasGroupedJobs = await this.#options.broker.hasGrouped();
   }
 
   #giveBackStale(): void {
     if (this.#buffer.claimedAt > performance.now() - staleMs) return;
-    // Jobs take longer than before. Forget the measured duration; otherwise the same jobs would be claimed ahead again
+    // Jobs take longer than before. Forget the measured duration; otherwise the same jobs would be prefetched again
     // at once.
-    this.#duration = null;
-    this.#measured = 0;
-    this.#options.giveBack(this.#buffer.empty());
+    this.#averageMs = null;
+    this.#measuredJobs = 0;
+    this.#host.giveBack(this.#buffer.takeAll());
   }
 
   #targetSize(): number {
     const { prefetch, concurrency } = this.#options;
-    if (!prefetch || this.#duration === null || this.#measured < concurrency) return 0;
+    if (!prefetch || this.#averageMs === null || this.#measuredJobs < concurrency) return 0;
     const horizon = Math.min(horizonMs, this.#shortestTimeoutMs / 10);
-    // While grouped jobs wait, fewer jobs are claimed ahead. Each claim returns only a few grouped jobs. The more
+    // While grouped jobs wait, fewer jobs are prefetched. Each claim returns only a few grouped jobs. The more
     // ungrouped jobs it returns, the later the next claim of grouped jobs starts.
-    const most = this.#hasGroupedJobs ? 4 * concurrency : maxBuffered;
-    const byDuration = (concurrency * horizon) / Math.max(this.#duration, 0.05);
-    return Math.floor(Math.min(byDuration, most, maxBufferedBytes / this.#bytes));
+    const max = this.#hasGroupedJobs ? 4 * concurrency : maxBuffered;
+    const byDuration = (concurrency * horizon) / Math.max(this.#averageMs, 0.05);
+    return Math.floor(Math.min(byDuration, max, maxBufferedBytes / this.#averageBytes));
   }
 
   #adapt(jobs: number, tookMs: number): void {
@@ -279,16 +301,16 @@ export class Fetcher {
   /**
    * Renews the claims of these jobs, and returns the jobs that this worker still owns. Their claim returned late,
    * because the server was slow or this process was paused. Other workers may have taken them over meanwhile. The
-   * reconciliation puts back the jobs that are not returned.
+   * reconciliation gives back the jobs that are not returned.
    */
-  async #renewed(jobs: ClaimedJob[]): Promise<ClaimedJob[]> {
+  async #renew(jobs: ClaimedJob[]): Promise<ClaimedJob[]> {
     const { broker, maxClaimMs } = this.#options;
     this.#jobsInRenewal = jobs;
     try {
-      for (let turn = 0; turn < maxRenewals && this.#jobsInRenewal.length > 0; turn++) {
-        const sent = performance.now();
+      for (let renewal = 0; renewal < maxRenewals && this.#jobsInRenewal.length > 0; renewal++) {
+        const sentAt = performance.now();
         const renewed = await broker.renew(this.#jobsInRenewal);
-        if (performance.now() - sent <= maxClaimMs) return renewed;
+        if (performance.now() - sentAt <= maxClaimMs) return renewed;
         this.#jobsInRenewal = renewed;
       }
       return [];
@@ -297,67 +319,74 @@ export class Fetcher {
     }
   }
 
-  async #claim(limit: number, ahead: boolean): Promise<void> {
+  /** Claims at most `limit` jobs. `mayWait`: some of them may wait before they start. */
+  async #claim(limit: number, mayWait: boolean): Promise<void> {
     const { broker, workerId, priorities, concurrency, maxClaimMs, problems } = this.#options;
-    let sent = performance.now();
-    let share = 0;
+    let sentAt = performance.now();
+    let requested = 0;
     try {
       // Grouped and ungrouped jobs are claimed first in turn. The first kind gets at most half of the jobs, so that a
       // stream of one kind does not block the other kind. Grouped jobs go to the front of the buffer, at most
       // `concurrency` at a time, because a group is blocked while its job waits there.
-      const lanes = !this.#hasGroupedJobs ? [false] : this.#groupsFirst ? [true, false] : [false, true];
-      this.#groupsFirst = !this.#groupsFirst;
-      let left = limit;
-      let more = false;
-      let found = 0;
-      for (const [turn, grouped] of lanes.entries()) {
-        const half = turn < lanes.length - 1 ? Math.ceil(left / 2) : left;
-        share = grouped ? Math.min(half, concurrency) : half;
-        if (share <= 0) continue;
-        sent = performance.now();
-        const answer = await broker.claim({ workerId, priorities, limit: share, grouped, ahead });
-        const took = performance.now() - sent;
-        this.#adapt(answer.jobs.length, took);
-        this.#poisonFactor =
-          answer.more && answer.jobs.length === 0 ? Math.min(4 * this.#poisonFactor, maxPoisonFactor) : 1;
-        const jobs = took > maxClaimMs ? await this.#renewed(answer.jobs) : answer.jobs;
-        found += answer.jobs.length;
-        left -= jobs.length;
+      const claimOrder = !this.#hasGroupedJobs
+        ? ungroupedOnly
+        : this.#claimGroupedFirst
+          ? groupedFirst
+          : ungroupedFirst;
+      this.#claimGroupedFirst = !this.#claimGroupedFirst;
+      let remaining = limit;
+      let hasMoreUngrouped = false;
+      let returned = 0;
+      for (const [index, grouped] of claimOrder.entries()) {
+        const part = index < claimOrder.length - 1 ? Math.ceil(remaining / 2) : remaining;
+        requested = grouped ? Math.min(part, concurrency) : part;
+        if (requested <= 0) continue;
+        sentAt = performance.now();
+        const claim = await broker.claim({ workerId, priorities, limit: requested, grouped, mayWait });
+        const tookMs = performance.now() - sentAt;
+        this.#adapt(claim.jobs.length, tookMs);
+        this.#unreadableFactor =
+          claim.more && claim.jobs.length === 0
+            ? Math.min(4 * this.#unreadableFactor, maxUnreadableFactor)
+            : 1;
+        const jobs = tookMs > maxClaimMs ? await this.#renew(claim.jobs) : claim.jobs;
+        returned += claim.jobs.length;
+        remaining -= jobs.length;
         if (jobs.length > 0)
-          this.#bytes = jobs.reduce((sum, { document }) => sum + bytesOf(document), 0) / jobs.length;
+          this.#averageBytes = jobs.reduce((sum, { document }) => sum + bytesOf(document), 0) / jobs.length;
         if (grouped) {
-          this.#hasGroupedJobs = answer.more;
-          this.#fruitlessGroupChecks = answer.more ? 0 : this.#fruitlessGroupChecks + 1;
-        } else more = answer.more;
+          this.#hasGroupedJobs = claim.more;
+          this.#unsuccessfulGroupChecks = claim.more ? 0 : this.#unsuccessfulGroupChecks + 1;
+        } else hasMoreUngrouped = claim.more;
         this.#buffer.add(jobs, performance.now(), grouped ? "front" : "back");
-        if (jobs.length > 0) this.#options.ready();
+        if (jobs.length > 0) this.#host.jobsBuffered();
       }
       // No more jobs for now: check whether grouped jobs are waiting.
-      if (!more && !this.#hasGroupedJobs) this.#planGroupCheck();
-      this.#dry = !more && !this.#hasGroupedJobs;
+      if (!hasMoreUngrouped && !this.#hasGroupedJobs) this.#planGroupCheck();
+      this.#foundNoMore = !hasMoreUngrouped && !this.#hasGroupedJobs;
       this.#failures = 0;
       problems.succeeded("claim");
       // A claim that found only rows without a job does not mean that no job is left.
-      if (found > 0 || !more) this.#options.claimed(limit - left);
+      if (returned > 0 || !hasMoreUngrouped) this.#host.jobsClaimed(limit - remaining);
     } catch (error) {
-      if (this.#stopped) return;
+      if (this.#isStopped) return;
       // The server may cancel every claim of this size. Ask for fewer jobs next time; otherwise no claim would succeed.
       // An outage is not caused by the size, so it does not change the size.
-      const took = performance.now() - sent;
-      if (took > slowClaimMs && !broker.isOutage(error)) this.#adapt(share, took);
+      const tookMs = performance.now() - sentAt;
+      if (tookMs > slowClaimMs && !broker.isOutage(error)) this.#adapt(requested, tookMs);
       this.#lastError = { error, at: new Date() };
-      const wait = backoffMs(this.#failures++);
+      const retryMs = backoffMs(this.#failures++);
       problems.failed({
         source: "claim",
         error,
         message: "could not claim jobs, trying again",
-        fields: { retryInMs: Math.round(wait) },
+        fields: { retryInMs: Math.round(retryMs) },
       });
-      this.#retry = setTimeout(() => {
-        this.#retry = null;
-        this.#dry = false;
+      this.#retryTimer = setTimeout(() => {
+        this.#retryTimer = null;
+        this.#foundNoMore = false;
         this.refill();
-      }, wait);
+      }, retryMs);
     }
   }
 }

@@ -12,15 +12,15 @@ import type { Logger } from "../logger.js";
 import { ProblemLog } from "../problem-log.js";
 import type { Queue } from "../queue/queue.js";
 import { withTimeout } from "../timers.js";
-import { shutDown, startUp } from "./hooks.js";
+import { runShutdownHooks, runStartupHooks } from "./attempt/hooks.js";
+import { connectWithRetry } from "./connect-with-retry.js";
 import { EventLoopMonitor } from "./maintenance/event-loop-monitor.js";
 import { IdlePolling } from "./maintenance/idle-polling.js";
-import { EndedElsewhere, monitorTasks } from "./maintenance/job-monitor.js";
+import { monitorTasks, OwnershipMonitor } from "./maintenance/job-monitor.js";
 import { PeriodicTasks } from "./maintenance/periodic-tasks.js";
 import { Runner } from "./runner.js";
 import { schedule } from "./scheduling/scheduler.js";
-import { connectWithRetry } from "./start-waiting.js";
-import { certainSeconds, sweepGraceSeconds } from "./time-limits.js";
+import { maxResponseSeconds, sweepGraceSeconds } from "./time-limits.js";
 
 /** How long a stop waits for jobs to be settled while the database is unreachable. */
 const settleTimeoutMs = 10_000;
@@ -31,9 +31,9 @@ const maxLeaseMarginSeconds = 16;
 const periodicTasksTimeoutMs = 500;
 
 /** Waits until all promises have settled, because a stop must undo what they started. Then throws the first error. */
-async function all(works: readonly Promise<unknown>[]): Promise<void> {
-  await Promise.allSettled(works);
-  await Promise.all(works);
+async function allSettledOrThrow(promises: readonly Promise<unknown>[]): Promise<void> {
+  await Promise.allSettled(promises);
+  await Promise.all(promises);
 }
 
 export class WorkerRun {
@@ -45,15 +45,16 @@ export class WorkerRun {
   readonly finished: Promise<void>;
   readonly #queue: Queue;
   readonly #logger: Logger;
-  readonly #endedElsewhere: EndedElsewhere;
+  readonly #ownershipMonitor: OwnershipMonitor;
   readonly #periodicTasks: PeriodicTasks;
   readonly #idlePolling: IdlePolling;
   readonly #eventLoopMonitor: EventLoopMonitor | null;
   readonly #heartbeat: PeriodicTasks;
   readonly #gracePeriodEnded: Promise<void>;
+  /** Release what the start acquired, in the order of the start. */
   readonly #releases: (() => Promise<void>)[] = [];
   /** The members that startup hooks returned; null until the first hook is called. */
-  #state: Record<string, unknown> | null = null;
+  #hookState: Record<string, unknown> | null = null;
   /** performance.now() */
   #startedAt: number | null = null;
   /** When the last successful heartbeat was sent, by performance.now(). */
@@ -64,20 +65,20 @@ export class WorkerRun {
   #startedUp: Promise<void> = Promise.resolve();
   #starting: Promise<void> | null = null;
   /** Cancels a start that waits for the database. */
-  readonly #unwanted = new AbortController();
+  readonly #startAbort = new AbortController();
   #stopping: Promise<void> | null = null;
   #hasStopped = false;
-  #finish: () => void = () => {};
+  #resolveFinished: () => void = () => {};
 
   constructor(queue: Queue, logger: Logger) {
     const { config, broker } = queue;
-    let hurry = () => {};
+    let endGracePeriod = () => {};
     this.#gracePeriodEnded = new Promise((resolve) => {
-      hurry = resolve;
+      endGracePeriod = resolve;
     });
-    this.endGracePeriod = hurry;
+    this.endGracePeriod = endGracePeriod;
     this.finished = new Promise((resolve) => {
-      this.#finish = resolve;
+      this.#resolveFinished = resolve;
     });
     this.workerId = broker.newWorkerId();
     this.#queue = queue;
@@ -85,23 +86,23 @@ export class WorkerRun {
     const problems = new ProblemLog(logger, { isLoggedElsewhere: (error) => broker.isOutage(error) });
     this.runner = new Runner(queue, this.workerId, logger, problems);
     this.#idlePolling = new IdlePolling(queue, this.runner);
-    this.#endedElsewhere = new EndedElsewhere(broker, this.runner.running, logger);
+    this.#ownershipMonitor = new OwnershipMonitor(broker, this.runner.running, logger);
     const { timers, pollInterval } = config;
     this.#heartbeat = new PeriodicTasks(
-      [{ name: "beat", every: timers.workerInfo, run: () => this.#sendHeartbeat() }],
+      [{ name: "heartbeat", every: timers.workerInfo, run: () => this.#sendHeartbeat() }],
       problems,
     );
-    const due = {
+    const lookForDueJobs = {
       name: "schedule",
       every: pollInterval || timers.schedule,
       alignedTo: () => broker.now(),
-      notBefore: () => this.#idlePolling.until,
+      notBefore: () => this.#idlePolling.idleUntilMs,
       run: () => this.#tick(),
     };
     const tasks = [
-      due,
+      lookForDueJobs,
       ...schedule(queue, logger),
-      ...monitorTasks(queue, this.runner, this.#endedElsewhere, logger),
+      ...monitorTasks(queue, this.runner, this.#ownershipMonitor, logger),
     ];
     this.#eventLoopMonitor =
       config.eventLoopDelay > 0
@@ -109,14 +110,14 @@ export class WorkerRun {
         : null;
     this.#periodicTasks = new PeriodicTasks(tasks, problems);
     this.runner.burstEnded = () => void this.stop(0);
-    this.runner.isSuspended = () => this.#isLeaseOver();
+    this.runner.isSuspended = () => this.#isLeaseExpired();
   }
 
   get hasStopped(): boolean {
     return this.#hasStopped;
   }
 
-  get hasBegun(): boolean {
+  get hasStarted(): boolean {
     return this.#startedAt !== null;
   }
 
@@ -134,24 +135,24 @@ export class WorkerRun {
 
   async #start(): Promise<void> {
     const { broker, config } = this.#queue;
-    const hold = async (held: Promise<() => Promise<void>>) => this.#releases.push(await held);
-    let isHeld = false;
+    const acquire = async (acquired: Promise<() => Promise<void>>) => this.#releases.push(await acquired);
+    let hasLiveness = false;
     const holdLiveness = async () => {
-      if (isHeld) return;
-      await hold(broker.holdLiveness(this.workerId));
-      isHeld = true;
+      if (hasLiveness) return;
+      await acquire(broker.holdLiveness(this.workerId));
+      hasLiveness = true;
     };
-    const connect = () => all([this.#queue.connect(), holdLiveness()]);
+    const connect = () => allSettledOrThrow([this.#queue.connect(), holdLiveness()]);
     const steps: (() => Promise<unknown>)[] = [
       // Opens two connections at the same time. Their order does not matter, because other workers check the lock only
       // after the first heartbeat.
-      () => connectWithRetry(this.#queue, { logger: this.#logger, signal: this.#unwanted.signal, connect }),
-      () => this.#startUp(),
+      () => connectWithRetry(this.#queue, { logger: this.#logger, signal: this.#startAbort.signal, connect }),
+      () => this.#runStartupHooks(),
       () =>
-        all([
+        allSettledOrThrow([
           this.#sendHeartbeat(),
-          hold(broker.subscribe(() => this.#wake())),
-          hold(broker.onJobEvents((event) => this.#endedElsewhere.told(event))),
+          acquire(broker.subscribe(() => this.#wake())),
+          acquire(broker.onJobEvents((event) => this.#ownershipMonitor.onJobEvent(event))),
         ]),
     ];
     for (const step of steps) if (!this.#stopping) await step();
@@ -167,7 +168,7 @@ export class WorkerRun {
     this.#eventLoopMonitor?.begin();
     // The worker has started. If this first check fails, the next tick tries again.
     await this.runner.tick().catch((error: unknown) => {
-      this.#logger.debug({ err: error }, "could not look for jobs at the start, the next tick will");
+      this.#logger.debug({ err: error }, "could not look for jobs at the start; the next tick looks again");
     });
   }
 
@@ -178,16 +179,16 @@ export class WorkerRun {
   #wake(): void {
     if (!this.#isReady) return;
     this.#idlePolling.wake();
-    this.#work();
+    this.#resumeMonitoring();
   }
 
   async #tick(): Promise<void> {
     await this.#idlePolling.tick();
-    if (!this.runner.isResting) this.#work();
+    if (!this.runner.isResting) this.#resumeMonitoring();
   }
 
   /** Resumes the periodic tasks and the event loop monitor, which pause while no job runs. */
-  #work(): void {
+  #resumeMonitoring(): void {
     this.#eventLoopMonitor?.begin();
     this.#periodicTasks.resume();
   }
@@ -196,11 +197,11 @@ export class WorkerRun {
     return { timeoutMs: this.#queue.config.hookTimeout * 1_000, logger: this.#logger };
   }
 
-  async #startUp(): Promise<void> {
+  async #runStartupHooks(): Promise<void> {
     const state = {};
-    this.#state = state;
+    this.#hookState = state;
     const { services } = this.runner;
-    const hooks = startUp(this.#queue.config.startup, services, state, this.#hookOptions);
+    const hooks = runStartupHooks(this.#queue.config.startup, services, state, this.#hookOptions);
     this.#startedUp = hooks;
     await hooks;
     this.runner.addToContext(state);
@@ -211,11 +212,11 @@ export class WorkerRun {
    * this does nothing.
    */
   stop(graceMs: number): Promise<void> {
-    if (!this.hasBegun) return Promise.resolve();
-    this.#unwanted.abort();
+    if (!this.hasStarted) return Promise.resolve();
+    this.#startAbort.abort();
     this.#stopping ??= this.#stop(graceMs).finally(() => {
       this.#hasStopped = true;
-      this.#finish();
+      this.#resolveFinished();
     });
     return this.#stopping;
   }
@@ -250,16 +251,16 @@ export class WorkerRun {
     // A startup hook that still runs may open a resource. Wait for it first, so that the shutdown hooks can close it.
     await withTimeout(this.#hookOptions.timeoutMs || Number.POSITIVE_INFINITY, this.#startedUp);
     await withTimeout(releaseTimeoutMs, this.#starting ?? Promise.resolve());
-    await this.#shutDown();
+    await this.#runShutdownHooks();
     await withTimeout(releaseTimeoutMs, this.#releaseAll());
     this.#logger.info({ workerId: this.workerId, ...this.runner.report.stats }, "Worker stopped");
   }
 
-  async #shutDown(): Promise<void> {
+  async #runShutdownHooks(): Promise<void> {
     const { services } = this.runner;
-    if (!this.#state) return;
-    const ctx = Object.assign(Object.create(services) as typeof services, this.#state);
-    await shutDown(this.#queue.config.shutdown, ctx, this.#hookOptions);
+    if (!this.#hookState) return;
+    const ctx = Object.assign(Object.create(services) as typeof services, this.#hookState);
+    await runShutdownHooks(this.#queue.config.shutdown, ctx, this.#hookOptions);
   }
 
   /** Undoes the steps of `start` in reverse order. If a start is in progress, it ends before its next step. */
@@ -267,17 +268,17 @@ export class WorkerRun {
     await this.#starting?.catch(() => {});
     await this.#heartbeat.stop();
     await this.#queue.broker.removeWorker(this.workerId).catch(() => {});
-    for (const letGo of [...this.#releases].reverse()) await letGo();
+    for (const release of [...this.#releases].reverse()) await release();
   }
 
   /**
    * True if the last heartbeat is so old that other workers may soon consider this worker dead. Always false if the
    * worker holds a lock, because the lock shows others that it is alive.
    */
-  #isLeaseOver(): boolean {
+  #isLeaseExpired(): boolean {
     const { leaseGraceSeconds } = this.#queue.broker;
     if (leaseGraceSeconds === null) return false;
-    const margin = Math.min(certainSeconds(this.#queue.config), maxLeaseMarginSeconds);
+    const margin = Math.min(maxResponseSeconds(this.#queue.config), maxLeaseMarginSeconds);
     const seconds = this.#heartbeatTtlSeconds + leaseGraceSeconds - margin;
     return performance.now() - this.#lastHeartbeatAt > seconds * 1_000;
   }
@@ -300,8 +301,8 @@ export class WorkerRun {
       graceSeconds: sweepGraceSeconds(this.#queue),
     };
     await broker.saveWorker(row, this.#heartbeatTtlSeconds);
-    const wasOver = this.#isLeaseOver();
+    const wasExpired = this.#isLeaseExpired();
     this.#lastHeartbeatAt = sentAt;
-    if (wasOver && this.#isReady) this.#wake();
+    if (wasExpired && this.#isReady) this.#wake();
   }
 }

@@ -5,7 +5,7 @@ import type { ClaimedJob } from "../core/claim.js";
 interface Batch {
   readonly jobs: ClaimedJob[];
   /** When the jobs were claimed, by performance.now(). */
-  readonly at: number;
+  readonly claimedAt: number;
 }
 
 export class PrefetchBuffer {
@@ -18,17 +18,19 @@ export class PrefetchBuffer {
 
   /** When the next job was claimed, by performance.now(). Infinity if there is no job. */
   get claimedAt(): number {
-    return this.#batches[0]?.at ?? Number.POSITIVE_INFINITY;
+    return this.#batches[0]?.claimedAt ?? Number.POSITIVE_INFINITY;
   }
 
-  add(jobs: ClaimedJob[], at: number, where: "front" | "back"): void {
+  /** Adds the jobs of one claim. `claimedAt`: when they were claimed, by performance.now(). */
+  add(jobs: ClaimedJob[], claimedAt: number, where: "front" | "back"): void {
     if (jobs.length === 0) return;
     this.#size += jobs.length;
-    const batch = { jobs: jobs.reverse(), at };
+    const batch = { jobs: jobs.reverse(), claimedAt };
     if (where === "front") this.#batches.unshift(batch);
     else this.#batches.push(batch);
   }
 
+  /** Removes the next job and returns it. */
   next(): ClaimedJob | undefined {
     const batch = this.#batches[0];
     if (!batch) return undefined;
@@ -43,7 +45,7 @@ export class PrefetchBuffer {
   }
 
   /** Removes all jobs and returns them in their order. */
-  empty(): ClaimedJob[] {
+  takeAll(): ClaimedJob[] {
     const jobs = this.#batches.splice(0).flatMap((batch) => batch.jobs.reverse());
     this.#size = 0;
     return jobs;

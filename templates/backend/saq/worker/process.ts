@@ -1,6 +1,6 @@
 /** Runs workers as a process: handles signals and uncaught errors, and returns the exit code. */
 import { describe, type Logger, neverThrowing } from "../logger.js";
-import type { ConnectOptions } from "./start-waiting.js";
+import type { ConnectOptions } from "./connect-with-retry.js";
 import type { Worker } from "./worker.js";
 
 export interface WorkerHost {
@@ -26,12 +26,12 @@ export interface RunWorkersOptions {
 }
 
 /** Time for the last log lines to leave the process. */
-const lastWordsMs = 300;
+const logFlushMs = 300;
 /**
  * Signals within this time count as one: Ctrl-C reaches a process several times, from the terminal's process group,
  * from npm and from concurrently.
  */
-const repeatMs = 2_000;
+const repeatedSignalMs = 2_000;
 const reloadGraceSeconds = 1;
 /** SIGBREAK is Ctrl-Break on Windows; it is not sent on other systems. */
 const stopSignals = ["SIGINT", "SIGTERM", "SIGBREAK"] as const;
@@ -40,8 +40,9 @@ const stopSignals = ["SIGINT", "SIGTERM", "SIGBREAK"] as const;
  * Runs the queues' workers until SIGINT, SIGTERM or SIGBREAK, or until the burst of all of them is over. Returns the
  * exit code: 0, or 1 after an uncaught error or if a worker cannot start. After an uncaught error the running jobs
  * count as lost, because one of them may have caused it; jobs that were only claimed go back uncounted. A signal more
- * than 2 s after the first one ends the grace period. If a task outlives its hard deadline, the process is ended a
- * moment later: what such a task holds open would keep the process alive for ever. Closes `saq` at the end.
+ * than 2 s after the first one ends the grace period. If a task still runs after its hard deadline, the process is
+ * ended a moment later: otherwise the open handles of the task would keep the process alive for ever. Closes `saq` at
+ * the end.
  *
  * @throws SaqError unknown_queue if a name in `queues` is not a queue; nothing else, unless `onStartError` throws
  * @example
@@ -49,9 +50,9 @@ const stopSignals = ["SIGINT", "SIGTERM", "SIGBREAK"] as const;
  */
 export async function runWorkers(
   saq: WorkerHost,
-  { logger: given, queues, reloader = false, onStartError }: RunWorkersOptions,
+  { logger: givenLogger, queues, reloader = false, onStartError }: RunWorkersOptions,
 ): Promise<number> {
-  const logger = neverThrowing(given);
+  const logger = neverThrowing(givenLogger);
   let workers: Worker[] = [];
   const runningKeys = () => workers.flatMap((worker) => worker.runningKeys);
   let exitCode = 0;
@@ -59,16 +60,16 @@ export async function runWorkers(
   let firstSignalAt: number | null = null;
   let isStopping = false;
   /** Cancels a start that waits for the database. */
-  const unwanted = new AbortController();
+  const startAbort = new AbortController();
   let stop: (grace?: number) => void = () => {};
   const stopped = new Promise<number | undefined>((resolve) => {
     stop = (grace) => {
       isStopping = true;
-      unwanted.abort();
+      startAbort.abort();
       resolve(grace);
     };
   });
-  const hurry = () => {
+  const endGracePeriods = () => {
     for (const worker of workers) worker.hurry();
   };
   const onSignal = (signal: NodeJS.Signals) => {
@@ -76,24 +77,27 @@ export async function runWorkers(
       firstSignalAt = performance.now();
       logger.info({ signal }, "stopping: running jobs may finish");
       stop(reloader && signal === "SIGTERM" ? reloadGraceSeconds : undefined);
-    } else if (performance.now() - firstSignalAt > repeatMs) {
+    } else if (performance.now() - firstSignalAt > repeatedSignalMs) {
       logger.warn({ signal }, "second signal: running jobs are cancelled and go back into the queue");
-      hurry();
+      endGracePeriods();
     }
   };
   const onRejection = (reason: unknown) => {
-    logger.error({ err: reason, jobs: runningKeys() }, "a promise was rejected and nobody handled it");
+    logger.error(
+      { err: reason, jobs: runningKeys() },
+      "unhandled promise rejection: no code handled the failure of a promise",
+    );
   };
   const onException = (error: Error) => {
     logger.error(
       { err: error, jobs: runningKeys() },
-      "uncaught error, the worker ends; the jobs that it runs count as lost",
+      "uncaught error: the worker stops, and its running jobs count as lost",
     );
     exitCode = 1;
     for (const worker of workers) void worker.crash();
     stop(0);
   };
-  const ignore = () => {
+  const removeListeners = () => {
     for (const signal of stopSignals) process.off(signal, onSignal);
     process.off("unhandledRejection", onRejection);
     process.off("uncaughtException", onException);
@@ -104,12 +108,12 @@ export async function runWorkers(
   try {
     workers = workersOf(saq, logger, queues);
   } catch (error) {
-    ignore();
+    removeListeners();
     throw error;
   }
   try {
     const start = async () => {
-      await saq.connect({ wait: true, signal: unwanted.signal });
+      await saq.connect({ wait: true, signal: startAbort.signal });
       if (!isStopping) await Promise.all(workers.map((worker) => worker.start()));
     };
     const started = start();
@@ -123,11 +127,11 @@ export async function runWorkers(
     exitCode = 1;
     await Promise.allSettled(workers.map((worker) => worker.stop({ grace: 0 })));
   } finally {
-    await saq.close().catch((error: unknown) => logger.error({ err: error }, "the queue did not close"));
-    ignore();
+    await saq.close().catch((error: unknown) => logger.error({ err: error }, "could not close the queues"));
+    removeListeners();
   }
   if (workers.some((worker) => worker.overdueKeys.length > 0)) {
-    setTimeout(() => process.exit(exitCode), lastWordsMs).unref();
+    setTimeout(() => process.exit(exitCode), logFlushMs).unref();
   }
   return exitCode;
 }
@@ -136,11 +140,14 @@ export async function runWorkers(
 function workersOf(saq: WorkerHost, logger: Logger, queues: readonly string[] | undefined): Worker[] {
   const all = saq.workers({ logger, queues });
   if (queues) return all;
-  const own = all.filter(({ hasSeparateProcess, queueName: queue }) => {
+  const separate = all.filter(({ hasSeparateProcess, queueName: queue }) => {
     if (hasSeparateProcess) return true;
-    logger.info({ queue }, "left to the web process, which runs its worker (separateProcess: false)");
+    logger.info(
+      { queue },
+      "not run in this process: the web process runs the worker of this queue (separateProcess: false)",
+    );
     return false;
   });
-  if (own.length === 0) logger.warn({}, "there is no queue left for this process, it ends");
-  return own;
+  if (separate.length === 0) logger.warn({}, "no queue needs a worker in this process, so it stops");
+  return separate;
 }

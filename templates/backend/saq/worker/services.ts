@@ -3,12 +3,33 @@ import { ConfigError } from "../errors.js";
 import type { Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 import type { AnyTask, ApplyOptions, EnqueueOptions, ResultOf, WorkerView } from "../tasks/task.js";
-import type { ContextServices } from "./context.js";
+import type { ContextServices } from "./attempt/context.js";
+import type { Report } from "./settlement/report.js";
+
+/** Returns what tasks and hooks see of their worker. `running`: its running jobs by key. */
+export function workerView(
+  { config: { concurrency, metadata } }: Queue,
+  id: string,
+  running: ReadonlyMap<string, unknown>,
+  report: Pick<Report, "stats">,
+): WorkerView {
+  return {
+    id,
+    concurrency,
+    metadata,
+    get runningKeys() {
+      return [...running.keys()];
+    },
+    get stats() {
+      return { ...report.stats };
+    },
+  };
+}
 
 export class TaskServices implements ContextServices {
   readonly queue: { readonly name: string };
   readonly #queue: Queue;
-  readonly #names: Map<AnyTask, string>;
+  readonly #taskNames: Map<AnyTask, string>;
 
   constructor(
     queue: Queue,
@@ -17,7 +38,7 @@ export class TaskServices implements ContextServices {
   ) {
     this.queue = { name: queue.name };
     this.#queue = queue;
-    this.#names = new Map(Object.entries(queue.config.tasks).map(([name, task]) => [task, name]));
+    this.#taskNames = new Map(Object.entries(queue.config.tasks).map(([name, task]) => [task, name]));
   }
 
   get workerId(): string {
@@ -44,7 +65,7 @@ export class TaskServices implements ContextServices {
   }
 
   #nameOf(task: AnyTask, method: string): string {
-    const name = this.#names.get(task);
+    const name = this.#taskNames.get(task);
     if (name !== undefined) return name;
     throw new ConfigError(
       `ctx.${method}: this task is not in the tasks of queue "${this.#queue.name}"; add it in defineQueue`,

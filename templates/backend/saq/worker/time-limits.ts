@@ -10,8 +10,8 @@ export const sweepGraceSeconds = ({ config, broker }: Pick<Queue, "config" | "br
   config.cancellationHardDeadline + broker.recordSeconds;
 
 /**
- * Seconds without an answer from storage after which a worker may not rely on what it knew. Other workers wait longer
- * than this before they take over its jobs, for whatever reason.
+ * If storage takes longer than this to respond, s, the response may be out of date: other workers may own the jobs by
+ * then. They always wait longer than this before they take over a job.
  */
-export const certainSeconds = ({ cancellationHardDeadline }: QueueConfig): number =>
+export const maxResponseSeconds = ({ cancellationHardDeadline }: QueueConfig): number =>
   cancellationHardDeadline + 5;

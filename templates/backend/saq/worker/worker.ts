@@ -9,7 +9,7 @@ import { WorkerRun } from "./lifecycle.js";
 export interface WorkerOptions {
   /** Logger of the worker and its tasks. @defaultValue none; for `saq.workers`, the configuration's logger */
   logger?: Logger;
-  /** How long running jobs may go on after a stop was requested, s. @defaultValue the queue's `shutdownGracePeriod` */
+  /** How long running jobs may continue after a stop request, s. @defaultValue the queue's `shutdownGracePeriod` */
   shutdownGracePeriod?: number;
 }
 
@@ -29,8 +29,8 @@ export interface WorkerHealth {
 }
 
 /**
- * A worker: claims jobs of one queue and runs `concurrency` of them at a time. `saq.workers()` makes one for each
- * queue; `runWorkers` also handles the signals of a process.
+ * A worker: claims jobs of one queue and runs `concurrency` of them at a time. `saq.workers()` creates one for
+ * each queue; `runWorkers` also handles the signals of a process.
  *
  * @example
  * const [worker] = saq.workers({ queues: ["default"] });
@@ -44,12 +44,12 @@ export class Worker {
   readonly #graceMs: number;
   #run: WorkerRun;
 
-  /** @throws ConfigError (config) if the queue was made by `Queue.fromUrl`, because it has no tasks */
+  /** @throws ConfigError (config) if the queue was created by `Queue.fromUrl`, because it has no tasks */
   constructor(queue: Queue, { logger = silentLogger, shutdownGracePeriod }: WorkerOptions = {}) {
     if (queue.isForeign) {
       throw new ConfigError(
-        `Queue "${queue.name}" was made by Queue.fromUrl and has no tasks, so that a worker would fail every job; ` +
-          "give the worker a queue of createSaq(config)",
+        `Queue "${queue.name}" was created by Queue.fromUrl and has no tasks, so a worker would fail every job. ` +
+          "Use a queue of createSaq(config)",
       );
     }
     this.queueName = queue.name;
@@ -88,7 +88,7 @@ export class Worker {
   get health(): WorkerHealth {
     const { lastError, isFailing } = this.#run.runner.claims;
     return {
-      isRunning: this.#run.hasBegun && !this.#run.hasStopped,
+      isRunning: this.#run.hasStarted && !this.#run.hasStopped,
       isFailing,
       hooks: this.#run.runner.hooks,
       lastError: lastError && { message: String((lastError.error as Error)?.message), at: lastError.at },
@@ -107,28 +107,28 @@ export class Worker {
    * Starts the worker. Resolves when it takes jobs, or when it was stopped before that. After a stop it may be started
    * again.
    *
-   * @throws ConfigError (config) if the worker is started already, or if a start-up hook returns a member that ctx
+   * @throws ConfigError (config) if the worker is already started, or if a startup hook returns a member that ctx
    *   already has, or an object of a class
    * @throws SaqError database_unavailable if the database is still unreachable after the queue's `startTimeout` (s);
    *   queue_closed, config or schema_version if its queue cannot be connected
-   * @throws the error of a start-up hook; the worker is stopped then
+   * @throws the error of a startup hook; the worker is stopped then
    * @example
    * await worker.start();
    */
   async start(): Promise<void> {
     if (this.#run.hasStopped) this.#run = new WorkerRun(this.#queue, this.#logger);
-    if (this.#run.hasBegun) {
+    if (this.#run.hasStarted) {
       throw new ConfigError(
-        "This worker was started already; stop it first, or make another with saq.workers()",
+        "This worker is already started. Stop it first, or create another worker with saq.workers()",
       );
     }
     await this.#run.start();
   }
 
   /**
-   * Stops the worker: running jobs may go on for `grace` seconds, by default for the shutdown grace period. Jobs that
-   * still run then are cancelled and go back into the queue, and their attempts do not count. An idle worker stops in
-   * well under a second. Later calls wait for the first one. Does nothing before `start`.
+   * Stops the worker: running jobs may continue for `grace` seconds, by default for the shutdown grace period. Jobs
+   * that still run then are cancelled and go back into the queue, and their attempts do not count. An idle worker stops
+   * in well under a second. Later calls wait for the first one. Does nothing before `start`.
    *
    * @example
    * await worker.stop({ grace: 30 });

@@ -8,12 +8,12 @@ export function JobDetails({ job }: { job: Job }) {
       {job.error !== null && <pre className="error-text">{job.error}</pre>}
       {job.status === "complete" && <pre>{JSON.stringify(job.result, null, 2)}</pre>}
       <dl>
-        <Fact className="job-id" term="Job" text={job.job_id} />
-        <Fact term="Attempts" text={String(job.attempts)} />
-        <Moment term="Queued" iso={job.queued_at} />
-        <Moment term="Due" iso={job.scheduled_at} />
-        <Moment term="Started" iso={job.started_at} />
-        <Moment term="Finished" iso={job.completed_at} />
+        <Detail className="job-id" term="Job" text={job.job_id} />
+        <Detail term="Attempts" text={String(job.attempts)} />
+        <Time term="Queued" iso={job.queued_at} />
+        <Time term="Due" iso={job.scheduled_at} />
+        <Time term="Started" iso={job.started_at} />
+        <Time term="Finished" iso={job.completed_at} />
       </dl>
     </details>
   );
@@ -36,11 +36,11 @@ function summarise(job: Job): [title: string, preview: string | undefined] {
   return job.status === "complete" ? ["Result", JSON.stringify(job.result)] : ["Details", undefined];
 }
 
-function Moment({ term, iso }: { term: string; iso: string | null }) {
-  return iso === null ? null : <Fact term={term} text={formatClock(iso)} />;
+function Time({ term, iso }: { term: string; iso: string | null }) {
+  return iso === null ? null : <Detail term={term} text={formatClock(iso)} />;
 }
 
-function Fact({ className, term, text }: { className?: string; term: string; text: string }) {
+function Detail({ className, term, text }: { className?: string; term: string; text: string }) {
   return (
     <div className={className}>
       <dt>{term}</dt>

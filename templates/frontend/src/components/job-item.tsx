@@ -4,8 +4,8 @@ import { JobDetails } from "./job-details.js";
 import { StatusBadge } from "./status-badge.js";
 
 export function JobItem({ tracked, now }: { tracked: TrackedJob; now: number }) {
-  const { id, job, gone, recalled } = tracked;
-  const statusSoFar = recalled ? "unknown" : "queued";
+  const { id, job, gone, restored } = tracked;
+  const statusSoFar = restored ? "unknown" : "queued";
   return (
     <li id={`job-${id}`} className="card job" tabIndex={-1}>
       <div className="job-line">

@@ -11,7 +11,7 @@ export function JobList({ jobs, now }: JobListProps) {
   if (jobs.length === 0) {
     return (
       <p className="empty">
-        No jobs yet. Enqueue one and watch the worker run it; what each task does is written in{" "}
+        No jobs yet. Enqueue one and watch the worker run it. The tasks are in{" "}
         <code>backend/app/queue/tasks.ts</code>.
       </p>
     );

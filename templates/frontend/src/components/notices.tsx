@@ -14,7 +14,7 @@ export function Notices({ outage, workerMissing, onRetry }: NoticesProps) {
     <div role="status">
       {outage !== null && (
         <div className="notice">
-          <p>{outage} This list shows what was last known and tries again by itself.</p>
+          <p>{outage} The list shows the last known state. The page tries again automatically.</p>
           <button type="button" onClick={onRetry}>
             Try now
           </button>

@@ -4,7 +4,7 @@ import type { TrackedJob } from "../tracked-jobs.js";
 /** Makes screen readers announce which jobs have changed their status. The focus does not move. */
 export function StatusAnnouncer({ jobs }: { jobs: TrackedJob[] }) {
   const known = useRef(new Map<string, string>());
-  const [news, setNews] = useState({ number: 0, text: "" });
+  const [announcement, setAnnouncement] = useState({ number: 0, text: "" });
 
   useEffect(() => {
     const statuses = new Map<string, string>();
@@ -16,13 +16,14 @@ export function StatusAnnouncer({ jobs }: { jobs: TrackedJob[] }) {
       if (before !== undefined && before !== job.status) changes.push(`${job.function}: ${job.status}`);
     }
     known.current = statuses;
-    if (changes.length > 0) setNews(({ number }) => ({ number: number + 1, text: changes.join(", ") }));
+    if (changes.length > 0)
+      setAnnouncement(({ number }) => ({ number: number + 1, text: changes.join(", ") }));
   }, [jobs]);
 
   return (
     <div role="status" className="visually-hidden">
       {/* A new key makes a new node, so that two equal messages in a row are both announced. */}
-      <span key={news.number}>{news.text}</span>
+      <span key={announcement.number}>{announcement.text}</span>
     </div>
   );
 }

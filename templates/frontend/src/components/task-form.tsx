@@ -3,32 +3,32 @@ import { ApiError, enqueue, type FieldError } from "../api.js";
 import { bodyOf, type TaskFormSpec } from "../task-forms.js";
 import { Field } from "./field.js";
 
-type Outcome =
+type FormState =
   | { kind: "none" }
   | { kind: "sending" }
   | { kind: "queued"; jobId: string }
   | { kind: "refused"; message: string; fields: FieldError[] };
 
 export function TaskForm({ form, onQueued }: { form: TaskFormSpec; onQueued: (jobId: string) => void }) {
-  const [outcome, setOutcome] = useState<Outcome>({ kind: "none" });
+  const [state, setState] = useState<FormState>({ kind: "none" });
   const element = useRef<HTMLFormElement>(null);
   const titleId = useId();
-  const fieldErrors = outcome.kind === "refused" ? outcome.fields : [];
+  const fieldErrors = state.kind === "refused" ? state.fields : [];
   const shownByFields = fieldErrors.some(({ field }) => form.fields.some(({ name }) => name === field));
 
   async function submit(event: SubmitEvent<HTMLFormElement>) {
     event.preventDefault();
-    if (outcome.kind === "sending") return;
+    if (state.kind === "sending") return;
     const body = bodyOf(form.fields, new FormData(event.currentTarget));
-    setOutcome({ kind: "sending" });
+    setState({ kind: "sending" });
     try {
       const jobId = await enqueue(form.path, body);
-      setOutcome({ kind: "queued", jobId });
+      setState({ kind: "queued", jobId });
       onQueued(jobId);
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
       const fields = error instanceof ApiError ? error.fields : [];
-      setOutcome({ kind: "refused", message, fields });
+      setState({ kind: "refused", message, fields });
       const first = form.fields.find(({ name }) => fields.some(({ field }) => field === name));
       if (first) element.current?.querySelector<HTMLElement>(`[name="${first.name}"]`)?.focus();
     }
@@ -49,16 +49,16 @@ export function TaskForm({ form, onQueued }: { form: TaskFormSpec; onQueued: (jo
         />
       ))}
       <div className="form-end">
-        <button type="submit" className="primary" aria-disabled={outcome.kind === "sending"}>
+        <button type="submit" className="primary" aria-disabled={state.kind === "sending"}>
           {form.button}
         </button>
         <p role="status" className="outcome">
-          {outcome.kind === "queued" && (
+          {state.kind === "queued" && (
             <>
-              Queued. <a href={`#job-${encodeURIComponent(outcome.jobId)}`}>Show it</a>
+              Queued. <a href={`#job-${encodeURIComponent(state.jobId)}`}>Show it</a>
             </>
           )}
-          {outcome.kind === "refused" && !shownByFields && <span className="problem">{outcome.message}</span>}
+          {state.kind === "refused" && !shownByFields && <span className="problem">{state.message}</span>}
         </p>
       </div>
     </form>

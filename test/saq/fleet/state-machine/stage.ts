@@ -7,7 +7,7 @@ import { claimedFields } from "../../../../templates/backend/saq/core/stored-job
 import { decodeJob } from "../../../../templates/backend/saq/core/wire.js";
 import { receiptOf } from "../../../../templates/backend/saq/postgres/receipt.js";
 import type { Queue } from "../../../../templates/backend/saq/queue/queue.js";
-import type { Attempt } from "../../../../templates/backend/saq/worker/attempt.js";
+import type { Attempt } from "../../../../templates/backend/saq/worker/attempt/attempt.js";
 import type { AttemptResult } from "../../../../templates/backend/saq/worker/settlement/settlement.js";
 import { release, settlementOf } from "../../../../templates/backend/saq/worker/settlement/settlement.js";
 import { pythonComplaints } from "../../support/golden-documents.js";
@@ -161,9 +161,9 @@ export class Stage {
     const mine = this.held.filter((held) => held.workerId === workerId);
     const ended = await client.broker.findInterrupted(mine.map(({ claim }) => claim));
     const events: Event[] = [];
-    for (const { key, why } of ended) {
+    for (const { key, reason } of ended) {
       const held = mine.findLast(({ claim }) => claim.key === key);
-      if (held && why === "abort") events.push(...(await this.settle(index, held, "aborted")));
+      if (held && reason === "abort") events.push(...(await this.settle(index, held, "aborted")));
     }
     return events;
   }
@@ -305,8 +305,8 @@ const boom = Object.assign(new Error("boom"), { stack: "Error: boom" });
 const ends: Record<Exclude<End, "release">, AttemptResult> = {
   complete: { kind: "returned", value: "done" },
   threw: { kind: "threw", error: boom },
-  shutdown: { kind: "interrupted", why: "shutdown", reason: boom, overdue: false },
-  aborted: { kind: "interrupted", why: "abort", reason: boom, overdue: false },
+  shutdown: { kind: "interrupted", interruption: "shutdown", reason: boom, overdue: false },
+  aborted: { kind: "interrupted", interruption: "abort", reason: boom, overdue: false },
 };
 
 /**

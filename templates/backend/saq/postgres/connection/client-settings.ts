@@ -6,7 +6,7 @@ import { answerTimeoutMs, connectTimeoutMs, startupOptions } from "./session-set
 
 export interface ClientKind {
   /** Send no start-up options of our own, because transaction poolers refuse them. */
-  plain: boolean;
+  noStartupOptions: boolean;
   /** Further start-up options, as `-c name=value`. */
   extra?: string;
   /** The application's name in pg_stat_activity, unless the address or PGAPPNAME sets another one. */
@@ -24,24 +24,24 @@ export interface ClientKind {
 export function clientConfig(
   dsn: string,
   // With a timeout by default, because a half-open socket never returns an answer.
-  { plain, extra = "", name = "saq", queryTimeout = answerTimeoutMs }: ClientKind,
+  { noStartupOptions, extra = "", name = "saq", queryTimeout = answerTimeoutMs }: ClientKind,
 ): ClientOptions {
   const address = parsePostgresAddress(dsn);
-  const options = plain ? address.options : startupOptions(address.options ?? "", extra);
-  const ways = clientConfigs({ ...address, options: options || undefined }).map((way) => ({
+  const options = noStartupOptions ? address.options : startupOptions(address.options ?? "", extra);
+  const candidates = clientConfigs({ ...address, options: options || undefined }).map((candidate) => ({
     fallback_application_name: name,
     connectionTimeoutMillis: connectTimeoutMs,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
     query_timeout: queryTimeout,
-    ...way,
+    ...candidate,
   }));
-  const [{ connectionTimeoutMillis = 0 } = {}] = ways;
+  const [{ connectionTimeoutMillis = 0 } = {}] = candidates;
   return {
-    ...ways[0],
-    // Each entry of `ways` has the full time.
-    connectionTimeoutMillis: connectionTimeoutMillis * ways.length,
-    ways,
+    ...candidates[0],
+    // Each entry of `candidates` has the full time.
+    connectionTimeoutMillis: connectionTimeoutMillis * candidates.length,
+    candidates,
     targetSessionAttrs: address.targetSessionAttrs,
   };
 }

@@ -3,30 +3,30 @@ import pg from "pg";
 
 export interface ClientOptions extends pg.ClientConfig {
   /** Complete settings for each host, with or without TLS, in the order in which they are tried. */
-  ways: readonly pg.ClientConfig[];
+  candidates: readonly pg.ClientConfig[];
   /** Which servers are accepted: a value of libpq's target_session_attrs. */
   targetSessionAttrs: string;
 }
 
 /** Errors that every other host would return too: wrong password, no such role, no such database. */
-const finalCodes = new Set<unknown>(["28P01", "28000", "3D000"]);
+const fatalCodes = new Set<unknown>(["28P01", "28000", "3D000"]);
 
 export class Client extends pg.Client {
   readonly #options: ClientOptions;
   #isEnded = false;
 
   constructor(options: ClientOptions) {
-    super({ ...options, ...options.ways[0] });
+    super({ ...options, ...options.candidates[0] });
     this.#options = options;
   }
 
   override connect(): Promise<pg.Client>;
   override connect(callback: (error: Error) => void): void;
   override connect(callback?: (error: Error) => void): unknown {
-    const { ways, targetSessionAttrs } = this.#options;
-    if (ways.length === 1 && targetSessionAttrs === "any")
+    const { candidates, targetSessionAttrs } = this.#options;
+    if (candidates.length === 1 && targetSessionAttrs === "any")
       return callback ? super.connect(callback) : super.connect();
-    const connected = this.#choose().then(() => super.connect());
+    const connected = this.#chooseServer().then(() => super.connect());
     if (!callback) return connected;
     // On success pg calls the callback without arguments, which its types do not allow.
     connected.then(() => (callback as () => void)(), callback);
@@ -39,19 +39,19 @@ export class Client extends pg.Client {
     return callback ? super.end(callback) : super.end();
   }
 
-  /** Tries each entry of `ways` with a connection of its own, because a pg client can connect only once. */
-  async #choose(): Promise<void> {
-    const { ways, targetSessionAttrs: wanted } = this.#options;
-    const isOneHost = new Set(ways.map(({ host, port }) => `${host} ${port}`)).size === 1;
+  /** Tries each entry of `candidates` with a connection of its own, because a pg client can connect only once. */
+  async #chooseServer(): Promise<void> {
+    const { candidates, targetSessionAttrs: wanted } = this.#options;
+    const isOneHost = new Set(candidates.map(({ host, port }) => `${host} ${port}`)).size === 1;
     const errors: Error[] = [];
     for (const target of wanted === "prefer-standby" ? ["standby", "any"] : [wanted]) {
-      for (const way of ways) {
-        const error = await tryWay(way, target);
+      for (const candidate of candidates) {
+        const error = await tryCandidate(candidate, target);
         if (this.#isEnded) throw new Error("Connection terminated");
-        if (error === null) return this.#use(way);
+        if (error === null) return this.#use(candidate);
         errors.push(error);
         // With one host, the next entry may succeed, because it differs in TLS.
-        if (!isOneHost && finalCodes.has(codeOf(error))) throw error;
+        if (!isOneHost && fatalCodes.has(codeOf(error))) throw error;
       }
     }
     const message = [...new Set(errors.map((error) => error.message))].join("; ");
@@ -68,14 +68,15 @@ export class Client extends pg.Client {
 }
 
 /** Connects once with these settings. Returns null if the server is accepted, else the error. */
-async function tryWay(way: pg.ClientConfig, target: string): Promise<Error | null> {
-  const probe = new pg.Client(way);
+async function tryCandidate(candidate: pg.ClientConfig, target: string): Promise<Error | null> {
+  const probe = new pg.Client(candidate);
   probe.on("error", () => {});
   try {
     await probe.connect();
     if (target === "any" || (await isAccepted(probe, target))) return null;
+    const { host, port } = candidate;
     // PostgreSQL's own code for a write to a standby.
-    return Object.assign(new Error(`${way.host}:${way.port} is not ${target}`), { code: "25006" });
+    return Object.assign(new Error(`${host}:${port} is not ${target}`), { code: "25006" });
   } catch (error) {
     return error as Error;
   } finally {
@@ -112,7 +113,7 @@ export function closeSocket(client: pg.ClientBase): void {
  * a half-open socket or from a server that hangs, and an open socket keeps the process alive.
  */
 export async function closeClient(client: pg.ClientBase, timeoutMs: number): Promise<void> {
-  const late = setTimeout(() => closeSocket(client), timeoutMs);
+  const timer = setTimeout(() => closeSocket(client), timeoutMs);
   await (client as pg.Client).end().catch(() => {});
-  clearTimeout(late);
+  clearTimeout(timer);
 }

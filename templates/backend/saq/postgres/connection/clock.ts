@@ -62,11 +62,11 @@ export class DatabaseClock {
 
   /** Returns the time of the database's clock, epoch ms. */
   now(): number {
-    const running = performance.now();
+    const monotonicMs = performance.now();
     // The wall clock was set, or this machine slept. Only a new measurement can tell which.
-    if (Math.abs(Date.now() - running - this.#wallOffsetMs) > toleranceMs && this.#isMeasured)
+    if (Math.abs(Date.now() - monotonicMs - this.#wallOffsetMs) > toleranceMs && this.#isMeasured)
       void this.#refresh();
-    return running + this.#offsetMs;
+    return monotonicMs + this.#offsetMs;
   }
 
   /** Measures the offset now, and then every minute until `stop` is called. */
@@ -102,7 +102,7 @@ export class DatabaseClock {
    * @param databaseMs the returned time, epoch ms
    * @param sentAt when the statement was sent, by performance.now()
    */
-  saw(databaseMs: number, sentAt: number): void {
+  compareWith(databaseMs: number, sentAt: number): void {
     if (this.isAhead(databaseMs) || sentAt + this.#offsetMs - databaseMs > toleranceMs) void this.#refresh();
   }
 
@@ -120,34 +120,34 @@ export class DatabaseClock {
   }
 
   async #measure(): Promise<void> {
-    let took = Number.POSITIVE_INFINITY;
-    let shown = 0;
+    let roundTripMs = Number.POSITIVE_INFINITY;
+    let databaseMs = 0;
     let offset = 0;
     let wallOffset = 0;
-    for (let round = 0; round < 3 && took > quickMs; round++) {
+    for (let round = 0; round < 3 && roundTripMs > quickMs; round++) {
       // Read before the answer: if the wall clock is set meanwhile, the next call of `now` notices it.
       const wall = Date.now();
       const sent = performance.now();
       const ms = await this.source.read();
-      const answered = performance.now() - sent;
-      if (answered >= took) continue;
-      took = answered;
-      shown = ms;
-      offset = ms - (sent + took / 2);
+      const elapsed = performance.now() - sent;
+      if (elapsed >= roundTripMs) continue;
+      roundTripMs = elapsed;
+      databaseMs = ms;
+      offset = ms - (sent + roundTripMs / 2);
       wallOffset = wall - sent;
     }
-    if (this.#isMeasured) this.#noteStep(offset - this.#offsetMs, toleranceMs + took, shown);
+    if (this.#isMeasured) this.#recordStep(offset - this.#offsetMs, toleranceMs + roundTripMs, databaseMs);
     this.#isMeasured = true;
     this.#offsetMs = offset;
     this.#wallOffsetMs = wallOffset;
     this.#logDifference(offset - this.#wallOffsetMs);
   }
 
-  #noteStep(step: number, tolerance: number, shown: number): void {
-    if (step > tolerance) this.#steps = [...this.#steps, { after: shown, ms: step }].slice(-maxSteps);
+  #recordStep(step: number, tolerance: number, databaseMs: number): void {
+    if (step > tolerance) this.#steps = [...this.#steps, { after: databaseMs, ms: step }].slice(-maxSteps);
     // If the clock was set back to before a previous step, that step has been undone.
     else if (step < -tolerance) {
-      this.#steps = this.#steps.filter(({ after }) => after <= shown);
+      this.#steps = this.#steps.filter(({ after }) => after <= databaseMs);
       if (-step > minBackStepMs) this.#setBack = { ms: -step, noticedAt: performance.now() };
     }
   }
@@ -158,23 +158,26 @@ export class DatabaseClock {
       this.#differs = true;
       logger.warn(
         { offsetMs: Math.round(offsetMs) },
-        "this machine's clock and the database's differ by more than a second; the database's decides",
+        "the clocks of this machine and of the database differ by more than a second; the database's clock is used",
       );
     } else if (this.#differs && Math.abs(offsetMs) < agreementMs) {
       this.#differs = false;
-      logger.info({ offsetMs: Math.round(offsetMs) }, "this machine's clock and the database's agree again");
+      logger.info(
+        { offsetMs: Math.round(offsetMs) },
+        "the clocks of this machine and of the database agree again",
+      );
     }
   }
 
   /** Retries the measurement until it succeeds: after this machine has slept, the connections are often lost. */
   #refresh(): Promise<void> {
-    this.#refreshing ??= this.#keepTrying().finally(() => {
+    this.#refreshing ??= this.#measureWithRetry().finally(() => {
       this.#refreshing = null;
     });
     return this.#refreshing;
   }
 
-  async #keepTrying(): Promise<void> {
+  async #measureWithRetry(): Promise<void> {
     for (let failures = 0; !this.source.isClosed(); failures++) {
       try {
         return await this.measure();

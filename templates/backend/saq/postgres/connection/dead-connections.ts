@@ -11,13 +11,13 @@ import type pg from "pg";
 import { describe, type Logger } from "../../logger.js";
 import { sleep } from "../../timers.js";
 import { Client, type ClientOptions, closeSocket } from "./client.js";
-import { connectTimeoutMs, lookEveryMs, suspectAfterMs } from "./session-settings.js";
+import { checkEveryMs, connectTimeoutMs, suspectAfterMs } from "./session-settings.js";
 
-/** A statement seen at this many looks has waited for at least `suspectAfterMs`, and at most for one look longer. */
-const suspectedFrom = suspectAfterMs / lookEveryMs + 1;
+/** A statement that was seen at this many checks has waited for `suspectAfterMs` or up to one interval longer. */
+const suspectAfterChecks = suspectAfterMs / checkEveryMs + 1;
 
-/** Maximum pause between two questions: it doubles each time that the server says that it works on the statements. */
-const longestPauseMs = 16_000;
+/** Maximum pause between two checks: it doubles each time that the server says that it works on the statements. */
+const maxPauseMs = 16_000;
 
 export interface DeadConnectionsOptions {
   config: ClientOptions;
@@ -25,15 +25,15 @@ export interface DeadConnectionsOptions {
   clients: ReadonlySet<pg.PoolClient>;
   logger: Logger;
   /** Called when a connection was found dead: other connections of this process may be dead too. */
-  found: () => void;
+  onDead: () => void;
   signal: AbortSignal;
 }
 
 interface Wait {
-  /** The statement whose answer pg waits for. If it is another one at the next look, an answer has come. */
+  /** The statement whose answer pg waits for. If it is another one at the next check, an answer has come. */
   statement: object;
-  /** Number of looks in a row at which it was seen. */
-  seen: number;
+  /** Number of checks in a row at which it was seen. */
+  checks: number;
 }
 
 interface Suspect {
@@ -52,31 +52,31 @@ export class DeadConnections {
    */
   #waits = new Map<pg.PoolClient, Wait>();
   #timer: NodeJS.Timeout | null = null;
-  #looking = false;
-  #pauseMs = lookEveryMs;
-  #nextLook = 0;
-  /** A connection has become a suspect since the last look. */
+  #isChecking = false;
+  #pauseMs = checkEveryMs;
+  #nextCheckAt = 0;
+  /** A connection has become a suspect since the last check. */
   #hasNewSuspect = false;
   /** True if a pooler between the server and this process has its own session numbers. */
   #hasOtherNumbers = false;
   /** True if several servers are acceptable: the one that is asked may not know a session of another one. */
-  readonly #isAnyServer: boolean;
+  readonly #mayAskOtherServer: boolean;
 
   constructor(options: DeadConnectionsOptions) {
     this.#options = options;
-    const { ways, targetSessionAttrs } = options.config;
-    const servers = new Set(ways.map(({ host, port }) => `${host} ${port}`));
-    this.#isAnyServer = servers.size > 1 && !["read-write", "primary"].includes(targetSessionAttrs);
+    const { candidates, targetSessionAttrs } = options.config;
+    const servers = new Set(candidates.map(({ host, port }) => `${host} ${port}`));
+    this.#mayAskOtherServer = servers.size > 1 && !["read-write", "primary"].includes(targetSessionAttrs);
   }
 
   /** True if the server cannot be asked about a session. */
   get cannotAsk(): boolean {
-    return this.#hasOtherNumbers || this.#isAnyServer;
+    return this.#hasOtherNumbers || this.#mayAskOtherServer;
   }
 
   /** Starts to look for dead connections. Must be called for every new connection. */
   start(): void {
-    this.#timer ??= setInterval(() => this.#tick(), lookEveryMs).unref();
+    this.#timer ??= setInterval(() => this.#tick(), checkEveryMs).unref();
   }
 
   /** Notes whether this process knows the session by the same number as the server (`pid`). */
@@ -86,7 +86,7 @@ export class DeadConnections {
 
   /** Asks at once about all connections that wait for an answer, however short they have waited. */
   suspectAll(): void {
-    void this.#look(0);
+    void this.#check(0);
   }
 
   stop(): void {
@@ -103,86 +103,89 @@ export class DeadConnections {
     this.#waits = new Map(
       [...waitsOf(clients)].map(([client, statement]) => {
         const known = this.#waits.get(client);
-        return [client, { statement, seen: known?.statement === statement ? known.seen + 1 : 1 }];
+        return [client, { statement, checks: known?.statement === statement ? known.checks + 1 : 1 }];
       }),
     );
-    const seen = [...this.#waits.values()].map((wait) => wait.seen);
-    if (seen.every((times) => times < suspectedFrom)) {
-      this.#pauseMs = lookEveryMs;
-      this.#nextLook = 0;
+    const checks = [...this.#waits.values()].map((wait) => wait.checks);
+    if (checks.every((times) => times < suspectAfterChecks)) {
+      this.#pauseMs = checkEveryMs;
+      this.#nextCheckAt = 0;
       return;
     }
-    // Only about a statement that the server was seen to work on may it be asked less often.
-    if (seen.includes(suspectedFrom)) this.#hasNewSuspect = true;
-    if (this.#hasNewSuspect || performance.now() >= this.#nextLook) void this.#look(suspectedFrom);
+    // The pause between checks may grow only for statements on which the server has said that it works.
+    if (checks.includes(suspectAfterChecks)) this.#hasNewSuspect = true;
+    if (this.#hasNewSuspect || performance.now() >= this.#nextCheckAt) void this.#check(suspectAfterChecks);
   }
 
-  async #look(seenFrom: number): Promise<void> {
-    if (this.#looking || this.cannotAsk || this.#options.signal.aborted) return;
+  async #check(minChecks: number): Promise<void> {
+    if (this.#isChecking || this.cannotAsk || this.#options.signal.aborted) return;
     this.#hasNewSuspect = false;
-    if (this.#suspects(seenFrom).length === 0) return;
-    this.#looking = true;
+    if (this.#suspects(minChecks).length === 0) return;
+    this.#isChecking = true;
     try {
-      const dead = await this.#ask(seenFrom);
+      const dead = await this.#findDead(minChecks);
       for (const { client } of dead) closeSocket(client);
       if (dead.length > 0) {
         this.#options.logger.warn(
           { connections: dead.length },
-          "closed connections that the server no longer answers on",
+          "closed connections on which the server no longer responds",
         );
-        this.#options.found();
+        this.#options.onDead();
       }
-      this.#pauseMs = dead.length > 0 ? lookEveryMs : Math.min(2 * this.#pauseMs, longestPauseMs);
+      this.#pauseMs = dead.length > 0 ? checkEveryMs : Math.min(2 * this.#pauseMs, maxPauseMs);
     } catch (error) {
       // The database itself is unreachable or hangs, so nothing can be said about single connections.
-      this.#options.logger.debug(describe(error), "could not ask about connections that do not answer");
+      this.#options.logger.debug(
+        describe(error),
+        "could not ask the server about connections that do not respond",
+      );
     } finally {
-      this.#nextLook = performance.now() + this.#pauseMs;
-      this.#looking = false;
+      this.#nextCheckAt = performance.now() + this.#pauseMs;
+      this.#isChecking = false;
     }
   }
 
-  /** Returns the connections that wait for a statement which was seen at `seenFrom` looks or more. */
-  #suspects(seenFrom: number): Suspect[] {
+  /** Returns the connections that wait for a statement which was seen at `minChecks` checks or more. */
+  #suspects(minChecks: number): Suspect[] {
     return [...waitsOf(this.#options.clients)].flatMap(([client, statement]) => {
       const pid = pidOf(client);
       const known = this.#waits.get(client);
-      const seen = known?.statement === statement ? known.seen : 0;
-      return pid && seen >= seenFrom ? [{ client, pid, statement, received: receivedOn(client) }] : [];
+      const checks = known?.statement === statement ? known.checks : 0;
+      return pid && checks >= minChecks ? [{ client, pid, statement, received: receivedOn(client) }] : [];
     });
   }
 
   /** Returns the suspects for which the server says twice that it does not work on their statement. */
-  async #ask(seenFrom: number): Promise<Suspect[]> {
+  async #findDead(minChecks: number): Promise<Suspect[]> {
     const { config, signal } = this.#options;
-    const asker = new Client({ ...config, query_timeout: connectTimeoutMs });
-    asker.on("error", () => {});
+    const probe = new Client({ ...config, query_timeout: connectTimeoutMs });
+    probe.on("error", () => {});
     try {
-      await asker.connect();
-      let dead = this.#suspects(seenFrom);
+      await probe.connect();
+      let dead = this.#suspects(minChecks);
       for (let round = 0; round < 2 && dead.length > 0; round++) {
-        if (round > 0) await sleep(lookEveryMs, signal);
-        const atWork = await this.#atWork(asker, dead);
-        if (atWork === null) return [];
+        if (round > 0) await sleep(checkEveryMs, signal);
+        const busy = await this.#busySessions(probe, dead);
+        if (busy === null) return [];
         dead = dead.filter(
           ({ client, pid, statement, received }) =>
-            !atWork.has(pid) && statementOf(client) === statement && receivedOn(client) === received,
+            !busy.has(pid) && statementOf(client) === statement && receivedOn(client) === received,
         );
       }
       return dead;
     } finally {
-      void asker.end().catch(() => {});
+      void probe.end().catch(() => {});
     }
   }
 
   /** Returns the sessions that work on a statement or whose state is hidden; null if the server cannot be asked. */
-  async #atWork(asker: pg.Client, suspects: readonly Suspect[]): Promise<Set<number> | null> {
-    const { rows } = await asker.query<{ own: number; pid: number | null }>(
+  async #busySessions(probe: pg.Client, suspects: readonly Suspect[]): Promise<Set<number> | null> {
+    const { rows } = await probe.query<{ own: number; pid: number | null }>(
       `select pg_backend_pid() as own, a.pid from (values (1)) one left join pg_stat_activity a
          on a.pid = any($1::int[]) and coalesce(a.state, 'unknown') not like 'idle%'`,
       [suspects.map(({ pid }) => pid)],
     );
-    this.compare(asker, rows[0]?.own ?? 0);
+    this.compare(probe, rows[0]?.own ?? 0);
     return this.cannotAsk ? null : new Set(rows.flatMap(({ pid }) => pid ?? []));
   }
 }

@@ -63,7 +63,8 @@ export function explainMissingTable(error: unknown): unknown {
   const code = codeOf(error);
   if (code !== "42P01") return error;
   const message =
-    "the queue's tables are missing; the next start of a worker or of the API makes them, and this process goes on";
+    "the queue's tables are missing; the next start of a worker or of the API creates them, " +
+    "then this process continues";
   return Object.assign(new Error(message, { cause: error }), { code });
 }
 
@@ -81,8 +82,8 @@ export function explainPooler(error: unknown): unknown {
   if (!isPooler) return error;
   return new SaqError(
     "config",
-    `Between this process and PostgreSQL is a connection pooler in transaction mode (it answers: ${message}). ` +
-      "Set pollInterval in defineQueue, 1 for instance, or give the queue the address of the server itself.",
+    `A connection pooler in transaction mode is between this process and PostgreSQL (its error: ${message}). ` +
+      "Set pollInterval in defineQueue, for example to 1, or give the queue the address of the server itself.",
     { cause: error },
   );
 }

@@ -16,7 +16,7 @@ import { explainPooler, markUnavailable } from "./errors.js";
 
 const probeEveryMs = 10_000;
 const probeTimeoutMs = 5_000;
-const lockAgainMs = 2_000;
+const lockRetryMs = 2_000;
 
 /** The name of the listening connection in the problem log. */
 const source = "listener";
@@ -25,11 +25,11 @@ export const outage = "outage";
 
 export interface ListenerOptions {
   config: ClientOptions;
-  /** The statement that tries to take the lock of a worker id ($1) and returns `got`, and the one that releases it. */
+  /** The statement that tries to take the lock of a worker id ($1) and returns `acquired`; the one that releases it. */
   holdLiveness: string;
   releaseLiveness: string;
   /** Called when the connection does not respond: it is lost, and others may be lost too. */
-  silent: () => void;
+  onUnresponsive: () => void;
   logger: Logger;
   problems: ProblemLog;
 }
@@ -47,15 +47,15 @@ export class Listener {
   readonly #options: ListenerOptions;
   readonly #channels = new Map<string, Channel>();
   readonly #liveWorkers = new Set<string>();
-  /** Worker ids whose lock is still held by an older session of this process, which the server has not ended yet. */
-  readonly #owed = new Set<string>();
+  /** Worker ids whose lock is still held by an older session of this process that the server has not ended yet. */
+  readonly #locksToRetry = new Set<string>();
   readonly #closing = new AbortController();
   /** By connection: resolves when its last statement so far has finished. */
-  readonly #turns = new WeakMap<pg.Client, Promise<unknown>>();
+  readonly #lastStatements = new WeakMap<pg.Client, Promise<unknown>>();
   #client: pg.Client | null = null;
   #connecting: Promise<void> | null = null;
   #probe: NodeJS.Timeout | null = null;
-  #checking = false;
+  #isChecking = false;
 
   constructor(options: ListenerOptions) {
     this.#options = options;
@@ -70,37 +70,38 @@ export class Listener {
   async subscribe(name: string, subscriber: Subscriber): Promise<() => Promise<void>> {
     const channel = this.#channels.get(name) ?? this.#openChannel(name);
     channel.subscribers.add(subscriber);
-    const leave = async () => {
+    const unsubscribe = async () => {
       channel.subscribers.delete(subscriber);
       if (channel.subscribers.size > 0 || this.#channels.get(name) !== channel) return;
       this.#channels.delete(name);
-      await this.#ask(this.#client, `unlisten ${pg.escapeIdentifier(name)}`).catch(() => {});
+      await this.#query(this.#client, `unlisten ${pg.escapeIdentifier(name)}`).catch(() => {});
     };
     try {
       await channel.open;
     } catch (error) {
-      await leave();
+      await unsubscribe();
       throw error;
     }
-    return leave;
+    return unsubscribe;
   }
 
   #openChannel(name: string): Channel {
-    const isOpen = this.#ready().then(() => this.#ask(this.#client, `listen ${pg.escapeIdentifier(name)}`));
-    const channel: Channel = { subscribers: new Set(), open: isOpen };
+    const listen = `listen ${pg.escapeIdentifier(name)}`;
+    const open = this.#ensureConnected().then(() => this.#query(this.#client, listen));
+    const channel: Channel = { subscribers: new Set(), open };
     this.#channels.set(name, channel);
     return channel;
   }
 
   /** Holds the lock of a worker id until the returned function is called, or until this process ends. */
   async holdLiveness(workerId: string): Promise<() => Promise<void>> {
-    await this.#ready();
+    await this.#ensureConnected();
     this.#liveWorkers.add(workerId);
     if (this.#client) await this.#takeLock(this.#client, workerId);
     return async () => {
       this.#liveWorkers.delete(workerId);
-      this.#owed.delete(workerId);
-      await this.#ask(this.#client, this.#options.releaseLiveness, [workerId]).catch(() => {});
+      this.#locksToRetry.delete(workerId);
+      await this.#query(this.#client, this.#options.releaseLiveness, [workerId]).catch(() => {});
     };
   }
 
@@ -115,14 +116,14 @@ export class Listener {
     values: unknown[],
     work: () => Promise<T>,
   ): Promise<T | null> {
-    await this.#ready();
+    await this.#ensureConnected();
     const client = this.#client;
-    const rows = await this.#ask<{ got: boolean }>(client, lock, values);
-    if (!rows[0]?.got) return null;
+    const rows = await this.#query<{ acquired: boolean }>(client, lock, values);
+    if (!rows[0]?.acquired) return null;
     try {
       return await work();
     } finally {
-      await this.#ask(client, unlock, values).catch(() => {});
+      await this.#query(client, unlock, values).catch(() => {});
     }
   }
 
@@ -144,7 +145,7 @@ export class Listener {
     return this.#closing.signal.aborted;
   }
 
-  #ready(): Promise<void> {
+  #ensureConnected(): Promise<void> {
     if (this.#client || this.#closed) return Promise.resolve();
     this.#connecting ??= this.#connect().finally(() => {
       this.#connecting = null;
@@ -154,8 +155,8 @@ export class Listener {
 
   async #connect(): Promise<void> {
     const client = new Client(this.#options.config);
-    client.on("error", (error) => this.#lost(client, error));
-    client.on("end", () => this.#lost(client, null));
+    client.on("error", (error) => this.#onLost(client, error));
+    client.on("end", () => this.#onLost(client, null));
     client.on("notification", ({ channel, payload = "" }) => {
       for (const subscriber of this.#channels.get(channel)?.subscribers ?? []) subscriber(payload);
     });
@@ -163,7 +164,7 @@ export class Listener {
       await client.connect();
       for (const workerId of this.#liveWorkers) await this.#takeLock(client, workerId);
       for (const channel of this.#channels.keys())
-        await this.#ask(client, `listen ${pg.escapeIdentifier(channel)}`);
+        await this.#query(client, `listen ${pg.escapeIdentifier(channel)}`);
     } catch (error) {
       void closeClient(client, 0);
       throw markUnavailable(explainPooler(error));
@@ -177,21 +178,21 @@ export class Listener {
    * Runs one statement at a time per connection, as pg requires: queues that start at the same time, a sweep and the
    * probe all call this. Returns no rows if there is no connection.
    */
-  #ask<Row extends pg.QueryResultRow>(
+  #query<Row extends pg.QueryResultRow>(
     client: pg.Client | null,
     text: string,
     values: unknown[] = [],
   ): Promise<Row[]> {
     if (!client) return Promise.resolve([]);
-    const before = this.#turns.get(client) ?? Promise.resolve();
-    const answer = before.then(async () => {
+    const previous = this.#lastStatements.get(client) ?? Promise.resolve();
+    const answer = previous.then(async () => {
       try {
         return (await client.query<Row>(text, values)).rows;
       } catch (error) {
         throw markUnavailable(error);
       }
     });
-    this.#turns.set(
+    this.#lastStatements.set(
       client,
       answer.catch(() => {}),
     );
@@ -204,17 +205,17 @@ export class Listener {
    * the worker lives, and this process tries again.
    */
   async #takeLock(client: pg.Client, workerId: string): Promise<void> {
-    const rows = await this.#ask<{ got: boolean }>(client, this.#options.holdLiveness, [workerId]);
-    if (rows[0]?.got) {
-      this.#owed.delete(workerId);
+    const rows = await this.#query<{ acquired: boolean }>(client, this.#options.holdLiveness, [workerId]);
+    if (rows[0]?.acquired) {
+      this.#locksToRetry.delete(workerId);
       return;
     }
-    this.#owed.add(workerId);
-    setTimeout(() => void this.#check(), lockAgainMs).unref();
+    this.#locksToRetry.add(workerId);
+    setTimeout(() => void this.#check(), lockRetryMs).unref();
   }
 
   /** The events `error` and `end` and a failed probe call this. Only the first call for the current client counts. */
-  #lost(client: pg.Client, error: Error | null): void {
+  #onLost(client: pg.Client, error: Error | null): void {
     if (this.#client !== client) return;
     this.#client = null;
     void closeClient(client, 0);
@@ -233,7 +234,7 @@ export class Listener {
       await sleep(backoffMs(attempt), this.#closing.signal);
       if (this.#closed) return;
       try {
-        await this.#ready();
+        await this.#ensureConnected();
       } catch (error) {
         this.#options.logger.debug(describe(error), "listening connection could not be restored yet");
         continue;
@@ -248,29 +249,29 @@ export class Listener {
 
   async #check(): Promise<void> {
     const client = this.#client;
-    if (!client || this.#checking) return;
-    this.#checking = true;
+    if (!client || this.#isChecking) return;
+    this.#isChecking = true;
     let began = performance.now();
-    const look = () => {
+    const onTimeout = () => {
       // Timers fire before sockets are read. After a pause of this process (SIGSTOP, a blocked event loop) the response
       // may be there but unread, and closing the connection would release the locks that show that this process lives.
       if (performance.now() - began > 1.5 * probeTimeoutMs) {
         began = performance.now();
-        late = setTimeout(look, probeTimeoutMs).unref();
+        timer = setTimeout(onTimeout, probeTimeoutMs).unref();
         return;
       }
       const text = `no answer to a probe within ${probeTimeoutMs / 1000} s`;
-      this.#options.silent();
-      this.#lost(client, Object.assign(new Error(text), { code: "ETIMEDOUT" }));
+      this.#options.onUnresponsive();
+      this.#onLost(client, Object.assign(new Error(text), { code: "ETIMEDOUT" }));
     };
-    let late = setTimeout(look, probeTimeoutMs).unref();
+    let timer = setTimeout(onTimeout, probeTimeoutMs).unref();
     try {
-      await this.#ask(client, "select 1");
-      for (const workerId of [...this.#owed]) await this.#takeLock(client, workerId);
+      await this.#query(client, "select 1");
+      for (const workerId of [...this.#locksToRetry]) await this.#takeLock(client, workerId);
     } catch (error) {
       this.#options.logger.debug(describe(error), "the probe of the listening connection failed");
     }
-    clearTimeout(late);
-    this.#checking = false;
+    clearTimeout(timer);
+    this.#isChecking = false;
   }
 }

@@ -38,8 +38,8 @@ export interface PoolOptions {
   /** Maximum number of connections, including the LISTEN connection. */
   maxSize: number;
   minSize: number;
-  /** True: uses no LISTEN, no session state and no named statements, as transaction poolers require. */
-  plain: boolean;
+  /** A transaction pooler is in between: no LISTEN, no session state and no named statements are used. */
+  behindPooler: boolean;
   logger: Logger;
 }
 
@@ -47,7 +47,8 @@ export interface PoolOptions {
 export interface RetryOptions {
   /** ms */
   timeoutMs?: number;
-  again?: (error: unknown, sent: number) => boolean;
+  /** Gets the error and how often the statement was sent. Default: after connection errors. */
+  retryIf?: (error: unknown, sentCount: number) => boolean;
 }
 
 /** The name of the pool's connections in the problem log. */
@@ -76,7 +77,7 @@ export class ConnectionPool {
   /** Also ends the pauses between retries, so that closing does not wait for them. */
   readonly #closing = new AbortController();
   readonly #clients = new Set<pg.PoolClient>();
-  readonly #unsent = new WeakSet<object>();
+  readonly #unsentErrors = new WeakSet<object>();
   #lastFailureAt = Number.NEGATIVE_INFINITY;
   /**
    * Connections that have the document function in their temporary schema, because the role may not create it
@@ -86,24 +87,24 @@ export class ConnectionPool {
 
   constructor(options: PoolOptions) {
     this.#options = options;
-    const { dsn, plain, logger } = options;
+    const { dsn, behindPooler, logger } = options;
     const { holdLiveness, releaseLiveness } = serverStatements;
-    const config = clientConfig(dsn, { plain });
+    const config = clientConfig(dsn, { noStartupOptions: behindPooler });
     this.#problems = new ProblemLog(logger);
-    this.#deadConnections = plain
+    this.#deadConnections = behindPooler
       ? null
       : new DeadConnections({
-          config: clientConfig(dsn, { plain, name: "saq check" }),
+          config: clientConfig(dsn, { noStartupOptions: behindPooler, name: "saq check" }),
           clients: this.#clients,
           logger,
-          found: () => this.listener?.probe(),
+          onDead: () => this.listener?.probe(),
           signal: this.#closing.signal,
         });
-    this.listener = plain
+    this.listener = behindPooler
       ? null
       : new Listener({
           config,
-          silent: () => this.#suspectAll(),
+          onUnresponsive: () => this.#suspectAll(),
           holdLiveness: holdLiveness.text,
           releaseLiveness: releaseLiveness.text,
           logger,
@@ -113,7 +114,7 @@ export class ConnectionPool {
       ...config,
       // The pool passes all its options to this constructor, which pg's types do not allow.
       Client: Client as unknown as new () => pg.Client,
-      max: plain ? options.maxSize : options.maxSize - 1,
+      max: behindPooler ? options.maxSize : options.maxSize - 1,
       min: options.minSize,
       idleTimeoutMillis: 30_000,
       allowExitOnIdle: false,
@@ -144,7 +145,7 @@ export class ConnectionPool {
 
   /** Measures the database's clock and checks the session numbers. Does this once. */
   open(): Promise<void> {
-    this.#opening ??= Promise.all([this.clock.start(), this.#compareNumbers()]).then(
+    this.#opening ??= Promise.all([this.clock.start(), this.#compareSessionNumbers()]).then(
       () => {},
       (error) => {
         this.#opening = null;
@@ -160,7 +161,7 @@ export class ConnectionPool {
   }
 
   /** Checks whether the server and this process use the same number for a session. A pooler may use its own numbers. */
-  async #compareNumbers(): Promise<void> {
+  async #compareSessionNumbers(): Promise<void> {
     if (!this.#deadConnections) return;
     const client = await this.acquire();
     try {
@@ -200,8 +201,8 @@ export class ConnectionPool {
   }
 
   /** True behind a transaction pooler: no LISTEN, no session locks, no prepared statements. */
-  get plain(): boolean {
-    return this.#options.plain;
+  get behindPooler(): boolean {
+    return this.#options.behindPooler;
   }
 
   get logger(): Logger {
@@ -213,30 +214,30 @@ export class ConnectionPool {
    * name.
    */
   prepared({ name, text }: Statement, values: unknown[]): pg.QueryConfig {
-    return this.#options.plain ? { text, values } : { name, text, values };
+    return this.#options.behindPooler ? { text, values } : { name, text, values };
   }
 
   /** Runs a statement that is prepared once per connection. */
   async query<Row extends pg.QueryResultRow>(statement: Statement, values: unknown[]): Promise<Row[]> {
     const query = this.prepared(statement, values);
     // A pooled session is shared with other clients and may have any settings. Our settings are set in a transaction.
-    if (this.#options.plain)
+    if (this.#options.behindPooler)
       return this.#inTransaction(
         beginPooledTransaction,
         async (client) => (await client.query<Row>(query)).rows,
       );
     for (let tries = 1; ; tries++) {
-      const before = this.#lastFailureAt;
+      const failureBefore = this.#lastFailureAt;
       const client = await this.acquire();
       let broken: Error | undefined;
       try {
         const { rows } = await client.query<Row>(query);
-        this.#reportSuccess(before);
+        this.#reportSuccess(failureBefore);
         return rows;
       } catch (error) {
         // The connection is closed even if the server returned an error, because a plan that it keeps may be the cause.
         broken = error as Error;
-        if (!wasIdleTooLong(error) || !this.#mayRepeat(tries)) throw this.#reportError(error);
+        if (!wasIdleTooLong(error) || !this.#mayRetry(tries)) throw this.#reportError(error);
       } finally {
         client.release(broken);
       }
@@ -246,19 +247,19 @@ export class ConnectionPool {
   /**
    * Allows one try per connection, because the server may have ended every connection of the pool while it was idle.
    */
-  #mayRepeat(tries: number): boolean {
+  #mayRetry(tries: number): boolean {
     return tries <= this.#options.maxSize && !this.closed;
   }
 
   /**
    * Like `query`, but waits until an unreachable database is back. Only for statements that do no harm when they are
-   * sent twice. `again` may allow retries after other errors; it gets the error and how often the statement was sent.
+   * sent twice. `retryIf` may allow retries after other errors.
    * Returns the rows and, in `resent`, whether the statement was sent more than once.
    */
   async queryWithRetry<Row extends pg.QueryResultRow>(
     statement: Statement,
     values: unknown[],
-    { timeoutMs = defaultTimeoutMs, again = isConnectionError }: RetryOptions = {},
+    { timeoutMs = defaultTimeoutMs, retryIf = isConnectionError }: RetryOptions = {},
   ): Promise<{ rows: Row[]; resent: boolean }> {
     const deadline = performance.now() + timeoutMs;
     for (let attempt = 0; ; attempt++) {
@@ -266,7 +267,7 @@ export class ConnectionPool {
         return { rows: await this.query<Row>(statement, values), resent: attempt > 0 };
       } catch (error) {
         const wait = backoffMs(attempt);
-        if (!again(error, attempt + 1) || performance.now() + wait > deadline || this.closed) throw error;
+        if (!retryIf(error, attempt + 1) || performance.now() + wait > deadline || this.closed) throw error;
         await this.pause(wait);
       }
     }
@@ -279,7 +280,7 @@ export class ConnectionPool {
 
   /** Returns true if the statement with this error never left this process: there was no connection to send it on. */
   neverSent(error: unknown): boolean {
-    return typeof error === "object" && error !== null && this.#unsent.has(error);
+    return typeof error === "object" && error !== null && this.#unsentErrors.has(error);
   }
 
   /** When a connection to the database last failed, by performance.now(). */
@@ -300,12 +301,12 @@ export class ConnectionPool {
         await this.#addDocumentFunction(client, this.#clientsWithFunction);
       return client;
     } catch (error) {
-      throw this.#notSent(this.#reportError(error));
+      throw this.#markUnsent(this.#reportError(error));
     }
   }
 
-  #notSent(error: unknown): unknown {
-    if (typeof error === "object" && error !== null) this.#unsent.add(error);
+  #markUnsent(error: unknown): unknown {
+    if (typeof error === "object" && error !== null) this.#unsentErrors.add(error);
     return error;
   }
 
@@ -318,11 +319,11 @@ export class ConnectionPool {
   }
 
   /**
-   * Called when a statement succeeded. `before` is `lastTrouble` when it began: a statement that was running during a
+   * Called when a statement succeeded. `failureBefore` is `lastFailureAt` when it began: a statement that ran during a
    * failure does not prove that the problem is over.
    */
-  #reportSuccess(before: number): void {
-    if (before === this.#lastFailureAt) this.#problems.succeeded(source);
+  #reportSuccess(failureBefore: number): void {
+    if (failureBefore === this.#lastFailureAt) this.#problems.succeeded(source);
   }
 
   /**
@@ -333,7 +334,7 @@ export class ConnectionPool {
     work: (client: pg.PoolClient) => Promise<T>,
     { sequentialScan = false }: { sequentialScan?: boolean } = {},
   ): Promise<T> {
-    const begin = this.#options.plain ? beginPooledTransaction : beginTransaction;
+    const begin = this.#options.behindPooler ? beginPooledTransaction : beginTransaction;
     const scan = sequentialScan
       ? "; set local enable_seqscan = on; set local max_parallel_workers_per_gather = 2"
       : "";
@@ -342,7 +343,7 @@ export class ConnectionPool {
 
   async #inTransaction<T>(begin: string, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
     for (let tries = 1; ; tries++) {
-      const before = this.#lastFailureAt;
+      const failureBefore = this.#lastFailureAt;
       const client = await this.acquire();
       let hasBegun = false;
       let broken: Error | undefined;
@@ -351,7 +352,7 @@ export class ConnectionPool {
         hasBegun = true;
         const answer = await work(client);
         await client.query("commit");
-        this.#reportSuccess(before);
+        this.#reportSuccess(failureBefore);
         return answer;
       } catch (error) {
         // Nothing more is sent on a lost connection: a rollback would wait on the same dead socket.
@@ -362,8 +363,8 @@ export class ConnectionPool {
           });
         if (hasBegun) throw this.#reportError(error);
         // Try again only if the connection was lost before `begin` succeeded: then nothing was carried out.
-        if (!isConnectionError(error) || isReadTimeout(error) || !this.#mayRepeat(tries))
-          throw this.#notSent(this.#reportError(error));
+        if (!isConnectionError(error) || isReadTimeout(error) || !this.#mayRetry(tries))
+          throw this.#markUnsent(this.#reportError(error));
       } finally {
         client.release(broken);
       }
@@ -382,7 +383,7 @@ export class ConnectionPool {
 
   async #readClock(): Promise<number> {
     const [row] = await this.query<{ ms: number }>(serverStatements.clock, []);
-    if (!row) throw new Error("The database did not answer what time it is");
+    if (!row) throw new Error("The database did not return its time");
     return row.ms;
   }
 }

@@ -16,7 +16,7 @@ export const connectTimeoutMs = 5_000;
 
 /** After this time without an answer, the server is asked whether it works on the statement (dead-connections.ts). */
 export const suspectAfterMs = 2_000;
-export const lookEveryMs = 1_000;
+export const checkEveryMs = 1_000;
 
 /**
  * Maximum time to record something while the server accepts new connections, s: a dead connection is given up, another
@@ -24,7 +24,7 @@ export const lookEveryMs = 1_000;
  * lives. `canAsk`: the server can tell which connections are dead.
  */
 export const recordSeconds = (canAsk: boolean): number =>
-  ((canAsk ? suspectAfterMs + 3 * lookEveryMs : answerTimeoutMs) + connectTimeoutMs) / 1_000;
+  ((canAsk ? suspectAfterMs + 3 * checkEveryMs : answerTimeoutMs) + connectTimeoutMs) / 1_000;
 
 /** Timeout of statements that change tables in use: the larger the table, the longer they take. */
 export const migrationTimeoutMs = 3_600_000;

@@ -1,8 +1,8 @@
 /**
  * The SQL function `saq_enqueue(queue, function, kwargs, options)`, with which triggers and other languages enqueue
- * jobs. It writes the same row as `enqueue` and follows the same rules for keys (see `storing` in
- * sql/enqueue.ts). It runs in the caller's transaction and with the caller's rights. It does not know the names
- * and the defaults of tasks.
+ * jobs. It writes the same row as `enqueue` and follows the same rules for keys (see `insertOrReplace`
+ * in sql/enqueue.ts). It runs in the caller's transaction and with the caller's rights. It does not know the names and
+ * the defaults of tasks.
  */
 import pg from "pg";
 import { notifyAheadSeconds } from "../../broker.js";

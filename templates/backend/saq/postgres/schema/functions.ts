@@ -75,8 +75,8 @@ const versionOf = (source: string): number =>
 
 const inSchema = ({ schema }: Names, name: string): string => `${quote(schema)}.${quote(name)}`;
 
-/** Statements that create the functions that are missing, and replace the enqueue function if it is older. */
-function creating(names: Names, { documentFunction, enqueue }: Found): string[] {
+/** Returns statements that create the missing functions, and replace the enqueue function if it is older. */
+function missingStatements(names: Names, { documentFunction, enqueue }: Found): string[] {
   return [
     ...(documentFunction ? [] : [createDocumentFunction(inSchema(names, documentFunctionName))]),
     ...(!enqueue || isReplaceable(enqueue) ? [enqueueFunction(names)] : []),
@@ -84,22 +84,22 @@ function creating(names: Names, { documentFunction, enqueue }: Found): string[] 
 }
 
 /**
- * As `creating`, and first drops functions that have taken the place of ours: an enqueue function that is not trusted,
- * and a document function that is not trusted, not usable or not of our source.
+ * As `missingStatements`, and first drops functions that have taken the place of ours: an enqueue function that is not
+ * trusted, and a document function that is not trusted, not usable or not of our source.
  */
 export async function missingFunctions(client: ClientBase, names: Names): Promise<string[]> {
   const { documentFunction, enqueue } = await findFunctions(client, names);
-  const strange = [
+  const foreign = [
     documentFunction && !isOurs(documentFunction)
       ? `${inSchema(names, documentFunctionName)}(${documentFunctionArguments})`
       : null,
     enqueue && !enqueue.isTrusted ? `${inSchema(names, enqueueName(names))}(${enqueueArguments})` : null,
   ];
   return [
-    ...strange.flatMap((signature) => (signature ? [`drop function ${signature}`] : [])),
-    ...creating(names, {
-      documentFunction: strange[0] ? null : documentFunction,
-      enqueue: strange[1] ? null : enqueue,
+    ...foreign.flatMap((signature) => (signature ? [`drop function ${signature}`] : [])),
+    ...missingStatements(names, {
+      documentFunction: foreign[0] ? null : documentFunction,
+      enqueue: foreign[1] ? null : enqueue,
     }),
   ];
 }
@@ -107,50 +107,51 @@ export async function missingFunctions(client: ClientBase, names: Names): Promis
 /**
  * Creates the functions where they are missing, and returns the names with the document function to use. A role that
  * may not create functions in the schema gets the document function in the temporary schema of each connection. If
- * connections have no session (`plain`), or the role may not create it there either, there is none. A missing right is
- * never an error.
+ * connections have no session (`behindPooler`), or the role may not create it there either, there is none. A missing
+ * right is never an error.
  */
 export async function ensureFunctions(
   client: ClientBase,
   names: Names,
-  { plain, logger }: { plain: boolean; logger: Logger },
+  { behindPooler, logger }: { behindPooler: boolean; logger: Logger },
 ): Promise<Names> {
   let found = await findFunctions(client, names);
-  if (creating(names, found).length > 0) {
-    await create(client, names);
+  if (missingStatements(names, found).length > 0) {
+    await createFunctions(client, names);
     found = await findFunctions(client, names);
   }
   const { documentFunction, enqueue } = found;
-  if (enqueue && !enqueue.isTrusted) warnOfStranger(logger, inSchema(names, enqueueName(names)), enqueue);
+  if (enqueue && !enqueue.isTrusted) warnOfForeign(logger, inSchema(names, enqueueName(names)), enqueue);
   if (isOurs(documentFunction)) return names;
-  if (documentFunction) warnOfStranger(logger, inSchema(names, documentFunctionName), documentFunction);
-  if (!plain && (await createTemporary(client)))
+  if (documentFunction) warnOfForeign(logger, inSchema(names, documentFunctionName), documentFunction);
+  if (!behindPooler && (await createTemporary(client)))
     return { ...names, documentFunction: temporaryDocumentFunction, hasTemporaryFunction: true };
   logger.warn(
     { schema: names.schema },
-    "this database role has no document function and may create none: retries, failures and jobs of other programs " +
-      "are written one by one, which is slower; run npm run saq -- tune as the owner of the tables",
+    "this database role has no document function and may not create one: retries, failures and jobs of other " +
+      "programs are written one by one, which is slower. Run npm run saq -- tune as the owner of the tables",
   );
   return { ...names, documentFunction: null };
 }
 
-function warnOfStranger(logger: Logger, name: string, { owner, isTrusted, isUsable }: FoundFunction): void {
+function warnOfForeign(logger: Logger, name: string, { owner, isTrusted, isUsable }: FoundFunction): void {
   const reason = !isTrusted
-    ? "its owner neither owns the tables nor is a role of ours"
+    ? "its owner does not own the tables, is no superuser, and is not a role of this process"
     : isUsable
-      ? "its text is not this engine's"
-      : "this role may not execute it, or its options are not this engine's";
+      ? "its text differs from the engine's function"
+      : "this role may not execute it, or its options differ from the engine's function";
   logger.warn(
     { function: name, owner },
-    `a function of the engine's name is not used: ${reason}; drop it, then run npm run saq -- tune as the owner of the tables`,
+    `a function with the name of an engine function is not used: ${reason}. Drop it, then run npm run saq -- tune as ` +
+      "the owner of the tables",
   );
 }
 
-async function create(client: ClientBase, names: Names): Promise<void> {
+async function createFunctions(client: ClientBase, names: Names): Promise<void> {
   await client.query(beginTransaction);
   try {
     await client.query("select pg_catalog.pg_advisory_xact_lock($1, 0)", [keyspace.sweep]);
-    for (const statement of creating(names, await findFunctions(client, names))) {
+    for (const statement of missingStatements(names, await findFunctions(client, names))) {
       await client.query("savepoint made");
       await client.query(statement).catch(async (error: unknown) => {
         if (isConnectionError(error)) throw error;

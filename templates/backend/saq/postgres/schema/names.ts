@@ -42,7 +42,7 @@ export interface Names {
 }
 
 /** Keyspaces of advisory locks. SAQ's own is 0; ours differ from it, so that the two never block each other. */
-export const keyspace = { saq: 0, sweep: 21313, life: 21314 } as const;
+export const keyspace = { saq: 0, sweep: 21313, liveness: 21314 } as const;
 
 export const quote = (identifier: string): string => `"${identifier.replaceAll('"', '""')}"`;
 

@@ -22,7 +22,7 @@ export interface SchemaOptions {
   /** First key of the advisory lock under which the tables are created, SAQ's set-up lock. The second key is 0. */
   lockKeyspace: number;
   /** True behind a transaction pooler: the next statement on a connection may run in another session. */
-  plain: boolean;
+  behindPooler: boolean;
   logger: Logger;
 }
 
@@ -46,7 +46,7 @@ export async function ensureSchema(
   {
     tables = saqTables,
     lockKeyspace = keyspace.saq,
-    plain = false,
+    behindPooler = false,
     logger = silentLogger,
   }: Partial<SchemaOptions> = {},
 ): Promise<Names> {
@@ -60,25 +60,26 @@ export async function ensureSchema(
     if (found > schemaVersion) {
       throw new SaqError(
         "schema_version",
-        `The SAQ tables in schema "${schema}" are at version ${found}, this engine knows version ${schemaVersion}. ` +
+        `The SAQ tables in schema "${schema}" have version ${found}, but this engine supports version ` +
+          `${schemaVersion}. ` +
           "A newer SAQ uses this database: update this application, or give it a database of its own (QUEUE_DSN).",
       );
     }
     if (await tryToMigrate(client, names, { lock: [lockKeyspace, 0] })) break;
     const waited = performance.now() - began;
-    const wait = isUsual(tables) ? lockWaitMs : 0;
+    const wait = isDefault(tables) ? lockWaitMs : 0;
     if (waited >= wait && (await tryToMigrate(client, names, { lock: ownLock, onlyMissing: true }))) continue;
-    if (waited > upgradeWaitMs) throw await lockHeld(client, names, { found, lockKeyspace });
+    if (waited > upgradeWaitMs) throw await lockHeldError(client, names, { found, lockKeyspace });
     await sleep(200);
   }
   const found = { ...names, hasGroupOrder: await hasGroupOrder(client, names) };
-  return ensureFunctions(client, found, { plain, logger });
+  return ensureFunctions(client, found, { behindPooler, logger });
 }
 
 const ownLock: Lock = [keyspace.sweep, 1];
 
 /** True for SAQ's default tables: a Python process would create these too when it starts, under the set-up lock. */
-const isUsual = ({ schema, jobs, stats, versions }: TableSet): boolean =>
+const isDefault = ({ schema, jobs, stats, versions }: TableSet): boolean =>
   schema === null && jobs === saqTables.jobs && stats === saqTables.stats && versions === saqTables.versions;
 
 /** @throws SaqError config */
@@ -90,8 +91,8 @@ async function checkEncoding(client: ClientBase): Promise<void> {
   if (encoding === "UTF8") return;
   throw new SaqError(
     "config",
-    `Database ${quote(name)} has the encoding ${encoding}, in which most texts of jobs cannot be stored; the queue needs ` +
-      "one in UTF8: create database NAME encoding 'UTF8' template template0;",
+    `Database ${quote(name)} has the encoding ${encoding}, which cannot store most texts of jobs. The queue needs a ` +
+      "database in UTF8: create database NAME encoding 'UTF8' template template0;",
   );
 }
 
@@ -99,7 +100,7 @@ async function checkEncoding(client: ClientBase): Promise<void> {
  * The error for tables that are incomplete or older than version 3 and that the holder of the set-up lock did not
  * upgrade in time.
  */
-async function lockHeld(
+async function lockHeldError(
   client: ClientBase,
   { schema }: Names,
   { found, lockKeyspace }: { found: number; lockKeyspace: number },
@@ -114,10 +115,11 @@ async function lockHeld(
   const holders = rows.map(({ pid, name }) => `${pid}${name ? ` (${name})` : ""}`).join(", ");
   return new SaqError(
     "schema_version",
-    `The SAQ tables in schema "${schema}" are incomplete or at version ${found}, and could not be upgraded to version ` +
-      `${schemaVersion} within ${upgradeWaitMs / 1_000} s: the set-up lock (${lockKeyspace}, 0) is held by server process ${holders || "(unknown)"}. ` +
-      "A Python SAQ holds it as long as it runs: stop it, start this application once, and start it again; or update it " +
-      "to SAQ 0.26.1 or later, which upgrades the tables itself.",
+    `The SAQ tables in schema "${schema}" are incomplete or have version ${found}, and could not be upgraded to ` +
+      `version ${schemaVersion} within ${upgradeWaitMs / 1_000} s: the set-up lock (${lockKeyspace}, 0) is held by ` +
+      `server process ${holders || "(unknown)"}. A Python SAQ holds it as long as it runs: stop it, start this ` +
+      "application once, then start Python again; or update it to SAQ 0.26.1 or later, which upgrades the tables " +
+      "itself.",
   );
 }
 
@@ -151,7 +153,8 @@ async function findSchema(client: ClientBase, tables: TableSet): Promise<string>
     if (rowCount) return tables.schema;
     throw new SaqError(
       "config",
-      `There is no schema ${quote(tables.schema)}, which tables.schema names. Create it: create schema ${quote(tables.schema)};`,
+      `The schema ${quote(tables.schema)} of tables.schema does not exist. Create it: ` +
+        `create schema ${quote(tables.schema)};`,
     );
   }
   const { rows } = await client.query<{ schema: string | null }>(
@@ -163,7 +166,7 @@ async function findSchema(client: ClientBase, tables: TableSet): Promise<string>
   if (!schema)
     throw new SaqError(
       "config",
-      "The database role has no schema to use: its search_path names none that exists.",
+      "The database role has no schema to use: no schema in its search_path exists.",
     );
   return schema;
 }
@@ -211,14 +214,14 @@ async function tryToMigrate(
 ): Promise<boolean> {
   await client.query(`${beginTransaction}; set local statement_timeout = ${migrationTimeoutMs}`);
   try {
-    const { rows } = await client.query<{ got: boolean }>(
-      "select pg_catalog.pg_try_advisory_xact_lock($1, $2) as got",
+    const { rows } = await client.query<{ acquired: boolean }>(
+      "select pg_catalog.pg_try_advisory_xact_lock($1, $2) as acquired",
       [...lock],
     );
-    const got = rows[0]?.got === true && !(onlyMissing && (await hasJobs(client, names)));
-    if (got && (await readVersion(client, names)) < schemaVersion) await migrate(client, names);
+    const mayMigrate = rows[0]?.acquired === true && !(onlyMissing && (await hasJobs(client, names)));
+    if (mayMigrate && (await readVersion(client, names)) < schemaVersion) await migrate(client, names);
     await client.query("commit");
-    return got;
+    return mayMigrate;
   } catch (error) {
     await client.query("rollback").catch(() => {});
     if (isDuplicate(error)) return false;
@@ -229,8 +232,9 @@ async function tryToMigrate(
     const role = rows[0]?.role ?? "";
     throw new SaqError(
       "config",
-      `The SAQ tables in schema "${names.schema}" are missing or older than version ${schemaVersion}, and role ${role} ` +
-        `may not create them. Connect once with a role that may, or: grant create on schema ${quote(names.schema)} to ${role};`,
+      `The SAQ tables in schema "${names.schema}" are missing or older than version ${schemaVersion}, and role ` +
+        `${role} may not create them. Connect once with a role that may, or: ` +
+        `grant create on schema ${quote(names.schema)} to ${role};`,
       { cause: error },
     );
   }

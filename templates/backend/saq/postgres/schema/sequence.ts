@@ -1,4 +1,4 @@
-/** Warns when the sequence of `lock_key` nears its end: on tables that Python made it does not start over. */
+/** Warns when the sequence of `lock_key` is nearly used up: on tables that Python created it does not start over. */
 import type { ClientBase } from "pg";
 import type { Logger } from "../../logger.js";
 
@@ -19,6 +19,7 @@ export async function warnOfSequenceEnd(
   if (used === null || used < warnFrom) return;
   logger.warn(
     { sequence: name, usedPercent: Math.floor(used * 100) },
-    "the sequence of saq_jobs.lock_key runs out, and then every enqueue fails; npm run saq -- tune lets it start over",
+    "the sequence of saq_jobs.lock_key is nearly used up; when it ends, every enqueue fails. " +
+      "Run npm run saq -- tune, which lets the sequence start over",
   );
 }

@@ -28,7 +28,7 @@ interface TuneStep {
   /** What the step does, in one line. */
   what: string;
   /** The reason for the step. */
-  why: string;
+  reason: string;
   /** Sent one by one, each in its own transaction. */
   statements: readonly string[];
   /** Maximum wait for a lock, ms. */
@@ -38,7 +38,7 @@ interface TuneStep {
 export interface TunePlan {
   /** Qualified and quoted name of the jobs table. */
   table: string;
-  /** Empty when there is nothing to do. */
+  /** Empty if there is nothing to do. */
   steps: readonly TuneStep[];
   /** What stays as it is, and the reason. */
   notes: readonly string[];
@@ -66,7 +66,7 @@ const concurrentTimeoutMs = 60_000;
  * @throws SaqError database_unavailable
  */
 export async function openTuneClient(dsn: string): Promise<pg.Client> {
-  const client = new Client(clientConfig(dsn, { plain: true, name: "saq tune", queryTimeout: 0 }));
+  const client = new Client(clientConfig(dsn, { noStartupOptions: true, name: "saq tune", queryTimeout: 0 }));
   try {
     await client.connect();
     return client;
@@ -85,34 +85,36 @@ export async function planTune(client: ClientBase, options: TuneOptions = {}): P
   if (version === 0)
     throw new SaqError(
       "config",
-      `There are no SAQ tables in schema ${quote(names.schema)} (${quote(names.tables.jobs)}), or they are older than ` +
-        "version 1; they are made at the first start of a worker or of the API.",
+      `There are no SAQ tables in schema ${quote(names.schema)} (${quote(names.tables.jobs)}), or they are older ` +
+        "than version 1. They are created at the first start of a worker or of the API.",
     );
   if (version !== schemaVersion)
     throw new SaqError(
       "schema_version",
-      `The SAQ tables in schema ${quote(names.schema)} are at version ${version}, tune knows version ${schemaVersion}. ` +
-        (version < schemaVersion ? "Start a worker once: it lifts them." : "Update this application."),
+      `The SAQ tables in schema ${quote(names.schema)} have version ${version}, but tune supports version ` +
+        `${schemaVersion}. ` +
+        (version < schemaVersion ? "Start a worker once: it upgrades them." : "Update this application."),
     );
   const found = await readIndexes(client, names);
-  const statsOnes = asNamed(statsIndexes(names), found, names.stats);
-  const saqOnes = asNamed(saqJobIndexes(names), found, names.jobs);
-  const missing = (index: Index, table: string, why: string) => indexStep(names, found, index, table, why);
+  const statsTableIndexes = asNamed(statsIndexes(names), found, names.stats);
+  const saqIndexes = asNamed(saqJobIndexes(names), found, names.jobs);
+  const missing = (index: Index, table: string, reason: string) =>
+    indexStep(names, found, index, table, reason);
   const steps = [
     ...jobIndexes(names).map((index) => {
       const isOfList = index.name === indexName(names.tables.jobs, "failed");
       const reader = isOfList ? "lists of failed and aborted jobs" : "claims and sweeps";
-      return missing(index, names.jobs, `${reader} read only the rows they ask for`);
+      return missing(index, names.jobs, `with it, ${reader} read only the rows that they need`);
     }),
-    ...statsOnes.map((index) => missing(index, names.stats, "part of SAQ's version 3")),
+    ...statsTableIndexes.map((index) => missing(index, names.stats, "part of SAQ's version 3")),
     ...(options.python === true
-      ? saqOnes.map((index) => missing(index, names.jobs, "Python's claims read by it"))
-      : saqOnes.map((index) => leftover(names, found, index, options.python === false))),
+      ? saqIndexes.map((index) => missing(index, names.jobs, "Python's claims use it"))
+      : saqIndexes.map((index) => dropStep(names, found, index, options.python === false))),
     await settingsStep(client, names),
     await sequenceStep(client, names),
     await functionsStep(client, names),
   ].filter((step) => step !== null);
-  return { table: names.jobs, steps, notes: notes(saqOnes, found, options.python) };
+  return { table: names.jobs, steps, notes: notes(saqIndexes, found, options.python) };
 }
 
 /**
@@ -127,20 +129,20 @@ export async function runTune(
   done: (result: TuneResult) => void = () => {},
 ): Promise<TuneResult[]> {
   const lock = [keyspace.sweep, `${plan.table} tune`];
-  const { rows } = await client.query<{ got: boolean }>(
-    "select pg_catalog.pg_try_advisory_lock($1, pg_catalog.hashtext($2)) as got",
+  const { rows } = await client.query<{ acquired: boolean }>(
+    "select pg_catalog.pg_try_advisory_lock($1, pg_catalog.hashtext($2)) as acquired",
     lock,
   );
-  if (!rows[0]?.got)
+  if (!rows[0]?.acquired)
     throw new SaqError(
       "config",
-      `Another tune of ${plan.table} is under way; wait for its end, then run it again.`,
+      `Another run of tune for ${plan.table} is in progress. Wait until it has ended, then run tune again.`,
     );
   const results: TuneResult[] = [];
   try {
     await client.query("set statement_timeout = 0");
     for (const step of plan.steps) {
-      const result = { step, problem: await carryOut(client, step) };
+      const result = { step, problem: await runStep(client, step) };
       results.push(result);
       done(result);
     }
@@ -154,18 +156,19 @@ export async function runTune(
 
 /** Returns the plan as text for the terminal. */
 export function describePlan({ table, steps, notes: remarks }: TunePlan): string {
-  const lines = steps.flatMap(({ what, why, statements }, index) => [
-    `${index + 1}. ${what}: ${why}`,
+  const lines = steps.flatMap(({ what, reason, statements }, index) => [
+    `${index + 1}. ${what}: ${reason}`,
     ...statements.map((statement) => `     ${firstLine(statement)};`),
   ]);
-  const first = steps.length === 0 ? `${table} is as it should be.` : `${table}: ${steps.length} to do.`;
+  const count = steps.length === 1 ? "1 step" : `${steps.length} steps`;
+  const first = `${table}: ${steps.length === 0 ? "nothing" : count} to do.`;
   return [first, ...lines, ...remarks.map((remark) => `Note: ${remark}`)].join("\n");
 }
 
 /** The first line of a statement; for a function, that is its head without its body. */
 const firstLine = (statement: string) => statement.split("\n", 1)[0] ?? "";
 
-async function carryOut(client: ClientBase, step: TuneStep): Promise<string | null> {
+async function runStep(client: ClientBase, step: TuneStep): Promise<string | null> {
   try {
     await client.query(`set lock_timeout = ${step.lockTimeout}`);
     for (const statement of step.statements) await client.query(statement);
@@ -173,7 +176,10 @@ async function carryOut(client: ClientBase, step: TuneStep): Promise<string | nu
   } catch (error) {
     const { message } = error as Error;
     if (isLockTimeout(error))
-      return `${message}; a transaction has been open for over ${step.lockTimeout / 1_000} s: run tune again when it has ended`;
+      return (
+        `${message}; a transaction has been open for over ${step.lockTimeout / 1_000} s: ` +
+        "run tune again when it has ended"
+      );
     if (isRefused(error)) return `${message}; run tune as the owner of the tables`;
     return `${message}; run tune again`;
   }
@@ -219,15 +225,21 @@ const asNamed = (indexes: readonly Index[], found: Indexes, table: string): Inde
 const dropConcurrently = ({ schema }: Names, { name }: Index) =>
   `drop index concurrently if exists ${quote(schema)}.${quote(name)}`;
 
-function indexStep(names: Names, found: Indexes, index: Index, table: string, why: string): TuneStep | null {
+function indexStep(
+  names: Names,
+  found: Indexes,
+  index: Index,
+  table: string,
+  reason: string,
+): TuneStep | null {
   const valid = found.get(index.name)?.valid;
   if (valid) return null;
-  const isLeftover = valid === false;
+  const isUnfinished = valid === false;
   return {
-    what: `${isLeftover ? "rebuild" : "create"} index ${index.name}`,
-    why: isLeftover ? `it was left unfinished; ${why}` : why,
+    what: `${isUnfinished ? "rebuild" : "create"} index ${index.name}`,
+    reason: isUnfinished ? `it was not finished; ${reason}` : reason,
     statements: [
-      ...(isLeftover ? [dropConcurrently(names, index)] : []),
+      ...(isUnfinished ? [dropConcurrently(names, index)] : []),
       `create index concurrently ${quote(index.name)} on ${table} ${index.definition}`,
     ],
     lockTimeout: concurrentTimeoutMs,
@@ -238,14 +250,14 @@ function indexStep(names: Names, found: Indexes, index: Index, table: string, wh
  * The step that drops one of SAQ's own indexes: a valid one only if it is unwanted, an unfinished one in any case. Null
  * when nothing is to be dropped.
  */
-function leftover(names: Names, found: Indexes, index: Index, isUnwanted: boolean): TuneStep | null {
+function dropStep(names: Names, found: Indexes, index: Index, isUnwanted: boolean): TuneStep | null {
   const valid = found.get(index.name)?.valid;
   if (valid === undefined || (valid && !isUnwanted)) return null;
   return {
     what: `drop index ${index.name}`,
-    why: valid
+    reason: valid
       ? "only Python's claims read it, and every job writes it three times"
-      : "it was left unfinished",
+      : "it was not finished",
     statements: [dropConcurrently(names, index)],
     lockTimeout: concurrentTimeoutMs,
   };
@@ -262,8 +274,8 @@ async function settingsStep(client: ClientBase, { jobs }: Names): Promise<TuneSt
   const missing = Object.entries(jobSettings).filter(([name]) => !names.has(name));
   if (missing.length === 0) return null;
   return {
-    what: "set autovacuum for a table that churns",
-    why: "every job leaves two dead rows, which claims would have to step over",
+    what: "set autovacuum for a table whose rows change often",
+    reason: "every job leaves two dead rows, which claims would have to skip",
     statements: [
       `alter table ${jobs} set (${missing.map(([name, value]) => `${name} = ${value}`).join(", ")})`,
     ],
@@ -281,7 +293,7 @@ async function sequenceStep(client: ClientBase, { jobs }: Names): Promise<TuneSt
   if (sequence === null || cycles !== false) return null;
   return {
     what: `let the sequence ${sequence} start over at its end`,
-    why: "it ends at 2,147,483,647, and with it every enqueue",
+    reason: "it ends at 2,147,483,647, and then every enqueue fails",
     statements: [`alter sequence ${sequence} cycle`],
     lockTimeout: lockTimeoutMs,
   };
@@ -292,19 +304,19 @@ async function functionsStep(client: ClientBase, names: Names): Promise<TuneStep
   if (statements.length === 0) return null;
   return {
     what: "create the engine's functions",
-    why: "roles that may create none work faster with them, and SQL can enqueue",
+    reason: "with them, roles that may not create functions work faster, and SQL can enqueue jobs",
     statements,
     lockTimeout: lockTimeoutMs,
   };
 }
 
-function notes(saqOnes: readonly Index[], found: Indexes, python: boolean | undefined): string[] {
+function notes(saqIndexes: readonly Index[], found: Indexes, python: boolean | undefined): string[] {
   if (python !== undefined) return [];
-  const kept = saqOnes.filter(({ name }) => found.get(name)?.valid);
+  const kept = saqIndexes.filter(({ name }) => found.get(name)?.valid);
   if (kept.length === 0) return [];
   const list = kept.map(({ name }) => name).join(" and ");
   return [
-    `${list} stay: Python's claims read by them. Where no Python worker uses these tables, they only cost ` +
-      "(1.33 times the throughput without them measured): tune with python: false drops them.",
+    `${list} stay, because Python's claims use them. If no Python worker uses these tables, they only cost time ` +
+      "(without them, 1.33 times the throughput was measured): tune with python: false drops them.",
   ];
 }

@@ -78,8 +78,8 @@ export function groupStatements(
       select n.* from room cross join lateral ${nextOfGroup("room.group_key", "greatest(room.free, 0)")} n
       order by n.priority, n.scheduled, n.lock_key limit $4),
     picked as materialized (
-      select r.*, n.nth
-      from (select next.key, row_number() over (order by priority, scheduled, lock_key) as nth from next) n
+      select r.*, n.ordinal
+      from (select next.key, row_number() over (order by priority, scheduled, lock_key) as ordinal from next) n
       cross join lateral (select j.ctid as tid, j.key, ${readable("j.job")} as job, j.lock_key, j.scheduled as due from ${jobs} j
         where j.key = n.key and ${isOf("j")} and j.status || '' = 'queued' for update of j skip locked) r),
     ${activate}`;

@@ -1,7 +1,7 @@
 /** The statements that claim jobs: ungrouped jobs in one statement, grouped jobs while their groups are locked. */
 
 import { groupStatements } from "./claim-groups.js";
-import { claimedSuffix, freshClaimed, freshDue, sentDocument } from "./document-suffix.js";
+import { claimedSuffix, encodedDocument, freshClaimed, freshDue } from "./document-suffix.js";
 import { epoch, type Fragments } from "./fragments.js";
 
 const epochMs = "pg_catalog.floor(extract(epoch from clock_timestamp()) * 1000.0)::bigint";
@@ -15,16 +15,16 @@ export function claimStatements(fragments: Fragments) {
   // The total size of the documents of one claim is limited: 100 documents of 4 MB took longer than the timeout of a
   // claim, and 2,000 of them would end the process. Only if all of them together are larger does the statement add up
   // document by document (a claim of 200: 1 us of server CPU per row).
-  const within = `case
+  const isWithinLimit = `case
     when (select coalesce(sum(pg_catalog.octet_length(job)), 0::bigint) from picked) <= ${claimedBytes} then true
-    else nth <= (select greatest(1::bigint, pg_catalog.max(nth)) from (
-      select nth, sum(pg_catalog.octet_length(job)) over (order by nth) as bytes from picked) sofar
+    else ordinal <= (select greatest(1::bigint, pg_catalog.max(ordinal)) from (
+      select ordinal, sum(pg_catalog.octet_length(job)) over (order by ordinal) as bytes from picked) sofar
       where coalesce(bytes, 0::bigint) <= ${claimedBytes}) end`;
 
-  // Makes the rows of `picked` active (tid, key, job, lock_key, due, nth). $5 token, $6 patch of the document. A fresh
-  // document (see `freshDue`) is returned as it was, with `started`: the caller knows its new suffix. A document that
-  // SQL cannot change (see document-function.ts), or that is not a job of this queue and key, keeps its bytes. Its row
-  // is returned without a document: the caller owns the row by its token and decides what to do. The patch is a
+  // Makes the rows of `picked` active (tid, key, job, lock_key, due, ordinal). $5 token, $6 patch of the document. A
+  // fresh document (see `freshDue`) is returned as it was, with `started`: the caller knows its new suffix. A document
+  // that SQL cannot change (see document-function.ts), or that is not a job of this queue and key, keeps its bytes. Its
+  // row is returned without a document: the caller owns the row by its token and decides what to do. The patch is a
   // subquery of its own, so that it is built once per statement and not once per row (a claim of 500: 19.0 -> 17.5 us
   // of server CPU per row).
   const startedPatch = "(select patch from moment)";
@@ -34,25 +34,25 @@ export function claimStatements(fragments: Fragments) {
       from (select ${epochMs} as ms offset 0) m)
     update ${jobs} j set status = 'active', lock_key = $5, scheduled = s.scheduled,
       job = coalesce(s.fresh, pg_catalog.convert_to(s.document, 'UTF8'), j.job)
-    from (select p.tid, p.key, p.nth, p.lock_key, p.due, p.job,
+    from (select p.tid, p.key, p.ordinal, p.lock_key, p.due, p.job,
         case when f.due is not null then pg_catalog.encode(p.job, 'escape')
           when d.document->>'queue'::text = $1 and d.document->>'key'::text = p.key
           and pg_catalog.jsonb_typeof(d.document->'function'::text) = 'string' then d.document::text end as document,
         case when f.due is not null then ${freshClaimed("p.job", "(select suffix from moment)")} end as fresh,
         coalesce(f.due, pg_catalog.floor((d.document->>'scheduled'::text)::numeric)::bigint, 0) as scheduled
-      from (select * from picked where ${within}) p
+      from (select * from picked where ${isWithinLimit}) p
       cross join lateral (select ${freshDue("p.job", "p.due")} as due offset 0) f
       cross join lateral (select case when f.due is null
         then ${editedDocument("p.job", "1", "'{}'", startedPatch, "null")} end as document offset 0) d offset 0) s
     where j.ctid = s.tid
-    returning j.key, s.nth::int, s.lock_key as place, s.due::text,
-      case when s.fresh is null then s.document else ${sentDocument("s.job", "s.document")} end as document,
+    returning j.key, s.ordinal::int, s.lock_key as place, s.due::text,
+      case when s.fresh is null then s.document else ${encodedDocument("s.job", "s.document")} end as document,
       case when s.fresh is not null then (select ms from moment)::text end as started`;
 
   // $1 queue, $2 lowest and $3 highest priority, $4 limit.
   const claim = `with recursive ${prioritiesOf(ready("j"))},
     picked as materialized (
-      select r.*, row_number() over () as nth from step cross join lateral (
+      select r.*, row_number() over () as ordinal from step cross join lateral (
         select j.ctid as tid, j.key, ${readable("j.job")} as job, j.lock_key, j.scheduled as due from ${jobs} j
         where j.queue = $1 and ${ready("j")} and j.priority = step.priority and j.scheduled <= ${epoch}
         order by j.scheduled, j.lock_key limit $4 for update of j skip locked) r

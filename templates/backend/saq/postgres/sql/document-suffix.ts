@@ -1,6 +1,7 @@
 /**
  * SQL for claims and completions that change the last bytes of a document instead of reading it as JSON (server CPU per
- * drained job: 64 -> 32 us). Only for a document as our own enqueue writes it; any other one is changed through jsonb.
+ * drained job: 64 -> 32 us). Only for a fresh document: one that still is as our own enqueue has written it. Any other
+ * document is changed through jsonb.
  *
  *     {..., "status":"queued"}                                                                as enqueued
  *     {..., "attempts":1,"started":S,"worker_id":W,"touched":S,"status":"active"}             claimed
@@ -29,10 +30,10 @@ export const freshDue = (job: string, due: string): string => {
     `pg_catalog.substr(${job}, ${length} - ${beforeEnd - 1}, ${text.length}) = '${text}'::bytea`;
   const beforeStatus = ({ name, bytes }: typeof queuedAt, after = 0) =>
     has(name, name.length + bytes + after + queued.length);
-  const endsUsually = `${beforeStatus(queuedAt)} or ${beforeStatus(scheduled)}
+  const hasUsualEnd = `${beforeStatus(queuedAt)} or ${beforeStatus(scheduled)}
         and ${beforeStatus(queuedAt, scheduled.name.length + scheduled.bytes)}`;
   return `case when ${has(queued, queued.length)}
-      and case when ${endsUsually} then true else position('"touched":'::bytea in ${job}) = 0 end
+      and case when ${hasUsualEnd} then true else position('"touched":'::bytea in ${job}) = 0 end
       and position('"attempts":'::bytea in ${job}) = 0 then
     case position('"scheduled":'::bytea in ${job}) when 0 then 0
       when ${length} - pg_catalog.octet_length(${whole}) + 2 then
@@ -51,24 +52,24 @@ export const claimedSuffix = (worker: string, ms: string): string =>
 export function suffixOf(workerId: string, ms: string): DocumentSuffix {
   return {
     started: Number(ms),
-    keep: `,"attempts":1,"started":${ms},"worker_id":${JSON.stringify(workerId)},`,
-    replace: `"touched":${ms},"status":"active"}`,
+    kept: `,"attempts":1,"started":${ms},"worker_id":${JSON.stringify(workerId)},`,
+    replaced: `"touched":${ms},"status":"active"}`,
   };
 }
 
 /**
- * Returns SQL for a document as it is sent to the worker, which decodes it with `readSent`. `escaped` is its text in
- * PostgreSQL's `escape` format. That format never fails, while `convert_from` of invalid UTF-8 fails a whole statement.
- * If the escaped text is not longer than the document, it is the document's own text. A document with characters beyond
- * ASCII or backslashes is sent in base64 instead, which native code decodes (worker CPU for 2 KB of Cyrillic text:
- * 835 -> 9 us, for 2 KB with escaped quotes and line ends: 132 -> 9 us).
+ * Returns SQL for a document as it is sent to the worker, which decodes it with `decodeDocument`. `escaped` is its text
+ * in PostgreSQL's `escape` format. That format never fails, while `convert_from` of invalid UTF-8 fails a whole
+ * statement. If the escaped text is not longer than the document, it is the document's own text. A document with
+ * characters beyond ASCII or backslashes is sent in base64 instead, which native code decodes (worker CPU for 2 KB of
+ * Cyrillic text: 835 -> 9 us, for 2 KB with escaped quotes and line ends: 132 -> 9 us).
  */
-export const sentDocument = (job: string, escaped: string): string =>
+export const encodedDocument = (job: string, escaped: string): string =>
   `case when pg_catalog.octet_length(${escaped}) = pg_catalog.octet_length(${job}) and pg_catalog.get_byte(${job}, 0) = ${"{".charCodeAt(0)}
       then ${escaped} else pg_catalog.encode(${job}, 'base64') end`;
 
-/** Returns the document that `sentDocument` has encoded; null if it is not valid UTF-8. */
-export function readSent(sent: string): string | null {
+/** Returns the document that `encodedDocument` has encoded; null if it is not valid UTF-8. */
+export function decodeDocument(sent: string): string | null {
   if (sent.startsWith("{")) return sent;
   const bytes = Buffer.from(sent, "base64");
   // Through UTF-16, in which V8 holds a string with such characters: three times as fast as toString("utf8").

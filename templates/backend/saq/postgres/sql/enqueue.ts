@@ -2,7 +2,7 @@
  * The statements that store jobs. Lists are passed by column (`unnest`), as arrays or split from one text, so that one
  * job and a thousand jobs use the same statement.
  */
-import { epoch, listed, terminal } from "./fragments.js";
+import { epoch, splitList, terminal } from "./fragments.js";
 
 /**
  * Inserts rows (key, document, priority, group_key, due) under keys that callers chose. $1 queue. A new key is
@@ -13,7 +13,7 @@ import { epoch, listed, terminal } from "./fragments.js";
  * run out. `on conflict` is for the case that another process is faster. Rows are inserted in key order, so that
  * two flushes with the same keys cannot deadlock. A row of another queue is never moved to this queue.
  */
-export const storing = (jobs: string, rows: string) => `insert into ${jobs} as held
+export const insertOrReplace = (jobs: string, rows: string) => `insert into ${jobs} as existing
         (key, job, queue, status, priority, group_key, scheduled)
       select g.key, pg_catalog.convert_to(g.document, 'UTF8'), $1, 'queued', g.priority, g.group_key, g.due from ${rows} g
       where not exists (select 1 from ${jobs} b where b.key = g.key
@@ -21,7 +21,8 @@ export const storing = (jobs: string, rows: string) => `insert into ${jobs} as h
       order by g.key
       on conflict (key) do update set job = excluded.job, status = 'queued', priority = excluded.priority,
         group_key = excluded.group_key, scheduled = excluded.scheduled, lock_key = excluded.lock_key, expire_at = null
-      where held.queue = excluded.queue and held.status in ${terminal} and held.scheduled < excluded.scheduled`;
+      where existing.queue = excluded.queue and existing.status in ${terminal}
+        and existing.scheduled < excluded.scheduled`;
 
 /**
  * How long a statement waits for a key that another transaction holds, ms. `heldKeyWaitMs` is for the statement that
@@ -37,7 +38,7 @@ export function enqueueStatements(jobs: string) {
   // One notification per flush, in the same statement. A statement of its own would be a second round trip, and one in
   // every job's own transaction would serialise their commits (measured: 4,183/s instead of 12,767/s). In a caller's
   // transaction, the caller's library may give every use of a parameter a new number, so every use must state its type.
-  const notify = "noted as (select pg_catalog.pg_notify($7, 'saq:enqueue') where $7::text is not null)";
+  const notify = "notified as (select pg_catalog.pg_notify($7, 'saq:enqueue') where $7::text is not null)";
 
   const notice = "select pg_catalog.pg_notify($7, 'saq:enqueue') where $7::text is not null";
   const transaction = "pg_catalog.pg_current_xact_id()::text as transaction";
@@ -50,22 +51,22 @@ export function enqueueStatements(jobs: string) {
       insert into ${jobs} (key, job, queue, status, priority, group_key, scheduled)
       select g.key, pg_catalog.convert_to(g.document, 'UTF8'), $1, 'queued', coalesce(g.priority, 0), g.group_key,
         coalesce(nullif(g.scheduled, 0), ${epoch})
-      from unnest(${listed("$2")}, ${listed("$3")}, $4::int[], $5::text[], $6::bigint[])
+      from unnest(${splitList("$2")}, ${splitList("$3")}, $4::int[], $5::text[], $6::bigint[])
         as g(key, document, priority, group_key, scheduled)${conflict})
     ${answer}`;
 
-  // An open transaction of another client may hold a key. `limited` limits the wait for it, because other calls wait
-  // for this statement; held-keys.ts handles keys that are held longer. The limit is set inside the statement, so that
-  // it costs no round trip. In the caller's own transaction (`upsertFree`) the caller's settings apply.
-  const limited = (ms: number) =>
+  // An open transaction of another client may hold a key. `withLockTimeout` limits the wait for it, because other calls
+  // wait for this statement; held-keys.ts handles keys that are held longer. The limit is set inside the statement, so
+  // that it costs no round trip. In the caller's own transaction (`upsertInTransaction`) the caller's settings apply.
+  const withLockTimeout = (ms: number) =>
     `, (select pg_catalog.set_config('lock_timeout', '${ms}', true) as timeout offset 0) c where c.timeout is not null`;
   const upsert = (
     wait: string,
     more = "",
   ) => `with given as materialized (select g.*, ${due} as due from ${given}${wait}),
-    stored as (${storing(jobs, "given")} returning held.key),
+    stored as (${insertOrReplace(jobs, "given")} returning existing.key),
     ${notify}
-    select g.key, s.key is not null as stored, b.queue, b.status, (select count(*) from noted) as noted${more}
+    select g.key, s.key is not null as stored, b.queue, b.status, (select count(*) from notified) as notified${more}
     from given g left join stored s on s.key = g.key
       left join lateral (select b.queue, b.status from ${jobs} b where b.key = g.key offset 0) b on true`;
 
@@ -73,14 +74,15 @@ export function enqueueStatements(jobs: string) {
     insert: inserted({}),
     // A generated key can conflict only with its own row, when the flush is sent again after a lost connection.
     insertAgain: inserted({ conflict: " on conflict (key) do nothing" }),
-    upsert: upsert(limited(keyWaitMs)),
-    upsertHeld: upsert(limited(heldKeyWaitMs)),
-    upsertFree: upsert(""),
+    upsert: upsert(withLockTimeout(keyWaitMs)),
+    upsertHeld: upsert(withLockTimeout(heldKeyWaitMs)),
+    upsertInTransaction: upsert(""),
     // The same, with the number of the transaction: the server can be asked later whether this number has committed.
     insertTracked: inserted({
-      answer: `select ${transaction}, case when $7::text is not null then pg_catalog.pg_notify($7, 'saq:enqueue') end as noted`,
+      answer: `select ${transaction},
+        case when $7::text is not null then pg_catalog.pg_notify($7, 'saq:enqueue') end as notified`,
     }),
-    upsertTracked: upsert(limited(keyWaitMs), `, ${transaction}`),
+    upsertTracked: upsert(withLockTimeout(keyWaitMs), `, ${transaction}`),
     transactionStatus: "select pg_catalog.pg_xact_status($1::text::xid8) as status",
   };
 }

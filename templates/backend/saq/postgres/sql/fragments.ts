@@ -26,18 +26,18 @@ export interface Statement {
 /** Separates the texts of a list. JSON contains this character only escaped (RFC 7464), generated keys never do. */
 export const separator = "\x1e";
 /** Splits a list into texts; an empty text becomes null. `opening`, with which all but the first text begin, is cut. */
-export const listed = (texts: string, opening = "") =>
+export const splitList = (texts: string, opening = "") =>
   `pg_catalog.string_to_array(${texts}::text, E'\\x1e${opening}', '')`;
 
 export type Fragments = ReturnType<typeof fragmentsOf>;
 
 export function fragmentsOf(
   { jobs, documentFunction }: Pick<Names, "jobs" | "documentFunction">,
-  mostBytes: number,
+  maxBytes: number,
 ) {
   // Null for a document that is too large for this process. Its length is known without reading it.
   const readable = (job: string) =>
-    `case when pg_catalog.octet_length(${job}) <= ${mostBytes} then ${job} end`;
+    `case when pg_catalog.octet_length(${job}) <= ${maxBytes} then ${job} end`;
   const ready = (row: string) => `${row}.status = 'queued' and ${row}.group_key is null`;
   const readyGroup = (row: string) => `${row}.status = 'queued' and ${row}.group_key is not null`;
   // Written so that no index on status matches. With such an index, and statistics that say that no rows are running,
@@ -70,7 +70,7 @@ export function fragmentsOf(
   return {
     jobs,
     readable,
-    mostBytes,
+    maxBytes,
     ready,
     readyGroup,
     isActive,

@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import type { TableSession } from "../table-session.js";
-import { storing } from "./enqueue.js";
+import { insertOrReplace } from "./enqueue.js";
 import { epoch, type Statement } from "./fragments.js";
 
 const marker = "create-saq-app: scheduled tasks, version 1";
@@ -16,14 +16,14 @@ export type ScheduleStatements = ReturnType<typeof buildScheduleStatements>;
  * Returns the name of the schedule table for a jobs table: saq_cron in the same schema, or the jobs table's name with
  * `_cron` when that name is not saq_jobs. Both names are qualified and quoted.
  */
-const tableBeside = (jobs: string): string => {
+const scheduleTableName = (jobs: string): string => {
   const own = jobs.replace(/(?<=\.)"saq_jobs"$/, '"saq_cron"');
   return own === jobs ? jobs.replace(/"$/, '_cron"') : own;
 };
 
 /** Creates the table if it is missing and returns its name; null if this role may not create it or may not use it. */
-export async function scheduleTable(session: TableSession): Promise<string | null> {
-  const table = tableBeside(session.jobsTable);
+export async function ensureScheduleTable(session: TableSession): Promise<string | null> {
+  const table = scheduleTableName(session.jobsTable);
   const usable = (): Promise<boolean | null> =>
     session.pool.transaction(async (client) => {
       const { rows } = await client.query<{ usable: boolean | null }>(
@@ -76,19 +76,19 @@ export function buildScheduleStatements({ cron, jobs }: { cron: string; jobs: st
     as g(name, task, cron, timezone, overlap)`;
   const ticksOf = (row: string) => `(${row}.cron, ${row}.timezone, ${row}.overlap)`;
   // A changed definition starts now: ticks that it would have had earlier do not count as missed.
-  const register = `insert into ${cron} as held (queue, name, task, cron, timezone, overlap, tick)
+  const register = `insert into ${cron} as existing (queue, name, task, cron, timezone, overlap, tick)
     select $1, g.name, g.task, g.cron, g.timezone, g.overlap, ${epoch} from ${definitions} order by g.name
     on conflict (queue, name) do update set task = excluded.task, cron = excluded.cron, timezone = excluded.timezone,
       overlap = excluded.overlap,
-      tick = case when ${ticksOf("held")} = ${ticksOf("excluded")} then held.tick else excluded.tick end,
+      tick = case when ${ticksOf("existing")} = ${ticksOf("excluded")} then existing.tick else excluded.tick end,
       updated_at = now()
-    where held.task <> excluded.task or ${ticksOf("held")} <> ${ticksOf("excluded")}`;
+    where existing.task <> excluded.task or ${ticksOf("existing")} <> ${ticksOf("excluded")}`;
 
   // Ticks that pass while an entry is paused do not count as missed either.
-  const pause = `insert into ${cron} as held (queue, name, task, cron, timezone, overlap, tick, paused)
+  const pause = `insert into ${cron} as existing (queue, name, task, cron, timezone, overlap, tick, paused)
     select $1, g.name, g.task, g.cron, g.timezone, g.overlap, ${epoch}, $7 from ${definitions}
     on conflict (queue, name) do update set paused = excluded.paused, tick = ${epoch}, updated_at = now()
-    where held.paused <> excluded.paused`;
+    where existing.paused <> excluded.paused`;
 
   // $2 to $7 are the same as in every enqueue; $8 names, $9 crons, $10 zones, $11 overlaps, $12 last ticks that passed,
   // $13 last runs.
@@ -110,8 +110,8 @@ export function buildScheduleStatements({ cron, jobs }: { cron: string; jobs: st
         and exists (select 1 from ${cron} c where c.queue = $1 and c.name = g.name) as busy
       from given g left join entry e on e.name = g.name),
     free as materialized (select * from known where not busy and paused is not true and done is not true),
-    stored as (${storing(jobs, "free")} returning held.key),
-    remembered as (update ${cron} c set
+    stored as (${insertOrReplace(jobs, "free")} returning existing.key),
+    recorded as (update ${cron} c set
         tick = greatest(c.tick, k.seen, case when s.key is not null then k.due end),
         last_run = coalesce(k.last_run::jsonb, c.last_run)
       from known k left join stored s on s.key = k.key
@@ -119,9 +119,9 @@ export function buildScheduleStatements({ cron, jobs }: { cron: string; jobs: st
         c.tick < greatest(k.seen, case when s.key is not null then k.due end)
         or k.last_run::jsonb is distinct from coalesce(c.last_run, k.last_run::jsonb))
       returning c.name),
-    noted as (select pg_catalog.pg_notify($7, 'saq:enqueue') where $7::text is not null)
+    notified as (select pg_catalog.pg_notify($7, 'saq:enqueue') where $7::text is not null)
     select k.name, k.key, k.busy, k.paused is true as paused, k.done is true as done, s.key is not null as stored,
-      b.queue, b.status, (select count(*) from noted) as noted, (select count(*) from remembered) as remembered
+      b.queue, b.status, (select count(*) from notified) as notified, (select count(*) from recorded) as recorded
     from known k left join stored s on s.key = k.key
       left join lateral (select b.queue, b.status from ${jobs} b where b.key = k.key offset 0) b on true`;
 
@@ -131,7 +131,7 @@ export function buildScheduleStatements({ cron, jobs }: { cron: string; jobs: st
     enqueue,
     // Paused entries are kept: an entry that comes back, for example after an older worker was started, is still
     // paused.
-    forget: `delete from ${cron} where queue = $1 and name <> all($2::text[]) and not paused`,
+    deleteUnlisted: `delete from ${cron} where queue = $1 and name <> all($2::text[]) and not paused`,
     list: `select name, task, cron, timezone, overlap, tick, paused, last_run from ${cron} where queue = $1`,
   };
   return Object.fromEntries(Object.entries(statements).map(([name, text]) => [name, named(name, text)])) as {

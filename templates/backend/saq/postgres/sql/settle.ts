@@ -1,5 +1,5 @@
 /** The statements that record the ends of attempts, and heartbeats: changes by the worker that owns the row. */
-import { epoch, type Fragments, listed } from "./fragments.js";
+import { epoch, type Fragments, splitList } from "./fragments.js";
 
 export function settleStatements({ jobs, isActive, isOf, editedDocument }: Fragments) {
   // Owned writes: only an active row is changed that still has the token of the claim and whose document names the
@@ -13,9 +13,14 @@ export function settleStatements({ jobs, isActive, isOf, editedDocument }: Fragm
   // the statement's snapshot and its lock has another place by then, and counts as missing.
   const owned = `select j.ctid as tid, j.job from ${jobs} j
         where j.key = g.key and ${isOf("j")} and ${isActive("j")} and j.lock_key = g.token for update of j skip locked`;
-  // `settleAndTell` also notifies the processes that wait for an end ($12 payload, $13 channel). It is a statement of
+  // `settleAndNotify` also notifies the processes that wait for an end ($12 payload, $13 channel). It is a statement of
   // its own, so that batches that nobody waits for do not pay for it.
-  const settleWith = ({ columns = "", names = "", returned = "", told = "" }) => `with given as materialized (
+  const settleWith = ({
+    columns = "",
+    names = "",
+    returned = "",
+    notify = "",
+  }) => `with given as materialized (
       select * from unnest($2::text[], $3::int[], $4::int[], $5::text[], $6::text[], $7::text[], $8::int[], $9::bigint[],
         $10::bigint[], $11::text[]${columns}) as g(key, token, place, status, patch, removed, charge, keep, due, owner${names})),
     owned as materialized (
@@ -31,63 +36,72 @@ export function settleStatements({ jobs, isActive, isOf, editedDocument }: Fragm
         lock_key = case when s.status = 'queued' then s.place else j.lock_key end
       from edited s where j.ctid = s.tid and coalesce(s.keep, 0) >= 0 and s.document is not null
       returning j.key${returned})
-    select key${told} from (select * from deleted union all select * from kept) as ended`;
+    select key${notify} from (select * from deleted union all select * from kept) as ended`;
   const settle = settleWith({});
-  const settleAndTell = settleWith({
+  const settleAndNotify = settleWith({
     columns: ", $12::text[], $13::text[]",
-    names: ", told, channel",
-    returned: ", s.told, s.channel",
-    told: ", case when told is not null then pg_catalog.pg_notify(channel, told) end as told",
+    names: ", payload, channel",
+    returned: ", s.payload, s.channel",
+    notify: ", case when payload is not null then pg_catalog.pg_notify(channel, payload) end as notified",
   });
 
   // Completions of documents whose suffix the claim wrote and nobody has changed since, which the comparison proves.
-  // The patch takes the place of the `replace` part of the suffix. Lists in one text: $2 keys, $3 the position of each
+  // The patch takes the place of the `replaced` part of the suffix. Lists in one text: $2 keys, $3 the position of each
   // job's claim, $4 patches, $5 seconds to keep the row. Arrays with one item per claim: $6 tokens, $7 suffixes, $8
-  // bytes of their `replace` parts. $9 number of completions. Returns the positions of those that were written, or null
-  // if all were.
-  const completeWith = ({ columns = "", names = "", returned = "", told = "", count = "" }) => `with kept as (
+  // bytes of their `replaced` parts. $9 number of completions. Returns the positions of those that were written, or
+  // null if all were.
+  const completeWith = ({
+    columns = "",
+    names = "",
+    returned = "",
+    notify = "",
+    count = "",
+  }) => `with kept as (
       update ${jobs} j set status = 'complete', expire_at = (select ${epoch}) + o.keep,
         job = pg_catalog.substr(o.job, 1, pg_catalog.octet_length(o.job) - o.replaced)
           || pg_catalog.convert_to(o.patch, 'UTF8')
       from (select g.*, ($7::bytea[])[g.claim] as suffix, ($8::int[])[g.claim] as replaced, o.*
         from (select *, ($6::int[])[claim] as token
-          from unnest(${listed("$2")}, ${listed("$3")}::int[], ${listed("$4", "{")}, ${listed("$5")}::bigint[]${columns})
-            with ordinality as u(key, claim, patch, keep${names}, nth)) g
+          from unnest(${splitList("$2")}, ${splitList("$3")}::int[], ${splitList("$4", "{")}, ${splitList("$5")}::bigint[]${columns})
+            with ordinality as u(key, claim, patch, keep${names}, ordinal)) g
         cross join lateral (${owned}) o offset 0) o
       where j.ctid = o.tid
         and pg_catalog.substr(o.job, pg_catalog.octet_length(o.job) - pg_catalog.octet_length(o.suffix) + 1) = o.suffix
-      returning o.nth${returned})${told}
-    select case when count(*) < $9 then coalesce(pg_catalog.string_agg(nth::text, ','), '') end as written${count} from kept`;
+      returning o.ordinal${returned})${notify}
+    select case when count(*) < $9 then coalesce(pg_catalog.string_agg(ordinal::text, ','), '') end as written${count}
+    from kept`;
   const complete = completeWith({});
-  const completeAndTell = completeWith({
+  const completeAndNotify = completeWith({
     columns: ", $10::text[], $11::text[]",
-    names: ", told, channel",
-    returned: ", o.told, o.channel",
-    told: `,
-    told as materialized (select pg_catalog.pg_notify(channel, told) from kept where told is not null)`,
-    count: ", (select count(*) from told) as told",
+    names: ", payload, channel",
+    returned: ", o.payload, o.channel",
+    notify: `,
+    notified as materialized (select pg_catalog.pg_notify(channel, payload) from kept where payload is not null)`,
+    count: ", (select count(*) from notified) as notified",
   });
 
   // The same completions for rows that are not kept. Parameters as above, without patches and seconds: $4 tokens, $5
   // suffixes, $6 number of completions. Deleting is the cheapest end: it writes no new row and no index entry.
-  const remove = `with gone as (
+  const completeAndDelete = `with deleted as (
       delete from ${jobs} j
       using (select g.*, ($5::bytea[])[g.claim] as suffix, o.*
         from (select *, ($4::int[])[claim] as token
-          from unnest(${listed("$2")}, ${listed("$3")}::int[]) with ordinality as u(key, claim, nth)) g
+          from unnest(${splitList("$2")}, ${splitList("$3")}::int[]) with ordinality as u(key, claim, ordinal)) g
         cross join lateral (${owned}) o offset 0) o
       where j.ctid = o.tid
         and pg_catalog.substr(o.job, pg_catalog.octet_length(o.job) - pg_catalog.octet_length(o.suffix) + 1) = o.suffix
-      returning o.nth)
-    select case when count(*) < $6 then coalesce(pg_catalog.string_agg(nth::text, ','), '') end as written from gone`;
+      returning o.ordinal)
+    select case when count(*) < $6 then coalesce(pg_catalog.string_agg(ordinal::text, ','), '') end as written
+    from deleted`;
 
   // Reads the present state of the rows of these ends, without a lock. $2 keys, $3 workers, $4 the transactions in
-  // which tasks have finished their jobs themselves. `strange`: the document does not name the worker, so the end must
-  // be decided while the row is locked.
-  const recorded = `select g.nth::int, j.status, j.lock_key as token,
+  // which tasks have finished their jobs themselves. `unverified`: the document does not name the worker, so the end
+  // must be decided while the row is locked.
+  const recorded = `select g.ordinal::int, j.status, j.lock_key as token,
       g.transaction is not null and coalesce(pg_catalog.pg_xact_status(g.transaction::xid8), '') = 'committed' as committed,
-      g.transaction is null and position(pg_catalog.convert_to(pg_catalog.to_json(g.owner)::text, 'UTF8') in j.job) = 0 as strange
-    from unnest($2::text[], $3::text[], $4::text[]) with ordinality as g(key, owner, transaction, nth)
+      g.transaction is null and position(pg_catalog.convert_to(pg_catalog.to_json(g.owner)::text, 'UTF8') in j.job) = 0
+        as unverified
+    from unnest($2::text[], $3::text[], $4::text[]) with ordinality as g(key, owner, transaction, ordinal)
       left join lateral (select * from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) j on true`;
 
   const heartbeat = `with given as materialized (
@@ -99,5 +113,5 @@ export function settleStatements({ jobs, isActive, isOf, editedDocument }: Fragm
     update ${jobs} j set job = pg_catalog.convert_to(s.document, 'UTF8') from edited s
     where j.ctid = s.tid and s.document is not null returning j.key`;
 
-  return { settle, settleAndTell, complete, completeAndTell, remove, recorded, heartbeat };
+  return { settle, settleAndNotify, complete, completeAndNotify, completeAndDelete, recorded, heartbeat };
 }

@@ -4,13 +4,13 @@
  * to come back before a sweeper decides about their jobs.
  */
 export class OutageDetector {
-  #since = Number.NEGATIVE_INFINITY;
-  #last = Number.NEGATIVE_INFINITY;
-  #lastWall = 0;
+  #reachableSince = Number.NEGATIVE_INFINITY;
+  #lastResponseAt = Number.NEGATIVE_INFINITY;
+  #lastResponseWallMs = 0;
   #gapMs = 0;
 
   /** `lastFailureAt`: when the database was last unreachable for a statement of this process, by performance.now(). */
-  constructor(private readonly server: { readonly lastFailureAt: number }) {}
+  constructor(private readonly pool: { readonly lastFailureAt: number }) {}
 
   /**
    * Notes that the database has answered. More than `gapSeconds` after the previous answer, the measurement starts
@@ -18,20 +18,20 @@ export class OutageDetector {
    */
   onResponse(gapSeconds: number): void {
     this.#gapMs = gapSeconds * 1_000;
-    if (this.#isBroken()) this.#since = performance.now();
-    this.#last = performance.now();
-    this.#lastWall = Date.now();
+    if (this.#hasGap()) this.#reachableSince = performance.now();
+    this.#lastResponseAt = performance.now();
+    this.#lastResponseWallMs = Date.now();
   }
 
   /** Returns true if the database has been reachable without a gap for `seconds`, as far as is known. */
   reachableFor(seconds: number): boolean {
-    return !this.#isBroken() && this.#last - this.#since >= seconds * 1_000;
+    return !this.#hasGap() && this.#lastResponseAt - this.#reachableSince >= seconds * 1_000;
   }
 
-  #isBroken(): boolean {
+  #hasGap(): boolean {
     // While the machine sleeps, performance.now() may stop, but Date.now() does not. A wall clock that was set forward
     // looks like a gap, which only delays the sweeper a little.
-    const gap = Math.max(performance.now() - this.#last, Date.now() - this.#lastWall);
-    return gap > this.#gapMs || this.server.lastFailureAt > this.#last;
+    const gap = Math.max(performance.now() - this.#lastResponseAt, Date.now() - this.#lastResponseWallMs);
+    return gap > this.#gapMs || this.pool.lastFailureAt > this.#lastResponseAt;
   }
 }

@@ -11,31 +11,31 @@
 import type { Reconciliation } from "../../broker.js";
 import type { Claim } from "../../core/claim.js";
 import { isTakenOver } from "../../core/stored-job.js";
-import { loseJob, neverStarted } from "../../core/transitions.js";
+import { loseJob, requeueUnstarted } from "../../core/transitions.js";
 import type { Logger } from "../../logger.js";
 import { receiptOf } from "../receipt.js";
 import type { Row, RowDecision, RowStore } from "../rows.js";
 import type { TableSession } from "../table-session.js";
 
 /** A claim without a response is checked at every round at first, then each time its age has grown by this fraction. */
-const lookAgainAfter = 1 / 20;
-const longestPauseMs = 60_000;
+const recheckFraction = 1 / 20;
+const maxPauseMs = 60_000;
 /** The server does not carry out a claim that is older than a day. */
-const longestAgeMs = 24 * 3_600_000;
+const maxAgeMs = 24 * 3_600_000;
 
-interface Stray {
+interface ClaimedKey {
   readonly key: string;
   readonly token: number;
 }
 
 interface IssuedToken {
   readonly workerId: string;
-  readonly since: number;
-  /** `underWay`: no response so far. `unanswered`: none will come, and the server may still carry out the claim. */
-  state: "underWay" | "answered" | "unanswered";
-  lookedAt: number;
+  readonly sentAt: number;
+  /** `sent`: no response so far. `unanswered`: none will come, and the server may still carry out the claim. */
+  state: "sent" | "answered" | "unanswered";
+  checkedAt: number;
   /** Keys of jobs that other workers run under this token: Python takes a job over without changing the token. */
-  readonly dismissed: Set<string>;
+  readonly takenOver: Set<string>;
 }
 
 export class Reconciler {
@@ -49,22 +49,22 @@ export class Reconciler {
   ) {}
 
   /** Notes that a claim with this token is about to be sent. */
-  began(token: number, workerId: string): void {
-    const since = performance.now();
-    this.#tokens.set(token, { workerId, since, state: "underWay", lookedAt: since, dismissed: new Set() });
+  onClaimSent(token: number, workerId: string): void {
+    const sentAt = performance.now();
+    this.#tokens.set(token, { workerId, sentAt, state: "sent", checkedAt: sentAt, takenOver: new Set() });
   }
 
-  /** Notes that the claim has returned `found` jobs. With none, no job can run under its token. */
-  answered(token: number, found: number): void {
+  /** Notes that the claim has returned `jobCount` jobs. With none, no job can run under its token. */
+  onClaimResponse(token: number, jobCount: number): void {
     const issued = this.#tokens.get(token);
-    if (found === 0) this.#tokens.delete(token);
+    if (jobCount === 0) this.#tokens.delete(token);
     else if (issued) issued.state = "answered";
   }
 
-  /** Notes that the claim failed. `sent`: the server may have carried it out, or may still do so. */
-  failed(token: number, sent: boolean): void {
+  /** Notes that the claim failed. `wasSent`: the server may have carried it out, or may still do so. */
+  onClaimFailed(token: number, wasSent: boolean): void {
     const issued = this.#tokens.get(token);
-    if (!sent) this.#tokens.delete(token);
+    if (!wasSent) this.#tokens.delete(token);
     else if (issued) issued.state = "unanswered";
   }
 
@@ -77,28 +77,28 @@ export class Reconciler {
   async reconcile(reconciliation: Reconciliation): Promise<string[]> {
     const tokens = this.#dueTokens(reconciliation.workerId);
     if (tokens.length === 0) return [];
-    const suspects = await this.#look(tokens, reconciliation);
+    const suspects = await this.#findUnheld(tokens, reconciliation);
     if (suspects.length === 0) return [];
     // One check is not enough: the job may have ended between the check and its response.
     const again = new Set(suspects.map(({ token }) => token));
-    const isSuspect = lookup(suspects);
-    const stray = (await this.#look([...again], reconciliation)).filter(({ key, token }) =>
+    const isSuspect = matcher(suspects);
+    const unheld = (await this.#findUnheld([...again], reconciliation)).filter(({ key, token }) =>
       isSuspect(key, token),
     );
-    return stray.length > 0 ? this.#putBack(stray, reconciliation) : [];
+    return unheld.length > 0 ? this.#putBack(unheld, reconciliation) : [];
   }
 
   /** Returns the jobs that run under these tokens and that the worker does not hold. */
-  async #look(tokens: readonly number[], { held }: Reconciliation): Promise<Stray[]> {
-    const running = await this.session.pool.query<Stray>(this.session.statements.claimed, [
+  async #findUnheld(tokens: readonly number[], { held }: Reconciliation): Promise<ClaimedKey[]> {
+    const running = await this.session.pool.query<ClaimedKey>(this.session.statements.runningByToken, [
       this.queueName,
       tokens,
     ]);
-    this.#keepOnly(tokens, new Set(running.map(({ token }) => token)));
+    this.#dropUnused(tokens, new Set(running.map(({ token }) => token)));
     if (running.length === 0) return [];
-    const isHeld = lookup(claimedIn(held()));
+    const isHeld = matcher(claimedIn(held()));
     return running.filter(
-      ({ key, token }) => !isHeld(key, token) && !this.#tokens.get(token)?.dismissed.has(key),
+      ({ key, token }) => !isHeld(key, token) && !this.#tokens.get(token)?.takenOver.has(key),
     );
   }
 
@@ -106,11 +106,11 @@ export class Reconciler {
     const now = performance.now();
     const tokens: number[] = [];
     for (const [token, issued] of this.#tokens) {
-      if (issued.workerId !== workerId || issued.state === "underWay") continue;
+      if (issued.workerId !== workerId || issued.state === "sent") continue;
       if (issued.state === "unanswered") {
-        const pauseMs = Math.min((now - issued.since) * lookAgainAfter, longestPauseMs);
-        if (now - issued.lookedAt < pauseMs) continue;
-        issued.lookedAt = now;
+        const pauseMs = Math.min((now - issued.sentAt) * recheckFraction, maxPauseMs);
+        if (now - issued.checkedAt < pauseMs) continue;
+        issued.checkedAt = now;
       }
       tokens.push(token);
     }
@@ -118,23 +118,23 @@ export class Reconciler {
   }
 
   /** Drops those of the checked tokens under which no job runs and none can start to run. */
-  #keepOnly(looked: readonly number[], running: ReadonlySet<number>): void {
-    for (const token of looked) {
+  #dropUnused(checked: readonly number[], running: ReadonlySet<number>): void {
+    for (const token of checked) {
       const issued = this.#tokens.get(token);
       // All rows of a claim become visible at the same time: the server has carried it out.
       if (running.has(token)) {
         if (issued) issued.state = "answered";
-      } else if (issued && (issued.state === "answered" || performance.now() - issued.since > longestAgeMs))
+      } else if (issued && (issued.state === "answered" || performance.now() - issued.sentAt > maxAgeMs))
         this.#tokens.delete(token);
     }
   }
 
   async #putBack(
-    stray: readonly Stray[],
+    unheld: readonly ClaimedKey[],
     { workerId, unrecorded, lostLimit, failedTtl }: Reconciliation,
   ): Promise<string[]> {
-    const tokenOf = new Map(stray.map(({ key, token }) => [key, token]));
-    const hasRun = lookup(claimedIn(unrecorded()));
+    const tokenOf = new Map(unheld.map(({ key, token }) => [key, token]));
+    const hasRun = matcher(claimedIn(unrecorded()));
     const decide = (row: Row, clock: number): RowDecision<"put back" | "not ours" | "gone"> => {
       if (row.token !== tokenOf.get(row.key)) return { change: null, answer: "gone" };
       if (isTakenOver(row, { workerId })) return { change: null, answer: "not ours" };
@@ -142,28 +142,28 @@ export class Reconciler {
       if (row.status === "aborting" || (row.status === "active" && hasRun(row.key, row.token)))
         return { change: loseJob(row, clock, lostLimit, failedTtl), answer: "put back" };
       if (row.status !== "active") return { change: null, answer: "gone" };
-      return { change: neverStarted(row, clock), answer: "put back" };
+      return { change: requeueUnstarted(row, clock), answer: "put back" };
     };
     const { answers, held } = await this.rows.changeMany([...tokenOf.keys()], decide);
     const keys: string[] = [];
     for (const [key, answer] of answers) {
       if (answer === "put back") keys.push(key);
-      if (answer === "not ours") this.#tokens.get(tokenOf.get(key) ?? 0)?.dismissed.add(key);
+      if (answer === "not ours") this.#tokens.get(tokenOf.get(key) ?? 0)?.takenOver.add(key);
     }
     if (keys.length > 0)
       this.logger.warn(
         { jobs: keys.slice(0, 20), count: keys.length, held: held.length },
-        "put back jobs that were claimed for this worker without its knowledge, or whose end could not be recorded",
+        "put jobs back into the queue that this worker had claimed but did not hold, or whose end was not recorded",
       );
     return keys;
   }
 }
 
-function* claimedIn(claims: Iterable<Claim>): Generator<Stray> {
+function* claimedIn(claims: Iterable<Claim>): Generator<ClaimedKey> {
   for (const claim of claims) yield { key: claim.key, token: receiptOf(claim).token };
 }
 
-function lookup(claims: Iterable<Stray>): (key: string, token: number) => boolean {
+function matcher(claims: Iterable<ClaimedKey>): (key: string, token: number) => boolean {
   const keysOf = new Map<number, Set<string>>();
   for (const { key, token } of claims) {
     const keys = keysOf.get(token);

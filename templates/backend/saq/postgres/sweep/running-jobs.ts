@@ -1,8 +1,8 @@
 /**
- * What a sweeper must know about the running jobs: their limits and their workers. `look` lists the jobs by the index
+ * What a sweeper must know about the running jobs: their limits and their workers. `list` finds the jobs by the index
  * of running rows, without their documents. The server reads the documents and returns only the members that are
- * needed. Apart from a limited number of new jobs, only documents of jobs that were listed by the previous look too are
- * read, because most jobs have ended by then. When each look read every document, 100 jobs of 1 MB took 105 to 261 MB
+ * needed. Apart from a limited number of new jobs, only documents of jobs that the previous call found too are
+ * read, because most jobs have ended by then. When each call read every document, 100 jobs of 1 MB took 105 to 261 MB
  * in this process and blocked it for 1.4 s.
  */
 
@@ -14,10 +14,10 @@ import type { TableSession } from "../table-session.js";
 
 const pageSize = 5_000;
 /** Maximum number of documents that one statement reads, and of their bytes in all. */
-const readTogether = 500;
-const readBytes = 4 * 1024 * 1024;
-/** Maximum number of documents that one look reads of jobs that the previous look did not list. */
-const mostNew = 1_000;
+const readBatchSize = 500;
+const maxReadBytes = 4 * 1024 * 1024;
+/** Maximum number of documents that one call of `list` reads of jobs that the previous call did not find. */
+const maxNewReads = 1_000;
 /** A document is read again after this time: others may have taken the job over, or changed its limits. */
 const staleMs = 60_000;
 
@@ -48,21 +48,21 @@ export class RunningJobs {
   }
 
   /** Returns the running jobs whose documents have been read, and the database's clock, epoch ms. */
-  async look(): Promise<{ jobs: RunningJob[]; clock: number }> {
-    const { found, clock } = await this.#list();
-    const before = this.#known;
+  async list(): Promise<{ jobs: RunningJob[]; clock: number }> {
+    const { found, clock } = await this.#listKeys();
+    const previousJobs = this.#known;
     this.#known = new Map(found.map((job) => [job.key, job]));
     const unknown: RunningJob[] = [];
     const stale: RunningJob[] = [];
     const now = performance.now();
     for (const job of found) {
-      const earlier = before.get(job.key);
-      const isSame = earlier?.token === job.token;
-      if (isSame) Object.assign(job, { limits: earlier.limits, readAt: earlier.readAt });
+      const previous = previousJobs.get(job.key);
+      const isSame = previous?.token === job.token;
+      if (isSame) Object.assign(job, { limits: previous.limits, readAt: previous.readAt });
       if (!isSame) unknown.push(job);
       else if (now - job.readAt > staleMs) stale.push(job);
     }
-    await this.read([...unknown.slice(0, mostNew)], 1);
+    await this.read([...unknown.slice(0, maxNewReads)], 1);
     await this.read(stale);
     return { jobs: found.filter(({ limits }) => limits !== undefined), clock };
   }
@@ -81,35 +81,35 @@ export class RunningJobs {
    * Reads the limits of these jobs. Sends at most `statements` statements for each 500 jobs, so that bytes are bounded.
    */
   async read(jobs: readonly RunningJob[], statements = Number.POSITIVE_INFINITY): Promise<void> {
-    for (let at = 0; at < jobs.length; at += readTogether) {
-      let left = jobs.slice(at, at + readTogether);
-      for (let sent = 0; left.length > 0 && sent < statements; sent++) left = await this.#readSome(left);
+    for (let at = 0; at < jobs.length; at += readBatchSize) {
+      let left = jobs.slice(at, at + readBatchSize);
+      for (let sent = 0; left.length > 0 && sent < statements; sent++) left = await this.#readBatch(left);
     }
   }
 
   /** Reads one statement's worth of limits. Returns the jobs that are left because the documents are too many bytes. */
-  async #readSome(jobs: RunningJob[]): Promise<RunningJob[]> {
+  async #readBatch(jobs: RunningJob[]): Promise<RunningJob[]> {
     const rows = await this.session.pool.query<{
       key: string;
       queue: string;
       token: number;
       document: string | null;
-    }>(this.session.statements.limits, [this.queueName, jobs.map(({ key }) => key), readBytes]);
+    }>(this.session.statements.limits, [this.queueName, jobs.map(({ key }) => key), maxReadBytes]);
     const rowOf = new Map(rows.map((row) => [row.key, row]));
     const left: RunningJob[] = [];
     const unreadable: RunningJob[] = [];
     const now = performance.now();
     const last = rows.at(-1)?.key;
-    let isPast = false;
+    let isAfterLast = false;
     for (const job of jobs) {
       const row = rowOf.get(job.key);
-      if (isPast) left.push(job);
+      if (isAfterLast) left.push(job);
       else if (row?.token === job.token) {
         job.readAt = now;
         if (row.document === null) unreadable.push(job);
         else job.limits = limitsOf({ ...job, queue: row.queue, scheduled: 0, document: row.document });
       }
-      if (job.key === last) isPast = true;
+      if (job.key === last) isAfterLast = true;
     }
     for (const job of unreadable) {
       // The server cannot read this document as a job. Fetch such documents one at a time, because each may be large.
@@ -119,7 +119,7 @@ export class RunningJobs {
     return rows.length > 0 ? left : [];
   }
 
-  async #list(): Promise<{ found: RunningJob[]; clock: number }> {
+  async #listKeys(): Promise<{ found: RunningJob[]; clock: number }> {
     const found: RunningJob[] = [];
     let clock = 0;
     let last: { token: number; key: string } | undefined = { token: -(2 ** 31), key: "" };

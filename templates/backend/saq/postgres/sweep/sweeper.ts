@@ -19,23 +19,23 @@ import { type Liveness, leaseGraceSeconds, livenessOf } from "./worker-ids.js";
 import { recoverySeconds, type WorkerAge, WorkerRows } from "./worker-rows.js";
 
 /**
- * How long a running job must be without a living worker before it counts as orphaned, s. If a worker has no lock,
- * missing heartbeats are the only evidence that it died, so the time is longer. It is longest for Python workers,
- * because they do not end their jobs when they cannot reach the database.
+ * How long a running job must be without a living worker before it counts as orphaned, s. If a worker has no lock, an
+ * expired row is the only evidence that it died, so the time is longer. It is longest for Python workers, because they
+ * do not end their jobs when they cannot reach the database.
  */
 const orphanedAfter: Record<Liveness, number> = { lock: 9, lease: 9 + leaseGraceSeconds, row: 300 };
 /** 8 MB of the table per statement, and at most 64 MB per pass: a table of 1 GB is swept in under three minutes. */
-const blocksPerStatement = 1_000;
-const blocksPerPass = 8_000;
+const pagesPerStatement = 1_000;
+const pagesPerPass = 8_000;
 
-interface SweepLeft {
+interface SweepState {
   /**
-   * True if this statement got the sweep lock and deleted the expired rows of its range; false if another process holds
-   * the lock.
+   * True if this statement acquired the sweep lock and deleted the expired rows of its range; false if another process
+   * holds the lock.
    */
-  got: boolean;
+  acquired: boolean;
   /** Pages of the jobs table. */
-  blocks: number;
+  pages: number;
   /** True if jobs of this queue run. */
   running: boolean;
 }
@@ -51,7 +51,7 @@ export class Sweeper {
   /** If the database does not respond for longer than this, s, the time counts as a gap (see OutageDetector). */
   #gapSeconds = 0;
   /** The page of the jobs table at which the next deletion of expired rows begins. */
-  #block = 0;
+  #nextPage = 0;
 
   constructor(
     private readonly session: TableSession,
@@ -63,18 +63,18 @@ export class Sweeper {
     this.#running = new RunningJobs(session, rows, queueName);
   }
 
-  /** Takes the rows of workers that a heartbeat has returned. The next query for workers may then be unnecessary. */
+  /** Takes the rows of workers that `saveWorker` has returned. The next query for workers may then be unnecessary. */
   onWorkerRows(workers: readonly WorkerAge[]): void {
-    this.#workers.heard(workers, this.#gapSeconds);
+    this.#workers.onUpdate(workers, this.#gapSeconds);
   }
 
   /** Requeues or fails the jobs of dead workers. Returns their keys. */
   async sweepLost(limits: SweepLimits): Promise<string[]> {
     this.#gapSeconds = 2 * limits.checkInterval + 1;
-    if (this.#workers.isNobodySilent(limits.checkInterval + 1)) return [];
-    const workers = await this.#workers.look(this.#gapSeconds);
+    if (this.#workers.hasNoSuspect(limits.checkInterval + 1)) return [];
+    const workers = await this.#workers.read(this.#gapSeconds);
     const swept: string[] = [];
-    for (const id of this.#workers.silent(workers)) {
+    for (const id of this.#workers.suspects(workers)) {
       if (!(await this.#workers.isDead(id))) continue;
       swept.push(...(await this.#takeOver(id, limits)));
     }
@@ -82,19 +82,20 @@ export class Sweeper {
   }
 
   async #takeOver(workerId: string, { lostLimit, failedTtl }: SweepLimits): Promise<string[]> {
-    const { runningOf, retire } = this.session.statements;
-    const found = await this.session.pool.query<{ key: string; token: number }>(runningOf, [
+    const { runningOfWorker, removeWorker } = this.session.statements;
+    const found = await this.session.pool.query<{ key: string; token: number }>(runningOfWorker, [
       this.queueName,
       workerId,
     ]);
     const tokenOf = new Map(found.map(({ key, token }) => [key, token]));
     const { keys, isComplete } = await this.#sweep([...tokenOf.keys()], (row, clock) => {
-      const isIts = row.token === tokenOf.get(row.key) && isRunning(row) && read(row)?.workerId === workerId;
-      return isIts ? loseJob(row, clock, lostLimit, failedTtl, hadStarted(row)) : null;
+      const belongsToWorker =
+        row.token === tokenOf.get(row.key) && isRunning(row) && read(row)?.workerId === workerId;
+      return belongsToWorker ? loseJob(row, clock, lostLimit, failedTtl, hadStarted(row)) : null;
     });
     // If jobs are left, the worker's row stays, and the next sweep finds the dead worker again.
     if (isComplete) {
-      await this.session.pool.query(retire, [workerId]);
+      await this.session.pool.query(removeWorker, [workerId]);
       this.#workers.forget(workerId);
     }
     if (keys.length > 0)
@@ -126,11 +127,11 @@ export class Sweeper {
   }
 
   async #sweepRunning(limits: SweepLimits): Promise<string[]> {
-    const workers = await this.#workers.look(this.#gapSeconds);
-    const { jobs, clock } = await this.#running.look();
+    const workers = await this.#workers.read(this.#gapSeconds);
+    const { jobs, clock } = await this.#running.list();
     if (!this.#workers.outage.reachableFor(recoverySeconds)) return [];
-    const { orphans, owned } = await this.#withoutWorker(jobs, workers);
-    const lost = await this.#lose(orphans, limits);
+    const { orphans, owned } = await this.#splitByWorker(jobs, workers);
+    const lost = await this.#takeOverOrphans(orphans, limits);
     const ended = await this.#endStuck(owned, workers, clock, limits);
     return [...lost, ...ended];
   }
@@ -140,17 +141,17 @@ export class Sweeper {
    * (`owned`). A job is in neither list if its TypeScript worker may have died but has not been missing for long
    * enough. If that worker has died, the job must run again, even if it has exceeded its limits.
    */
-  async #withoutWorker(jobs: readonly RunningJob[], workers: readonly WorkerAge[]) {
+  async #splitByWorker(jobs: readonly RunningJob[], workers: readonly WorkerAge[]) {
     const alive = new Set(workers.filter((worker) => worker.alive).map((worker) => worker.worker_id));
     const dead = new Map<string, boolean>();
     const isDead = async (id: string) => {
-      const known = dead.get(id) ?? (await this.#workers.isDead(id));
-      dead.set(id, known);
-      return known;
+      const answer = dead.get(id) ?? (await this.#workers.isDead(id));
+      dead.set(id, answer);
+      return answer;
     };
     const orphans: RunningJob[] = [];
     const owned: RunningJob[] = [];
-    const met = new Set<string>();
+    const ownersSeen = new Set<string>();
     const now = performance.now();
     for (const job of jobs) {
       const workerId = job.limits?.workerId ?? "";
@@ -161,7 +162,7 @@ export class Sweeper {
       // A Python worker writes its id into the job only when it starts the job. Until then the time is kept for each
       // claim.
       const owner = workerId ? `worker ${workerId}` : `claim ${job.token} ${job.key}`;
-      met.add(owner);
+      ownersSeen.add(owner);
       const since = this.#orphanedSince.get(owner) ?? now;
       this.#orphanedSince.set(owner, since);
       const liveness = livenessOf(workerId);
@@ -171,11 +172,15 @@ export class Sweeper {
         if (isOver) orphans.push(job);
       } else if (liveness === "lock") owned.push(job);
     }
-    for (const owner of this.#orphanedSince.keys()) if (!met.has(owner)) this.#orphanedSince.delete(owner);
+    for (const owner of this.#orphanedSince.keys())
+      if (!ownersSeen.has(owner)) this.#orphanedSince.delete(owner);
     return { orphans, owned };
   }
 
-  async #lose(orphans: readonly RunningJob[], { lostLimit, failedTtl }: SweepLimits): Promise<string[]> {
+  async #takeOverOrphans(
+    orphans: readonly RunningJob[],
+    { lostLimit, failedTtl }: SweepLimits,
+  ): Promise<string[]> {
     const jobOf = new Map(orphans.map((job) => [job.key, job]));
     const { keys } = await this.#sweep([...jobOf.keys()], (row, clock) => {
       const job = jobOf.get(row.key);
@@ -189,15 +194,15 @@ export class Sweeper {
   async #endStuck(
     jobs: readonly RunningJob[],
     workers: readonly WorkerAge[],
-    seenAt: number,
+    listedAt: number,
     { graceSeconds, failedTtl }: SweepLimits,
   ): Promise<string[]> {
     const graceOf = new Map(workers.map(({ worker_id, grace }) => [worker_id, grace]));
     const graceFor = ({ limits }: RunningJob) => graceOf.get(limits?.workerId ?? "") ?? graceSeconds;
     const databaseClock = this.session.pool.clock;
-    const setForward = (epochMs: number) => databaseClock.setForwardSince(epochMs);
+    const setForwardMs = (epochMs: number) => databaseClock.setForwardSince(epochMs);
     const isOver = (job: RunningJob, limits: Parameters<typeof isStuck>[0]) =>
-      isStuck(limits, seenAt, graceFor(job), setForward);
+      isStuck(limits, listedAt, graceFor(job), setForwardMs);
     // Read the documents of suspects again, because a heartbeat may have been stored since.
     const suspects = this.#running.stuck(jobs, isOver);
     await this.#running.read(suspects);
@@ -210,7 +215,7 @@ export class Sweeper {
       // The documents may have been read before an outage, and this row may have been locked after it.
       if (!job || isClockAhead || !isSameRun(row, job) || !this.#workers.outage.reachableFor(recoverySeconds))
         return null;
-      return sweepJob(row, clock, graceFor(job), failedTtl, setForward);
+      return sweepJob(row, clock, graceFor(job), failedTtl, setForwardMs);
     });
     if (isClockAhead) await databaseClock.measure();
     return keys;
@@ -227,7 +232,7 @@ export class Sweeper {
     if (held.length > 0)
       this.logger.debug(
         { jobs: held.slice(0, 20), count: held.length },
-        "could not sweep jobs whose rows a transaction holds, trying again with the next sweep",
+        "could not sweep jobs whose rows another transaction holds; the next sweep tries again",
       );
     const swept = [...answers].flatMap(([key, isSwept]) => (isSwept ? [key] : []));
     return { keys: swept, isComplete: held.length === 0 };
@@ -239,26 +244,26 @@ export class Sweeper {
    */
   async #deleteExpired(): Promise<boolean> {
     const { sweep, deleteExpired } = this.session.statements;
-    const [left] = await this.session.pool.query<SweepLeft>(sweep, [
-      ...this.#pages(),
+    const [state] = await this.session.pool.query<SweepState>(sweep, [
+      ...this.#pageRange(),
       this.queueName,
       this.session.jobsTable,
     ]);
     this.#workers.outage.onResponse(this.#gapSeconds);
-    if (!left) return true;
-    const { got, blocks, running } = left;
-    for (let passed = 0; got && passed < Math.min(blocksPerPass, blocks); ) {
-      this.#block = this.#block + blocksPerStatement < blocks ? this.#block + blocksPerStatement : 0;
-      passed += blocksPerStatement;
-      if (passed < Math.min(blocksPerPass, blocks))
-        await this.session.pool.query(deleteExpired, this.#pages());
+    if (!state) return true;
+    const { acquired, pages, running } = state;
+    for (let passed = 0; acquired && passed < Math.min(pagesPerPass, pages); ) {
+      this.#nextPage = this.#nextPage + pagesPerStatement < pages ? this.#nextPage + pagesPerStatement : 0;
+      passed += pagesPerStatement;
+      if (passed < Math.min(pagesPerPass, pages))
+        await this.session.pool.query(deleteExpired, this.#pageRange());
     }
     return running;
   }
 
   /** Returns the range of pages for one statement, without the page `to`. */
-  #pages(): [from: string, to: string] {
-    return [`(${this.#block},0)`, `(${this.#block + blocksPerStatement},0)`];
+  #pageRange(): [from: string, to: string] {
+    return [`(${this.#nextPage},0)`, `(${this.#nextPage + pagesPerStatement},0)`];
   }
 }
 

@@ -21,10 +21,10 @@ const prefixes = { lock: "ts-", lease: "lease-" } as const;
  * The id of a Python worker may begin with these prefixes too, for example when it is a host's name. So the whole form
  * of our ids is checked.
  */
-const ours = /^(ts-|lease-).+-\d+-[0-9a-f]{8}$/s;
+const ownIdPattern = /^(ts-|lease-).+-\d+-[0-9a-f]{8}$/s;
 
 export function livenessOf(workerId: string): Liveness {
-  const prefix = ours.exec(workerId)?.[1];
+  const prefix = ownIdPattern.exec(workerId)?.[1];
   return prefix === prefixes.lock ? "lock" : prefix === prefixes.lease ? "lease" : "row";
 }
 

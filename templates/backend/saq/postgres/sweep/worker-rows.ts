@@ -4,17 +4,17 @@ import { OutageDetector } from "./outage-detector.js";
 import { type Liveness, leaseGraceSeconds, livenessOf } from "./worker-ids.js";
 
 /**
- * A worker with a lock counts as silent when its row has been expired for one whole beat, s, while the sweeper itself
- * could reach the database.
+ * A worker with a lock is a suspect when its row has been expired for this time, s, while the sweeper itself could
+ * reach the database. Workers update their rows this often.
  */
-const beatSeconds = 3;
+const updateSeconds = 3;
 /** After the database's clock was set back, living workers have written their rows again within this time, s. */
-const rowAgainSeconds = 10;
+const rowRenewalSeconds = 10;
 /**
- * A row that expires later than this plus the step of the clock, ms, is trusted: its worker beats seldom, and the row
- * was not written before the clock was set back.
+ * A row that expires later than this plus the step of the clock, ms, is trusted: its worker seldom updates it, and the
+ * row was not written before the clock was set back.
  */
-const longestRowMs = 60_000;
+const maxRowMs = 60_000;
 /**
  * After an outage the workers come back one by one, with results that they have kept. No job counts as stuck or
  * orphaned before the longest back-off (5 s) and the time for a claim or a settlement have passed, s.
@@ -33,9 +33,9 @@ export interface WorkerAge {
   clock: number;
 }
 
-/** After how many seconds beyond its row's time a worker counts as silent. */
-const silenceOf: Record<Liveness, number> = {
-  lock: beatSeconds,
+/** How long a worker's row must be expired before the worker is a suspect: it may have died, s. */
+const suspectAfter: Record<Liveness, number> = {
+  lock: updateSeconds,
   lease: leaseGraceSeconds,
   row: Number.POSITIVE_INFINITY,
 };
@@ -44,12 +44,12 @@ export class WorkerRows {
   readonly outage: OutageDetector;
   /**
    * Workers that were seen alive, so that a worker whose row somebody deleted is not forgotten. The value is the
-   * time from which a missing row means that the worker is silent, by performance.now().
+   * time from which a missing row makes the worker a suspect, by performance.now().
    */
   readonly #known = new Map<string, number>();
-  /** The rows that the last beat returned, and when, by performance.now(). */
-  #heard: readonly WorkerAge[] = [];
-  #heardAt = Number.NEGATIVE_INFINITY;
+  /** The rows that the last update of a worker's row returned, and when, by performance.now(). */
+  #updatedRows: readonly WorkerAge[] = [];
+  #updatedAt = Number.NEGATIVE_INFINITY;
 
   constructor(
     private readonly session: TableSession,
@@ -58,44 +58,45 @@ export class WorkerRows {
     this.outage = new OutageDetector(session.pool);
   }
 
-  /** Takes the rows that a beat has returned. The next look is unnecessary while no worker can be silent. */
-  heard(workers: readonly WorkerAge[], gapSeconds: number): void {
-    this.#saw(workers, gapSeconds);
-    this.#heard = workers;
-    this.#heardAt = performance.now();
+  /** Takes the rows that an update has returned. The next `read` is unnecessary while no worker can be a suspect. */
+  onUpdate(workers: readonly WorkerAge[], gapSeconds: number): void {
+    this.#recordAlive(workers, gapSeconds);
+    this.#updatedRows = workers;
+    this.#updatedAt = performance.now();
   }
 
   /** Reads the rows of this queue's workers. */
-  async look(gapSeconds: number): Promise<WorkerAge[]> {
+  async read(gapSeconds: number): Promise<WorkerAge[]> {
     const sentAt = performance.now();
-    const workers = await this.session.pool.query<WorkerAge>(this.session.statements.ages, [this.queueName]);
-    if (workers[0]) this.session.pool.clock.saw(workers[0].clock, sentAt);
-    this.#saw(workers, gapSeconds);
+    const { workerAges } = this.session.statements;
+    const workers = await this.session.pool.query<WorkerAge>(workerAges, [this.queueName]);
+    if (workers[0]) this.session.pool.clock.compareWith(workers[0].clock, sentAt);
+    this.#recordAlive(workers, gapSeconds);
     return workers;
   }
 
   /**
-   * Returns true if a beat returned all known workers within the last `seconds`, and none of them can be silent so far.
+   * Returns true if an update returned all known workers within the last `seconds`, and none of them can be a suspect.
    */
-  isNobodySilent(seconds: number): boolean {
-    const passed = (performance.now() - this.#heardAt) / 1_000;
+  hasNoSuspect(seconds: number): boolean {
+    const passed = (performance.now() - this.#updatedAt) / 1_000;
     if (passed >= seconds) return false;
-    const heard = new Set(this.#heard.map(({ worker_id }) => worker_id));
+    const updated = new Set(this.#updatedRows.map(({ worker_id }) => worker_id));
     return (
-      !this.#heard.some(({ worker_id, overdue }) => this.#isSilent(worker_id, overdue + passed)) &&
-      [...this.#known.keys()].every((id) => heard.has(id))
+      !this.#updatedRows.some(({ worker_id, overdue }) => this.#isSuspect(worker_id, overdue + passed)) &&
+      [...this.#known.keys()].every((id) => updated.has(id))
     );
   }
 
-  /** Returns the ids of workers that have been silent for long enough: the caller asks `isDead` for each. */
-  silent(workers: readonly WorkerAge[]): string[] {
+  /** Returns the ids of workers that may have died. The caller must check each with `isDead`. */
+  suspects(workers: readonly WorkerAge[]): string[] {
     const now = performance.now();
     const present = new Set(workers.map(({ worker_id }) => worker_id));
-    const overdue = workers.filter((worker) => this.#isSilent(worker.worker_id, worker.overdue));
-    const missing = [...this.#known].filter(([id, silentAt]) => !present.has(id) && now >= silentAt);
+    const overdue = workers.filter((worker) => this.#isSuspect(worker.worker_id, worker.overdue));
+    const missing = [...this.#known].filter(([id, suspectAt]) => !present.has(id) && now >= suspectAt);
     return [...overdue.map(({ worker_id }) => worker_id), ...missing.map(([id]) => id)].filter(
       // A worker without a lock has only its row: after an outage it gets time to renew the row.
-      (id) => this.outage.reachableFor(livenessOf(id) === "lock" ? beatSeconds : recoverySeconds),
+      (id) => this.outage.reachableFor(livenessOf(id) === "lock" ? updateSeconds : recoverySeconds),
     );
   }
 
@@ -122,20 +123,20 @@ export class WorkerRows {
    * expires far in the future because it was written before the database's clock was set back. Such a row would hide
    * the death of its worker for the length of the step. If the worker lives, it still holds its lock.
    */
-  #isSilent(workerId: string, overdue: number): boolean {
+  #isSuspect(workerId: string, overdue: number): boolean {
     const liveness = livenessOf(workerId);
     const { setBack } = this.session.pool.clock;
     const aheadMs = -overdue * 1_000;
-    const isLeftOver =
+    const isFromBeforeStep =
       liveness === "lock" &&
       setBack !== null &&
-      performance.now() - setBack.noticedAt > rowAgainSeconds * 1_000 &&
+      performance.now() - setBack.noticedAt > rowRenewalSeconds * 1_000 &&
       aheadMs > setBack.ms / 2 &&
-      aheadMs < setBack.ms + longestRowMs;
-    return overdue >= silenceOf[liveness] || isLeftOver;
+      aheadMs < setBack.ms + maxRowMs;
+    return overdue >= suspectAfter[liveness] || isFromBeforeStep;
   }
 
-  #saw(workers: readonly WorkerAge[], gapSeconds: number): void {
+  #recordAlive(workers: readonly WorkerAge[], gapSeconds: number): void {
     this.outage.onResponse(gapSeconds);
     const now = performance.now();
     for (const { worker_id, alive, overdue } of workers) {
@@ -143,7 +144,7 @@ export class WorkerRows {
       if (!alive || liveness === "row") continue;
       // With a lock, `isDead` can tell at once. With a lease, the rest of the lease must pass first.
       const left = liveness === "lock" ? 0 : -overdue;
-      this.#known.set(worker_id, now + (left + silenceOf[liveness]) * 1_000);
+      this.#known.set(worker_id, now + (left + suspectAfter[liveness]) * 1_000);
     }
   }
 }

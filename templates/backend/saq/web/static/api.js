@@ -55,7 +55,7 @@ export class ApiRefusal extends Error {
 }
 
 /** The API did not respond, or responded with an error that is not 4xx, or without JSON. */
-class ApiAway extends Error {}
+class ApiUnreachable extends Error {}
 
 const timeoutMs = 10_000;
 
@@ -74,16 +74,16 @@ async function request(path, { method = "GET", signal } = {}) {
     });
   } catch (error) {
     signal?.throwIfAborted();
-    throw new ApiAway(limit.aborted ? `no answer within ${timeoutMs / 1000} s` : "no connection", {
+    throw new ApiUnreachable(limit.aborted ? `no response within ${timeoutMs / 1000} s` : "no connection", {
       cause: error,
     });
   }
   const body = await response.json().catch(() => null);
   if (response.ok && body) return body;
   if (response.status >= 400 && response.status < 500) {
-    throw new ApiRefusal(response.status, body?.detail ?? `The API answered ${response.status}`);
+    throw new ApiRefusal(response.status, body?.detail ?? `The API responded with status ${response.status}`);
   }
-  throw new ApiAway(`it answered ${response.status}`);
+  throw new ApiUnreachable(`it responded with status ${response.status}`);
 }
 
 /**

@@ -10,10 +10,10 @@ import * as queueView from "./queue.js";
 import { isOwn, overviewUrl, parseRoute } from "./routes.js";
 
 /** @param {string} id */
-const part = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
-const view = part("view");
-const away = part("away");
-const connection = part("connection");
+const elementById = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const view = elementById("view");
+const unreachable = elementById("unreachable");
+const connection = elementById("connection");
 // It is outside the part that is redrawn, so that screen readers announce each change of its text.
 const notice = h("p", { class: "notice", role: "status" });
 view.before(notice);
@@ -29,7 +29,7 @@ view.before(notice);
  */
 /** @type {Visit} */
 let visit = { route: { view: "unknown" }, busy: null };
-let awaySince = 0;
+let unreachableSince = 0;
 const slowMs = 300;
 
 /**
@@ -46,7 +46,7 @@ function open({ moveFocus }) {
   visit.polling?.stop();
   const opened = /** @type {Visit} */ ({ route: parseRoute(new URL(location.href)), busy: null });
   visit = opened;
-  say("");
+  showNotice("");
   const { route } = opened;
   if (route.view === "unknown") {
     document.title = "Not found · SAQ";
@@ -94,14 +94,14 @@ async function refresh(opened, signal) {
 
 function draw() {
   const { route, data, refusal, busy } = visit;
-  morphChildren(view, picture());
+  morphChildren(view, content());
 
   /** @returns {Node[]} */
-  function picture() {
+  function content() {
     if (route.view === "unknown") return failure("404 not found", "There is no such page.");
     if (refusal) return failure(refusal.status === 404 ? "404 not found" : "Not possible", refusal.message);
     if (data === undefined)
-      return [h("p", { class: "empty" }, awaySince > 0 ? "Nothing to show yet." : "Loading…")];
+      return [h("p", { class: "empty" }, unreachableSince > 0 ? "Nothing to show yet." : "Loading…")];
     return views[route.view].render(data, route, busy);
   }
 }
@@ -118,22 +118,23 @@ const failure = (heading, text) => [
 
 /** @param {Error | null} problem null = the API is reachable */
 function showConnection(problem) {
-  if (problem) awaySince ||= Date.now();
-  else awaySince = 0;
-  away.hidden = !problem;
+  if (problem) unreachableSince ||= Date.now();
+  else unreachableSince = 0;
+  unreachable.hidden = !problem;
   const text = problem
-    ? `The API has been away since ${shortTime(awaySince)} (${problem.message}). What you see is from before; trying again every 2 s.`
+    ? `The API has been unreachable since ${shortTime(unreachableSince)} (${problem.message}). ` +
+      "This page shows older data. It tries again every 2 s."
     : "";
-  if (away.textContent !== text) away.textContent = text;
-  connection.textContent = problem ? "away" : "live";
-  connection.dataset.state = problem ? "away" : "live";
+  if (unreachable.textContent !== text) unreachable.textContent = text;
+  connection.textContent = problem ? "unreachable" : "live";
+  connection.dataset.state = problem ? "unreachable" : "live";
 }
 
 /**
  * @param {string} text
  * @param {"good" | "bad"} [kind]
  */
-function say(text, kind = "good") {
+function showNotice(text, kind = "good") {
   notice.textContent = text;
   notice.dataset.kind = kind;
 }
@@ -143,18 +144,19 @@ async function act(action) {
   const opened = visit;
   const { route } = opened;
   if (route.view !== "job" || opened.busy) return;
-  const words = jobView.actions[action];
-  say("");
-  if (!(await confirm(words)) || visit !== opened) return;
+  const texts = jobView.actions[action];
+  showNotice("");
+  if (!(await confirm(texts)) || visit !== opened) return;
   opened.busy = action;
   draw();
   try {
     await changeJob(route.queue, route.key, action);
-    if (visit === opened) say(words.done);
+    if (visit === opened) showNotice(texts.done);
   } catch (error) {
     if (visit === opened) {
       const { message } = /** @type {Error} */ (error);
-      say(error instanceof ApiRefusal ? message : `Nothing is known of the outcome: ${message}.`, "bad");
+      const text = error instanceof ApiRefusal ? message : `It is unknown whether this worked: ${message}.`;
+      showNotice(text, "bad");
     }
   }
   await opened.polling?.now();
@@ -179,7 +181,7 @@ document.addEventListener("click", (event) => {
   const before = visit.route;
   if (url.href !== location.href) history.pushState(null, "", url);
   // If only the tab or the page of the same queue changes, the focus stays on the link.
-  const sameList = before.view === "queue" && samePlace(before, parseRoute(url));
+  const sameList = before.view === "queue" && sameQueue(before, parseRoute(url));
   open({ moveFocus: !sameList });
   if (!sameList) scrollTo(0, 0);
 });
@@ -188,7 +190,7 @@ document.addEventListener("click", (event) => {
  * @param {Extract<Route, { view: "queue" }>} before
  * @param {Route} after
  */
-const samePlace = (before, after) => after.view === "queue" && after.queue === before.queue;
+const sameQueue = (before, after) => after.view === "queue" && after.queue === before.queue;
 
 addEventListener("popstate", () => open({ moveFocus: true }));
 

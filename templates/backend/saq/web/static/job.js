@@ -25,15 +25,15 @@ export const actions = {
     label: "Retry",
     busy: "Retrying…",
     question: "Retry this job?",
-    consequence: "It is queued again. Its attempts start from zero, its old result is cleared.",
+    consequence: "The job is queued again. Its attempts start from zero, and its result is deleted.",
     done: "The job is queued again.",
   },
   abort: {
     label: "Abort",
     busy: "Aborting…",
     question: "Abort this job?",
-    consequence: "A waiting job ends at once, a running one is told to stop.",
-    done: "The job was told to end.",
+    consequence: "A waiting job ends at once. A running job gets a signal to end.",
+    done: "The abort was requested.",
   },
 };
 
@@ -125,7 +125,7 @@ function details(job, state, route) {
     [state === "scheduled" ? "Due" : "Scheduled for", fullTime(job.scheduled * 1000)],
     ["Started", fullTime(job.started)],
     ["Completed", fullTime(job.completed)],
-    ["Last sign of life", fullTime(job.touched)],
+    ["Last activity", fullTime(job.touched)],
     ["Waited", job.started > 0 && duration(job.started - Math.max(job.queued, job.scheduled * 1000))],
     ["Ran", ran && duration(job.completed - job.started)],
     ["Timeout", job.timeout ? `${number(job.timeout)} s` : "none"],

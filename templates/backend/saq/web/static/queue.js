@@ -98,7 +98,7 @@ function jobTable(queue) {
             "span",
             { class: "outcome" },
             badge(state),
-            state === "failed" && job.error && h("span", { class: "cause" }, lastLine(job.error)),
+            state === "failed" && job.error && h("span", { class: "cause" }, errorLine(job.error)),
           ),
         ],
       };
@@ -116,7 +116,7 @@ const time = (ms) =>
  *
  * @param {string} error
  */
-function lastLine(error) {
+function errorLine(error) {
   const lines = error.trim().split("\n");
   const line = (lines[0]?.startsWith("Traceback") ? lines.at(-1) : lines[0]) ?? "";
   return line.length > 120 ? `${line.slice(0, 120)}…` : line;

@@ -11,65 +11,68 @@ import type { Logger } from "../../logger.js";
 
 /** Interval of the timer. A block is reported up to this much shorter than it was. */
 const tickMs = 50;
-const lookMs = 1_000;
+/** Interval of the checks. */
+const checkMs = 1_000;
 
-export interface Watched {
+/** The worker whose jobs may block the event loop. */
+export interface MonitoredWorker {
   /** Returns the keys of the jobs that may have blocked the event loop since the last call. */
-  suspects(): readonly string[];
+  takeRecentKeys(): readonly string[];
   /** True if no job runs or waits to run here. */
   readonly isResting: boolean;
 }
 
 export class EventLoopMonitor {
-  #clock: NodeJS.Timeout | null = null;
+  #timer: NodeJS.Timeout | null = null;
   /** Times are performance.now(). */
-  #ticked = 0;
-  #looked = 0;
-  #longest = 0;
-  #stopped = false;
+  #lastTickAt = 0;
+  #lastCheckAt = 0;
+  /** The longest delay since the last check. */
+  #longestMs = 0;
+  #isStopped = false;
 
   constructor(
     private readonly thresholdMs: number,
-    private readonly watched: Watched,
+    private readonly worker: MonitoredWorker,
     private readonly logger: Logger,
   ) {}
 
   /** Starts watching, because jobs may run from now on. Pauses by itself when no job is left. */
   begin(): void {
-    if (this.#clock || this.#stopped) return;
-    this.#ticked = performance.now();
-    this.#looked = this.#ticked;
-    this.#clock = setInterval(() => this.#tick(), tickMs);
+    if (this.#timer || this.#isStopped) return;
+    this.#lastTickAt = performance.now();
+    this.#lastCheckAt = this.#lastTickAt;
+    this.#timer = setInterval(() => this.#tick(), tickMs);
   }
 
-  /** Stops for good: a notification may still call `begin` while the worker stops. */
+  /** Stops permanently, because a notification may still call `begin` while the worker stops. */
   stop(): void {
-    this.#stopped = true;
+    this.#isStopped = true;
     this.#pause();
   }
 
   #pause(): void {
-    if (this.#clock) clearInterval(this.#clock);
-    this.#clock = null;
+    if (this.#timer) clearInterval(this.#timer);
+    this.#timer = null;
   }
 
   #tick(): void {
     const now = performance.now();
-    this.#longest = Math.max(this.#longest, now - this.#ticked - tickMs);
-    this.#ticked = now;
-    if (now - this.#looked >= lookMs) this.#look();
+    this.#longestMs = Math.max(this.#longestMs, now - this.#lastTickAt - tickMs);
+    this.#lastTickAt = now;
+    if (now - this.#lastCheckAt >= checkMs) this.#check();
   }
 
-  #look(): void {
-    const jobs = this.watched.suspects();
-    const ms = Math.round(this.#longest);
-    this.#looked = this.#ticked;
-    this.#longest = 0;
-    if (jobs.length === 0 && this.watched.isResting) this.#pause();
+  #check(): void {
+    const jobs = this.worker.takeRecentKeys();
+    const ms = Math.round(this.#longestMs);
+    this.#lastCheckAt = this.#lastTickAt;
+    this.#longestMs = 0;
+    if (jobs.length === 0 && this.worker.isResting) this.#pause();
     if (ms < this.thresholdMs) return;
     this.logger.warn(
       { jobs: jobs.slice(0, 20), ms },
-      `The event loop was blocked for ${ms} ms, so that no other job could go on; run what computes that long on a thread`,
+      `The event loop was blocked for ${ms} ms, so no other job could continue. Run long computations in a thread`,
     );
   }
 }

@@ -1,9 +1,9 @@
-/** The periodic checks of a worker: jobs that run here and must end, its own sign of life, and jobs of dead workers. */
+/** The periodic checks of a worker: running jobs that must end, its own lease, and the jobs of dead workers. */
 
 import type { Broker, JobEvent, SweepLimits } from "../../broker.js";
 import { describe, type Logger } from "../../logger.js";
 import type { Queue } from "../../queue/queue.js";
-import { type Attempt, lossText } from "../attempt.js";
+import { type Attempt, lossText } from "../attempt/attempt.js";
 import { sweepGraceSeconds } from "../time-limits.js";
 import type { PeriodicTask } from "./periodic-tasks.js";
 
@@ -19,7 +19,7 @@ export function monitorTasks(
     isSuspended(): boolean;
     reconcile(): Promise<void>;
   },
-  ended: EndedElsewhere,
+  ownershipMonitor: OwnershipMonitor,
   logger: Logger,
 ): PeriodicTask[] {
   const { broker, config } = queue;
@@ -30,20 +30,20 @@ export function monitorTasks(
     checkInterval: timers.lost,
     failedTtl: config.failedTtl,
   });
-  const say = (keys: string[]) => {
+  const logSwept = (keys: string[]) => {
     if (keys.length > 0) logger.info({ jobs: keys.slice(0, 20), count: keys.length }, "Sweeping");
   };
-  const ofRunningJobs = {
+  const whileJobsRun = {
     every: timers.abort,
     notBefore: () => (runner.isResting ? Number.POSITIVE_INFINITY : 0),
   };
   return [
-    { ...ofRunningJobs, name: "silence", run: async () => interruptSilent(runner.running) },
-    { ...ofRunningJobs, name: "lease", run: async () => interruptSuspended(runner) },
-    { ...ofRunningJobs, name: "abort", run: () => ended.lookAtOlder(timers.abort / 4) },
+    { ...whileJobsRun, name: "heartbeat_timeout", run: async () => interruptSilent(runner.running) },
+    { ...whileJobsRun, name: "lease", run: async () => interruptSuspended(runner) },
+    { ...whileJobsRun, name: "abort", run: () => ownershipMonitor.checkOlderThan(timers.abort / 4) },
     { name: "claims", every: reconcileSeconds, run: () => runner.reconcile() },
-    { name: "lost", every: timers.lost, run: async () => say(await broker.sweepLost(limits())) },
-    { name: "sweep", every: timers.sweep, run: async () => say(await broker.sweepStuck(limits())) },
+    { name: "lost", every: timers.lost, run: async () => logSwept(await broker.sweepLost(limits())) },
+    { name: "sweep", every: timers.sweep, run: async () => logSwept(await broker.sweepStuck(limits())) },
   ];
 }
 
@@ -64,18 +64,22 @@ function interruptSilent(running: ReadonlyMap<string, Attempt>): void {
  */
 function interruptSuspended(runner: { running: ReadonlyMap<string, Attempt>; isSuspended(): boolean }): void {
   if (!runner.isSuspended()) return;
-  for (const attempt of runner.running.values())
-    attempt.interrupt("lost", "this worker could not renew its row in time, so others may run its jobs");
+  for (const attempt of runner.running.values()) {
+    attempt.interrupt(
+      "lost",
+      "this worker could not renew its row in time, so other workers may run its jobs",
+    );
+  }
 }
 
 /**
  * Interrupts running jobs that were aborted or taken over. Storage sends events about them; it is also asked at
  * intervals, because not every change sends an event.
  */
-export class EndedElsewhere {
-  /** Keys of running jobs with an event since the last look at them. */
-  readonly #told = new Set<string>();
-  #looking: Promise<void> | null = null;
+export class OwnershipMonitor {
+  /** Keys of running jobs with an event since they were last checked. */
+  readonly #keysToCheck = new Set<string>();
+  #checking: Promise<void> | null = null;
 
   constructor(
     private readonly broker: Broker,
@@ -83,42 +87,42 @@ export class EndedElsewhere {
     private readonly logger: Logger,
   ) {}
 
-  /** Called with each event about a job. Null: events may have been missed, so all running jobs are looked at. */
-  told(event: JobEvent | null): void {
+  /** Called with each event about a job. Null: events may have been missed, so all running jobs are checked. */
+  onJobEvent(event: JobEvent | null): void {
     const keys = event ? [event.key] : this.running.keys();
-    for (const key of keys) if (this.running.has(key)) this.#told.add(key);
-    if (this.#told.size > 0) this.#looking ??= this.#lookAtTold();
+    for (const key of keys) if (this.running.has(key)) this.#keysToCheck.add(key);
+    if (this.#keysToCheck.size > 0) this.#checking ??= this.#checkEvents();
   }
 
   /**
-   * Looks at the jobs that have run for longer than `seconds`. Younger ones are left for the next look, because most of
+   * Checks the jobs that have run for longer than `seconds`. Younger jobs are left for the next check, because most of
    * them have ended by then.
    */
-  async lookAtOlder(seconds: number): Promise<void> {
-    const young = performance.now() - seconds * 1_000;
-    await this.#look([...this.running.values()].filter((attempt) => attempt.startedAt < young));
+  async checkOlderThan(seconds: number): Promise<void> {
+    const startedBefore = performance.now() - seconds * 1_000;
+    await this.#check([...this.running.values()].filter((attempt) => attempt.startedAt < startedBefore));
   }
 
-  async #lookAtTold(): Promise<void> {
+  async #checkEvents(): Promise<void> {
     try {
-      while (this.#told.size > 0) {
-        const attempts = [...this.#told].flatMap((key) => this.running.get(key) ?? []);
-        this.#told.clear();
-        await this.#look(attempts);
+      while (this.#keysToCheck.size > 0) {
+        const attempts = [...this.#keysToCheck].flatMap((key) => this.running.get(key) ?? []);
+        this.#keysToCheck.clear();
+        await this.#check(attempts);
       }
     } catch (error) {
-      this.logger.debug(describe(error), "could not look for aborted jobs, the next look will tell");
+      this.logger.debug(describe(error), "could not check for aborted jobs; the next check finds them");
     } finally {
-      this.#looking = null;
+      this.#checking = null;
     }
   }
 
-  async #look(attempts: readonly Attempt[]): Promise<void> {
+  async #check(attempts: readonly Attempt[]): Promise<void> {
     if (attempts.length === 0) return;
     const attemptOf = new Map(attempts.map((attempt) => [attempt.fields.key, attempt]));
-    for (const { key, why } of await this.broker.findInterrupted(attempts.map(({ claim }) => claim))) {
+    for (const { key, reason } of await this.broker.findInterrupted(attempts.map(({ claim }) => claim))) {
       const attempt = attemptOf.get(key);
-      if (why !== "abort") attempt?.interrupt("lost", lossText[why]);
+      if (reason !== "abort") attempt?.interrupt("lost", lossText[reason]);
       else if (attempt?.interrupt("abort", "aborted")) this.logger.info({ job: key }, `Aborting ${key}`);
     }
   }

@@ -10,11 +10,11 @@ export interface PeriodicTask {
   /** Rounds begin just after whole multiples of `every` on this clock (epoch ms), when jobs become due. */
   alignedTo?: () => number;
   /** The first round begins at the start. */
-  atOnce?: boolean;
+  runsAtStart?: boolean;
   /**
    * No round is due before this time on the clock of `alignedTo`; Infinity: none before `resume`. Called after each
    * round. A step of the clock may change this time to anything, so a finite time skips rounds for at most
-   * `longestRestMs`.
+   * `maxPauseMs`.
    */
   notBefore?: () => number;
   run: () => Promise<unknown>;
@@ -23,17 +23,17 @@ export interface PeriodicTask {
 /** Added to each aligned wait, because a timer may fire shortly before the database's second begins. */
 const alignmentSlackMs = 5;
 /** Rounds are skipped for at most this time, whatever the clocks say. */
-const longestRestMs = 10_000;
+const maxPauseMs = 10_000;
 
 export class PeriodicTasks {
   readonly #timers = new Map<PeriodicTask, NodeJS.Timeout>();
-  readonly #running = new Set<Promise<unknown>>();
+  readonly #runningRounds = new Set<Promise<unknown>>();
   /**
    * Tasks that skip rounds. They have no timer for each round, because one that finds nothing to do costs 0.2 ms of
    * CPU.
    */
-  readonly #resting = new Set<PeriodicTask>();
-  #stopped = false;
+  readonly #paused = new Set<PeriodicTask>();
+  #isStopped = false;
 
   constructor(
     private readonly tasks: readonly PeriodicTask[],
@@ -41,47 +41,47 @@ export class PeriodicTasks {
   ) {}
 
   start(): void {
-    for (const task of this.tasks) task.atOnce ? this.#begin(task) : this.#plan(task);
+    for (const task of this.tasks) task.runsAtStart ? this.#begin(task) : this.#plan(task);
   }
 
   /** Stops the timers and waits for the rounds that are running. */
   async stop(): Promise<void> {
-    this.#stopped = true;
+    this.#isStopped = true;
     for (const timer of this.#timers.values()) clearTimeout(timer);
-    await Promise.allSettled(this.#running);
+    await Promise.allSettled(this.#runningRounds);
   }
 
   /** Plans the next round of tasks that skip rounds, because they may have something to do again. */
   resume(): void {
-    for (const task of this.#resting) {
+    for (const task of this.#paused) {
       clearTimeout(this.#timers.get(task));
       this.#plan(task);
     }
   }
 
   #plan(task: PeriodicTask): void {
-    if (this.#stopped) return;
-    const period = task.every * 1_000;
+    if (this.#isStopped) return;
+    const periodMs = task.every * 1_000;
     const now = task.alignedTo?.() ?? 0;
-    const next = period - (now % period) + (task.alignedTo ? alignmentSlackMs : 0);
-    const skipped = Math.max(0, Math.ceil(((task.notBefore?.() ?? 0) - now - next) / period));
-    if (skipped > 0) this.#resting.add(task);
-    else this.#resting.delete(task);
+    const untilNextMs = periodMs - (now % periodMs) + (task.alignedTo ? alignmentSlackMs : 0);
+    const skipped = Math.max(0, Math.ceil(((task.notBefore?.() ?? 0) - now - untilNextMs) / periodMs));
+    if (skipped > 0) this.#paused.add(task);
+    else this.#paused.delete(task);
     if (skipped === Number.POSITIVE_INFINITY) return;
-    const wait = next + Math.min(skipped, Math.floor(longestRestMs / period)) * period;
+    const waitMs = untilNextMs + Math.min(skipped, Math.floor(maxPauseMs / periodMs)) * periodMs;
     this.#timers.set(
       task,
-      setTimeout(() => this.#begin(task), wait),
+      setTimeout(() => this.#begin(task), waitMs),
     );
   }
 
   #begin(task: PeriodicTask): void {
-    this.#resting.delete(task);
+    this.#paused.delete(task);
     const round = this.#round(task).finally(() => {
-      this.#running.delete(round);
+      this.#runningRounds.delete(round);
       this.#plan(task);
     });
-    this.#running.add(round);
+    this.#runningRounds.add(round);
   }
 
   async #round(task: PeriodicTask): Promise<void> {

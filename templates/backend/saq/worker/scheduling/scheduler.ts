@@ -2,9 +2,9 @@
  * Stores the next tick of every recurring task before it is due, as SAQ does: a queued job that becomes due at its
  * second. Every worker does this, and storage accepts the tick of one worker only: the key of an ended job is taken
  * again only with a later due time, and the table saq_cron records the ticks that were stored. A tick that is known to
- * be stored is not tried again, so nothing is written between two ticks, and while a run goes on the worker only reads
- * its row. From time to time the worker checks that the stored ticks are still there: a pause that is over, or the
- * start of an older worker, may have deleted one.
+ * be stored is not tried again, so nothing is written between two ticks, and while a run is active the worker only
+ * reads its row. From time to time the worker checks that the stored ticks are still there: a pause that is over, or
+ * the start of an older worker, may have deleted one.
  *
  * The rounds are half a second away from the ticks. So two workers whose clocks differ a little look for the same tick,
  * and the run of an every-second entry has ended by then if it is short.
@@ -16,12 +16,18 @@ import type { ScheduleRow, Tick } from "../../core/schedule-store.js";
 import type { StoredJob } from "../../core/stored-job.js";
 import { describe, type Logger } from "../../logger.js";
 import type { Queue } from "../../queue/queue.js";
-import { definitionOf, takeBack } from "../../queue/schedules.js";
+import { definitionOf, deleteWaitingTick } from "../../queue/schedules.js";
 import type { PeriodicTask } from "../maintenance/periodic-tasks.js";
-import { endOf, isDefinition, isOpen, mayWait, type ScheduleState } from "./schedule-state.js";
+import {
+  endedRunOf,
+  isDefinitionOf,
+  mayBeTickOf,
+  mustBeStored,
+  type ScheduleState,
+} from "./schedule-state.js";
 
 /** Seconds between two checks that the ticks known to be stored are still there. */
-const reviewEvery = 10;
+const reviewSeconds = 10;
 
 /** Returns the task that stores ticks, or none if the queue has no scheduled tasks. */
 export function schedule(queue: Queue, logger: Logger): PeriodicTask[] {
@@ -33,7 +39,7 @@ export function schedule(queue: Queue, logger: Logger): PeriodicTask[] {
       name: "cron",
       every: config.timers.schedule,
       alignedTo: () => broker.now() - 500,
-      atOnce: true,
+      runsAtStart: true,
       run: () => scheduler.round(),
     },
   ];
@@ -43,9 +49,9 @@ export class Scheduler {
   readonly #queue: Queue;
   readonly #logger: Logger;
   readonly #states: readonly ScheduleState[];
-  #registered = false;
+  #isRegistered = false;
   /** Time of the last check of the stored ticks, epoch s. */
-  #reviewed = 0;
+  #reviewedAt = 0;
 
   constructor(queue: Queue, entries: readonly CronEntry[], logger: Logger) {
     this.#queue = queue;
@@ -53,48 +59,51 @@ export class Scheduler {
     this.#states = entries.map((entry) => ({
       entry,
       next: 0,
-      since: Number.POSITIVE_INFINITY,
+      computedAt: Number.POSITIVE_INFINITY,
       done: 0,
       seen: 0,
-      said: "",
+      lastLogged: "",
     }));
   }
 
   async round(): Promise<void> {
-    if (!this.#registered) await this.#register();
+    if (!this.#isRegistered) await this.#register();
     const now = this.#now();
-    await this.#review(now);
-    const open = this.#states.filter((state) => this.#alone(state, () => isOpen(state, now)) === true);
+    await this.#reopenDeleted(now);
+    const open = this.#states.filter(
+      (state) => this.#isolate(state, () => mustBeStored(state, now)) === true,
+    );
     if (open.length > 0) await this.#store(open.map((state) => ({ state, tick: state.next })));
   }
 
   /**
-   * First round: stores our schedules, deletes waiting ticks that no schedule owns any more, and makes up for missed
+   * First round: stores our schedules, deletes waiting ticks that no schedule owns any more, and stores missed
    * ticks.
    */
   async #register(): Promise<void> {
     const { broker } = this.#queue;
     const definitions = this.#states.map(({ entry }) => definitionOf(entry));
     const rows = await broker.schedules.register(definitions);
-    await this.#clear();
-    await this.#makeUp(rows ?? []);
-    this.#registered = true;
+    await this.#deleteUnowned();
+    await this.#storeMissed(rows ?? []);
+    this.#isRegistered = true;
   }
 
   /**
    * Deletes waiting ticks that no entry owns. Their entry was removed, or each tick has its own key and the entry's
    * times were changed.
    */
-  async #clear(): Promise<void> {
-    const left = (await this.#queue.broker.schedules.waiting()).filter(
-      (key) => !this.#states.some(({ entry }) => mayWait(entry, key)),
+  async #deleteUnowned(): Promise<void> {
+    const unowned = (await this.#queue.broker.schedules.waiting()).filter(
+      (key) => !this.#states.some(({ entry }) => mayBeTickOf(entry, key)),
     );
     const foreign: string[] = [];
-    for (const key of left) if ((await takeBack(this.#queue, key)) === "foreign") foreign.push(key);
+    for (const key of unowned)
+      if ((await deleteWaitingTick(this.#queue, key)) === "foreign") foreign.push(key);
     if (foreign.length > 0) {
       this.#logger.warn(
         { jobs: foreign.slice(0, 20), count: foreign.length },
-        "cron jobs without a scheduled task here wait for their time; another program made them",
+        "waiting cron jobs belong to no scheduled task here; another program stored them, so they are not deleted",
       );
     }
   }
@@ -105,24 +114,25 @@ export class Scheduler {
    * they are stored again only shortly before they are due. So a removed entry does not run again, unless a worker that
    * still has it runs at that time.
    */
-  async #review(now: number): Promise<void> {
+  async #reopenDeleted(now: number): Promise<void> {
     const near = now + 2 * this.#queue.config.timers.schedule;
     const known = this.#states.filter(({ next, done }) => next === done && next > now);
-    const isTime = Math.abs(now - this.#reviewed) >= reviewEvery || known.some(({ next }) => next <= near);
+    const isTime =
+      Math.abs(now - this.#reviewedAt) >= reviewSeconds || known.some(({ next }) => next <= near);
     if (known.length === 0 || !isTime) return;
     const rows = await this.#queue.broker.schedules.list();
-    this.#reviewed = now;
+    this.#reviewedAt = now;
     for (const state of known) {
       const row = rows?.find(({ name }) => name === state.entry.name);
       const isOpenAgain = row
-        ? !row.paused && row.tick < state.next && isDefinition(row, state.entry)
+        ? !row.paused && row.tick < state.next && isDefinitionOf(row, state.entry)
         : state.next <= near;
       if (isOpenAgain) state.done = 0;
     }
   }
 
   /** Stores one run at the start for ticks that were missed, if the entry asks for it. */
-  async #makeUp(rows: readonly ScheduleRow[]): Promise<void> {
+  async #storeMissed(rows: readonly ScheduleRow[]): Promise<void> {
     const now = this.#now();
     const missed = this.#states.flatMap((state) => {
       const { misfire, name, cron } = state.entry;
@@ -134,11 +144,11 @@ export class Scheduler {
   }
 
   async #store(wanted: readonly { state: ScheduleState; tick: number }[]): Promise<void> {
-    const rows = await this.#look(wanted);
+    const rows = await this.#readRows(wanted);
     const ticks: { state: ScheduleState; tick: Tick }[] = [];
     for (const { state, tick } of wanted) {
-      const made = await this.#alone(state, () => this.#tick(state, tick, rows));
-      if (made) ticks.push({ state, tick: made });
+      const toStore = await this.#isolate(state, () => this.#tickToStore(state, tick, rows));
+      if (toStore) ticks.push({ state, tick: toStore });
     }
     if (ticks.length === 0) return;
     try {
@@ -146,12 +156,14 @@ export class Scheduler {
     } catch (error) {
       // One entry may be the cause, for instance if an open transaction holds its key: store each one by itself.
       if (ticks.length === 1) throw error;
-      for (const one of ticks) await this.#alone(one.state, () => this.#enqueue([one]));
+      for (const one of ticks) await this.#isolate(one.state, () => this.#enqueue([one]));
     }
   }
 
   /** Returns the rows that have the ticks' keys, and those of the previous runs, by key. */
-  async #look(wanted: readonly { state: ScheduleState; tick: number }[]): Promise<Map<string, StoredJob>> {
+  async #readRows(
+    wanted: readonly { state: ScheduleState; tick: number }[],
+  ): Promise<Map<string, StoredJob>> {
     const keys = wanted.flatMap(({ state: { entry, seen }, tick }) => [
       cronKey(entry, tick),
       ...(entry.overlap === "allow" && seen > 0 ? [cronKey(entry, seen)] : []),
@@ -161,7 +173,7 @@ export class Scheduler {
   }
 
   /** Returns the tick to store, or null if there is nothing to store, now or at all. */
-  async #tick(
+  async #tickToStore(
     state: ScheduleState,
     second: number,
     rows: ReadonlyMap<string, StoredJob>,
@@ -172,10 +184,10 @@ export class Scheduler {
     if (row && !isTerminal(row.status)) {
       if (row.status === "queued" && row.scheduled === second) state.done = second;
       // The job is due at another time, which has not passed. Our entry has no tick between now and `second`, so
-      // another definition may have made the job.
-      const isOther =
+      // another definition may have created the job.
+      const isOutdated =
         row.status === "queued" && row.scheduled !== second && row.scheduled > Math.min(second, this.#now());
-      if (!isOther || !(await this.#giveWay(state, row))) return null;
+      if (!isOutdated || !(await this.#deleteOutdated(state, row))) return null;
     } else if (
       row &&
       row.scheduled >= second &&
@@ -190,28 +202,32 @@ export class Scheduler {
       ...definitionOf(entry),
       job: await this.#queue.schedules.tickOf(entry, second),
       seen: state.seen,
-      lastRun: last ? endOf(last) : null,
+      lastRun: last ? endedRunOf(last) : null,
     };
   }
 
   /**
-   * Deletes a waiting job that was made for another time by an older definition of this entry, whose workers may still
-   * run. A job of another program stays. The definition that was registered last decides. Returns true if the key is
-   * free now.
+   * Deletes a waiting job that was created for another time by an older definition of this entry, whose workers may
+   * still run. A job of another program stays. The definition that was registered last decides. Returns true if the key
+   * is free now.
    */
-  async #giveWay(state: ScheduleState, row: StoredJob): Promise<boolean> {
+  async #deleteOutdated(state: ScheduleState, row: StoredJob): Promise<boolean> {
     const { cron } = state.entry;
     if (!(await this.#isLatest(state))) return false;
-    const taken = await takeBack(this.#queue, row.key, (clock) => cron.next(clock) !== row.scheduled);
-    if (taken === "foreign") {
-      this.#say(state, `waits ${row.scheduled}`, () =>
+    const deleted = await deleteWaitingTick(
+      this.#queue,
+      row.key,
+      (clock) => cron.next(clock) !== row.scheduled,
+    );
+    if (deleted === "foreign") {
+      this.#logOnce(state, `waits ${row.scheduled}`, () =>
         this.#logger.warn(
           { job: row.key, scheduled: row.scheduled, cron: cron.text },
-          "another program's job holds this scheduled task's key until its own time",
+          "a job of another program has the key of this scheduled task's next tick, so the tick is not stored",
         ),
       );
     }
-    return taken === true;
+    return deleted === true;
   }
 
   /**
@@ -230,24 +246,24 @@ export class Scheduler {
 
   /** True if no other definition of the entry was registered since, or if storage remembers no definitions. */
   async #isLatest({ entry }: ScheduleState): Promise<boolean> {
-    const remembered = await this.#queue.broker.schedules.list();
-    const latest = remembered?.find(({ name }) => name === entry.name);
-    return !latest || isDefinition(latest, entry);
+    const stored = await this.#queue.broker.schedules.list();
+    const latest = stored?.find(({ name }) => name === entry.name);
+    return !latest || isDefinitionOf(latest, entry);
   }
 
   async #enqueue(ticks: readonly { state: ScheduleState; tick: Tick }[]): Promise<void> {
-    const answers = await this.#queue.broker.schedules.enqueue(ticks.map(({ tick }) => tick));
+    const results = await this.#queue.broker.schedules.enqueue(ticks.map(({ tick }) => tick));
     ticks.forEach(({ state, tick }, index) => {
-      const answer = answers[index];
+      const result = results[index];
       const { key, scheduled } = tick.job;
-      if (answer === "stored" || answer === "done") state.done = scheduled;
-      if (answer === "stored") this.#logger.debug({ job: key, scheduled }, `Scheduled ${key}`);
-      if (answer === "other_queue") {
+      if (result === "stored" || result === "done") state.done = scheduled;
+      if (result === "stored") this.#logger.debug({ job: key, scheduled }, `Scheduled ${key}`);
+      if (result === "other_queue") {
         state.done = scheduled;
-        this.#say(state, answer, () =>
+        this.#logOnce(state, result, () =>
           this.#logger.warn(
             { job: key, task: tick.task },
-            "this scheduled task does not run: another queue in this database holds its key; give it a name of its own",
+            "this scheduled task does not run: another queue in this database uses its key. Give it another name",
           ),
         );
       }
@@ -258,11 +274,11 @@ export class Scheduler {
    * Runs `work` for one entry: its failure does not stop the other entries. Returns null on failure, and logs a failure
    * once until it changes.
    */
-  async #alone<T>(state: ScheduleState, work: () => Promise<T>): Promise<T | null>;
-  #alone<T>(state: ScheduleState, work: () => T): T | null;
-  #alone<T>(state: ScheduleState, work: () => T | Promise<T>): T | null | Promise<T | null> {
+  async #isolate<T>(state: ScheduleState, work: () => Promise<T>): Promise<T | null>;
+  #isolate<T>(state: ScheduleState, work: () => T): T | null;
+  #isolate<T>(state: ScheduleState, work: () => T | Promise<T>): T | null | Promise<T | null> {
     const failed = (error: unknown) => {
-      this.#say(state, String(error), () =>
+      this.#logOnce(state, String(error), () =>
         this.#logger.error(
           { ...describe(error), schedule: state.entry.name },
           "a scheduled task could not be enqueued",
@@ -271,17 +287,18 @@ export class Scheduler {
       return null;
     };
     try {
-      const answer = work();
-      return answer instanceof Promise ? answer.catch(failed) : answer;
+      const result = work();
+      return result instanceof Promise ? result.catch(failed) : result;
     } catch (error) {
       return failed(error);
     }
   }
 
-  #say(state: ScheduleState, what: string, say: () => void): void {
-    if (state.said === what) return;
-    state.said = what;
-    say();
+  /** Calls `log`, unless the same problem of this entry was logged last. */
+  #logOnce(state: ScheduleState, problem: string, log: () => void): void {
+    if (state.lastLogged === problem) return;
+    state.lastLogged = problem;
+    log();
   }
 
   /** The database's clock, epoch s. */

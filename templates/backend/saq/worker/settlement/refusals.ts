@@ -1,22 +1,24 @@
 /**
- * Gives back jobs that a worker cannot run: their previous run is still going on here, or it does not have their task.
+ * Gives back jobs that a worker cannot run: their previous run has not ended in this worker, or this worker does not
+ * have their task.
  */
 import type { QueueConfig } from "../../config/index.js";
 import { increment } from "../../core/job-meta.js";
-import type { MetaMarks } from "../../core/wire.js";
-import type { Attempt } from "../attempt.js";
+import type { MetaPatch } from "../../core/wire.js";
+import type { Attempt } from "../attempt/attempt.js";
 import type { Report } from "./report.js";
 import { lastFailure, release, type SettlementRules } from "./settlement.js";
 import type { Settler } from "./settler.js";
 
 /** A job fails when it is refused this often, because its previous run in this worker does not end. */
-const mostForOverdue = 5;
+const maxOverdueRefusals = 5;
 /**
- * How often a job is given back at most because no worker has its task: five minutes, as long as a deployment takes.
+ * Maximum number of times that a job is given back because no worker has its task. Together they take five minutes, as
+ * long as a deployment.
  */
-const mostForUnknown = 60;
-/** Seconds between two tries of a job whose task this worker does not have. */
-const unknownDelay = 5;
+const maxUnknownTaskRefusals = 60;
+/** Delay of a job whose task this worker does not have, s. */
+const unknownTaskDelay = 5;
 
 export interface RefusalsOptions {
   config: QueueConfig;
@@ -42,8 +44,8 @@ export class Refusals {
     return [...this.#overdue.keys()];
   }
 
-  /** Notes that the task still runs although its attempt is over. */
-  remember(attempt: Attempt): void {
+  /** Records that the task still runs although its attempt has ended. */
+  addOverdue(attempt: Attempt): void {
     const { key } = attempt.fields;
     this.#options.report.overdue(attempt);
     this.#overdue.set(key, 0);
@@ -55,21 +57,24 @@ export class Refusals {
   }
 
   /**
-   * Refuses a job whose previous run is still going on in this worker: the task did not end at its hard deadline, or
+   * Refuses a job whose previous run has not ended in this worker: the task did not end at its hard deadline, or
    * another worker took the job over and gave it up again. Two runs of one key must not run here at a time, so the job
    * is given back: it is due again after a second, here or for another worker. If there is no other worker and the task
-   * never ends, that would go on for ever, so the job fails after some refusals.
+   * never ends, that would repeat for ever, so the job fails after some refusals.
    */
   refuseOverdue(attempt: Attempt): void {
     const { key } = attempt.fields;
     const refusals = (this.#overdue.get(key) ?? 0) + 1;
     if (this.#overdue.has(key)) this.#overdue.set(key, refusals);
-    if (refusals < mostForOverdue) {
+    if (refusals < maxOverdueRefusals) {
       if (refusals === 1) this.#options.report.refused(attempt);
       this.#giveBack(attempt, 1);
       return;
     }
-    this.#fail(attempt, new Error("its last run in this worker still goes on and ignores its signal"));
+    const error = new Error(
+      "the previous run of this job in this worker ignores its signal and has not ended",
+    );
+    this.#fail(attempt, error);
   }
 
   /**
@@ -78,18 +83,18 @@ export class Refusals {
    */
   refuseUnknown(attempt: Attempt): void {
     const refusals = increment(attempt.fields.meta.unknownTask);
-    if (refusals > mostForUnknown) {
-      this.#fail(attempt, unknownTask(this.#options.config, attempt.fields.function));
+    if (refusals > maxUnknownTaskRefusals) {
+      this.#fail(attempt, unknownTaskError(this.#options.config, attempt.fields.function));
       return;
     }
-    if (refusals === 1) this.#options.report.unknown(attempt, unknownDelay);
-    this.#giveBack(attempt, unknownDelay, { unknownTask: refusals });
+    if (refusals === 1) this.#options.report.unknownTask(attempt, unknownTaskDelay);
+    this.#giveBack(attempt, unknownTaskDelay, { unknownTask: refusals });
   }
 
-  #giveBack(attempt: Attempt, seconds: number, marks?: MetaMarks): void {
+  #giveBack(attempt: Attempt, seconds: number, metaPatch?: MetaPatch): void {
     const { settler, rules } = this.#options;
     const scheduled = Math.ceil(rules().nowMs / 1_000) + seconds;
-    settler.settle(attempt, { ...release(attempt, marks), scheduled });
+    settler.settle(attempt, { ...release(attempt, metaPatch), scheduled });
   }
 
   #fail(attempt: Attempt, error: Error): void {
@@ -99,5 +104,5 @@ export class Refusals {
 }
 
 /** The error of a job whose task is not among the queue's tasks. */
-export const unknownTask = ({ tasks }: QueueConfig, name: string): Error =>
+export const unknownTaskError = ({ tasks }: QueueConfig, name: string): Error =>
   new Error(`Unknown task "${name}" (registered: ${Object.keys(tasks).join(", ")})`);

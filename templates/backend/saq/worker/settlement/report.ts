@@ -3,22 +3,23 @@
 import type { Settlement, SettleResult, WorkerStats } from "../../broker.js";
 import { describe, type Logger } from "../../logger.js";
 import type { QueueCounters } from "../../queue/types.js";
-import { type Attempt, lossText } from "../attempt.js";
+import { type Attempt, lossText } from "../attempt/attempt.js";
 import type { AttemptResult } from "./settlement.js";
 
 /** Log fields of an attempt that is over. `ms` is 0 if the attempt was refused and never started. */
-function about({ fields, startedAt }: Attempt) {
+function logFieldsOf({ fields, startedAt }: Attempt) {
   const ms = startedAt > 0 ? Math.round(performance.now() - startedAt) : 0;
   return { job: fields.key, task: fields.function, ms };
 }
 
-const momentMs = 100;
+/** Failed settlements within this time share one log line. */
+const groupingMs = 100;
 const maxKeysPerLine = 20;
 
 export class Report {
   readonly stats: Omit<WorkerStats, "uptime"> = { complete: 0, failed: 0, retried: 0, aborted: 0 };
 
-  #unsettled: { key: string; status: string; error: unknown }[] = [];
+  #failedSettlements: { key: string; status: string; error: unknown }[] = [];
 
   /** `counters` are those of the queue object. Its other workers and its callers count there too. */
   constructor(
@@ -27,7 +28,7 @@ export class Report {
   ) {}
 
   started({ fields }: Attempt): void {
-    if (!this.#says("info")) return;
+    if (!this.#isEnabled("info")) return;
     const { key, function: name, attempts } = fields;
     this.logger.info({ job: key, task: name, attempt: attempts }, `Processing ${name}`);
   }
@@ -41,32 +42,32 @@ export class Report {
       case "complete":
         if (error !== undefined) {
           this.logger.warn(
-            { ...about(attempt), err: error },
-            `${name} failed after it had finished its job, which stays complete`,
+            { ...logFieldsOf(attempt), err: error },
+            `${name} failed after ctx.finish; its job stays complete`,
           );
         }
         this.stats.complete++;
         this.counters.complete++;
-        if (this.#says("info")) this.logger.info(about(attempt), `Finished ${name}`);
+        if (this.#isEnabled("info")) this.logger.info(logFieldsOf(attempt), `Finished ${name}`);
         return;
       case "failed":
         this.stats.failed++;
         this.counters.failed++;
-        this.logger.error({ ...about(attempt), err: error }, `Failed ${name}`);
+        this.logger.error({ ...logFieldsOf(attempt), err: error }, `Failed ${name}`);
         return;
       case "aborted":
         this.stats.aborted++;
         this.counters.aborted++;
-        this.logger.info(about(attempt), `Aborted ${name}`);
+        this.logger.info(logFieldsOf(attempt), `Aborted ${name}`);
         return;
       case "queued":
-        if (end.kind === "interrupted" && end.why === "shutdown") {
-          this.logger.info(about(attempt), `Requeued ${name}, the worker is shutting down`);
+        if (end.kind === "interrupted" && end.interruption === "shutdown") {
+          this.logger.info(logFieldsOf(attempt), `Requeued ${name}, the worker is shutting down`);
           return;
         }
         this.stats.retried++;
         this.counters.retried++;
-        this.logger.warn({ ...about(attempt), err: error }, `Retrying ${name}`);
+        this.logger.warn({ ...logFieldsOf(attempt), err: error }, `Retrying ${name}`);
         return;
       case "lost":
       case "gone":
@@ -74,73 +75,77 @@ export class Report {
     }
   }
 
-  lost({ fields: { key, function: name }, interruptReason }: Attempt, reason: string = lossText.lost): void {
-    this.logger.warn(
-      { job: key, task: name },
-      `lost the job, its outcome is dropped: ${interruptReason?.name === "LostError" ? interruptReason.message : reason}`,
-    );
+  lost(
+    { fields: { key, function: name }, interruptReason }: Attempt,
+    defaultReason: string = lossText.lost,
+  ): void {
+    const reason = interruptReason?.name === "LostError" ? interruptReason.message : defaultReason;
+    this.logger.warn({ job: key, task: name }, `lost the job, so its end is not recorded: ${reason}`);
   }
 
   waitsAlone(key: string): void {
     this.logger.info(
       { job: key },
-      "workers died while they ran this job, so that it runs alone: no other job starts in this process before it ends",
+      "workers died while they ran this job, so it runs alone: no other job starts in this process before it ends",
     );
   }
 
   crashed({ fields: { key, function: name } }: Attempt): void {
     this.logger.warn(
       { job: key, task: name },
-      "the job ran when an uncaught error ended its worker, which counts as lost",
+      "an uncaught error ended the worker while it ran this job; the job counts as lost",
     );
   }
 
-  uncounted({ fields: { key, function: name } }: Attempt, error: unknown): void {
+  lossNotRecorded({ fields: { key, function: name } }: Attempt, error: unknown): void {
     this.logger.error(
       { ...describe(error), job: key, task: name },
-      "could not record that a job was lost with its worker; other workers will",
+      "could not record that this worker lost the job; other workers will record it",
     );
   }
 
   overdue({ fields: { key, function: name }, interruption }: Attempt): void {
     this.logger.warn(
-      { job: key, task: name, why: interruption },
+      { job: key, task: name, interruption },
       `Function '${name}' did not finish cancellation in time, it may be stuck or blocked`,
     );
   }
 
   refused({ fields: { key, function: name } }: Attempt): void {
-    this.logger.warn({ job: key, task: name }, "the job's last run still goes on here, so it is given back");
-  }
-
-  unknown({ fields: { key, function: name } }: Attempt, seconds: number): void {
     this.logger.warn(
       { job: key, task: name },
-      `Unknown task "${name}", given back for another worker (again after ${seconds} s)`,
+      "the previous run of this job has not ended in this worker, so the job is given back",
+    );
+  }
+
+  unknownTask({ fields: { key, function: name } }: Attempt, seconds: number): void {
+    this.logger.warn(
+      { job: key, task: name },
+      `Unknown task "${name}": its job is given back for another worker, and is due again after ${seconds} s`,
     );
   }
 
   /**
    * Logs that the end of a job could not be recorded. Thousands may fail at once, when a worker stops while the
-   * database is down, so all failures within `momentMs` share one line.
+   * database is down, so all failures within `groupingMs` share one line.
    */
-  unsettled({ fields: { key } }: Attempt, { status }: Settlement, error: unknown): void {
-    if (this.#unsettled.push({ key, status, error }) > 1) return;
+  settleFailed({ fields: { key } }: Attempt, { status }: Settlement, error: unknown): void {
+    if (this.#failedSettlements.push({ key, status, error }) > 1) return;
     setTimeout(() => {
-      const [first, ...others] = this.#unsettled;
-      const jobs = this.#unsettled.slice(0, maxKeysPerLine).map((job) => job.key);
-      this.#unsettled = [];
+      const [first, ...others] = this.#failedSettlements;
+      const jobs = this.#failedSettlements.slice(0, maxKeysPerLine).map((job) => job.key);
+      this.#failedSettlements = [];
       if (others.length === 0)
         this.logger.error({ err: error, job: key, status }, "could not record how a job ended");
       else
         this.logger.error(
           { err: first?.error, jobs, count: others.length + 1 },
-          "could not record how jobs ended; the error is that of the first",
+          "could not record how jobs ended; the error is that of the first job",
         );
-    }, momentMs);
+    }, groupingMs);
   }
 
-  #says(level: string): boolean {
+  #isEnabled(level: string): boolean {
     return this.logger.isLevelEnabled?.(level) ?? true;
   }
 }

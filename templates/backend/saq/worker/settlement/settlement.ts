@@ -6,7 +6,7 @@ import type { ClaimedJob, Receipt } from "../../core/claim.js";
 import { isRetryable, type JobFields } from "../../core/job.js";
 import { increment } from "../../core/job-meta.js";
 import { finishedFields, keepSeconds, requeuedFields, retryDue } from "../../core/transitions.js";
-import { encodeChange, type MetaMarks } from "../../core/wire.js";
+import { encodeChange, type MetaPatch } from "../../core/wire.js";
 import { InvalidResultError } from "../../errors.js";
 import { errorText } from "./error-text.js";
 
@@ -17,7 +17,7 @@ export type Interruption = "timeout" | "abort" | "shutdown" | "lost" | "crash";
 export type AttemptResult =
   | { kind: "returned"; value: unknown }
   | { kind: "threw"; error: unknown }
-  | { kind: "interrupted"; why: Interruption; reason: Error; overdue: boolean };
+  | { kind: "interrupted"; interruption: Interruption; reason: Error; overdue: boolean };
 
 /** The attempt that has ended. */
 export interface EndedAttempt {
@@ -50,7 +50,7 @@ export function settlementOf(
       if (end.error instanceof InvalidResultError) return finalFailure(attempt, errorText(end.error), rules);
       return failure(attempt, errorText(end.error), rules);
     case "interrupted":
-      switch (end.why) {
+      switch (end.interruption) {
         case "timeout":
           return failure(attempt, errorText(end.reason), rules);
         case "shutdown":
@@ -72,14 +72,14 @@ export function settlementOf(
 }
 
 /**
- * Returns the settlement of a job that was claimed and not started. The job goes back as it was, except for `marks` in
- * its `meta`, and the attempt is not counted.
+ * Returns the settlement of a job that was claimed and not started. The job goes back as it was, except for
+ * `metaPatch` in its `meta`, and the attempt is not counted.
  */
-export function release({ claim, fields }: EndedAttempt, marks?: MetaMarks): Settlement {
+export function release({ claim, fields }: EndedAttempt, metaPatch?: MetaPatch): Settlement {
   return {
     key: claim.key,
     receipt: claim.receipt,
-    ...encodeChange({ status: "queued", started: 0, workerId: null, touched: fields.queued }, marks),
+    ...encodeChange({ status: "queued", started: 0, workerId: null, touched: fields.queued }, metaPatch),
     status: "queued",
     charge: -1,
     keep: null,
@@ -95,9 +95,9 @@ function completion(attempt: EndedAttempt, value: unknown, rules: SettlementRule
   try {
     result = asJson(value);
   } catch (error) {
-    return unwritable(attempt, errorText(error), rules);
+    return unserializable(attempt, errorText(error), rules);
   }
-  if (result === undefined) return unwritable(attempt, `a ${typeof value} has no JSON form`, rules);
+  if (result === undefined) return unserializable(attempt, `a ${typeof value} has no JSON form`, rules);
   if (isLarger(result, rules.maxBytes))
     return finalFailure(attempt, resultTooLarge(attempt, result, rules), rules);
   return completed(attempt, result, rules);
@@ -114,18 +114,18 @@ export function transactionalSettlement(
   rules: SettlementRules,
 ): Settlement {
   let result: string | undefined;
-  let why = `a ${typeof value} has no JSON form`;
+  let reason = `a ${typeof value} has no JSON form`;
   try {
     result = asJson(value);
   } catch (error) {
-    why = (error as Error).message;
+    reason = (error as Error).message;
   }
   if (result !== undefined && isLarger(result, rules.maxBytes))
     throw new InvalidResultError(attempt.fields.function, [
       { path: "", message: resultTooLarge(attempt, result, rules) },
     ]);
   if (result !== undefined) return completed(attempt, result, rules);
-  const message = `it cannot be stored as JSON: ${why}`;
+  const message = `it cannot be stored as JSON: ${reason}`;
   throw new InvalidResultError(attempt.fields.function, [{ path: "", message }]);
 }
 
@@ -149,7 +149,7 @@ function completed(attempt: EndedAttempt, result: string, rules: SettlementRules
     scheduled: 0,
     awaited: attempt.awaited,
     result: typeof attempt.awaited === "string" ? result : null,
-    unchanged: !attempt.hasUpdated && isUntried(fields),
+    unchanged: !attempt.hasUpdated && hasNoPreviousRun(fields),
   };
 }
 
@@ -157,12 +157,12 @@ const removedWithResult: readonly string[] = ["error"];
 const removedWithoutResult: readonly string[] = ["error", "result"];
 
 /** True if the document has none of the members that a completion sets or removes, but `status` and `touched`. */
-const isUntried = ({ progress, completed, result, error }: JobFields): boolean =>
+const hasNoPreviousRun = ({ progress, completed, result, error }: JobFields): boolean =>
   progress === 0 && completed === 0 && result === null && error === null;
 
 /** Fails the job without a retry: the same task would return the same kind of value again. */
-function unwritable(attempt: EndedAttempt, why: string, rules: SettlementRules): Settlement {
-  const error = `The result of task "${attempt.fields.function}" cannot be stored as JSON: ${why}`;
+function unserializable(attempt: EndedAttempt, reason: string, rules: SettlementRules): Settlement {
+  const error = `The result of task "${attempt.fields.function}" cannot be stored as JSON: ${reason}`;
   return finalFailure(attempt, error, rules);
 }
 
@@ -189,21 +189,21 @@ function failure(attempt: EndedAttempt, error: string, rules: SettlementRules): 
 function cancellation(attempt: EndedAttempt, rules: SettlementRules): Settlement {
   const { fields, claim } = attempt;
   const change = { ...requeuedFields(rules.nowMs, claim.due, "cancelled"), scheduled: fields.scheduled };
-  const marks = { cancellations: increment(fields.meta.cancellations) };
-  return settlement(attempt, change, { charge: -1, scheduled: claim.due }, marks);
+  const metaPatch = { cancellations: increment(fields.meta.cancellations) };
+  return settlement(attempt, change, { charge: -1, scheduled: claim.due }, metaPatch);
 }
 
 function settlement(
   { claim, awaited, transactionalFinish }: EndedAttempt,
   change: Partial<JobFields> & { status: Settlement["status"] },
   { keep = null, charge = 0, scheduled = 0 }: Partial<Pick<Settlement, "keep" | "charge" | "scheduled">>,
-  marks?: MetaMarks,
+  metaPatch?: MetaPatch,
 ): Settlement {
   return {
     key: claim.key,
     receipt: transactionalFinish?.receipt ?? claim.receipt,
     status: change.status,
-    ...encodeChange(change, marks),
+    ...encodeChange(change, metaPatch),
     charge,
     keep,
     scheduled,

@@ -5,8 +5,8 @@ import { bytesOf } from "../../core/byte-size.js";
 import type { Claim, ClaimedJob } from "../../core/claim.js";
 import { fieldsOfChange } from "../../core/wire.js";
 import { describe, type Logger } from "../../logger.js";
-import type { Attempt } from "../attempt.js";
-import type { JobHooks } from "../hooks.js";
+import type { Attempt } from "../attempt/attempt.js";
+import type { JobHooks } from "../attempt/hooks.js";
 import type { Report } from "./report.js";
 import type { AttemptResult } from "./settlement.js";
 
@@ -41,7 +41,7 @@ class PendingSettlement implements Decided<SettleResult> {
     readonly settlement: Settlement,
     readonly end: AttemptResult | undefined,
     /** Its index in the settler's list. */
-    readonly slot: number,
+    readonly index: number,
   ) {}
 
   resolve(result: SettleResult): void {
@@ -60,15 +60,17 @@ export class Settler {
    * entries alive until a full garbage collection (a no-op job took 1.15 times the CPU).
    */
   readonly #pending: (PendingSettlement | null)[] = [];
-  readonly #freeSlots: number[] = [];
+  readonly #freeIndexes: number[] = [];
   /** Claims whose job has run and whose settlement could not be stored, by job key. */
   readonly #unrecorded = new Map<string, Claim>();
-  readonly #poison: ClaimedJob[] = [];
+  /** Claimed jobs whose document cannot be read, and that are not set aside yet. */
+  readonly #unreadable: ClaimedJob[] = [];
   /** Claims whose loss is being stored. */
-  readonly #losing = new Set<Claim>();
+  readonly #lossesInFlight = new Set<Claim>();
   #inFlight = 0;
   #bytesInFlight = 0;
-  #waiting: (() => void)[] = [];
+  /** The calls of `settled` that wait. */
+  #settledWaiters: (() => void)[] = [];
 
   constructor(options: SettlerOptions) {
     this.#options = options;
@@ -80,24 +82,24 @@ export class Settler {
 
   /** Resolves when each settlement so far is stored or has failed, and the hooks after it have run. */
   async settled(): Promise<void> {
-    while (this.#inFlight > 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    while (this.#inFlight > 0) await new Promise<void>((resolve) => this.#settledWaiters.push(resolve));
   }
 
   /** Sends the settlement of a job. `end` is left out for a job that is given back without being started. */
   settle(attempt: Attempt, settlement: Settlement, end?: AttemptResult): void {
     this.#inFlight++;
     this.#bytesInFlight += bytesOf(settlement.patch);
-    const slot = this.#freeSlots.pop() ?? this.#pending.length;
-    const pending = new PendingSettlement(this, attempt, settlement, end, slot);
-    this.#pending[slot] = pending;
+    const index = this.#freeIndexes.pop() ?? this.#pending.length;
+    const pending = new PendingSettlement(this, attempt, settlement, end, index);
+    this.#pending[index] = pending;
     this.#options.broker.settle(settlement, pending);
   }
 
   /** Yields the claims of jobs that are being settled, set aside or stored as lost. */
   *claims(): Generator<Claim> {
     for (const pending of this.#pending) if (pending) yield pending.settlement;
-    yield* this.#poison;
-    yield* this.#losing;
+    yield* this.#unreadable;
+    yield* this.#lossesInFlight;
   }
 
   /** Claims whose job has run and whose end could not be recorded. */
@@ -116,7 +118,7 @@ export class Settler {
         if (hooks) applyStoredChange(attempt, settlement, result);
       }
     } finally {
-      this.#after(pending);
+      this.#runHooks(pending);
     }
   }
 
@@ -127,22 +129,22 @@ export class Settler {
     if (end)
       this.#unrecorded.set(settlement.key, { key: settlement.key, receipt: pending.attempt.claim.receipt });
     try {
-      this.#options.report.unsettled(pending.attempt, pending.settlement, error);
+      this.#options.report.settleFailed(pending.attempt, pending.settlement, error);
     } finally {
-      this.#after(pending);
+      this.#runHooks(pending);
     }
   }
 
-  #forget({ slot }: PendingSettlement): void {
-    this.#pending[slot] = null;
-    this.#freeSlots.push(slot);
+  #forget({ index }: PendingSettlement): void {
+    this.#pending[index] = null;
+    this.#freeIndexes.push(index);
   }
 
-  #after({ attempt, settlement, end }: PendingSettlement): void {
+  #runHooks({ attempt, settlement, end }: PendingSettlement): void {
     const { hooks } = this.#options;
     const bytes = bytesOf(settlement.patch);
-    if (hooks && end) void hooks.ended(attempt).finally(() => this.#left(bytes));
-    else this.#left(bytes);
+    if (hooks && end) void hooks.ended(attempt).finally(() => this.#complete(bytes));
+    else this.#complete(bytes);
   }
 
   /** Called when the job no longer belongs to this worker. Logs the loss and runs the hooks, but stores nothing. */
@@ -156,14 +158,14 @@ export class Settler {
   recordLoss(attempt: Attempt, limits: Parameters<Broker["recordLost"]>[1]): void {
     const { broker, report, hooks } = this.#options;
     const { claim } = attempt;
-    this.#losing.add(claim);
+    this.#lossesInFlight.add(claim);
     const recorded = broker.recordLost([claim], limits).then(
       () => report.crashed(attempt),
-      (error: unknown) => report.uncounted(attempt, error),
+      (error: unknown) => report.lossNotRecorded(attempt, error),
     );
     this.#track(
       recorded.then(() => {
-        this.#losing.delete(claim);
+        this.#lossesInFlight.delete(claim);
         return hooks?.ended(attempt);
       }),
     );
@@ -172,7 +174,7 @@ export class Settler {
   /** Marks a claimed job as failed because its document cannot be read. The bytes of the document are not changed. */
   setAside(claimed: ClaimedJob): void {
     // One claim may return thousands of such jobs. Those of one turn of the event loop are sent together.
-    if (this.#poison.push(claimed) === 1) this.#track(this.#setAside());
+    if (this.#unreadable.push(claimed) === 1) this.#track(this.#setAside());
   }
 
   /** Called when these jobs are in the queue again. Forgets that their settlements could not be stored. */
@@ -182,34 +184,34 @@ export class Settler {
 
   async #setAside(): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve));
-    const claims = [...this.#poison];
+    const claims = [...this.#unreadable];
     try {
       await this.#options.broker.setAside(claims);
     } catch (error) {
       this.#options.logger.warn(
         { ...describe(error), jobs: claims.length },
-        "could not set jobs aside whose document cannot be read, trying again later",
+        "could not set aside jobs whose document cannot be read; trying again later",
       );
     } finally {
-      this.#poison.splice(0, claims.length);
-      if (this.#poison.length > 0) this.#track(this.#setAside());
+      this.#unreadable.splice(0, claims.length);
+      if (this.#unreadable.length > 0) this.#track(this.#setAside());
     }
   }
 
   #track(settling: Promise<unknown>): void {
     this.#inFlight++;
-    void settling.finally(() => this.#left(0));
+    void settling.finally(() => this.#complete(0));
   }
 
-  #left(bytes: number): void {
+  #complete(bytes: number): void {
     const wasCongested = this.isCongested;
     this.#inFlight--;
     this.#bytesInFlight -= bytes;
     if (wasCongested && !this.isCongested) this.#options.onUncongested();
-    if (this.#inFlight > 0 || this.#waiting.length === 0) return;
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const resolve of waiting) resolve();
+    if (this.#inFlight > 0 || this.#settledWaiters.length === 0) return;
+    const waiters = this.#settledWaiters;
+    this.#settledWaiters = [];
+    for (const resolve of waiters) resolve();
   }
 }
 
@@ -219,11 +221,11 @@ function applyStoredChange(
   settlement: Settlement,
   result: SettleResult,
 ): void {
-  const written =
+  const stored =
     result === "applied" ? settlement : result === "finished" ? transactionalFinish?.settlement : null;
-  if (written) {
-    Object.assign(fields, fieldsOfChange(fields, written.patch, written.removed), {
-      attempts: Math.max(fields.attempts + written.charge, 0),
+  if (stored) {
+    Object.assign(fields, fieldsOfChange(fields, stored.patch, stored.removed), {
+      attempts: Math.max(fields.attempts + stored.charge, 0),
     });
   } else if (result === "aborted") fields.status = "aborted";
 }

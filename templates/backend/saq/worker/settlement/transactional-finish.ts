@@ -36,8 +36,8 @@ export async function finishInTransaction(
   const { function: name } = attempt.fields;
   requireCapability("ctx.finish", "transactions", broker.capabilities);
   const task = findTask(config.tasks, name);
-  const output = task && outputSchemaOf(task);
-  const result = output ? await validateResult(name, output, returned) : returned;
+  const outputSchema = task && outputSchemaOf(task);
+  const result = outputSchema ? await validateResult(name, outputSchema, returned) : returned;
   const settlement = transactionalSettlement(attempt, result, rules);
   const receipt = await broker.finishWith(client, settlement);
   return receipt === null ? null : { settlement, receipt };

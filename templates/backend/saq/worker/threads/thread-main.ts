@@ -10,9 +10,9 @@ import { detailsOf, rebuilt } from "../settlement/error-details.js";
 import { errorText } from "../settlement/error-text.js";
 import type { FromThread, JobChange, LogLevel, ThreadEnd, ThreadJob, ToThread } from "./thread-messages.js";
 
-if (!parentPort) throw new Error("thread-main is started by the worker, as a thread of its process");
+if (!parentPort) throw new Error("thread-main must run in a worker thread; the engine's worker starts it");
 const port = parentPort;
-const say = (message: FromThread) => port.postMessage(message);
+const send = (message: FromThread) => port.postMessage(message);
 
 interface Run {
   id: number;
@@ -20,21 +20,22 @@ interface Run {
 }
 
 let current: Run | null = null;
-let updates = 0;
-const updating = new Map<number, { resolve: () => void; reject: (error: Error) => void }>();
+let lastUpdateId = 0;
+/** The calls of `ctx.job.update` that wait for their result, by id. */
+const pendingUpdates = new Map<number, { resolve: () => void; reject: (error: Error) => void }>();
 
-function hear(message: ToThread): void {
+function receive(message: ToThread): void {
   switch (message.kind) {
     case "run":
-      void run(message.run, message.job);
+      void runJob(message.run, message.job);
       return;
     case "interrupt":
       if (current?.id !== message.run) return;
       current.controller.abort(rebuilt(message));
       return;
     case "updated": {
-      const waiting = updating.get(message.id);
-      updating.delete(message.id);
+      const waiting = pendingUpdates.get(message.id);
+      pendingUpdates.delete(message.id);
       if (message.error) waiting?.reject(rebuilt(message.error));
       else waiting?.resolve();
     }
@@ -42,62 +43,65 @@ function hear(message: ToThread): void {
 }
 
 /** Handles the messages that arrived while a loop of the task blocked the event loop. */
-function hearNow(): void {
+function receivePending(): void {
   for (;;) {
     const next = receiveMessageOnPort(port);
     if (!next) return;
-    hear(next.message as ToThread);
+    receive(next.message as ToThread);
   }
 }
 
-port.on("message", hear);
-// As in the main thread, a rejection that nobody handles is logged and does not end the thread.
+port.on("message", receive);
+// As in the main thread, an unhandled rejection is logged and does not end the thread.
 process.on("unhandledRejection", (reason) => {
-  logger({}).error({ reason: errorText(reason) }, "a promise was rejected in a thread and nobody handled it");
+  logger({}).error(
+    { reason: errorText(reason) },
+    "unhandled promise rejection in a thread: no code handled the failure of a promise",
+  );
 });
 
-async function run(id: number, job: ThreadJob): Promise<void> {
-  const own: Run = { id, controller: new AbortController() };
-  setMaxListeners(0, own.controller.signal);
-  current = own;
-  const end = await endOf(own, job);
+async function runJob(id: number, job: ThreadJob): Promise<void> {
+  const run: Run = { id, controller: new AbortController() };
+  setMaxListeners(0, run.controller.signal);
+  current = run;
+  const end = await runTask(run, job);
   current = null;
-  say({ kind: "ended", end });
+  send({ kind: "ended", end });
 }
 
-async function endOf(own: Run, job: ThreadJob): Promise<ThreadEnd> {
+async function runTask(run: Run, job: ThreadJob): Promise<ThreadEnd> {
   let task: { run(ctx: ThreadContext, payload: unknown): unknown };
   try {
     const exported = (await import(job.module)) as Record<string, typeof task>;
     task = exported[job.exportName] as typeof task;
   } catch (error) {
-    return { kind: "threw", error: detailsOf(error), unloaded: true };
+    return { kind: "threw", error: detailsOf(error), loadFailed: true };
   }
   try {
-    return written(await task.run(contextOf(own, job), job.payload));
+    return encodeResult(await task.run(contextOf(run, job), job.payload));
   } catch (error) {
-    return { kind: "threw", error: detailsOf(error), unloaded: false };
+    return { kind: "threw", error: detailsOf(error), loadFailed: false };
   }
 }
 
-function written(value: unknown): ThreadEnd {
+function encodeResult(value: unknown): ThreadEnd {
   try {
     const json = JSON.stringify(value) as string | undefined;
     if (json !== undefined || value === undefined) return { kind: "returned", json };
-    return { kind: "unwritable", why: `a ${typeof value} has no JSON form` };
+    return { kind: "unserializable", reason: `a ${typeof value} has no JSON form` };
   } catch (error) {
-    return { kind: "unwritable", why: detailsOf(error).message };
+    return { kind: "unserializable", reason: detailsOf(error).message };
   }
 }
 
-function contextOf(own: Run, { fields, queueName, workerId }: ThreadJob): ThreadContext {
+function contextOf(run: Run, { fields, queueName, workerId }: ThreadJob): ThreadContext {
   const job: RunningJob = Object.assign(fields, {
     id: fields.key,
     update: async (change: JobChange) => {
-      if (current !== own) return;
-      const id = ++updates;
-      const updated = new Promise<void>((resolve, reject) => updating.set(id, { resolve, reject }));
-      say({ kind: "update", run: own.id, id, change });
+      if (current !== run) return;
+      const id = ++lastUpdateId;
+      const updated = new Promise<void>((resolve, reject) => pendingUpdates.set(id, { resolve, reject }));
+      send({ kind: "update", run: run.id, id, change });
       await updated;
       Object.assign(fields, change);
     },
@@ -108,8 +112,8 @@ function contextOf(own: Run, { fields, queueName, workerId }: ThreadJob): Thread
     workerId,
     log: logger({ job: fields.key, task: fields.function }),
     get signal() {
-      hearNow();
-      return own.controller.signal;
+      receivePending();
+      return run.controller.signal;
     },
   };
 }
@@ -121,10 +125,10 @@ function logger(bound: Record<string, unknown>): Logger {
       const { fields, message } = readLogCall(call);
       const line = { kind: "log", level, message } as const;
       try {
-        say({ ...line, fields: { ...bound, ...fields } });
+        send({ ...line, fields: { ...bound, ...fields } });
       } catch {
         // A field cannot be cloned, for instance a function: send the fields as JSON, or the line without them.
-        say({ ...line, fields: { ...bound, ...plain(fields) } });
+        send({ ...line, fields: { ...bound, ...toPlainFields(fields) } });
       }
     };
   return {
@@ -136,7 +140,7 @@ function logger(bound: Record<string, unknown>): Logger {
   };
 }
 
-function plain(fields: object): object {
+function toPlainFields(fields: object): object {
   try {
     return JSON.parse(JSON.stringify(fields)) as object;
   } catch {

@@ -35,8 +35,8 @@ export type ThreadEnd =
   /** JSON text, so that the result is stored as that of any other task: a clone would drop `toJSON`. */
   | { kind: "returned"; json: string | undefined }
   /** The result has no JSON form. */
-  | { kind: "unwritable"; why: string }
+  | { kind: "unserializable"; reason: string }
   /**
-   * `unloaded`: the module could not be loaded. A thread keeps that failure for ever, so the thread is not used again.
+   * `loadFailed`: the module could not be loaded. A thread keeps that failure for ever, so it is not used again.
    */
-  | { kind: "threw"; error: ErrorDetails; unloaded: boolean };
+  | { kind: "threw"; error: ErrorDetails; loadFailed: boolean };

@@ -18,33 +18,33 @@ interface Run {
   reject: (error: Error) => void;
 }
 
-const program = new URL(
+const threadProgram = new URL(
   import.meta.url.endsWith(".ts") ? "./thread-dev.js" : "./thread-main.js",
   import.meta.url,
 );
 
 export class Thread {
   /** Resolves when the thread has ended. */
-  readonly gone: Promise<void>;
+  readonly exited: Promise<void>;
   readonly #worker: Worker;
   readonly #logger: Logger;
   #runs = 0;
   #run: Run | null = null;
-  #isWorn = false;
+  #isUnusable = false;
 
   constructor(logger: Logger) {
     this.#logger = logger;
     // The environment as it is now, so that the thread also has settings that were read from a file or set by a test.
     const env = { ...process.env };
-    this.#worker = new Worker(program, { name: "saq", env });
+    this.#worker = new Worker(threadProgram, { name: "saq", env });
     let failure: Error | null = null;
-    this.#worker.on("message", (message: FromThread) => this.#hear(message));
+    this.#worker.on("message", (message: FromThread) => this.#receive(message));
     this.#worker.on("error", (error: Error) => {
       failure = rebuilt(detailsOf(error));
     });
-    this.gone = new Promise((resolve) => {
+    this.exited = new Promise((resolve) => {
       this.#worker.once("exit", (code) => {
-        this.#isWorn = true;
+        this.#isUnusable = true;
         this.#end((run) => run.reject(failure ?? endedEarly(code)));
         resolve();
       });
@@ -52,8 +52,8 @@ export class Thread {
   }
 
   /** True if the thread takes no more jobs: it has ended, or a module could not be loaded in it. */
-  get isWorn(): boolean {
-    return this.#isWorn;
+  get isUnusable(): boolean {
+    return this.#isUnusable;
   }
 
   /**
@@ -67,12 +67,12 @@ export class Thread {
     this.#worker.ref();
     const onAbort = () => {
       const { name, message } = host.signal.reason as Error;
-      this.#say({ kind: "interrupt", run: id, name, message });
+      this.#send({ kind: "interrupt", run: id, name, message });
     };
     try {
       return await new Promise((resolve, reject) => {
         this.#run = { id, host, resolve, reject };
-        this.#say({ kind: "run", run: id, job });
+        this.#send({ kind: "run", run: id, job });
         host.signal.addEventListener("abort", onAbort);
       });
     } finally {
@@ -82,18 +82,18 @@ export class Thread {
     }
   }
 
-  /** Ends the thread, whatever it does. Only a call into native code that does not return can delay that. */
+  /** Ends the thread, whatever it does. Only a call of native code that does not return can delay the end. */
   async terminate(): Promise<void> {
-    this.#isWorn = true;
+    this.#isUnusable = true;
     await this.#worker.terminate();
-    await this.gone;
+    await this.exited;
   }
 
-  #say(message: ToThread): void {
+  #send(message: ToThread): void {
     this.#worker.postMessage(message);
   }
 
-  #hear(message: FromThread): void {
+  #receive(message: FromThread): void {
     switch (message.kind) {
       case "log":
         this.#logger[message.level](message.fields, message.message);
@@ -102,7 +102,7 @@ export class Thread {
         void this.#update(message.run, message.id, message.change);
         return;
       case "ended":
-        this.#isWorn ||= message.end.kind === "threw" && message.end.unloaded;
+        this.#isUnusable ||= message.end.kind === "threw" && message.end.loadFailed;
         this.#end((run) => settle(run, message.end));
     }
   }
@@ -115,7 +115,7 @@ export class Thread {
         error = thrown;
       });
     }
-    this.#say({ kind: "updated", id, error: error === null ? null : detailsOf(error) });
+    this.#send({ kind: "updated", id, error: error === null ? null : detailsOf(error) });
   }
 
   #end(settleRun: (run: Run) => void): void {
@@ -130,10 +130,10 @@ function settle({ resolve, reject }: Run, end: ThreadEnd): void {
     case "returned":
       resolve(end.json === undefined ? undefined : JSON.parse(end.json));
       return;
-    case "unwritable":
+    case "unserializable":
       resolve({
         toJSON: () => {
-          throw new Error(end.why);
+          throw new Error(end.reason);
         },
       });
       return;
@@ -144,5 +144,5 @@ function settle({ resolve, reject }: Run, end: ThreadEnd): void {
 
 const endedEarly = (code: number): Error =>
   new Error(
-    `the job's thread ended with exit code ${code} before the task did: something in it called process.exit()`,
+    `the job's thread ended with exit code ${code} before its task ended: code in the thread called process.exit()`,
   );

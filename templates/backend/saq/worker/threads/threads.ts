@@ -1,25 +1,26 @@
 /**
- * The threads of one worker, for tasks that compute for a long time. A thread is made when a job needs one, used again,
- * and ended when it is idle. The event loop stays free meanwhile, and a run that ignores its signal is ended with its
- * thread.
+ * The threads of one worker, for tasks that compute for a long time. A thread is created when a job needs one, used
+ * again, and ended when it is idle. The event loop stays free meanwhile, and a run that ignores its signal is ended
+ * with its thread.
  *
  * Why not a library's pool: piscina reports an abort before the thread has ended (measured: 1.3 s before, in a hash
  * function) and runs the next job beside it. Then more threads run than allowed, and the next attempt does not wait for
  * the previous one.
  *
- * A job that finds no free thread waits here for a second. Then it is given back, uncharged and in its previous place:
- * another worker may have a free thread, and the job's timeout must not pass while it waits.
+ * A job that finds no free thread waits here for a second. Then it is given back: its attempt is not counted, and it
+ * keeps its place in the queue. Another worker may have a free thread, and the job's timeout must not pass while it
+ * waits.
  */
 import type { ClaimedJob } from "../../core/claim.js";
 import { ConfigError } from "../../errors.js";
 import type { Logger } from "../../logger.js";
 import type { Context, ThreadTask } from "../../tasks/task.js";
-import type { Attempt } from "../attempt.js";
+import type { Attempt } from "../attempt/attempt.js";
 import { Thread } from "./thread.js";
 
-/** Maximum time that a job waits for a thread before it is given back. */
-const timeoutMs = 1_000;
-/** A thread ends when it was idle for this long. A new one starts within a tenth of a second. */
+/** Maximum time that a job waits for a thread before it is given back, ms. */
+const maxWaitMs = 1_000;
+/** A thread ends when it was idle for this long, ms. A new one starts within a tenth of a second. */
 const idleMs = 10_000;
 
 export interface ThreadsOptions {
@@ -33,10 +34,10 @@ export interface ThreadsOptions {
 
 export class Threads {
   readonly #options: ThreadsOptions;
-  readonly #all = new Set<Thread>();
+  readonly #threads = new Set<Thread>();
   readonly #idle = new Map<Thread, NodeJS.Timeout>();
   /** Keys of the jobs that were admitted and have no thread yet. */
-  readonly #expected = new Set<string>();
+  readonly #admitted = new Set<string>();
   readonly #waiting = new Map<ClaimedJob, NodeJS.Timeout>();
   readonly #exportNames = new Map<unknown, string>();
 
@@ -55,7 +56,7 @@ export class Threads {
   }
 
   get #hasFree(): boolean {
-    return this.#all.size - this.#idle.size + this.#expected.size < this.#options.size;
+    return this.#threads.size - this.#idle.size + this.#admitted.size < this.#options.size;
   }
 
   /**
@@ -64,24 +65,24 @@ export class Threads {
    */
   admit(claimed: ClaimedJob): boolean {
     if (this.#hasFree) {
-      this.#expected.add(claimed.key);
+      this.#admitted.add(claimed.key);
       return true;
     }
     const timer = setTimeout(() => {
       this.#waiting.delete(claimed);
       this.#options.giveBack(claimed);
-    }, timeoutMs);
+    }, maxWaitMs);
     this.#waiting.set(claimed, timer);
     return false;
   }
 
   /** Called when an admitted attempt is over, whether or not it used a thread. */
-  left(key: string): void {
-    if (this.#expected.delete(key)) this.#startNext();
+  attemptEnded(key: string): void {
+    if (this.#admitted.delete(key)) this.#startNext();
   }
 
   /** Removes the jobs that wait for a thread, and returns them. */
-  release(): ClaimedJob[] {
+  takeWaiting(): ClaimedJob[] {
     for (const timer of this.#waiting.values()) clearTimeout(timer);
     const jobs = [...this.#waiting.keys()];
     this.#waiting.clear();
@@ -92,7 +93,7 @@ export class Threads {
   async close(): Promise<void> {
     for (const timer of this.#idle.values()) clearTimeout(timer);
     this.#idle.clear();
-    await Promise.all([...this.#all].map((thread) => thread.terminate()));
+    await Promise.all([...this.#threads].map((thread) => thread.terminate()));
   }
 
   /** Returns the function that runs the task in a thread, in place of its own function. */
@@ -107,33 +108,33 @@ export class Threads {
     ctx.signal.throwIfAborted();
     const { queueName, workerId } = this.#options;
     const job = { module: task.thread, exportName, queueName, workerId, fields, payload };
-    const thread = this.#take();
-    this.#expected.delete(fields.key);
+    const thread = this.#acquire();
+    this.#admitted.delete(fields.key);
     attempt.terminate = () => void thread.terminate();
     try {
       return await thread.run(job, ctx);
     } finally {
-      this.#putBack(thread);
+      this.#release(thread);
     }
   }
 
-  #take(): Thread {
+  #acquire(): Thread {
     for (const [thread, timer] of this.#idle) {
       clearTimeout(timer);
       this.#idle.delete(thread);
-      if (!thread.isWorn) return thread;
+      if (!thread.isUnusable) return thread;
     }
     const thread = new Thread(this.#options.logger);
-    this.#all.add(thread);
-    void thread.gone.then(() => {
-      this.#all.delete(thread);
+    this.#threads.add(thread);
+    void thread.exited.then(() => {
+      this.#threads.delete(thread);
       this.#startNext();
     });
     return thread;
   }
 
-  #putBack(thread: Thread): void {
-    if (thread.isWorn) {
+  #release(thread: Thread): void {
+    if (thread.isUnusable) {
       void thread.terminate();
       return;
     }
@@ -166,7 +167,8 @@ export class Threads {
     const [name] = Object.entries(exported).find(([, value]) => value?.run === task.run) ?? [];
     if (name === undefined) {
       throw new ConfigError(
-        `A task with \`thread\` is loaded again in its thread, so ${task.thread} must export it: export const name = task({ thread: import.meta.url, ... })`,
+        `A task with \`thread\` is loaded again in its thread, so ${task.thread} must export it: ` +
+          "export const name = task({ thread: import.meta.url, ... })",
       );
     }
     this.#exportNames.set(task, name);

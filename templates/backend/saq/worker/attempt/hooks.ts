@@ -1,10 +1,10 @@
 /** Calls the hooks of a queue's workers. */
 import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
-import type { QueueConfig } from "../config/index.js";
-import { ConfigError } from "../errors.js";
-import type { Logger } from "../logger.js";
-import type { Hooks } from "../tasks/hooks.js";
-import type { WorkerContext } from "../tasks/task.js";
+import type { QueueConfig } from "../../config/index.js";
+import { ConfigError } from "../../errors.js";
+import type { Logger } from "../../logger.js";
+import type { Hooks } from "../../tasks/hooks.js";
+import type { WorkerContext } from "../../tasks/task.js";
 import type { Attempt } from "./attempt.js";
 import { membersOf, type TaskContext } from "./context.js";
 import { HookLimiter, type HookLimiterOptions } from "./hook-limiter.js";
@@ -20,22 +20,23 @@ type Scope = <R>(call: () => R) => R;
  * @throws what a hook throws
  * @throws ConfigError if two hooks return the same member, or a hook returns a member that every ctx has
  */
-export async function startUp(
+export async function runStartupHooks(
   hooks: Hooks["startup"],
   ctx: WorkerContext,
   state: Record<string, unknown>,
   { timeoutMs, logger }: { timeoutMs: number; logger: Logger },
 ) {
   for (const [index, hook] of hooks.entries()) {
-    const late = () =>
+    const warn = () =>
       logger.warn(
         { hook: index + 1, seconds: timeoutMs / 1_000 },
-        "a startup hook has not ended yet; the worker takes jobs when it has",
+        "a startup hook has not ended yet; the worker claims no jobs before it ends",
       );
-    const timer = timeoutMs > 0 ? setTimeout(late, timeoutMs) : undefined;
+    const timer = timeoutMs > 0 ? setTimeout(warn, timeoutMs) : undefined;
     try {
       for (const [name, value] of Object.entries(membersOf("startup", await hook(ctx)) ?? {})) {
-        if (name in state) throw new ConfigError(`Two startup hooks answered a member "${name}"`);
+        if (name in state)
+          throw new ConfigError(`Two startup hooks returned a member "${name}". Rename one of them`);
         state[name] = value;
       }
     } finally {
@@ -45,7 +46,7 @@ export async function startUp(
 }
 
 /** Calls each shutdown hook, even if another one fails. A hook that fails or does not end in time is logged. */
-export async function shutDown(
+export async function runShutdownHooks(
   hooks: Hooks["shutdown"],
   ctx: WorkerContext,
   { timeoutMs, logger }: { timeoutMs: number; logger: Logger },
@@ -53,7 +54,7 @@ export async function shutDown(
   const limiter = new HookLimiter({ max: 1, timeoutMs });
   for (const hook of hooks) {
     try {
-      await limiter.end(hook(ctx));
+      await limiter.waitFor(hook(ctx));
     } catch (error) {
       logger.error({ err: error }, "Failed to run shutdown hook");
     }
@@ -84,8 +85,8 @@ export class JobHooks {
    * sets with `AsyncLocalStorage.enterWith`, before it first awaits, is seen by this job's task and by no other.
    */
   run(attempt: Attempt, ctx: TaskContext, task: () => unknown): unknown {
-    const around = { ctx, scope: null as Scope | null };
-    this.#scopes.set(attempt, around);
+    const jobScope = { ctx, scope: null as Scope | null };
+    this.#scopes.set(attempt, jobScope);
     if (this.hooks.beforeProcess.length === 0) return task();
     return new AsyncResource("saq.job").runInAsyncScope(async () => {
       try {
@@ -95,7 +96,7 @@ export class JobHooks {
           if (attempt.interruptReason) throw attempt.interruptReason;
         }
       } finally {
-        around.scope = AsyncLocalStorage.snapshot();
+        jobScope.scope = AsyncLocalStorage.snapshot();
       }
       return task();
     });
@@ -103,9 +104,9 @@ export class JobHooks {
 
   /** Runs the `afterProcess` hooks, when the end of the attempt is recorded. No hook can change that end. */
   async ended(attempt: Attempt): Promise<void> {
-    const around = this.#scopes.get(attempt);
-    if (!around || this.hooks.afterProcess.length === 0) return;
-    await this.#limiter.run(() => this.#afterProcess(attempt, around));
+    const jobScope = this.#scopes.get(attempt);
+    if (!jobScope || this.hooks.afterProcess.length === 0) return;
+    await this.#limiter.run(() => this.#afterProcess(attempt, jobScope));
   }
 
   async #afterProcess(
@@ -114,7 +115,7 @@ export class JobHooks {
   ): Promise<void> {
     for (const hook of this.hooks.afterProcess) {
       try {
-        await this.#limiter.end(scope ? scope(() => hook(ctx)) : hook(ctx));
+        await this.#limiter.waitFor(scope ? scope(() => hook(ctx)) : hook(ctx));
       } catch (error) {
         this.logger.error({ err: error, job: attempt.fields.key }, "Failed to run after process hook");
       }

@@ -9,18 +9,19 @@ export interface HookLimiterOptions {
   timeoutMs: number;
 }
 
-interface Running {
-  readonly giveUpAt: number;
-  readonly giveUp: () => void;
+interface TimedHook {
+  /** performance.now() */
+  readonly deadline: number;
+  readonly onTimeout: () => void;
 }
 
 export class HookLimiter {
   readonly #options: HookLimiterOptions;
-  #taken = 0;
+  #usedPlaces = 0;
   #waiting: (() => void)[] = [];
-  /** In the order of their start, which is also the order of their timeouts. */
-  readonly #running = new Set<Running>();
-  /** One timer for all running hooks. */
+  /** Running hooks with a timeout, in the order of their start, which is also the order of their deadlines. */
+  readonly #timed = new Set<TimedHook>();
+  /** One timer for all of them. */
   #timer: NodeJS.Timeout | null = null;
   #overdue = 0;
 
@@ -30,20 +31,21 @@ export class HookLimiter {
 
   /** `overdue`: hooks that timed out and still run. */
   get counts(): { running: number; waiting: number; overdue: number } {
-    return { running: this.#taken, waiting: this.#waiting.length, overdue: this.#overdue };
+    return { running: this.#usedPlaces, waiting: this.#waiting.length, overdue: this.#overdue };
   }
 
   /** Calls `work` when a place is free. The place is free again when `work` has ended. */
   async run(work: () => Promise<void>): Promise<void> {
-    if (this.#taken >= this.#options.max) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    else this.#taken++;
+    if (this.#usedPlaces >= this.#options.max)
+      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else this.#usedPlaces++;
     try {
       await work();
     } finally {
       // The next waiting call takes over this place.
       const next = this.#waiting.shift();
       if (next) next();
-      else this.#taken--;
+      else this.#usedPlaces--;
     }
   }
 
@@ -52,66 +54,66 @@ export class HookLimiter {
    *
    * @throws what the hook throws; HookTimeoutError if the hook does not end in time
    */
-  async end(returned: unknown): Promise<void> {
+  async waitFor(returned: unknown): Promise<void> {
     if (!isThenable(returned)) return;
     const { timeoutMs } = this.#options;
     if (timeoutMs === 0) {
       await returned;
       return;
     }
-    let running: Running | undefined;
-    const late = new Promise<never>((_, reject) => {
-      running = {
-        giveUpAt: performance.now() + timeoutMs,
-        giveUp: () => reject(new HookTimeoutError(timeoutMs / 1_000)),
+    let timed: TimedHook | undefined;
+    const timeout = new Promise<never>((_, reject) => {
+      timed = {
+        deadline: performance.now() + timeoutMs,
+        onTimeout: () => reject(new HookTimeoutError(timeoutMs / 1_000)),
       };
-      this.#running.add(running);
+      this.#timed.add(timed);
     });
-    this.#arm();
+    this.#startTimer();
     try {
-      await Promise.race([returned, late]);
+      await Promise.race([returned, timeout]);
     } catch (error) {
-      if (error instanceof HookTimeoutError) this.#leaveBehind(returned);
+      if (error instanceof HookTimeoutError) this.#countOverdue(returned);
       throw error;
     } finally {
-      if (running) this.#running.delete(running);
-      if (this.#running.size === 0 && this.#timer) {
+      if (timed) this.#timed.delete(timed);
+      if (this.#timed.size === 0 && this.#timer) {
         clearTimeout(this.#timer);
         this.#timer = null;
       }
     }
   }
 
-  #leaveBehind(returned: PromiseLike<unknown>): void {
+  #countOverdue(returned: PromiseLike<unknown>): void {
     this.#overdue++;
-    const over = () => {
+    const ended = () => {
       this.#overdue--;
     };
-    returned.then(over, over);
+    returned.then(ended, ended);
   }
 
-  #arm(): void {
-    const [oldest] = this.#running;
+  #startTimer(): void {
+    const [oldest] = this.#timed;
     if (!oldest || this.#timer) return;
     this.#timer = setTimeout(
       () => {
         this.#timer = null;
         const now = performance.now();
-        for (const running of this.#running) {
-          if (running.giveUpAt > now) break;
-          this.#running.delete(running);
-          running.giveUp();
+        for (const hook of this.#timed) {
+          if (hook.deadline > now) break;
+          this.#timed.delete(hook);
+          hook.onTimeout();
         }
-        this.#arm();
+        this.#startTimer();
       },
-      Math.max(Math.ceil(oldest.giveUpAt - performance.now()), 0),
+      Math.max(Math.ceil(oldest.deadline - performance.now()), 0),
     );
   }
 }
 
 class HookTimeoutError extends Error {
   constructor(seconds: number) {
-    super(`it has not ended within ${seconds} s (hookTimeout); the worker goes on without it`);
+    super(`the hook has not ended within ${seconds} s (hookTimeout); the worker no longer waits for it`);
     this.name = "HookTimeoutError";
   }
 }

@@ -4,18 +4,18 @@
  */
 
 import { setMaxListeners } from "node:events";
-import type { Interrupted } from "../broker.js";
-import { isLarger, tooLarge } from "../core/byte-size.js";
-import type { ClaimedJob } from "../core/claim.js";
-import type { JobFields } from "../core/job.js";
-import { awaitedIn, withMarks } from "../core/job-meta.js";
-import type { TransactionClient } from "../core/transaction-client.js";
-import { encodeChange } from "../core/wire.js";
-import { InvalidJobError, JobLostError, SaqError } from "../errors.js";
-import type { RunningJob } from "../tasks/task.js";
-import { longestTimerMs } from "../timers.js";
-import type { AttemptResult, Interruption } from "./settlement/settlement.js";
-import type { TransactionalFinish } from "./settlement/transactional-finish.js";
+import type { Interrupted } from "../../broker.js";
+import { isLarger, tooLarge } from "../../core/byte-size.js";
+import type { ClaimedJob } from "../../core/claim.js";
+import type { JobFields } from "../../core/job.js";
+import { awaitedIn, withEngineMembers } from "../../core/job-meta.js";
+import type { TransactionClient } from "../../core/transaction-client.js";
+import { encodeChange } from "../../core/wire.js";
+import { InvalidJobError, JobLostError, SaqError } from "../../errors.js";
+import type { RunningJob } from "../../tasks/task.js";
+import { longestTimerMs } from "../../timers.js";
+import type { AttemptResult, Interruption } from "../settlement/settlement.js";
+import type { TransactionalFinish } from "../settlement/transactional-finish.js";
 
 /** What an attempt needs from its worker. */
 export interface AttemptHost {
@@ -33,7 +33,7 @@ export interface AttemptHost {
   /**
    * Called when storage refused a change. Returns the reason why the attempt must end; null if it still owns its job.
    */
-  findInterruption(claim: ClaimedJob): Promise<Interrupted["why"] | null>;
+  findInterruption(claim: ClaimedJob): Promise<Interrupted["reason"] | null>;
   /**
    * Settles the job in the task's own transaction. Returns null if the attempt does not own the job any more, or if the
    * transaction of a previous `ctx.finish` is open or has committed.
@@ -43,8 +43,9 @@ export interface AttemptHost {
 }
 
 /** Timeout for a thread to end after `terminate`, ms. Only a thread inside a long call of native code takes longer. */
-const terminationMs = 500;
+const terminationTimeoutMs = 500;
 
+/** The name of the signal's abort reason. */
 const reasonNames = {
   timeout: "TimeoutError",
   abort: "AbortError",
@@ -53,9 +54,9 @@ const reasonNames = {
   crash: "ShutdownError",
 } as const;
 
-function reasonFor(why: Interruption, text: string): Error {
+function abortReason(interruption: Interruption, text: string): Error {
   const error = new Error(text);
-  error.name = reasonNames[why];
+  error.name = reasonNames[interruption];
   // The stack is stored as the job's error. The engine's own frames would be useless there, and its first line would
   // begin with "Error" instead of the name.
   error.stack = `${error.name}: ${text}`;
@@ -66,7 +67,7 @@ function reasonFor(why: Interruption, text: string): Error {
  * Attempts that started in this turn of the event loop. Many of them end within the same turn, so they never need a
  * timer (this saves 1.5 % of a no-op job's CPU).
  */
-let withoutTimer: Attempt[] = [];
+let startedInThisTurn: Attempt[] = [];
 
 /**
  * Saved when the module loads. If a test replaced `setImmediate` by a fake that never fires, all later jobs would have
@@ -75,11 +76,11 @@ let withoutTimer: Attempt[] = [];
 const atEndOfTurn = setImmediate;
 
 function startTimerLater(attempt: Attempt): void {
-  if (withoutTimer.push(attempt) > 1) return;
+  if (startedInThisTurn.push(attempt) > 1) return;
   atEndOfTurn(() => {
-    const attempts = withoutTimer;
-    withoutTimer = [];
-    for (const one of attempts) one.startTimer();
+    const attempts = startedInThisTurn;
+    startedInThisTurn = [];
+    for (const started of attempts) started.startTimer();
   });
 }
 
@@ -102,14 +103,15 @@ export class Attempt {
   exception: unknown;
   readonly #host: AttemptHost;
   #controller: AbortController | null = null;
-  #interruption: { why: Interruption; reason: Error } | null = null;
+  /** Why the attempt must end, and the abort reason of its signal; null until it is interrupted. */
+  #interrupted: { interruption: Interruption; reason: Error } | null = null;
   /** The settlement that the task wrote itself (`ctx.finish`). It is valid if its transaction commits. */
   transactionalFinish: TransactionalFinish | null = null;
   /** True if the task has changed the stored document since the claim. */
   hasUpdated = false;
-  #finishing = false;
+  #isFinishing = false;
   #timer: NodeJS.Timeout | null = null;
-  #ended = false;
+  #hasEnded = false;
   /** Callbacks that end the waits in `update`. Created at the first wait, because most tasks never wait. */
   #waitStoppers: Set<() => void> | null = null;
 
@@ -121,12 +123,12 @@ export class Attempt {
   }
 
   get interruption(): Interruption | null {
-    return this.#interruption?.why ?? null;
+    return this.#interrupted?.interruption ?? null;
   }
 
   /** The abort reason of the signal; null until the attempt is interrupted. */
   get interruptReason(): Error | null {
-    return this.#interruption?.reason ?? null;
+    return this.#interrupted?.reason ?? null;
   }
 
   /** Calls the task, and starts the timeout of its job. */
@@ -149,7 +151,7 @@ export class Attempt {
   /** Starts the timer of the timeout, which counts from the call of the task. */
   startTimer(): void {
     const { timeout } = this.fields;
-    if (!timeout || this.#ended || this.#interruption) return;
+    if (!timeout || this.isOver) return;
     const passed = performance.now() - this.startedAt;
     this.#timer = setTimeout(
       () => this.interrupt("timeout", `timed out after ${timeout} s`),
@@ -161,13 +163,13 @@ export class Attempt {
    * Fires the signal. The task must then end within the hard deadline. Only the first reason counts. Returns false if
    * this reason is ignored.
    */
-  interrupt(why: Interruption, text: string): boolean {
-    if (this.#ended || this.#interruption) return false;
+  interrupt(interruption: Interruption, text: string): boolean {
+    if (this.isOver) return false;
     // After `ctx.finish` the row is no longer active, which looks like a loss. The settlement finds out whether it is
     // one.
-    if (why === "lost" && this.transactionalFinish) return false;
-    const reason = reasonFor(why, text);
-    this.#interruption = { why, reason };
+    if (interruption === "lost" && this.transactionalFinish) return false;
+    const reason = abortReason(interruption, text);
+    this.#interrupted = { interruption, reason };
     if (this.#timer) clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#onHardDeadline(), this.#host.hardDeadlineMs);
     this.#controller?.abort(reason);
@@ -184,17 +186,18 @@ export class Attempt {
       this.#end(null);
       return;
     }
-    this.#timer = setTimeout(() => this.#end(null), terminationMs);
+    this.#timer = setTimeout(() => this.#end(null), terminationTimeoutMs);
     this.terminate();
   }
 
-  /** Ends the attempt. `own`: how the task ended; null if it did not end in time. */
-  #end(own: AttemptResult | null): void {
-    if (this.#ended) return;
-    this.#ended = true;
+  /** Ends the attempt. `taskResult`: how the task ended; null if it did not end before the hard deadline. */
+  #end(taskResult: AttemptResult | null): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
     if (this.#timer) clearTimeout(this.#timer);
-    const cut = this.#interruption;
-    const end: AttemptResult | null = cut ? { kind: "interrupted", ...cut, overdue: own === null } : own;
+    const end: AttemptResult | null = this.#interrupted
+      ? { kind: "interrupted", ...this.#interrupted, overdue: taskResult === null }
+      : taskResult;
     if (!end) return;
     if (end.kind === "threw") this.exception = end.error;
     else if (end.kind === "interrupted") this.exception = end.reason;
@@ -207,40 +210,40 @@ export class Attempt {
       this.#controller = new AbortController();
       // A task may pass the signal to any number of calls; by default Node.js warns about more than ten listeners.
       setMaxListeners(0, this.#controller.signal);
-      if (this.#interruption) this.#controller.abort(this.#interruption.reason);
+      if (this.#interrupted) this.#controller.abort(this.#interrupted.reason);
     }
     return this.#controller.signal;
   }
 
   /** Settles the job in the task's own transaction; see `Context.finish`. */
   async finish<R>(result: R, client: TransactionClient): Promise<R> {
-    this.#checkOpen();
-    if (this.#finishing) throw alreadyFinished(this.fields.key);
-    this.#finishing = true;
+    this.#throwIfOver();
+    if (this.#isFinishing) throw alreadyFinished(this.fields.key);
+    this.#isFinishing = true;
     try {
-      const written = await this.#host.finish(this, result, client);
-      this.#checkOpen();
-      if (!written) {
+      const finish = await this.#host.finish(this, result, client);
+      this.#throwIfOver();
+      if (!finish) {
         if (this.transactionalFinish) throw alreadyFinished(this.fields.key);
         throw new JobLostError(this.fields.key, "it was aborted, or taken over by another worker");
       }
-      this.transactionalFinish = written;
+      this.transactionalFinish = finish;
       return result;
     } finally {
-      this.#finishing = false;
+      this.#isFinishing = false;
     }
   }
 
-  #checkOpen(): void {
-    const cut = this.#interruption?.reason;
-    if (cut) throw new JobLostError(this.fields.key, cut.message, { cause: cut });
-    if (this.#ended) throw new JobLostError(this.fields.key, "its task has ended");
+  #throwIfOver(): void {
+    const reason = this.interruptReason;
+    if (reason) throw new JobLostError(this.fields.key, reason.message, { cause: reason });
+    if (this.#hasEnded) throw new JobLostError(this.fields.key, "its task has ended");
   }
 
   /** Stores new values of the job's `progress` and `meta`. Counts as a heartbeat. */
-  async update(wanted: Parameters<RunningJob["update"]>[0]): Promise<void> {
+  async update(requested: Parameters<RunningJob["update"]>[0]): Promise<void> {
     const change: Partial<Pick<JobFields, "progress" | "meta">> = {};
-    const { progress, meta } = wanted;
+    const { progress, meta } = requested;
     if (progress !== undefined) {
       if (!(progress >= 0 && progress <= 1))
         throw new InvalidJobError(`progress must be a number of 0 to 1, got ${String(progress)}`);
@@ -249,12 +252,12 @@ export class Attempt {
     if (meta !== undefined) {
       if (typeof meta !== "object" || meta === null || Array.isArray(meta))
         throw new InvalidJobError(`meta must be an object, got ${JSON.stringify(meta)}`);
-      change.meta = withMarks(this.fields.meta, meta);
+      change.meta = withEngineMembers(this.fields.meta, meta);
       const text = JSON.stringify(change.meta);
       if (isLarger(text, this.#host.maxBytes))
         throw new InvalidJobError(tooLarge("ctx.job.update: meta", text, this.#host.maxBytes));
     }
-    if (this.#ended || this.#interruption) return;
+    if (this.isOver) return;
     // `touched` is always later than `started`. The difference shows sweepers that the job was started.
     const touched = Math.max(Math.round(this.#host.now()), this.fields.started + 1);
     // Encode before the fields change. A value that cannot be encoded must not make the settlement fail later.
@@ -262,7 +265,7 @@ export class Attempt {
     Object.assign(this.fields, change, { touched });
     this.lastHeartbeatAt = performance.now();
     // The task's own transaction may hold the row lock, so a wait for the row would be a deadlock.
-    if (this.#finishing || this.transactionalFinish) return;
+    if (this.#isFinishing || this.transactionalFinish) return;
     this.hasUpdated = true;
     // A job that only computes continues during an outage. A job that reports progress must continue too.
     if (meta === undefined) await this.#host.sendProgress(this, change);
@@ -271,7 +274,7 @@ export class Attempt {
 
   /** True if the attempt has ended or must end: nothing more is stored for it. */
   get isOver(): boolean {
-    return this.#ended || this.#interruption !== null;
+    return this.#hasEnded || this.#interrupted !== null;
   }
 
   async #store(patch: string, removed: readonly string[]): Promise<void> {
@@ -296,9 +299,9 @@ export class Attempt {
   /** Ends the attempt if it does not own the job any more. */
   async checkOwnership(): Promise<void> {
     // An aborted job must be settled as aborted. A lost job is not settled, so the row would stay `aborting`.
-    const why = await this.#host.findInterruption(this.claim);
-    if (why === "abort") this.interrupt("abort", "aborted");
-    else if (why) this.interrupt("lost", lossText[why]);
+    const interruption = await this.#host.findInterruption(this.claim);
+    if (interruption === "abort") this.interrupt("abort", "aborted");
+    else if (interruption) this.interrupt("lost", lossText[interruption]);
   }
 }
 
@@ -308,8 +311,8 @@ export const lossText = { lost: "taken over by another worker", gone: "its row w
 const alreadyFinished = (key: string): SaqError =>
   new SaqError(
     "already_finished",
-    `ctx.finish was called twice for job ${key}: its first transaction is open or has committed. Call it once, as the ` +
-      "last statement; again only after a rollback",
+    `ctx.finish was called twice for job ${key}: the transaction of the first call is open or has committed. Call ` +
+      "ctx.finish once, as the last statement. Call it again only after a rollback",
   );
 
 /** Node.js timers hold 31 bits of milliseconds; a longer timer would fire at once. */

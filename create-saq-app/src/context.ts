@@ -1,5 +1,5 @@
-/** What the command line uses of its process: folder, environment, platform, terminal and output. */
-export interface World {
+/** The parts of the process that the command line uses. Tests replace them. */
+export interface CliContext {
   cwd: string;
   env: NodeJS.ProcessEnv;
   platform: NodeJS.Platform;

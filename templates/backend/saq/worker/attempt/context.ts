@@ -3,9 +3,9 @@
  * the prototype, so that a job that does not use them pays nothing for them.
  */
 
-import type { JobFields } from "../core/job.js";
-import { ConfigError } from "../errors.js";
-import type { Logger } from "../logger.js";
+import type { JobFields } from "../../core/job.js";
+import { ConfigError } from "../../errors.js";
+import type { Logger } from "../../logger.js";
 import type {
   AnyTask,
   ApplyOptions,
@@ -14,7 +14,7 @@ import type {
   RunningJob,
   WorkerContext,
   WorkerView,
-} from "../tasks/task.js";
+} from "../../tasks/task.js";
 import type { Attempt } from "./attempt.js";
 
 /** What a context needs from its worker. `applyWith` is `apply` for arguments that the compiler has already checked. */
@@ -103,18 +103,20 @@ export function contextsWith(state: object): typeof TaskContext {
  *
  * @throws ConfigError if a member would hide one of ctx's own, or if the value is an object of a class
  */
-export function membersOf(hook: string, answer: unknown): object | null {
-  if (typeof answer !== "object" || answer === null) return null;
-  const prototype: unknown = Object.getPrototypeOf(answer);
+export function membersOf(hook: string, returned: unknown): object | null {
+  if (typeof returned !== "object" || returned === null) return null;
+  const prototype: unknown = Object.getPrototypeOf(returned);
   if (prototype !== null && Object.getPrototypeOf(prototype) !== null) {
-    const kind = (answer as { constructor?: { name?: string } }).constructor?.name ?? "object";
+    const className = (returned as { constructor?: { name?: string } }).constructor?.name ?? "object";
     throw new ConfigError(
-      `A ${hook} hook answered an object of class ${kind}; answer the members for ctx by name, for instance { db: pool }, or nothing`,
+      `A ${hook} hook returned an object of class ${className}. Return nothing, or a plain object with the members ` +
+        "for ctx, for example { db: pool }",
     );
   }
-  const hidden = Object.keys(answer).find((name) => name in TaskContext.prototype);
-  if (hidden === undefined) return answer;
+  const reserved = Object.keys(returned).find((name) => name in TaskContext.prototype);
+  if (reserved === undefined) return returned;
   throw new ConfigError(
-    `A ${hook} hook answered a member "${hidden}", which every ctx has of its own; choose another name`,
+    `A ${hook} hook returned a member "${reserved}", but every ctx already has a member of that name. Choose another ` +
+      "name",
   );
 }

@@ -1,6 +1,6 @@
 /**
- * The start of a worker while the database is down: after a reboot of both, or a deployment, the worker may be ready
- * first.
+ * Connects a queue although the database may not be reachable yet: after a reboot of both, or a deployment, the worker
+ * may be ready first.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { doubled } from "../core/backoff.js";
@@ -15,14 +15,14 @@ export interface ConnectOptions {
   signal?: AbortSignal | undefined;
 }
 
-export interface StartWaiting extends Pick<ConnectOptions, "signal"> {
+export interface ConnectRetryOptions extends Pick<ConnectOptions, "signal"> {
   logger: Logger;
-  /** The call that is tried. @defaultValue the queue's own `connect` */
+  /** The call that is retried. @defaultValue the queue's own `connect` */
   connect?: () => Promise<unknown>;
 }
 
 /** 0.1 s, doubled up to 2 s: the worker should start soon after the database is reachable. */
-const pauseMs = (attempt: number): number => doubled(attempt, 100, 2_000);
+const pauseMs = (previousTries: number): number => doubled(previousTries, 100, 2_000);
 
 /**
  * Connects a queue, and retries with pauses while storage is unreachable. Resolves early, without a connection, when
@@ -32,18 +32,18 @@ const pauseMs = (attempt: number): number => doubled(attempt, 100, 2_000);
  */
 export async function connectWithRetry(
   queue: Queue,
-  { logger, signal, connect = () => queue.connect() }: StartWaiting,
+  { logger, signal, connect = () => queue.connect() }: ConnectRetryOptions,
 ): Promise<void> {
   const { startTimeout } = queue.config;
   const deadline = performance.now() + startTimeout * 1_000;
-  for (let attempt = 0; !signal?.aborted; attempt++) {
+  for (let previousTries = 0; !signal?.aborted; previousTries++) {
     try {
       await connect();
       return;
     } catch (error) {
-      const pause = pauseMs(attempt);
+      const pause = pauseMs(previousTries);
       if (!queue.broker.isOutage(error) || performance.now() + pause > deadline) throw error;
-      if (attempt === 0)
+      if (previousTries === 0)
         logger.info(
           { ...describe(error), queue: queue.name, upToSeconds: startTimeout },
           "waiting for the database",
