@@ -1,6 +1,5 @@
 /** Tasks that run in threads. `spin` notes its steps in a file, so that a test sees when its computation stops. */
-import { pbkdf2Sync } from "node:crypto";
-import { appendFileSync } from "node:fs";
+import { appendFileSync, readFileSync } from "node:fs";
 import { isMainThread, threadId } from "node:worker_threads";
 import { z } from "zod";
 import { task } from "../../../../templates/backend/saq/index.js";
@@ -38,11 +37,11 @@ export const asks = task({
   },
 });
 
-/** Its first attempt is one long call of native code, which cannot be interrupted. */
-export const hashes = task({
+/** Its first attempt is one call of native code that cannot be interrupted: it opens a FIFO, and waits for a writer. */
+export const opens = task({
   thread: import.meta.url,
-  run: (ctx, { rounds }: { rounds: number }) => {
-    pbkdf2Sync("password", "salt", ctx.job.attempts === 1 ? rounds : 1, 64, "sha512");
+  run: (ctx, { fifo }: { fifo: string }) => {
+    if (ctx.job.attempts === 1) readFileSync(fifo);
   },
 });
 
@@ -141,7 +140,7 @@ export const measures = task({
 export const tasks = {
   spin,
   asks,
-  hashes,
+  opens,
   waits,
   reports,
   ends,
