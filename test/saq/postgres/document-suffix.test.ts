@@ -230,7 +230,7 @@ describe("a document that enqueue wrote", () => {
       });
     const { log, ended } = await startWorker(queue);
     for (const key of ["number", "text"]) expect(await ended(`numbers ${key}`)).toMatch(/^Finished/);
-    const warned = log.lines.filter(({ message }) => message.includes("reads them as null"));
+    const warned = log.lines.filter(({ message }) => message.includes("the task reads null instead"));
     expect(warned.map(({ fields }) => fields.job)).toEqual(["numbers number"]);
     expect(await textOf("numbers number")).toContain('{"a":NaN}');
     expect(JSON.parse((await textOf("numbers number")).replace("NaN", "0"))).toMatchObject({

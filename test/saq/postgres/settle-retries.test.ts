@@ -96,7 +96,7 @@ describe("a settlement that fails", () => {
         jobs.map((job) => (job === guilty ? "rejected" : "fulfilled")),
       );
       expect(ends[3]).toMatchObject({
-        reason: { code: "unrecorded", message: expect.stringContaining("it may run again") },
+        reason: { code: "unrecorded", message: expect.stringContaining("may run again") },
       });
     });
     expect((await rowOf(database, guilty.key))?.status).toBe("active");

@@ -260,7 +260,7 @@ describe("the number of threads", () => {
     });
     expect(await ended(running)).toBe("Finished spin");
     expect(await ended(key)).toBe("Finished spin");
-    const warned = log.lines.filter(({ message }) => message.includes("reads them as null"));
+    const warned = log.lines.filter(({ message }) => message.includes("the task reads null instead"));
     expect(warned.map(({ fields }) => fields.job)).toEqual([key]);
   });
 });
