@@ -4,7 +4,7 @@ import { defineConfig, type ProxyOptions } from "vite";
 import app from "../package.json" with { type: "json" };
 import { readEnv } from "../scripts/env.js";
 
-// One .env in the app root serves the backend and the front end. The real environment wins over the file.
+// The backend and the front end read the same .env, in the root of the application. Environment variables override it.
 const env = readEnv(fileURLToPath(new URL("..", import.meta.url)));
 
 function port(name: string, fallback: string): number {

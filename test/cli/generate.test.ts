@@ -168,6 +168,20 @@ describe("the settings of a new project", () => {
     expect(readFileSync(join(cwd, "app/saq-app.json"), "utf8")).not.toContain("example.org");
   });
 
+  it("the settings of the front end are in .env and .env.example only if there is a front end", async () => {
+    const namesIn = (folder: string) =>
+      [".env", ".env.example"].map((file) =>
+        readFileSync(join(cwd, folder, file), "utf8").match(/\b(FRONTEND_PORT|API_URL)\b/g),
+      );
+    await runCli(["with", "--no-install", "--no-git"], { cwd });
+    await runCli(["without", "--no-install", "--no-git", "--no-frontend"], { cwd });
+    expect(namesIn("with")).toEqual([
+      ["FRONTEND_PORT", "API_URL"],
+      ["FRONTEND_PORT", "API_URL"],
+    ]);
+    expect(namesIn("without")).toEqual([null, null]);
+  });
+
   it("--port is written to .env and to the printed addresses", async () => {
     const run = await runCli(["app", "--port", "9000", ...QUICK], { cwd });
     expect(envOf(join(cwd, "app")).PORT).toBe("9000");

@@ -261,7 +261,7 @@ describe("TLS", () => {
       { ca: "CA", checkServerIdentity: expect.any(Function) },
     ]);
     expect(() => read("sslkey=/nowhere/key.pem")).toThrow(
-      "names a file in sslkey that cannot be read (ENOENT)",
+      "names a file in sslkey that cannot be read (ENOENT); correct its path, or allow this process to read it",
     );
   });
 });

@@ -48,6 +48,11 @@ export interface Reconciliation {
   held: () => Iterable<Claim>;
   /** The claims whose jobs were run and whose settlements could not be recorded. */
   unrecorded: () => Iterable<Claim>;
+  /**
+   * Called with each claim of `unrecorded` under which the job no longer runs, for example because others have ended or
+   * deleted it. Without this, the worker would keep the claim until it stops.
+   */
+  forgetUnrecorded: (claim: Claim) => void;
   /** How often a job may be queued again after it was run and lost. */
   lostLimit: number;
   /** Minimum time to keep a failed job, s. */

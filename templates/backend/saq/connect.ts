@@ -5,17 +5,24 @@
  */
 import type { Broker } from "./broker.js";
 import type { QueueConfig } from "./config/index.js";
+import { ConfigError } from "./errors.js";
 import type { Logger } from "./logger.js";
-import { ConnectionPool, PostgresBroker, TableSession } from "./postgres/index.js";
+import { ConnectionPool, type PoolOptions, PostgresBroker, TableSession } from "./postgres/index.js";
+import { PostgresAddressError } from "./postgres-address.js";
 
-/** Returns one broker per queue, in the order of the configurations. */
+/**
+ * Returns one broker per queue, in the order of the configurations. Opens no connection, but reads the certificate
+ * files that the addresses name.
+ *
+ * @throws ConfigError that names the queue, if such a file cannot be read
+ */
 export function connectBrokers(queues: readonly QueueConfig[], logger: Logger): Broker[] {
   const pools = new Map<string, ConnectionPool>();
   const sessions = new Map<string, TableSession>();
   return queues.map((queue) => {
     const { name: queueName, failedTtl, groupConcurrency, tables, lockKeyspace, maxBytes } = queue;
     const pool = getOrCreate(pools, `${usesPooler(queue)} ${queue.dsn}`, () => {
-      return new ConnectionPool(connectionOptions(queues, queue, logger));
+      return createPool(queueName, connectionOptions(queues, queue, logger));
     });
     const id = JSON.stringify([usesPooler(queue), queue.dsn, tables, lockKeyspace, maxBytes]);
     const session = getOrCreate(sessions, id, () => {
@@ -33,7 +40,17 @@ function getOrCreate<Value>(cache: Map<string, Value>, id: string, create: () =>
   return value;
 }
 
-function connectionOptions(queues: readonly QueueConfig[], queue: QueueConfig, logger: Logger) {
+function createPool(queueName: string, options: PoolOptions): ConnectionPool {
+  try {
+    return new ConnectionPool(options);
+  } catch (error) {
+    if (!(error instanceof PostgresAddressError)) throw error;
+    // Without a cause: like other errors about the dsn, which may contain a password.
+    throw new ConfigError(`defineQueue(${JSON.stringify(queueName)}): dsn ${error.message}`);
+  }
+}
+
+function connectionOptions(queues: readonly QueueConfig[], queue: QueueConfig, logger: Logger): PoolOptions {
   const behindPooler = usesPooler(queue);
   const sharing = queues.filter((other) => other.dsn === queue.dsn && usesPooler(other) === behindPooler);
   return {

@@ -18,7 +18,7 @@ export type SaqErrorCode =
   | "job_failed"
   /** The job's row does not exist (any more). */
   | "job_gone"
-  /** Another transaction has held the job's row for longer than 5 s. */
+  /** Another transaction has held the job's row for longer than 5 s (`ctx.job.update`: 30 s). */
   | "job_held"
   /** The attempt does not own its job any more. */
   | "job_lost"

@@ -25,8 +25,8 @@ export type FromUrlOptions = Pick<
  *
  * @param url `postgresql://user:password@host:port/database`
  * @throws InvalidUrlError (invalid_url) if `url` is not an address of PostgreSQL; the message contains no password
- * @throws ConfigError (config) if an option is out of its range
- * @throws PostgresAddressError if a certificate file that the address names cannot be read
+ * @throws ConfigError (config) if an option is out of its range, or if a certificate file that the address names cannot
+ *   be read
  * @example
  * const queue = Queue.fromUrl("postgresql://user:password@127.0.0.1:5432/app", { name: "mail" });
  * await queue.enqueue("sendMail", { to: "ann@example.com" });

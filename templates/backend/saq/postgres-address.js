@@ -286,7 +286,9 @@ function readFile(name, file) {
   try {
     return fs.readFileSync(file, "utf8");
   } catch (error) {
-    throw new PostgresAddressError(`names a file in ${name} that cannot be read (${Object(error).code})`);
+    throw new PostgresAddressError(
+      `names a file in ${name} that cannot be read (${Object(error).code}); correct its path, or allow this process to read it`,
+    );
   }
 }
 

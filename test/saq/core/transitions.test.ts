@@ -227,6 +227,20 @@ describe("a sweep", () => {
     expect(sweepJob(next, started + 5_500, 5, week)).toBeNull();
   });
 
+  it("J-20: uses the limits of the run, also if a new meta has those of the previous run", () => {
+    const started = now - 60_000;
+    const begun = row({ status: "active", timeout: 300, started, retries: 9, meta: { runLimits: "1 5 5" } });
+    const update = (before: StoredJob, change: Parameters<typeof updateJob>[1]): StoredJob => {
+      const job = changed(before, updateJob(before, change, started).change);
+      return { ...before, document: encodeJob(job) };
+    };
+    const handle = read(begun);
+    const updated = update(update(begun, { timeout: 1 }), { meta: { ...handle?.meta, step: 2 } });
+    expect(read(updated)?.meta).toEqual({ runLimits: `${started} 300 0`, step: 2 });
+    expect(sweepJob(updated, started + 304_000, 5, week)).toBeNull();
+    expect(sweepJob(updated, started + 306_000, 5, week)).toMatchObject({ status: "queued" });
+  });
+
   it("J-20: ignores invalid `runLimits` in the user's meta", () => {
     for (const runLimits of [null, 1, "", "0", `${stuck.started} x y`, {}, [stuck.started, 600, 0]]) {
       const before = row({ ...stuck, retries: 2, meta: { runLimits } });

@@ -4,7 +4,16 @@ import { decodeJob } from "../../../templates/backend/saq/core/wire.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { openProxy } from "../support/cuttable-proxy.js";
 import { LogBook } from "../support/log-book.js";
-import { claim, insertRow, openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
+import {
+  claim,
+  holdsNothing,
+  insertRow,
+  openQueue,
+  rowOf,
+  startWorker,
+  until,
+  useDatabase,
+} from "../support/scenario.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
@@ -188,8 +197,7 @@ describe("a claim whose response is lost", () => {
     proxy.cut();
     expect(await lost).toBeInstanceOf(Error);
     await until(async () => {
-      const asked = { workerId: "worker-1", unrecorded: () => [], lostLimit: 3, failedTtl: 600 };
-      await queue.broker.reconcile({ ...asked, held: () => [] }).catch(() => []);
+      await queue.broker.reconcile(holdsNothing).catch(() => []);
       return (await rowOf(database, job.key))?.status === "queued";
     });
     const [again] = await claim(queue, { grouped: kind === "grouped" });

@@ -1,10 +1,27 @@
 /** Rows that somebody's transaction holds, and that people and workers change. */
-import { describe, expect, it, jest } from "@jest/globals";
+import { afterEach, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
-import { claim, openQueue, rowOf, settle, settlement, until, useDatabase } from "../support/scenario.js";
+import { SaqError } from "../../../templates/backend/saq/errors.js";
+import { ConnectionPool } from "../../../templates/backend/saq/postgres/connection/pool.js";
+import type { Context } from "../../../templates/backend/saq/tasks/task.js";
+import {
+  claim,
+  openQueue,
+  rowOf,
+  settle,
+  settlement,
+  startWorker,
+  until,
+  useDatabase,
+} from "../support/scenario.js";
+import { stepClock } from "../support/stepped-clock.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
+
+afterEach(() => {
+  jest.restoreAllMocks();
+});
 
 describe("settlements of jobs whose rows another transaction holds", () => {
   it("are applied when that transaction ends, and until then no statement fails because of the lock", async () => {
@@ -61,6 +78,53 @@ describe("a heartbeat of a job whose row another transaction holds", () => {
     expect(isOver).toBe(false);
     await other.query("rollback");
     expect(await touched).toEqual([true, true]);
+  }, 600_000);
+});
+
+describe("ctx.job.update of a job whose row another transaction holds", () => {
+  it("rejects a new meta with job_held after 30 s, and the task goes on", async () => {
+    let errors: unknown[] = [];
+    let begin: () => void = () => {};
+    const begun = new Promise<void>((resolve) => {
+      begin = resolve;
+    });
+    let update: () => void = () => {};
+    const mayUpdate = new Promise<void>((resolve) => {
+      update = resolve;
+    });
+    const queue = openQueue(database, {
+      report: async ({ job }: Context) => {
+        begin();
+        await mayUpdate;
+        errors = await job.update({ meta: { step: 2 } }).then(
+          () => [],
+          (error: unknown) => [error],
+        );
+      },
+    });
+    const { ended } = await startWorker(queue);
+    const { key } = await queue.enqueue("report", undefined, { timeout: 0 });
+    await begun;
+    const other = await database.connect();
+    await other.query("begin");
+    await other.query("select 1 from saq_jobs where key = $1 for update", [key]);
+    const { pass } = stepClock();
+    update();
+    const polls = jest.spyOn(ConnectionPool.prototype, "query");
+    await until(async () => polls.mock.calls.some(([{ name }]) => name.includes("freeRows")));
+    pass(31);
+    await until(async () => errors.length > 0);
+    await other.query("rollback");
+    expect(errors).toEqual([expect.any(SaqError)]);
+    expect(errors).toMatchObject([
+      {
+        code: "job_held",
+        message:
+          `Job "${key}" is held by a transaction that has been open for over 30 s; nothing was changed. ` +
+          "Try again when that transaction has ended.",
+      },
+    ]);
+    expect(await ended(key)).toBe("Finished report");
   }, 600_000);
 });
 

@@ -8,6 +8,7 @@ import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { openProxy, type TestProxy } from "../support/cuttable-proxy.js";
 import {
   claim,
+  holdsNothing,
   insertRow,
   openQueue,
   rowOf,
@@ -45,9 +46,7 @@ const activeOf = (queue: Hello) =>
 async function reconcileUntil(queue: Hello, isSo: () => Promise<boolean>): Promise<string[]> {
   const keys: string[] = [];
   await until(async () => {
-    const back = await queue.broker
-      .reconcile({ workerId: "worker-1", held: () => [], unrecorded: () => [], lostLimit: 3, failedTtl: 600 })
-      .catch(() => []);
+    const back = await queue.broker.reconcile(holdsNothing).catch(() => []);
     keys.push(...back);
     return isSo();
   });
@@ -142,10 +141,8 @@ describe("a claim whose response was lost", () => {
     const underWay = claim(queue, { limit: 1 });
     const rounds = async (count: number) => {
       const keys: string[] = [];
-      for (let round = 0; round < count; round++) {
-        const asked = { workerId: "worker-1", unrecorded: () => [], lostLimit: 3, failedTtl: 600 };
-        keys.push(...(await queue.broker.reconcile({ ...asked, held: () => held })));
-      }
+      for (let round = 0; round < count; round++)
+        keys.push(...(await queue.broker.reconcile({ ...holdsNothing, held: () => held })));
       return keys;
     };
     expect(await rounds(3)).toEqual([]);
@@ -176,9 +173,7 @@ describe("a claim whose response was lost", () => {
       const waiting = "wait_event = 'advisory' and datname = current_database()";
       return (await database.query(`select 1 from pg_stat_activity where ${waiting}`)).length === 1;
     });
-    const asked = { workerId: "worker-1", unrecorded: () => [], lostLimit: 3, failedTtl: 600 };
-    for (let round = 0; round < 2; round++)
-      expect(await queue.broker.reconcile({ ...asked, held: () => [] })).toEqual([]);
+    for (let round = 0; round < 2; round++) expect(await queue.broker.reconcile(holdsNothing)).toEqual([]);
     await other.query("select pg_advisory_unlock(4711)");
     expect((await underWay).map((job) => job.key).toSorted()).toEqual([key, "odd"].toSorted());
     expect(await activeOf(queue)).toHaveLength(2);
@@ -192,16 +187,9 @@ describe("a claim whose response was lost", () => {
     const [claimed] = await claim(queue);
     if (!claimed) throw new Error("the job was not claimed");
     await settle(queue, settlement(claimed, "complete"));
-    const asked = {
-      workerId: "worker-1",
-      held: () => [],
-      unrecorded: () => [],
-      lostLimit: 3,
-      failedTtl: 600,
-    };
-    expect(await queue.broker.reconcile(asked)).toEqual([]);
+    expect(await queue.broker.reconcile(holdsNothing)).toEqual([]);
     const statements = jest.spyOn(pg.Client.prototype, "query");
-    expect(await queue.broker.reconcile(asked)).toEqual([]);
+    expect(await queue.broker.reconcile(holdsNothing)).toEqual([]);
     expect(statements).not.toHaveBeenCalled();
     expect(await statusOf(key)).toBe("complete");
   });
@@ -325,7 +313,26 @@ describe("a claim whose response is read late", () => {
       const jobs = await queue.enqueueMany(
         Array.from({ length: 12 }, () => ({ task: "hello" as const, payload: {} })),
       );
+      const limits: { cancelled: number[]; successful: number[] } = { cancelled: [], successful: [] };
+      const claim = queue.broker.claim.bind(queue.broker);
+      queue.broker.claim = async (request) => {
+        try {
+          const response = await claim(request);
+          limits.successful.push(request.limit);
+          return response;
+        } catch (error) {
+          expect(error).toMatchObject({ code: "57014" });
+          if (limits.successful.length === 0) limits.cancelled.push(request.limit);
+          throw error;
+        }
+      };
       const { ended } = await startWorker(queue);
+      await until(async () => limits.successful.length > 0);
+      const [first, ...smaller] = [...limits.cancelled, ...limits.successful.slice(0, 1)];
+      expect(first).toBe(10);
+      expect(smaller.length).toBeGreaterThan(0);
+      for (const [index, limit] of smaller.entries())
+        expect(limit).toBeLessThan(limits.cancelled[index] ?? 0);
       for (const job of jobs) await ended(job?.key ?? "");
     } finally {
       await database.query("drop trigger slow_claim on saq_jobs; drop function slow_claim");

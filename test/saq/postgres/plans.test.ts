@@ -49,7 +49,7 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
   recorded: ["q", keys, ["w1", "w1"], [null, "3"]],
   completeAndNotify: [...complete, ["complete k1", null], ["saq+q", null]],
   settleAndNotify: [...settle, ["complete k1", null], ["saq+q", null]],
-  heartbeat: ["q", keys, [1, 2], [patch, patch], ["{}", "{}"], ["w1", "w1"]],
+  heartbeat: ["q", keys, [1, 2], [patch, patch], ["{}", "{}"], ["w1", "w1"], [true, false]],
   runningByToken: ["q", [7]],
   owners: ["q", keys, ["w1", "w1"], ["(0,1) 700", "(0,2) 700"]],
   lockRows: ["q", keys],

@@ -261,12 +261,39 @@ describe("a role that may only read and write rows", () => {
 
   it("uses the document function that a role with more rights has created", async () => {
     await openQueue(database, tasks).connect();
-    const role = await makeRole(database);
-    const queue = openQueue({ url: role.url }, tasks);
-    const { ended } = await startWorker(queue);
-    const job = await queue.enqueue("double", { n: 1 });
-    await ended(job.key);
-    expect(await job.refresh()).toMatchObject({ status: "complete", result: 2 });
+    const setting = (change: string) =>
+      database.query(`do $$ begin execute format('alter database %I ${change}', current_database()); end $$`);
+    // The server counts the calls of sessions that begin from now on.
+    await setting("set track_functions = ''pl''");
+    try {
+      const role = await makeRole(database);
+      const queue = openQueue(
+        { url: role.url },
+        {
+          fail: () => {
+            throw new Error("no");
+          },
+        },
+      );
+      const { worker, ended } = await startWorker(queue);
+      const job = await queue.enqueue("fail");
+      expect(await ended(job.key)).toBe("Failed fail");
+      const functions = await database.query(
+        `select n.nspname as schema from pg_proc p join pg_namespace n on n.oid = p.pronamespace where proname like 'saq_stamp%'`,
+      );
+      expect(functions).toEqual([{ schema: "public" }]);
+      await worker.stop();
+      // A session reports its calls when it ends, at the latest.
+      await queue.close();
+      await until(async () => {
+        const [row] = await database.query<{ calls: number }>(
+          "select calls::int from pg_stat_user_functions where funcname like 'saq_stamp%'",
+        );
+        return (row?.calls ?? 0) > 0;
+      });
+    } finally {
+      await setting("reset track_functions");
+    }
   });
 });
 

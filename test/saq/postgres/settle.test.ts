@@ -281,6 +281,37 @@ describe("a row that another transaction holds", () => {
   });
 });
 
+describe("many rows that another transaction holds for a moment", () => {
+  it.each<[string, object]>([
+    ["completions with a suffix", { unchanged: true }],
+    ["completions without a suffix", {}],
+  ])("are written together, not one by one: %s", async (_, rest) => {
+    const queue = open();
+    await queue.enqueueMany(Array.from({ length: 200 }, (_, i) => ({ task: "hello", payload: { i } })));
+    const jobs = await claim(queue, { limit: 200 });
+    await database.query(`
+        create table writes (at timestamptz default clock_timestamp());
+        create function count_write() returns trigger language plpgsql as
+          $$ begin insert into writes default values; return null; end $$;
+        create trigger count_write after update on saq_jobs for each statement execute function count_write();`);
+    const holder = await database.connect();
+    await holder.query("begin");
+    await holder.query("select 1 from saq_jobs where key = any($1) for update", [
+      jobs.slice(50).map(({ key }) => key),
+    ]);
+    const answers = Promise.all(
+      jobs.map((job) => settle(queue, settlement(job, "complete", { completed: 9 }, rest))),
+    );
+    // The rows are held for as long as a claim of another worker takes.
+    await holder.query("select pg_sleep(0.02)");
+    await holder.query("commit");
+    expect(await answers).toEqual(jobs.map(() => "applied"));
+    const [written] = await database.query<{ count: number }>("select count(*)::int as count from writes");
+    expect(written?.count).toBeLessThan(20);
+    await database.query("drop table writes; drop function count_write cascade");
+  });
+});
+
 describe("a settlement whose response is lost", () => {
   it.each(["complete", "failed"] as const)(
     "returns applied when the row has our token and the status %s",
@@ -328,36 +359,4 @@ describe("a settlement whose response is lost", () => {
       attempts: 1,
     });
   });
-
-  it.each<[string, object]>([
-    ["completions with a suffix", { unchanged: true }],
-    ["completions without a suffix", {}],
-  ])(
-    "many rows that another transaction holds for a moment are written together, not one by one: %s",
-    async (_, rest) => {
-      const queue = open();
-      await queue.enqueueMany(Array.from({ length: 200 }, (_, i) => ({ task: "hello", payload: { i } })));
-      const jobs = await claim(queue, { limit: 200 });
-      await database.query(`
-        create table writes (at timestamptz default clock_timestamp());
-        create function count_write() returns trigger language plpgsql as
-          $$ begin insert into writes default values; return null; end $$;
-        create trigger count_write after update on saq_jobs for each statement execute function count_write();`);
-      const holder = await database.connect();
-      await holder.query("begin");
-      await holder.query("select 1 from saq_jobs where key = any($1) for update", [
-        jobs.slice(50).map(({ key }) => key),
-      ]);
-      const answers = Promise.all(
-        jobs.map((job) => settle(queue, settlement(job, "complete", { completed: 9 }, rest))),
-      );
-      // The rows are held for as long as a claim of another worker takes.
-      await holder.query("select pg_sleep(0.02)");
-      await holder.query("commit");
-      expect(await answers).toEqual(jobs.map(() => "applied"));
-      const [written] = await database.query<{ count: number }>("select count(*)::int as count from writes");
-      expect(written?.count).toBeLessThan(20);
-      await database.query("drop table writes; drop function count_write cascade");
-    },
-  );
 });

@@ -420,7 +420,7 @@ describe("refresh", () => {
       code: "poison_document",
       message:
         `Job ${job.key} exists (queued), but its stored document is not a SAQ job of this queue; ` +
-        "the document is unchanged in saq_jobs.job",
+        "the document is kept unchanged",
     });
   });
 });

@@ -126,7 +126,11 @@ describe("before-enqueue hooks", () => {
     ["key", { key: "other" }, 'it set key to "other" (hooks may set: kwargs, timeout'],
     ["status", { status: "complete" }, 'it set status to "complete"'],
     ["attempts", { attempts: 3 }, "it set attempts to 3"],
-    ["priority", { priority: 1e6 }, "priority must be a whole number of -32768 to 32767, got 1000000"],
+    [
+      "priority",
+      { priority: 1e6 },
+      'change to the job of "echo": priority must be a whole number of -32768 to 32767, got 1000000',
+    ],
     ["retries", { retries: -1 }, "retries must be a whole number >= 0"],
     ["scheduled", { scheduled: Date.now() }, "(milliseconds? divide by 1000)"],
     ["groupKey", { groupKey: 5 }, "groupKey must be a text or null, got 5"],
@@ -164,6 +168,30 @@ describe("job objects", () => {
     expect(await queue.count("queued")).toBe(1);
     await queue.enqueue(queue.prepare("numbered", { n: 2 }));
     expect(await queue.count("queued")).toBe(2);
+  });
+
+  it("Q-16: a prepared job is stored in the caller's transaction by job.enqueue; prepare itself refuses a client", async () => {
+    const queue = open();
+    await queue.connect();
+    const client = await database.connect();
+    expect(() => queue.prepare("numbered", { n: 1 }, { client } as object)).toThrow(
+      new InvalidJobError(
+        'prepare("numbered"): client has no effect here, because the job is not stored yet; ' +
+          "pass it to job.enqueue({ client })",
+      ),
+    );
+    const job = queue.prepare("numbered", { n: 1 });
+    await client.query("begin");
+    expect(await job.enqueue({ client })).toBe(job);
+    expect(job.status).toBe("queued");
+    expect(await queue.job(job.key)).toBeNull();
+    await client.query("commit");
+    expect(await queue.job(job.key)).toEqual(job);
+    const undone = queue.prepare("numbered", { n: 2 });
+    await client.query("begin");
+    await undone.enqueue({ client });
+    await client.query("rollback");
+    expect(await queue.job(undone.key)).toBeNull();
   });
 
   it("D-32: a refused enqueue leaves the job object as it was", async () => {

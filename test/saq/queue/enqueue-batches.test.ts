@@ -103,6 +103,7 @@ describe("many enqueues at once", () => {
     ["key", { key: "a\0b" }],
     ["payload", { payload: { n: 1n } }],
     ["priority", { priority: 1e6 }],
+    ["client", { client: { query: async () => ({ rows: [] }) } }],
   ])("Q-16: enqueueMany stores nothing when an entry has a bad %s", async (_, bad) => {
     const queue = open();
     await expect(
@@ -115,6 +116,17 @@ describe("many enqueues at once", () => {
     // This job leaves after anything that the refused call may have left in its lane.
     await queue.enqueue("hello");
     expect(await queue.count("queued")).toBe(1);
+  });
+
+  it("Q-16: enqueueMany says that an entry has a client, and where to pass it", async () => {
+    const client = await database.connect();
+    const entry = { task: "hello" as const, payload: {}, client };
+    await expect(open().enqueueMany([entry])).rejects.toThrow(
+      new InvalidJobError(
+        'enqueueMany: the entry of task "hello" has a client, but enqueueMany cannot store jobs in your own ' +
+          "transaction; call enqueue(task, payload, { client }) for each job",
+      ),
+    );
   });
 });
 

@@ -168,11 +168,15 @@ describe("an invalid enqueue", () => {
     ["a NUL in the group key", { groupKey: "a\0b" }, "A job's groupKey must not contain a NUL character"],
     ["half a character in the group key", { groupKey: "\udc00" }, "A job's groupKey must not contain half"],
     ["a long group key", { groupKey: "g".repeat(2_001) }, "A job's groupKey must have at most 2000 bytes"],
-    ["a big priority", { priority: 40_000 }, "priority must be a whole number of -32768 to 32767, got 40000"],
+    [
+      "a big priority",
+      { priority: 40_000 },
+      'enqueue("hello"): priority must be a whole number of -32768 to 32767, got 40000',
+    ],
     [
       "a fractional priority",
       { priority: 0.5 },
-      "priority must be a whole number of -32768 to 32767, got 0.5",
+      'enqueue("hello"): priority must be a whole number of -32768 to 32767, got 0.5',
     ],
     [
       "a negative timeout",
@@ -196,9 +200,11 @@ describe("an invalid enqueue", () => {
     ],
     ["a text as retryDelay", { retryDelay: "1" }, 'enqueue("hello"): retryDelay must be seconds >= 0, got 1'],
     ["a time in milliseconds", { scheduled: 1795303141785 }, "(milliseconds? divide by 1000)"],
-    ["a number as key", { key: 5 }, "A job's key must be a text, got 5"],
+    ["a number as key", { key: 5 }, 'enqueue("hello"): key must be a text, got 5'],
+    ["a BigInt as key", { key: 5n }, 'enqueue("hello"): key must be a text, got 5'],
     ["a number as group key", { groupKey: 5 }, 'enqueue("hello"): groupKey must be a text or null, got 5'],
     ["a text as meta", { meta: "trace" }, 'enqueue("hello"): meta must be an object, got "trace"'],
+    ["a BigInt as meta", { meta: 5n }, 'enqueue("hello"): meta must be an object, got 5'],
     ["null as meta", { meta: null }, 'enqueue("hello"): meta must be an object, got null'],
     [
       "null as scheduled time",
@@ -227,6 +233,20 @@ describe("an invalid enqueue", () => {
     );
     await expect(queue.enqueue("hello", [1])).rejects.toThrow(
       'The payload of "hello" must be an object of named values, got an array; wrap it: { value: ... }',
+    );
+  });
+
+  it("a meta that cannot be written as JSON is refused, and the error names meta", async () => {
+    const queue = open();
+    const cycle: Record<string, unknown> = {};
+    cycle.self = cycle;
+    const refused = (meta: Record<string, unknown>) => queue.enqueue("hello", { n: 1 }, { meta });
+    await expect(refused({ n: 1n })).rejects.toThrow(InvalidJobError);
+    await expect(refused({ n: 1n })).rejects.toThrow(
+      /^The meta of "hello" cannot be written as JSON: .*BigInt/,
+    );
+    await expect(refused(cycle)).rejects.toThrow(
+      /^The meta of "hello" cannot be written as JSON: .*circular/,
     );
   });
 

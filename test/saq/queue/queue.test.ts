@@ -149,7 +149,7 @@ describe("lists and counts", () => {
       key: "zz-poison",
       function: "(unreadable)",
       status: "failed",
-      error: "The stored document is not a SAQ job; it is unchanged in saq_jobs.job",
+      error: "The stored document is not a SAQ job; it is kept unchanged",
     });
   });
 

@@ -3,6 +3,7 @@ import { describe, expect, it, jest } from "@jest/globals";
 import express from "express";
 import supertest from "supertest";
 import { type CronJob, type CronOptions, cronJob } from "../../../templates/backend/saq/config/index.js";
+import { SaqError } from "../../../templates/backend/saq/errors.js";
 import { silentLogger } from "../../../templates/backend/saq/logger.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import type { Context } from "../../../templates/backend/saq/tasks/task.js";
@@ -134,6 +135,30 @@ describe("queue.schedules", () => {
     await queue.schedules.resume(name);
     const paused = runs.length;
     await until(async () => runs.length > paused);
+  });
+
+  it("after close, every call rejects with queue_closed, as the other calls of a closed queue do", async () => {
+    const { queue, name } = open();
+    const { schedules } = queue;
+    // Only the first call connects, so a later call has to find out by itself that the queue is closed.
+    await schedules.pause(name);
+    await schedules.resume(name);
+    await queue.close();
+    const calls = [
+      () => schedules.pause(name),
+      () => schedules.resume(name),
+      () => schedules.list(),
+      () => schedules.run(name),
+      () => queue.broker.schedules.list(),
+    ];
+    for (const call of calls) {
+      const rejected = call();
+      await expect(rejected).rejects.toThrow(SaqError);
+      await expect(rejected).rejects.toMatchObject({
+        code: "queue_closed",
+        message: "The queue was closed and cannot be used again",
+      });
+    }
   });
 
   it("refuses an unknown name and names the existing entries", async () => {

@@ -6,7 +6,12 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, afterEach, beforeAll, beforeEach } from "@jest/globals";
 import pg from "pg";
-import type { Broker, Settlement, SettleResult } from "../../../templates/backend/saq/broker.js";
+import type {
+  Broker,
+  Reconciliation,
+  Settlement,
+  SettleResult,
+} from "../../../templates/backend/saq/broker.js";
 import {
   defineQueue,
   type QueueConfig,
@@ -287,6 +292,16 @@ export async function claim<Tasks extends TaskMap>(
   const { jobs } = await queue.broker.claim({ workerId, limit, grouped, priorities });
   return jobs.map((job) => ({ ...job, document: claimedText(job) }));
 }
+
+/** What `reconcile` gets from a worker that holds no claim. */
+export const holdsNothing: Reconciliation = {
+  workerId: "worker-1",
+  held: () => [],
+  unrecorded: () => [],
+  forgetUnrecorded: () => {},
+  lostLimit: 3,
+  failedTtl: 600,
+};
 
 /** Settles a job as a worker does. */
 export const settle = (

@@ -60,6 +60,22 @@ describe("queues", () => {
     });
   });
 
+  it("S-60: returns each live worker with the metadata of its queue", async () => {
+    const stats = { complete: 1, failed: 0, retried: 0, aborted: 0, uptime: 5 };
+    const worker = { workerId: "w1", stats, metadata: { region: "eu" }, queueKey: "default" };
+    await app.queue.broker.saveWorker(worker, 60);
+    try {
+      // A router of its own, because the other one caches its answer for two seconds.
+      const router = createWebRouter({ queues: [app.queue], path: "/saq", logger: silentLogger });
+      const { body } = await supertest(express().use("/saq", router)).get("/saq/api/queues");
+      expect(body.queues[0].workers).toEqual({
+        w1: { stats, metadata: { region: "eu" }, queue_key: "default" },
+      });
+    } finally {
+      await app.queue.broker.removeWorker("w1");
+    }
+  });
+
   it("counts the jobs once for all requests within two seconds, and again after a change", async () => {
     let counted = 0;
     const queue = Object.create(app.queue) as typeof app.queue;

@@ -230,6 +230,9 @@ describe("a router without a guard", () => {
       server.close();
     }
   };
+  const advice =
+    "Give defineSaq a guard, web: { guards: [yourLoginMiddleware] }; " +
+    "a generated application has one when AUTH_USER and AUTH_PASSWORD are set";
   const outside = Object.values(networkInterfaces())
     .flatMap((addresses) => addresses ?? [])
     .find(({ internal, family }) => !internal && family === "IPv4")?.address;
@@ -244,8 +247,7 @@ describe("a router without a guard", () => {
     const { status, body } = await ask(String(outside), { Host: "localhost:8000" });
     expect([status, body.detail]).toEqual([
       403,
-      `Without a login this page accepts only requests from this machine, not from ${outside}; ` +
-        "set AUTH_USER and AUTH_PASSWORD",
+      `Without a guard this page accepts only requests from this machine, not from ${outside}. ${advice}`,
     ]);
   });
 
@@ -253,12 +255,15 @@ describe("a router without a guard", () => {
     "D-82: a request with the proxy header %s is refused",
     async (header) => {
       const { status, body } = await ask("127.0.0.1", { [header]: "for=203.0.113.9" });
-      expect([status, body.detail]).toEqual([403, expect.stringContaining(`(header ${header})`)]);
+      expect([status, body.detail]).toEqual([403, expect.stringContaining(`(header ${header}). ${advice}`)]);
     },
   );
 
   it("D-82: a request for another host name that points to this machine is refused", async () => {
     const { status, body } = await ask("127.0.0.1", { Host: "rebound.example:8000" });
-    expect([status, body.detail]).toEqual([403, expect.stringContaining("not to rebound.example")]);
+    expect([status, body.detail]).toEqual([
+      403,
+      expect.stringContaining(`not to rebound.example. ${advice}`),
+    ]);
   });
 });

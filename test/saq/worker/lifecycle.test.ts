@@ -3,7 +3,9 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { describe, expect, it, jest } from "@jest/globals";
 import type { Broker } from "../../../templates/backend/saq/broker.js";
 import { createSaq, defineQueue, defineSaq, runWorkers } from "../../../templates/backend/saq/index.js";
+import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import type { Context, JobContext } from "../../../templates/backend/saq/tasks/task.js";
+import { Worker } from "../../../templates/backend/saq/worker/index.js";
 import { EventLoopMonitor } from "../../../templates/backend/saq/worker/maintenance/event-loop-monitor.js";
 import { LogBook } from "../support/log-book.js";
 import {
@@ -89,6 +91,33 @@ describe("the start of a worker", () => {
     const job = await queue.enqueue("work");
     expect(await ended(job.key)).toBe("Finished work");
   });
+});
+
+describe("a worker that was never started", () => {
+  it.each(["stop", "crash"] as const)(
+    "resolves `finished` at its %s, and can be started afterwards, with a `finished` of its own",
+    async (end) => {
+      const queue = openQueue(database, { given: () => 1 });
+      const worker = new Worker(queue as unknown as Queue);
+      closeAfterTest({ close: () => worker.stop({ grace: 0 }) });
+      const { finished } = worker;
+      await worker[end]();
+      await worker[end]();
+      expect(await Promise.race([finished.then(() => "resolved"), pause(200)])).toBe("resolved");
+      expect(worker.health.isRunning).toBe(false);
+
+      await worker.start();
+      let hasFinished = false;
+      const secondFinished = worker.finished.then(() => {
+        hasFinished = true;
+      });
+      const job = await queue.enqueue("given");
+      expect((await job.refresh(60)).status).toBe("complete");
+      expect(hasFinished).toBe(false);
+      await worker.stop();
+      await secondFinished;
+    },
+  );
 });
 
 describe("the process that runs a queue's worker", () => {
@@ -384,18 +413,37 @@ describe("the health, the row and the stop of a worker", () => {
   });
 
   it("D-48, P-35, W-19: the row survives two failed refreshes, shows the metadata, and is deleted at the stop", async () => {
+    const interval = 2;
     const queue = openQueue(
       database,
       { given: (ctx: Context) => ({ ...ctx.worker }) },
-      { timers: { workerInfo: 5 }, metadata: { region: "eu" } },
+      { timers: { workerInfo: interval }, metadata: { region: "eu" } },
+    );
+    const [clock] = await database.query<{ now: number }>(
+      "select floor(extract(epoch from now()))::float8 as now",
     );
     const { worker, ended } = await startWorker(queue);
-    const [row] = await database.query<{ left: number; metadata: unknown }>(
-      "select expire_at - extract(epoch from now())::float8 as left, metadata from saq_stats where worker_id = $1",
-      [worker.workerId],
-    );
-    expect(Number(row?.left)).toBeGreaterThan(2 * 5);
-    expect(row?.metadata).toEqual({ region: "eu" });
+    const stored = async () => {
+      const [row] = await database.query<{ expires: number; metadata: unknown }>(
+        "select expire_at::float8 as expires, metadata from saq_stats where worker_id = $1",
+        [worker.workerId],
+      );
+      return row;
+    };
+    const first = await stored();
+    expect(first?.metadata).toEqual({ region: "eu" });
+    expect(first?.expires).toBeGreaterThanOrEqual((clock?.now ?? 0) + 3 * interval);
+    const save = queue.broker.saveWorker.bind(queue.broker);
+    const shown: unknown[] = [];
+    queue.broker.saveWorker = async (...args) => {
+      if (shown.length === 2) return save(...args);
+      shown.push(await queue.workers());
+      throw new Error("this refresh fails");
+    };
+    await until(async () => (await stored())?.expires !== first?.expires);
+    const alive = [expect.objectContaining({ workerId: worker.workerId, metadata: { region: "eu" } })];
+    expect(shown).toEqual([alive, alive]);
+    expect((await stored())?.expires).toBeGreaterThan(first?.expires ?? 0);
     const job = await queue.enqueue("given");
     await ended(job.key);
     expect(await job.refresh()).toMatchObject({

@@ -143,6 +143,62 @@ describe("a running task", () => {
   });
 });
 
+describe("a new meta of a running task", () => {
+  it.each([
+    ["a document that jsonb can hold", '{"n": 1}'],
+    ["a document that jsonb cannot hold", '{"n": NaN}'],
+  ])(
+    "J-20: keeps the limits of the run, which another process has stored since the start: %s",
+    async (_, kwargs) => {
+      const [started, update, updated, end] = [gate(), gate(), gate(), gate()];
+      const queue = openQueue(database, {
+        given: async ({ job }: Context) => {
+          started.open();
+          await update.opened;
+          await job.update({ meta: { ...job.meta, step: 2 } });
+          updated.open();
+          await end.opened;
+        },
+      });
+      await queue.connect();
+      const key = `limits of ${queue.name}`;
+      const document = `{"function": "given", "kwargs": ${kwargs}, "queue": "${queue.name}", "key": "${key}", "timeout": 300, "meta": {"runLimits": "1 5 5"}}`;
+      await insertRow(database, { key, queue: queue.name, document });
+      const { ended } = await startWorker(queue);
+      await started.opened;
+      expect(await queue.update(key, { timeout: 1, heartbeat: 1 })).toBe("updated");
+      const marked = await queue.job(key);
+      expect(marked?.meta).toEqual({ runLimits: `${marked?.started} 300 0` });
+      update.open();
+      await updated.opened;
+      expect((await queue.job(key))?.meta).toEqual({ ...marked?.meta, step: 2 });
+      // Otherwise another worker would end the run after 1 s, which its own worker does not do.
+      const limits = { graceSeconds: 0, lostLimit: 3, checkInterval: 2, failedTtl: 600 };
+      await database.query("select pg_sleep(1.1)");
+      expect(await queue.broker.sweepStuck(limits)).toEqual([]);
+      end.open();
+      expect(await ended(key)).toBe("Finished given");
+    },
+  );
+
+  it("J-20: keeps no limits if there are none, and an empty meta removes everything else", async () => {
+    const [updated, end] = [gate(), gate()];
+    const queue = openQueue(database, {
+      given: async ({ job }: Context) => {
+        await job.update({ meta: {} });
+        updated.open();
+        await end.opened;
+      },
+    });
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("given", undefined, { meta: { step: 1 } });
+    await updated.opened;
+    expect((await rowOf(database, job.key))?.text).not.toContain("meta");
+    end.open();
+    await ended(job.key);
+  });
+});
+
 describe("jobs in a worker", () => {
   it("D-6: one slot runs jobs one after another, in the order of the enqueue calls", async () => {
     const order: unknown[] = [];

@@ -120,7 +120,11 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
   cronTimezone?: string;
   /** Intervals of the worker's periodic tasks, s. @defaultValue those of Timers */
   timers?: Partial<Timers>;
-  /** Shown with the worker in `info` and the web UI. @defaultValue none */
+  /**
+   * Your own data about this queue's workers. `queue.info()`, `queue.workers()` and the JSON API of the web UI return
+   * it with each worker, and tasks read it as `ctx.worker.metadata`. The pages of the web UI do not show it.
+   * @defaultValue none
+   */
   metadata?: Record<string, unknown>;
   /** Run the jobs that are there, then stop: the worker ends by itself. Needs `dequeueTimeout`. @defaultValue false */
   burst?: boolean;

@@ -28,6 +28,14 @@ export const withEngineMembers = (
   ...meta,
 });
 
+/**
+ * Returns a patch that keeps the limits of the current run when a new `meta` is stored. The mark may be newer than the
+ * `meta` from which the user made the new one. Without it, a sweeper would end the run by limits that its worker does
+ * not apply.
+ */
+export const keepRunLimits = ({ meta: { runLimits } }: Pick<JobFields, "meta">): MetaPatch =>
+  typeof runLimits === "string" ? { runLimits } : {};
+
 /** Removes the engine's counts: a job that starts anew may be lost, cancelled and refused as often as any other job. */
 export const withoutCounts = (meta: JobFields["meta"]): JobFields["meta"] =>
   Object.fromEntries(Object.entries(meta).filter(([name]) => !engineCounts.has(name)));

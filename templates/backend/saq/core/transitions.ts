@@ -16,7 +16,14 @@ import {
   type Status,
   type TerminalStatus,
 } from "./job.js";
-import { aloneAfterLosses, increment, removeCounts, runsAlone, withEngineMembers } from "./job-meta.js";
+import {
+  aloneAfterLosses,
+  increment,
+  keepRunLimits,
+  removeCounts,
+  runsAlone,
+  withEngineMembers,
+} from "./job-meta.js";
 import type { StoredJob } from "./stored-job.js";
 import { read } from "./stored-job.js";
 import { encodeChange, type MetaPatch } from "./wire.js";
@@ -216,11 +223,14 @@ export function updateJob(row: StoredJob, requested: JobUpdate, nowMs: number): 
     return { change: edit(row.status, { meta }), answer: "updated" };
   }
   const fields = { ...update, touched: Math.round(nowMs) };
-  const changesRunLimits = row.status !== "queued" && ("timeout" in update || "heartbeat" in update);
-  return {
-    change: edit(row.status, fields, changesRunLimits ? runLimitsPatch(job) : undefined),
-    answer: "updated",
-  };
+  return { change: edit(row.status, fields, runLimitsAfter(row, job, update)), answer: "updated" };
+}
+
+/** Returns the patch of `meta` that an update of a job needs, so that its current run keeps its limits. */
+function runLimitsAfter({ status }: StoredJob, job: JobFields, update: JobUpdate): MetaPatch {
+  if (status === "queued") return {};
+  if ("timeout" in update || "heartbeat" in update) return runLimitsPatch(job);
+  return update.meta ? keepRunLimits(job) : {};
 }
 
 /**

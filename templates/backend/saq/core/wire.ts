@@ -128,6 +128,10 @@ export function encodeChange(
   return { patch: JSON.stringify(set), removed };
 }
 
+/** Returns one patch with the members of both, as `encodeChange` returns them. They must not set the same member. */
+export const mergePatches = (one: string, two: string): string =>
+  two === "{}" ? one : one === "{}" ? two : `${one.slice(0, -1)},${two.slice(1)}`;
+
 /** Returns the fields after a change of a job with this `meta`: the inverse of `encodeChange`. */
 export function fieldsOfChange(
   { meta }: Pick<JobFields, "meta">,

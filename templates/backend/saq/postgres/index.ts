@@ -1,3 +1,3 @@
 export { PostgresBroker } from "./broker.js";
-export { ConnectionPool } from "./connection/pool.js";
+export { ConnectionPool, type PoolOptions } from "./connection/pool.js";
 export { TableSession } from "./table-session.js";

@@ -90,10 +90,10 @@ const toRow = (raw: RawRow): Row => ({
 /** PostgreSQL accepts no NUL in a text: a query for a key with a NUL fails instead of finding no row. */
 const cannotExist = (key: string) => key.includes("\0");
 
-const jobHeldError = (key: string, cause: unknown): SaqError =>
+const jobHeldError = (key: string, timeoutMs: number, cause: unknown): SaqError =>
   new SaqError(
     "job_held",
-    `Job ${JSON.stringify(key)} is held by a transaction that has been open for over ${heldTimeoutMs / 1_000} s; ` +
+    `Job ${JSON.stringify(key)} is held by a transaction that has been open for over ${timeoutMs / 1_000} s; ` +
       "nothing was changed. Try again when that transaction has ended.",
     { cause },
   );
@@ -132,7 +132,7 @@ export class RowStore {
         return await this.changeNow(key, decide);
       } catch (error) {
         if (!isLockTimeout(error)) throw error;
-        if (performance.now() > deadline) throw jobHeldError(key, error);
+        if (performance.now() > deadline) throw jobHeldError(key, heldTimeoutMs, error);
         await this.#heldRows.waitUntilFree(key, deadline);
       }
     }
@@ -142,6 +142,8 @@ export class RowStore {
    * As `change`, but waits up to `timeoutMs` for a row that another transaction holds, and also while the database is
    * unreachable. For changes that must be written and may be made twice without harm. Takes one connection at a time,
    * however many rows wait.
+   *
+   * @throws SaqError job_held when the row is held for longer
    */
   async changeWhenFree<T>(key: string, decide: Decide<T>, timeoutMs: number): Promise<T | null> {
     const deadline = performance.now() + timeoutMs;
@@ -151,7 +153,9 @@ export class RowStore {
       try {
         return await result;
       } catch (error) {
-        if (!isTransient(error) || performance.now() > deadline) throw error;
+        if (!isTransient(error)) throw error;
+        if (performance.now() > deadline)
+          throw isLockTimeout(error) ? jobHeldError(key, timeoutMs, error) : error;
         await (isLockTimeout(error)
           ? this.#heldRows.waitUntilFree(key, deadline)
           : this.session.pool.pause(backoffMs(attempt)));

@@ -9,7 +9,7 @@ import type { Decided, Settlement, SettleResult } from "../broker.js";
 import { bytesOf } from "../core/byte-size.js";
 import { isTakenOver, read } from "../core/stored-job.js";
 import { finishedFields, keepSeconds } from "../core/transitions.js";
-import { encodeChange } from "../core/wire.js";
+import { encodeChange, mergePatches } from "../core/wire.js";
 import { SaqError } from "../errors.js";
 import { Coalescer, type CoalescerOptions } from "./coalescer.js";
 import { isCancelled, isDataError } from "./connection/errors.js";
@@ -253,6 +253,3 @@ const unrecordedError = ({ key, status, receipt }: Settlement, cause: unknown): 
           "the job is complete; if not, it runs again.",
     { cause },
   );
-
-const mergePatches = (one: string, two: string): string =>
-  two === "{}" ? one : one === "{}" ? two : `${one.slice(0, -1)},${two.slice(1)}`;

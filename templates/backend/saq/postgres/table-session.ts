@@ -46,7 +46,7 @@ export class TableSession {
    * @throws SaqError queue_closed after the connections were closed; the errors of `ensureSchema`; database_unavailable
    */
   connect(): Promise<void> {
-    if (this.pool.closed) throw new SaqError("queue_closed", "The queue was closed and cannot be used again");
+    this.pool.checkOpen();
     this.#connecting ??= this.#connect().catch((error) => {
       this.#connecting = null;
       throw error;

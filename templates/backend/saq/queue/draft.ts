@@ -6,6 +6,7 @@ import { checkJobOptions, onlyJobOptions, type QueueConfig } from "../config/ind
 import { isLarger, tooLarge } from "../core/byte-size.js";
 import { type Capabilities, requireCapability } from "../core/capabilities.js";
 import { dueSecond, type JobFields, jobDefaults, jobOptionNames } from "../core/job.js";
+import { jsonText } from "../core/json-text.js";
 import { newKey } from "../core/key.js";
 import type { NewJob } from "../core/new-job.js";
 import { omitUndefined } from "../core/omit-undefined.js";
@@ -76,7 +77,7 @@ export class Drafts {
   validate(name: string, payload: unknown): Promise<unknown> | undefined {
     const schema = inputSchemaOf(this.#find(name).task);
     if (!schema) return undefined;
-    const stored: unknown = JSON.parse(asJson(name, () => JSON.stringify(payload ?? {})) ?? "null");
+    const stored: unknown = JSON.parse(asJson(`The payload of "${name}"`, payload ?? {}) ?? "null");
     const validated = validatePayload(name, schema, stored);
     return validated instanceof Promise ? validated : undefined;
   }
@@ -126,11 +127,11 @@ export class Drafts {
   /**
    * Returns the job ready to be stored. `keyed`: the caller chose the key.
    *
-   * @throws InvalidJobError if the payload cannot be written as JSON, or if payload or meta are too large
+   * @throws InvalidJobError if payload or meta cannot be written as JSON or are too large
    */
   toNewJob(fields: JobFields, keyed: boolean): NewJob {
     const { key, priority, groupKey, scheduled, ttl } = fields;
-    const document = asJson(fields.function, () => encodeJob(fields));
+    const document = toDocument(fields);
     if (isLarger(document, this.#maxBytes)) this.#checkSizes(fields);
     return {
       key,
@@ -161,14 +162,14 @@ export class Drafts {
     const at = `A before-enqueue hook made an invalid change to the job of "${original.function}"`;
     for (const name of Object.keys(original) as (keyof JobFields)[]) {
       if (hookFields.has(name) || Object.is(fields[name], original[name])) continue;
-      const value = JSON.stringify(fields[name]);
+      const value = jsonText(fields[name]);
       throw new InvalidJobError(
         `${at}: it set ${name} to ${value} (hooks may set: ${[...hookFields].join(", ")})`,
       );
     }
     const { timeout, heartbeat, retries, ttl, retryDelay, retryBackoff } = fields;
     checkJobOptions(at, { timeout, heartbeat, retries, ttl, retryDelay, retryBackoff }, InvalidJobError);
-    checkPriority(fields.priority);
+    checkPriority(at, fields.priority);
     fields.scheduled = dueSecond(fields.scheduled, 0);
     fields.kwargs = asKwargs(fields.function, fields.kwargs);
     checkGroup(at, fields.groupKey);
@@ -192,11 +193,10 @@ export class Drafts {
     if (priority !== 0) requireCapability(at, "priorities", capabilities);
   }
 
-  #checkSizes({ function: name, kwargs, meta }: JobFields): void {
-    for (const [part, value] of [["payload", kwargs] as const, ["meta", meta] as const]) {
+  #checkSizes(fields: JobFields): void {
+    for (const [part, value] of partsOf(fields)) {
       const text = JSON.stringify(value);
-      if (isLarger(text, this.#maxBytes))
-        throw new InvalidJobError(tooLarge(`The ${part} of "${name}"`, text, this.#maxBytes));
+      if (isLarger(text, this.#maxBytes)) throw new InvalidJobError(tooLarge(part, text, this.#maxBytes));
     }
   }
 
@@ -224,27 +224,29 @@ const hookFields: ReadonlySet<string> = new Set([
 function checkOptions(name: string, options: EnqueueOptions): void {
   const at = `enqueue("${name}")`;
   const { key, scheduled: _, priority = 0, groupKey = null, meta, client: __, ...others } = options;
-  checkPriority(priority);
+  checkPriority(at, priority);
   if (key !== undefined && key !== null && typeof key !== "string")
-    throw new InvalidJobError(`A job's key must be a text, got ${JSON.stringify(key)}`);
+    throw new InvalidJobError(`${at}: key must be a text, got ${jsonText(key)}`);
   checkGroup(at, groupKey);
   if (meta !== undefined) checkMeta(at, meta);
   onlyJobOptions(at, others, InvalidJobError);
 }
 
-function checkPriority(priority: number): void {
+function checkPriority(at: string, priority: number): void {
   if (Number.isInteger(priority) && priority >= -32768 && priority <= 32767) return;
-  throw new InvalidJobError(`priority must be a whole number of -32768 to 32767, got ${String(priority)}`);
+  throw new InvalidJobError(
+    `${at}: priority must be a whole number of -32768 to 32767, got ${String(priority)}`,
+  );
 }
 
 function checkGroup(at: string, groupKey: unknown): void {
   if (groupKey === null || typeof groupKey === "string") return;
-  throw new InvalidJobError(`${at}: groupKey must be a text or null, got ${JSON.stringify(groupKey)}`);
+  throw new InvalidJobError(`${at}: groupKey must be a text or null, got ${jsonText(groupKey)}`);
 }
 
 function checkMeta(at: string, meta: unknown): void {
   if (typeof meta === "object" && meta !== null && !Array.isArray(meta)) return;
-  throw new InvalidJobError(`${at}: meta must be an object, got ${JSON.stringify(meta)}`);
+  throw new InvalidJobError(`${at}: meta must be an object, got ${jsonText(meta)}`);
 }
 
 function asKwargs(name: string, payload: unknown): Record<string, unknown> | null {
@@ -256,12 +258,27 @@ function asKwargs(name: string, payload: unknown): Record<string, unknown> | nul
   );
 }
 
-function asJson<Text>(name: string, stringify: () => Text): Text {
+/** The parts of a job that may have any content, each with its name for messages. */
+const partsOf = ({ function: name, kwargs, meta }: JobFields): [part: string, value: unknown][] => [
+  [`The payload of "${name}"`, kwargs],
+  [`The meta of "${name}"`, meta],
+];
+
+function toDocument(fields: JobFields): string {
   try {
-    return stringify();
+    return encodeJob(fields);
   } catch (error) {
-    const { message } = error as Error;
-    throw new InvalidJobError(`The payload of "${name}" cannot be written as JSON: ${message}`, {
+    for (const [part, value] of partsOf(fields)) asJson(part, value);
+    throw error;
+  }
+}
+
+/** @throws InvalidJobError that names the part, if the value cannot be written as JSON */
+function asJson(part: string, value: unknown): string | undefined {
+  try {
+    return JSON.stringify(value);
+  } catch (error) {
+    throw new InvalidJobError(`${part} cannot be written as JSON: ${(error as Error).message}`, {
       cause: error,
     });
   }

@@ -8,7 +8,7 @@ import type { JobFields } from "../core/job.js";
 import { withoutCounts } from "../core/job-meta.js";
 import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
 import { read } from "../core/stored-job.js";
-import { ConfigError } from "../errors.js";
+import { ConfigError, InvalidJobError } from "../errors.js";
 import type { EnqueueOptions } from "../tasks/task.js";
 import { Batches, type EnqueuedJob } from "./batch.js";
 import type { Draft, Drafts } from "./draft.js";
@@ -107,8 +107,18 @@ export class EnqueuePipeline {
     return storing;
   }
 
-  /** Returns the fields of a job that is not stored yet. Its payload is validated when it is stored. */
+  /**
+   * Returns the fields of a job that is not stored yet. Its payload is validated when it is stored.
+   *
+   * @throws InvalidJobError for a `client`, because nothing is stored yet
+   */
   prepare(task: string, payload: unknown, options: EnqueueOptions): JobFields {
+    if (options.client !== undefined) {
+      throw new InvalidJobError(
+        `prepare("${task}"): client has no effect here, because the job is not stored yet; ` +
+          "pass it to job.enqueue({ client })",
+      );
+    }
     return { ...this.#drafts.fields(task, payload, options, this.#broker.now()), status: "new", queued: 0 };
   }
 

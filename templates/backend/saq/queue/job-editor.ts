@@ -3,6 +3,7 @@ import type { Broker } from "../broker.js";
 import { onlyJobOptions } from "../config/index.js";
 import { isLarger, tooLarge } from "../core/byte-size.js";
 import type { TerminalStatus } from "../core/job.js";
+import { jsonText } from "../core/json-text.js";
 import { omitUndefined } from "../core/omit-undefined.js";
 import { read } from "../core/stored-job.js";
 import {
@@ -65,9 +66,7 @@ export class JobEditor {
     outcome: { result?: unknown; error?: string | null },
   ): Promise<FinishAnswer | null> {
     if (!Object.hasOwn(counterOf, status)) {
-      throw new InvalidJobError(
-        `finish takes "complete", "failed" or "aborted", got ${JSON.stringify(status)}`,
-      );
+      throw new InvalidJobError(`finish takes "complete", "failed" or "aborted", got ${jsonText(status)}`);
     }
     checkJson(`finish("${key}"): result`, outcome.result ?? null, this.maxBytes);
     checkJson(`finish("${key}"): error`, outcome.error ?? null, this.maxBytes);
@@ -90,7 +89,7 @@ function checkUpdate(at: string, { progress, meta, ...options }: JobUpdate, maxB
     throw new InvalidJobError(`${at}: progress must be a number of 0 to 1, got ${String(progress)}`);
   }
   if (meta !== undefined && (typeof meta !== "object" || meta === null || Array.isArray(meta))) {
-    throw new InvalidJobError(`${at}: meta must be an object, got ${JSON.stringify(meta)}`);
+    throw new InvalidJobError(`${at}: meta must be an object, got ${jsonText(meta)}`);
   }
   checkJson(`${at}: meta`, meta ?? null, maxBytes);
   onlyJobOptions(at, options, InvalidJobError, ["progress", "meta"]);

@@ -1,4 +1,5 @@
 import { type JobFields, jobDefaults, jobOptionNames, type Status } from "../core/job.js";
+import { jsonText } from "../core/json-text.js";
 import { omitUndefined } from "../core/omit-undefined.js";
 import type { AbortAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../core/transitions.js";
 import { encodeJob, wireNames } from "../core/wire.js";
@@ -259,12 +260,3 @@ export class Job<Result = unknown> implements JobFields {
 }
 
 const elapsed = (from: number, to: number): number | null => (from && to ? to - from : null);
-
-/** Returns a text for a log line. Never throws, not even for a BigInt or for an object that contains itself. */
-function jsonText(value: unknown): string {
-  try {
-    return JSON.stringify(value);
-  } catch {
-    return String(value);
-  }
-}

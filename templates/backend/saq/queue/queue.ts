@@ -7,6 +7,7 @@ import type { QueueConfig } from "../config/index.js";
 import { type Capabilities, requireCapability } from "../core/capabilities.js";
 import type { JobFields, Status, TerminalStatus } from "../core/job.js";
 import type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../core/transitions.js";
+import { InvalidJobError } from "../errors.js";
 import type { ApplyOptions, EnqueueArguments, EnqueueOptions, ResultOf, TaskMap } from "../tasks/task.js";
 import { Drafts } from "./draft.js";
 import { type BeforeEnqueue, EnqueuePipeline, type EnqueueRequest } from "./enqueue-pipeline.js";
@@ -174,8 +175,8 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * Stores many jobs, up to 2,000 per statement (1,000 with keys of your own). If one entry is invalid, nothing is
    * stored. Returns the jobs in the order of the entries, with null for each entry whose key was taken.
    *
-   * @throws InvalidJobError, InvalidPayloadError, SaqError unknown_task or a hook's error, as `enqueue` does; nothing
-   *   was stored
+   * @throws InvalidJobError, InvalidPayloadError, SaqError unknown_task or a hook's error, as `enqueue` does, and
+   *   InvalidJobError for a `client`; nothing was stored
    * @throws SaqError key_held if another transaction holds one of the keys for longer than 2 s; other entries may be
    *   stored
    * @throws SaqError database_unavailable if the database does not answer; some or all entries may be stored
@@ -193,7 +194,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
 
   /**
    * Returns a job that is not stored yet (status `new`), for `enqueue(job)` or `job.enqueue()`. The task's schema and
-   * the sizes are checked when it is stored. Pass `client` to `enqueue`: it has no effect here.
+   * the sizes are checked when it is stored. It takes no `client`: pass it to `job.enqueue`.
    *
    * @throws InvalidJobError (invalid_job) if an option is invalid, or if the payload is not an object
    * @throws SaqError unknown_task if the queue has no such task
@@ -203,7 +204,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    */
   prepare<Name extends keyof Tasks & string>(
     task: Name,
-    ...[payload, options = {}]: EnqueueArguments<Tasks[Name]>
+    ...[payload, options = {}]: EnqueueArguments<Tasks[Name], Omit<EnqueueOptions, "client">>
   ): Job<ResultOf<Tasks[Name]>> {
     return new Job(this.#owner, this.#pipeline.prepare(task, payload, options));
   }
@@ -484,7 +485,13 @@ const noOptions: EnqueueOptions = Object.freeze({});
 function requestOf(entry: { task: string; payload?: unknown } & EnqueueOptions): EnqueueRequest {
   for (const name in entry) {
     if (name === "task" || name === "payload") continue;
-    const { task, payload, ...options } = entry;
+    const { task, payload, client, ...options } = entry;
+    if (client !== undefined) {
+      throw new InvalidJobError(
+        `enqueueMany: the entry of task "${task}" has a client, but enqueueMany cannot store jobs in your own ` +
+          "transaction; call enqueue(task, payload, { client }) for each job",
+      );
+    }
     return { task, payload, options };
   }
   return { task: entry.task, payload: entry.payload, options: noOptions };

@@ -174,9 +174,9 @@ function parseSentResult(text: string): SentResult | null {
 /** Returns the reason why the document of a row cannot be shown. */
 export const unreadReason = ({ unreadBytes }: StoredJob): string =>
   unreadBytes === undefined
-    ? "The stored document is not a SAQ job; it is unchanged in saq_jobs.job"
+    ? "The stored document is not a SAQ job; it is kept unchanged"
     : `The stored document has ${unreadBytes.toLocaleString("en-US")} bytes: too large to be read, or to be read ` +
-      "together with the other jobs of a list; it is unchanged in saq_jobs.job. Read the job alone, or raise " +
+      "together with the other jobs of a list; it is kept unchanged. Read the job alone, or raise " +
       "maxBytes of the queue";
 
 /** Returns the fields of a row. @throws PoisonDocumentError if the row's document cannot be read */
@@ -186,7 +186,7 @@ export function readEnd(row: StoredJob): JobFields {
   throw new PoisonDocumentError(
     row.unreadBytes === undefined
       ? `Job ${row.key} exists (${row.status}), but its stored document is not a SAQ job of this queue; ` +
-          "the document is unchanged in saq_jobs.job"
+          "the document is kept unchanged"
       : `Job ${row.key} exists (${row.status}). ${unreadReason(row)}`,
   );
 }

@@ -106,7 +106,7 @@ export class Schedules {
    * @throws SaqError unknown_schedule if there is no entry with this name
    * @throws SaqError config if the database role may neither create nor use the table saq_cron
    * @throws SaqError job_held if another transaction holds the waiting tick for longer than 5 s; later ticks are paused
-   * @throws SaqError database_unavailable if the database does not answer
+   * @throws SaqError database_unavailable, queue_closed or schema_version, as `queue.connect` does
    * @example
    * await queue.schedules.pause("nightlyCleanup");
    */
@@ -123,7 +123,7 @@ export class Schedules {
   /**
    * Starts ticks again, from the next one on. Ticks that the pause left out are not made up for.
    *
-   * @throws SaqError unknown_schedule, config or database_unavailable, as `pause` does
+   * @throws SaqError unknown_schedule, config, database_unavailable, queue_closed or schema_version, as `pause` does
    * @example
    * await queue.schedules.resume("nightlyCleanup");
    */

@@ -71,8 +71,8 @@ export interface RunningJob extends Readonly<Omit<JobFields, "progress" | "meta"
    *
    * @throws InvalidJobError (invalid_job) if progress is not a number of 0 to 1, or meta is not an object or is too
    *   large
-   * @throws SaqError database_unavailable if meta could not be stored for 10 minutes; an Error with the code 55P03 if
-   *   another transaction has held the job's row for 30 s
+   * @throws SaqError database_unavailable if meta could not be stored for 10 minutes; job_held if another transaction
+   *   has held the job's row for 30 s
    * @example
    * await ctx.job.update({ progress: 0.5 });
    */

@@ -67,7 +67,11 @@ export const loopbackOnly: RequestHandler = (req, _res, next) => {
 };
 
 const needsLogin = (allowed: string): HttpProblem =>
-  new HttpProblem(403, `Without a login this page accepts only ${allowed}; set AUTH_USER and AUTH_PASSWORD`);
+  new HttpProblem(
+    403,
+    `Without a guard this page accepts only ${allowed}. Give defineSaq a guard, web: { guards: [yourLoginMiddleware] }; ` +
+      "a generated application has one when AUTH_USER and AUTH_PASSWORD are set",
+  );
 
 function hostOf(origin: string): string | null {
   return URL.canParse(origin) ? new URL(origin).host : null;

@@ -69,6 +69,7 @@ export class ClaimedJobs {
       workerId,
       held,
       unrecorded: () => settler.unrecordedClaims(),
+      forgetUnrecorded: (claim) => settler.forgetUnrecorded(claim),
       lostLimit,
       failedTtl,
     });

@@ -208,17 +208,19 @@ export class WorkerRun {
   }
 
   /**
-   * Stops the worker. An idle worker stops in well under a second. Later calls wait for the first call. Before `start`
-   * this does nothing.
+   * Stops the worker. An idle worker stops in well under a second. Later calls wait for the first call. A run that was
+   * never started is over at once, and must not be started any more.
    */
-  stop(graceMs: number): Promise<void> {
-    if (!this.hasStarted) return Promise.resolve();
+  async stop(graceMs: number): Promise<void> {
+    if (!this.hasStarted) return this.#end();
     this.#startAbort.abort();
-    this.#stopping ??= this.#stop(graceMs).finally(() => {
-      this.#hasStopped = true;
-      this.#resolveFinished();
-    });
-    return this.#stopping;
+    this.#stopping ??= this.#stop(graceMs).finally(() => this.#end());
+    await this.#stopping;
+  }
+
+  #end(): void {
+    this.#hasStopped = true;
+    this.#resolveFinished();
   }
 
   async #stop(graceMs: number): Promise<void> {

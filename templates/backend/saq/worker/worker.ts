@@ -97,7 +97,7 @@ export class Worker {
 
   /**
    * Resolves when the worker has stopped: by `stop`, by the end of its burst, or because it could not start. It belongs
-   * to the current start, and stays pending if the worker is never started.
+   * to the current start. `stop` also resolves it for a worker that was never started.
    */
   get finished(): Promise<void> {
     return this.#run.finished;
@@ -128,7 +128,7 @@ export class Worker {
   /**
    * Stops the worker: running jobs may continue for `grace` seconds, by default for the shutdown grace period. Jobs
    * that still run then are cancelled and go back into the queue, and their attempts do not count. An idle worker stops
-   * in well under a second. Later calls wait for the first one. Does nothing before `start`.
+   * in well under a second. Later calls wait for the first one. Before `start` it only resolves `finished`.
    *
    * @example
    * await worker.stop({ grace: 30 });

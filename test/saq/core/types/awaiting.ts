@@ -59,6 +59,8 @@ export async function mapping() {
 export async function jobs() {
   const job = queue.prepare("greet", { name: "a" });
   same<typeof job, Job<Greeting>>(true);
+  // @ts-expect-error nothing is stored yet, so the client belongs to job.enqueue
+  queue.prepare("greet", { name: "a" }, { client: { query: async () => ({ rows: [] }) } });
   const stored = await queue.enqueue(job, { priority: 3, payload: { name: "b" } });
   same<typeof stored, Job<Greeting> | null>(true);
   // @ts-expect-error a prepared job has its key already

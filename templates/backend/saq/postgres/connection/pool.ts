@@ -6,6 +6,7 @@
 import { setMaxListeners } from "node:events";
 import pg from "pg";
 import { backoffMs } from "../../core/backoff.js";
+import { SaqError } from "../../errors.js";
 import type { Logger } from "../../logger.js";
 import { ProblemLog } from "../../problem-log.js";
 import { sleep, withTimeout } from "../../timers.js";
@@ -141,6 +142,11 @@ export class ConnectionPool {
 
   get closed(): boolean {
     return this.#closing.signal.aborted;
+  }
+
+  /** @throws SaqError queue_closed after the connections were closed */
+  checkOpen(): void {
+    if (this.closed) throw new SaqError("queue_closed", "The queue was closed and cannot be used again");
   }
 
   /** Measures the database's clock and checks the session numbers. Does this once. */
@@ -293,9 +299,14 @@ export class ConnectionPool {
     this.#clientsWithFunction ??= new WeakSet();
   }
 
-  /** Returns a connection of the pool; the caller must release it. */
+  /**
+   * Returns a connection of the pool; the caller must release it.
+   *
+   * @throws SaqError queue_closed after the connections were closed
+   */
   async acquire(): Promise<pg.PoolClient> {
     try {
+      this.checkOpen();
       const client = await this.#pool.connect();
       if (this.#clientsWithFunction && !this.#clientsWithFunction.has(client))
         await this.#addDocumentFunction(client, this.#clientsWithFunction);

@@ -104,12 +104,25 @@ export function settleStatements({ jobs, isActive, isOf, editedDocument }: Fragm
     from unnest($2::text[], $3::text[], $4::text[]) with ordinality as g(key, owner, transaction, ordinal)
       left join lateral (select * from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) j on true`;
 
+  // A new `meta` ($7) replaces the stored one, except for the limits of the run (`keepRunLimits` in core/job-meta.ts).
+  // Another process may have written them since the claim, so the worker does not know them. The document function
+  // reads them, because it returns null where a cast to jsonb would fail.
+  const patchWithLimits = `case when pg_catalog.jsonb_typeof(o.limits) = 'string' then
+          pg_catalog.left(o.patch, -1) || case o.patch when '{}' then '' else ',' end
+            || '"meta+":{"runLimits":' || o.limits::text || '}}'
+        else o.patch end`;
   const heartbeat = `with given as materialized (
-      select * from unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[]) as g(key, token, patch, removed, owner)),
+      select * from unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::bool[])
+        as g(key, token, patch, removed, owner, has_meta)),
     owned as materialized (
       select g.*, o.* from given g cross join lateral (${owned}) o),
+    marked as materialized (
+      select o.*, case when o.has_meta then
+        ${editedDocument("o.job", "0", "'{}'::text[]", "'{}'::text", "o.owner")} #> '{meta,runLimits}'::text[] end as limits
+      from owned o),
     edited as materialized (
-      select o.tid, ${editedDocument("o.job", "0", "o.removed::text[]", "o.patch", "o.owner")}::text as document from owned o)
+      select o.tid, ${editedDocument("o.job", "0", "o.removed::text[]", patchWithLimits, "o.owner")}::text as document
+      from marked o)
     update ${jobs} j set job = pg_catalog.convert_to(s.document, 'UTF8') from edited s
     where j.ctid = s.tid and s.document is not null returning j.key`;
 

@@ -76,7 +76,10 @@ export class Reconciler {
   /** @see Broker.reconcile */
   async reconcile(reconciliation: Reconciliation): Promise<string[]> {
     const tokens = this.#dueTokens(reconciliation.workerId);
-    if (tokens.length === 0) return [];
+    if (tokens.length === 0) {
+      this.#forgetUnrecorded(reconciliation, [], []);
+      return [];
+    }
     const suspects = await this.#findUnheld(tokens, reconciliation);
     if (suspects.length === 0) return [];
     // One check is not enough: the job may have ended between the check and its response.
@@ -89,17 +92,38 @@ export class Reconciler {
   }
 
   /** Returns the jobs that run under these tokens and that the worker does not hold. */
-  async #findUnheld(tokens: readonly number[], { held }: Reconciliation): Promise<ClaimedKey[]> {
+  async #findUnheld(tokens: readonly number[], reconciliation: Reconciliation): Promise<ClaimedKey[]> {
     const running = await this.session.pool.query<ClaimedKey>(this.session.statements.runningByToken, [
       this.queueName,
       tokens,
     ]);
+    this.#forgetUnrecorded(reconciliation, tokens, running);
     this.#dropUnused(tokens, new Set(running.map(({ token }) => token)));
     if (running.length === 0) return [];
-    const isHeld = matcher(claimedIn(held()));
+    const isHeld = matcher(claimedIn(reconciliation.held()));
     return running.filter(
       ({ key, token }) => !isHeld(key, token) && !this.#tokens.get(token)?.takenOver.has(key),
     );
+  }
+
+  /**
+   * Forgets the unrecorded claims under which no job runs, because none will run under them again. `running`: the jobs
+   * that run under the tokens `checked`. No job runs under a token that was dropped.
+   */
+  #forgetUnrecorded(
+    { unrecorded, forgetUnrecorded }: Reconciliation,
+    checked: readonly number[],
+    running: readonly ClaimedKey[],
+  ): void {
+    const claims = [...unrecorded()];
+    if (claims.length === 0) return;
+    const wasChecked = new Set(checked);
+    const isRunning = matcher(running);
+    for (const claim of claims) {
+      const { token } = receiptOf(claim);
+      const isOver = wasChecked.has(token) ? !isRunning(claim.key, token) : !this.#tokens.has(token);
+      if (isOver) forgetUnrecorded(claim);
+    }
   }
 
   #dueTokens(workerId: string): number[] {

@@ -61,7 +61,10 @@ export class Settler {
    */
   readonly #pending: (PendingSettlement | null)[] = [];
   readonly #freeIndexes: number[] = [];
-  /** Claims whose job has run and whose settlement could not be stored, by job key. */
+  /**
+   * Claims whose job has run and whose settlement could not be stored, by job key. An entry is removed when the job no
+   * longer runs under the claim.
+   */
   readonly #unrecorded = new Map<string, Claim>();
   /** Claimed jobs whose document cannot be read, and that are not set aside yet. */
   readonly #unreadable: ClaimedJob[] = [];
@@ -125,7 +128,7 @@ export class Settler {
   onSettleFailed(pending: PendingSettlement, error: unknown): void {
     const { settlement, end } = pending;
     this.#forget(pending);
-    // Without the document of the claimed job, because an entry may stay as long as the worker runs.
+    // Without the document of the claimed job, because an entry stays until the database answers again.
     if (end)
       this.#unrecorded.set(settlement.key, { key: settlement.key, receipt: pending.attempt.claim.receipt });
     try {
@@ -180,6 +183,11 @@ export class Settler {
   /** Called when these jobs are in the queue again. Forgets that their settlements could not be stored. */
   requeued(keys: readonly string[]): void {
     for (const key of keys) this.#unrecorded.delete(key);
+  }
+
+  /** Called when the job no longer runs under this claim. Forgets that its settlement could not be stored. */
+  forgetUnrecorded({ key, receipt }: Claim): void {
+    if (this.#unrecorded.get(key)?.receipt === receipt) this.#unrecorded.delete(key);
   }
 
   async #setAside(): Promise<void> {
