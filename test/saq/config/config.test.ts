@@ -45,6 +45,7 @@ describe("defineQueue", () => {
       startup: [],
       shutdown: [],
       beforeProcess: [],
+      aroundProcess: [],
       afterProcess: [],
     });
     expect(define({ timers: { sweep: 60 } }).timers).toMatchObject({ sweep: 60, abort: 1 });

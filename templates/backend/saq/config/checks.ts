@@ -55,6 +55,7 @@ const optionNames: Record<keyof QueueOptions, true> = {
   startup: true,
   shutdown: true,
   beforeProcess: true,
+  aroundProcess: true,
   afterProcess: true,
 };
 
@@ -193,8 +194,12 @@ export function checkTasks(at: string, tasks: TaskMap): void {
  *
  * @throws ConfigError
  */
-export function listOfHooks(at: string, name: string, hooks: OneOrMany<(ctx: never) => unknown> = []) {
-  const list = Array.isArray(hooks) ? [...hooks] : [hooks];
+export function listOfHooks<Hook extends (...args: never[]) => unknown>(
+  at: string,
+  name: string,
+  hooks: OneOrMany<Hook> = [],
+): readonly Hook[] {
+  const list = (Array.isArray(hooks) ? [...hooks] : [hooks]) as Hook[];
   for (const [index, hook] of list.entries()) {
     if (typeof hook !== "function") {
       const got = typeof hook === "string" ? `the text ${JSON.stringify(hook)}` : String(hook);
@@ -206,5 +211,5 @@ export function listOfHooks(at: string, name: string, hooks: OneOrMany<(ctx: nev
       );
     }
   }
-  return list as readonly ((ctx: unknown) => unknown)[];
+  return list;
 }
