@@ -63,4 +63,5 @@ export {
   type WorkerContext,
 } from "./tasks/task.js";
 export type { StandardSchema } from "./tasks/validation.js";
+export type { ClaimMessage, EnqueueMessage, ProcessMessage, SettleMessage } from "./telemetry/channels.js";
 export { runWorkers, Worker, type WorkerHealth, type WorkerOptions } from "./worker/index.js";

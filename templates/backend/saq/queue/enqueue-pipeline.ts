@@ -12,6 +12,7 @@ import { ConfigError } from "../errors.js";
 import type { EnqueueOptions } from "../tasks/task.js";
 import { Batches, type EnqueuedJob } from "./batch.js";
 import type { Draft, Drafts } from "./draft.js";
+import type { EnqueueObserver } from "./enqueue-observer.js";
 import type { Job, JobOverrides } from "./job-handle.js";
 
 /** A job that is about to be stored, as hooks see it. Fields that a caller may choose can be changed. */
@@ -57,13 +58,15 @@ export class EnqueuePipeline {
   readonly batches = new Batches();
   readonly #broker: Broker;
   readonly #drafts: Drafts;
+  readonly #observer: EnqueueObserver;
   /** True after the first connect. Calls then need not wait for the connection. */
   #isConnected = false;
   #hooks: readonly { call: BeforeEnqueue }[] = [];
 
-  constructor(broker: Broker, drafts: Drafts) {
+  constructor(broker: Broker, drafts: Drafts, observer: EnqueueObserver) {
     this.#broker = broker;
     this.#drafts = drafts;
+    this.#observer = observer;
   }
 
   /**
@@ -85,9 +88,9 @@ export class EnqueuePipeline {
 
   enqueue(request: EnqueueRequest): Promise<Stored> {
     const { current } = this.batches;
-    if (!current) return this.#enqueueOne(request);
+    if (!current) return this.#storeOne(request);
     const drafts: Draft[] = [];
-    const storing = this.#enqueueOne(request, drafts);
+    const storing = this.#storeOne(request, drafts);
     current.include(
       this.#enqueuedJobs(
         drafts,
@@ -100,9 +103,11 @@ export class EnqueuePipeline {
   /** Stores many jobs. If one of them is invalid, nothing is stored. */
   enqueueMany(requests: readonly EnqueueRequest[]): Promise<Stored[]> {
     const { current } = this.batches;
-    if (!current) return this.#enqueueAll(requests);
     const drafts: Draft[] = [];
-    const storing = this.#enqueueAll(requests, drafts);
+    const storing = this.#observer.isActive
+      ? this.#observer.observe(requests, (observed) => this.#enqueueAll(observed, drafts))
+      : this.#enqueueAll(requests, drafts);
+    if (!current) return storing;
     current.include(this.#enqueuedJobs(drafts, storing));
     return storing;
   }
@@ -140,6 +145,18 @@ export class EnqueuePipeline {
     return outcome.stored ? Object.assign(job, fields) : null;
   }
 
+  #storeOne(request: EnqueueRequest, drafts?: Draft[]): Promise<Stored> {
+    return this.#observer.isActive ? this.#observeOne(request, drafts) : this.#enqueueOne(request, drafts);
+  }
+
+  async #observeOne(request: EnqueueRequest, drafts?: Draft[]): Promise<Stored> {
+    const store = async ([observed = request]: readonly EnqueueRequest[]) => [
+      await this.#enqueueOne(observed, drafts),
+    ];
+    const [stored] = await this.#observer.observe([request], store);
+    return stored as Stored;
+  }
+
   /** Adds the draft to `drafts` before it stores the job. */
   async #enqueueOne(request: EnqueueRequest, drafts?: Draft[]): Promise<Stored> {
     const drafted = this.draft(request);
@@ -153,7 +170,7 @@ export class EnqueuePipeline {
   }
 
   /** Adds the drafts to `drafts` before it stores the jobs. */
-  async #enqueueAll(requests: readonly EnqueueRequest[], drafts: Draft[] = []): Promise<Stored[]> {
+  async #enqueueAll(requests: readonly EnqueueRequest[], drafts: Draft[]): Promise<Stored[]> {
     let nowMs = this.#broker.now();
     for (const request of requests) {
       const drafted = this.draft(request, nowMs);

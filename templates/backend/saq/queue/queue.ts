@@ -9,6 +9,7 @@ import type { JobFields, Status, TerminalStatus } from "../core/job.js";
 import type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../core/transitions.js";
 import type { ApplyOptions, EnqueueArguments, EnqueueOptions, ResultOf, TaskMap } from "../tasks/task.js";
 import { Drafts } from "./draft.js";
+import { EnqueueObserver } from "./enqueue-observer.js";
 import { type BeforeEnqueue, EnqueuePipeline, type EnqueueRequest } from "./enqueue-pipeline.js";
 import { JobEditor } from "./job-editor.js";
 import { Job, type JobOverrides, type JobOwner } from "./job-handle.js";
@@ -85,6 +86,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     this.#pipeline = new EnqueuePipeline(
       broker,
       new Drafts(config, { ...options, capabilities: broker.capabilities }),
+      new EnqueueObserver(config.name),
     );
     this.#waiter = new JobWaiter(broker);
     this.#results = new Results(config.name, this.#pipeline, this.#waiter, toJob);

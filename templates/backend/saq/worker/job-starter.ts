@@ -7,6 +7,7 @@ import { runsAlone } from "../core/job-meta.js";
 import type { Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 import { findTask, isThreadTask } from "../tasks/task.js";
+import { type ProcessMessage, processChannel } from "../telemetry/channels.js";
 import type { AloneJobs } from "./alone-jobs.js";
 import { Attempt, type AttemptHost } from "./attempt/attempt.js";
 import { type ContextServices, contextsWith, TaskContext } from "./attempt/context.js";
@@ -81,7 +82,8 @@ export class JobStarter {
     const ctx = new this.#Context(services, attempt);
     const call = () => invokeTask(queue.config, threads, attempt, ctx);
     const callWithHooks = hooks ? () => hooks.run(attempt, ctx, call) : call;
-    attempt.run(wasHeldByDeadWorker ? () => this.#storeStartAndRun(attempt, callWithHooks) : callWithHooks);
+    const run = processChannel.hasSubscribers ? published(ctx, callWithHooks) : callWithHooks;
+    attempt.run(wasHeldByDeadWorker ? () => this.#storeStartAndRun(attempt, run) : run);
     return true;
   }
 
@@ -107,4 +109,10 @@ export class JobStarter {
         "the stored values do not change",
     );
   }
+}
+
+/** Returns the run of a job, published to the subscribers of the channel `saq:process`. */
+function published({ queue, workerId, job }: TaskContext, run: () => unknown): () => unknown {
+  const message: ProcessMessage = { queue: queue.name, workerId, job };
+  return () => processChannel.tracePromise(async () => run(), message);
 }

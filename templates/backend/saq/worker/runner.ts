@@ -68,6 +68,8 @@ export class Runner implements FetchHost {
     this.#attemptHost = new WorkerAttemptHost(queue, problems, (attempt, end) => this.#ended(attempt, end));
     this.#settler = new Settler({
       broker,
+      queueName: queue.name,
+      workerId,
       report: this.report,
       hooks: this.#jobHooks,
       logger,
@@ -122,6 +124,7 @@ export class Runner implements FetchHost {
     this.#burst = config.burst ? new Burst({ ...config, onEnd: () => this.#endBurst() }) : null;
     this.#fetcher = new Fetcher(this, {
       broker,
+      queueName: queue.name,
       workerId,
       concurrency: config.concurrency,
       priorities: config.priorities,
