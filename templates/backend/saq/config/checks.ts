@@ -50,6 +50,7 @@ const optionNames: Record<keyof QueueOptions, true> = {
   maxBurstJobs: true,
   unknownTask: true,
   separateProcess: true,
+  enableOtel: true,
   eventLoopDelay: true,
   hookTimeout: true,
   startup: true,
@@ -99,6 +100,15 @@ export function checkPair<T>(at: string, name: string, pair: readonly [T, T]): r
   if (Array.isArray(pair) && pair.length === 2) return pair;
   throw new ConfigError(
     `${at}: ${name} must be a list of two numbers, [lowest, highest], got ${JSON.stringify(pair)}`,
+  );
+}
+
+/** @throws ConfigError if the option is neither a boolean nor left out */
+export function checkEnableOtel(at: string, value: boolean | undefined): boolean | null {
+  if (value === undefined || typeof value === "boolean") return value ?? null;
+  throw new ConfigError(
+    `${at}: enableOtel must be true, false or left out, got ${JSON.stringify(value)}; left out means: if OpenTelemetry ` +
+      "is installed and started",
   );
 }
 

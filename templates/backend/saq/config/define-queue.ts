@@ -15,6 +15,7 @@ import type {
 import type { Context, TaskMap, WorkerContext } from "../tasks/task.js";
 import {
   checkDsn,
+  checkEnableOtel,
   checkName,
   checkOptionNames,
   checkPair,
@@ -135,6 +136,7 @@ export function defineQueue(given: object): QueueConfig {
     ...completeBurst(at, options),
     unknownTask: oneOf(at, "unknownTask", options.unknownTask ?? "fail", ["fail", "requeue"]),
     separateProcess: oneOf(at, "separateProcess", options.separateProcess ?? true, [true, false]),
+    enableOtel: checkEnableOtel(at, options.enableOtel),
     hookTimeout: number("hookTimeout", options.hookTimeout ?? 10, 0, maxTimerSeconds),
     eventLoopDelay: number("eventLoopDelay", options.eventLoopDelay ?? 0.5, 0, maxTimerSeconds),
     startup: listOfHooks(at, "startup", options.startup),

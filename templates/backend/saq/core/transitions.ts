@@ -16,7 +16,7 @@ import {
   type Status,
   type TerminalStatus,
 } from "./job.js";
-import { aloneAfterLosses, increment, removeCounts, runsAlone, withEngineMembers } from "./job-meta.js";
+import { aloneAfterLosses, increment, removeAttempts, runsAlone, withEngineMembers } from "./job-meta.js";
 import type { StoredJob } from "./stored-job.js";
 import { read } from "./stored-job.js";
 import { encodeChange, type MetaPatch } from "./wire.js";
@@ -148,7 +148,7 @@ export function retryJob(
   return {
     change: {
       ...(resetAttempts
-        ? edit("queued", { ...fields, attempts: 0 }, removeCounts(job))
+        ? edit("queued", { ...fields, attempts: 0 }, removeAttempts(job))
         : edit("queued", fields)),
       scheduled,
       keep: null,

@@ -5,11 +5,12 @@
 
 import type { Broker } from "../broker.js";
 import type { JobFields } from "../core/job.js";
-import { withoutCounts } from "../core/job-meta.js";
+import { otelContextMember, withoutAttempts } from "../core/job-meta.js";
 import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
 import { read } from "../core/stored-job.js";
 import { ConfigError } from "../errors.js";
 import type { EnqueueOptions } from "../tasks/task.js";
+import type { Carrier } from "../telemetry/propagation.js";
 import { Batches, type EnqueuedJob } from "./batch.js";
 import type { Draft, Drafts } from "./draft.js";
 import type { EnqueueObserver } from "./enqueue-observer.js";
@@ -45,6 +46,8 @@ export interface EnqueueRequest {
    * `Broker.openReplyChannel`), or null.
    */
   awaited?: { replyTo: string | null };
+  /** Set if the job is part of a trace: the carrier that leads to it. */
+  otelContext?: Carrier;
   /** Set if the row must remain after the end of the job: replaces a negative ttl, s. */
   replaceNegativeTtl?: number;
 }
@@ -87,6 +90,7 @@ export class EnqueuePipeline {
   }
 
   enqueue(request: EnqueueRequest): Promise<Stored> {
+    if (!this.#isConnected) this.#observer.refresh();
     const { current } = this.batches;
     if (!current) return this.#storeOne(request);
     const drafts: Draft[] = [];
@@ -102,6 +106,7 @@ export class EnqueuePipeline {
 
   /** Stores many jobs. If one of them is invalid, nothing is stored. */
   enqueueMany(requests: readonly EnqueueRequest[]): Promise<Stored[]> {
+    if (!this.#isConnected) this.#observer.refresh();
     const { current } = this.batches;
     const drafts: Draft[] = [];
     const storing = this.#observer.isActive
@@ -138,7 +143,7 @@ export class EnqueuePipeline {
       scheduled: scheduled * 1_000 > this.#broker.now() ? scheduled : 0,
       priority,
       ...(groupKey === null ? {} : { groupKey }),
-      meta: withoutCounts(job.meta),
+      meta: withoutAttempts(job.meta),
       ...overrides,
     };
     const { fields, outcome } = await this.enqueue({ task: job.function, payload, options });
@@ -214,7 +219,9 @@ export class EnqueuePipeline {
     return this.#drafts.fields(task, payload, options, nowMs);
   }
 
-  #completeDraft({ options, awaited, replaceNegativeTtl }: EnqueueRequest, fields: JobFields): Draft {
+  #completeDraft(request: EnqueueRequest, fields: JobFields): Draft {
+    const { options, awaited, replaceNegativeTtl, otelContext } = request;
+    if (otelContext !== undefined) fields.meta = { ...fields.meta, [otelContextMember]: otelContext };
     if (awaited !== undefined) {
       // The worker reads in `awaited` which process to notify of the end. If the caller chose the key, others may know
       // it and wait too. In that case, and if there is no address, all listeners are notified. Otherwise only this

@@ -130,9 +130,11 @@ export class JobHooks {
     attempt: Attempt,
     { ctx, scope }: { ctx: TaskContext; scope: Scope | null },
   ): Promise<void> {
+    // The scope of the hooks before the task is inside of the span already.
+    const inside: Scope = scope ?? ((call) => (attempt.trace ? attempt.trace.run(call) : call()));
     for (const hook of this.hooks.afterProcess) {
       try {
-        await this.#limiter.waitFor(scope ? scope(() => hook(ctx)) : hook(ctx));
+        await this.#limiter.waitFor(inside(() => hook(ctx)));
       } catch (error) {
         this.logger.error({ err: error, job: attempt.fields.key }, "Failed to run after process hook");
       }
