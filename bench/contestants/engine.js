@@ -1,4 +1,5 @@
 /** The engine of the generated application with its defaults, used through its public entry point. */
+import { tracingChannel } from "node:diagnostics_channel";
 import { importEngine } from "../engine-build.js";
 import { admin } from "./saq-table.js";
 import { transactionsOf } from "./transactions.js";
@@ -8,8 +9,12 @@ const quiet = { debug() {}, info() {}, warn: console.warn, error: console.error,
 /** The concurrency for the fastest drain (`best`). No other setting differs from the defaults. */
 const bestConcurrency = 100;
 
-/** `build` selects the compiled engine: "engine" is the one of the work tree, "before" the one of the older commit. */
-export async function contestant({ build, version }) {
+/**
+ * `build` selects the compiled engine: "engine" is the one of the work tree, "before" the one of the older commit.
+ * `observed`: all its channels have subscribers, which do nothing.
+ */
+export async function contestant({ build, version, observed = false }) {
+  if (observed) subscribeToAll();
   const { createSaq, defineQueue, defineSaq } = await importEngine("index.js", build);
 
   function open(url, { concurrency, best, handler, transactions }) {
@@ -81,4 +86,11 @@ export async function contestant({ build, version }) {
     producer,
     worker,
   };
+}
+
+function subscribeToAll() {
+  const ignore = () => {};
+  const handlers = { start: ignore, end: ignore, asyncStart: ignore, asyncEnd: ignore, error: ignore };
+  for (const name of ["enqueue", "process", "claim", "settle"])
+    tracingChannel(`saq:${name}`).subscribe(handlers);
 }

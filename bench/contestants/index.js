@@ -44,6 +44,12 @@ const contestants = {
     if (!commit) return { absent: "set BENCH_BEFORE to an older commit of this repository" };
     return (await import("./engine.js")).contestant({ build: "before", version: commit });
   },
+  "engine-observed": async () =>
+    (await import("./engine.js")).contestant({
+      build: "engine",
+      version: "with subscribers",
+      observed: true,
+    }),
   "minimal-wire": () => import("./minimal-wire.js"),
   "graphile-worker": async () => (await import("./graphile-worker.js")).contestant({ tuned: false }),
   "graphile-worker-tuned": async () => (await import("./graphile-worker.js")).contestant({ tuned: true }),
@@ -59,7 +65,7 @@ const contestants = {
  * with their best documented settings; "redis" is every peer on Redis; the others are their own group.
  */
 export function groupOf(name) {
-  if (["engine", "engine-before", "minimal-wire"].includes(name)) return name;
+  if (["engine", "engine-before", "engine-observed", "minimal-wire"].includes(name)) return name;
   if (name.endsWith("-redis")) return "redis";
   return name.endsWith("-tuned") ? "tuned" : "defaults";
 }

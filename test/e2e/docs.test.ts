@@ -15,6 +15,7 @@ type ByHand = { byHand: string };
 const GENERATED = "test/e2e/generated-app.test.ts";
 const DEV_ALL = "test/e2e/dev-all.test.ts";
 const DEMO = "test/e2e/demo.test.ts";
+const TELEMETRY = "test/e2e/telemetry.test.ts";
 const CREATE = "test/cli/npm-create.test.ts";
 const CURLS: RunBy = [DEV_ALL, 'section(readme, "## Try it")'];
 
@@ -77,6 +78,21 @@ const APPLICATION_COMMANDS: Record<string, RunBy | ByHand> = {
   "npm test -w backend -- test/health.test.ts": [GENERATED, "npm test -w backend -- test/health.test.ts"],
   "npm test -w backend -- test/queue-routes.test.ts": [GENERATED, "-- test/queue-routes.test.ts"],
   'npm test -w backend -- -t "delayed"': [GENERATED, '-- -t "delayed"'],
+  "npm install --workspace=backend @opentelemetry/api @opentelemetry/sdk-node @opentelemetry/auto-instrumentations-node":
+    [TELEMETRY, "[installNewest"],
+  "npm install --workspace=backend @opentelemetry/api@1.9 @opentelemetry/sdk-node@0.223 @opentelemetry/auto-instrumentations-node@0.81":
+    [TELEMETRY, "installForNode20]"],
+  'npm pkg set scripts.start="node --import ./backend/telemetry.js scripts/start.js server"': [
+    TELEMETRY,
+    '"npm pkg set "',
+  ],
+  'npm pkg set scripts.start-worker="node --import ./backend/telemetry.js scripts/start.js worker"': [
+    TELEMETRY,
+    '"npm pkg set "',
+  ],
+  "export OTEL_SERVICE_NAME=my-app": [TELEMETRY, "OTEL_SERVICE_NAME"],
+  "export OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318": [TELEMETRY, "OTEL_EXPORTER_OTLP_ENDPOINT"],
+  "export OTEL_METRICS_EXPORTER=otlp": [TELEMETRY, 'OTEL_METRICS_EXPORTER: "otlp"'],
   "curl -X POST http://localhost:8000/queue/example": CURLS,
   "curl -X POST http://localhost:8000/queue/email": CURLS,
   "curl -X POST http://localhost:8000/queue/delayed": CURLS,

@@ -10,7 +10,7 @@ import type { TaskMap } from "./tasks/task.js";
 /** Options of `Queue.fromUrl`: some of those of `defineQueue`, and a logger. */
 export type FromUrlOptions = Pick<
   Partial<QueueOptions>,
-  "defaults" | "failedTtl" | "lockKeyspace" | "maxSize" | "minSize" | "pollInterval" | "tables"
+  "defaults" | "enableOtel" | "failedTtl" | "lockKeyspace" | "maxSize" | "minSize" | "pollInterval" | "tables"
 > & {
   /** Name of the queue, at most 59 bytes. @defaultValue "default" */
   name?: string;

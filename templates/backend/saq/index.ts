@@ -38,7 +38,13 @@ export { Job, type JobOverrides } from "./queue/job-handle.js";
 export { JobError, type ListenOptions, type MapOptions } from "./queue/results.js";
 export type { ScheduleInfo, ScheduleRun } from "./queue/schedules.js";
 export type { EnqueueAnswer, EnqueueEntry, QueueCounters, QueueInfo } from "./queue/types.js";
-export type { AfterProcessHook, BeforeProcessHook, ShutdownHook, StartupHook } from "./tasks/hooks.js";
+export type {
+  AfterProcessHook,
+  AroundProcessHook,
+  BeforeProcessHook,
+  ShutdownHook,
+  StartupHook,
+} from "./tasks/hooks.js";
 export { type MonitorOptions, monitoredJob } from "./tasks/monitored-job.js";
 export {
   afterProcessLogger,
@@ -57,4 +63,5 @@ export {
   type WorkerContext,
 } from "./tasks/task.js";
 export type { StandardSchema } from "./tasks/validation.js";
+export type { ClaimMessage, EnqueueMessage, ProcessMessage, SettleMessage } from "./telemetry/channels.js";
 export { runWorkers, Worker, type WorkerHealth, type WorkerOptions } from "./worker/index.js";

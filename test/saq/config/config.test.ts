@@ -42,9 +42,11 @@ describe("defineQueue", () => {
       separateProcess: true,
       eventLoopDelay: 0.5,
       hookTimeout: 10,
+      enableOtel: null,
       startup: [],
       shutdown: [],
       beforeProcess: [],
+      aroundProcess: [],
       afterProcess: [],
     });
     expect(define({ timers: { sweep: 60 } }).timers).toMatchObject({ sweep: 60, abort: 1 });
@@ -167,6 +169,10 @@ describe("defineQueue", () => {
       'defineQueue("q"): priorities must be a list of two numbers, [lowest, highest], got 5',
     ],
     [{ separateProcess: "no" }, 'defineQueue("q"): separateProcess must be true or false, got no'],
+    [
+      { enableOtel: "yes" },
+      'defineQueue("q"): enableOtel must be true, false or left out, got "yes"; left out means: if OpenTelemetry is installed and started',
+    ],
     [{ prefetch: 0 }, 'defineQueue("q"): prefetch must be true or false, got 0'],
     [
       { timers: { sweeep: 5 } },
@@ -338,6 +344,10 @@ describe("defineSaq", () => {
 
   it.each<[() => unknown, string]>([
     [() => defineSaq({ queues: [] }), "defineSaq: queues is empty; pass at least one defineQueue({...})"],
+    [
+      () => defineSaq({ queues: [define()], enableOtel: null as never }),
+      "defineSaq: enableOtel must be true, false or left out, got null; left out means: if OpenTelemetry is installed and started",
+    ],
     [
       () => defineSaq({ queues: [define(), define()] }),
       'defineSaq: two queues are named "q"; give each queue a name of its own',

@@ -171,7 +171,7 @@ function aTestFailed(): boolean {
   return state ? failed(state.rootDescribeBlock) : false;
 }
 
-type TestHooks = Partial<Record<keyof HookOptions, OneOrMany<(ctx: never) => unknown>>>;
+type TestHooks = Partial<Record<keyof HookOptions, OneOrMany<(ctx: never, next: never) => unknown>>>;
 
 let queues = 0;
 

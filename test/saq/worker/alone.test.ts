@@ -265,6 +265,8 @@ it("a worker holds the claim of a job until its loss is stored, so that no recon
   const ignore = () => {};
   const settler = new Settler({
     broker: queue.broker,
+    queueName: queue.name,
+    workerId: "worker-1",
     report,
     hooks: null,
     logger: silentLogger,

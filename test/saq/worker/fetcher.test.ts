@@ -23,6 +23,7 @@ const host: FetchHost = {
 const fetcherOf = (broker: Partial<Broker>) =>
   new Fetcher(host, {
     broker: broker as Broker,
+    queueName: "default",
     workerId: "worker-1",
     concurrency: 100,
     priorities: [0, 10],

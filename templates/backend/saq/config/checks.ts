@@ -50,11 +50,13 @@ const optionNames: Record<keyof QueueOptions, true> = {
   maxBurstJobs: true,
   unknownTask: true,
   separateProcess: true,
+  enableOtel: true,
   eventLoopDelay: true,
   hookTimeout: true,
   startup: true,
   shutdown: true,
   beforeProcess: true,
+  aroundProcess: true,
   afterProcess: true,
 };
 
@@ -98,6 +100,15 @@ export function checkPair<T>(at: string, name: string, pair: readonly [T, T]): r
   if (Array.isArray(pair) && pair.length === 2) return pair;
   throw new ConfigError(
     `${at}: ${name} must be a list of two numbers, [lowest, highest], got ${JSON.stringify(pair)}`,
+  );
+}
+
+/** @throws ConfigError if the option is neither a boolean nor left out */
+export function checkEnableOtel(at: string, value: boolean | undefined): boolean | null {
+  if (value === undefined || typeof value === "boolean") return value ?? null;
+  throw new ConfigError(
+    `${at}: enableOtel must be true, false or left out, got ${JSON.stringify(value)}; left out means: if OpenTelemetry ` +
+      "is installed and started",
   );
 }
 
@@ -193,8 +204,12 @@ export function checkTasks(at: string, tasks: TaskMap): void {
  *
  * @throws ConfigError
  */
-export function listOfHooks(at: string, name: string, hooks: OneOrMany<(ctx: never) => unknown> = []) {
-  const list = Array.isArray(hooks) ? [...hooks] : [hooks];
+export function listOfHooks<Hook extends (...args: never[]) => unknown>(
+  at: string,
+  name: string,
+  hooks: OneOrMany<Hook> = [],
+): readonly Hook[] {
+  const list = (Array.isArray(hooks) ? [...hooks] : [hooks]) as Hook[];
   for (const [index, hook] of list.entries()) {
     if (typeof hook !== "function") {
       const got = typeof hook === "string" ? `the text ${JSON.stringify(hook)}` : String(hook);
@@ -206,5 +221,5 @@ export function listOfHooks(at: string, name: string, hooks: OneOrMany<(ctx: nev
       );
     }
   }
-  return list as readonly ((ctx: unknown) => unknown)[];
+  return list;
 }

@@ -4,7 +4,7 @@ import { defaultMaxBytes, largestMaxBytes } from "../core/byte-size.js";
 import { checkZone } from "../core/cron.js";
 import type {
   AfterProcessHook,
-  HookOptions,
+  AroundProcessHook,
   HooksReturning,
   OneOrMany,
   Prepared,
@@ -15,6 +15,7 @@ import type {
 import type { Context, TaskMap, WorkerContext } from "../tasks/task.js";
 import {
   checkDsn,
+  checkEnableOtel,
   checkName,
   checkOptionNames,
   checkPair,
@@ -66,6 +67,15 @@ export function defineQueue<
         Before2,
         Before3
       >;
+      /**
+       * Runs around each task, inside of the `beforeProcess` hooks: `(ctx, next) => ...`. The first hook of a list is
+       * the outermost one. @defaultValue none
+       */
+      aroundProcess?: OneOrMany<
+        AroundProcessHook<
+          Started<Present, Start1, Start2, Start3> & Prepared<Present, Before1, Before2, Before3>
+        >
+      >;
       /** Runs when the end of an attempt is recorded. @defaultValue none */
       afterProcess?: OneOrMany<
         AfterProcessHook<
@@ -85,7 +95,6 @@ export function defineQueue(given: object): QueueConfig {
   checkDsn(at, options.dsn);
   checkTasks(at, options.tasks);
   const { number, integer } = numberChecks(at);
-  const hooks = (name: keyof HookOptions) => listOfHooks(at, name, options[name]);
   const [lowest, highest] = checkPair(at, "priorities", options.priorities ?? [0, 32767]);
   integer("priorities[0]", lowest, -32768, 32767);
   integer("priorities[1]", highest, lowest, 32767);
@@ -127,11 +136,13 @@ export function defineQueue(given: object): QueueConfig {
     ...completeBurst(at, options),
     unknownTask: oneOf(at, "unknownTask", options.unknownTask ?? "fail", ["fail", "requeue"]),
     separateProcess: oneOf(at, "separateProcess", options.separateProcess ?? true, [true, false]),
+    enableOtel: checkEnableOtel(at, options.enableOtel),
     hookTimeout: number("hookTimeout", options.hookTimeout ?? 10, 0, maxTimerSeconds),
     eventLoopDelay: number("eventLoopDelay", options.eventLoopDelay ?? 0.5, 0, maxTimerSeconds),
-    startup: hooks("startup"),
-    shutdown: hooks("shutdown"),
-    beforeProcess: hooks("beforeProcess"),
-    afterProcess: hooks("afterProcess"),
+    startup: listOfHooks(at, "startup", options.startup),
+    shutdown: listOfHooks(at, "shutdown", options.shutdown),
+    beforeProcess: listOfHooks(at, "beforeProcess", options.beforeProcess),
+    aroundProcess: listOfHooks(at, "aroundProcess", options.aroundProcess),
+    afterProcess: listOfHooks(at, "afterProcess", options.afterProcess),
   };
 }

@@ -2,6 +2,7 @@
 import type { RequestHandler } from "express";
 import { ConfigError } from "../errors.js";
 import type { Logger } from "../logger.js";
+import { checkEnableOtel } from "./checks.js";
 import type { QueueConfig } from "./queue-options.js";
 
 /** What `defineSaq` takes. */
@@ -10,6 +11,11 @@ export interface SaqOptions<Queues extends readonly QueueConfig[]> {
   queues: Queues;
   /** The web UI. @defaultValue { enabled: false } */
   web?: WebOptions;
+  /**
+   * Spans and metrics of OpenTelemetry of all queues that do not set `enableOtel` themselves: true = always, false =
+   * never. @defaultValue if `@opentelemetry/api` is installed and a provider is registered
+   */
+  enableOtel?: boolean;
   /** Logger of the queues, their workers and the web UI, for instance one of pino. @defaultValue none */
   logger?: Logger;
 }
@@ -30,6 +36,8 @@ interface WebOptions {
 export interface SaqConfig<Queues extends readonly QueueConfig[] = readonly QueueConfig[]> {
   readonly queues: Queues;
   readonly web: Required<WebOptions>;
+  /** Null: if a provider is registered. */
+  readonly enableOtel: boolean | null;
   readonly logger: Logger | undefined;
 }
 
@@ -68,6 +76,7 @@ export function defineSaq<const Queues extends readonly QueueConfig[]>(
   return {
     queues: options.queues,
     web: { enabled, path, guards },
+    enableOtel: checkEnableOtel("defineSaq", options.enableOtel),
     logger: options.logger,
   };
 }

@@ -57,8 +57,9 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
   /** How long a task may go on after its signal fired, s. @defaultValue 1 */
   cancellationHardDeadline?: number;
   /**
-   * Timeout of an `afterProcess` or shutdown hook, s. After that an error is logged and the worker no longer waits for
-   * the hook. A startup hook that takes longer is logged and waited for. 0 = no limit. @defaultValue 10
+   * Timeout of an `afterProcess` or shutdown hook, and of an `aroundProcess` hook after its task has ended, s. After that
+   * an error is logged and the worker no longer waits for the hook. A startup hook that takes longer is logged and
+   * waited for. 0 = no limit. @defaultValue 10
    */
   hookTimeout?: number;
   /**
@@ -142,6 +143,13 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
    * queue out unless its `queues` option names it. @defaultValue true
    */
   separateProcess?: boolean;
+  /**
+   * Spans and metrics of OpenTelemetry, see `docs/telemetry.md`. True: always; this needs the package
+   * `@opentelemetry/api`. False: never. Undefined: if the package is installed and the program has registered a
+   * provider of OpenTelemetry before the queue connects.
+   * @defaultValue `enableOtel` of `defineSaq`
+   */
+  enableOtel?: boolean;
   /** Log a warning when the event loop was blocked for this long, s; 0 = never. @defaultValue 0.5 */
   eventLoopDelay?: number;
 }
@@ -187,12 +195,17 @@ export interface Timers {
 
 /** The configuration of a queue, as `defineQueue` returns it: checked, with all defaults. */
 export type QueueConfig<Name extends string = string, Tasks extends TaskMap = TaskMap> = Required<
-  Omit<QueueSettings<Name, Tasks>, "scheduledTasks" | "timers" | "tables" | "metadata" | "maxBurstJobs">
+  Omit<
+    QueueSettings<Name, Tasks>,
+    "scheduledTasks" | "timers" | "tables" | "metadata" | "maxBurstJobs" | "enableOtel"
+  >
 > &
   Hooks & {
     timers: Timers;
     tables: Tables;
     metadata: Record<string, unknown> | null;
     maxBurstJobs: number | null;
+    /** Null: as `defineSaq` says, else if a provider is registered. */
+    enableOtel: boolean | null;
     scheduledTasks: readonly CronEntry[] | null;
   };

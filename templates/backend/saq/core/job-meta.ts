@@ -5,9 +5,21 @@ import type { MetaPatch } from "./wire.js";
 /** Adds one to a count that the engine keeps in `meta`. The old value may be anything, because `meta` is the user's. */
 export const increment = (count: unknown): number => (Number.isSafeInteger(count) ? Number(count) + 1 : 1);
 
-const engineCounts: ReadonlySet<string> = new Set(["lost", "cancellations", "unknownTask"]);
+/** The trace from which a job was enqueued, as Litestar-SAQ stores it: the carrier of OpenTelemetry's propagator. */
+export const otelContextMember = "_otel_context";
 
-const engineMembers = [...engineCounts, "awaited", "schedule", "runLimits"];
+/** The span of a job's first attempt, stored when the job is retried. */
+export const firstAttemptMember = "otelFirstAttempt";
+
+/** What the engine remembers of the attempts of a job. */
+const attemptMembers: ReadonlySet<string> = new Set([
+  "lost",
+  "cancellations",
+  "unknownTask",
+  firstAttemptMember,
+]);
+
+const engineMembers = [...attemptMembers, "awaited", "schedule", "runLimits", otelContextMember];
 
 /**
  * Returns who waits for the end of the job: true = any process, a text = the process with that address, false = nobody.
@@ -36,13 +48,16 @@ export const withEngineMembers = (
 export const keepRunLimits = ({ meta: { runLimits } }: Pick<JobFields, "meta">): MetaPatch =>
   typeof runLimits === "string" ? { runLimits } : {};
 
-/** Removes the engine's counts: a job that starts anew may be lost, cancelled and refused as often as any other job. */
-export const withoutCounts = (meta: JobFields["meta"]): JobFields["meta"] =>
-  Object.fromEntries(Object.entries(meta).filter(([name]) => !engineCounts.has(name)));
+/**
+ * Removes what the engine remembers of previous attempts: a job that starts anew may be lost, cancelled and refused as
+ * often as any other job.
+ */
+export const withoutAttempts = (meta: JobFields["meta"]): JobFields["meta"] =>
+  Object.fromEntries(Object.entries(meta).filter(([name]) => !attemptMembers.has(name)));
 
-/** Returns a patch that removes the engine's counts from `meta`. */
-export const removeCounts = ({ meta }: JobFields): MetaPatch =>
-  Object.fromEntries(Object.keys(meta).flatMap((name) => (engineCounts.has(name) ? [[name, null]] : [])));
+/** Returns a patch that removes what the engine remembers of previous attempts from `meta`. */
+export const removeAttempts = ({ meta }: JobFields): MetaPatch =>
+  Object.fromEntries(Object.keys(meta).flatMap((name) => (attemptMembers.has(name) ? [[name, null]] : [])));
 
 /** How many workers must have died during a job before it runs alone: two, or fewer if `lostLimit` is lower. */
 export const aloneAfterLosses = (lostLimit: number): number => Math.max(Math.min(2, lostLimit), 1);

@@ -20,7 +20,7 @@ import {
   aloneAfterLosses,
   increment,
   keepRunLimits,
-  removeCounts,
+  removeAttempts,
   runsAlone,
   withEngineMembers,
 } from "./job-meta.js";
@@ -155,7 +155,7 @@ export function retryJob(
   return {
     change: {
       ...(resetAttempts
-        ? edit("queued", { ...fields, attempts: 0 }, removeCounts(job))
+        ? edit("queued", { ...fields, attempts: 0 }, removeAttempts(job))
         : edit("queued", fields)),
       scheduled,
       keep: null,

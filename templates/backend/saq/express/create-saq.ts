@@ -128,6 +128,7 @@ declare module "express-serve-static-core" {
  * a queue.
  *
  * @throws ConfigError (config) that names the queue, if a certificate file that its dsn names cannot be read
+ * @throws ConfigError if `enableOtel` is true and the package `@opentelemetry/api` is not installed
  * @example
  * const saq = createSaq(saqConfig);
  * await saq.connect();
@@ -141,7 +142,8 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
     config.queues.map((queue, index) => {
       const broker = brokers[index];
       if (!broker) throw new SaqError("config", `Queue "${queue.name}" has no broker`);
-      return [queue.name, new Queue(queue, broker)] as const;
+      const enableOtel = queue.enableOtel ?? config.enableOtel;
+      return [queue.name, new Queue({ ...queue, enableOtel }, broker)] as const;
     }),
   );
   const all = () => [...queues.values()];

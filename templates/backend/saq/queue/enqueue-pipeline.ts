@@ -5,13 +5,15 @@
 
 import type { Broker } from "../broker.js";
 import type { JobFields } from "../core/job.js";
-import { withoutCounts } from "../core/job-meta.js";
+import { otelContextMember, withoutAttempts } from "../core/job-meta.js";
 import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
 import { read } from "../core/stored-job.js";
 import { ConfigError, InvalidJobError } from "../errors.js";
 import type { EnqueueOptions } from "../tasks/task.js";
+import type { Carrier } from "../telemetry/propagation.js";
 import { Batches, type EnqueuedJob } from "./batch.js";
 import type { Draft, Drafts } from "./draft.js";
+import type { EnqueueObserver } from "./enqueue-observer.js";
 import type { Job, JobOverrides } from "./job-handle.js";
 
 /** A job that is about to be stored, as hooks see it. Fields that a caller may choose can be changed. */
@@ -44,6 +46,8 @@ export interface EnqueueRequest {
    * `Broker.openReplyChannel`), or null.
    */
   awaited?: { replyTo: string | null };
+  /** Set if the job is part of a trace: the carrier that leads to it. */
+  otelContext?: Carrier;
   /** Set if the row must remain after the end of the job: replaces a negative ttl, s. */
   replaceNegativeTtl?: number;
 }
@@ -57,13 +61,15 @@ export class EnqueuePipeline {
   readonly batches = new Batches();
   readonly #broker: Broker;
   readonly #drafts: Drafts;
+  readonly #observer: EnqueueObserver;
   /** True after the first connect. Calls then need not wait for the connection. */
   #isConnected = false;
   #hooks: readonly { call: BeforeEnqueue }[] = [];
 
-  constructor(broker: Broker, drafts: Drafts) {
+  constructor(broker: Broker, drafts: Drafts, observer: EnqueueObserver) {
     this.#broker = broker;
     this.#drafts = drafts;
+    this.#observer = observer;
   }
 
   /**
@@ -84,10 +90,11 @@ export class EnqueuePipeline {
   }
 
   enqueue(request: EnqueueRequest): Promise<Stored> {
+    if (!this.#isConnected) this.#observer.refresh();
     const { current } = this.batches;
-    if (!current) return this.#enqueueOne(request);
+    if (!current) return this.#storeOne(request);
     const drafts: Draft[] = [];
-    const storing = this.#enqueueOne(request, drafts);
+    const storing = this.#storeOne(request, drafts);
     current.include(
       this.#enqueuedJobs(
         drafts,
@@ -99,10 +106,13 @@ export class EnqueuePipeline {
 
   /** Stores many jobs. If one of them is invalid, nothing is stored. */
   enqueueMany(requests: readonly EnqueueRequest[]): Promise<Stored[]> {
+    if (!this.#isConnected) this.#observer.refresh();
     const { current } = this.batches;
-    if (!current) return this.#enqueueAll(requests);
     const drafts: Draft[] = [];
-    const storing = this.#enqueueAll(requests, drafts);
+    const storing = this.#observer.isActive
+      ? this.#observer.observe(requests, (observed) => this.#enqueueAll(observed, drafts))
+      : this.#enqueueAll(requests, drafts);
+    if (!current) return storing;
     current.include(this.#enqueuedJobs(drafts, storing));
     return storing;
   }
@@ -143,11 +153,23 @@ export class EnqueuePipeline {
       scheduled: scheduled * 1_000 > this.#broker.now() ? scheduled : 0,
       priority,
       ...(groupKey === null ? {} : { groupKey }),
-      meta: withoutCounts(job.meta),
+      meta: withoutAttempts(job.meta),
       ...overrides,
     };
     const { fields, outcome } = await this.enqueue({ task: job.function, payload, options });
     return outcome.stored ? Object.assign(job, fields) : null;
+  }
+
+  #storeOne(request: EnqueueRequest, drafts?: Draft[]): Promise<Stored> {
+    return this.#observer.isActive ? this.#observeOne(request, drafts) : this.#enqueueOne(request, drafts);
+  }
+
+  async #observeOne(request: EnqueueRequest, drafts?: Draft[]): Promise<Stored> {
+    const store = async ([observed = request]: readonly EnqueueRequest[]) => [
+      await this.#enqueueOne(observed, drafts),
+    ];
+    const [stored] = await this.#observer.observe([request], store);
+    return stored as Stored;
   }
 
   /** Adds the draft to `drafts` before it stores the job. */
@@ -163,7 +185,7 @@ export class EnqueuePipeline {
   }
 
   /** Adds the drafts to `drafts` before it stores the jobs. */
-  async #enqueueAll(requests: readonly EnqueueRequest[], drafts: Draft[] = []): Promise<Stored[]> {
+  async #enqueueAll(requests: readonly EnqueueRequest[], drafts: Draft[]): Promise<Stored[]> {
     let nowMs = this.#broker.now();
     for (const request of requests) {
       const drafted = this.draft(request, nowMs);
@@ -207,7 +229,9 @@ export class EnqueuePipeline {
     return this.#drafts.fields(task, payload, options, nowMs);
   }
 
-  #completeDraft({ options, awaited, replaceNegativeTtl }: EnqueueRequest, fields: JobFields): Draft {
+  #completeDraft(request: EnqueueRequest, fields: JobFields): Draft {
+    const { options, awaited, replaceNegativeTtl, otelContext } = request;
+    if (otelContext !== undefined) fields.meta = { ...fields.meta, [otelContextMember]: otelContext };
     if (awaited !== undefined) {
       // The worker reads in `awaited` which process to notify of the end. If the caller chose the key, others may know
       // it and wait too. In that case, and if there is no address, all listeners are notified. Otherwise only this

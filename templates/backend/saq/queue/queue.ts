@@ -9,7 +9,9 @@ import type { JobFields, Status, TerminalStatus } from "../core/job.js";
 import type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../core/transitions.js";
 import { InvalidJobError } from "../errors.js";
 import type { ApplyOptions, EnqueueArguments, EnqueueOptions, ResultOf, TaskMap } from "../tasks/task.js";
+import { QueueTelemetry } from "../telemetry/queue-telemetry.js";
 import { Drafts } from "./draft.js";
+import { EnqueueObserver } from "./enqueue-observer.js";
 import { type BeforeEnqueue, EnqueuePipeline, type EnqueueRequest } from "./enqueue-pipeline.js";
 import { JobEditor } from "./job-editor.js";
 import { Job, type JobOverrides, type JobOwner } from "./job-handle.js";
@@ -44,6 +46,8 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   readonly isForeign: boolean;
   /** Storage; for the worker and for authors of brokers. */
   readonly broker: Broker;
+  /** OpenTelemetry, for the worker. */
+  readonly telemetry: QueueTelemetry;
   /** The queue's recurring tasks. */
   readonly schedules: Schedules;
   /** What happened to jobs through this object so far. */
@@ -72,7 +76,8 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   /**
    * `anyTask`: accepts task names that are not in the configuration, for queues whose workers are elsewhere.
    *
-   * @throws ConfigError if the configuration needs what the storage cannot do
+   * @throws ConfigError if the configuration needs what the storage cannot do, or if `enableOtel` needs a package that
+   *   is not installed
    */
   constructor(config: QueueConfig<string, Tasks>, broker: Broker, options: { anyTask?: boolean } = {}) {
     const toJob = (fields: JobFields) => new Job(this.#owner, fields);
@@ -83,9 +88,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     this.isForeign = options.anyTask === true;
     this.broker = broker;
     checkCapabilities(config, broker.capabilities);
+    this.telemetry = new QueueTelemetry(config.name, config.enableOtel);
     this.#pipeline = new EnqueuePipeline(
       broker,
       new Drafts(config, { ...options, capabilities: broker.capabilities }),
+      new EnqueueObserver(config.name, this.telemetry),
     );
     this.#waiter = new JobWaiter(broker);
     this.#results = new Results(config.name, this.#pipeline, this.#waiter, toJob);
@@ -110,6 +117,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * await queue.connect();
    */
   async connect(): Promise<void> {
+    this.telemetry.refresh();
     await this.broker.connect();
   }
 

@@ -19,6 +19,23 @@ export type ShutdownHook<State = unknown> = (ctx: WorkerContext & Readonly<Parti
  */
 export type BeforeProcessHook<State = unknown> = (ctx: Context<State>) => unknown;
 /**
+ * Runs around the task, after the `beforeProcess` hooks and within the job's timeout. `next()` calls the next hook of
+ * the list, or the task. It returns a promise that ends as the task ends: with the task's result, or with its error.
+ *
+ * The attempt ends as the task ends, whatever the hook returns, and also if the hook catches the task's error. If the
+ * hook itself throws, the attempt fails with that error, also if the task has succeeded. If the hook ends without
+ * calling `next`, the attempt fails and the task does not run. A second call of `next` rejects and runs nothing. When
+ * the task has ended, the hook must end within `hookTimeout`; after that an error is logged and the attempt ends as the
+ * task did.
+ *
+ * @example
+ * const withTenant: AroundProcessHook = (ctx, next) => tenants.run(String(ctx.job.meta.tenant), next);
+ */
+export type AroundProcessHook<State = unknown> = (
+  ctx: Context<State>,
+  next: () => Promise<unknown>,
+) => unknown;
+/**
  * Runs when the end of the attempt is recorded, whether it succeeded or not. `ctx.job` holds the final status, and
  * `ctx.exception` what was thrown. An error that the hook throws is logged. At most `concurrency` of these hooks run at
  * a time, each for at most `hookTimeout`.
@@ -35,6 +52,11 @@ export interface HookOptions {
   shutdown?: OneOrMany<ShutdownHook>;
   /** Runs before each task, within the job's timeout. If it throws, the attempt fails. @defaultValue none */
   beforeProcess?: OneOrMany<BeforeProcessHook>;
+  /**
+   * Runs around each task, inside of the `beforeProcess` hooks: `(ctx, next) => ...`. The first hook of a list is the
+   * outermost one. @defaultValue none
+   */
+  aroundProcess?: OneOrMany<AroundProcessHook>;
   /** Runs when the end of an attempt is recorded. @defaultValue none */
   afterProcess?: OneOrMany<AfterProcessHook>;
 }
@@ -44,6 +66,7 @@ export interface Hooks {
   readonly startup: readonly StartupHook[];
   readonly shutdown: readonly ShutdownHook[];
   readonly beforeProcess: readonly BeforeProcessHook[];
+  readonly aroundProcess: readonly AroundProcessHook[];
   readonly afterProcess: readonly AfterProcessHook[];
 }
 

@@ -12,12 +12,13 @@
  * worker could run. A new fetcher has not measured any job yet, so it claims only for the free slots.
  */
 
-import type { Broker } from "../broker.js";
+import type { Broker, ClaimRequest, ClaimResult } from "../broker.js";
 import { backoffMs, doubled } from "../core/backoff.js";
 import { bytesOf } from "../core/byte-size.js";
 import type { ClaimedJob } from "../core/claim.js";
 import type { Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
+import { claimChannel } from "../telemetry/channels.js";
 import { PrefetchBuffer } from "./prefetch-buffer.js";
 
 /** The buffer holds at most the jobs that run within this time. */
@@ -80,6 +81,7 @@ export interface FetchHost {
 
 export interface FetcherOptions {
   broker: Broker;
+  queueName: string;
   workerId: string;
   concurrency: number;
   priorities: readonly [number, number];
@@ -319,6 +321,25 @@ export class Fetcher {
     }
   }
 
+  #send(request: ClaimRequest): Promise<ClaimResult> {
+    return claimChannel.hasSubscribers ? this.#publish(request) : this.#options.broker.claim(request);
+  }
+
+  /** Sends a claim, and publishes it to the subscribers of the channel `saq:claim`. */
+  async #publish(request: ClaimRequest): Promise<ClaimResult> {
+    const { broker, queueName: queue } = this.#options;
+    const { workerId, limit, grouped } = request;
+    let claim: ClaimResult = { jobs: [], more: false };
+    await claimChannel.tracePromise(
+      async () => {
+        claim = await broker.claim(request);
+        return claim.jobs.map(({ key }) => key);
+      },
+      { queue, workerId, limit, grouped },
+    );
+    return claim;
+  }
+
   /** Claims at most `limit` jobs. `mayWait`: some of them may wait before they start. */
   async #claim(limit: number, mayWait: boolean): Promise<void> {
     const { broker, workerId, priorities, concurrency, maxClaimMs, problems } = this.#options;
@@ -342,7 +363,7 @@ export class Fetcher {
         requested = grouped ? Math.min(part, concurrency) : part;
         if (requested <= 0) continue;
         sentAt = performance.now();
-        const claim = await broker.claim({ workerId, priorities, limit: requested, grouped, mayWait });
+        const claim = await this.#send({ workerId, priorities, limit: requested, grouped, mayWait });
         const tookMs = performance.now() - sentAt;
         this.#adapt(claim.jobs.length, tookMs);
         this.#unreadableFactor =

@@ -7,6 +7,8 @@ import { runsAlone } from "../core/job-meta.js";
 import type { Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
 import { findTask, isThreadTask } from "../tasks/task.js";
+import { type ProcessMessage, processChannel } from "../telemetry/channels.js";
+import type { Telemetry } from "../telemetry/telemetry.js";
 import type { AloneJobs } from "./alone-jobs.js";
 import { Attempt, type AttemptHost } from "./attempt/attempt.js";
 import { type ContextServices, contextsWith, TaskContext } from "./attempt/context.js";
@@ -81,8 +83,16 @@ export class JobStarter {
     const ctx = new this.#Context(services, attempt);
     const call = () => invokeTask(queue.config, threads, attempt, ctx);
     const callWithHooks = hooks ? () => hooks.run(attempt, ctx, call) : call;
-    attempt.run(wasHeldByDeadWorker ? () => this.#storeStartAndRun(attempt, callWithHooks) : callWithHooks);
+    const published = processChannel.hasSubscribers ? publish(ctx, callWithHooks) : callWithHooks;
+    const { current } = queue.telemetry;
+    const run = current ? () => this.#runInSpan(current, attempt, published) : published;
+    attempt.run(wasHeldByDeadWorker ? () => this.#storeStartAndRun(attempt, run) : run);
     return true;
+  }
+
+  #runInSpan(telemetry: Telemetry, attempt: Attempt, run: () => unknown): unknown {
+    attempt.trace = telemetry.startAttempt(attempt.fields, this.#options.services.workerId);
+    return attempt.trace.run(run);
   }
 
   /**
@@ -107,4 +117,10 @@ export class JobStarter {
         "the stored values do not change",
     );
   }
+}
+
+/** Returns the run of a job, published to the subscribers of the channel `saq:process`. */
+function publish({ queue, workerId, job }: TaskContext, run: () => unknown): () => unknown {
+  const message: ProcessMessage = { queue: queue.name, workerId, job };
+  return () => processChannel.tracePromise(async () => run(), message);
 }

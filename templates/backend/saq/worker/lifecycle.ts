@@ -124,7 +124,11 @@ export class WorkerRun {
   /** Resolves when the worker takes jobs, or when it is stopped before that. */
   async start(): Promise<void> {
     this.#startedAt = performance.now();
-    this.#starting = this.#start();
+    const { telemetry } = this.#queue;
+    telemetry.refresh();
+    const { current } = telemetry;
+    // What the start begins runs as long as the worker. It is no part of the span in which a program starts a worker.
+    this.#starting = current ? current.detached(() => this.#start()) : this.#start();
     try {
       await this.#starting;
     } catch (error) {
@@ -157,6 +161,7 @@ export class WorkerRun {
     ];
     for (const step of steps) if (!this.#stopping) await step();
     if (this.#stopping) return;
+    this.#observe();
     this.#logger.info(
       { workerId: this.workerId, concurrency: config.concurrency },
       `Worker starting: ${this.#queue.name}`,
@@ -170,6 +175,18 @@ export class WorkerRun {
     await this.runner.tick().catch((error: unknown) => {
       this.#logger.debug({ err: error }, "could not look for jobs at the start; the next tick looks again");
     });
+  }
+
+  /** Shows the queue and the slots of this worker in the gauges of OpenTelemetry. */
+  #observe(): void {
+    const { broker, config, telemetry } = this.#queue;
+    const stop = telemetry.current?.observe({
+      counts: () => broker.counts(),
+      oldestDue: async () => (await broker.nextWork(config.priorities)).due,
+      now: () => broker.now(),
+      slots: () => ({ used: this.runner.running.size, total: config.concurrency }),
+    });
+    if (stop) this.#releases.push(async () => stop());
   }
 
   /**

@@ -26,6 +26,7 @@ import { Refusals } from "./settlement/refusals.js";
 import { Report } from "./settlement/report.js";
 import { type AttemptResult, settlementOf } from "./settlement/settlement.js";
 import { Settler } from "./settlement/settler.js";
+import { outcomeOf } from "./settlement/trace-outcome.js";
 import { Threads } from "./threads/threads.js";
 import { maxResponseSeconds } from "./time-limits.js";
 
@@ -68,6 +69,8 @@ export class Runner implements FetchHost {
     this.#attemptHost = new WorkerAttemptHost(queue, problems, (attempt, end) => this.#ended(attempt, end));
     this.#settler = new Settler({
       broker,
+      queueName: queue.name,
+      workerId,
       report: this.report,
       hooks: this.#jobHooks,
       logger,
@@ -122,6 +125,7 @@ export class Runner implements FetchHost {
     this.#burst = config.burst ? new Burst({ ...config, onEnd: () => this.#endBurst() }) : null;
     this.#fetcher = new Fetcher(this, {
       broker,
+      queueName: queue.name,
       workerId,
       concurrency: config.concurrency,
       priorities: config.priorities,
@@ -281,6 +285,7 @@ export class Runner implements FetchHost {
     this.#fetcher.measure(durationMs, timeout);
     if (end.kind === "interrupted" && end.overdue) this.#refusals.addOverdue(attempt);
     const settlement = settlementOf(attempt, end, this.#attemptHost.rules());
+    attempt.trace?.end(outcomeOf(end, settlement));
     if (settlement) this.#settler.settle(attempt, settlement, end);
     else if (attempt.interruption === "crash") this.#settler.recordLoss(attempt, this.#config);
     else this.#settler.drop(attempt);

@@ -23,7 +23,8 @@ export interface WorkerHealth {
   lastError: { message: string; at: Date } | null;
   /**
    * Number of `afterProcess` hooks. At most `concurrency` of them run at a time and the others wait; no job starts
-   * while more than 4,000 wait. `overdue` hooks have not ended within `hookTimeout` and still run.
+   * while more than 4,000 wait. `overdue` hooks (also those of `aroundProcess`) have not ended within `hookTimeout` and
+   * still run.
    */
   hooks: { running: number; waiting: number; overdue: number };
 }

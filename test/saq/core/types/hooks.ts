@@ -59,6 +59,12 @@ export const withAll = defineQueue({
     same<typeof ctx.db, Pool>(true);
     return { requestId: String(ctx.job.meta.requestId) };
   },
+  aroundProcess: async (ctx, next) => {
+    same<typeof ctx.db, Pool>(true);
+    same<typeof ctx.requestId, string>(true);
+    same<ReturnType<typeof next>, Promise<unknown>>(true);
+    await next();
+  },
   afterProcess: [
     (ctx) => {
       same<typeof ctx.requestId, string | undefined>(true);
@@ -80,6 +86,8 @@ defineQueue({ ...base, tasks: { needsDb }, startup: () => ({ db: 5 }) });
 defineQueue({ ...base, tasks: { needsMore }, startup: () => ({ db: pool }) });
 // @ts-expect-error beforeProcess needs db, and no start-up hook returns it
 defineQueue({ ...base, tasks: { plain }, beforeProcess: (ctx: Context<{ db: Pool }>) => ctx.db.query("") });
+// @ts-expect-error aroundProcess needs db, and no start-up hook returns it
+defineQueue({ ...base, tasks: { plain }, aroundProcess: (_ctx: Context<{ db: Pool }>, next) => next() });
 // @ts-expect-error a string is not a hook
 defineQueue({ ...base, tasks: { plain }, startup: "./hooks.js#startup" });
 

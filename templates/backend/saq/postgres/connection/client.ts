@@ -1,5 +1,6 @@
 /** A client for the first acceptable server of an address: pg itself knows one host, either with TLS or without. */
 import pg from "pg";
+import { detached } from "../../detached.js";
 
 export interface ClientOptions extends pg.ClientConfig {
   /** Complete settings for each host, with or without TLS, in the order in which they are tried. */
@@ -25,8 +26,8 @@ export class Client extends pg.Client {
   override connect(callback?: (error: Error) => void): unknown {
     const { candidates, targetSessionAttrs } = this.#options;
     if (candidates.length === 1 && targetSessionAttrs === "any")
-      return callback ? super.connect(callback) : super.connect();
-    const connected = this.#chooseServer().then(() => super.connect());
+      return detached(() => (callback ? super.connect(callback) : super.connect()));
+    const connected = detached(() => this.#chooseServer().then(() => super.connect()));
     if (!callback) return connected;
     // On success pg calls the callback without arguments, which its types do not allow.
     connected.then(() => (callback as () => void)(), callback);

@@ -13,6 +13,7 @@ import type { TransactionClient } from "../../core/transaction-client.js";
 import { encodeChange } from "../../core/wire.js";
 import { InvalidJobError, JobLostError, SaqError } from "../../errors.js";
 import type { RunningJob } from "../../tasks/task.js";
+import type { AttemptTrace } from "../../telemetry/telemetry.js";
 import { longestTimerMs } from "../../timers.js";
 import type { AttemptResult, Interruption } from "../settlement/settlement.js";
 import type { TransactionalFinish } from "../settlement/transactional-finish.js";
@@ -99,6 +100,8 @@ export class Attempt {
    * = nobody. Read at the start, before the task can change `meta`.
    */
   readonly awaited: boolean | string;
+  /** The span of the attempt; null without OpenTelemetry, and until the task or its first hook is called. */
+  trace: AttemptTrace | null = null;
   /** What the task threw, or the reason of the interruption; undefined while the task runs and after it returned. */
   exception: unknown;
   readonly #host: AttemptHost;

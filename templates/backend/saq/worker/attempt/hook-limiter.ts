@@ -111,7 +111,8 @@ export class HookLimiter {
   }
 }
 
-class HookTimeoutError extends Error {
+/** A hook did not end in time. The worker no longer waits for it. */
+export class HookTimeoutError extends Error {
   constructor(seconds: number) {
     super(`the hook has not ended within ${seconds} s (hookTimeout); the worker no longer waits for it`);
     this.name = "HookTimeoutError";

@@ -5,6 +5,7 @@ import { ConfigError } from "../../errors.js";
 import type { Logger } from "../../logger.js";
 import type { Hooks } from "../../tasks/hooks.js";
 import type { WorkerContext } from "../../tasks/task.js";
+import { runAroundHooks } from "./around-hooks.js";
 import type { Attempt } from "./attempt.js";
 import { membersOf, type TaskContext } from "./context.js";
 import { HookLimiter, type HookLimiterOptions } from "./hook-limiter.js";
@@ -61,36 +62,40 @@ export async function runShutdownHooks(
   }
 }
 
-/** Runs the hooks before and after each attempt. */
+/** Runs the hooks before, around and after each attempt. */
 export class JobHooks {
   readonly #scopes = new WeakMap<Attempt, { ctx: TaskContext; scope: Scope | null }>();
 
   readonly #limiter: HookLimiter;
 
   constructor(
-    private readonly hooks: Pick<Hooks, "beforeProcess" | "afterProcess">,
+    private readonly hooks: Pick<Hooks, "beforeProcess" | "aroundProcess" | "afterProcess">,
     limits: HookLimiterOptions,
     private readonly logger: Logger,
   ) {
     this.#limiter = new HookLimiter(limits);
   }
 
-  /** How many `afterProcess` hooks run, wait, or still run after their timeout. */
+  /**
+   * How many `afterProcess` hooks run, and how many wait. `overdue` counts the hooks that still run after their
+   * timeout, those of `aroundProcess` too.
+   */
   get counts(): HookLimiter["counts"] {
     return this.#limiter.counts;
   }
 
   /**
-   * Runs the `beforeProcess` hooks and then the task. Each attempt has its own asynchronous scope: a value that a hook
+   * Runs the `beforeProcess` hooks, and then the task inside of the `aroundProcess` hooks. Each attempt has its own asynchronous scope: a value that a hook
    * sets with `AsyncLocalStorage.enterWith`, before it first awaits, is seen by this job's task and by no other.
    */
   run(attempt: Attempt, ctx: TaskContext, task: () => unknown): unknown {
     const jobScope = { ctx, scope: null as Scope | null };
     this.#scopes.set(attempt, jobScope);
-    if (this.hooks.beforeProcess.length === 0) return task();
+    const { beforeProcess, aroundProcess } = this.hooks;
+    if (beforeProcess.length + aroundProcess.length === 0) return task();
     return new AsyncResource("saq.job").runInAsyncScope(async () => {
       try {
-        for (const hook of this.hooks.beforeProcess) {
+        for (const hook of beforeProcess) {
           Object.assign(ctx, membersOf("beforeProcess", await hook(ctx)));
           // The attempt must end, so a task that has not started is not started any more.
           if (attempt.interruptReason) throw attempt.interruptReason;
@@ -98,7 +103,19 @@ export class JobHooks {
       } finally {
         jobScope.scope = AsyncLocalStorage.snapshot();
       }
-      return task();
+      return aroundProcess.length === 0 ? task() : this.#runAround(attempt, ctx, task);
+    });
+  }
+
+  #runAround(attempt: Attempt, ctx: TaskContext, task: () => unknown): Promise<unknown> {
+    return runAroundHooks(this.hooks.aroundProcess, ctx, task, {
+      interruptReason: () => attempt.interruptReason,
+      waitFor: (returned) => this.#limiter.waitFor(returned),
+      onTimeout: (error) =>
+        this.logger.error(
+          { err: error, job: attempt.fields.key },
+          "an aroundProcess hook has not ended in time; the attempt ends without it",
+        ),
     });
   }
 
@@ -113,9 +130,11 @@ export class JobHooks {
     attempt: Attempt,
     { ctx, scope }: { ctx: TaskContext; scope: Scope | null },
   ): Promise<void> {
+    // The scope of the hooks before the task is inside of the span already.
+    const inside: Scope = scope ?? ((call) => (attempt.trace ? attempt.trace.run(call) : call()));
     for (const hook of this.hooks.afterProcess) {
       try {
-        await this.#limiter.waitFor(scope ? scope(() => hook(ctx)) : hook(ctx));
+        await this.#limiter.waitFor(inside(() => hook(ctx)));
       } catch (error) {
         this.logger.error({ err: error, job: attempt.fields.key }, "Failed to run after process hook");
       }
@@ -128,6 +147,6 @@ export class JobHooks {
  * most `hookTimeout`.
  */
 export const jobHooks = (config: QueueConfig, logger: Logger): JobHooks | null =>
-  config.beforeProcess.length + config.afterProcess.length > 0
+  config.beforeProcess.length + config.aroundProcess.length + config.afterProcess.length > 0
     ? new JobHooks(config, { max: config.concurrency, timeoutMs: config.hookTimeout * 1_000 }, logger)
     : null;

@@ -28,6 +28,8 @@ export interface EndedAttempt {
   readonly transactionalFinish?: { readonly receipt: Receipt } | null;
   /** True if the task has changed the stored document since the claim. */
   readonly hasUpdated: boolean;
+  /** Its span: `retryMeta` is stored in `meta` if the job runs again. */
+  readonly trace?: { readonly retryMeta: MetaPatch | null } | null;
 }
 
 export interface SettlementRules {
@@ -182,14 +184,15 @@ function failure(attempt: EndedAttempt, error: string, rules: SettlementRules): 
   const { fields } = attempt;
   if (!isRetryable(fields)) return finalFailure(attempt, error, rules);
   const scheduled = retryDue(fields, rules.nowMs);
-  return settlement(attempt, requeuedFields(rules.nowMs, scheduled, error), { scheduled });
+  const metaPatch = attempt.trace?.retryMeta ?? undefined;
+  return settlement(attempt, requeuedFields(rules.nowMs, scheduled, error), { scheduled }, metaPatch);
 }
 
 /** At a shutdown: the job always goes back into the queue, and the attempt is not counted. */
 function cancellation(attempt: EndedAttempt, rules: SettlementRules): Settlement {
-  const { fields, claim } = attempt;
+  const { fields, claim, trace } = attempt;
   const change = { ...requeuedFields(rules.nowMs, claim.due, "cancelled"), scheduled: fields.scheduled };
-  const metaPatch = { cancellations: increment(fields.meta.cancellations) };
+  const metaPatch = { cancellations: increment(fields.meta.cancellations), ...trace?.retryMeta };
   return settlement(attempt, change, { charge: -1, scheduled: claim.due }, metaPatch);
 }
 

@@ -5,6 +5,7 @@ import { bytesOf } from "../../core/byte-size.js";
 import type { Claim, ClaimedJob } from "../../core/claim.js";
 import { fieldsOfChange } from "../../core/wire.js";
 import { describe, type Logger } from "../../logger.js";
+import { type SettleMessage, settleChannel } from "../../telemetry/channels.js";
 import type { Attempt } from "../attempt/attempt.js";
 import type { JobHooks } from "../attempt/hooks.js";
 import type { Report } from "./report.js";
@@ -21,6 +22,8 @@ const maxUnsettledBytes = 64 * 1024 * 1024;
 
 export interface SettlerOptions {
   broker: Broker;
+  queueName: string;
+  workerId: string;
   report: Report;
   hooks: JobHooks | null;
   logger: Logger;
@@ -95,7 +98,29 @@ export class Settler {
     const index = this.#freeIndexes.pop() ?? this.#pending.length;
     const pending = new PendingSettlement(this, attempt, settlement, end, index);
     this.#pending[index] = pending;
-    this.#options.broker.settle(settlement, pending);
+    if (settleChannel.hasSubscribers) this.#publish(pending);
+    else this.#options.broker.settle(settlement, pending);
+  }
+
+  /** Sends a settlement, and publishes it to the subscribers of the channel `saq:settle`. */
+  #publish(pending: PendingSettlement): void {
+    const { broker, queueName: queue, workerId } = this.#options;
+    const { attempt, settlement, end } = pending;
+    const { key, status } = settlement;
+    const message: SettleMessage = {
+      queue,
+      workerId,
+      key,
+      task: attempt.fields.function,
+      status,
+      started: end !== undefined,
+    };
+    const settle = () =>
+      new Promise<SettleResult>((resolve, reject) => broker.settle(settlement, { resolve, reject }));
+    void settleChannel.tracePromise(settle, message).then(
+      (result) => pending.resolve(result),
+      (error: unknown) => pending.reject(error),
+    );
   }
 
   /** Yields the claims of jobs that are being settled, set aside or stored as lost. */

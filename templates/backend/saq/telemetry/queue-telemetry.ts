@@ -1,0 +1,51 @@
+/** Decides whether a queue has OpenTelemetry: the option `enableOtel`. */
+import { ConfigError } from "../errors.js";
+import { hasProvider, loadOtelApi, type OtelApi } from "./otel-api.js";
+import { Telemetry } from "./telemetry.js";
+
+export class QueueTelemetry {
+  /** Null while the queue makes no spans and no metrics. */
+  current: Telemetry | null = null;
+  readonly #queueName: string;
+  /** The package; null if it is not installed or not used, undefined while nobody has looked. */
+  #api: OtelApi | null | undefined;
+
+  /**
+   * `enabled`: true = always, false = never, null = as soon as the package is installed and a provider is registered.
+   *
+   * @throws ConfigError if `enabled` is true, and the package is not installed or has another major version
+   */
+  constructor(queueName: string, enabled: boolean | null) {
+    this.#queueName = queueName;
+    if (enabled === false) this.#api = null;
+    if (enabled !== true) return;
+    const api = loadOtelApi();
+    if (!api) {
+      throw new ConfigError(
+        `Queue "${queueName}" has enableOtel: true, but the package @opentelemetry/api is not installed. Install it ` +
+          "(npm install @opentelemetry/api --workspace=backend), or leave enableOtel out",
+      );
+    }
+    this.current = new Telemetry(api, queueName);
+  }
+
+  /**
+   * Looks whether a provider is registered now, unless the option has decided already. Called before a queue connects
+   * and before a worker starts, and not for each job.
+   */
+  refresh(): void {
+    if (this.current || this.#api === null) return;
+    this.#api ??= loadIfSupported();
+    if (this.#api && hasProvider(this.#api)) this.current = new Telemetry(this.#api, this.#queueName);
+  }
+}
+
+/** Nobody has asked for OpenTelemetry, so a version that does not fit is not an error. */
+function loadIfSupported(): OtelApi | null {
+  try {
+    return loadOtelApi();
+  } catch (error) {
+    if (error instanceof ConfigError) return null;
+    throw error;
+  }
+}
