@@ -16,7 +16,7 @@ export async function compileInto(folder: string): Promise<void> {
       rootDir: REPOSITORY,
       typeRoots: [join(REPOSITORY, "node_modules/@types")],
     },
-    files: ["worker.ts", "cli-app.ts", "cli-config.ts"].map((name) =>
+    files: ["worker.ts", "cli-app.ts", "cli-config.ts", "server.ts"].map((name) =>
       join(REPOSITORY, "test/saq/support/processes", name),
     ),
     include: [join(REPOSITORY, "templates/backend/saq/**/*.ts")],
