@@ -377,6 +377,18 @@ describe("the command line", () => {
     expect(refusal).toThrow(expect.objectContaining({ exitCode: 2 }));
   });
 
+  it.each<[string, object]>([
+    ["workers run", { workers: 1, queues: [], debug: false }],
+    ["workers run --workers 3 --queues a --queues b -v -d", { workers: 3, queues: ["a", "b"], debug: true }],
+    ["workers run --workers=3 --queues=a --queues=b -vd", { workers: 3, queues: ["a", "b"], debug: true }],
+    ["workers run --verbose", { debug: true }],
+    ["workers run --debug", { debug: true }],
+    ["workers status -v", { debug: true }],
+    ["workers status -d", { debug: true }],
+  ])("L-6: takes the options of Litestar-SAQ's commands: %s", (words, flags) => {
+    expect(parseCall(words.split(" "))).toMatchObject({ flags });
+  });
+
   it("L-5: exits with 2 when it is refused", () => {
     const { status, stdout, stderr } = call(["workers", "rnu"], { config: "" });
     expect({ status, stdout }).toEqual({ status: 2, stdout: "" });

@@ -1,6 +1,6 @@
 /**
- * Workers that start and stop with the server (S-7): real servers with real worker processes, which get signals and
- * `kill -9` in every phase. Each scenario has its own database and mostly waits, so they run concurrently.
+ * Workers that start and stop with the server (S-7): the generated `app/server.ts` with worker processes, which get
+ * signals and `kill -9` in every phase. Each scenario has its own database and mostly waits, so they run concurrently.
  */
 import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import { createSaq, defineQueue, defineSaq } from "../../../templates/backend/saq/index.js";
 import { WorkerProcesses } from "../../../templates/backend/saq/worker/processes/worker-processes.js";
 import { emptyFolder } from "../../support/folders.js";
+import { freePort } from "../../support/left-behind.js";
 import { REPOSITORY } from "../../support/packed.js";
 import { Program } from "../../support/program.js";
 import { LogBook } from "../support/log-book.js";
@@ -21,11 +22,17 @@ import type { ServerOptions } from "../support/processes/server-queues.js";
 jest.setTimeout(600_000);
 
 const folder = emptyFolder();
-const processes = "test/saq/support/processes";
-const SERVER = join(folder, processes, "server.js");
+const queues = "test/saq/support/processes/server-queues";
+const app = join(folder, "templates/backend/app");
 const programs = new Set<Program>();
 
-beforeAll(() => compileInto(folder), 300_000);
+beforeAll(async () => {
+  await compileInto(folder, ["templates/backend/app/**/*.ts", `${queues}.ts`]);
+  writeFileSync(
+    join(app, "queue/index.js"),
+    `export * from ${JSON.stringify(join(folder, `${queues}.js`))};\n`,
+  );
+}, 300_000);
 afterAll(() => {
   for (const program of programs) program.signal("SIGKILL");
 });
@@ -34,17 +41,29 @@ const WAIT_MS = 120_000;
 
 interface LogLine {
   message: string;
-  process: number;
+  /** Process id, in lines of the queues' logger. */
+  process?: number;
   [field: string]: unknown;
 }
 
 /** A running server with its worker processes. */
 class Server {
   readonly program: Program;
+  readonly url: string;
 
-  constructor(options: ServerOptions, command: readonly string[] = [process.execPath, SERVER]) {
-    const env = { ...process.env, NODE_OPTIONS: "", SERVER: JSON.stringify(options) };
-    this.program = new Program(command, { cwd: REPOSITORY, env });
+  constructor(options: ServerOptions, port: number, reloader: boolean) {
+    const env = {
+      ...process.env,
+      NODE_OPTIONS: "",
+      NODE_ENV: "production",
+      SERVER: JSON.stringify(options),
+      DATABASE_URL: options.url,
+      HOST: "127.0.0.1",
+      PORT: String(port),
+      SAQ_RELOADER: reloader ? "1" : "",
+    };
+    this.url = `http://127.0.0.1:${port}`;
+    this.program = new Program([process.execPath, join(app, "server.js")], { cwd: REPOSITORY, env });
     programs.add(this.program);
   }
 
@@ -54,12 +73,16 @@ class Server {
 
   /** The complete log lines so far that contain the text. */
   lines(text: string): LogLine[] {
-    return this.program.output
-      .split("\n")
-      .slice(0, -1)
-      .filter((line) => line.startsWith("{"))
-      .map((line) => JSON.parse(line) as LogLine)
-      .filter(({ message }) => message.includes(text));
+    return (
+      this.program.output
+        .split("\n")
+        .slice(0, -1)
+        .filter((line) => line.startsWith("{"))
+        .map((line) => JSON.parse(line))
+        // The application's logger is pino, which calls the message `msg`.
+        .map((line): LogLine => ({ ...line, message: line.message ?? line.msg }))
+        .filter(({ message }) => message.includes(text))
+    );
   }
 
   says(text: string, count = 1): Promise<LogLine[]> {
@@ -71,7 +94,7 @@ class Server {
 
   /** Waits until the server and all its worker processes take jobs. */
   async started(): Promise<void> {
-    await this.says("server started");
+    await this.says("API listening");
   }
 
   /** Process ids of the worker processes that run now. */
@@ -82,9 +105,7 @@ class Server {
       .map((line) => line.trim().split(/\s+/))
       .filter(
         ([parent, , state, ...args]) =>
-          Number(parent) === this.pid &&
-          !state?.startsWith("Z") &&
-          args.join(" ").includes("worker-program"),
+          Number(parent) === this.pid && !state?.startsWith("Z") && args.join(" ").includes("worker-program"),
       )
       .map(([, pid]) => Number(pid));
   }
@@ -104,7 +125,7 @@ class Server {
   async ended(): Promise<number | null> {
     const seen = new Set([this.pid, ...this.workers()]);
     const code = await this.program.ended(WAIT_MS);
-    for (const { process } of this.lines("")) seen.add(process);
+    for (const { process } of this.lines("")) if (process) seen.add(process);
     expect([...seen].filter(isAlive)).toEqual([]);
     expect(this.program.group()).toEqual([]);
     return code;
@@ -120,7 +141,7 @@ function isAlive(pid: number): boolean {
 interface Stage {
   database: TestDatabase;
   queue: ReturnType<typeof openQueue>["queue"];
-  serve(options?: Partial<ServerOptions>): Server;
+  serve(options?: Partial<ServerOptions> & { reloader?: boolean }): Promise<Server>;
   runs(key: string): Promise<unknown>;
   complete(key: string): Promise<unknown>;
 }
@@ -135,8 +156,8 @@ function staged(play: (stage: Stage) => Promise<void>) {
       await play({
         database,
         queue,
-        serve: (options = {}) => {
-          const server = new Server({ url: database.url, ...options });
+        serve: async ({ reloader = false, ...options } = {}) => {
+          const server = new Server({ url: database.url, ...options }, await freePort(), reloader);
           servers.push(server);
           return server;
         },
@@ -158,7 +179,7 @@ function staged(play: (stage: Stage) => Promise<void>) {
 
 /** Checks that a new server runs the jobs that are left, each to its one end. */
 async function nothingIsLost({ serve, database, complete }: Stage, keys: readonly string[]): Promise<void> {
-  const next = serve();
+  const next = await serve();
   await next.started();
   for (const key of keys) await complete(key);
   next.kill("SIGTERM");
@@ -171,7 +192,7 @@ describe("a server with useServerLifespan", () => {
     "S-7, S-3: starts workerProcesses processes for each queue, and stops them when it stops (A-91)",
     staged(async (stage) => {
       const { serve, queue, complete, database } = stage;
-      const server = serve({ queues: ["default", "mails"], workerProcesses: 2 });
+      const server = await serve({ queues: ["default", "mails"], workerProcesses: 2 });
       await server.started();
       expect(server.lines("Worker starting: default")).toHaveLength(2);
       expect(server.lines("Worker starting: mails")).toHaveLength(2);
@@ -195,7 +216,7 @@ describe("a server with useServerLifespan", () => {
   it.concurrent(
     "S-22: the worker of a queue with separateProcess false runs in the server's process",
     staged(async ({ serve, queue, complete, database }) => {
-      const server = serve({ workerProcesses: 0 });
+      const server = await serve({ workerProcesses: 0 });
       await server.started();
       expect(server.workers()).toEqual([]);
       const { key } = await queue.enqueue("nap", { ms: 300 });
@@ -209,13 +230,12 @@ describe("a server with useServerLifespan", () => {
   it.concurrent(
     "Ctrl-C reaches server and workers at once: each stops once, and a job that takes longer than 2 s may finish",
     staged(async ({ serve, queue, runs, complete }) => {
-      const server = serve();
+      const server = await serve();
       await server.started();
-      const { port } = server.lines("server listens")[0] as unknown as { port: number };
       const { key } = await queue.enqueue("nap", { ms: 4_000 });
       await runs(key);
       // The server waits 3 s for this request before it asks its workers to stop. That must not count as a second signal.
-      const answer = fetch(`http://127.0.0.1:${port}/slow`);
+      const answer = fetch(`${server.url}/queue/slow`);
       await new Promise((resolve) => setTimeout(resolve, 200));
       server.program.signal("SIGINT");
       expect((await answer).status).toBe(200);
@@ -233,7 +253,7 @@ describe("a server with useServerLifespan", () => {
     (to) =>
       staged(async (stage) => {
         const { serve, queue, runs, database } = stage;
-        const server = serve({ grace: 60 });
+        const server = await serve({ grace: 60 });
         await server.started();
         const { key } = await queue.enqueue("patient", { ms: 90_000, firstMs: 90_000 });
         await runs(key);
@@ -252,7 +272,7 @@ describe("a server with useServerLifespan", () => {
   it.concurrent(
     "a worker process that does not stop is killed after the grace period, and the server ends with 0",
     staged(async ({ serve, queue, runs, ...stage }) => {
-      const server = serve({ grace: 1 });
+      const server = await serve({ grace: 1 });
       await server.started();
       const { key } = await queue.enqueue("nap", { ms: 500, firstMs: 10_000 });
       await runs(key);
@@ -274,7 +294,7 @@ describe("a server with useServerLifespan", () => {
     "a burst ends its worker process, which is not started again; the server goes on",
     staged(async ({ serve, queue, complete }) => {
       const { key } = await queue.enqueue("record");
-      const server = serve({ burst: true });
+      const server = await serve({ burst: true });
       await complete(key);
       await server.started();
       await eventually("the burst is over", async () => server.workers().length === 0);
@@ -291,13 +311,19 @@ describe("a server with useServerLifespan", () => {
 describe("a start that fails", () => {
   it.concurrent.each([
     ["an error of the application", "throws", "could not start: the shop is closed\n"],
-    ["an exit code", "exits", "could not start: it ended with exit code 7 before it had started. Its output says why\n"],
+    [
+      "an exit code",
+      "exits",
+      "could not start: it ended with exit code 7 before it had started. Its output says why\n",
+    ],
   ] as const)("%s: one clear error, exit code 1, and no process is left", (_, startFails, text) =>
     staged(async ({ serve }) => {
-      const server = serve({ startFails, workerProcesses: 2 });
+      const server = await serve({ startFails, workerProcesses: 2 });
       expect(await server.ended()).toBe(1);
       const errors = server.program.output.split("\n").filter((line) => line !== "" && !line.startsWith("{"));
-      expect(errors).toEqual([expect.stringMatching(/^Worker process worker-default-[12] could not start: /)]);
+      expect(errors).toEqual([
+        expect.stringMatching(/^Worker process worker-default-[12] could not start: /),
+      ]);
       expect(server.program.output).toContain(text);
       expect(server.lines("could not start")).toEqual([]);
       expect(server.lines("is started again")).toEqual([]);
@@ -307,7 +333,7 @@ describe("a start that fails", () => {
   it.concurrent(
     "a bug: the error has the stack",
     staged(async ({ serve }) => {
-      const server = serve({ startFails: "bug" });
+      const server = await serve({ startFails: "bug" });
       expect(await server.ended()).toBe(1);
       expect(server.program.output).toMatch(
         /\nWorker process worker-default-1 could not start: TypeError: .*\n +at startup .*server-queues/,
@@ -350,11 +376,11 @@ async function bringInto(
 ): Promise<{ server: Server; keys: string[] }> {
   if (phase === "loading" || phase === "starting") {
     const { key } = await queue.enqueue("nap", { ms: 20 });
-    const server = serve(phase === "loading" ? { loadMs: 1_500 } : { startMs: 1_500 });
+    const server = await serve(phase === "loading" ? { loadMs: 1_500 } : { startMs: 1_500 });
     await server.says(phase === "loading" ? "loading" : "start-up hook");
     return { server, keys: [key] };
   }
-  const server = serve();
+  const server = await serve();
   await server.started();
   if (phase === "idle") return { server, keys: [] };
   const jobs = [await queue.enqueue("nap", { ms: 1_500 }), await queue.enqueue("nap", { ms: 1_600 })];
@@ -418,7 +444,7 @@ describe("the end of the parent", () => {
     "a worker process that is blocked ends too: a thread kills it when its time is over",
     staged(async (stage) => {
       const { serve, queue } = stage;
-      const server = serve({ grace: 1 });
+      const server = await serve({ grace: 1 });
       await server.started();
       const { key } = await queue.enqueue("block", { ms: 600_000 }, { timeout: 0 });
       await server.says("blocks the event loop");
@@ -437,7 +463,7 @@ describe("the end of the parent", () => {
     "a worker process whose parent ended while it was loaded ends at once, and takes no job",
     staged(async ({ serve, queue, database }) => {
       const { key } = await queue.enqueue("record");
-      const server = serve({ loadMs: 3_000 });
+      const server = await serve({ loadMs: 3_000 });
       const worker = await server.worker();
       server.kill("SIGKILL");
       await server.ended();
@@ -455,7 +481,7 @@ describe("the end of the parent", () => {
         ["SIGTERM", "queued"],
         ["SIGINT", "complete"],
       ] as const) {
-        const server = serve({ reloader: true, grace: 30 });
+        const server = await serve({ reloader: true, grace: 30 });
         await server.started();
         const { key } = await queue.enqueue("nap", { ms: 3_000 });
         await runs(key);
@@ -492,7 +518,8 @@ describe("worker processes", () => {
 
   it("a process that has closed its channel gets SIGTERM instead of the message", async () => {
     const log = new LogBook();
-    const program = "process.send({ saq: 'ready' }, () => process.disconnect()); setTimeout(() => {}, 60_000);\n";
+    const program =
+      "process.send({ saq: 'ready' }, () => process.disconnect()); setTimeout(() => {}, 60_000);\n";
     const workers = start(program, log, 2);
     await workers.start();
     await new Promise((resolve) => setTimeout(resolve, 500));

@@ -82,8 +82,16 @@ export function defineSaq<const Queues extends readonly QueueConfig[]>(
     queues: options.queues,
     web: { enabled, path, guards },
     logger: options.logger,
-    useServerLifespan: oneOf("defineSaq", "useServerLifespan", options.useServerLifespan ?? false, [true, false]),
-    workerProcesses: numberChecks("defineSaq").integer("workerProcesses", options.workerProcesses ?? 1, 1, 1_000),
+    useServerLifespan: oneOf("defineSaq", "useServerLifespan", options.useServerLifespan ?? false, [
+      true,
+      false,
+    ]),
+    workerProcesses: numberChecks("defineSaq").integer(
+      "workerProcesses",
+      options.workerProcesses ?? 1,
+      1,
+      1_000,
+    ),
   };
 }
 

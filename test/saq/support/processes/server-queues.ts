@@ -1,8 +1,9 @@
 /**
- * The queues of a server that starts its workers itself. SERVER holds the options as JSON. The server and its worker
- * processes load this module.
+ * The queues and routes of a server that starts its workers itself, in the place of the generated `app/queue/index.ts`.
+ * SERVER holds the options as JSON. The server and its worker processes load this module.
  */
 import { writeSync } from "node:fs";
+import { Router } from "express";
 import { createSaq, defineQueue, defineSaq, type Logger } from "../../../../templates/backend/saq/index.js";
 import { type LogArguments, readLogCall } from "../../../../templates/backend/saq/logger.js";
 import { recordRunsAt, tasks } from "./tasks.js";
@@ -23,10 +24,9 @@ export interface ServerOptions {
   burst?: boolean;
   /** The grace period, s. @defaultValue 5 */
   grace?: number;
-  reloader?: boolean;
 }
 
-export const options = JSON.parse(String(process.env.SERVER)) as ServerOptions;
+const options = JSON.parse(String(process.env.SERVER)) as ServerOptions;
 /** The worker processes have their options as the first argument; the server has none. */
 const isWorkerProcess = process.argv[2] !== undefined;
 
@@ -45,7 +45,7 @@ const makeLogger = (bound: object): Logger => {
     child: (fields) => makeLogger({ ...bound, ...fields }),
   };
 };
-export const logger = makeLogger({});
+const logger = makeLogger({});
 
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
@@ -93,3 +93,9 @@ export const saq = createSaq(
     workerProcesses: options.workerProcesses || 1,
   }),
 );
+
+export const queueRoutes = Router();
+/** Is answered after 3 s. */
+queueRoutes.get("/slow", (_req, res) => {
+  setTimeout(() => res.end("done"), 3_000);
+});

@@ -11,7 +11,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { QueueConfig } from "../../config/index.js";
 import { doubled } from "../../core/backoff.js";
-import { SaqError } from "../../errors.js";
+import { ConfigError, SaqError } from "../../errors.js";
 import type { Logger } from "../../logger.js";
 import { withTimeout } from "../../timers.js";
 import { type ChildMessage, isEngineMessage, type ParentMessage } from "./messages.js";
@@ -80,6 +80,8 @@ export class WorkerProcesses {
   readonly #alive = new Set<ChildProcess>();
   /** One promise for each process. It resolves with the exit code of the last run. */
   #ended: readonly Promise<number>[] = [];
+  /** Resolves when each process has started once. It rejects only if `start` awaits it. */
+  #started: Promise<unknown> = Promise.resolve();
   /** Ends the pauses before restarts; nothing is started after it fires. */
   readonly #closing = new AbortController();
   #hasLaunched = false;
@@ -98,7 +100,17 @@ export class WorkerProcesses {
 
   /** Starts the processes, and does not wait. A process that cannot start is tried again, as after a crash. */
   launch(): void {
-    this.#launchAll();
+    if (this.#hasLaunched) throw new ConfigError("These worker processes are already started");
+    this.#hasLaunched = true;
+    const launched = this.#options.processes.map(({ name, queues }) => {
+      let firstStart: FirstStart = { succeed: () => {}, fail: () => {} };
+      const started = new Promise<void>((resolve, reject) => {
+        firstStart = { succeed: resolve, fail: reject };
+      });
+      return { started, ended: this.#keepRunning(name, queues, firstStart) };
+    });
+    this.#ended = launched.map(({ ended }) => ended);
+    this.#started = Promise.all(launched.map(({ started }) => started));
   }
 
   /**
@@ -109,7 +121,8 @@ export class WorkerProcesses {
    */
   async start(): Promise<void> {
     this.#isStartAwaited = true;
-    await Promise.all(this.#launchAll());
+    this.launch();
+    await this.#started;
   }
 
   /** From now on, a process that ends is not started again. The processes go on. */
@@ -150,7 +163,9 @@ export class WorkerProcesses {
   async #stop(grace?: number): Promise<number> {
     this.requestStop(grace);
     const ended = this.ended();
-    const hurried = this.#gracePeriodEnded.then(() => withTimeout(stopSeconds(this.#queues, 0) * 1_000, ended));
+    const hurried = this.#gracePeriodEnded.then(() =>
+      withTimeout(stopSeconds(this.#queues, 0) * 1_000, ended),
+    );
     await withTimeout(stopSeconds(this.#queues, grace) * 1_000, Promise.race([ended, hurried]));
     for (const child of this.#alive) {
       this.#logger.error({ pid: child.pid }, "A worker process did not stop in time and is killed");
@@ -168,23 +183,6 @@ export class WorkerProcesses {
 
   get #queues(): readonly QueueConfig[] {
     return this.#options.queues;
-  }
-
-  /** Returns a promise for the first start of each process. */
-  #launchAll(): Promise<void>[] {
-    if (this.#hasLaunched) throw new SaqError("config", "These worker processes are already started");
-    this.#hasLaunched = true;
-    const launched = this.#options.processes.map(({ name, queues }) => {
-      let firstStart: FirstStart = { succeed: () => {}, fail: () => {} };
-      const started = new Promise<void>((resolve, reject) => {
-        firstStart = { succeed: resolve, fail: reject };
-      });
-      // Nobody waits for it after `launch`.
-      started.catch(() => {});
-      return { started, ended: this.#keepRunning(name, queues, firstStart) };
-    });
-    this.#ended = launched.map(({ ended }) => ended);
-    return launched.map(({ started }) => started);
   }
 
   /** Runs a process and starts it again when it ends without being asked. Returns the exit code of the last run. */
@@ -222,7 +220,14 @@ export class WorkerProcesses {
     const startedAt = performance.now();
     const { program, module, reloader = false } = this.#options;
     const stopTimeout = stopSeconds(this.#queues, undefined);
-    const options: WorkerProgramOptions = { name, module, queues, reloader, parent: process.pid, stopTimeout };
+    const options: WorkerProgramOptions = {
+      name,
+      module,
+      queues,
+      reloader,
+      parent: process.pid,
+      stopTimeout,
+    };
     const child = fork(program, [JSON.stringify(options)], { execArgv: inheritedExecArgv() });
     this.#alive.add(child);
     let isReady = false;
