@@ -228,13 +228,27 @@ describe("a server with useServerLifespan", () => {
   );
 
   it.concurrent(
+    "S-22: a task in the server's process that never ends does not keep the server from ending",
+    staged(async ({ serve, queue, runs }) => {
+      const server = await serve({ workerProcesses: 0, grace: 0 });
+      await server.started();
+      const { key } = await queue.enqueue("stubborn", { ms: 600_000 }, { timeout: 0 });
+      await runs(key);
+      server.kill("SIGTERM");
+      expect(await server.ended()).toBe(0);
+      expect(server.lines("API closed")).toHaveLength(1);
+    }),
+  );
+
+  it.concurrent(
     "Ctrl-C reaches server and workers at once: each stops once, and a job that takes longer than 2 s may finish",
     staged(async ({ serve, queue, runs, complete }) => {
-      const server = await serve();
+      const server = await serve({ workerProcesses: 2 });
       await server.started();
       const { key } = await queue.enqueue("nap", { ms: 4_000 });
       await runs(key);
-      // The server waits 3 s for this request before it asks its workers to stop. That must not count as a second signal.
+      // The server waits for this request for 3 s before it asks its workers to stop. That must not count as a second
+      // signal. The worker that runs no job ends before that. It must not be started again.
       const answer = fetch(`${server.url}/queue/slow`);
       await new Promise((resolve) => setTimeout(resolve, 200));
       server.program.signal("SIGINT");
@@ -242,9 +256,9 @@ describe("a server with useServerLifespan", () => {
       await complete(key);
       expect(await server.ended()).toBe(0);
       expect(server.lines("second signal")).toEqual([]);
-      expect(server.lines("stopping: running jobs may finish")).toHaveLength(1);
-      expect(server.lines("Worker stopped")).toHaveLength(1);
-      expect(server.lines("is started again")).toEqual([]);
+      expect(server.lines("stopping: running jobs may finish")).toHaveLength(2);
+      expect(server.lines("Worker stopped")).toHaveLength(2);
+      expect(server.lines("Worker process")).toEqual([]);
     }),
   );
 
@@ -265,7 +279,9 @@ describe("a server with useServerLifespan", () => {
         signal();
         expect(await server.ended()).toBe(0);
         expect(performance.now() - asked).toBeLessThan(30_000);
-        expect(await database.document(key)).toMatchObject({ status: "queued", attempts: 0 });
+        // The attempt does not count, and the document leaves out a zero.
+        const { status, attempts = 0 } = await database.document(key);
+        expect({ status, attempts }).toEqual({ status: "queued", attempts: 0 });
       })(),
   );
 
@@ -274,7 +290,7 @@ describe("a server with useServerLifespan", () => {
     staged(async ({ serve, queue, runs, ...stage }) => {
       const server = await serve({ grace: 1 });
       await server.started();
-      const { key } = await queue.enqueue("nap", { ms: 500, firstMs: 10_000 });
+      const { key } = await queue.enqueue("nap", { ms: 5_000 });
       await runs(key);
       const worker = await server.worker();
       process.kill(worker, "SIGSTOP");
@@ -459,18 +475,37 @@ describe("the end of the parent", () => {
     }),
   );
 
-  it.concurrent(
-    "a worker process whose parent ended while it was loaded ends at once, and takes no job",
-    staged(async ({ serve, queue, database }) => {
-      const { key } = await queue.enqueue("record");
-      const server = await serve({ loadMs: 3_000 });
-      const worker = await server.worker();
-      server.kill("SIGKILL");
-      await server.ended();
-      expect(isAlive(worker)).toBe(false);
-      expect(server.lines("start-up hook")).toEqual([]);
-      expect(await database.runs(key)).toEqual([]);
-    }),
+  it.concurrent.each(["at once", "while the application's modules load"])(
+    "a worker process whose parent is killed %s ends, and takes no job",
+    (when) =>
+      staged(async ({ queue, database }) => {
+        const { key } = await queue.enqueue("record");
+        const parent = join(folder, `parent-${Math.random().toString(36).slice(2)}.mjs`);
+        const program = join(folder, "templates/backend/saq/express/worker-program.js");
+        writeFileSync(
+          parent,
+          `import { fork } from "node:child_process";
+           const options = { name: "worker-default-1", queues: ["default"], module: ${JSON.stringify(join(folder, `${queues}.js`))},
+             parent: process.pid, stopTimeout: 60, reloader: false };
+           const { pid } = fork(${JSON.stringify(program)}, [JSON.stringify(options)]);
+           console.log("started " + pid);
+           setTimeout(() => process.kill(process.pid, "SIGKILL"), ${when === "at once" ? 0 : 60_000});\n`,
+        );
+        const options: ServerOptions = { url: database.url, loadMs: 3_000 };
+        const env = { ...process.env, NODE_OPTIONS: "", SERVER: JSON.stringify(options) };
+        const started = new Program([process.execPath, parent], { cwd: REPOSITORY, env });
+        programs.add(started);
+        const pid = Number((await started.prints(/started (\d+)/, WAIT_MS))[1]);
+        if (when !== "at once") {
+          await started.prints(/"message":"loading"/, WAIT_MS);
+          process.kill(started.pid, "SIGKILL");
+        }
+        // It ends only when no process holds its output any more.
+        await started.ended(WAIT_MS);
+        expect(isAlive(pid)).toBe(false);
+        expect(started.output).not.toContain("start-up hook");
+        expect(await database.runs(key)).toEqual([]);
+      })(),
   );
 
   it.concurrent(
@@ -541,6 +576,30 @@ describe("worker processes", () => {
     expect(log.lines.map(({ message }) => message)).toEqual([
       "A worker process did not stop in time and is killed",
       "Worker process worker-1 ended with SIGKILL",
+    ]);
+  });
+
+  it("the pause before a restart doubles, and is 1 s again after the process has run for a minute", async () => {
+    const log = new LogBook();
+    const workers = start("process.send({ saq: 'ready' }); setTimeout(() => process.exit(3), 300);\n", log);
+    const restarts = () => log.lines.filter(({ message }) => message.includes("is started again"));
+    const clock = performance.now.bind(performance);
+    const now = jest.spyOn(performance, "now");
+    try {
+      workers.launch();
+      await log.saw(({ message }) => message.endsWith("exit code 3 and is started again in 2 s"));
+      // From here on, each run seems to take more than a minute.
+      let minutes = 0;
+      now.mockImplementation(() => clock() + 61_000 * ++minutes);
+      await log.saw(() => restarts().length === 3);
+    } finally {
+      now.mockRestore();
+      await workers.stop();
+    }
+    expect(restarts().map(({ fields }) => fields)).toMatchObject([
+      { code: 3, signal: null, deaths: 1, pauseMs: 1_000 },
+      { code: 3, signal: null, deaths: 2, pauseMs: 2_000 },
+      { code: 3, signal: null, deaths: 1, pauseMs: 1_000 },
     ]);
   });
 
