@@ -291,6 +291,85 @@ describe("an installed application", () => {
     writeFileSync(tasks(), before);
   });
 
+  describe("with useServerLifespan", () => {
+    const config = () => join(app.root, "backend/app/queue/config.ts");
+    let original: string;
+    beforeAll(() => {
+      original = readFileSync(config(), "utf8");
+      const changed = original.replace("  logger,\n", "  logger,\n  useServerLifespan: true,\n");
+      expect(changed).not.toBe(original);
+      writeFileSync(config(), changed);
+    });
+    afterAll(() => writeFileSync(config(), original));
+
+    /** Process ids of the worker processes that the API has started. */
+    const workers = () =>
+      processesOf(app.root).filter((command) => command.includes("express/worker-program"));
+
+    it("make dev-all starts no separate worker; a save restarts the API with its worker, and Ctrl-C finishes the job", async () => {
+      const all = start("make", "dev-all");
+      await all.shows("API listening");
+      expect(all.output).toContain("Worker starting");
+      expect(all.output).not.toContain("[worker]");
+      if (process.platform === "linux") {
+        expect(processesOf(app.root).join("\n")).not.toContain("app/worker.ts");
+        expect(workers()).toHaveLength(1);
+      }
+      const id = await enqueue("slow");
+      await all.shows("example task started");
+      const seen = all.output.length;
+      const before = readFileSync(tasks(), "utf8");
+      const saved = Date.now();
+      writeFileSync(tasks(), before.replaceAll("example task", "edited task").replace("4000", "3000"));
+      await all.shows("edited task started", seen);
+      expect(Date.now() - saved).toBeLessThan(60_000);
+      expect(all.output.slice(seen)).not.toMatch(/is started again|is killed/);
+      if (process.platform === "linux") expect(workers()).toHaveLength(1);
+      all.interrupt();
+      await all.ended();
+      expect(all.output).toMatch(
+        /edited task finished[\s\S]*Finished exampleTask[\s\S]*PostgreSQL \(embedded\) was stopped\. .*\n/,
+      );
+      expect(all.output).not.toMatch(/terminating connection|ECONNREFUSED|Error:|second signal/);
+      writeFileSync(tasks(), before);
+      await nothingLeft();
+      expect(id).toEqual(expect.any(String));
+    });
+
+    onLinux("kill -9 of dev-all, and of the API, leaves no worker behind", async () => {
+      const all = start("node", "scripts/dev-all.js");
+      await all.shows("API listening");
+      const seen = all.output.length;
+      for (const pid of processIdsOf(app.root, "--import tsx app/server.ts")) process.kill(pid, "SIGKILL");
+      await all.shows("the parent process has ended", seen);
+      await all.shows("API listening", seen);
+      expect(workers()).toHaveLength(1);
+      all.kill("SIGKILL");
+      await all.ended();
+      const end = Date.now() + 120_000;
+      const left = () => processesOf(app.root).filter((command) => !/postgres/.test(command));
+      while (left().length > 0 && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 50));
+      await nothingLeft();
+      await app.run("db-stop");
+    });
+
+    it("make start alone runs everything, and SIGTERM to make ends everything", async () => {
+      expect(await app.run("build")).toMatchObject({ code: 0 });
+      await app.run("db-start");
+      const all = start("make", "start");
+      await all.shows("API listening");
+      const id = await enqueue("compiled");
+      await all.shows("Finished exampleTask");
+      expect(await (await fetch(`${api}/queue/jobs/${id}`)).json()).toMatchObject({ status: "complete" });
+      all.kill();
+      await all.ended();
+      expect(all.output).toContain("Worker stopped");
+      expect(all.output).toContain("API closed");
+      await nothingLeft();
+      await app.run("db-stop");
+    });
+  });
+
   it("make dev-backend, dev-worker and dev-frontend run one part each", async () => {
     await app.run("db-start");
     const backend = start("make", "dev-backend");

@@ -1,8 +1,10 @@
-/** The API process: connects to the database, listens for requests, and closes cleanly after a stop signal. */
+/**
+ * The API process: connects to the database, listens for requests, starts the workers that belong to it, and closes
+ * cleanly after a stop signal.
+ */
 import "./start-errors.js";
 import { once } from "node:events";
 import { createServer } from "node:http";
-import type { Worker } from "../saq/index.js";
 import { createApp } from "./app.js";
 import { SettingsError } from "./errors.js";
 import { logger } from "./logger.js";
@@ -44,7 +46,7 @@ function addressOf({ host, port }: typeof settings): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
-let workers: readonly Worker[] = [];
+const stopRequested = new AbortController();
 let stopping = 0;
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => {
@@ -53,17 +55,18 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
     if (stopping === 0) void stop(signal);
     else if (Date.now() - stopping > 2_000) {
       server.closeAllConnections();
-      for (const worker of workers) worker.hurry();
+      saq.hurry();
     }
   });
 }
 
 /**
- * Accepts no new requests, waits for open requests and in-process workers, then closes the database connections. The
- * process then ends by itself, because nothing keeps it alive.
+ * Accepts no new requests, waits for open requests and for the workers that belong to the API, then closes the database
+ * connections. The process then ends by itself, because nothing keeps it alive.
  */
-async function stop(signal: string): Promise<void> {
+async function stop(signal: NodeJS.Signals): Promise<void> {
   stopping = Date.now();
+  stopRequested.abort();
   logger.info(`${signal}: API closing`);
   const closed = once(server, "close");
   server.close();
@@ -74,11 +77,13 @@ async function stop(signal: string): Promise<void> {
   await closed;
   clearInterval(idle);
   clearTimeout(deadline);
-  await Promise.all(workers.map((worker) => worker.stop(settings.underReloader ? { grace: 1 } : {})));
-  await saq.close();
+  // The reloader sends SIGTERM. Ctrl-C is SIGINT: then running jobs may finish in development too.
+  await saq.close(settings.underReloader && signal === "SIGTERM" ? { grace: 1 } : {});
   logger.info("API closed");
+  // For a task that still runs, or a connection that was left open.
+  setTimeout(() => process.exit(), 1_000).unref();
 }
 
 // This comes last: start-up hooks of the workers may take long, and signals must already be handled during that time.
-workers = await saq.startInProcessWorkers();
+await saq.startServerLifespan({ reloader: settings.underReloader, signal: stopRequested.signal });
 if (stopping === 0) logger.info(`API listening on ${addressOf(settings)}`);

@@ -2,7 +2,7 @@
  * Prints start errors that a person can fix, such as a port in use, as one sentence; other errors keep their stack.
  * Every process imports this module first, because the settings are checked while the other modules load.
  */
-import { ConfigError } from "../saq/index.js";
+import { ConfigError, SaqError } from "../saq/index.js";
 import { isDatabaseUnavailable, SettingsError } from "./errors.js";
 
 process.on("uncaughtException", (error) => {
@@ -18,6 +18,8 @@ export function printStartError(error: unknown): void {
 
 function explain(error: unknown): string {
   if (error instanceof SettingsError || error instanceof ConfigError) return error.message;
+  // The message contains the error of the worker process, with its stack if it is a bug.
+  if (error instanceof SaqError && error.code === "worker_failed") return error.message;
   const { code, port, message } = error as NodeJS.ErrnoException & { port?: number };
   switch (code) {
     case "EADDRINUSE":

@@ -47,7 +47,9 @@ export type SaqErrorCode =
   /** The queue has no task with this name. */
   | "unknown_task"
   /** A worker could not record how a job ended. It is logged, and not thrown to callers. */
-  | "unrecorded";
+  | "unrecorded"
+  /** A worker process of the server could not start. The message contains the reason. */
+  | "worker_failed";
 
 /**
  * Base class of the engine's errors that have a code. `cause` is the original error, if there is one. An error of

@@ -30,6 +30,7 @@ export {
   TimeoutError,
 } from "./errors.js";
 export { createSaq, type Health, type Saq, type TaskQueues } from "./express/create-saq.js";
+export type { ServerLifespanOptions } from "./express/server-lifespan.js";
 export { type FromUrlOptions, Queue } from "./from-url.js";
 export type { Logger, LogMethod } from "./logger.js";
 export { type PostgresAddress, parsePostgresAddress } from "./postgres-address.js";

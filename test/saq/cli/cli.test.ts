@@ -5,11 +5,10 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import { parseCall } from "../../../templates/backend/saq/cli/arguments.js";
-import { Children, restartPauseMs } from "../../../templates/backend/saq/cli/children.js";
+import { restartPauseMs } from "../../../templates/backend/saq/worker/processes/worker-processes.js";
 import { emptyFolder } from "../../support/folders.js";
 import { REPOSITORY } from "../../support/packed.js";
 import { Program } from "../../support/program.js";
-import { LogBook } from "../support/log-book.js";
 import { eventually } from "../support/processes/child.js";
 import { compileInto } from "../support/processes/compiled.js";
 import { newDatabase, type TestDatabase } from "../support/processes/database.js";
@@ -181,7 +180,9 @@ describe("workers run", () => {
     const [first, second] = childrenOf(program) as [number, number];
     process.kill(first, "SIGKILL");
     await program.prints(/is started again in 1 s/, 120_000);
-    expect(lines(program, "Worker process 2 ended")).toMatchObject([{ pid: first, signal: "SIGKILL" }]);
+    expect(lines(program, "Worker process worker-2 ended with SIGKILL")).toMatchObject([
+      { pid: first, code: null, signal: "SIGKILL", deaths: 1, pauseMs: 1_000 },
+    ]);
     await queue.enqueue("record");
     await program.prints(/Finished record/, 120_000);
     const killed = [first];
@@ -244,20 +245,6 @@ describe("workers run", () => {
     expect(call(["workers", "run", "-v", ...nobody]).stdout).toMatch(loaded);
     expect(call(["workers", "status", "--debug", ...nobody]).stdout).toMatch(loaded);
     expect(call(["workers", "run", ...nobody]).stdout).toBe("");
-  });
-
-  it("T-143: logs a signal that cannot be sent, and does not throw", async () => {
-    const log = new LogBook();
-    const program = join(folder, "naps.mjs");
-    writeFileSync(program, "setTimeout(() => {}, 60_000);\n");
-    const children = new Children(2, program, [], log);
-    children.signal("SIGNOTHING" as NodeJS.Signals);
-    expect(log.lines.map(({ message }) => message)).toEqual(
-      Array.from({ length: 2 }, () => "Could not send SIGNOTHING to a worker process"),
-    );
-    // These processes have no SIGTERM handler: the signal kills them, and they count as failed.
-    children.signal("SIGTERM");
-    expect(await children.stop(10_000)).toBe(1);
   });
 });
 
@@ -390,6 +377,18 @@ describe("the command line", () => {
     expect(refusal).toThrow(expect.objectContaining({ exitCode: 2 }));
   });
 
+  it.each<[string, object]>([
+    ["workers run", { workers: 1, queues: [], debug: false }],
+    ["workers run --workers 3 --queues a --queues b -v -d", { workers: 3, queues: ["a", "b"], debug: true }],
+    ["workers run --workers=3 --queues=a --queues=b -vd", { workers: 3, queues: ["a", "b"], debug: true }],
+    ["workers run --verbose", { debug: true }],
+    ["workers run --debug", { debug: true }],
+    ["workers status -v", { debug: true }],
+    ["workers status -d", { debug: true }],
+  ])("L-6: takes the options of Litestar-SAQ's commands: %s", (words, flags) => {
+    expect(parseCall(words.split(" "))).toMatchObject({ flags });
+  });
+
   it("L-5: exits with 2 when it is refused", () => {
     const { status, stdout, stderr } = call(["workers", "rnu"], { config: "" });
     expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
@@ -439,7 +438,7 @@ function childrenOf({ pid }: Program): number[] {
     .map((line) => line.trim().split(/\s+/))
     .filter(
       ([parent, , state, ...args]) =>
-        Number(parent) === pid && state !== "Z" && args.join(" ").includes("child"),
+        Number(parent) === pid && state !== "Z" && args.join(" ").includes("worker-program"),
     )
     .map(([, child]) => Number(child));
 }

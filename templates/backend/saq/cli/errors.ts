@@ -1,5 +1,3 @@
-import { SaqError } from "../errors.js";
-
 /** An error that the user can fix. Only its message is shown, without a stack. */
 export class CliError extends Error {
   readonly exitCode: ExitCode;
@@ -23,35 +21,3 @@ export const exitCodes = {
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
 
 export const usageError = (message: string): CliError => new CliError(message, exitCodes.usage);
-
-/**
- * Returns the text to print for an error. If the cause is outside the code (the database is down, a setting is wrong),
- * the text is the message without the stack. If the error is a bug, the text is the stack.
- */
-export function explain(error: unknown): string {
-  if (!isErrorLike(error)) return String(error);
-  if (isUnavailable(error)) return `${error.message}. Is the server running, and is the queue's dsn right?`;
-  if (error instanceof CliError || isDeliberate(error)) return error.message;
-  if (error.severity !== undefined)
-    return `The database reports an error: ${error.message}. Is the queue's dsn right?`;
-  return error.stack ?? `${error.name}: ${error.message}`;
-}
-
-interface ErrorLike extends Error {
-  /** Set on errors that PostgreSQL reports. */
-  severity?: string;
-}
-
-const isUnavailable = (error: unknown): boolean =>
-  error instanceof SaqError && error.code === "database_unavailable";
-
-const isErrorLike = (error: unknown): error is ErrorLike =>
-  typeof error === "object" && error !== null && "message" in error;
-
-/**
- * True for error classes of the application or the engine, which are thrown on purpose. The language's own are bugs.
- */
-const isDeliberate = ({ name }: Error): boolean =>
-  !/^(Error|AggregateError|EvalError|RangeError|ReferenceError|SyntaxError|TypeError|URIError|DatabaseError|error)$/.test(
-    name,
-  );

@@ -1,46 +1,33 @@
-/** Loads the application's queues from the module that exports `saq` or `saqConfig`, by default app/queue/index. */
+/** Finds and loads the module that exports the application's queues, and chooses queues by name. */
 import { existsSync } from "node:fs";
 import path from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
-import type { SaqConfig } from "../config/index.js";
-import { createSaq, type Saq } from "../express/create-saq.js";
+import type { Saq } from "../express/create-saq.js";
+import { loadSaq } from "../express/load-saq.js";
+import { defaultModule } from "../express/program-paths.js";
 import type { Queue } from "../queue/queue.js";
-import { CliError, usageError } from "./errors.js";
-
-/** The relative path is the same for the TypeScript sources and for the compiled files. */
-const defaultModule = fileURLToPath(
-  new URL(`../../app/queue/index${path.extname(import.meta.filename)}`, import.meta.url),
-);
+import { usageError } from "./errors.js";
 
 /**
- * Imports the module and returns the `Saq` that it exports, or one made from the `saqConfig` that it exports.
+ * Returns the path of the module that exports the queues.
  *
- * @param configPath path of another module, relative to the folder where the command was typed
- * @throws CliError when there is no such module, or it exports neither of the two
+ * @param configPath path of another module than app/queue/index, relative to the folder where the command was typed
+ * @throws CliError if there is no such module
  */
-export async function loadApp(configPath: string | undefined): Promise<Saq> {
+export function modulePath(configPath: string | undefined): string {
   // npm runs scripts in the package's folder; INIT_CWD is the folder where the user typed the command.
   const file =
     configPath === undefined ? defaultModule : path.resolve(process.env.INIT_CWD ?? "", configPath);
-  if (!existsSync(file)) {
-    const hint = configPath === undefined ? "Set your module: --config PATH" : `Check --config ${configPath}`;
-    throw usageError(`There is no module ${file}. ${hint}`);
-  }
-  const exported = (await import(pathToFileURL(file).href)) as { saq?: unknown; saqConfig?: unknown };
-  const saq: unknown = typeof exported.saq === "function" ? await exported.saq() : exported.saq;
-  if (isSaq(saq)) return saq;
-  if (isConfig(exported.saqConfig)) return createSaq(exported.saqConfig);
-  throw new CliError(
-    `${file} exports neither \`saq\` (made by createSaq, or a function that returns it) ` +
-      "nor `saqConfig` (made by defineSaq).",
-  );
+  if (existsSync(file)) return file;
+  const hint = configPath === undefined ? "Set your module: --config PATH" : `Check --config ${configPath}`;
+  throw usageError(`There is no module ${file}. ${hint}`);
 }
 
-const isSaq = (value: unknown): value is Saq =>
-  typeof value === "object" && value !== null && "taskQueues" in value && "connect" in value;
-
-const isConfig = (value: unknown): value is SaqConfig =>
-  typeof value === "object" && value !== null && "queues" in value && Array.isArray(value.queues);
+/**
+ * Returns the queues' `Saq`, from the module at `modulePath`.
+ *
+ * @throws CliError if there is no such module; ConfigError if it exports no queues
+ */
+export const loadApp = (configPath: string | undefined): Promise<Saq> => loadSaq(modulePath(configPath));
 
 /**
  * Returns the queues with these names, in the order of the configuration; all queues when `names` is empty.

@@ -1,7 +1,8 @@
 /** The command line of the queue: `npm run saq -- <command>`. Runs the command and sets the exit code. */
+import { explain } from "../explain-error.js";
 import { type Call, type Flags, parseCall } from "./arguments.js";
 import { type CommandName, helpText } from "./commands.js";
-import { CliError, type ExitCode, exitCodes, explain } from "./errors.js";
+import { CliError, type ExitCode, exitCodes } from "./errors.js";
 import { check, workersStatus } from "./status.js";
 import { tune } from "./tune.js";
 import { workersRun } from "./workers-run.js";

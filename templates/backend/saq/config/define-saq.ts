@@ -1,8 +1,8 @@
-/** The whole configuration: every queue and the web UI. */
+/** The whole configuration: every queue, the web UI, and which workers the server starts. */
 import type { RequestHandler } from "express";
 import { ConfigError } from "../errors.js";
 import type { Logger } from "../logger.js";
-import { checkEnableOtel } from "./checks.js";
+import { checkEnableOtel, numberChecks, oneOf } from "./checks.js";
 import type { QueueConfig } from "./queue-options.js";
 
 /** What `defineSaq` takes. */
@@ -18,6 +18,16 @@ export interface SaqOptions<Queues extends readonly QueueConfig[]> {
   enableOtel?: boolean;
   /** Logger of the queues, their workers and the web UI, for instance one of pino. @defaultValue none */
   logger?: Logger;
+  /**
+   * True: `saq.startServerLifespan()` starts worker processes, which stop with the server. False: workers are started
+   * by themselves, for instance by `make start-worker`. @defaultValue false
+   */
+  useServerLifespan?: boolean;
+  /**
+   * Number of worker processes that the server starts for each queue; 1 to 1,000. Only for `useServerLifespan`. A queue
+   * with `separateProcess: false` has none: its worker runs in the server's own process. @defaultValue 1
+   */
+  workerProcesses?: number;
 }
 
 interface WebOptions {
@@ -39,13 +49,15 @@ export interface SaqConfig<Queues extends readonly QueueConfig[] = readonly Queu
   /** Null: if a provider is registered. */
   readonly enableOtel: boolean | null;
   readonly logger: Logger | undefined;
+  readonly useServerLifespan: boolean;
+  readonly workerProcesses: number;
 }
 
 /**
  * Defines the whole configuration: every queue and the web UI. Returns it for `createSaq`.
  *
  * @throws ConfigError if there is no queue, two queues share a name or the key of a scheduled task, the UI's path is
- * the root, or the UI is enabled in production without a guard
+ * the root, the UI is enabled in production without a guard, or another option has a value that is not allowed
  * @example
  * export const saqConfig = defineSaq({
  *   queues: [mailQueue],
@@ -78,6 +90,16 @@ export function defineSaq<const Queues extends readonly QueueConfig[]>(
     web: { enabled, path, guards },
     enableOtel: checkEnableOtel("defineSaq", options.enableOtel),
     logger: options.logger,
+    useServerLifespan: oneOf("defineSaq", "useServerLifespan", options.useServerLifespan ?? false, [
+      true,
+      false,
+    ]),
+    workerProcesses: numberChecks("defineSaq").integer(
+      "workerProcesses",
+      options.workerProcesses ?? 1,
+      1,
+      1_000,
+    ),
   };
 }
 

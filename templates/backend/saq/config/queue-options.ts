@@ -139,8 +139,8 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
    */
   unknownTask?: "fail" | "requeue";
   /**
-   * False: `saq.startInProcessWorkers()` starts this queue's worker in the web process, and `runWorkers` leaves the
-   * queue out unless its `queues` option names it. @defaultValue true
+   * False: `saq.startServerLifespan()` starts this queue's worker in the web process, and `runWorkers` leaves the queue
+   * out unless its `queues` option names it. @defaultValue true
    */
   separateProcess?: boolean;
   /**

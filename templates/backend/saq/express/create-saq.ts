@@ -5,12 +5,19 @@ import { type RequestHandler, Router } from "express";
 import type { Application } from "../application.js";
 import type { QueueConfig, SaqConfig } from "../config/index.js";
 import { connectBrokers } from "../connect.js";
-import { SaqError } from "../errors.js";
+import { ConfigError, SaqError } from "../errors.js";
 import { type Logger, silentLogger } from "../logger.js";
 import { Queue } from "../queue/queue.js";
 import type { TaskMap } from "../tasks/task.js";
 import { createWebRouter } from "../web/index.js";
-import { type ConnectOptions, connectWithRetry, Worker, type WorkerOptions } from "../worker/index.js";
+import {
+  type ConnectOptions,
+  connectWithRetry,
+  Worker,
+  type WorkerOptions,
+  type WorkerProcesses,
+} from "../worker/index.js";
+import { createServerProcesses, type ServerLifespanOptions } from "./server-lifespan.js";
 
 type QueueNames<Config extends SaqConfig> = Config["queues"][number]["name"];
 type TasksOf<Config extends SaqConfig, Name> =
@@ -86,6 +93,28 @@ export interface Saq<Config extends SaqConfig = SaqConfig> {
    */
   startInProcessWorkers(): Promise<readonly Worker[]>;
   /**
+   * Starts the workers that run as long as the server: in this process for queues with `separateProcess: false`, and
+   * with `useServerLifespan: true` in `workerProcesses` processes for each other queue. Resolves when all of them take
+   * jobs, or when they are stopped before that. `close` stops them.
+   *
+   * A worker process that ends while the server runs is started again after 1 s. This pause doubles with each death, up
+   * to 30 s, and is 1 s again after the process ran for a minute.
+   *
+   * @throws SaqError worker_failed if a worker process cannot start; ConfigError if there is no such `module`, or at a
+   *   second call; what `Worker.start` throws. All these workers are stopped then.
+   * @example
+   * await saq.startServerLifespan();
+   */
+  startServerLifespan(options?: ServerLifespanOptions): Promise<void>;
+  /**
+   * Ends the grace period of the workers made here, of a stop in progress or of the next one: running jobs are cancelled
+   * and go back into the queue.
+   *
+   * @example
+   * process.on("SIGQUIT", () => saq.hurry());
+   */
+  hurry(): void;
+  /**
    * Connects every queue, so that a wrong DSN shows at the start and not with the first request.
    *
    * `wait`: waits for a database that is unreachable, for at most the queue's `startTimeout` (s), or until `signal`
@@ -98,12 +127,15 @@ export interface Saq<Config extends SaqConfig = SaqConfig> {
    */
   connect(options?: ConnectOptions): Promise<void>;
   /**
-   * Stops the workers made here, sends what is still to be sent, then closes the connections.
+   * Stops the workers made here, in this process and in others, sends what is still to be sent, then closes the
+   * connections. A worker process that does not stop in time is killed.
+   *
+   * `grace`: how long running jobs may continue, s; by default the queue's `shutdownGracePeriod`.
    *
    * @example
    * await saq.close();
    */
-  close(): Promise<void>;
+  close(options?: { grace?: number }): Promise<void>;
   /**
    * Returns the numbers of live workers.
    *
@@ -158,11 +190,21 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
   };
   const workers: Worker[] = [];
   let inProcess: Worker[] | undefined;
+  let processes: WorkerProcesses | undefined;
   const makeWorkers: Saq["workers"] = ({ queues: names, ...options } = {}) => {
     const added = (names ? names.map(get) : all()).map((queue) => new Worker(queue, { logger, ...options }));
     workers.push(...added);
     return added;
   };
+  const startInProcessWorkers = async () => {
+    const names = config.queues.filter((queue) => !queue.separateProcess).map((queue) => queue.name);
+    inProcess ??= makeWorkers({ queues: names });
+    // Each worker connects its queue first: without a connection, its claims would only fail.
+    await Promise.all(inProcess.map((worker) => worker.start()));
+    return inProcess;
+  };
+  const stopWorkers = ({ grace }: { grace?: number } = {}) =>
+    Promise.all([processes?.stop(grace), ...workers.map((worker) => worker.stop({ grace }))]);
   const taskQueues = { get, all } as unknown as TaskQueues<Config>;
   return {
     taskQueues,
@@ -175,20 +217,35 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
     },
     router: () => (config.web.enabled ? createWebRouter({ ...config.web, queues: all(), logger }) : Router()),
     workers: makeWorkers,
-    startInProcessWorkers: async () => {
-      const names = config.queues.filter((queue) => !queue.separateProcess).map((queue) => queue.name);
-      inProcess ??= makeWorkers({ queues: names });
-      // Each worker connects its queue first: without a connection, its claims would only fail.
-      await Promise.all(inProcess.map((worker) => worker.start()));
-      return inProcess;
+    startInProcessWorkers,
+    startServerLifespan: async ({ signal, ...options } = {}) => {
+      if (processes) {
+        throw new ConfigError(
+          "The server's workers are already started. Call saq.startServerLifespan() once, and saq.close() to stop them",
+        );
+      }
+      const started = createServerProcesses(config, options, logger);
+      processes = started;
+      if (signal?.aborted) return;
+      signal?.addEventListener("abort", () => started.restartNone(), { once: true });
+      try {
+        await Promise.all([startInProcessWorkers(), started.start()]);
+      } catch (error) {
+        await stopWorkers({ grace: 0 });
+        throw error;
+      }
+    },
+    hurry: () => {
+      processes?.hurry();
+      for (const worker of workers) worker.hurry();
     },
     connect: async ({ wait = false, signal } = {}) => {
       const connect = (queue: Queue) =>
         wait ? connectWithRetry(queue, { logger, signal }) : queue.connect();
       await Promise.all(all().map(connect));
     },
-    close: async () => {
-      await Promise.all(workers.map((worker) => worker.stop()));
+    close: async (options) => {
+      await stopWorkers(options);
       await Promise.all(all().map((queue) => queue.close()));
     },
     health: async () => {

@@ -1,6 +1,7 @@
-/** Runs workers as a process: handles signals and uncaught errors, and returns the exit code. */
+/** Runs workers as a process: handles requests to stop and uncaught errors, and returns the exit code. */
 import { describe, type Logger, neverThrowing } from "../logger.js";
 import type { ConnectOptions } from "./connect-with-retry.js";
+import { type StopListener, type StopSource, signalSource } from "./stop-signals.js";
 import type { Worker } from "./worker.js";
 
 export interface WorkerHost {
@@ -25,16 +26,23 @@ export interface RunWorkersOptions {
   onStartError?: (error: unknown) => void;
 }
 
+/** What a process that another process has started needs in addition. */
+export interface WorkerProcessOptions extends RunWorkersOptions {
+  /** Requests to stop, besides the signals of this process. @defaultValue none */
+  stopSource?: StopSource;
+  /** Called when all workers take jobs. @defaultValue none */
+  onReady?: () => void;
+}
+
+/** How the workers of a process ended. */
+export interface WorkerProcessEnd {
+  exitCode: number;
+  /** True if all workers ended by themselves, as after a burst: no request to stop and no error ended them. */
+  isFinished: boolean;
+}
+
 /** Time for the last log lines to leave the process. */
 const logFlushMs = 300;
-/**
- * Signals within this time count as one: Ctrl-C reaches a process several times, from the terminal's process group,
- * from npm and from concurrently.
- */
-const repeatedSignalMs = 2_000;
-const reloadGraceSeconds = 1;
-/** SIGBREAK is Ctrl-Break on Windows; it is not sent on other systems. */
-const stopSignals = ["SIGINT", "SIGTERM", "SIGBREAK"] as const;
 
 /**
  * Runs the queues' workers until SIGINT, SIGTERM or SIGBREAK, or until the burst of all of them is over. Returns the
@@ -48,16 +56,20 @@ const stopSignals = ["SIGINT", "SIGTERM", "SIGBREAK"] as const;
  * @example
  * process.exitCode = await runWorkers(saq, { logger: saq.logger });
  */
-export async function runWorkers(
+export async function runWorkers(saq: WorkerHost, options: RunWorkersOptions): Promise<number> {
+  const { exitCode } = await runWorkerProcess(saq, options);
+  return exitCode;
+}
+
+/** Like `runWorkers`, but also accepts requests to stop from `stopSource`, and returns why the workers ended. */
+export async function runWorkerProcess(
   saq: WorkerHost,
-  { logger: givenLogger, queues, reloader = false, onStartError }: RunWorkersOptions,
-): Promise<number> {
+  { logger: givenLogger, queues, reloader = false, onStartError, stopSource, onReady }: WorkerProcessOptions,
+): Promise<WorkerProcessEnd> {
   const logger = neverThrowing(givenLogger);
   let workers: Worker[] = [];
   const runningKeys = () => workers.flatMap((worker) => worker.runningKeys);
   let exitCode = 0;
-  /** performance.now() */
-  let firstSignalAt: number | null = null;
   let isStopping = false;
   /** Cancels a start that waits for the database. */
   const startAbort = new AbortController();
@@ -69,18 +81,16 @@ export async function runWorkers(
       resolve(grace);
     };
   });
-  const endGracePeriods = () => {
-    for (const worker of workers) worker.hurry();
-  };
-  const onSignal = (signal: NodeJS.Signals) => {
-    if (firstSignalAt === null) {
-      firstSignalAt = performance.now();
-      logger.info({ signal }, "stopping: running jobs may finish");
-      stop(reloader && signal === "SIGTERM" ? reloadGraceSeconds : undefined);
-    } else if (performance.now() - firstSignalAt > repeatedSignalMs) {
-      logger.warn({ signal }, "second signal: running jobs are cancelled and go back into the queue");
-      endGracePeriods();
-    }
+  const requests: StopListener = {
+    stop: ({ grace, origin }) => {
+      if (isStopping) return;
+      logger.info(origin, "stopping: running jobs may finish");
+      stop(grace);
+    },
+    hurry: ({ origin }) => {
+      logger.warn(origin, "second signal: running jobs are cancelled and go back into the queue");
+      for (const worker of workers) worker.hurry();
+    },
   };
   const onRejection = (reason: unknown) => {
     logger.error(
@@ -97,12 +107,14 @@ export async function runWorkers(
     for (const worker of workers) void worker.crash();
     stop(0);
   };
+  const listening = [signalSource({ reloader }), ...(stopSource ? [stopSource] : [])].map((source) =>
+    source(requests),
+  );
   const removeListeners = () => {
-    for (const signal of stopSignals) process.off(signal, onSignal);
+    for (const endListening of listening) endListening();
     process.off("unhandledRejection", onRejection);
     process.off("uncaughtException", onException);
   };
-  for (const signal of stopSignals) process.on(signal, onSignal);
   process.on("unhandledRejection", onRejection);
   process.on("uncaughtException", onException);
   try {
@@ -111,15 +123,18 @@ export async function runWorkers(
     removeListeners();
     throw error;
   }
+  let isFinished = false;
   try {
     const start = async () => {
       await saq.connect({ wait: true, signal: startAbort.signal });
       if (!isStopping) await Promise.all(workers.map((worker) => worker.start()));
+      if (!isStopping) onReady?.();
     };
     const started = start();
     const finished = started.then(() => Promise.all(workers.map((worker) => worker.finished)));
     // A signal also ends the start, because a database that does not respond can delay it for many seconds.
     const grace = await Promise.race([stopped, finished.then(() => undefined)]);
+    isFinished = !isStopping;
     await Promise.all(workers.map((worker) => worker.stop({ grace })));
   } catch (error) {
     if (onStartError) onStartError(error);
@@ -133,7 +148,7 @@ export async function runWorkers(
   if (workers.some((worker) => worker.overdueKeys.length > 0)) {
     setTimeout(() => process.exit(exitCode), logFlushMs).unref();
   }
-  return exitCode;
+  return { exitCode, isFinished };
 }
 
 /** Returns the workers of the named queues; without names, all except those that the web process runs. */

@@ -4,8 +4,11 @@ import { join } from "node:path";
 import { REPOSITORY } from "../../../support/packed.js";
 import { runProgram } from "../../../support/program.js";
 
-/** Compiles into `folder`. The files have the same paths below it as below the repository. */
-export async function compileInto(folder: string): Promise<void> {
+/**
+ * Compiles into `folder`. The files have the same paths below it as below the repository.
+ * @param more further files or patterns, relative to the repository
+ */
+export async function compileInto(folder: string, more: readonly string[] = []): Promise<void> {
   writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
   symlinkSync(join(REPOSITORY, "node_modules"), join(folder, "node_modules"));
   const config = {
@@ -19,7 +22,7 @@ export async function compileInto(folder: string): Promise<void> {
     files: ["worker.ts", "cli-app.ts", "cli-config.ts"].map((name) =>
       join(REPOSITORY, "test/saq/support/processes", name),
     ),
-    include: [join(REPOSITORY, "templates/backend/saq/**/*.ts")],
+    include: ["templates/backend/saq/**/*.ts", ...more].map((pattern) => join(REPOSITORY, pattern)),
   };
   writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(config));
   const compiler = join(REPOSITORY, "node_modules/typescript/bin/tsc");

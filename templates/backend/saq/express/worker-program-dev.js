@@ -3,4 +3,4 @@ import { register } from "tsx/esm/api";
 
 process.setSourceMapsEnabled(true);
 register();
-await import("./child.ts");
+await import("./worker-program.ts");
