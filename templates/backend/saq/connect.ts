@@ -1,19 +1,30 @@
 /**
- * Creates the broker for a DSN. This is the only module that knows all brokers. Queues with the same DSN and the same
- * mode (with or without `pollInterval`) share their connections. If their tables, lock keyspace and `maxBytes` are also
- * the same, they share one `TableSession`.
+ * Creates the broker for a DSN. This is the only module that knows all brokers. Queues with the same DSN share their
+ * connections; on PostgreSQL only if their mode is the same too (with or without `pollInterval`). If their tables, lock
+ * keyspace and `maxBytes` are also the same, they share one `TableSession`.
  */
 import type { Broker } from "./broker.js";
 import type { QueueConfig } from "./config/index.js";
 import type { Logger } from "./logger.js";
 import { ConnectionPool, PostgresBroker, TableSession } from "./postgres/index.js";
+import { RedisBroker, RedisConnection } from "./redis/index.js";
+import { isRedisAddress } from "./redis-address.js";
 
 /** Returns one broker per queue, in the order of the configurations. */
 export function connectBrokers(queues: readonly QueueConfig[], logger: Logger): Broker[] {
   const pools = new Map<string, ConnectionPool>();
   const sessions = new Map<string, TableSession>();
+  const redisConnections = new Map<string, RedisConnection>();
   return queues.map((queue) => {
     const { name: queueName, failedTtl, groupConcurrency, tables, lockKeyspace, maxBytes } = queue;
+    if (isRedisAddress(queue.dsn)) {
+      const connection = getOrCreate(
+        redisConnections,
+        queue.dsn,
+        () => new RedisConnection(queue.dsn, logger),
+      );
+      return new RedisBroker(connection, { queueName, failedTtl });
+    }
     const pool = getOrCreate(pools, `${usesPooler(queue)} ${queue.dsn}`, () => {
       return new ConnectionPool(connectionOptions(queues, queue, logger));
     });

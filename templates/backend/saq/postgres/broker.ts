@@ -40,7 +40,7 @@ import { PostgresSchedules } from "./schedules.js";
 import { Settler, settleTimeoutMs } from "./settler.js";
 import { Reconciler } from "./sweep/reconciler.js";
 import { Sweeper } from "./sweep/sweeper.js";
-import { leaseGraceSeconds, newWorkerId } from "./sweep/worker-ids.js";
+import { leaseGraceSeconds, newWorkerId } from "../storage/worker-ids.js";
 import type { WorkerAge } from "./sweep/worker-rows.js";
 import type { TableSession } from "./table-session.js";
 
@@ -256,9 +256,10 @@ export class PostgresBroker implements Broker {
     return this.#rows.list(filter);
   }
 
-  async listAfter(request: Parameters<Broker["listAfter"]>[0]): Promise<StoredJob[]> {
+  async listAfter(request: Parameters<Broker["listAfter"]>[0]) {
     await this.connect();
-    return this.#rows.listAfter(request);
+    const jobs = await this.#rows.listAfter(request);
+    return { jobs, next: jobs.length === request.limit ? (jobs.at(-1)?.key ?? null) : null };
   }
 
   async counts(): Promise<JobCounts> {

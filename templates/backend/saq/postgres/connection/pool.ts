@@ -15,7 +15,7 @@ import type { Statement } from "../sql/fragments.js";
 import { serverStatements } from "../sql/statements.js";
 import { Client, closeClient, closeSocket } from "./client.js";
 import { clientConfig, withAnswerTimeout } from "./client-settings.js";
-import { DatabaseClock } from "./clock.js";
+import { DatabaseClock } from "../../storage/clock.js";
 import { DeadConnections, statementOf } from "./dead-connections.js";
 import {
   explainMissingTable,

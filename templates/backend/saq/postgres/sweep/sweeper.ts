@@ -15,7 +15,7 @@ import type { Row, RowDecision, RowStore } from "../rows.js";
 import type { TableSession } from "../table-session.js";
 import { isSameRun, type RunningJob, RunningJobs } from "./running-jobs.js";
 import { hadStarted } from "./started.js";
-import { type Liveness, leaseGraceSeconds, livenessOf } from "./worker-ids.js";
+import { type Liveness, leaseGraceSeconds, livenessOf } from "../../storage/worker-ids.js";
 import { recoverySeconds, type WorkerAge, WorkerRows } from "./worker-rows.js";
 
 /**
