@@ -127,7 +127,7 @@ declare module "express-serve-static-core" {
  * Makes the queues, workers and web UI of a configuration. No connection is opened before `connect` or the first use of
  * a queue.
  *
- * @throws PostgresAddressError if a certificate file that a dsn names cannot be read
+ * @throws AddressError if a certificate file that a dsn names cannot be read
  * @example
  * const saq = createSaq(saqConfig);
  * await saq.connect();
