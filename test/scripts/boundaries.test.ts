@@ -56,6 +56,7 @@ describe("the application's lint rules", () => {
     ["backend/saq/postgres/sql/claim.ts", "../../queue/queue.js"],
     ["backend/saq/web/router.ts", "../postgres/broker.js"],
     ["backend/saq/postgres-address.js", "./postgres/broker.js"],
+    ["backend/saq/redis-address.js", "./postgres/broker.js"],
     ["backend/saq/postgres/broker.ts", "../../../scripts/env.js"],
     ["backend/saq/config/checks.ts", "../../../scripts/env.js"],
     ["scripts/env.js", "../backend/saq/core/job.js"],
@@ -80,6 +81,9 @@ describe("the application's lint rules", () => {
     ["backend/saq/express/create-saq.ts", "../worker/index.js"],
     ["backend/saq/web/router.ts", "../queue/queue.js"],
     ["scripts/env.js", "../backend/saq/postgres-address.js"],
+    ["scripts/env.js", "../backend/saq/queue-address.js"],
+    ["scripts/env.js", "../backend/saq/redis-address.js"],
+    ["scripts/env.js", "../backend/saq/address-parts.js"],
   ])("allow %s to import %s", (file, from) => {
     expect(lint(file, importing(from))).toEqual([]);
   });
