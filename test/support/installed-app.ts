@@ -151,7 +151,7 @@ export class InstalledApp {
  */
 export function newcomersEnvironment(): NodeJS.ProcessEnv {
   const foreign =
-    /^(NODE_ENV|NODE_OPTIONS|JEST_.*|TEST_.*|FORCE_COLOR|INIT_CWD|MAKE.*|MFLAGS|npm_(?!config_).*|PORT|HOST|FRONTEND_PORT|DATABASE_URL|DB_.*|QUEUE_DSN|SMTP_URL|LOG_LEVEL|AUTH_.*)$/;
+    /^(NODE_ENV|NODE_OPTIONS|JEST_.*|TEST_.*|FORCE_COLOR|INIT_CWD|MAKE.*|MFLAGS|npm_(?!config_).*|PORT|HOST|FRONTEND_PORT|DATABASE_URL|DB_.*|QUEUE_DSN|REDIS_MODE|SMTP_URL|LOG_LEVEL|AUTH_.*)$/;
   const own = Object.entries(process.env).filter(([name]) => !foreign.test(name));
   return withGitIdentity({
     ...Object.fromEntries(own),
