@@ -2,6 +2,7 @@
 import { describe, expect, it } from "@jest/globals";
 import type { Context } from "../../../templates/backend/saq/tasks/task.js";
 import { openQueue, rowOf, startWorker, useDatabase } from "../support/scenario.js";
+import { itNeeds } from "../support/test-broker.js";
 
 const database = useDatabase();
 
@@ -69,20 +70,24 @@ describe("a burst", () => {
     expect(statuses.map((job) => job?.status)).toEqual(["aborted", "failed", "complete"]);
   });
 
-  it("D-8: keeps its deadline when it is woken for jobs that it does not claim", async () => {
-    const queue = openQueue(database, { given: () => 1 }, { burst: true, dequeueTimeout: 0.4 });
-    const { worker } = await startWorker(queue);
-    let isOver = false;
-    const finished = worker.finished.then(() => {
-      isOver = true;
-    });
-    // Parked jobs are due and wake the worker, but it does not claim them (P-14).
-    while (!isOver) {
-      await queue.enqueue("given", undefined, { priority: -1 });
-      await pause(50);
-    }
-    await finished;
-  });
+  itNeeds(
+    "priorities",
+    "D-8: keeps its deadline when it is woken for jobs that it does not claim",
+    async () => {
+      const queue = openQueue(database, { given: () => 1 }, { burst: true, dequeueTimeout: 0.4 });
+      const { worker } = await startWorker(queue);
+      let isOver = false;
+      const finished = worker.finished.then(() => {
+        isOver = true;
+      });
+      // Parked jobs are due and wake the worker, but it does not claim them (P-14).
+      while (!isOver) {
+        await queue.enqueue("given", undefined, { priority: -1 });
+        await pause(50);
+      }
+      await finished;
+    },
+  );
 
   it("W-18: a job that runs for longer than dequeueTimeout still completes", async () => {
     const queue = openQueue(
