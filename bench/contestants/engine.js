@@ -1,5 +1,6 @@
 /** The engine of the generated application with its defaults, used through its public entry point. */
 import { importEngine } from "../engine-build.js";
+import * as onRedis from "./redis-admin.js";
 import { admin } from "./saq-table.js";
 import { transactionsOf } from "./transactions.js";
 
@@ -8,8 +9,11 @@ const quiet = { debug() {}, info() {}, warn: console.warn, error: console.error,
 /** The concurrency for the fastest drain (`best`). No other setting differs from the defaults. */
 const bestConcurrency = 100;
 
-/** `build` selects the compiled engine: "engine" is the one of the work tree, "before" the one of the older commit. */
-export async function contestant({ build, version }) {
+/**
+ * `build` selects the compiled engine: "engine" is the one of the work tree, "before" the one of the older commit.
+ * `redis`: the queue is on Redis.
+ */
+export async function contestant({ build, version, redis = false }) {
   const { createSaq, defineQueue, defineSaq } = await importEngine("index.js", build);
 
   function open(url, { concurrency, best, handler, transactions }) {
@@ -19,7 +23,7 @@ export async function contestant({ build, version }) {
       : async (_ctx, payload) => handler(payload);
     const queue = defineQueue({
       name: "default",
-      dsn: url,
+      dsn: redis ? onRedis.redisUrl(url) : url,
       ...(jobsAtOnce ? { concurrency: jobsAtOnce } : {}),
       tasks: { noop },
     });
@@ -73,10 +77,12 @@ export async function contestant({ build, version }) {
 
   return {
     version,
-    hasGroups: true,
+    redis,
+    absent: redis && !process.env.BENCH_REDIS_URL ? "BENCH_REDIS_URL names no Redis" : undefined,
+    hasGroups: !redis,
     deletesJobs: true,
-    hasTransactions: true,
-    admin,
+    hasTransactions: !redis,
+    admin: redis ? onRedis.admin : admin,
     install,
     producer,
     worker,

@@ -44,6 +44,8 @@ const contestants = {
     if (!commit) return { absent: "set BENCH_BEFORE to an older commit of this repository" };
     return (await import("./engine.js")).contestant({ build: "before", version: commit });
   },
+  "engine-redis": async () =>
+    (await import("./engine.js")).contestant({ build: "engine", version: "this repository", redis: true }),
   "minimal-wire": () => import("./minimal-wire.js"),
   "graphile-worker": async () => (await import("./graphile-worker.js")).contestant({ tuned: false }),
   "graphile-worker-tuned": async () => (await import("./graphile-worker.js")).contestant({ tuned: true }),

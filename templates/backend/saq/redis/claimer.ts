@@ -93,7 +93,7 @@ export class Claimer {
     const unreadable: string[] = [];
     const started = await this.jobs.changeMany<ClaimedJob | "drop" | "unreadable">(jobKeys, (job, clock) => {
       const fields = read(job);
-      if (!fields) return { change: { ...unreadableChange }, answer: "unreadable" };
+      if (!fields) return { change: { ...unreadableChange, isTaken: true }, answer: "unreadable" };
       if (job.status !== "queued") return { change: null, answer: "drop" };
       const now = Math.round(clock);
       const { patch, removed } = encodeChange({
@@ -132,7 +132,7 @@ export class Claimer {
     const tokenOf = new Map(claims.map((claim) => [claim.key, receiptOf(claim).token]));
     const answers = await this.jobs.changeMany([...tokenOf.keys()], (job) => {
       const isOurs = job.token === tokenOf.get(job.key);
-      return { change: isOurs ? unreadableChange : null, answer: isOurs };
+      return { change: isOurs ? { ...unreadableChange, isTaken: true } : null, answer: isOurs };
     });
     this.#logUnreadable([...answers].flatMap(([key, isOurs]) => (isOurs ? [key] : [])));
   }

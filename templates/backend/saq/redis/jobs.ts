@@ -46,11 +46,17 @@ const batchSize = 200;
 const maxTries = 20;
 
 export class JobStore {
+  /** How documents name this queue, as our own code and as Python writes it. */
+  readonly #queueMembers: readonly [string, string];
+
   constructor(
     private readonly connection: RedisConnection,
     private readonly keys: QueueKeys,
     private readonly queueName: string,
-  ) {}
+  ) {
+    const name = JSON.stringify(queueName);
+    this.#queueMembers = [`"queue":${name}`, `"queue": ${name}`];
+  }
 
   /** Returns the jobs in the order of the keys; null for a key without a job. */
   async fetch(jobKeys: readonly string[]): Promise<(StoredJob | null)[]> {
@@ -279,25 +285,32 @@ export class JobStore {
     // The client decodes bytes that are not UTF-8 as U+FFFD; an edit would write that back. An empty document is no
     // SAQ job, so the job is treated as unreadable and its bytes stay as they are.
     const text = document.includes("\uFFFD") ? "" : document;
-    const { status, scheduled } = headOf(text);
+    const { status, scheduled } = headOf(text, this.#queueMembers, this.queueName);
     return { key: jobKey, queue: this.queueName, status, scheduled, document: text };
   }
 }
 
-/** An unreadable document is shown as a failed job. */
-function headOf(document: string): { status: Status; scheduled: number } {
-  const tail = /"status":\s?"([a-z]+)"\}$/.exec(document.slice(-40));
-  const known = tail?.[1] === undefined ? null : parseStatus(tail[1]);
-  // The last member of the text decides, as it does for JSON.parse.
-  const value = known && !document.includes('"scheduled":') ? { status: known } : parsed(document);
-  const status = typeof value?.status === "string" ? parseStatus(value.status) : null;
+/** Returns status and due time of a document. A document that is no job of this queue is shown as failed. */
+function headOf(
+  document: string,
+  queueMembers: readonly [string, string],
+  queueName: string,
+): { status: Status; scheduled: number } {
+  // Most documents end with their status. The last member of the text decides, as it does for JSON.parse.
+  const tail = /"status":\s?"([a-z]+)"\}$/.exec(document.slice(-40))?.[1];
+  const known = tail === undefined ? null : parseStatus(tail);
+  if (known && !document.includes('"scheduled":') && queueMembers.some((member) => document.includes(member)))
+    return { status: known, scheduled: 0 };
+  const value = parsed(document);
+  const status =
+    value?.queue === queueName && typeof value.status === "string" ? parseStatus(value.status) : null;
   return {
     status: status ?? "failed",
     scheduled: typeof value?.scheduled === "number" ? value.scheduled : 0,
   };
 }
 
-function parsed(document: string): { status?: unknown; scheduled?: unknown } | null {
+function parsed(document: string): { queue?: unknown; status?: unknown; scheduled?: unknown } | null {
   try {
     const value: unknown = JSON.parse(document.replace(/\b(NaN|-?Infinity)\b/g, "null"));
     return typeof value === "object" && value !== null ? value : null;

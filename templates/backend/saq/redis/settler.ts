@@ -60,22 +60,27 @@ export class Settler {
 
   async #complete(items: Settlement[]): Promise<(SettleResult | Promise<SettleResult>)[]> {
     const { keys } = this;
-    const args: string[] = [];
+    const claims: string[] = [];
+    const numberOf = new Map<string, string>();
+    const jobs: string[] = [];
     for (const item of items) {
       const { token, suffix } = receiptOf(item);
-      const { kept = "", replaced = "" } = suffix ?? {};
+      let number = numberOf.get(token);
+      if (number === undefined) {
+        const { kept = "", replaced = "" } = suffix ?? {};
+        number = String(claims.push(token, kept + replaced, String(Buffer.byteLength(replaced))) / 3);
+        numberOf.set(token, number);
+      }
       const notification = notificationOf(item, this.keys.events);
-      args.push(
-        token,
-        kept + replaced,
-        String(Buffer.byteLength(replaced)),
+      jobs.push(
+        number,
         // The patch continues the document, so its opening brace is left out.
         item.patch.slice(1),
         item.keep === null ? "" : item.keep < 0 ? "-1" : String(Math.max(item.keep, 1)),
-        notification?.channel ?? "",
-        notification?.text ?? "",
+        notification ? `${notification.channel}\n${notification.text}` : "",
       );
     }
+    const args = [String(numberOf.size), ...claims, ...jobs];
     const done = (await this.connection.run(
       completeScript,
       [

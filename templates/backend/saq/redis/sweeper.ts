@@ -78,7 +78,7 @@ export class Sweeper {
     const jobKeys = ids.map((id) => keys.jobKey(id));
     const decide: Decide<"swept" | "finished" | "kept"> = (job, clock) => {
       if (isTerminal(job.status) && job.document !== "") return { change: null, answer: "finished" };
-      if (!read(job)) return { change: unreadableChange, answer: "swept" };
+      if (!read(job)) return { change: { ...unreadableChange, isTaken: true }, answer: "swept" };
       if (job.status === "queued") {
         const id = keys.id(job.key);
         const since = this.#unmarkedSince.get(id) ?? performance.now();
