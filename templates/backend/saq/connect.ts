@@ -23,7 +23,7 @@ export function connectBrokers(queues: readonly QueueConfig[], logger: Logger): 
         queue.dsn,
         () => new RedisConnection(queue.dsn, logger),
       );
-      return new RedisBroker(connection, { queueName, failedTtl });
+      return new RedisBroker(connection, { queueName, failedTtl, maxBytes });
     }
     const pool = getOrCreate(pools, `${usesPooler(queue)} ${queue.dsn}`, () => {
       return new ConnectionPool(connectionOptions(queues, queue, logger));

@@ -180,8 +180,9 @@ export function checkRedisOptions(
   at: string,
   { priorities, groupConcurrency }: Pick<QueueOptions, "priorities" | "groupConcurrency">,
 ): void {
-  if (priorities !== undefined) requireCapability(at, "priorities", redisCapabilities);
-  if (groupConcurrency !== undefined) requireCapability(at, "groups", redisCapabilities);
+  const isDefault = priorities === undefined || (priorities[0] === 0 && priorities[1] === 32_767);
+  if (!isDefault) requireCapability(at, "priorities", redisCapabilities);
+  if ((groupConcurrency ?? 1) !== 1) requireCapability(at, "groups", redisCapabilities);
 }
 
 export function checkTasks(at: string, tasks: TaskMap): void {

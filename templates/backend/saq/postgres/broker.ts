@@ -27,6 +27,7 @@ import type { StoredJob } from "../core/stored-job.js";
 import { isTakenOver } from "../core/stored-job.js";
 import type { TransactionClient } from "../core/transaction-client.js";
 import { type Decision, loseJob } from "../core/transitions.js";
+import { leaseGraceSeconds, newWorkerId } from "../storage/worker-ids.js";
 import { withTimeout } from "../timers.js";
 import { eventChannel, parseEvent, parseReply, replyChannel, wakeChannel } from "./channels.js";
 import { Claimer } from "./claimer.js";
@@ -40,7 +41,6 @@ import { PostgresSchedules } from "./schedules.js";
 import { Settler, settleTimeoutMs } from "./settler.js";
 import { Reconciler } from "./sweep/reconciler.js";
 import { Sweeper } from "./sweep/sweeper.js";
-import { leaseGraceSeconds, newWorkerId } from "../storage/worker-ids.js";
 import type { WorkerAge } from "./sweep/worker-rows.js";
 import type { TableSession } from "./table-session.js";
 

@@ -18,6 +18,7 @@ import type {
   SweepLimits,
   WorkerRow,
 } from "../broker.js";
+import { maxDocumentBytes } from "../core/byte-size.js";
 import { redisCapabilities, requireCapability } from "../core/capabilities.js";
 import type { Claim, ClaimedJob, Receipt } from "../core/claim.js";
 import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
@@ -45,6 +46,8 @@ const closeTimeoutMs = 2_000;
 export interface RedisBrokerOptions {
   queueName: string;
   failedTtl: number;
+  /** The queue's limit for each part of a job, bytes. */
+  maxBytes: number;
 }
 
 export class RedisBroker implements Broker {
@@ -64,11 +67,11 @@ export class RedisBroker implements Broker {
   readonly #dueJobs = new Set<DueJobs>();
   #closed = false;
 
-  constructor(connection: RedisConnection, { queueName, failedTtl }: RedisBrokerOptions) {
+  constructor(connection: RedisConnection, { queueName, failedTtl, maxBytes }: RedisBrokerOptions) {
     this.#connection = connection.retain();
     this.#queueName = queueName;
     this.#keys = new QueueKeys(queueName);
-    this.#jobs = new JobStore(connection, this.#keys, queueName);
+    this.#jobs = new JobStore(connection, this.#keys, queueName, maxDocumentBytes(maxBytes));
     this.#enqueuer = new Enqueuer(connection, this.#keys);
     this.#claimer = new Claimer(connection, this.#keys, this.#jobs, connection.logger);
     this.#claimer.onClaim = (isEmpty) => {

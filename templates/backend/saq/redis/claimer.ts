@@ -57,7 +57,7 @@ export class Claimer {
     const [started = "0", ...results] = (await connection.run(
       startScript,
       [keys.active, keys.claims, keys.incomplete, ...ids],
-      [token, JSON.stringify(workerId)],
+      [token, JSON.stringify(workerId), String(this.jobs.maxDocumentBytes)],
       { timeoutMs: 0, isRepeatable: false },
     )) as [string, ...(string | number)[]];
     const suffix = suffixOf(workerId, started);

@@ -178,7 +178,8 @@ export class RedisConnection {
         this.#onUnavailable(error);
         const pauseMs = backoffMs(tries);
         const mayRetry = isRepeatable || wasNotSent(error);
-        if (this.isClosed || !mayRetry || !isWanted() || performance.now() + pauseMs > deadline)
+        if (this.isClosed) throw closedError();
+        if (!mayRetry || !isWanted() || performance.now() + pauseMs > deadline)
           throw this.#unavailableError(error);
         await this.pause(pauseMs);
       }
@@ -205,7 +206,7 @@ export class RedisConnection {
   }
 
   #commandClient(): Promise<Client> {
-    if (this.isClosed) return Promise.reject(new SaqError("queue_closed", "The queue is closed"));
+    if (this.isClosed) return Promise.reject(closedError());
     this.#client ??= this.#open().catch((error) => {
       this.#client = null;
       throw error;
@@ -230,6 +231,7 @@ export class RedisConnection {
   }
 
   async #open(): Promise<Client> {
+    if (this.isClosed) throw closedError();
     const { createClient } = await import("@redis/client");
     const { username, password, database } = this.#address;
     const client = createClient({
@@ -262,6 +264,10 @@ export class RedisConnection {
       throw error;
     } finally {
       clearTimeout(timer);
+    }
+    if (this.isClosed) {
+      client.destroy();
+      throw closedError();
     }
     return client;
   }
@@ -305,6 +311,8 @@ export class RedisConnection {
     this.logger.info({ server: this.name, seconds }, `Redis answers again after ${seconds} s`);
   }
 }
+
+const closedError = () => new SaqError("queue_closed", "The queue was closed and cannot be used again");
 
 function socketOf(address: RedisAddress) {
   if (address.socketPath !== undefined) return { path: address.socketPath, tls: false as const };

@@ -3,6 +3,7 @@ import { bytesOf } from "../core/byte-size.js";
 import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
 import { BulkOutcomes, BulkSlot } from "../storage/bulk-enqueue.js";
 import { Coalescer } from "../storage/coalescer.js";
+import { checkStorable } from "../storage/storable-key.js";
 import type { RedisConnection } from "./connection.js";
 import type { QueueKeys } from "./keys.js";
 import { enqueueScript } from "./lua/enqueue.js";
@@ -29,14 +30,24 @@ export class Enqueuer {
     });
   }
 
-  /** Stores a job with the next script. */
-  enqueue(job: NewJob): Promise<EnqueueOutcome> {
+  /**
+   * Stores a job with the next script.
+   *
+   * @throws InvalidJobError for a key that cannot be stored
+   */
+  async enqueue(job: NewJob): Promise<EnqueueOutcome> {
+    checkStorable(job);
     return this.#coalescer.add(job);
   }
 
-  /** Stores the jobs and returns their outcomes in order. */
-  enqueueMany(jobs: readonly NewJob[]): Promise<EnqueueOutcome[]> {
-    if (jobs.length === 0) return Promise.resolve([]);
+  /**
+   * Stores the jobs and returns their outcomes in order.
+   *
+   * @throws InvalidJobError when one of the jobs cannot be stored; then none is stored
+   */
+  async enqueueMany(jobs: readonly NewJob[]): Promise<EnqueueOutcome[]> {
+    for (const job of jobs) checkStorable(job);
+    if (jobs.length === 0) return [];
     return new Promise((resolve, reject) => {
       const outcomes = new BulkOutcomes(jobs.length, { resolve, reject });
       for (let index = 0; index < jobs.length; index++)
@@ -58,25 +69,27 @@ export class Enqueuer {
       keys.finished("complete"),
       keys.finished("failed"),
       keys.finished("aborted"),
+      keys.recent,
     ];
     const args: string[] = [];
-    for (const { key, document, scheduled, keyed } of jobs) {
+    for (const { key, document, scheduled, keyed, shortLived } of jobs) {
       scriptKeys.push(keys.id(key), keys.abort(key));
-      args.push(document, scheduled <= seconds ? "0" : String(scheduled), keyed ? "1" : "0");
+      args.push(
+        document,
+        scheduled <= seconds ? "0" : String(scheduled),
+        keyed ? "1" : "0",
+        shortLived ? "1" : "0",
+      );
     }
-    const isShortLived = jobs.some(({ shortLived }) => shortLived);
     let isResent = false;
-    const outcomes = (await this.connection.run(
-      enqueueScript,
-      scriptKeys,
-      () => {
-        const sent = [...args, isResent ? "1" : "0"];
-        isResent = true;
-        return sent;
-      },
-      // The document of a short-lived job may be gone when the job is sent again, and the job would run twice.
-      { isRepeatable: !isShortLived },
-    )) as number[];
+    const outcomes = (await this.connection.run(enqueueScript, scriptKeys, () => {
+      const times = isResent ? jobs.map(({ document }) => String(queuedAt(document))) : [];
+      isResent = true;
+      return [...args, ...times];
+    })) as number[];
     return outcomes.map((outcome) => (outcome === 1 ? stored : keyAlive));
   }
 }
+
+/** Returns the time at which a job was enqueued, as its document has it, epoch ms. */
+const queuedAt = (document: string): unknown => (JSON.parse(document) as { queued?: unknown }).queued;

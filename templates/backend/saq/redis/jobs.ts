@@ -9,7 +9,7 @@ import { SaqError } from "../errors.js";
 import type { RedisConnection, RetryOptions } from "./connection.js";
 import { eventOf, type Notification } from "./events.js";
 import type { QueueKeys } from "./keys.js";
-import { changeScript, readScript } from "./lua/change.js";
+import { changeScript, fetchScript, readScript } from "./lua/change.js";
 
 /** A job as it is stored, with what a change compares. */
 export interface ReadJob extends StoredJob {
@@ -53,23 +53,32 @@ export class JobStore {
     private readonly connection: RedisConnection,
     private readonly keys: QueueKeys,
     private readonly queueName: string,
+    /** A larger document is not read. */
+    readonly maxDocumentBytes: number,
   ) {
     const name = JSON.stringify(queueName);
     this.#queueMembers = [`"queue":${name}`, `"queue": ${name}`];
   }
 
-  /** Returns the jobs in the order of the keys; null for a key without a job. */
-  async fetch(jobKeys: readonly string[]): Promise<(StoredJob | null)[]> {
+  /**
+   * Returns the jobs in the order of the keys; null for a key without a job. `maxTotalBytes` limits the documents of one
+   * page together.
+   */
+  async fetch(
+    jobKeys: readonly string[],
+    maxTotalBytes = Number.MAX_SAFE_INTEGER,
+  ): Promise<(StoredJob | null)[]> {
     const found: (StoredJob | null)[] = [];
     for (let start = 0; start < jobKeys.length; start += batchSize) {
       const page = jobKeys.slice(start, start + batchSize);
-      const documents = (await this.connection.command([
-        "MGET",
-        ...page.map((jobKey) => this.keys.id(jobKey)),
-      ])) as (string | null)[];
+      const documents = (await this.connection.run(
+        fetchScript,
+        page.map((jobKey) => this.keys.id(jobKey)),
+        [String(this.maxDocumentBytes), String(maxTotalBytes)],
+      )) as (string | number)[];
       for (const [index, jobKey] of page.entries()) {
-        const document = documents[index] ?? null;
-        found.push(document === null ? null : this.#stored(jobKey, document));
+        const document = documents[index] ?? "";
+        found.push(document === "" ? null : this.#stored(jobKey, document));
       }
     }
     return found;
@@ -158,19 +167,23 @@ export class JobStore {
     const [time, ...fields] = (await this.connection.run(
       readScript,
       [keys.claims, keys.incomplete, ...jobKeys.map((jobKey) => keys.id(jobKey))],
-      [],
+      [String(this.maxDocumentBytes)],
       options,
-    )) as string[];
+    )) as [string, ...(string | number)[]];
     const jobs: ReadJob[] = [];
     for (const [index, jobKey] of jobKeys.entries()) {
       const [document = "", hash = "", token = "", score = ""] = fields.slice(4 * index, 4 * index + 4);
       if (hash === "") continue;
-      jobs.push({
+      const job = {
         ...this.#stored(jobKey, document),
-        hash,
-        token,
+        hash: String(hash),
+        token: String(token),
         score: score === "" ? null : Number(score),
-      });
+      };
+      // An unreadable document has no status; the list that its id is in has one.
+      jobs.push(
+        job.document === "" && job.score !== null ? { ...job, status: await this.#listOf(job) } : job,
+      );
     }
     return { jobs, clock: Number(time) };
   }
@@ -197,7 +210,10 @@ export class JobStore {
     return { queued: queued + due, scheduled, active, aborting, complete, failed, aborted };
   }
 
-  /** Lists jobs by the lists and sets of their statuses: waiting jobs first, then running and finished ones. */
+  /**
+   * Lists jobs by the lists and sets of their statuses: waiting jobs first, then running and finished ones, each with
+   * the newest first.
+   */
   async list({ statuses, offset, limit, due }: JobFilter): Promise<StoredJob[]> {
     const wanted = new Set(statuses);
     const found: StoredJob[] = [];
@@ -211,7 +227,8 @@ export class JobStore {
       }
       const ids = await source.ids(skip, limit - found.length);
       skip = 0;
-      const jobs = await this.fetch(ids.map((id) => this.keys.jobKey(id)));
+      const jobKeys = ids.map((id) => this.keys.jobKey(id));
+      const jobs = await this.fetch(jobKeys, this.maxDocumentBytes);
       for (const job of jobs) if (job && wanted.has(job.status)) found.push(job);
     }
     return found;
@@ -224,12 +241,14 @@ export class JobStore {
     const seconds = String(Math.floor(connection.clock.now() / 1_000));
     const list = (key: string) => ({
       size: () => size(["LLEN", key]),
-      ids: (start: number, count: number) => ids(["LRANGE", key, String(start), String(start + count - 1)]),
+      // The newest jobs are at the end of the list.
+      ids: async (start: number, count: number) =>
+        (await ids(["LRANGE", key, String(-start - count), String(-start - 1)])).reverse(),
     });
     const scores = (key: string, min: string, max: string) => ({
       size: () => size(["ZCOUNT", key, min, max]),
       ids: (start: number, count: number) =>
-        ids(["ZRANGEBYSCORE", key, min, max, "LIMIT", String(start), String(count)]),
+        ids(["ZREVRANGEBYSCORE", key, max, min, "LIMIT", String(start), String(count)]),
     });
     const newestFirst = (key: string) => ({
       size: () => size(["ZCOUNT", key, `(${Math.floor(connection.clock.now())}`, "+inf"]),
@@ -281,7 +300,17 @@ export class JobStore {
     };
   }
 
-  #stored(jobKey: string, document: string): StoredJob {
+  async #listOf({ key, token }: ReadJob): Promise<"active" | "queued"> {
+    if (token !== "") return "active";
+    const place = await this.connection.command(["LPOS", this.keys.active, this.keys.id(key)]);
+    return place === null ? "queued" : "active";
+  }
+
+  #stored(jobKey: string, document: string | number): StoredJob {
+    if (typeof document === "number") {
+      const unread = { scheduled: 0, document: "", unreadBytes: document };
+      return { key: jobKey, queue: this.queueName, status: "failed", ...unread };
+    }
     // The client decodes bytes that are not UTF-8 as U+FFFD; an edit would write that back. An empty document is no
     // SAQ job, so the job is treated as unreadable and its bytes stay as they are.
     const text = document.includes("\uFFFD") ? "" : document;

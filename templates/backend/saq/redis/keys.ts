@@ -15,6 +15,11 @@ export class QueueKeys {
   readonly claims: string;
   /** Worker ids; score = when the worker's lease expires, epoch ms. Sorted set. */
   readonly leases: string;
+  /**
+   * Ids and document hashes of short-lived jobs that were stored a short time ago; score = when to forget them, epoch
+   * ms. Sorted set.
+   */
+  readonly recent: string;
   /** Held for an interval by the process that sweeps stuck jobs. */
   readonly sweepLock: string;
   /** Recurring tasks: definition, last tick, pause and last run by name. Hashes. */
@@ -34,6 +39,7 @@ export class QueueKeys {
     const own = `${this.#prefix}ts:`;
     this.claims = `${own}claims`;
     this.leases = `${own}leases`;
+    this.recent = `${own}recent`;
     this.sweepLock = `${own}sweep`;
     this.events = `${own}events`;
     this.cron = {

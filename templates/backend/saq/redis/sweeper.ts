@@ -78,6 +78,8 @@ export class Sweeper {
     const jobKeys = ids.map((id) => keys.jobKey(id));
     const decide: Decide<"swept" | "finished" | "kept"> = (job, clock) => {
       if (isTerminal(job.status) && job.document !== "") return { change: null, answer: "finished" };
+      // A Python job whose document is too large for this process to read. Python's own sweeper ends it.
+      if (job.unreadBytes !== undefined) return { change: null, answer: "kept" };
       if (!read(job)) return { change: { ...unreadableChange, isTaken: true }, answer: "swept" };
       if (job.status === "queued") {
         const id = keys.id(job.key);

@@ -2,10 +2,31 @@
 import { readClock, script } from "./script.js";
 
 /**
- * Reads jobs. Returns the time, and for each job its document ('' = none), the hash of the document, the token of its
- * claim ('' = none) and its score ('' = the job neither waits nor runs).
+ * Reads documents. Returns for each id the document, '' if there is none, or the number of its bytes if it is too large.
  *
- * KEYS: claims, incomplete, then ids.
+ * KEYS: ids. ARGV: maximum bytes of a document, maximum bytes of all documents except the first one.
+ */
+export const fetchScript = script(`
+local max, maxTotal, total = tonumber(ARGV[1]), tonumber(ARGV[2]), 0
+local result = {}
+for i, id in ipairs(KEYS) do
+  local bytes = redis.call('STRLEN', id)
+  if bytes > max or (total > 0 and total + bytes > maxTotal) then
+    result[i] = bytes
+  else
+    total = total + bytes
+    result[i] = bytes == 0 and '' or redis.call('GET', id)
+  end
+end
+return result
+`);
+
+/**
+ * Reads jobs. Returns the time, and for each job its document ('' = none, a number = the bytes of a document that is too
+ * large), the hash of the document, the token of its claim ('' = none) and its score ('' = the job neither waits nor
+ * runs).
+ *
+ * KEYS: claims, incomplete, then ids. ARGV: maximum bytes of a document.
  */
 export const readScript = script(`
 ${readClock}
@@ -14,7 +35,7 @@ for i = 3, #KEYS do
   local id = KEYS[i]
   local document = redis.call('GET', id) or ''
   local at = #result
-  result[at + 1] = document
+  result[at + 1] = #document > tonumber(ARGV[1]) and #document or document
   result[at + 2] = document ~= '' and redis.sha1hex(document) or ''
   result[at + 3] = redis.call('HGET', KEYS[1], id) or ''
   result[at + 4] = redis.call('ZSCORE', KEYS[2], id) or ''

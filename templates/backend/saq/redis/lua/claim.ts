@@ -36,7 +36,8 @@ return taken
  * (the script has marked it), or the number 0 and a document that the caller must look at, or an empty text if the job
  * has no document.
  *
- * KEYS: active, claims, incomplete, then ids. ARGV: token, worker id as JSON.
+ * KEYS: active, claims, incomplete, then ids. ARGV: token, worker id as JSON, maximum
+ * bytes of a document. Of a larger one only the first byte is returned.
  */
 export const startScript = script(`
 ${readClock}
@@ -54,11 +55,12 @@ for i = 4, #KEYS do
     redis.call('ZREM', incomplete, id)
     if redis.call('HGET', claims, id) == token then redis.call('HDEL', claims, id) end
   else
-    text = document
+    local isLarge = #document > tonumber(ARGV[3])
+    text = isLarge and string.sub(document, 1, 1) or document
     local cut
     if string.sub(document, -19) == ',"status":"queued"}' then cut = 20
     elseif string.sub(document, -21) == ', "status": "queued"}' then cut = 22 end
-    if cut and not string.find(document, '"attempts":', 1, true) and not string.find(document, '"touched":', 1, true) then
+    if cut and not isLarge and not string.find(document, '"attempts":', 1, true) and not string.find(document, '"touched":', 1, true) then
       fresh = 1
       redis.call('SET', id, string.sub(document, 1, -cut) .. suffix)
       redis.call('HSET', claims, id, token)
