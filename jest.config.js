@@ -1,23 +1,15 @@
 // Engine, command line and end-to-end tests of this repository. The generated application's own tests live in
 // templates/backend/test and run by their own configuration, as they do in a generated project.
 import { availableParallelism } from "node:os";
+import { contractFiles } from "./test/saq/contract.js";
+import { redisMissing } from "./test/support/find-redis.js";
 
-export default {
-  // Tests wait for databases, processes and timers more than they compute: with three workers, two cores were idle for
-  // a third of the time.
-  maxWorkers: availableParallelism() + 3,
-  testSequencer: "<rootDir>/test/slow-files-first.js",
+const project = {
   testEnvironment: "node",
-  // Tests wait for events. This only ends one that would wait for ever: with 20 busy processes per core, the start of a
-  // worker alone has taken 40 s.
-  testTimeout: 120_000,
   roots: ["<rootDir>/test"],
-  testMatch: ["**/*.test.ts"],
   extensionsToTreatAsEsm: [".ts"],
   moduleNameMapper: { "^(\\.{1,2}/.*)\\.js$": "$1" },
   modulePathIgnorePatterns: ["<rootDir>/.demo", "<rootDir>/test/__snapshots__"],
-  globalSetup: "<rootDir>/test/global-setup.ts",
-  globalTeardown: "<rootDir>/test/global-teardown.ts",
   transform: {
     "^.+\\.tsx?$": [
       "@swc/jest",
@@ -28,4 +20,34 @@ export default {
       },
     ],
   },
+};
+
+/**
+ * @param {string} displayName jest prints it before the name of each file
+ * @param {"poll" | "redis"} broker what test/saq/support/test-broker.ts reads
+ * @param {readonly string[]} files
+ */
+const contract = (displayName, broker, files = contractFiles) => ({
+  ...project,
+  displayName,
+  globals: { TEST_BROKER: broker },
+  testMatch: files.map((file) => `<rootDir>/${file}`),
+});
+
+export default {
+  // Tests wait for databases, processes and timers more than they compute: with three workers, two cores were idle for
+  // a third of the time.
+  maxWorkers: availableParallelism() + 3,
+  testSequencer: "<rootDir>/test/slow-files-first.js",
+  // Tests wait for events. This only ends one that would wait for ever: with 20 busy processes per core, the start of a
+  // worker alone has taken 40 s.
+  testTimeout: 120_000,
+  globalSetup: "<rootDir>/test/global-setup.ts",
+  globalTeardown: "<rootDir>/test/global-teardown.ts",
+  // The first project runs all files, the engine's on PostgreSQL. The others run the contract of the brokers once more.
+  projects: [
+    { ...project, displayName: "PostgreSQL", testMatch: ["**/*.test.ts"] },
+    contract("PostgreSQL with pollInterval", "poll"),
+    contract("Redis", "redis", redisMissing ? ["test/saq/support/redis-missing.ts"] : contractFiles),
+  ],
 };

@@ -1,6 +1,7 @@
 /** The engine of the generated application with its defaults, used through its public entry point. */
 import { tracingChannel } from "node:diagnostics_channel";
 import { importEngine } from "../engine-build.js";
+import * as onRedis from "./redis-admin.js";
 import { admin } from "./saq-table.js";
 import { transactionsOf } from "./transactions.js";
 
@@ -11,9 +12,9 @@ const bestConcurrency = 100;
 
 /**
  * `build` selects the compiled engine: "engine" is the one of the work tree, "before" the one of the older commit.
- * `observed`: all its channels have subscribers, which do nothing.
+ * `observed`: all its channels have subscribers, which do nothing. `redis`: the queue is on Redis.
  */
-export async function contestant({ build, version, observed = false }) {
+export async function contestant({ build, version, observed = false, redis = false }) {
   if (observed) subscribeToAll();
   const { createSaq, defineQueue, defineSaq } = await importEngine("index.js", build);
 
@@ -24,7 +25,7 @@ export async function contestant({ build, version, observed = false }) {
       : async (_ctx, payload) => handler(payload);
     const queue = defineQueue({
       name: "default",
-      dsn: url,
+      dsn: redis ? onRedis.redisUrl(url) : url,
       ...(jobsAtOnce ? { concurrency: jobsAtOnce } : {}),
       tasks: { noop },
     });
@@ -78,10 +79,12 @@ export async function contestant({ build, version, observed = false }) {
 
   return {
     version,
-    hasGroups: true,
+    redis,
+    absent: redis && !process.env.BENCH_REDIS_URL ? "BENCH_REDIS_URL names no Redis" : undefined,
+    hasGroups: !redis,
     deletesJobs: true,
-    hasTransactions: true,
-    admin,
+    hasTransactions: !redis,
+    admin: redis ? onRedis.admin : admin,
     install,
     producer,
     worker,

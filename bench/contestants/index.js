@@ -50,6 +50,8 @@ const contestants = {
       version: "with subscribers",
       observed: true,
     }),
+  "engine-redis": async () =>
+    (await import("./engine.js")).contestant({ build: "engine", version: "this repository", redis: true }),
   "minimal-wire": () => import("./minimal-wire.js"),
   "graphile-worker": async () => (await import("./graphile-worker.js")).contestant({ tuned: false }),
   "graphile-worker-tuned": async () => (await import("./graphile-worker.js")).contestant({ tuned: true }),

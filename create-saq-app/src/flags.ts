@@ -10,6 +10,7 @@ export interface Flags {
   git?: boolean;
   frontend?: boolean;
   db?: string;
+  queue?: string;
   port?: string;
   force?: boolean;
   dryRun?: boolean;
@@ -27,6 +28,7 @@ const FLAG_OPTIONS = {
   frontend: { type: "boolean" },
   "no-frontend": { type: "boolean" },
   db: { type: "string" },
+  queue: { type: "string" },
   port: { type: "string" },
   force: { type: "boolean" },
   "dry-run": { type: "boolean" },
@@ -78,7 +80,11 @@ export function parseFlags(argv: readonly string[], env: NodeJS.ProcessEnv): Fla
   return flags;
 }
 
-const EXAMPLES: Partial<Record<FlagName, string>> = { db: "--db docker", port: "--port 8000" };
+const EXAMPLES: Partial<Record<FlagName, string>> = {
+  db: "--db docker",
+  queue: "--queue redis",
+  port: "--port 8000",
+};
 
 function assign(flags: Flags, name: FlagName, value: string | undefined): void {
   switch (name) {
@@ -100,6 +106,7 @@ function assign(flags: Flags, name: FlagName, value: string | undefined): void {
       flags.dryRun = true;
       return;
     case "db":
+    case "queue":
     case "port":
       flags[name] = value;
       return;
@@ -166,6 +173,9 @@ function refuseFlagsNotPassedOn(flags: Flags, env: NodeJS.ProcessEnv): void {
     env.npm_config_db !== undefined &&
       flags.db === undefined &&
       withValue("--db", env.npm_config_db, "docker"),
+    env.npm_config_queue !== undefined &&
+      flags.queue === undefined &&
+      withValue("--queue", env.npm_config_queue, "redis"),
     env.npm_config_port !== undefined &&
       flags.port === undefined &&
       withValue("--port", env.npm_config_port, "8000"),

@@ -13,6 +13,8 @@ Flags:
       --db <which>          embedded, docker, url, or a postgresql:// URL (default: auto, which is
                             Docker if it runs, else embedded); with url, you set DATABASE_URL
                             in .env yourself
+      --queue <which>       postgres or redis: where the queue stores its jobs (default: postgres);
+                            your own data are in PostgreSQL in any case
       --port <number>       port of the API (default: 8000)
       --no-install          do not run npm install
       --no-git              do not create a git repository with a first commit

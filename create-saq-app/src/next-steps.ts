@@ -32,12 +32,13 @@ export function nextSteps(
   if (results.install.status === "failed" || results.install.status === "interrupted") {
     steps.push({ command: INSTALL_COMMAND, about: "it did not finish" });
   }
+  const servers = options.queue === "redis" ? "database, Redis," : "database,";
   steps.push({
     command: platform === "win32" ? "npm run dev-all" : "make dev-all",
     about:
       results.install.status === "skipped"
         ? "installs what is missing, then runs everything"
-        : `runs database, API${options.frontend ? ", worker and front end" : " and worker"}`,
+        : `runs ${servers} API${options.frontend ? ", worker and front end" : " and worker"}`,
   });
   return steps;
 }

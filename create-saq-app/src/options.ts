@@ -5,6 +5,8 @@ import type { Flags } from "./flags.js";
 
 const DATABASES = ["auto", "embedded", "docker", "url"] as const;
 type Database = (typeof DATABASES)[number];
+const QUEUES = ["postgres", "redis"] as const;
+type QueueStorage = (typeof QUEUES)[number];
 
 /** All decisions about the project. After they are made, the program asks and guesses nothing more. */
 export interface Options {
@@ -13,6 +15,8 @@ export interface Options {
   db: Database;
   /** The URL given with `--db postgresql://...`. With null and `db` "url", the user must fill in the line in .env. */
   databaseUrl: string | null;
+  /** Where the queue stores its jobs. The application's own data are in PostgreSQL in any case. */
+  queue: QueueStorage;
   /** TCP port of the API. */
   port: number;
   install: boolean;
@@ -46,6 +50,7 @@ export const DEFAULTS = {
   directory: "my-saq-app",
   frontend: true,
   db: "auto",
+  queue: "postgres",
   port: 8000,
   install: true,
   git: true,
@@ -67,6 +72,7 @@ export function resolveOptions(flags: Flags, answers: Answers, cwd: string): Opt
     project: resolveProject(flags.directory ?? answers.directory ?? DEFAULTS.directory, cwd),
     frontend,
     ...resolveDatabase(flags.db ?? answers.db ?? DEFAULTS.db),
+    queue: resolveQueue(flags.queue ?? DEFAULTS.queue),
     port: resolvePort(flags.port, frontend),
     install: flags.install ?? answers.install ?? DEFAULTS.install,
     git: flags.git ?? DEFAULTS.git,
@@ -170,6 +176,17 @@ function validateUrl(value: string): string {
   return value;
 }
 
+function resolveQueue(value: string): QueueStorage {
+  const queue = QUEUES.find((known) => known === value);
+  if (queue !== undefined) return queue;
+  if (/^(redis|rediss|unix|postgres|postgresql)(\+\w+)?:/i.test(value)) {
+    throw new UsageError(
+      "--queue takes postgres or redis, and no URL. To use a server of your own, write its URL as QUEUE_DSN in .env.",
+    );
+  }
+  throw new UsageError(`--queue is "${value}". Allowed: postgres, redis.`);
+}
+
 function resolvePort(value: string | undefined, frontend: boolean): number {
   if (value === undefined) return DEFAULTS.port;
   const port = Number(value);
@@ -205,6 +222,7 @@ export function appliedDefaults(flags: Flags): AppliedDefault[] {
       value: "Docker if it runs, else embedded",
       flag: "--db embedded|docker|url",
     },
+    flags.queue === undefined && { option: "queue", value: "in PostgreSQL", flag: "--queue postgres|redis" },
     flags.port === undefined && { option: "API port", value: String(DEFAULTS.port), flag: "--port <number>" },
     flags.install === undefined && { option: "npm install", value: "yes", flag: "--no-install" },
     flags.git === undefined && { option: "git commit", value: "yes", flag: "--no-git" },

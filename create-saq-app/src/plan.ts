@@ -23,6 +23,7 @@ export interface RenderContext {
   port: number;
   frontend: boolean;
   db: string;
+  redis: boolean;
   projectId: string;
   generatorVersion: string;
 }
@@ -56,6 +57,7 @@ export function planProject({
     port: options.port,
     frontend: options.frontend,
     db: options.db,
+    redis: options.queue === "redis",
     projectId: secrets.projectId,
     generatorVersion,
   };
@@ -128,7 +130,7 @@ function projectInfo(files: ReadonlyMap<string, Buffer>, options: Options, gener
   const content = {
     generator: "create-saq-app",
     version: generatorVersion,
-    options: { frontend: options.frontend, db: options.db, port: options.port },
+    options: { frontend: options.frontend, db: options.db, queue: options.queue, port: options.port },
     engine: Object.fromEntries(engine.map(([path, contents]) => [path, sha256(contents)])),
   };
   return toJson(content);

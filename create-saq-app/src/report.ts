@@ -24,7 +24,7 @@ export function reportAsJson(report: Report, exitCode: number): Record<string, u
     version: report.version,
     directory: options.project.directory,
     name: options.project.packageName,
-    options: { frontend: options.frontend, db: options.db, port: options.port },
+    options: { frontend: options.frontend, db: options.db, queue: options.queue, port: options.port },
     files: plan.map(({ path }) => path).filter((path) => !target.kept.includes(path)),
     replaced: target.overwritten,
     kept: target.kept,

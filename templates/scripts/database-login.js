@@ -1,6 +1,6 @@
 // Connects to the database with the user's name and password, and explains a failure in one or two sentences.
 import { clientConfigs, nameOfAddress, parsePostgresAddress } from "../backend/saq/postgres-address.js";
-import { databaseAddress, databaseUrlSource } from "./env.js";
+import { databaseAddress, sourceOf } from "./env.js";
 import { Failure } from "./failure.js";
 import { loadDriver } from "./packages.js";
 import { waitForServer } from "./postgres-ready.js";
@@ -15,7 +15,7 @@ const SQLSTATE = {
 
 /** Returns `host:port/database` of DATABASE_URL, never its password. @param {import("./env.js").Env} env */
 export function externalName(env) {
-  return `${nameOfAddress(databaseAddress(env))} (DATABASE_URL from ${databaseUrlSource()})`;
+  return `${nameOfAddress(databaseAddress(env))} (DATABASE_URL from ${sourceOf("DATABASE_URL")})`;
 }
 
 /**
@@ -38,7 +38,7 @@ export async function checkExternal(root, env) {
   if (!(await isDatabaseReady(env, LOGIN_TIMEOUT_MS))) {
     throw new Failure(
       `No PostgreSQL server answers at ${externalName(env)}.\n` +
-        `Start it, or remove DATABASE_URL from ${databaseUrlSource()} to use this project's own database.`,
+        `Start it, or remove DATABASE_URL from ${sourceOf("DATABASE_URL")} to use this project's own database.`,
     );
   }
   try {

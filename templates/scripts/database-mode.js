@@ -1,7 +1,6 @@
 // Chooses and remembers the mode of the project's own database: embedded or Docker.
-import fs from "node:fs";
-import path from "node:path";
 import { Failure } from "./failure.js";
+import { readMode, writeMode } from "./last-mode.js";
 
 /** @type {import("./database-mode.js").Mode[]} */
 const MODES = ["embedded", "docker"];
@@ -19,18 +18,8 @@ export function chooseMode({ explicit, last, isDockerAvailable }) {
   return { mode: isDockerAvailable() ? "docker" : "embedded", reason: "available" };
 }
 
-/** @param {string} root */
-const modeFile = (root) => path.join(root, ".data/database-mode");
-
 /** @type {typeof import("./database-mode.js").lastMode} */
-export function lastMode(root) {
-  if (!fs.existsSync(modeFile(root))) return undefined;
-  const text = fs.readFileSync(modeFile(root), "utf8").trim();
-  return MODES.find((name) => name === text);
-}
+export const lastMode = (root) => readMode(root, "database", MODES);
 
 /** @type {typeof import("./database-mode.js").rememberMode} */
-export function rememberMode(root, mode) {
-  fs.mkdirSync(path.dirname(modeFile(root)), { recursive: true });
-  fs.writeFileSync(modeFile(root), `${mode}\n`);
-}
+export const rememberMode = (root, mode) => writeMode(root, "database", mode);

@@ -2,8 +2,8 @@
 import path from "node:path";
 import { checkExternal, createDatabase, externalName } from "./database-login.js";
 import { chooseMode, lastMode, rememberMode } from "./database-mode.js";
-import { forgetOwner } from "./database-owner.js";
-import { dockerPostgres, isDockerAvailable } from "./docker-postgres.js";
+import { isDockerAvailable } from "./docker.js";
+import { dockerPostgres } from "./docker-postgres.js";
 import {
   clusterStatus,
   destroyCluster,
@@ -15,11 +15,11 @@ import {
 } from "./embedded-postgres.js";
 import { ensureEnv, readEnv, writeEnv } from "./env.js";
 import { Failure } from "./failure.js";
+import { withFreePort } from "./free-port.js";
 import { findPackage, installMissing } from "./packages.js";
 import { POSTGRES_MAJOR } from "./postgres-binaries.js";
 import { waitForServer } from "./postgres-ready.js";
-
-const MAX_PORTS = 100;
+import { forgetOwner } from "./server-owner.js";
 
 /**
  * Starts the database if it does not run yet, and prints which database it is.
@@ -52,7 +52,7 @@ export async function startDatabase(root) {
  */
 export async function stopDatabase(root) {
   const env = readEnv(root);
-  forgetOwner(root);
+  forgetOwner(root, "database");
   const stopped = [];
   if (await stopCluster({ dataDir: dataDir(root) })) stopped.push("embedded");
   const docker = dockerPostgres(root, env);
@@ -91,7 +91,7 @@ export async function resetDatabase(root) {
 async function startEmbedded(root, env) {
   if (!findPackage("embedded-postgres", root)) await installMissing(root, ["embedded-postgres"]);
   const running = clusterStatus({ dataDir: dataDir(root) }).running;
-  const cluster = await withFreePort(env, (port) =>
+  const cluster = await withFreePort(portOf(env), (port) =>
     startCluster({ dataDir: dataDir(root), port, password: env.DB_PASSWORD ?? "" }),
   );
   savePort(root, env, cluster.port);
@@ -119,7 +119,7 @@ async function startDocker(root, env, reason) {
   const before = dockerPostgres(root, env).port();
   const port =
     before ??
-    (await withFreePort(env, async (candidate) => {
+    (await withFreePort(portOf(env), async (candidate) => {
       if (!(await isFree(candidate))) throw new PortTakenError(candidate);
       return candidate;
     }));
@@ -151,31 +151,13 @@ function requireDocker() {
   );
 }
 
-/**
- * Calls `start` with DB_PORT, and then with the ports above it until one is free.
- * @template T
- * @param {import("./env.js").Env} env
- * @param {(port: number) => Promise<T>} start throws PortTakenError if another program uses the port
- * @returns {Promise<T>}
- */
-async function withFreePort(env, start) {
+/** Returns DB_PORT and what is known about it. @param {import("./env.js").Env} env */
+function portOf(env) {
   const first = Number(env.DB_PORT);
   if (!Number.isInteger(first) || first < 1 || first > 65535) {
     throw new Failure(`DB_PORT=${env.DB_PORT} is not a port. Write a number from 1 to 65535 in .env.`);
   }
-  for (let port = first; port < Math.min(first + MAX_PORTS, 65536); port++) {
-    try {
-      return await start(port);
-    } catch (error) {
-      if (!(error instanceof PortTakenError)) throw error;
-      if (process.env.DB_PORT) {
-        throw new Failure(
-          `Port ${port} is taken, and the environment sets DB_PORT=${port}. Choose another DB_PORT.`,
-        );
-      }
-    }
-  }
-  throw new Failure(`No port from ${first} on is free. Write another DB_PORT in .env.`);
+  return { first, setting: "DB_PORT", isFixed: Boolean(process.env.DB_PORT) };
 }
 
 /** @param {string} root @param {import("./env.js").Env} env @param {number} port */

@@ -1,4 +1,5 @@
 import type { PostgresAddress } from "../backend/saq/postgres-address.js";
+import type { QueueAddress } from "../backend/saq/queue-address.js";
 
 /** Settings by name. A setting that is absent or empty is undefined. */
 export type Env = Record<string, string | undefined>;
@@ -22,8 +23,15 @@ export function writeEnv(root: string, key: string, value: string): void;
  */
 export function databaseAddress(env: Env): PostgresAddress;
 
-/** Returns where DATABASE_URL is set, for messages. */
-export function databaseUrlSource(): "the environment" | ".env";
+/**
+ * Parses QUEUE_DSN. If it is not set, returns the application's database, which the queue then uses.
+ *
+ * @throws Failure that names the setting, where it was set, and what is wrong with it
+ */
+export function queueAddress(env: Env): QueueAddress;
+
+/** Returns where a setting is set, for messages. */
+export function sourceOf(name: string): "the environment" | ".env";
 
 /** Returns `DATABASE_URL`, or else an address made from DB_PASSWORD, DB_PORT and DB_NAME. */
 export function databaseUrl(env: Env): string;

@@ -3,7 +3,9 @@ import { randomBytes } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
 import { parseEnv } from "node:util";
-import { PostgresAddressError, parsePostgresAddress } from "../backend/saq/postgres-address.js";
+import { AddressError } from "../backend/saq/address-parts.js";
+import { parsePostgresAddress } from "../backend/saq/postgres-address.js";
+import { parseQueueAddress } from "../backend/saq/queue-address.js";
 import { Failure } from "./failure.js";
 
 /** File mode of `.env`: other users cannot read it, because it contains the database's password. */
@@ -88,14 +90,25 @@ export function databaseAddress(env) {
   try {
     return parsePostgresAddress(databaseUrl(env), env);
   } catch (error) {
-    if (!(error instanceof PostgresAddressError) || !env.DATABASE_URL) throw error;
-    throw new Failure(`DATABASE_URL (from ${databaseUrlSource()}) ${error.message}`);
+    if (!(error instanceof AddressError) || !env.DATABASE_URL) throw error;
+    throw new Failure(`DATABASE_URL (from ${sourceOf("DATABASE_URL")}) ${error.message}`);
   }
 }
 
-/** @type {typeof import("./env.js").databaseUrlSource} */
-export function databaseUrlSource() {
-  return process.env.DATABASE_URL ? "the environment" : ".env";
+/** @type {typeof import("./env.js").queueAddress} */
+export function queueAddress(env) {
+  if (!env.QUEUE_DSN) return { storage: "postgres", address: databaseAddress(env) };
+  try {
+    return parseQueueAddress(env.QUEUE_DSN, env);
+  } catch (error) {
+    if (!(error instanceof AddressError)) throw error;
+    throw new Failure(`QUEUE_DSN (from ${sourceOf("QUEUE_DSN")}) ${error.message}`);
+  }
+}
+
+/** @type {typeof import("./env.js").sourceOf} */
+export function sourceOf(name) {
+  return process.env[name] ? "the environment" : ".env";
 }
 
 /** @param {string} root */

@@ -15,6 +15,7 @@ describe("the parser of flags", () => {
       ["--db", "docker", "--force", "--dry-run", "--json"],
       { db: "docker", force: true, dryRun: true, json: true },
     ],
+    [["--queue", "redis"], { queue: "redis" }],
     [["-v"], { version: true }],
     [["-yh"], { help: true }],
     [["--nonsense", "--help"], { help: true }],
@@ -32,6 +33,7 @@ describe("the parser of flags", () => {
     [["--template", "x"], 'There is no flag "--template". See create-saq-app --help for all flags.'],
     [["-x"], 'There is no flag "-x". See create-saq-app --help for all flags.'],
     [["--port"], "--port needs a value, for example --port 8000."],
+    [["--queue"], "--queue needs a value, for example --queue redis."],
     [["--db", "--yes"], "--db needs a value, for example --db docker."],
     [["--install=no"], '--install takes no value, and got "no". To turn it off: --no-install.'],
     [["--yes=true"], '--yes takes no value, and got "true".'],
@@ -58,6 +60,7 @@ describe("the check for flags that npm did not pass on", () => {
     [{ npm_config_dry_run: "true" }, "--dry-run"],
     [{ npm_config_db: "true" }, "--db docker"],
     [{ npm_config_port: "9" }, "--port 9"],
+    [{ npm_config_queue: "true" }, "--queue redis"],
     [{ npm_config_frontend: "" }, "--no-frontend"],
     [{ npm_config_git: "false" }, "--no-git"],
   ])("refuses %j, because the user gave the flag and npm did not pass it on", (env, flag) => {

@@ -26,7 +26,12 @@ describe("the folder of a new project", () => {
     const run = await runCli(QUICK, { cwd });
     expect(run).toMatchObject({ code: 0, stderr: "" });
     expect(run.stdout).toContain("my-saq-app                        create-saq-app <folder>");
-    for (const flag of ["--no-frontend", "--db embedded|docker|url", "--port <number>"])
+    for (const flag of [
+      "--no-frontend",
+      "--db embedded|docker|url",
+      "--queue postgres|redis",
+      "--port <number>",
+    ])
       expect(run.stdout).toContain(flag);
     expect(run.stdout).not.toMatch(/--no-install|--no-git/);
     expect(readdirSync(cwd)).toEqual(["my-saq-app"]);
@@ -124,7 +129,7 @@ describe("--dry-run and --json", () => {
       exitCode: 0,
       directory: join(cwd, "app"),
       name: "app",
-      options: { frontend: false, db: "auto", port: 9000 },
+      options: { frontend: false, db: "auto", queue: "postgres", port: 9000 },
       replaced: [],
       kept: [],
       install: { status: "skipped" },
@@ -180,6 +185,13 @@ describe("the settings of a new project", () => {
       ["FRONTEND_PORT", "API_URL"],
     ]);
     expect(namesIn("without")).toEqual([null, null]);
+  });
+
+  it("--queue redis sets QUEUE_DSN in .env, and the next steps name Redis", async () => {
+    const run = await runCli(["app", "--queue", "redis", "--no-frontend", ...QUICK], { cwd });
+    expect(run.code).toBe(0);
+    expect(envOf(join(cwd, "app"))).toMatchObject({ QUEUE_DSN: "redis://localhost:6379/0", DB_MODE: "" });
+    expect(readFileSync(join(cwd, "app/README.md"), "utf8")).toContain("make redis-start");
   });
 
   it("--port is written to .env and to the printed addresses", async () => {

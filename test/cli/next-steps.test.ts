@@ -26,6 +26,15 @@ describe("the next steps", () => {
     expect(commands("my-app", results)).toEqual(["cd my-app", "npm install", "make dev-all"]);
   });
 
+  it("say that Redis is started too when the queue is on Redis", () => {
+    const about = (queue: string) => {
+      const options = resolveOptions({ queue }, {}, CWD);
+      return nextSteps(options, ALL_DONE, CWD, "linux").at(-1)?.about;
+    };
+    expect(about("postgres")).toBe("runs database, API, worker and front end");
+    expect(about("redis")).toBe("runs database, Redis, API, worker and front end");
+  });
+
   it("ask for DATABASE_URL only when it was not given", () => {
     expect(commands("my-app", ALL_DONE, "url")).toContain("edit .env");
     expect(commands("my-app", ALL_DONE, "postgresql://h/x")).not.toContain("edit .env");

@@ -92,6 +92,24 @@ describe("options", () => {
     expect(() => resolveOptions({ db: "postgresql://a:se#cret@host/x" }, {}, CWD)).not.toThrow(/cret/);
   });
 
+  it("stores jobs in PostgreSQL unless --queue is redis", () => {
+    expect(resolveOptions({}, {}, CWD).queue).toBe("postgres");
+    expect(resolveOptions({ queue: "postgres" }, {}, CWD).queue).toBe("postgres");
+    expect(resolveOptions({ queue: "redis" }, {}, CWD).queue).toBe("redis");
+  });
+
+  it.each([
+    ["kafka", '--queue is "kafka". Allowed: postgres, redis.'],
+    ["Redis", '--queue is "Redis". Allowed: postgres, redis.'],
+    ["", '--queue is "". Allowed: postgres, redis.'],
+    [
+      "redis://:s3cret@h/0",
+      "--queue takes postgres or redis, and no URL. To use a server of your own, write its URL as QUEUE_DSN in .env.",
+    ],
+  ])("refuses --queue %j", (queue, message) => {
+    expect(() => resolveOptions({ queue }, {}, CWD)).toThrow(message);
+  });
+
   it.each(["0", "65536", "80a", "-1", "8000.5", "1e3", " 80", ""])("refuses --port %j", (port) => {
     expect(() => resolveOptions({ port }, {}, CWD)).toThrow(
       `--port is "${port}". Allowed: a whole number from 1 to 65535.`,
@@ -110,6 +128,7 @@ describe("the list of applied defaults", () => {
       "create-saq-app <folder>",
       "--no-frontend",
       "--db embedded|docker|url",
+      "--queue postgres|redis",
       "--port <number>",
       "--no-install",
       "--no-git",
@@ -117,7 +136,10 @@ describe("the list of applied defaults", () => {
   });
 
   it("leaves out each option that was given", () => {
-    const given = { directory: "x", frontend: true, db: "docker", port: "1", install: false, git: false };
+    const given = {
+      ...{ directory: "x", frontend: true, db: "docker", queue: "redis", port: "1" },
+      ...{ install: false, git: false },
+    };
     expect(appliedDefaults(given)).toEqual([]);
   });
 });

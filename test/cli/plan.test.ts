@@ -48,6 +48,7 @@ describe("the planned files", () => {
     [{ frontend: false }],
     [{ db: "docker", port: "9000" }],
     [{ db: "url", frontend: false }],
+    [{ queue: "redis" }],
     [{ db: "embedded", directory: 'O\'Brien & "Sons" <b>' }],
   ])("contain no template tag, no HTML escape and no undefined value with the flags %j", (flags) => {
     const rendered = TEMPLATE.filter(({ path }) => path.endsWith(".hbs")).map(({ path }) =>
@@ -73,6 +74,7 @@ describe("the planned files", () => {
       "port",
       "frontend",
       "db",
+      "redis",
       "projectId",
       "generatorVersion",
     ];
@@ -133,6 +135,13 @@ describe("the settings in .env", () => {
     ]);
   });
 
+  it("contain the address of Redis if and only if the queue is on Redis", () => {
+    for (const path of [".env", ".env.example"]) {
+      expect(text(plan(), path)).toMatch(/^QUEUE_DSN=$/m);
+      expect(text(plan({ queue: "redis" }), path)).toMatch(/^QUEUE_DSN=redis:\/\/localhost:6379\/0$/m);
+    }
+  });
+
   it("keep a dollar sign in a value unchanged", () => {
     expect(text(plan({ db: "postgresql://a:$1$&@h/x" }, SMALL), ".env")).toContain(
       "DATABASE_URL=postgresql://a:$1$&@h/x\n",
@@ -152,12 +161,12 @@ describe("the settings in .env", () => {
 
 describe("saq-app.json", () => {
   it("records the version, the options and the hash of each engine file", () => {
-    const files = plan({ frontend: false, port: "9000", db: "docker" });
+    const files = plan({ frontend: false, port: "9000", db: "docker", queue: "redis" });
     const record = JSON.parse(text(files, "saq-app.json"));
     expect(record).toMatchObject({
       generator: "create-saq-app",
       version: "9.9.9",
-      options: { frontend: false, port: 9000, db: "docker" },
+      options: { frontend: false, port: 9000, db: "docker", queue: "redis" },
     });
     const engine = [...files.values()].filter(({ path }) => path.startsWith(ENGINE_FOLDER));
     expect(engine.length).toBeGreaterThan(0);

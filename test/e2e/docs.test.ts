@@ -17,6 +17,7 @@ const DEV_ALL = "test/e2e/dev-all.test.ts";
 const DEMO = "test/e2e/demo.test.ts";
 const TELEMETRY = "test/e2e/telemetry.test.ts";
 const CREATE = "test/cli/npm-create.test.ts";
+const REDIS = "test/scripts/redis.test.ts";
 const CURLS: RunBy = [DEV_ALL, 'section(readme, "## Try it")'];
 
 /** Commands in the documents of this repository that are for the repository. */
@@ -55,6 +56,8 @@ const APPLICATION_COMMANDS: Record<string, RunBy | ByHand> = {
   "make db-start": [GENERATED, '["make", "db-start"]'],
   "make db-stop": [GENERATED, '["make", "db-stop"]'],
   "make db-reset": [GENERATED, '["make", "db-reset"]'],
+  "make redis-start": [REDIS, 'run("redis-start")'],
+  "make redis-stop": [REDIS, 'run("redis-stop")'],
   "make psql": ["test/scripts/database.test.ts", 'run("psql'],
   "make install": [GENERATED, '["make", "install"]'],
   "npm install": [GENERATED, '["make", "install"]'],

@@ -36,14 +36,16 @@ it("Q-11: uses the name default if none is given, accepts the scheme in any case
 
 it.each([
   [
-    "redis://:s3cret@h/0",
-    "Invalid url: redis://...; Queue.fromUrl takes postgresql:// and postgres://, for instance",
+    "mysql://:s3cret@h/0",
+    "Invalid url: it must begin with postgresql:// or postgres:// (PostgreSQL), or with redis://, rediss://, " +
+      "unix://, redis+sentinel:// or redis+cluster:// (Redis), but it begins with mysql://; for instance",
   ],
-  ["s3cret@h", "Invalid url: no scheme; Queue.fromUrl takes"],
+  ["s3cret@h", "Invalid url: it must begin with postgresql://"],
   [
     "postgresql://u:s3cret#@h:x/d",
-    "Invalid url: postgresql://... has a port that is not a whole number from 1 to 65535; percent-encode",
+    "Invalid url: it has a port that is not a whole number from 1 to 65535; percent-encode",
   ],
+  ["redis://s3cret@h", "Invalid url: it has a user but no password"],
 ])("T-1, Q-11: %s is refused with a message that does not contain its password", (url, message) => {
   const attempt = () => Queue.fromUrl(url);
   expect(attempt).toThrow(InvalidUrlError);

@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:f
 import { join } from "node:path";
 import { parseEnv } from "node:util";
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
-import { databaseUrl, ensureEnv, readEnv, writeEnv } from "../../templates/scripts/env.js";
+import { databaseUrl, ensureEnv, queueAddress, readEnv, writeEnv } from "../../templates/scripts/env.js";
 import { openFolder } from "./support/folders.js";
 
 describe("the settings file", () => {
@@ -122,5 +122,24 @@ describe("the database's address", () => {
     expect(databaseUrl({ DATABASE_URL: "postgresql://h/d", DB_PORT: "1" })).toBe("postgresql://h/d");
     const derived = databaseUrl({ DB_PASSWORD: "p@ss/w", DB_PORT: "55432", DB_NAME: "my_app" });
     expect(derived).toBe("postgresql://postgres:p%40ss%2Fw@127.0.0.1:55432/my_app?sslmode=disable");
+  });
+});
+
+describe("the queue's address", () => {
+  it("is the database unless QUEUE_DSN names another one, or a Redis", () => {
+    const database = { DB_PASSWORD: "p", DB_PORT: "55432", DB_NAME: "my_app" };
+    expect(queueAddress(database)).toMatchObject({ storage: "postgres", address: { database: "my_app" } });
+    const queue = queueAddress({ ...database, QUEUE_DSN: "postgresql://h/queue" });
+    expect(queue).toMatchObject({ storage: "postgres", address: { database: "queue" } });
+    expect(queueAddress({ ...database, QUEUE_DSN: "redis://h/1" })).toMatchObject({
+      storage: "redis",
+      address: { nodes: [{ host: "h", port: 6379 }], database: 1 },
+    });
+  });
+
+  it("is refused with the name of the setting and without its password", () => {
+    const attempt = () => queueAddress({ QUEUE_DSN: "redis://:s3cret@h/x" });
+    expect(attempt).toThrow("QUEUE_DSN (from .env) has a database that is not a whole number of 0 or more");
+    expect(attempt).not.toThrow(/s3cret/);
   });
 });

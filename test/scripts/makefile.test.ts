@@ -16,7 +16,7 @@ describe("the Makefile of an application", () => {
   it("has the targets of the guide", () => {
     const guide =
       "help db-start db-stop db-reset install install-backend install-frontend dev-backend dev-worker " +
-      "dev-frontend dev-all test check build start start-worker psql";
+      "dev-frontend dev-all test check build start start-worker psql redis-start redis-stop";
     expect(targets.map(({ name }) => name)).toEqual(expect.arrayContaining(guide.split(" ")));
   });
 

@@ -50,6 +50,8 @@ export class InstalledApp {
     await runProgram(["cp", "-a", root, app.root], { cwd: folder, env: process.env, withinMs: 120_000 });
     writeEnv(app.root, "PORT", String(app.port));
     writeEnv(app.root, "FRONTEND_PORT", String(app.frontendPort));
+    // Several copies run at the same time, and a test checks that nothing is left on its ports.
+    writeEnv(app.root, "DB_PORT", String(await freePort()));
     return app;
   }
 
@@ -151,7 +153,7 @@ export class InstalledApp {
  */
 export function newcomersEnvironment(): NodeJS.ProcessEnv {
   const foreign =
-    /^(NODE_ENV|NODE_OPTIONS|JEST_.*|TEST_.*|FORCE_COLOR|INIT_CWD|MAKE.*|MFLAGS|npm_(?!config_).*|PORT|HOST|FRONTEND_PORT|DATABASE_URL|DB_.*|QUEUE_DSN|SMTP_URL|LOG_LEVEL|AUTH_.*)$/;
+    /^(NODE_ENV|NODE_OPTIONS|JEST_.*|TEST_.*|FORCE_COLOR|INIT_CWD|MAKE.*|MFLAGS|npm_(?!config_).*|PORT|HOST|FRONTEND_PORT|DATABASE_URL|DB_.*|QUEUE_DSN|REDIS_MODE|SMTP_URL|LOG_LEVEL|AUTH_.*)$/;
   const own = Object.entries(process.env).filter(([name]) => !foreign.test(name));
   return withGitIdentity({
     ...Object.fromEntries(own),

@@ -6,7 +6,7 @@ import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { parseEnv } from "node:util";
 import { z } from "zod";
-import { parsePostgresAddress } from "../saq/index.js";
+import { parsePostgresAddress, parseQueueAddress } from "../saq/index.js";
 import { SettingsError } from "./errors.js";
 
 // `npm run build` writes the compiled code one folder deeper, into backend/dist/app. Only production runs that code.
@@ -23,7 +23,7 @@ export interface Settings {
   port: number;
   logLevel: string;
   databaseUrl: string;
-  /** Address of the queue's database: QUEUE_DSN, or the application's database if QUEUE_DSN is not set. */
+  /** Address of the queue's PostgreSQL or Redis: QUEUE_DSN, or the application's database if QUEUE_DSN is not set. */
   queueDsn: string;
   /** If undefined, mails are written to files in `outbox`. */
   smtpUrl: string | undefined;
@@ -34,13 +34,14 @@ export interface Settings {
 }
 
 const port = z.coerce.number("whole number").int().min(1).max(65_535);
-const postgresUrl = z.string().superRefine((text, { addIssue }) => {
-  try {
-    parsePostgresAddress(text);
-  } catch (error) {
-    addIssue((error as Error).message);
-  }
-});
+const address = (parse: (text: string) => unknown) =>
+  z.string().superRefine((text, { addIssue }) => {
+    try {
+      parse(text);
+    } catch (error) {
+      addIssue((error as Error).message);
+    }
+  });
 
 const schema = z.object({
   NODE_ENV: z.enum(["development", "production", "test"]).default(isCompiled ? "production" : "development"),
@@ -48,11 +49,11 @@ const schema = z.object({
   HOST: z.string().optional(),
   PORT: port.default(8000),
   LOG_LEVEL: z.enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"]).default("info"),
-  DATABASE_URL: postgresUrl.optional(),
+  DATABASE_URL: address(parsePostgresAddress).optional(),
   DB_PORT: port.optional(),
   DB_NAME: z.string().optional(),
   DB_PASSWORD: z.string().optional(),
-  QUEUE_DSN: postgresUrl.optional(),
+  QUEUE_DSN: address(parseQueueAddress).optional(),
   SMTP_URL: z.url({ protocol: /^smtps?$/ }).optional(),
   MAIL_FROM: z.string().default("no-reply@localhost"),
   AUTH_USER: z.string().optional(),

@@ -35,6 +35,8 @@ function explain(error: unknown): string {
         "Run `make db-start`, or correct DATABASE_URL (QUEUE_DSN) in .env."
       );
   }
-  if (isDatabaseUnavailable(error)) return `${message}. Start it with: make db-start`;
+  if (isDatabaseUnavailable(error)) {
+    return `${message}. Start it with: make ${message.startsWith("Redis ") ? "redis-start" : "db-start"}`;
+  }
   return error instanceof Error ? (error.stack ?? String(error)) : String(error);
 }

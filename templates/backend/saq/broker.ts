@@ -270,8 +270,15 @@ export interface Broker {
   ): Promise<T | null>;
   jobs(keys: readonly string[]): Promise<(StoredJob | null)[]>;
   list(filter: JobFilter): Promise<StoredJob[]>;
-  /** Jobs of some statuses in ascending order of their keys, after the key `after`; "" starts at the beginning. */
-  listAfter(request: { statuses: readonly Status[]; after: string; limit: number }): Promise<StoredJob[]>;
+  /**
+   * Returns jobs of some statuses page by page: about `limit` jobs, and the value of `after` for the next page; null
+   * after the last page. "" starts at the beginning. A page may be empty. A job may come twice if storage has no order.
+   */
+  listAfter(request: {
+    statuses: readonly Status[];
+    after: string;
+    limit: number;
+  }): Promise<{ jobs: StoredJob[]; next: string | null }>;
   counts(): Promise<JobCounts>;
 
   saveWorker(row: WorkerRow, ttlSeconds: number): Promise<void>;

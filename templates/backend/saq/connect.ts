@@ -1,14 +1,17 @@
 /**
- * Creates the broker for a DSN. This is the only module that knows all brokers. Queues with the same DSN and the same
- * mode (with or without `pollInterval`) share their connections. If their tables, lock keyspace and `maxBytes` are also
- * the same, they share one `TableSession`.
+ * Creates the broker for a DSN. This is the only module that knows all brokers. Queues with the same DSN share their
+ * connections; on PostgreSQL only if their mode is the same too (with or without `pollInterval`). If their tables, lock
+ * keyspace and `maxBytes` are also the same, they share one `TableSession`.
  */
+
+import { AddressError } from "./address-parts.js";
 import type { Broker } from "./broker.js";
 import type { QueueConfig } from "./config/index.js";
 import { ConfigError } from "./errors.js";
 import type { Logger } from "./logger.js";
 import { ConnectionPool, type PoolOptions, PostgresBroker, TableSession } from "./postgres/index.js";
-import { PostgresAddressError } from "./postgres-address.js";
+import { RedisBroker, RedisConnection } from "./redis/index.js";
+import { isRedisAddress } from "./redis-address.js";
 
 /**
  * Returns one broker per queue, in the order of the configurations. Opens no connection, but reads the certificate
@@ -19,8 +22,17 @@ import { PostgresAddressError } from "./postgres-address.js";
 export function connectBrokers(queues: readonly QueueConfig[], logger: Logger): Broker[] {
   const pools = new Map<string, ConnectionPool>();
   const sessions = new Map<string, TableSession>();
+  const redisConnections = new Map<string, RedisConnection>();
   return queues.map((queue) => {
     const { name: queueName, failedTtl, groupConcurrency, tables, lockKeyspace, maxBytes } = queue;
+    if (isRedisAddress(queue.dsn)) {
+      const connection = getOrCreate(
+        redisConnections,
+        queue.dsn,
+        () => new RedisConnection(queue.dsn, logger),
+      );
+      return new RedisBroker(connection, { queueName, failedTtl, maxBytes });
+    }
     const pool = getOrCreate(pools, `${usesPooler(queue)} ${queue.dsn}`, () => {
       return createPool(queueName, connectionOptions(queues, queue, logger));
     });
@@ -44,7 +56,7 @@ function createPool(queueName: string, options: PoolOptions): ConnectionPool {
   try {
     return new ConnectionPool(options);
   } catch (error) {
-    if (!(error instanceof PostgresAddressError)) throw error;
+    if (!(error instanceof AddressError)) throw error;
     // Without a cause: like other errors about the dsn, which may contain a password.
     throw new ConfigError(`defineQueue(${JSON.stringify(queueName)}): dsn ${error.message}`);
   }

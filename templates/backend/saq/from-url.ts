@@ -3,8 +3,8 @@ import { defineQueue, type QueueOptions } from "./config/index.js";
 import { connectBrokers } from "./connect.js";
 import { InvalidUrlError, SaqError } from "./errors.js";
 import { type Logger, silentLogger } from "./logger.js";
-import { parsePostgresAddress } from "./postgres-address.js";
 import { Queue as AnyQueue } from "./queue/queue.js";
+import { parseQueueAddress } from "./queue-address.js";
 import type { TaskMap } from "./tasks/task.js";
 
 /** Options of `Queue.fromUrl`: some of those of `defineQueue`, and a logger. */
@@ -23,8 +23,9 @@ export type FromUrlOptions = Pick<
  * payload, results are `unknown`, and no worker can run it. Nothing is connected before its first use. Close it when it
  * is no longer needed.
  *
- * @param url `postgresql://user:password@host:port/database`
- * @throws InvalidUrlError (invalid_url) if `url` is not an address of PostgreSQL; the message contains no password
+ * @param url `postgresql://user:password@host:port/database`, or `redis://:password@host:port/database`
+ * @throws InvalidUrlError (invalid_url) if `url` is not an address of PostgreSQL or Redis; the message contains no
+ *   password
  * @throws ConfigError (config) if an option is out of its range, or if a certificate file that the address names cannot
  *   be read
  * @example
@@ -41,22 +42,12 @@ function fromUrl(url: string, options: FromUrlOptions = {}): AnyQueue {
   return new AnyQueue(config, broker, { anyTask: true });
 }
 
-/**
- * Checks the address. The error shows only the scheme: the rest may contain a password, even if it cannot be parsed.
- */
+/** Checks the address. The error contains no password: at most the scheme is shown of what cannot be parsed. */
 function checkUrl(url: unknown): void {
-  const example = "for instance postgresql://user:password@127.0.0.1:5432/app";
-  const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(String(url))?.[1];
-  const shown = scheme ? `${scheme}://...` : "no scheme";
-  if (scheme?.toLowerCase() !== "postgresql" && scheme?.toLowerCase() !== "postgres") {
-    throw new InvalidUrlError(
-      `Invalid url: ${shown}; Queue.fromUrl takes postgresql:// and postgres://, ${example}`,
-    );
-  }
   try {
-    parsePostgresAddress(String(url));
+    parseQueueAddress(String(url));
   } catch (error) {
-    throw new InvalidUrlError(`Invalid url: ${shown} ${(error as Error).message}`);
+    throw new InvalidUrlError(`Invalid url: it ${(error as Error).message}`);
   }
 }
 

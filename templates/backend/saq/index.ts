@@ -39,6 +39,7 @@ export { Job, type JobOverrides } from "./queue/job-handle.js";
 export { JobError, type ListenOptions, type MapOptions } from "./queue/results.js";
 export type { ScheduleInfo, ScheduleRun } from "./queue/schedules.js";
 export type { EnqueueAnswer, EnqueueEntry, QueueCounters, QueueInfo } from "./queue/types.js";
+export { parseQueueAddress, type QueueAddress } from "./queue-address.js";
 export type {
   AfterProcessHook,
   AroundProcessHook,

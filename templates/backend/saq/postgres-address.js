@@ -1,17 +1,21 @@
 // @ts-check
 // Reads the address of a PostgreSQL database as psql and pg read it. Where the two differ, the more tolerant reading is
 // used. Plain JavaScript without dependencies, because scripts/ uses it before anything is installed.
-import fs from "node:fs";
 import os from "node:os";
-
-/** The address cannot be read. The message repeats no text that may be part of the password. */
-export class PostgresAddressError extends Error {
-  /** @param {string} reason a sentence without its subject, for example "must begin with postgresql://" */
-  constructor(reason) {
-    super(reason);
-    this.name = "PostgresAddressError";
-  }
-}
+import {
+  AddressError,
+  decode,
+  encodingHint,
+  isPasswordCut,
+  nameOfHosts,
+  parseQuery,
+  portNumber,
+  readAddressFile,
+  schemeOf,
+  splitAddress,
+  splitHost,
+  withoutScheme,
+} from "./address-parts.js";
 
 /** @typedef {Readonly<Record<string, string | undefined>>} Variables */
 
@@ -30,9 +34,7 @@ export class PostgresAddressError extends Error {
  * @property {Variables} certificates names of files: `sslrootcert`, `sslcert`, `sslkey`
  */
 
-const hint =
-  "percent-encode special characters in its password (# is %23, / is %2F, ? is %3F, @ is %40), for instance " +
-  "postgresql://user:password@127.0.0.1:5432/app";
+const hint = encodingHint("postgresql://user:password@127.0.0.1:5432/app");
 
 const sslModes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full", "no-verify"];
 const sessionAttrs = ["any", "read-write", "read-only", "primary", "standby", "prefer-standby"];
@@ -44,6 +46,9 @@ const unsupported = {
   passfile: "set PGPASSFILE instead",
 };
 
+/** Returns true if the address has a scheme of PostgreSQL. @param {string} text */
+export const isPostgresAddress = (text) => /^postgres(ql)?$/.test(schemeOf(text) ?? "");
+
 /**
  * Reads an address and returns its parts. Missing parts are taken from PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE,
  * PGOPTIONS, PGSSLMODE, PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, PGCONNECT_TIMEOUT and PGTARGETSESSIONATTRS. The password
@@ -54,27 +59,23 @@ const unsupported = {
  * @param {string} text `postgresql://[user[:password]@][host[:port],...][/database][?name=value&...]`
  * @param {Variables} [environment] the variables for missing parts; `process.env` if left out
  * @returns {PostgresAddress}
- * @throws {PostgresAddressError} if the address cannot be read, or contains a parameter that is not supported
+ * @throws {AddressError} if the address cannot be read, or contains a parameter that is not supported
  * @example
  * const { hosts, database } = parsePostgresAddress("postgresql:///app?host=/var/run/postgresql");
  */
 export function parsePostgresAddress(text, environment = process.env) {
-  const scheme = /^\s*postgres(?:ql)?:\/\//i.exec(text);
-  if (!scheme) throw new PostgresAddressError("must begin with postgresql:// or postgres://");
-  if (/%00|\0/.test(text)) throw new PostgresAddressError("contains a zero byte (%00)");
-  const { credentials, hostList, database, query } = split(text.trimEnd().slice(scheme[0].length));
+  if (!isPostgresAddress(text)) throw new AddressError("must begin with postgresql:// or postgres://");
+  if (/%00|\0/.test(text)) throw new AddressError("contains a zero byte (%00)");
+  const parts = splitAddress(withoutScheme(text));
+  const { credentials, hostList, path: database, query } = parts;
   const parameters = parseQuery(query);
   for (const [name, instead] of Object.entries(unsupported)) {
-    if (parameters[name]) throw new PostgresAddressError(`has ${name}, which is not supported: ${instead}`);
+    if (parameters[name]) throw new AddressError(`has ${name}, which is not supported: ${instead}`);
   }
   const [user = "", ...password] = credentials.split(":");
   const hosts = findHosts(hostList, parameters, environment);
-  // In `user:12/3@host/app` and `user:12?3@host/app` a part of the password would be read as the port or the database's
-  // name, and appear in every message.
-  if (database.includes("@") || /^[^=&]*@/.test(query)) {
-    throw new PostgresAddressError(
-      `has an @ after a / or ?; ${hint}; an @ in the name of the database is %40`,
-    );
+  if (isPasswordCut(parts)) {
+    throw new AddressError(`has an @ after a / or ?; ${hint}; an @ in the name of the database is %40`);
   }
   const attrs = parameters.target_session_attrs || environment.PGTARGETSESSIONATTRS;
   const certificates = {
@@ -105,8 +106,7 @@ export function parsePostgresAddress(text, environment = process.env) {
  * @param {PostgresAddress} address
  */
 export function nameOfAddress({ hosts, user, database }) {
-  const list = hosts.map(({ host, port }) => `${host.includes(":") ? `[${host}]` : host}:${port}`);
-  return `${list.join(",")}/${database ?? user ?? ""}`;
+  return `${nameOfHosts(hosts)}/${database ?? user ?? ""}`;
 }
 
 /**
@@ -118,7 +118,7 @@ export function nameOfAddress({ hosts, user, database }) {
  *
  * @param {PostgresAddress} address
  * @returns {import("pg").ClientConfig[]}
- * @throws {PostgresAddressError} if a certificate cannot be read
+ * @throws {AddressError} if a certificate cannot be read
  */
 export function clientConfigs(address) {
   const { hosts, user, password, database, options, parameters, connectTimeoutMs } = address;
@@ -171,49 +171,12 @@ export function libpqVariables({ hosts, parameters, certificates, sslMode, ...ad
   return pick(all, Object.keys(all), String);
 }
 
-/**
- * Splits an address without its scheme into its parts. The password may contain any character except a slash: libpq
- * reads it up to the first `@`, and pg up to the last one.
- * @param {string} text
- */
-function split(text) {
-  const head = text.split("/", 1)[0] ?? "";
-  // `host?user=a@b` has no credentials. In `user:a?b@host` the question mark belongs to the password.
-  const query = /^[^?@]*\?\w+=/.test(head) ? head.indexOf("?") : head.length;
-  const at = head.slice(0, query).lastIndexOf("@");
-  const [, hostList = "", database = "", parameters = ""] =
-    /^([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/s.exec(text.slice(at + 1)) ?? [];
-  return { credentials: at < 0 ? "" : text.slice(0, at), hostList, database, query: parameters };
-}
-
-/** @param {string} text @returns {Record<string, string>} */
-function parseQuery(text) {
-  const pairs = text.split("&").map((pair) => {
-    const [name = "", ...value] = pair.split("=");
-    // A plus is a blank, as in pg: URLSearchParams writes a blank as a plus.
-    return [name, value.join("=")].map((part) => decode(part.replaceAll("+", " ")));
-  });
-  return Object.fromEntries(pairs);
-}
-
-/** Decodes percent-encoded parts; a single `%` stands for itself, as in pg. @param {string} text */
-function decode(text) {
-  return text.replace(/(?:%[0-9a-f]{2})+/gi, (sequence) => {
-    try {
-      return decodeURIComponent(sequence);
-    } catch {
-      return sequence;
-    }
-  });
-}
-
 /** @param {string} list @param {Variables} parameters @param {Variables} environment */
 function findHosts(list, parameters, environment) {
   const inList = list.split(",").map((entry) => {
-    const match = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::(.*))?$/.exec(entry);
-    if (!match) throw new PostgresAddressError(`cannot be read as an address; ${hint}`);
-    const [, ipv6, name = "", port = ""] = match;
-    return { host: decode(ipv6 ?? name), port };
+    const parts = splitHost(entry);
+    if (!parts) throw new AddressError(`cannot be read as an address; ${hint}`);
+    return parts;
   });
   const ifAny = (/** @type {string[]} */ values) => (values.some(Boolean) ? values : undefined);
   const hosts =
@@ -225,14 +188,14 @@ function findHosts(list, parameters, environment) {
     ifAny(inList.map(({ port }) => port)) ||
     ifAny(environment.PGPORT?.split(",") ?? []) || [""];
   if (ports.length !== 1 && ports.length !== hosts.length) {
-    throw new PostgresAddressError(
+    throw new AddressError(
       `names ${hosts.length} hosts and ${ports.length} ports; give one port for all hosts, or one for each`,
     );
   }
   return hosts.map((host, index) => {
-    const port = Number((ports.length === 1 ? ports[0] : ports[index]) || 5432);
-    if (!Number.isInteger(port) || port < 1 || port > 65_535) {
-      throw new PostgresAddressError(`has a port that is not a whole number from 1 to 65535; ${hint}`);
+    const port = portNumber((ports.length === 1 ? ports[0] : ports[index]) || "5432");
+    if (port === undefined) {
+      throw new AddressError(`has a port that is not a whole number from 1 to 65535; ${hint}`);
     }
     return { host: host || "localhost", port };
   });
@@ -268,9 +231,9 @@ function sslSettingsOf({ sslMode = "disable", certificates, parameters }) {
   if (sslMode === "disable") return [false];
   const { sslrootcert, sslcert, sslkey } = certificates;
   const files = {
-    ...(sslrootcert && sslrootcert !== "system" && { ca: readFile("sslrootcert", sslrootcert) }),
-    ...(sslcert && { cert: readFile("sslcert", sslcert) }),
-    ...(sslkey && { key: readFile("sslkey", sslkey) }),
+    ...(sslrootcert && sslrootcert !== "system" && { ca: readAddressFile("sslrootcert", sslrootcert) }),
+    ...(sslcert && { cert: readAddressFile("sslcert", sslcert) }),
+    ...(sslkey && { key: readAddressFile("sslkey", sslkey) }),
   };
   const unverified = { ...files, rejectUnauthorized: false };
   if (sslMode === "allow") return [false, unverified];
@@ -281,23 +244,12 @@ function sslSettingsOf({ sslMode = "disable", certificates, parameters }) {
   return [{ ...files, checkServerIdentity: () => undefined }];
 }
 
-/** @param {string} name @param {string} file */
-function readFile(name, file) {
-  try {
-    return fs.readFileSync(file, "utf8");
-  } catch (error) {
-    throw new PostgresAddressError(
-      `names a file in ${name} that cannot be read (${Object(error).code}); correct its path, or allow this process to read it`,
-    );
-  }
-}
-
 /** @param {string | undefined} text seconds @returns {number | undefined} ms; undefined: the caller's default */
 function findTimeout(text) {
   if (!text) return undefined;
   const seconds = Number(text);
   if (!Number.isInteger(seconds)) {
-    throw new PostgresAddressError("has a connect_timeout that is not a whole number of seconds");
+    throw new AddressError("has a connect_timeout that is not a whole number of seconds");
   }
   return seconds > 0 ? seconds * 1000 : undefined;
 }
@@ -305,7 +257,7 @@ function findTimeout(text) {
 /** @param {string} name @param {string[]} values @param {string} value */
 function oneOf(name, values, value) {
   if (values.includes(value)) return value;
-  throw new PostgresAddressError(`has ${name}=${value}; it must be one of ${values.join(", ")}`);
+  throw new AddressError(`has ${name}=${value}; it must be one of ${values.join(", ")}`);
 }
 
 /**

@@ -31,9 +31,14 @@ describe("the database URL", () => {
 
   it("is used for the queue unless QUEUE_DSN is set; an empty variable counts as not set", () => {
     const other = "postgres://user@queue.example.com/queue";
+    const redis = "redis://localhost:6379/0";
     expect(parseSettings({ DATABASE_URL: url }).queueDsn).toBe(url);
     expect(parseSettings({ DATABASE_URL: url, QUEUE_DSN: "" }).queueDsn).toBe(url);
     expect(parseSettings({ DATABASE_URL: url, QUEUE_DSN: other }).queueDsn).toBe(other);
+    expect(parseSettings({ DATABASE_URL: url, QUEUE_DSN: redis })).toMatchObject({
+      databaseUrl: url,
+      queueDsn: redis,
+    });
     expect(parseSettings({ ...database, DATABASE_URL: "" }).databaseUrl).toContain("127.0.0.1:55432");
   });
 
@@ -88,6 +93,7 @@ describe("the check of the settings", () => {
         PORT: "80a",
         LOG_LEVEL: "loud",
         DATABASE_URL: "mysql://x",
+        QUEUE_DSN: "redis://localhost/one",
         AUTH_USER: "a",
       }),
     ).toEqual([
@@ -95,6 +101,7 @@ describe("the check of the settings", () => {
       'PORT must be a port, a whole number from 1 to 65535, got "80a"',
       'LOG_LEVEL must be fatal, error, warn, info, debug, trace or silent, got "loud"',
       "DATABASE_URL must begin with postgresql:// or postgres://",
+      expect.stringContaining("QUEUE_DSN has a database that is not a whole number of 0 or more"),
       "AUTH_USER and AUTH_PASSWORD belong together: set both, or none",
     ]);
   });

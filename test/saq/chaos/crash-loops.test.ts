@@ -29,16 +29,12 @@ interface Outcome {
 
 /** Starts one worker after the other until the killer's job has ended and no job is left. */
 async function untilItIsOver(database: TestDatabase, concurrency: number): Promise<Outcome> {
-  const isOver = async () => {
-    const [{ left } = { left: 0 }] = await database.query<{ left: number }>(
-      "select count(*)::int as left from saq_jobs where status in ('queued', 'active', 'aborting')",
-    );
-    return left === 0;
-  };
+  const { queue, close } = openQueue(database.url, modeOf(database));
+  const isOver = async () => (await queue.count("incomplete")) === 0;
   for (let deaths = 0; ; deaths++) {
     if (deaths > 12) throw new Error("the workers die on and on");
     const worker = await WorkerProcess.start({
-      url: database.url,
+      ...database.worker,
       command,
       timers,
       concurrency,
@@ -54,13 +50,24 @@ async function untilItIsOver(database: TestDatabase, concurrency: number): Promi
       break;
     }
   }
-  const others = await database.query<{ status: string; lost: number | null; jobs: number }>(
-    `select status, (d->'meta'->>'lost')::int as lost, count(*)::int as jobs
-     from saq_jobs, lateral (select convert_from(job, 'UTF8')::jsonb as d) document
-     where key <> 'killer' group by 1, 2 order by 2`,
-  );
-  return { killer: await database.document("killer"), others, runs: await database.runs() };
+  await close();
+  const others = new Map<string, Outcome["others"][number]>();
+  for (const { key, status, text } of await database.stored.rows("default")) {
+    if (key === "killer") continue;
+    const { meta: { lost = null } = {} } = JSON.parse(text) as { meta?: { lost?: number } };
+    const group = others.get(`${status} ${lost}`) ?? { status, lost, jobs: 0 };
+    group.jobs++;
+    others.set(`${status} ${lost}`, group);
+  }
+  return {
+    killer: await database.document("killer"),
+    others: [...others.values()],
+    runs: await database.runs(),
+  };
 }
+
+/** How the queue reaches its broker. */
+const modeOf = ({ worker: { pollInterval = 0 } }: TestDatabase) => ({ pollInterval });
 
 async function scenario(name: string, play: (database: TestDatabase) => Promise<Outcome>): Promise<Outcome> {
   const database = await newDatabase(name);
@@ -74,7 +81,7 @@ async function scenario(name: string, play: (database: TestDatabase) => Promise<
 /** The task throws an error that nobody can catch, as from an emitter without a listener or from a timer. */
 const uncaught = () =>
   scenario("uncaught", async (database) => {
-    const { queue, close } = openQueue(database.url);
+    const { queue, close } = openQueue(database.url, modeOf(database));
     for (let n = 0; n < 9; n++) await queue.enqueue("nap", { ms: 1_000 }, { key: `beside${n}` });
     await queue.enqueue("strayThrow", undefined, { key: "killer" });
     for (let n = 0; n < 20; n++) await queue.enqueue("record", undefined, { key: `behind${n}` });
@@ -85,7 +92,7 @@ const uncaught = () =>
 /** Many short jobs, so that the worker has claimed hundreds ahead when it is killed. */
 const killed = () =>
   scenario("killed_ahead", async (database) => {
-    const { queue, close } = openQueue(database.url);
+    const { queue, close } = openQueue(database.url, modeOf(database));
     const noops = (count: number) => Array.from({ length: count }, () => ({ task: "noop" as const }));
     await queue.enqueueMany(noops(3_000));
     await queue.enqueue("die", undefined, { key: "killer" });

@@ -12,17 +12,16 @@ afterAll(endAllWorkers);
 it("every tick runs exactly once while workers are killed at random moments", async () => {
   const database = await newDatabase("ticks");
   const options = {
-    url: database.url,
+    ...database.worker,
     timers: { workerInfo: 0.5, lost: 0.5 },
     // With overlap "allow" each tick has its own key, so that the test can check every single tick afterwards.
     scheduledTasks: [cronJob("record", { cron: "* * * * * */3", overlap: "allow" })],
   };
   const ticks = async () =>
-    (
-      await database.query<{ tick: number; status: string }>(
-        "select substring(key from '[0-9]+$')::int as tick, status from saq_jobs where key like 'cron:record:%' order by 1",
-      )
-    ).map(({ tick, status }) => ({ tick, status }));
+    (await database.stored.rows("default")).flatMap(({ key, status }) => {
+      const [, tick] = /^cron:record:(\d+)$/.exec(key) ?? [];
+      return tick === undefined ? [] : [{ tick: Number(tick), status }];
+    });
   const fleet = await Promise.all([1, 2, 3].map(() => WorkerProcess.start(options)));
   for (let death = 1; death <= 3; death++) {
     // A tick that is due while no worker runs is skipped. On a busy machine, several ticks pass during one start.

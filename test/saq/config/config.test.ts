@@ -64,6 +64,22 @@ describe("defineQueue", () => {
     expect(define({ dsn: "PostgreSQL://h/d" }).dsn).toBe("PostgreSQL://h/d");
   });
 
+  it.each([
+    "redis://localhost:6379/0",
+    "rediss://:secret@h:6380/1",
+    "unix:///run/redis.sock?db=1",
+    "redis+unix:///run/redis.sock",
+    "redis+sentinel://a:1,b:2/main/0",
+    "redis+cluster://a:1,b:2",
+  ])("S-20: accepts %s", (address) => {
+    expect(define({ dsn: address }).dsn).toBe(address);
+  });
+
+  it("accepts options of PostgreSQL on Redis that change no job", () => {
+    const options = { minSize: 2, maxSize: 5, pollInterval: 1, lockKeyspace: 7, tables: { schema: "queue" } };
+    expect(define({ dsn: "redis://h", ...options })).toMatchObject({ minSize: 2, maxSize: 5 });
+  });
+
   it("D-76: refuses a misspelled option at run time, because development runs without type checks", () => {
     expect(() => define({ concurency: 50 })).toThrow(
       /^defineQueue\("q"\): there is no option concurency \(known: name, dsn, tasks, concurrency, /,
@@ -112,20 +128,37 @@ describe("defineQueue", () => {
       `defineQueue("${"é".repeat(30)}"): name has 60 bytes, but at most 59 are allowed; choose a shorter one`,
     ],
     [
-      { dsn: "redis://h" },
-      'defineQueue("q"): dsn must begin with postgresql:// or postgres://, but it begins with redis://; ' +
-        "for instance postgresql://user:password@127.0.0.1:5432/app",
+      { dsn: "amqp://h" },
+      'defineQueue("q"): dsn must begin with postgresql:// or postgres:// (PostgreSQL), or with redis://, ' +
+        "rediss://, unix://, redis+sentinel:// or redis+cluster:// (Redis), but it begins with amqp://; " +
+        "for instance postgresql://user:password@127.0.0.1:5432/app or redis://localhost:6379/0",
     ],
     [
       { dsn: undefined },
       'defineQueue("q"): dsn is missing; set DATABASE_URL or QUEUE_DSN, ' +
-        "for instance postgresql://user:password@127.0.0.1:5432/app",
+        "for instance postgresql://user:password@127.0.0.1:5432/app or redis://localhost:6379/0",
+    ],
+    [
+      { dsn: "redis://h", priorities: [0, 5] },
+      'defineQueue("q"): Redis has no priorities. ' +
+        "Leave priority and priorities out, or use one queue per priority.",
+    ],
+    [
+      { dsn: "redis+cluster://h", groupConcurrency: 2 },
+      'defineQueue("q"): Redis has no groups of jobs (groupKey, groupConcurrency). ' +
+        "Leave groupKey and groupConcurrency out.",
+    ],
+    [
+      { dsn: "redis://s3cret@h" },
+      'defineQueue("q"): dsn has a user but no password; if it is the password, write a colon before it: ' +
+        "redis://:password@host, and if the user has none, write one after it: redis://user:@host",
     ],
     // A refused dsn may contain a password, so none of these messages repeats it.
     [
       { dsn: "app:s3cret@db:5432/app" },
-      'defineQueue("q"): dsn must begin with postgresql:// or postgres://, but it has no scheme; ' +
-        "for instance postgresql://user:password@127.0.0.1:5432/app",
+      'defineQueue("q"): dsn must begin with postgresql:// or postgres:// (PostgreSQL), or with redis://, ' +
+        "rediss://, unix://, redis+sentinel:// or redis+cluster:// (Redis), but it has no scheme; " +
+        "for instance postgresql://user:password@127.0.0.1:5432/app or redis://localhost:6379/0",
     ],
     [
       { dsn: "postgresql://app:s3cr/et@db:5432/app" },
@@ -330,6 +363,11 @@ describe("scheduledTasks", () => {
     const apart = { tables: { jobs: "r_jobs", stats: "r_stats", versions: "r_versions" } };
     for (const options of [elsewhere, apart]) defineSaq({ queues: [one, two(options)] });
   });
+
+  it("the scheduled tasks of two queues on one Redis may have the same name, because each queue has its own keys", () => {
+    const options = { dsn: "redis://h/0", scheduledTasks: [cronJob("hello", daily)] };
+    defineSaq({ queues: [define(options), define({ ...options, name: "r" })] });
+  });
 });
 
 describe("defineSaq", () => {
@@ -358,5 +396,27 @@ describe("defineSaq", () => {
     ],
   ])("D-76: refuses a configuration that cannot work: %p", (act, message) => {
     expect(act).toThrow(new ConfigError(message));
+  });
+
+  it.each([
+    ["redis://h", "redis://:secret@h:6379/0"],
+    ["redis+cluster://a:1,b:2", "redis+cluster://a:1,b:2"],
+  ])("refuses the queues a:b on %s and a on %s, because their jobs could have one key", (first, second) => {
+    const queues = [define({ name: "a:b", dsn: first }), define({ name: "a", dsn: second })];
+    expect(() => defineSaq({ queues })).toThrow(
+      new ConfigError(
+        'defineSaq: queues "a" and "a:b" share a Redis, and their jobs could have the same key, because the second ' +
+          'name begins with "a:"; rename one of them, for instance to "a-b", or give it another database in its dsn',
+      ),
+    );
+  });
+
+  it.each([
+    ["a:b in another database", { name: "a:b", dsn: "redis://h/1" }],
+    ["a:b in PostgreSQL", { name: "a:b" }],
+    ["ab", { name: "ab", dsn: "redis://h" }],
+    ["b:a", { name: "b:a", dsn: "redis://h" }],
+  ])("accepts the queue a on Redis beside %s", (_, other) => {
+    defineSaq({ queues: [define({ name: "a", dsn: "redis://h" }), define(other)] });
   });
 });

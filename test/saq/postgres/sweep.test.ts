@@ -1,7 +1,7 @@
 /** Which jobs count as stuck or orphaned, by which clock, and after how long an observation. */
 import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
-import { livenessOf, newWorkerId } from "../../../templates/backend/saq/postgres/sweep/worker-ids.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
+import { livenessOf, newWorkerId } from "../../../templates/backend/saq/storage/worker-ids.js";
 import { openProxy } from "../support/cuttable-proxy.js";
 import {
   claim,

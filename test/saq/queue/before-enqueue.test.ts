@@ -4,6 +4,7 @@ import { InvalidJobError, InvalidPayloadError } from "../../../templates/backend
 import { type Context, task } from "../../../templates/backend/saq/tasks/task.js";
 import type { StandardSchema } from "../../../templates/backend/saq/tasks/validation.js";
 import { claim, openQueue, rowOf, startWorker, useDatabase } from "../support/scenario.js";
+import { possible } from "../support/test-broker.js";
 
 const database = useDatabase();
 
@@ -61,9 +62,10 @@ describe("before-enqueue hooks", () => {
       job.kwargs = { ...job.kwargs, added: true };
       order.push("first ends");
     });
+    const placed = possible({ priority: 5, groupKey: "g" });
     queue.registerBeforeEnqueue((job) => {
       order.push("second");
-      Object.assign(job, { priority: 5, groupKey: "g", timeout: 33, retries: 4, scheduled: 4e9, ttl: 0 });
+      Object.assign(job, { ...placed, timeout: 33, retries: 4, scheduled: 4e9, ttl: 0 });
     });
     const meta = { mine: 1 };
     const payload = { given: true };
@@ -71,8 +73,7 @@ describe("before-enqueue hooks", () => {
     const changed = {
       kwargs: { given: true, added: true },
       meta: { mine: 1, trace: 7 },
-      priority: 5,
-      groupKey: "g",
+      ...placed,
       timeout: 33,
       retries: 4,
       scheduled: 4e9,
@@ -80,7 +81,11 @@ describe("before-enqueue hooks", () => {
     };
     expect(job).toMatchObject(changed);
     expect(await queue.job("changed")).toMatchObject(changed);
-    expect(await rowOf(database, "changed")).toMatchObject({ priority: 5, group_key: "g", scheduled: 4e9 });
+    expect(await rowOf(database, "changed")).toMatchObject({
+      priority: placed.priority ?? 0,
+      group_key: placed.groupKey ?? null,
+      scheduled: 4e9,
+    });
     expect(order).toEqual(["first begins", "first ends", "second"]);
     // The caller's own objects are not changed.
     expect([meta, payload]).toEqual([{ mine: 1 }, { given: true }]);
@@ -158,7 +163,7 @@ describe("before-enqueue hooks", () => {
 describe("job objects", () => {
   it("T-2, T-83, J-19: a prepared job is new; enqueue sets status and time; a second enqueue returns null", async () => {
     const queue = open();
-    const job = queue.prepare("numbered", { n: 1 }, { priority: 2, retries: 3 });
+    const job = queue.prepare("numbered", { n: 1 }, { ...possible({ priority: 2 }), retries: 3 });
     expect(job).toMatchObject({ status: "new", queued: 0, kwargs: { n: 1 }, retries: 3 });
     expect(await queue.job(job.key)).toBeNull();
     expect(await queue.enqueue(job)).toBe(job);
@@ -199,7 +204,8 @@ describe("job objects", () => {
     const job = await queue.enqueue("numbered", { n: 1 }, { meta: { m: 1 } });
     await claim(queue);
     const before = { ...job };
-    expect(await queue.enqueue(job, { payload: { n: 2 }, priority: 9, meta: {} })).toBeNull();
+    const overrides = { ...possible({ priority: 9 }), meta: {} };
+    expect(await queue.enqueue(job, { payload: { n: 2 }, ...overrides })).toBeNull();
     expect({ ...job }).toEqual(before);
   });
 

@@ -1,5 +1,5 @@
 /** Events of jobs on the queue's own channel: settlements that somebody waits for, and aborts. */
-import { expect, it } from "@jest/globals";
+import { expect } from "@jest/globals";
 import type { JobEvent } from "../../../templates/backend/saq/broker.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import type { TaskMap } from "../../../templates/backend/saq/tasks/task.js";
@@ -15,6 +15,7 @@ import {
   until,
   useDatabase,
 } from "../support/scenario.js";
+import { itOnPostgres, itOnTables, itWithPush } from "../support/test-broker.js";
 
 const database = useDatabase();
 const tasks = { work: async () => "done" };
@@ -34,7 +35,7 @@ async function fence(queue: Queue<typeof tasks>, events: (JobEvent | null)[]): P
   events.splice(events.findIndex((event) => event?.key === job.key));
 }
 
-it("a settlement notifies other processes of awaited ends only", async () => {
+itWithPush("a settlement notifies other processes of awaited ends only", async () => {
   const queue = openQueue(database, tasks);
   const peer = openQueue(database, tasks, { name: queue.name });
   const events = await eventsOf(peer);
@@ -68,20 +69,23 @@ it("a settlement notifies other processes of awaited ends only", async () => {
   expect(events).toContainEqual({ key: "gone", status: "failed" });
 });
 
-it("a worker notifies others of the end of an awaited job, even when the task replaced its meta", async () => {
-  const queue = openQueue(database, {
-    forget: async (ctx: { job: { update(change: { meta: Record<string, unknown> }): Promise<void> } }) => {
-      await ctx.job.update({ meta: { mine: 1 } });
-    },
-  });
-  const events = await eventsOf(queue);
-  await startWorker(queue);
-  await queue.enqueue("forget", undefined, { key: "a b", meta: { awaited: true } });
-  await until(async () => events.length > 0);
-  expect(events).toEqual([{ key: "a b", status: "complete" }]);
-});
+itWithPush(
+  "a worker notifies others of the end of an awaited job, even when the task replaced its meta",
+  async () => {
+    const queue = openQueue(database, {
+      forget: async (ctx: { job: { update(change: { meta: Record<string, unknown> }): Promise<void> } }) => {
+        await ctx.job.update({ meta: { mine: 1 } });
+      },
+    });
+    const events = await eventsOf(queue);
+    await startWorker(queue);
+    await queue.enqueue("forget", undefined, { key: "a b", meta: { awaited: true } });
+    await until(async () => events.length > 0);
+    expect(events).toEqual([{ key: "a b", status: "complete" }]);
+  },
+);
 
-it("the abort of a waiting or running job sends one notification", async () => {
+itWithPush("the abort of a waiting or running job sends one notification", async () => {
   const queue = openQueue(database, tasks);
   const events = await eventsOf(queue);
   await queue.enqueue("work", undefined, { key: "running" });
@@ -97,56 +101,65 @@ it("the abort of a waiting or running job sends one notification", async () => {
   ]);
 });
 
-it("P-21: a key that is too long for a notification prevents neither settlement nor abort", async () => {
-  const queue = openQueue(database, tasks);
-  const key = "k".repeat(9_000);
-  await queue.connect();
-  await insertRow(database, {
-    key,
-    queue: queue.name,
-    document: JSON.stringify({ function: "work", key, queue: queue.name, meta: { awaited: true } }),
-  });
-  await insertRow(database, {
-    key: `${key}!`,
-    queue: queue.name,
-    document: JSON.stringify({ function: "work", key: `${key}!`, queue: queue.name }),
-  });
-  const events = await eventsOf(queue);
-  const [first, second] = await claim(queue);
-  if (!first || !second) throw new Error("two were claimed");
-  expect(await settle(queue, settlement(first, "complete", {}, { awaited: true }))).toBe("applied");
-  expect(await queue.abort(second.key)).toBe("aborting");
-  expect((await rowOf(database, first.key))?.status).toBe("complete");
-  await fence(queue, events);
-  expect(events).toEqual([]);
-});
+itOnPostgres(
+  "P-21: a key that is too long for a notification prevents neither settlement nor abort",
+  async () => {
+    const queue = openQueue(database, tasks);
+    const key = "k".repeat(9_000);
+    await queue.connect();
+    await insertRow(database, {
+      key,
+      queue: queue.name,
+      document: JSON.stringify({ function: "work", key, queue: queue.name, meta: { awaited: true } }),
+    });
+    await insertRow(database, {
+      key: `${key}!`,
+      queue: queue.name,
+      document: JSON.stringify({ function: "work", key: `${key}!`, queue: queue.name }),
+    });
+    const events = await eventsOf(queue);
+    const [first, second] = await claim(queue);
+    if (!first || !second) throw new Error("two were claimed");
+    expect(await settle(queue, settlement(first, "complete", {}, { awaited: true }))).toBe("applied");
+    expect(await queue.abort(second.key)).toBe("aborting");
+    expect((await rowOf(database, first.key))?.status).toBe("complete");
+    await fence(queue, events);
+    expect(events).toEqual([]);
+  },
+);
 
-it("D-69: a listener receives null after a reconnect, which means that it must read the rows", async () => {
-  const proxy = await openProxy(database);
-  const queue = openQueue(proxy, tasks);
-  const events = await eventsOf(queue);
-  proxy.cut();
-  await until(async () => events.length > 0);
-  expect(events).toEqual([null]);
-  await fence(queue, events);
-});
+itWithPush(
+  "D-69: a listener receives null after a reconnect, which means that it must read the rows",
+  async () => {
+    const proxy = await openProxy(database);
+    const queue = openQueue(proxy, tasks);
+    const events = await eventsOf(queue);
+    proxy.cut();
+    await until(async () => events.length > 0);
+    expect(events).toEqual([null]);
+    await fence(queue, events);
+  },
+);
 
-it("D-69: two listeners that start at once are both ready only after the server listens", async () => {
-  const queue = openQueue(database, tasks);
-  await queue.connect();
-  const told: string[] = [];
-  await Promise.all(
-    ["first", "second"].map(async (name) => {
-      await queue.broker.onJobEvents((event) => told.push(`${name} ${event?.key}`));
-      await database.query("select pg_notify($1, $2)", [`saq+${queue.name}`, `complete ${name}`]);
-    }),
-  );
-  await until(async () => told.length >= 3);
-  expect(told).toContain("first first");
-  expect(told).toContain("second second");
-});
+itWithPush(
+  "D-69: two listeners that start at once are both ready only after the server listens",
+  async () => {
+    const queue = openQueue(database, tasks);
+    await queue.connect();
+    const told: string[] = [];
+    await Promise.all(
+      ["first", "second"].map(async (name) => {
+        await queue.broker.onJobEvents((event) => told.push(`${name} ${event?.key}`));
+        await database.stored.publish(queue.name, name, "complete");
+      }),
+    );
+    await until(async () => told.length >= 3);
+    expect(told).toContain("first first");
+    expect(told).toContain("second second");
+  },
+);
 
-it("P-22: behind a pooler listeners receive no events, and no LISTEN is sent", async () => {
+itOnTables("P-22: behind a pooler listeners receive no events, and no LISTEN is sent", async () => {
   const queue = openQueue(database, tasks, { pollInterval: 0.1 });
   const events = await eventsOf(queue);
   const job = await queue.enqueue("work");

@@ -4,7 +4,8 @@ import { inSeconds } from "../../../templates/backend/saq/core/job.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { populate } from "../support/every-state.js";
 import { pythonComplaints } from "../support/golden-documents.js";
-import { claim, openQueue, rowOf, until, useDatabase } from "../support/scenario.js";
+import { claim, openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
+import { itOnPostgres, itWithPush } from "../support/test-broker.js";
 
 const database = useDatabase();
 const tasks = { hello: (_ctx: unknown, _payload?: object) => "hi" };
@@ -52,7 +53,7 @@ describe("abort", () => {
     "D-23: returns not_active for a job that is %s, and changes nothing",
     async (status) => {
       const queue = open();
-      const keys = await populate(database, queue);
+      const keys = await populate(queue);
       const key = keys[status] ?? "";
       const before = await rowOf(database, key);
       expect(await queue.abort(key)).toBe("not_active");
@@ -93,7 +94,7 @@ describe("a retry by hand", () => {
     "D-26, T-9, T-85: queues a job that is %s again and resets its attempts",
     async (status) => {
       const queue = open();
-      const keys = await populate(database, queue);
+      const keys = await populate(queue);
       const job = await queue.job(keys[status] ?? "");
       expect(await job?.retry({ error: "retried from ui" })).toBe("queued");
       const row = await rowOf(database, keys[status] ?? "");
@@ -112,7 +113,7 @@ describe("a retry by hand", () => {
     "D-26: returns not_finished for a job that is %s",
     async (state) => {
       const queue = open();
-      const keys = await populate(database, queue);
+      const keys = await populate(queue);
       const before = await rowOf(database, keys[state] ?? "");
       expect(await queue.retry(keys[state] ?? "")).toBe("not_finished");
       expect(await rowOf(database, keys[state] ?? "")).toEqual(before);
@@ -123,9 +124,19 @@ describe("a retry by hand", () => {
     expect(await open().retry("unknown")).toBeNull();
   });
 
-  it("P-21: wakes waiting workers", async () => {
+  itWithPush("W-12: a waiting worker runs the job at once", async () => {
+    const queue = open({ timers: { schedule: 60 } });
+    const keys = await populate(queue);
+    const worker = openQueue(database, tasks, { name: queue.name, timers: { schedule: 60 } });
+    const { ended } = await startWorker(worker);
+    await ended(keys.queued ?? "");
+    expect(await queue.retry(keys.failed ?? "")).toBe("queued");
+    expect(await ended(keys.failed ?? "")).toBe("Finished hello");
+  });
+
+  itOnPostgres("P-21: wakes waiting workers", async () => {
     const queue = open();
-    const keys = await populate(database, queue);
+    const keys = await populate(queue);
     const listener = await database.connect();
     const heard: string[] = [];
     listener.on("notification", ({ payload }) => heard.push(String(payload)));

@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { Context } from "../../../templates/backend/saq/index.js";
 import { openProxy } from "../support/cuttable-proxy.js";
 import { claim, insertRow, openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
+import { can, itOnPostgres } from "../support/test-broker.js";
 
 const database = useDatabase();
 const maxBytes = 2_000;
@@ -53,7 +54,7 @@ describe("a stored document of more than four times maxBytes", () => {
         key: `${key}, grouped`,
         queue: queue.name,
         document: grouped,
-        group_key: "g",
+        ...(can("groups") ? { group_key: "g" } : {}),
       });
       const job = await queue.enqueue("hello");
       const { ended } = await startWorker(queue);
@@ -121,7 +122,15 @@ describe("a value larger than maxBytes", () => {
     });
   });
 
-  it("is refused by ctx.finish and ctx.job.update, and the job fails", async () => {
+  it("is refused by ctx.job.update, and the job fails", async () => {
+    const queue = open();
+    const { ended } = await startWorker(queue);
+    const { key } = await queue.enqueue("change");
+    expect(await ended(key)).toMatch(/^Failed/);
+    expect((await queue.job(key))?.error).toContain("ctx.job.update: meta has 2,111 bytes as JSON");
+  });
+
+  itOnPostgres("is refused by ctx.finish and ctx.job.update, and the job fails", async () => {
     const queue = open();
     const { ended } = await startWorker(queue);
     for (const [task, text] of [

@@ -3,7 +3,17 @@ import { describe, expect, it } from "@jest/globals";
 import { InvalidJobError, JobGoneError, TimeoutError } from "../../../templates/backend/saq/errors.js";
 import { JobError } from "../../../templates/backend/saq/queue/results.js";
 import type { Context } from "../../../templates/backend/saq/tasks/task.js";
-import { claim, openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
+import {
+  claim,
+  deleteRow,
+  editRow,
+  openQueue,
+  rowOf,
+  startWorker,
+  until,
+  useDatabase,
+} from "../support/scenario.js";
+import { itOnPostgres, itOnTables, onRedis } from "../support/test-broker.js";
 
 const database = useDatabase();
 
@@ -68,7 +78,7 @@ describe("map", () => {
       each: ({ n }) => ({ key: `item-${n}`, ...(n === 2 ? { scheduled: later } : {}) }),
     });
     await until(async () => (await rowOf(database, "item-2")) !== undefined);
-    await database.query("delete from saq_jobs where key = 'item-2'");
+    await deleteRow(database, "item-2");
     const [one, failed, gone] = await mapped;
     expect(one).toBe(2);
     expect(failed).toBeInstanceOf(JobError);
@@ -86,14 +96,16 @@ describe("map", () => {
   it("Q-6: an item whose key is taken gets the existing job's result", async () => {
     const queue = open();
     await queue.enqueue("double", { n: 50 }, { key: "known", scheduled: 4e9 });
-    await database.query(
-      `update saq_jobs set status = 'complete', job = convert_to(
-         (convert_from(job, 'UTF8')::jsonb || '{"status": "complete", "result": 100}')::text, 'UTF8') where key = 'known'`,
-    );
+    const ended = { status: "complete", result: 100 };
+    // On Redis, the key of a finished job would be free: there the job ends during the call.
+    if (!onRedis) await editRow(database, "known", { status: "complete", members: ended });
     await startWorker(queue);
-    expect(
-      await queue.map("double", numbers(2), { each: ({ n }) => (n === 1 ? { key: "known" } : {}) }),
-    ).toEqual([0, 100]);
+    const mapped = queue.map("double", numbers(2), { each: ({ n }) => (n === 1 ? { key: "known" } : {}) });
+    if (onRedis) {
+      await until(async () => (await queue.counts()).complete === 1);
+      await editRow(database, "known", { status: "complete", members: ended });
+    }
+    expect(await mapped).toEqual([0, 100]);
   });
 
   it("D-68: refuses one key for several items, and stores nothing", async () => {
@@ -162,7 +174,7 @@ describe("batch", () => {
     expect(other?.key).toBe("other");
     await until(async () => (await rowOf(database, "followed")) !== undefined);
     await queue.abort("followed");
-    await database.query("update saq_jobs set scheduled = 0 where key = 'followed'");
+    if (!onRedis) await editRow(database, "followed", { scheduled: 0 });
     await queue.enqueue("double", { n: 4 }, { key: "followed" });
     goOn();
     await expect(failing).rejects.toThrow("too bad");
@@ -259,7 +271,7 @@ describe("batch", () => {
     expect(await errorsOf(queue, ["running", "finished"])).toEqual(["aborting cancelled", "complete null"]);
   });
 
-  it("D-60: a job that was stored although its call failed is aborted too", async () => {
+  itOnPostgres("D-60: a job that was stored although its call failed is aborted too", async () => {
     const queue = open();
     await queue.connect();
     const holder = await database.connect();
@@ -280,23 +292,26 @@ describe("batch", () => {
     expect(await errorsOf(queue, ["held", "stored-alone"])).toEqual([null, "aborted cancelled"]);
   });
 
-  it("Q-7: the error names jobs that could not be aborted, and has the scope's error as its cause", async () => {
-    const queue = open();
-    const cause = new Error("the reason");
-    const error = await queue
-      .batch(async () => {
-        await queue.enqueue("double", { n: 1 }, { key: "clung-to" });
-        await database.query(`
+  itOnTables(
+    "Q-7: the error names jobs that could not be aborted, and has the scope's error as its cause",
+    async () => {
+      const queue = open();
+      const cause = new Error("the reason");
+      const error = await queue
+        .batch(async () => {
+          await queue.enqueue("double", { n: 1 }, { key: "clung-to" });
+          await database.query(`
           create function refuse() returns trigger language plpgsql as $$ begin raise 'no change today'; end $$;
           create trigger refuse before update on saq_jobs for each row execute function refuse()`);
-        throw cause;
-      })
-      .catch((reason) => reason);
-    await database.query("drop function refuse cascade");
-    expect(error).toMatchObject({ code: "not_aborted", cause });
-    expect(error.message).toBe(
-      "A batch failed (see cause), and 1 of its jobs could not be aborted and may run: clung-to. " +
-        "Abort them with queue.abort(key)",
-    );
-  });
+          throw cause;
+        })
+        .catch((reason) => reason);
+      await database.query("drop function refuse cascade");
+      expect(error).toMatchObject({ code: "not_aborted", cause });
+      expect(error.message).toBe(
+        "A batch failed (see cause), and 1 of its jobs could not be aborted and may run: clung-to. " +
+          "Abort them with queue.abort(key)",
+      );
+    },
+  );
 });

@@ -10,6 +10,7 @@ import type { Context } from "../../../templates/backend/saq/tasks/task.js";
 import { createWebRouter } from "../../../templates/backend/saq/web/index.js";
 import { LogBook } from "../support/log-book.js";
 import { openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
+import { itOnPostgres } from "../support/test-broker.js";
 
 const database = useDatabase();
 const daily = "0 3 * * *";
@@ -170,38 +171,41 @@ describe("queue.schedules", () => {
 });
 
 describe("the table saq_cron", () => {
-  it("is optional: if the role may not create it, tasks run with a warning, and pause is refused", async () => {
-    const role = `saq_cron_${randomBytes(4).toString("hex")}`;
-    // The queue of another test may have made the table already.
-    await openQueue(database, { note: () => {} }).connect();
-    await database.query("drop table if exists saq_cron");
-    await database.query("revoke create on schema public from public");
-    await database.query(`create role ${role} login password 'secret'`);
-    await database.query(`grant usage on schema public to ${role}`);
-    await database.query(`grant select, insert, update, delete on all tables in schema public to ${role}`);
-    await database.query(`grant usage on all sequences in schema public to ${role}`);
-    const url = new URL(database.url);
-    [url.username, url.password] = [role, "secret"];
-    try {
-      const log = new LogBook();
-      const { queue, name, runs, key } = open({ cron: everySecond }, { url: url.href, logger: log });
-      const { worker } = await startWorker(queue);
-      await until(async () => runs.length >= 2);
-      await log.saw(
-        ({ level, message }) => level === "warn" && message.startsWith("scheduled tasks run, but"),
-      );
-      await expect(queue.schedules.pause(name)).rejects.toThrow(
-        `"${name}" cannot be paused: this is stored in the table saq_cron, which the database role of this process may`,
-      );
-      expect(await queue.schedules.list()).toMatchObject([{ paused: false, lastRun: { key } }]);
-      await worker.stop();
-    } finally {
-      await database.query(`drop owned by ${role}`);
-      await database.query(`drop role ${role}`);
-    }
-  });
+  itOnPostgres(
+    "is optional: if the role may not create it, tasks run with a warning, and pause is refused",
+    async () => {
+      const role = `saq_cron_${randomBytes(4).toString("hex")}`;
+      // The queue of another test may have made the table already.
+      await openQueue(database, { note: () => {} }).connect();
+      await database.query("drop table if exists saq_cron");
+      await database.query("revoke create on schema public from public");
+      await database.query(`create role ${role} login password 'secret'`);
+      await database.query(`grant usage on schema public to ${role}`);
+      await database.query(`grant select, insert, update, delete on all tables in schema public to ${role}`);
+      await database.query(`grant usage on all sequences in schema public to ${role}`);
+      const url = new URL(database.url);
+      [url.username, url.password] = [role, "secret"];
+      try {
+        const log = new LogBook();
+        const { queue, name, runs, key } = open({ cron: everySecond }, { url: url.href, logger: log });
+        const { worker } = await startWorker(queue);
+        await until(async () => runs.length >= 2);
+        await log.saw(
+          ({ level, message }) => level === "warn" && message.startsWith("scheduled tasks run, but"),
+        );
+        await expect(queue.schedules.pause(name)).rejects.toThrow(
+          `"${name}" cannot be paused: this is stored in the table saq_cron, which the database role of this process may`,
+        );
+        expect(await queue.schedules.list()).toMatchObject([{ paused: false, lastRun: { key } }]);
+        await worker.stop();
+      } finally {
+        await database.query(`drop owned by ${role}`);
+        await database.query(`drop role ${role}`);
+      }
+    },
+  );
 
-  it("is not changed if it belongs to another program", async () => {
+  itOnPostgres("is not changed if it belongs to another program", async () => {
     await openQueue(database, { note: () => {} }).connect();
     await database.query("drop table if exists saq_cron; create table saq_cron (theirs integer)");
     const { queue, key } = open();
@@ -211,7 +215,7 @@ describe("the table saq_cron", () => {
     await database.query("drop table saq_cron");
   });
 
-  it("is created once when ten processes start at once", async () => {
+  itOnPostgres("is created once when ten processes start at once", async () => {
     await openQueue(database, { note: () => {} }).connect();
     await database.query("drop table if exists saq_cron");
     const fleet = Array.from({ length: 10 }, () => open());

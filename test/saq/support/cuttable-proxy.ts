@@ -1,15 +1,23 @@
 /** A proxy to the database whose connections can be cut between a statement and its response. */
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { closeAfterTest, type TestDatabase } from "./scenario.js";
+import { onRedis } from "./test-broker.js";
 
-/** The last message of a response: ReadyForQuery outside of a transaction. */
+/** The last message of a response of PostgreSQL: ReadyForQuery outside of a transaction. */
 const readyOutsideTransaction = Buffer.from("Z\0\0\0\x05I");
+
+/** True if the server has done what was sent. A Redis that does not know a script yet has done nothing. */
+const isResponse = (data: Buffer): boolean =>
+  onRedis
+    ? !data.toString("latin1").startsWith("-NOSCRIPT")
+    : data.subarray(-6).equals(readyOutsideTransaction);
 
 export interface TestProxy {
   readonly url: string;
   /**
    * From the next statement on that leaves the connection outside of a transaction, swallows what the server sends. So
-   * that statement is committed, and its response is lost. Resolves when the server has sent the response.
+   * that statement is committed, and its response is lost. Resolves when the server has sent the response. On Redis,
+   * the statement is the next command.
    */
   mute(): Promise<void>;
   /** From now on, passes on what the server sends in pieces, at 640 KB/s for each connection. */
@@ -65,7 +73,7 @@ export async function openProxy(database: Pick<TestDatabase, "url">): Promise<Te
     let passedOn = Promise.resolve();
     upstream.on("data", (data) => {
       bytesSent += data.length;
-      if (swallow && (swallowing || data.subarray(-6).equals(readyOutsideTransaction))) {
+      if (swallow && (swallowing || isResponse(data))) {
         swallowing = true;
         swallow();
       } else if (isSlow) passedOn = passedOn.then(() => passOnSlowly(client, data));

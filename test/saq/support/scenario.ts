@@ -1,6 +1,7 @@
 /**
  * What the engine's tests share: a database per test file, and queues and workers that are closed after each test. A
- * test fails if it leaves a connection or a timer behind that outlives its queue.
+ * test fails if it leaves a connection or a timer behind that outlives its queue. The database is on the broker of this
+ * run (test-broker.ts).
  */
 
 import { randomBytes } from "node:crypto";
@@ -27,7 +28,14 @@ import { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import type { HookOptions, OneOrMany } from "../../../templates/backend/saq/tasks/hooks.js";
 import type { TaskMap } from "../../../templates/backend/saq/tasks/task.js";
 import { Worker, type WorkerOptions } from "../../../templates/backend/saq/worker/index.js";
+import { leaseRedisDatabase, type RedisClient, type RedisDatabase } from "../../support/redis.js";
 import { LogBook, type LogLine } from "./log-book.js";
+import { postgresState, type Query } from "./postgres-state.js";
+import { redisState } from "./redis-state.js";
+import type { JobRow, NewRow, RowEdit, StoredState, StoredWorker } from "./stored-state.js";
+import { onPoll, onRedis } from "./test-broker.js";
+
+export type { JobRow } from "./stored-state.js";
 
 const serverUrl = (): URL => {
   const url = process.env.TEST_DATABASE_URL;
@@ -37,9 +45,14 @@ const serverUrl = (): URL => {
 
 export interface TestDatabase {
   readonly url: string;
+  /** Sends a statement. Only on PostgreSQL. */
   query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>;
-  /** Opens a connection for the test, for instance to hold a lock. It is closed after the test. */
+  /** Opens a connection for the test, for instance to hold a lock. It is closed after the test. Only on PostgreSQL. */
   connect(user?: string): Promise<pg.Client>;
+  /** The test's own connection. Only on Redis. */
+  redis(): RedisClient;
+  /** Reads and changes what is stored, on every broker. */
+  readonly stored: StoredState;
 }
 
 type Opened = { close(): Promise<unknown> };
@@ -56,10 +69,24 @@ async function closeAll(): Promise<void> {
 }
 
 /**
- * Creates a database for this test file. It is dropped at the end of the file, or kept if a test failed and the server
- * outlives the run.
+ * Creates a database for this test file. On PostgreSQL, it is dropped at the end of the file, or kept if a test failed
+ * and the server outlives the run. On Redis, its keys are deleted at the end of the file.
  */
 export function useDatabase(): TestDatabase {
+  const database = onRedis ? redisDatabase() : postgresDatabase();
+  let timers = 0;
+  beforeEach(() => {
+    timers = countTimers();
+  });
+  afterEach(async () => {
+    await closeAll();
+    await settles("connection", () => database.stored.connections());
+    await settles("timer", async () => Array.from({ length: countTimers() - timers }, () => "Timeout"));
+  });
+  return database;
+}
+
+function postgresDatabase(): TestDatabase {
   const name = `saq_test_${randomBytes(6).toString("hex")}`;
   let client: pg.Client | undefined;
   const urlOf = (user?: string) => {
@@ -68,29 +95,15 @@ export function useDatabase(): TestDatabase {
     if (user) url.username = user;
     return url.href;
   };
-  const query = async <Row extends pg.QueryResultRow>(text: string, values: unknown[] = []) => {
+  const query: Query = async (text, values = []) => {
     if (!client) throw new Error("the test's database is not open yet");
-    return (await client.query<Row>(text, values)).rows;
+    return (await client.query(text, values)).rows;
   };
-  let timers = 0;
 
   beforeAll(async () => {
     await asAdmin(`create database ${name}`);
     client = new pg.Client({ connectionString: urlOf(), application_name: "test" });
     await client.connect();
-  });
-  beforeEach(() => {
-    timers = countTimers();
-  });
-  afterEach(async () => {
-    await closeAll();
-    await settles("connection", async () => {
-      const left = await query<{ query: string }>(
-        "select query from pg_stat_activity where datname = current_database() and application_name = 'saq'",
-      );
-      return left.map((row) => row.query);
-    });
-    await settles("timer", async () => Array.from({ length: countTimers() - timers }, () => "Timeout"));
   });
   afterAll(async () => {
     await client?.end();
@@ -110,6 +123,34 @@ export function useDatabase(): TestDatabase {
       closeAfterTest({ close: () => own.end() });
       return own;
     },
+    redis: () => {
+      throw new Error("this test reads Redis, but runs on PostgreSQL");
+    },
+    stored: postgresState(query),
+  };
+}
+
+function redisDatabase(): TestDatabase {
+  let leased: RedisDatabase | undefined;
+  const database = () => {
+    if (!leased) throw new Error("the test's database is not open yet");
+    return leased;
+  };
+  beforeAll(async () => {
+    leased = await leaseRedisDatabase();
+  });
+  afterAll(() => leased?.release());
+  const noSql = async () => {
+    throw new Error("this test sends SQL, but runs on Redis");
+  };
+  return {
+    get url() {
+      return database().url;
+    },
+    query: noSql,
+    connect: noSql,
+    redis: () => database().client,
+    stored: redisState({ client: () => database().client, queues: queueNames }),
   };
 }
 
@@ -171,9 +212,16 @@ function aTestFailed(): boolean {
   return state ? failed(state.rootDescribeBlock) : false;
 }
 
+/** What every queue of this run is configured with, unless the test says otherwise. */
+export const pollInterval = onPoll ? { pollInterval: 0.1 } : {};
+
 type TestHooks = Partial<Record<keyof HookOptions, OneOrMany<(ctx: never, next: never) => unknown>>>;
 
 let queues = 0;
+const queueNames = new Set<string>();
+
+/** Channels of Redis are common to all its databases: on Redis, no other test file may use the same names. */
+const prefix = onRedis ? `${randomBytes(3).toString("hex")}-` : "";
 
 /** Opens a queue with a new name, so that the tests of a file do not interfere. It is closed after the test. */
 export function openQueue<const Tasks extends TaskMap>(
@@ -187,8 +235,14 @@ export function openQueue<const Tasks extends TaskMap>(
   // test/saq/types checks whether the hooks return what the tasks need.
   const define = defineQueue as unknown as (options: object) => QueueConfig<string, Tasks>;
   // On a loaded machine the event loop is blocked for other reasons than a task: no test counts that warning by chance.
-  const defaults = { name: `queue${++queues}`, dsn: database.url, eventLoopDelay: 0 };
+  const defaults = {
+    name: `${prefix}queue${++queues}`,
+    dsn: database.url,
+    eventLoopDelay: 0,
+    ...pollInterval,
+  };
   const config = define({ ...defaults, tasks, ...options });
+  queueNames.add(config.name);
   const [broker] = connectBrokers([config], logger);
   if (!broker) throw new Error("no broker");
   return closeAfterTest(new Queue<Tasks>(config, broker));
@@ -230,53 +284,32 @@ export async function startWorker<Tasks extends TaskMap>(
   };
 }
 
-/** A row of saq_jobs. Seconds are numbers, the document is text. */
-export interface JobRow {
-  key: string;
-  queue: string;
-  status: string;
-  priority: number;
-  group_key: string | null;
-  scheduled: number;
-  expire_at: number | null;
-  lock_key: number;
-  text: string;
-  [name: string]: unknown;
-}
-
-export async function rowOf(database: TestDatabase, key: string): Promise<JobRow | undefined> {
-  const [row] = await database.query<JobRow>(
-    `select key, queue, status, priority, group_key, scheduled::float8, expire_at::float8, lock_key,
-       convert_from(job, 'UTF8') as text from saq_jobs where key = $1`,
-    [key],
-  );
-  return row;
-}
+export const rowOf = ({ stored }: TestDatabase, key: string): Promise<JobRow | undefined> => stored.row(key);
 
 /** Inserts a row as another program would. */
-export async function insertRow(
-  database: TestDatabase,
-  row: { key: string; queue: string; document: string | Buffer } & Partial<
-    Pick<JobRow, "status" | "scheduled" | "priority" | "group_key" | "expire_at">
-  >,
-): Promise<void> {
-  await database.query(
-    `insert into saq_jobs (key, queue, job, status, scheduled, priority, group_key, expire_at)
-     values ($1, $2, $3, $4, coalesce($5, floor(extract(epoch from now()))::bigint), $6, $7, $8)`,
-    [
-      row.key,
-      row.queue,
-      Buffer.from(row.document as string),
-      row.status ?? "queued",
-      row.scheduled ?? null,
-      row.priority ?? 0,
-      row.group_key ?? null,
-      row.expire_at ?? null,
-    ],
-  );
+export async function insertRow({ stored }: TestDatabase, row: NewRow): Promise<void> {
+  queueNames.add(row.queue);
+  await stored.insert(row);
 }
 
-/** Returns the document of a claimed job as it is stored now, from the response of the claim. */
+/** Changes a row as another program would that tells nobody. */
+export const editRow = ({ stored }: TestDatabase, key: string, edit: RowEdit): Promise<void> =>
+  stored.edit(key, edit);
+
+export const deleteRow = ({ stored }: TestDatabase, key: string): Promise<void> => stored.remove(key);
+
+/** Returns what is stored about a worker; undefined if nothing is. */
+export const workerRow = (
+  { stored }: TestDatabase,
+  { name }: { name: string },
+  workerId: string,
+): Promise<StoredWorker | undefined> => stored.worker(name, workerId);
+
+/** The clock of the server, whole epoch s. */
+export const serverSeconds = async ({ stored }: TestDatabase): Promise<number> =>
+  Math.floor(await stored.now());
+
+/** Returns the document of a job that PostgreSQL claimed as it is stored now, from the response of the claim. */
 export function claimedText(job: ClaimedJob): string {
   const { suffix } = receiptOf(job);
   if (!suffix) return job.document;
@@ -290,7 +323,9 @@ export async function claim<Tasks extends TaskMap>(
 ): Promise<ClaimedJob[]> {
   await queue.connect();
   const { jobs } = await queue.broker.claim({ workerId, limit, grouped, priorities });
-  return jobs.map((job) => ({ ...job, document: claimedText(job) }));
+  if (!onRedis) return jobs.map((job) => ({ ...job, document: claimedText(job) }));
+  const stored = await queue.broker.jobs(jobs.map(({ key }) => key));
+  return jobs.map((job, index) => ({ ...job, document: stored[index]?.document ?? job.document }));
 }
 
 /** What `reconcile` gets from a worker that holds no claim. */

@@ -2,6 +2,7 @@
 import { describe, expect, it } from "@jest/globals";
 import type { Context } from "../../../templates/backend/saq/tasks/task.js";
 import { openQueue, rowOf, startWorker, useDatabase } from "../support/scenario.js";
+import { itNeeds } from "../support/test-broker.js";
 
 const database = useDatabase();
 
@@ -69,33 +70,37 @@ describe("a burst", () => {
     expect(statuses.map((job) => job?.status)).toEqual(["aborted", "failed", "complete"]);
   });
 
-  it("D-8: keeps its deadline when it is woken for jobs that it does not claim", async () => {
-    const queue = openQueue(database, { given: () => 1 }, { burst: true, dequeueTimeout: 1 });
-    let claims = 0;
-    const claim = queue.broker.claim.bind(queue.broker);
-    queue.broker.claim = (request) => {
-      claims++;
-      return claim(request);
-    };
-    const began = performance.now();
-    const { worker } = await startWorker(queue);
-    const claimsAtStart = claims;
-    let tookMs = 0;
-    void worker.finished.then(() => {
-      tookMs = performance.now() - began;
-    });
-    // Parked jobs are due and wake the worker, but it does not claim them (P-14).
-    let parked = 0;
-    while (tookMs === 0 && performance.now() - began < 30_000) {
-      await queue.enqueue("given", undefined, { priority: -1 });
-      parked++;
-      await pause(50);
-    }
-    expect(tookMs).toBeGreaterThanOrEqual(1_000);
-    // The tick alone would look once in this time.
-    expect(claims - claimsAtStart).toBeGreaterThan(3);
-    expect(await queue.counts()).toMatchObject({ queued: parked, complete: 0 });
-  });
+  itNeeds(
+    "priorities",
+    "D-8: keeps its deadline when it is woken for jobs that it does not claim",
+    async () => {
+      const queue = openQueue(database, { given: () => 1 }, { burst: true, dequeueTimeout: 1 });
+      let claims = 0;
+      const claim = queue.broker.claim.bind(queue.broker);
+      queue.broker.claim = (request) => {
+        claims++;
+        return claim(request);
+      };
+      const began = performance.now();
+      const { worker } = await startWorker(queue);
+      const claimsAtStart = claims;
+      let tookMs = 0;
+      void worker.finished.then(() => {
+        tookMs = performance.now() - began;
+      });
+      // Parked jobs are due and wake the worker, but it does not claim them (P-14).
+      let parked = 0;
+      while (tookMs === 0 && performance.now() - began < 30_000) {
+        await queue.enqueue("given", undefined, { priority: -1 });
+        parked++;
+        await pause(50);
+      }
+      expect(tookMs).toBeGreaterThanOrEqual(1_000);
+      // The tick alone would look once in this time.
+      expect(claims - claimsAtStart).toBeGreaterThan(3);
+      expect(await queue.counts()).toMatchObject({ queued: parked, complete: 0 });
+    },
+  );
 
   it("W-18: a job that runs for longer than dequeueTimeout still completes", async () => {
     const queue = openQueue(

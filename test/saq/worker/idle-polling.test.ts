@@ -8,7 +8,17 @@ import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { IdlePolling } from "../../../templates/backend/saq/worker/maintenance/idle-polling.js";
 import { PeriodicTasks } from "../../../templates/backend/saq/worker/maintenance/periodic-tasks.js";
 import type { Runner } from "../../../templates/backend/saq/worker/runner.js";
-import { openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
+import {
+  claim,
+  insertRow,
+  openQueue,
+  rowOf,
+  serverSeconds,
+  startWorker,
+  until,
+  useDatabase,
+} from "../support/scenario.js";
+import { itOnTables, onRedis } from "../support/test-broker.js";
 
 const database = useDatabase();
 const nothing: NextWork = { due: null, grouped: false, running: false };
@@ -151,20 +161,38 @@ describe("idle polling of a database", () => {
   const tasks = { work: (_ctx: unknown, _payload?: object) => "done" };
   const open = (options: object = {}) => openQueue(database, tasks, options);
 
-  it("nextWork returns the first due second within the priorities, and whether jobs wait in groups or run", async () => {
+  it("nextWork returns the first due second, and whether jobs run", async () => {
     const queue = open();
     await queue.connect();
-    const nextWork = () => queue.broker.nextWork([0, 5]);
+    const nextWork = () => queue.broker.nextWork(queue.config.priorities);
     expect(await nextWork()).toEqual(nothing);
-    const later = await queue.enqueue("work", {}, { scheduled: inSeconds(500), priority: 1 });
-    await queue.enqueue("work", {}, { scheduled: inSeconds(900), priority: 0 });
-    await queue.enqueue("work", {}, { scheduled: inSeconds(100), priority: 6 });
-    expect(await nextWork()).toEqual({ ...nothing, due: (await rowOf(database, later.key))?.scheduled });
-    await queue.enqueue("work", {}, { groupKey: "g" });
-    expect(await nextWork()).toMatchObject({ grouped: true, running: false });
-    await database.query("update saq_jobs set status = 'active' where group_key = 'g'");
-    expect(await nextWork()).toMatchObject({ grouped: false, running: true });
+    await queue.enqueue("work", {}, { scheduled: inSeconds(900) });
+    const sooner = await queue.enqueue("work", {}, { scheduled: inSeconds(500) });
+    expect(await nextWork()).toEqual({ ...nothing, due: sooner.scheduled });
+    const now = await queue.enqueue("work");
+    expect((await nextWork()).due).toBeLessThanOrEqual(await serverSeconds(database));
+    expect((await claim(queue)).map(({ key }) => key)).toEqual([now.key]);
+    // On Redis, a job that is given back wakes the workers, so that running jobs need no look.
+    expect(await nextWork()).toEqual({ ...nothing, due: sooner.scheduled, running: !onRedis });
   });
+
+  itOnTables(
+    "nextWork returns the first due second within the priorities, and whether jobs wait in groups or run",
+    async () => {
+      const queue = open();
+      await queue.connect();
+      const nextWork = () => queue.broker.nextWork([0, 5]);
+      expect(await nextWork()).toEqual(nothing);
+      const later = await queue.enqueue("work", {}, { scheduled: inSeconds(500), priority: 1 });
+      await queue.enqueue("work", {}, { scheduled: inSeconds(900), priority: 0 });
+      await queue.enqueue("work", {}, { scheduled: inSeconds(100), priority: 6 });
+      expect(await nextWork()).toEqual({ ...nothing, due: (await rowOf(database, later.key))?.scheduled });
+      await queue.enqueue("work", {}, { groupKey: "g" });
+      expect(await nextWork()).toMatchObject({ grouped: true, running: false });
+      await database.query("update saq_jobs set status = 'active' where group_key = 'g'");
+      expect(await nextWork()).toMatchObject({ grouped: false, running: true });
+    },
+  );
 
   it("P-11: a job that is due in 3 s starts on time, although nothing is due when it is stored", async () => {
     const queue = open();
@@ -183,10 +211,12 @@ describe("idle polling of a database", () => {
   it("P-19: a row that is inserted by hand is found without a notification", async () => {
     const queue = open();
     const { ended } = await startWorker(queue);
-    await database.query(
-      `insert into saq_jobs (key, job, queue, status, scheduled) values ('silent', convert_to($2, 'UTF8'), $1, 'queued', 0)`,
-      [queue.name, JSON.stringify({ function: "work", queue: queue.name, key: "silent", status: "queued" })],
-    );
+    await insertRow(database, {
+      key: "silent",
+      queue: queue.name,
+      scheduled: 0,
+      document: JSON.stringify({ function: "work", queue: queue.name, key: "silent", status: "queued" }),
+    });
     expect(await ended("silent")).toMatch(/^Finished/);
   });
 });

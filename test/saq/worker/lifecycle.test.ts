@@ -10,13 +10,17 @@ import { EventLoopMonitor } from "../../../templates/backend/saq/worker/maintena
 import { LogBook } from "../support/log-book.js";
 import {
   closeAfterTest,
+  editRow,
   insertRow,
   openQueue,
+  pollInterval,
   rowOf,
   startWorker,
   until,
   useDatabase,
+  workerRow,
 } from "../support/scenario.js";
+import { itOnRedis, itOnTables, itWithPush } from "../support/test-broker.js";
 
 const database = useDatabase();
 
@@ -50,6 +54,7 @@ function app(
         defineQueue({
           name: `${prefix}${name}`,
           dsn: database.url,
+          ...pollInterval,
           tasks: { nap: (_ctx: Context, { ms = 0 }: { ms?: number }) => pause(ms) },
           dequeueTimeout: 0.3,
           ...options,
@@ -189,16 +194,19 @@ describe("the process that runs a queue's worker", () => {
 });
 
 describe("a running worker", () => {
-  it("W-14: notices an abort at once by its notification; the next check would come after an hour", async () => {
-    const queue = openQueue(database, { wait: fired }, { timers: { abort: 3_600, sweep: 3_600 } });
-    const { ended, log } = await startWorker(queue);
-    const job = await queue.enqueue("wait", undefined, { timeout: 0 });
-    await until(async () => (await job.refresh()).status === "active");
-    await queue.abort(job.key, "enough");
-    expect(await ended(job.key)).toBe("Aborted wait");
-    expect(log.lines.some(({ message }) => message === `Aborting ${job.key}`)).toBe(true);
-    expect(await job.refresh()).toMatchObject({ status: "aborted", error: "enough" });
-  });
+  itWithPush(
+    "W-14: notices an abort at once by its notification; the next check would come after an hour",
+    async () => {
+      const queue = openQueue(database, { wait: fired }, { timers: { abort: 3_600, sweep: 3_600 } });
+      const { ended, log } = await startWorker(queue);
+      const job = await queue.enqueue("wait", undefined, { timeout: 0 });
+      await until(async () => (await job.refresh()).status === "active");
+      await queue.abort(job.key, "enough");
+      expect(await ended(job.key)).toBe("Aborted wait");
+      expect(log.lines.some(({ message }) => message === `Aborting ${job.key}`)).toBe(true);
+      expect(await job.refresh()).toMatchObject({ status: "aborted", error: "enough" });
+    },
+  );
 
   it("W-14: notices an abort by a check every timers.abort if it receives no notifications", async () => {
     const queue = openQueue(database, { wait: fired }, { pollInterval: 0.1, timers: { abort: 0.2 } });
@@ -369,117 +377,147 @@ describe("the number of jobs that a claim asks for", () => {
 });
 
 describe("the health, the row and the stop of a worker", () => {
-  it("D-4: a claim that fails is logged once and tried again with pauses; health shows the reason", async () => {
-    const queue = openQueue(database, { given: () => 1 });
-    const { worker, log, ended } = await startWorker(queue);
-    expect(worker.health).toEqual({
-      isRunning: true,
-      isFailing: false,
-      lastError: null,
-      hooks: { running: 0, waiting: 0, overdue: 0 },
-    });
-    let asked = 0;
-    const claim = queue.broker.claim.bind(queue.broker);
-    queue.broker.claim = (request) => {
-      asked++;
-      return claim(request);
-    };
-    await database.query(`
+  itOnTables(
+    "D-4: a claim that fails is logged once and tried again with pauses; health shows the reason",
+    async () => {
+      const queue = openQueue(database, { given: () => 1 });
+      const { worker, log, ended } = await startWorker(queue);
+      expect(worker.health).toEqual({
+        isRunning: true,
+        isFailing: false,
+        lastError: null,
+        hooks: { running: 0, waiting: 0, overdue: 0 },
+      });
+      let asked = 0;
+      const claim = queue.broker.claim.bind(queue.broker);
+      queue.broker.claim = (request) => {
+        asked++;
+        return claim(request);
+      };
+      await database.query(`
       create function no_claims() returns trigger language plpgsql as $$ begin raise 'no claims today'; end $$;
       create trigger no_claims before update of status on saq_jobs for each row
         when (old.status = 'queued' and new.status = 'active') execute function no_claims();`);
-    const job = await queue.enqueue("given");
-    try {
-      const line = await log.saw(({ message }) => message === "could not claim jobs, trying again");
-      expect(line.level).toBe("warn");
-      await until(async () => asked >= 3);
+      const job = await queue.enqueue("given");
+      try {
+        const line = await log.saw(({ message }) => message === "could not claim jobs, trying again");
+        expect(line.level).toBe("warn");
+        await until(async () => asked >= 3);
+        expect(worker.health).toMatchObject({
+          isFailing: true,
+          lastError: { message: "no claims today", at: expect.any(Date) },
+        });
+        const since = asked;
+        await pause(500);
+        expect(asked - since).toBeLessThan(6);
+      } finally {
+        await database.query("drop trigger no_claims on saq_jobs; drop function no_claims");
+      }
+      await ended(job.key);
+      expect(worker.health).toMatchObject({ isFailing: false, lastError: { at: expect.any(Date) } });
+      expect(
+        log.lines.filter(({ level, message }) => level === "warn" && message.startsWith("could not claim")),
+      ).toHaveLength(1);
+      await worker.stop();
+      expect(worker.health.isRunning).toBe(false);
+    },
+  );
+
+  itOnRedis(
+    "D-4: on Redis, a claim that fails is logged once and tried again; health shows the reason",
+    async () => {
+      const queue = openQueue(database, { given: () => 1 });
+      const { worker, log, ended } = await startWorker(queue);
+      // A list of another type: each claim fails until it is gone.
+      const list = `saq:${queue.name}:queued`;
+      await database.redis().set(list, "not a list");
+      await log.saw(({ message }) => message === "could not claim jobs, trying again");
       expect(worker.health).toMatchObject({
         isFailing: true,
-        lastError: { message: "no claims today", at: expect.any(Date) },
+        lastError: { message: expect.stringContaining("WRONGTYPE"), at: expect.any(Date) },
       });
-      const since = asked;
-      await pause(500);
-      expect(asked - since).toBeLessThan(6);
-    } finally {
-      await database.query("drop trigger no_claims on saq_jobs; drop function no_claims");
-    }
-    await ended(job.key);
-    expect(worker.health).toMatchObject({ isFailing: false, lastError: { at: expect.any(Date) } });
-    expect(
-      log.lines.filter(({ level, message }) => level === "warn" && message.startsWith("could not claim")),
-    ).toHaveLength(1);
-    await worker.stop();
-    expect(worker.health.isRunning).toBe(false);
-  });
+      await database.redis().del(list);
+      const job = await queue.enqueue("given");
+      expect(await ended(job.key)).toBe("Finished given");
+      expect(worker.health.isFailing).toBe(false);
+      expect(
+        log.lines.filter(({ level, message }) => level === "warn" && message.startsWith("could not claim")),
+      ).toHaveLength(1);
+    },
+  );
 
-  it("D-48, P-35, W-19: the row survives two failed refreshes, shows the metadata, and is deleted at the stop", async () => {
-    const interval = 2;
-    const queue = openQueue(
-      database,
-      { given: (ctx: Context) => ({ ...ctx.worker }) },
-      { timers: { workerInfo: interval }, metadata: { region: "eu" } },
-    );
-    const [clock] = await database.query<{ now: number }>(
-      "select floor(extract(epoch from now()))::float8 as now",
-    );
-    const { worker, ended } = await startWorker(queue);
-    const stored = async () => {
-      const [row] = await database.query<{ expires: number; metadata: unknown }>(
-        "select expire_at::float8 as expires, metadata from saq_stats where worker_id = $1",
-        [worker.workerId],
+  itOnTables(
+    "D-48, P-35, W-19: the row survives two failed refreshes, shows the metadata, and is deleted at the stop",
+    async () => {
+      const interval = 2;
+      const queue = openQueue(
+        database,
+        { given: (ctx: Context) => ({ ...ctx.worker }) },
+        { timers: { workerInfo: interval }, metadata: { region: "eu" } },
       );
-      return row;
-    };
-    const first = await stored();
-    expect(first?.metadata).toEqual({ region: "eu" });
-    expect(first?.expires).toBeGreaterThanOrEqual((clock?.now ?? 0) + 3 * interval);
-    const save = queue.broker.saveWorker.bind(queue.broker);
-    const shown: unknown[] = [];
-    queue.broker.saveWorker = async (...args) => {
-      if (shown.length === 2) return save(...args);
-      shown.push(await queue.workers());
-      throw new Error("this refresh fails");
-    };
-    await until(async () => (await stored())?.expires !== first?.expires);
-    const alive = [expect.objectContaining({ workerId: worker.workerId, metadata: { region: "eu" } })];
-    expect(shown).toEqual([alive, alive]);
-    expect((await stored())?.expires).toBeGreaterThan(first?.expires ?? 0);
-    const job = await queue.enqueue("given");
-    await ended(job.key);
-    expect(await job.refresh()).toMatchObject({
-      workerId: worker.workerId,
-      result: { id: worker.workerId, concurrency: 10, metadata: { region: "eu" }, runningKeys: [job.key] },
-    });
-    await worker.stop();
-    expect(await database.query("select 1 from saq_stats where worker_id = $1", [worker.workerId])).toEqual(
-      [],
-    );
-  });
+      const [clock] = await database.query<{ now: number }>(
+        "select floor(extract(epoch from now()))::float8 as now",
+      );
+      const { worker, ended } = await startWorker(queue);
+      const stored = async () => {
+        const [row] = await database.query<{ expires: number; metadata: unknown }>(
+          "select expire_at::float8 as expires, metadata from saq_stats where worker_id = $1",
+          [worker.workerId],
+        );
+        return row;
+      };
+      const first = await stored();
+      expect(first?.metadata).toEqual({ region: "eu" });
+      expect(first?.expires).toBeGreaterThanOrEqual((clock?.now ?? 0) + 3 * interval);
+      const save = queue.broker.saveWorker.bind(queue.broker);
+      const shown: unknown[] = [];
+      queue.broker.saveWorker = async (...args) => {
+        if (shown.length === 2) return save(...args);
+        shown.push(await queue.workers());
+        throw new Error("this refresh fails");
+      };
+      await until(async () => (await stored())?.expires !== first?.expires);
+      const alive = [expect.objectContaining({ workerId: worker.workerId, metadata: { region: "eu" } })];
+      expect(shown).toEqual([alive, alive]);
+      expect((await stored())?.expires).toBeGreaterThan(first?.expires ?? 0);
+      const job = await queue.enqueue("given");
+      await ended(job.key);
+      expect(await job.refresh()).toMatchObject({
+        workerId: worker.workerId,
+        result: { id: worker.workerId, concurrency: 10, metadata: { region: "eu" }, runningKeys: [job.key] },
+      });
+      await worker.stop();
+      expect(await workerRow(database, queue, worker.workerId)).toBeUndefined();
+    },
+  );
 
-  it("D-43: a stop waits for a settlement that is being written, so that a finished job stays complete", async () => {
-    const [started, goOn] = [gate(), gate()];
-    const queue = openQueue(database, {
-      given: async () => {
-        started.open();
-        await goOn.opened;
-        return "done";
-      },
-    });
-    const { worker, ended } = await startWorker(queue);
-    const job = await queue.enqueue("given");
-    await started.opened;
-    const holder = await database.connect();
-    await holder.query("begin");
-    await holder.query("select 1 from saq_jobs where key = $1 for update", [job.key]);
-    goOn.open();
-    await until(async () => worker.runningKeys.length === 0);
-    const stopped = worker.stop({ grace: 0 });
-    await pause(300);
-    await holder.query("rollback");
-    await stopped;
-    await ended(job.key);
-    expect(await rowOf(database, job.key)).toMatchObject({ status: "complete" });
-  });
+  itOnTables(
+    "D-43: a stop waits for a settlement that is being written, so that a finished job stays complete",
+    async () => {
+      const [started, goOn] = [gate(), gate()];
+      const queue = openQueue(database, {
+        given: async () => {
+          started.open();
+          await goOn.opened;
+          return "done";
+        },
+      });
+      const { worker, ended } = await startWorker(queue);
+      const job = await queue.enqueue("given");
+      await started.opened;
+      const holder = await database.connect();
+      await holder.query("begin");
+      await holder.query("select 1 from saq_jobs where key = $1 for update", [job.key]);
+      goOn.open();
+      await until(async () => worker.runningKeys.length === 0);
+      const stopped = worker.stop({ grace: 0 });
+      await pause(300);
+      await holder.query("rollback");
+      await stopped;
+      await ended(job.key);
+      expect(await rowOf(database, job.key)).toMatchObject({ status: "complete" });
+    },
+  );
 });
 
 describe("a job whose task the worker does not know (D-41)", () => {
@@ -502,7 +540,7 @@ describe("a job whose task the worker does not know (D-41)", () => {
     expect(due).toBeGreaterThan(2);
     expect(due).toBeLessThan(7);
     await worker.stop();
-    await database.query("update saq_jobs set scheduled = 0 where key = $1", [job.key]);
+    await editRow(database, job.key, { scheduled: 0 });
     const { ended } = await startWorker(fresh);
     await ended(job.key);
     expect(await job.refresh()).toMatchObject({ status: "complete", result: 1 });

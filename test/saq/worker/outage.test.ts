@@ -4,6 +4,7 @@ import type { Context } from "../../../templates/backend/saq/tasks/task.js";
 import { openProxy } from "../support/cuttable-proxy.js";
 import { LogBook } from "../support/log-book.js";
 import { openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
+import { itOnPostgres } from "../support/test-broker.js";
 
 const database = useDatabase();
 
@@ -22,7 +23,7 @@ beforeAll(async () => {
   await queue.close();
 });
 
-it.each([
+itOnPostgres.each([
   ["about 4,000 small results", "small", 6_000, 4_000, 0],
   ["64 MiB of large results", "large", 500, (64 * 1024 * 1024) / 200_000, 200_000],
 ])(
@@ -95,22 +96,26 @@ it("an outage is logged once at its start and once at its end, without a stack, 
   ]);
 }, 600_000);
 
-it("a missing table is logged once for all that need it, without a stack, and once more when it is back", async () => {
-  const timers = { schedule: 0.1, workerInfo: 0.1, lost: 0.1, sweep: 0.1, abort: 0.1 };
-  const queue = openQueue(database, { ok: () => "ok" }, { name: "no-table", timers });
-  const { log, ended } = await startWorker(queue);
-  await database.query("alter table saq_jobs rename to saq_jobs_away");
-  for (const source of ["sweep", "claim", "schedule"])
-    await until(async () => log.lines.some(({ fields }) => fields.source === source));
-  await database.query("alter table saq_jobs_away rename to saq_jobs");
-  await log.saw(({ message }) => message.startsWith("over after"));
-  const job = await queue.enqueue("ok");
-  expect(await ended(job.key)).toBe("Finished ok");
-  const warnings = log.lines.filter(({ level }) => level === "warn" || level === "error");
-  expect(warnings).toHaveLength(1);
-  expect(warnings[0]?.fields).toMatchObject({ reason: expect.stringContaining("tables are missing") });
-  expect(warnings[0]?.fields).not.toHaveProperty("err");
-}, 600_000);
+itOnPostgres(
+  "a missing table is logged once for all that need it, without a stack, and once more when it is back",
+  async () => {
+    const timers = { schedule: 0.1, workerInfo: 0.1, lost: 0.1, sweep: 0.1, abort: 0.1 };
+    const queue = openQueue(database, { ok: () => "ok" }, { name: "no-table", timers });
+    const { log, ended } = await startWorker(queue);
+    await database.query("alter table saq_jobs rename to saq_jobs_away");
+    for (const source of ["sweep", "claim", "schedule"])
+      await until(async () => log.lines.some(({ fields }) => fields.source === source));
+    await database.query("alter table saq_jobs_away rename to saq_jobs");
+    await log.saw(({ message }) => message.startsWith("over after"));
+    const job = await queue.enqueue("ok");
+    expect(await ended(job.key)).toBe("Finished ok");
+    const warnings = log.lines.filter(({ level }) => level === "warn" || level === "error");
+    expect(warnings).toHaveLength(1);
+    expect(warnings[0]?.fields).toMatchObject({ reason: expect.stringContaining("tables are missing") });
+    expect(warnings[0]?.fields).not.toHaveProperty("err");
+  },
+  600_000,
+);
 
 describe("ctx.job.update while the database is unreachable", () => {
   it("a progress update returns at once and is stored later; a meta update waits for the database", async () => {

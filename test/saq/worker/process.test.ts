@@ -12,6 +12,7 @@ import {
 } from "../../../templates/backend/saq/index.js";
 import { eventually, quickPickup } from "../support/processes/child.js";
 import { newDatabase, type TestDatabase } from "../support/processes/database.js";
+import { itOnPostgres, itOnTables, itWithPush, onRedis } from "../support/test-broker.js";
 
 jest.setTimeout(600_000);
 
@@ -22,13 +23,15 @@ type Handler = (ctx: Context, payload: { ms?: number; n?: number }) => unknown;
 interface Stage {
   database: TestDatabase;
   /** Starts a worker for a queue with one task. */
-  work: typeof startWork extends (url: string, ...args: infer A) => infer R ? (...args: A) => R : never;
+  work: typeof startWork extends (at: TestDatabase["worker"], ...args: infer A) => infer R
+    ? (...args: A) => R
+    : never;
 }
 
 type Work = Awaited<ReturnType<typeof startWork>>;
 
 async function startWork(
-  url: string,
+  { url, pollInterval }: TestDatabase["worker"],
   run: Handler,
   options: Omit<Partial<QueueOptions>, "name" | "tasks" | "dsn" | "scheduledTasks"> = {},
 ) {
@@ -37,6 +40,7 @@ async function startWork(
     dsn: url,
     tasks: { run },
     shutdownGracePeriod: 0,
+    ...(pollInterval === undefined ? {} : { pollInterval }),
     ...options,
   });
   const saq = createSaq(defineSaq({ queues: [config] }));
@@ -56,7 +60,7 @@ function staged<Args extends unknown[]>(play: (stage: Stage, ...args: Args) => P
     const database = await newDatabase("running");
     const works: Work[] = [];
     const work = async (...given: Parameters<Stage["work"]>) => {
-      const started = await startWork(database.url, ...given);
+      const started = await startWork(database.worker, ...given);
       works.push(started);
       return started;
     };
@@ -141,7 +145,11 @@ describe("a worker that runs jobs", () => {
       const job = await queue.enqueue("run", {}, { timeout: 0 });
       await eventually("it runs", async () => worker.runningKeys.length === 1);
       // The sweep of another worker changes the row in this way.
-      await database.query("update saq_jobs set status = 'queued', lock_key = 1 where key = $1", [job.key]);
+      if (onRedis) {
+        await database.stored.takeOver(job.key);
+        await database.stored.edit(job.key, { status: "queued", members: { status: "queued" } });
+      } else
+        await database.query("update saq_jobs set status = 'queued', lock_key = 1 where key = $1", [job.key]);
       await ended(job);
       expect(job).toMatchObject({ status: "complete", result: "second" });
       expect(reasons.map((reason) => reason.name)).toEqual(["LostError"]);
@@ -215,7 +223,7 @@ describe("a worker that runs jobs", () => {
     }),
   );
 
-  it.concurrent(
+  itOnTables.concurrent(
     "grouped and ungrouped jobs do not starve each other, and each group runs one job at a time",
     staged(async ({ work }) => {
       const order: string[] = [];
@@ -250,7 +258,20 @@ describe("a worker that runs jobs", () => {
     }),
   );
 
-  it.concurrent(
+  itWithPush.concurrent(
+    "a job is picked up when its notification arrives, not at the next poll",
+    staged(async ({ work }) => {
+      const starts = new Map<string, number>();
+      const { queue } = await work((ctx) => void starts.set(ctx.job.key, Date.now()));
+      await quickPickup(async () => {
+        const asked = Date.now();
+        const job = await ended(await queue.enqueue("run", {}));
+        return (starts.get(job.key) ?? 0) - asked;
+      });
+    }),
+  );
+
+  itOnPostgres.concurrent(
     "a grouped job is picked up when its notification arrives, not at the next poll",
     staged(async ({ work }) => {
       const starts = new Map<string, number>();
@@ -334,7 +355,7 @@ describe("a worker that runs jobs", () => {
     }),
   );
 
-  it.concurrent(
+  itOnTables.concurrent(
     "a row that another transaction holds does not delay other jobs",
     staged(async ({ database, work }) => {
       let finish = () => {};

@@ -6,6 +6,7 @@ import { type Context, task } from "../../../templates/backend/saq/tasks/task.js
 import type { StandardSchema } from "../../../templates/backend/saq/tasks/validation.js";
 import { documentIn, type Golden, goldenDocuments, pythonComplaints } from "../support/golden-documents.js";
 import { insertRow, openQueue, rowOf, startWorker, useDatabase } from "../support/scenario.js";
+import { itNeeds, itOnTables } from "../support/test-broker.js";
 
 const database = useDatabase();
 
@@ -223,7 +224,7 @@ describe("jobs in a worker", () => {
     expect(started).toBeLessThan(job.scheduled * 1_000 + 10_000);
   });
 
-  it("D-2: jobs of one group never run at the same time", async () => {
+  itNeeds("groups", "D-2: jobs of one group never run at the same time", async () => {
     const running = new Map<string, number>();
     let most = 0;
     const queue = openQueue(database, {
@@ -244,21 +245,24 @@ describe("jobs in a worker", () => {
     expect(most).toBe(1);
   });
 
-  it("D-17: a worker with pollInterval runs jobs without LISTEN and without a session lock", async () => {
-    const queue = openQueue(database, { given: () => 1 }, { pollInterval: 0.05 });
-    const { ended } = await startWorker(queue);
-    const job = await queue.enqueue("given");
-    await ended(job.key);
-    expect((await job.refresh()).result).toBe(1);
-    const held = await database.query(
-      `select 1 from pg_locks l join pg_stat_activity a using (pid)
+  itOnTables(
+    "D-17: a worker with pollInterval runs jobs without LISTEN and without a session lock",
+    async () => {
+      const queue = openQueue(database, { given: () => 1 }, { pollInterval: 0.05 });
+      const { ended } = await startWorker(queue);
+      const job = await queue.enqueue("given");
+      await ended(job.key);
+      expect((await job.refresh()).result).toBe(1);
+      const held = await database.query(
+        `select 1 from pg_locks l join pg_stat_activity a using (pid)
        where locktype = 'advisory' and a.datname = current_database() and application_name = 'saq'`,
-    );
-    const listening = await database.query(
-      `select 1 from pg_stat_activity where datname = current_database() and application_name = 'saq' and query ilike 'listen%'`,
-    );
-    expect([...held, ...listening]).toEqual([]);
-  });
+      );
+      const listening = await database.query(
+        `select 1 from pg_stat_activity where datname = current_database() and application_name = 'saq' and query ilike 'listen%'`,
+      );
+      expect([...held, ...listening]).toEqual([]);
+    },
+  );
 
   it("J-41: a job that Python enqueued runs, and Python can load the finished job", async () => {
     const queue = openQueue(database, { ok: (_ctx: Context, payload: object) => payload });

@@ -2,7 +2,7 @@
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { AnyTask, Context } from "../../../templates/backend/saq/tasks/task.js";
 import { pythonComplaints } from "../support/golden-documents.js";
-import { insertRow, openQueue, rowOf, startWorker, useDatabase } from "../support/scenario.js";
+import { insertRow, openQueue, rowOf, serverSeconds, startWorker, useDatabase } from "../support/scenario.js";
 
 const database = useDatabase();
 
@@ -15,8 +15,7 @@ beforeAll(async () => {
 /** The worker looks for aborts every 50 ms, so that no test waits a second for it. */
 const quick = { timers: { abort: 0.05 } };
 
-const nowSeconds = async () =>
-  Number((await database.query<{ now: string }>("select floor(extract(epoch from now())) as now"))[0]?.now);
+const nowSeconds = () => serverSeconds(database);
 
 /** A promise that resolves when the test calls `open`. */
 function gate() {
@@ -155,7 +154,7 @@ describe("a task that throws", () => {
     const { ended } = await startWorker(queue);
     const document = `{"function": "three", "queue": "${queue.name}", "key": "unknown-task", "status": "queued"}`;
     await insertRow(database, { key: "unknown-task", queue: queue.name, document });
-    await database.query(`select pg_notify('saq:${queue.name}', 'saq:enqueue')`);
+    await database.stored.announce(queue.name);
     expect(await ended("unknown-task")).toBe("Failed three");
     expect((await queue.job("unknown-task"))?.error).toMatch(
       /^Error: Unknown task "three" \(registered: one, two\)\n/,

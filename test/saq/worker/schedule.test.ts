@@ -1,11 +1,14 @@
 import { afterEach, describe, expect, it, jest } from "@jest/globals";
 import { type CronJob, cronJob, type QueueOptions } from "../../../templates/backend/saq/config/index.js";
+import type { ScheduleRow } from "../../../templates/backend/saq/core/schedule-store.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { type Context, type TaskMap, task } from "../../../templates/backend/saq/tasks/task.js";
 import { Scheduler } from "../../../templates/backend/saq/worker/scheduling/scheduler.js";
 import { LogBook } from "../support/log-book.js";
 import {
   claim,
+  deleteRow,
+  editRow,
   insertRow,
   openQueue,
   rowOf,
@@ -16,6 +19,7 @@ import {
   useDatabase,
 } from "../support/scenario.js";
 import { stepClock } from "../support/stepped-clock.js";
+import { itOnPostgres, itOnTables, onRedis } from "../support/test-broker.js";
 
 const database = useDatabase();
 const daily = "0 3 * * *";
@@ -55,20 +59,9 @@ function open(
 const peerOf = ({ queue }: Fixture, jobs: readonly CronJob[], tasks: TaskMap = { nothing }) =>
   open(jobs, { tasks, name: queue.name });
 
-interface Memory {
-  tick: number;
-  paused: boolean;
-  cron: string;
-  last_run: { status: string; key: string } | null;
-  [name: string]: unknown;
-}
-const memoryOf = async (name: string): Promise<Memory | undefined> =>
-  (
-    await database.query<Memory>(
-      "select tick::float8, paused, cron, last_run from saq_cron where name = $1",
-      [name],
-    )
-  )[0];
+/** What storage remembers of a schedule (saq_cron on PostgreSQL). */
+const memoryOf = async ({ broker }: Queue, name: string): Promise<ScheduleRow | undefined> =>
+  (await broker.schedules.list())?.find((row) => row.name === name);
 
 const now = () => Date.now() / 1_000;
 
@@ -85,11 +78,7 @@ async function makeDue(key: string, days = 1): Promise<void> {
   if (!row) throw new Error(`${key} is not there`);
   const due = row.scheduled - days * 86_400;
   const document = JSON.stringify({ ...JSON.parse(row.text), scheduled: due });
-  await database.query("update saq_jobs set scheduled = $2, job = $3 where key = $1", [
-    key,
-    due,
-    Buffer.from(document),
-  ]);
+  await editRow(database, key, { scheduled: due, document });
 }
 
 async function runOnce(queue: Queue, key: string): Promise<void> {
@@ -98,9 +87,13 @@ async function runOnce(queue: Queue, key: string): Promise<void> {
   await settle(queue, settlement(job, "complete", { completed: Date.now(), started: Date.now() }));
 }
 
+/** The last number that PostgreSQL has used for a row. */
 const sequence = async () =>
-  (await database.query<{ last: number }>("select last_value::float8 as last from saq_jobs_lock_key_seq"))[0]
-    ?.last;
+  onRedis
+    ? 0
+    : (
+        await database.query<{ last: number }>("select last_value::float8 as last from saq_jobs_lock_key_seq")
+      )[0]?.last;
 
 afterEach(() => {
   jest.restoreAllMocks();
@@ -159,10 +152,12 @@ describe("a tick", () => {
     ];
     const fleet = open(jobs);
     await fleet.round();
-    const rows = () =>
-      database.query(
-        "select xmin::text, ctid::text from saq_jobs union all select xmin::text, ctid::text from saq_cron",
-      );
+    const rows = async () =>
+      onRedis
+        ? [await database.stored.rows(fleet.queue.name), await fleet.queue.broker.schedules.list()]
+        : database.query(
+            "select xmin::text, ctid::text from saq_jobs union all select xmin::text, ctid::text from saq_cron",
+          );
     const [before, used] = [await rows(), await sequence()];
     const asked = jest.spyOn(fleet.queue.broker, "jobs");
     await fleet.round();
@@ -181,14 +176,14 @@ describe("a tick", () => {
     await round();
     const first = await rowOf(database, `cron:${name}`);
     await makeDue(`cron:${name}`);
-    await database.query("update saq_cron set tick = tick - 86400 where name = $1", [name]);
+    await database.stored.rewindTick(queue.name, name, 86_400);
     await runOnce(queue, `cron:${name}`);
     await peerOf({ queue } as Fixture, [cronJob("nothing", { name, cron: daily })]).round();
     expect(await rowOf(database, `cron:${name}`)).toMatchObject({
       status: "queued",
       scheduled: first?.scheduled,
     });
-    expect((await memoryOf(name))?.last_run).toMatchObject({ key: `cron:${name}`, status: "complete" });
+    expect((await memoryOf(queue, name))?.lastRun).toMatchObject({ key: `cron:${name}`, status: "complete" });
   });
 
   it("V-5.2: is skipped while the previous run is active; the next tick is stored after that run ends", async () => {
@@ -196,7 +191,8 @@ describe("a tick", () => {
     const { queue, round } = open([cronJob("nothing", { name, cron: everySecond })]);
     await round();
     const key = `cron:${name}`;
-    await until(async () => ((await rowOf(database, key))?.scheduled ?? 0) <= now() - 1);
+    const due = (await queue.job(key))?.scheduled ?? 0;
+    await until(async () => due <= now() - 1);
     const [job] = await claim(queue);
     expect(job?.key).toBe(key);
     const used = await sequence();
@@ -220,7 +216,7 @@ describe("a tick", () => {
     await fleet.round();
     await peerOf(fleet, jobs).round();
     expect((await rowOf(database, `cron:${name}`))?.status).toBe("aborted");
-    await database.query("delete from saq_jobs where key = $1", [`cron:${name}`]);
+    await deleteRow(database, `cron:${name}`);
     await peerOf(fleet, jobs).round();
     expect(await rowOf(database, `cron:${name}`)).toBeUndefined();
   });
@@ -241,12 +237,7 @@ describe("a tick", () => {
     const jobs = [cronJob("nothing", { name, cron: everySecond, overlap: "allow" })];
     const fleet = open(jobs);
     const peer = peerOf(fleet, jobs);
-    const keys = async () =>
-      (
-        await database.query<{ key: string }>("select key from saq_jobs where queue = $1 order by key", [
-          fleet.queue.name,
-        ])
-      ).map(({ key }) => key);
+    const keys = async () => (await database.stored.rows(fleet.queue.name)).map(({ key }) => key);
     while ((await keys()).length < 3) await Promise.all([fleet.round(), peer.round()]);
     const ticks = (await keys()).map((key) => Number(key.slice(`cron:${name}:`.length)));
     expectEachOnce(ticks);
@@ -305,7 +296,7 @@ describe("a tick", () => {
     });
   });
 
-  it("D-58: a key that another transaction holds does not delay other schedules", async () => {
+  itOnPostgres("D-58: a key that another transaction holds does not delay other schedules", async () => {
     const [held, free] = [freshName(), freshName()];
     const { queue, round } = open([
       cronJob("nothing", { name: held, cron: daily }),
@@ -339,7 +330,7 @@ describe("a tick", () => {
     expect((await queue.job(`cron:${name}`))?.meta).toEqual({ schedule: name, hooked: true });
   });
 
-  it("D-14: logs one warning if another queue holds its key", async () => {
+  itOnTables("D-14: logs one warning if another queue holds its key", async () => {
     const name = freshName();
     await open([cronJob("nothing", { name, cron: daily })]).round();
     const other = open([cronJob("nothing", { name, cron: daily })]);
@@ -383,7 +374,10 @@ describe("schedules that Python workers run too", () => {
     const before = await rowOf(database, key);
     await fleet.round();
     expect(await rowOf(database, key)).toEqual(before);
-    await database.query("update saq_jobs set status = 'complete' where key = $1", [key]);
+    await editRow(database, key, {
+      status: "complete",
+      ...(onRedis ? { members: { status: "complete" } } : {}),
+    });
     await peerOf(fleet, jobs).round();
     expect((await rowOf(database, key))?.status).toBe("complete");
   });
@@ -469,11 +463,11 @@ describe("a changed configuration", () => {
       jest.spyOn(again.queue.broker.schedules, "register").mockResolvedValue([]);
       await lagging.round();
       expect((await rowOf(database, `cron:${name}`))?.scheduled).toBe(tick);
-      await database.query("delete from saq_jobs where key = $1", [`cron:${name}`]);
+      await deleteRow(database, `cron:${name}`);
       await lagging.round();
       const stray = (await rowOf(database, `cron:${name}`))?.scheduled;
       expect(stray).toBe(old.queue.config.scheduledTasks?.[0]?.cron.next(now()));
-      expect((await memoryOf(name))?.tick).not.toBe(stray);
+      expect((await memoryOf(young.queue, name))?.tick).not.toBe(stray);
       await peerOf(old, [cronJob("nothing", { name, cron: after })]).round();
       expect((await rowOf(database, `cron:${name}`))?.scheduled).not.toBe(stray);
     },
@@ -491,8 +485,8 @@ describe("a changed configuration", () => {
     expect(await old.queue.counts()).toMatchObject({ scheduled: 3 });
     await peerOf(old, [keptJob]).round();
     expect((await old.queue.list()).map(({ key }) => key)).toEqual([`cron:${kept}`]);
-    expect(await memoryOf(gone)).toBeUndefined();
-    expect(await memoryOf(kept)).toBeDefined();
+    expect(await memoryOf(old.queue, gone)).toBeUndefined();
+    expect(await memoryOf(old.queue, kept)).toBeDefined();
     await peerOf(old, []).round();
     expect(await old.queue.counts()).toMatchObject({ scheduled: 0 });
   });
@@ -522,7 +516,7 @@ describe("a changed configuration", () => {
     await fleet.round();
     expect((await rowOf(database, `cron:${young}`))?.scheduled).toBe(tick);
     expect(await rowOf(database, `cron:${paused}`)).toBeUndefined();
-    expect(await memoryOf(paused)).toMatchObject({ paused: true });
+    expect(await memoryOf(fleet.queue, paused)).toMatchObject({ paused: true });
   });
 
   it("a queue without scheduledTasks deletes no ticks", async () => {
@@ -543,8 +537,8 @@ describe("missed ticks", () => {
     const jobs = [cronJob("nothing", { name, cron: daily, misfire })];
     const fleet = open(jobs);
     await fleet.round();
-    await database.query("delete from saq_jobs where key = $1", [`cron:${name}`]);
-    await database.query("update saq_cron set tick = tick - 4 * 86400 where name = $1", [name]);
+    await deleteRow(database, `cron:${name}`);
+    await database.stored.rewindTick(fleet.queue.name, name, 4 * 86_400);
     return { name, jobs, fleet };
   }
 
@@ -557,7 +551,7 @@ describe("missed ticks", () => {
     await runOnce(fleet.queue, `cron:${name}`);
     for (const peer of [...peers, peerOf(fleet, jobs)]) await peer.round();
     expect((await rowOf(database, `cron:${name}`))?.scheduled).toBeGreaterThan(now());
-    expect(await memoryOf(name)).toMatchObject({ last_run: { status: "complete" } });
+    expect(await memoryOf(fleet.queue, name)).toMatchObject({ lastRun: { status: "complete" } });
   });
 
   it("misfire skip: the next start stores no missed tick, as in SAQ", async () => {
@@ -582,8 +576,8 @@ describe("missed ticks", () => {
     const fleet = open([cronJob("nothing", { name, cron: daily, misfire: "once" })]);
     await fleet.round();
     expect((await rowOf(database, `cron:${name}`))?.scheduled).toBeGreaterThan(now());
-    await database.query("delete from saq_jobs where key = $1", [`cron:${name}`]);
-    await database.query("update saq_cron set tick = tick - 4 * 86400 where name = $1", [name]);
+    await deleteRow(database, `cron:${name}`);
+    await database.stored.rewindTick(fleet.queue.name, name, 4 * 86_400);
     await peerOf(fleet, [cronJob("nothing", { name, cron: "0 4 * * *", misfire: "once" })]).round();
     expect((await rowOf(database, `cron:${name}`))?.scheduled).toBeGreaterThan(now());
   });
@@ -609,7 +603,7 @@ describe("missed ticks", () => {
       expect(row?.status).toBe("queued");
       expect(row?.scheduled).toBeGreaterThan(now());
     }
-    expect(await memoryOf(name)).toMatchObject({ last_run: { status: "complete" } });
+    expect(await memoryOf(fleet.queue, name)).toMatchObject({ lastRun: { status: "complete" } });
   });
 });
 
@@ -666,7 +660,7 @@ describe("schedules that workers run", () => {
     }
   });
 
-  it("P-22: ticks run in poll mode, as behind a pooler, and in tables with other names", async () => {
+  itOnTables("P-22: ticks run in poll mode, as behind a pooler, and in tables with other names", async () => {
     const ticks: number[] = [];
     const queue = openQueue(database, noting(ticks), {
       pollInterval: 0.2,

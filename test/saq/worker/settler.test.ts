@@ -26,6 +26,8 @@ async function unrecordedJob() {
   };
   const settler = new Settler({
     broker: broker as Broker,
+    queueName: queue.name,
+    workerId,
     report: new Report(silentLogger, queue.counters),
     hooks: null,
     logger: silentLogger,

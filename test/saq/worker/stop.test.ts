@@ -8,6 +8,7 @@ import {
 } from "../support/processes/child.js";
 import { newDatabase, type TestDatabase } from "../support/processes/database.js";
 import { openQueue } from "../support/processes/enqueuer.js";
+import { itOnPostgres, onRedis } from "../support/test-broker.js";
 
 jest.setTimeout(600_000);
 
@@ -23,13 +24,14 @@ interface Stage {
 /** Each test has its own database and waits more than it works, so that several tests run at the same time. */
 const staged = (play: (stage: Stage) => Promise<void>) => async () => {
   const database = await newDatabase("stopping");
-  const { queue, close } = openQueue(database.url);
+  const { pollInterval = 0 } = database.worker;
+  const { queue, close } = openQueue(database.url, { pollInterval });
   try {
     await queue.connect();
     await play({
       database,
       queue,
-      start: (options) => WorkerProcess.start({ url: database.url, concurrency: 2, ...options }),
+      start: (options) => WorkerProcess.start({ ...database.worker, concurrency: 2, ...options }),
       running: (key) => eventually(`${key} runs`, async () => (await database.runs(key)).length === 1),
     });
   } finally {
@@ -41,7 +43,7 @@ const staged = (play: (stage: Stage) => Promise<void>) => async () => {
 describe("a worker process", () => {
   afterAll(endAllWorkers);
 
-  it.concurrent(
+  itOnPostgres.concurrent(
     "W-17: ends at once when it is stopped while idle, and leaves no row, lock or session",
     staged(async ({ database, start }) => {
       const connected = async () =>
@@ -74,6 +76,23 @@ describe("a worker process", () => {
       await eventually("the server has ended the worker's sessions", async () =>
         (await connected()).every((pid) => !ofWorker.includes(pid)),
       );
+    }),
+  );
+
+  it.concurrent(
+    "W-17: ends at once when it is stopped while idle, and leaves neither its row nor a connection",
+    staged(async ({ database, start }) => {
+      const connections = async () => (await database.stored.connections()).length;
+      const before = await connections();
+      const worker = await start();
+      expect(await database.stored.worker("default", worker.workerId)).toMatchObject({ metadata: null });
+      expect(await connections()).toBeGreaterThan(before);
+      const { code, ms } = await worker.stop();
+      expect(code).toBe(0);
+      // It takes 0.2 s on an idle machine. The grace period of a running job would be 10 s.
+      expect(ms).toBeLessThan(9_500);
+      expect(await database.stored.worker("default", worker.workerId)).toBeUndefined();
+      await eventually("the connections are closed", async () => (await connections()) === before);
     }),
   );
 
@@ -143,9 +162,10 @@ describe("a worker process", () => {
       worker.signal("SIGTERM");
       await eventually("only one is active", async () => (await queue.counts()).active === 1);
       expect((await worker.exit()).code).toBe(0);
-      const left = await database.query<{ job: Buffer }>("select job from saq_jobs where status = 'queued'");
+      const rows = await database.stored.rows("default");
+      const left = rows.filter(({ status }) => status === "queued");
       expect(left.length).toBeGreaterThan(0);
-      const documents = left.map(({ job }) => JSON.parse(job.toString()) as object);
+      const documents = left.map(({ text }) => JSON.parse(text) as object);
       for (const document of documents) {
         expect(document).not.toHaveProperty("attempts");
         expect(document).not.toHaveProperty("started");
@@ -239,7 +259,7 @@ describe("a worker process", () => {
   it.concurrent(
     "continues and loses no job if its logger throws at every line",
     staged(async ({ database, queue }) => {
-      const worker = new WorkerProcess({ url: database.url, throwingLogger: true });
+      const worker = new WorkerProcess({ ...database.worker, throwingLogger: true });
       const jobs = await queue.enqueueMany(
         Array.from({ length: 50 }, () => ({ task: "record", payload: undefined })),
       );
@@ -258,13 +278,15 @@ describe("a worker process", () => {
       await queue.enqueueMany(Array.from({ length: 20 }, () => ({ task: "nap", payload: { ms: 300 } })));
       // The stops range from before the worker's first connection to after its first claim.
       for (const wait of [0, 10, 20, 30, 40, 60, 90, 150]) {
-        const worker = new WorkerProcess({ url: database.url });
+        const worker = new WorkerProcess({ ...database.worker });
         await worker.said("loaded");
         await pause(wait);
         expect((await worker.stop()).code).toBe(0);
       }
       const { active, aborting, queued, complete } = await queue.counts();
       expect({ active, aborting, all: queued + complete }).toEqual({ active: 0, aborting: 0, all: 20 });
+      expect(await queue.workers()).toEqual([]);
+      if (onRedis) return;
       expect(await database.query("select * from saq_stats")).toEqual([]);
       expect(
         await database.query(

@@ -39,9 +39,13 @@ const SCRIPTS = [
   "package.json",
   "Makefile",
   "docker-compose.yml",
+  "docker-compose.redis.yml",
   "scripts",
   "backend/package.json",
+  "backend/saq/address-parts.js",
   "backend/saq/postgres-address.js",
+  "backend/saq/queue-address.js",
+  "backend/saq/redis-address.js",
 ];
 const CODE = [
   "backend/app",

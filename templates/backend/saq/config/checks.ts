@@ -1,8 +1,9 @@
 /**
  * The checks of `defineQueue`. Each error names the option, the value received and what is allowed; `at` says where.
  */
+import { redisCapabilities, requireCapability } from "../core/capabilities.js";
 import { ConfigError } from "../errors.js";
-import { parsePostgresAddress } from "../postgres-address.js";
+import { parseQueueAddress, type QueueAddress } from "../queue-address.js";
 import type { OneOrMany } from "../tasks/hooks.js";
 import type { TaskMap } from "../tasks/task.js";
 import { onlyJobOptions } from "./job-options.js";
@@ -161,25 +162,38 @@ export function completeBurst(
 }
 
 /**
- * Checks the DSN. No error repeats it or has a cause that does, because the DSN holds a password.
+ * Checks the DSN and returns the storage that it names. No error repeats the DSN or has a cause that does, because it
+ * holds a password.
  *
- * @throws ConfigError if it is missing, or is no address of a PostgreSQL database
+ * @throws ConfigError if it is missing, or is no address of a PostgreSQL database or a Redis server
  */
-export function checkDsn(at: string, dsn: string): void {
-  const example = "for instance postgresql://user:password@127.0.0.1:5432/app";
+export function checkDsn(at: string, dsn: string): QueueAddress["storage"] {
   if (typeof dsn !== "string" || dsn === "") {
-    throw new ConfigError(`${at}: dsn is missing; set DATABASE_URL or QUEUE_DSN, ${example}`);
-  }
-  const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(dsn)?.[1]?.toLowerCase();
-  if (scheme !== "postgresql" && scheme !== "postgres") {
-    const got = scheme ? `it begins with ${scheme}://` : "it has no scheme";
-    throw new ConfigError(`${at}: dsn must begin with postgresql:// or postgres://, but ${got}; ${example}`);
+    throw new ConfigError(
+      `${at}: dsn is missing; set DATABASE_URL or QUEUE_DSN, ` +
+        "for instance postgresql://user:password@127.0.0.1:5432/app or redis://localhost:6379/0",
+    );
   }
   try {
-    parsePostgresAddress(dsn);
+    return parseQueueAddress(dsn).storage;
   } catch (error) {
     throw new ConfigError(`${at}: dsn ${(error as Error).message}`);
   }
+}
+
+/**
+ * Refuses the options of PostgreSQL that change which jobs run, if the queue is on Redis. The other ones, such as the
+ * size of the pool, are accepted without effect, so that `dsn` is the only option to change.
+ *
+ * @throws ConfigError naming the option and what to do without it
+ */
+export function checkRedisOptions(
+  at: string,
+  { priorities, groupConcurrency }: Pick<QueueOptions, "priorities" | "groupConcurrency">,
+): void {
+  const isDefault = priorities === undefined || (priorities[0] === 0 && priorities[1] === 32_767);
+  if (!isDefault) requireCapability(at, "priorities", redisCapabilities);
+  if ((groupConcurrency ?? 1) !== 1) requireCapability(at, "groups", redisCapabilities);
 }
 
 export function checkTasks(at: string, tasks: TaskMap): void {

@@ -19,6 +19,7 @@ import {
   checkName,
   checkOptionNames,
   checkPair,
+  checkRedisOptions,
   checkTasks,
   completeBurst,
   listOfHooks,
@@ -92,7 +93,7 @@ export function defineQueue(given: object): QueueConfig {
   const at = `defineQueue(${JSON.stringify(options.name)})`;
   checkName(at, options.name);
   checkOptionNames(at, options);
-  checkDsn(at, options.dsn);
+  if (checkDsn(at, options.dsn) === "redis") checkRedisOptions(at, options);
   checkTasks(at, options.tasks);
   const { number, integer } = numberChecks(at);
   const [lowest, highest] = checkPair(at, "priorities", options.priorities ?? [0, 32767]);

@@ -2,6 +2,7 @@
 import type { RequestHandler } from "express";
 import { ConfigError } from "../errors.js";
 import type { Logger } from "../logger.js";
+import { isRedisAddress, nameOfRedisAddress, parseRedisAddress } from "../redis-address.js";
 import { checkEnableOtel, numberChecks, oneOf } from "./checks.js";
 import type { QueueConfig } from "./queue-options.js";
 
@@ -56,8 +57,9 @@ export interface SaqConfig<Queues extends readonly QueueConfig[] = readonly Queu
 /**
  * Defines the whole configuration: every queue and the web UI. Returns it for `createSaq`.
  *
- * @throws ConfigError if there is no queue, two queues share a name or the key of a scheduled task, the UI's path is
- * the root, the UI is enabled in production without a guard, or another option has a value that is not allowed
+ * @throws ConfigError if there is no queue, two queues share a name, the key of a scheduled task or keys on Redis, the
+ * UI's path is the root, the UI is enabled in production without a guard, or another option has a value that is not
+ * allowed
  * @example
  * export const saqConfig = defineSaq({
  *   queues: [mailQueue],
@@ -76,6 +78,7 @@ export function defineSaq<const Queues extends readonly QueueConfig[]>(
       `defineSaq: two queues are named "${duplicate}"; give each queue a name of its own`,
     );
   checkCronKeys(options.queues);
+  checkRedisNames(options.queues);
   const path = `/${(options.web?.path ?? "/saq").replace(/^\/+|\/+$/g, "")}`;
   if (path === "/")
     throw new ConfigError('defineSaq: web.path must not be the root; use for instance "/saq"');
@@ -105,13 +108,14 @@ export function defineSaq<const Queues extends readonly QueueConfig[]>(
 
 /**
  * Refuses two scheduled tasks with one key. Keys are unique over all queues of one set of tables, so one of the two
- * would never run.
+ * would never run. On Redis each queue has its own keys.
  *
  * @throws ConfigError
  */
 function checkCronKeys(queues: readonly QueueConfig[]): void {
   const queueById = new Map<string, string>();
   for (const { name: queue, dsn, tables, scheduledTasks } of queues) {
+    if (isRedisAddress(dsn)) continue;
     for (const { name } of scheduledTasks ?? []) {
       const id = JSON.stringify([dsn, tables, name]);
       const other = queueById.get(id);
@@ -123,5 +127,26 @@ function checkCronKeys(queues: readonly QueueConfig[]): void {
       }
       queueById.set(id, queue);
     }
+  }
+}
+
+/**
+ * Refuses two queues on one Redis whose keys are mixed up. Job `b:k` of queue `a` and job `k` of queue `a:b` both have
+ * the key `saq:job:a:b:k`, which Python SAQ fixes, so each queue would read and overwrite jobs of the other.
+ *
+ * @throws ConfigError
+ */
+function checkRedisNames(queues: readonly QueueConfig[]): void {
+  const onRedis = queues
+    .filter(({ dsn }) => isRedisAddress(dsn))
+    .map(({ name, dsn }) => ({ name, server: nameOfRedisAddress(parseRedisAddress(dsn)) }));
+  for (const { name, server } of onRedis) {
+    const longer = onRedis.find((other) => other.server === server && other.name.startsWith(`${name}:`));
+    if (longer === undefined) continue;
+    throw new ConfigError(
+      `defineSaq: queues "${name}" and "${longer.name}" share a Redis, and their jobs could have the same key, ` +
+        `because the second name begins with "${name}:"; rename one of them, for instance to ` +
+        `"${longer.name.replaceAll(":", "-")}", or give it another database in its dsn`,
+    );
   }
 }

@@ -14,7 +14,10 @@ export interface QueueOptions<Name extends string = string, Tasks extends TaskMa
 export interface QueueSettings<Name extends string = string, Tasks extends TaskMap = TaskMap> {
   /** Name of the queue: at most 59 bytes, so that its notification channel `saq:NAME` fits into PostgreSQL's 63. */
   name: Name;
-  /** Address of the database with the queue's tables: `postgresql://user:password@host:port/database`. */
+  /**
+   * Address of the database with the queue's tables, `postgresql://user:password@host:port/database`, or of a Redis
+   * server, `redis://:password@host:port/0`.
+   */
   dsn: string;
   /** Tasks by the name that is stored with each job. */
   tasks: Tasks;
@@ -27,11 +30,15 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
    * @defaultValue the number of available cores minus one, at least 1
    */
   threads?: number;
-  /** Minimum number of connections that one process keeps open to this server. @defaultValue 1 */
+  /**
+   * Minimum number of connections that one process keeps open to this server. It has no effect on Redis.
+   * @defaultValue 1
+   */
   minSize?: number;
   /**
    * Maximum number of connections of one process to this server, including its LISTEN connection; at least 2. When a
-   * statement has had no answer for 2 s, one more connection is opened for a moment, to ask the server about it.
+   * statement has had no answer for 2 s, one more connection is opened for a moment, to ask the server about it. It
+   * has no effect on Redis.
    * @defaultValue 3, or `minSize` if that is more
    */
   maxSize?: number;
@@ -44,7 +51,7 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
    * 0: workers use LISTEN. More than 0: workers look for jobs at this interval, s, without LISTEN and without session
    * state, as transaction poolers such as PgBouncer require. Then only a worker's row shows that it is alive: its jobs
    * run again 30 s after the last renewal of the row, and the worker ends them itself if it could not renew its row for
-   * 24 s. @defaultValue 0
+   * 24 s. It has no effect on Redis. @defaultValue 0
    */
   pollInterval?: number;
   /**
@@ -82,12 +89,13 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
    */
   maxBytes?: number;
   /**
-   * Lowest and highest `priority` of the jobs that this queue's workers take, both included. @defaultValue [0, 32767]
+   * Lowest and highest `priority` of the jobs that this queue's workers take, both included. Refused on Redis.
+   * @defaultValue [0, 32767]
    */
   priorities?: readonly [number, number];
   /**
    * Maximum number of jobs with one `groupKey` that run at a time, over all workers. Python workers on the same queue
-   * keep to one as well as they can. @defaultValue 1
+   * keep to one as well as they can. Refused on Redis. @defaultValue 1
    */
   groupConcurrency?: number;
   /**
@@ -98,14 +106,14 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
   /**
    * Tables with names other than SAQ's `saq_jobs`, `saq_stats` and `saq_versions`, or in a schema other than the first
    * of the connection's search path. With another `jobs` or `stats` table, another `versions` table is needed too:
-   * `{ jobs: "mail_jobs", stats: "mail_stats", versions: "mail_versions" }`.
+   * `{ jobs: "mail_jobs", stats: "mail_stats", versions: "mail_versions" }`. It has no effect on Redis.
    *
    * @defaultValue SAQ's tables
    */
   tables?: Partial<Tables>;
   /**
    * First key of the advisory lock `(lockKeyspace, 0)` under which missing tables are made: Python's
-   * `saq_lock_keyspace`. Set it only if Python sets that.
+   * `saq_lock_keyspace`. Set it only if Python sets that. It has no effect on Redis.
    *
    * @defaultValue 0
    */

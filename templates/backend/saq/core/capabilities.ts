@@ -17,6 +17,16 @@ export interface Capabilities {
   readonly bulk: boolean;
 }
 
+/** What Redis can do, known before a connection is made: `defineQueue` refuses what it cannot do. */
+export const redisCapabilities: Capabilities = {
+  storage: "Redis",
+  transactions: false,
+  push: true,
+  groups: false,
+  priorities: false,
+  bulk: true,
+};
+
 type CheckedCapability = Exclude<keyof Capabilities, "storage" | "bulk">;
 
 /** The options that need each capability, as users know them. */

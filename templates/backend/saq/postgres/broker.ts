@@ -29,6 +29,7 @@ import { isTakenOver, read } from "../core/stored-job.js";
 import type { TransactionClient } from "../core/transaction-client.js";
 import { type Decision, loseJob } from "../core/transitions.js";
 import { encodeChange, mergePatches } from "../core/wire.js";
+import { leaseGraceSeconds, newWorkerId } from "../storage/worker-ids.js";
 import { withTimeout } from "../timers.js";
 import { eventChannel, parseEvent, parseReply, replyChannel, wakeChannel } from "./channels.js";
 import { Claimer } from "./claimer.js";
@@ -42,7 +43,6 @@ import { PostgresSchedules } from "./schedules.js";
 import { Settler, settleTimeoutMs } from "./settler.js";
 import { Reconciler } from "./sweep/reconciler.js";
 import { Sweeper } from "./sweep/sweeper.js";
-import { leaseGraceSeconds, newWorkerId } from "./sweep/worker-ids.js";
 import type { WorkerAge } from "./sweep/worker-rows.js";
 import type { TableSession } from "./table-session.js";
 
@@ -261,9 +261,10 @@ export class PostgresBroker implements Broker {
     return this.#rows.list(filter);
   }
 
-  async listAfter(request: Parameters<Broker["listAfter"]>[0]): Promise<StoredJob[]> {
+  async listAfter(request: Parameters<Broker["listAfter"]>[0]) {
     await this.connect();
-    return this.#rows.listAfter(request);
+    const jobs = await this.#rows.listAfter(request);
+    return { jobs, next: jobs.length === request.limit ? (jobs.at(-1)?.key ?? null) : null };
   }
 
   async counts(): Promise<JobCounts> {

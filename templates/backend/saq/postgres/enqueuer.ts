@@ -11,10 +11,11 @@ import { isTerminal, parseStatus } from "../core/job.js";
 import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
 import type { StoredJob } from "../core/stored-job.js";
 import type { TransactionClient } from "../core/transaction-client.js";
-import { InvalidJobError, SaqError } from "../errors.js";
-import { BulkOutcomes, BulkSlot } from "./bulk-enqueue.js";
+import { SaqError } from "../errors.js";
+import { BulkOutcomes, BulkSlot } from "../storage/bulk-enqueue.js";
+import { Coalescer, type Tries } from "../storage/coalescer.js";
+import { checkStorable } from "../storage/storable-key.js";
 import { wakeChannel } from "./channels.js";
-import { Coalescer, type Tries } from "./coalescer.js";
 import { isConnectionError, isDataError, isLockTimeout, isRolledBack } from "./connection/errors.js";
 import { HeldKeys } from "./held-keys.js";
 import type { RowStore } from "./rows.js";
@@ -33,9 +34,6 @@ const timeoutMs = 8_000;
 /** Maximum number of retries of a statement that the server rolled back because of a conflict. */
 const maxRollbacks = 4;
 const maxBytes = 4 * 1024 * 1024;
-
-/** A btree entry holds 2,704 bytes. The server would refuse a longer key, and with it the whole flush. */
-const maxKeyBytes = 2_000;
 
 const splitOnError = (error: unknown) => (isDataError(error) || isRolledBack(error) ? "halves" : null);
 
@@ -377,32 +375,5 @@ function queuedAt(document: string): unknown {
     return (JSON.parse(document) as { queued?: unknown }).queued;
   } catch {
     return null;
-  }
-}
-
-function checkStorable(job: NewJob): void {
-  if (job.keyed || job.groupKey !== null) checkChosenTexts(job);
-}
-
-function checkChosenTexts(job: NewJob): void {
-  const bytes = Buffer.byteLength(job.key);
-  if (job.key === "" || bytes > maxKeyBytes) {
-    throw new InvalidJobError(
-      `A job key must have 1 to ${maxKeyBytes} bytes, got ${bytes}: ${job.key.slice(0, 60)}`,
-    );
-  }
-  for (const [name, text] of [["key", job.key] as const, ["groupKey", job.groupKey ?? ""] as const]) {
-    // PostgreSQL refuses a NUL. The driver would replace half of a surrogate pair with U+FFFD, and the job would be
-    // stored under another key.
-    const forbidden = text.includes("\0")
-      ? "a NUL character"
-      : /\p{Surrogate}/u.test(text)
-        ? "half of a surrogate pair"
-        : null;
-    if (forbidden)
-      throw new InvalidJobError(`A job's ${name} must not contain ${forbidden}, got ${JSON.stringify(text)}`);
-  }
-  if (Buffer.byteLength(job.groupKey ?? "") > maxKeyBytes) {
-    throw new InvalidJobError(`A job's groupKey must have at most ${maxKeyBytes} bytes`);
   }
 }

@@ -11,7 +11,7 @@ import { isTakenOver, read } from "../core/stored-job.js";
 import { finishedFields, keepSeconds } from "../core/transitions.js";
 import { encodeChange, mergePatches } from "../core/wire.js";
 import { SaqError } from "../errors.js";
-import { Coalescer, type CoalescerOptions } from "./coalescer.js";
+import { Coalescer, type CoalescerOptions } from "../storage/coalescer.js";
 import { isCancelled, isDataError } from "./connection/errors.js";
 import type { Finisher } from "./finisher.js";
 import { receiptOf } from "./receipt.js";

@@ -50,11 +50,12 @@ export class JobReader {
     if (!Number.isInteger(batchSize) || batchSize < 1) {
       throw new InvalidJobError(`iterJobs: batchSize must be a whole number >= 1, got ${String(batchSize)}`);
     }
-    let after: string | undefined = "";
-    while (after !== undefined) {
-      const rows: StoredJob[] = await this.broker.listAfter({ statuses: selected, after, limit: batchSize });
-      for (const row of rows) yield this.#jobOf(row);
-      after = rows.length === batchSize ? rows.at(-1)?.key : undefined;
+    let after: string | null = "";
+    while (after !== null) {
+      const request = { statuses: selected, after, limit: batchSize };
+      const page: Awaited<ReturnType<Broker["listAfter"]>> = await this.broker.listAfter(request);
+      for (const row of page.jobs) yield this.#jobOf(row);
+      after = page.next;
     }
   }
 

@@ -128,10 +128,15 @@ async function makeDue({ broker }: Queue, at: Date): Promise<number> {
   const last = Math.floor(at.getTime() / 1_000);
   const now = Math.floor(broker.now() / 1_000);
   const notDue: { key: string; scheduled: number }[] = [];
-  for (let page = null, after = ""; page === null || page.length > 0; after = page.at(-1)?.key ?? "") {
-    page = await broker.listAfter({ statuses: ["queued"], after, limit: 500 });
+  for (let after: string | null = ""; after !== null; ) {
+    const { jobs, next }: Awaited<ReturnType<typeof broker.listAfter>> = await broker.listAfter({
+      statuses: ["queued"],
+      after,
+      limit: 500,
+    });
     // Not the next tick of a scheduled task: its worker would move it back to its own time.
-    notDue.push(...page.filter((row) => row.scheduled > now && row.scheduled <= last && !isTick(row.key)));
+    notDue.push(...jobs.filter((row) => row.scheduled > now && row.scheduled <= last && !isTick(row.key)));
+    after = next;
   }
   for (const { key, scheduled } of notDue.sort((a, b) => a.scheduled - b.scheduled)) {
     await broker.updateLocked(key, (row) => {

@@ -1,5 +1,13 @@
-/** Creates a database for a test, with a table in which tasks record each run. */
+/**
+ * Creates a database for a test, with a table in which tasks record each run. This table is always in PostgreSQL, also if
+ * the queue is on Redis: an application's own data are there.
+ */
 import pg from "pg";
+import { leaseRedisDatabase } from "../../../support/redis.js";
+import { postgresState } from "../postgres-state.js";
+import { redisState } from "../redis-state.js";
+import type { StoredState } from "../stored-state.js";
+import { onPoll, onRedis } from "../test-broker.js";
 
 /** One run of one task. `ended` is null until the run is over. */
 export interface Run {
@@ -14,7 +22,13 @@ export interface Run {
 }
 
 export interface TestDatabase {
+  /** Address of the queue. */
   url: string;
+  /** What a worker process needs: the addresses of the queue and of the recorded runs, and the mode of the broker. */
+  worker: { url: string; runsUrl: string; pollInterval?: number };
+  /** What is stored of the queue. */
+  stored: StoredState;
+  /** Sends a statement to the database of the recorded runs. On PostgreSQL, the queue is in it too. */
   query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>;
   runs(job?: string): Promise<Run[]>;
   /** The wire document of a job, with the status of its row. */
@@ -40,32 +54,37 @@ export function testServerUrl(): string {
 const observer = { application_name: "observer" };
 
 export async function newDatabase(name: string, server = testServerUrl()): Promise<TestDatabase> {
+  const redis = onRedis ? await leaseRedisDatabase() : null;
   const database = `${name}_${process.pid}_${Math.random().toString(36).slice(2, 8)}`;
   await asAdmin(server, `create database ${database}`);
-  const url = Object.assign(new URL(server), { pathname: `/${database}` }).href;
-  const pool = new pg.Pool({ connectionString: url, max: 2, ...observer });
+  const runsUrl = Object.assign(new URL(server), { pathname: `/${database}` }).href;
+  const url = redis?.url ?? runsUrl;
+  const pool = new pg.Pool({ connectionString: runsUrl, max: 2, ...observer });
   // Some tests kill the server. The next query replaces a broken idle connection.
   pool.on("error", () => {});
   const query: TestDatabase["query"] = async (text, values) => (await pool.query(text, values)).rows;
   await query(`create table runs (id serial primary key, job text not null, pid int not null,
     claimed bigint not null, started timestamptz not null, ended timestamptz, signal text)`);
+  const stored = redis
+    ? redisState({ client: () => redis.client, queues: new Set(["default"]) })
+    : postgresState(query);
   return {
     url,
+    worker: { url, runsUrl, ...(onPoll ? { pollInterval: 0.1 } : {}) },
+    stored,
     query,
     runs: (job) =>
       query<Run & pg.QueryResultRow>("select * from runs where $1::text is null or job = $1 order by id", [
         job ?? null,
       ]),
     document: async (key) => {
-      const [row] = await query<{ status: string; job: Buffer }>(
-        "select status, job from saq_jobs where key = $1",
-        [key],
-      );
+      const row = await stored.row(key);
       if (!row) throw new Error(`There is no job ${key}`);
-      return { ...(JSON.parse(row.job.toString("utf8")) as object), status: row.status };
+      return { ...(JSON.parse(row.text) as object), status: row.status };
     },
     drop: async () => {
       await pool.end();
+      await redis?.release();
       await asAdmin(server, `drop database ${database} with (force)`);
     },
   };

@@ -19,7 +19,7 @@ export interface ClientKind {
  * Returns the client settings for a DSN. Settings in the address or in PG* variables override our defaults; start-up
  * options of both are sent together.
  *
- * @throws {PostgresAddressError} when the address, or a certificate file that it names, cannot be read
+ * @throws {AddressError} when the address, or a certificate file that it names, cannot be read
  */
 export function clientConfig(
   dsn: string,

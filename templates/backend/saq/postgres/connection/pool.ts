@@ -9,6 +9,7 @@ import { backoffMs } from "../../core/backoff.js";
 import { SaqError } from "../../errors.js";
 import type { Logger } from "../../logger.js";
 import { ProblemLog } from "../../problem-log.js";
+import { DatabaseClock } from "../../storage/clock.js";
 import { sleep, withTimeout } from "../../timers.js";
 import { createDocumentFunction } from "../schema/document-function.js";
 import { temporaryDocumentFunction } from "../schema/names.js";
@@ -16,7 +17,6 @@ import type { Statement } from "../sql/fragments.js";
 import { serverStatements } from "../sql/statements.js";
 import { Client, closeClient, closeSocket } from "./client.js";
 import { clientConfig, withAnswerTimeout } from "./client-settings.js";
-import { DatabaseClock } from "./clock.js";
 import { DeadConnections, statementOf } from "./dead-connections.js";
 import {
   explainMissingTable,

@@ -1,8 +1,8 @@
 /** The statements on SAQ's tables, each with the name under which it is prepared. */
 import { createHash } from "node:crypto";
 import { defaultMaxBytes, maxDocumentBytes } from "../../core/byte-size.js";
+import { leaseGraceSeconds } from "../../storage/worker-ids.js";
 import { keyspace, type Names } from "../schema/names.js";
-import { leaseGraceSeconds } from "../sweep/worker-ids.js";
 import { claimStatements } from "./claim.js";
 import { enqueueStatements } from "./enqueue.js";
 import { clock, epoch, fragmentsOf, running, type Statement, terminal } from "./fragments.js";

@@ -1,9 +1,9 @@
 /** Decides whether a job that a dead worker had claimed was started, or only waited for its turn. */
 
 import { read } from "../../core/stored-job.js";
+import { livenessOf } from "../../storage/worker-ids.js";
 import { isClaimedAhead } from "../claim-token.js";
 import type { Row } from "../rows.js";
-import { livenessOf } from "./worker-ids.js";
 
 /**
  * Returns true if the job of this row was started; false also when its document is no job.

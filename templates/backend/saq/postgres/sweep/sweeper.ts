@@ -11,11 +11,11 @@ import { read } from "../../core/stored-job.js";
 import type { RowChange } from "../../core/transitions.js";
 import { loseJob, sweepJob } from "../../core/transitions.js";
 import type { Logger } from "../../logger.js";
+import { type Liveness, leaseGraceSeconds, livenessOf } from "../../storage/worker-ids.js";
 import type { Row, RowDecision, RowStore } from "../rows.js";
 import type { TableSession } from "../table-session.js";
 import { isSameRun, type RunningJob, RunningJobs } from "./running-jobs.js";
 import { hadStarted } from "./started.js";
-import { type Liveness, leaseGraceSeconds, livenessOf } from "./worker-ids.js";
 import { recoverySeconds, type WorkerAge, WorkerRows } from "./worker-rows.js";
 
 /**

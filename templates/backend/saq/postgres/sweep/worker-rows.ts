@@ -1,7 +1,8 @@
 /** Finds out which workers of a queue live, as far as one process can tell. */
+
+import { type Liveness, leaseGraceSeconds, livenessOf } from "../../storage/worker-ids.js";
 import type { TableSession } from "../table-session.js";
 import { OutageDetector } from "./outage-detector.js";
-import { type Liveness, leaseGraceSeconds, livenessOf } from "./worker-ids.js";
 
 /**
  * A worker with a lock is a suspect when its row has been expired for this time, s, while the sweeper itself could

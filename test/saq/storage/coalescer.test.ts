@@ -1,5 +1,5 @@
 import { describe, expect, it, jest } from "@jest/globals";
-import { Coalescer } from "../../../templates/backend/saq/postgres/coalescer.js";
+import { Coalescer } from "../../../templates/backend/saq/storage/coalescer.js";
 
 /** A coalescer whose flushes wait until the test lets each one continue. */
 function gated(options: Partial<ConstructorParameters<typeof Coalescer<string, string>>[1]> = {}) {

@@ -9,8 +9,8 @@
  * the running time of a job. Therefore steps forward are remembered; see `setForwardSince`.
  */
 
-import { backoffMs } from "../../core/backoff.js";
-import type { Logger } from "../../logger.js";
+import { backoffMs } from "../core/backoff.js";
+import type { Logger } from "../logger.js";
 
 const measureEveryMs = 60_000;
 /** A measurement that takes no longer than this is exact enough: due times are whole seconds. */

@@ -1,0 +1,60 @@
+/** Administration of the engine's queue on Redis, for engine.js. */
+import Redis from "ioredis";
+
+const queue = "saq:default:";
+
+/** The engine uses database 1 of the server, because the other contestants on Redis empty database 0. */
+export function redisUrl(url) {
+  const own = new URL(url);
+  own.pathname = "/1";
+  return own.href;
+}
+
+export async function admin(url) {
+  const client = new Redis(redisUrl(url));
+  const fill = async (kind, count) => {
+    const seconds = Math.floor(Date.now() / 1_000);
+    for (let from = 0; from < count; from += 1_000) {
+      const commands = client.pipeline();
+      for (let i = from; i < Math.min(from + 1_000, count); i++) {
+        const id = `saq:job:default:filled${i}`;
+        const members = {
+          function: "noop",
+          kwargs: { i },
+          queue: "default",
+          key: `filled${i}`,
+          queued: seconds * 1_000,
+        };
+        if (kind === "finished") {
+          commands.set(
+            id,
+            JSON.stringify({ ...members, attempts: 1, result: { ok: 1 }, status: "complete" }),
+          );
+          commands.zadd(`${queue}ts:complete`, "+inf", id);
+        } else if (kind === "future") {
+          const due = seconds + 30 * 24 * 3_600;
+          commands.set(id, JSON.stringify({ ...members, scheduled: due, status: "queued" }));
+          commands.zadd(`${queue}incomplete`, due, id);
+        } else {
+          commands.set(id, JSON.stringify({ ...members, status: "queued" }));
+          commands.zadd(`${queue}incomplete`, 0, id);
+          commands.rpush(`${queue}queued`, id);
+        }
+      }
+      await commands.exec();
+    }
+    return true;
+  };
+  return {
+    client: null,
+    close: async () => client.disconnect(),
+    empty: () => client.flushdb(),
+    // The jobs of the last fill cannot be told apart cheaply; the database is filled anew.
+    trim: async () => false,
+    settle: async () => {},
+    unfinished: async () =>
+      (await client.llen(`${queue}queued`)) > 0 || (await client.llen(`${queue}active`)) > 0,
+    finished: () => client.zcard(`${queue}ts:complete`),
+    fill,
+  };
+}

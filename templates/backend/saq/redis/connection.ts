@@ -1,0 +1,327 @@
+/**
+ * The connections of one process to one Redis server. Queues with the same DSN share them: one connection for commands,
+ * one for published messages, and one for each worker that waits for jobs.
+ */
+import type { RedisClientType } from "@redis/client";
+import { backoffMs } from "../core/backoff.js";
+import { SaqError } from "../errors.js";
+import { describe, type Logger } from "../logger.js";
+import {
+  nameOfRedisAddress,
+  parseRedisAddress,
+  type RedisAddress,
+  redisTlsOptions,
+} from "../redis-address.js";
+import { DatabaseClock } from "../storage/clock.js";
+import { sleep } from "../timers.js";
+import { explanationOf, isUnavailable, RedisTimeoutError, wasNotSent } from "./errors.js";
+import type { Script } from "./lua/script.js";
+
+type Client = RedisClientType;
+/** What a command or a script returns. Each caller knows the form of its own reply. */
+export type Reply = unknown;
+
+const connectTimeoutMs = 5_000;
+/** A command without a response for this long has failed, and its connection is replaced. */
+const commandTimeoutMs = 8_000;
+/** How long a call waits for a server that cannot be reached, unless it says otherwise. */
+const retryTimeoutMs = 8_000;
+const keepAliveMs = 5_000;
+
+export interface RetryOptions {
+  /** How long the command is sent again while the server cannot be reached, ms. @defaultValue 8_000 */
+  timeoutMs?: number;
+  /** False: a command that may have been carried out is not sent again. @defaultValue true */
+  isRepeatable?: boolean;
+  /** Returns false when the caller does not need the response any more. */
+  isWanted?: () => boolean;
+}
+
+export class RedisConnection {
+  readonly logger: Logger;
+  readonly clock: DatabaseClock;
+  /** Address of the server for messages, without the password. */
+  readonly name: string;
+  readonly #address: RedisAddress;
+  #users = 0;
+  #client: Promise<Client> | null = null;
+  #subscriber: Promise<Client> | null = null;
+  readonly #waiters = new Set<Client>();
+  /** Called when published messages may have been missed. */
+  readonly #onGap = new Set<() => void>();
+  readonly #closing = new AbortController();
+  #unavailableSince: number | null = null;
+  #isChecked = false;
+
+  constructor(dsn: string, logger: Logger) {
+    this.#address = parseRedisAddress(dsn);
+    this.name = nameOfRedisAddress(this.#address);
+    this.logger = logger;
+    this.clock = new DatabaseClock({
+      read: async () => {
+        const [seconds, micros] = (await this.command(["TIME"])) as [string, string];
+        return Number(seconds) * 1_000 + Number(micros) / 1_000;
+      },
+      pause: (ms) => this.pause(ms),
+      isClosed: () => this.isClosed,
+      logger,
+    });
+  }
+
+  get isClosed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
+  /** Counts a user. The connections close when as many users have called `release`. */
+  retain(): this {
+    this.#users++;
+    return this;
+  }
+
+  async release(): Promise<void> {
+    if (--this.#users > 0) return;
+    this.#closing.abort();
+    this.clock.stop();
+    const clients = await Promise.allSettled([this.#client, this.#subscriber]);
+    for (const result of clients) if (result.status === "fulfilled") result.value?.destroy();
+    for (const client of this.#waiters) client.destroy();
+  }
+
+  /** Resolves after `ms`, or when the connections close. */
+  pause(ms: number): Promise<void> {
+    return sleep(ms, this.#closing.signal);
+  }
+
+  /**
+   * Connects and checks the server.
+   *
+   * @throws SaqError config if it refuses the connection, or cannot keep jobs safely
+   * @throws SaqError database_unavailable if it cannot be reached
+   */
+  async connect(): Promise<void> {
+    await this.#commandClient();
+    if (this.#isChecked) return;
+    await this.#checkServer();
+    await this.clock.start();
+    this.#isChecked = true;
+  }
+
+  /** Sends a command. */
+  async command(args: readonly string[], options?: RetryOptions): Promise<Reply> {
+    return this.#withRetry((client) => this.#send(client, args), options);
+  }
+
+  /** Runs a script. Sends its text only if the server does not have it. A function returns the arguments of each try. */
+  async run(
+    { sha1, text }: Script,
+    keys: readonly string[],
+    args: readonly string[] | (() => readonly string[]),
+    options?: RetryOptions,
+  ): Promise<Reply> {
+    return this.#withRetry(async (client) => {
+      const rest = [String(keys.length), ...keys, ...(typeof args === "function" ? args() : args)];
+      try {
+        return await this.#send(client, ["EVALSHA", sha1, ...rest]);
+      } catch (error) {
+        if (!/^NOSCRIPT/.test((error as Error).message)) throw error;
+        return this.#send(client, ["EVAL", text, ...rest]);
+      }
+    }, options);
+  }
+
+  /** Opens a connection for commands that block. `close` ends it. */
+  async openWaiter(): Promise<{
+    send: (args: readonly string[], timeoutMs: number) => Promise<Reply>;
+    close: () => void;
+  }> {
+    const client = await this.#open();
+    this.#waiters.add(client);
+    return {
+      send: (args, timeoutMs) => this.#send(client, args, timeoutMs),
+      close: () => {
+        this.#waiters.delete(client);
+        client.destroy();
+      },
+    };
+  }
+
+  /**
+   * Calls `listener` with the messages of a channel, and `onGap` after an outage in which messages may have been missed.
+   * Returns a function that unsubscribes.
+   */
+  async subscribe(
+    channel: string,
+    listener: (message: string) => void,
+    onGap: () => void,
+  ): Promise<() => Promise<void>> {
+    const client = await this.#subscriberClient();
+    await client.subscribe(channel, listener);
+    this.#onGap.add(onGap);
+    return async () => {
+      this.#onGap.delete(onGap);
+      if (!this.isClosed) await client.unsubscribe(channel, listener).catch(() => {});
+    };
+  }
+
+  async #withRetry(
+    send: (client: Client) => Promise<Reply>,
+    { timeoutMs = retryTimeoutMs, isRepeatable = true, isWanted = () => true }: RetryOptions = {},
+  ): Promise<Reply> {
+    const deadline = performance.now() + timeoutMs;
+    for (let tries = 0; ; tries++) {
+      try {
+        const reply = await send(await this.#commandClient());
+        this.#onAvailable();
+        return reply;
+      } catch (error) {
+        if (!isUnavailable(error)) throw this.#explained(error);
+        this.#onUnavailable(error);
+        const pauseMs = backoffMs(tries);
+        const mayRetry = isRepeatable || wasNotSent(error);
+        if (this.isClosed) throw closedError();
+        if (!mayRetry || !isWanted() || performance.now() + pauseMs > deadline)
+          throw this.#unavailableError(error);
+        await this.pause(pauseMs);
+      }
+    }
+  }
+
+  async #send(client: Client, args: readonly string[], timeoutMs = commandTimeoutMs): Promise<Reply> {
+    let timer: NodeJS.Timeout | undefined;
+    const timeout = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        reject(new RedisTimeoutError(timeoutMs / 1_000));
+        // The connection may be dead although no packet says so. A new one is opened for the next command.
+        client.destroy();
+        void this.#client?.then((current) => {
+          if (current === client) this.#client = null;
+        });
+      }, timeoutMs);
+    });
+    try {
+      return await Promise.race([client.sendCommand(args), timeout]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #commandClient(): Promise<Client> {
+    if (this.isClosed) return Promise.reject(closedError());
+    this.#client ??= this.#open().catch((error) => {
+      this.#client = null;
+      throw error;
+    });
+    return this.#client;
+  }
+
+  #subscriberClient(): Promise<Client> {
+    this.#subscriber ??= this.#openSubscriber().catch((error) => {
+      this.#subscriber = null;
+      throw error;
+    });
+    return this.#subscriber;
+  }
+
+  async #openSubscriber(): Promise<Client> {
+    const client = await this.#open();
+    client.on("ready", () => {
+      for (const call of this.#onGap) call();
+    });
+    return client;
+  }
+
+  async #open(): Promise<Client> {
+    if (this.isClosed) throw closedError();
+    const { createClient } = await import("@redis/client");
+    const { username, password, database } = this.#address;
+    const client = createClient({
+      RESP: 2,
+      ...(username !== undefined && { username }),
+      ...(password !== undefined && { password }),
+      database,
+      disableOfflineQueue: true,
+      // An idle connection through a firewall may be dead without a packet that says so.
+      pingInterval: keepAliveMs * 2,
+      socket: {
+        ...socketOf(this.#address),
+        connectTimeout: connectTimeoutMs,
+        reconnectStrategy: (tries) => (this.isClosed ? false : backoffMs(tries)),
+      },
+    }) as unknown as Client;
+    client.on("error", (error: unknown) => this.#onUnavailable(error));
+    let timer: NodeJS.Timeout | undefined;
+    try {
+      // The client would try to connect for ever.
+      await Promise.race([
+        client.connect(),
+        new Promise<never>((_, reject) => {
+          client.once("error", reject);
+          timer = setTimeout(() => reject(new RedisTimeoutError(connectTimeoutMs / 1_000)), connectTimeoutMs);
+        }),
+      ]);
+    } catch (error) {
+      client.destroy();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+    if (this.isClosed) {
+      client.destroy();
+      throw closedError();
+    }
+    return client;
+  }
+
+  /** Refuses a server that may delete jobs when its memory is full. A server that does not tell is accepted. */
+  async #checkServer(): Promise<void> {
+    const info = String(await this.command(["INFO", "memory"]).catch(() => ""));
+    const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1];
+    const maxMemory = Number(/^maxmemory:(\d+)/m.exec(info)?.[1] ?? 0);
+    if (maxMemory > 0 && policy !== undefined && policy !== "noeviction") {
+      this.logger.warn(
+        { server: this.name, policy },
+        "Redis may delete jobs when its memory is full: set maxmemory-policy to noeviction",
+      );
+    }
+  }
+
+  #explained(error: unknown): unknown {
+    const explanation = explanationOf(error, this.name);
+    return explanation === null ? error : new SaqError("config", explanation, { cause: error });
+  }
+
+  #unavailableError(cause: unknown): SaqError {
+    return new SaqError(
+      "database_unavailable",
+      `Redis at ${this.name} does not answer: ${(Object(cause) as { message?: string }).message || "no connection"}`,
+      { cause },
+    );
+  }
+
+  #onUnavailable(error: unknown): void {
+    if (this.isClosed || this.#unavailableSince !== null) return;
+    this.#unavailableSince = performance.now();
+    this.logger.warn({ server: this.name, ...describe(error) }, "Redis does not answer, trying again");
+  }
+
+  #onAvailable(): void {
+    if (this.#unavailableSince === null) return;
+    const seconds = Math.round((performance.now() - this.#unavailableSince) / 100) / 10;
+    this.#unavailableSince = null;
+    this.logger.info({ server: this.name, seconds }, `Redis answers again after ${seconds} s`);
+  }
+}
+
+const closedError = () => new SaqError("queue_closed", "The queue was closed and cannot be used again");
+
+function socketOf(address: RedisAddress) {
+  if (address.socketPath !== undefined) return { path: address.socketPath, tls: false as const };
+  const [node] = address.nodes;
+  return {
+    host: node?.host ?? "localhost",
+    port: node?.port ?? 6379,
+    keepAlive: true,
+    keepAliveInitialDelay: keepAliveMs,
+    ...(address.tls ? { ...redisTlsOptions(address), tls: true as const } : {}),
+  };
+}

@@ -1,0 +1,2 @@
+export { RedisBroker } from "./broker.js";
+export { RedisConnection } from "./connection.js";

@@ -1,0 +1,385 @@
+/** Reads and changes single jobs. A change is written only if nobody else has changed the job since it was read. */
+import type { JobCounts, JobFilter } from "../broker.js";
+import { backoffMs } from "../core/backoff.js";
+import { isTerminal, parseStatus, type Status } from "../core/job.js";
+import type { StoredJob } from "../core/stored-job.js";
+import type { RowChange } from "../core/transitions.js";
+import { editDocument } from "../core/wire.js";
+import { SaqError } from "../errors.js";
+import type { RedisConnection, RetryOptions } from "./connection.js";
+import { eventOf, type Notification } from "./events.js";
+import type { QueueKeys } from "./keys.js";
+import { changeScript, fetchScript, readScript } from "./lua/change.js";
+
+/** A job as it is stored, with what a change compares. */
+export interface ReadJob extends StoredJob {
+  /** Hash of the stored document. */
+  readonly hash: string;
+  /** Token of the claim that owns the job; "" if there is none. */
+  readonly token: string;
+  /** Score in the set of unfinished jobs; null if the job is not in it. */
+  readonly score: number | null;
+}
+
+export interface JobDecision<T> {
+  change:
+    | (RowChange & {
+        /** Token that owns the job after the change. If left out, an active or aborting job keeps its token. */
+        token?: string;
+        /** Where a job that waits is put. @defaultValue "back" */
+        position?: "front" | "back";
+        /** The job waits by its document, but its id is in the list of running jobs: its worker ended while it claimed. */
+        isTaken?: true;
+        /** A notification of the change. @defaultValue an event for all */
+        notification?: Notification | null;
+      })
+    | null;
+  answer: T;
+}
+
+/** Decides how to change a job. `clock` is the server's clock, epoch ms. */
+export type Decide<T> = (job: ReadJob, clock: number) => JobDecision<T>;
+
+/** How many jobs are read and changed by one script. */
+const batchSize = 200;
+/** How often a change is tried while others change the same job. */
+const maxTries = 20;
+
+export class JobStore {
+  /** How documents name this queue, as our own code and as Python writes it. */
+  readonly #queueMembers: readonly [string, string];
+
+  constructor(
+    private readonly connection: RedisConnection,
+    private readonly keys: QueueKeys,
+    private readonly queueName: string,
+    /** A larger document is not read. */
+    readonly maxDocumentBytes: number,
+  ) {
+    const name = JSON.stringify(queueName);
+    this.#queueMembers = [`"queue":${name}`, `"queue": ${name}`];
+  }
+
+  /**
+   * Returns the jobs in the order of the keys; null for a key without a job. `maxTotalBytes` limits the documents of one
+   * page together.
+   */
+  async fetch(
+    jobKeys: readonly string[],
+    maxTotalBytes = Number.MAX_SAFE_INTEGER,
+  ): Promise<(StoredJob | null)[]> {
+    const found: (StoredJob | null)[] = [];
+    for (let start = 0; start < jobKeys.length; start += batchSize) {
+      const page = jobKeys.slice(start, start + batchSize);
+      const documents = (await this.connection.run(
+        fetchScript,
+        page.map((jobKey) => this.keys.id(jobKey)),
+        [String(this.maxDocumentBytes), String(maxTotalBytes)],
+      )) as (string | number)[];
+      for (const [index, jobKey] of page.entries()) {
+        const document = documents[index] ?? "";
+        found.push(document === "" ? null : this.#stored(jobKey, document));
+      }
+    }
+    return found;
+  }
+
+  async change<T>(jobKey: string, decide: Decide<T>, options?: RetryOptions): Promise<T | null> {
+    return (await this.changeMany([jobKey], decide, options)).get(jobKey) ?? null;
+  }
+
+  /**
+   * Changes jobs. A key without a job has no entry in the result.
+   *
+   * @throws SaqError job_held if others change a job all the time
+   */
+  async changeMany<T>(
+    jobKeys: readonly string[],
+    decide: Decide<T>,
+    options?: RetryOptions,
+  ): Promise<Map<string, T>> {
+    const answers = new Map<string, T>();
+    let remaining = [...new Set(jobKeys)];
+    for (let tries = 0; remaining.length > 0; tries++) {
+      if (tries === maxTries) {
+        throw new SaqError(
+          "job_held",
+          `Job ${JSON.stringify(remaining[0])} was changed by others ${maxTries} times while this change was decided; ` +
+            "nothing was changed. Try again",
+        );
+      }
+      if (tries > 2) await this.connection.pause(backoffMs(tries) / 20);
+      const conflicts: string[] = [];
+      for (let start = 0; start < remaining.length; start += batchSize)
+        conflicts.push(
+          ...(await this.#changePage(remaining.slice(start, start + batchSize), decide, answers, options)),
+        );
+      remaining = conflicts;
+    }
+    return answers;
+  }
+
+  /** Returns the keys of jobs that others changed between reading and writing. */
+  async #changePage<T>(
+    jobKeys: readonly string[],
+    decide: Decide<T>,
+    answers: Map<string, T>,
+    options: RetryOptions | undefined,
+  ): Promise<string[]> {
+    const { jobs, clock } = await this.read(jobKeys, options);
+    const changes: { job: ReadJob; change: NonNullable<JobDecision<T>["change"]>; answer: T }[] = [];
+    for (const job of jobs) {
+      const { change, answer } = decide(job, clock);
+      if (change) changes.push({ job, change, answer });
+      else answers.set(job.key, answer);
+    }
+    if (changes.length === 0) return [];
+    const { keys } = this;
+    const written = (await this.connection.run(
+      changeScript,
+      [
+        keys.active,
+        keys.incomplete,
+        keys.claims,
+        keys.queued,
+        keys.finished("complete"),
+        keys.finished("failed"),
+        keys.finished("aborted"),
+        ...changes.flatMap(({ job }) => [keys.id(job.key), keys.abort(job.key)]),
+      ],
+      changes.flatMap(({ job, change }) => argumentsOf(job, change, clock, keys.events)),
+      options,
+    )) as number[];
+    const conflicts: string[] = [];
+    for (const [index, { job, answer }] of changes.entries()) {
+      if (written[index] === 1) answers.set(job.key, answer);
+      else conflicts.push(job.key);
+    }
+    return conflicts;
+  }
+
+  /** Reads jobs as `changeMany` does. Keys without a job are left out. `clock` is the server's clock, epoch ms. */
+  async read(
+    jobKeys: readonly string[],
+    options?: RetryOptions,
+  ): Promise<{ jobs: ReadJob[]; clock: number }> {
+    const { keys } = this;
+    const [time, ...fields] = (await this.connection.run(
+      readScript,
+      [keys.claims, keys.incomplete, ...jobKeys.map((jobKey) => keys.id(jobKey))],
+      [String(this.maxDocumentBytes)],
+      options,
+    )) as [string, ...(string | number)[]];
+    const jobs: ReadJob[] = [];
+    for (const [index, jobKey] of jobKeys.entries()) {
+      const [document = "", hash = "", token = "", score = ""] = fields.slice(4 * index, 4 * index + 4);
+      if (hash === "") continue;
+      const job = {
+        ...this.#stored(jobKey, document),
+        hash: String(hash),
+        token: String(token),
+        score: score === "" ? null : Number(score),
+      };
+      // An unreadable document has no status; the list that its id is in has one.
+      jobs.push(
+        job.document === "" && job.score !== null ? { ...job, status: await this.#listOf(job) } : job,
+      );
+    }
+    return { jobs, clock: Number(time) };
+  }
+
+  async counts(): Promise<JobCounts> {
+    const { keys, connection } = this;
+    const now = connection.clock.now();
+    const seconds = Math.floor(now / 1_000);
+    const count = async (args: readonly string[]) => Number(await connection.command(args));
+    const finished = (status: "complete" | "failed" | "aborted") =>
+      count(["ZCOUNT", keys.finished(status), `(${Math.floor(now)}`, "+inf"]);
+    const [queued, due, scheduled, active, claims, complete, failed, aborted] = await Promise.all([
+      count(["LLEN", keys.queued]),
+      count(["ZCOUNT", keys.incomplete, "(0", String(seconds)]),
+      count(["ZCOUNT", keys.incomplete, `(${seconds}`, "+inf"]),
+      count(["LLEN", keys.active]),
+      count(["HLEN", keys.claims]),
+      finished("complete"),
+      finished("failed"),
+      finished("aborted"),
+    ]);
+    // A job that is being aborted is in no list, but keeps its claim.
+    const aborting = Math.max(claims - active, 0);
+    return { queued: queued + due, scheduled, active, aborting, complete, failed, aborted };
+  }
+
+  /**
+   * Lists jobs by the lists and sets of their statuses: waiting jobs first, then running and finished ones, each with
+   * the newest first.
+   */
+  async list({ statuses, offset, limit, due }: JobFilter): Promise<StoredJob[]> {
+    const wanted = new Set(statuses);
+    const found: StoredJob[] = [];
+    let skip = offset;
+    for (const source of this.#sources(wanted, due)) {
+      if (found.length >= limit) break;
+      const size = await source.size();
+      if (skip >= size) {
+        skip -= size;
+        continue;
+      }
+      const ids = await source.ids(skip, limit - found.length);
+      skip = 0;
+      const jobKeys = ids.map((id) => this.keys.jobKey(id));
+      const jobs = await this.fetch(jobKeys, this.maxDocumentBytes);
+      for (const job of jobs) if (job && wanted.has(job.status)) found.push(job);
+    }
+    return found;
+  }
+
+  #sources(wanted: ReadonlySet<Status>, due: boolean | undefined) {
+    const { keys, connection } = this;
+    const ids = async (args: readonly string[]) => (await connection.command(args)) as string[];
+    const size = async (args: readonly string[]) => Number(await connection.command(args));
+    const seconds = String(Math.floor(connection.clock.now() / 1_000));
+    const list = (key: string) => ({
+      size: () => size(["LLEN", key]),
+      // The newest jobs are at the end of the list.
+      ids: async (start: number, count: number) =>
+        (await ids(["LRANGE", key, String(-start - count), String(-start - 1)])).reverse(),
+    });
+    const scores = (key: string, min: string, max: string) => ({
+      size: () => size(["ZCOUNT", key, min, max]),
+      ids: (start: number, count: number) =>
+        ids(["ZREVRANGEBYSCORE", key, max, min, "LIMIT", String(start), String(count)]),
+    });
+    const newestFirst = (key: string) => ({
+      size: () => size(["ZCOUNT", key, `(${Math.floor(connection.clock.now())}`, "+inf"]),
+      ids: (start: number, count: number) =>
+        ids(["ZREVRANGEBYSCORE", key, "+inf", "0", "LIMIT", String(start), String(count)]),
+    });
+    const sources = [];
+    if (wanted.has("queued")) {
+      if (due !== false) sources.push(list(keys.queued), scores(keys.incomplete, "(0", seconds));
+      if (due !== true) sources.push(scores(keys.incomplete, `(${seconds}`, "+inf"));
+    }
+    if (wanted.has("active")) sources.push(list(keys.active));
+    if (wanted.has("aborting")) {
+      const aborting = async () => {
+        const claims = await ids(["HKEYS", keys.claims]);
+        const active = new Set(await ids(["LRANGE", keys.active, "0", "-1"]));
+        return claims.filter((id) => !active.has(id));
+      };
+      sources.push({
+        size: async () => (await aborting()).length,
+        ids: async (start: number, count: number) => (await aborting()).slice(start, start + count),
+      });
+    }
+    for (const status of ["failed", "aborted", "complete"] as const)
+      if (wanted.has(status)) sources.push(newestFirst(keys.finished(status)));
+    return sources;
+  }
+
+  /** Returns jobs page by page, in no order; a job may come twice. `next` is null after the last page. */
+  async scan(
+    statuses: readonly Status[],
+    cursor: string,
+    limit: number,
+  ): Promise<{ jobs: StoredJob[]; next: string | null }> {
+    const [next, ids] = (await this.connection.command([
+      "SCAN",
+      cursor === "" ? "0" : cursor,
+      "MATCH",
+      this.keys.idPattern,
+      "COUNT",
+      String(limit),
+      "TYPE",
+      "string",
+    ])) as [string, string[]];
+    const jobs = ids.length === 0 ? [] : await this.fetch(ids.map((id) => this.keys.jobKey(id)));
+    return {
+      jobs: jobs.flatMap((job) => (job && statuses.includes(job.status) ? [job] : [])),
+      next: next === "0" ? null : next,
+    };
+  }
+
+  async #listOf({ key, token }: ReadJob): Promise<"active" | "queued"> {
+    if (token !== "") return "active";
+    const place = await this.connection.command(["LPOS", this.keys.active, this.keys.id(key)]);
+    return place === null ? "queued" : "active";
+  }
+
+  #stored(jobKey: string, document: string | number): StoredJob {
+    if (typeof document === "number") {
+      const unread = { scheduled: 0, document: "", unreadBytes: document };
+      return { key: jobKey, queue: this.queueName, status: "failed", ...unread };
+    }
+    // The client decodes bytes that are not UTF-8 as U+FFFD; an edit would write that back. An empty document is no
+    // SAQ job, so the job is treated as unreadable and its bytes stay as they are.
+    const text = document.includes("\uFFFD") ? "" : document;
+    const { status, scheduled } = headOf(text, this.#queueMembers, this.queueName);
+    return { key: jobKey, queue: this.queueName, status, scheduled, document: text };
+  }
+}
+
+/** Returns status and due time of a document. A document that is no job of this queue is shown as failed. */
+function headOf(
+  document: string,
+  queueMembers: readonly [string, string],
+  queueName: string,
+): { status: Status; scheduled: number } {
+  // Most documents end with their status. The last member of the text decides, as it does for JSON.parse.
+  const tail = /"status":\s?"([a-z]+)"\}$/.exec(document.slice(-40))?.[1];
+  const known = tail === undefined ? null : parseStatus(tail);
+  if (known && !document.includes('"scheduled":') && queueMembers.some((member) => document.includes(member)))
+    return { status: known, scheduled: 0 };
+  const value = parsed(document);
+  const status =
+    value?.queue === queueName && typeof value.status === "string" ? parseStatus(value.status) : null;
+  return {
+    status: status ?? "failed",
+    scheduled: typeof value?.scheduled === "number" ? value.scheduled : 0,
+  };
+}
+
+function parsed(document: string): { queue?: unknown; status?: unknown; scheduled?: unknown } | null {
+  try {
+    const value: unknown = JSON.parse(document.replace(/\b(NaN|-?Infinity)\b/g, "null"));
+    return typeof value === "object" && value !== null ? value : null;
+  } catch {
+    return null;
+  }
+}
+
+function argumentsOf(
+  job: ReadJob,
+  change: NonNullable<JobDecision<unknown>["change"]>,
+  clock: number,
+  events: string,
+): string[] {
+  const { status, patch, removed, scheduled, keep, revoke, token, position = "back" } = change;
+  const { notification = eventOf(job.key, status, events) } = change;
+  const before = change.isTaken ? "active" : job.status;
+  const owns = status === "active" || status === "aborting";
+  const newToken = revoke ? "" : (token ?? (owns ? job.token || ownerless : ""));
+  const isDue = scheduled !== undefined && scheduled <= clock / 1_000;
+  const score = status !== "queued" || scheduled === undefined ? "" : isDue ? "0" : String(scheduled);
+  return [
+    job.hash,
+    job.token,
+    patch === null ? "" : editDocument(job.document, patch, removed),
+    before,
+    status,
+    newToken,
+    status === "queued" && before !== "queued" ? score || "0" : score,
+    position,
+    keepOf(keep, job.status, status),
+    notification?.channel ?? "",
+    notification?.text ?? "",
+  ];
+}
+
+/** The token of a job that no worker of this engine claimed. Without one, a job that is being aborted would be lost. */
+const ownerless = "........." as const;
+
+const keepOf = (keep: number | null | undefined, before: Status, after: Status): string => {
+  if (keep === undefined) return isTerminal(before) === isTerminal(after) ? "=" : "";
+  return keep === null ? "" : keep < 0 ? "-1" : String(Math.max(keep, 1));
+};

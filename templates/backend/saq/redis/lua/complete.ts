@@ -1,0 +1,49 @@
+import { readClock, script } from "./script.js";
+
+/**
+ * Completes jobs whose document still ends as their claim left it. Returns 1 for each job that was completed.
+ *
+ * KEYS: active, incomplete, claims, the set of complete jobs; then ids. ARGV: the number of claims; for each claim its
+ * token, the end that it gave the documents, and how many bytes of this end are replaced; then for each job the number
+ * of its claim, the replacement, the seconds to keep the document ('' = for ever, '-1' = not at all), and the channel
+ * and the text of a notification with a line break between them ('' = none).
+ */
+export const completeScript = script(`
+${readClock}
+local active, incomplete, claims, complete = unpack(KEYS, 1, 4)
+local call, sub = redis.call, string.sub
+local first = 1 + 3 * tonumber(ARGV[1])
+local done = {}
+for i = 1, #KEYS - 4 do
+  local id, a = KEYS[4 + i], first + 4 * (i - 1)
+  local claim = 3 * tonumber(ARGV[a + 1])
+  local suffix, keep, notification = ARGV[claim], ARGV[a + 3], ARGV[a + 4]
+  local document = call('HGET', claims, id) == ARGV[claim - 1] and call('GET', id)
+  if document and sub(document, -#suffix) == suffix then
+    if keep == '-1' then
+      call('DEL', id)
+    else
+      local finished = sub(document, 1, #document - tonumber(ARGV[claim + 1])) .. ARGV[a + 2]
+      if keep == '' then
+        call('SET', id, finished)
+        call('ZADD', complete, '+inf', id)
+      else
+        call('SET', id, finished, 'EX', keep)
+        call('ZADD', complete, string.format('%.0f', now + keep * 1000), id)
+      end
+    end
+    call('LREM', active, 1, id)
+    call('ZREM', incomplete, id)
+    call('HDEL', claims, id)
+    call('PUBLISH', id, 'complete')
+    if notification ~= '' then
+      local lineBreak = string.find(notification, '\\n', 1, true)
+      call('PUBLISH', sub(notification, 1, lineBreak - 1), sub(notification, lineBreak + 1))
+    end
+    done[i] = 1
+  else
+    done[i] = 0
+  end
+end
+return done
+`);

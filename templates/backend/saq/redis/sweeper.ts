@@ -1,0 +1,220 @@
+/**
+ * Takes over the jobs of dead workers, ends stuck jobs, and puts jobs back that a worker holds only in storage. Each
+ * change is decided by the job's present document and claim, so a second sweeper does no harm.
+ */
+import type { Reconciliation, SweepLimits } from "../broker.js";
+import type { Claim } from "../core/claim.js";
+import { isTerminal } from "../core/job.js";
+import { isTakenOver, read } from "../core/stored-job.js";
+import { loseJob, requeueUnstarted, sweepJob, unreadableChange } from "../core/transitions.js";
+import type { Logger } from "../logger.js";
+import type { RedisConnection } from "./connection.js";
+import type { Decide, JobStore, ReadJob } from "./jobs.js";
+import type { QueueKeys } from "./keys.js";
+import { forgetScript } from "./lua/workers.js";
+import { isClaimedAhead, receiptOf, workerOf } from "./receipt.js";
+import type { Workers } from "./workers.js";
+
+/**
+ * Other workers take over the jobs of a worker this many seconds after its lease has expired. The worker ends its jobs
+ * itself a few seconds earlier, so that no job runs a second time while a worker that was paused still runs it.
+ */
+export const leaseGraceSeconds = 9;
+/** How long one process may sweep stuck jobs before another one does, ms. */
+const sweepLockMs = 5_000;
+/** A claimed job that is not marked as active for this long was left behind, ms: marking takes some ms. */
+const unmarkedMs = 5_000;
+const pageSize = 500;
+
+export class Sweeper {
+  /** Ids in the list of running jobs that are not marked as active; when they were first seen, by performance.now(). */
+  #unmarkedSince = new Map<string, number>();
+
+  constructor(
+    private readonly connection: RedisConnection,
+    private readonly keys: QueueKeys,
+    private readonly jobs: JobStore,
+    private readonly workers: Workers,
+    private readonly logger: Logger,
+  ) {}
+
+  /** @see Broker.sweepLost */
+  async sweepLost(limits: SweepLimits): Promise<string[]> {
+    const dead = await this.workers.expired(leaseGraceSeconds);
+    if (dead.length === 0) return [];
+    const isDead = new Set(dead);
+    const keys = await this.#takeOver(await this.#claimsOf((workerId) => isDead.has(workerId)), limits);
+    await this.workers.forget(dead);
+    return keys;
+  }
+
+  /** @see Broker.sweepStuck */
+  async sweepStuck(limits: SweepLimits): Promise<string[]> {
+    const { connection, keys } = this;
+    const lock = ["SET", keys.sweepLock, "1", "NX", "PX", String(sweepLockMs)];
+    if ((await connection.command(lock)) === null) return [];
+    const now = String(Math.floor(connection.clock.now()));
+    for (const status of ["complete", "failed", "aborted"] as const)
+      await connection.command(["ZREMRANGEBYSCORE", keys.finished(status), "0", now]);
+    const living = await this.workers.withLease();
+    const orphaned = await this.#claimsOf((workerId) => workerId !== "" && !living.has(workerId));
+    const swept = await this.#takeOver(orphaned, limits);
+    const active = (await connection.command(["LRANGE", keys.active, "0", "-1"])) as string[];
+    const claimed = (await connection.command(["HKEYS", keys.claims])) as string[];
+    const ids = [...new Set([...active, ...claimed])];
+    const isUnmarked = new Map<string, number>();
+    for (let start = 0; start < ids.length; start += pageSize)
+      swept.push(...(await this.#sweepPage(ids.slice(start, start + pageSize), limits, isUnmarked)));
+    this.#unmarkedSince = isUnmarked;
+    return swept;
+  }
+
+  async #sweepPage(
+    ids: readonly string[],
+    { graceSeconds, failedTtl }: SweepLimits,
+    isUnmarked: Map<string, number>,
+  ): Promise<string[]> {
+    const { keys, connection } = this;
+    const jobKeys = ids.map((id) => keys.jobKey(id));
+    const decide: Decide<"swept" | "finished" | "kept"> = (job, clock) => {
+      if (isTerminal(job.status) && job.document !== "") return { change: null, answer: "finished" };
+      // A Python job whose document is too large for this process to read. Python's own sweeper ends it.
+      if (job.unreadBytes !== undefined) return { change: null, answer: "kept" };
+      if (!read(job)) return { change: { ...unreadableChange, isTaken: true }, answer: "swept" };
+      if (job.status === "queued") {
+        const id = keys.id(job.key);
+        const since = this.#unmarkedSince.get(id) ?? performance.now();
+        isUnmarked.set(id, since);
+        if (performance.now() - since < unmarkedMs) return { change: null, answer: "kept" };
+        return { change: requeueTaken(job, clock), answer: "swept" };
+      }
+      const change = sweepJob(job, clock, graceSeconds, failedTtl, (since) =>
+        connection.clock.setForwardSince(since),
+      );
+      return { change, answer: change ? "swept" : "kept" };
+    };
+    const answers = await this.jobs.changeMany(jobKeys, decide);
+    const over = jobKeys.filter((jobKey) => (answers.get(jobKey) ?? "finished") === "finished");
+    await this.#forget(over);
+    return [...answers].flatMap(([jobKey, answer]) => (answer === "swept" ? [jobKey] : []));
+  }
+
+  /** Removes the ids of jobs that are finished or gone from the lists of unfinished jobs. */
+  async #forget(jobKeys: readonly string[]): Promise<void> {
+    if (jobKeys.length === 0) return;
+    const { keys } = this;
+    const ids = jobKeys.map((jobKey) => keys.id(jobKey));
+    await this.connection.run(forgetScript, [keys.active, keys.incomplete, keys.claims], ids);
+  }
+
+  /** Returns the claims of the workers for which `isWanted` is true: job key and token. */
+  async #claimsOf(isWanted: (workerId: string) => boolean): Promise<Map<string, string>> {
+    const claims = new Map<string, string>();
+    let cursor = "0";
+    do {
+      const [next, fields] = (await this.connection.command([
+        "HSCAN",
+        this.keys.claims,
+        cursor,
+        "COUNT",
+        "500",
+      ])) as [string, string[]];
+      for (let index = 0; index < fields.length; index += 2) {
+        const token = fields[index + 1] ?? "";
+        if (isWanted(workerOf(token))) claims.set(this.keys.jobKey(fields[index] ?? ""), token);
+      }
+      cursor = next;
+    } while (cursor !== "0");
+    return claims;
+  }
+
+  /** Queues the jobs of these claims again, or fails those that were lost too often. Returns their keys. */
+  async #takeOver(
+    claims: ReadonlyMap<string, string>,
+    { lostLimit, failedTtl }: Pick<SweepLimits, "lostLimit" | "failedTtl">,
+  ): Promise<string[]> {
+    if (claims.size === 0) return [];
+    const answers = await this.jobs.changeMany<boolean | null>([...claims.keys()], (job, clock) => {
+      const token = claims.get(job.key);
+      if (job.token !== token || isTakenOver(job, { workerId: workerOf(token) }))
+        return { change: null, answer: false };
+      if (isTerminal(job.status) && job.document !== "") return { change: null, answer: null };
+      if (job.status === "queued") return { change: requeueTaken(job, clock), answer: true };
+      return { change: loseJob(job, clock, lostLimit, failedTtl, wasStarted(job)), answer: true };
+    });
+    await this.#forget([...claims.keys()].filter((jobKey) => (answers.get(jobKey) ?? null) === null));
+    return [...answers].flatMap(([jobKey, answer]) => (answer === true ? [jobKey] : []));
+  }
+
+  /** @see Broker.recordLost */
+  async recordLost(
+    claims: readonly Claim[],
+    limits: Pick<SweepLimits, "lostLimit" | "failedTtl">,
+  ): Promise<void> {
+    await this.#takeOver(new Map(claims.map((claim) => [claim.key, receiptOf(claim).token])), limits);
+  }
+
+  /** @see Broker.reconcile */
+  async reconcile(
+    { workerId, held, unrecorded, forgetUnrecorded, lostLimit, failedTtl }: Reconciliation,
+    isInFlight: (token: string) => boolean,
+  ): Promise<string[]> {
+    const findUnheld = async () => {
+      const claims = await this.#claimsOf((owner) => owner === workerId);
+      for (const claim of unrecorded())
+        if (claims.get(claim.key) !== receiptOf(claim).token) forgetUnrecorded(claim);
+      for (const { key, receipt } of held())
+        if (claims.get(key) === receiptOf({ receipt }).token) claims.delete(key);
+      for (const [key, token] of claims) if (isInFlight(token)) claims.delete(key);
+      return claims;
+    };
+    const first = await findUnheld();
+    if (first.size === 0) return [];
+    // One look is not enough: the job may have ended between the look and its response.
+    const second = await findUnheld();
+    for (const [key, token] of second) if (first.get(key) !== token) second.delete(key);
+    if (second.size === 0) return [];
+    const hasRun = new Map([...unrecorded()].map((claim) => [claim.key, receiptOf(claim).token]));
+    const answers = await this.jobs.changeMany<boolean | null>([...second.keys()], (job, clock) => {
+      const token = second.get(job.key);
+      if (job.token !== token || isTakenOver(job, { workerId })) return { change: null, answer: false };
+      if (isTerminal(job.status) && job.document !== "") return { change: null, answer: null };
+      if (job.status === "queued") return { change: requeueTaken(job, clock), answer: true };
+      const isLost = job.status === "aborting" || hasRun.get(job.key) === token;
+      return {
+        change: isLost ? loseJob(job, clock, lostLimit, failedTtl) : requeueUnstarted(job, clock),
+        answer: true,
+      };
+    });
+    await this.#forget([...second.keys()].filter((jobKey) => (answers.get(jobKey) ?? null) === null));
+    const keys = [...answers].flatMap(([jobKey, answer]) => (answer === true ? [jobKey] : []));
+    if (keys.length > 0) {
+      this.logger.warn(
+        { jobs: keys.slice(0, 20), count: keys.length },
+        "put jobs back into the queue that this worker had claimed but did not hold, or whose end was not recorded",
+      );
+    }
+    return keys;
+  }
+}
+
+/** Puts a job back that was taken from the queue and never marked as active: its document does not change. */
+const requeueTaken = (job: ReadJob, clock: number) => ({
+  status: "queued" as const,
+  patch: null,
+  removed: [],
+  scheduled: job.scheduled || Math.floor(clock / 1_000),
+  position: "front" as const,
+  isTaken: true as const,
+});
+
+/**
+ * True if the job was started. A claim writes the same time as `started` and `touched`, and nothing is written when the
+ * worker starts the job. A job that was claimed ahead then counts as not started.
+ */
+function wasStarted(job: ReadJob): boolean {
+  const fields = read(job);
+  if (!fields) return false;
+  if (fields.touched !== fields.started) return true;
+  return !("lost" in fields.meta) && !isClaimedAhead(job.token);
+}
