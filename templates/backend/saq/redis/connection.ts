@@ -4,7 +4,7 @@
  */
 import type { RedisClientType } from "@redis/client";
 import { backoffMs } from "../core/backoff.js";
-import { SaqError } from "../errors.js";
+import { ConfigError, SaqError } from "../errors.js";
 import { describe, type Logger } from "../logger.js";
 import {
   nameOfRedisAddress,
@@ -21,7 +21,7 @@ type Client = RedisClientType;
 /** What a command or a script returns. Each caller knows the form of its own reply. */
 export type Reply = unknown;
 
-const connectTimeoutMs = 5_000;
+const connectTimeoutMs = 10_000;
 /** A command without a response for this long has failed, and its connection is replaced. */
 const commandTimeoutMs = 8_000;
 /** How long a call waits for a server that cannot be reached, unless it says otherwise. */
@@ -47,15 +47,25 @@ export class RedisConnection {
   #client: Promise<Client> | null = null;
   #subscriber: Promise<Client> | null = null;
   readonly #waiters = new Set<Client>();
+  readonly #closedClients = new WeakSet<Client>();
   /** Called when published messages may have been missed. */
   readonly #onGap = new Set<() => void>();
   readonly #closing = new AbortController();
   #unavailableSince: number | null = null;
+  /** Since when the server has been reachable without a gap, by performance.now(). */
+  #availableSince = 0;
   #isChecked = false;
 
+  /** @throws ConfigError for a Sentinel or a Cluster */
   constructor(dsn: string, logger: Logger) {
     this.#address = parseRedisAddress(dsn);
     this.name = nameOfRedisAddress(this.#address);
+    if (this.#address.kind !== "single") {
+      throw new ConfigError(
+        `dsn names a ${this.#address.kind === "sentinel" ? "Sentinel" : "Cluster"} of Redis, which is not supported yet; ` +
+          "use the address of one server, for instance redis://localhost:6379/0",
+      );
+    }
     this.logger = logger;
     this.clock = new DatabaseClock({
       read: async () => {
@@ -70,6 +80,11 @@ export class RedisConnection {
 
   get isClosed(): boolean {
     return this.#closing.signal.aborted;
+  }
+
+  /** Since when the server has been reachable without a gap, by performance.now(); infinite while it is not. */
+  get availableSince(): number {
+    return this.#unavailableSince === null ? this.#availableSince : Number.POSITIVE_INFINITY;
   }
 
   /** Counts a user. The connections close when as many users have called `release`. */
@@ -99,7 +114,11 @@ export class RedisConnection {
    * @throws SaqError database_unavailable if it cannot be reached
    */
   async connect(): Promise<void> {
-    await this.#commandClient();
+    if (this.#isChecked && this.#client) {
+      await this.#commandClient();
+      return;
+    }
+    await this.command(["PING"]);
     if (this.#isChecked) return;
     await this.#checkServer();
     await this.clock.start();
@@ -140,6 +159,8 @@ export class RedisConnection {
       send: (args, timeoutMs) => this.#send(client, args, timeoutMs),
       close: () => {
         this.#waiters.delete(client);
+        // Its pending command fails, which is no outage.
+        this.#closedClients.add(client);
         client.destroy();
       },
     };
@@ -248,7 +269,9 @@ export class RedisConnection {
         reconnectStrategy: (tries) => (this.isClosed ? false : backoffMs(tries)),
       },
     }) as unknown as Client;
-    client.on("error", (error: unknown) => this.#onUnavailable(error));
+    client.on("error", (error: unknown) => {
+      if (!this.#closedClients.has(client)) this.#onUnavailable(error);
+    });
     let timer: NodeJS.Timeout | undefined;
     try {
       // The client would try to connect for ever.
@@ -308,6 +331,7 @@ export class RedisConnection {
     if (this.#unavailableSince === null) return;
     const seconds = Math.round((performance.now() - this.#unavailableSince) / 100) / 10;
     this.#unavailableSince = null;
+    this.#availableSince = performance.now();
     this.logger.info({ server: this.name, seconds }, `Redis answers again after ${seconds} s`);
   }
 }

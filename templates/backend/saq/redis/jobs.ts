@@ -327,12 +327,14 @@ function headOf(
 ): { status: Status; scheduled: number } {
   // Most documents end with their status. The last member of the text decides, as it does for JSON.parse.
   const tail = /"status":\s?"([a-z]+)"\}$/.exec(document.slice(-40))?.[1];
-  const known = tail === undefined ? null : parseStatus(tail);
-  if (known && !document.includes('"scheduled":') && queueMembers.some((member) => document.includes(member)))
-    return { status: known, scheduled: 0 };
+  const last = tail === undefined ? null : parseStatus(tail);
+  if (last && !document.includes('"scheduled":') && queueMembers.some((member) => document.includes(member)))
+    return { status: last, scheduled: 0 };
   const value = parsed(document);
-  const status =
-    value?.queue === queueName && typeof value.status === "string" ? parseStatus(value.status) : null;
+  // A document without a status is new; its id is in the queue.
+  const text = value?.queue === queueName ? (value.status ?? "new") : null;
+  const known = typeof text === "string" ? parseStatus(text) : null;
+  const status = known === "new" ? "queued" : known;
   return {
     status: status ?? "failed",
     scheduled: typeof value?.scheduled === "number" ? value.scheduled : 0,

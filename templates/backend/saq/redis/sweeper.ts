@@ -25,10 +25,14 @@ const sweepLockMs = 5_000;
 /** A claimed job that is not marked as active for this long was left behind, ms: marking takes some ms. */
 const unmarkedMs = 5_000;
 const pageSize = 500;
+/** How long a lease must be seen expired before its worker counts as dead, ms. A worker renews its lease every 3 s. */
+const renewalMs = 4_000;
 
 export class Sweeper {
   /** Ids in the list of running jobs that are not marked as active; when they were first seen, by performance.now(). */
   #unmarkedSince = new Map<string, number>();
+  /** Workers whose lease has expired; when they were first seen so, by performance.now(). */
+  #expiredSince = new Map<string, number>();
 
   constructor(
     private readonly connection: RedisConnection,
@@ -40,12 +44,28 @@ export class Sweeper {
 
   /** @see Broker.sweepLost */
   async sweepLost(limits: SweepLimits): Promise<string[]> {
-    const dead = await this.workers.expired(leaseGraceSeconds);
+    const dead = this.#certain(await this.workers.expired(leaseGraceSeconds));
     if (dead.length === 0) return [];
     const isDead = new Set(dead);
     const keys = await this.#takeOver(await this.#claimsOf((workerId) => isDead.has(workerId)), limits);
     await this.workers.forget(dead);
     return keys;
+  }
+
+  /**
+   * Returns the workers that this process has seen expired for a while, with the server reachable all the time. After an
+   * outage all leases have expired, and workers that live need a moment to renew theirs.
+   */
+  #certain(expired: readonly string[]): string[] {
+    const now = performance.now();
+    const { availableSince } = this.connection;
+    const seen = new Map<string, number>();
+    for (const workerId of expired) {
+      const since = this.#expiredSince.get(workerId);
+      seen.set(workerId, since !== undefined && since >= availableSince ? since : now);
+    }
+    this.#expiredSince = seen;
+    return expired.filter((workerId) => now - (seen.get(workerId) ?? now) >= renewalMs);
   }
 
   /** @see Broker.sweepStuck */
