@@ -472,7 +472,7 @@ describe("a job whose task the worker does not know (D-41)", () => {
     const fresh = openQueue(database, { added: (ctx: Context) => ctx.job.attempts }, { name: old.name });
     const { log, worker } = await startWorker(old);
     const job = await fresh.enqueue("added", undefined, { meta: { own: 1 } });
-    const line = await log.saw(({ message }) => message.startsWith('Unknown task "added", given back'));
+    const line = await log.saw(({ message }) => message.startsWith('Unknown task "added": its job is given back'));
     expect(line.fields).toMatchObject({ job: job.key, task: "added" });
     await until(async () => (await job.refresh()).meta.unknownTask === 1);
     expect(await job.refresh()).toMatchObject({
