@@ -76,6 +76,7 @@ describe("the generated project (to accept a change: UPDATE_TREE=1 npm test -- t
   it.each([
     ["app", []],
     ["app-no-frontend", ["--no-frontend", "--db", "docker", "--port", "9000"]],
+    ["app-redis", ["--queue", "redis"]],
   ])("is equal to the committed snapshot %s", async (name, flags) => {
     const tree = await generated(flags);
     if (UPDATE) commit(name, tree);

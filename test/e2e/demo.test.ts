@@ -10,6 +10,7 @@ import { portAnswers, processesOf } from "../support/left-behind.js";
 import { measured } from "../support/measured.js";
 import { REPOSITORY } from "../support/packed.js";
 import { Program, runProgram } from "../support/program.js";
+import { findRedisServer } from "../support/redis.js";
 
 jest.setTimeout(600_000);
 
@@ -120,6 +121,14 @@ if (skipped) process.stderr.write(`make demo in a clean clone is not tested: ${s
     "%s",
     async (command) => {
       expect(await run(command)).toMatch(/Tests: .*[1-9]\d* passed/);
+    },
+  );
+
+  (findRedisServer() ? it : it.skip)(
+    "npm test -- test/saq/queue/apply.test.ts --selectProjects Redis",
+    async () => {
+      const output = await run("npm test -- test/saq/queue/apply.test.ts --selectProjects Redis");
+      expect(output).toMatch(/Tests: .*[1-9]\d* passed/);
     },
   );
 

@@ -302,9 +302,9 @@ describe("an application whose queue is on Redis, without redis-server", () => {
       if (args.includes("port")) {
         if (!running) process.exit(1);
         console.log("127.0.0.1:" + running.port);
-      } else if (args.includes("up")) {
+      } else if (args.includes("up") && !running) {
         const port = process.env.REDIS_PORT;
-        const server = spawn(${JSON.stringify(findRedisServer())}, ["--port", port, "--save", ""], { detached: true, stdio: "ignore" });
+        const server = spawn(${JSON.stringify(findRedisServer())}, ["--port", port, "--bind", "127.0.0.1", "--save", ""], { detached: true, stdio: "ignore" });
         server.unref();
         fs.writeFileSync(${JSON.stringify(state)}, JSON.stringify({ port, pid: server.pid }));
       } else if (args.includes("down")) {

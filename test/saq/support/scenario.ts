@@ -5,7 +5,7 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { afterAll, afterEach, beforeAll, beforeEach } from "@jest/globals";
+import { afterAll, afterEach, beforeAll, beforeEach, jest } from "@jest/globals";
 import pg from "pg";
 import type {
   Broker,
@@ -79,6 +79,8 @@ export function useDatabase(): TestDatabase {
     timers = countTimers();
   });
   afterEach(async () => {
+    // A test may have replaced the timers that the clients of both servers need.
+    jest.useRealTimers();
     await closeAll();
     await settles("connection", () => database.stored.connections());
     await settles("timer", async () => Array.from({ length: countTimers() - timers }, () => "Timeout"));

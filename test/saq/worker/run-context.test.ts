@@ -6,7 +6,7 @@ import { type Context, task } from "../../../templates/backend/saq/tasks/task.js
 import type { StandardSchema } from "../../../templates/backend/saq/tasks/validation.js";
 import { documentIn, type Golden, goldenDocuments, pythonComplaints } from "../support/golden-documents.js";
 import { insertRow, openQueue, rowOf, startWorker, useDatabase } from "../support/scenario.js";
-import { itNeeds, itOnTables } from "../support/test-broker.js";
+import { itNeeds, itOnTables, onPoll, onRedis } from "../support/test-broker.js";
 
 const database = useDatabase();
 
@@ -283,7 +283,7 @@ describe("jobs in a worker", () => {
       started: expect.any(Number),
       touched: expect.any(Number),
       result: { a: 1 },
-      worker_id: expect.stringMatching(/^ts-/),
+      worker_id: expect.stringMatching(onRedis || onPoll ? /^lease-/ : /^ts-/),
     });
     expect(pythonComplaints(row?.text ?? "", queue.name)).toEqual([]);
   });

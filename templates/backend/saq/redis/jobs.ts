@@ -256,11 +256,15 @@ export class JobStore {
         ids(["ZREVRANGEBYSCORE", key, "+inf", "0", "LIMIT", String(start), String(count)]),
     });
     const sources = [];
-    if (wanted.has("queued")) {
+    if (wanted.has("queued") && wanted.has("active") && due !== false) {
+      // One set has both. A job that moves from one list to the other while both are read would be missed.
+      sources.push(scores(keys.incomplete, "0", seconds));
+      if (due === undefined) sources.push(scores(keys.incomplete, `(${seconds}`, "+inf"));
+    } else if (wanted.has("queued")) {
       if (due !== false) sources.push(list(keys.queued), scores(keys.incomplete, "(0", seconds));
       if (due !== true) sources.push(scores(keys.incomplete, `(${seconds}`, "+inf"));
     }
-    if (wanted.has("active")) sources.push(list(keys.active));
+    if (wanted.has("active") && (!wanted.has("queued") || due === false)) sources.push(list(keys.active));
     if (wanted.has("aborting")) {
       const aborting = async () => {
         const claims = await ids(["HKEYS", keys.claims]);

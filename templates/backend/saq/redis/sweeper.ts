@@ -152,6 +152,7 @@ export class Sweeper {
   async #takeOver(
     claims: ReadonlyMap<string, string>,
     { lostLimit, failedTtl }: Pick<SweepLimits, "lostLimit" | "failedTtl">,
+    didRun: (job: ReadJob) => boolean = wasStarted,
   ): Promise<string[]> {
     if (claims.size === 0) return [];
     const answers = await this.jobs.changeMany<boolean | null>([...claims.keys()], (job, clock) => {
@@ -160,7 +161,7 @@ export class Sweeper {
         return { change: null, answer: false };
       if (isTerminal(job.status) && job.document !== "") return { change: null, answer: null };
       if (job.status === "queued") return { change: requeueTaken(job, clock), answer: true };
-      return { change: loseJob(job, clock, lostLimit, failedTtl, wasStarted(job)), answer: true };
+      return { change: loseJob(job, clock, lostLimit, failedTtl, didRun(job)), answer: true };
     });
     await this.#forget([...claims.keys()].filter((jobKey) => (answers.get(jobKey) ?? null) === null));
     return [...answers].flatMap(([jobKey, answer]) => (answer === true ? [jobKey] : []));
@@ -171,7 +172,8 @@ export class Sweeper {
     claims: readonly Claim[],
     limits: Pick<SweepLimits, "lostLimit" | "failedTtl">,
   ): Promise<void> {
-    await this.#takeOver(new Map(claims.map((claim) => [claim.key, receiptOf(claim).token])), limits);
+    const tokens = new Map(claims.map((claim) => [claim.key, receiptOf(claim).token]));
+    await this.#takeOver(tokens, limits, () => true);
   }
 
   /** @see Broker.reconcile */

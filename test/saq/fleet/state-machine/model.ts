@@ -6,6 +6,7 @@ import type { Settlement, SettleResult } from "../../../../templates/backend/saq
 import type { Status } from "../../../../templates/backend/saq/core/job.js";
 import type { Refusal } from "../../../../templates/backend/saq/core/new-job.js";
 import type { AbortAnswer, RetryAnswer } from "../../../../templates/backend/saq/core/transitions.js";
+import { can, onRedis } from "../../support/test-broker.js";
 
 /** A job in the model. */
 export interface ModelJob {
@@ -28,8 +29,8 @@ export interface ModelJob {
   /** A heartbeat of the current claim is stored. */
   alive: boolean;
   cancellations: number;
-  /** The row's token; null if storage has chosen one that the model has not seen yet. */
-  token: number | null;
+  /** The token of the row or of the claim; null if storage has chosen one that the model has not seen yet. */
+  token: Token | null;
   workerId: string | null;
   /** The column, epoch s, somewhere in this span: only storage knows its clock. */
   scheduled: Span;
@@ -41,6 +42,9 @@ export interface ModelJob {
   expired: boolean;
 }
 
+/** A number on PostgreSQL, a text on Redis. */
+export type Token = number | string;
+
 export interface Span {
   from: number;
   to: number;
@@ -49,17 +53,18 @@ export interface Span {
 /** One operation on one job, with its answer. `now` is the second of the database's clock at that time. */
 export type Event = { key: string; now: Span } & (
   | { kind: "enqueue"; job: ModelJob; answer: "stored" | Refusal }
-  | { kind: "claim"; token: number; workerId: string; attempts: number }
+  | { kind: "claim"; token: Token; workerId: string; attempts: number }
   | {
       kind: "settle";
       end: End;
       written: Settlement["status"];
-      token: number;
-      place: number;
+      token: Token;
+      /** The token that a row gets when it is queued again. On Redis, only claims have tokens. */
+      place: Token | null;
       due: number;
       answer: SettleResult;
     }
-  | { kind: "touch"; token: number; answer: boolean }
+  | { kind: "touch"; token: Token; answer: boolean }
   | { kind: "abort"; answer: AbortAnswer | null }
   | { kind: "retry"; answer: RetryAnswer | null }
   | { kind: "lose" }
@@ -82,7 +87,7 @@ const isRunning = (job: ModelJob) => job.status === "active" || job.status === "
  * alone.
  */
 export const groupOf = ({ group, lost }: ModelJob): string | null =>
-  group ?? (lost >= 2 ? "saq:alone" : null);
+  group ?? (lost >= 2 && can("groups") ? "saq:alone" : null);
 
 /** Returns the job after the event, or null if its row is gone. A text is the reason why the event is not legal. */
 export function step(job: ModelJob | null, event: Event): ModelJob | null | string {
@@ -164,6 +169,7 @@ function enqueued(held: ModelJob | null, { job, answer }: Event & { kind: "enque
   const may: (typeof answer)[] = [];
   if (held === null) may.push("stored");
   else if (!isTerminal(held)) may.push("key_alive");
+  else if (onRedis) may.push("stored");
   else {
     if (job.scheduled.to > held.scheduled.from) may.push("stored");
     if (job.scheduled.from <= held.scheduled.to) may.push("scheduled_not_later");
@@ -180,7 +186,8 @@ function settled(job: ModelJob | null, event: Event & { kind: "settle" }): Model
   if (job === null) return answer === "aborted" ? "answered aborted without a row" : null;
   if (job.token !== token) {
     // The job waits at its old position: this settlement has returned it there, and the response was lost.
-    const isBack = written === "queued" && job.status === "queued" && job.token === event.place;
+    const isBack =
+      written === "queued" && job.status === "queued" && event.place !== null && job.token === event.place;
     return expect(isBack ? "applied" : "lost", job);
   }
   if (job.status === "aborting") return expect("aborted", kept({ ...job, status: "aborted" }));

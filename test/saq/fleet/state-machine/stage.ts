@@ -5,15 +5,17 @@ import type { ClaimedJob } from "../../../../templates/backend/saq/core/claim.js
 import type { Refusal } from "../../../../templates/backend/saq/core/new-job.js";
 import { claimedFields } from "../../../../templates/backend/saq/core/stored-job.js";
 import { decodeJob } from "../../../../templates/backend/saq/core/wire.js";
-import { receiptOf } from "../../../../templates/backend/saq/postgres/receipt.js";
+import { receiptOf as rowReceiptOf } from "../../../../templates/backend/saq/postgres/receipt.js";
 import type { Queue } from "../../../../templates/backend/saq/queue/queue.js";
+import { receiptOf as redisReceiptOf } from "../../../../templates/backend/saq/redis/receipt.js";
 import type { Attempt } from "../../../../templates/backend/saq/worker/attempt/attempt.js";
 import type { AttemptResult } from "../../../../templates/backend/saq/worker/settlement/settlement.js";
 import { release, settlementOf } from "../../../../templates/backend/saq/worker/settlement/settlement.js";
 import { pythonComplaints } from "../../support/golden-documents.js";
 import { claimedText, type JobRow, settle, type TestDatabase } from "../../support/scenario.js";
 import type { SteppedClock } from "../../support/stepped-clock.js";
-import { type End, type Event, groupOf, lostLimit, type ModelJob, type Span } from "./model.js";
+import { onRedis, possible } from "../../support/test-broker.js";
+import { type End, type Event, groupOf, lostLimit, type ModelJob, type Span, type Token } from "./model.js";
 
 export type TestQueue = Queue<{ hello: (ctx: unknown, payload?: object) => string }>;
 
@@ -35,6 +37,12 @@ export interface Wish {
   delay: number;
 }
 
+/** Returns what a claim knows of its row. On Redis, a job that is queued again has no token. */
+function receiptOf(claim: ClaimedJob): { token: Token; place: Token | null } {
+  if (onRedis) return { token: redisReceiptOf(claim).token, place: null };
+  return rowReceiptOf(claim);
+}
+
 const limits = { graceSeconds: 5, lostLimit, checkInterval: 2, failedTtl: 600 };
 const within = (second: number, { from, to }: Span) => second >= from && second <= to;
 const second = (ms: number) => Math.floor(ms / 1_000);
@@ -52,8 +60,11 @@ export class Stage {
   ) {}
 
   async begin(): Promise<void> {
-    await this.database.query("delete from saq_jobs");
-    await this.database.query("delete from saq_stats");
+    if (onRedis) await this.database.redis().flushDb();
+    else {
+      await this.database.query("delete from saq_jobs");
+      await this.database.query("delete from saq_stats");
+    }
     for (const client of this.clients) this.#workers.push(await this.#newWorker(client));
   }
 
@@ -70,7 +81,13 @@ export class Stage {
   }
 
   async enqueue(index: number, wish: Wish): Promise<Event[]> {
-    const { key, group, delay, ...options } = wish;
+    const { key, delay, ...wanted } = wish;
+    const { priority = 0, groupKey: group = null } = possible({
+      priority: wanted.priority,
+      ...(wanted.group === null ? {} : { groupKey: wanted.group }),
+    });
+    const { group: _, ...given } = wanted;
+    const options = { ...given, priority };
     const client = this.client(index);
     const before = client.broker.now();
     const due = delay === 0 ? 0 : second(before) + delay;
@@ -121,6 +138,11 @@ export class Stage {
     const now = this.#since(client, before);
     return jobs.map((claim) => {
       this.held.push({ claim, workerId });
+      if (onRedis) {
+        const { token } = receiptOf(claim);
+        const { attempts } = claimedFields(claim, { queueName: client.name, workerId });
+        return { kind: "claim", key: claim.key, now, token, workerId, attempts };
+      }
       const text = claimedText(claim);
       const { attempts, workerId: written, status } = decodeJob(text, client.name, "active");
       if (written !== workerId || status !== "active") throw new Error(`edited wrongly: ${text}`);
@@ -198,21 +220,22 @@ export class Stage {
     const place = index % this.clients.length;
     const workerId = this.#workers[place] as string;
     this.#dead.add(workerId);
-    await this.#beat(this.client(index), workerId, -10);
+    if (onRedis) await this.database.stored.expireWorker(this.client(index).name, workerId);
+    else await this.#beat(this.client(index), workerId, -10);
     this.#workers[place] = await this.#newWorker(this.client(index));
   }
 
   /** Makes a running job look as if it began long ago. */
   async age(key: string): Promise<void> {
-    await this.database.query(
-      `update saq_jobs set job = convert_to(jsonb_set(convert_from(job, 'UTF8')::jsonb, '{started}', '5')::text, 'UTF8')
-       where key = $1`,
-      [key],
-    );
+    await this.database.stored.edit(key, { members: { started: 5 } });
   }
 
   async expire(key: string): Promise<void> {
-    await this.database.query("update saq_jobs set expire_at = 5 where key = $1", [key]);
+    if (onRedis) {
+      const id = `saq:job:${this.client(0).name}:${key}`;
+      await this.database.redis().del(id);
+      this.jobs.delete(key);
+    } else await this.database.query("update saq_jobs set expire_at = 5 where key = $1", [key]);
   }
 
   /**
@@ -225,6 +248,7 @@ export class Stage {
     const lost: string[] = [];
     for (let looks = 0; looks < 7; looks++) {
       this.clock.pass(2);
+      if (onRedis) await this.#measureClocks();
       lost.push(...(await client.broker.sweepLost(limits)));
     }
     for (const { broker } of this.clients) await clockIsRight(broker);
@@ -236,6 +260,8 @@ export class Stage {
   async sweep(index: number): Promise<Event[]> {
     const client = this.client(index);
     const { broker } = client;
+    // On Redis, one process sweeps for some seconds; the test does not wait for the next turn.
+    if (onRedis) await this.database.redis().del(`saq:${client.name}:ts:sweep`);
     const before = broker.now();
     const lost = await broker.sweepLost(limits);
     const stuck = await broker.sweepStuck(limits);
@@ -250,10 +276,12 @@ export class Stage {
   }
 
   rows(): Promise<JobRow[]> {
-    return this.database.query<JobRow>(
-      `select key, queue, status, priority, group_key, scheduled::float8, expire_at::float8, lock_key,
-         convert_from(job, 'UTF8') as text from saq_jobs`,
-    );
+    return this.database.stored.rows(this.client(0).name);
+  }
+
+  /** The token of a row. */
+  tokenOf(row: JobRow): Token | null {
+    return onRedis ? ((row.token as string | null) ?? null) : row.lock_key;
   }
 
   /** Returns what differs between a row and the model's job; null if nothing differs. */
@@ -271,10 +299,10 @@ export class Stage {
       ["error", fields.error?.match(/boom/)?.[0] ?? fields.error, job.error],
       ["meta.lost", fields.meta.lost ?? 0, job.lost],
       ["meta.cancellations", fields.meta.cancellations ?? 0, job.cancellations],
-      ["token", row.lock_key, job.token ?? row.lock_key],
+      ["token", this.tokenOf(row), this.#expectedToken(row, job)],
       ["group", row.group_key, groupOf(job)],
       ["priority", row.priority, job.priority],
-      ["scheduled", within(row.scheduled, job.scheduled), true],
+      ["scheduled", this.#isPlaced(row, job), true],
       ["the document's due time", within(fields.scheduled, job.asked), true],
       ["kept for ever", row.expire_at === null, !isOver || job.ttl === 0],
       ["result", fields.result, job.status === "complete" ? "done" : null],
@@ -282,6 +310,29 @@ export class Stage {
     ];
     const wrong = pairs.find(([, is, should]) => is !== should);
     return wrong ? `${wrong[0]} is ${String(wrong[1])}, not ${String(wrong[2])}` : null;
+  }
+
+  #expectedToken(row: JobRow, job: ModelJob): Token | null {
+    if (!onRedis) return job.token ?? row.lock_key;
+    // Python and ours must find the job free: a claim ends with its token.
+    return job.status === "active" || job.status === "aborting" ? job.token : null;
+  }
+
+  /** True if the row is due when the model says so. On Redis, a job also has to be in the right list, once. */
+  #isPlaced(row: JobRow, job: ModelJob): boolean {
+    if (!onRedis) return within(row.scheduled, job.scheduled);
+    const isDelayed = row.scheduled > 0;
+    const place =
+      job.status === "queued" && !isDelayed ? "queued" : job.status === "active" ? "active" : "in no list";
+    return (
+      row.place === place && (job.status !== "queued" || !isDelayed || within(row.scheduled, job.scheduled))
+    );
+  }
+
+  /** Each worker's sign of life measures the server's clock anew. */
+  async #measureClocks(): Promise<void> {
+    for (const [index, client] of this.clients.entries())
+      await this.#beat(client, this.#workers[index] as string, 100_000);
   }
 
   #since(client: TestQueue, before: number): Span {
