@@ -161,8 +161,7 @@ function staged(play: (stage: Stage) => Promise<void>) {
           servers.push(server);
           return server;
         },
-        runs: (key) =>
-          eventually(`${key} runs`, async () => (await database.runs(key)).some(({ ended }) => !ended)),
+        runs: (key) => eventually(`${key} has begun`, async () => (await database.runs(key)).length > 0),
         complete: (key) =>
           eventually(`${key} is complete`, async () => (await database.document(key)).status === "complete"),
       });
@@ -399,7 +398,8 @@ async function bringInto(
   const server = await serve();
   await server.started();
   if (phase === "idle") return { server, keys: [] };
-  const jobs = [await queue.enqueue("nap", { ms: 1_500 }), await queue.enqueue("nap", { ms: 1_600 })];
+  // Long enough that both still run when the signal comes, also on a busy machine.
+  const jobs = [await queue.enqueue("nap", { ms: 3_500 }), await queue.enqueue("nap", { ms: 3_600 })];
   for (const { key } of jobs) await runs(key);
   if (phase === "stopping") {
     server.kill("SIGTERM");

@@ -17,7 +17,7 @@ import {
   until,
   useDatabase,
 } from "../support/scenario.js";
-import { itOnPostgres, onRedis, possible, testBroker } from "../support/test-broker.js";
+import { itOnPostgres, itOnTables, onRedis, possible, testBroker } from "../support/test-broker.js";
 
 const database = useDatabase();
 
@@ -133,7 +133,7 @@ describe("many enqueues at once", () => {
     expect(await queue.count("queued")).toBe(1);
   });
 
-  it("Q-16: enqueueMany says that an entry has a client, and where to pass it", async () => {
+  itOnTables("Q-16: enqueueMany says that an entry has a client, and where to pass it", async () => {
     const client = await database.connect();
     const entry = { task: "hello" as const, payload: {}, client };
     await expect(open().enqueueMany([entry])).rejects.toThrow(

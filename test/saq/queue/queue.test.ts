@@ -151,6 +151,8 @@ describe("lists and counts", () => {
     await claim(queue, { limit: 1 });
     expect((await queue.list({ statuses: ["active"] })).map(({ key }) => key)).toEqual([jobs[0]?.key]);
     expect(await queue.list({ statuses: ["complete"] })).toEqual([]);
+    // On Redis, a document that nobody has set aside is in no list.
+    if (onRedis) return;
     await insertRow(database, { key: "zz-poison", queue: queue.name, document: "{", status: "failed" });
     expect((await queue.list({ limit: 1 }))[0]).toMatchObject({
       key: "zz-poison",

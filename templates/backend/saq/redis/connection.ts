@@ -44,6 +44,7 @@ export class RedisConnection {
   readonly name: string;
   readonly #address: RedisAddress;
   #users = 0;
+  #module: Promise<typeof import("@redis/client")> | null = null;
   #client: Promise<Client> | null = null;
   #subscriber: Promise<Client> | null = null;
   readonly #waiters = new Set<Client>();
@@ -226,6 +227,12 @@ export class RedisConnection {
     }
   }
 
+  /** Loads the client once. A process without a queue on Redis never loads it. */
+  #clientModule(): Promise<typeof import("@redis/client")> {
+    this.#module ??= import("@redis/client");
+    return this.#module;
+  }
+
   #commandClient(): Promise<Client> {
     if (this.isClosed) return Promise.reject(closedError());
     this.#client ??= this.#open().catch((error) => {
@@ -253,7 +260,7 @@ export class RedisConnection {
 
   async #open(): Promise<Client> {
     if (this.isClosed) throw closedError();
-    const { createClient } = await import("@redis/client");
+    const { createClient } = await this.#clientModule();
     const { username, password, database } = this.#address;
     const client = createClient({
       RESP: 2,

@@ -22,7 +22,7 @@ export interface ServerOptions {
   startFails?: "throws" | "exits" | "bug";
   /** The workers end when no job is left. */
   burst?: boolean;
-  /** The grace period, s. @defaultValue 5 */
+  /** The grace period, s. @defaultValue 15 */
   grace?: number;
 }
 
@@ -82,7 +82,7 @@ export const saq = createSaq(
         startup,
         eventLoopDelay: 0,
         separateProcess: options.workerProcesses !== 0,
-        shutdownGracePeriod: options.grace ?? 5,
+        shutdownGracePeriod: options.grace ?? 15,
         cancellationHardDeadline: 0.5,
         timers: { workerInfo: 0.5, lost: 0.5 },
         ...(options.burst && { burst: true, dequeueTimeout: 0.2 }),
