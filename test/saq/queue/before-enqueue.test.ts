@@ -4,7 +4,7 @@ import { InvalidJobError, InvalidPayloadError } from "../../../templates/backend
 import { type Context, task } from "../../../templates/backend/saq/tasks/task.js";
 import type { StandardSchema } from "../../../templates/backend/saq/tasks/validation.js";
 import { claim, openQueue, rowOf, startWorker, useDatabase } from "../support/scenario.js";
-import { possible } from "../support/test-broker.js";
+import { itOnTables, possible } from "../support/test-broker.js";
 
 const database = useDatabase();
 
@@ -175,7 +175,7 @@ describe("job objects", () => {
     expect(await queue.count("queued")).toBe(2);
   });
 
-  it("Q-16: a prepared job is stored in the caller's transaction by job.enqueue; prepare itself refuses a client", async () => {
+  itOnTables("Q-16: a prepared job is stored in the caller's transaction by job.enqueue; prepare itself refuses a client", async () => {
     const queue = open();
     await queue.connect();
     const client = await database.connect();

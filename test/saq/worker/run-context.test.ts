@@ -145,7 +145,7 @@ describe("a running task", () => {
 });
 
 describe("a new meta of a running task", () => {
-  it.each([
+  itOnTables.each([
     ["a document that jsonb can hold", '{"n": 1}'],
     ["a document that jsonb cannot hold", '{"n": NaN}'],
   ])(

@@ -2,7 +2,7 @@
 import type { JobCounts, JobFilter } from "../broker.js";
 import { backoffMs } from "../core/backoff.js";
 import { isTerminal, parseStatus, type Status } from "../core/job.js";
-import type { StoredJob } from "../core/stored-job.js";
+import { read, type StoredJob } from "../core/stored-job.js";
 import type { RowChange } from "../core/transitions.js";
 import { editDocument } from "../core/wire.js";
 import { SaqError } from "../errors.js";
