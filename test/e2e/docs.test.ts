@@ -81,7 +81,7 @@ const APPLICATION_COMMANDS: Record<string, RunBy | ByHand> = {
   "npm install --workspace=backend @opentelemetry/api@1.10 @opentelemetry/sdk-node@0.301 @opentelemetry/auto-instrumentations-node@0.82":
     [TELEMETRY, "[installNewest"],
   "npm install --workspace=backend @opentelemetry/api@1.9 @opentelemetry/sdk-node@0.223 @opentelemetry/auto-instrumentations-node@0.81":
-    [TELEMETRY, "installForNode20]"],
+    [TELEMETRY, "installForNode20"],
   'npm pkg set scripts.start="node --import ./backend/telemetry.js scripts/start.js server"': [
     TELEMETRY,
     '"npm pkg set "',
