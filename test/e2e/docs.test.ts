@@ -82,10 +82,10 @@ const APPLICATION_COMMANDS: Record<string, RunBy | ByHand> = {
   "npm test -w backend -- test/health.test.ts": [GENERATED, "npm test -w backend -- test/health.test.ts"],
   "npm test -w backend -- test/queue-routes.test.ts": [GENERATED, "-- test/queue-routes.test.ts"],
   'npm test -w backend -- -t "delayed"': [GENERATED, '-- -t "delayed"'],
-  "npm install --workspace=backend @opentelemetry/api @opentelemetry/sdk-node @opentelemetry/auto-instrumentations-node":
+  "npm install --workspace=backend @opentelemetry/api@1.10 @opentelemetry/sdk-node@0.301 @opentelemetry/auto-instrumentations-node@0.82":
     [TELEMETRY, "[installNewest"],
   "npm install --workspace=backend @opentelemetry/api@1.9 @opentelemetry/sdk-node@0.223 @opentelemetry/auto-instrumentations-node@0.81":
-    [TELEMETRY, "installForNode20]"],
+    [TELEMETRY, "installForNode20"],
   'npm pkg set scripts.start="node --import ./backend/telemetry.js scripts/start.js server"': [
     TELEMETRY,
     '"npm pkg set "',

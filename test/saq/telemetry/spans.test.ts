@@ -361,7 +361,7 @@ describe("the trace that a job carries", () => {
     },
   );
 
-  it("B-20: without an active trace a job still gets the trace of its publish span, never an empty carrier", async () => {
+  it("without an active trace a job still gets the trace of its publish span, never an empty carrier", async () => {
     const queue = openQueue(database, { given: () => null });
     const job = await queue.enqueue("given", undefined, { meta: { own: 1 } });
     const [publish] = spansNamed(`publish ${queue.name}`);
