@@ -175,29 +175,32 @@ describe("job objects", () => {
     expect(await queue.count("queued")).toBe(2);
   });
 
-  itOnTables("Q-16: a prepared job is stored in the caller's transaction by job.enqueue; prepare itself refuses a client", async () => {
-    const queue = open();
-    await queue.connect();
-    const client = await database.connect();
-    expect(() => queue.prepare("numbered", { n: 1 }, { client } as object)).toThrow(
-      new InvalidJobError(
-        'prepare("numbered"): client has no effect here, because the job is not stored yet; ' +
-          "pass it to job.enqueue({ client })",
-      ),
-    );
-    const job = queue.prepare("numbered", { n: 1 });
-    await client.query("begin");
-    expect(await job.enqueue({ client })).toBe(job);
-    expect(job.status).toBe("queued");
-    expect(await queue.job(job.key)).toBeNull();
-    await client.query("commit");
-    expect(await queue.job(job.key)).toEqual(job);
-    const undone = queue.prepare("numbered", { n: 2 });
-    await client.query("begin");
-    await undone.enqueue({ client });
-    await client.query("rollback");
-    expect(await queue.job(undone.key)).toBeNull();
-  });
+  itOnTables(
+    "Q-16: a prepared job is stored in the caller's transaction by job.enqueue; prepare itself refuses a client",
+    async () => {
+      const queue = open();
+      await queue.connect();
+      const client = await database.connect();
+      expect(() => queue.prepare("numbered", { n: 1 }, { client } as object)).toThrow(
+        new InvalidJobError(
+          'prepare("numbered"): client has no effect here, because the job is not stored yet; ' +
+            "pass it to job.enqueue({ client })",
+        ),
+      );
+      const job = queue.prepare("numbered", { n: 1 });
+      await client.query("begin");
+      expect(await job.enqueue({ client })).toBe(job);
+      expect(job.status).toBe("queued");
+      expect(await queue.job(job.key)).toBeNull();
+      await client.query("commit");
+      expect(await queue.job(job.key)).toEqual(job);
+      const undone = queue.prepare("numbered", { n: 2 });
+      await client.query("begin");
+      await undone.enqueue({ client });
+      await client.query("rollback");
+      expect(await queue.job(undone.key)).toBeNull();
+    },
+  );
 
   it("D-32: a refused enqueue leaves the job object as it was", async () => {
     const queue = open();

@@ -212,7 +212,10 @@ describe("finish", () => {
     await insertRow(database, { key: "poison-run", queue: queue.name, document: "{", status: "active" });
     expect(await queue.finish("poison-run", "complete")).toBe("finished");
     // On Redis, only a readable document has a status.
-    expect(await rowOf(database, "poison-run")).toMatchObject({ ...(onRedis ? {} : { status: "failed" }), text: "{" });
+    expect(await rowOf(database, "poison-run")).toMatchObject({
+      ...(onRedis ? {} : { status: "failed" }),
+      text: "{",
+    });
   });
 
   it("refuses a result that cannot be written as JSON, and an invalid status", async () => {

@@ -582,29 +582,32 @@ describe("missed ticks", () => {
     expect((await rowOf(database, `cron:${name}`))?.scheduled).toBeGreaterThan(now());
   });
 
-  itOnTables("misfire once: a tick that was skipped during an active run does not count as missed", async () => {
-    const name = freshName();
-    const key = `cron:${name}`;
-    const jobs = [cronJob("nothing", { name, cron: daily, misfire: "once" })];
-    const fleet = open(jobs);
-    await fleet.round();
-    // The run of a tick of four days ago is still active, so the ticks since then were skipped.
-    await makeDue(key, 4);
-    await database.query("update saq_cron set tick = tick - 4 * 86400 where name = $1", [name]);
-    const [run] = await claim(fleet.queue);
-    if (run?.key !== key) throw new Error("the tick was not claimed");
-    const peer = peerOf(fleet, jobs);
-    await peer.round();
-    expect((await rowOf(database, key))?.status).toBe("active");
-    await settle(fleet.queue, settlement(run, "complete", { completed: Date.now(), started: Date.now() }));
-    for (const each of [peer, peerOf(fleet, jobs), fleet]) {
-      await each.round();
-      const row = await rowOf(database, key);
-      expect(row?.status).toBe("queued");
-      expect(row?.scheduled).toBeGreaterThan(now());
-    }
-    expect(await memoryOf(fleet.queue, name)).toMatchObject({ lastRun: { status: "complete" } });
-  });
+  itOnTables(
+    "misfire once: a tick that was skipped during an active run does not count as missed",
+    async () => {
+      const name = freshName();
+      const key = `cron:${name}`;
+      const jobs = [cronJob("nothing", { name, cron: daily, misfire: "once" })];
+      const fleet = open(jobs);
+      await fleet.round();
+      // The run of a tick of four days ago is still active, so the ticks since then were skipped.
+      await makeDue(key, 4);
+      await database.query("update saq_cron set tick = tick - 4 * 86400 where name = $1", [name]);
+      const [run] = await claim(fleet.queue);
+      if (run?.key !== key) throw new Error("the tick was not claimed");
+      const peer = peerOf(fleet, jobs);
+      await peer.round();
+      expect((await rowOf(database, key))?.status).toBe("active");
+      await settle(fleet.queue, settlement(run, "complete", { completed: Date.now(), started: Date.now() }));
+      for (const each of [peer, peerOf(fleet, jobs), fleet]) {
+        await each.round();
+        const row = await rowOf(database, key);
+        expect(row?.status).toBe("queued");
+        expect(row?.scheduled).toBeGreaterThan(now());
+      }
+      expect(await memoryOf(fleet.queue, name)).toMatchObject({ lastRun: { status: "complete" } });
+    },
+  );
 });
 
 describe("schedules that workers run", () => {

@@ -181,9 +181,7 @@ export class JobStore {
         score: score === "" ? null : Number(score),
       };
       // An unreadable document has no status; the list that its id is in has one.
-      jobs.push(
-        job.document === "" && job.score !== null ? { ...job, status: await this.#listOf(job) } : job,
-      );
+      jobs.push(job.score !== null && read(job) === null ? { ...job, status: await this.#listOf(job) } : job);
     }
     return { jobs, clock: Number(time) };
   }
