@@ -49,3 +49,16 @@ describe("a certificate file that cannot be read", () => {
     );
   });
 });
+
+describe("a Sentinel or a Cluster of Redis", () => {
+  it.each([
+    ["redis+sentinel://:s3cret@a:1,b:2/main/0", "a Sentinel"],
+    ["redis+cluster://:s3cret@a:1,b:2", "a Cluster"],
+  ])("is refused: %s", (address, kind) => {
+    expectRefusal(
+      () => createSaq(defineSaq({ queues: [defineQueue({ name: "mail", dsn: address, tasks: {} })] })),
+      `defineQueue("mail"): dsn names ${kind} of Redis, which is not supported yet; use the address of one server, ` +
+        "for instance redis://localhost:6379/0",
+    );
+  });
+});

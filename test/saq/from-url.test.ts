@@ -37,8 +37,8 @@ it("Q-11: uses the name default if none is given, accepts the scheme in any case
 it.each([
   [
     "mysql://:s3cret@h/0",
-    "Invalid url: it must begin with postgresql:// or postgres:// (PostgreSQL), or with redis://, rediss://, " +
-      "unix://, redis+sentinel:// or redis+cluster:// (Redis), but it begins with mysql://; for instance",
+    "Invalid url: it must begin with postgresql:// or postgres:// (PostgreSQL), or with redis://, " +
+      "rediss:// or unix:// (Redis), but it begins with mysql://; for instance",
   ],
   ["s3cret@h", "Invalid url: it must begin with postgresql://"],
   [

@@ -26,15 +26,13 @@ export function connectBrokers(queues: readonly QueueConfig[], logger: Logger): 
   return queues.map((queue) => {
     const { name: queueName, failedTtl, groupConcurrency, tables, lockKeyspace, maxBytes } = queue;
     if (isRedisAddress(queue.dsn)) {
-      const connection = getOrCreate(
-        redisConnections,
-        queue.dsn,
-        () => new RedisConnection(queue.dsn, logger),
+      const connection = getOrCreate(redisConnections, queue.dsn, () =>
+        namingQueue(queueName, () => new RedisConnection(queue.dsn, logger)),
       );
       return new RedisBroker(connection, { queueName, failedTtl, maxBytes });
     }
     const pool = getOrCreate(pools, `${usesPooler(queue)} ${queue.dsn}`, () => {
-      return createPool(queueName, connectionOptions(queues, queue, logger));
+      return namingQueue(queueName, () => new ConnectionPool(connectionOptions(queues, queue, logger)));
     });
     const id = JSON.stringify([usesPooler(queue), queue.dsn, tables, lockKeyspace, maxBytes]);
     const session = getOrCreate(sessions, id, () => {
@@ -52,9 +50,10 @@ function getOrCreate<Value>(cache: Map<string, Value>, id: string, create: () =>
   return value;
 }
 
-function createPool(queueName: string, options: PoolOptions): ConnectionPool {
+/** @throws ConfigError that names the queue in place of an AddressError */
+function namingQueue<Value>(queueName: string, create: () => Value): Value {
   try {
-    return new ConnectionPool(options);
+    return create();
   } catch (error) {
     if (!(error instanceof AddressError)) throw error;
     // Without a cause: like other errors about the dsn, which may contain a password.

@@ -28,8 +28,7 @@ export function parseQueueAddress(text, environment = process.env) {
   // The scheme is shown only if it is followed by ://, because anything else may be a password.
   const scheme = schemeOf(text);
   throw new AddressError(
-    "must begin with postgresql:// or postgres:// (PostgreSQL), or with redis://, rediss://, unix://, " +
-      "redis+sentinel:// or redis+cluster:// (Redis), " +
+    "must begin with postgresql:// or postgres:// (PostgreSQL), or with redis://, rediss:// or unix:// (Redis), " +
       `but it ${scheme ? `begins with ${scheme}://` : "has no scheme"}; ` +
       "for instance postgresql://user:password@127.0.0.1:5432/app or redis://localhost:6379/0",
   );

@@ -130,7 +130,7 @@ describe("defineQueue", () => {
     [
       { dsn: "amqp://h" },
       'defineQueue("q"): dsn must begin with postgresql:// or postgres:// (PostgreSQL), or with redis://, ' +
-        "rediss://, unix://, redis+sentinel:// or redis+cluster:// (Redis), but it begins with amqp://; " +
+        "rediss:// or unix:// (Redis), but it begins with amqp://; " +
         "for instance postgresql://user:password@127.0.0.1:5432/app or redis://localhost:6379/0",
     ],
     [
@@ -157,7 +157,7 @@ describe("defineQueue", () => {
     [
       { dsn: "app:s3cret@db:5432/app" },
       'defineQueue("q"): dsn must begin with postgresql:// or postgres:// (PostgreSQL), or with redis://, ' +
-        "rediss://, unix://, redis+sentinel:// or redis+cluster:// (Redis), but it has no scheme; " +
+        "rediss:// or unix:// (Redis), but it has no scheme; " +
         "for instance postgresql://user:password@127.0.0.1:5432/app or redis://localhost:6379/0",
     ],
     [

@@ -3,8 +3,9 @@
  * one for published messages, and one for each worker that waits for jobs.
  */
 import type { RedisClientType } from "@redis/client";
+import { AddressError } from "../address-parts.js";
 import { backoffMs } from "../core/backoff.js";
-import { ConfigError, SaqError } from "../errors.js";
+import { SaqError } from "../errors.js";
 import { describe, type Logger } from "../logger.js";
 import {
   nameOfRedisAddress,
@@ -57,14 +58,15 @@ export class RedisConnection {
   #availableSince = 0;
   #isChecked = false;
 
-  /** @throws ConfigError for a Sentinel or a Cluster */
+  /** @throws AddressError for a Sentinel or a Cluster */
   constructor(dsn: string, logger: Logger) {
     this.#address = parseRedisAddress(dsn);
     this.name = nameOfRedisAddress(this.#address);
     if (this.#address.kind !== "single") {
-      throw new ConfigError(
-        `dsn names a ${this.#address.kind === "sentinel" ? "Sentinel" : "Cluster"} of Redis, which is not supported yet; ` +
-          "use the address of one server, for instance redis://localhost:6379/0",
+      const kind = this.#address.kind === "sentinel" ? "a Sentinel" : "a Cluster";
+      throw new AddressError(
+        `names ${kind} of Redis, which is not supported yet; use the address of one server, for instance ` +
+          "redis://localhost:6379/0",
       );
     }
     this.logger = logger;
