@@ -433,6 +433,8 @@ describe("an installed application", () => {
   });
 
   it("make build, start and start-worker run the compiled application, which stops on SIGTERM to make", async () => {
+    // Another test may have compiled it.
+    rmSync(join(app.root, "backend/dist"), { recursive: true, force: true });
     const missing = await app.run("start");
     expect(missing.code).not.toBe(0);
     expect(missing.stderr).toContain("The application is not compiled yet. Run: make build");
