@@ -86,6 +86,7 @@ export class WorkerProcesses {
   readonly #closing = new AbortController();
   #hasLaunched = false;
   #isStartAwaited = false;
+  #hasStartFailed = false;
   #stopping: Promise<number> | null = null;
   readonly #gracePeriodEnded: Promise<void>;
   #endGracePeriod: () => void = () => {};
@@ -197,11 +198,13 @@ export class WorkerProcesses {
       lastCode = exitCodeOf(end, this.#closing.signal.aborted);
       if (end.failure !== null && !hasStarted && this.#isStartAwaited && !this.#closing.signal.aborted) {
         this.restartNone();
+        this.#hasStartFailed = true;
         firstStart.fail(
           new SaqError("worker_failed", `Worker process ${name} could not start: ${end.failure}`),
         );
       } else if (this.#closing.signal.aborted) {
-        if (lastCode !== 0) this.#logEnd(name, end, "");
+        // Usually all processes fail for the same reason, which the error of the start says once.
+        if (lastCode !== 0 && !(this.#hasStartFailed && end.failure !== null)) this.#logEnd(name, end, "");
       } else if (end.isFinished) {
         break;
       } else {
