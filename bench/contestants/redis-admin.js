@@ -1,6 +1,4 @@
 /** Administration of the engine's queue on Redis, for engine.js. */
-import Redis from "ioredis";
-
 const queue = "saq:default:";
 
 /** The engine uses database 1 of the server, because the other contestants on Redis empty database 0. */
@@ -11,6 +9,8 @@ export function redisUrl(url) {
 }
 
 export async function admin(url) {
+  // Only where this contestant takes part: it is installed in bench/ alone.
+  const { default: Redis } = await import("ioredis");
   const client = new Redis(redisUrl(url));
   const fill = async (kind, count) => {
     const seconds = Math.floor(Date.now() / 1_000);
