@@ -3,14 +3,14 @@
  * SAQ 0.26.3.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
 import {
   leaseRedisDatabase,
   type RedisClient,
   type RedisDatabase,
   redisMissing,
 } from "../../support/redis.js";
-import { claim, openQueue, settle, settlement, startWorker, until } from "../support/scenario.js";
+import { claim, closeAll, openQueue, settle, settlement, startWorker, until } from "../support/scenario.js";
 
 if (redisMissing) process.stderr.write(`Queues on Redis are not tested: ${redisMissing}.\n`);
 
@@ -37,6 +37,7 @@ const tasks = {
     redis = database.client;
   });
   afterAll(() => database?.release());
+  afterEach(closeAll);
   beforeEach(() => {
     runs.length = 0;
     name = `python${process.pid}-${++queues}`;

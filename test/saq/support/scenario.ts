@@ -64,7 +64,7 @@ export function closeAfterTest<Thing extends Opened>(thing: Thing): Thing {
   return thing;
 }
 
-async function closeAll(): Promise<void> {
+export async function closeAll(): Promise<void> {
   while (opened.length > 0) await opened.pop()?.close();
 }
 

@@ -73,7 +73,8 @@ export async function expectEnqueued<Tasks extends TaskMap, Name extends keyof T
 async function stored(queue: Pick<Queue, "iterJobs">): Promise<Job[]> {
   const jobs: Job[] = [];
   for await (const job of queue.iterJobs()) jobs.push(job);
-  return jobs.sort((a, b) => a.queued - b.queued);
+  // Generated keys ascend in time, also within one millisecond.
+  return jobs.sort((a, b) => a.queued - b.queued || (a.key < b.key ? -1 : 1));
 }
 
 function matches(payload: unknown, match: unknown): boolean {
