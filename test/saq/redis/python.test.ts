@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
+import { forgetScript } from "../../../templates/backend/saq/redis/lua/workers.js";
 import {
   leaseRedisDatabase,
   type RedisClient,
@@ -296,6 +297,21 @@ const tasks = {
       expect(await queue.enqueue("ok", undefined, { key: "k" })).not.toBeNull();
       expect(await other.enqueue("ok", undefined, { key: "k" })).not.toBeNull();
     });
+  });
+
+  it("the sweep forgets a finished job only if its key has no new job by then", async () => {
+    const queue = open();
+    await queue.enqueue("ok", undefined, { key: "k" });
+    const lists = [`saq:${name}:active`, `saq:${name}:incomplete`, `saq:${name}:ts:claims`];
+    // The hash of a document that was read before the new job was stored.
+    const forget = (hash: string) =>
+      redis.eval(forgetScript.text, { keys: [...lists, id("k")], arguments: [hash] });
+    await forget("0".repeat(40));
+    await forget("");
+    expect(await score("k")).toBe(0);
+    await redis.del(id("k"));
+    await forget("");
+    expect(await score("k")).toBeNull();
   });
 
   describe("a worker that is late", () => {

@@ -96,8 +96,9 @@ export class Sweeper {
   ): Promise<string[]> {
     const { keys, connection } = this;
     const jobKeys = ids.map((id) => keys.jobKey(id));
-    const decide: Decide<"swept" | "finished" | "kept"> = (job, clock) => {
-      if (isTerminal(job.status) && job.document !== "") return { change: null, answer: "finished" };
+    const finished = new Map<string, string>();
+    const decide: Decide<"swept" | "kept"> = (job, clock) => {
+      if (isFinished(job, finished)) return { change: null, answer: "kept" };
       // A Python job whose document is too large for this process to read. Python's own sweeper ends it.
       if (job.unreadBytes !== undefined) return { change: null, answer: "kept" };
       if (!read(job)) return { change: { ...unreadableChange, isTaken: true }, answer: "swept" };
@@ -114,17 +115,27 @@ export class Sweeper {
       return { change, answer: change ? "swept" : "kept" };
     };
     const answers = await this.jobs.changeMany(jobKeys, decide);
-    const over = jobKeys.filter((jobKey) => (answers.get(jobKey) ?? "finished") === "finished");
-    await this.#forget(over);
+    await this.#forget(jobKeys, answers, finished);
     return [...answers].flatMap(([jobKey, answer]) => (answer === "swept" ? [jobKey] : []));
   }
 
-  /** Removes the ids of jobs that are finished or gone from the lists of unfinished jobs. */
-  async #forget(jobKeys: readonly string[]): Promise<void> {
-    if (jobKeys.length === 0) return;
+  /**
+   * Removes the ids of jobs that are finished or gone from the lists of unfinished jobs. `finished`: the hashes of the
+   * finished documents by key; a key of `jobKeys` that is in neither map has no document.
+   */
+  async #forget(
+    jobKeys: Iterable<string>,
+    answers: ReadonlyMap<string, unknown>,
+    finished: ReadonlyMap<string, string>,
+  ): Promise<void> {
+    const over = [...jobKeys].filter((jobKey) => finished.has(jobKey) || !answers.has(jobKey));
+    if (over.length === 0) return;
     const { keys } = this;
-    const ids = jobKeys.map((jobKey) => keys.id(jobKey));
-    await this.connection.run(forgetScript, [keys.active, keys.incomplete, keys.claims], ids);
+    await this.connection.run(
+      forgetScript,
+      [keys.active, keys.incomplete, keys.claims, ...over.map((jobKey) => keys.id(jobKey))],
+      over.map((jobKey) => finished.get(jobKey) ?? ""),
+    );
   }
 
   /** Returns the claims of the workers for which `isWanted` is true: job key and token. */
@@ -155,15 +166,16 @@ export class Sweeper {
     didRun: (job: ReadJob) => boolean = wasStarted,
   ): Promise<string[]> {
     if (claims.size === 0) return [];
-    const answers = await this.jobs.changeMany<boolean | null>([...claims.keys()], (job, clock) => {
+    const finished = new Map<string, string>();
+    const answers = await this.jobs.changeMany<boolean>([...claims.keys()], (job, clock) => {
       const token = claims.get(job.key);
       if (job.token !== token || isTakenOver(job, { workerId: workerOf(token) }))
         return { change: null, answer: false };
-      if (isTerminal(job.status) && job.document !== "") return { change: null, answer: null };
+      if (isFinished(job, finished)) return { change: null, answer: false };
       if (job.status === "queued") return { change: requeueTaken(job, clock), answer: true };
       return { change: loseJob(job, clock, lostLimit, failedTtl, didRun(job)), answer: true };
     });
-    await this.#forget([...claims.keys()].filter((jobKey) => (answers.get(jobKey) ?? null) === null));
+    await this.#forget(claims.keys(), answers, finished);
     return [...answers].flatMap(([jobKey, answer]) => (answer === true ? [jobKey] : []));
   }
 
@@ -197,10 +209,11 @@ export class Sweeper {
     for (const [key, token] of second) if (first.get(key) !== token) second.delete(key);
     if (second.size === 0) return [];
     const hasRun = new Map([...unrecorded()].map((claim) => [claim.key, receiptOf(claim).token]));
-    const answers = await this.jobs.changeMany<boolean | null>([...second.keys()], (job, clock) => {
+    const finished = new Map<string, string>();
+    const answers = await this.jobs.changeMany<boolean>([...second.keys()], (job, clock) => {
       const token = second.get(job.key);
       if (job.token !== token || isTakenOver(job, { workerId })) return { change: null, answer: false };
-      if (isTerminal(job.status) && job.document !== "") return { change: null, answer: null };
+      if (isFinished(job, finished)) return { change: null, answer: false };
       if (job.status === "queued") return { change: requeueTaken(job, clock), answer: true };
       const isLost = job.status === "aborting" || hasRun.get(job.key) === token;
       return {
@@ -208,7 +221,7 @@ export class Sweeper {
         answer: true,
       };
     });
-    await this.#forget([...second.keys()].filter((jobKey) => (answers.get(jobKey) ?? null) === null));
+    await this.#forget(second.keys(), answers, finished);
     const keys = [...answers].flatMap(([jobKey, answer]) => (answer === true ? [jobKey] : []));
     if (keys.length > 0) {
       this.logger.warn(
@@ -218,6 +231,13 @@ export class Sweeper {
     }
     return keys;
   }
+}
+
+/** True if a readable job is finished; then adds the hash of its document to `finished`. */
+function isFinished(job: ReadJob, finished: Map<string, string>): boolean {
+  if (!isTerminal(job.status) || read(job) === null) return false;
+  finished.set(job.key, job.hash);
+  return true;
 }
 
 /** Puts a job back that was taken from the queue and never marked as active: its document does not change. */

@@ -17,8 +17,8 @@ return string.format('%.0f', now)
 `);
 
 /**
- * Looks at the owners of running jobs. Returns for each job a text: '' = the claim owns it, 'lost', 'gone', or the
- * document of a job that the caller must look at.
+ * Looks at the owners of running jobs. Returns for each job a text: '' = the claim owns it, 'lost', 'gone', or
+ * 'changed': the document has changed since the claim, and the caller must read it.
  *
  * KEYS: claims, then ids. ARGV: the token of each claim.
  */
@@ -29,19 +29,26 @@ for i = 2, #KEYS do
   if not document then result[i - 1] = 'gone'
   elseif redis.call('HGET', KEYS[1], KEYS[i]) ~= ARGV[i - 1] then result[i - 1] = 'lost'
   elseif string.sub(document, -18) == '"status":"active"}' then result[i - 1] = ''
-  else result[i - 1] = document end
+  else result[i - 1] = 'changed' end
 end
 return result
 `);
 
 /**
- * Removes ids that no job belongs to any more from the lists. KEYS: active, incomplete, claims. ARGV: ids.
+ * Removes the ids of jobs that are finished or gone from the lists of unfinished jobs, unless the job has changed since
+ * it was read: its key may belong to a new job by now.
+ *
+ * KEYS: active, incomplete, claims, then ids. ARGV: the hash of each document that was read ('' = there was none).
  */
 export const forgetScript = script(`
-for _, id in ipairs(ARGV) do
-  redis.call('LREM', KEYS[1], 0, id)
-  redis.call('ZREM', KEYS[2], id)
-  redis.call('HDEL', KEYS[3], id)
+for i = 4, #KEYS do
+  local id = KEYS[i]
+  local document = redis.call('GET', id)
+  if (document and redis.sha1hex(document) or '') == ARGV[i - 3] then
+    redis.call('LREM', KEYS[1], 0, id)
+    redis.call('ZREM', KEYS[2], id)
+    redis.call('HDEL', KEYS[3], id)
+  end
 end
 return 0
 `);
