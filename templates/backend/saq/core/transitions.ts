@@ -26,7 +26,7 @@ import {
 } from "./job-meta.js";
 import type { StoredJob } from "./stored-job.js";
 import { read } from "./stored-job.js";
-import { encodeChange, type MetaPatch } from "./wire.js";
+import { encodeChange, type MetaPatch, mergePatches } from "./wire.js";
 
 /** A change of one row. It is decided while the row is locked. */
 export interface RowChange {
@@ -240,6 +240,22 @@ function runLimitsAfter({ status }: StoredJob, job: JobFields, update: JobUpdate
 function runLimitsPatch(job: JobFields): MetaPatch {
   const { started, timeout, heartbeat } = withRunLimits(job);
   return { runLimits: `${started} ${timeout ?? 0} ${heartbeat}` };
+}
+
+/** True if the change sets or removes `meta`. May also be true for another change whose text contains `"meta":`. */
+export const setsMeta = ({ patch, removed }: { patch: string; removed: readonly string[] }): boolean =>
+  removed.includes("meta") || patch.includes('"meta":');
+
+/**
+ * Returns the patch of a heartbeat for the job as it is stored now. A new `meta` keeps the limits of the run, which
+ * another process may have stored since the worker read the job.
+ */
+export function heartbeatPatch(
+  row: StoredJob,
+  change: { patch: string; removed: readonly string[] },
+): string {
+  const job = setsMeta(change) ? read(row) : null;
+  return job ? mergePatches(change.patch, encodeChange({}, keepRunLimits(job)).patch) : change.patch;
 }
 
 /** Returns the job with the limits of its current run. Limits that were set during the run apply to the next one. */

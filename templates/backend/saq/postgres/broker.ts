@@ -22,13 +22,11 @@ import type {
 } from "../broker.js";
 import type { Capabilities } from "../core/capabilities.js";
 import type { Claim, ClaimedJob, Receipt } from "../core/claim.js";
-import { keepRunLimits } from "../core/job-meta.js";
 import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
 import type { StoredJob } from "../core/stored-job.js";
-import { isTakenOver, read } from "../core/stored-job.js";
+import { isTakenOver } from "../core/stored-job.js";
 import type { TransactionClient } from "../core/transaction-client.js";
-import { type Decision, loseJob } from "../core/transitions.js";
-import { encodeChange, mergePatches } from "../core/wire.js";
+import { type Decision, heartbeatPatch, loseJob, setsMeta } from "../core/transitions.js";
 import { leaseGraceSeconds, newWorkerId } from "../storage/worker-ids.js";
 import { withTimeout } from "../timers.js";
 import { eventChannel, parseEvent, parseReply, replyChannel, wakeChannel } from "./channels.js";
@@ -232,9 +230,7 @@ export class PostgresBroker implements Broker {
     const decide = (row: Row): RowDecision<boolean> => {
       if (row.token !== owned.token || row.status !== "active" || isTakenOver(row, owned))
         return { change: null, answer: false };
-      const job = setsMeta(change) ? read(row) : null;
-      const patch = mergePatches(change.patch, encodeChange({}, job ? keepRunLimits(job) : {}).patch);
-      return { change: { status: "active", patch, removed }, answer: true };
+      return { change: { status: "active", patch: heartbeatPatch(row, change), removed }, answer: true };
     };
     return (await this.#rows.changeWhenFree(key, decide, heartbeatTimeoutMs)) === true;
   }
@@ -363,7 +359,3 @@ export class PostgresBroker implements Broker {
     return (await this.#session.pool.listener?.subscribe(channel, subscriber)) ?? (async () => {});
   }
 }
-
-/** True if the change sets or removes `meta`. May also be true for another change whose text contains `"meta":`. */
-const setsMeta = ({ patch, removed }: Heartbeat): boolean =>
-  removed.includes("meta") || patch.includes('"meta":');

@@ -2,8 +2,8 @@
 import type { Decided, Heartbeat, Settlement, SettleResult } from "../broker.js";
 import { bytesOf } from "../core/byte-size.js";
 import { isTakenOver, read } from "../core/stored-job.js";
-import { finishedFields, keepSeconds } from "../core/transitions.js";
-import { encodeChange } from "../core/wire.js";
+import { finishedFields, heartbeatPatch, keepSeconds } from "../core/transitions.js";
+import { encodeChange, mergePatches } from "../core/wire.js";
 import { SaqError } from "../errors.js";
 import { Coalescer, type CoalescerOptions } from "../storage/coalescer.js";
 import type { RedisConnection } from "./connection.js";
@@ -167,7 +167,8 @@ export class Settler {
         const isOurs =
           receipt && job.token === receipt.token && job.status === "active" && !isTakenOver(job, receipt);
         if (!isOurs) return { change: null, answer: false };
-        return { change: { status: "active", patch: change.patch, removed: change.removed }, answer: true };
+        const patch = heartbeatPatch(job, change);
+        return { change: { status: "active", patch, removed: change.removed }, answer: true };
       },
       isOver ? { timeoutMs: settleTimeoutMs, isWanted: () => !isOver() } : { timeoutMs: heartbeatTimeoutMs },
     );
@@ -190,6 +191,3 @@ const unrecordedError = ({ key, status }: Settlement, cause: unknown): SaqError 
       "The job may run again.",
     { cause },
   );
-
-const mergePatches = (one: string, two: string): string =>
-  two === "{}" ? one : one === "{}" ? two : `${one.slice(0, -1)},${two.slice(1)}`;
