@@ -98,7 +98,8 @@ export function readAddressFile(parameter, file) {
     return fs.readFileSync(file, "utf8");
   } catch (error) {
     throw new AddressError(
-      `names a file in ${parameter} that cannot be read (${Object(error).code}); correct its path, or allow this process to read it`,
+      `names a file in ${parameter} that cannot be read (${Object(error).code}); ` +
+        "correct its path, or allow this process to read it",
     );
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Runs a function outside of every `AsyncLocalStorage` of its caller. The events of a socket run in the context in which
- * it was opened: without this, what a connection causes for hours would belong to the request that needed it first.
+ * Runs a function outside of every `AsyncLocalStorage` of its caller. The events of a socket run in the context in
+ * which it was opened. Without this, all later events of a connection would belong to the request that opened it.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 

@@ -28,7 +28,6 @@ const isErrorLike = (error: unknown): error is ErrorLike =>
 /**
  * True for error classes of the application or the engine, which are thrown on purpose. The language's own are bugs.
  */
-const isDeliberate = ({ name }: Error): boolean =>
-  !/^(Error|AggregateError|EvalError|RangeError|ReferenceError|SyntaxError|TypeError|URIError|DatabaseError|error)$/.test(
-    name,
-  );
+const isDeliberate = ({ name }: Error): boolean => !otherErrors.test(name);
+
+const otherErrors = /^((Aggregate|Eval|Range|Reference|Syntax|Type|URI)?Error|DatabaseError|error)$/;

@@ -108,8 +108,8 @@ export function checkPair<T>(at: string, name: string, pair: readonly [T, T]): r
 export function checkEnableOtel(at: string, value: boolean | undefined): boolean | null {
   if (value === undefined || typeof value === "boolean") return value ?? null;
   throw new ConfigError(
-    `${at}: enableOtel must be true, false or left out, got ${JSON.stringify(value)}; left out means: if OpenTelemetry ` +
-      "is installed and started",
+    `${at}: enableOtel must be true, false or left out, got ${JSON.stringify(value)}; left out means: ` +
+      "if OpenTelemetry is installed and started",
   );
 }
 

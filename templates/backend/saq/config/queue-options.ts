@@ -64,8 +64,8 @@ export interface QueueSettings<Name extends string = string, Tasks extends TaskM
   /** How long a task may go on after its signal fired, s. @defaultValue 1 */
   cancellationHardDeadline?: number;
   /**
-   * Timeout of an `afterProcess` or shutdown hook, and of an `aroundProcess` hook after its task has ended, s. After that
-   * an error is logged and the worker no longer waits for the hook. A startup hook that takes longer is logged and
+   * Timeout of an `afterProcess` or shutdown hook, and of an `aroundProcess` hook after its task has ended, s. After
+   * that an error is logged and the worker no longer waits for the hook. A startup hook that takes longer is logged and
    * waited for. 0 = no limit. @defaultValue 10
    */
   hookTimeout?: number;

@@ -107,8 +107,8 @@ export interface Saq<Config extends SaqConfig = SaqConfig> {
    */
   startServerLifespan(options?: ServerLifespanOptions): Promise<void>;
   /**
-   * Ends the grace period of the workers made here, of a stop in progress or of the next one: running jobs are cancelled
-   * and go back into the queue.
+   * Ends the grace period of the workers that were created here, in a stop in progress or in the next one: running jobs
+   * are cancelled and go back into the queue.
    *
    * @example
    * process.on("SIGQUIT", () => saq.hurry());

@@ -181,7 +181,7 @@ export class RedisBroker implements Broker {
       [this.#keys.claims, ...claims.map(({ key }) => this.#keys.id(key))],
       claims.map((claim) => receiptOf(claim).token),
     )) as string[];
-    const unclear = claims.filter((_, index) => owners[index]?.startsWith("{"));
+    const unclear = claims.filter((_, index) => owners[index] === "changed");
     const jobs = unclear.length === 0 ? [] : await this.#jobs.fetch(unclear.map(({ key }) => key));
     const jobOf = new Map(jobs.map((job) => [job?.key, job]));
     return claims.flatMap((claim, index): Interrupted[] => {

@@ -113,16 +113,13 @@ export class RedisConnection {
   /**
    * Connects and checks the server.
    *
-   * @throws SaqError config if it refuses the connection, or cannot keep jobs safely
+   * @throws SaqError config if it refuses the connection
    * @throws SaqError database_unavailable if it cannot be reached
    */
   async connect(): Promise<void> {
-    if (this.#isChecked && this.#client) {
-      await this.#commandClient();
-      return;
-    }
-    await this.command(["PING"]);
+    if (this.isClosed) throw closedError();
     if (this.#isChecked) return;
+    await this.command(["PING"]);
     await this.#checkServer();
     await this.clock.start();
     this.#isChecked = true;
@@ -304,7 +301,7 @@ export class RedisConnection {
     return client;
   }
 
-  /** Refuses a server that may delete jobs when its memory is full. A server that does not tell is accepted. */
+  /** Warns of a server that may delete jobs when its memory is full. A server that refuses INFO is accepted. */
   async #checkServer(): Promise<void> {
     const info = String(await this.command(["INFO", "memory"]).catch(() => ""));
     const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1];

@@ -1,7 +1,7 @@
 /**
- * Wakes a worker when jobs are due. Waits for the list of due jobs on a connection of its own: BLMOVE from the head of
- * the list to its head changes nothing, and returns as soon as there is a job, whoever has pushed it. Only the scripts
- * of a claim take jobs.
+ * Wakes a worker when jobs are due. Waits for the list of due jobs on a connection of its own. BLMOVE from the head of
+ * the list to its head does not change the list. It returns as soon as the list has a job, also one of a Python program.
+ * Only the scripts of a claim take jobs.
  */
 import { backoffMs } from "../core/backoff.js";
 import { sleep } from "../timers.js";
@@ -54,6 +54,8 @@ export class DueJobs {
       try {
         if (!waiter) {
           waiter = await this.connection.openWaiter();
+          // `stop` has closed the previous connection, and does not know this one.
+          if (this.#isStopped) break;
           this.#close = waiter.close;
           // Jobs may have been pushed while there was no connection.
           this.wake();
@@ -71,9 +73,10 @@ export class DueJobs {
         waiter = null;
         if (!this.#isStopped && !this.connection.isClosed)
           await sleep(backoffMs(failures++), this.#stopped.signal);
-        if (this.connection.isClosed) return;
+        if (this.connection.isClosed) break;
       }
     }
+    waiter?.close();
     this.#isUp = false;
   }
 
