@@ -6,7 +6,7 @@ import path from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { bindError, HOST, isFree, PortTakenError } from "./embedded-postgres.js";
 import { Failure } from "./failure.js";
-import { probeRedis } from "./redis-ready.js";
+import { waitForRedis } from "./redis-ready.js";
 import { isServerOf } from "./server-process.js";
 import { withStartLock } from "./start-lock.js";
 
@@ -111,14 +111,12 @@ async function launch(root, program, port) {
  * @param {string} root @param {number} port @param {AbortSignal} [ended]
  */
 async function waitUntilReady(root, port, ended) {
-  const end = Date.now() + START_TIMEOUT_MS;
-  while (!ended?.aborted) {
-    if ((await probeRedis({ host: HOST, port }, { timeoutMs: PROBE_MS })) === "ready") return;
-    if (Date.now() > end) {
-      throw new Failure(`Redis runs on ${HOST}:${port} but does not answer. Its log: ${logFile(root)}`);
-    }
-    await setTimeout(20);
-  }
+  const ready = await waitForRedis(
+    { host: HOST, port },
+    { timeoutMs: START_TIMEOUT_MS, ...(ended && { signal: ended }) },
+  );
+  if (!ready && !ended?.aborted)
+    throw new Failure(`Redis runs on ${HOST}:${port} but does not answer. Its log: ${logFile(root)}`);
 }
 
 /** Stops the server and waits for its end. Returns false if it did not run. @param {string} root */

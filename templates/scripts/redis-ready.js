@@ -1,8 +1,12 @@
 // Checks whether a Redis server answers, like redis-cli ping. It uses only Node's built-in modules, because it runs
 // before any package is installed.
 import net from "node:net";
+import { setTimeout } from "node:timers/promises";
 import tls from "node:tls";
 import { redisTlsOptions } from "../backend/saq/redis-address.js";
+
+/** Pause between two attempts, in ms. */
+const PAUSE_MS = 20;
 
 /**
  * Checks whether a Redis server answers at an address. A server that asks for a password answers too. A server that
@@ -37,6 +41,22 @@ export function probeRedis(target, { timeoutMs = 3000, tlsOptions } = {}) {
     });
     socket.on("end", () => finish(received === "" ? "busy" : "not-redis"));
   });
+}
+
+/**
+ * Waits until a Redis server answers. A server that still loads its data is waited for.
+ * @param {{ host: string, port: number }} target
+ * @param {{ timeoutMs: number, probeMs?: number, signal?: AbortSignal }} options probeMs: maximum wait for one answer;
+ *   signal: ends the wait
+ * @returns {Promise<boolean>} false after timeoutMs, or when the signal was aborted
+ */
+export async function waitForRedis(target, { timeoutMs, probeMs = 3000, signal }) {
+  const end = Date.now() + timeoutMs;
+  while (!signal?.aborted && Date.now() < end) {
+    if ((await probeRedis(target, { timeoutMs: probeMs })) === "ready") return true;
+    await setTimeout(PAUSE_MS);
+  }
+  return false;
 }
 
 /**

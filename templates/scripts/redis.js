@@ -10,7 +10,7 @@ import { withFreePort } from "./free-port.js";
 import { readMode, writeMode } from "./last-mode.js";
 import { portHolder } from "./port-holder.js";
 import { findRedisServer, startRedisProcess, stopRedisProcess } from "./redis-process.js";
-import { isRedisReady } from "./redis-ready.js";
+import { isRedisReady, waitForRedis } from "./redis-ready.js";
 import { forgetOwner } from "./server-owner.js";
 
 /** @typedef {import("../backend/saq/redis-address.js").RedisAddress} RedisAddress */
@@ -20,6 +20,7 @@ const MODES = /** @type {const} */ (["server", "docker"]);
 const EXTERNAL = "external";
 const LOCAL_HOSTS = ["localhost", HOST];
 const READY_TIMEOUT_MS = 5000;
+const DOCKER_READY_TIMEOUT_MS = 30_000;
 
 const NO_SERVER =
   "The queue is on Redis (QUEUE_DSN in .env), but neither redis-server nor Docker was found.\n" +
@@ -179,8 +180,7 @@ async function startDocker(root, env, address) {
   if (!dockerRedis(root, env, port).up())
     throw new Failure("docker compose could not start Redis. The reason is above.");
   savePort(root, env, address, port, before !== undefined);
-  const started = { ...address, nodes: [{ host: HOST, port }] };
-  if (!(await isAnswering(started, 30_000))) {
+  if (!(await waitForRedis({ host: HOST, port }, { timeoutMs: DOCKER_READY_TIMEOUT_MS }))) {
     throw new Failure(
       `Redis in Docker does not answer on ${HOST}:${port}. See: docker compose -f docker-compose.redis.yml logs`,
     );

@@ -288,7 +288,7 @@ describe("an application whose queue is on Redis, without redis-server", () => {
   });
 
   // There is no Docker daemon. This program takes its place: it writes down its arguments, and publishes the port of a
-  // real redis-server.
+  // real redis-server, which answers only after `up` has ended.
   (redisMissing ? it.skip : it)("uses Docker, and uses it again at the next start and stop", async () => {
     const docker = join(bin, "docker");
     writeFileSync(
@@ -304,7 +304,7 @@ describe("an application whose queue is on Redis, without redis-server", () => {
         console.log("127.0.0.1:" + running.port);
       } else if (args.includes("up") && !running) {
         const port = process.env.REDIS_PORT;
-        const server = spawn(${JSON.stringify(findRedisServer())}, ["--port", port, "--bind", "127.0.0.1", "--save", ""], { detached: true, stdio: "ignore" });
+        const server = spawn("/bin/sh", ["-c", "sleep 1; exec " + ${JSON.stringify(findRedisServer())} + " --port " + port + " --bind 127.0.0.1 --save ''"], { detached: true, stdio: "ignore" });
         server.unref();
         fs.writeFileSync(${JSON.stringify(state)}, JSON.stringify({ port, pid: server.pid }));
       } else if (args.includes("down")) {
