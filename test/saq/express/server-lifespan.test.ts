@@ -384,20 +384,29 @@ describe("a start that fails", () => {
 /** What a server or a worker process does when the signal comes. */
 const phases = ["loading", "starting", "idle", "running", "stopping"] as const;
 
-/** Brings a server into a phase. Returns the jobs that must not be lost. */
+interface ServerInPhase {
+  server: Server;
+  /** The jobs that must not be lost. */
+  keys: string[];
+  /** Lets the worker process leave the phase "loading" or "starting". */
+  goOn: () => void;
+}
+
 async function bringInto(
   phase: (typeof phases)[number],
   { serve, queue, runs }: Stage,
-): Promise<{ server: Server; keys: string[] }> {
+): Promise<ServerInPhase> {
   if (phase === "loading" || phase === "starting") {
     const { key } = await queue.enqueue("nap", { ms: 20 });
-    const server = await serve(phase === "loading" ? { loadMs: 1_500 } : { startMs: 1_500 });
+    const go = join(folder, `go-${key}`);
+    const server = await serve(phase === "loading" ? { loadsWith: go } : { startsWith: go });
     await server.says(phase === "loading" ? "loading" : "start-up hook");
-    return { server, keys: [key] };
+    return { server, keys: [key], goOn: () => writeFileSync(go, "") };
   }
+  const goOn = () => {};
   const server = await serve();
   await server.started();
-  if (phase === "idle") return { server, keys: [] };
+  if (phase === "idle") return { server, keys: [], goOn };
   // Long enough that both still run when the signal comes, also on a busy machine.
   const jobs = [await queue.enqueue("nap", { ms: 3_500 }), await queue.enqueue("nap", { ms: 3_600 })];
   for (const { key } of jobs) await runs(key);
@@ -405,15 +414,16 @@ async function bringInto(
     server.kill("SIGTERM");
     await server.says("stopping: running jobs may finish");
   }
-  return { server, keys: jobs.map(({ key }) => key) };
+  return { server, keys: jobs.map(({ key }) => key), goOn };
 }
 
 describe.each(["SIGTERM", "SIGKILL"] as const)("%s", (signal) => {
   it.concurrent.each(phases)("to the server while it is %s: no process is left, no job is lost", (phase) =>
     staged(async (stage) => {
-      const { server, keys } = await bringInto(phase, stage);
+      const { server, keys, goOn } = await bringInto(phase, stage);
       const workers = server.workers();
       server.kill(signal);
+      goOn();
       expect(await server.ended()).toBe(signal === "SIGTERM" ? 0 : null);
       expect(workers.filter(isAlive)).toEqual([]);
       expect(server.lines("is started again")).toEqual([]);
@@ -428,9 +438,10 @@ describe.each(["SIGTERM", "SIGKILL"] as const)("%s", (signal) => {
 
   it.concurrent.each(phases)("to a worker while it is %s: another takes its place, no job is lost", (phase) =>
     staged(async (stage) => {
-      const { server, keys } = await bringInto(phase, stage);
+      const { server, keys, goOn } = await bringInto(phase, stage);
       const worker = await server.worker();
       process.kill(worker, signal);
+      goOn();
       if (phase === "stopping") {
         expect(await server.ended()).toBe(0);
         expect(server.lines("is started again")).toEqual([]);
@@ -491,7 +502,8 @@ describe("the end of the parent", () => {
            console.log("started " + pid);
            setTimeout(() => process.kill(process.pid, "SIGKILL"), ${when === "at once" ? 0 : 60_000});\n`,
         );
-        const options: ServerOptions = { url: database.url, loadMs: 3_000 };
+        const go = join(folder, `go-${key}`);
+        const options: ServerOptions = { url: database.url, loadsWith: go };
         const env = { ...process.env, NODE_OPTIONS: "", SERVER: JSON.stringify(options) };
         const started = new Program([process.execPath, parent], { cwd: REPOSITORY, env });
         programs.add(started);
@@ -500,6 +512,8 @@ describe("the end of the parent", () => {
           await started.prints(/"message":"loading"/, WAIT_MS);
           process.kill(started.pid, "SIGKILL");
         }
+        await eventually("the parent has ended", async () => !isAlive(started.pid));
+        writeFileSync(go, "");
         // It ends only when no process holds its output any more.
         await started.ended(WAIT_MS);
         expect(isAlive(pid)).toBe(false);
@@ -518,7 +532,7 @@ describe("the end of the parent", () => {
       ] as const) {
         const server = await serve({ reloader: true, grace: 30 });
         await server.started();
-        const { key } = await queue.enqueue("nap", { ms: 3_000 });
+        const { key } = await queue.enqueue("nap", { ms: status === "queued" ? 60_000 : 3_000 });
         await runs(key);
         server.kill(signal);
         await server.ended();

@@ -2,7 +2,7 @@
  * The queues and routes of a server that starts its workers itself, in the place of the generated `app/queue/index.ts`.
  * SERVER holds the options as JSON. The server and its worker processes load this module.
  */
-import { writeSync } from "node:fs";
+import { existsSync, writeSync } from "node:fs";
 import { Router } from "express";
 import { createSaq, defineQueue, defineSaq, type Logger } from "../../../../templates/backend/saq/index.js";
 import { type LogArguments, readLogCall } from "../../../../templates/backend/saq/logger.js";
@@ -14,10 +14,10 @@ export interface ServerOptions {
   workerProcesses?: number;
   /** Queues. @defaultValue default */
   queues?: string[];
-  /** How long the start of each worker takes, ms. @defaultValue 0 */
-  startMs?: number;
-  /** How long a worker process blocks while it loads this module, ms. @defaultValue 0 */
-  loadMs?: number;
+  /** The start-up hook of each worker waits until this file exists. */
+  startsWith?: string;
+  /** A worker process that loads this module blocks until this file exists. */
+  loadsWith?: string;
   /** What the start-up hook does instead of starting. */
   startFails?: "throws" | "exits" | "bug";
   /** The workers end when no job is left. */
@@ -59,16 +59,16 @@ class ShopError extends Error {
 
 async function startup(): Promise<void> {
   logger.info("start-up hook");
-  if (options.startMs) await sleep(options.startMs);
+  while (options.startsWith && !existsSync(options.startsWith)) await sleep(20);
   if (options.startFails === "throws") throw new ShopError();
   if (options.startFails === "bug") (undefined as unknown as () => void)();
   if (options.startFails === "exits") process.exit(7);
 }
 
-if (isWorkerProcess && options.loadMs) {
+if (isWorkerProcess && options.loadsWith) {
   logger.info("loading");
-  const until = performance.now() + options.loadMs;
-  while (performance.now() < until);
+  const never = new Int32Array(new SharedArrayBuffer(4));
+  while (!existsSync(options.loadsWith)) Atomics.wait(never, 0, 0, 20);
 }
 recordRunsAt(options.url);
 
