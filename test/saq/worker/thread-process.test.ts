@@ -1,5 +1,5 @@
 /** Tasks in threads of real worker processes (W-13 b): as TypeScript with tsx, and compiled with plain Node. */
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import { emptyFolder } from "../../support/folders.js";
@@ -69,15 +69,22 @@ describe.each(forms)("a worker process, %s", (_form, command) => {
     // The worker's sign of life is valid for 3 s. The other worker looks for dead workers three times a second.
     const worker = await start({ timers, threads: 1 });
     const file = join(folder, String(++files));
-    const long = await stage.queue.enqueue("spin", { ms: 12_000, file });
+    const end = `${file}.end`;
+    const long = await stage.queue.enqueue("spin", { ms: 600_000, file, end }, { timeout: 0 });
     await runs(file);
+    const since = performance.now();
     const other = await start({ timers, concurrency: 1 });
     const quick = await Promise.all(Array.from({ length: 20 }, () => stage.queue.enqueue("record")));
     await eventually("the quick ones are done", async () => {
       const states = await Promise.all(quick.map((job) => job.refresh()));
       return states.every(({ status }) => status === "complete");
     });
+    await eventually(
+      "a sign of life would have expired twice",
+      async () => performance.now() - since > 6_000,
+    );
     expect((await long.refresh()).status).toBe("active");
+    writeFileSync(end, "");
     await worker.said("Finished spin");
     expect(await database.document(long.key)).toMatchObject({ status: "complete", attempts: 1 });
     expect((await long.refresh()).result).toMatchObject({ isMainThread: false, pid: worker.pid });

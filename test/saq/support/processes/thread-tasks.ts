@@ -1,5 +1,8 @@
-/** Tasks that run in threads. `spin` notes its steps in a file, so that a test sees when its computation stops. */
-import { appendFileSync, readFileSync } from "node:fs";
+/**
+ * Tasks that run in threads. `spin` notes its steps in a file, so that a test sees when its computation stops. It
+ * computes for `ms`, or until the file `end` exists.
+ */
+import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { isMainThread, threadId } from "node:worker_threads";
 import { z } from "zod";
 import { task } from "../../../../templates/backend/saq/index.js";
@@ -18,10 +21,13 @@ function compute(ms: number, each: () => boolean | undefined): number {
 export const spin = task({
   thread: import.meta.url,
   timeout: 60,
-  run: (ctx, { ms, file }: { ms: number; file: string }) => {
+  run: (ctx, { ms, file, end }: { ms: number; file: string; end?: string }) => {
     const note = () => appendFileSync(file, `${ctx.job.attempts}\n`);
     note();
-    compute(ms, () => void note());
+    compute(ms, () => {
+      note();
+      return end !== undefined && existsSync(end);
+    });
     return { threadId, isMainThread, pid: process.pid };
   },
 });
