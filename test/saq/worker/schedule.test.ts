@@ -554,6 +554,31 @@ describe("missed ticks", () => {
     expect(await memoryOf(fleet.queue, name)).toMatchObject({ lastRun: { status: "complete" } });
   });
 
+  itOnTables("misfire once: is not lost if others hold the entry's row at the start", async () => {
+    const { name, jobs, fleet } = await stopped("once");
+    const key = `cron:${name}`;
+    const peer = peerOf(fleet, jobs);
+    const { schedules } = peer.queue.broker;
+    const holder = await database.connect();
+    const register = schedules.register.bind(schedules);
+    jest.spyOn(schedules, "register").mockImplementation(async (definitions) => {
+      const rows = await register(definitions);
+      await holder.query("begin");
+      await holder.query("select 1 from saq_cron where name = $1 for update", [name]);
+      return rows;
+    });
+    await peer.round();
+    expect(await rowOf(database, key)).toBeUndefined();
+    await holder.query("rollback");
+    await peer.round();
+    expect((await rowOf(database, key))?.scheduled).toBe(
+      fleet.queue.config.scheduledTasks?.[0]?.cron.previous(now()),
+    );
+    await runOnce(fleet.queue, key);
+    await peer.round();
+    expect((await rowOf(database, key))?.scheduled).toBeGreaterThan(now());
+  });
+
   it("misfire skip: the next start stores no missed tick, as in SAQ", async () => {
     const { name, jobs, fleet } = await stopped("skip");
     await peerOf(fleet, jobs).round();

@@ -18,6 +18,8 @@ export interface ScheduleState {
   done: number;
   /** The last tick that passed while this worker watched the entry. */
   seen: number;
+  /** A tick that passed while no worker ran, and that must be stored before the next one; 0 = none. */
+  missed: number;
   /** The last problem of the entry that was logged, so that each is logged once. */
   lastLogged: string;
 }

@@ -62,6 +62,7 @@ export class Scheduler {
       computedAt: Number.POSITIVE_INFINITY,
       done: 0,
       seen: 0,
+      missed: 0,
       lastLogged: "",
     }));
   }
@@ -70,14 +71,15 @@ export class Scheduler {
     if (!this.#isRegistered) await this.#register();
     const now = this.#now();
     await this.#reopenDeleted(now);
+    await this.#storeMissed();
     const open = this.#states.filter(
-      (state) => this.#isolate(state, () => mustBeStored(state, now)) === true,
+      (state) => state.missed === 0 && this.#isolate(state, () => mustBeStored(state, now)) === true,
     );
     if (open.length > 0) await this.#store(open.map((state) => ({ state, tick: state.next })));
   }
 
   /**
-   * First round: stores our schedules, deletes waiting ticks that no schedule owns any more, and stores missed
+   * First round: stores our schedules, deletes waiting ticks that no schedule owns any more, and looks for missed
    * ticks.
    */
   async #register(): Promise<void> {
@@ -85,7 +87,7 @@ export class Scheduler {
     const definitions = this.#states.map(({ entry }) => definitionOf(entry));
     const rows = await broker.schedules.register(definitions);
     await this.#deleteUnowned();
-    await this.#storeMissed(rows ?? []);
+    this.#findMissed(rows ?? []);
     this.#isRegistered = true;
   }
 
@@ -131,16 +133,25 @@ export class Scheduler {
     }
   }
 
-  /** Stores one run at the start for ticks that were missed, if the entry asks for it. */
-  async #storeMissed(rows: readonly ScheduleRow[]): Promise<void> {
+  /** Finds the entries that ask for one run at the start for all ticks that were missed. */
+  #findMissed(rows: readonly ScheduleRow[]): void {
     const now = this.#now();
-    const missed = this.#states.flatMap((state) => {
+    for (const state of this.#states) {
       const { misfire, name, cron } = state.entry;
       const row = rows.find((candidate) => candidate.name === name);
       const tick = misfire === "once" && row && !row.paused ? cron.previous(now) : null;
-      return row && tick !== null && tick > row.tick ? [{ state, tick }] : [];
-    });
-    if (missed.length > 0) await this.#store(missed);
+      if (row && tick !== null && tick > row.tick) state.missed = tick;
+    }
+  }
+
+  /**
+   * Stores missed ticks. If others hold an entry's row at this moment, its missed tick is tried again in the next round:
+   * they may not be storing it, but only registering the same entry. The next tick waits for it, because a missed tick
+   * is not stored after a later one.
+   */
+  async #storeMissed(): Promise<void> {
+    const missed = this.#states.filter((state) => state.missed > 0);
+    if (missed.length > 0) await this.#store(missed.map((state) => ({ state, tick: state.missed })));
   }
 
   async #store(wanted: readonly { state: ScheduleState; tick: number }[]): Promise<void> {
@@ -149,6 +160,7 @@ export class Scheduler {
     for (const { state, tick } of wanted) {
       const toStore = await this.#isolate(state, () => this.#tickToStore(state, tick, rows));
       if (toStore) ticks.push({ state, tick: toStore });
+      else state.missed = 0;
     }
     if (ticks.length === 0) return;
     try {
@@ -256,6 +268,7 @@ export class Scheduler {
     ticks.forEach(({ state, tick }, index) => {
       const result = results[index];
       const { key, scheduled } = tick.job;
+      if (result !== "busy") state.missed = 0;
       if (result === "stored" || result === "done") state.done = scheduled;
       if (result === "stored") this.#logger.debug({ job: key, scheduled }, `Scheduled ${key}`);
       if (result === "other_queue") {
