@@ -30,7 +30,7 @@ const withoutLocks = () =>
     const options = { url: database.url, pollInterval: 0.5, concurrency: 1 };
     const [killed, still] = await Promise.all([WorkerProcess.start(options), WorkerProcess.start(options)]);
     // Jobs with the default timeout: it ends long before anybody can know that the workers are gone.
-    const jobs = await Promise.all([1, 2].map(() => queue.enqueue("nap", { ms: 5_000 })));
+    const jobs = await Promise.all([1, 2].map(() => queue.enqueue("nap", { ms: 8_000 })));
     await eventually("both run", async () => (await database.runs()).length === 2);
     killed.signal("SIGKILL");
     still.signal("SIGSTOP");
