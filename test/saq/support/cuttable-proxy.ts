@@ -1,14 +1,13 @@
 /** A proxy to the database whose connections can be cut between a statement and its response. */
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { closeAfterTest, type TestDatabase } from "./scenario.js";
-import { onRedis } from "./test-broker.js";
 
 /** The last message of a response of PostgreSQL: ReadyForQuery outside of a transaction. */
 const readyOutsideTransaction = Buffer.from("Z\0\0\0\x05I");
 
 /** True if the server has done what was sent. A Redis that does not know a script yet has done nothing. */
-const isResponse = (data: Buffer): boolean =>
-  onRedis
+const isResponse = (data: Buffer, isRedis: boolean): boolean =>
+  isRedis
     ? !data.toString("latin1").startsWith("-NOSCRIPT")
     : data.subarray(-6).equals(readyOutsideTransaction);
 
@@ -73,7 +72,7 @@ export async function openProxy(database: Pick<TestDatabase, "url">): Promise<Te
     let passedOn = Promise.resolve();
     upstream.on("data", (data) => {
       bytesSent += data.length;
-      if (swallow && (swallowing || isResponse(data))) {
+      if (swallow && (swallowing || isResponse(data, target.protocol === "redis:"))) {
         swallowing = true;
         swallow();
       } else if (isSlow) passedOn = passedOn.then(() => passOnSlowly(client, data));

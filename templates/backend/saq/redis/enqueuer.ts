@@ -71,16 +71,20 @@ export class Enqueuer {
       keys.finished("aborted"),
       keys.recent,
     ];
-    const args: string[] = [];
+    const documents: string[] = [];
+    const unusual: string[] = [];
+    const abortKeys: string[] = [];
     for (const { key, document, scheduled, keyed, shortLived } of jobs) {
-      scriptKeys.push(keys.id(key), keys.abort(key));
-      args.push(
-        document,
-        scheduled <= seconds ? "0" : String(scheduled),
-        keyed ? "1" : "0",
-        shortLived ? "1" : "0",
-      );
+      scriptKeys.push(keys.id(key));
+      const number = documents.push(document);
+      const isDue = scheduled <= seconds;
+      if (keyed) abortKeys.push(keys.abort(key));
+      if (isDue && !keyed && !shortLived) continue;
+      const score = isDue ? "0" : String(scheduled);
+      unusual.push(String(number), score, keyed ? "1" : "0", shortLived ? "1" : "0");
     }
+    scriptKeys.push(...abortKeys);
+    const args = [String(jobs.length), ...documents, String(unusual.length / 4), ...unusual];
     let isResent = false;
     const outcomes = (await this.connection.run(enqueueScript, scriptKeys, () => {
       const times = isResent ? jobs.map(({ document }) => String(queuedAt(document))) : [];

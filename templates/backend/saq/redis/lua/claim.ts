@@ -13,20 +13,30 @@ export const takeScript = script(`
 ${readClock}
 local incomplete, queued, active, claims = unpack(KEYS)
 local limit, token = tonumber(ARGV[1]), ARGV[2]
-local due = redis.call('ZRANGEBYSCORE', incomplete, '(0', seconds, 'LIMIT', 0, limit)
-for _, id in ipairs(due) do
-  redis.call('ZADD', incomplete, 0, id)
-  redis.call('RPUSH', queued, id)
+local call = redis.call
+local due = call('ZRANGEBYSCORE', incomplete, '(0', seconds, 'LIMIT', 0, limit)
+if #due > 0 then
+  for _, id in ipairs(due) do call('ZADD', incomplete, 0, id) end
+  call('RPUSH', queued, unpack(due))
 end
 local taken, seen = {}, {}
-for _, id in ipairs(redis.call('LPOP', queued, limit) or {}) do
+for _, id in ipairs(call('LPOP', queued, limit) or {}) do
   -- An id may be in the queue twice: Python pushes a job that it retries again when its old due time is checked.
   if not seen[id] then
     seen[id] = true
     taken[#taken + 1] = id
-    redis.call('RPUSH', active, id)
-    redis.call('HSETNX', claims, id, token)
   end
+end
+if #taken > 0 then
+  call('RPUSH', active, unpack(taken))
+  local new = {}
+  for i, held in ipairs(call('HMGET', claims, unpack(taken))) do
+    if not held then
+      new[#new + 1] = taken[i]
+      new[#new + 1] = token
+    end
+  end
+  if #new > 0 then call('HSET', claims, unpack(new)) end
 end
 return taken
 `);
@@ -45,30 +55,42 @@ local active, claims, incomplete = KEYS[1], KEYS[2], KEYS[3]
 local token = ARGV[1]
 local suffix = ',"attempts":1,"started":' .. string.format('%.0f', now) .. ',"worker_id":' .. ARGV[2]
   .. ',"touched":' .. string.format('%.0f', now) .. ',"status":"active"}'
+local call, sub, find = redis.call, string.sub, string.find
 local result = {string.format('%.0f', now)}
-for i = 4, #KEYS do
-  local id = KEYS[i]
-  local document = redis.call('GET', id)
-  local fresh, text = 0, ''
-  if not document then
-    redis.call('LREM', active, -1, id)
-    redis.call('ZREM', incomplete, id)
-    if redis.call('HGET', claims, id) == token then redis.call('HDEL', claims, id) end
-  else
-    local isLarge = #document > tonumber(ARGV[3])
-    text = isLarge and string.sub(document, 1, 1) or document
-    local cut
-    if string.sub(document, -19) == ',"status":"queued"}' then cut = 20
-    elseif string.sub(document, -21) == ', "status": "queued"}' then cut = 22 end
-    if cut and not isLarge and not string.find(document, '"attempts":', 1, true) and not string.find(document, '"touched":', 1, true) then
-      fresh = 1
-      redis.call('SET', id, string.sub(document, 1, -cut) .. suffix)
-      redis.call('HSET', claims, id, token)
-      redis.call('ZADD', incomplete, 0, id)
+local maxBytes = tonumber(ARGV[3])
+for first = 4, #KEYS, 100 do
+  local last = math.min(first + 99, #KEYS)
+  local documents = call('MGET', unpack(KEYS, first, last))
+  local started, claimed, scores = {}, {}, {}
+  for i = first, last do
+    local id, document = KEYS[i], documents[i - first + 1]
+    local fresh, text = 0, ''
+    if not document then
+      call('LREM', active, -1, id)
+      call('ZREM', incomplete, id)
+      if call('HGET', claims, id) == token then call('HDEL', claims, id) end
+    else
+      local isLarge = #document > maxBytes
+      text = isLarge and sub(document, 1, 1) or document
+      local cut
+      if sub(document, -19) == ',"status":"queued"}' then cut = 20
+      elseif sub(document, -21) == ', "status": "queued"}' then cut = 22 end
+      if cut and not isLarge and not find(document, '"attempts":', 1, true) and not find(document, '"touched":', 1, true) then
+        fresh = 1
+        local size = #started
+        started[size + 1], started[size + 2] = id, sub(document, 1, -cut) .. suffix
+        claimed[size + 1], claimed[size + 2] = id, token
+        scores[size + 1], scores[size + 2] = 0, id
+      end
     end
+    local size = #result
+    result[size + 1], result[size + 2] = fresh, text
   end
-  result[#result + 1] = fresh
-  result[#result + 1] = text
+  if #started > 0 then
+    call('MSET', unpack(started))
+    call('HSET', claims, unpack(claimed))
+    call('ZADD', incomplete, unpack(scores))
+  end
 end
 return result
 `);

@@ -13,37 +13,45 @@ ${readClock}
 local active, incomplete, claims, complete = unpack(KEYS, 1, 4)
 local call, sub = redis.call, string.sub
 local first = 1 + 3 * tonumber(ARGV[1])
-local done = {}
+local owners = call('HMGET', claims, unpack(KEYS, 5))
+local documents = call('MGET', unpack(KEYS, 5))
+local done, ids, kept = {}, {}, {}
 for i = 1, #KEYS - 4 do
   local id, a = KEYS[4 + i], first + 4 * (i - 1)
   local claim = 3 * tonumber(ARGV[a + 1])
   local suffix, keep, notification = ARGV[claim], ARGV[a + 3], ARGV[a + 4]
-  local document = call('HGET', claims, id) == ARGV[claim - 1] and call('GET', id)
+  local document = owners[i] == ARGV[claim - 1] and documents[i]
   if document and sub(document, -#suffix) == suffix then
     if keep == '-1' then
       call('DEL', id)
     else
       local finished = sub(document, 1, #document - tonumber(ARGV[claim + 1])) .. ARGV[a + 2]
+      local expires = '+inf'
       if keep == '' then
         call('SET', id, finished)
-        call('ZADD', complete, '+inf', id)
       else
         call('SET', id, finished, 'EX', keep)
-        call('ZADD', complete, string.format('%.0f', now + keep * 1000), id)
+        expires = string.format('%.0f', now + keep * 1000)
       end
+      local size = #kept
+      kept[size + 1], kept[size + 2] = expires, id
     end
     call('LREM', active, 1, id)
-    call('ZREM', incomplete, id)
-    call('HDEL', claims, id)
     call('PUBLISH', id, 'complete')
     if notification ~= '' then
       local lineBreak = string.find(notification, '\\n', 1, true)
       call('PUBLISH', sub(notification, 1, lineBreak - 1), sub(notification, lineBreak + 1))
     end
+    ids[#ids + 1] = id
     done[i] = 1
   else
     done[i] = 0
   end
 end
+if #ids > 0 then
+  call('ZREM', incomplete, unpack(ids))
+  call('HDEL', claims, unpack(ids))
+end
+if #kept > 0 then call('ZADD', complete, unpack(kept)) end
 return done
 `);
