@@ -213,7 +213,7 @@ describe("defineQueue", () => {
     ],
     [
       { tasks: { slow: { run: hello, retrys: 3 } } },
-      'defineQueue("q"): task "slow": there is no option "retrys" (known: timeout, heartbeat, retries, ttl, retryDelay, retryBackoff)',
+      'defineQueue("q"): task "slow": there is no option "retrys" (known: run, input, output, thread, timeout, heartbeat, retries, ttl, retryDelay, retryBackoff)',
     ],
     [{ timers: { abort: 0 } }, 'defineQueue("q"): timers.abort must be a number of 0.01 to 2147483, got 0'],
     [{ tasks: { bad: 7 } }, 'defineQueue("q"): task "bad" must be a function or task({ run }), got number'],
@@ -340,6 +340,11 @@ describe("scheduledTasks", () => {
     [
       () => schedule(cronJob("hello", { ...daily, unique: false } as typeof daily)),
       'defineQueue("q"): cronJob("hello"): there is no option unique; use overlap: "allow" for SAQ\'s unique=False',
+    ],
+    [
+      () => schedule(cronJob("hello", { ...daily, retires: 2 } as typeof daily)),
+      'defineQueue("q"): cronJob("hello"): there is no option "retires" (known: cron, name, timezone, overlap, ' +
+        "misfire, meta, timeout, heartbeat, retries, ttl, retryDelay, retryBackoff)",
     ],
     [
       () => schedule(cronJob("hello", { ...daily, retries: 1.5 })),

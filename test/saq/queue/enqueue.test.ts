@@ -267,7 +267,10 @@ describe("an invalid enqueue", () => {
       "retires",
     ]) {
       const options = JSON.parse(`{ "timeout": 5, "${member}": 7 }`);
-      await expect(queue.enqueue("hello", {}, options)).rejects.toThrow(`there is no option "${member}"`);
+      await expect(queue.enqueue("hello", {}, options)).rejects.toThrow(
+        `enqueue("hello"): there is no option "${member}" (known: key, scheduled, priority, groupKey, meta, client, ` +
+          "timeout, heartbeat, retries, ttl, retryDelay, retryBackoff)",
+      );
     }
     expect(await queue.count("incomplete")).toBe(0);
   });

@@ -208,7 +208,7 @@ export function checkTasks(at: string, tasks: TaskMap): void {
       throw new ConfigError(`${at}: task "${name}" must be a function or task({ run }), got ${typeof task}`);
     }
     const { run: _run, input: _input, output: _output, thread: _thread, ...options } = task;
-    onlyJobOptions(`${at}: task "${name}"`, options);
+    onlyJobOptions(`${at}: task "${name}"`, options, ConfigError, ["run", "input", "output", "thread"]);
   }
 }
 

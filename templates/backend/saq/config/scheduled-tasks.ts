@@ -147,7 +147,14 @@ function readEntry(at: string, job: CronJob, tasks: TaskMap, timezone: string): 
     payload: job.payload,
     overlap,
     misfire,
-    options: onlyJobOptions(here, options),
+    options: onlyJobOptions(here, options, ConfigError, [
+      "cron",
+      "name",
+      "timezone",
+      "overlap",
+      "misfire",
+      "meta",
+    ]),
     meta,
   };
 }

@@ -229,7 +229,7 @@ function checkOptions(name: string, options: EnqueueOptions): void {
     throw new InvalidJobError(`${at}: key must be a text, got ${jsonText(key)}`);
   checkGroup(at, groupKey);
   if (meta !== undefined) checkMeta(at, meta);
-  onlyJobOptions(at, others, InvalidJobError);
+  onlyJobOptions(at, others, InvalidJobError, ["key", "scheduled", "priority", "groupKey", "meta", "client"]);
 }
 
 function checkPriority(at: string, priority: number): void {
