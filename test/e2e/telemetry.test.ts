@@ -137,7 +137,10 @@ try {
         "    C process default CONSUMER unset saq.job.function=parentTask saq.job.attempts=1 saq.job.status=complete link publish B",
         "      D publish default PRODUCER unset saq.job.function=childTask",
         "        E process default CONSUMER error saq.job.function=childTask saq.job.attempts=1 saq.job.status=queued error.type=TypeError link publish D",
-        "        F process default CONSUMER unset saq.job.function=childTask saq.job.attempts=2 saq.job.status=complete link publish D link first_attempt E",
+        "          F settle default CLIENT unset saq.job.function=childTask saq.job.attempts=1 saq.job.status=queued",
+        "        G process default CONSUMER unset saq.job.function=childTask saq.job.attempts=2 saq.job.status=complete link publish D link first_attempt E",
+        "          H settle default CLIENT unset saq.job.function=childTask saq.job.attempts=2 saq.job.status=complete",
+        "      I settle default CLIENT unset saq.job.function=parentTask saq.job.attempts=1 saq.job.status=complete",
       ],
     );
     const services = Object.fromEntries(ours.map(({ id, service }) => [id, service]));
@@ -195,11 +198,11 @@ try {
 
   /** Waits for the whole trace of the request. Returns its spans. */
   async function collected(worker: Program) {
-    await worker.until("send the spans of the retry", 120_000, () =>
-      endpoint.spans.some(
-        ({ attributes }) =>
-          attributes["saq.job.function"] === "childTask" && attributes["saq.job.status"] === "complete",
-      ),
+    // Of the job, of the first attempt of its child and of the retry. They end last.
+    await worker.until(
+      "send three spans of settlements",
+      120_000,
+      () => endpoint.spans.filter(({ name }) => name === "settle default").length >= 3,
     );
     const request = await worker.until("receive the span of the request", 60_000, () =>
       endpoint.spans.find(({ name }) => name === "POST /queue/parent"),

@@ -8,7 +8,6 @@ import {
   type ReadableSpan,
   SimpleSpanProcessor,
 } from "@opentelemetry/sdk-trace-node";
-import type { ShownSpan } from "../../support/trace-text.js";
 
 /** A reader that collects when the test asks for it. */
 class TestReader extends MetricReader {
@@ -62,25 +61,4 @@ export function useTelemetry({ atStart = true } = {}): TestTelemetry {
   afterEach(() => exporter.reset());
   afterAll(() => telemetry.stop());
   return telemetry;
-}
-
-const kinds = ["INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"] as const;
-const statuses = ["unset", "ok", "error"] as const;
-
-/** Returns a span of the SDK in the form that `traceText` prints. */
-export function shownSpan(span: ReadableSpan): ShownSpan {
-  const [seconds, nanos] = span.startTime;
-  return {
-    id: span.spanContext().spanId,
-    parent: span.parentSpanContext?.spanId,
-    name: span.name,
-    kind: kinds[span.kind] ?? "INTERNAL",
-    status: statuses[span.status.code] ?? "unset",
-    start: seconds * 1e9 + nanos,
-    attributes: span.attributes,
-    links: span.links.map(({ context: linked, attributes }) => ({
-      id: linked.spanId,
-      what: attributes?.["saq.link"],
-    })),
-  };
 }

@@ -53,8 +53,8 @@ describe("before a provider is registered", () => {
 
 describe("with a registered provider", () => {
   it.each<[boolean | undefined, string[]]>([
-    [undefined, ["publish", "process"]],
-    [true, ["publish", "process"]],
+    [undefined, ["publish", "process", "settle"]],
+    [true, ["publish", "process", "settle"]],
     [false, []],
   ])("enableOtel: %s makes the spans %s", async (enableOtel, expected) => {
     telemetry.start();

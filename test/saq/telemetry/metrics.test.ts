@@ -45,10 +45,18 @@ it("counts and times what is published and processed, by the conventions", async
     ["publish", "send", undefined, 4],
     ["publish", "send", "invalid_job", 1],
   ]);
-  expect(shown("messaging.client.operation.duration")).toEqual([
+  const durations = shown("messaging.client.operation.duration");
+  const durationsOf = (operation: string) => durations.filter(([name]) => name === operation);
+  expect(durationsOf("publish")).toEqual([
     ["publish", "send", undefined, 3],
     ["publish", "send", "invalid_job", 1],
   ]);
+  expect(durationsOf("settle")).toEqual([["settle", "settle", undefined, 5]]);
+  const [[, claimType, claimError, claims], ...others] = durationsOf("claim") as [
+    [string, string, undefined, number],
+  ];
+  expect([claimType, claimError, others]).toEqual(["receive", undefined, []]);
+  expect(claims).toBeGreaterThanOrEqual(3);
   expect(shown("messaging.client.consumed.messages")).toEqual([["process", "process", undefined, 5]]);
   expect(shown("messaging.process.duration")).toEqual([
     ["process", "process", undefined, 3],

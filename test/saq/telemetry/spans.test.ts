@@ -4,8 +4,9 @@ import * as otel from "@opentelemetry/api";
 import type { Context, JobContext } from "../../../templates/backend/saq/tasks/task.js";
 import type { OtelApi } from "../../../templates/backend/saq/telemetry/otel-api.js";
 import { traceText } from "../../support/trace-text.js";
-import { shownSpan, useTelemetry } from "../support/otel.js";
+import { useTelemetry } from "../support/otel.js";
 import { openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
+import { shownSpan } from "../support/shown-span.js";
 
 const database = useDatabase();
 const telemetry = useTelemetry();
@@ -29,10 +30,15 @@ async function inSpan<T>(name: string, work: () => Promise<T>): Promise<{ result
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 const metaOf = async (key: string) => JSON.parse((await rowOf(database, key))?.text ?? "{}").meta;
 const spansNamed = (name: string) => telemetry.spans().filter((span) => span.name === name);
+/** The server of the test's database, as the attributes of spans and metrics show it. */
+const server = () => {
+  const { hostname, port } = new URL(database.url);
+  return { "server.address": hostname, "server.port": Number(port) };
+};
 const activeTraceId = () => otel.trace.getActiveSpan()?.spanContext().traceId ?? null;
 
 describe("the spans of one job", () => {
-  it("S-50, S-51, S-52: publish and process have the conventions' names, kinds and attributes, in one trace", async () => {
+  it("S-50, S-51, S-52: publish, process and settle have the conventions' names, kinds and attributes, in one trace", async () => {
     const queue = openQueue(database, {
       given: async () => {
         await sleep(2);
@@ -45,15 +51,19 @@ describe("the spans of one job", () => {
     await until(async () => spansNamed(`process ${queue.name}`).length === 1);
     const [publish] = spansNamed(`publish ${queue.name}`);
     const [process] = spansNamed(`process ${queue.name}`);
+    const [settle] = spansNamed(`settle ${queue.name}`);
     const { traceId } = request.spanContext();
-    expect([publish, process].map((span) => span?.spanContext().traceId)).toEqual([traceId, traceId]);
+    const spans = [publish, process, settle];
+    expect(spans.map((span) => span?.spanContext().traceId)).toEqual([traceId, traceId, traceId]);
     expect((await job.refresh()).result).toBe(traceId);
     expect(publish?.parentSpanContext?.spanId).toBe(request.spanContext().spanId);
     expect(process?.parentSpanContext?.spanId).toBe(publish?.spanContext().spanId);
-    expect([publish?.kind, process?.kind]).toEqual([otel.SpanKind.PRODUCER, otel.SpanKind.CONSUMER]);
-    expect([publish?.status, process?.status]).toEqual([{ code: 0 }, { code: 0 }]);
-    expect([publish?.events, process?.events]).toEqual([[], []]);
-    const common = { "messaging.system": "saq", "messaging.destination.name": queue.name };
+    expect(settle?.parentSpanContext?.spanId).toBe(process?.spanContext().spanId);
+    const { PRODUCER, CONSUMER, CLIENT } = otel.SpanKind;
+    expect(spans.map((span) => span?.kind)).toEqual([PRODUCER, CONSUMER, CLIENT]);
+    expect(spans.map((span) => span?.status)).toEqual([{ code: 0 }, { code: 0 }, { code: 0 }]);
+    expect(spans.map((span) => span?.events)).toEqual([[], [], []]);
+    const common = { "messaging.system": "saq", "messaging.destination.name": queue.name, ...server() };
     expect(publish?.attributes).toEqual({
       ...common,
       "messaging.operation.name": "publish",
@@ -61,15 +71,24 @@ describe("the spans of one job", () => {
       "messaging.message.id": job.key,
       "saq.job.function": "given",
     });
-    expect(process?.attributes).toEqual({
+    const attempt = {
       ...common,
-      "messaging.operation.name": "process",
-      "messaging.operation.type": "process",
       "messaging.message.id": job.key,
       "messaging.client.id": worker.workerId,
       "saq.job.function": "given",
       "saq.job.attempts": 1,
       "saq.job.status": "complete",
+    };
+    expect(process?.attributes).toEqual({
+      ...attempt,
+      "messaging.operation.name": "process",
+      "messaging.operation.type": "process",
+    });
+    expect(settle?.attributes).toEqual({
+      ...attempt,
+      "messaging.operation.name": "settle",
+      "messaging.operation.type": "settle",
+      "saq.settle.result": "applied",
     });
     expect(process?.links.map(({ context, attributes }) => [context.spanId, attributes])).toEqual([
       [publish?.spanContext().spanId, { "saq.link": "publish" }],
@@ -162,6 +181,48 @@ describe("the spans of one job", () => {
     },
   );
 
+  it("a settlement that storage refuses has the reason, and one that fails has the error", async () => {
+    let release: () => void = () => {};
+    const queue = openQueue(
+      database,
+      {
+        waits: () =>
+          new Promise<void>((resolve) => {
+            release = resolve;
+          }),
+      },
+      // No look for aborted jobs before the end of the test: the settlement itself finds the abort.
+      { timers: { abort: 1_000 }, pollInterval: 0.1 },
+    );
+    const { ended, worker } = await startWorker(queue);
+    const start = async () => {
+      const job = await queue.enqueue("waits");
+      await until(async () => worker.runningKeys.includes(job.key));
+      return job;
+    };
+    const aborted = await start();
+    await queue.abort(aborted.key);
+    release();
+    await ended(aborted.key);
+    await start();
+    const settle = queue.broker.settle.bind(queue.broker);
+    queue.broker.settle = (_settlement, decided) => decided.reject(new TypeError("no answer"));
+    release();
+    await until(async () => spansNamed(`settle ${queue.name}`).length === 2);
+    queue.broker.settle = settle;
+    expect(
+      spansNamed(`settle ${queue.name}`).map(({ status, attributes }) => [
+        status.code,
+        attributes["saq.job.status"],
+        attributes["saq.settle.result"],
+        attributes["error.type"],
+      ]),
+    ).toEqual([
+      [0, "complete", "aborted", undefined],
+      [2, "complete", undefined, "TypeError"],
+    ]);
+  });
+
   it("a task that never ends: its span ends with the attempt, at the hard deadline", async () => {
     let release: (value: null) => void = () => {};
     const queue = openQueue(
@@ -220,8 +281,11 @@ describe("the spans of one job", () => {
       await queue.enqueueMany(Array.from({ length: 5 }, () => ({ task: "waits" as const })));
       await until(async () => open.length === 1 && (await queue.count("active")) > 1);
       expect(started.filter((name) => name === `process ${queue.name}`).length).toBe(21);
-      void worker.stop({ grace: 0 });
+      const stopped = worker.stop({ grace: 0 });
       for (const end of open) end();
+      await stopped;
+      // The jobs that were given back have no span either.
+      expect(started.filter((name) => name === `settle ${queue.name}`).length).toBe(21);
     } finally {
       Object.getPrototypeOf(provider).startSpan = startSpan;
     }
@@ -247,15 +311,24 @@ describe("the spans of several jobs", () => {
     const key = String((await job.refresh()).result);
     await ended(key, 3);
     expect(
-      traceText(telemetry.spans().map(shownSpan), ["saq.job.function", "saq.job.attempts", "saq.job.status"]),
+      traceText(telemetry.spans().map(shownSpan), [
+        "saq.job.function",
+        "saq.job.attempts",
+        "saq.job.status",
+        "saq.settle.result",
+      ]),
     ).toEqual([
       "A POST /orders INTERNAL unset",
       "  B publish orders PRODUCER unset saq.job.function=parent",
       "    C process orders CONSUMER unset saq.job.function=parent saq.job.attempts=1 saq.job.status=complete link publish B",
       "      D publish orders PRODUCER unset saq.job.function=child",
       "        E process orders CONSUMER error saq.job.function=child saq.job.attempts=1 saq.job.status=queued link publish D",
-      "        F process orders CONSUMER error saq.job.function=child saq.job.attempts=2 saq.job.status=queued link publish D link first_attempt E",
-      "        G process orders CONSUMER unset saq.job.function=child saq.job.attempts=3 saq.job.status=complete link publish D link first_attempt E",
+      "          F settle orders CLIENT unset saq.job.function=child saq.job.attempts=1 saq.job.status=queued saq.settle.result=applied",
+      "        G process orders CONSUMER error saq.job.function=child saq.job.attempts=2 saq.job.status=queued link publish D link first_attempt E",
+      "          H settle orders CLIENT unset saq.job.function=child saq.job.attempts=2 saq.job.status=queued saq.settle.result=applied",
+      "        I process orders CONSUMER unset saq.job.function=child saq.job.attempts=3 saq.job.status=complete link publish D link first_attempt E",
+      "          J settle orders CLIENT unset saq.job.function=child saq.job.attempts=3 saq.job.status=complete saq.settle.result=applied",
+      "      K settle orders CLIENT unset saq.job.function=parent saq.job.attempts=1 saq.job.status=complete saq.settle.result=applied",
     ]);
   });
 

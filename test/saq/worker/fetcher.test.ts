@@ -31,6 +31,7 @@ const fetcherOf = (broker: Partial<Broker>) =>
     maxClaimMs: 6_000,
     logger: silentLogger,
     problems: new ProblemLog(silentLogger),
+    telemetry: { current: null },
     mayWaitForThread: false,
   });
 

@@ -88,7 +88,7 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     this.isForeign = options.anyTask === true;
     this.broker = broker;
     checkCapabilities(config, broker.capabilities);
-    this.telemetry = new QueueTelemetry(config.name, config.enableOtel);
+    this.telemetry = new QueueTelemetry(config);
     this.#pipeline = new EnqueuePipeline(
       broker,
       new Drafts(config, { ...options, capabilities: broker.capabilities }),

@@ -54,6 +54,11 @@ export class Metrics {
     sent.add(count, attributes);
   }
 
+  /** Records a call to the storage that stores no jobs. `seconds`: how long it took. */
+  called(seconds: number, attributes: Attributes): void {
+    this.#instruments.duration.record(seconds, attributes);
+  }
+
   /** Records that a task was given a job. */
   consumed(attributes: Attributes): void {
     this.#instruments.consumed.add(1, attributes);
@@ -119,7 +124,7 @@ function createInstruments(meter: Meter): Instruments {
   const seconds = { unit: "s", advice: { explicitBucketBoundaries: durationBuckets } };
   return {
     duration: meter.createHistogram("messaging.client.operation.duration", {
-      description: "Duration of calls that store jobs.",
+      description: "Duration of calls that store, claim and settle jobs.",
       ...seconds,
     }),
     sent: meter.createCounter("messaging.client.sent.messages", {

@@ -103,7 +103,7 @@ export interface OtelApi {
 }
 
 /** The value of `SpanKind` and `SpanStatusCode`, which never change: they are part of OpenTelemetry's specification. */
-export const spanKind = { producer: 3, consumer: 4 } as const;
+export const spanKind = { client: 2, producer: 3, consumer: 4 } as const;
 export const errorStatus = 2;
 
 /** Name of the instrumentation scope of all spans and metrics. */

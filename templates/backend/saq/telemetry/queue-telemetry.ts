@@ -1,4 +1,5 @@
 /** Decides whether a queue has OpenTelemetry: the option `enableOtel`. */
+import type { QueueConfig } from "../config/index.js";
 import { ConfigError } from "../errors.js";
 import { hasProvider, loadOtelApi, type OtelApi } from "./otel-api.js";
 import { Telemetry } from "./telemetry.js";
@@ -6,27 +7,27 @@ import { Telemetry } from "./telemetry.js";
 export class QueueTelemetry {
   /** Null while the queue makes no spans and no metrics. */
   current: Telemetry | null = null;
-  readonly #queueName: string;
+  readonly #config: Pick<QueueConfig, "name" | "dsn">;
   /** The package; null if it is not installed or not used, undefined while nobody has looked. */
   #api: OtelApi | null | undefined;
 
   /**
-   * `enabled`: true = always, false = never, null = as soon as the package is installed and a provider is registered.
+   * `enableOtel`: true = always, false = never, null = as soon as the package is installed and a provider is registered.
    *
-   * @throws ConfigError if `enabled` is true, and the package is not installed or has another major version
+   * @throws ConfigError if `enableOtel` is true, and the package is not installed or has another major version
    */
-  constructor(queueName: string, enabled: boolean | null) {
-    this.#queueName = queueName;
-    if (enabled === false) this.#api = null;
-    if (enabled !== true) return;
+  constructor({ name, dsn, enableOtel }: Pick<QueueConfig, "name" | "dsn" | "enableOtel">) {
+    this.#config = { name, dsn };
+    if (enableOtel === false) this.#api = null;
+    if (enableOtel !== true) return;
     const api = loadOtelApi();
     if (!api) {
       throw new ConfigError(
-        `Queue "${queueName}" has enableOtel: true, but the package @opentelemetry/api is not installed. Install it ` +
+        `Queue "${name}" has enableOtel: true, but the package @opentelemetry/api is not installed. Install it ` +
           "(npm install @opentelemetry/api --workspace=backend), or leave enableOtel out",
       );
     }
-    this.current = new Telemetry(api, queueName);
+    this.current = new Telemetry(api, this.#config);
   }
 
   /**
@@ -36,7 +37,7 @@ export class QueueTelemetry {
   refresh(): void {
     if (this.current || this.#api === null) return;
     this.#api ??= loadIfSupported();
-    if (this.#api && hasProvider(this.#api)) this.current = new Telemetry(this.#api, this.#queueName);
+    if (this.#api && hasProvider(this.#api)) this.current = new Telemetry(this.#api, this.#config);
   }
 }
 

@@ -4,11 +4,19 @@
  * A call that stores jobs is a span `publish QUEUE`, a bulk too. An attempt is a span `process QUEUE` from the call of
  * its first hook to the end of the attempt, so that claiming a job ahead makes no span. Its parent is the span that
  * published the job, in whatever context the worker claimed it.
+ *
+ * A settlement is a span `settle QUEUE`, a child of the attempt's: the conventions ask for it, and it is the only span
+ * that shows that the end of an attempt was stored late or not at all. A claim has no span, only a metric. The
+ * conventions ask for a span "receive" if the application itself fetches messages; here it has a handler, which has the
+ * span "process". They forbid one for messages that are fetched ahead. A span for each look of an idle worker would also
+ * hide the traces of the jobs; pg-boss leaves it out too.
  */
+
+import type { SettleResult } from "../broker.js";
 import type { JobFields, Status } from "../core/job.js";
 import { firstAttemptMember } from "../core/job-meta.js";
 import type { MetaPatch } from "../core/wire.js";
-import { attribute, errorType, operation } from "./conventions.js";
+import { attribute, errorType, operation, type QueueAddress } from "./conventions.js";
 import { Metrics, type Observed } from "./metrics.js";
 import {
   type Attributes,
@@ -46,15 +54,19 @@ export class Telemetry {
   readonly #tracer: Tracer;
   readonly #metrics: Metrics;
   readonly #publishing: Attributes;
+  readonly #claiming: Attributes;
   readonly #processing: Attributes;
+  readonly #settling: Attributes;
 
-  constructor(api: OtelApi, queueName: string) {
+  constructor(api: OtelApi, queue: QueueAddress) {
     this.#api = api;
-    this.#queueName = queueName;
+    this.#queueName = queue.name;
     this.#tracer = api.trace.getTracer(scopeName);
-    this.#metrics = new Metrics(api, queueName);
-    this.#publishing = operation(queueName, "publish");
-    this.#processing = operation(queueName, "process");
+    this.#metrics = new Metrics(api, queue.name);
+    this.#publishing = operation(queue, "publish");
+    this.#claiming = operation(queue, "claim");
+    this.#processing = operation(queue, "process");
+    this.#settling = operation(queue, "settle");
   }
 
   /**
@@ -89,8 +101,25 @@ export class Telemetry {
       throw error;
     } finally {
       span.end();
-      const seconds = (performance.now() - startedAt) / 1_000;
-      this.#metrics.published(seconds, tasks.length, { ...this.#publishing, ...failure });
+      this.#metrics.published(secondsSince(startedAt), tasks.length, { ...this.#publishing, ...failure });
+    }
+  }
+
+  /**
+   * Calls `call`, which claims jobs, and records how long it takes. Returns what `call` returns.
+   *
+   * @throws what `call` throws
+   */
+  async claim<Claimed>(call: () => Promise<Claimed>): Promise<Claimed> {
+    const startedAt = performance.now();
+    let failure: Attributes = {};
+    try {
+      return await call();
+    } catch (error) {
+      failure = { [attribute.errorType]: errorType(error) };
+      throw error;
+    } finally {
+      this.#metrics.called(secondsSince(startedAt), { ...this.#claiming, ...failure });
     }
   }
 
@@ -102,21 +131,27 @@ export class Telemetry {
     if (creation) links.push({ context: creation, attributes: { [attribute.link]: "publish" } });
     if (firstAttempt)
       links.push({ context: firstAttempt, attributes: { [attribute.link]: "first_attempt" } });
-    const attributes = {
-      ...this.#processing,
+    const job = {
       [attribute.messageId]: key,
       [attribute.clientId]: workerId,
       [attribute.function]: task,
       [attribute.attempts]: attempts,
     };
-    const options = { kind: spanKind.consumer, attributes, links };
+    const options = { kind: spanKind.consumer, attributes: { ...this.#processing, ...job }, links };
     const span = this.#tracer.startSpan(`process ${this.#queueName}`, options, parent);
     this.#metrics.consumed(this.#processing);
+    const inside = this.#api.trace.setSpan(parent, span);
     return new AttemptTrace(this.#api, this.#metrics, {
       span,
-      inside: this.#api.trace.setSpan(parent, span),
-      attributes: this.#processing,
+      inside,
+      processing: this.#processing,
+      settling: this.#settling,
       isFirst: firstAttempt === null,
+      startSettling: (status) => {
+        const attributes = { ...this.#settling, ...job, [attribute.status]: status };
+        const settleOptions = { kind: spanKind.client, attributes };
+        return this.#tracer.startSpan(`settle ${this.#queueName}`, settleOptions, inside);
+      },
     });
   }
 
@@ -135,17 +170,21 @@ interface AttemptSpan {
   span: Span;
   /** The context in which the task runs. */
   inside: OtelContext;
-  /** The attributes of its metrics. */
-  attributes: Attributes;
+  /** The attributes of the metrics of the attempt and of its settlement. */
+  processing: Attributes;
+  settling: Attributes;
   isFirst: boolean;
+  /** Starts the span of the settlement. */
+  startSettling(status: Status): Span;
 }
 
-/** The span of one attempt. */
+/** The spans of one attempt and of its settlement. */
 export class AttemptTrace {
   readonly #api: OtelApi;
   readonly #metrics: Metrics;
   readonly #attempt: AttemptSpan;
   readonly #startedAt = performance.now();
+  #settlement: { span: Span; startedAt: number } | null = null;
 
   constructor(api: OtelApi, metrics: Metrics, attempt: AttemptSpan) {
     this.#api = api;
@@ -169,15 +208,40 @@ export class AttemptTrace {
     return { [firstAttemptMember]: traceparentOf(context) };
   }
 
-  /** Ends the span. */
+  /** Ends the span of the attempt. */
   end({ status, error }: AttemptOutcome): void {
-    const { span, attributes } = this.#attempt;
+    const { span, processing } = this.#attempt;
     if (status !== null) span.setAttributes({ [attribute.status]: status });
     const failure = error === undefined ? {} : recordError(span, error);
     span.end();
-    this.#metrics.processed((performance.now() - this.#startedAt) / 1_000, { ...attributes, ...failure });
+    this.#metrics.processed(secondsSince(this.#startedAt), { ...processing, ...failure });
+  }
+
+  /** Starts the span of the settlement. `settled` or `settleFailed` must be called. */
+  startSettling(status: Status): void {
+    this.#settlement = { span: this.#attempt.startSettling(status), startedAt: performance.now() };
+  }
+
+  settled(result: SettleResult): void {
+    this.#settlement?.span.setAttributes({ [attribute.settlement]: result });
+    this.#endSettlement({});
+  }
+
+  settleFailed(error: unknown): void {
+    this.#endSettlement(this.#settlement ? recordError(this.#settlement.span, error) : {});
+  }
+
+  #endSettlement(failure: Attributes): void {
+    if (!this.#settlement) return;
+    const { span, startedAt } = this.#settlement;
+    this.#settlement = null;
+    span.end();
+    this.#metrics.called(secondsSince(startedAt), { ...this.#attempt.settling, ...failure });
   }
 }
+
+/** `startedAt`: performance.now() */
+const secondsSince = (startedAt: number): number => (performance.now() - startedAt) / 1_000;
 
 /** Returns the attributes that show which jobs were stored. */
 function outcomeOf(jobs: readonly PublishedJob[]): Attributes {

@@ -19,6 +19,7 @@ import type { ClaimedJob } from "../core/claim.js";
 import type { Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
 import { claimChannel } from "../telemetry/channels.js";
+import type { QueueTelemetry } from "../telemetry/queue-telemetry.js";
 import { PrefetchBuffer } from "./prefetch-buffer.js";
 
 /** The buffer holds at most the jobs that run within this time. */
@@ -90,6 +91,7 @@ export interface FetcherOptions {
   maxClaimMs: number;
   logger: Logger;
   problems: ProblemLog;
+  telemetry: Pick<QueueTelemetry, "current">;
   /** True if a claimed job may have to wait for a thread although a slot is free. */
   mayWaitForThread: boolean;
 }
@@ -322,6 +324,11 @@ export class Fetcher {
   }
 
   #send(request: ClaimRequest): Promise<ClaimResult> {
+    const { current } = this.#options.telemetry;
+    return current ? current.claim(() => this.#sendObserved(request)) : this.#sendObserved(request);
+  }
+
+  #sendObserved(request: ClaimRequest): Promise<ClaimResult> {
     return claimChannel.hasSubscribers ? this.#publish(request) : this.#options.broker.claim(request);
   }
 

@@ -133,6 +133,7 @@ export class Runner implements FetchHost {
       maxClaimMs: maxResponseSeconds(config) * 1_000,
       logger,
       problems,
+      telemetry: queue.telemetry,
       mayWaitForThread: hasThreadTasks,
     });
   }

@@ -98,6 +98,7 @@ export class Settler {
     const index = this.#freeIndexes.pop() ?? this.#pending.length;
     const pending = new PendingSettlement(this, attempt, settlement, end, index);
     this.#pending[index] = pending;
+    if (end) attempt.trace?.startSettling(settlement.status);
     if (settleChannel.hasSubscribers) this.#publish(pending);
     else this.#options.broker.settle(settlement, pending);
   }
@@ -139,6 +140,7 @@ export class Settler {
     const { attempt, settlement, end } = pending;
     const { report, onStored, hooks } = this.#options;
     this.#forget(pending);
+    attempt.trace?.settled(result);
     try {
       onStored(attempt, settlement);
       if (end) {
@@ -151,13 +153,13 @@ export class Settler {
   }
 
   onSettleFailed(pending: PendingSettlement, error: unknown): void {
-    const { settlement, end } = pending;
+    const { attempt, settlement, end } = pending;
     this.#forget(pending);
+    attempt.trace?.settleFailed(error);
     // Without the document of the claimed job, because an entry stays until the database answers again.
-    if (end)
-      this.#unrecorded.set(settlement.key, { key: settlement.key, receipt: pending.attempt.claim.receipt });
+    if (end) this.#unrecorded.set(settlement.key, { key: settlement.key, receipt: attempt.claim.receipt });
     try {
-      this.#options.report.settleFailed(pending.attempt, pending.settlement, error);
+      this.#options.report.settleFailed(attempt, settlement, error);
     } finally {
       this.#runHooks(pending);
     }
