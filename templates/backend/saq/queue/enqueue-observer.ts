@@ -3,11 +3,20 @@
  * `saq:enqueue`.
  */
 import { type EnqueueMessage, enqueueChannel } from "../telemetry/channels.js";
+import { asLink, type Carrier } from "../telemetry/propagation.js";
 import type { QueueTelemetry } from "../telemetry/queue-telemetry.js";
 import type { PublishedJob } from "../telemetry/telemetry.js";
-import type { EnqueueRequest, Stored } from "./enqueue-pipeline.js";
+import type { EnqueueRequest } from "./enqueue-pipeline.js";
 
-type Store = (requests: readonly EnqueueRequest[]) => Promise<Stored[]>;
+/** A call that stores jobs. */
+export interface ObservedCall<Stored> {
+  /** Stores the jobs. The requests may have got a trace to store. */
+  store(requests: readonly EnqueueRequest[]): Promise<Stored[]>;
+  /** Returns what observers see of a job that `store` has returned. */
+  published(stored: Stored): PublishedJob;
+  /** True if the attempts of the jobs have a trace of their own. @defaultValue if there are several jobs */
+  hasOwnTraces?: boolean;
+}
 
 export class EnqueueObserver {
   constructor(
@@ -17,7 +26,8 @@ export class EnqueueObserver {
 
   /** True if calls must go through `observe`. */
   get isActive(): boolean {
-    return this.telemetry.current !== null || enqueueChannel.hasSubscribers;
+    const { current, threadCarrier } = this.telemetry;
+    return current !== null || enqueueChannel.hasSubscribers || threadCarrier !== undefined;
   }
 
   /** Called before the queue connects: OpenTelemetry may have been started since the last call. */
@@ -25,40 +35,44 @@ export class EnqueueObserver {
     this.telemetry.refresh();
   }
 
-  /** Calls `store` with the requests and returns what it returns. The requests may get a trace to store. */
-  observe(requests: readonly EnqueueRequest[], store: Store): Promise<Stored[]> {
-    const { current } = this.telemetry;
-    if (!current || requests.length === 0) return this.#publish(requests, store);
+  /** Stores the jobs of a call and returns what its `store` returns. */
+  observe<Stored>(requests: readonly EnqueueRequest[], call: ObservedCall<Stored>): Promise<Stored[]> {
+    const { current, threadCarrier } = this.telemetry;
+    const { hasOwnTraces = requests.length > 1 } = call;
+    const inherited = threadCarrier && hasOwnTraces ? asLink(threadCarrier) : threadCarrier;
+    if (!current || requests.length === 0) return this.#publish(withContext(requests, inherited), call);
     return current.publish(
       requests.map(({ task }) => task),
-      (otelContext) => {
-        const traced = otelContext ? requests.map((request) => ({ ...request, otelContext })) : requests;
-        return this.#publish(traced, store);
-      },
-      (stored) => stored.map(publishedJob),
+      (otelContext) => this.#publish(withContext(requests, otelContext ?? inherited), call),
+      (stored) => stored.map(call.published),
+      hasOwnTraces,
     );
   }
 
-  async #publish(requests: readonly EnqueueRequest[], store: Store): Promise<Stored[]> {
+  async #publish<Stored>(
+    requests: readonly EnqueueRequest[],
+    { store, published }: ObservedCall<Stored>,
+  ): Promise<Stored[]> {
     if (!enqueueChannel.hasSubscribers) return store(requests);
     let stored: Stored[] = [];
     const message: EnqueueMessage = { queue: this.queueName, jobs: requests.map(callersPart) };
     await enqueueChannel.tracePromise(async () => {
       stored = await store(requests);
-      return stored.map(publishedJob);
+      return stored.map(published);
     }, message);
     return stored;
   }
 }
+
+const withContext = (
+  requests: readonly EnqueueRequest[],
+  otelContext: Carrier | undefined,
+): readonly EnqueueRequest[] =>
+  otelContext ? requests.map((request) => ({ ...request, otelContext })) : requests;
 
 /** Returns what the caller passed for one job. */
 const callersPart = ({ task, payload, options }: EnqueueRequest): EnqueueMessage["jobs"][number] => ({
   task,
   payload,
   options,
-});
-
-const publishedJob = ({ fields, outcome }: Stored): PublishedJob => ({
-  key: fields.key,
-  refused: outcome.stored ? null : outcome.reason,
 });

@@ -11,6 +11,7 @@ import { read } from "../core/stored-job.js";
 import { ConfigError, InvalidJobError } from "../errors.js";
 import type { EnqueueOptions } from "../tasks/task.js";
 import type { Carrier } from "../telemetry/propagation.js";
+import type { PublishedJob } from "../telemetry/telemetry.js";
 import { Batches, type EnqueuedJob } from "./batch.js";
 import type { Draft, Drafts } from "./draft.js";
 import type { EnqueueObserver } from "./enqueue-observer.js";
@@ -110,7 +111,10 @@ export class EnqueuePipeline {
     const { current } = this.batches;
     const drafts: Draft[] = [];
     const storing = this.#observer.isActive
-      ? this.#observer.observe(requests, (observed) => this.#enqueueAll(observed, drafts))
+      ? this.#observer.observe(requests, {
+          store: (observed) => this.#enqueueAll(observed, drafts),
+          published: publishedJob,
+        })
       : this.#enqueueAll(requests, drafts);
     if (!current) return storing;
     current.include(this.#enqueuedJobs(drafts, storing));
@@ -168,7 +172,7 @@ export class EnqueuePipeline {
     const store = async ([observed = request]: readonly EnqueueRequest[]) => [
       await this.#enqueueOne(observed, drafts),
     ];
-    const [stored] = await this.#observer.observe([request], store);
+    const [stored] = await this.#observer.observe([request], { store, published: publishedJob });
     return stored as Stored;
   }
 
@@ -231,7 +235,7 @@ export class EnqueuePipeline {
 
   #completeDraft(request: EnqueueRequest, fields: JobFields): Draft {
     const { options, awaited, replaceNegativeTtl, otelContext } = request;
-    if (otelContext !== undefined) fields.meta = { ...fields.meta, [otelContextMember]: otelContext };
+    if (otelContext !== undefined) fields.meta = metaWith(fields, otelContext);
     if (awaited !== undefined) {
       // The worker reads in `awaited` which process to notify of the end. If the caller chose the key, others may know
       // it and wait too. In that case, and if there is no address, all listeners are notified. Otherwise only this
@@ -240,6 +244,13 @@ export class EnqueuePipeline {
     }
     if (replaceNegativeTtl !== undefined && fields.ttl < 0) fields.ttl = replaceNegativeTtl;
     return { fields, job: this.#drafts.toNewJob(fields, options.key !== undefined) };
+  }
+
+  /** Returns the draft with the trace of a request for the same job. */
+  traced(draft: Draft, { otelContext }: EnqueueRequest): Draft {
+    if (otelContext === undefined) return draft;
+    const fields = { ...draft.fields, meta: metaWith(draft.fields, otelContext) };
+    return { fields, job: this.#drafts.toNewJob(fields, draft.job.keyed) };
   }
 
   async #callHooks(fields: JobFields): Promise<void> {
@@ -271,3 +282,13 @@ export class EnqueuePipeline {
     }
   }
 }
+
+const metaWith = ({ meta }: Pick<JobFields, "meta">, otelContext: Carrier): JobFields["meta"] => ({
+  ...meta,
+  [otelContextMember]: otelContext,
+});
+
+const publishedJob = ({ fields, outcome }: Stored): PublishedJob => ({
+  key: fields.key,
+  refused: outcome.stored ? null : outcome.reason,
+});

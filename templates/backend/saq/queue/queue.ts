@@ -89,10 +89,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     this.broker = broker;
     checkCapabilities(config, broker.capabilities);
     this.telemetry = new QueueTelemetry(config);
+    const observer = new EnqueueObserver(config.name, this.telemetry);
     this.#pipeline = new EnqueuePipeline(
       broker,
       new Drafts(config, { ...options, capabilities: broker.capabilities }),
-      new EnqueueObserver(config.name, this.telemetry),
+      observer,
     );
     this.#waiter = new JobWaiter(broker);
     this.#results = new Results(config.name, this.#pipeline, this.#waiter, toJob);
@@ -101,7 +102,9 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     this.schedules = new Schedules({
       config,
       broker,
+      observer,
       draft: async (request) => this.#pipeline.draft(request),
+      traced: (draft, request) => this.#pipeline.traced(draft, request),
       enqueue: (task, payload, options) => (this as unknown as Queue).enqueue(task, payload, options),
     });
   }

@@ -2,13 +2,13 @@
 import type { Broker } from "../broker.js";
 import { type CronEntry, cronKey, type QueueConfig } from "../config/index.js";
 import { isTerminal, type JobFields, type Status } from "../core/job.js";
-import type { NewJob } from "../core/new-job.js";
-import type { LastRun, ScheduleDefinition } from "../core/schedule-store.js";
+import type { LastRun, ScheduleDefinition, Tick, TickAnswer } from "../core/schedule-store.js";
 import type { StoredJob } from "../core/stored-job.js";
 import { read } from "../core/stored-job.js";
 import { SaqError } from "../errors.js";
 import type { EnqueueOptions } from "../tasks/task.js";
 import type { Draft } from "./draft.js";
+import type { EnqueueObserver } from "./enqueue-observer.js";
 import type { EnqueueRequest } from "./enqueue-pipeline.js";
 import type { Job } from "./job-handle.js";
 
@@ -37,9 +37,19 @@ export interface ScheduleRun {
 export interface ScheduleHost {
   readonly config: QueueConfig;
   readonly broker: Broker;
+  readonly observer: EnqueueObserver;
   draft(request: EnqueueRequest): Promise<Draft>;
+  /** Returns the draft of the same job with the trace of the request. */
+  traced(draft: Draft, request: EnqueueRequest): Draft;
   /** Stores a job under a generated key. */
   enqueue(task: string, payload: unknown, options: Omit<EnqueueOptions, "key">): Promise<Job>;
+}
+
+/** A tick that is about to be stored, with the request and the draft of its job. */
+export interface DraftedTick {
+  tick: Omit<Tick, "job">;
+  request: EnqueueRequest;
+  draft: Draft;
 }
 
 /** How long to keep a run of a cron task with a negative ttl, s. Its row tells other workers that this tick was run. */
@@ -131,16 +141,42 @@ export class Schedules {
     await this.#host.broker.schedules.setPaused(definitionOf(this.#find(name)), false);
   }
 
-  /** Returns the job of one tick (epoch s), for the worker that stores it. `meta.schedule` marks it as made here. */
-  async tickOf(entry: CronEntry, tick: number): Promise<NewJob> {
+  /**
+   * Returns the request and the draft of the job of one tick (epoch s), for the worker that stores it. `meta.schedule`
+   * marks it as made here.
+   */
+  async draftTick(entry: CronEntry, tick: number): Promise<Pick<DraftedTick, "request" | "draft">> {
     const { task, payload, options, meta, name } = entry;
-    const draft = await this.#host.draft({
+    const request: EnqueueRequest = {
       task,
       payload,
       options: { ...options, key: cronKey(entry, tick), scheduled: tick, meta: { ...meta, schedule: name } },
       replaceNegativeTtl: minTickTtl,
-    });
-    return draft.job;
+    };
+    return { request, draft: await this.#host.draft(request) };
+  }
+
+  /** Stores ticks, for the worker, in one call that observers see. Returns one answer per tick. */
+  async storeTicks(ticks: readonly DraftedTick[]): Promise<TickAnswer[]> {
+    const { broker, observer, traced } = this.#host;
+    const store = async (requests: readonly EnqueueRequest[]) => {
+      const jobs = ticks.map(({ tick, draft }, index) => {
+        const { job } = traced(draft, requests[index] as EnqueueRequest);
+        return { ...tick, job };
+      });
+      const answers = await broker.schedules.enqueue(jobs);
+      return answers.map((answer, index) => ({ answer, key: String(jobs[index]?.job.key) }));
+    };
+    const requests = ticks.map(({ request }) => request);
+    const stored = observer.isActive
+      ? await observer.observe(requests, {
+          store,
+          published: ({ answer, key }) => ({ key, refused: answer === "stored" ? null : answer }),
+          // A tick is stored when the previous one has passed, which may be a month before it runs.
+          hasOwnTraces: true,
+        })
+      : await store(requests);
+    return stored.map(({ answer }) => answer);
   }
 
   #find(name: string): CronEntry {

@@ -10,15 +10,18 @@ import { tracingChannel } from "node:diagnostics_channel";
 import type { SettleResult } from "../broker.js";
 import type { RunningJob } from "../tasks/task.js";
 
-/** One call that stores jobs: `enqueue`, `enqueueMany`, `apply`, `map`, or the enqueue of a job object. */
+/**
+ * One call that stores jobs: `enqueue`, `enqueueMany`, `apply`, `map`, the enqueue of a job object, or the storing of
+ * ticks of scheduled tasks.
+ */
 export interface EnqueueMessage {
   /** Name of the queue. */
   readonly queue: string;
-  /** The jobs as the caller passed them. `payload` and `options` are the caller's objects. */
+  /** The jobs as the caller passed them. `payload` and `options` are the caller's objects, not copies. */
   readonly jobs: readonly { readonly task: string; readonly payload: unknown; readonly options: object }[];
   /**
    * The jobs in the same order, after the call has succeeded. `refused`: why the job was not stored, for example
-   * `key_alive`; null if it was stored.
+   * `key_alive`, and for a tick also `done` (it was stored before), `paused` or `busy`; null if it was stored.
    */
   result?: readonly { readonly key: string; readonly refused: string | null }[];
   /** What the call threw. */

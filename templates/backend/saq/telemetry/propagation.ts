@@ -10,8 +10,9 @@ import type { CarrierGetter, OtelApi, OtelContext, SpanContext } from "./otel-ap
 export type Carrier = Readonly<Record<string, string>>;
 
 /**
- * Member of the carrier for jobs that were stored together by one call. Their attempts have a trace of their own, with
- * a link: thousands of jobs in one trace could not be read. Propagators ignore the member.
+ * Member of the carrier for jobs whose attempts have a trace of their own, with a link: jobs that were stored together
+ * by one call, because thousands of jobs in one trace could not be read, and ticks of scheduled tasks, because they are
+ * stored long before they run. Propagators ignore the member.
  */
 const bulkMember = "saq_bulk";
 
@@ -25,12 +26,14 @@ const textsOnly: CarrierGetter = {
 };
 
 /** Returns the carrier of a context; null if the propagator writes nothing, for example because there is no span. */
-export function carrierOf(api: OtelApi, context: OtelContext, isBulk: boolean): Carrier | null {
+export function carrierOf(api: OtelApi, context: OtelContext): Carrier | null {
   const carrier: Record<string, string> = {};
   api.propagation.inject(context, carrier);
-  if (Object.keys(carrier).length === 0) return null;
-  return isBulk ? { ...carrier, [bulkMember]: "true" } : carrier;
+  return Object.keys(carrier).length === 0 ? null : carrier;
 }
+
+/** Returns the carrier for jobs whose attempts have a trace of their own, with a link to the context. */
+export const asLink = (carrier: Carrier): Carrier => ({ ...carrier, [bulkMember]: "true" });
 
 interface JobOrigin {
   /** The context in which the attempt's span starts. */
@@ -39,12 +42,16 @@ interface JobOrigin {
   creation: SpanContext | undefined;
 }
 
+/** Returns the context that a carrier leads to; the root context if the carrier is empty or cannot be read. */
+export const contextOf = (api: OtelApi, carrier: object): OtelContext =>
+  api.propagation.extract(api.ROOT_CONTEXT, carrier, textsOnly);
+
 /** Returns where a job comes from. A carrier that is empty or cannot be read is none. */
 export function originOf(api: OtelApi, meta: JobFields["meta"]): JobOrigin {
   const carrier = meta[otelContextMember];
   if (typeof carrier !== "object" || carrier === null)
     return { parent: api.ROOT_CONTEXT, creation: undefined };
-  const extracted = api.propagation.extract(api.ROOT_CONTEXT, carrier, textsOnly);
+  const extracted = contextOf(api, carrier);
   const span = api.trace.getSpanContext(extracted);
   const creation = span && api.trace.isSpanContextValid(span) ? span : undefined;
   const isBulk = textsOnly.get(carrier, bulkMember) !== undefined;

@@ -2,7 +2,9 @@
 import type { QueueConfig } from "../config/index.js";
 import { ConfigError } from "../errors.js";
 import { hasProvider, loadOtelApi, type OtelApi } from "./otel-api.js";
+import type { Carrier } from "./propagation.js";
 import { Telemetry } from "./telemetry.js";
+import { threadCarrier } from "./thread-context.js";
 
 export class QueueTelemetry {
   /** Null while the queue makes no spans and no metrics. */
@@ -28,6 +30,11 @@ export class QueueTelemetry {
       );
     }
     this.current = new Telemetry(api, this.#config);
+  }
+
+  /** The carrier of the task that runs here in a thread, for the jobs that it enqueues; undefined if there is none. */
+  get threadCarrier(): Carrier | undefined {
+    return this.#api === null ? undefined : threadCarrier();
   }
 
   /**

@@ -29,7 +29,7 @@ import {
   spanKind,
   type Tracer,
 } from "./otel-api.js";
-import { type Carrier, carrierOf, firstAttemptOf, originOf, traceparentOf } from "./propagation.js";
+import { asLink, type Carrier, carrierOf, firstAttemptOf, originOf, traceparentOf } from "./propagation.js";
 
 /** How an attempt ended. */
 export interface AttemptOutcome {
@@ -71,7 +71,8 @@ export class Telemetry {
 
   /**
    * Calls `store` inside of a span. `store` gets the carrier to store with each job, or null. `tasks` are the names of
-   * the jobs' tasks; `jobsOf` returns the jobs of what `store` has returned. Returns what `store` returns.
+   * the jobs' tasks; `jobsOf` returns the jobs of what `store` has returned. `hasOwnTraces`: the attempts of the jobs
+   * have a trace of their own, with a link to the span. Returns what `store` returns.
    *
    * @throws what `store` throws
    */
@@ -79,11 +80,11 @@ export class Telemetry {
     tasks: readonly string[],
     store: (carrier: Carrier | null) => Promise<Stored>,
     jobsOf: (stored: Stored) => readonly PublishedJob[],
+    hasOwnTraces: boolean,
   ): Promise<Stored> {
     const { context, trace } = this.#api;
-    const isBulk = tasks.length > 1;
     const attributes: Attributes = { ...this.#publishing };
-    if (isBulk) attributes[attribute.batchCount] = tasks.length;
+    if (tasks.length > 1) attributes[attribute.batchCount] = tasks.length;
     const [task] = tasks;
     if (task !== undefined && tasks.every((other) => other === task)) attributes[attribute.function] = task;
     const active = context.active();
@@ -93,7 +94,10 @@ export class Telemetry {
     const startedAt = performance.now();
     let failure: Attributes = {};
     try {
-      const stored = await context.with(inside, () => store(carrierOf(this.#api, inside, isBulk)));
+      const stored = await context.with(inside, () => {
+        const carrier = carrierOf(this.#api, inside);
+        return store(carrier && hasOwnTraces ? asLink(carrier) : carrier);
+      });
       span.setAttributes(outcomeOf(jobsOf(stored)));
       return stored;
     } catch (error) {
@@ -195,6 +199,11 @@ export class AttemptTrace {
   /** Calls the hooks and the task of the attempt, inside of its span. */
   run<Result>(call: () => Result): Result {
     return this.#api.context.with(this.#attempt.inside, call);
+  }
+
+  /** Returns the carrier of the context that is active now, inside of this attempt; null if there is none. */
+  activeCarrier(): Carrier | null {
+    return carrierOf(this.#api, this.#api.context.active());
   }
 
   /**

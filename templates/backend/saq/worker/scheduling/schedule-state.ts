@@ -20,6 +20,8 @@ export interface ScheduleState {
   seen: number;
   /** A tick that passed while no worker ran, and that must be stored before the next one; 0 = none. */
   missed: number;
+  /** The tick for which storage has answered that the entry is paused; 0 = none. */
+  paused: number;
   /** The last problem of the entry that was logged, so that each is logged once. */
   lastLogged: string;
 }

@@ -12,11 +12,11 @@
 
 import { type CronEntry, cronKey } from "../../config/index.js";
 import { isTerminal } from "../../core/job.js";
-import type { ScheduleRow, Tick } from "../../core/schedule-store.js";
+import type { ScheduleRow } from "../../core/schedule-store.js";
 import type { StoredJob } from "../../core/stored-job.js";
 import { describe, type Logger } from "../../logger.js";
 import type { Queue } from "../../queue/queue.js";
-import { definitionOf, deleteWaitingTick } from "../../queue/schedules.js";
+import { type DraftedTick, definitionOf, deleteWaitingTick } from "../../queue/schedules.js";
 import type { PeriodicTask } from "../maintenance/periodic-tasks.js";
 import {
   endedRunOf,
@@ -45,6 +45,12 @@ export function schedule(queue: Queue, logger: Logger): PeriodicTask[] {
   ];
 }
 
+/** An entry, and its tick that is about to be stored. */
+interface DraftedState {
+  state: ScheduleState;
+  drafted: DraftedTick;
+}
+
 export class Scheduler {
   readonly #queue: Queue;
   readonly #logger: Logger;
@@ -63,6 +69,7 @@ export class Scheduler {
       done: 0,
       seen: 0,
       missed: 0,
+      paused: 0,
       lastLogged: "",
     }));
   }
@@ -154,12 +161,14 @@ export class Scheduler {
     if (missed.length > 0) await this.#store(missed.map((state) => ({ state, tick: state.missed })));
   }
 
-  async #store(wanted: readonly { state: ScheduleState; tick: number }[]): Promise<void> {
+  async #store(candidates: readonly { state: ScheduleState; tick: number }[]): Promise<void> {
+    const wanted = await this.#withoutPaused(candidates);
+    if (wanted.length === 0) return;
     const rows = await this.#readRows(wanted);
-    const ticks: { state: ScheduleState; tick: Tick }[] = [];
+    const ticks: DraftedState[] = [];
     for (const { state, tick } of wanted) {
       const toStore = await this.#isolate(state, () => this.#tickToStore(state, tick, rows));
-      if (toStore) ticks.push({ state, tick: toStore });
+      if (toStore) ticks.push({ state, drafted: toStore });
       else state.missed = 0;
     }
     if (ticks.length === 0) return;
@@ -170,6 +179,19 @@ export class Scheduler {
       if (ticks.length === 1) throw error;
       for (const one of ticks) await this.#isolate(one.state, () => this.#enqueue([one]));
     }
+  }
+
+  /**
+   * Leaves out the ticks whose entry is still paused. Each is tried once, so that storage records the ticks that have
+   * passed. After that only the pause is read, because observers see each try as a call that stores a job.
+   */
+  async #withoutPaused<Wanted extends { state: ScheduleState; tick: number }>(
+    wanted: readonly Wanted[],
+  ): Promise<readonly Wanted[]> {
+    if (!wanted.some(({ state, tick }) => state.paused === tick)) return wanted;
+    const rows = await this.#queue.broker.schedules.list();
+    const paused = new Set(rows?.flatMap((row) => (row.paused ? [row.name] : [])));
+    return wanted.filter(({ state, tick }) => state.paused !== tick || !paused.has(state.entry.name));
   }
 
   /** Returns the rows that have the ticks' keys, and those of the previous runs, by key. */
@@ -189,7 +211,7 @@ export class Scheduler {
     state: ScheduleState,
     second: number,
     rows: ReadonlyMap<string, StoredJob>,
-  ): Promise<Tick | null> {
+  ): Promise<DraftedTick | null> {
     const { entry } = state;
     const key = cronKey(entry, second);
     const row = rows.get(key);
@@ -211,10 +233,8 @@ export class Scheduler {
     }
     const last = row ?? rows.get(cronKey(entry, state.seen));
     return {
-      ...definitionOf(entry),
-      job: await this.#queue.schedules.tickOf(entry, second),
-      seen: state.seen,
-      lastRun: last ? endedRunOf(last) : null,
+      ...(await this.#queue.schedules.draftTick(entry, second)),
+      tick: { ...definitionOf(entry), seen: state.seen, lastRun: last ? endedRunOf(last) : null },
     };
   }
 
@@ -263,19 +283,20 @@ export class Scheduler {
     return !latest || isDefinitionOf(latest, entry);
   }
 
-  async #enqueue(ticks: readonly { state: ScheduleState; tick: Tick }[]): Promise<void> {
-    const results = await this.#queue.broker.schedules.enqueue(ticks.map(({ tick }) => tick));
-    ticks.forEach(({ state, tick }, index) => {
+  async #enqueue(ticks: readonly DraftedState[]): Promise<void> {
+    const results = await this.#queue.schedules.storeTicks(ticks.map(({ drafted }) => drafted));
+    ticks.forEach(({ state, drafted }, index) => {
       const result = results[index];
-      const { key, scheduled } = tick.job;
+      const { key, scheduled } = drafted.draft.job;
       if (result !== "busy") state.missed = 0;
+      state.paused = result === "paused" ? scheduled : 0;
       if (result === "stored" || result === "done") state.done = scheduled;
       if (result === "stored") this.#logger.debug({ job: key, scheduled }, `Scheduled ${key}`);
       if (result === "other_queue") {
         state.done = scheduled;
         this.#logOnce(state, result, () =>
           this.#logger.warn(
-            { job: key, task: tick.task },
+            { job: key, task: drafted.tick.task },
             "this scheduled task does not run: another queue in this database uses its key. Give it another name",
           ),
         );

@@ -6,6 +6,7 @@ import { setMaxListeners } from "node:events";
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import { type LogArguments, type Logger, readLogCall } from "../../logger.js";
 import type { RunningJob, ThreadContext } from "../../tasks/task.js";
+import { runInContext } from "../../telemetry/thread-context.js";
 import { detailsOf, rebuilt } from "../settlement/error-details.js";
 import { errorText } from "../settlement/error-text.js";
 import type { FromThread, JobChange, LogLevel, ThreadEnd, ThreadJob, ToThread } from "./thread-messages.js";
@@ -78,7 +79,8 @@ async function runTask(run: Run, job: ThreadJob): Promise<ThreadEnd> {
     return { kind: "threw", error: detailsOf(error), loadFailed: true };
   }
   try {
-    return encodeResult(await task.run(contextOf(run, job), job.payload));
+    const call = () => task.run(contextOf(run, job), job.payload);
+    return encodeResult(await (job.otelContext ? runInContext(job.otelContext, call) : call()));
   } catch (error) {
     return { kind: "threw", error: detailsOf(error), loadFailed: false };
   }

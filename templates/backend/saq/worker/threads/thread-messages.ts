@@ -1,5 +1,6 @@
 /** The messages between the main thread and a worker thread. They are sent as structured clones. */
 import type { JobFields } from "../../core/job.js";
+import type { Carrier } from "../../telemetry/propagation.js";
 import type { ErrorDetails } from "../settlement/error-details.js";
 
 /** One job for a thread. */
@@ -11,6 +12,8 @@ export interface ThreadJob {
   workerId: string;
   fields: JobFields;
   payload: unknown;
+  /** The context of OpenTelemetry in which the task runs; null without one. */
+  otelContext: Carrier | null;
 }
 
 export interface JobChange {

@@ -104,10 +104,12 @@ export class Threads {
   /** Settles when the task or its thread has ended. */
   async #run(task: ThreadTask, attempt: Attempt, ctx: Context, payload: unknown): Promise<unknown> {
     const { fields } = attempt;
+    // First, so that the span of an `aroundProcess` hook is the parent of what the thread does.
+    const otelContext = attempt.trace?.activeCarrier() ?? null;
     const exportName = await this.#exportNameOf(task);
     ctx.signal.throwIfAborted();
     const { queueName, workerId } = this.#options;
-    const job = { module: task.thread, exportName, queueName, workerId, fields, payload };
+    const job = { module: task.thread, exportName, queueName, workerId, fields, payload, otelContext };
     const thread = this.#acquire();
     this.#admitted.delete(fields.key);
     attempt.terminate = () => void thread.terminate();
