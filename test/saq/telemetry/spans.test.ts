@@ -5,8 +5,9 @@ import type { Context, JobContext } from "../../../templates/backend/saq/tasks/t
 import type { OtelApi } from "../../../templates/backend/saq/telemetry/otel-api.js";
 import { traceText } from "../../support/trace-text.js";
 import { useTelemetry } from "../support/otel.js";
-import { openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
+import { insertRow, openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
 import { shownSpan } from "../support/shown-span.js";
+import { itOnTables } from "../support/test-broker.js";
 
 const database = useDatabase();
 const telemetry = useTelemetry();
@@ -248,7 +249,7 @@ describe("the spans of one job", () => {
     const queue = openQueue(database, { given: () => null });
     await queue.enqueue("given", undefined, { key: "taken" });
     expect(await queue.enqueue("given", undefined, { key: "taken" })).toBeNull();
-    await expect(queue.enqueue("given", undefined, { priority: 1e9 })).rejects.toMatchObject({
+    await expect(queue.enqueue("given", undefined, { timeout: -1 })).rejects.toMatchObject({
       code: "invalid_job",
     });
     const [, refused, failed] = spansNamed(`publish ${queue.name}`);
@@ -356,24 +357,33 @@ describe("the spans of several jobs", () => {
     );
   });
 
-  it("apply, map of one item, batch and a client's transaction publish inside of the caller's trace", async () => {
+  it("apply, map of one item and batch publish inside of the caller's trace", async () => {
     const queue = openQueue(database, { given: () => activeTraceId() });
     const { ended } = await startWorker(queue);
-    const client = await database.connect();
     const { result, span } = await inSpan("caller", async () => {
       const applied = await queue.apply("given");
       const [mapped] = await queue.map("given", [undefined]);
       const batched = await queue.batch(() => queue.enqueue("given"));
+      return { applied, mapped, batched };
+    });
+    await ended(result.batched.key);
+    const { traceId } = span.spanContext();
+    const { applied, mapped, batched } = result;
+    expect([applied, mapped, (await batched.refresh()).result]).toEqual([traceId, traceId, traceId]);
+  });
+
+  itOnTables("a client's transaction publishes inside of the caller's trace", async () => {
+    const queue = openQueue(database, { given: () => activeTraceId() });
+    const { ended } = await startWorker(queue);
+    const client = await database.connect();
+    const { result: job, span } = await inSpan("caller", async () => {
       await client.query("begin");
       const own = await queue.enqueue("given", undefined, { client });
       await client.query("commit");
-      return { applied, mapped, batched, own };
+      return own;
     });
-    await ended(result.batched.key);
-    await ended(result.own.key);
-    const { traceId } = span.spanContext();
-    const results = [(await result.batched.refresh()).result, (await result.own.refresh()).result];
-    expect([result.applied, result.mapped, ...results]).toEqual([traceId, traceId, traceId, traceId]);
+    await ended(job.key);
+    expect((await job.refresh()).result).toBe(span.spanContext().traceId);
   });
 });
 
@@ -390,18 +400,9 @@ describe("the trace that a job carries", () => {
     const meta = {
       _otel_context: { traceparent: litestar, tracestate: "vendor=1", baggage: "tenant=seven" },
     };
-    const document = {
-      function: "given",
-      queue: queue.name,
-      key: "python",
-      queued: 1,
-      status: "queued",
-      meta,
-    };
-    await database.query(
-      `insert into saq_jobs (key, queue, job, status, scheduled) values ('python', $1, $2, 'queued', 0)`,
-      [queue.name, Buffer.from(JSON.stringify(document))],
-    );
+    const job = { function: "given", queue: queue.name, key: "python", queued: 1, status: "queued", meta };
+    await insertRow(database, { key: "python", queue: queue.name, document: JSON.stringify(job) });
+    await database.stored.announce(queue.name);
     await ended("python");
     const [span] = spansNamed(`process ${queue.name}`);
     expect(span?.parentSpanContext).toMatchObject({ spanId: "b7ad6b7169203331", isRemote: true });
@@ -422,11 +423,8 @@ describe("the trace that a job carries", () => {
       await queue.connect();
       const key = `carrier-${queue.name}`;
       const meta = { _otel_context: carrier, otelFirstAttempt: carrier };
-      const document = { function: "given", queue: queue.name, key, queued: 1, status: "queued", meta };
-      await database.query(
-        `insert into saq_jobs (key, queue, job, status, scheduled) values ($1, $2, $3, 'queued', 0)`,
-        [key, queue.name, Buffer.from(JSON.stringify(document))],
-      );
+      const job = { function: "given", queue: queue.name, key, queued: 1, status: "queued", meta };
+      await insertRow(database, { key, queue: queue.name, document: JSON.stringify(job) });
       const { ended } = await startWorker(queue);
       expect(await ended(key)).toBe("Finished given");
       const [span] = spansNamed(`process ${queue.name}`);

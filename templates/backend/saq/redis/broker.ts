@@ -21,8 +21,9 @@ import type {
 import { maxDocumentBytes } from "../core/byte-size.js";
 import { redisCapabilities, requireCapability } from "../core/capabilities.js";
 import type { Claim, ClaimedJob, Receipt } from "../core/claim.js";
+import { columnSecond } from "../core/job.js";
 import type { EnqueueOutcome, NewJob } from "../core/new-job.js";
-import { isTakenOver, type StoredJob } from "../core/stored-job.js";
+import { isTakenOver, read, type StoredJob } from "../core/stored-job.js";
 import type { Decision } from "../core/transitions.js";
 import { newWorkerId } from "../storage/worker-ids.js";
 import { withTimeout } from "../timers.js";
@@ -155,16 +156,24 @@ export class RedisBroker implements Broker {
   async nextWork(): Promise<NextWork> {
     const { incomplete, queued } = this.#keys;
     const [waiting, first] = await Promise.all([
-      this.#connection.command(["LLEN", queued]),
+      this.#connection.command(["LINDEX", queued, "0"]),
       this.#connection.command(["ZRANGEBYSCORE", incomplete, "(0", "+inf", "WITHSCORES", "LIMIT", "0", "1"]),
     ]);
     const [, due] = first as string[];
     // A job that is given back wakes the workers, so running jobs need no look.
     return {
-      due: Number(waiting) > 0 ? 0 : due === undefined ? null : Number(due),
+      due: waiting !== null ? await this.#dueOf(String(waiting)) : due === undefined ? null : Number(due),
       grouped: false,
       running: false,
     };
+  }
+
+  /** Returns since when a job in the list of due jobs has been due, epoch s. The list itself does not say it. */
+  async #dueOf(id: string): Promise<number> {
+    const [job] = await this.#jobs.fetch([this.#keys.jobKey(id)]);
+    const fields = job ? read(job) : null;
+    const due = fields && (columnSecond(fields) || Math.floor(fields.queued / 1_000));
+    return due || Math.floor(this.now() / 1_000);
   }
 
   settle(settlement: Settlement, decided: Decided<SettleResult>): void {
