@@ -214,6 +214,33 @@ describe("workers run", () => {
     expect(lines(program, "Worker stopped").map((line) => line.process)).toEqual(children);
   });
 
+  it.each(["SIGTERM", "SIGKILL"] as const)(
+    "%s to the parent while a child waits for its restart: no process is left",
+    async (signal) => {
+      const program = start("workers", "run", "--workers", "2", "--queues", "default");
+      await live(program, 2);
+      for (const pause of [1, 2]) {
+        const child = await eventually("the child is there", async () => childrenOf(program)[0]);
+        process.kill(child, "SIGKILL");
+        await program.prints(new RegExp(`is started again in ${pause} s`), 120_000);
+      }
+      process.kill(program.pid, signal);
+      expect(await program.ended(120_000)).toBe(signal === "SIGTERM" ? 0 : null);
+      expect(program.group()).toEqual([]);
+    },
+  );
+
+  it("L-6: --queues can be repeated", async () => {
+    const program = start("workers", "run", "--queues", "mails", "--queues", "default");
+    await live(program, 1);
+    await live(program, 1, "mails");
+    // In the order of the configuration.
+    expect(program.output).toContain("default (concurrency 10), mails (concurrency 10)");
+    process.kill(program.pid, "SIGTERM");
+    expect(await program.ended(120_000)).toBe(0);
+    expect(lines(program, "Worker starting: ")).toHaveLength(2);
+  });
+
   it("D-77: refuses an unknown queue with exit code 2 and lists the known names", () => {
     const { status, stdout, stderr } = call(["workers", "run", "--queues", "sample"]);
     expect(status).toBe(2);

@@ -261,21 +261,28 @@ describe("a server with useServerLifespan", () => {
     }),
   );
 
-  it.concurrent.each(["server", "group"])(
-    "a second signal to the %s more than 2 s after the first skips the grace period",
-    (to) =>
+  it.concurrent.each([
+    { first: "SIGINT", second: "SIGINT", to: "server", workerProcesses: 1 },
+    { first: "SIGINT", second: "SIGINT", to: "group", workerProcesses: 1 },
+    { first: "SIGTERM", second: "SIGTERM", to: "server", workerProcesses: 1 },
+    { first: "SIGTERM", second: "SIGINT", to: "group", workerProcesses: 2 },
+    { first: "SIGTERM", second: "SIGTERM", to: "server", workerProcesses: 0 },
+  ] as const)(
+    "$second to the $to more than 2 s after $first skips the grace period, with $workerProcesses worker processes",
+    ({ first, second, to, workerProcesses }) =>
       staged(async (stage) => {
         const { serve, queue, runs, database } = stage;
-        const server = await serve({ grace: 60 });
+        const server = await serve({ grace: 60, workerProcesses });
         await server.started();
         const { key } = await queue.enqueue("patient", { ms: 90_000, firstMs: 90_000 });
         await runs(key);
-        const signal = () => (to === "group" ? server.program.signal("SIGINT") : server.kill("SIGINT"));
-        signal();
-        await server.says("stopping: running jobs may finish");
+        const signal = (name: NodeJS.Signals) =>
+          to === "group" ? server.program.signal(name) : server.kill(name);
+        signal(first);
+        await server.says(workerProcesses === 0 ? "API closing" : "stopping: running jobs may finish");
         await new Promise((resolve) => setTimeout(resolve, 2_300));
         const asked = performance.now();
-        signal();
+        signal(second);
         expect(await server.ended()).toBe(0);
         expect(performance.now() - asked).toBeLessThan(30_000);
         // The attempt does not count, and the document leaves out a zero.
@@ -383,6 +390,8 @@ describe("a start that fails", () => {
 
 /** What a server or a worker process does when the signal comes. */
 const phases = ["loading", "starting", "idle", "running", "stopping"] as const;
+/** In the last phase the server has no worker process: two have died, and the third is started 2 s later. */
+const serverPhases = [...phases, "waiting to start a worker again"] as const;
 
 interface ServerInPhase {
   server: Server;
@@ -393,7 +402,7 @@ interface ServerInPhase {
 }
 
 async function bringInto(
-  phase: (typeof phases)[number],
+  phase: (typeof serverPhases)[number],
   { serve, queue, runs }: Stage,
 ): Promise<ServerInPhase> {
   if (phase === "loading" || phase === "starting") {
@@ -407,6 +416,13 @@ async function bringInto(
   const server = await serve();
   await server.started();
   if (phase === "idle") return { server, keys: [], goOn };
+  if (phase === "waiting to start a worker again") {
+    for (const pause of [1, 2]) {
+      process.kill(await server.worker(), "SIGKILL");
+      await server.says(`is started again in ${pause} s`);
+    }
+    return { server, keys: [(await queue.enqueue("nap", { ms: 20 })).key], goOn };
+  }
   // Long enough that both still run when the signal comes, also on a busy machine.
   const jobs = [await queue.enqueue("nap", { ms: 3_500 }), await queue.enqueue("nap", { ms: 3_600 })];
   for (const { key } of jobs) await runs(key);
@@ -418,22 +434,25 @@ async function bringInto(
 }
 
 describe.each(["SIGTERM", "SIGKILL"] as const)("%s", (signal) => {
-  it.concurrent.each(phases)("to the server while it is %s: no process is left, no job is lost", (phase) =>
-    staged(async (stage) => {
-      const { server, keys, goOn } = await bringInto(phase, stage);
-      const workers = server.workers();
-      server.kill(signal);
-      goOn();
-      expect(await server.ended()).toBe(signal === "SIGTERM" ? 0 : null);
-      expect(workers.filter(isAlive)).toEqual([]);
-      expect(server.lines("is started again")).toEqual([]);
-      if (phase === "running" || phase === "stopping") {
-        // The workers stopped in order, so that the jobs could finish.
-        for (const key of keys) expect((await stage.database.document(key)).status).toBe("complete");
-      }
-      await nothingIsLost(stage, keys);
-      for (const key of keys) expect(await stage.database.runs(key)).toHaveLength(1);
-    })(),
+  it.concurrent.each(serverPhases)(
+    "to the server while it is %s: no process is left, no job is lost",
+    (phase) =>
+      staged(async (stage) => {
+        const { server, keys, goOn } = await bringInto(phase, stage);
+        const restarts = server.lines("is started again");
+        const workers = server.workers();
+        server.kill(signal);
+        goOn();
+        expect(await server.ended()).toBe(signal === "SIGTERM" ? 0 : null);
+        expect(workers.filter(isAlive)).toEqual([]);
+        expect(server.lines("is started again")).toEqual(restarts);
+        if (phase === "running" || phase === "stopping") {
+          // The workers stopped in order, so that the jobs could finish.
+          for (const key of keys) expect((await stage.database.document(key)).status).toBe("complete");
+        }
+        await nothingIsLost(stage, keys);
+        for (const key of keys) expect(await stage.database.runs(key)).toHaveLength(1);
+      })(),
   );
 
   it.concurrent.each(phases)("to a worker while it is %s: another takes its place, no job is lost", (phase) =>

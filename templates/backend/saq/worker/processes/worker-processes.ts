@@ -85,6 +85,7 @@ export class WorkerProcesses {
   /** Ends the pauses before restarts; nothing is started after it fires. */
   readonly #closing = new AbortController();
   #hasLaunched = false;
+  #isStopRequested = false;
   #isStartAwaited = false;
   #hasStartFailed = false;
   #stopping: Promise<number> | null = null;
@@ -133,6 +134,7 @@ export class WorkerProcesses {
 
   /** Asks all processes to stop. Nothing is restarted after this call. `grace`: as in `stop`. */
   requestStop(grace?: number): void {
+    this.#isStopRequested = true;
     this.restartNone();
     for (const child of this.#alive) this.#send(child, { saq: "stop", grace });
   }
@@ -186,7 +188,10 @@ export class WorkerProcesses {
     return this.#options.queues;
   }
 
-  /** Runs a process and starts it again when it ends without being asked. Returns the exit code of the last run. */
+  /**
+   * Runs a process and starts it again when it ends without being asked. Returns the exit code of the last run; 0 if a
+   * stop was requested while the process waited for its restart.
+   */
   async #keepRunning(name: string, queues: readonly string[], firstStart: FirstStart): Promise<number> {
     let lastCode = 0;
     let hasStarted = false;
@@ -212,6 +217,8 @@ export class WorkerProcesses {
         const pauseMs = restartPauseMs(deaths);
         this.#logEnd(name, end, ` and is started again in ${pauseMs / 1_000} s`, { deaths, pauseMs });
         await sleep(pauseMs, undefined, { signal: this.#closing.signal }).catch(() => {});
+        // The death is logged. A stop before the restart is as successful as one after it.
+        if (this.#isStopRequested) lastCode = 0;
       }
     }
     firstStart.succeed();
