@@ -79,3 +79,23 @@ it.each([
     await stopped;
   },
 );
+
+it("a look for grouped jobs that is late has no negative timer, about which Node.js 24 warns", async () => {
+  const fetcher = fetcherOf({
+    claim: async () => {
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      return { jobs: [], more: false };
+    },
+    hasGrouped: async () => false,
+  });
+  const timers = jest.spyOn(globalThis, "setTimeout");
+  for (let turn = 0; turn < 3; turn++) {
+    fetcher.wake();
+    await jest.advanceTimersByTimeAsync(1_000);
+  }
+  const delays = timers.mock.calls.map(([, delay]) => Number(delay));
+  timers.mockRestore();
+  expect(delays.length).toBeGreaterThan(3);
+  expect(delays.filter((delay) => delay < 0)).toEqual([]);
+  await fetcher.stop();
+});

@@ -267,7 +267,9 @@ export class Fetcher {
       }
     };
     const pause = doubled(this.#unsuccessfulGroupChecks, groupCheckPauseMs.first, groupCheckPauseMs.longest);
-    const timer = setTimeout(() => void check(), this.#groupsCheckedAt + pause - performance.now());
+    // Node.js 24 warns about a negative time.
+    const waitMs = Math.max(this.#groupsCheckedAt + pause - performance.now(), 0);
+    const timer = setTimeout(() => void check(), waitMs);
     this.#groupCheckTimer = timer;
   }
 
