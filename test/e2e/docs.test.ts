@@ -86,11 +86,11 @@ const APPLICATION_COMMANDS: Record<string, RunBy | ByHand> = {
     [TELEMETRY, "[installNewest"],
   "npm install --workspace=backend @opentelemetry/api@1.9 @opentelemetry/sdk-node@0.223 @opentelemetry/auto-instrumentations-node@0.81":
     [TELEMETRY, "installForNode20"],
-  'npm pkg set scripts.start="node --import ./backend/telemetry.js scripts/start.js server"': [
+  'npm pkg set scripts.start="node --import backend/telemetry.js scripts/start.js server"': [
     TELEMETRY,
     '"npm pkg set "',
   ],
-  'npm pkg set scripts.start-worker="node --import ./backend/telemetry.js scripts/start.js worker"': [
+  'npm pkg set scripts.start-worker="node --import backend/telemetry.js scripts/start.js worker"': [
     TELEMETRY,
     '"npm pkg set "',
   ],
