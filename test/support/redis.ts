@@ -30,6 +30,10 @@ export interface RedisServerOptions {
   /** More settings, each as the server's command line takes it: `["--appendonly", "yes"]`. */
   settings?: readonly string[];
   port?: number;
+  /** Path of a configuration file that the server may change. A Sentinel needs one. */
+  configFile?: string;
+  /** The password that the configuration file sets. */
+  password?: string;
 }
 
 /**
@@ -40,6 +44,8 @@ export async function startRedisServer({
   folder,
   settings = [],
   port,
+  configFile,
+  password,
 }: RedisServerOptions): Promise<RedisServer> {
   const program = findRedisServer();
   if (!program) throw new Error(redisMissing ?? "there is no redis-server on the PATH");
@@ -54,12 +60,13 @@ export async function startRedisServer({
     while kill -0 $server 2> /dev/null; do kill -0 $run 2> /dev/null || kill $server; sleep 1 & wait $!; done`;
   const run = process.env.TEST_RUN_PID ?? String(process.pid);
   const output = openSync(log, "a");
-  spawn("/bin/sh", ["-c", watch, "redis", run, program, ...given, ...fast, ...settings], {
+  const args = [...(configFile === undefined ? [] : [configFile]), ...given, ...fast, ...settings];
+  spawn("/bin/sh", ["-c", watch, "redis", run, program, ...args], {
     cwd: folder,
     detached: true,
     stdio: ["ignore", output, output],
   }).unref();
-  const url = `redis://127.0.0.1:${listening}`;
+  const url = `redis://${password === undefined ? "" : `:${password}@`}127.0.0.1:${listening}`;
   const deadline = Date.now() + 60_000;
   for (;;) {
     const pid = await serverPid(url);

@@ -1,7 +1,7 @@
 /**
  * Creates the broker for a DSN. This is the only module that knows all brokers. Queues with the same DSN share their
- * connections; on PostgreSQL only if their mode is the same too (with or without `pollInterval`). If their tables, lock
- * keyspace and `maxBytes` are also the same, they share one `TableSession`.
+ * connections, but not on a Redis Cluster, and on PostgreSQL only if their mode is the same too (with or without
+ * `pollInterval`). If their tables, lock keyspace and `maxBytes` are also the same, they share one `TableSession`.
  */
 
 import { AddressError } from "./address-parts.js";
@@ -11,7 +11,7 @@ import { ConfigError } from "./errors.js";
 import type { Logger } from "./logger.js";
 import { ConnectionPool, type PoolOptions, PostgresBroker, TableSession } from "./postgres/index.js";
 import { RedisBroker, RedisConnection } from "./redis/index.js";
-import { isRedisAddress } from "./redis-address.js";
+import { isClusterAddress, isRedisAddress } from "./redis-address.js";
 
 /**
  * Returns one broker per queue, in the order of the configurations. Opens no connection, but reads the certificate
@@ -26,8 +26,10 @@ export function connectBrokers(queues: readonly QueueConfig[], logger: Logger): 
   return queues.map((queue) => {
     const { name: queueName, failedTtl, groupConcurrency, tables, lockKeyspace, maxBytes } = queue;
     if (isRedisAddress(queue.dsn)) {
-      const connection = getOrCreate(redisConnections, queue.dsn, () =>
-        namingQueue(queueName, () => new RedisConnection(queue.dsn, logger)),
+      // On a cluster, the keys of each queue may be on another node.
+      const sharing = isClusterAddress(queue.dsn) ? `${queue.dsn} ${queueName}` : queue.dsn;
+      const connection = getOrCreate(redisConnections, sharing, () =>
+        namingQueue(queueName, () => new RedisConnection(queue.dsn, logger, queueName)),
       );
       return new RedisBroker(connection, { queueName, failedTtl, maxBytes });
     }

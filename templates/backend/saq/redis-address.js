@@ -76,6 +76,10 @@ const hint = encodingHint("redis://:password@127.0.0.1:6379/0");
 /** Returns true if the address has a scheme of Redis. @param {string} text */
 export const isRedisAddress = (text) => Object.hasOwn(schemes, schemeOf(text) ?? "");
 
+/** Returns true if the address is one of a Redis Cluster. @param {string} text */
+export const isClusterAddress = (text) =>
+  isRedisAddress(text) && schemes[schemeOf(text) ?? ""]?.kind === "cluster";
+
 /**
  * Reads an address and returns its parts.
  *

@@ -149,6 +149,11 @@ describe("defineQueue", () => {
         "Leave groupKey and groupConcurrency out.",
     ],
     [
+      { name: "{mail}", dsn: "redis+cluster://h" },
+      'defineQueue("{mail}"): name must not contain } on a Redis Cluster, where all keys of a queue have its name in ' +
+        'braces; choose a name without it, for instance "mail"',
+    ],
+    [
       { dsn: "redis://s3cret@h" },
       'defineQueue("q"): dsn has a user but no password; if it is the password, write a colon before it: ' +
         "redis://:password@host, and if the user has none, write one after it: redis://user:@host",
@@ -405,7 +410,7 @@ describe("defineSaq", () => {
 
   it.each([
     ["redis://h", "redis://:secret@h:6379/0"],
-    ["redis+cluster://a:1,b:2", "redis+cluster://a:1,b:2"],
+    ["redis+sentinel://a:1,b:2/main/0", "redis+sentinel://a:1,b:2/main/0"],
   ])("refuses the queues a:b on %s and a on %s, because their jobs could have one key", (first, second) => {
     const queues = [define({ name: "a:b", dsn: first }), define({ name: "a", dsn: second })];
     expect(() => defineSaq({ queues })).toThrow(
@@ -423,5 +428,15 @@ describe("defineSaq", () => {
     ["b:a", { name: "b:a", dsn: "redis://h" }],
   ])("accepts the queue a on Redis beside %s", (_, other) => {
     defineSaq({ queues: [define({ name: "a", dsn: "redis://h" }), define(other)] });
+  });
+
+  it("accepts the queues a:b and a on a cluster, whose keys have the names in braces", () => {
+    const dsn = "redis+cluster://a:1,b:2";
+    defineSaq({ queues: [define({ name: "a:b", dsn }), define({ name: "a", dsn })] });
+  });
+
+  it("accepts names with braces on a single server, and an opening brace on a cluster", () => {
+    define({ name: "{mail}", dsn: "redis://h" });
+    define({ name: "{mail", dsn: "redis+cluster://h" });
   });
 });

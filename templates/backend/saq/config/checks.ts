@@ -4,6 +4,7 @@
 import { redisCapabilities, requireCapability } from "../core/capabilities.js";
 import { ConfigError } from "../errors.js";
 import { parseQueueAddress, type QueueAddress } from "../queue-address.js";
+import { isClusterAddress } from "../redis-address.js";
 import type { OneOrMany } from "../tasks/hooks.js";
 import type { TaskMap } from "../tasks/task.js";
 import { onlyJobOptions } from "./job-options.js";
@@ -183,14 +184,26 @@ export function checkDsn(at: string, dsn: string): QueueAddress["storage"] {
 
 /**
  * Refuses the options of PostgreSQL that change which jobs run, if the queue is on Redis. The other ones, such as the
- * size of the pool, are accepted without effect, so that `dsn` is the only option to change.
+ * size of the pool, are accepted without effect, so that `dsn` is the only option to change. On a cluster, the name of a
+ * queue is written in braces into its keys, and the first `}` would end it.
  *
  * @throws ConfigError naming the option and what to do without it
  */
 export function checkRedisOptions(
   at: string,
-  { priorities, groupConcurrency }: Pick<QueueOptions, "priorities" | "groupConcurrency">,
+  {
+    name,
+    dsn,
+    priorities,
+    groupConcurrency,
+  }: Pick<QueueOptions, "name" | "dsn" | "priorities" | "groupConcurrency">,
 ): void {
+  if (name.includes("}") && isClusterAddress(dsn)) {
+    throw new ConfigError(
+      `${at}: name must not contain } on a Redis Cluster, where all keys of a queue have its name in braces; choose ` +
+        `a name without it, for instance ${JSON.stringify(name.replaceAll(/[{}]/g, "") || "default")}`,
+    );
+  }
   const isDefault = priorities === undefined || (priorities[0] === 0 && priorities[1] === 32_767);
   if (!isDefault) requireCapability(at, "priorities", redisCapabilities);
   if ((groupConcurrency ?? 1) !== 1) requireCapability(at, "groups", redisCapabilities);

@@ -2,7 +2,7 @@
 import type { RequestHandler } from "express";
 import { ConfigError } from "../errors.js";
 import type { Logger } from "../logger.js";
-import { isRedisAddress, nameOfRedisAddress, parseRedisAddress } from "../redis-address.js";
+import { isClusterAddress, isRedisAddress, nameOfRedisAddress, parseRedisAddress } from "../redis-address.js";
 import { checkEnableOtel, numberChecks, oneOf } from "./checks.js";
 import type { QueueConfig } from "./queue-options.js";
 
@@ -132,13 +132,14 @@ function checkCronKeys(queues: readonly QueueConfig[]): void {
 
 /**
  * Refuses two queues on one Redis whose keys are mixed up. Job `b:k` of queue `a` and job `k` of queue `a:b` both have
- * the key `saq:job:a:b:k`, which Python SAQ fixes, so each queue would read and overwrite jobs of the other.
+ * the key `saq:job:a:b:k`, which Python SAQ fixes, so each queue would read and overwrite jobs of the other. On a cluster
+ * the keys differ: `saq:job:{a}:b:k` and `saq:job:{a:b}:k`.
  *
  * @throws ConfigError
  */
 function checkRedisNames(queues: readonly QueueConfig[]): void {
   const onRedis = queues
-    .filter(({ dsn }) => isRedisAddress(dsn))
+    .filter(({ dsn }) => isRedisAddress(dsn) && !isClusterAddress(dsn))
     .map(({ name, dsn }) => ({ name, server: nameOfRedisAddress(parseRedisAddress(dsn)) }));
   for (const { name, server } of onRedis) {
     const longer = onRedis.find((other) => other.server === server && other.name.startsWith(`${name}:`));

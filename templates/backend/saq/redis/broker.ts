@@ -71,7 +71,7 @@ export class RedisBroker implements Broker {
   constructor(connection: RedisConnection, { queueName, failedTtl, maxBytes }: RedisBrokerOptions) {
     this.#connection = connection.retain();
     this.#queueName = queueName;
-    this.#keys = new QueueKeys(queueName);
+    this.#keys = new QueueKeys(queueName, { isCluster: connection.isCluster });
     this.#jobs = new JobStore(connection, this.#keys, queueName, maxDocumentBytes(maxBytes));
     this.#enqueuer = new Enqueuer(connection, this.#keys);
     this.#claimer = new Claimer(connection, this.#keys, this.#jobs, connection.logger);

@@ -1,9 +1,10 @@
 /**
- * The connections of one process to one Redis server. Queues with the same DSN share them: one connection for commands,
- * one for published messages, and one for each worker that waits for jobs.
+ * The connections of one process to the Redis server that holds the keys of its queues: one connection for commands, one
+ * for published messages, and one for each worker that waits for jobs. Queues with the same DSN share them. On a cluster
+ * each queue has its own: its keys are in one slot, and slots move between the nodes one by one.
+ *
+ * A `NodeFinder` says which server it is. If that changes, all connections are opened again, to the new server.
  */
-import type { RedisClientType } from "@redis/client";
-import { AddressError } from "../address-parts.js";
 import { backoffMs } from "../core/backoff.js";
 import { SaqError } from "../errors.js";
 import { describe, type Logger } from "../logger.js";
@@ -15,19 +16,33 @@ import {
 } from "../redis-address.js";
 import { DatabaseClock } from "../storage/clock.js";
 import { sleep } from "../timers.js";
-import { explanationOf, isUnavailable, RedisTimeoutError, wasNotSent } from "./errors.js";
+import { redirectOf, SlotOwner } from "./cluster.js";
+import {
+  explanationOf,
+  isMigrating,
+  isMisplaced,
+  isRedirect,
+  isUnavailable,
+  KeysMovedError,
+  unavailableText,
+  wasNotSent,
+} from "./errors.js";
+import { QueueKeys } from "./keys.js";
 import type { Script } from "./lua/script.js";
+import { isSameNode, NodeConnection, nameOfNode, type Reply, type ServerNode } from "./node-connection.js";
+import { type NodeFinder, SingleNode } from "./node-finder.js";
+import { SentinelMaster } from "./sentinel.js";
+import { Subscriber } from "./subscriber.js";
 
-type Client = RedisClientType;
-/** What a command or a script returns. Each caller knows the form of its own reply. */
-export type Reply = unknown;
+export type { Reply } from "./node-connection.js";
 
 const connectTimeoutMs = 10_000;
-/** A command without a response for this long has failed, and its connection is replaced. */
-const commandTimeoutMs = 8_000;
 /** How long a call waits for a server that cannot be reached, unless it says otherwise. */
 const retryTimeoutMs = 8_000;
-const keepAliveMs = 5_000;
+/** How often a call follows nodes of a cluster that name one another as the owner of its keys. */
+const maxRedirects = 5;
+/** How soon a command is sent again that a node refuses because its keys are being moved, ms. */
+const migrationPauseMs = 200;
 
 export interface RetryOptions {
   /** How long the command is sent again while the server cannot be reached, ms. @defaultValue 8_000 */
@@ -38,43 +53,53 @@ export interface RetryOptions {
   isWanted?: () => boolean;
 }
 
+/** Sends a command or script. `asking`: to a node of a cluster that is receiving the keys. */
+type Send = (connection: NodeConnection, options: { asking: boolean }) => Promise<Reply>;
+
 export class RedisConnection {
   readonly logger: Logger;
   readonly clock: DatabaseClock;
   /** Address of the server for messages, without the password. */
   readonly name: string;
+  readonly isCluster: boolean;
   readonly #address: RedisAddress;
+  readonly #finder: NodeFinder;
+  readonly #subscriber: Subscriber;
   #users = 0;
-  #module: Promise<typeof import("@redis/client")> | null = null;
-  #client: Promise<Client> | null = null;
-  #subscriber: Promise<Client> | null = null;
-  readonly #waiters = new Set<Client>();
-  readonly #closedClients = new WeakSet<Client>();
-  /** Called when published messages may have been missed. */
-  readonly #onGap = new Set<() => void>();
+  /** The server of the next connection; null if it has to be looked for. */
+  #node: Promise<ServerNode> | null = null;
+  /** The server that all open connections lead to. */
+  #current: ServerNode | null = null;
+  /** How often the keys have moved to another server. */
+  #moves = 0;
+  readonly #connections = new Set<NodeConnection>();
+  readonly #commands = new SharedConnection(() => this.#open());
   readonly #closing = new AbortController();
   #unavailableSince: number | null = null;
   /** Since when the server has been reachable without a gap, by performance.now(). */
   #availableSince = 0;
   #isChecked = false;
 
-  /** @throws AddressError for a Sentinel or a Cluster */
-  constructor(dsn: string, logger: Logger) {
+  /**
+   * `queueName`: the queue whose keys are looked for on a cluster.
+   *
+   * @throws AddressError if a certificate file that the address names cannot be read
+   */
+  constructor(dsn: string, logger: Logger, queueName: string) {
     this.#address = parseRedisAddress(dsn);
     this.name = nameOfRedisAddress(this.#address);
-    if (this.#address.kind !== "single") {
-      const kind = this.#address.kind === "sentinel" ? "a Sentinel" : "a Cluster";
-      throw new AddressError(
-        `names ${kind} of Redis, which is not supported yet; use the address of one server, for instance ` +
-          "redis://localhost:6379/0",
-      );
-    }
+    this.isCluster = this.#address.kind === "cluster";
+    // The files are read again for each connection. A wrong path is an error of the configuration.
+    redisTlsOptions(this.#address);
+    this.#finder = newFinder(this.#address, logger, queueName);
     this.logger = logger;
+    this.#subscriber = new Subscriber({
+      open: () => this.#open(),
+      pause: (ms) => this.pause(ms),
+      isClosed: () => this.isClosed,
+    });
     this.clock = new DatabaseClock({
-      read: async () => {
-        const [seconds, micros] = (await this.command(["TIME"])) as [string, string];
-        return Number(seconds) * 1_000 + Number(micros) / 1_000;
-      },
+      read: async () => clockOf(await this.command(["TIME"])),
       pause: (ms) => this.pause(ms),
       isClosed: () => this.isClosed,
       logger,
@@ -90,6 +115,11 @@ export class RedisConnection {
     return this.#unavailableSince === null ? this.#availableSince : Number.POSITIVE_INFINITY;
   }
 
+  /** Changes when the keys have moved to another server: what only the previous one knew is of no use any more. */
+  get moves(): number {
+    return this.#moves;
+  }
+
   /** Counts a user. The connections close when as many users have called `release`. */
   retain(): this {
     this.#users++;
@@ -100,9 +130,9 @@ export class RedisConnection {
     if (--this.#users > 0) return;
     this.#closing.abort();
     this.clock.stop();
-    const clients = await Promise.allSettled([this.#client, this.#subscriber]);
-    for (const result of clients) if (result.status === "fulfilled") result.value?.destroy();
-    for (const client of this.#waiters) client.destroy();
+    this.#finder.close();
+    // Connections that are being opened close themselves.
+    for (const connection of this.#connections) connection.close();
   }
 
   /** Resolves after `ms`, or when the connections close. */
@@ -127,7 +157,7 @@ export class RedisConnection {
 
   /** Sends a command. */
   async command(args: readonly string[], options?: RetryOptions): Promise<Reply> {
-    return this.#withRetry((client) => this.#send(client, args), options);
+    return this.#withRetry((connection, { asking }) => connection.send(args, { asking }), options);
   }
 
   /** Runs a script. Sends its text only if the server does not have it. A function returns the arguments of each try. */
@@ -137,13 +167,13 @@ export class RedisConnection {
     args: readonly string[] | (() => readonly string[]),
     options?: RetryOptions,
   ): Promise<Reply> {
-    return this.#withRetry(async (client) => {
+    return this.#withRetry(async (connection, { asking }) => {
       const rest = [String(keys.length), ...keys, ...(typeof args === "function" ? args() : args)];
       try {
-        return await this.#send(client, ["EVALSHA", sha1, ...rest]);
+        return await connection.send(["EVALSHA", sha1, ...rest], { asking });
       } catch (error) {
         if (!/^NOSCRIPT/.test((error as Error).message)) throw error;
-        return this.#send(client, ["EVAL", text, ...rest]);
+        return connection.send(["EVAL", text, ...rest], { asking });
       }
     }, options);
   }
@@ -153,16 +183,19 @@ export class RedisConnection {
     send: (args: readonly string[], timeoutMs: number) => Promise<Reply>;
     close: () => void;
   }> {
-    const client = await this.#open();
-    this.#waiters.add(client);
+    const connection = await this.#open();
     return {
-      send: (args, timeoutMs) => this.#send(client, args, timeoutMs),
-      close: () => {
-        this.#waiters.delete(client);
-        // Its pending command fails, which is no outage.
-        this.#closedClients.add(client);
-        client.destroy();
+      send: async (args, timeoutMs) => {
+        try {
+          return await connection.send(args, { timeoutMs });
+        } catch (error) {
+          const redirect = this.isCluster ? redirectOf(error, connection.node) : null;
+          if (redirect && !redirect.isAsk) this.#moveTo(redirect.node);
+          else if (isMisplaced(error)) this.#giveUp(connection);
+          throw error;
+        }
       },
+      close: () => connection.close(),
     };
   }
 
@@ -170,34 +203,28 @@ export class RedisConnection {
    * Calls `listener` with the messages of a channel, and `onGap` after an outage in which messages may have been missed.
    * Returns a function that unsubscribes.
    */
-  async subscribe(
+  subscribe(
     channel: string,
     listener: (message: string) => void,
     onGap: () => void,
   ): Promise<() => Promise<void>> {
-    const client = await this.#subscriberClient();
-    await client.subscribe(channel, listener);
-    this.#onGap.add(onGap);
-    return async () => {
-      this.#onGap.delete(onGap);
-      if (!this.isClosed) await client.unsubscribe(channel, listener).catch(() => {});
-    };
+    return this.#subscriber.subscribe(channel, listener, onGap);
   }
 
   async #withRetry(
-    send: (client: Client) => Promise<Reply>,
+    send: Send,
     { timeoutMs = retryTimeoutMs, isRepeatable = true, isWanted = () => true }: RetryOptions = {},
   ): Promise<Reply> {
     const deadline = performance.now() + timeoutMs;
     for (let tries = 0; ; tries++) {
       try {
-        const reply = await send(await this.#commandClient());
+        const reply = await this.#sendToOwner(send);
         this.#onAvailable();
         return reply;
       } catch (error) {
-        if (!isUnavailable(error)) throw this.#explained(error);
+        if (!isUnavailable(error) || (isRedirect(error) && !this.isCluster)) throw this.#explained(error);
         this.#onUnavailable(error);
-        const pauseMs = backoffMs(tries);
+        const pauseMs = isMigrating(error) ? migrationPauseMs : backoffMs(tries);
         const mayRetry = isRepeatable || wasNotSent(error);
         if (this.isClosed) throw closedError();
         if (!mayRetry || !isWanted() || performance.now() + pauseMs > deadline)
@@ -207,98 +234,119 @@ export class RedisConnection {
     }
   }
 
-  async #send(client: Client, args: readonly string[], timeoutMs = commandTimeoutMs): Promise<Reply> {
-    let timer: NodeJS.Timeout | undefined;
-    const timeout = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        reject(new RedisTimeoutError(timeoutMs / 1_000));
-        // The connection may be dead although no packet says so. A new one is opened for the next command.
-        client.destroy();
-        void this.#client?.then((current) => {
-          if (current === client) this.#client = null;
-        });
-      }, timeoutMs);
-    });
-    try {
-      return await Promise.race([client.sendCommand(args), timeout]);
-    } finally {
-      clearTimeout(timer);
+  /** Sends a command. On a cluster, follows a node that names another one as the owner of the keys. */
+  async #sendToOwner(send: Send): Promise<Reply> {
+    for (let redirects = 0; ; redirects++) {
+      const connection = await this.#commands.get();
+      try {
+        return await send(connection, { asking: false });
+      } catch (error) {
+        if (isMisplaced(error)) this.#giveUp(connection);
+        const redirect = this.isCluster ? redirectOf(error, connection.node) : null;
+        if (!redirect || redirects === maxRedirects) throw error;
+        if (redirect.isAsk) return await this.#ask(redirect.node, send);
+        this.#moveTo(redirect.node, connection);
+      }
     }
   }
 
-  /** Loads the client once. A process without a queue on Redis never loads it. */
-  #clientModule(): Promise<typeof import("@redis/client")> {
-    this.#module ??= import("@redis/client");
-    return this.#module;
+  /** Sends a command to the node of a cluster that is receiving the keys. It is not their owner yet. */
+  async #ask(node: ServerNode, send: Send): Promise<Reply> {
+    const connection = await this.#openTo(node);
+    try {
+      return await send(connection, { asking: true });
+    } finally {
+      connection.close();
+    }
   }
 
-  #commandClient(): Promise<Client> {
-    if (this.isClosed) return Promise.reject(closedError());
-    this.#client ??= this.#open().catch((error) => {
-      this.#client = null;
-      throw error;
-    });
-    return this.#client;
+  /** Opens a connection to the server that holds the keys. */
+  async #open(): Promise<NodeConnection> {
+    for (;;) {
+      const node = await this.#findNode();
+      const moves = this.#moves;
+      try {
+        const connection = await this.#openTo(node);
+        if (moves === this.#moves) return connection;
+        connection.close();
+      } catch (error) {
+        this.#node = null;
+        throw error;
+      }
+    }
   }
 
-  #subscriberClient(): Promise<Client> {
-    this.#subscriber ??= this.#openSubscriber().catch((error) => {
-      this.#subscriber = null;
-      throw error;
-    });
-    return this.#subscriber;
-  }
-
-  async #openSubscriber(): Promise<Client> {
-    const client = await this.#open();
-    client.on("ready", () => {
-      for (const call of this.#onGap) call();
-    });
-    return client;
-  }
-
-  async #open(): Promise<Client> {
+  async #openTo(node: ServerNode): Promise<NodeConnection> {
     if (this.isClosed) throw closedError();
-    const { createClient } = await this.#clientModule();
-    const { username, password, database } = this.#address;
-    const client = createClient({
-      RESP: 2,
-      ...(username !== undefined && { username }),
-      ...(password !== undefined && { password }),
-      database,
-      disableOfflineQueue: true,
-      // An idle connection through a firewall may be dead without a packet that says so.
-      pingInterval: keepAliveMs * 2,
-      socket: {
-        ...socketOf(this.#address),
-        connectTimeout: connectTimeoutMs,
-        reconnectStrategy: (tries) => (this.isClosed ? false : backoffMs(tries)),
-      },
-    }) as unknown as Client;
-    client.on("error", (error: unknown) => {
-      if (!this.#closedClients.has(client)) this.#onUnavailable(error);
-    });
-    let timer: NodeJS.Timeout | undefined;
+    const connection = await NodeConnection.open(node, this.#address, connectTimeoutMs);
     try {
-      // The client would try to connect for ever.
-      await Promise.race([
-        client.connect(),
-        new Promise<never>((_, reject) => {
-          client.once("error", reject);
-          timer = setTimeout(() => reject(new RedisTimeoutError(connectTimeoutMs / 1_000)), connectTimeoutMs);
-        }),
-      ]);
+      await this.#finder.check(connection);
+      if (this.isClosed) throw closedError();
     } catch (error) {
-      client.destroy();
+      connection.close();
       throw error;
-    } finally {
-      clearTimeout(timer);
     }
-    if (this.isClosed) {
-      client.destroy();
-      throw closedError();
+    this.#connections.add(connection);
+    void connection.ended.then((reason) => {
+      this.#connections.delete(connection);
+      if (reason === null || reason instanceof KeysMovedError) return;
+      this.#node = null;
+      this.#onUnavailable(reason);
+    });
+    return connection;
+  }
+
+  #findNode(): Promise<ServerNode> {
+    if (this.isClosed) return Promise.reject(closedError());
+    this.#node ??= this.#find();
+    return this.#node;
+  }
+
+  async #find(): Promise<ServerNode> {
+    try {
+      const node = await this.#finder.find();
+      if (this.#current) {
+        this.#moveTo(node);
+      } else {
+        this.#current = node;
+        this.#finder.watch?.((master) => this.#moveTo(master));
+      }
+      return node;
+    } catch (error) {
+      this.#node = null;
+      throw error;
     }
-    return client;
+  }
+
+  /** Leaves the previous server. `refusing`: its connection for commands, if it still responds. */
+  #moveTo(node: ServerNode, refusing?: NodeConnection): void {
+    if (this.#current && isSameNode(this.#current, node)) return;
+    this.#current = node;
+    this.#node = Promise.resolve(node);
+    this.#moves++;
+    this.#availableSince = performance.now();
+    const server = nameOfNode(node);
+    this.logger.info({ server: this.name, node: server }, `Redis: the queue's keys are on ${server} now`);
+    this.#commands.forget();
+    // The commands that were sent with the refused one are refused too, which is certain only after their responses.
+    refusing?.retire();
+    for (const connection of this.#connections)
+      if (connection !== refusing) connection.lose(new KeysMovedError(server));
+    if (this.#isChecked) void this.#compareClock();
+  }
+
+  /** The clocks of two servers differ. */
+  async #compareClock(): Promise<void> {
+    const sentAt = performance.now();
+    const time = await this.command(["TIME"]).catch(() => null);
+    if (time !== null) this.clock.compareWith(clockOf(time), sentAt);
+  }
+
+  /** This server does not hold the keys any more, or cannot serve them: look for the one that does. */
+  #giveUp(connection: NodeConnection): void {
+    this.#node = null;
+    this.#commands.forget(connection);
+    connection.retire();
   }
 
   /** Warns of a server that may delete jobs when its memory is full. A server that refuses INFO is accepted. */
@@ -315,16 +363,12 @@ export class RedisConnection {
   }
 
   #explained(error: unknown): unknown {
-    const explanation = explanationOf(error, this.name);
+    const explanation = error instanceof SaqError ? null : explanationOf(error, this.name);
     return explanation === null ? error : new SaqError("config", explanation, { cause: error });
   }
 
   #unavailableError(cause: unknown): SaqError {
-    return new SaqError(
-      "database_unavailable",
-      `Redis at ${this.name} does not answer: ${(Object(cause) as { message?: string }).message || "no connection"}`,
-      { cause },
-    );
+    return new SaqError("database_unavailable", unavailableText(cause, this.name), { cause });
   }
 
   #onUnavailable(error: unknown): void {
@@ -342,16 +386,50 @@ export class RedisConnection {
   }
 }
 
+function newFinder(address: RedisAddress, logger: Logger, queueName: string): NodeFinder {
+  const name = nameOfRedisAddress(address);
+  if (address.kind === "sentinel") return new SentinelMaster(address, name, logger);
+  if (address.kind === "cluster")
+    return new SlotOwner(address, name, new QueueKeys(queueName, { isCluster: true }).queued);
+  return new SingleNode(address);
+}
+
+/** A connection that all calls share. It is opened when it is needed, and again after it has ended. */
+class SharedConnection {
+  #opening: Promise<NodeConnection> | null = null;
+  #connection: NodeConnection | null = null;
+
+  constructor(private readonly open: () => Promise<NodeConnection>) {}
+
+  get(): Promise<NodeConnection> {
+    this.#opening ??= this.#open();
+    return this.#opening;
+  }
+
+  /** The next `get` opens a new connection. `connection`: only if this one is shared now. */
+  forget(connection?: NodeConnection): void {
+    if (connection && this.#connection !== connection) return;
+    this.#opening = null;
+    this.#connection = null;
+  }
+
+  async #open(): Promise<NodeConnection> {
+    try {
+      const connection = await this.open();
+      this.#connection = connection;
+      void connection.ended.then(() => this.forget(connection));
+      return connection;
+    } catch (error) {
+      this.forget();
+      throw error;
+    }
+  }
+}
+
 const closedError = () => new SaqError("queue_closed", "The queue was closed and cannot be used again");
 
-function socketOf(address: RedisAddress) {
-  if (address.socketPath !== undefined) return { path: address.socketPath, tls: false as const };
-  const [node] = address.nodes;
-  return {
-    host: node?.host ?? "localhost",
-    port: node?.port ?? 6379,
-    keepAlive: true,
-    keepAliveInitialDelay: keepAliveMs,
-    ...(address.tls ? { ...redisTlsOptions(address), tls: true as const } : {}),
-  };
+/** Returns the time in the response to TIME, epoch ms. */
+function clockOf(reply: Reply): number {
+  const [seconds, micros] = reply as [string, string];
+  return Number(seconds) * 1_000 + Number(micros) / 1_000;
 }

@@ -21,34 +21,114 @@ export class RedisTimeoutError extends Error {
   }
 }
 
-/** True if the server cannot be reached, or cannot work at present: it loads its data, or is a replica now. */
-export function isUnavailable(error: unknown): boolean {
-  if (error instanceof RedisTimeoutError) return true;
-  const { code, message = "" } = Object(error) as { code?: unknown; message?: string };
-  if (connectionErrors.has(classOf(error))) return true;
-  if (typeof code === "string" && /^E[A-Z]+$/.test(code)) return true;
-  return /^(LOADING|MASTERDOWN|READONLY|CLUSTERDOWN|TRYAGAIN|UNBLOCKED)\b/.test(message);
+/** Which server holds the queue's keys cannot be found at present. */
+export class NoServerError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "NoServerError";
+  }
+}
+
+/** The keys are on another server now, so a connection to this one is of no use any more. */
+export class KeysMovedError extends Error {
+  constructor(server: string) {
+    super(`the queue's keys are on ${server} now`);
+    this.name = "KeysMovedError";
+  }
 }
 
 const classOf = (error: unknown): string => (error instanceof Error ? error.constructor.name : "");
+const messageOf = (error: unknown): string => String((Object(error) as { message?: unknown }).message ?? "");
+
+/** Returns what went wrong as a text. Node's error for a host with several addresses has a code and no message. */
+export const reasonOf = (error: unknown): string =>
+  messageOf(error) || String((Object(error) as { code?: unknown }).code ?? "no connection");
+
+/**
+ * True if the server cannot be reached, or cannot work at present: it loads its data, or is a replica now, or the keys
+ * are on another server.
+ */
+export function isUnavailable(error: unknown): boolean {
+  if (error instanceof RedisTimeoutError || error instanceof NoServerError || error instanceof KeysMovedError)
+    return true;
+  const { code } = Object(error) as { code?: unknown };
+  if (connectionErrors.has(classOf(error))) return true;
+  if (typeof code === "string" && /^E[A-Z]+$/.test(code)) return true;
+  return isMisplaced(error) || isRedirect(error) || /^(LOADING|TRYAGAIN|NOREPLICAS)\b/.test(messageOf(error));
+}
+
+/**
+ * True if the server does not hold the keys any more, or cannot serve them: another one may do so. Redis 6.2 reports the
+ * error of a script's command inside of a text.
+ */
+export const isMisplaced = (error: unknown): boolean =>
+  /^(MASTERDOWN|READONLY|CLUSTERDOWN|UNBLOCKED)\b|-READONLY /.test(messageOf(error));
+
+/**
+ * True while a slot is moved between two nodes of a cluster and only some of the command's keys are there: neither node
+ * can carry the command out.
+ */
+export const isMigrating = (error: unknown): boolean => /^TRYAGAIN\b/.test(messageOf(error));
+
+/** True if a node of a cluster says that another one holds the command's keys. */
+export const isRedirect = (error: unknown): boolean => /^(MOVED|ASK)\b/.test(messageOf(error));
 
 /** True if the command was certainly not carried out. */
 export const wasNotSent = (error: unknown): boolean =>
   classOf(error) === "ClientOfflineError" ||
-  /^(LOADING|MASTERDOWN|READONLY|CLUSTERDOWN|OOM|NOAUTH|NOPERM)\b/.test(String(Object(error).message));
+  error instanceof NoServerError ||
+  isMigrating(error) ||
+  isRedirect(error) ||
+  /^(LOADING|MASTERDOWN|READONLY|CLUSTERDOWN|NOREPLICAS|OOM|NOAUTH|NOPERM)\b|-READONLY /.test(
+    messageOf(error),
+  );
 
 /** Returns the sentence that tells a user what is wrong with the server, or null for an unknown error. */
-export function explanationOf(error: unknown, server: string): string | null {
-  const message = String((Object(error) as { message?: unknown }).message ?? "");
+export function explanationOf(
+  error: unknown,
+  server: string,
+  kind: "server" | "sentinel" = "server",
+): string | null {
+  const message = messageOf(error);
   if (/^WRONGPASS|invalid username-password/.test(message))
-    return `Redis at ${server} refuses the user name or password of the DSN`;
+    return kind === "sentinel"
+      ? `The Sentinel at ${server} refuses sentinel_username or sentinel_password of the DSN`
+      : `Redis at ${server} refuses the user name or password of the DSN`;
   if (/^NOAUTH/.test(message))
-    return `Redis at ${server} needs a password; write it into the DSN: redis://:PASSWORD@host`;
+    return kind === "sentinel"
+      ? `The Sentinel at ${server} needs a password of its own; add ?sentinel_password=PASSWORD to the DSN`
+      : `Redis at ${server} needs a password; write it into the DSN: redis://:PASSWORD@host`;
   if (/^NOPERM/.test(message)) return `The Redis user at ${server} may not do this: ${message.slice(7)}`;
   if (/^READONLY/.test(message))
     return `Redis at ${server} is a read-only replica; use the address of its primary`;
   if (/^OOM/.test(message)) return `Redis at ${server} has no memory left (maxmemory); nothing was stored`;
+  if (/^(MOVED|ASK|CROSSSLOT)\b/.test(message)) {
+    return (
+      `Redis at ${server} belongs to a cluster; begin the DSN with redis+cluster:// (with TLS: rediss+cluster://) ` +
+      "in place of redis://, and leave the database out"
+    );
+  }
   if (/^ERR DB index is out of range|invalid DB index/.test(message))
     return `Redis at ${server} has no database with the number in the DSN`;
   return null;
+}
+
+/** Returns the sentence that tells a user why the server cannot be used at present. */
+export function unavailableText(error: unknown, server: string): string {
+  const reason = reasonOf(error);
+  if (/^CLUSTERDOWN/.test(reason)) {
+    return (
+      `The Redis cluster at ${server} is down: a part of its slots has no working master (${reason}). ` +
+      '"redis-cli cluster info" and "redis-cli cluster nodes" on a node show which one'
+    );
+  }
+  if (isMigrating(error))
+    return `The Redis cluster at ${server} is moving the queue's keys to another node, and serves them only then`;
+  if (/^NOREPLICAS/.test(reason)) {
+    return (
+      `Redis at ${server} accepts no writes, because fewer replicas than min-replicas-to-write are connected to it; ` +
+      "nothing was stored"
+    );
+  }
+  return `Redis at ${server} does not answer: ${reason}`;
 }

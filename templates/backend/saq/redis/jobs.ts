@@ -282,23 +282,30 @@ export class JobStore {
   /** Returns jobs page by page, in no order; a job may come twice. `next` is null after the last page. */
   async scan(
     statuses: readonly Status[],
-    cursor: string,
+    after: string,
     limit: number,
   ): Promise<{ jobs: StoredJob[]; next: string | null }> {
-    const [next, ids] = (await this.connection.command([
+    const { connection, keys } = this;
+    const { moves } = connection;
+    // Another server does not know the cursor, so the scan begins again.
+    const [scanned = "", cursor = "0"] = after.split(" ");
+    const [next, ids] = (await connection.command([
       "SCAN",
-      cursor === "" ? "0" : cursor,
+      scanned === String(moves) ? cursor : "0",
       "MATCH",
-      this.keys.idPattern,
+      keys.idPattern,
       "COUNT",
       String(limit),
       "TYPE",
       "string",
     ])) as [string, string[]];
-    const jobs = ids.length === 0 ? [] : await this.fetch(ids.map((id) => this.keys.jobKey(id)));
+    // SCAN names no key, so a node of a cluster that does not own the keys any more does not say so.
+    if (connection.isCluster) await connection.command(["EXISTS", keys.queued]);
+    const jobs = ids.length === 0 ? [] : await this.fetch(ids.map((id) => keys.jobKey(id)));
+    const isOver = next === "0" && moves === connection.moves;
     return {
       jobs: jobs.flatMap((job) => (job && statuses.includes(job.status) ? [job] : [])),
-      next: next === "0" ? null : next,
+      next: isOver ? null : `${moves} ${next}`,
     };
   }
 

@@ -1,6 +1,9 @@
 /**
  * The keys of one queue. SAQ's own keys come first. Keys that begin with `saq:QUEUE:ts:` are known only to this engine;
  * Python does not read or write them.
+ *
+ * On a cluster, the name of the queue is in braces: `saq:{QUEUE}:`. The text between the first `{` and the next `}`
+ * determines the slot of a key, and a script may use only keys of one slot. Python has no keys for a cluster.
  */
 export class QueueKeys {
   /** Ids of jobs that wait or run; score 0 = due or running, otherwise the due time, epoch s. Sorted set. */
@@ -28,10 +31,14 @@ export class QueueKeys {
   readonly events: string;
   readonly #prefix: string;
   readonly #jobPrefix: string;
+  readonly #abortPrefix: string;
 
-  constructor(queueName: string) {
-    this.#prefix = `saq:${queueName}:`;
-    this.#jobPrefix = `saq:job:${queueName}:`;
+  /** `queueName` contains no `}` on a cluster. */
+  constructor(queueName: string, { isCluster }: { isCluster: boolean }) {
+    const name = isCluster ? `{${queueName}}` : queueName;
+    this.#prefix = `saq:${name}:`;
+    this.#jobPrefix = `saq:job:${name}:`;
+    this.#abortPrefix = isCluster ? `saq:abort:${name}:` : "saq:abort:";
     this.incomplete = `${this.#prefix}incomplete`;
     this.queued = `${this.#prefix}queued`;
     this.active = `${this.#prefix}active`;
@@ -61,7 +68,7 @@ export class QueueKeys {
 
   /** Exists while a job is being aborted; Python refuses an enqueue of its key. SAQ puts no queue name into it. */
   abort(jobKey: string): string {
-    return `saq:abort:${jobKey}`;
+    return this.#abortPrefix + jobKey;
   }
 
   workerInfo(workerId: string): string {

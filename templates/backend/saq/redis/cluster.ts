@@ -1,0 +1,99 @@
+/** Asks the nodes of a cluster which of them owns the slot of a queue's keys. */
+import { ConfigError } from "../errors.js";
+import type { RedisAddress } from "../redis-address.js";
+import { explanationOf, NoServerError, reasonOf } from "./errors.js";
+import { type Login, NodeConnection, nameOfNode, type ServerNode } from "./node-connection.js";
+import { finderTimeoutMs, inTurn, type NodeFinder } from "./node-finder.js";
+
+/** A range of slots: the first, the last, the owner, then its replicas. */
+type SlotRange = [first: number, last: number, ...nodes: [host: unknown, port: number][]];
+
+/** Where a node of a cluster sends a command: to the owner of the keys, or (`isAsk`) to the node that receives them. */
+export interface Redirect {
+  readonly isAsk: boolean;
+  readonly node: ServerNode;
+}
+
+/** Returns where the node `from` sends a command; null if the error is no redirect. */
+export function redirectOf(error: unknown, from: ServerNode): Redirect | null {
+  const [, kind, host, port] = /^(MOVED|ASK) \d+ (.*):(\d+)$/.exec(reasonOf(error)) ?? [];
+  return kind === undefined ? null : { isAsk: kind === "ASK", node: nodeOf(host, port, from) };
+}
+
+/** A node that does not know the host of another one writes "?" or nothing: it is the host of the node itself. */
+const nodeOf = (host: unknown, port: unknown, from: ServerNode): ServerNode => ({
+  host:
+    typeof host === "string" && host !== "" && host !== "?" ? host : from.path === undefined ? from.host : "",
+  port: Number(port),
+});
+
+export class SlotOwner implements NodeFinder {
+  readonly #login: Login;
+  /** The nodes of the address. */
+  readonly #seeds: readonly ServerNode[];
+  /** The nodes that the cluster has named last: those of the address may all be replaced while this process runs. */
+  #members: readonly ServerNode[] = [];
+  /** Number of the node that is asked next. */
+  #next = 0;
+
+  constructor(
+    address: RedisAddress,
+    /** Name of the address for messages, without the password. */
+    private readonly name: string,
+    /** A key of the queue. All its keys are in the same slot. */
+    private readonly key: string,
+  ) {
+    this.#login = { ...address, database: 0 };
+    this.#seeds = address.nodes;
+  }
+
+  async find(): Promise<ServerNode> {
+    const failures: string[] = [];
+    // Each call begins with another node: the previous one may be cut off from the others.
+    for (const node of inTurn([...this.#members, ...this.#seeds], this.#next++)) {
+      try {
+        return await this.#ask(node);
+      } catch (error) {
+        if (error instanceof ConfigError) throw error;
+        failures.push(`${nameOfNode(node)}: ${reasonOf(error)}`);
+      }
+    }
+    throw new NoServerError(
+      `no node of the cluster knows the owner of the queue's keys (${failures.join("; ")})`,
+    );
+  }
+
+  async #ask(node: ServerNode): Promise<ServerNode> {
+    const connection = await NodeConnection.open(node, this.#login, finderTimeoutMs).catch(
+      (error: unknown) => {
+        throw this.#explained(error);
+      },
+    );
+    try {
+      const timeoutMs = finderTimeoutMs;
+      const slot = Number(await connection.send(["CLUSTER", "KEYSLOT", this.key], { timeoutMs }));
+      const ranges = (await connection.send(["CLUSTER", "SLOTS"], { timeoutMs })) as SlotRange[];
+      const namedNode = ([host, port]: [unknown, number]) => nodeOf(host, port, node);
+      this.#members = ranges.flatMap(([, , ...nodes]) => nodes.map(namedNode));
+      const [, , owner] = ranges.find(([first, last]) => first <= slot && slot <= last) ?? [];
+      if (!owner) throw new NoServerError(`no node owns slot ${slot}, to which the queue's keys belong`);
+      return namedNode(owner);
+    } catch (error) {
+      throw this.#explained(error);
+    } finally {
+      connection.close();
+    }
+  }
+
+  #explained(error: unknown): unknown {
+    const explanation = /cluster support disabled/.test(reasonOf(error))
+      ? `Redis at ${this.name} is no cluster; begin the DSN with redis:// (with TLS: rediss://) and name one server`
+      : explanationOf(error, this.name);
+    return explanation === null ? error : new ConfigError(explanation, { cause: error });
+  }
+
+  /** A node that does not own the slot says so in its response to each command. */
+  async check(): Promise<void> {}
+
+  close(): void {}
+}

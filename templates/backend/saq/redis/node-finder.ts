@@ -1,0 +1,49 @@
+/** Which server holds the keys of a queue now: it may change with Sentinel and on a cluster. */
+import type { RedisAddress } from "../redis-address.js";
+import type { NodeConnection, ServerNode } from "./node-connection.js";
+
+export interface NodeFinder {
+  /**
+   * Returns the server that holds the queue's keys.
+   *
+   * @throws NoServerError if it cannot be found at present
+   * @throws SaqError config if the address cannot be right
+   */
+  find(): Promise<ServerNode>;
+  /**
+   * Rejects if the server of a new connection does not hold the queue's keys.
+   *
+   * @throws NoServerError
+   */
+  check(connection: NodeConnection): Promise<void>;
+  /** Calls `onMove` when another server is to be used. Without it, only the responses of the servers say so. */
+  watch?(onMove: (node: ServerNode) => void): void;
+  close(): void;
+}
+
+/** How long the server that knows the others may take to connect or to respond, ms. Then the next one is asked. */
+export const finderTimeoutMs = 2_000;
+
+/** Returns the items beginning with number `first`; after the last one, it goes on with the first. */
+export const inTurn = <Item>(items: readonly Item[], first: number): Item[] => {
+  const start = first % items.length;
+  return [...items.slice(start), ...items.slice(0, start)];
+};
+
+/** The one server that the address names. */
+export class SingleNode implements NodeFinder {
+  readonly #node: ServerNode;
+
+  constructor({ socketPath, nodes: [node] }: RedisAddress) {
+    const { host = "localhost", port = 6379 } = node ?? {};
+    this.#node = socketPath === undefined ? { host, port } : { path: socketPath };
+  }
+
+  async find(): Promise<ServerNode> {
+    return this.#node;
+  }
+
+  async check(): Promise<void> {}
+
+  close(): void {}
+}

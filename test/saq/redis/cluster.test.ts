@@ -1,0 +1,214 @@
+/** Queues on a real Redis Cluster: three masters, and a replica of the first one. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "@jest/globals";
+import { cronJob } from "../../../templates/backend/saq/config/index.js";
+import { redisMissing } from "../../support/redis.js";
+import { LogBook } from "../support/log-book.js";
+import { eventually } from "../support/processes/child.js";
+import { Load, report } from "../support/redis-load.js";
+import { RedisCluster, TestServer } from "../support/redis-topology.js";
+import { closeAfterTest, closeAll, openQueue, startWorker } from "../support/scenario.js";
+
+if (redisMissing) process.stderr.write(`Queues on a Redis Cluster are not tested: ${redisMissing}.\n`);
+
+const tasks = {
+  double: async (_ctx: unknown, { n }: { n: number }) => 2 * n,
+  slow: async ({ signal }: { signal: AbortSignal }) => {
+    await sleep(60_000, undefined, { signal });
+  },
+};
+const outage = "Redis does not answer, trying again";
+
+(redisMissing ? describe.skip : describe)("a queue on a Redis Cluster", () => {
+  let cluster: RedisCluster;
+
+  beforeAll(async () => {
+    cluster = await RedisCluster.start();
+  });
+  afterAll(() => cluster?.stop());
+  afterEach(closeAll);
+
+  const open = (options: Parameters<typeof openQueue<typeof tasks>>[2] = {}) =>
+    openQueue({ url: cluster.url }, tasks, options);
+  const nodes = () => cluster.url.slice("redis+cluster://".length);
+
+  describe("while nothing fails", () => {
+    it.each([["plain"], ["with:colons"], ["{open"], ["päper ☂ *[a]"]])(
+      "runs the jobs of a queue named %s: results, aborts, lists, workers",
+      async (name) => {
+        const queue = open({ name });
+        const { ended } = await startWorker(queue);
+        expect(await queue.apply("double", { n: 21 })).toBe(42);
+        const job = await queue.enqueue("slow", undefined, { key: "slow" });
+        await eventually("the job runs", async () => (await queue.job("slow"))?.status === "active");
+        expect(await job?.abort("enough")).toBe("aborting");
+        expect(await ended("slow")).toMatch(/^Aborted/);
+        const keys: string[] = [];
+        for await (const { key } of queue.iterJobs()) keys.push(key);
+        expect(keys).toHaveLength(2);
+        expect(keys).toContain("slow");
+        expect(await queue.workers()).toHaveLength(1);
+        expect(await queue.counts()).toMatchObject({ complete: 1, aborted: 1, queued: 0, active: 0 });
+      },
+    );
+
+    it("keeps the queues of one process on their own nodes", async () => {
+      // Their keys are in slots of three different nodes.
+      const owners = new Set<TestServer>();
+      for (let number = 0; owners.size < 3; number++) {
+        const queue = open({ name: `spread-${number}` });
+        await startWorker(queue);
+        expect(await queue.apply("double", { n: number })).toBe(2 * number);
+        const owner = await cluster.ownerOf(`saq:{${queue.name}}:queued`);
+        expect(await owner.client.exists(`saq:{${queue.name}}:stats`)).toBe(1);
+        owners.add(owner);
+      }
+    });
+
+    it("runs scheduled tasks", async () => {
+      const runs: number[] = [];
+      const tick = async () => {
+        runs.push(Date.now());
+      };
+      const queue = openQueue(
+        { url: cluster.url },
+        { tick },
+        { scheduledTasks: [cronJob("tick", { cron: "* * * * * *" })] },
+      );
+      await startWorker(queue);
+      await eventually("it ran twice", async () => runs.length >= 2);
+    });
+  });
+
+  describe("while the queue's slot moves to another node", () => {
+    it("loses and doubles no job, and goes on at the new node", async () => {
+      const load = await Load.start(cluster.url);
+      const { key, from, to } = await moving(load.queue.name);
+      const began = performance.now();
+      await cluster.moveSlot({ key, from, to, pauseMs: 1_000 });
+      expect(await cluster.ownerOf(key)).toBe(to);
+      await load.isGoingOn();
+      const recovery = performance.now() - began;
+      const result = await load.finish();
+      report("Cluster, slot moved to another node", result, recovery);
+      expect(result.lost).toEqual([]);
+      expect(result.doubled).toEqual([]);
+      expect(load.failures).toBe(0);
+      const lines = load.log.lines.map(({ message }) => message);
+      expect(lines.filter((line) => line === outage).length).toBeLessThanOrEqual(2);
+      expect(lines).toContain(`Redis: the queue's keys are on ${to.name} now`);
+    });
+
+    it("reads and runs what has moved, without an outage in the log if no command had to wait", async () => {
+      const log = new LogBook();
+      const queue = open({ logger: log });
+      await startWorker(queue);
+      const jobs = [];
+      for (let n = 0; n < 30; n++) jobs.push(await queue.enqueue("double", { n }, { scheduled: 2 ** 31 }));
+      const { key, from, to } = await moving(queue.name);
+      const idle = open({ name: queue.name });
+      expect(await idle.counts()).toMatchObject({ scheduled: 30 });
+      await cluster.moveSlot({ key, from, to, pauseMs: 0 });
+      // This process has sent no command since: SCAN names no key, so the old node would return an empty page.
+      const keys: string[] = [];
+      for await (const { key: found } of idle.iterJobs()) keys.push(found);
+      expect(new Set(keys)).toEqual(new Set(jobs.map((job) => job?.key)));
+      expect(await queue.apply("double", { n: 4 })).toBe(8);
+    });
+
+    it("follows the node that receives the keys before it is the owner", async () => {
+      const queue = open();
+      await queue.enqueue("double", { n: 1 }, { key: "k" });
+      const { key, from, to } = await moving(queue.name);
+      await cluster.moveSlot({
+        key,
+        from,
+        to,
+        pauseMs: 0,
+        beforeEnd: async () => {
+          // Single keys are read from the node that has them. A script waits, because it names keys that do not exist.
+          expect(await queue.broker.nextWork([0, 0])).toMatchObject({ due: 0 });
+          const enqueued = queue.enqueue("double", { n: 2 });
+          expect(await Promise.race([enqueued, sleep(500, "waits")])).toBe("waits");
+        },
+      });
+      await eventually("both wait", async () => (await queue.counts()).queued === 2);
+    });
+  });
+
+  it("goes on after the owner was killed: no job is lost or doubled that a replica had confirmed", async () => {
+    const [first] = cluster.masters as [TestServer];
+    const name = await nameOn(first);
+    const load = await Load.start(cluster.url, { name });
+    const confirmed = await load.confirmed(first);
+    await first.kill();
+    const killed = performance.now();
+    await load.isGoingOn();
+    const recovery = performance.now() - killed;
+    const result = await load.finish();
+    report("Cluster, owner killed", result, recovery);
+    expect(await cluster.ownerOf(`saq:{${name}}:queued`)).toBe(cluster.replica);
+    expect(result.lost.filter((key) => confirmed.enqueued.has(key))).toEqual([]);
+    expect(result.doubled.filter((key) => confirmed.ended.has(key))).toEqual([]);
+    expect(confirmed.enqueued.size).toBeGreaterThan(20);
+  });
+
+  it("finds the owner although only a node that has died since is in the address", async () => {
+    const [, second] = cluster.masters as [TestServer, TestServer];
+    const name = await nameOn(second);
+    const queue = openQueue({ url: `redis+cluster://${cluster.replica.name}` }, tasks, { name });
+    await queue.enqueue("double", { n: 1 });
+    expect(await queue.counts()).toMatchObject({ queued: 1 });
+  });
+
+  it("says that the address is that of a cluster, or of no cluster", async () => {
+    const queue = openQueue({ url: `redis://${cluster.replica.name}` }, tasks);
+    await expect(queue.enqueue("double", { n: 1 })).rejects.toMatchObject({
+      code: "config",
+      message:
+        `Redis at ${cluster.replica.name}/0 belongs to a cluster; begin the DSN with redis+cluster:// ` +
+        "(with TLS: rediss+cluster://) in place of redis://, and leave the database out",
+    });
+    const single = await TestServer.start([]);
+    closeAfterTest({ close: () => single.kill() });
+    const other = openQueue({ url: `redis+cluster://${single.name}` }, tasks);
+    await expect(other.enqueue("double", { n: 1 })).rejects.toMatchObject({
+      code: "config",
+      message:
+        `Redis at ${single.name} is no cluster; begin the DSN with redis:// (with TLS: rediss://) and name one ` +
+        "server",
+    });
+  });
+
+  it("says that the cluster is down", async () => {
+    const [, , third] = cluster.masters as [TestServer, TestServer, TestServer];
+    const queue = open({ name: await nameOn(cluster.replica) });
+    await queue.enqueue("double", { n: 1 });
+    await third.kill();
+    await eventually("the cluster is down", async () =>
+      String(await cluster.replica.send("CLUSTER", "INFO")).includes("cluster_state:fail"),
+    );
+    await expect(queue.enqueue("double", { n: 2 })).rejects.toMatchObject({
+      code: "database_unavailable",
+      message:
+        `The Redis cluster at ${nodes()} is down: a part of its slots has no working master (CLUSTERDOWN The cluster ` +
+        'is down). "redis-cli cluster info" and "redis-cli cluster nodes" on a node show which one',
+    });
+  });
+
+  /** Returns a name whose queue has its keys on this node. */
+  async function nameOn(node: TestServer): Promise<string> {
+    for (let number = 0; ; number++) {
+      const name = `placed-${number}`;
+      if ((await cluster.ownerOf(`saq:{${name}}:queued`)) === node) return name;
+    }
+  }
+
+  /** Returns a key of a queue, its owner, and a master to move the slot to. */
+  async function moving(name: string): Promise<{ key: string; from: TestServer; to: TestServer }> {
+    const key = `saq:{${name}}:queued`;
+    const from = await cluster.ownerOf(key);
+    const to = cluster.masters.find((node) => node !== from) as TestServer;
+    return { key, from, to };
+  }
+});
