@@ -1,8 +1,8 @@
 // Engine, command line and end-to-end tests of this repository. The generated application's own tests live in
 // templates/backend/test and run by their own configuration, as they do in a generated project.
 import { availableParallelism } from "node:os";
-import { contractFiles } from "./test/saq/contract.js";
-import { redisMissing } from "./test/support/find-redis.js";
+import { clusterFiles, contractFiles } from "./test/saq/contract.js";
+import { redisMissing, redisServerMissing } from "./test/support/find-redis.js";
 
 const project = {
   testEnvironment: "node",
@@ -24,7 +24,7 @@ const project = {
 
 /**
  * @param {string} displayName jest prints it before the name of each file
- * @param {"poll" | "redis"} broker what test/saq/support/test-broker.ts reads
+ * @param {"poll" | "redis" | "cluster"} broker what test/saq/support/test-broker.ts reads
  * @param {readonly string[]} files
  */
 const contract = (displayName, broker, files = contractFiles) => ({
@@ -33,6 +33,8 @@ const contract = (displayName, broker, files = contractFiles) => ({
   globals: { TEST_BROKER: broker },
   testMatch: files.map((file) => `<rootDir>/${file}`),
 });
+
+const onCluster = process.env.TEST_CLUSTER_CONTRACT === "all" ? contractFiles : clusterFiles;
 
 export default {
   // Tests wait for databases, processes and timers more than they compute: with three workers, two cores were idle for
@@ -49,5 +51,6 @@ export default {
     { ...project, displayName: "PostgreSQL", testMatch: ["**/*.test.ts"] },
     contract("PostgreSQL with pollInterval", "poll"),
     contract("Redis", "redis", redisMissing ? ["test/saq/support/redis-missing.ts"] : contractFiles),
+    contract("Redis Cluster", "cluster", redisServerMissing ? [] : onCluster),
   ],
 };

@@ -36,3 +36,14 @@ export const contractFiles = [
   "test/saq/worker/schedule.test.ts",
   "test/saq/worker/unending-tasks.test.ts",
 ];
+
+/**
+ * The files that run on a Redis Cluster in each test run: those with the most scripts. TEST_CLUSTER_CONTRACT=all runs the
+ * whole contract there.
+ */
+export const clusterFiles = [
+  "test/saq/queue/enqueue-keys.test.ts",
+  "test/saq/queue/job-edits.test.ts",
+  "test/saq/queue/schedules.test.ts",
+  "test/saq/worker/run.test.ts",
+];

@@ -17,8 +17,13 @@ function isProgram(path) {
   }
 }
 
+/** Null if the tests can start Redis servers; otherwise the reason why they cannot. */
+export const redisServerMissing = findRedisServer()
+  ? null
+  : 'there is no redis-server on the PATH (Debian\'s package is "redis-server")';
+
 /** Null if the tests have a Redis server; otherwise the reason why they have none. */
 export const redisMissing =
-  process.env.TEST_REDIS_URL || findRedisServer()
+  process.env.TEST_REDIS_URL || !redisServerMissing
     ? null
-    : 'there is no redis-server on the PATH (Debian\'s package is "redis-server"), and TEST_REDIS_URL is not set';
+    : `${redisServerMissing}, and TEST_REDIS_URL is not set`;

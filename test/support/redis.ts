@@ -4,11 +4,11 @@ import { openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createClient } from "@redis/client";
-import { findRedisServer, redisMissing } from "./find-redis.js";
+import { findRedisServer, redisMissing, redisServerMissing } from "./find-redis.js";
 import { freePort } from "./left-behind.js";
 import { oncePerRun } from "./once.js";
 
-export { findRedisServer, redisMissing };
+export { findRedisServer, redisMissing, redisServerMissing };
 
 /** A test file or a process of the tests is silent for less than this time, ms. After it, its database is free again. */
 const leaseMs = 3_600_000;
@@ -48,7 +48,7 @@ export async function startRedisServer({
   password,
 }: RedisServerOptions): Promise<RedisServer> {
   const program = findRedisServer();
-  if (!program) throw new Error(redisMissing ?? "there is no redis-server on the PATH");
+  if (!program) throw new Error(redisServerMissing ?? "");
   const listening = port ?? (await freePort());
   const log = join(folder, `redis-${listening}.log`);
   const pidFile = join(folder, `redis-${listening}.pid`);

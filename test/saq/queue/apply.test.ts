@@ -22,7 +22,7 @@ import {
   useDatabase,
 } from "../support/scenario.js";
 import { stepClock } from "../support/stepped-clock.js";
-import { itOnRedis, itOnTables, itWithPush, onRedis } from "../support/test-broker.js";
+import { itOnRedis, itOnTables, itWithProxy, itWithPush, onRedis } from "../support/test-broker.js";
 
 const database = useDatabase();
 
@@ -385,21 +385,24 @@ describe("the wait of apply", () => {
     expect(await queue.apply("double", { n: 4 })).toBe(8);
   });
 
-  it("D-69: an end while the LISTEN connection is lost is found after the reconnect, or by polling", async () => {
-    const proxy = await openProxy(database);
-    const queue = openQueue(proxy, tasks);
-    const applied = [1, 2].map((n) => queue.apply("double", { n }, { key: `cut-${n}` }));
-    await isStored("cut-1");
-    await isStored("cut-2");
-    proxy.refuse();
-    await endSilently("cut-1", "complete", { result: 2 });
-    proxy.admit();
-    expect(await applied[0]).toBe(2);
-    const worker = openQueue(database, tasks, { name: queue.name });
-    await startWorker(worker);
-    expect(await applied[1]).toBe(4);
-    expect(await queue.apply("double", { n: 5 })).toBe(10);
-  });
+  itWithProxy(
+    "D-69: an end while the LISTEN connection is lost is found after the reconnect, or by polling",
+    async () => {
+      const proxy = await openProxy(database);
+      const queue = openQueue(proxy, tasks);
+      const applied = [1, 2].map((n) => queue.apply("double", { n }, { key: `cut-${n}` }));
+      await isStored("cut-1");
+      await isStored("cut-2");
+      proxy.refuse();
+      await endSilently("cut-1", "complete", { result: 2 });
+      proxy.admit();
+      expect(await applied[0]).toBe(2);
+      const worker = openQueue(database, tasks, { name: queue.name });
+      await startWorker(worker);
+      expect(await applied[1]).toBe(4);
+      expect(await queue.apply("double", { n: 5 })).toBe(10);
+    },
+  );
 
   it("V-5.9: apply keeps waiting for a job that is queued again before its row is read", async () => {
     const queue = open();

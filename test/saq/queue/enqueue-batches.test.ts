@@ -17,7 +17,14 @@ import {
   until,
   useDatabase,
 } from "../support/scenario.js";
-import { itOnPostgres, itOnTables, onRedis, possible, testBroker } from "../support/test-broker.js";
+import {
+  itOnPostgres,
+  itOnTables,
+  itWithProxy,
+  onRedis,
+  possible,
+  testBroker,
+} from "../support/test-broker.js";
 
 const database = useDatabase();
 
@@ -200,7 +207,7 @@ describe("a connection that is lost during a flush", () => {
     expect(new Set(jobs.map(({ key }) => key)).size).toBe(10);
   });
 
-  it("jobs are stored once when the first try was stored and its response was lost", async () => {
+  itWithProxy("jobs are stored once when the first try was stored and its response was lost", async () => {
     const proxy = await openProxy(database);
     const queue = openQueue(proxy, tasks);
     await queue.connect();
@@ -218,7 +225,7 @@ describe("a connection that is lost during a flush", () => {
     expect(await queue.count("queued")).toBe(10);
   });
 
-  it.each([
+  itWithProxy.each([
     ["generated keys", {}],
     ["a key of the caller", { key: "gone at once" }],
   ])("a job runs once when its row is deleted before the job is sent again: %s", async (_name, options) => {
@@ -308,39 +315,47 @@ describe("a connection that is lost during a flush", () => {
     expect(await queue.count("queued")).toBe(1);
   });
 
-  it("in an outage each call rejects after its own 8 s, also a call that waits behind another", async () => {
-    const proxy = await openProxy(database);
-    const queue = openQueue(proxy, tasks);
-    await queue.enqueue("hello");
-    proxy.refuse();
-    const began = performance.now();
-    const { tries } = proxy;
-    const first = queue.enqueue("hello");
-    const behind: Promise<unknown>[] = [first];
-    // Both calls are made while the first one is in progress.
-    await Promise.race([until(async () => proxy.tries > tries), first]);
-    behind.push(queue.enqueue("hello"), queue.enqueue("hello", {}, { key: "in an outage" }));
-    const answers = await Promise.allSettled(behind);
-    expect(answers.map(({ status }) => status)).toEqual(["rejected", "rejected", "rejected"]);
-    for (const answer of answers) expect(answer).toMatchObject({ reason: { code: "database_unavailable" } });
-    expect(performance.now() - began).toBeLessThan(14_000);
-    proxy.admit();
-  }, 600_000);
+  itWithProxy(
+    "in an outage each call rejects after its own 8 s, also a call that waits behind another",
+    async () => {
+      const proxy = await openProxy(database);
+      const queue = openQueue(proxy, tasks);
+      await queue.enqueue("hello");
+      proxy.refuse();
+      const began = performance.now();
+      const { tries } = proxy;
+      const first = queue.enqueue("hello");
+      const behind: Promise<unknown>[] = [first];
+      // Both calls are made while the first one is in progress.
+      await Promise.race([until(async () => proxy.tries > tries), first]);
+      behind.push(queue.enqueue("hello"), queue.enqueue("hello", {}, { key: "in an outage" }));
+      const answers = await Promise.allSettled(behind);
+      expect(answers.map(({ status }) => status)).toEqual(["rejected", "rejected", "rejected"]);
+      for (const answer of answers)
+        expect(answer).toMatchObject({ reason: { code: "database_unavailable" } });
+      expect(performance.now() - began).toBeLessThan(14_000);
+      proxy.admit();
+    },
+    600_000,
+  );
 
-  it("a job with a key of the caller is recognised by its `queued` time when the first try was stored", async () => {
-    const proxy = await openProxy(database);
-    const queue = openQueue(proxy, tasks);
-    await queue.connect();
-    const swallowed = proxy.mute();
-    const enqueued = queue.enqueue("hello", { n: 1 }, { key: "sent-twice" });
-    await swallowed;
-    expect(await rowOf(database, "sent-twice")).toMatchObject({ status: "queued" });
-    proxy.cut();
-    expect(await enqueued).toMatchObject({ key: "sent-twice" });
-    expect(await queue.count("queued")).toBe(1);
-  });
+  itWithProxy(
+    "a job with a key of the caller is recognised by its `queued` time when the first try was stored",
+    async () => {
+      const proxy = await openProxy(database);
+      const queue = openQueue(proxy, tasks);
+      await queue.connect();
+      const swallowed = proxy.mute();
+      const enqueued = queue.enqueue("hello", { n: 1 }, { key: "sent-twice" });
+      await swallowed;
+      expect(await rowOf(database, "sent-twice")).toMatchObject({ status: "queued" });
+      proxy.cut();
+      expect(await enqueued).toMatchObject({ key: "sent-twice" });
+      expect(await queue.count("queued")).toBe(1);
+    },
+  );
 
-  it("jobs with a key of the caller are not run again when they have already ended", async () => {
+  itWithProxy("jobs with a key of the caller are not run again when they have already ended", async () => {
     const proxy = await openProxy(database);
     const queue = openQueue(proxy, tasks);
     const worker = openQueue(database, tasks, { name: queue.name });
@@ -358,7 +373,7 @@ describe("a connection that is lost during a flush", () => {
     expect(await queue.counts()).toMatchObject({ complete: 2, queued: 0 });
   });
 
-  it("a job is refused as usual when a job of another caller has the key", async () => {
+  itWithProxy("a job is refused as usual when a job of another caller has the key", async () => {
     const proxy = await openProxy(database);
     const queue = openQueue(proxy, tasks);
     await queue.enqueue("hello", { n: 1 }, { key: "another's" });

@@ -15,7 +15,7 @@ import {
   until,
   useDatabase,
 } from "../support/scenario.js";
-import { itOnPostgres, itOnTables, itWithPush } from "../support/test-broker.js";
+import { can, itOnPostgres, itOnTables, itWithProxy, itWithPush } from "../support/test-broker.js";
 
 const database = useDatabase();
 const tasks = { work: async () => "done" };
@@ -128,7 +128,7 @@ itOnPostgres(
   },
 );
 
-itWithPush(
+(can("push") ? itWithProxy : itWithPush)(
   "D-69: a listener receives null after a reconnect, which means that it must read the rows",
   async () => {
     const proxy = await openProxy(database);

@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from "@jest/globals";
 import type { Context } from "../../../templates/backend/saq/index.js";
 import { openProxy } from "../support/cuttable-proxy.js";
 import { claim, insertRow, openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
-import { can, itOnPostgres, onRedis } from "../support/test-broker.js";
+import { can, itOnPostgres, itWithProxy, onRedis } from "../support/test-broker.js";
 
 const database = useDatabase();
 const maxBytes = 2_000;
@@ -41,7 +41,7 @@ const documentOf = (queue: string, key: string, text: string, from: "us" | "Pyth
 };
 
 describe("a stored document of more than four times maxBytes", () => {
-  it.each(["us", "Python"] as const)(
+  itWithProxy.each(["us", "Python"] as const)(
     "is set aside as failed without being read, and other jobs run: written by %s",
     async (from) => {
       const proxy = await openProxy(database);

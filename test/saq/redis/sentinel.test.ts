@@ -3,14 +3,15 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "@jest/globals";
 import { cronJob } from "../../../templates/backend/saq/config/index.js";
 import { ConfigError } from "../../../templates/backend/saq/errors.js";
-import { redisMissing } from "../../support/redis.js";
+import { redisServerMissing } from "../../support/redis.js";
 import { LogBook } from "../support/log-book.js";
 import { eventually } from "../support/processes/child.js";
 import { Load, report } from "../support/redis-load.js";
 import { SentinelSet, TestServer } from "../support/redis-topology.js";
 import { closeAfterTest, closeAll, openQueue, startWorker } from "../support/scenario.js";
 
-if (redisMissing) process.stderr.write(`Queues behind Sentinels are not tested: ${redisMissing}.\n`);
+if (redisServerMissing)
+  process.stderr.write(`Queues behind Sentinels are not tested: ${redisServerMissing}.\n`);
 
 const tasks = {
   double: async (_ctx: unknown, { n }: { n: number }) => 2 * n,
@@ -21,7 +22,7 @@ const tasks = {
 
 const outage = "Redis does not answer, trying again";
 
-(redisMissing ? describe.skip : describe)("a queue behind Redis Sentinels", () => {
+(redisServerMissing ? describe.skip : describe)("a queue behind Redis Sentinels", () => {
   let set: SentinelSet;
 
   beforeAll(async () => {
@@ -127,10 +128,15 @@ const outage = "Redis does not answer, trying again";
         await set.failOver();
         await log.saw(({ message }) => message.startsWith("Redis: the queue's keys are on "));
         expect(await before.info("role")).toBe("master");
-        // The worker waits at the new master, and the process receives its messages.
         expect(await queue.apply("double", { n: 2 })).toBe(4);
-        const jobs = await before.client.keys(`saq:job:${queue.name}:*`);
-        expect(jobs).toHaveLength(1);
+        expect(await before.client.keys(`saq:job:${queue.name}:*`)).toHaveLength(1);
+        // Connections that only wait or listen have left it too.
+        expect(await before.engineConnections()).toEqual([]);
+        const master = await set.master();
+        await eventually("the worker waits there", async () =>
+          (await master.engineConnections()).includes("b"),
+        );
+        expect(await master.engineConnections()).toContain("P");
       } finally {
         await before.send("ACL", "SETUSER", "default", "+slaveof", "+replicaof");
       }
@@ -185,6 +191,20 @@ const outage = "Redis does not answer, trying again";
             '(known: "mymaster"); correct the name in the DSN, after the Sentinels',
         ),
       );
+    });
+
+    it("may name a server that is a replica: nothing is sent to it", async () => {
+      const replica = await set.replica();
+      const config = `sentinel monitor demoted 127.0.0.1 ${replica.port} 2\n`;
+      const sentinel = await TestServer.start(["--sentinel"], { config });
+      closeAfterTest({ close: () => sentinel.kill() });
+      const queue = openQueue({ url: `redis+sentinel://${sentinel.name}/demoted` }, tasks);
+      await expect(queue.enqueue("double", { n: 1 })).rejects.toMatchObject({
+        code: "database_unavailable",
+        message:
+          `Redis at ${sentinel.name}/demoted/0 does not answer: ${replica.name}, which a Sentinel names as the ` +
+          "master, is a replica",
+      });
     });
 
     it("may need a password of their own", async () => {

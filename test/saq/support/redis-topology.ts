@@ -52,6 +52,15 @@ export class TestServer {
     return this.#client.sendCommand(args);
   }
 
+  /**
+   * Returns the flags of the engine's connections to this server: "b" waits for jobs, "P" receives messages. The
+   * connections of tests and Sentinels have names, and those of other servers the flags M and S.
+   */
+  async engineConnections(): Promise<string[]> {
+    const clients = await this.#client.clientList();
+    return clients.flatMap(({ name, flags }) => (name === "" && !/[MS]/.test(flags) ? [flags] : []));
+  }
+
   async info(name: string): Promise<string | undefined> {
     const info = String(await this.send("INFO"));
     return new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(info)?.[1];
@@ -202,30 +211,29 @@ export interface SlotMove {
   beforeEnd?: () => Promise<void>;
 }
 
-/** Three masters, and a replica of the first one. */
+/** Three masters, over which the slots are spread, and perhaps a replica of the first one. */
 export class RedisCluster {
   private constructor(
     readonly masters: readonly TestServer[],
-    readonly replica: TestServer,
+    readonly replicas: readonly TestServer[],
   ) {}
 
-  static async start(): Promise<RedisCluster> {
-    const nodes = await Promise.all([1, 2, 3, 4].map(startNode));
-    const [first, ...others] = nodes as [TestServer, TestServer, TestServer, TestServer];
-    for (const node of others) {
-      const bus = String(await busPort(first));
-      await node.send("CLUSTER", "MEET", "127.0.0.1", String(first.port), bus);
-    }
-    const [second, third, replica] = others;
+  static async start({ replicas }: { replicas: 0 | 1 }): Promise<RedisCluster> {
+    const nodes = await Promise.all(Array.from({ length: 3 + replicas }, startNode));
+    const [first, second, third, replica] = nodes as [TestServer, TestServer, TestServer, TestServer?];
+    const bus = String(await busPort(first));
+    for (const node of nodes)
+      if (node !== first) await node.send("CLUSTER", "MEET", "127.0.0.1", String(first.port), bus);
     await first.send("CLUSTER", "ADDSLOTSRANGE", "0", "5460");
     await second.send("CLUSTER", "ADDSLOTSRANGE", "5461", "10922");
     await third.send("CLUSTER", "ADDSLOTSRANGE", "10923", "16383");
     await eventually("the nodes have met", async () => {
       const infos = await Promise.all(nodes.map((node) => node.send("CLUSTER", "INFO")));
-      return infos.every((info) => /cluster_state:ok[\s\S]*cluster_known_nodes:4/.test(String(info)));
+      return infos.every((info) => String(info).includes("cluster_state:ok"));
     });
+    const cluster = new RedisCluster([first, second, third], replica ? [replica] : []);
+    if (!replica) return cluster;
     await replica.send("CLUSTER", "REPLICATE", await idOf(first));
-    const cluster = new RedisCluster([first, second, third], replica);
     await eventually(
       "the replica is in sync",
       async () => (await replica.info("master_link_status")) === "up",
@@ -238,7 +246,7 @@ export class RedisCluster {
   }
 
   get nodes(): readonly TestServer[] {
-    return [...this.masters, this.replica];
+    return [...this.masters, ...this.replicas];
   }
 
   get url(): string {

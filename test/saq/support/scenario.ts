@@ -28,10 +28,10 @@ import { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import type { HookOptions, OneOrMany } from "../../../templates/backend/saq/tasks/hooks.js";
 import type { TaskMap } from "../../../templates/backend/saq/tasks/task.js";
 import { Worker, type WorkerOptions } from "../../../templates/backend/saq/worker/index.js";
-import { leaseRedisDatabase, type RedisClient, type RedisDatabase } from "../../support/redis.js";
+import type { RedisClient } from "../../support/redis.js";
 import { LogBook, type LogLine } from "./log-book.js";
 import { postgresState, type Query } from "./postgres-state.js";
-import { redisState } from "./redis-state.js";
+import { openRedisPlace, type RedisPlace } from "./redis-place.js";
 import type { JobRow, NewRow, RowEdit, StoredState, StoredWorker } from "./stored-state.js";
 import { onPoll, onRedis } from "./test-broker.js";
 
@@ -133,26 +133,30 @@ function postgresDatabase(): TestDatabase {
 }
 
 function redisDatabase(): TestDatabase {
-  let leased: RedisDatabase | undefined;
-  const database = () => {
-    if (!leased) throw new Error("the test's database is not open yet");
-    return leased;
+  let opened: RedisPlace | undefined;
+  const place = () => {
+    if (!opened) throw new Error("the test's database is not open yet");
+    return opened;
   };
+  let stored: StoredState | undefined;
   beforeAll(async () => {
-    leased = await leaseRedisDatabase();
+    opened = await openRedisPlace();
   });
-  afterAll(() => leased?.release());
+  afterAll(() => opened?.release());
   const noSql = async () => {
     throw new Error("this test sends SQL, but runs on Redis");
   };
   return {
     get url() {
-      return database().url;
+      return place().url;
     },
     query: noSql,
     connect: noSql,
-    redis: () => database().client,
-    stored: redisState({ client: () => database().client, queues: queueNames }),
+    redis: () => place().client(),
+    get stored() {
+      stored ??= place().stored(queueNames);
+      return stored;
+    },
   };
 }
 

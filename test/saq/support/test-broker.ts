@@ -7,14 +7,14 @@ import type { Capabilities } from "../../../templates/backend/saq/core/capabilit
 import { ConfigError } from "../../../templates/backend/saq/errors.js";
 
 declare global {
-  var TEST_BROKER: "poll" | "redis" | undefined;
+  var TEST_BROKER: "poll" | "redis" | "cluster" | undefined;
 }
 
 type Checked = "transactions" | "groups" | "priorities";
 
 /** What a broker cannot do, and how its errors call it. */
 interface TestBroker {
-  name: "postgres" | "poll" | "redis";
+  name: "postgres" | "poll" | "redis" | "cluster";
   storage: string;
   lacks: readonly (Checked | "push")[];
 }
@@ -24,10 +24,14 @@ const brokers: Record<TestBroker["name"], TestBroker> = {
   // PostgreSQL behind a transaction pooler: every queue gets a `pollInterval`.
   poll: { name: "poll", storage: "PostgreSQL with pollInterval", lacks: ["push"] },
   redis: { name: "redis", storage: "Redis", lacks: ["transactions", "groups", "priorities"] },
+  // Three masters, over which the queues are spread.
+  cluster: { name: "cluster", storage: "Redis", lacks: ["transactions", "groups", "priorities"] },
 };
 
 export const testBroker: TestBroker = brokers[globalThis.TEST_BROKER ?? "postgres"];
-export const onRedis = testBroker.name === "redis";
+export const onCluster = testBroker.name === "cluster";
+/** On a single server or on a cluster. */
+export const onRedis = testBroker.name === "redis" || onCluster;
 export const onPoll = testBroker.name === "poll";
 
 export const can = (capability: Checked | "push"): boolean => !testBroker.lacks.includes(capability);
@@ -47,8 +51,14 @@ export const itOnTables = onRedis ? notPartOfContract : it;
 /** Like `it`, for tests of notifications. A queue with `pollInterval` has none. */
 export const itWithPush = can("push") ? it : notPartOfContract;
 
+/** Like `it`, for tests with a proxy before the server of a queue. The nodes of a cluster name their own addresses. */
+export const itWithProxy = onCluster ? notPartOfContract : it;
+
 /** Like `it`, for what only Redis stores. */
 export const itOnRedis = onRedis ? it : notPartOfContract;
+
+/** Like `itOnRedis`, for tests that use the one connection of a test to a single server. */
+export const itOnOneRedis = onRedis && !onCluster ? it : notPartOfContract;
 
 /**
  * Defines a test that needs a capability of the broker. On a broker without it, the same test must end with the error

@@ -20,7 +20,7 @@ import {
   useDatabase,
   workerRow,
 } from "../support/scenario.js";
-import { itOnRedis, itOnTables, itWithPush } from "../support/test-broker.js";
+import { itOnOneRedis, itOnTables, itWithPush } from "../support/test-broker.js";
 
 const database = useDatabase();
 
@@ -132,8 +132,8 @@ describe("the process that runs a queue's worker", () => {
     const workers = await saq.startInProcessWorkers();
     expect(workers.map(({ queueName }) => queueName)).toEqual([nameOf("inside")]);
     expect(["SIGINT", "SIGTERM"].map((signal) => process.listenerCount(signal))).toEqual(listeners);
-    const inside = await queue("inside").enqueue("nap", { ms: 400 });
     const outside = await queue("outside").enqueue("nap");
+    const inside = await queue("inside").enqueue("nap", { ms: 400 });
     // Wait until the job has begun: a claimed job that has not begun goes back to the queue.
     await until(async () => workers.some(({ runningKeys }) => runningKeys.includes(inside.key)));
     await saq.close();
@@ -423,7 +423,7 @@ describe("the health, the row and the stop of a worker", () => {
     },
   );
 
-  itOnRedis(
+  itOnOneRedis(
     "D-4: on Redis, a claim that fails is logged once and tried again; health shows the reason",
     async () => {
       const queue = openQueue(database, { given: () => 1 });

@@ -3,9 +3,8 @@
  * the queue is on Redis: an application's own data are there.
  */
 import pg from "pg";
-import { leaseRedisDatabase } from "../../../support/redis.js";
 import { postgresState } from "../postgres-state.js";
-import { redisState } from "../redis-state.js";
+import { openRedisPlace } from "../redis-place.js";
 import type { StoredState } from "../stored-state.js";
 import { onPoll, onRedis } from "../test-broker.js";
 
@@ -54,7 +53,7 @@ export function testServerUrl(): string {
 const observer = { application_name: "observer" };
 
 export async function newDatabase(name: string, server = testServerUrl()): Promise<TestDatabase> {
-  const redis = onRedis ? await leaseRedisDatabase() : null;
+  const redis = onRedis ? await openRedisPlace() : null;
   const database = `${name}_${process.pid}_${Math.random().toString(36).slice(2, 8)}`;
   await asAdmin(server, `create database ${database}`);
   const runsUrl = Object.assign(new URL(server), { pathname: `/${database}` }).href;
@@ -65,9 +64,7 @@ export async function newDatabase(name: string, server = testServerUrl()): Promi
   const query: TestDatabase["query"] = async (text, values) => (await pool.query(text, values)).rows;
   await query(`create table runs (id serial primary key, job text not null, pid int not null,
     claimed bigint not null, started timestamptz not null, ended timestamptz, signal text)`);
-  const stored = redis
-    ? redisState({ client: () => redis.client, queues: new Set(["default"]) })
-    : postgresState(query);
+  const stored = redis?.stored(new Set(["default"])) ?? postgresState(query);
   return {
     url,
     worker: { url, runsUrl, ...(onPoll ? { pollInterval: 0.1 } : {}) },
