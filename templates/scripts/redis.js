@@ -108,21 +108,29 @@ export async function stopRedis(root) {
   const address = redisOf(env);
   if (address && !isOwn(env, address))
     console.log(
-      `The Redis server ${externalName(address)} does not belong to this project. It was not stopped.`,
+      `${externalKinds[address.kind].name} ${externalName(address)} does not belong to this project. It was not stopped.`,
     );
 }
 
 /** @param {RedisAddress} address */
 const externalName = (address) => `${nameOfRedisAddress(address)} (QUEUE_DSN from ${sourceOf("QUEUE_DSN")})`;
 
+/** How messages call a Redis that somebody else runs, and what of it must answer. */
+const externalKinds = {
+  single: { name: "The Redis server", part: "Redis server" },
+  sentinel: { name: "The Redis behind the Sentinels", part: "Redis Sentinel" },
+  cluster: { name: "The Redis cluster", part: "node of a Redis cluster" },
+};
+
 /** @param {RedisAddress} address */
 async function checkExternal(address) {
+  const { name, part } = externalKinds[address.kind];
   if (await isAnswering(address)) {
-    console.log(`Using the Redis server ${externalName(address)}.`);
+    console.log(`Using ${name.replace("The", "the")} ${externalName(address)}.`);
     return;
   }
   throw new Failure(
-    `No Redis server answers at ${externalName(address)}.\n` +
+    `No ${part} answers at ${externalName(address)}.\n` +
       `Start it, correct QUEUE_DSN, or remove it from ${sourceOf("QUEUE_DSN")}: the queue then uses PostgreSQL.`,
   );
 }

@@ -239,10 +239,18 @@ withServer("the Redis of an application", () => {
       expect([closed, wrong, path, tls].map(({ stderr }) => stderr).join()).not.toMatch(/s3cret| {4}at /);
     });
 
-    it("can be a Sentinel or a Cluster: one of its nodes must answer", async () => {
-      const QUEUE_DSN = `redis+cluster://:s3cret@127.0.0.1:1,127.0.0.1:${other.port}`;
-      expect((await app.run("redis-start", { QUEUE_DSN })).stdout).toBe(
-        `Using the Redis server 127.0.0.1:1,127.0.0.1:${other.port} (QUEUE_DSN from the environment).\n`,
+    it.each([
+      ["cluster", "", "the Redis cluster", "node of a Redis cluster"],
+      ["sentinel", "/mymaster/0", "the Redis behind the Sentinels", "Redis Sentinel"],
+    ])("can be a %s: one of its nodes must answer", async (kind, path, name, part) => {
+      const address = (port: number) => `127.0.0.1:1,127.0.0.1:${port}${path}`;
+      const start = (port: number) =>
+        app.run("redis-start", { QUEUE_DSN: `redis+${kind}://:s3cret@${address(port)}` });
+      expect((await start(other.port)).stdout).toBe(
+        `Using ${name} ${address(other.port)} (QUEUE_DSN from the environment).\n`,
+      );
+      expect((await start(2)).stderr).toContain(
+        `No ${part} answers at ${address(2)} (QUEUE_DSN from the environment).\n`,
       );
     });
   });

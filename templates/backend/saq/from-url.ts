@@ -23,7 +23,8 @@ export type FromUrlOptions = Pick<
  * payload, results are `unknown`, and no worker can run it. Nothing is connected before its first use. Close it when it
  * is no longer needed.
  *
- * @param url `postgresql://user:password@host:port/database`, or `redis://:password@host:port/database`
+ * @param url `postgresql://user:password@host:port/database`, or `redis://:password@host:port/database`, or one of a
+ *   Redis with Sentinels or of a Redis Cluster
  * @throws InvalidUrlError (invalid_url) if `url` is not an address of PostgreSQL or Redis; the message contains no
  *   password
  * @throws ConfigError (config) if an option is out of its range, or if a certificate file that the address names cannot

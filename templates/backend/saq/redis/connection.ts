@@ -16,7 +16,6 @@ import {
 } from "../redis-address.js";
 import { DatabaseClock } from "../storage/clock.js";
 import { sleep } from "../timers.js";
-import { redirectOf, SlotOwner } from "./cluster.js";
 import {
   explanationOf,
   isMigrating,
@@ -29,12 +28,19 @@ import {
 } from "./errors.js";
 import { QueueKeys } from "./keys.js";
 import type { Script } from "./lua/script.js";
-import { isSameNode, NodeConnection, nameOfNode, type Reply, type ServerNode } from "./node-connection.js";
-import { type NodeFinder, SingleNode } from "./node-finder.js";
-import { SentinelMaster } from "./sentinel.js";
-import { Subscriber } from "./subscriber.js";
+import { redirectOf, SlotOwner } from "./servers/cluster.js";
+import {
+  isSameNode,
+  NodeConnection,
+  nameOfNode,
+  type Reply,
+  type ServerNode,
+} from "./servers/node-connection.js";
+import { type NodeFinder, SingleNode } from "./servers/node-finder.js";
+import { SentinelMaster } from "./servers/sentinel.js";
+import { Subscriber } from "./servers/subscriber.js";
 
-export type { Reply } from "./node-connection.js";
+export type { Reply } from "./servers/node-connection.js";
 
 const connectTimeoutMs = 10_000;
 /** How long a call waits for a server that cannot be reached, unless it says otherwise. */

@@ -1,7 +1,7 @@
 /** Asks the nodes of a cluster which of them owns the slot of a queue's keys. */
-import { ConfigError } from "../errors.js";
-import type { RedisAddress } from "../redis-address.js";
-import { explanationOf, NoServerError, reasonOf } from "./errors.js";
+import { ConfigError } from "../../errors.js";
+import type { RedisAddress } from "../../redis-address.js";
+import { explanationOf, NoServerError, reasonOf } from "../errors.js";
 import { type Login, NodeConnection, nameOfNode, type ServerNode } from "./node-connection.js";
 import { finderTimeoutMs, inTurn, type NodeFinder } from "./node-finder.js";
 

@@ -1,5 +1,5 @@
 /** Receives published messages over one connection, and subscribes again after it was lost. */
-import { backoffMs } from "../core/backoff.js";
+import { backoffMs } from "../../core/backoff.js";
 import type { NodeConnection } from "./node-connection.js";
 
 export interface SubscriberSource {

@@ -1,10 +1,10 @@
 /** Asks the Sentinels which server is the master, also while its connections work: it may have been replaced. */
-import { ConfigError } from "../errors.js";
-import type { Logger } from "../logger.js";
-import { ProblemLog } from "../problem-log.js";
-import type { RedisAddress } from "../redis-address.js";
-import { sleep } from "../timers.js";
-import { explanationOf, NoServerError, reasonOf } from "./errors.js";
+import { ConfigError } from "../../errors.js";
+import type { Logger } from "../../logger.js";
+import { ProblemLog } from "../../problem-log.js";
+import type { RedisAddress } from "../../redis-address.js";
+import { sleep } from "../../timers.js";
+import { explanationOf, NoServerError, reasonOf } from "../errors.js";
 import { type Login, NodeConnection, nameOfNode, type ServerNode } from "./node-connection.js";
 import { finderTimeoutMs, inTurn, type NodeFinder } from "./node-finder.js";
 
@@ -48,21 +48,23 @@ export class SentinelMaster implements NodeFinder {
     return master;
   }
 
-  /** Asks a Sentinel, and the others if it does not know the master. `connection` leads to the first one. */
+  /** Asks over an open connection, or else each Sentinel until one knows the master. */
   async #ask(connection: NodeConnection | null): Promise<Answer> {
+    const known = connection && (await this.#masterOf(connection).catch(() => null));
+    if (connection && known) return { master: known, connection };
+    connection?.close();
     const failures: string[] = [];
     let refusal: ConfigError | null = null;
-    let open = connection;
     for (const sentinel of inTurn(this.#sentinels, this.#last)) {
+      let open: NodeConnection | null = null;
       try {
-        open ??= await NodeConnection.open(sentinel, this.#login, finderTimeoutMs);
+        open = await NodeConnection.open(sentinel, this.#login, finderTimeoutMs);
         const master = await this.#masterOf(open);
         if (this.#closing.signal.aborted) throw new NoServerError("the queue was closed");
         this.#last = this.#sentinels.indexOf(sentinel);
         return { master, connection: open };
       } catch (error) {
         open?.close();
-        open = null;
         const explanation = explanationOf(error, nameOfNode(sentinel), "sentinel");
         if (error instanceof ConfigError) refusal = error;
         else if (explanation) refusal = new ConfigError(explanation, { cause: error });

@@ -1,5 +1,5 @@
 /** Which server holds the keys of a queue now: it may change with Sentinel and on a cluster. */
-import type { RedisAddress } from "../redis-address.js";
+import type { RedisAddress } from "../../redis-address.js";
 import type { NodeConnection, ServerNode } from "./node-connection.js";
 
 export interface NodeFinder {

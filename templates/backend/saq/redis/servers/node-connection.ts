@@ -3,8 +3,8 @@
  * another server, because a fail-over or a move of the keys may be why it was lost.
  */
 import type { RedisClientType } from "@redis/client";
-import { type RedisAddress, redisTlsOptions } from "../redis-address.js";
-import { RedisTimeoutError } from "./errors.js";
+import { type RedisAddress, redisTlsOptions } from "../../redis-address.js";
+import { RedisTimeoutError } from "../errors.js";
 
 /** What a command or a script returns. Each caller knows the form of its own reply. */
 export type Reply = unknown;
