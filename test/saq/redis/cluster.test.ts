@@ -1,7 +1,7 @@
 /** Queues on a real Redis Cluster: three masters, and a replica of the first one. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "@jest/globals";
-import { cronJob } from "../../../templates/backend/saq/config/index.js";
+import { createSaq, cronJob, defineQueue, defineSaq } from "../../../templates/backend/saq/index.js";
 import { redisServerMissing } from "../../support/redis.js";
 import { LogBook } from "../support/log-book.js";
 import { eventually } from "../support/processes/child.js";
@@ -54,17 +54,35 @@ const outage = "Redis does not answer, trying again";
       },
     );
 
-    it("keeps the queues of one process on their own nodes", async () => {
-      // Their keys are in slots of three different nodes.
-      const owners = new Set<TestServer>();
-      for (let number = 0; owners.size < 3; number++) {
-        const queue = open({ name: `spread-${number}` });
-        await startWorker(queue);
-        expect(await queue.apply("double", { n: number })).toBe(2 * number);
-        const owner = await cluster.ownerOf(`saq:{${queue.name}}:queued`);
-        expect(await owner.client.exists(`saq:{${queue.name}}:stats`)).toBe(1);
-        owners.add(owner);
+    it("connects each queue of one process to the node of its own keys", async () => {
+      const names = await Promise.all(cluster.masters.map((node) => nameOn(node, "spread")));
+      const log = new LogBook();
+      const queues = names.map((name) => defineQueue({ name, dsn: cluster.url, tasks }));
+      const saq = closeAfterTest(createSaq(defineSaq({ queues, logger: log })));
+      for (const round of [1, 2]) {
+        await Promise.all(names.map((name) => saq.taskQueues.get(name).enqueue("double", { n: round })));
+        const stored = cluster.masters.map(({ client }, index) =>
+          client.lLen(`saq:{${names[index]}}:queued`),
+        );
+        expect(await Promise.all(stored)).toEqual([round, round, round]);
       }
+      // With one connection for all of them, each command would be redirected.
+      expect(log.lines).toEqual([]);
+    });
+
+    it("publishes only the ends of jobs that somebody waits for: a message goes to all nodes", async () => {
+      const queue = open();
+      const { ended } = await startWorker(queue);
+      const subscriber = replica().client.duplicate();
+      await subscriber.connect();
+      closeAfterTest({ close: () => subscriber.close() });
+      const channels: string[] = [];
+      await subscriber.pSubscribe("*", (_message, channel) => channels.push(channel));
+      await queue.enqueue("double", { n: 1 }, { key: "unawaited" });
+      expect(await ended("unawaited")).toBe("Finished double");
+      expect(await queue.apply("double", { n: 2 })).toBe(4);
+      await eventually("the end of the awaited job is published", async () => channels.length > 0);
+      expect(channels).toEqual([expect.stringMatching(/^saq:ts:reply:/)]);
     });
 
     it("runs scheduled tasks", async () => {

@@ -7,7 +7,7 @@
  */
 import { backoffMs } from "../core/backoff.js";
 import { SaqError } from "../errors.js";
-import { describe, type Logger } from "../logger.js";
+import type { Logger } from "../logger.js";
 import {
   nameOfRedisAddress,
   parseRedisAddress,
@@ -21,8 +21,9 @@ import {
   isMigrating,
   isMisplaced,
   isRedirect,
+  isRefused,
   isUnavailable,
-  KeysMovedError,
+  reasonOf,
   unavailableText,
   wasNotSent,
 } from "./errors.js";
@@ -49,6 +50,11 @@ const retryTimeoutMs = 8_000;
 const maxRedirects = 5;
 /** How soon a command is sent again that a node refuses because its keys are being moved, ms. */
 const migrationPauseMs = 200;
+/**
+ * The server may accept some commands, such as reads, while it refuses others. This long after the last refusal, an
+ * accepted command means that it accepts all again, ms. An idle worker sends a script every 3 s.
+ */
+const refusalMs = 4_000;
 
 export interface RetryOptions {
   /** How long the command is sent again while the server cannot be reached, ms. @defaultValue 8_000 */
@@ -82,6 +88,8 @@ export class RedisConnection {
   readonly #commands = new SharedConnection(() => this.#open());
   readonly #closing = new AbortController();
   #unavailableSince: number | null = null;
+  /** When the server refused a command last, by performance.now(). */
+  #refusedAt = Number.NEGATIVE_INFINITY;
   /** Since when the server has been reachable without a gap, by performance.now(). */
   #availableSince = 0;
   #isChecked = false;
@@ -168,11 +176,12 @@ export class RedisConnection {
 
   /** Runs a script. Sends its text only if the server does not have it. A function returns the arguments of each try. */
   async run(
-    { sha1, text }: Script,
+    script: Script,
     keys: readonly string[],
     args: readonly string[] | (() => readonly string[]),
     options?: RetryOptions,
   ): Promise<Reply> {
+    const { sha1, text } = this.isCluster ? script.onCluster : script;
     return this.#withRetry(async (connection, { asking }) => {
       const rest = [String(keys.length), ...keys, ...(typeof args === "function" ? args() : args)];
       try {
@@ -229,6 +238,7 @@ export class RedisConnection {
         return reply;
       } catch (error) {
         if (!isUnavailable(error) || (isRedirect(error) && !this.isCluster)) throw this.#explained(error);
+        if (isRefused(error)) this.#refusedAt = performance.now();
         this.#onUnavailable(error);
         const pauseMs = isMigrating(error) ? migrationPauseMs : backoffMs(tries);
         const mayRetry = isRepeatable || wasNotSent(error);
@@ -295,7 +305,7 @@ export class RedisConnection {
     this.#connections.add(connection);
     void connection.ended.then((reason) => {
       this.#connections.delete(connection);
-      if (reason === null || reason instanceof KeysMovedError) return;
+      if (reason === null) return;
       this.#node = null;
       this.#onUnavailable(reason);
     });
@@ -331,13 +341,13 @@ export class RedisConnection {
     this.#node = Promise.resolve(node);
     this.#moves++;
     this.#availableSince = performance.now();
+    this.#refusedAt = Number.NEGATIVE_INFINITY;
     const server = nameOfNode(node);
     this.logger.info({ server: this.name, node: server }, `Redis: the queue's keys are on ${server} now`);
     this.#commands.forget();
     // The commands that were sent with the refused one are refused too, which is certain only after their responses.
     refusing?.retire();
-    for (const connection of this.#connections)
-      if (connection !== refusing) connection.lose(new KeysMovedError(server));
+    for (const connection of this.#connections) if (connection !== refusing) connection.close();
     if (this.#isChecked) void this.#compareClock();
   }
 
@@ -380,11 +390,11 @@ export class RedisConnection {
   #onUnavailable(error: unknown): void {
     if (this.isClosed || this.#unavailableSince !== null) return;
     this.#unavailableSince = performance.now();
-    this.logger.warn({ server: this.name, ...describe(error) }, "Redis does not answer, trying again");
+    this.logger.warn({ server: this.name, reason: reasonOf(error) }, "Redis does not answer, trying again");
   }
 
   #onAvailable(): void {
-    if (this.#unavailableSince === null) return;
+    if (this.#unavailableSince === null || performance.now() - this.#refusedAt < refusalMs) return;
     const seconds = Math.round((performance.now() - this.#unavailableSince) / 100) / 10;
     this.#unavailableSince = null;
     this.#availableSince = performance.now();
@@ -403,6 +413,7 @@ function newFinder(address: RedisAddress, logger: Logger, queueName: string): No
 /** A connection that all calls share. It is opened when it is needed, and again after it has ended. */
 class SharedConnection {
   #opening: Promise<NodeConnection> | null = null;
+  /** Null while it is being opened. */
   #connection: NodeConnection | null = null;
 
   constructor(private readonly open: () => Promise<NodeConnection>) {}
@@ -412,9 +423,9 @@ class SharedConnection {
     return this.#opening;
   }
 
-  /** The next `get` opens a new connection. `connection`: only if this one is shared now. */
-  forget(connection?: NodeConnection): void {
-    if (connection && this.#connection !== connection) return;
+  /** If this connection is shared now, the next `get` opens another one. `connection`: the one that is open, if any. */
+  forget(connection = this.#connection): void {
+    if (connection === null || connection !== this.#connection) return;
     this.#opening = null;
     this.#connection = null;
   }
@@ -426,7 +437,7 @@ class SharedConnection {
       void connection.ended.then(() => this.forget(connection));
       return connection;
     } catch (error) {
-      this.forget();
+      this.#opening = null;
       throw error;
     }
   }

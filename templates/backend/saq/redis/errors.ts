@@ -23,17 +23,12 @@ export class RedisTimeoutError extends Error {
 
 /** Which server holds the queue's keys cannot be found at present. */
 export class NoServerError extends Error {
+  /** With a code, the log has the message and not the stack. */
+  readonly code = "no_server";
+
   constructor(message: string) {
     super(message);
     this.name = "NoServerError";
-  }
-}
-
-/** The keys are on another server now, so a connection to this one is of no use any more. */
-export class KeysMovedError extends Error {
-  constructor(server: string) {
-    super(`the queue's keys are on ${server} now`);
-    this.name = "KeysMovedError";
   }
 }
 
@@ -41,21 +36,27 @@ const classOf = (error: unknown): string => (error instanceof Error ? error.cons
 const messageOf = (error: unknown): string => String((Object(error) as { message?: unknown }).message ?? "");
 
 /** Returns what went wrong as a text. Node's error for a host with several addresses has a code and no message. */
-export const reasonOf = (error: unknown): string =>
-  messageOf(error) || String((Object(error) as { code?: unknown }).code ?? "no connection");
+export function reasonOf(error: unknown): string {
+  if (classOf(error) === "DisconnectsClientError")
+    return "the connection was closed, because the server did not respond or another one is to be used";
+  return messageOf(error) || String((Object(error) as { code?: unknown }).code ?? "no connection");
+}
 
 /**
  * True if the server cannot be reached, or cannot work at present: it loads its data, or is a replica now, or the keys
  * are on another server.
  */
 export function isUnavailable(error: unknown): boolean {
-  if (error instanceof RedisTimeoutError || error instanceof NoServerError || error instanceof KeysMovedError)
-    return true;
+  if (error instanceof RedisTimeoutError || error instanceof NoServerError) return true;
   const { code } = Object(error) as { code?: unknown };
   if (connectionErrors.has(classOf(error))) return true;
   if (typeof code === "string" && /^E[A-Z]+$/.test(code)) return true;
-  return isMisplaced(error) || isRedirect(error) || /^(LOADING|TRYAGAIN|NOREPLICAS)\b/.test(messageOf(error));
+  return isRefused(error) || isRedirect(error);
 }
+
+/** True if the server responds, but refuses this command at present. It may accept others, for instance reads. */
+export const isRefused = (error: unknown): boolean =>
+  isMisplaced(error) || isMigrating(error) || /^(LOADING|NOREPLICAS)\b/.test(messageOf(error));
 
 /**
  * True if the server does not hold the keys any more, or cannot serve them: another one may do so. Redis 6.2 reports the

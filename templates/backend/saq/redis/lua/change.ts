@@ -101,7 +101,7 @@ for i = 1, (#KEYS - 7) / 2 do
       redis.call('ZADD', sets[after], keep == '' and '+inf' or string.format('%.0f', now + keep * 1000), id)
     end
     if newToken == '' then redis.call('HDEL', claims, id) else redis.call('HSET', claims, id, newToken) end
-    redis.call('PUBLISH', id, after)
+    redis.call('PUBLISH', id, after) -- for Python
     if channel ~= '' then redis.call('PUBLISH', channel, text) end
     written[i] = 1
   end

@@ -37,7 +37,7 @@ for i = 1, #KEYS - 4 do
       kept[size + 1], kept[size + 2] = expires, id
     end
     call('LREM', active, 1, id)
-    call('PUBLISH', id, 'complete')
+    call('PUBLISH', id, 'complete') -- for Python
     if notification ~= '' then
       local lineBreak = string.find(notification, '\\n', 1, true)
       call('PUBLISH', sub(notification, 1, lineBreak - 1), sub(notification, lineBreak + 1))

@@ -49,8 +49,9 @@ export class SlotOwner implements NodeFinder {
 
   async find(): Promise<ServerNode> {
     const failures: string[] = [];
+    const known = new Map([...this.#members, ...this.#seeds].map((node) => [nameOfNode(node), node]));
     // Each call begins with another node: the previous one may be cut off from the others.
-    for (const node of inTurn([...this.#members, ...this.#seeds], this.#next++)) {
+    for (const node of inTurn([...known.values()], this.#next++)) {
       try {
         return await this.#ask(node);
       } catch (error) {
@@ -64,12 +65,9 @@ export class SlotOwner implements NodeFinder {
   }
 
   async #ask(node: ServerNode): Promise<ServerNode> {
-    const connection = await NodeConnection.open(node, this.#login, finderTimeoutMs).catch(
-      (error: unknown) => {
-        throw this.#explained(error);
-      },
-    );
+    let connection: NodeConnection | null = null;
     try {
+      connection = await NodeConnection.open(node, this.#login, finderTimeoutMs);
       const timeoutMs = finderTimeoutMs;
       const slot = Number(await connection.send(["CLUSTER", "KEYSLOT", this.key], { timeoutMs }));
       const ranges = (await connection.send(["CLUSTER", "SLOTS"], { timeoutMs })) as SlotRange[];
@@ -81,7 +79,7 @@ export class SlotOwner implements NodeFinder {
     } catch (error) {
       throw this.#explained(error);
     } finally {
-      connection.close();
+      connection?.close();
     }
   }
 
