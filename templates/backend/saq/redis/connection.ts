@@ -2,11 +2,13 @@
  * The connections of one process to one Redis server. Queues with the same DSN share them: one connection for commands,
  * one for published messages, and one for each worker that waits for jobs.
  */
+import { setMaxListeners } from "node:events";
 import type { RedisClientType } from "@redis/client";
 import { AddressError } from "../address-parts.js";
 import { backoffMs } from "../core/backoff.js";
 import { SaqError } from "../errors.js";
-import { describe, type Logger } from "../logger.js";
+import type { Logger } from "../logger.js";
+import { ProblemLog } from "../problem-log.js";
 import {
   nameOfRedisAddress,
   parseRedisAddress,
@@ -15,7 +17,7 @@ import {
 } from "../redis-address.js";
 import { DatabaseClock } from "../storage/clock.js";
 import { sleep } from "../timers.js";
-import { explanationOf, isUnavailable, RedisTimeoutError, wasNotSent } from "./errors.js";
+import { explanationOf, isServerDown, isUnavailable, RedisTimeoutError, wasNotSent } from "./errors.js";
 import type { Script } from "./lua/script.js";
 
 type Client = RedisClientType;
@@ -36,6 +38,8 @@ export interface RetryOptions {
   isRepeatable?: boolean;
   /** Returns false when the caller does not need the response any more. */
   isWanted?: () => boolean;
+  /** Called before a command is sent again that may have been carried out. */
+  onRepeat?: () => void;
 }
 
 export class RedisConnection {
@@ -45,7 +49,6 @@ export class RedisConnection {
   readonly name: string;
   readonly #address: RedisAddress;
   #users = 0;
-  #module: Promise<typeof import("@redis/client")> | null = null;
   #client: Promise<Client> | null = null;
   #subscriber: Promise<Client> | null = null;
   readonly #waiters = new Set<Client>();
@@ -53,7 +56,10 @@ export class RedisConnection {
   /** Called when published messages may have been missed. */
   readonly #onGap = new Set<() => void>();
   readonly #closing = new AbortController();
-  #unavailableSince: number | null = null;
+  readonly #problems: ProblemLog;
+  #isUnavailable = false;
+  /** The last error of an outage. */
+  #lastFailure: unknown = null;
   /** Since when the server has been reachable without a gap, by performance.now(). */
   #availableSince = 0;
   #isChecked = false;
@@ -70,6 +76,9 @@ export class RedisConnection {
       );
     }
     this.logger = logger;
+    // In an outage each pending command waits for this signal.
+    setMaxListeners(0, this.#closing.signal);
+    this.#problems = new ProblemLog(logger);
     this.clock = new DatabaseClock({
       read: async () => {
         const [seconds, micros] = (await this.command(["TIME"])) as [string, string];
@@ -87,7 +96,12 @@ export class RedisConnection {
 
   /** Since when the server has been reachable without a gap, by performance.now(); infinite while it is not. */
   get availableSince(): number {
-    return this.#unavailableSince === null ? this.#availableSince : Number.POSITIVE_INFINITY;
+    return this.#isUnavailable ? Number.POSITIVE_INFINITY : this.#availableSince;
+  }
+
+  /** True if the server itself is down or still loads its data, so that no other process can use it either. */
+  get isServerDown(): boolean {
+    return this.#isUnavailable && isServerDown(this.#lastFailure);
   }
 
   /** Counts a user. The connections close when as many users have called `release`. */
@@ -127,7 +141,7 @@ export class RedisConnection {
 
   /** Sends a command. */
   async command(args: readonly string[], options?: RetryOptions): Promise<Reply> {
-    return this.#withRetry((client) => this.#send(client, args), options);
+    return this.#withClient((client) => this.#send(client, args), options);
   }
 
   /** Runs a script. Sends its text only if the server does not have it. A function returns the arguments of each try. */
@@ -137,7 +151,7 @@ export class RedisConnection {
     args: readonly string[] | (() => readonly string[]),
     options?: RetryOptions,
   ): Promise<Reply> {
-    return this.#withRetry(async (client) => {
+    return this.#withClient(async (client) => {
       const rest = [String(keys.length), ...keys, ...(typeof args === "function" ? args() : args)];
       try {
         return await this.#send(client, ["EVALSHA", sha1, ...rest]);
@@ -153,7 +167,7 @@ export class RedisConnection {
     send: (args: readonly string[], timeoutMs: number) => Promise<Reply>;
     close: () => void;
   }> {
-    const client = await this.#open();
+    const client = await this.#withRetry(() => this.#open());
     this.#waiters.add(client);
     return {
       send: (args, timeoutMs) => this.#send(client, args, timeoutMs),
@@ -175,8 +189,11 @@ export class RedisConnection {
     listener: (message: string) => void,
     onGap: () => void,
   ): Promise<() => Promise<void>> {
-    const client = await this.#subscriberClient();
-    await client.subscribe(channel, listener);
+    const client = await this.#withRetry(async () => {
+      const subscriber = await this.#subscriberClient();
+      await subscriber.subscribe(channel, listener);
+      return subscriber;
+    });
     this.#onGap.add(onGap);
     return async () => {
       this.#onGap.delete(onGap);
@@ -184,16 +201,23 @@ export class RedisConnection {
     };
   }
 
-  async #withRetry(
-    send: (client: Client) => Promise<Reply>,
-    { timeoutMs = retryTimeoutMs, isRepeatable = true, isWanted = () => true }: RetryOptions = {},
-  ): Promise<Reply> {
+  /** Calls `send` with the connection for commands. Its success ends an outage. */
+  #withClient(send: (client: Client) => Promise<Reply>, options?: RetryOptions): Promise<Reply> {
+    return this.#withRetry(async () => {
+      const reply = await send(await this.#commandClient());
+      this.#onAvailable();
+      return reply;
+    }, options);
+  }
+
+  async #withRetry<Result>(
+    attempt: () => Promise<Result>,
+    { timeoutMs = retryTimeoutMs, isRepeatable = true, isWanted = () => true, onRepeat }: RetryOptions = {},
+  ): Promise<Result> {
     const deadline = performance.now() + timeoutMs;
     for (let tries = 0; ; tries++) {
       try {
-        const reply = await send(await this.#commandClient());
-        this.#onAvailable();
-        return reply;
+        return await attempt();
       } catch (error) {
         if (!isUnavailable(error)) throw this.#explained(error);
         this.#onUnavailable(error);
@@ -202,6 +226,7 @@ export class RedisConnection {
         if (this.isClosed) throw closedError();
         if (!mayRetry || !isWanted() || performance.now() + pauseMs > deadline)
           throw this.#unavailableError(error);
+        if (!wasNotSent(error)) onRepeat?.();
         await this.pause(pauseMs);
       }
     }
@@ -209,27 +234,27 @@ export class RedisConnection {
 
   async #send(client: Client, args: readonly string[], timeoutMs = commandTimeoutMs): Promise<Reply> {
     let timer: NodeJS.Timeout | undefined;
+    let isOver = false;
     const timeout = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
+      const fail = () => {
+        if (isOver) return;
         reject(new RedisTimeoutError(timeoutMs / 1_000));
         // The connection may be dead although no packet says so. A new one is opened for the next command.
         client.destroy();
         void this.#client?.then((current) => {
           if (current === client) this.#client = null;
         });
-      }, timeoutMs);
+      };
+      // If this process was paused, for example by a task that blocks the event loop, the response may have arrived and
+      // not have been read yet: it is read before `setImmediate` calls back.
+      timer = setTimeout(() => setImmediate(fail), timeoutMs);
     });
     try {
       return await Promise.race([client.sendCommand(args), timeout]);
     } finally {
+      isOver = true;
       clearTimeout(timer);
     }
-  }
-
-  /** Loads the client once. A process without a queue on Redis never loads it. */
-  #clientModule(): Promise<typeof import("@redis/client")> {
-    this.#module ??= import("@redis/client");
-    return this.#module;
   }
 
   #commandClient(): Promise<Client> {
@@ -259,7 +284,7 @@ export class RedisConnection {
 
   async #open(): Promise<Client> {
     if (this.isClosed) throw closedError();
-    const { createClient } = await this.#clientModule();
+    const { createClient } = await loadClient();
     const { username, password, database } = this.#address;
     const client = createClient({
       RESP: 2,
@@ -328,18 +353,27 @@ export class RedisConnection {
   }
 
   #onUnavailable(error: unknown): void {
-    if (this.isClosed || this.#unavailableSince !== null) return;
-    this.#unavailableSince = performance.now();
-    this.logger.warn({ server: this.name, ...describe(error) }, "Redis does not answer, trying again");
+    this.#lastFailure = error;
+    if (this.isClosed || this.#isUnavailable) return;
+    this.#isUnavailable = true;
+    const message = "Redis does not answer, trying again";
+    this.#problems.failed({ source: "redis", error: this.#unavailableError(error), message });
   }
 
   #onAvailable(): void {
-    if (this.#unavailableSince === null) return;
-    const seconds = Math.round((performance.now() - this.#unavailableSince) / 100) / 10;
-    this.#unavailableSince = null;
+    if (!this.#isUnavailable) return;
+    this.#isUnavailable = false;
     this.#availableSince = performance.now();
-    this.logger.info({ server: this.name, seconds }, `Redis answers again after ${seconds} s`);
+    this.#problems.succeeded("redis");
   }
+}
+
+let clientModule: Promise<typeof import("@redis/client")> | null = null;
+
+/** Loads the client once. A process without a queue on Redis never loads it. */
+function loadClient(): Promise<typeof import("@redis/client")> {
+  clientModule ??= import("@redis/client");
+  return clientModule;
 }
 
 const closedError = () => new SaqError("queue_closed", "The queue was closed and cannot be used again");

@@ -30,7 +30,19 @@ export function isUnavailable(error: unknown): boolean {
   return /^(LOADING|MASTERDOWN|READONLY|CLUSTERDOWN|TRYAGAIN|UNBLOCKED)\b/.test(message);
 }
 
+/** True if the error shows that the server is down for all processes: nobody listens, or it loads its data. */
+export function isServerDown(error: unknown): boolean {
+  const { code, message = "" } = Object(error) as { code?: unknown; message?: string };
+  return code === "ECONNREFUSED" || code === "ENOENT" || /^(LOADING|MASTERDOWN)\b/.test(message);
+}
+
 const classOf = (error: unknown): string => (error instanceof Error ? error.constructor.name : "");
+
+/** True if the user of the DSN may not send the command. The error may have been explained. */
+export const isNotPermitted = (error: unknown): boolean =>
+  [error, (Object(error) as { cause?: unknown }).cause].some((one) =>
+    /^NOPERM/.test(String(Object(one).message)),
+  );
 
 /** True if the command was certainly not carried out. */
 export const wasNotSent = (error: unknown): boolean =>
