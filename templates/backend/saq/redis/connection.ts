@@ -115,8 +115,9 @@ export class RedisConnection {
     this.#closing.abort();
     this.clock.stop();
     const clients = await Promise.allSettled([this.#client, this.#subscriber]);
-    for (const result of clients) if (result.status === "fulfilled") result.value?.destroy();
-    for (const client of this.#waiters) client.destroy();
+    for (const result of clients)
+      if (result.status === "fulfilled" && result.value) this.#destroy(result.value);
+    for (const client of this.#waiters) this.#destroy(client);
   }
 
   /** Resolves after `ms`, or when the connections close. */
@@ -173,9 +174,7 @@ export class RedisConnection {
       send: (args, timeoutMs) => this.#send(client, args, timeoutMs),
       close: () => {
         this.#waiters.delete(client);
-        // Its pending command fails, which is no outage.
-        this.#closedClients.add(client);
-        client.destroy();
+        this.#destroy(client);
       },
     };
   }
@@ -240,7 +239,7 @@ export class RedisConnection {
         if (isOver) return;
         reject(new RedisTimeoutError(timeoutMs / 1_000));
         // The connection may be dead although no packet says so. A new one is opened for the next command.
-        client.destroy();
+        this.#destroy(client);
         void this.#client?.then((current) => {
           if (current === client) this.#client = null;
         });
@@ -286,7 +285,7 @@ export class RedisConnection {
     if (this.isClosed) throw closedError();
     const { createClient } = await loadClient();
     const { username, password, database } = this.#address;
-    const client = createClient({
+    const client: Client = createClient({
       RESP: 2,
       ...(username !== undefined && { username }),
       ...(password !== undefined && { password }),
@@ -297,7 +296,8 @@ export class RedisConnection {
       socket: {
         ...socketOf(this.#address),
         connectTimeout: connectTimeoutMs,
-        reconnectStrategy: (tries) => (this.isClosed ? false : backoffMs(tries)),
+        reconnectStrategy: (tries) =>
+          this.isClosed || this.#closedClients.has(client) ? false : backoffMs(tries),
       },
     }) as unknown as Client;
     client.on("error", (error: unknown) => {
@@ -314,16 +314,24 @@ export class RedisConnection {
         }),
       ]);
     } catch (error) {
-      client.destroy();
+      this.#destroy(client);
       throw error;
     } finally {
       clearTimeout(timer);
     }
     if (this.isClosed) {
-      client.destroy();
+      this.#destroy(client);
       throw closedError();
     }
     return client;
+  }
+
+  /** Closes a connection for good. Its pending commands fail, which is no outage. */
+  #destroy(client: Client): void {
+    this.#closedClients.add(client);
+    if (client.isReady) client.destroy();
+    // If the client opens a connection at this moment, `destroy` would leave it open, and the process would not end.
+    else client.once("ready", () => client.destroy());
   }
 
   /** Warns of a server that may delete jobs when its memory is full. A server that refuses INFO is accepted. */
