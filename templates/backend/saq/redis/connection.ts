@@ -17,7 +17,15 @@ import {
 } from "../redis-address.js";
 import { DatabaseClock } from "../storage/clock.js";
 import { sleep } from "../timers.js";
-import { explanationOf, isServerDown, isUnavailable, RedisTimeoutError, wasNotSent } from "./errors.js";
+import {
+  explanationOf,
+  isOutOfMemory,
+  isServerDown,
+  isSilent,
+  isUnavailable,
+  RedisTimeoutError,
+  wasNotSent,
+} from "./errors.js";
 import type { Script } from "./lua/script.js";
 
 type Client = RedisClientType;
@@ -53,6 +61,8 @@ export class RedisConnection {
   #subscriber: Promise<Client> | null = null;
   readonly #waiters = new Set<Client>();
   readonly #closedClients = new WeakSet<Client>();
+  /** Clients that open a socket at present. */
+  readonly #openingClients = new WeakSet<Client>();
   /** Called when published messages may have been missed. */
   readonly #onGap = new Set<() => void>();
   readonly #closing = new AbortController();
@@ -63,6 +73,7 @@ export class RedisConnection {
   /** Since when the server has been reachable without a gap, by performance.now(). */
   #availableSince = 0;
   #isChecked = false;
+  #hasAnswered = false;
 
   /** @throws AddressError for a Sentinel or a Cluster */
   constructor(dsn: string, logger: Logger) {
@@ -300,8 +311,13 @@ export class RedisConnection {
           this.isClosed || this.#closedClients.has(client) ? false : backoffMs(tries),
       },
     }) as unknown as Client;
+    const isOpening = () => this.#openingClients.add(client);
+    const isOpened = () => this.#openingClients.delete(client);
+    isOpening();
+    client.on("reconnecting", isOpening).on("connect", isOpened).on("error", isOpened);
     client.on("error", (error: unknown) => {
-      if (!this.#closedClients.has(client)) this.#onUnavailable(error);
+      // A wrong password, for instance, is no outage: whoever opens the connection gets the error.
+      if (!this.#closedClients.has(client) && isUnavailable(error)) this.#onUnavailable(error);
     });
     let timer: NodeJS.Timeout | undefined;
     try {
@@ -329,13 +345,19 @@ export class RedisConnection {
   /** Closes a connection for good. Its pending commands fail, which is no outage. */
   #destroy(client: Client): void {
     this.#closedClients.add(client);
-    if (client.isReady) client.destroy();
-    // If the client opens a connection at this moment, `destroy` would leave it open, and the process would not end.
-    else client.once("ready", () => client.destroy());
+    // `destroy` would leave a socket open that is being opened at this moment, and the process would not end.
+    if (this.#openingClients.has(client)) client.once("connect", () => client.destroy());
+    else if (client.isOpen) client.destroy();
   }
 
-  /** Warns of a server that may delete jobs when its memory is full. A server that refuses INFO is accepted. */
+  /**
+   * Refuses a replica, and warns of a server that may delete jobs when its memory is full. A server that refuses INFO is
+   * accepted.
+   */
   async #checkServer(): Promise<void> {
+    const replication = String(await this.command(["INFO", "replication"]).catch(() => ""));
+    if (/^role:slave/m.test(replication) && !/^slave_read_only:0/m.test(replication))
+      throw this.#unavailableError(new Error("READONLY"));
     const info = String(await this.command(["INFO", "memory"]).catch(() => ""));
     const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1];
     const maxMemory = Number(/^maxmemory:(\d+)/m.exec(info)?.[1] ?? 0);
@@ -347,17 +369,29 @@ export class RedisConnection {
     }
   }
 
+  /** Returns the error that callers get for an error that is no outage. */
   #explained(error: unknown): unknown {
     const explanation = explanationOf(error, this.name);
-    return explanation === null ? error : new SaqError("config", explanation, { cause: error });
+    if (explanation === null) return error;
+    return new SaqError(isOutOfMemory(error) ? "database_unavailable" : "config", explanation, {
+      cause: error,
+    });
   }
 
   #unavailableError(cause: unknown): SaqError {
-    return new SaqError(
-      "database_unavailable",
-      `Redis at ${this.name} does not answer: ${(Object(cause) as { message?: string }).message || "no connection"}`,
-      { cause },
-    );
+    const { message = "" } = Object(cause) as { message?: string };
+    const explanation =
+      explanationOf(cause, this.name) ??
+      `Redis at ${this.name} does not answer: ${message || "no connection"}${this.#hint(cause)}`;
+    return new SaqError("database_unavailable", explanation, { cause });
+  }
+
+  /** What may be wrong if something listens there, but has never answered as Redis does. */
+  #hint(error: unknown): string {
+    if (this.#hasAnswered || !isSilent(error)) return "";
+    return this.#address.tls
+      ? ". If it has no TLS, the DSN must begin with redis://"
+      : ". If it is another kind of server, correct the DSN; if it needs TLS, the DSN must begin with rediss://";
   }
 
   #onUnavailable(error: unknown): void {
@@ -369,6 +403,7 @@ export class RedisConnection {
   }
 
   #onAvailable(): void {
+    this.#hasAnswered = true;
     if (!this.#isUnavailable) return;
     this.#isUnavailable = false;
     this.#availableSince = performance.now();

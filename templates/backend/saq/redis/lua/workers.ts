@@ -9,8 +9,9 @@ import { readClock, script } from "./script.js";
 export const saveWorkerScript = script(`
 ${readClock}
 local expires = string.format('%.0f', now + ARGV[2] * 1000)
-redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
+-- First a write that needs no memory: after it, Redis lets the script write although its memory is full.
 redis.call('ZREMRANGEBYSCORE', KEYS[2], 0, string.format('%.0f', now))
+redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
 redis.call('ZADD', KEYS[2], expires, KEYS[1])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
 redis.call('ZADD', KEYS[3], string.format('%.0f', now + ARGV[4]), ARGV[3])
