@@ -11,7 +11,7 @@ import { openRedisDatabase, redisMissing } from "../../support/redis.js";
 import { openProxy } from "../support/cuttable-proxy.js";
 import { endAllWorkers, eventually, WorkerProcess } from "../support/processes/child.js";
 import { newDatabase, type TestDatabase } from "../support/processes/database.js";
-import { openQueue } from "../support/processes/enqueuer.js";
+import { loadRedisClient, openQueue } from "../support/processes/enqueuer.js";
 import { OwnRedis } from "../support/processes/redis-server.js";
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -280,7 +280,8 @@ if (redisMissing) process.stderr.write(`Faults of Redis are not tested: ${redisM
   const scenarios = { killedWorkers, killedServer, pausedWorker, cutSettlements };
   const outcomes = {} as { [Name in keyof typeof scenarios]: ReturnType<(typeof scenarios)[Name]> };
 
-  beforeAll(() => {
+  beforeAll(async () => {
+    await loadRedisClient();
     for (const [name, play] of Object.entries(scenarios)) {
       const outcome = play();
       // The test that awaits the outcome fails. Without this handler an earlier rejection would be unhandled.

@@ -19,6 +19,7 @@ import { DatabaseClock } from "../storage/clock.js";
 import { sleep } from "../timers.js";
 import {
   explanationOf,
+  hasReason,
   isOutOfMemory,
   isServerDown,
   isSilent,
@@ -68,7 +69,7 @@ export class RedisConnection {
   readonly #closing = new AbortController();
   readonly #problems: ProblemLog;
   #isUnavailable = false;
-  /** The last error of an outage. */
+  /** The last error of an outage that gives a reason. */
   #lastFailure: unknown = null;
   /** Since when the server has been reachable without a gap, by performance.now(). */
   #availableSince = 0;
@@ -395,7 +396,7 @@ export class RedisConnection {
   }
 
   #onUnavailable(error: unknown): void {
-    this.#lastFailure = error;
+    if (hasReason(error)) this.#lastFailure = error;
     if (this.isClosed || this.#isUnavailable) return;
     this.#isUnavailable = true;
     const message = "Redis does not answer, trying again";
@@ -406,6 +407,7 @@ export class RedisConnection {
     this.#hasAnswered = true;
     if (!this.#isUnavailable) return;
     this.#isUnavailable = false;
+    this.#lastFailure = null;
     this.#availableSince = performance.now();
     this.#problems.succeeded("redis");
   }

@@ -49,6 +49,10 @@ export const isSilent = (error: unknown): boolean =>
   classOf(error) === "SocketClosedUnexpectedlyError" ||
   codeOf(error) === "ECONNRESET";
 
+/** False if the error says only that the client has no connection, and not why. */
+export const hasReason = (error: unknown): boolean =>
+  !["ClientClosedError", "ClientOfflineError", "DisconnectsClientError"].includes(classOf(error));
+
 /** True if the user of the DSN may not send the command. The error may have been explained. */
 export const isNotPermitted = (error: unknown): boolean =>
   [error, (Object(error) as { cause?: unknown }).cause].some((one) => /^NOPERM/.test(messageOf(one)));
