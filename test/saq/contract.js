@@ -35,6 +35,15 @@ export const contractFiles = [
   "test/saq/worker/run-context.test.ts",
   "test/saq/worker/schedule.test.ts",
   "test/saq/worker/unending-tasks.test.ts",
+  "test/saq/chaos/workers.test.ts",
+  "test/saq/fleet/state-machine.test.ts",
+  "test/saq/fleet/stress.test.ts",
+  "test/saq/worker/outage.test.ts",
+  "test/saq/worker/process.test.ts",
+  "test/saq/worker/start.test.ts",
+  "test/saq/worker/stop.test.ts",
+  "test/saq/worker/thread-process.test.ts",
+  "test/saq/worker/threads.test.ts",
 ];
 
 /**

@@ -124,6 +124,12 @@ export interface RedisDatabase {
   release(): Promise<void>;
 }
 
+/** Connects to database 0 of a server that belongs to one test. */
+export async function openRedisDatabase(url: string): Promise<RedisDatabase> {
+  const client = await connectRedis(url);
+  return { url: `${url}/0`, number: 0, client, release: async () => client.destroy() };
+}
+
 /**
  * Takes a database of the run's server that is empty and that no other test file uses. A number is enough to keep the
  * keys apart, but channels are common to all databases: queues need names of their own as well.

@@ -292,11 +292,13 @@ export interface Broker {
   /** Returns a worker id by which other processes can check that the worker is alive. */
   newWorkerId(): string;
   /**
-   * For workers whose row is the only proof that they are alive: how long after the row has expired other workers take
-   * over the jobs, s. The worker must end its jobs itself before that. Null for workers that hold a lock, because the
-   * lock ends with the process.
+   * For workers whose row is the only proof that they are alive: how old the last stored heartbeat may be, s. If it is
+   * older, the worker ends its jobs, because other workers may take them over some seconds later. It may be shorter
+   * while storage is unreachable. Null for workers that hold a lock, because the lock ends with the process.
+   *
+   * `ttlSeconds`: how long a heartbeat is valid. `marginSeconds`: what the worker needs to end its jobs.
    */
-  readonly leaseGraceSeconds: number | null;
+  maxHeartbeatAge(limits: { ttlSeconds: number; marginSeconds: number }): number | null;
 
   /** Queues the jobs of dead workers again, or fails those lost more than `lostLimit` times. Returns their keys. */
   sweepLost(limits: SweepLimits): Promise<string[]>;

@@ -7,7 +7,7 @@ import { SaqError } from "./errors.js";
  */
 export function explain(error: unknown): string {
   if (!isErrorLike(error)) return String(error);
-  if (isUnavailable(error)) return `${error.message}. Is the server running, and is the queue's dsn right?`;
+  if (isUnreachable(error)) return `${error.message}. Is the server running, and is the queue's dsn right?`;
   if (isDeliberate(error)) return error.message;
   if (error.severity !== undefined)
     return `The database reports an error: ${error.message}. Is the queue's dsn right?`;
@@ -19,8 +19,11 @@ interface ErrorLike extends Error {
   severity?: string;
 }
 
-const isUnavailable = (error: unknown): boolean =>
-  error instanceof SaqError && error.code === "database_unavailable";
+/** False for a server that answers and refuses to work: its message says what to do. */
+const isUnreachable = (error: Error): boolean =>
+  error instanceof SaqError &&
+  error.code === "database_unavailable" &&
+  error.message.includes("does not answer");
 
 const isErrorLike = (error: unknown): error is ErrorLike =>
   typeof error === "object" && error !== null && "message" in error;

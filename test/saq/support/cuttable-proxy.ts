@@ -19,6 +19,16 @@ export interface TestProxy {
    * the statement is the next command.
    */
   mute(): Promise<void>;
+  /**
+   * The next request that contains `text` does not reach the server, nor anything after it on its connection. Resolves
+   * with the request.
+   */
+  loseRequest(text: string): Promise<string>;
+  /**
+   * The next request that contains `text` reaches the server, but nothing that the server sends on this connection from
+   * then on is passed on. Resolves with the request when it was passed on.
+   */
+  loseResponse(text: string): Promise<string>;
   /** From now on, passes on what the server sends in pieces, at 640 KB/s for each connection. */
   slowDown(): void;
   /** Breaks every connection. Later connections work. */
@@ -44,9 +54,11 @@ async function passOnSlowly(client: Socket, data: Buffer): Promise<void> {
 
 export async function openProxy(database: Pick<TestDatabase, "url">): Promise<TestProxy> {
   const target = new URL(database.url);
+  const isRedis = target.protocol === "redis:";
   const sockets = new Set<Socket>();
   let swallow: (() => void) | null = null;
   let swallowing = false;
+  let lossy: { text: string; loses: "request" | "response"; tell: (request: string) => void } | null = null;
   let refused = false;
   let isSlow = false;
   let tries = 0;
@@ -68,11 +80,21 @@ export async function openProxy(database: Pick<TestDatabase, "url">): Promise<Te
         upstream.destroy();
       });
     }
-    client.on("data", (data) => upstream.write(data));
+    let lost: "request" | "response" | null = null;
+    client.on("data", (data) => {
+      if (lossy && data.includes(lossy.text)) {
+        const { loses, tell } = lossy;
+        lost = loses;
+        lossy = null;
+        if (loses === "response") upstream.write(data);
+        tell(data.toString());
+      } else if (lost !== "request") upstream.write(data);
+    });
     let passedOn = Promise.resolve();
     upstream.on("data", (data) => {
       bytesSent += data.length;
-      if (swallow && (swallowing || isResponse(data, target.protocol === "redis:"))) {
+      if (lost) return;
+      if (swallow && (swallowing || isResponse(data, isRedis))) {
         swallowing = true;
         swallow();
       } else if (isSlow) passedOn = passedOn.then(() => passOnSlowly(client, data));
@@ -113,6 +135,14 @@ export async function openProxy(database: Pick<TestDatabase, "url">): Promise<Te
     get bytesSent() {
       return bytesSent;
     },
+    loseRequest: (text) =>
+      new Promise((tell) => {
+        lossy = { text, loses: "request", tell };
+      }),
+    loseResponse: (text) =>
+      new Promise((tell) => {
+        lossy = { text, loses: "response", tell };
+      }),
     mute: () =>
       new Promise((resolve) => {
         swallow = resolve;

@@ -1,5 +1,5 @@
 /** The Redis of a test file: a database of the run's server, or a cluster of its own. */
-import { leaseRedisDatabase, type RedisClient } from "../../support/redis.js";
+import { leaseRedisDatabase, type RedisClient, type RedisDatabase } from "../../support/redis.js";
 import { type RedisStateOptions, redisState } from "./redis-state.js";
 import { RedisCluster } from "./redis-topology.js";
 import type { StoredState } from "./stored-state.js";
@@ -18,8 +18,14 @@ export async function openRedisPlace(): Promise<RedisPlace> {
   return onCluster ? clusterPlace() : databasePlace();
 }
 
-async function databasePlace(): Promise<RedisPlace> {
-  const { url, client, release } = await leaseRedisDatabase();
+const databasePlace = async (): Promise<RedisPlace> => placeIn(await leaseRedisDatabase());
+
+/** The place in a database of a server. */
+export function placeIn({
+  url,
+  client,
+  release,
+}: Pick<RedisDatabase, "url" | "client" | "release">): RedisPlace {
   return {
     url,
     client: () => client,

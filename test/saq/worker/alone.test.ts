@@ -347,4 +347,28 @@ describe("the gate for jobs that run alone", () => {
     expect(pauses.at(-1)).toBe(60);
     expect(jobs.size).toBe(0);
   });
+
+  it("a stop waits until a job that is being started is given back", async () => {
+    gate = new AloneGate();
+    const claimed = { key: "suspect", receipt: {} as Receipt, due: 1, document: "{}", firstStart: null };
+    const done: string[] = [];
+    let answer: (renewed: undefined) => void = () => {};
+    const jobs = new AloneJobs({
+      gate,
+      renew: () =>
+        new Promise((resolve) => {
+          answer = resolve;
+        }),
+      mayStart: () => false,
+      start: () => false,
+      giveBack: () => void done.push("given back"),
+    });
+    jobs.wait(claimed);
+    const stopped = jobs.withdraw().then(() => done.push("stopped"));
+    await sleep(0);
+    expect(done).toEqual([]);
+    answer(undefined);
+    await stopped;
+    expect(done).toEqual(["given back", "stopped"]);
+  });
 });

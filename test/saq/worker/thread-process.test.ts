@@ -62,7 +62,7 @@ const forms = [
 
 describe.each(forms)("a worker process, %s", (_form, command) => {
   const start = (options: Partial<WorkerProcessOptions> = {}) =>
-    WorkerProcess.start({ url: database.url, withThreads: true, command, ...options });
+    WorkerProcess.start({ ...database.worker, withThreads: true, command, ...options });
 
   it("W-13: counts as alive while its thread computes, and runs its other jobs meanwhile", async () => {
     const timers = { workerInfo: 1, lost: 0.3 };
@@ -130,7 +130,7 @@ describe.each(forms)("a worker process, %s", (_form, command) => {
 it("a thread that runs out of memory fails only its own job", async () => {
   const program = forms[1][1][0];
   const command = ["--max-old-space-size=150", program];
-  const worker = await WorkerProcess.start({ url: database.url, withThreads: true, command, threads: 1 });
+  const worker = await WorkerProcess.start({ ...database.worker, withThreads: true, command, threads: 1 });
   const { key } = await stage.queue.enqueue("ends", { how: "exhausts" }, { timeout: 60 });
   await worker.said("Failed ends");
   expect((await database.document(key)).error).toMatch(/memory/);

@@ -52,6 +52,9 @@ const loseTimeoutMs = 8_000;
 /** How long a heartbeat waits for a row that another transaction has locked. */
 const heartbeatTimeoutMs = 30_000;
 
+/** A worker without a lock ends its jobs at most this long before other workers may take them over, s. */
+const maxLeaseMarginSeconds = 16;
+
 export interface PostgresBrokerOptions {
   queueName: string;
   failedTtl: number;
@@ -319,8 +322,9 @@ export class PostgresBroker implements Broker {
     return newWorkerId(this.#session.pool.behindPooler ? "lease" : "lock");
   }
 
-  get leaseGraceSeconds(): number | null {
-    return this.#session.pool.behindPooler ? leaseGraceSeconds : null;
+  maxHeartbeatAge({ ttlSeconds, marginSeconds }: Parameters<Broker["maxHeartbeatAge"]>[0]): number | null {
+    if (!this.#session.pool.behindPooler) return null;
+    return ttlSeconds + leaseGraceSeconds - Math.min(marginSeconds, maxLeaseMarginSeconds);
   }
 
   sweepLost(limits: SweepLimits): Promise<string[]> {

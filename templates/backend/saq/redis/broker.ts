@@ -39,8 +39,8 @@ import { ownersScript } from "./lua/workers.js";
 import { receiptOf } from "./receipt.js";
 import { RedisSchedules } from "./schedules.js";
 import { Settler } from "./settler.js";
-import { leaseGraceSeconds, Sweeper } from "./sweeper.js";
-import { Workers } from "./workers.js";
+import { Sweeper } from "./sweeper.js";
+import { maxHeartbeatAge, Workers } from "./workers.js";
 
 const closeTimeoutMs = 2_000;
 
@@ -54,7 +54,6 @@ export interface RedisBrokerOptions {
 export class RedisBroker implements Broker {
   readonly capabilities = redisCapabilities;
   readonly schedules: RedisSchedules;
-  readonly leaseGraceSeconds = leaseGraceSeconds;
   readonly recordSeconds = 2;
   readonly #connection: RedisConnection;
   readonly #queueName: string;
@@ -246,8 +245,16 @@ export class RedisBroker implements Broker {
     return this.#workers.list();
   }
 
-  async holdLiveness(): Promise<() => Promise<void>> {
-    return async () => {};
+  async holdLiveness(workerId: string): Promise<() => Promise<void>> {
+    await this.connect();
+    return this.#workers.hold(workerId);
+  }
+
+  maxHeartbeatAge({ ttlSeconds }: Parameters<Broker["maxHeartbeatAge"]>[0]): number {
+    const { isServerDown, availableSince } = this.#connection;
+    // Nobody can take over a job while the server is down, and afterwards the workers get time to renew their leases.
+    if (isServerDown) return Number.POSITIVE_INFINITY;
+    return maxHeartbeatAge(ttlSeconds, availableSince !== Number.POSITIVE_INFINITY);
   }
 
   newWorkerId(): string {

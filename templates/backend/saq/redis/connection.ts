@@ -5,9 +5,11 @@
  *
  * A `NodeFinder` says which server it is. If that changes, all connections are opened again, to the new server.
  */
+import { setMaxListeners } from "node:events";
 import { backoffMs } from "../core/backoff.js";
 import { SaqError } from "../errors.js";
 import type { Logger } from "../logger.js";
+import { ProblemLog } from "../problem-log.js";
 import {
   nameOfRedisAddress,
   parseRedisAddress,
@@ -18,13 +20,16 @@ import { DatabaseClock } from "../storage/clock.js";
 import { sleep } from "../timers.js";
 import {
   explanationOf,
+  hasReason,
   isMigrating,
   isMisplaced,
+  isOutOfMemory,
   isRedirect,
   isRefused,
+  isServerDown,
+  isSilent,
   isUnavailable,
   reasonOf,
-  unavailableText,
   wasNotSent,
 } from "./errors.js";
 import { QueueKeys } from "./keys.js";
@@ -63,6 +68,8 @@ export interface RetryOptions {
   isRepeatable?: boolean;
   /** Returns false when the caller does not need the response any more. */
   isWanted?: () => boolean;
+  /** Called before a command is sent again that may have been carried out. */
+  onRepeat?: () => void;
 }
 
 /** Sends a command or script. `asking`: to a node of a cluster that is receiving the keys. */
@@ -87,12 +94,16 @@ export class RedisConnection {
   readonly #connections = new Set<NodeConnection>();
   readonly #commands = new SharedConnection(() => this.#open());
   readonly #closing = new AbortController();
-  #unavailableSince: number | null = null;
+  readonly #problems: ProblemLog;
+  #isUnavailable = false;
+  /** The last error of an outage that gives a reason. */
+  #lastFailure: unknown = null;
   /** When the server refused a command last, by performance.now(). */
   #refusedAt = Number.NEGATIVE_INFINITY;
   /** Since when the server has been reachable without a gap, by performance.now(). */
   #availableSince = 0;
   #isChecked = false;
+  #hasAnswered = false;
 
   /**
    * `queueName`: the queue whose keys are looked for on a cluster.
@@ -107,6 +118,9 @@ export class RedisConnection {
     redisTlsOptions(this.#address);
     this.#finder = newFinder(this.#address, logger, queueName);
     this.logger = logger;
+    // In an outage each pending command waits for this signal.
+    setMaxListeners(0, this.#closing.signal);
+    this.#problems = new ProblemLog(logger);
     this.#subscriber = new Subscriber({
       open: () => this.#open(),
       pause: (ms) => this.pause(ms),
@@ -126,7 +140,15 @@ export class RedisConnection {
 
   /** Since when the server has been reachable without a gap, by performance.now(); infinite while it is not. */
   get availableSince(): number {
-    return this.#unavailableSince === null ? this.#availableSince : Number.POSITIVE_INFINITY;
+    return this.#isUnavailable ? Number.POSITIVE_INFINITY : this.#availableSince;
+  }
+
+  /**
+   * True if the server itself is down or still loads its data, so that no other process can use it either. Never with
+   * Sentinels and on a cluster: other processes may use another server already.
+   */
+  get isServerDown(): boolean {
+    return this.#address.kind === "single" && this.#isUnavailable && isServerDown(this.#lastFailure);
   }
 
   /** Changes when the keys have moved to another server: what only the previous one knew is of no use any more. */
@@ -171,7 +193,7 @@ export class RedisConnection {
 
   /** Sends a command. */
   async command(args: readonly string[], options?: RetryOptions): Promise<Reply> {
-    return this.#withRetry((connection, { asking }) => connection.send(args, { asking }), options);
+    return this.#call((connection, { asking }) => connection.send(args, { asking }), options);
   }
 
   /** Runs a script. Sends its text only if the server does not have it. A function returns the arguments of each try. */
@@ -182,7 +204,7 @@ export class RedisConnection {
     options?: RetryOptions,
   ): Promise<Reply> {
     const { sha1, text } = this.isCluster ? script.onCluster : script;
-    return this.#withRetry(async (connection, { asking }) => {
+    return this.#call(async (connection, { asking }) => {
       const rest = [String(keys.length), ...keys, ...(typeof args === "function" ? args() : args)];
       try {
         return await connection.send(["EVALSHA", sha1, ...rest], { asking });
@@ -198,7 +220,7 @@ export class RedisConnection {
     send: (args: readonly string[], timeoutMs: number) => Promise<Reply>;
     close: () => void;
   }> {
-    const connection = await this.#open();
+    const connection = await this.#withRetry(() => this.#open());
     return {
       send: async (args, timeoutMs) => {
         try {
@@ -223,19 +245,26 @@ export class RedisConnection {
     listener: (message: string) => void,
     onGap: () => void,
   ): Promise<() => Promise<void>> {
-    return this.#subscriber.subscribe(channel, listener, onGap);
+    return this.#withRetry(() => this.#subscriber.subscribe(channel, listener, onGap));
   }
 
-  async #withRetry(
-    send: Send,
-    { timeoutMs = retryTimeoutMs, isRepeatable = true, isWanted = () => true }: RetryOptions = {},
-  ): Promise<Reply> {
+  /** Calls `send` with the connection for commands. Its success ends an outage. */
+  #call(send: Send, options?: RetryOptions): Promise<Reply> {
+    return this.#withRetry(async () => {
+      const reply = await this.#sendToOwner(send);
+      this.#onAvailable();
+      return reply;
+    }, options);
+  }
+
+  async #withRetry<Result>(
+    attempt: () => Promise<Result>,
+    { timeoutMs = retryTimeoutMs, isRepeatable = true, isWanted = () => true, onRepeat }: RetryOptions = {},
+  ): Promise<Result> {
     const deadline = performance.now() + timeoutMs;
     for (let tries = 0; ; tries++) {
       try {
-        const reply = await this.#sendToOwner(send);
-        this.#onAvailable();
-        return reply;
+        return await attempt();
       } catch (error) {
         if (!isUnavailable(error) || (isRedirect(error) && !this.isCluster)) throw this.#explained(error);
         if (isRefused(error)) this.#refusedAt = performance.now();
@@ -245,6 +274,7 @@ export class RedisConnection {
         if (this.isClosed) throw closedError();
         if (!mayRetry || !isWanted() || performance.now() + pauseMs > deadline)
           throw this.#unavailableError(error);
+        if (!wasNotSent(error)) onRepeat?.();
         await this.pause(pauseMs);
       }
     }
@@ -365,8 +395,16 @@ export class RedisConnection {
     connection.retire();
   }
 
-  /** Warns of a server that may delete jobs when its memory is full. A server that refuses INFO is accepted. */
+  /**
+   * Refuses a replica, and warns of a server that may delete jobs when its memory is full. A server that refuses INFO is
+   * accepted.
+   */
   async #checkServer(): Promise<void> {
+    if (this.#address.kind === "single") {
+      const replication = String(await this.command(["INFO", "replication"]).catch(() => ""));
+      if (/^role:slave/m.test(replication) && !/^slave_read_only:0/m.test(replication))
+        throw this.#unavailableError(new Error("READONLY"));
+    }
     const info = String(await this.command(["INFO", "memory"]).catch(() => ""));
     const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1];
     const maxMemory = Number(/^maxmemory:(\d+)/m.exec(info)?.[1] ?? 0);
@@ -378,27 +416,49 @@ export class RedisConnection {
     }
   }
 
+  /** Returns the error that callers get for an error that is no outage. */
   #explained(error: unknown): unknown {
-    const explanation = error instanceof SaqError ? null : explanationOf(error, this.name);
-    return explanation === null ? error : new SaqError("config", explanation, { cause: error });
+    const explanation = error instanceof SaqError ? null : this.#explanation(error);
+    if (explanation === null) return error;
+    return new SaqError(isOutOfMemory(error) ? "database_unavailable" : "config", explanation, {
+      cause: error,
+    });
+  }
+
+  #explanation(error: unknown): string | null {
+    return explanationOf(error, this.name, this.#address.kind === "single" ? "single" : "member");
   }
 
   #unavailableError(cause: unknown): SaqError {
-    return new SaqError("database_unavailable", unavailableText(cause, this.name), { cause });
+    const explanation =
+      this.#explanation(cause) ??
+      `Redis at ${this.name} does not answer: ${reasonOf(cause)}${this.#hint(cause)}`;
+    return new SaqError("database_unavailable", explanation, { cause });
+  }
+
+  /** What may be wrong if something listens there, but has never answered as Redis does. */
+  #hint(error: unknown): string {
+    if (this.#hasAnswered || !isSilent(error)) return "";
+    return this.#address.tls
+      ? ". If it has no TLS, the DSN must begin with redis://"
+      : ". If it is another kind of server, correct the DSN; if it needs TLS, the DSN must begin with rediss://";
   }
 
   #onUnavailable(error: unknown): void {
-    if (this.isClosed || this.#unavailableSince !== null) return;
-    this.#unavailableSince = performance.now();
-    this.logger.warn({ server: this.name, reason: reasonOf(error) }, "Redis does not answer, trying again");
+    if (hasReason(error)) this.#lastFailure = error;
+    if (this.isClosed || this.#isUnavailable) return;
+    this.#isUnavailable = true;
+    const message = "Redis does not answer, trying again";
+    this.#problems.failed({ source: "redis", error: this.#unavailableError(error), message });
   }
 
   #onAvailable(): void {
-    if (this.#unavailableSince === null || performance.now() - this.#refusedAt < refusalMs) return;
-    const seconds = Math.round((performance.now() - this.#unavailableSince) / 100) / 10;
-    this.#unavailableSince = null;
+    this.#hasAnswered = true;
+    if (!this.#isUnavailable || performance.now() - this.#refusedAt < refusalMs) return;
+    this.#isUnavailable = false;
+    this.#lastFailure = null;
     this.#availableSince = performance.now();
-    this.logger.info({ server: this.name, seconds }, `Redis answers again after ${seconds} s`);
+    this.#problems.succeeded("redis");
   }
 }
 

@@ -16,7 +16,7 @@ export class QueueKeys {
   readonly stats: string;
   /** Token of the claim by id, for jobs that workers of this engine claimed or that are being aborted. Hash. */
   readonly claims: string;
-  /** Worker ids; score = when the worker's lease expires, epoch ms. Sorted set. */
+  /** Worker ids; score = when others may take over the jobs of the worker, epoch ms. Sorted set. */
   readonly leases: string;
   /**
    * Ids and document hashes of short-lived jobs that were stored a short time ago; score = when to forget them, epoch
@@ -73,6 +73,11 @@ export class QueueKeys {
 
   workerInfo(workerId: string): string {
     return `${this.#prefix}worker_info:${workerId}`;
+  }
+
+  /** The channel to which a worker is subscribed as long as it is connected. Nothing is published on it. */
+  connected(workerId: string): string {
+    return `${this.#prefix}ts:connected:${workerId}`;
   }
 
   /** Ids of finished jobs with this status; score = when the document expires, epoch ms, or +inf. Sorted set. */

@@ -6,7 +6,7 @@ import { finishedFields, heartbeatPatch, keepSeconds } from "../core/transitions
 import { encodeChange, mergePatches } from "../core/wire.js";
 import { SaqError } from "../errors.js";
 import { Coalescer, type CoalescerOptions } from "../storage/coalescer.js";
-import type { RedisConnection } from "./connection.js";
+import type { RedisConnection, RetryOptions } from "./connection.js";
 import { notificationOf } from "./events.js";
 import type { JobDecision, JobStore, ReadJob } from "./jobs.js";
 import type { QueueKeys } from "./keys.js";
@@ -25,6 +25,8 @@ export class Settler {
   readonly #others: Coalescer<Settlement, SettleResult>;
   /** Completions that their script did not apply; each is still being decided. */
   readonly #pending = new Set<Promise<unknown>>();
+  /** Settlements that were sent again, because the response to their script was lost. It may have been carried out. */
+  readonly #repeated = new WeakSet<Settlement>();
 
   constructor(
     private readonly connection: RedisConnection,
@@ -91,9 +93,18 @@ export class Settler {
         ...items.map(({ key }) => keys.id(key)),
       ],
       args,
-      { timeoutMs: settleTimeoutMs },
+      this.#retryOptions(items),
     )) as number[];
     return items.map((item, index) => (done[index] === 1 ? "applied" : this.#track(this.#others.add(item))));
+  }
+
+  #retryOptions(items: readonly Settlement[]): RetryOptions {
+    return {
+      timeoutMs: settleTimeoutMs,
+      onRepeat: () => {
+        for (const item of items) this.#repeated.add(item);
+      },
+    };
   }
 
   #track<Answer>(answer: Promise<Answer>): Promise<Answer> {
@@ -109,16 +120,19 @@ export class Settler {
       if (!item) return { change: null, answer: "lost" };
       return this.#decideOne(item, job, clock);
     };
-    const answers = await this.jobs.changeMany([...itemOf.keys()], decide, { timeoutMs: settleTimeoutMs });
+    const answers = await this.jobs.changeMany([...itemOf.keys()], decide, this.#retryOptions(items));
     // If the document is gone, our own script has deleted it (ttl < 0) and its response was lost, or others have.
-    return items.map(({ key, keep }) => answers.get(key) ?? (keep !== null && keep < 0 ? "applied" : "gone"));
+    return items.map((item) => {
+      const isDeleted = item.keep !== null && item.keep < 0 && this.#repeated.has(item);
+      return answers.get(item.key) ?? (isDeleted ? "applied" : "gone");
+    });
   }
 
   #decideOne(item: Settlement, job: ReadJob, clock: number): JobDecision<SettleResult> {
     const { token, workerId } = receiptOf(item);
     if (job.token !== token) {
-      // Our own script may have been carried out although its response was lost.
-      const isApplied = job.token === "" && job.status === item.status && endsAlike(job, item);
+      const isApplied =
+        this.#repeated.has(item) && job.token === "" && job.status === item.status && endsAlike(job, item);
       return { change: null, answer: isApplied ? "applied" : "lost" };
     }
     if (isTakenOver(job, { workerId })) return { change: null, answer: "lost" };

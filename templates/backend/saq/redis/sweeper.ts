@@ -13,26 +13,26 @@ import type { Decide, JobStore, ReadJob } from "./jobs.js";
 import type { QueueKeys } from "./keys.js";
 import { forgetScript } from "./lua/workers.js";
 import { isClaimedAhead, receiptOf, workerOf } from "./receipt.js";
-import type { Workers } from "./workers.js";
+import type { Lease, Workers } from "./workers.js";
 
-/**
- * Other workers take over the jobs of a worker this many seconds after its lease has expired. The worker ends its jobs
- * itself a few seconds earlier, so that no job runs a second time while a worker that was paused still runs it.
- */
-export const leaseGraceSeconds = 9;
 /** How long one process may sweep stuck jobs before another one does, ms. */
 const sweepLockMs = 5_000;
 /** A claimed job that is not marked as active for this long was left behind, ms: marking takes some ms. */
 const unmarkedMs = 5_000;
 const pageSize = 500;
-/** How long a lease must be seen expired before its worker counts as dead, ms. A worker renews its lease every 3 s. */
-const renewalMs = 4_000;
+/**
+ * How long a lease must have been seen near its end before its worker counts as dead, ms. After an outage all leases
+ * have ended, and the workers that live renew theirs within this time: their pauses between two tries are up to 5 s long.
+ */
+const renewalMs = 8_000;
+/** Leases are watched from this time before their end, s: a worker whose lease ends meanwhile is not noticed later. */
+const watchSeconds = renewalMs / 1_000 + 1;
 
 export class Sweeper {
   /** Ids in the list of running jobs that are not marked as active; when they were first seen, by performance.now(). */
   #unmarkedSince = new Map<string, number>();
-  /** Workers whose lease has expired; when they were first seen so, by performance.now(). */
-  #expiredSince = new Map<string, number>();
+  /** Workers whose lease is near its end; since when they were seen so, by performance.now(). */
+  #endingSince = new Map<string, number>();
 
   constructor(
     private readonly connection: RedisConnection,
@@ -44,28 +44,27 @@ export class Sweeper {
 
   /** @see Broker.sweepLost */
   async sweepLost(limits: SweepLimits): Promise<string[]> {
-    const dead = this.#certain(await this.workers.expired(leaseGraceSeconds));
+    const dead = await this.workers.dead(this.#certain(await this.workers.ending(watchSeconds)));
     if (dead.length === 0) return [];
-    const isDead = new Set(dead);
+    const isDead = new Set(dead.map(({ workerId }) => workerId));
     const keys = await this.#takeOver(await this.#claimsOf((workerId) => isDead.has(workerId)), limits);
     await this.workers.forget(dead);
     return keys;
   }
 
   /**
-   * Returns the workers that this process has seen expired for a while, with the server reachable all the time. After an
-   * outage all leases have expired, and workers that live need a moment to renew theirs.
+   * Returns the leases that this process has seen near their end for a while, with the server reachable all the time.
    */
-  #certain(expired: readonly string[]): string[] {
+  #certain(leases: readonly Lease[]): Lease[] {
     const now = performance.now();
     const { availableSince } = this.connection;
     const seen = new Map<string, number>();
-    for (const workerId of expired) {
-      const since = this.#expiredSince.get(workerId);
+    for (const { workerId } of leases) {
+      const since = this.#endingSince.get(workerId);
       seen.set(workerId, since !== undefined && since >= availableSince ? since : now);
     }
-    this.#expiredSince = seen;
-    return expired.filter((workerId) => now - (seen.get(workerId) ?? now) >= renewalMs);
+    this.#endingSince = seen;
+    return leases.filter(({ workerId }) => now - (seen.get(workerId) ?? now) >= renewalMs);
   }
 
   /** @see Broker.sweepStuck */
@@ -76,8 +75,10 @@ export class Sweeper {
     const now = String(Math.floor(connection.clock.now()));
     for (const status of ["complete", "failed", "aborted"] as const)
       await connection.command(["ZREMRANGEBYSCORE", keys.finished(status), "0", now]);
+    // In this order: a worker that starts meanwhile has a lease before its first claim.
+    const orphaned = await this.#claimsOf((workerId) => workerId !== "");
     const living = await this.workers.withLease();
-    const orphaned = await this.#claimsOf((workerId) => workerId !== "" && !living.has(workerId));
+    for (const [key, token] of orphaned) if (living.has(workerOf(token))) orphaned.delete(key);
     const swept = await this.#takeOver(orphaned, limits);
     const active = (await connection.command(["LRANGE", keys.active, "0", "-1"])) as string[];
     const claimed = (await connection.command(["HKEYS", keys.claims])) as string[];

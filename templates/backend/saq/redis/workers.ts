@@ -1,8 +1,46 @@
-/** The info of workers, as SAQ stores it, and their leases, by which a dead worker is noticed. */
+/**
+ * The info of workers, as SAQ stores it, and how others see that a worker is dead.
+ *
+ * A worker renews its lease every 3 s, and is subscribed to a channel of its own. When its process is killed, the server
+ * notices at once that the connection is closed. Other workers look at both, because each alone proves too little: a
+ * worker that lives may be without a connection for a moment, and a process that was paused, or whose machine has
+ * disappeared, keeps its connection. So there are two limits. The times are those of the default timers and of the
+ * default `cancellationHardDeadline` (5 s), counted from the last heartbeat:
+ *
+ * - A worker that cannot reach the server interrupts its jobs after 6.75 s, and they have ended 7 s later. Others take
+ *   over the jobs of a worker without a connection after 13.75 s. These are the jobs of a killed process: they run again
+ *   11 to 16 s after its death, as on PostgreSQL.
+ * - A worker with a connection interrupts its jobs after 12.75 s. Others take over its jobs after 21.75 s, so that a task
+ *   that blocks the event loop for 15 s costs nothing.
+ */
 import type { WorkerRow, WorkerStats } from "../broker.js";
 import type { RedisConnection } from "./connection.js";
+import { isNotPermitted } from "./errors.js";
 import type { QueueKeys } from "./keys.js";
-import { saveWorkerScript } from "./lua/workers.js";
+import { forgetLeasesScript, saveWorkerScript } from "./lua/workers.js";
+
+/** Shorter intervals of the heartbeat do not shorten the limit below this, s: a heartbeat may take a moment. */
+const minCutOffSeconds = 4;
+/** How much longer a worker may wait for a heartbeat while it has a connection, s. */
+const connectedSeconds = 6;
+/** How much longer others leave a worker with a connection its jobs, s. More than `connectedSeconds`. */
+const pausedSeconds = 8;
+
+/**
+ * How old the last heartbeat of a worker may be when it has to end its jobs, s. `ttlSeconds`: how long a heartbeat is
+ * valid.
+ */
+export const maxHeartbeatAge = (ttlSeconds: number, isConnected: boolean): number =>
+  Math.max(ttlSeconds * 0.75, minCutOffSeconds) + (isConnected ? connectedSeconds : 0);
+
+/** The lease of one worker. */
+export interface Lease {
+  workerId: string;
+  /** Its score as it was read. */
+  score: string;
+  /** Since when others may take over the jobs if the worker has no connection, s; negative: not yet. */
+  overdue: number;
+}
 
 export class Workers {
   constructor(
@@ -16,11 +54,13 @@ export class Workers {
   ): Promise<void> {
     const { keys, connection } = this;
     const info = JSON.stringify({ stats: { ...stats, graceSeconds }, queue_key: queueKey, metadata });
+    // A worker that cannot renew its lease has ended its jobs by then: `graceSeconds` contains the hard deadline.
+    const keptSeconds = maxHeartbeatAge(ttlSeconds, false) + (graceSeconds ?? 0);
     const sentAt = performance.now();
     const time = await connection.run(
       saveWorkerScript,
       [keys.workerInfo(workerId), keys.stats, keys.leases],
-      [info, String(ttlSeconds), workerId],
+      [info, String(ttlSeconds), workerId, String(Math.ceil(keptSeconds * 1_000))],
     );
     // Sent every few seconds, so that a step of the server's clock is noticed soon and at no extra cost.
     connection.clock.compareWith(Number(time), sentAt);
@@ -51,10 +91,44 @@ export class Workers {
     });
   }
 
-  /** Returns the ids of the workers whose lease expired more than `seconds` ago. */
-  async expired(seconds: number): Promise<string[]> {
-    const before = String(Math.floor(this.connection.clock.now() - seconds * 1_000));
-    return (await this.connection.command(["ZRANGEBYSCORE", this.keys.leases, "0", before])) as string[];
+  /** Shows others that the worker is connected. Returns a function that ends this. */
+  hold(workerId: string): Promise<() => Promise<void>> {
+    const ignore = () => {};
+    return this.connection.subscribe(this.keys.connected(workerId), ignore, ignore);
+  }
+
+  /** Returns the leases that end within `seconds`, or have ended. */
+  async ending(seconds: number): Promise<Lease[]> {
+    const now = this.connection.clock.now();
+    const until = String(Math.floor(now + seconds * 1_000));
+    const range = ["ZRANGEBYSCORE", this.keys.leases, "0", until, "WITHSCORES"];
+    const flat = (await this.connection.command(range)) as string[];
+    const leases: Lease[] = [];
+    for (let index = 0; index < flat.length; index += 2) {
+      const [workerId = "", score = ""] = flat.slice(index, index + 2);
+      leases.push({ workerId, score, overdue: (now - Number(score)) / 1_000 });
+    }
+    return leases;
+  }
+
+  /** Returns those of the leases whose workers do not live any more. */
+  async dead(leases: readonly Lease[]): Promise<Lease[]> {
+    const over = leases.filter(({ overdue }) => overdue >= 0);
+    if (over.length === 0) return [];
+    const connected = await this.#connected(over.map(({ workerId }) => workerId));
+    return over.filter(({ workerId, overdue }) => overdue >= pausedSeconds || !connected.has(workerId));
+  }
+
+  /** Returns those of the workers that are connected. All of them, if the user of the DSN may not ask for that. */
+  async #connected(workerIds: readonly string[]): Promise<Set<string>> {
+    try {
+      const channels = workerIds.map((workerId) => this.keys.connected(workerId));
+      const flat = (await this.connection.command(["PUBSUB", "NUMSUB", ...channels])) as unknown[];
+      return new Set(workerIds.filter((_, index) => Number(flat[2 * index + 1]) > 0));
+    } catch (error) {
+      if (isNotPermitted(error)) return new Set(workerIds);
+      throw error;
+    }
   }
 
   /** Returns the ids of all workers with a lease, valid or not. */
@@ -62,8 +136,11 @@ export class Workers {
     return new Set((await this.connection.command(["ZRANGE", this.keys.leases, "0", "-1"])) as string[]);
   }
 
-  async forget(workerIds: readonly string[]): Promise<void> {
-    if (workerIds.length > 0) await this.connection.command(["ZREM", this.keys.leases, ...workerIds]);
+  /** Removes leases, unless their workers have renewed them. */
+  async forget(leases: readonly Lease[]): Promise<void> {
+    if (leases.length === 0) return;
+    const read = leases.flatMap(({ workerId, score }) => [workerId, score]);
+    await this.connection.run(forgetLeasesScript, [this.keys.leases], read);
   }
 }
 

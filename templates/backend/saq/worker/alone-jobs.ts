@@ -37,6 +37,8 @@ export class AloneJobs {
   readonly #options: AloneJobsOptions;
   readonly #gate: AloneGate;
   readonly #waiting = new Map<AloneJob, ClaimedJob>();
+  /** Jobs that are being started. */
+  readonly #starting = new Set<Promise<void>>();
   /** How many times a job was given up in a row, by its key. */
   readonly #timesGivenUp = new Map<string, number>();
 
@@ -62,7 +64,8 @@ export class AloneJobs {
     const job: AloneJob = {
       start: () => {
         clearInterval(renewTimer);
-        void this.#start(claimed, job);
+        const started = this.#start(claimed, job).finally(() => this.#starting.delete(started));
+        this.#starting.add(started);
       },
       giveUp: () => {
         clearInterval(renewTimer);
@@ -83,9 +86,10 @@ export class AloneJobs {
     return doubled(times, giveBackSeconds.first, giveBackSeconds.max);
   }
 
-  /** Gives up all waiting jobs, because the worker stops. */
-  withdraw(): void {
+  /** Gives up all waiting jobs, because the worker stops. Resolves when those that are being started are given back. */
+  async withdraw(): Promise<void> {
     this.#gate.withdraw(new Set(this.#waiting.keys()));
+    await Promise.all(this.#starting);
   }
 
   /**

@@ -8,7 +8,7 @@
  * grace period go back into the queue, and their attempt is not counted. Then the shutdown hooks run. The heartbeat
  * ends last.
  */
-import type { Logger } from "../logger.js";
+import { describe, type Logger } from "../logger.js";
 import { ProblemLog } from "../problem-log.js";
 import type { Queue } from "../queue/queue.js";
 import { withTimeout } from "../timers.js";
@@ -24,10 +24,10 @@ import { maxResponseSeconds, sweepGraceSeconds } from "./time-limits.js";
 
 /** How long a stop waits for jobs to be settled while the database is unreachable. */
 const settleTimeoutMs = 10_000;
+/** How long a stop waits until jobs are given back that the worker does not hold. */
+const reconcileTimeoutMs = 3_000;
 /** How long a stop waits for a start in progress, and then for the release of what the start acquired. */
 const releaseTimeoutMs = 2_000;
-/** A worker without a lock ends its jobs at most this long before other workers may take them over, s. */
-const maxLeaseMarginSeconds = 16;
 const periodicTasksTimeoutMs = 500;
 
 /** Waits until all promises have settled, because a stop must undo what they started. Then throws the first error. */
@@ -102,7 +102,10 @@ export class WorkerRun {
     const tasks = [
       lookForDueJobs,
       ...schedule(queue, logger),
-      ...monitorTasks(queue, this.runner, this.#ownershipMonitor, logger),
+      ...monitorTasks(queue, this.runner, this.#ownershipMonitor, {
+        renewLease: () => this.#sendHeartbeat(),
+        logger,
+      }),
     ];
     this.#eventLoopMonitor =
       config.eventLoopDelay > 0
@@ -264,7 +267,7 @@ export class WorkerRun {
     // The database may be unreachable, so this wait has a timeout.
     await withTimeout(
       settleTimeoutMs,
-      givenBack.then(() => this.runner.settled()),
+      givenBack.then(() => this.runner.settled()).then(() => this.#giveBackUnheld()),
     );
     await withTimeout(periodicTasksTimeoutMs, Promise.all([tasksEnded, this.runner.endThreads()]));
     // A startup hook that still runs may open a resource. Wait for it first, so that the shutdown hooks can close it.
@@ -273,6 +276,18 @@ export class WorkerRun {
     await this.#runShutdownHooks();
     await withTimeout(releaseTimeoutMs, this.#releaseAll());
     this.#logger.info({ workerId: this.workerId, ...this.runner.report.stats }, "Worker stopped");
+  }
+
+  /**
+   * Gives back jobs that run under a claim of this worker although it does not hold them: the response to the claim was
+   * lost, or the end of the job could not be recorded. While a worker runs, a periodic task does this. After its end
+   * the jobs would wait until another worker takes them over.
+   */
+  async #giveBackUnheld(): Promise<void> {
+    const reconciled = this.runner.reconcile().catch((error: unknown) => {
+      this.#logger.debug(describe(error), "could not look for jobs that this worker does not hold");
+    });
+    await withTimeout(reconcileTimeoutMs, reconciled);
   }
 
   async #runShutdownHooks(): Promise<void> {
@@ -295,11 +310,12 @@ export class WorkerRun {
    * worker holds a lock, because the lock shows others that it is alive.
    */
   #isLeaseExpired(): boolean {
-    const { leaseGraceSeconds } = this.#queue.broker;
-    if (leaseGraceSeconds === null) return false;
-    const margin = Math.min(maxResponseSeconds(this.#queue.config), maxLeaseMarginSeconds);
-    const seconds = this.#heartbeatTtlSeconds + leaseGraceSeconds - margin;
-    return performance.now() - this.#lastHeartbeatAt > seconds * 1_000;
+    const { broker, config } = this.#queue;
+    const maxAge = broker.maxHeartbeatAge({
+      ttlSeconds: this.#heartbeatTtlSeconds,
+      marginSeconds: maxResponseSeconds(config),
+    });
+    return maxAge !== null && performance.now() - this.#lastHeartbeatAt > maxAge * 1_000;
   }
 
   /** How long a heartbeat is valid, s. */
@@ -322,6 +338,9 @@ export class WorkerRun {
     await broker.saveWorker(row, this.#heartbeatTtlSeconds);
     const wasExpired = this.#isLeaseExpired();
     this.#lastHeartbeatAt = sentAt;
-    if (wasExpired && this.#isReady) this.#wake();
+    if (!wasExpired || !this.#isReady) return;
+    // Other workers may have taken over the jobs that run here.
+    this.#ownershipMonitor.onJobEvent(null);
+    this.#wake();
   }
 }

@@ -237,9 +237,10 @@ export class Runner implements FetchHost {
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#burst?.stop();
-    this.#aloneJobs.withdraw();
+    const withdrawn = this.#aloneJobs.withdraw();
     this.giveBack(this.#threads?.takeWaiting() ?? []);
     this.giveBack(await this.#fetcher.stop());
+    await withdrawn;
   }
 
   /** Interrupts all running jobs, because the worker stops or because an uncaught error ends it. */

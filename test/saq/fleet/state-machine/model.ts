@@ -241,8 +241,12 @@ const at = (second: number): Span => ({ from: second, to: second });
 /** A delay is rounded up; no delay means now (D-30). */
 const later = (now: Span, delay: number): Span =>
   delay > 0 ? { from: now.from + delay, to: now.to + delay + 1 } : now;
-/** J-16: a row with a negative ttl is not kept. */
-const kept = (job: ModelJob): ModelJob | null => (job.ttl < 0 ? null : { ...job, expired: false });
+/**
+ * J-16: a row with a negative ttl is not kept. On Redis a finished job has no token, so the same settlement is refused if
+ * it is sent a second time without a lost response.
+ */
+const kept = (job: ModelJob): ModelJob | null =>
+  job.ttl < 0 ? null : { ...job, expired: false, token: onRedis ? null : job.token };
 /** The row has a fresh token, so that the worker that held it cannot change what is stored under its key later. */
 const swept = (job: ModelJob): ModelJob | null => kept({ ...job, token: null });
 const waiting = (error: string | null, scheduled: Span) => ({

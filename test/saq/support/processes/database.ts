@@ -3,8 +3,9 @@
  * the queue is on Redis: an application's own data are there.
  */
 import pg from "pg";
+import type { RedisDatabase } from "../../../support/redis.js";
 import { postgresState } from "../postgres-state.js";
-import { openRedisPlace } from "../redis-place.js";
+import { openRedisPlace, placeIn } from "../redis-place.js";
 import type { StoredState } from "../stored-state.js";
 import { onPoll, onRedis } from "../test-broker.js";
 
@@ -52,8 +53,16 @@ export function testServerUrl(): string {
 /** This name distinguishes the connections of the tests from those of the engine. */
 const observer = { application_name: "observer" };
 
-export async function newDatabase(name: string, server = testServerUrl()): Promise<TestDatabase> {
-  const redis = onRedis ? await openRedisPlace() : null;
+/**
+ * `server`: a PostgreSQL server for the recorded runs, and for the queue unless it is on Redis. `givenRedis`: a database
+ * of a Redis server of the test's own, for the queue.
+ */
+export async function newDatabase(
+  name: string,
+  server = testServerUrl(),
+  givenRedis?: Pick<RedisDatabase, "url" | "client" | "release">,
+): Promise<TestDatabase> {
+  const redis = givenRedis ? placeIn(givenRedis) : onRedis ? await openRedisPlace() : null;
   const database = `${name}_${process.pid}_${Math.random().toString(36).slice(2, 8)}`;
   await asAdmin(server, `create database ${database}`);
   const runsUrl = Object.assign(new URL(server), { pathname: `/${database}` }).href;

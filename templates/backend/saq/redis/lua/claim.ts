@@ -14,6 +14,8 @@ ${readClock}
 local incomplete, queued, active, claims = unpack(KEYS)
 local limit, token = tonumber(ARGV[1]), ARGV[2]
 local call = redis.call
+-- First a write that needs no memory: after it, Redis lets the script write although its memory is full.
+call('HDEL', claims, '')
 local due = call('ZRANGEBYSCORE', incomplete, '(0', seconds, 'LIMIT', 0, limit)
 if #due > 0 then
   for _, id in ipairs(due) do call('ZADD', incomplete, 0, id) end
@@ -53,6 +55,7 @@ export const startScript = script(`
 ${readClock}
 local active, claims, incomplete = KEYS[1], KEYS[2], KEYS[3]
 local token = ARGV[1]
+redis.call('HDEL', claims, '')
 local suffix = ',"attempts":1,"started":' .. string.format('%.0f', now) .. ',"worker_id":' .. ARGV[2]
   .. ',"touched":' .. string.format('%.0f', now) .. ',"status":"active"}'
 local call, sub, find = redis.call, string.sub, string.find

@@ -22,6 +22,8 @@ for i = 1, #KEYS - 4 do
   local suffix, keep, notification = ARGV[claim], ARGV[a + 3], ARGV[a + 4]
   local document = owners[i] == ARGV[claim - 1] and documents[i]
   if document and sub(document, -#suffix) == suffix then
+    -- First a write that needs no memory: after it, Redis lets the script write although its memory is full.
+    call('LREM', active, 1, id)
     if keep == '-1' then
       call('DEL', id)
     else
@@ -36,7 +38,6 @@ for i = 1, #KEYS - 4 do
       local size = #kept
       kept[size + 1], kept[size + 2] = expires, id
     end
-    call('LREM', active, 1, id)
     call('PUBLISH', id, 'complete') -- for Python
     if notification ~= '' then
       local lineBreak = string.find(notification, '\\n', 1, true)

@@ -3,16 +3,18 @@ import { readClock, script } from "./script.js";
 /**
  * Stores the info of a worker and renews its lease. Returns the time.
  *
- * KEYS: the worker's info, stats, leases. ARGV: the info as JSON, seconds for which it is valid, the worker's id.
+ * KEYS: the worker's info, stats, leases. ARGV: the info as JSON, seconds for which it is valid, the worker's id, the
+ * time for which it keeps its jobs, ms.
  */
 export const saveWorkerScript = script(`
 ${readClock}
 local expires = string.format('%.0f', now + ARGV[2] * 1000)
-redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
+-- First a write that needs no memory: after it, Redis lets the script write although its memory is full.
 redis.call('ZREMRANGEBYSCORE', KEYS[2], 0, string.format('%.0f', now))
+redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
 redis.call('ZADD', KEYS[2], expires, KEYS[1])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
-redis.call('ZADD', KEYS[3], expires, ARGV[3])
+redis.call('ZADD', KEYS[3], string.format('%.0f', now + ARGV[4]), ARGV[3])
 return string.format('%.0f', now)
 `);
 
@@ -49,6 +51,18 @@ for i = 4, #KEYS do
     redis.call('ZREM', KEYS[2], id)
     redis.call('HDEL', KEYS[3], id)
   end
+end
+return 0
+`);
+
+/**
+ * Removes the leases of dead workers, except for those that were renewed since they were read.
+ *
+ * KEYS: leases. ARGV: for each worker its id and its score as it was read.
+ */
+export const forgetLeasesScript = script(`
+for i = 1, #ARGV, 2 do
+  if redis.call('ZSCORE', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('ZREM', KEYS[1], ARGV[i]) end
 end
 return 0
 `);

@@ -78,6 +78,10 @@ export class NodeConnection {
     }) as unknown as RedisClientType;
     const ignoreError = () => {};
     client.on("error", ignoreError);
+    let isConnected = false;
+    client.once("connect", () => {
+      isConnected = true;
+    });
     let timer: NodeJS.Timeout | undefined;
     try {
       // The client's own timeout does not include the login, and a server that is paused never responds to it.
@@ -86,7 +90,9 @@ export class NodeConnection {
       });
       await Promise.race([client.connect(), timeout]);
     } catch (error) {
-      client.destroy();
+      // `destroy` would leave a socket open that is being opened at this moment, and the process would not end.
+      if (isConnected || !client.isOpen) client.destroy();
+      else client.once("connect", () => client.destroy());
       throw error;
     } finally {
       clearTimeout(timer);
@@ -101,19 +107,25 @@ export class NodeConnection {
     { timeoutMs = defaultTimeoutMs, asking = false }: SendOptions = {},
   ): Promise<Reply> {
     let timer: NodeJS.Timeout | undefined;
+    let isOver = false;
     const timeout = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
+      const fail = () => {
+        if (isOver) return;
         const error = new RedisTimeoutError(timeoutMs / 1_000);
         reject(error);
         // The connection may be dead although no packet says so.
         this.lose(error);
-      }, timeoutMs);
+      };
+      // If this process was paused, for example by a task that blocks the event loop, the response may have arrived and
+      // not have been read yet: it is read before `setImmediate` calls back.
+      timer = setTimeout(() => setImmediate(fail), timeoutMs);
     });
     try {
       // Both commands are sent in this order, because nothing is awaited between them.
       if (asking) this.#client.sendCommand(["ASKING"]).catch(() => {});
       return await Promise.race([this.#client.sendCommand(args), timeout]);
     } finally {
+      isOver = true;
       clearTimeout(timer);
     }
   }

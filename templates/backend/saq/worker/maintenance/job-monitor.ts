@@ -3,12 +3,15 @@
 import type { Broker, JobEvent, SweepLimits } from "../../broker.js";
 import { describe, type Logger } from "../../logger.js";
 import type { Queue } from "../../queue/queue.js";
+import { withTimeout } from "../../timers.js";
 import { type Attempt, lossText } from "../attempt/attempt.js";
 import { sweepGraceSeconds } from "../time-limits.js";
 import type { PeriodicTask } from "./periodic-tasks.js";
 
 /** Seconds between two comparisons of the worker's claims with the database's record of them. */
 const reconcileSeconds = 3;
+/** How long a worker that must end its jobs soon waits for the renewal of its row, ms. */
+const renewalTimeoutMs = 1_000;
 
 /** Returns the tasks that check jobs: those that run here, and those that other workers left behind. */
 export function monitorTasks(
@@ -20,7 +23,7 @@ export function monitorTasks(
     reconcile(): Promise<void>;
   },
   ownershipMonitor: OwnershipMonitor,
-  logger: Logger,
+  { renewLease, logger }: { renewLease: () => Promise<void>; logger: Logger },
 ): PeriodicTask[] {
   const { broker, config } = queue;
   const { timers } = config;
@@ -39,7 +42,7 @@ export function monitorTasks(
   };
   return [
     { ...whileJobsRun, name: "heartbeat_timeout", run: async () => interruptSilent(runner.running) },
-    { ...whileJobsRun, name: "lease", run: async () => interruptSuspended(runner) },
+    { ...whileJobsRun, name: "lease", run: () => interruptSuspended(runner, renewLease) },
     { ...whileJobsRun, name: "abort", run: () => ownershipMonitor.checkOlderThan(timers.abort / 4) },
     { name: "claims", every: reconcileSeconds, run: () => runner.reconcile() },
     { name: "lost", every: timers.lost, run: async () => logSwept(await broker.sweepLost(limits())) },
@@ -60,9 +63,15 @@ function interruptSilent(running: ReadonlyMap<string, Attempt>): void {
 
 /**
  * Interrupts all jobs if the worker could not renew its row for too long: a few seconds later other workers may run
- * them.
+ * them. After a pause of this process, for example because a task blocked the event loop, the last renewal is old
+ * although storage can be reached. So the row is renewed first.
  */
-function interruptSuspended(runner: { running: ReadonlyMap<string, Attempt>; isSuspended(): boolean }): void {
+async function interruptSuspended(
+  runner: { running: ReadonlyMap<string, Attempt>; isSuspended(): boolean },
+  renewLease: () => Promise<void>,
+): Promise<void> {
+  if (!runner.isSuspended()) return;
+  await withTimeout(renewalTimeoutMs, renewLease());
   if (!runner.isSuspended()) return;
   for (const attempt of runner.running.values()) {
     attempt.interrupt(
