@@ -76,8 +76,12 @@ export class NodeConnection {
       pingInterval: keepAliveMs * 2,
       socket: { ...socketOf(node, tls), connectTimeout: timeoutMs, reconnectStrategy: false },
     }) as unknown as RedisClientType;
-    const ignoreError = () => {};
-    client.on("error", ignoreError);
+    // If the other side is no Redis, the client says so in an event, and then only that the socket was closed.
+    let reason: unknown;
+    const onError = (error: unknown) => {
+      reason ??= error;
+    };
+    client.on("error", onError);
     let isConnected = false;
     client.once("connect", () => {
       isConnected = true;
@@ -93,12 +97,12 @@ export class NodeConnection {
       // `destroy` would leave a socket open that is being opened at this moment, and the process would not end.
       if (isConnected || !client.isOpen) client.destroy();
       else client.once("connect", () => client.destroy());
-      throw error;
+      throw reason ?? error;
     } finally {
       clearTimeout(timer);
     }
     const connection = new NodeConnection(node, client);
-    client.off("error", ignoreError);
+    client.off("error", onError);
     return connection;
   }
 
