@@ -1,7 +1,7 @@
 // Engine, command line and end-to-end tests of this repository. The generated application's own tests live in
 // templates/backend/test and run by their own configuration, as they do in a generated project.
 import { availableParallelism } from "node:os";
-import { clusterFiles, contractFiles } from "./test/saq/contract.js";
+import { clusterFiles, contractFiles, processFiles } from "./test/saq/contract.js";
 import { redisMissing, redisServerMissing } from "./test/support/find-redis.js";
 
 const project = {
@@ -50,7 +50,11 @@ export default {
   projects: [
     { ...project, displayName: "PostgreSQL", testMatch: ["**/*.test.ts"] },
     contract("PostgreSQL with pollInterval", "poll"),
-    contract("Redis", "redis", redisMissing ? ["test/saq/support/redis-missing.ts"] : contractFiles),
+    contract(
+      "Redis",
+      "redis",
+      redisMissing ? ["test/saq/support/redis-missing.ts"] : [...contractFiles, ...processFiles],
+    ),
     contract("Redis Cluster", "cluster", redisServerMissing ? [] : onCluster),
   ],
 };

@@ -35,15 +35,6 @@ export const contractFiles = [
   "test/saq/worker/run-context.test.ts",
   "test/saq/worker/schedule.test.ts",
   "test/saq/worker/unending-tasks.test.ts",
-  "test/saq/chaos/workers.test.ts",
-  "test/saq/fleet/state-machine.test.ts",
-  "test/saq/fleet/stress.test.ts",
-  "test/saq/worker/outage.test.ts",
-  "test/saq/worker/process.test.ts",
-  "test/saq/worker/start.test.ts",
-  "test/saq/worker/stop.test.ts",
-  "test/saq/worker/thread-process.test.ts",
-  "test/saq/worker/threads.test.ts",
 ];
 
 /**
@@ -55,4 +46,19 @@ export const clusterFiles = [
   "test/saq/queue/job-edits.test.ts",
   "test/saq/queue/schedules.test.ts",
   "test/saq/worker/run.test.ts",
+];
+
+/**
+ * Files about workers as processes and about faults, which take long. They run on PostgreSQL and on Redis, and not with
+ * `pollInterval`: what differs there is in the files above.
+ */
+export const processFiles = [
+  "test/saq/chaos/workers.test.ts",
+  "test/saq/fleet/state-machine.test.ts",
+  "test/saq/worker/outage.test.ts",
+  "test/saq/worker/process.test.ts",
+  "test/saq/worker/start.test.ts",
+  "test/saq/worker/stop.test.ts",
+  "test/saq/worker/thread-process.test.ts",
+  "test/saq/worker/threads.test.ts",
 ];

@@ -5,8 +5,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { endAllWorkers, eventually, WorkerProcess } from "../support/processes/child.js";
 import { newDatabase, type TestDatabase } from "../support/processes/database.js";
-import { openQueue } from "../support/processes/enqueuer.js";
-import { can, possible } from "../support/test-broker.js";
+import { loadRedisClient, openQueue } from "../support/processes/enqueuer.js";
+import { can, onRedis, possible } from "../support/test-broker.js";
 
 interface Stage extends ReturnType<typeof openQueue> {
   database: TestDatabase;
@@ -178,7 +178,8 @@ describe("workers that are killed, paused or blocked", () => {
   const scenarios = { killed, killedAgainAndAgain, paused, blocked, buffered, shared };
   const outcomes = {} as { [Name in keyof typeof scenarios]: ReturnType<(typeof scenarios)[Name]> };
 
-  beforeAll(() => {
+  beforeAll(async () => {
+    if (onRedis) await loadRedisClient();
     for (const [name, play] of Object.entries(scenarios)) {
       const outcome = play();
       // The test that awaits the outcome fails. Without this handler an earlier rejection would be unhandled.

@@ -1,5 +1,5 @@
 /** How a worker runs jobs: limits, interruptions, fetching ahead, and tasks that misbehave. */
-import { describe, expect, it, jest } from "@jest/globals";
+import { beforeAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import {
   type Context,
@@ -12,6 +12,7 @@ import {
 } from "../../../templates/backend/saq/index.js";
 import { eventually, quickPickup } from "../support/processes/child.js";
 import { newDatabase, type TestDatabase } from "../support/processes/database.js";
+import { loadRedisClient } from "../support/processes/enqueuer.js";
 import { itOnPostgres, itOnTables, itWithPush, onRedis } from "../support/test-broker.js";
 
 jest.setTimeout(600_000);
@@ -80,6 +81,9 @@ const ended = (job: Job | null) =>
   });
 
 describe("a worker that runs jobs", () => {
+  beforeAll(async () => {
+    if (onRedis) await loadRedisClient();
+  });
   const untilFired = (ctx: Context) =>
     new Promise<Error>((resolve) => {
       ctx.signal.addEventListener("abort", () => resolve(ctx.signal.reason as Error));

@@ -1,5 +1,5 @@
 /** Stopping worker processes (W-16, W-17, W-22), with real processes and real signals. */
-import { afterAll, describe, expect, it, jest } from "@jest/globals";
+import { afterAll, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import {
   endAllWorkers,
   eventually,
@@ -7,7 +7,7 @@ import {
   type WorkerProcessOptions,
 } from "../support/processes/child.js";
 import { newDatabase, type TestDatabase } from "../support/processes/database.js";
-import { openQueue } from "../support/processes/enqueuer.js";
+import { loadRedisClient, openQueue } from "../support/processes/enqueuer.js";
 import { itOnPostgres, onRedis } from "../support/test-broker.js";
 
 jest.setTimeout(600_000);
@@ -41,6 +41,9 @@ const staged = (play: (stage: Stage) => Promise<void>) => async () => {
 };
 
 describe("a worker process", () => {
+  beforeAll(async () => {
+    if (onRedis) await loadRedisClient();
+  });
   afterAll(endAllWorkers);
 
   itOnPostgres.concurrent(

@@ -5,6 +5,7 @@ import {
   defineSaq,
   type QueueOptions,
 } from "../../../../templates/backend/saq/index.js";
+import { testRedisUrl } from "../../../support/redis.js";
 import { tasksWithThreads as tasks } from "./tasks.js";
 
 export function openQueue(
@@ -15,4 +16,14 @@ export function openQueue(
     defineSaq({ queues: [defineQueue({ name: "default", dsn: url, tasks, ...options })] }),
   );
   return { queue: saq.taskQueues.get("default"), close: () => saq.close() };
+}
+
+/**
+ * Connects once, so that the engine has loaded the Redis client. jest refuses an `import()` between two tests, and a
+ * concurrent test may be there when it connects first.
+ */
+export async function loadRedisClient(): Promise<void> {
+  const { queue, close } = openQueue(await testRedisUrl());
+  await queue.connect();
+  await close();
 }
