@@ -4,7 +4,7 @@
  * that SAQ 0.26.3 sends.
  */
 
-import { describe, expect, it } from "@jest/globals";
+import { describe, expect, it, jest } from "@jest/globals";
 import type { ClaimedJob } from "../../../templates/backend/saq/core/claim.js";
 import { receiptOf } from "../../../templates/backend/saq/postgres/receipt.js";
 import { PythonPeer } from "../support/python-peer.js";
@@ -132,11 +132,13 @@ describe("a job that a Python worker took over", () => {
           return new Promise((resolve) => ctx.signal.addEventListener("abort", resolve));
         },
       },
-      { timers: { abort: 0.1 }, defaults: { timeout: 60 } },
+      { timers: { abort: 0.1 }, defaults: { timeout: 60 }, concurrency: 1 },
     );
     const { ended } = await startWorker(queue);
     const job = await queue.enqueue("wait", undefined);
     await running;
+    // Our worker must not claim the job before Python does.
+    jest.spyOn(queue.broker, "claim").mockResolvedValue({ jobs: [], more: false });
     await takeOver(queue, job.id);
     expect(await ended(job.id)).toMatch(/^lost the job/);
     expect(signal?.reason).toMatchObject({ name: "LostError" });

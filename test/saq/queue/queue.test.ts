@@ -162,6 +162,26 @@ describe("lists and counts", () => {
     });
   });
 
+  it("T-12: jobs of one millisecond are sorted by their generated keys, whatever their statuses are", async () => {
+    const queue = open();
+    const first = await queue.enqueue("hello");
+    const second = await queue.enqueue("hello");
+    for (const { key } of [first, second]) {
+      const document = JSON.stringify({
+        ...JSON.parse((await rowOf(database, key))?.text ?? ""),
+        queued: first.queued,
+        status: "queued",
+      });
+      await editRow(database, key, { document });
+    }
+    await claim(queue, { limit: 2 });
+    await queue.abort(second.key);
+    expect((await queue.list()).map(({ key, status }) => [key, status])).toEqual([
+      [second.key, "aborting"],
+      [first.key, "active"],
+    ]);
+  });
+
   it("P-33, D-72, T-12: info() returns SAQ's five fields, and jobs only on request", async () => {
     const queue = open({ metadata: { region: "eu" } });
     const keys = await populate(queue);

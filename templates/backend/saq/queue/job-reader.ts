@@ -37,7 +37,7 @@ export class JobReader {
     const rows = await this.broker.list({ statuses: selected, offset, limit, due });
     const jobs = rows.map((row) => this.#jobOf(row));
     // The list is complete, so it can be sorted by time. No index has the time.
-    return offset === 0 && jobs.length < limit ? jobs.sort((a, b) => b.queued - a.queued) : jobs;
+    return offset === 0 && jobs.length < limit ? jobs.sort(newestFirst) : jobs;
   }
 
   async *iterate({
@@ -122,3 +122,6 @@ function unreadableFields(row: StoredJob): JobFields {
     meta: {},
   };
 }
+
+/** Generated keys ascend with time, also within one millisecond. */
+const newestFirst = (a: Job, b: Job): number => b.queued - a.queued || (a.key < b.key ? 1 : -1);
