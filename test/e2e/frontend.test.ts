@@ -9,7 +9,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jes
 import type { Browser, Page } from "playwright-core";
 import { hasBrowser, launchBrowser } from "../support/browser.js";
 import { emptyFolder } from "../support/folders.js";
-import { freePort, inServer, Program, startMailServer } from "./processes.js";
+import { freePort } from "../support/free-port.js";
+import { inServer, Program, startMailServer } from "./processes.js";
 
 const TEMPLATES = resolve(dirname(fileURLToPath(import.meta.url)), "../../templates");
 const BACKEND = join(TEMPLATES, "backend");

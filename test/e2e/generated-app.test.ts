@@ -2,8 +2,9 @@
 import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import { freePort } from "../support/free-port.js";
 import { InstalledApp, newcomersEnvironment } from "../support/installed-app.js";
-import { freePort, portAnswers } from "../support/left-behind.js";
+import { portAnswers } from "../support/left-behind.js";
 import type { Program } from "../support/program.js";
 
 jest.setTimeout(600_000);

@@ -1,7 +1,7 @@
 // The real processes around a browser test: Node programs, a mail server, the database server.
 import { type ChildProcess, spawn } from "node:child_process";
 import { createRequire } from "node:module";
-import { type AddressInfo, createServer, type Server } from "node:net";
+import type { AddressInfo, Server } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 
@@ -70,13 +70,4 @@ export async function inServer(statement: string): Promise<void> {
   } finally {
     await client.end();
   }
-}
-
-/** Returns a port of 127.0.0.1 on which no program listens at this moment. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((done) => server.close(done));
-  return port;
 }

@@ -25,11 +25,11 @@ import {
   type ClusterOptions,
   clusterStatus,
   destroyCluster,
-  freePort,
   PortTakenError,
   startCluster,
   stopCluster,
 } from "../../templates/scripts/embedded-postgres.js";
+import { freePort } from "../support/free-port.js";
 import { openFolder } from "./support/folders.js";
 import { sql } from "./support/sql.js";
 

@@ -2,14 +2,10 @@ import { rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import { createClient } from "@redis/client";
-import {
-  clusterStatus,
-  destroyCluster,
-  freePort,
-  isFree,
-} from "../../templates/scripts/embedded-postgres.js";
+import { clusterStatus, destroyCluster, isFree } from "../../templates/scripts/embedded-postgres.js";
 import { ensureEnv, writeEnv } from "../../templates/scripts/env.js";
 import { runningRedis } from "../../templates/scripts/redis-process.js";
+import { freePort } from "../support/free-port.js";
 import { redisMissing } from "../support/redis.js";
 import { openFolder } from "./support/folders.js";
 import { processesOf, Running } from "./support/running.js";

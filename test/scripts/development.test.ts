@@ -4,13 +4,9 @@ import { createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from "@jest/globals";
-import {
-  clusterStatus,
-  destroyCluster,
-  freePort,
-  isFree,
-} from "../../templates/scripts/embedded-postgres.js";
+import { clusterStatus, destroyCluster, isFree } from "../../templates/scripts/embedded-postgres.js";
 import { ensureEnv, writeEnv } from "../../templates/scripts/env.js";
+import { freePort } from "../support/free-port.js";
 import { openFolder } from "./support/folders.js";
 import { processesOf, processIdsOf, Running } from "./support/running.js";
 import { completeApp, type ScratchApp, scratchApp } from "./support/scratch-app.js";

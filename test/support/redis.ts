@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createClient } from "@redis/client";
 import { findRedisServer, redisMissing, redisServerMissing } from "./find-redis.js";
-import { freePort } from "./left-behind.js";
+import { freePort } from "./free-port.js";
 import { oncePerRun } from "./once.js";
 
 export { findRedisServer, redisMissing, redisServerMissing };

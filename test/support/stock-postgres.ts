@@ -16,7 +16,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
-import { freePort } from "./left-behind.js";
+import { freePort } from "./free-port.js";
 
 export interface StockPostgres {
   /** Address of its `postgres` database, over TCP on 127.0.0.1, as superuser. */

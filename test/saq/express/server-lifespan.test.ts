@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import { createSaq, defineQueue, defineSaq } from "../../../templates/backend/saq/index.js";
 import { WorkerProcesses } from "../../../templates/backend/saq/worker/processes/worker-processes.js";
 import { emptyFolder } from "../../support/folders.js";
-import { freePort } from "../../support/left-behind.js";
+import { freePort } from "../../support/free-port.js";
 import { REPOSITORY } from "../../support/packed.js";
 import { Program } from "../../support/program.js";
 import { LogBook } from "../support/log-book.js";
@@ -441,17 +441,20 @@ describe.each(["SIGTERM", "SIGKILL"] as const)("%s", (signal) => {
         const { server, keys, goOn } = await bringInto(phase, stage);
         const restarts = server.lines("is started again");
         const workers = server.workers();
+        const isSecond = () => server.lines("second signal").length > 0;
         server.kill(signal);
         goOn();
         expect(await server.ended()).toBe(signal === "SIGTERM" ? 0 : null);
         expect(workers.filter(isAlive)).toEqual([]);
         expect(server.lines("is started again")).toEqual(restarts);
         if (phase === "running" || phase === "stopping") {
-          // The workers stopped in order, so that the jobs could finish.
-          for (const key of keys) expect((await stage.database.document(key)).status).toBe("complete");
+          // The workers stopped in order, so that the jobs could finish. On a busy machine, the signal may come more than
+          // 2 s after the first one, and ends the grace period.
+          for (const key of keys)
+            expect((await stage.database.document(key)).status).toBe(isSecond() ? "queued" : "complete");
         }
         await nothingIsLost(stage, keys);
-        for (const key of keys) expect(await stage.database.runs(key)).toHaveLength(1);
+        for (const key of keys) expect(await stage.database.runs(key)).toHaveLength(isSecond() ? 2 : 1);
       })(),
   );
 

@@ -4,10 +4,10 @@
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { chmodSync, existsSync, mkdtempSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import pg from "pg";
+import { freePort } from "../../support/free-port.js";
 import { closeAfterTest, openQueue, startWorker, until, useDatabase } from "../support/scenario.js";
 
 const program = [process.env.PGBOUNCER_PATH ?? "", "/usr/sbin/pgbouncer", "/usr/local/bin/pgbouncer"].find(
@@ -158,11 +158,3 @@ ${settings.join("\n")}
     expect(await database.query("select key from saq_jobs where key like 'over%'")).toEqual([]);
   });
 });
-
-const freePort = () =>
-  new Promise<number>((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
-  });

@@ -8,9 +8,9 @@ import { clientConfig } from "../../../templates/backend/saq/postgres/connection
 import { DeadConnections } from "../../../templates/backend/saq/postgres/connection/dead-connections.js";
 import { isConnectionError } from "../../../templates/backend/saq/postgres/connection/errors.js";
 import { parsePostgresAddress } from "../../../templates/backend/saq/postgres-address.js";
-import { freePort } from "../../../templates/scripts/embedded-postgres.js";
 import { startTemporaryPostgres } from "../../../templates/scripts/temporary-postgres.js";
 import { openFolder } from "../../scripts/support/folders.js";
+import { freePort } from "../../support/free-port.js";
 import { closeAfterTest, useDatabase } from "../support/scenario.js";
 
 jest.setTimeout(600_000);
