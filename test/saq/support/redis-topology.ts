@@ -1,9 +1,9 @@
 /** Starts a real Redis with Sentinels, and a real Redis Cluster, on free ports of 127.0.0.1. Nothing is on disk. */
 import { writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { emptyFolder } from "../../support/folders.js";
+import { freePort } from "../../support/free-port.js";
 import { connectRedis, type RedisClient, type RedisServer, startRedisServer } from "../../support/redis.js";
 import { eventually } from "./processes/child.js";
 
@@ -32,7 +32,7 @@ export class TestServer {
     const configFile = config === undefined ? undefined : join(folder, "server.conf");
     if (configFile !== undefined && config !== undefined) writeFileSync(configFile, config);
     const given = { ...(configFile && { configFile }), ...(password !== undefined && { password }) };
-    const server = await startRedisServer({ folder, settings, port: await serverPort(), ...given });
+    const server = await startRedisServer({ folder, settings, port: await freePort(), ...given });
     return new TestServer(folder, settings, configFile, server, await connectRedis(server.url));
   }
 
@@ -86,22 +86,6 @@ export class TestServer {
     const { folder, configFile, port } = this;
     this.#server = await startRedisServer({ folder, settings, port, ...(configFile && { configFile }) });
     this.#client = await connectRedis(this.#server.url);
-  }
-}
-
-/**
- * Returns a free port below those of outgoing connections. Such a connection could take the port before the server
- * starts, or before it is started again.
- */
-async function serverPort(): Promise<number> {
-  for (;;) {
-    const port = 20_000 + Math.floor(Math.random() * 12_000);
-    const probe = createServer();
-    const isFree = await new Promise<boolean>((resolve) => {
-      probe.once("error", () => resolve(false)).listen(port, "127.0.0.1", () => resolve(true));
-    });
-    await new Promise((done) => probe.close(done));
-    if (isFree) return port;
   }
 }
 
@@ -310,7 +294,7 @@ export class RedisCluster {
 }
 
 async function startNode(): Promise<TestServer> {
-  const bus = await serverPort();
+  const bus = await freePort();
   return TestServer.start([
     ...["--cluster-enabled", "yes", "--cluster-port", String(bus), "--cluster-node-timeout", "2000"],
     ...["--cluster-config-file", "nodes.conf", "--repl-diskless-sync-delay", "0"],
