@@ -6,19 +6,11 @@ import { redisServerMissing } from "../../support/redis.js";
 import { LogBook } from "../support/log-book.js";
 import { eventually } from "../support/processes/child.js";
 import { Load, report } from "../support/redis-load.js";
-import { RedisCluster, TestServer } from "../support/redis-topology.js";
+import { outage, RedisCluster, TestServer, tasks } from "../support/redis-topology.js";
 import { closeAfterTest, closeAll, openQueue, startWorker } from "../support/scenario.js";
 
 if (redisServerMissing)
   process.stderr.write(`Queues on a Redis Cluster are not tested: ${redisServerMissing}.\n`);
-
-const tasks = {
-  double: async (_ctx: unknown, { n }: { n: number }) => 2 * n,
-  slow: async ({ signal }: { signal: AbortSignal }) => {
-    await sleep(60_000, undefined, { signal });
-  },
-};
-const outage = "Redis does not answer, trying again";
 
 (redisServerMissing ? describe.skip : describe)("a queue on a Redis Cluster", () => {
   let cluster: RedisCluster;

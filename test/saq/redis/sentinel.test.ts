@@ -1,5 +1,4 @@
 /** Queues on a real Redis with Sentinels: a master, a replica, and three Sentinels. */
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "@jest/globals";
 import { cronJob } from "../../../templates/backend/saq/config/index.js";
 import { ConfigError } from "../../../templates/backend/saq/errors.js";
@@ -7,20 +6,11 @@ import { redisServerMissing } from "../../support/redis.js";
 import { LogBook } from "../support/log-book.js";
 import { eventually } from "../support/processes/child.js";
 import { Load, report } from "../support/redis-load.js";
-import { SentinelSet, TestServer } from "../support/redis-topology.js";
+import { outage, SentinelSet, TestServer, tasks } from "../support/redis-topology.js";
 import { closeAfterTest, closeAll, openQueue, startWorker } from "../support/scenario.js";
 
 if (redisServerMissing)
   process.stderr.write(`Queues behind Sentinels are not tested: ${redisServerMissing}.\n`);
-
-const tasks = {
-  double: async (_ctx: unknown, { n }: { n: number }) => 2 * n,
-  slow: async ({ signal }: { signal: AbortSignal }) => {
-    await sleep(60_000, undefined, { signal });
-  },
-};
-
-const outage = "Redis does not answer, trying again";
 
 (redisServerMissing ? describe.skip : describe)("a queue behind Redis Sentinels", () => {
   let set: SentinelSet;

@@ -7,6 +7,17 @@ import { freePort } from "../../support/free-port.js";
 import { connectRedis, type RedisClient, type RedisServer, startRedisServer } from "../../support/redis.js";
 import { eventually } from "./processes/child.js";
 
+/** The tasks of the tests. */
+export const tasks = {
+  double: async (_ctx: unknown, { n }: { n: number }) => 2 * n,
+  slow: async ({ signal }: { signal: AbortSignal }) => {
+    await sleep(60_000, undefined, { signal });
+  },
+};
+
+/** The log line at the begin of an outage. */
+export const outage = "Redis does not answer, trying again";
+
 /** A server that a test may kill, pause and start again. */
 export class TestServer {
   #server: RedisServer;
