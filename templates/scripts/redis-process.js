@@ -56,8 +56,8 @@ export function runningRedis(root) {
  * Starts this project's server, unless it runs already, and waits until it answers.
  * @param {string} root
  * @param {string} program
- * @param {(launch: (port: number) => Promise<number>) => Promise<number>} choosePort calls `launch` with ports until one
- *   is free: it throws PortTakenError if another program uses the port
+ * @param {(launch: (port: number) => Promise<number>) => Promise<number>} choosePort calls `launch` with ports until
+ *   one is free: it throws PortTakenError if another program uses the port
  * @returns {Promise<{ port: number, started: boolean }>}
  */
 export function startRedisProcess(root, program, choosePort) {

@@ -115,7 +115,7 @@ export async function stopRedis(root) {
 /** @param {RedisAddress} address */
 const externalName = (address) => `${nameOfRedisAddress(address)} (QUEUE_DSN from ${sourceOf("QUEUE_DSN")})`;
 
-/** How messages call a Redis that somebody else runs, and what of it must answer. */
+/** The names in messages of a Redis that the project does not run, and of the part of it that must answer. */
 const externalKinds = {
   single: { name: "The Redis server", part: "Redis server" },
   sentinel: { name: "The Redis behind the Sentinels", part: "Redis Sentinel" },

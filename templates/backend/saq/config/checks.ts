@@ -184,8 +184,8 @@ export function checkDsn(at: string, dsn: string): QueueAddress["storage"] {
 
 /**
  * Refuses the options of PostgreSQL that change which jobs run, if the queue is on Redis. The other ones, such as the
- * size of the pool, are accepted without effect, so that `dsn` is the only option to change. On a cluster, the name of a
- * queue is written in braces into its keys, and the first `}` would end it.
+ * size of the pool, are accepted without effect, so that `dsn` is the only option to change. On a cluster, the keys of
+ * a queue contain its name in braces, and a `}` in the name would end it too early.
  *
  * @throws ConfigError naming the option and what to do without it
  */

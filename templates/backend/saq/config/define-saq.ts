@@ -132,8 +132,8 @@ function checkCronKeys(queues: readonly QueueConfig[]): void {
 
 /**
  * Refuses two queues on one Redis whose keys are mixed up. Job `b:k` of queue `a` and job `k` of queue `a:b` both have
- * the key `saq:job:a:b:k`, which Python SAQ fixes, so each queue would read and overwrite jobs of the other. On a cluster
- * the keys differ: `saq:job:{a}:b:k` and `saq:job:{a:b}:k`.
+ * the key `saq:job:a:b:k`, which Python SAQ fixes, so each queue would read and overwrite jobs of the other. On a
+ * cluster the keys differ: `saq:job:{a}:b:k` and `saq:job:{a:b}:k`.
  *
  * @throws ConfigError
  */

@@ -1,9 +1,9 @@
 /**
- * The connections of one process to the Redis server that holds the keys of its queues: one connection for commands, one
- * for published messages, and one for each worker that waits for jobs. Queues with the same DSN share them. On a cluster
- * each queue has its own: its keys are in one slot, and slots move between the nodes one by one.
+ * The connections of one process to the Redis server that holds the keys of its queues: one connection for commands,
+ * one for published messages, and one for each worker that waits for jobs. Queues with the same DSN share them. On a
+ * cluster each queue has its own: its keys are in one slot, and slots move between the nodes one by one.
  *
- * A `NodeFinder` says which server it is. If that changes, all connections are opened again, to the new server.
+ * A `NodeFinder` returns this server. If the server changes, all connections are opened again, to the new one.
  */
 import { setMaxListeners } from "node:events";
 import { backoffMs } from "../core/backoff.js";
@@ -151,7 +151,7 @@ export class RedisConnection {
     return this.#address.kind === "single" && this.#isUnavailable && isServerDown(this.#lastFailure);
   }
 
-  /** Changes when the keys have moved to another server: what only the previous one knew is of no use any more. */
+  /** Changes when the keys have moved to another server. The cursor of a scan is valid only on the previous one. */
   get moves(): number {
     return this.#moves;
   }
@@ -196,7 +196,10 @@ export class RedisConnection {
     return this.#call((connection, { asking }) => connection.send(args, { asking }), options);
   }
 
-  /** Runs a script. Sends its text only if the server does not have it. A function returns the arguments of each try. */
+  /**
+   * Runs a script. Sends its text only if the server does not have it. If `args` is a function, it returns the
+   * arguments of each try.
+   */
   async run(
     script: Script,
     keys: readonly string[],
@@ -237,8 +240,8 @@ export class RedisConnection {
   }
 
   /**
-   * Calls `listener` with the messages of a channel, and `onGap` after an outage in which messages may have been missed.
-   * Returns a function that unsubscribes.
+   * Calls `listener` with the messages of a channel, and `onGap` after an outage in which messages may have been
+   * missed. Returns a function that unsubscribes.
    */
   subscribe(
     channel: string,
@@ -396,8 +399,8 @@ export class RedisConnection {
   }
 
   /**
-   * Refuses a replica, and warns of a server that may delete jobs when its memory is full. A server that refuses INFO is
-   * accepted.
+   * Refuses a replica, and warns of a server that may delete jobs when its memory is full. A server that refuses INFO
+   * is accepted.
    */
   async #checkServer(): Promise<void> {
     if (this.#address.kind === "single") {

@@ -21,7 +21,7 @@ export class RedisTimeoutError extends Error {
   }
 }
 
-/** Which server holds the queue's keys cannot be found at present. */
+/** The server that holds the queue's keys cannot be found at present. */
 export class NoServerError extends Error {
   /** With a code, the log has the message and not the stack. */
   readonly code = "no_server";
@@ -63,8 +63,8 @@ export const isRefused = (error: unknown): boolean =>
   isMisplaced(error) || isMigrating(error) || /^(MISCONF|NOREPLICAS)\b/.test(messageOf(error));
 
 /**
- * True if the server does not hold the keys any more, or cannot serve them: another one may do so. Redis 6.2 reports the
- * error of a script's command inside of a text.
+ * True if the server does not hold the keys any more, or cannot serve them: another one may do so. Redis 6.2 reports
+ * the error of a script's command inside of a longer text.
  */
 export const isMisplaced = (error: unknown): boolean =>
   /^(MASTERDOWN|READONLY|CLUSTERDOWN|UNBLOCKED)\b|-READONLY /.test(messageOf(error));

@@ -28,7 +28,9 @@ export interface JobDecision<T> {
         token?: string;
         /** Where a job that waits is put. @defaultValue "back" */
         position?: "front" | "back";
-        /** The job waits by its document, but its id is in the list of running jobs: its worker ended while it claimed. */
+        /**
+         * The job waits by its document, but its id is in the list of running jobs: its worker ended while it claimed.
+         */
         isTaken?: true;
         /** A notification of the change. @defaultValue an event for all */
         notification?: Notification | null;
@@ -61,8 +63,8 @@ export class JobStore {
   }
 
   /**
-   * Returns the jobs in the order of the keys; null for a key without a job. `maxTotalBytes` limits the documents of one
-   * page together.
+   * Returns the jobs in the order of the keys; null for a key without a job. `maxTotalBytes` limits the documents of
+   * one page together.
    */
   async fetch(
     jobKeys: readonly string[],

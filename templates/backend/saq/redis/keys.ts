@@ -3,7 +3,7 @@
  * Python does not read or write them.
  *
  * On a cluster, the name of the queue is in braces: `saq:{QUEUE}:`. The text between the first `{` and the next `}`
- * determines the slot of a key, and a script may use only keys of one slot. Python has no keys for a cluster.
+ * determines the slot of a key, and a script may use only keys of one slot. Python SAQ cannot use such keys.
  */
 export class QueueKeys {
   /** Ids of jobs that wait or run; score 0 = due or running, otherwise the due time, epoch s. Sorted set. */
@@ -85,7 +85,7 @@ export class QueueKeys {
     return `${this.#prefix}ts:${status}`;
   }
 
-  /** A pattern for PSUBSCRIBE and SCAN that matches the ids of this queue only. */
+  /** A pattern for SCAN that matches the ids of this queue only. */
   get idPattern(): string {
     return `${this.#jobPrefix.replace(/[\\*?[\]]/g, "\\$&")}*`;
   }

@@ -25,7 +25,7 @@ export class Settler {
   readonly #others: Coalescer<Settlement, SettleResult>;
   /** Completions that their script did not apply; each is still being decided. */
   readonly #pending = new Set<Promise<unknown>>();
-  /** Settlements that were sent again, because the response to their script was lost. It may have been carried out. */
+  /** Settlements that were sent again, because the response to their script was lost. The script may have run. */
   readonly #repeated = new WeakSet<Settlement>();
 
   constructor(

@@ -22,16 +22,17 @@ const unmarkedMs = 5_000;
 const pageSize = 500;
 /**
  * How long a lease must have been seen near its end before its worker counts as dead, ms. After an outage all leases
- * have ended, and the workers that live renew theirs within this time: their pauses between two tries are up to 5 s long.
+ * have ended, and the workers that live renew theirs within this time: their pauses between two tries are up to 5 s
+ * long.
  */
 const renewalMs = 8_000;
-/** Leases are watched from this time before their end, s: a worker whose lease ends meanwhile is not noticed later. */
+/** Leases are watched from this time before their end, s, so that the wait of `renewalMs` is over when a lease ends. */
 const watchSeconds = renewalMs / 1_000 + 1;
 
 export class Sweeper {
   /** Ids in the list of running jobs that are not marked as active; when they were first seen, by performance.now(). */
   #unmarkedSince = new Map<string, number>();
-  /** Workers whose lease is near its end; since when they were seen so, by performance.now(). */
+  /** Workers whose lease is near its end; when this was first seen, by performance.now(). */
   #endingSince = new Map<string, number>();
 
   constructor(

@@ -1,17 +1,18 @@
 /**
  * The info of workers, as SAQ stores it, and how others see that a worker is dead.
  *
- * A worker renews its lease every 3 s, and is subscribed to a channel of its own. When its process is killed, the server
- * notices at once that the connection is closed. Other workers look at both, because each alone proves too little: a
- * worker that lives may be without a connection for a moment, and a process that was paused, or whose machine has
- * disappeared, keeps its connection. So there are two limits. The times are those of the default timers and of the
- * default `cancellationHardDeadline` (5 s), counted from the last heartbeat:
+ * A worker renews its lease every 3 s, and is subscribed to a channel of its own. When its process is killed, the
+ * server notices at once that the connection is closed. Other workers look at both, because each alone proves too
+ * little: a worker that lives may be without a connection for a moment, and a process that was paused, or whose machine
+ * has disappeared, keeps its connection. So there are two limits. The times are those of the default timers and of the
+ * default `cancellationHardDeadline` (1 s), counted from the last heartbeat. A longer deadline delays only the
+ * takeover.
  *
- * - A worker that cannot reach the server interrupts its jobs after 6.75 s, and they have ended 7 s later. Others take
- *   over the jobs of a worker without a connection after 13.75 s. These are the jobs of a killed process: they run again
- *   11 to 16 s after its death, as on PostgreSQL.
- * - A worker with a connection interrupts its jobs after 12.75 s. Others take over its jobs after 21.75 s, so that a task
- *   that blocks the event loop for 15 s costs nothing.
+ * - A worker that cannot reach the server interrupts its jobs after 6.75 s, and they have ended 3 s later. Others take
+ *   over the jobs of a worker without a connection after 9.75 s. These are the jobs of a killed process: others look
+ *   every 2 s, so they run again about 7 to 12 s after its death.
+ * - A worker with a connection interrupts its jobs after 12.75 s. Others take over its jobs after 17.75 s, so that a
+ *   task that blocks the event loop for 14 s costs nothing.
  */
 import type { WorkerRow, WorkerStats } from "../broker.js";
 import type { RedisConnection } from "./connection.js";
@@ -23,7 +24,10 @@ import { forgetLeasesScript, saveWorkerScript } from "./lua/workers.js";
 const minCutOffSeconds = 4;
 /** How much longer a worker may wait for a heartbeat while it has a connection, s. */
 const connectedSeconds = 6;
-/** How much longer others leave a worker with a connection its jobs, s. More than `connectedSeconds`. */
+/**
+ * How much longer others wait before they take over the jobs of a worker with a connection, s. More than
+ * `connectedSeconds`.
+ */
 const pausedSeconds = 8;
 
 /**
@@ -111,7 +115,7 @@ export class Workers {
     return leases;
   }
 
-  /** Returns those of the leases whose workers do not live any more. */
+  /** Returns those of the leases whose workers are dead. */
   async dead(leases: readonly Lease[]): Promise<Lease[]> {
     const over = leases.filter(({ overdue }) => overdue >= 0);
     if (over.length === 0) return [];

@@ -22,7 +22,7 @@ export const attribute = {
   attempts: "saq.job.attempts",
   /** The status that the attempt has recorded: `complete`, `failed`, `aborted`, or `queued` if the job runs again. */
   status: "saq.job.status",
-  /** What storage answered to a settlement: `applied`, or why the status was not recorded. */
+  /** The result of a settlement: `applied`, or the reason why the status was not recorded. */
   settlement: "saq.settle.result",
   /** Why the job was not stored, for example `key_alive`. */
   refusal: "saq.enqueue.refusal",
@@ -47,7 +47,7 @@ export const operation = (queue: QueueAddress, name: keyof typeof operationTypes
   ...serverOf(queue.dsn),
 });
 
-/** What the attributes say about a queue. */
+/** The parts of a queue's configuration that attributes are made of. */
 export interface QueueAddress {
   name: string;
   dsn: string;

@@ -1,4 +1,6 @@
-/** The metrics of a queue: those of OpenTelemetry's conventions for messaging, and gauges of the queue and its worker. */
+/**
+ * The metrics of a queue: those of OpenTelemetry's conventions for messaging, and gauges of the queue and its worker.
+ */
 import type { JobCounts } from "../broker.js";
 import { attribute, durationBuckets } from "./conventions.js";
 import {

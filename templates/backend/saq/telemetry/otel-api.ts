@@ -1,6 +1,6 @@
 /**
- * What the engine uses of the package `@opentelemetry/api`, as types of its own: the package is optional, and the engine
- * compiles without it. A test compares these types with those of the package.
+ * What the engine uses of the package `@opentelemetry/api`, as types of its own: the package is optional, and the
+ * engine compiles without it. A test compares these types with those of the package.
  */
 import { createRequire } from "node:module";
 import { ConfigError } from "../errors.js";

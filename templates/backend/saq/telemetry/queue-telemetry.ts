@@ -14,7 +14,8 @@ export class QueueTelemetry {
   #api: OtelApi | null | undefined;
 
   /**
-   * `enableOtel`: true = always, false = never, null = as soon as the package is installed and a provider is registered.
+   * `enableOtel`: true = always, false = never, null = as soon as the package is installed and a provider is
+   * registered.
    *
    * @throws ConfigError if `enableOtel` is true, and the package is not installed or has another major version
    */

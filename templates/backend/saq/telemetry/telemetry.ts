@@ -5,11 +5,12 @@
  * its first hook to the end of the attempt, so that claiming a job ahead makes no span. Its parent is the span that
  * published the job, in whatever context the worker claimed it.
  *
- * A settlement is a span `settle QUEUE`, a child of the attempt's: the conventions ask for it, and it is the only span
- * that shows that the end of an attempt was stored late or not at all. A claim has no span, only a metric. The
- * conventions ask for a span "receive" if the application itself fetches messages; here it has a handler, which has the
- * span "process". They forbid one for messages that are fetched ahead. A span for each look of an idle worker would also
- * hide the traces of the jobs; pg-boss leaves it out too.
+ * A settlement is a span `settle QUEUE`, a child of the span of the attempt. The conventions ask for it, and it is the
+ * only span that shows that the end of an attempt was stored late or not at all.
+ *
+ * A claim has a metric and no span. The conventions ask for a span "receive" if the application itself fetches
+ * messages; here it has a handler, which has the span "process". They forbid one for messages that are fetched ahead. A
+ * span for each claim of an idle worker would also hide the traces of the jobs; pg-boss leaves it out too.
  */
 
 import type { SettleResult } from "../broker.js";

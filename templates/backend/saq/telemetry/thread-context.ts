@@ -1,6 +1,6 @@
 /**
- * The context of a task that runs in a thread. A thread has its own instance of OpenTelemetry, so the context is sent to
- * it as the texts of a propagator.
+ * The context of a task that runs in a thread. A thread has its own instance of OpenTelemetry, so the context is sent
+ * to it as the texts of a propagator.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { loadOtelApi } from "./otel-api.js";
@@ -8,7 +8,7 @@ import { type Carrier, contextOf } from "./propagation.js";
 
 const carriers = new AsyncLocalStorage<Carrier>();
 
-/** Calls a task inside of the context that `carrier` leads to. Spans have it only if the thread has an SDK of its own. */
+/** Calls a task inside of the context of `carrier`. Without an SDK of its own, the thread makes no spans in it. */
 export function runInContext<Result>(carrier: Carrier, call: () => Result): Result {
   const run = () => carriers.run(carrier, call);
   const api = loadOtelApi();

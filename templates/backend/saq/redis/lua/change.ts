@@ -1,8 +1,9 @@
-/** Changes of single jobs: a script reads the jobs, this process decides, and a second script writes what it decided. */
+/** Changes of single jobs: a script reads the jobs, this process decides, and a second script writes the decision. */
 import { readClock, script } from "./script.js";
 
 /**
- * Reads documents. Returns for each id the document, '' if there is none, or the number of its bytes if it is too large.
+ * Reads documents. Returns for each id the document, '' if there is none, or the number of its bytes if it is too
+ * large.
  *
  * KEYS: ids. ARGV: maximum bytes of a document, maximum bytes of all documents except the first one.
  */
@@ -22,9 +23,9 @@ return result
 `);
 
 /**
- * Reads jobs. Returns the time, and for each job its document ('' = none, a number = the bytes of a document that is too
- * large), the hash of the document, the token of its claim ('' = none) and its score ('' = the job neither waits nor
- * runs).
+ * Reads jobs. Returns the time, and for each job its document ('' = none, a number = the bytes of a document that is
+ * too large), the hash of the document, the token of its claim ('' = none) and its score ('' = the job neither waits
+ * nor runs).
  *
  * KEYS: claims, incomplete, then ids. ARGV: maximum bytes of a document.
  */

@@ -31,7 +31,7 @@ export class SlotOwner implements NodeFinder {
   readonly #login: Login;
   /** The nodes of the address. */
   readonly #seeds: readonly ServerNode[];
-  /** The nodes that the cluster has named last: those of the address may all be replaced while this process runs. */
+  /** The nodes that the cluster named last: those of the address may all be replaced while this process runs. */
   #members: readonly ServerNode[] = [];
   /** Number of the node that is asked next. */
   #next = 0;

@@ -1,6 +1,6 @@
 /**
  * One connection to one Redis server. A lost connection is not opened again: its user opens another one, perhaps to
- * another server, because a fail-over or a move of the keys may be why it was lost.
+ * another server, because the reason for the loss may be a fail-over or a move of the keys.
  */
 import type { RedisClientType } from "@redis/client";
 import { type RedisAddress, redisTlsOptions } from "../../redis-address.js";

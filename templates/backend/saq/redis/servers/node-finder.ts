@@ -1,4 +1,4 @@
-/** Which server holds the keys of a queue now: it may change with Sentinel and on a cluster. */
+/** Finds the server that holds the keys of a queue now. With Sentinels and on a cluster, it may change. */
 import type { RedisAddress } from "../../redis-address.js";
 import type { NodeConnection, ServerNode } from "./node-connection.js";
 
@@ -7,7 +7,7 @@ export interface NodeFinder {
    * Returns the server that holds the queue's keys.
    *
    * @throws NoServerError if it cannot be found at present
-   * @throws SaqError config if the address cannot be right
+   * @throws SaqError config if the address is wrong
    */
   find(): Promise<ServerNode>;
   /**
@@ -21,7 +21,7 @@ export interface NodeFinder {
   close(): void;
 }
 
-/** How long the server that knows the others may take to connect or to respond, ms. Then the next one is asked. */
+/** How long a Sentinel or a node of a cluster may take to connect or to respond, ms. Then the next one is asked. */
 export const finderTimeoutMs = 2_000;
 
 /** Returns the items beginning with number `first`; after the last one, it goes on with the first. */
