@@ -64,8 +64,7 @@ export class NodeConnection {
     { username, password, database, tls }: Login,
     timeoutMs: number,
   ): Promise<NodeConnection> {
-    // Loaded here, so that a process without a queue on Redis never loads it.
-    const { createClient } = await import("@redis/client");
+    const { createClient } = await loadClient();
     const client = createClient({
       RESP: 2,
       ...(username !== undefined && { username }),
@@ -158,6 +157,14 @@ export class NodeConnection {
     this.#end(null);
     this.#client.close().catch(() => {});
   }
+}
+
+let clientModule: Promise<typeof import("@redis/client")> | null = null;
+
+/** Loads the client once. A process without a queue on Redis never loads it. */
+function loadClient(): Promise<typeof import("@redis/client")> {
+  clientModule ??= import("@redis/client");
+  return clientModule;
 }
 
 function socketOf(node: ServerNode, tls: RedisAddress["tls"]) {
