@@ -579,6 +579,18 @@ describe("missed ticks", () => {
     expect((await rowOf(database, key))?.scheduled).toBeGreaterThan(now());
   });
 
+  it("misfire once: is not lost if a hook fails at the start", async () => {
+    const { name, jobs, fleet } = await stopped("once");
+    const peer = peerOf(fleet, jobs);
+    jest.spyOn(peer.queue.schedules, "draftTick").mockRejectedValueOnce(new Error("not now"));
+    await peer.round();
+    expect(await rowOf(database, `cron:${name}`)).toBeUndefined();
+    await peer.round();
+    expect((await rowOf(database, `cron:${name}`))?.scheduled).toBe(
+      fleet.queue.config.scheduledTasks?.[0]?.cron.previous(now()),
+    );
+  });
+
   it("misfire skip: the next start stores no missed tick, as in SAQ", async () => {
     const { name, jobs, fleet } = await stopped("skip");
     await peerOf(fleet, jobs).round();

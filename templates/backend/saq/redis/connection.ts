@@ -253,16 +253,25 @@ export class RedisConnection {
 
   /** Calls `send` with the connection for commands. Its success ends an outage. */
   #call(send: Send, options?: RetryOptions): Promise<Reply> {
-    return this.#withRetry(async () => {
-      const reply = await this.#sendToOwner(send);
-      this.#onAvailable();
-      return reply;
-    }, options);
+    return this.#withRetry(
+      async () => {
+        const reply = await this.#sendToOwner(send);
+        this.#onAvailable();
+        return reply;
+      },
+      options,
+      (error) => this.#onUnavailable(error),
+    );
   }
 
+  /**
+   * Repeats `attempt` while the server is unavailable. Only the connection for commands says whether it is
+   * (`onUnavailable`): the server may have too many clients for another connection, and work for this one.
+   */
   async #withRetry<Result>(
     attempt: () => Promise<Result>,
     { timeoutMs = retryTimeoutMs, isRepeatable = true, isWanted = () => true, onRepeat }: RetryOptions = {},
+    onUnavailable: (error: unknown) => void = () => {},
   ): Promise<Result> {
     const deadline = performance.now() + timeoutMs;
     for (let tries = 0; ; tries++) {
@@ -270,8 +279,7 @@ export class RedisConnection {
         return await attempt();
       } catch (error) {
         if (!isUnavailable(error) || (isRedirect(error) && !this.isCluster)) throw this.#explained(error);
-        if (isRefused(error)) this.#refusedAt = performance.now();
-        this.#onUnavailable(error);
+        onUnavailable(error);
         const pauseMs = isMigrating(error) ? migrationPauseMs : backoffMs(tries);
         const mayRetry = isRepeatable || wasNotSent(error);
         if (this.isClosed) throw closedError();
@@ -340,7 +348,7 @@ export class RedisConnection {
       this.#connections.delete(connection);
       if (reason === null) return;
       this.#node = null;
-      this.#onUnavailable(reason);
+      if (this.#commands.isShared(connection)) this.#onUnavailable(reason);
     });
     return connection;
   }
@@ -448,6 +456,7 @@ export class RedisConnection {
   }
 
   #onUnavailable(error: unknown): void {
+    if (isRefused(error)) this.#refusedAt = performance.now();
     if (hasReason(error)) this.#lastFailure = error;
     if (this.isClosed || this.#isUnavailable) return;
     this.#isUnavailable = true;
@@ -484,6 +493,10 @@ class SharedConnection {
   get(): Promise<NodeConnection> {
     this.#opening ??= this.#open();
     return this.#opening;
+  }
+
+  isShared(connection: NodeConnection): boolean {
+    return connection === this.#connection;
   }
 
   /** If this connection is shared now, the next `get` opens another one. `connection`: the one that is open, if any. */

@@ -33,7 +33,14 @@ export class NoServerError extends Error {
 }
 
 const classOf = (error: unknown): string => (error instanceof Error ? error.constructor.name : "");
-const messageOf = (error: unknown): string => String((Object(error) as { message?: unknown }).message ?? "");
+/** Redis 6.2 reports the error of a script's command inside of a text: "ERR Error running script ...: -MISCONF ...". */
+const insideOfScript =
+  /^ERR Error running script.*?: -?((?:READONLY|MISCONF|OOM|NOREPLICAS|MASTERDOWN)\b.*)/s;
+
+function messageOf(error: unknown): string {
+  const message = String((Object(error) as { message?: unknown }).message ?? "");
+  return insideOfScript.exec(message)?.[1] ?? message;
+}
 function codeOf(error: unknown): string {
   const { code } = Object(error) as { code?: unknown };
   return typeof code === "string" ? code : "";
@@ -46,13 +53,16 @@ export function reasonOf(error: unknown): string {
   return messageOf(error) || codeOf(error) || "no connection";
 }
 
+/** Codes of the operating system and of the DNS, such as ECONNRESET and EAI_AGAIN. Node's own begin with ERR_. */
+const systemError = /^E(?!RR_)[A-Z_]+$/;
+
 /**
  * True if the server cannot be reached, or cannot work at present, or the keys are on another server. The same command
  * may succeed later.
  */
 export function isUnavailable(error: unknown): boolean {
   if (error instanceof RedisTimeoutError || error instanceof NoServerError) return true;
-  if (connectionErrors.has(classOf(error)) || /^E[A-Z]+$/.test(codeOf(error))) return true;
+  if (connectionErrors.has(classOf(error)) || systemError.test(codeOf(error))) return true;
   return (
     isRefused(error) || isRedirect(error) || /^LOADING\b|^ERR max number of clients/.test(messageOf(error))
   );
@@ -62,12 +72,9 @@ export function isUnavailable(error: unknown): boolean {
 export const isRefused = (error: unknown): boolean =>
   isMisplaced(error) || isMigrating(error) || /^(MISCONF|NOREPLICAS)\b/.test(messageOf(error));
 
-/**
- * True if the server does not hold the keys any more, or cannot serve them: another one may do so. Redis 6.2 reports
- * the error of a script's command inside of a longer text.
- */
+/** True if the server does not hold the keys any more, or cannot serve them: another one may do so. */
 export const isMisplaced = (error: unknown): boolean =>
-  /^(MASTERDOWN|READONLY|CLUSTERDOWN|UNBLOCKED)\b|-READONLY /.test(messageOf(error));
+  /^(MASTERDOWN|READONLY|CLUSTERDOWN|UNBLOCKED)\b/.test(messageOf(error));
 
 /**
  * True while a slot is moved between two nodes of a cluster and only some of the command's keys are there: neither node
@@ -104,11 +111,10 @@ export const isOutOfMemory = (error: unknown): boolean => /^OOM\b/.test(messageO
 export const wasNotSent = (error: unknown): boolean =>
   classOf(error) === "ClientOfflineError" ||
   error instanceof NoServerError ||
+  ["ECONNREFUSED", "ENOENT", "ENOTFOUND", "EAI_AGAIN"].includes(codeOf(error)) ||
   isMigrating(error) ||
   isRedirect(error) ||
-  /^(LOADING|MASTERDOWN|READONLY|MISCONF|CLUSTERDOWN|NOREPLICAS|OOM|NOAUTH|NOPERM)\b|-READONLY /.test(
-    messageOf(error),
-  );
+  /^(LOADING|MASTERDOWN|READONLY|MISCONF|CLUSTERDOWN|NOREPLICAS|OOM|NOAUTH|NOPERM)\b/.test(messageOf(error));
 
 /** What the errors of a server mean, and what to do. */
 const explanations: readonly [pattern: RegExp, explain: (server: string, message: string) => string][] = [
@@ -194,6 +200,12 @@ const sentinelExplanations: typeof explanations = [
     /^NOAUTH|NOAUTH Authentication required/,
     (server) =>
       `The Sentinel at ${server} needs a password of its own; add ?sentinel_password=PASSWORD to the DSN`,
+  ],
+  [
+    /^NOPERM/,
+    (server, message) =>
+      `The user of the Sentinel at ${server} may not do this: ${message.slice(7)}. What it needs: ` +
+      "ACL SETUSER name +sentinel|get-master-addr-by-name +sentinel|masters",
   ],
 ];
 

@@ -61,8 +61,9 @@ local suffix = ',"attempts":1,"started":' .. string.format('%.0f', now) .. ',"wo
 local call, sub, find = redis.call, string.sub, string.find
 local result = {string.format('%.0f', now)}
 local maxBytes = tonumber(ARGV[3])
-for first = 4, #KEYS, 100 do
-  local last = math.min(first + 99, #KEYS)
+-- A few documents at a time: they may be large.
+for first = 4, #KEYS, 25 do
+  local last = math.min(first + 24, #KEYS)
   local documents = call('MGET', unpack(KEYS, first, last))
   local started, claimed, scores = {}, {}, {}
   for i = first, last do

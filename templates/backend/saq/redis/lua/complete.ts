@@ -13,14 +13,20 @@ ${readClock}
 local active, incomplete, claims, complete = unpack(KEYS, 1, 4)
 local call, sub = redis.call, string.sub
 local first = 1 + 3 * tonumber(ARGV[1])
-local owners = call('HMGET', claims, unpack(KEYS, 5))
-local documents = call('MGET', unpack(KEYS, 5))
 local done, ids, kept = {}, {}, {}
+local owners, documents, offset
 for i = 1, #KEYS - 4 do
+  if i % 25 == 1 then
+    -- A few documents at a time: they may be large.
+    offset = i - 1
+    local last = math.min(i + 28, #KEYS)
+    owners = call('HMGET', claims, unpack(KEYS, i + 4, last))
+    documents = call('MGET', unpack(KEYS, i + 4, last))
+  end
   local id, a = KEYS[4 + i], first + 4 * (i - 1)
   local claim = 3 * tonumber(ARGV[a + 1])
   local suffix, keep, notification = ARGV[claim], ARGV[a + 3], ARGV[a + 4]
-  local document = owners[i] == ARGV[claim - 1] and documents[i]
+  local document = owners[i - offset] == ARGV[claim - 1] and documents[i - offset]
   if document and sub(document, -#suffix) == suffix then
     -- First a write that needs no memory: after it, Redis lets the script write although its memory is full.
     call('LREM', active, 1, id)

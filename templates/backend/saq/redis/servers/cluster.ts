@@ -1,7 +1,7 @@
 /** Asks the nodes of a cluster which of them owns the slot of a queue's keys. */
 import { ConfigError } from "../../errors.js";
 import type { RedisAddress } from "../../redis-address.js";
-import { explanationOf, NoServerError, reasonOf } from "../errors.js";
+import { explanationOf, isUnavailable, NoServerError, reasonOf } from "../errors.js";
 import { type Login, NodeConnection, nameOfNode, type ServerNode } from "./node-connection.js";
 import { finderTimeoutMs, inTurn, type NodeFinder } from "./node-finder.js";
 
@@ -49,18 +49,20 @@ export class SlotOwner implements NodeFinder {
 
   async find(): Promise<ServerNode> {
     const failures: string[] = [];
+    let refusal: ConfigError | null = null;
     const known = new Map([...this.#members, ...this.#seeds].map((node) => [nameOfNode(node), node]));
     // Each call begins with another node: the previous one may be cut off from the others.
     for (const node of inTurn([...known.values()], this.#next++)) {
       try {
         return await this.#ask(node);
       } catch (error) {
-        if (error instanceof ConfigError) throw error;
+        if (error instanceof ConfigError) refusal = error;
         failures.push(`${nameOfNode(node)}: ${reasonOf(error)}`);
       }
     }
-    throw new NoServerError(
-      `no node of the cluster knows the owner of the queue's keys (${failures.join("; ")})`,
+    throw (
+      refusal ??
+      new NoServerError(`no node of the cluster knows the owner of the queue's keys (${failures.join("; ")})`)
     );
   }
 
@@ -87,7 +89,9 @@ export class SlotOwner implements NodeFinder {
     const explanation = /cluster support disabled/.test(reasonOf(error))
       ? `Redis at ${this.name} is no cluster; begin the DSN with redis:// (with TLS: rediss://) and name one server`
       : explanationOf(error, this.name);
-    return explanation === null ? error : new ConfigError(explanation, { cause: error });
+    return explanation === null || isUnavailable(error)
+      ? error
+      : new ConfigError(explanation, { cause: error });
   }
 
   /** A node that does not own the slot says so in its response to each command. */

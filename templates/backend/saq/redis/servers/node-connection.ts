@@ -36,6 +36,8 @@ interface SendOptions {
 
 const defaultTimeoutMs = 8_000;
 const keepAliveMs = 5_000;
+/** How often the client sends PING on each connection. */
+const pingMs = 10_000;
 
 export class NodeConnection {
   /** Resolves when the connection ends: with the reason if it was lost, with null if its user has closed it. */
@@ -72,8 +74,14 @@ export class NodeConnection {
       database,
       disableOfflineQueue: true,
       // An idle connection through a firewall may be dead without a packet that says so.
-      pingInterval: keepAliveMs * 2,
-      socket: { ...socketOf(node, tls), connectTimeout: timeoutMs, reconnectStrategy: false },
+      pingInterval: pingMs,
+      socket: {
+        ...socketOf(node, tls),
+        connectTimeout: timeoutMs,
+        // Also for a connection that only receives published messages: the pings keep a living one from being silent.
+        socketTimeout: 3 * pingMs,
+        reconnectStrategy: false,
+      },
     }) as unknown as RedisClientType;
     // If the other side is no Redis, the client says so in an event, and then only that the socket was closed.
     let reason: unknown;
@@ -109,6 +117,15 @@ export class NodeConnection {
     args: readonly string[],
     { timeoutMs = defaultTimeoutMs, asking = false }: SendOptions = {},
   ): Promise<Reply> {
+    return this.#withTimeout(timeoutMs, () => {
+      // Both commands are sent in this order, because nothing is awaited between them.
+      if (asking) this.#client.sendCommand(["ASKING"]).catch(() => {});
+      return this.#client.sendCommand(args);
+    });
+  }
+
+  /** If there is no response in time, the connection counts as lost. */
+  async #withTimeout<Result>(timeoutMs: number, call: () => Promise<Result>): Promise<Result> {
     let timer: NodeJS.Timeout | undefined;
     let isOver = false;
     const timeout = new Promise<never>((_, reject) => {
@@ -124,9 +141,7 @@ export class NodeConnection {
       timer = setTimeout(() => setImmediate(fail), timeoutMs);
     });
     try {
-      // Both commands are sent in this order, because nothing is awaited between them.
-      if (asking) this.#client.sendCommand(["ASKING"]).catch(() => {});
-      return await Promise.race([this.#client.sendCommand(args), timeout]);
+      return await Promise.race([call(), timeout]);
     } finally {
       isOver = true;
       clearTimeout(timer);
@@ -134,7 +149,7 @@ export class NodeConnection {
   }
 
   async subscribe(channel: string, listener: (message: string) => void): Promise<void> {
-    await this.#client.subscribe(channel, listener);
+    await this.#withTimeout(defaultTimeoutMs, () => this.#client.subscribe(channel, listener));
   }
 
   async unsubscribe(channel: string, listener: (message: string) => void): Promise<void> {

@@ -4,8 +4,8 @@ import type { Logger } from "../../logger.js";
 import { ProblemLog } from "../../problem-log.js";
 import type { RedisAddress } from "../../redis-address.js";
 import { sleep } from "../../timers.js";
-import { explanationOf, NoServerError, reasonOf } from "../errors.js";
-import { type Login, NodeConnection, nameOfNode, type ServerNode } from "./node-connection.js";
+import { explanationOf, isUnavailable, NoServerError, reasonOf } from "../errors.js";
+import { isSameNode, type Login, NodeConnection, nameOfNode, type ServerNode } from "./node-connection.js";
 import { finderTimeoutMs, inTurn, type NodeFinder } from "./node-finder.js";
 
 /**
@@ -25,6 +25,8 @@ export class SentinelMaster implements NodeFinder {
   readonly #masterName: string;
   readonly #login: Login;
   readonly #closing = new AbortController();
+  /** The master that was found last. */
+  #master: ServerNode | null = null;
   /** Number of the Sentinel that was asked last. */
   #last: number;
 
@@ -45,6 +47,7 @@ export class SentinelMaster implements NodeFinder {
     this.#last++;
     const { master, connection } = await this.#ask(null);
     connection.close();
+    this.#master = master;
     return master;
   }
 
@@ -67,7 +70,8 @@ export class SentinelMaster implements NodeFinder {
         open?.close();
         const explanation = explanationOf(error, nameOfNode(sentinel), "sentinel");
         if (error instanceof ConfigError) refusal = error;
-        else if (explanation) refusal = new ConfigError(explanation, { cause: error });
+        else if (explanation && !isUnavailable(error))
+          refusal = new ConfigError(explanation, { cause: error });
         failures.push(`${nameOfNode(sentinel)}: ${reasonOf(error)}`);
       }
     }
@@ -109,16 +113,30 @@ export class SentinelMaster implements NodeFinder {
       "no Sentinel of Redis answers, so a fail-over would not be noticed",
     ];
     let connection: NodeConnection | null = null;
+    /** Another master that one Sentinel has named. A Sentinel that is cut off from the others names an old one. */
+    let candidate: ServerNode | null = null;
     for (;;) {
-      await sleep(watchMs, this.#closing.signal);
+      if (!candidate) await sleep(watchMs, this.#closing.signal);
       if (this.#closing.signal.aborted) break;
       try {
         const answer: Answer = await this.#ask(connection);
         connection = answer.connection;
-        onMove(answer.master);
         problems.succeeded(source);
+        const isKnown = this.#master !== null && isSameNode(this.#master, answer.master);
+        if (isKnown || (candidate && isSameNode(candidate, answer.master))) {
+          candidate = null;
+          this.#master = answer.master;
+          onMove(answer.master);
+        } else {
+          candidate = answer.master;
+          // The next one is asked.
+          connection.close();
+          connection = null;
+          this.#last++;
+        }
       } catch (error) {
         connection = null;
+        candidate = null;
         if (!this.#closing.signal.aborted)
           problems.failed({ source, error, message, fields: { server: this.name }, kind: source });
       }

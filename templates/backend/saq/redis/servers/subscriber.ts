@@ -1,5 +1,6 @@
 /** Receives published messages over one connection, and subscribes again after it was lost. */
 import { backoffMs } from "../../core/backoff.js";
+import { NoServerError } from "../errors.js";
 import type { NodeConnection } from "./node-connection.js";
 
 export interface SubscriberSource {
@@ -43,6 +44,9 @@ export class Subscriber {
       if (this.source.isClosed()) return;
       await this.#connection?.unsubscribe(channel, subscription.listener).catch(() => {});
     };
+    // While the connection is opened again, which may take as long as an outage, the caller decides how long to wait.
+    if (this.#opening && !this.#connection && this.#subscriptions.size > 0)
+      throw new NoServerError("the connection for published messages was lost");
     this.#opening ??= this.#openFirst();
     const connection = await this.#opening;
     this.#subscriptions.add(subscription);

@@ -167,9 +167,12 @@ export class Scheduler {
     const rows = await this.#readRows(wanted);
     const ticks: DraftedState[] = [];
     for (const { state, tick } of wanted) {
-      const toStore = await this.#isolate(state, () => this.#tickToStore(state, tick, rows));
+      const toStore = await this.#isolate(state, async () => {
+        const found = await this.#tickToStore(state, tick, rows);
+        if (!found) state.missed = 0;
+        return found;
+      });
       if (toStore) ticks.push({ state, drafted: toStore });
-      else state.missed = 0;
     }
     if (ticks.length === 0) return;
     try {
