@@ -108,7 +108,8 @@ export async function stopRedis(root) {
   const address = redisOf(env);
   if (address && !isOwn(env, address))
     console.log(
-      `${externalKinds[address.kind].name} ${externalName(address)} does not belong to this project. It was not stopped.`,
+      `${externalKinds[address.kind].name} ${externalName(address)} does not belong to this project. ` +
+        "It was not stopped.",
     );
 }
 

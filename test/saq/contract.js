@@ -38,8 +38,8 @@ export const contractFiles = [
 ];
 
 /**
- * The files that run on a Redis Cluster in each test run: those with the most scripts. TEST_CLUSTER_CONTRACT=all runs the
- * whole contract there.
+ * The files that run on a Redis Cluster in each test run: those with the most scripts. TEST_CLUSTER_CONTRACT=all runs
+ * the whole contract there.
  */
 export const clusterFiles = [
   "test/saq/queue/enqueue-keys.test.ts",

@@ -218,7 +218,8 @@ describe("defineQueue", () => {
     ],
     [
       { tasks: { slow: { run: hello, retrys: 3 } } },
-      'defineQueue("q"): task "slow": there is no option "retrys" (known: run, input, output, thread, timeout, heartbeat, retries, ttl, retryDelay, retryBackoff)',
+      'defineQueue("q"): task "slow": there is no option "retrys" (known: run, input, output, ' +
+        "thread, timeout, heartbeat, retries, ttl, retryDelay, retryBackoff)",
     ],
     [{ timers: { abort: 0 } }, 'defineQueue("q"): timers.abort must be a number of 0.01 to 2147483, got 0'],
     [{ tasks: { bad: 7 } }, 'defineQueue("q"): task "bad" must be a function or task({ run }), got number'],

@@ -448,8 +448,8 @@ describe.each(["SIGTERM", "SIGKILL"] as const)("%s", (signal) => {
         expect(workers.filter(isAlive)).toEqual([]);
         expect(server.lines("is started again")).toEqual(restarts);
         if (phase === "running" || phase === "stopping") {
-          // The workers stopped in order, so that the jobs could finish. On a busy machine, the signal may come more than
-          // 2 s after the first one, and ends the grace period.
+          // The workers stopped in order, so that the jobs could finish. On a busy machine, the signal may come more
+          // than 2 s after the first one, and ends the grace period.
           for (const key of keys)
             expect((await stage.database.document(key)).status).toBe(isSecond() ? "queued" : "complete");
         }

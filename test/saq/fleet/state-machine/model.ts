@@ -242,8 +242,8 @@ const at = (second: number): Span => ({ from: second, to: second });
 const later = (now: Span, delay: number): Span =>
   delay > 0 ? { from: now.from + delay, to: now.to + delay + 1 } : now;
 /**
- * J-16: a row with a negative ttl is not kept. On Redis a finished job has no token, so the same settlement is refused if
- * it is sent a second time without a lost response.
+ * J-16: a row with a negative ttl is not kept. On Redis a finished job has no token, so the same settlement is refused
+ * if it is sent a second time without a lost response.
  */
 const kept = (job: ModelJob): ModelJob | null =>
   job.ttl < 0 ? null : { ...job, expired: false, token: onRedis ? null : job.token };

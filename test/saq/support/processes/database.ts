@@ -54,8 +54,8 @@ export function testServerUrl(): string {
 const observer = { application_name: "observer" };
 
 /**
- * `server`: a PostgreSQL server for the recorded runs, and for the queue unless it is on Redis. `givenRedis`: a database
- * of a Redis server of the test's own, for the queue.
+ * `server`: a PostgreSQL server for the recorded runs, and for the queue unless it is on Redis. `givenRedis`: a
+ * database of a Redis server of the test's own, for the queue.
  */
 export async function newDatabase(
   name: string,

@@ -79,7 +79,8 @@ for first = 4, #KEYS, 25 do
       local cut
       if sub(document, -19) == ',"status":"queued"}' then cut = 20
       elseif sub(document, -21) == ', "status": "queued"}' then cut = 22 end
-      if cut and not isLarge and not find(document, '"attempts":', 1, true) and not find(document, '"touched":', 1, true) then
+      if cut and not isLarge and not find(document, '"attempts":', 1, true)
+        and not find(document, '"touched":', 1, true) then
         fresh = 1
         local size = #started
         started[size + 1], started[size + 2] = id, sub(document, 1, -cut) .. suffix

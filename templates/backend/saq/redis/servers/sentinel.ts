@@ -128,8 +128,8 @@ export class SentinelMaster implements NodeFinder {
           this.#master = answer.master;
           onMove(answer.master);
         } else {
-          candidate = answer.master;
-          // The next one is asked.
+          // The next one is asked at once. If it names a third server, they do not agree yet.
+          candidate = candidate ? null : answer.master;
           connection.close();
           connection = null;
           this.#last++;

@@ -23,6 +23,8 @@ export class Subscriber {
   /** Null while there is no connection. */
   #connection: NodeConnection | null = null;
 
+  #isReopening = false;
+
   constructor(private readonly source: SubscriberSource) {}
 
   /** Returns a function that unsubscribes. */
@@ -45,8 +47,7 @@ export class Subscriber {
       await this.#connection?.unsubscribe(channel, subscription.listener).catch(() => {});
     };
     // While the connection is opened again, which may take as long as an outage, the caller decides how long to wait.
-    if (this.#opening && !this.#connection && this.#subscriptions.size > 0)
-      throw new NoServerError("the connection for published messages was lost");
+    if (this.#isReopening) throw new NoServerError("the connection for published messages was lost");
     this.#opening ??= this.#openFirst();
     const connection = await this.#opening;
     this.#subscriptions.add(subscription);
@@ -87,10 +88,12 @@ export class Subscriber {
   }
 
   async #reopen(): Promise<NodeConnection> {
+    this.#isReopening = true;
     for (let failures = 0; ; failures++) {
       await this.source.pause(backoffMs(failures));
       try {
         const connection = await this.#open();
+        this.#isReopening = false;
         for (const { onGap } of this.#subscriptions) onGap();
         return connection;
       } catch (error) {

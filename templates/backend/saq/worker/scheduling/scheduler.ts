@@ -153,8 +153,8 @@ export class Scheduler {
 
   /**
    * Stores missed ticks. If others hold an entry's row at this moment, its missed tick is tried again in the next
-   * round: they may not be storing it, but only registering the same entry. The next tick waits for it, because a missed tick
-   * is not stored after a later one.
+   * round: they may not be storing it, but only registering the same entry. The next tick waits for it, because a
+   * missed tick is not stored after a later one.
    */
   async #storeMissed(): Promise<void> {
     const missed = this.#states.filter((state) => state.missed > 0);
