@@ -106,6 +106,12 @@ describe("workers run", () => {
     const program = start("workers", "run");
     await live(program, 1);
     await live(program, 1, "mails");
+    // A worker is listed before it has written that it starts.
+    await program.until(
+      "both have started",
+      120_000,
+      async () => lines(program, "Worker starting").length === 2,
+    );
     expect(program.output).toMatch(/^-+ Starting SAQ Workers -+\n/);
     expect(program.output).toContain("default (concurrency 10), mails (concurrency 10)");
     expect(program.output).toMatch(/Number of processes +1\n/);
@@ -234,6 +240,12 @@ describe("workers run", () => {
     const program = start("workers", "run", "--queues", "mails", "--queues", "default");
     await live(program, 1);
     await live(program, 1, "mails");
+    // A worker is listed before it has written that it starts.
+    await program.until(
+      "both have started",
+      120_000,
+      async () => lines(program, "Worker starting").length === 2,
+    );
     // In the order of the configuration.
     expect(program.output).toContain("default (concurrency 10), mails (concurrency 10)");
     process.kill(program.pid, "SIGTERM");
