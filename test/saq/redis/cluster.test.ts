@@ -1,16 +1,26 @@
 /** Queues on a real Redis Cluster: three masters, and a replica of the first one. */
+import { type AddressInfo, createServer } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "@jest/globals";
 import { createSaq, cronJob, defineQueue, defineSaq } from "../../../templates/backend/saq/index.js";
+import { QueueKeys } from "../../../templates/backend/saq/redis/keys.js";
 import { redisServerMissing } from "../../support/redis.js";
 import { LogBook } from "../support/log-book.js";
 import { eventually } from "../support/processes/child.js";
 import { Load, report } from "../support/redis-load.js";
-import { outage, RedisCluster, TestServer, tasks } from "../support/redis-topology.js";
+import { nodeTimeoutMs, outage, RedisCluster, TestServer, tasks } from "../support/redis-topology.js";
 import { closeAfterTest, closeAll, openQueue, startWorker } from "../support/scenario.js";
 
 if (redisServerMissing)
   process.stderr.write(`Queues on a Redis Cluster are not tested: ${redisServerMissing}.\n`);
+
+/** With these timers, a worker that is cut off from a server that works ends its jobs after 4 s. */
+const shortLease = { timers: { workerInfo: 0.2, abort: 0.2 }, cancellationHardDeadline: 0.5 };
+const nap = async ({ signal }: { signal: AbortSignal }, { ms }: { ms: number }) => {
+  await sleep(ms);
+  signal.throwIfAborted();
+  return "slept";
+};
 
 (redisServerMissing ? describe.skip : describe)("a queue on a Redis Cluster", () => {
   let cluster: RedisCluster;
@@ -111,6 +121,19 @@ if (redisServerMissing)
       expect(lines).toContain(`Redis: the queue's keys are on ${to.name} now`);
     });
 
+    it("lets running jobs go on, although the move takes longer than a lease", async () => {
+      const queue = openQueue({ url: cluster.url }, { nap }, shortLease);
+      const { worker, ended } = await startWorker(queue);
+      const job = await queue.enqueue("nap", { ms: 6_000 }, { timeout: 60 });
+      await eventually("the job runs", async () => worker.runningKeys.length === 1);
+      const { key, from, to } = await moving(queue.name);
+      const info = new QueueKeys(queue.name, { isCluster: true }).workerInfo(worker.workerId);
+      await cluster.moveSlot({ key, from, to, pauseMs: 6_500, firstKeys: [info] });
+      expect(await ended(job?.key ?? "")).toBe("Finished nap");
+      await eventually("its end is stored", async () => (await job?.refresh())?.status === "complete");
+      expect(job).toMatchObject({ attempts: 1, meta: {} });
+    });
+
     it("reads and runs what has moved, also in a process that has sent no command meanwhile", async () => {
       const queue = open();
       const jobs = [];
@@ -156,6 +179,35 @@ if (redisServerMissing)
     });
   });
 
+  it("lets running jobs go on until a replica takes over, although this takes longer than a lease", async () => {
+    const [first] = cluster.masters as [TestServer];
+    const name = await nameOn(first);
+    await setNodeTimeout(8_000);
+    const queue = openQueue({ url: cluster.url }, { nap }, { ...shortLease, name });
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("nap", { ms: 10_000 }, { timeout: 60 });
+    await eventually("the job runs", async () => (await job?.refresh())?.status === "active");
+    expect(await first.send("WAIT", "1", "5000")).toBe(1);
+    await first.kill();
+    expect(await ended(job?.key ?? "")).toBe("Finished nap");
+    await eventually("its end is stored", async () => (await job?.refresh())?.status === "complete");
+    expect(job).toMatchObject({ attempts: 1, meta: {} });
+    // As before: the first node owns the slot, and the replica follows it.
+    await first.restart();
+    await setNodeTimeout(nodeTimeoutMs);
+    await eventually(
+      "it follows the new owner",
+      async () => (await first.info("master_link_status")) === "up",
+    );
+    await first.send("CLUSTER", "FAILOVER");
+    const key = `saq:{${name}}:queued`;
+    await eventually("it is the owner again", async () => (await cluster.ownerOf(key)) === first);
+    await eventually(
+      "the replica follows",
+      async () => (await replica().info("master_link_status")) === "up",
+    );
+  });
+
   it("goes on after the owner was killed: no job is lost or doubled that a replica had confirmed", async () => {
     const [first] = cluster.masters as [TestServer];
     const name = await nameOn(first);
@@ -178,6 +230,20 @@ if (redisServerMissing)
     expect(confirmed.enqueued.size).toBeGreaterThan(20);
     await startWorker(other);
     expect(await other.apply("double", { n: 2 })).toBe(4);
+  });
+
+  it("asks the next node if one loads its data", async () => {
+    // Redis 6.2 refuses CLUSTER SLOTS then; later versions answer it.
+    const loading = createServer((socket) => {
+      socket.on("error", () => {});
+      socket.on("data", () => socket.write("-LOADING Redis is loading the dataset in memory\r\n"));
+    });
+    await new Promise<void>((resolve) => loading.listen(0, "127.0.0.1", resolve));
+    closeAfterTest({ close: async () => loading.close() });
+    const { port } = loading.address() as AddressInfo;
+    const queue = openQueue({ url: `redis+cluster://127.0.0.1:${port},${nodes()}` }, tasks);
+    await startWorker(queue);
+    expect(await queue.apply("double", { n: 2 })).toBe(4);
   });
 
   it("says that the address is that of a cluster, or of no cluster", async () => {
@@ -214,6 +280,10 @@ if (redisServerMissing)
         'is down). "redis-cli cluster info" and "redis-cli cluster nodes" on a node show which one',
     });
   });
+
+  async function setNodeTimeout(ms: number): Promise<void> {
+    for (const node of cluster.nodes) await node.send("CONFIG", "SET", "cluster-node-timeout", String(ms));
+  }
 
   /** Returns a name whose queue has its keys on this node. */
   async function nameOn(node: TestServer, prefix = "placed"): Promise<string> {

@@ -147,6 +147,26 @@ const limits = { graceSeconds: 7, lostLimit: 3, checkInterval: 2, failedTtl: 600
     expect(await workers.withLease()).toEqual(new Set());
   });
 
+  it("a worker takes over jobs although the server has no room for its connection that waits for jobs", async () => {
+    const { disconnect, workerId, key } = await stage();
+    const queue = openQueue(redis, tasks, { name });
+    const { ended } = await startWorker(queue);
+    await until(async () => queue.broker.isListening);
+    const clients = await redis.client.clientList();
+    await redis.client.configSet("maxclients", "1");
+    try {
+      for (const { id, flags } of clients)
+        if (flags.includes("b")) await redis.client.sendCommand(["CLIENT", "KILL", "ID", String(id)]);
+      await until(async () => !queue.broker.isListening);
+      await disconnect();
+      await endLease(workerId, -1);
+      expect(await ended(key)).toBe("Finished ok");
+      expect(queue.broker.isListening).toBe(false);
+    } finally {
+      await redis.client.configSet("maxclients", "1000");
+    }
+  });
+
   it("a worker with a long hard deadline runs its jobs to the end", async () => {
     const queue = openQueue(redis, tasks, { name, cancellationHardDeadline: 20 });
     const { ended } = await startWorker(queue);

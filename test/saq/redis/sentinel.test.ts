@@ -1,4 +1,5 @@
 /** Queues on a real Redis with Sentinels: a master, a replica, and three Sentinels. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "@jest/globals";
 import { cronJob } from "../../../templates/backend/saq/config/index.js";
 import { ConfigError } from "../../../templates/backend/saq/errors.js";
@@ -6,7 +7,7 @@ import { redisServerMissing } from "../../support/redis.js";
 import { LogBook } from "../support/log-book.js";
 import { eventually } from "../support/processes/child.js";
 import { Load, report } from "../support/redis-load.js";
-import { outage, SentinelSet, TestServer, tasks } from "../support/redis-topology.js";
+import { downAfterMs, outage, SentinelSet, TestServer, tasks } from "../support/redis-topology.js";
 import { closeAfterTest, closeAll, openQueue, startWorker } from "../support/scenario.js";
 
 if (redisServerMissing)
@@ -104,6 +105,59 @@ if (redisServerMissing)
       report("Sentinel, SENTINEL FAILOVER", result, recovery);
       expect(result.lost.filter((key) => confirmed.enqueued.has(key))).toEqual([]);
       expect(result.doubled.filter((key) => confirmed.ended.has(key))).toEqual([]);
+    });
+
+    describe("a running job", () => {
+      // With these timers, a worker that is cut off from a server that works ends its jobs after 4 s.
+      const options = { timers: { workerInfo: 0.2, abort: 0.2 }, cancellationHardDeadline: 0.5 };
+      let reason: Error | undefined;
+      const nap = async ({ signal }: { signal: AbortSignal }, { ms }: { ms: number }) => {
+        signal.addEventListener("abort", () => {
+          reason = signal.reason;
+        });
+        await sleep(ms);
+        signal.throwIfAborted();
+        return "slept";
+      };
+      const startNap = async (ms: number) => {
+        const queue = openQueue({ url: set.url }, { nap }, options);
+        const started = await startWorker(queue);
+        const job = await queue.enqueue("nap", { ms }, { timeout: 60 });
+        await eventually("the job runs", async () => (await job?.refresh())?.status === "active");
+        return { ...started, job };
+      };
+
+      it.each([
+        ["was killed", "SIGKILL"],
+        ["does not respond", "SIGSTOP"],
+      ] as const)("goes on while the master %s and no replica has taken over yet", async (_, signal) => {
+        await set.setDownAfter(9_000);
+        const master = await set.master();
+        try {
+          const { job, log, ended } = await startNap(11_000);
+          expect(await master.send("WAIT", "1", "5000")).toBe(1);
+          if (signal === "SIGKILL") await master.kill();
+          else master.signal(signal);
+          expect(await ended(job?.key ?? "")).toBe("Finished nap");
+          await eventually("its end is stored", async () => (await job?.refresh())?.status === "complete");
+          expect(job).toMatchObject({ attempts: 1, meta: {} });
+          expect(log.lines.filter(({ message }) => message.startsWith("Processing"))).toHaveLength(1);
+        } finally {
+          if (signal === "SIGSTOP") master.signal("SIGCONT");
+          await set.setDownAfter(downAfterMs);
+        }
+      });
+
+      it("ends if only its worker cannot reach the master, because others will take it over", async () => {
+        await startNap(7_000);
+        const allow = await (await set.master()).refuseEngine();
+        try {
+          await eventually("its signal fires", async () => reason !== undefined);
+          expect(reason?.message).toContain("this worker could not renew its row in time");
+        } finally {
+          await allow();
+        }
+      });
     });
 
     it("leaves a master that was replaced without noticing it", async () => {
@@ -225,6 +279,36 @@ if (redisServerMissing)
           `Redis at ${sentinel.name}/closed/0 does not answer: connect ECONNREFUSED`,
         ),
       });
+    });
+
+    it("are not followed if only one of them names another server: it may be cut off", async () => {
+      const other = await TestServer.start([]);
+      closeAfterTest({ close: () => other.kill() });
+      const config = `sentinel monitor ${set.masterName} 127.0.0.1 ${other.port} 1\n`;
+      const isolated = await TestServer.start(["--sentinel"], { config });
+      closeAfterTest({ close: () => isolated.kill() });
+      const [first, second, third] = set.sentinels as [TestServer, TestServer, TestServer];
+      const names = [first, isolated, second, third].map(({ name }) => name);
+      const log = new LogBook();
+      const queue = openQueue({ url: `redis+sentinel://${names.join(",")}/${set.masterName}` }, tasks, {
+        logger: log,
+      });
+      await startWorker(queue);
+      expect(await queue.apply("double", { n: 1 })).toBe(2);
+      await first.kill();
+      try {
+        // The isolated one is asked before it.
+        await eventually(
+          "the second one is asked",
+          async () => (await second.engineConnections()).length > 0,
+        );
+        expect(await queue.apply("double", { n: 2 })).toBe(4);
+        expect(await other.client.dbSize()).toBe(0);
+        expect(log.lines.filter(({ message }) => message.includes("the queue's keys are on"))).toEqual([]);
+      } finally {
+        await first.restart();
+        await set.isComplete();
+      }
     });
 
     it("may be down except for one; if all are down, a running queue goes on and a new one is refused", async () => {

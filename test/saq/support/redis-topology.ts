@@ -72,6 +72,15 @@ export class TestServer {
     return clients.flatMap(({ name, flags }) => (name === "" && !/[MS]/.test(flags) ? [flags] : []));
   }
 
+  /** Closes the engine's connections and refuses new ones, until the returned function is called. */
+  async refuseEngine(): Promise<() => Promise<unknown>> {
+    const [, limit] = (await this.send("CONFIG", "GET", "maxclients")) as string[];
+    await this.send("CONFIG", "SET", "maxclients", "1");
+    for (const { id, name, flags } of await this.#client.clientList())
+      if (name === "" && !/[MS]/.test(flags)) await this.send("CLIENT", "KILL", "ID", String(id));
+    return () => this.send("CONFIG", "SET", "maxclients", String(limit));
+  }
+
   async info(name: string): Promise<string | undefined> {
     const info = String(await this.send("INFO"));
     return new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(info)?.[1];
@@ -108,6 +117,8 @@ function isRunning(pid: number): boolean {
   }
 }
 
+export const downAfterMs = 1_500;
+
 /** One master, one replica and three Sentinels. */
 export class SentinelSet {
   readonly masterName = "mymaster";
@@ -127,7 +138,7 @@ export class SentinelSet {
     );
     const config = [
       `sentinel monitor mymaster 127.0.0.1 ${master.port} 2`,
-      "sentinel down-after-milliseconds mymaster 1500",
+      `sentinel down-after-milliseconds mymaster ${downAfterMs}`,
       "sentinel failover-timeout mymaster 3000",
     ];
     const sentinels = await Promise.all(
@@ -160,6 +171,12 @@ export class SentinelSet {
   async failOver(): Promise<void> {
     await this.isComplete();
     await this.sentinels[0]?.send("SENTINEL", "FAILOVER", this.masterName);
+  }
+
+  /** Sets after how long a server that does not respond counts as down. */
+  async setDownAfter(ms: number): Promise<void> {
+    for (const sentinel of this.sentinels)
+      await sentinel.send("SENTINEL", "SET", this.masterName, "down-after-milliseconds", String(ms));
   }
 
   async replica(): Promise<TestServer> {
@@ -219,8 +236,12 @@ export interface SlotMove {
   from: TestServer;
   to: TestServer;
   pauseMs: number;
+  /** Keys that move before the pause, instead of the first half. */
+  firstKeys?: readonly string[];
   beforeEnd?: () => Promise<void>;
 }
+
+export const nodeTimeoutMs = 2_000;
 
 /** Three masters, over which the slots are spread, and perhaps a replica of the first one. */
 export class RedisCluster {
@@ -272,17 +293,19 @@ export class RedisCluster {
    * Moves the slot of a key and all keys in it to another master, as `redis-cli --cluster reshard` does. Between the
    * first half of the keys and the second half it waits for `pauseMs`; `beforeEnd` is called when all keys have moved.
    */
-  async moveSlot({ key, from, to, pauseMs, beforeEnd = async () => {} }: SlotMove): Promise<void> {
+  async moveSlot({ key, from, to, pauseMs, firstKeys, beforeEnd = async () => {} }: SlotMove): Promise<void> {
     const slot = String(await slotOf(from, key));
     await to.send("CLUSTER", "SETSLOT", slot, "IMPORTING", await idOf(from));
     await from.send("CLUSTER", "SETSLOT", slot, "MIGRATING", await idOf(to));
     const count = Number(await from.send("CLUSTER", "COUNTKEYSINSLOT", slot));
+    const pauseAfter = firstKeys ? firstKeys.length : count / 2;
     let moved = 0;
     for (;;) {
-      const keys = (await from.send("CLUSTER", "GETKEYSINSLOT", slot, "10")) as string[];
+      const next = await from.send("CLUSTER", "GETKEYSINSLOT", slot, "10");
+      const keys = moved === 0 && firstKeys ? firstKeys : (next as string[]);
       if (keys.length === 0) break;
       await from.send("MIGRATE", "127.0.0.1", String(to.port), "", "0", "5000", "KEYS", ...keys);
-      if (moved < count / 2 && moved + keys.length >= count / 2) await sleep(pauseMs);
+      if (moved < pauseAfter && moved + keys.length >= pauseAfter) await sleep(pauseMs);
       moved += keys.length;
     }
     await beforeEnd();
@@ -307,7 +330,14 @@ export class RedisCluster {
 async function startNode(): Promise<TestServer> {
   const bus = await freePort();
   return TestServer.start([
-    ...["--cluster-enabled", "yes", "--cluster-port", String(bus), "--cluster-node-timeout", "2000"],
+    ...[
+      "--cluster-enabled",
+      "yes",
+      "--cluster-port",
+      String(bus),
+      "--cluster-node-timeout",
+      String(nodeTimeoutMs),
+    ],
     ...["--cluster-config-file", "nodes.conf", "--repl-diskless-sync-delay", "0"],
   ]);
 }

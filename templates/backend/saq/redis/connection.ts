@@ -24,6 +24,7 @@ import {
   isMigrating,
   isMisplaced,
   isOutOfMemory,
+  isOutOfService,
   isRedirect,
   isRefused,
   isServerDown,
@@ -60,6 +61,8 @@ const migrationPauseMs = 200;
  * accepted command means that it accepts all again, ms. An idle worker sends a script every 3 s.
  */
 const refusalMs = 4_000;
+/** How often others are asked during an outage whether they can reach the server, ms. */
+const watchOutageMs = 1_000;
 
 export interface RetryOptions {
   /** How long the command is sent again while the server cannot be reached, ms. @defaultValue 8_000 */
@@ -104,6 +107,9 @@ export class RedisConnection {
   #availableSince = 0;
   #isChecked = false;
   #hasAnswered = false;
+  /** True while most of the servers that watch this one cannot reach it either. */
+  #isDownForAll = false;
+  #watchingOutage: Promise<void> | null = null;
 
   /**
    * `queueName`: the queue whose keys are looked for on a cluster.
@@ -144,11 +150,14 @@ export class RedisConnection {
   }
 
   /**
-   * True if the server itself is down or still loads its data, so that no other process can use it either. Never with
-   * Sentinels and on a cluster: other processes may use another server already.
+   * True if the server itself is down or still loads its data, so that no other process can use it either. With
+   * Sentinels and on a cluster, the error of a connection does not show this, because other processes may use another
+   * server already: the Sentinels or the other nodes are asked.
    */
   get isServerDown(): boolean {
-    return this.#address.kind === "single" && this.#isUnavailable && isServerDown(this.#lastFailure);
+    if (!this.#isUnavailable) return false;
+    if (!this.#finder.isDown) return isServerDown(this.#lastFailure);
+    return this.#isDownForAll || isOutOfService(this.#lastFailure);
   }
 
   /** Changes when the keys have moved to another server. The cursor of a scan is valid only on the previous one. */
@@ -382,6 +391,7 @@ export class RedisConnection {
     this.#node = Promise.resolve(node);
     this.#moves++;
     this.#availableSince = performance.now();
+    this.#isDownForAll = false;
     this.#refusedAt = Number.NEGATIVE_INFINITY;
     const server = nameOfNode(node);
     this.logger.info({ server: this.name, node: server }, `Redis: the queue's keys are on ${server} now`);
@@ -462,6 +472,18 @@ export class RedisConnection {
     this.#isUnavailable = true;
     const message = "Redis does not answer, trying again";
     this.#problems.failed({ source: "redis", error: this.#unavailableError(error), message });
+    this.#watchingOutage ??= this.#watchOutage();
+  }
+
+  async #watchOutage(): Promise<void> {
+    while (this.#isUnavailable && !this.isClosed) {
+      const server = this.#current;
+      const isDown = server !== null && (await this.#finder.isDown?.(server));
+      this.#isDownForAll = isDown === true && server === this.#current;
+      await this.pause(watchOutageMs);
+    }
+    this.#isDownForAll = false;
+    this.#watchingOutage = null;
   }
 
   #onAvailable(): void {

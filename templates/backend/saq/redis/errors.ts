@@ -85,10 +85,14 @@ export const isMigrating = (error: unknown): boolean => /^TRYAGAIN\b/.test(messa
 /** True if a node of a cluster says that another one holds the command's keys. */
 export const isRedirect = (error: unknown): boolean => /^(MOVED|ASK)\b/.test(messageOf(error));
 
-/** True if the error shows that no process can use the server: it is down, loads its data or accepts no writes. */
+/** True if the server itself says that it serves no process at present: it loads its data, or accepts no writes. */
+export const isOutOfService = (error: unknown): boolean => /^(LOADING|MISCONF)\b/.test(messageOf(error));
+
+/** True if the error shows that no process can use the server: it is down or out of service. */
 export const isServerDown = (error: unknown): boolean =>
   ["ECONNREFUSED", "ENOENT"].includes(codeOf(error)) ||
-  /^(LOADING|MASTERDOWN|MISCONF)\b/.test(messageOf(error));
+  isOutOfService(error) ||
+  /^MASTERDOWN\b/.test(messageOf(error));
 
 /** True if the other side has accepted the connection and has not answered, or has closed it instead. */
 export const isSilent = (error: unknown): boolean =>

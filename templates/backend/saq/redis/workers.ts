@@ -11,14 +11,15 @@
  * - A worker that cannot reach the server interrupts its jobs after 6.75 s, and they have ended 3 s later. Others take
  *   over the jobs of a worker without a connection after 9.75 s. These are the jobs of a killed process: others look
  *   every 2 s, so they run again about 7 to 12 s after its death.
+ *   While the server is down for all, nobody can take over a job, and a worker interrupts none.
  * - A worker with a connection interrupts its jobs after 12.75 s. Others take over its jobs after 17.75 s, so that a
  *   task that blocks the event loop for 14 s costs nothing.
  */
 import type { WorkerRow, WorkerStats } from "../broker.js";
 import type { RedisConnection } from "./connection.js";
-import { isNotPermitted } from "./errors.js";
+import { isMigrating, isNotPermitted } from "./errors.js";
 import type { QueueKeys } from "./keys.js";
-import { forgetLeasesScript, saveWorkerScript } from "./lua/workers.js";
+import { forgetLeasesScript, renewLeaseScript, saveWorkerScript } from "./lua/workers.js";
 
 /** Shorter intervals of the heartbeat do not shorten the limit below this, s: a heartbeat may take a moment. */
 const minCutOffSeconds = 4;
@@ -61,13 +62,17 @@ export class Workers {
     // A worker that cannot renew its lease has ended its jobs by then: `graceSeconds` contains the hard deadline.
     const keptSeconds = maxHeartbeatAge(ttlSeconds, false) + (graceSeconds ?? 0);
     const sentAt = performance.now();
-    const time = await connection.run(
-      saveWorkerScript,
-      [keys.workerInfo(workerId), keys.stats, keys.leases],
-      [info, String(ttlSeconds), workerId, String(Math.ceil(keptSeconds * 1_000))],
-    );
+    const kept = String(Math.ceil(keptSeconds * 1_000));
+    const time = await connection.run(renewLeaseScript, [keys.leases], [workerId, kept]);
     // Sent every few seconds, so that a step of the server's clock is noticed soon and at no extra cost.
     connection.clock.compareWith(Number(time), sentAt);
+    const saved = [keys.workerInfo(workerId), keys.stats];
+    try {
+      await connection.run(saveWorkerScript, saved, [info, String(ttlSeconds)], { timeoutMs: 0 });
+    } catch (error) {
+      // The lease is what counts. While a cluster moves the queue's keys, it is renewed and this is refused.
+      if (!isMigrating((Object(error) as { cause?: unknown }).cause)) throw error;
+    }
   }
 
   async remove(workerId: string): Promise<void> {

@@ -1,10 +1,23 @@
 import { readClock, script } from "./script.js";
 
 /**
- * Stores the info of a worker and renews its lease. Returns the time.
+ * Renews the lease of a worker. Returns the time. It names one key only: while a cluster moves the queue's keys, its
+ * nodes refuse scripts with several keys.
  *
- * KEYS: the worker's info, stats, leases. ARGV: the info as JSON, seconds for which it is valid, the worker's id, the
- * time for which it keeps its jobs, ms.
+ * KEYS: leases. ARGV: the worker's id, the time for which it keeps its jobs, ms.
+ */
+export const renewLeaseScript = script(`
+${readClock}
+-- First a write that needs no memory: after it, Redis lets the script write although its memory is full.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(0')
+redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
+return string.format('%.0f', now)
+`);
+
+/**
+ * Stores the info of a worker.
+ *
+ * KEYS: the worker's info, stats. ARGV: the info as JSON, seconds for which it is valid.
  */
 export const saveWorkerScript = script(`
 ${readClock}
@@ -14,8 +27,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[2], 0, string.format('%.0f', now))
 redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
 redis.call('ZADD', KEYS[2], expires, KEYS[1])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
-redis.call('ZADD', KEYS[3], string.format('%.0f', now + ARGV[4]), ARGV[3])
-return string.format('%.0f', now)
+return 0
 `);
 
 /**

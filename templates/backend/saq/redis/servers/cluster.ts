@@ -2,8 +2,11 @@
 import { ConfigError } from "../../errors.js";
 import type { RedisAddress } from "../../redis-address.js";
 import { explanationOf, isUnavailable, NoServerError, reasonOf } from "../errors.js";
-import { type Login, NodeConnection, nameOfNode, type ServerNode } from "./node-connection.js";
+import { isSameNode, type Login, NodeConnection, nameOfNode, type ServerNode } from "./node-connection.js";
 import { finderTimeoutMs, inTurn, type NodeFinder } from "./node-finder.js";
+
+/** How many other nodes are asked at most whether they can reach the owner of the slot. */
+const maxWitnesses = 5;
 
 /** A range of slots: the first, the last, the owner, then its replicas. */
 type SlotRange = [first: number, last: number, ...nodes: [host: unknown, port: number][]];
@@ -26,6 +29,12 @@ const nodeOf = (host: unknown, port: unknown, from: ServerNode): ServerNode => (
     typeof host === "string" && host !== "" && host !== "?" ? host : from.path === undefined ? from.host : "",
   port: Number(port),
 });
+
+/** Returns by which names CLUSTER NODES knows a node: "ip:port@busport,hostname,...". */
+function namesOf(address: string): ServerNode[] {
+  const [, ip = "", port, hostname] = /^(.*):(\d+)(?:@\d+)?(?:,([^,]*))?/.exec(address) ?? [];
+  return [ip, hostname ?? ip].map((host) => ({ host, port: Number(port) }));
+}
 
 export class SlotOwner implements NodeFinder {
   readonly #login: Login;
@@ -50,9 +59,8 @@ export class SlotOwner implements NodeFinder {
   async find(): Promise<ServerNode> {
     const failures: string[] = [];
     let refusal: ConfigError | null = null;
-    const known = new Map([...this.#members, ...this.#seeds].map((node) => [nameOfNode(node), node]));
     // Each call begins with another node: the previous one may be cut off from the others.
-    for (const node of inTurn([...known.values()], this.#next++)) {
+    for (const node of inTurn(this.#known(), this.#next++)) {
       try {
         return await this.#ask(node);
       } catch (error) {
@@ -64,6 +72,11 @@ export class SlotOwner implements NodeFinder {
       refusal ??
       new NoServerError(`no node of the cluster knows the owner of the queue's keys (${failures.join("; ")})`)
     );
+  }
+
+  #known(): ServerNode[] {
+    const known = new Map([...this.#members, ...this.#seeds].map((node) => [nameOfNode(node), node]));
+    return [...known.values()];
   }
 
   async #ask(node: ServerNode): Promise<ServerNode> {
@@ -92,6 +105,31 @@ export class SlotOwner implements NodeFinder {
     return explanation === null || isUnavailable(error)
       ? error
       : new ConfigError(explanation, { cause: error });
+  }
+
+  isDown = async (owner: ServerNode): Promise<boolean> => {
+    const witnesses = this.#known().filter((node) => !isSameNode(node, owner));
+    const asked = inTurn(witnesses, this.#next).slice(0, maxWitnesses);
+    const answers = await Promise.all(asked.map((witness) => this.#cannotReach(witness, owner)));
+    return answers.filter(Boolean).length > asked.length / 2;
+  };
+
+  /** Returns true if a node responds and cannot reach another one. */
+  async #cannotReach(witness: ServerNode, owner: ServerNode): Promise<boolean> {
+    let connection: NodeConnection | null = null;
+    try {
+      connection = await NodeConnection.open(witness, this.#login, finderTimeoutMs);
+      const table = String(await connection.send(["CLUSTER", "NODES"], { timeoutMs: finderTimeoutMs }));
+      return table.split("\n").some((line) => {
+        const [, address = "", flags = "", , , , , link] = line.split(" ");
+        const isUnreachable = /\bfail\b/.test(flags) || link === "disconnected";
+        return isUnreachable && namesOf(address).some((named) => isSameNode(named, owner));
+      });
+    } catch {
+      return false;
+    } finally {
+      connection?.close();
+    }
   }
 
   /** A node that does not own the slot says so in its response to each command. */

@@ -18,6 +18,11 @@ export interface NodeFinder {
   check(connection: NodeConnection): Promise<void>;
   /** Calls `onMove` when another server is to be used. Without it, only the responses of the servers say so. */
   watch?(onMove: (node: ServerNode) => void): void;
+  /**
+   * Returns true if most of the servers that watch this one cannot reach it either, so that no process can use it.
+   * Never rejects. Null for a single server, which nobody watches.
+   */
+  readonly isDown: ((node: ServerNode) => Promise<boolean>) | null;
   close(): void;
 }
 
@@ -32,6 +37,7 @@ export const inTurn = <Item>(items: readonly Item[], first: number): Item[] => {
 
 /** The one server that the address names. */
 export class SingleNode implements NodeFinder {
+  readonly isDown = null;
   readonly #node: ServerNode;
 
   constructor({ socketPath, nodes: [node] }: RedisAddress) {

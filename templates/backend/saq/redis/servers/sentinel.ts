@@ -14,6 +14,19 @@ import { finderTimeoutMs, inTurn, type NodeFinder } from "./node-finder.js";
  */
 const watchMs = 1_000;
 
+/** How old the last response of the master to a Sentinel may be, ms. A Sentinel sends a PING every second. */
+const silentMs = 3_000;
+
+/** What a Sentinel says about the master. */
+interface Opinion {
+  /** The Sentinel cannot reach it. */
+  readonly isUnreachable: boolean;
+  /** As many Sentinels as the quorum cannot reach it. */
+  readonly isObjectivelyDown: boolean;
+  /** How many Sentinels watch it. */
+  readonly sentinels: number;
+}
+
 interface Answer {
   readonly master: ServerNode;
   /** To the Sentinel that responded. */
@@ -79,10 +92,13 @@ export class SentinelMaster implements NodeFinder {
   }
 
   async #masterOf(sentinel: NodeConnection): Promise<ServerNode> {
-    const ask = (...args: string[]) => sentinel.send(["SENTINEL", ...args], { timeoutMs: finderTimeoutMs });
-    const address = (await ask("GET-MASTER-ADDR-BY-NAME", this.#masterName)) as [string, string] | null;
-    if (address) return { host: address[0], port: Number(address[1]) };
-    const known = ((await ask("MASTERS")) as string[][]).map(([, name]) => JSON.stringify(name));
+    const question = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", this.#masterName];
+    const reply = await sentinel.send(question, { timeoutMs: finderTimeoutMs });
+    if (reply) {
+      const [host, port] = reply as [string, string];
+      return { host, port: Number(port) };
+    }
+    const known = (await this.#masters(sentinel)).map((state) => JSON.stringify(state.get("name")));
     throw new ConfigError(
       `The Sentinels of ${this.name} know no server with the name ${JSON.stringify(this.#masterName)} ` +
         `(known: ${known.join(", ") || "none"}); correct the name in the DSN, after the Sentinels`,
@@ -144,7 +160,49 @@ export class SentinelMaster implements NodeFinder {
     connection?.close();
   }
 
+  isDown = async (node: ServerNode): Promise<boolean> => {
+    const opinions = await Promise.all(this.#sentinels.map((sentinel) => this.#opinionOf(sentinel, node)));
+    const known = opinions.filter((opinion) => opinion !== null);
+    if (known.some(({ isObjectivelyDown }) => isObjectivelyDown)) return true;
+    const unreachable = known.filter(({ isUnreachable }) => isUnreachable).length;
+    return unreachable > Math.max(...known.map(({ sentinels }) => sentinels)) / 2;
+  };
+
+  /** Returns null if the Sentinel does not respond, or if another server is its master. */
+  async #opinionOf(sentinel: ServerNode, master: ServerNode): Promise<Opinion | null> {
+    let connection: NodeConnection | null = null;
+    try {
+      connection = await NodeConnection.open(sentinel, this.#login, finderTimeoutMs);
+      const states = await this.#masters(connection);
+      const state = states.find((one) => one.get("name") === this.#masterName);
+      const named = { host: state?.get("ip") ?? "", port: Number(state?.get("port")) };
+      if (!state || !isSameNode(named, master)) return null;
+      const flags = state.get("flags") ?? "";
+      return {
+        isUnreachable:
+          /\b(s_down|o_down|disconnected)\b/.test(flags) ||
+          Number(state.get("last-ok-ping-reply")) > silentMs,
+        isObjectivelyDown: /\bo_down\b/.test(flags),
+        sentinels: Number(state.get("num-other-sentinels")) + 1,
+      };
+    } catch {
+      return null;
+    } finally {
+      connection?.close();
+    }
+  }
+
+  /** Returns the state of each master that a Sentinel watches. */
+  async #masters(sentinel: NodeConnection): Promise<Map<string, string>[]> {
+    const replies = await sentinel.send(["SENTINEL", "MASTERS"], { timeoutMs: finderTimeoutMs });
+    return (replies as string[][]).map((reply) => mapOf(reply));
+  }
+
   close(): void {
     this.#closing.abort();
   }
 }
+
+/** Returns a reply of alternating names and values as a map. */
+const mapOf = (flat: readonly string[]): Map<string, string> =>
+  new Map(flat.flatMap((name, index) => (index % 2 === 0 ? [[name, flat[index + 1] ?? ""]] : [])));
