@@ -106,9 +106,11 @@ export class Contender {
     });
   }
 
-  /** Starts to measure the server's work. Returns null if the contestant does not use PostgreSQL. */
-  meter({ client }) {
-    return client ? startMeter(client, { countsStatements: this.#countsStatements }) : null;
+  /** Starts to measure the server's work. On Redis, only its CPU time is measured. */
+  async meter({ client, serverCpuUs }) {
+    if (client) return startMeter(client, { countsStatements: this.#countsStatements });
+    const before = await serverCpuUs();
+    return { read: async () => ({ serverUs: (await serverCpuUs()) - before }) };
   }
 
   /**
@@ -142,7 +144,7 @@ export class Contender {
       while (isWhole && (await admin.unfinished(scope))) await sleep(1);
       const end = monotonic();
       const [cost, reports] = await Promise.all([
-        meter?.read(),
+        meter.read(),
         Promise.all(workers.map((worker) => worker.call("report"))),
       ]);
       const count = reports.reduce((sum, report) => sum + report.count, 0);

@@ -49,9 +49,9 @@ node bench/table.js FILE... makes one table of such files.
 engine-before is the engine of an older commit, which BENCH_BEFORE names (BENCH_BEFORE=v0.1.0, say).
 engine-observed is the engine with subscribers on all its tracing channels.
 All other contestants but engine, engine-observed, minimal-wire and saq need \`npm install\` in bench/ first.
-engine-redis and bullmq-redis take part where BENCH_REDIS_URL names a Redis; its databases 0 and 1 are emptied. saq is
-SAQ for Python: it takes part where BENCH_SAQ_PYTHON
-names a Python that can import it (pip install "saq[postgres]==0.26.3" "psycopg[binary]").
+Contestants on Redis take part where BENCH_REDIS_URL names a Redis; its databases 0 to 3 are emptied.
+saq and saq-redis are SAQ for Python: they take part where BENCH_SAQ_PYTHON names a Python that can import it
+(pip install "saq[postgres,redis]==0.26.3" "psycopg[binary]").
 
 BENCH_DATABASE_URL     a server to use, as a superuser, instead of an embedded PostgreSQL; databases
                        named bench_... are made there and dropped

@@ -11,6 +11,8 @@ import { numberNames, readRunOptions } from "./run-options.js";
 import { figures, scenarios } from "./scenarios.js";
 import { turnOf } from "./statistics.js";
 
+const redisUrl = process.env.BENCH_REDIS_URL;
+
 const say = (text) => process.stderr.write(`${text}\n`);
 
 const options = readRunOptions();
@@ -71,16 +73,21 @@ async function prepare(options, serverUrl, made) {
   const profileDir = options.profile ? path.resolve(options.profile) : undefined;
   for (const name of options.contestants) {
     const contestant = await loadContestant(name);
-    if (contestant.absent) {
-      absent.push(`${name} does not take part: ${contestant.absent}`);
+    const { redisDatabase } = contestant;
+    const reason =
+      contestant.absent ??
+      (redisDatabase !== undefined && !redisUrl ? "BENCH_REDIS_URL names no Redis" : null);
+    if (reason) {
+      absent.push(`${name} does not take part: ${reason}`);
       continue;
     }
     const databaseName = `bench_${name.replaceAll("-", "_")}`;
-    if (!contestant.redis) made.push(databaseName);
+    if (redisDatabase === undefined) made.push(databaseName);
     const renew = async () => {
-      const url = contestant.redis
-        ? process.env.BENCH_REDIS_URL
-        : await createDatabase(serverUrl, databaseName);
+      const url =
+        redisDatabase === undefined
+          ? await createDatabase(serverUrl, databaseName)
+          : new URL(`/${redisDatabase}`, redisUrl).href;
       await contestant.install(url);
       return url;
     };

@@ -34,3 +34,10 @@ function cpuOf(pid) {
   const [ns] = fs.readFileSync(`/proc/${pid}/schedstat`, "utf8").split(" ");
   return Number(ns) / 1_000;
 }
+
+/** Returns the CPU time in microseconds that a Redis server has used. `client`: a connection of ioredis to it. */
+export async function redisCpuUs(client) {
+  const info = await client.info("cpu");
+  const secondsOf = (name) => Number(new RegExp(`^${name}:(.*)\r$`, "m").exec(info)?.[1]);
+  return (secondsOf("used_cpu_sys") + secondsOf("used_cpu_user")) * 1e6;
+}

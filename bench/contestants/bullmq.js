@@ -4,6 +4,7 @@
  */
 import { createPostgresBackend, Queue, QueueEvents, runMigrations, Worker } from "bullmq";
 import Redis from "ioredis";
+import { redisCpuUs } from "../server-cpu.js";
 import { connectAdmin, copyRow } from "./postgres-admin.js";
 import { versionOf } from "./versions.js";
 
@@ -40,8 +41,7 @@ export function contestant({ redis }) {
 
   return {
     version: versionOf("bullmq"),
-    redis,
-    absent: redis && !process.env.BENCH_REDIS_URL ? "BENCH_REDIS_URL names no Redis" : undefined,
+    ...(redis ? { redisDatabase: 0 } : {}),
 
     async install(url) {
       if (redis) return;
@@ -124,6 +124,7 @@ export function contestant({ redis }) {
         return (await counted("waiting", "active", "completed")) === 0;
       },
       settle: async () => {},
+      serverCpuUs: () => redisCpuUs(client),
       unfinished: async () => (await counted("waiting", "active", "prioritized")) > 0,
       finished: () => counted("completed"),
       fill: async (kind, count) => {

@@ -1,7 +1,7 @@
 /** The engine of the generated application with its defaults, used through its public entry point. */
 import { tracingChannel } from "node:diagnostics_channel";
 import { importEngine } from "../engine-build.js";
-import * as onRedis from "./redis-admin.js";
+import { admin as redisAdmin } from "./redis-admin.js";
 import { admin } from "./saq-table.js";
 import { transactionsOf } from "./transactions.js";
 
@@ -25,7 +25,7 @@ export async function contestant({ build, version, observed = false, redis = fal
       : async (_ctx, payload) => handler(payload);
     const queue = defineQueue({
       name: "default",
-      dsn: redis ? onRedis.redisUrl(url) : url,
+      dsn: url,
       ...(jobsAtOnce ? { concurrency: jobsAtOnce } : {}),
       tasks: { noop },
     });
@@ -79,12 +79,11 @@ export async function contestant({ build, version, observed = false, redis = fal
 
   return {
     version,
-    redis,
-    absent: redis && !process.env.BENCH_REDIS_URL ? "BENCH_REDIS_URL names no Redis" : undefined,
+    ...(redis ? { redisDatabase: build === "before" ? 2 : 1 } : {}),
     hasGroups: !redis,
     deletesJobs: true,
     hasTransactions: !redis,
-    admin: redis ? onRedis.admin : admin,
+    admin: redis ? redisAdmin : admin,
     install,
     producer,
     worker,

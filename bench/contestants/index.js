@@ -2,7 +2,7 @@
  * The contestants of the benchmark. A contestant is an object with
  *
  * - `version`: shown next to the figures
- * - `redis`, optional: true if it uses Redis; `url` is then the address of the Redis server
+ * - `redisDatabase`, optional: the number of its database if it uses Redis; `url` is then the address of this database
  * - `absent`, optional: the reason why it cannot take part on this machine
  * - `command`, optional: the program that runs its roles, if it is not written for Node. The program has the commands
  *   of child.js, as lines of JSON over its standard input and output; the module then has neither `producer` nor
@@ -21,12 +21,13 @@
  *   stores the returned value. `best` selects the settings with the fastest drain, whatever `concurrency` is.
  *   `inTransaction` selects one transaction per job; if the contestant can, it finishes the job in that transaction
  * - `admin(url)` -> `{ client, empty(), settle(), unfinished(), finished(), fill(kind, count, { groups }?), close(),
- *   trim()?, demote()?, holdGroups()?, shape()? }`. `client` is a connection to its PostgreSQL, or null:
+ *   serverCpuUs()?, trim()?, demote()?, holdGroups()?, shape()? }`. `client` is a connection to its PostgreSQL, or null:
  *   - `empty` deletes all jobs; `settle` vacuums and analyses the tables
  *   - `unfinished` returns true if any due job still waits or runs; it is called often, so it must be cheap
  *   - `finished` returns the number of jobs recorded as complete, or null if complete jobs are not kept
  *   - `fill` stores `count` `queued`, `future` or `finished` jobs with SQL, spread over `groups` groups; it is never
  *     measured. It returns false if the contestant does not have this kind of jobs
+ *   - `serverCpuUs` returns the CPU time that its Redis has used, in microseconds; it exists if `client` is null
  *   - `holdGroups` marks the first job of each group as running
  *   - `trim` deletes all jobs except the `future` or `finished` jobs of the last `fill`; it returns false if this
  *     failed
@@ -39,11 +40,7 @@
 const contestants = {
   engine: async () =>
     (await import("./engine.js")).contestant({ build: "engine", version: "this repository" }),
-  "engine-before": async () => {
-    const commit = process.env.BENCH_BEFORE;
-    if (!commit) return { absent: "set BENCH_BEFORE to an older commit of this repository" };
-    return (await import("./engine.js")).contestant({ build: "before", version: commit });
-  },
+  "engine-before": () => engineBefore({}),
   "engine-observed": async () =>
     (await import("./engine.js")).contestant({
       build: "engine",
@@ -52,6 +49,7 @@ const contestants = {
     }),
   "engine-redis": async () =>
     (await import("./engine.js")).contestant({ build: "engine", version: "this repository", redis: true }),
+  "engine-redis-before": () => engineBefore({ redis: true }),
   "minimal-wire": () => import("./minimal-wire.js"),
   "graphile-worker": async () => (await import("./graphile-worker.js")).contestant({ tuned: false }),
   "graphile-worker-tuned": async () => (await import("./graphile-worker.js")).contestant({ tuned: true }),
@@ -59,15 +57,22 @@ const contestants = {
   "pg-boss-tuned": async () => (await import("./pg-boss.js")).contestant({ tuned: true }),
   "bullmq-postgres": async () => (await import("./bullmq.js")).contestant({ redis: false }),
   "bullmq-redis": async () => (await import("./bullmq.js")).contestant({ redis: true }),
-  saq: () => import("./saq.js"),
+  saq: async () => (await import("./saq.js")).contestant({ redis: false }),
+  "saq-redis": async () => (await import("./saq.js")).contestant({ redis: true }),
 };
+
+async function engineBefore(options) {
+  const commit = process.env.BENCH_BEFORE;
+  if (!commit) return { absent: "set BENCH_BEFORE to an older commit of this repository" };
+  return (await import("./engine.js")).contestant({ build: "before", version: commit, ...options });
+}
 
 /**
  * Returns the group of a contestant by its name. "defaults" and "tuned" are peers on PostgreSQL with their default and
  * with their best documented settings; "redis" is every peer on Redis; the others are their own group.
  */
 export function groupOf(name) {
-  if (["engine", "engine-before", "engine-observed", "minimal-wire"].includes(name)) return name;
+  if (name.startsWith("engine") || name === "minimal-wire") return name;
   if (name.endsWith("-redis")) return "redis";
   return name.endsWith("-tuned") ? "tuned" : "defaults";
 }

@@ -1,18 +1,15 @@
-/** Administration of the engine's queue on Redis, for engine.js. */
+/** Administration of queues with SAQ's keys on Redis, for engine.js and saq.js. */
+import { redisCpuUs } from "../server-cpu.js";
+
 const queue = "saq:default:";
 
-/** The engine uses database 1 of the server, because the other contestants on Redis empty database 0. */
-export function redisUrl(url) {
-  const own = new URL(url);
-  own.pathname = "/1";
-  return own.href;
-}
-
-export async function admin(url) {
+/** `hasFinished`: finished jobs are in a sorted set, as the engine stores them. */
+export async function admin(url, { hasFinished = true } = {}) {
   // Only where this contestant takes part: it is installed in bench/ alone.
   const { default: Redis } = await import("ioredis");
-  const client = new Redis(redisUrl(url));
+  const client = new Redis(url);
   const fill = async (kind, count) => {
+    if (kind === "finished" && !hasFinished) return false;
     const seconds = Math.floor(Date.now() / 1_000);
     for (let from = 0; from < count; from += 1_000) {
       const commands = client.pipeline();
@@ -54,7 +51,8 @@ export async function admin(url) {
     settle: async () => {},
     unfinished: async () =>
       (await client.llen(`${queue}queued`)) > 0 || (await client.llen(`${queue}active`)) > 0,
-    finished: () => client.zcard(`${queue}ts:complete`),
+    finished: async () => (hasFinished ? client.zcard(`${queue}ts:complete`) : null),
+    serverCpuUs: () => redisCpuUs(client),
     fill,
   };
 }

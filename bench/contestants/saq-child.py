@@ -8,8 +8,6 @@ import sys
 import time
 import traceback
 
-import psycopg
-import psycopg.pq
 import saq
 
 # As many as SAQ's own benchmark stores at once: the last of many more would wait too long for one of the pool's connections.
@@ -138,7 +136,7 @@ class Commands:
     async def enqueueSome(self, count, inFlight, ms):
         return await keep_in_flight(self._enqueue, inFlight, ms, most=count)
 
-    async def enqueueMany(self, count):
+    async def enqueueMany(self, count, **_):
         start = monotonic()
         for begin in range(0, count, PORTION):
             await asyncio.gather(*(self._enqueue(i) for i in range(begin, min(begin + PORTION, count))))
@@ -231,9 +229,20 @@ async def main():
     os._exit(0)
 
 
-if sys.argv[1:] == ["--version"]:
+def version(broker):
     python = ".".join(map(str, sys.version_info[:3]))
-    print(f"{saq.__version__} (Python {python}, psycopg {psycopg.__version__} {psycopg.pq.__impl__})")
+    if broker == "redis":
+        import redis
+
+        return f"{saq.__version__} (Python {python}, redis {redis.__version__})"
+    import psycopg
+    import psycopg.pq
+
+    return f"{saq.__version__} (Python {python}, psycopg {psycopg.__version__} {psycopg.pq.__impl__})"
+
+
+if sys.argv[1:2] == ["--version"]:
+    print(version(sys.argv[2]))
 else:
     # It warns of every worker that stops while it waits for jobs.
     logging.getLogger("saq").setLevel(logging.ERROR)

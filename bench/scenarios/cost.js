@@ -1,5 +1,5 @@
-// The cost of one job in a growing table: with a million kept jobs and with 200,000 waiting jobs, compared with a small
-// table. The cost is counted and not timed, so other load of the machine does not change it.
+// The cost of one job in a growing table: with a million kept jobs, a million jobs of the future, and 200,000 waiting
+// jobs, compared with a small table. The cost is counted and not timed, so other load of the machine does not change it.
 
 const inFlight = 50;
 const warmUp = 500;
@@ -15,6 +15,8 @@ const tables = {
   },
   kept: async (admin, contender) =>
     (await contender.filled(admin, "finished", contender.options.rows)) ? {} : null,
+  future: async (admin, contender) =>
+    (await contender.filled(admin, "future", contender.options.rows)) ? {} : null,
   queued: async (admin, contender) => {
     await contender.empty(admin);
     await admin.fill("queued", contender.options.rows / 5);
@@ -22,7 +24,12 @@ const tables = {
   },
 };
 
-const names = { small: "", kept: " beside kept jobs", queued: " with many queued" };
+const names = {
+  small: "",
+  kept: " beside kept jobs",
+  future: " beside future jobs",
+  queued: " with many queued",
+};
 const units = {
   statements: "/job",
   "pages looked at": "/job",
@@ -37,10 +44,9 @@ const units = {
  */
 const cost = (table) => (contender) =>
   contender.administer(async (admin) => {
-    if (!admin.client) return null;
     const options = await tables[table](admin, contender);
     if (options === null) return null;
-    return contender.counting(async () => {
+    const counted = async () => {
       await contender.settle(admin);
       const stored = await storing(contender, admin);
       const drained = await contender.drain(admin, stored.count + warmUp, options);
@@ -48,7 +54,8 @@ const cost = (table) => (contender) =>
         ...perJob(`enqueue${names[table]}`, stored.count, stored),
         ...perJob(`drain${names[table]}`, drained.jobs, drained),
       };
-    });
+    };
+    return admin.client ? contender.counting(counted) : counted();
   });
 
 async function storing(contender, admin) {
@@ -101,5 +108,6 @@ const scenario = (table, what) => ({
 export const costScenarios = {
   cost: scenario("small", "statements, pages, WAL and CPU of one job, stored and finished"),
   "cost-kept": scenario("kept", "the same beside a million finished jobs"),
+  "cost-future": scenario("future", "the same beside a million jobs of the future"),
   "cost-queued": scenario("queued", "the same while 200,000 others wait"),
 };
