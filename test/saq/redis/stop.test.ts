@@ -1,12 +1,14 @@
 /** A worker that stops while Redis is slow or its connections break leaves no job behind as running. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
+import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
+import { changeScript } from "../../../templates/backend/saq/redis/lua/change.js";
 import { startScript, takeScript } from "../../../templates/backend/saq/redis/lua/claim.js";
 import { completeScript } from "../../../templates/backend/saq/redis/lua/complete.js";
 import { emptyFolder } from "../../support/folders.js";
 import { openRedisDatabase, type RedisDatabase, redisMissing } from "../../support/redis.js";
 import { openProxy } from "../support/cuttable-proxy.js";
 import { OwnRedis } from "../support/processes/redis-server.js";
-import { closeAll, openQueue, startWorker, until } from "../support/scenario.js";
+import { claim, closeAll, openQueue, settle, settlement, startWorker, until } from "../support/scenario.js";
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -68,6 +70,44 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
       expect(await queue.count("queued")).toBe(3);
     },
   );
+
+  describe("a change of a single job whose response is lost", () => {
+    const tasks = { ok: () => "ok" };
+    /** Loses the response to the next change by `act`, then cuts the connections. Returns what `act` returns. */
+    async function loseChange<T>(
+      act: (queue: Queue<typeof tasks>) => Promise<T>,
+      isDone: () => Promise<boolean>,
+    ): Promise<T> {
+      const proxy = await openProxy(redis);
+      const queue = openQueue({ url: proxy.url }, tasks, { name });
+      await queue.connect();
+      const lost = proxy.loseResponse(changeScript.sha1);
+      const answer = act(queue);
+      await lost;
+      await until(isDone);
+      proxy.cut();
+      return answer;
+    }
+
+    it("claims a job that is tried again", async () => {
+      const direct = openQueue(redis, tasks, { name });
+      const { key } = await direct.enqueue("ok", undefined, { retries: 3 });
+      for (const one of await claim(direct)) await settle(direct, settlement(one, "queued"));
+      const isActive = async () => (await direct.job(key))?.status === "active";
+      const claimed = await loseChange((queue) => claim(queue), isActive);
+      expect(claimed).toMatchObject([{ key }]);
+      expect(await direct.count("active")).toBe(1);
+      expect(await direct.count("incomplete")).toBe(1);
+    });
+
+    it("retries and aborts a job, and says so", async () => {
+      const direct = openQueue(redis, tasks, { name });
+      const { key } = await direct.enqueue("ok");
+      const is = (status: string) => async () => (await direct.job(key))?.status === status;
+      expect(await loseChange((queue) => queue.abort(key, "enough"), is("aborted"))).toBe("aborted");
+      expect(await loseChange((queue) => queue.retry(key), is("queued"))).toBe("queued");
+    });
+  });
 
   it("waits for a server that is paused, records the ends of its jobs and gives back the others", async () => {
     let open = () => {};

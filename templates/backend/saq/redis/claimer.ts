@@ -1,11 +1,11 @@
 /** Claims jobs, renews claims, and sets unreadable documents aside. */
 import type { ClaimRequest, ClaimResult } from "../broker.js";
 import type { Claim, ClaimedJob } from "../core/claim.js";
-import { columnSecond } from "../core/job.js";
+import { columnSecond, isTerminal } from "../core/job.js";
 import { isTakenOver, read } from "../core/stored-job.js";
 import { unreadableChange } from "../core/transitions.js";
 import { editDocument, encodeChange } from "../core/wire.js";
-import type { Logger } from "../logger.js";
+import { describe, type Logger } from "../logger.js";
 import type { RedisConnection } from "./connection.js";
 import type { JobStore } from "./jobs.js";
 import type { QueueKeys } from "./keys.js";
@@ -91,38 +91,55 @@ export class Claimer {
   ): Promise<void> {
     const dropped: string[] = [];
     const unreadable: string[] = [];
-    const started = await this.jobs.changeMany<ClaimedJob | "drop" | "unreadable">(jobKeys, (job, clock) => {
-      const fields = read(job);
-      if (!fields) return { change: { ...unreadableChange, isTaken: true }, answer: "unreadable" };
-      if (job.status !== "queued") return { change: null, answer: "drop" };
-      const now = Math.round(clock);
-      const { patch, removed } = encodeChange({
-        status: "active",
-        attempts: fields.attempts + 1,
-        started: now,
-        touched: now,
-        workerId,
-      });
-      return {
-        change: { status: "active", patch, removed, token },
-        answer: {
-          key: job.key,
-          receipt: newReceipt({ token, workerId, suffix: null }),
-          due: columnSecond(fields) || Math.floor(clock / 1_000),
-          document: editDocument(job.document, patch, removed),
-          firstStart: null,
-        },
-      };
-    });
+    const started = await this.jobs.changeMany<ClaimedJob | "drop" | "left" | "unreadable">(
+      jobKeys,
+      (job, clock) => {
+        const fields = read(job);
+        if (!fields) return { change: { ...unreadableChange, isTaken: true }, answer: "unreadable" };
+        if (job.status !== "queued") {
+          // This claim has marked it, but the response was lost, and others have changed it since. `reconcile` finds it.
+          const isMarked = job.token === token && fields.workerId === workerId && !isTerminal(job.status);
+          return { change: null, answer: isMarked ? "left" : "drop" };
+        }
+        const now = Math.round(clock);
+        const { patch, removed } = encodeChange({
+          status: "active",
+          attempts: fields.attempts + 1,
+          started: now,
+          touched: now,
+          workerId,
+        });
+        return {
+          change: { status: "active", patch, removed, token },
+          answer: {
+            key: job.key,
+            receipt: newReceipt({ token, workerId, suffix: null }),
+            due: columnSecond(fields) || Math.floor(clock / 1_000),
+            document: editDocument(job.document, patch, removed),
+            firstStart: null,
+          },
+        };
+      },
+    );
     for (const key of jobKeys) {
       const answer = started.get(key);
       if (answer === undefined || answer === "drop") dropped.push(key);
       else if (answer === "unreadable") unreadable.push(key);
-      else claimed.set(key, answer);
+      else if (answer !== "left") claimed.set(key, answer);
     }
     if (dropped.length > 0) {
       const ids = dropped.map((key) => this.keys.id(key));
-      await this.connection.run(dropScript, [this.keys.active, this.keys.claims], [token, ...ids]);
+      const { active, claims } = this.keys;
+      // Not sent again if the response is lost: it would remove the id of another worker's run.
+      const once = { isRepeatable: false };
+      await this.connection
+        .run(dropScript, [active, claims], [token, ...ids], once)
+        .catch((error: unknown) => {
+          this.logger.debug(
+            describe(error),
+            "could not drop ids of jobs that do not wait; a sweep drops them",
+          );
+        });
     }
     this.#logUnreadable(unreadable);
   }

@@ -1,4 +1,5 @@
 /** Reads and changes single jobs. A change is written only if nobody else has changed the job since it was read. */
+import { createHash } from "node:crypto";
 import type { JobCounts, JobFilter } from "../broker.js";
 import { backoffMs } from "../core/backoff.js";
 import { isTerminal, parseStatus, type Status } from "../core/job.js";
@@ -41,6 +42,18 @@ export interface JobDecision<T> {
 
 /** Decides how to change a job. `clock` is the server's clock, epoch ms. */
 export type Decide<T> = (job: ReadJob, clock: number) => JobDecision<T>;
+
+type Change = NonNullable<JobDecision<unknown>["change"]>;
+
+/**
+ * A change that was sent again, because the response was lost, and that the server did not carry out then: the job had
+ * changed, perhaps by the first sending.
+ */
+interface Unconfirmed<T> {
+  /** Hash of the document that the change has written, if it was carried out. */
+  readonly hash: string;
+  readonly answer: T;
+}
 
 /** How many jobs are read and changed by one script. */
 const batchSize = 200;
@@ -101,6 +114,7 @@ export class JobStore {
     options?: RetryOptions,
   ): Promise<Map<string, T>> {
     const answers = new Map<string, T>();
+    const unconfirmed = new Map<string, Unconfirmed<T>>();
     let remaining = [...new Set(jobKeys)];
     for (let tries = 0; remaining.length > 0; tries++) {
       if (tries === maxTries) {
@@ -114,7 +128,10 @@ export class JobStore {
       const conflicts: string[] = [];
       for (let start = 0; start < remaining.length; start += batchSize)
         conflicts.push(
-          ...(await this.#changePage(remaining.slice(start, start + batchSize), decide, answers, options)),
+          ...(await this.#changePage(remaining.slice(start, start + batchSize), decide, options, {
+            answers,
+            unconfirmed,
+          })),
         );
       remaining = conflicts;
     }
@@ -125,18 +142,32 @@ export class JobStore {
   async #changePage<T>(
     jobKeys: readonly string[],
     decide: Decide<T>,
-    answers: Map<string, T>,
     options: RetryOptions | undefined,
+    { answers, unconfirmed }: { answers: Map<string, T>; unconfirmed: Map<string, Unconfirmed<T>> },
   ): Promise<string[]> {
     const { jobs, clock } = await this.read(jobKeys, options);
-    const changes: { job: ReadJob; change: NonNullable<JobDecision<T>["change"]>; answer: T }[] = [];
+    const changes: { job: ReadJob; change: Change; document: string | null; answer: T }[] = [];
     for (const job of jobs) {
+      const own = unconfirmed.get(job.key);
+      if (own?.hash === job.hash) {
+        answers.set(job.key, own.answer);
+        continue;
+      }
       const { change, answer } = decide(job, clock);
-      if (change) changes.push({ job, change, answer });
-      else answers.set(job.key, answer);
+      if (!change) answers.set(job.key, answer);
+      else {
+        const { patch, removed } = change;
+        const document = patch === null ? null : editDocument(job.document, patch, removed);
+        changes.push({ job, change, document, answer });
+      }
     }
     if (changes.length === 0) return [];
     const { keys } = this;
+    let isRepeated = false;
+    const onRepeat = () => {
+      isRepeated = true;
+      options?.onRepeat?.();
+    };
     const written = (await this.connection.run(
       changeScript,
       [
@@ -149,13 +180,18 @@ export class JobStore {
         keys.finished("aborted"),
         ...changes.flatMap(({ job }) => [keys.id(job.key), keys.abort(job.key)]),
       ],
-      changes.flatMap(({ job, change }) => argumentsOf(job, change, clock, keys.events)),
-      options,
+      changes.flatMap(({ job, change, document }) =>
+        argumentsOf(job, change, { document, clock, events: keys.events }),
+      ),
+      { ...options, onRepeat },
     )) as number[];
     const conflicts: string[] = [];
-    for (const [index, { job, answer }] of changes.entries()) {
+    for (const [index, { job, document, answer }] of changes.entries()) {
       if (written[index] === 1) answers.set(job.key, answer);
-      else conflicts.push(job.key);
+      else {
+        conflicts.push(job.key);
+        if (isRepeated && document !== null) unconfirmed.set(job.key, { hash: hashOf(document), answer });
+      }
     }
     return conflicts;
   }
@@ -361,13 +397,15 @@ function parsed(document: string): { queue?: unknown; status?: unknown; schedule
   }
 }
 
+const hashOf = (document: string): string => createHash("sha1").update(document).digest("hex");
+
+/** `document`: the new document; null if it stays. */
 function argumentsOf(
   job: ReadJob,
-  change: NonNullable<JobDecision<unknown>["change"]>,
-  clock: number,
-  events: string,
+  change: Change,
+  { document, clock, events }: { document: string | null; clock: number; events: string },
 ): string[] {
-  const { status, patch, removed, scheduled, keep, revoke, token, position = "back" } = change;
+  const { status, scheduled, keep, revoke, token, position = "back" } = change;
   const { notification = eventOf(job.key, status, events) } = change;
   const before = change.isTaken ? "active" : job.status;
   const owns = status === "active" || status === "aborting";
@@ -377,7 +415,7 @@ function argumentsOf(
   return [
     job.hash,
     job.token,
-    patch === null ? "" : editDocument(job.document, patch, removed),
+    document ?? "",
     before,
     status,
     newToken,
