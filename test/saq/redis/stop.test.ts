@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { changeScript } from "../../../templates/backend/saq/redis/lua/change.js";
-import { startScript, takeScript } from "../../../templates/backend/saq/redis/lua/claim.js";
+import { startScript, takeExpectedScript } from "../../../templates/backend/saq/redis/lua/claim.js";
 import { completeScript } from "../../../templates/backend/saq/redis/lua/complete.js";
 import { emptyFolder } from "../../support/folders.js";
 import { openRedisDatabase, type RedisDatabase, redisMissing } from "../../support/redis.js";
@@ -44,22 +44,25 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
   const nothing = { active: [], claims: {}, leases: [] };
 
   it.each([
-    ["takes jobs", takeScript],
-    ["marks them as active", startScript],
+    ["takes jobs", takeExpectedScript, 3],
+    ["marks them as active", startScript, 3],
+    ["takes and marks the job that has woken the worker", takeExpectedScript, 1],
   ])(
     "gives back the jobs of a claim whose response is lost: of the script that %s",
-    async (_what, { sha1 }) => {
+    async (_what, { sha1 }, count) => {
       const proxy = await openProxy(redis);
       const tasks = { ok: () => "ok" };
       const queue = openQueue({ url: proxy.url }, tasks, { name, timers: { schedule: 1_000 } });
       const enqueuer = openQueue(redis, tasks, { name });
       const { worker, ended } = await startWorker(queue);
-      // From now on the server knows the script, and the worker sends its hash.
-      await ended((await enqueuer.enqueue("ok")).key);
+      const enqueueMany = (size: number) =>
+        enqueuer.enqueueMany(
+          Array.from({ length: size }, () => ({ task: "ok" as const, payload: undefined })),
+        );
+      // After both, the server knows the scripts, and the worker sends their hashes.
+      for (const size of [2, 1]) for (const job of await enqueueMany(size)) if (job) await ended(job.key);
       const lost = proxy.loseResponse(sha1);
-      const jobs = await enqueuer.enqueueMany(
-        [1, 2, 3].map(() => ({ task: "ok" as const, payload: undefined })),
-      );
+      const jobs = await enqueueMany(count);
       await lost;
       while ((await redis.client.hLen(`saq:${name}:ts:claims`)) === 0) await pause(5);
       proxy.cut();
@@ -67,7 +70,7 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
       expect(await leftBehind()).toEqual(nothing);
       for (const job of jobs)
         expect(await job?.refresh()).toMatchObject({ status: "queued", attempts: 0, meta: {} });
-      expect(await queue.count("queued")).toBe(3);
+      expect(await queue.count("queued")).toBe(count);
     },
   );
 

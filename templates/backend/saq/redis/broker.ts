@@ -275,7 +275,8 @@ export class RedisBroker implements Broker {
   }
 
   async subscribe(wake: () => void): Promise<() => Promise<void>> {
-    const dueJobs = new DueJobs(this.#connection, this.#keys.queued, wake);
+    const onFound = (id: string) => this.#claimer.expect(id);
+    const dueJobs = new DueJobs(this.#connection, this.#keys.queued, wake, onFound);
     await dueJobs.start();
     this.#dueJobs.add(dueJobs);
     return async () => {

@@ -9,14 +9,21 @@ import { describe, type Logger } from "../logger.js";
 import type { RedisConnection } from "./connection.js";
 import type { JobStore } from "./jobs.js";
 import type { QueueKeys } from "./keys.js";
-import { dropScript, startScript, takeScript } from "./lua/claim.js";
+import { dropScript, startScript, takeExpectedScript, takeScript } from "./lua/claim.js";
 import { newReceipt, newToken, receiptOf, suffixOf } from "./receipt.js";
 
 /** Maximum number of jobs of one claim: while a script runs, the server does nothing else. */
 const maxPerClaim = 1_000;
+/** If the response is lost, the ids stay in `active` under a token that nobody holds; `reconcile` finds them. */
+const callOptions = { timeoutMs: 0, isRepeatable: false };
+
+/** The time, and for each id two values. See `startScript`. */
+type StartReply = [started: string, ...results: (string | number)[]];
 
 export class Claimer {
   readonly #inFlight = new Set<string>();
+  /** Id of the job that has woken a worker since the last claim: the next claim probably takes this job only. */
+  #expectedId: string | null = null;
   /** Called after each claim with whether more jobs may wait. */
   onClaim: (isEmpty: boolean) => void = () => {};
 
@@ -32,6 +39,11 @@ export class Claimer {
     return this.#inFlight.has(token);
   }
 
+  /** Tells which job the next claim will probably take. */
+  expect(id: string): void {
+    this.#expectedId = id;
+  }
+
   async claim({ workerId, limit, mayWait = false }: ClaimRequest): Promise<ClaimResult> {
     const token = newToken(workerId, mayWait);
     this.#inFlight.add(token);
@@ -44,22 +56,11 @@ export class Claimer {
   }
 
   async #claim(workerId: string, count: number, token: string): Promise<ClaimResult> {
-    const { connection, keys } = this;
-    const ids = (await connection.run(
-      takeScript,
-      [keys.incomplete, keys.queued, keys.active, keys.claims],
-      [String(count), token],
-      // If the response is lost, the ids stay in `active` under a token that nobody holds; `reconcile` finds them.
-      { timeoutMs: 0, isRepeatable: false },
-    )) as string[];
+    const { keys } = this;
+    const { ids, startReply } = await this.#take(workerId, count, token);
     this.onClaim(ids.length < count);
     if (ids.length === 0) return { jobs: [], more: false };
-    const [started = "0", ...results] = (await connection.run(
-      startScript,
-      [keys.active, keys.claims, keys.incomplete, ...ids],
-      [token, JSON.stringify(workerId), String(this.jobs.maxDocumentBytes)],
-      { timeoutMs: 0, isRepeatable: false },
-    )) as [string, ...(string | number)[]];
+    const [started = "0", ...results] = startReply ?? (await this.#start(ids, workerId, token));
     const suffix = suffixOf(workerId, started);
     const receipt = newReceipt({ token, workerId, suffix });
     const due = Math.floor(Number(started) / 1_000);
@@ -77,6 +78,43 @@ export class Claimer {
       jobs: ids.flatMap((id) => claimed.get(keys.jobKey(id)) ?? []),
       more: ids.length === count || claimed.size < ids.length,
     };
+  }
+
+  /** Takes ids from the queue. `startReply`: the reply of `startScript` for them, if it is known already. */
+  async #take(
+    workerId: string,
+    count: number,
+    token: string,
+  ): Promise<{ ids: readonly string[]; startReply: StartReply | null }> {
+    const expectedId = this.#expectedId;
+    this.#expectedId = null;
+    const script = expectedId === null ? takeScript : takeExpectedScript;
+    const args = [token, String(count)];
+    if (expectedId !== null) args.push(...this.#startArgs(workerId));
+    const reply = (await this.connection.run(
+      script,
+      expectedId === null ? this.#claimKeys : [...this.#claimKeys, expectedId],
+      args,
+      callOptions,
+    )) as string[] | [null, ...StartReply];
+    const [first, ...rest] = reply;
+    if (expectedId !== null && first === null) return { ids: [expectedId], startReply: rest as StartReply };
+    return { ids: reply as string[], startReply: null };
+  }
+
+  async #start(ids: readonly string[], workerId: string, token: string): Promise<StartReply> {
+    const args = [token, "", ...this.#startArgs(workerId)];
+    const reply = await this.connection.run(startScript, [...this.#claimKeys, ...ids], args, callOptions);
+    return reply as StartReply;
+  }
+
+  get #claimKeys(): string[] {
+    const { incomplete, queued, active, claims } = this.keys;
+    return [incomplete, queued, active, claims];
+  }
+
+  #startArgs(workerId: string): [workerId: string, maxBytes: string] {
+    return [JSON.stringify(workerId), String(this.jobs.maxDocumentBytes)];
   }
 
   /**

@@ -24,6 +24,8 @@ export class DueJobs {
     private readonly connection: RedisConnection,
     private readonly list: string,
     private readonly wake: () => void,
+    /** Called before `wake` with the id of the first due job. */
+    private readonly onFound: (id: string) => void,
   ) {}
 
   get isUp(): boolean {
@@ -66,7 +68,9 @@ export class DueJobs {
           blockSeconds * 1_000 + responseMs,
         );
         failures = 0;
-        if (found !== null && !this.#isStopped) await this.#wakeAndWait();
+        if (found === null || this.#isStopped) continue;
+        this.onFound(String(found));
+        await this.#wakeAndWait();
       } catch {
         this.#isUp = false;
         waiter?.close();

@@ -1,18 +1,14 @@
 /**
  * A claim takes two scripts, because a script may read only keys that are declared when it is called: the first takes
- * ids from the queue, the second reads and changes their documents.
+ * ids from the queue, the second reads and changes their documents. A worker that was woken by a job knows its id, so
+ * that one script is enough if the claim takes only this job.
  */
 import { readClock, script } from "./script.js";
 
-/**
- * Moves the ids of due jobs into `active`. Returns them.
- *
- * KEYS: incomplete, queued, active, claims. ARGV: maximum number of jobs, token.
- */
-export const takeScript = script(`
-${readClock}
-local incomplete, queued, active, claims = unpack(KEYS)
-local limit, token = tonumber(ARGV[1]), ARGV[2]
+/** Lua: moves the ids of due jobs into `active`; they are in `taken`. */
+const take = `
+local incomplete, queued, active, claims = unpack(KEYS, 1, 4)
+local token, limit = ARGV[1], tonumber(ARGV[2])
 local call = redis.call
 -- First a write that needs no memory: after it, Redis lets the script write although its memory is full.
 call('HDEL', claims, '')
@@ -40,29 +36,17 @@ if #taken > 0 then
   end
   if #new > 0 then call('HSET', claims, unpack(new)) end
 end
-return taken
-`);
+`;
 
-/**
- * Marks taken jobs as active. Returns the time, and for each id either the number 1 and the document as it was enqueued
- * (the script has marked it), or the number 0 and a document that the caller must look at, or an empty text if the job
- * has no document.
- *
- * KEYS: active, claims, incomplete, then ids. ARGV: token, worker id as JSON, maximum
- * bytes of a document. Of a larger one only the first byte is returned.
- */
-export const startScript = script(`
-${readClock}
-local active, claims, incomplete = KEYS[1], KEYS[2], KEYS[3]
-local token = ARGV[1]
-redis.call('HDEL', claims, '')
-local suffix = ',"attempts":1,"started":' .. string.format('%.0f', now) .. ',"worker_id":' .. ARGV[2]
+/** Lua: marks the jobs as active whose ids are the keys from the fifth on. `result` is that of `startScript`. */
+const start = `
+local suffix = ',"attempts":1,"started":' .. string.format('%.0f', now) .. ',"worker_id":' .. ARGV[3]
   .. ',"touched":' .. string.format('%.0f', now) .. ',"status":"active"}'
-local call, sub, find = redis.call, string.sub, string.find
+local sub, find = string.sub, string.find
 local result = {string.format('%.0f', now)}
-local maxBytes = tonumber(ARGV[3])
+local maxBytes = tonumber(ARGV[4])
 -- A few documents at a time: they may be large.
-for first = 4, #KEYS, 25 do
+for first = 5, #KEYS, 25 do
   local last = math.min(first + 24, #KEYS)
   local documents = call('MGET', unpack(KEYS, first, last))
   local started, claimed, scores = {}, {}, {}
@@ -97,7 +81,49 @@ for first = 4, #KEYS, 25 do
     call('ZADD', incomplete, unpack(scores))
   end
 end
+`;
+
+/**
+ * Moves the ids of due jobs into `active`. Returns them.
+ *
+ * KEYS: incomplete, queued, active, claims. ARGV: token, maximum number of jobs.
+ */
+export const takeScript = script(`
+${readClock}
+${take}
+return taken
+`);
+
+/**
+ * Marks taken jobs as active. Returns the time, and for each id either the number 1 and the document as it was enqueued
+ * (the script has marked it), or the number 0 and a document that the caller must look at, or an empty text if the job
+ * has no document.
+ *
+ * KEYS: incomplete, queued, active, claims, then ids. ARGV: token, any text, worker id as JSON, maximum bytes of a
+ * document. Of a larger one only the first byte is returned.
+ */
+export const startScript = script(`
+${readClock}
+local incomplete, active, claims = KEYS[1], KEYS[3], KEYS[4]
+local token, call = ARGV[1], redis.call
+call('HDEL', claims, '')
+${start}
 return result
+`);
+
+/**
+ * Does what `takeScript` does. If it has taken the expected job and no other one, it returns the result of
+ * `startScript` for this job instead of the ids, with `false` before it.
+ *
+ * KEYS: incomplete, queued, active, claims, the id of the expected job. ARGV: token, maximum number of jobs, worker id
+ * as JSON, maximum bytes of a document.
+ */
+export const takeExpectedScript = script(`
+${readClock}
+${take}
+if #taken ~= 1 or taken[1] ~= KEYS[5] then return taken end
+${start}
+return {false, unpack(result)}
 `);
 
 /** Drops claimed ids whose job does not wait any more. KEYS: active, claims. ARGV: token, then ids. */
