@@ -47,6 +47,37 @@ describe("coalescer", () => {
     expect(flushes).toEqual([["a"]]);
   });
 
+  it("sends at most two flushes at the same time with maxFlushes 2, and the calls of one turn together", async () => {
+    const { coalescer, flushes, flush, letGo } = gated({ maxFlushes: 2 });
+    const turn = () => new Promise((resolve) => setImmediate(resolve));
+    const first = [coalescer.add("a"), coalescer.add("b")];
+    await flush();
+    const second = coalescer.add("c");
+    await turn();
+    await turn();
+    const rest = [coalescer.add("d"), coalescer.add("e")];
+    await turn();
+    await turn();
+    expect(flushes).toEqual([["a", "b"], ["c"]]);
+    let isDrained = false;
+    const drained = coalescer.drained().then(() => {
+      isDrained = true;
+    });
+    await letGo();
+    expect(await Promise.all(first)).toEqual(["a!", "b!"]);
+    await letGo();
+    expect(await second).toBe("c!");
+    expect(flushes.at(-1)).toEqual(["d", "e"]);
+    expect(isDrained).toBe(false);
+    // A call that is made when a flush is answered starts the next one.
+    await letGo();
+    await Promise.all(rest);
+    const last = coalescer.add("f");
+    await letGo();
+    expect(await last).toBe("f!");
+    await drained;
+  });
+
   it("an error thrown by one caller's callback fails neither the flush nor the other calls", async () => {
     const thrown: unknown[] = [];
     const later = jest.spyOn(globalThis, "queueMicrotask").mockImplementation((call) => {

@@ -25,6 +25,8 @@ export class Enqueuer {
     this.#coalescer = new Coalescer((jobs) => this.#store(jobs), {
       maxItems,
       maxBytes,
+      // The client and the server work at the same time (50 calls in progress: 89,000 -> 120,000 jobs/s).
+      maxFlushes: 2,
       bytesOf: ({ document }) => bytesOf(document),
       splitOnError: () => null,
     });

@@ -1,6 +1,6 @@
 /**
- * Sends many calls in few statements. A call is sent at once if no flush is in progress. Calls made during a flush are
- * sent together in the next one. There is no timer, so a single call does not wait for others (measured:
+ * Sends many calls in few statements. A call is sent at once if no flush is in progress, or fewer than `maxFlushes`.
+ * Other calls are sent together in the next flush. There is no timer, so a single call does not wait for others (measured:
  * 8,960 -> 45,000 inserts/s with 50 calls in flight, no loss with one).
  */
 import type { Decided } from "../broker.js";
@@ -8,6 +8,11 @@ import type { Decided } from "../broker.js";
 export interface CoalescerOptions<Item, Answer> {
   maxItems: number;
   maxBytes: number;
+  /**
+   * Maximum number of flushes in progress. With two, the server works on one while this process makes the next.
+   * @defaultValue 1
+   */
+  maxFlushes?: number;
   bytesOf: (item: Item) => number;
   /** Two items with the same identity must not be in the same flush. The later item waits for the next flush. */
   identityOf?: (item: Item) => string;
@@ -114,7 +119,9 @@ export class Coalescer<Item, Answer> {
   #waiting = new Batch<Item, Answer>();
   /** By identity of an item that waits or is being sent: the calls that wait behind the item. Null: there are none. */
   readonly #queuedByIdentity = new Map<string, Batch<Item, Answer> | null>();
-  #running: Promise<void> | null = null;
+  readonly #runs = new Set<Promise<void>>();
+  /** True until the calls of this turn of the event loop are sent. */
+  #isStarting = false;
   #deadlineTimer: NodeJS.Timeout | null = null;
   /**
    * performance.now(), updated by `#deadlineTimer`. To read the clock for every call would cost more than the call.
@@ -143,12 +150,12 @@ export class Coalescer<Item, Answer> {
   put(item: Item, decided: Decided<Answer>): void {
     if (!this.#deadlineTimer && this.#options.retry) this.#startDeadlineTimer();
     this.#enqueue(item, decided, this.#now);
-    this.#running ??= this.#run();
+    if (!this.#isStarting && this.#runs.size < (this.#options.maxFlushes ?? 1)) this.#startRun();
   }
 
   /** Resolves when nothing waits and no flush is in progress. Answers that are promises may still be pending. */
   async drained(): Promise<void> {
-    while (this.#running) await this.#running;
+    while (this.#runs.size > 0) await Promise.all(this.#runs);
   }
 
   #enqueue(item: Item, decided: Decided<Answer>, calledAt: number): void {
@@ -167,11 +174,19 @@ export class Coalescer<Item, Answer> {
     } else queued.add(item, decided, calledAt);
   }
 
-  async #run(): Promise<void> {
+  #startRun(): void {
+    this.#isStarting = true;
+    // At once, not in a later microtask: a call that is made between would not start the next run.
+    const run: Promise<void> = this.#run(() => this.#runs.delete(run));
+    this.#runs.add(run);
+  }
+
+  async #run(onEnd: () => void): Promise<void> {
     // Calls of the same turn of the event loop, for example of one Promise.all, are sent together.
     await new Promise((resolve) => setImmediate(resolve));
+    this.#isStarting = false;
     while (this.pending > 0) await this.#send(this.#takeBatch(), { count: 0 });
-    this.#running = null;
+    onEnd();
   }
 
   #takeBatch(): Batch<Item, Answer> {
@@ -311,7 +326,7 @@ export class Coalescer<Item, Answer> {
   #startDeadlineTimer(): void {
     this.#now = performance.now();
     this.#deadlineTimer = setInterval(() => {
-      if (this.#running) return this.#failUnsent();
+      if (this.#runs.size > 0) return this.#failUnsent();
       if (this.#deadlineTimer) clearInterval(this.#deadlineTimer);
       this.#deadlineTimer = null;
     }, deadlineCheckMs).unref();
