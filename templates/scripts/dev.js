@@ -1,12 +1,11 @@
 // Runs one part of the application for development: node scripts/dev.js backend|worker|frontend
 import path from "node:path";
-import { nameOfRedisAddress } from "../backend/saq/redis-address.js";
 import { isDatabaseReady } from "./database-login.js";
 import { requireFreePorts } from "./dev-ports.js";
 import { ensureEnv } from "./env.js";
 import { Failure, run } from "./failure.js";
 import { hasFrontend, installMissing, missingPackages } from "./packages.js";
-import { isAnswering, redisOf } from "./redis.js";
+import { requireRedis } from "./redis.js";
 import { allRoles, runRoles, stopOnSignals } from "./roles.js";
 
 await run(async () => {
@@ -24,9 +23,6 @@ await run(async () => {
   if (role.name !== "frontend" && !(await isDatabaseReady(env, 2000))) {
     throw new Failure("The database does not answer. Start it: make db-start");
   }
-  const redis = role.name === "frontend" ? undefined : redisOf(env);
-  if (redis && !(await isAnswering(redis, 2000))) {
-    throw new Failure(`Redis does not answer at ${nameOfRedisAddress(redis)}. Start it: make redis-start`);
-  }
+  if (role.name !== "frontend") await requireRedis(env, 2000);
   return (await runRoles([role], stop)) ? 0 : 1;
 });

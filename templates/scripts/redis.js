@@ -37,10 +37,21 @@ export function redisOf(env) {
 }
 
 /**
+ * Fails if the queue is on Redis, and Redis does not answer within timeoutMs.
+ * @param {import("./env.js").Env} env @param {number} timeoutMs
+ */
+export async function requireRedis(env, timeoutMs) {
+  const address = redisOf(env);
+  if (!address || (await isAnswering(address, timeoutMs))) return;
+  if (!isOwn(env, address)) throw noExternal(address);
+  throw new Failure(`Redis does not answer at ${nameOfRedisAddress(address)}. Start it: make redis-start`);
+}
+
+/**
  * Returns true if the queue's Redis answers.
  * @param {RedisAddress} address @param {number} [timeoutMs]
  */
-export async function isAnswering(address, timeoutMs = READY_TIMEOUT_MS) {
+async function isAnswering(address, timeoutMs = READY_TIMEOUT_MS) {
   try {
     return await isRedisReady(address, timeoutMs);
   } catch (error) {
@@ -125,16 +136,17 @@ const externalKinds = {
 
 /** @param {RedisAddress} address */
 async function checkExternal(address) {
-  const { name, part } = externalKinds[address.kind];
-  if (await isAnswering(address)) {
-    console.log(`Using ${name.replace("The", "the")} ${externalName(address)}.`);
-    return;
-  }
-  throw new Failure(
-    `No ${part} answers at ${externalName(address)}.\n` +
+  if (!(await isAnswering(address))) throw noExternal(address);
+  const { name } = externalKinds[address.kind];
+  console.log(`Using ${name.replace("The", "the")} ${externalName(address)}.`);
+}
+
+/** @param {RedisAddress} address */
+const noExternal = (address) =>
+  new Failure(
+    `No ${externalKinds[address.kind].part} answers at ${externalName(address)}.\n` +
       `Start it, correct QUEUE_DSN, or remove it from ${sourceOf("QUEUE_DSN")}: the queue then uses PostgreSQL.`,
   );
-}
 
 /**
  * Chooses the explicit mode, else the mode of the last start, else the mode of the database if that is Docker, else an

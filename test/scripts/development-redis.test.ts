@@ -144,6 +144,22 @@ withServer("an installed application whose queue is on Redis", () => {
     }
   });
 
+  it("make dev-worker does not say to run make redis-start for a Redis that the project does not start", async () => {
+    await app.run("db-start");
+    const before = app.env().QUEUE_DSN ?? "";
+    writeEnv(app.root, "QUEUE_DSN", `redis+sentinel://127.0.0.1:${redisPort}/mymaster/0`);
+    try {
+      const { code, stderr } = await app.run("dev-worker");
+      expect(code).not.toBe(0);
+      expect(stderr).toContain(
+        `No Redis Sentinel answers at 127.0.0.1:${redisPort}/mymaster/0 (QUEUE_DSN from .env).\n`,
+      );
+      expect(stderr).not.toContain("redis-start");
+    } finally {
+      writeEnv(app.root, "QUEUE_DSN", before);
+    }
+  });
+
   it("make dev-all stops the database again when there is neither redis-server nor Docker", async () => {
     const bin = openFolder();
     symlinkSync(process.execPath, join(bin, "node"));
