@@ -28,7 +28,7 @@ async function run(options) {
   for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(130));
   say("compiling the engine");
   buildEngine();
-  if (options.contestants.includes("engine-before") && process.env.BENCH_BEFORE)
+  if (options.contestants.some((name) => name.endsWith("-before")) && process.env.BENCH_BEFORE)
     buildEngineOf(process.env.BENCH_BEFORE);
   const database = await startDatabase();
   const made = [];
