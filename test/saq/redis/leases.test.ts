@@ -130,6 +130,41 @@ const limits = { graceSeconds: 7, lostLimit: 3, checkInterval: 2, failedTtl: 600
     },
   );
 
+  describe("a job that has exceeded its timeout", () => {
+    /** Sweeps stuck jobs, with a job that started a minute ago. Returns the keys of the jobs that were ended. */
+    async function sweepStuck({ key }: { key: string }) {
+      const id = `saq:job:${name}:${key}`;
+      const document = JSON.parse((await redis.client.get(id)) ?? "");
+      document.started -= 60_000;
+      document.touched = document.started;
+      await redis.client.set(id, JSON.stringify(document));
+      const sweeper = openQueue(redis, tasks, { name });
+      await sweeper.connect();
+      return sweeper.broker.sweepStuck(limits);
+    }
+
+    it("is ended if its worker lives", async () => {
+      const { key } = await stage();
+      expect(await sweepStuck({ key })).toEqual([key]);
+    });
+
+    it.each([
+      ["has no connection", async ({ disconnect }: Awaited<ReturnType<typeof stage>>) => disconnect()],
+      [
+        "has not renewed its lease",
+        ({ workerId }: Awaited<ReturnType<typeof stage>>) => endLease(workerId, -1),
+      ],
+    ])("is left for those who take over the jobs of dead workers if its worker %s", async (_what, die) => {
+      const staged = await stage();
+      await die(staged);
+      expect(await sweepStuck(staged)).toEqual([]);
+      await staged.disconnect();
+      await endLease(staged.workerId, -1);
+      expect(await staged.watch()).toEqual([staged.key]);
+      expect(await staged.queue.job(staged.key)).toMatchObject({ status: "queued", attempts: 0 });
+    });
+  });
+
   it("a lease that was renewed meanwhile is not removed with those of dead workers", async () => {
     const { workerId, beat } = await stage();
     const connection = new RedisConnection(redis.url, silentLogger, name).retain();
@@ -141,10 +176,10 @@ const limits = { graceSeconds: 7, lostLimit: 3, checkInterval: 2, failedTtl: 600
     expect(read).toMatchObject([{ workerId }]);
     await beat();
     await workers.forget(read);
-    expect(await workers.withLease()).toEqual(new Set([workerId]));
+    expect((await workers.all()).known).toEqual(new Set([workerId]));
     await endLease(workerId, -20);
     await workers.forget(await workers.ending(0));
-    expect(await workers.withLease()).toEqual(new Set());
+    expect((await workers.all()).known).toEqual(new Set());
   });
 
   it("a worker takes over jobs although the server has no room for its connection that waits for jobs", async () => {

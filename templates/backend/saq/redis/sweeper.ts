@@ -78,15 +78,17 @@ export class Sweeper {
       await connection.command(["ZREMRANGEBYSCORE", keys.finished(status), "0", now]);
     // In this order: a worker that starts meanwhile has a lease before its first claim.
     const orphaned = await this.#claimsOf((workerId) => workerId !== "");
-    const living = await this.workers.withLease();
-    for (const [key, token] of orphaned) if (living.has(workerOf(token))) orphaned.delete(key);
+    const { known, suspects } = await this.workers.all();
+    for (const [key, token] of orphaned) if (known.has(workerOf(token))) orphaned.delete(key);
     const swept = await this.#takeOver(orphaned, limits);
     const active = (await connection.command(["LRANGE", keys.active, "0", "-1"])) as string[];
     const claimed = (await connection.command(["HKEYS", keys.claims])) as string[];
     const ids = [...new Set([...active, ...claimed])];
     const isUnmarked = new Map<string, number>();
     for (let start = 0; start < ids.length; start += pageSize)
-      swept.push(...(await this.#sweepPage(ids.slice(start, start + pageSize), limits, isUnmarked)));
+      swept.push(
+        ...(await this.#sweepPage(ids.slice(start, start + pageSize), limits, { isUnmarked, suspects })),
+      );
     this.#unmarkedSince = isUnmarked;
     return swept;
   }
@@ -94,7 +96,7 @@ export class Sweeper {
   async #sweepPage(
     ids: readonly string[],
     { graceSeconds, failedTtl }: SweepLimits,
-    isUnmarked: Map<string, number>,
+    { isUnmarked, suspects }: { isUnmarked: Map<string, number>; suspects: ReadonlySet<string> },
   ): Promise<string[]> {
     const { keys, connection } = this;
     const jobKeys = ids.map((id) => keys.jobKey(id));
@@ -111,6 +113,8 @@ export class Sweeper {
         if (performance.now() - since < unmarkedMs) return { change: null, answer: "kept" };
         return { change: requeueTaken(job, clock), answer: "swept" };
       }
+      // If its worker has died, the job must run again, even if it has exceeded its limits meanwhile: see `sweepLost`.
+      if (job.token !== "" && suspects.has(workerOf(job.token))) return { change: null, answer: "kept" };
       const change = sweepJob(job, clock, graceSeconds, failedTtl, (since) =>
         connection.clock.setForwardSince(since),
       );
