@@ -181,11 +181,17 @@ export interface NextWork {
   due: number | null;
   /** True if jobs with a group key wait. */
   grouped: boolean;
-  /** True if jobs run, in this process or elsewhere. */
-  running: boolean;
+  /**
+   * True if work may come for which no notification is sent, so that the worker has to look again at the next second.
+   * Python sends none when it gives back a running job, and on Redis nobody sends one for a scheduled job.
+   */
+  unannounced: boolean;
 }
 
-/** A stored job that is due within this time notifies the subscribers. A job that is due later notifies nobody. */
+/**
+ * On PostgreSQL, a stored job that is due within this time notifies the subscribers. A job that is due later notifies
+ * nobody.
+ */
 export const notifyAheadSeconds = 10;
 
 export interface Broker {

@@ -21,7 +21,9 @@ import {
 import { itOnTables, onRedis } from "../support/test-broker.js";
 
 const database = useDatabase();
-const nothing: NextWork = { due: null, grouped: false, running: false };
+const nothing: NextWork = { due: null, grouped: false, unannounced: false };
+/** On Redis, scheduled jobs are announced to nobody. */
+const idle: NextWork = { ...nothing, unannounced: onRedis };
 
 /** An idle worker that notes what it did each second. The test sets what the broker returns and if it listens. */
 function stage() {
@@ -78,7 +80,7 @@ describe("idle polling", () => {
 
   it("looks every second while jobs run elsewhere, because Python does not notify when it gives jobs back", async () => {
     const { state, seconds } = stage();
-    state.nextWork = { ...nothing, running: true };
+    state.nextWork = { ...nothing, unannounced: true };
     expect(await seconds(3)).toEqual(["look", "look", "look"]);
   });
 
@@ -165,15 +167,14 @@ describe("idle polling of a database", () => {
     const queue = open();
     await queue.connect();
     const nextWork = () => queue.broker.nextWork(queue.config.priorities);
-    expect(await nextWork()).toEqual(nothing);
+    expect(await nextWork()).toEqual(idle);
     await queue.enqueue("work", {}, { scheduled: inSeconds(900) });
     const sooner = await queue.enqueue("work", {}, { scheduled: inSeconds(500) });
-    expect(await nextWork()).toEqual({ ...nothing, due: sooner.scheduled });
+    expect(await nextWork()).toEqual({ ...idle, due: sooner.scheduled });
     const now = await queue.enqueue("work");
     expect((await nextWork()).due).toBeLessThanOrEqual(await serverSeconds(database));
     expect((await claim(queue)).map(({ key }) => key)).toEqual([now.key]);
-    // On Redis, a job that is given back wakes the workers, so that running jobs need no look.
-    expect(await nextWork()).toEqual({ ...nothing, due: sooner.scheduled, running: !onRedis });
+    expect(await nextWork()).toEqual({ ...idle, due: sooner.scheduled, unannounced: true });
   });
 
   itOnTables(
@@ -188,9 +189,9 @@ describe("idle polling of a database", () => {
       await queue.enqueue("work", {}, { scheduled: inSeconds(100), priority: 6 });
       expect(await nextWork()).toEqual({ ...nothing, due: (await rowOf(database, later.key))?.scheduled });
       await queue.enqueue("work", {}, { groupKey: "g" });
-      expect(await nextWork()).toMatchObject({ grouped: true, running: false });
+      expect(await nextWork()).toMatchObject({ grouped: true, unannounced: false });
       await database.query("update saq_jobs set status = 'active' where group_key = 'g'");
-      expect(await nextWork()).toMatchObject({ grouped: false, running: true });
+      expect(await nextWork()).toMatchObject({ grouped: false, unannounced: true });
     },
   );
 

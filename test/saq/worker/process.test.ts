@@ -293,19 +293,16 @@ describe("a worker that runs jobs", () => {
     staged(async ({ work }) => {
       const starts = new Map<string, number>();
       const { queue } = await work((ctx) => void starts.set(ctx.job.key, Date.now()));
-      const late: number[] = [];
-      // On an idle machine, every job is below the limit. On a busy one, all jobs of some seconds may be above it.
-      do {
-        const jobs: { job: Job; asked: number; delay: number }[] = [];
-        for (const delay of [0.4, 1, 1.3, 1.7, 2.2, 2.5]) {
-          await pause(130);
-          const asked = Date.now();
-          jobs.push({ job: await queue.enqueue("run", {}, { scheduled: inSeconds(delay) }), asked, delay });
-        }
-        for (const { job } of jobs) await ended(job);
-        late.push(...jobs.map(({ job, asked, delay }) => (starts.get(job.key) ?? 0) - asked - delay * 1_000));
-      } while (Math.min(...late) >= 1_200 && late.length < 60);
+      const jobs: { job: Job; asked: number; delay: number }[] = [];
+      for (const delay of [0.4, 1, 1.3, 1.7, 2.2, 2.5]) {
+        await pause(130);
+        const asked = Date.now();
+        jobs.push({ job: await queue.enqueue("run", {}, { scheduled: inSeconds(delay) }), asked, delay });
+      }
+      for (const { job } of jobs) await ended(job);
+      const late = jobs.map(({ job, asked, delay }) => (starts.get(job.key) ?? 0) - asked - delay * 1_000);
       expect(Math.min(...late)).toBeGreaterThanOrEqual(0);
+      // On an idle machine, every job is below this limit.
       expect(Math.min(...late)).toBeLessThan(1_200);
     }),
   );

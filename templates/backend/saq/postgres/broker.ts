@@ -187,7 +187,9 @@ export class PostgresBroker implements Broker {
       this.#session.statements.nextWork,
       [this.#queueName, lowest, highest],
     );
-    return row ?? { due: null, grouped: true, running: true };
+    if (!row) return { due: null, grouped: true, unannounced: true };
+    const { due, grouped, running } = row;
+    return { due, grouped, unannounced: running };
   }
 
   get isListening(): boolean {

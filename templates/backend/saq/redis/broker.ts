@@ -159,11 +159,10 @@ export class RedisBroker implements Broker {
       this.#connection.command(["ZRANGEBYSCORE", incomplete, "(0", "+inf", "WITHSCORES", "LIMIT", "0", "1"]),
     ]);
     const [, due] = first as string[];
-    // A job that is given back wakes the workers, so running jobs need no look.
     return {
       due: waiting !== null ? await this.#dueOf(String(waiting)) : due === undefined ? null : Number(due),
       grouped: false,
-      running: false,
+      unannounced: true,
     };
   }
 
