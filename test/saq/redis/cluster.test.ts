@@ -127,11 +127,13 @@ const nap = async ({ signal }: { signal: AbortSignal }, { ms }: { ms: number }) 
       const job = await queue.enqueue("nap", { ms: 6_000 }, { timeout: 60 });
       await eventually("the job runs", async () => worker.runningKeys.length === 1);
       const { key, from, to } = await moving(queue.name);
-      const info = new QueueKeys(queue.name, { isCluster: true }).workerInfo(worker.workerId);
-      await cluster.moveSlot({ key, from, to, pauseMs: 6_500, firstKeys: [info] });
+      const keys = new QueueKeys(queue.name, { isCluster: true });
+      const firstKeys = [keys.workerInfo(worker.workerId), keys.leases];
+      await cluster.moveSlot({ key, from, to, pauseMs: 6_500, firstKeys });
       expect(await ended(job?.key ?? "")).toBe("Finished nap");
       await eventually("its end is stored", async () => (await job?.refresh())?.status === "complete");
-      expect(job).toMatchObject({ attempts: 1, meta: {} });
+      expect(job).toMatchObject({ attempts: 1 });
+      expect(job?.meta).toEqual({});
     });
 
     it("reads and runs what has moved, also in a process that has sent no command meanwhile", async () => {
@@ -179,52 +181,54 @@ const nap = async ({ signal }: { signal: AbortSignal }, { ms }: { ms: number }) 
     });
   });
 
-  it("lets running jobs go on until a replica takes over, although this takes longer than a lease", async () => {
+  /** Returns the node that owns the first third of the slots, and the one that follows it. */
+  async function firstPair(): Promise<{ owner: TestServer; follower: TestServer }> {
     const [first] = cluster.masters as [TestServer];
-    const name = await nameOn(first);
-    await setNodeTimeout(8_000);
-    const queue = openQueue({ url: cluster.url }, { nap }, { ...shortLease, name });
+    const isOwner = (await first.info("role")) === "master";
+    return isOwner ? { owner: first, follower: replica() } : { owner: replica(), follower: first };
+  }
+
+  it("lets running jobs go on until a replica takes over, although this takes longer than a lease", async () => {
+    const { owner } = await firstPair();
+    const queue = openQueue({ url: cluster.url }, { nap }, { ...shortLease, name: await nameOn(owner) });
     const { ended } = await startWorker(queue);
     const job = await queue.enqueue("nap", { ms: 10_000 }, { timeout: 60 });
     await eventually("the job runs", async () => (await job?.refresh())?.status === "active");
-    expect(await first.send("WAIT", "1", "5000")).toBe(1);
-    await first.kill();
-    expect(await ended(job?.key ?? "")).toBe("Finished nap");
-    await eventually("its end is stored", async () => (await job?.refresh())?.status === "complete");
-    expect(job).toMatchObject({ attempts: 1, meta: {} });
-    // As before: the first node owns the slot, and the replica follows it.
-    await first.restart();
-    await setNodeTimeout(nodeTimeoutMs);
-    await eventually(
-      "it follows the new owner",
-      async () => (await first.info("master_link_status")) === "up",
-    );
-    await first.send("CLUSTER", "FAILOVER");
-    const key = `saq:{${name}}:queued`;
-    await eventually("it is the owner again", async () => (await cluster.ownerOf(key)) === first);
-    await eventually(
-      "the replica follows",
-      async () => (await replica().info("master_link_status")) === "up",
-    );
+    expect(await owner.send("WAIT", "1", "5000")).toBe(1);
+    await setNodeTimeout(8_000);
+    await owner.kill();
+    try {
+      expect(await ended(job?.key ?? "")).toBe("Finished nap");
+      await eventually("its end is stored", async () => (await job?.refresh())?.status === "complete");
+      expect(job).toMatchObject({ attempts: 1 });
+      expect(job?.meta).toEqual({});
+    } finally {
+      await owner.restart();
+      await setNodeTimeout(nodeTimeoutMs);
+      await eventually(
+        "it follows the new owner",
+        async () => (await owner.info("master_link_status")) === "up",
+      );
+    }
   });
 
   it("goes on after the owner was killed: no job is lost or doubled that a replica had confirmed", async () => {
-    const [first] = cluster.masters as [TestServer];
-    const name = await nameOn(first);
+    const { owner, follower } = await firstPair();
+    const name = await nameOn(owner);
     const load = await Load.start(cluster.url, { name });
     // Its address names only the node that dies: this process has learned of the others from it.
-    const other = openQueue({ url: `redis+cluster://${first.name}` }, tasks, {
-      name: await nameOn(first, "other"),
+    const other = openQueue({ url: `redis+cluster://${owner.name}` }, tasks, {
+      name: await nameOn(owner, "other"),
     });
     await other.enqueue("double", { n: 1 });
-    const confirmed = await load.confirmed(first);
-    await first.kill();
+    const confirmed = await load.confirmed(owner);
+    await owner.kill();
     const killed = performance.now();
     await load.isGoingOn();
     const recovery = performance.now() - killed;
     const result = await load.finish();
     report("Cluster, owner killed", result, recovery);
-    expect(await cluster.ownerOf(`saq:{${name}}:queued`)).toBe(replica());
+    expect(await cluster.ownerOf(`saq:{${name}}:queued`)).toBe(follower);
     expect(result.lost.filter((key) => confirmed.enqueued.has(key))).toEqual([]);
     expect(result.doubled.filter((key) => confirmed.ended.has(key))).toEqual([]);
     expect(confirmed.enqueued.size).toBeGreaterThan(20);
@@ -247,11 +251,12 @@ const nap = async ({ signal }: { signal: AbortSignal }, { ms }: { ms: number }) 
   });
 
   it("says that the address is that of a cluster, or of no cluster", async () => {
-    const queue = openQueue({ url: `redis://${replica().name}` }, tasks);
+    const [, node] = cluster.masters as [TestServer, TestServer];
+    const queue = openQueue({ url: `redis://${node.name}` }, tasks);
     await expect(queue.enqueue("double", { n: 1 })).rejects.toMatchObject({
       code: "config",
       message:
-        `Redis at ${replica().name}/0 belongs to a cluster; begin the DSN with redis+cluster:// ` +
+        `Redis at ${node.name}/0 belongs to a cluster; begin the DSN with redis+cluster:// ` +
         "(with TLS: rediss+cluster://) in place of redis://, and leave the database out",
     });
     const single = await TestServer.start([]);

@@ -75,6 +75,16 @@ const limits = { graceSeconds: 7, lostLimit: 3, checkInterval: 2, failedTtl: 600
     return { queue, workerId, beat, disconnect, key: job.key, watch };
   }
 
+  it("a dead worker's jobs are left alone while the Sentinels cannot reach the master: its side goes on", async () => {
+    const { disconnect, workerId, watch, key } = await stage();
+    await disconnect();
+    await endLease(workerId, -1);
+    const isCutOff = jest.spyOn(RedisConnection.prototype, "isCutOff").mockResolvedValue(true);
+    expect(await watch()).toEqual([]);
+    isCutOff.mockRestore();
+    expect(await watch()).toEqual([key]);
+  });
+
   it("a worker keeps its jobs until its lease has ended, also without a connection", async () => {
     const { workerId, disconnect, watch } = await stage();
     await disconnect();

@@ -137,24 +137,45 @@ if (redisServerMissing)
           const { job, log, ended } = await startNap(11_000);
           expect(await master.send("WAIT", "1", "5000")).toBe(1);
           if (signal === "SIGKILL") await master.kill();
-          else master.signal(signal);
+          else {
+            // A machine with a Sentinel that does not respond either.
+            master.signal(signal);
+            set.sentinels[0]?.signal(signal);
+          }
           expect(await ended(job?.key ?? "")).toBe("Finished nap");
           await eventually("its end is stored", async () => (await job?.refresh())?.status === "complete");
-          expect(job).toMatchObject({ attempts: 1, meta: {} });
+          expect(job).toMatchObject({ attempts: 1 });
+          expect(job?.meta).toEqual({});
           expect(log.lines.filter(({ message }) => message.startsWith("Processing"))).toHaveLength(1);
         } finally {
-          if (signal === "SIGSTOP") master.signal("SIGCONT");
+          if (signal === "SIGSTOP")
+            for (const server of [master, set.sentinels[0]]) server?.signal("SIGCONT");
           await set.setDownAfter(downAfterMs);
         }
       });
 
-      it("ends if only its worker cannot reach the master, because others will take it over", async () => {
-        await startNap(7_000);
-        const allow = await (await set.master()).refuseEngine();
+      it.each([
+        ["the master", () => {}],
+        [
+          "the master and the Sentinels",
+          (signal: NodeJS.Signals) => {
+            for (const sentinel of set.sentinels) sentinel.signal(signal);
+          },
+        ],
+      ])("ends if only its worker cannot reach %s, because others will take it over", async (_, signal) => {
+        reason = undefined;
+        await startNap(30_000);
+        const master = await set.master();
+        signal("SIGSTOP");
+        const allow = await master.refuseEngine();
         try {
           await eventually("its signal fires", async () => reason !== undefined);
-          expect(reason?.message).toContain("this worker could not renew its row in time");
+          expect(reason).toHaveProperty(
+            "message",
+            expect.stringContaining("this worker could not renew its row in time"),
+          );
         } finally {
+          signal("SIGCONT");
           await allow();
         }
       });

@@ -103,6 +103,13 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
       expect(await direct.count("incomplete")).toBe(1);
     });
 
+    it("aborts a job that is deleted at its end, and says so", async () => {
+      const direct = openQueue(redis, tasks, { name });
+      const { key } = await direct.enqueue("ok", undefined, { ttl: -1 });
+      const isGone = async () => (await direct.job(key)) === null;
+      expect(await loseChange((queue) => queue.abort(key, "enough"), isGone)).toBe("aborted");
+    });
+
     it("retries and aborts a job, and says so", async () => {
       const direct = openQueue(redis, tasks, { name });
       const { key } = await direct.enqueue("ok");

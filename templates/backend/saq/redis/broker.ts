@@ -274,7 +274,10 @@ export class RedisBroker implements Broker {
   }
 
   async subscribe(wake: () => void): Promise<() => Promise<void>> {
-    const onFound = (id: string) => this.#claimer.expect(id);
+    const onFound = (id: string) => {
+      // Another id would be in another slot of a cluster, which then refuses the claim.
+      if (id.startsWith(this.#keys.id(""))) this.#claimer.expect(id);
+    };
     const dueJobs = new DueJobs(this.#connection, this.#keys.queued, wake, onFound);
     await dueJobs.start();
     this.#dueJobs.add(dueJobs);

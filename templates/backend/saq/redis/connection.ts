@@ -21,6 +21,7 @@ import { sleep } from "../timers.js";
 import {
   explanationOf,
   hasReason,
+  isFull,
   isMigrating,
   isMisplaced,
   isOutOfMemory,
@@ -157,7 +158,15 @@ export class RedisConnection {
   get isServerDown(): boolean {
     if (!this.#isUnavailable) return false;
     if (!this.#finder.isDown) return isServerDown(this.#lastFailure);
-    return this.#isDownForAll || isOutOfService(this.#lastFailure);
+    return isOutOfService(this.#lastFailure) || (this.#isDownForAll && !isFull(this.#lastFailure));
+  }
+
+  /**
+   * Returns true if most of the Sentinels, or of the masters of the cluster, cannot reach the server. They will replace
+   * it soon, although this process may reach it, and the workers on their side continue with their jobs.
+   */
+  async isCutOff(): Promise<boolean> {
+    return this.#current !== null && (await this.#finder.isDown?.(this.#current)) === true;
   }
 
   /** Changes when the keys have moved to another server. The cursor of a scan is valid only on the previous one. */
@@ -392,6 +401,7 @@ export class RedisConnection {
     this.#moves++;
     this.#availableSince = performance.now();
     this.#isDownForAll = false;
+    this.#lastFailure = null;
     this.#refusedAt = Number.NEGATIVE_INFINITY;
     const server = nameOfNode(node);
     this.logger.info({ server: this.name, node: server }, `Redis: the queue's keys are on ${server} now`);
@@ -472,14 +482,14 @@ export class RedisConnection {
     this.#isUnavailable = true;
     const message = "Redis does not answer, trying again";
     this.#problems.failed({ source: "redis", error: this.#unavailableError(error), message });
-    this.#watchingOutage ??= this.#watchOutage();
+    if (this.#finder.isDown) this.#watchingOutage ??= this.#watchOutage();
   }
 
   async #watchOutage(): Promise<void> {
     while (this.#isUnavailable && !this.isClosed) {
       const server = this.#current;
-      const isDown = server !== null && (await this.#finder.isDown?.(server));
-      this.#isDownForAll = isDown === true && server === this.#current;
+      const isCutOff = await this.isCutOff();
+      this.#isDownForAll = isCutOff && server === this.#current && this.#isUnavailable;
       await this.pause(watchOutageMs);
     }
     this.#isDownForAll = false;
@@ -490,6 +500,7 @@ export class RedisConnection {
     this.#hasAnswered = true;
     if (!this.#isUnavailable || performance.now() - this.#refusedAt < refusalMs) return;
     this.#isUnavailable = false;
+    this.#isDownForAll = false;
     this.#lastFailure = null;
     this.#availableSince = performance.now();
     this.#problems.succeeded("redis");

@@ -86,7 +86,11 @@ export const isMigrating = (error: unknown): boolean => /^TRYAGAIN\b/.test(messa
 export const isRedirect = (error: unknown): boolean => /^(MOVED|ASK)\b/.test(messageOf(error));
 
 /** True if the server itself says that it serves no process at present: it loads its data, or accepts no writes. */
-export const isOutOfService = (error: unknown): boolean => /^(LOADING|MISCONF)\b/.test(messageOf(error));
+export const isOutOfService = (error: unknown): boolean =>
+  /^(LOADING|MISCONF|NOREPLICAS)\b/.test(messageOf(error));
+
+/** True if the server accepts no more connections. It works for the processes that have one. */
+export const isFull = (error: unknown): boolean => /^ERR max number of clients/.test(messageOf(error));
 
 /** True if the error shows that no process can use the server: it is down or out of service. */
 export const isServerDown = (error: unknown): boolean =>

@@ -50,8 +50,11 @@ type Change = NonNullable<JobDecision<unknown>["change"]>;
  * changed, perhaps by the first sending.
  */
 interface Unconfirmed<T> {
-  /** Hash of the document that the change has written, if it was carried out. */
+  /** Hash of the document and token of the claim after the change, if it was carried out. */
   readonly hash: string;
+  readonly token: string;
+  /** The change deletes the document. */
+  readonly isDeletion: boolean;
   readonly answer: T;
 }
 
@@ -147,9 +150,12 @@ export class JobStore {
   ): Promise<string[]> {
     const { jobs, clock } = await this.read(jobKeys, options);
     const changes: { job: ReadJob; change: Change; document: string | null; answer: T }[] = [];
+    const found = new Set(jobs.map(({ key }) => key));
+    for (const [key, { isDeletion, answer }] of unconfirmed)
+      if (isDeletion && !found.has(key) && jobKeys.includes(key)) answers.set(key, answer);
     for (const job of jobs) {
       const own = unconfirmed.get(job.key);
-      if (own?.hash === job.hash) {
+      if (own && own.hash === job.hash && own.token === job.token) {
         answers.set(job.key, own.answer);
         continue;
       }
@@ -186,11 +192,14 @@ export class JobStore {
       { ...options, onRepeat },
     )) as number[];
     const conflicts: string[] = [];
-    for (const [index, { job, document, answer }] of changes.entries()) {
+    for (const [index, { job, change, document, answer }] of changes.entries()) {
       if (written[index] === 1) answers.set(job.key, answer);
       else {
         conflicts.push(job.key);
-        if (isRepeated && document !== null) unconfirmed.set(job.key, { hash: hashOf(document), answer });
+        if (!isRepeated) continue;
+        const hash = document === null ? job.hash : hashOf(document);
+        const isDeletion = change.keep !== undefined && change.keep !== null && change.keep < 0;
+        unconfirmed.set(job.key, { hash, token: tokenAfter(job, change), isDeletion, answer });
       }
     }
     return conflicts;
@@ -397,6 +406,12 @@ function parsed(document: string): { queue?: unknown; status?: unknown; schedule
   }
 }
 
+/** Returns the token of a job after a change. */
+function tokenAfter(job: ReadJob, { status, revoke, token }: Change): string {
+  if (revoke) return "";
+  return token ?? (status === "active" || status === "aborting" ? job.token || ownerless : "");
+}
+
 const hashOf = (document: string): string => createHash("sha1").update(document).digest("hex");
 
 /** `document`: the new document; null if it stays. */
@@ -405,11 +420,9 @@ function argumentsOf(
   change: Change,
   { document, clock, events }: { document: string | null; clock: number; events: string },
 ): string[] {
-  const { status, scheduled, keep, revoke, token, position = "back" } = change;
+  const { status, scheduled, keep, position = "back" } = change;
   const { notification = eventOf(job.key, status, events) } = change;
   const before = change.isTaken ? "active" : job.status;
-  const owns = status === "active" || status === "aborting";
-  const newToken = revoke ? "" : (token ?? (owns ? job.token || ownerless : ""));
   const isDue = scheduled !== undefined && scheduled <= clock / 1_000;
   const score = status !== "queued" || scheduled === undefined ? "" : isDue ? "0" : String(scheduled);
   return [
@@ -418,7 +431,7 @@ function argumentsOf(
     document ?? "",
     before,
     status,
-    newToken,
+    tokenAfter(job, change),
     status === "queued" && before !== "queued" ? score || "0" : score,
     position,
     keepOf(keep, job.status, status),

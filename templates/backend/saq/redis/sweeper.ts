@@ -46,7 +46,7 @@ export class Sweeper {
   /** @see Broker.sweepLost */
   async sweepLost(limits: SweepLimits): Promise<string[]> {
     const dead = await this.workers.dead(this.#certain(await this.workers.ending(watchSeconds)));
-    if (dead.length === 0) return [];
+    if (dead.length === 0 || (await this.connection.isCutOff())) return [];
     const isDead = new Set(dead.map(({ workerId }) => workerId));
     const keys = await this.#takeOver(await this.#claimsOf((workerId) => isDead.has(workerId)), limits);
     await this.workers.forget(dead);
@@ -80,6 +80,7 @@ export class Sweeper {
     const orphaned = await this.#claimsOf((workerId) => workerId !== "");
     const { known, suspects } = await this.workers.all();
     for (const [key, token] of orphaned) if (known.has(workerOf(token))) orphaned.delete(key);
+    if (orphaned.size > 0 && (await connection.isCutOff())) orphaned.clear();
     const swept = await this.#takeOver(orphaned, limits);
     const active = (await connection.command(["LRANGE", keys.active, "0", "-1"])) as string[];
     const claimed = (await connection.command(["HKEYS", keys.claims])) as string[];

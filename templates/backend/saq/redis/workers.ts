@@ -11,13 +11,14 @@
  * - A worker that cannot reach the server interrupts its jobs after 6.75 s, and they have ended 3 s later. Others take
  *   over the jobs of a worker without a connection after 9.75 s. These are the jobs of a killed process: others look
  *   every 2 s, so they run again about 7 to 12 s after its death.
- *   While the server is down for all, nobody can take over a job, and a worker interrupts none.
+ *   While the server is down, a worker interrupts none, because nobody takes over jobs then: with Sentinels and on a
+ *   cluster, both ask the Sentinels or the other masters.
  * - A worker with a connection interrupts its jobs after 12.75 s. Others take over its jobs after 17.75 s, so that a
  *   task that blocks the event loop for 14 s costs nothing.
  */
 import type { WorkerRow, WorkerStats } from "../broker.js";
 import type { RedisConnection } from "./connection.js";
-import { isMigrating, isNotPermitted } from "./errors.js";
+import { isNotPermitted, isUnavailable } from "./errors.js";
 import type { QueueKeys } from "./keys.js";
 import { forgetLeasesScript, renewLeaseScript, saveWorkerScript } from "./lua/workers.js";
 
@@ -71,7 +72,7 @@ export class Workers {
       await connection.run(saveWorkerScript, saved, [info, String(ttlSeconds)], { timeoutMs: 0 });
     } catch (error) {
       // The lease is what counts. While a cluster moves the queue's keys, it is renewed and this is refused.
-      if (!isMigrating((Object(error) as { cause?: unknown }).cause)) throw error;
+      if (!isUnavailable((Object(error) as { cause?: unknown }).cause)) throw error;
     }
   }
 

@@ -3,10 +3,10 @@ import { ConfigError } from "../../errors.js";
 import type { RedisAddress } from "../../redis-address.js";
 import { explanationOf, isUnavailable, NoServerError, reasonOf } from "../errors.js";
 import { isSameNode, type Login, NodeConnection, nameOfNode, type ServerNode } from "./node-connection.js";
-import { finderTimeoutMs, inTurn, type NodeFinder } from "./node-finder.js";
+import { finderTimeoutMs, inTurn, isMajority, type NodeFinder } from "./node-finder.js";
 
-/** How many other nodes are asked at most whether they can reach the owner of the slot. */
-const maxWitnesses = 5;
+/** Maximum number of masters that are asked whether they can reach the owner of the slot. */
+const maxAsked = 9;
 
 /** A range of slots: the first, the last, the owner, then its replicas. */
 type SlotRange = [first: number, last: number, ...nodes: [host: unknown, port: number][]];
@@ -32,8 +32,8 @@ const nodeOf = (host: unknown, port: unknown, from: ServerNode): ServerNode => (
 
 /** Returns by which names CLUSTER NODES knows a node: "ip:port@busport,hostname,...". */
 function namesOf(address: string): ServerNode[] {
-  const [, ip = "", port, hostname] = /^(.*):(\d+)(?:@\d+)?(?:,([^,]*))?/.exec(address) ?? [];
-  return [ip, hostname ?? ip].map((host) => ({ host, port: Number(port) }));
+  const [, ip = "", port, hostname] = /^(.*?):(\d+)@\d*(?:,([^,]*))?/.exec(address) ?? [];
+  return [ip, hostname || ip].map((host) => ({ host, port: Number(port) }));
 }
 
 export class SlotOwner implements NodeFinder {
@@ -42,6 +42,8 @@ export class SlotOwner implements NodeFinder {
   readonly #seeds: readonly ServerNode[];
   /** The nodes that the cluster named last: those of the address may all be replaced while this process runs. */
   #members: readonly ServerNode[] = [];
+  /** The masters among them. */
+  #masters: readonly ServerNode[] = [];
   /** Number of the node that is asked next. */
   #next = 0;
 
@@ -88,6 +90,8 @@ export class SlotOwner implements NodeFinder {
       const ranges = (await connection.send(["CLUSTER", "SLOTS"], { timeoutMs })) as SlotRange[];
       const namedNode = ([host, port]: [unknown, number]) => nodeOf(host, port, node);
       this.#members = ranges.flatMap(([, , ...nodes]) => nodes.map(namedNode));
+      const masters = ranges.flatMap(([, , master]) => (master ? [namedNode(master)] : []));
+      this.#masters = [...new Map(masters.map((master) => [nameOfNode(master), master])).values()];
       const [, , owner] = ranges.find(([first, last]) => first <= slot && slot <= last) ?? [];
       if (!owner) throw new NoServerError(`no node owns slot ${slot}, to which the queue's keys belong`);
       return namedNode(owner);
@@ -108,25 +112,32 @@ export class SlotOwner implements NodeFinder {
   }
 
   isDown = async (owner: ServerNode): Promise<boolean> => {
-    const witnesses = this.#known().filter((node) => !isSameNode(node, owner));
-    const asked = inTurn(witnesses, this.#next).slice(0, maxWitnesses);
-    const answers = await Promise.all(asked.map((witness) => this.#cannotReach(witness, owner)));
-    return answers.filter(Boolean).length > asked.length / 2;
+    // Only masters vote about a fail-over, the owner too.
+    const others = this.#masters.filter((node) => !isSameNode(node, owner)).slice(0, maxAsked);
+    const asked = others.map((node) => this.#viewOf(node, owner));
+    const isFailed = Promise.all(asked).then((views) => views.includes("failed"));
+    const isCutOff = isMajority(
+      asked.map(async (view) => (await view) !== "reachable"),
+      () => this.#masters.length,
+    );
+    return (await isCutOff) || isFailed;
   };
 
-  /** Returns true if a node responds and cannot reach another one. */
-  async #cannotReach(witness: ServerNode, owner: ServerNode): Promise<boolean> {
+  /** Returns how a node sees the owner. `failed`: most of the masters cannot reach it. */
+  async #viewOf(node: ServerNode, owner: ServerNode): Promise<"reachable" | "unreachable" | "failed"> {
     let connection: NodeConnection | null = null;
     try {
-      connection = await NodeConnection.open(witness, this.#login, finderTimeoutMs);
+      connection = await NodeConnection.open(node, this.#login, finderTimeoutMs);
       const table = String(await connection.send(["CLUSTER", "NODES"], { timeoutMs: finderTimeoutMs }));
-      return table.split("\n").some((line) => {
+      for (const line of table.split("\n")) {
         const [, address = "", flags = "", , , , , link] = line.split(" ");
-        const isUnreachable = /\bfail\b/.test(flags) || link === "disconnected";
-        return isUnreachable && namesOf(address).some((named) => isSameNode(named, owner));
-      });
+        if (!namesOf(address).some((named) => isSameNode(named, owner))) continue;
+        if (/\bfail\b(?!\?)/.test(flags)) return "failed";
+        if (flags.includes("fail?") || link === "disconnected") return "unreachable";
+      }
+      return "reachable";
     } catch {
-      return false;
+      return "reachable";
     } finally {
       connection?.close();
     }

@@ -19,8 +19,8 @@ export interface NodeFinder {
   /** Calls `onMove` when another server is to be used. Without it, only the responses of the servers say so. */
   watch?(onMove: (node: ServerNode) => void): void;
   /**
-   * Returns true if most of the servers that watch this one cannot reach it either, so that no process can use it.
-   * Never rejects. Null for a single server, which nobody watches.
+   * Returns true if most of the Sentinels, or of the masters of the cluster, cannot reach this server: then others will
+   * replace it soon, and no process may take over jobs on it. Never rejects. Null for a single server.
    */
   readonly isDown: ((node: ServerNode) => Promise<boolean>) | null;
   close(): void;
@@ -34,6 +34,21 @@ export const inTurn = <Item>(items: readonly Item[], first: number): Item[] => {
   const start = first % items.length;
   return [...items.slice(start), ...items.slice(0, start)];
 };
+
+/**
+ * Returns true as soon as more than half of `total` votes are true: the others may be those of servers that are on the
+ * same dead machine and do not respond. `total` is read after each vote.
+ */
+export async function isMajority(votes: readonly Promise<boolean>[], total: () => number): Promise<boolean> {
+  let yes = 0;
+  return new Promise((resolve) => {
+    const counted = votes.map(async (vote) => {
+      if (await vote) yes++;
+      if (yes > total() / 2) resolve(true);
+    });
+    void Promise.all(counted).then(() => resolve(false));
+  });
+}
 
 /** The one server that the address names. */
 export class SingleNode implements NodeFinder {

@@ -6,7 +6,7 @@ import type { RedisAddress } from "../../redis-address.js";
 import { sleep } from "../../timers.js";
 import { explanationOf, isUnavailable, NoServerError, reasonOf } from "../errors.js";
 import { isSameNode, type Login, NodeConnection, nameOfNode, type ServerNode } from "./node-connection.js";
-import { finderTimeoutMs, inTurn, type NodeFinder } from "./node-finder.js";
+import { finderTimeoutMs, inTurn, isMajority, type NodeFinder } from "./node-finder.js";
 
 /**
  * How often a Sentinel is asked, ms. A server that was demoted without a lost connection keeps blocked and subscribed
@@ -18,12 +18,10 @@ const watchMs = 1_000;
 const silentMs = 3_000;
 
 /** What a Sentinel says about the master. */
-interface Opinion {
+interface MasterState {
   /** The Sentinel cannot reach it. */
   readonly isUnreachable: boolean;
-  /** As many Sentinels as the quorum cannot reach it. */
-  readonly isObjectivelyDown: boolean;
-  /** How many Sentinels watch it. */
+  /** How many Sentinels there are. */
   readonly sentinels: number;
 }
 
@@ -160,16 +158,19 @@ export class SentinelMaster implements NodeFinder {
     connection?.close();
   }
 
-  isDown = async (node: ServerNode): Promise<boolean> => {
-    const opinions = await Promise.all(this.#sentinels.map((sentinel) => this.#opinionOf(sentinel, node)));
-    const known = opinions.filter((opinion) => opinion !== null);
-    if (known.some(({ isObjectivelyDown }) => isObjectivelyDown)) return true;
-    const unreachable = known.filter(({ isUnreachable }) => isUnreachable).length;
-    return unreachable > Math.max(...known.map(({ sentinels }) => sentinels)) / 2;
+  isDown = (node: ServerNode): Promise<boolean> => {
+    // An address may name only some of the Sentinels. The configured quorum may be less than a majority.
+    let total = this.#sentinels.length;
+    const votes = this.#sentinels.map(async (sentinel) => {
+      const state = await this.#stateAt(sentinel, node);
+      total = Math.max(total, state?.sentinels ?? 0);
+      return state?.isUnreachable === true;
+    });
+    return isMajority(votes, () => total);
   };
 
   /** Returns null if the Sentinel does not respond, or if another server is its master. */
-  async #opinionOf(sentinel: ServerNode, master: ServerNode): Promise<Opinion | null> {
+  async #stateAt(sentinel: ServerNode, master: ServerNode): Promise<MasterState | null> {
     let connection: NodeConnection | null = null;
     try {
       connection = await NodeConnection.open(sentinel, this.#login, finderTimeoutMs);
@@ -177,12 +178,10 @@ export class SentinelMaster implements NodeFinder {
       const state = states.find((one) => one.get("name") === this.#masterName);
       const named = { host: state?.get("ip") ?? "", port: Number(state?.get("port")) };
       if (!state || !isSameNode(named, master)) return null;
-      const flags = state.get("flags") ?? "";
       return {
         isUnreachable:
-          /\b(s_down|o_down|disconnected)\b/.test(flags) ||
+          /\b(s_down|o_down|disconnected)\b/.test(state.get("flags") ?? "") ||
           Number(state.get("last-ok-ping-reply")) > silentMs,
-        isObjectivelyDown: /\bo_down\b/.test(flags),
         sentinels: Number(state.get("num-other-sentinels")) + 1,
       };
     } catch {
