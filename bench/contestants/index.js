@@ -21,7 +21,8 @@
  *   stores the returned value. `best` selects the settings with the fastest drain, whatever `concurrency` is.
  *   `inTransaction` selects one transaction per job; if the contestant can, it finishes the job in that transaction
  * - `admin(url)` -> `{ client, empty(), settle(), unfinished(), finished(), fill(kind, count, { groups }?), close(),
- *   serverCpuUs()?, trim()?, demote()?, holdGroups()?, shape()? }`. `client` is a connection to its PostgreSQL, or null:
+ *   serverCpuUs()?, trim()?, demote()?, holdGroups()?, shape()? }`. `client` is a connection to its PostgreSQL, or
+ *   null:
  *   - `empty` deletes all jobs; `settle` vacuums and analyses the tables
  *   - `unfinished` returns true if any due job still waits or runs; it is called often, so it must be cheap
  *   - `finished` returns the number of jobs recorded as complete, or null if complete jobs are not kept

@@ -1,5 +1,6 @@
 // The cost of one job in a growing table: with a million kept jobs, a million jobs of the future, and 200,000 waiting
-// jobs, compared with a small table. The cost is counted and not timed, so other load of the machine does not change it.
+// jobs, compared with a small table. The cost is counted and not timed, so other load of the machine does not change
+// it.
 
 const inFlight = 50;
 const warmUp = 500;

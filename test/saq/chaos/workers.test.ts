@@ -94,7 +94,8 @@ const paused = () =>
     sleeper.signal("SIGCONT");
     await eventually("both runs of both jobs have ended", async () => {
       const runs = await database.runs();
-      return runs.length === 4 && runs.every((run) => run.ended !== null);
+      // If the jobs were taken over before they were swept, the attempt was not used, and its first run times out.
+      return runs.length >= 4 && runs.every((run) => run.ended !== null);
     });
     // When this worker has stopped, its late settlements have been sent and refused.
     await sleeper.stop();

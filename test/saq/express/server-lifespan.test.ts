@@ -447,14 +447,19 @@ describe.each(["SIGTERM", "SIGKILL"] as const)("%s", (signal) => {
         expect(await server.ended()).toBe(signal === "SIGTERM" ? 0 : null);
         expect(workers.filter(isAlive)).toEqual([]);
         expect(server.lines("is started again")).toEqual(restarts);
+        const givenBack = new Set<string>();
         if (phase === "running" || phase === "stopping") {
           // The workers stopped in order, so that the jobs could finish. On a busy machine, the signal may come more
-          // than 2 s after the first one, and ends the grace period.
-          for (const key of keys)
-            expect((await stage.database.document(key)).status).toBe(isSecond() ? "queued" : "complete");
+          // than 2 s after the first one, and ends the grace period: then each job has finished or was given back.
+          for (const key of keys) {
+            const { status } = await stage.database.document(key);
+            expect(isSecond() ? ["queued", "complete"] : ["complete"]).toContain(status);
+            if (status === "queued") givenBack.add(key);
+          }
         }
         await nothingIsLost(stage, keys);
-        for (const key of keys) expect(await stage.database.runs(key)).toHaveLength(isSecond() ? 2 : 1);
+        for (const key of keys)
+          expect(await stage.database.runs(key)).toHaveLength(givenBack.has(key) ? 2 : 1);
       })(),
   );
 

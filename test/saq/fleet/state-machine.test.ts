@@ -89,8 +89,12 @@ describe("the state machine", () => {
     await fc.assert(
       fc.asyncProperty(fc.commands(commands, { maxCommands: 60, size: "max", ...replay }), async (made) => {
         const stage = new Stage(database, clients, clock);
-        await stage.begin();
-        await fc.asyncModelRun(() => ({ model: stage.jobs, real: stage }), made);
+        try {
+          await stage.begin();
+          await fc.asyncModelRun(() => ({ model: stage.jobs, real: stage }), made);
+        } finally {
+          await stage.end();
+        }
       }),
       tries(40),
     );
@@ -107,14 +111,18 @@ describe("the state machine", () => {
     await fc.assert(
       fc.asyncProperty(fc.array(round, { minLength: 4, maxLength: 16, size: "max" }), async (rounds) => {
         const stage = new Stage(database, clients, clock);
-        await stage.begin();
-        for (const { turn: first, rush, together: chosen } of rounds) {
-          const together = rush && can("groups") ? [...chosen, ...rushForGroups] : chosen;
-          for (const made of together)
-            if (made.do === "sweep") await verify(stage, await stage.watch(made.client));
-          if (first) await pass(stage, first);
-          const events = await Promise.all(together.map((made) => perform(stage, made)));
-          await verify(stage, events.flat());
+        try {
+          await stage.begin();
+          for (const { turn: first, rush, together: chosen } of rounds) {
+            const together = rush && can("groups") ? [...chosen, ...rushForGroups] : chosen;
+            for (const made of together)
+              if (made.do === "sweep") await verify(stage, await stage.watch(made.client));
+            if (first) await pass(stage, first);
+            const events = await Promise.all(together.map((made) => perform(stage, made)));
+            await verify(stage, events.flat());
+          }
+        } finally {
+          await stage.end();
         }
       }),
       tries(40),

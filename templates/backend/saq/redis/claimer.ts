@@ -135,7 +135,7 @@ export class Claimer {
         const fields = read(job);
         if (!fields) return { change: { ...unreadableChange, isTaken: true }, answer: "unreadable" };
         if (job.status !== "queued") {
-          // This claim has marked it, but the response was lost, and others have changed it since. `reconcile` finds it.
+          // This claim has marked it, the response was lost, and others have changed it since: `reconcile` finds it.
           const isMarked = job.token === token && fields.workerId === workerId && !isTerminal(job.status);
           return { change: null, answer: isMarked ? "left" : "drop" };
         }

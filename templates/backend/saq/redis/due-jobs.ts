@@ -1,7 +1,7 @@
 /**
  * Wakes a worker when jobs are due. Waits for the list of due jobs on a connection of its own. BLMOVE from the head of
- * the list to its head does not change the list. It returns as soon as the list has a job, also one of a Python program.
- * Only the scripts of a claim take jobs.
+ * the list to its head does not change the list. It returns as soon as the list has a job, also one of a Python
+ * program. Only the scripts of a claim take jobs.
  */
 import { backoffMs } from "../core/backoff.js";
 import { sleep } from "../timers.js";

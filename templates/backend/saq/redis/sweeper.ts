@@ -78,7 +78,7 @@ export class Sweeper {
       await connection.command(["ZREMRANGEBYSCORE", keys.finished(status), "0", now]);
     // In this order: a worker that starts meanwhile has a lease before its first claim.
     const orphaned = await this.#claimsOf((workerId) => workerId !== "");
-    const { known, suspects } = await this.workers.all();
+    const { known, disconnected } = await this.workers.all();
     for (const [key, token] of orphaned) if (known.has(workerOf(token))) orphaned.delete(key);
     if (orphaned.size > 0 && (await connection.isCutOff())) orphaned.clear();
     const swept = await this.#takeOver(orphaned, limits);
@@ -88,7 +88,7 @@ export class Sweeper {
     const isUnmarked = new Map<string, number>();
     for (let start = 0; start < ids.length; start += pageSize)
       swept.push(
-        ...(await this.#sweepPage(ids.slice(start, start + pageSize), limits, { isUnmarked, suspects })),
+        ...(await this.#sweepPage(ids.slice(start, start + pageSize), limits, { isUnmarked, disconnected })),
       );
     this.#unmarkedSince = isUnmarked;
     return swept;
@@ -97,7 +97,7 @@ export class Sweeper {
   async #sweepPage(
     ids: readonly string[],
     { graceSeconds, failedTtl }: SweepLimits,
-    { isUnmarked, suspects }: { isUnmarked: Map<string, number>; suspects: ReadonlySet<string> },
+    { isUnmarked, disconnected }: { isUnmarked: Map<string, number>; disconnected: ReadonlySet<string> },
   ): Promise<string[]> {
     const { keys, connection } = this;
     const jobKeys = ids.map((id) => keys.jobKey(id));
@@ -115,7 +115,7 @@ export class Sweeper {
         return { change: requeueTaken(job, clock), answer: "swept" };
       }
       // If its worker has died, the job must run again, even if it has exceeded its limits meanwhile: see `sweepLost`.
-      if (job.token !== "" && suspects.has(workerOf(job.token))) return { change: null, answer: "kept" };
+      if (job.token !== "" && disconnected.has(workerOf(job.token))) return { change: null, answer: "kept" };
       const change = sweepJob(job, clock, graceSeconds, failedTtl, (since) =>
         connection.clock.setForwardSince(since),
       );

@@ -108,13 +108,10 @@ export class Workers {
   }
 
   /** Returns the leases that end within `seconds`, or have ended. */
-  ending(seconds: number): Promise<Lease[]> {
-    return this.#leasesUntil(String(Math.floor(this.connection.clock.now() + seconds * 1_000)));
-  }
-
-  async #leasesUntil(score: string): Promise<Lease[]> {
+  async ending(seconds: number): Promise<Lease[]> {
     const now = this.connection.clock.now();
-    const range = ["ZRANGEBYSCORE", this.keys.leases, "0", score, "WITHSCORES"];
+    const until = String(Math.floor(now + seconds * 1_000));
+    const range = ["ZRANGEBYSCORE", this.keys.leases, "0", until, "WITHSCORES"];
     const flat = (await this.connection.command(range)) as string[];
     const leases: Lease[] = [];
     for (let index = 0; index < flat.length; index += 2) {
@@ -132,16 +129,11 @@ export class Workers {
     return over.filter(({ workerId, overdue }) => overdue >= pausedSeconds || !connected.has(workerId));
   }
 
-  /**
-   * Returns the ids of all workers with a lease, valid or not (`known`), and of those that may be dead, because their
-   * lease has ended or they have no connection (`suspects`).
-   */
-  async all(): Promise<{ known: Set<string>; suspects: Set<string> }> {
-    const leases = await this.#leasesUntil("+inf");
-    const known = leases.map(({ workerId }) => workerId);
-    const connected = leases.length === 0 ? new Set() : await this.#connected(known);
-    const suspects = leases.filter(({ workerId, overdue }) => overdue >= 0 || !connected.has(workerId));
-    return { known: new Set(known), suspects: new Set(suspects.map(({ workerId }) => workerId)) };
+  /** Returns the ids of all workers with a lease, valid or not (`known`), and of those without a connection. */
+  async all(): Promise<{ known: Set<string>; disconnected: Set<string> }> {
+    const ids = (await this.connection.command(["ZRANGE", this.keys.leases, "0", "-1"])) as string[];
+    const connected = ids.length === 0 ? new Set() : await this.#connected(ids);
+    return { known: new Set(ids), disconnected: new Set(ids.filter((id) => !connected.has(id))) };
   }
 
   /** Returns those of the workers that are connected. All of them, if the user of the DSN may not ask for that. */

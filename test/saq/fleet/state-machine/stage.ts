@@ -52,6 +52,8 @@ export class Stage {
   readonly held: Held[] = [];
   readonly #dead = new Set<string>();
   readonly #workers: string[] = [];
+  /** By worker: ends its sign that it is connected. Only on Redis. */
+  readonly #disconnect = new Map<string, () => Promise<void>>();
 
   constructor(
     readonly database: TestDatabase,
@@ -66,6 +68,10 @@ export class Stage {
       await this.database.query("delete from saq_stats");
     }
     for (const client of this.clients) this.#workers.push(await this.#newWorker(client));
+  }
+
+  async end(): Promise<void> {
+    for (const disconnect of this.#disconnect.values()) await disconnect();
   }
 
   client(index: number): TestQueue {
@@ -220,8 +226,11 @@ export class Stage {
     const place = index % this.clients.length;
     const workerId = this.#workers[place] as string;
     this.#dead.add(workerId);
-    if (onRedis) await this.database.stored.expireWorker(this.client(index).name, workerId);
-    else await this.#beat(this.client(index), workerId, -10);
+    if (onRedis) {
+      await this.#disconnect.get(workerId)?.();
+      this.#disconnect.delete(workerId);
+      await this.database.stored.expireWorker(this.client(index).name, workerId);
+    } else await this.#beat(this.client(index), workerId, -10);
     this.#workers[place] = await this.#newWorker(this.client(index));
   }
 
@@ -345,6 +354,7 @@ export class Stage {
   async #newWorker(client: TestQueue): Promise<string> {
     const workerId = client.broker.newWorkerId();
     await this.#beat(client, workerId, 100_000);
+    if (onRedis) this.#disconnect.set(workerId, await client.broker.holdLiveness(workerId));
     return workerId;
   }
 
