@@ -2,6 +2,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { mapOf } from "../../../templates/backend/saq/redis/servers/node-connection.js";
 import { emptyFolder } from "../../support/folders.js";
 import { freePort } from "../../support/free-port.js";
 import { connectRedis, type RedisClient, type RedisServer, startRedisServer } from "../../support/redis.js";
@@ -227,9 +228,6 @@ export class SentinelSet {
     return mapOf((await sentinel.send("SENTINEL", "MASTER", this.masterName)) as string[]);
   }
 }
-
-const mapOf = (flat: readonly string[]): Map<string, string> =>
-  new Map(flat.flatMap((name, index) => (index % 2 === 0 ? [[name, flat[index + 1] ?? ""]] : [])));
 
 export interface SlotMove {
   key: string;

@@ -1,5 +1,6 @@
 /**
- * Spans of OpenTelemetry's SDK in the form that `traceText` prints. Threads import this file too, so it imports no jest.
+ * Spans of OpenTelemetry's SDK in the form that `traceText` prints. Threads import this file too, so it imports no
+ * jest.
  */
 import type { ReadableSpan } from "@opentelemetry/sdk-trace-node";
 import type { ShownSpan } from "../../support/trace-text.js";

@@ -10,6 +10,7 @@ import type {
 import type { RedisConnection } from "./connection.js";
 import type { QueueKeys } from "./keys.js";
 import { pauseScript, registerScript, tickScript } from "./lua/schedules.js";
+import { mapOf } from "./servers/node-connection.js";
 
 /** Maximum number of waiting jobs that are looked at for cron jobs: ticks are due soon, other jobs may be many. */
 const maxWaiting = 10_000;
@@ -131,10 +132,4 @@ function definitionOf(name: string, text: string): ScheduleDefinition {
   const end = text.indexOf("\n");
   const [cron, timezone, overlap] = JSON.parse(text.slice(0, end)) as [string, string, "skip" | "allow"];
   return { name, task: text.slice(end + 1), cron, timezone, overlap };
-}
-
-function mapOf(flat: readonly string[]): Map<string, string> {
-  const map = new Map<string, string>();
-  for (let index = 0; index < flat.length; index += 2) map.set(flat[index] ?? "", flat[index + 1] ?? "");
-  return map;
 }

@@ -9,6 +9,10 @@ import { RedisTimeoutError } from "../errors.js";
 /** What a command or a script returns. Each caller knows the form of its own reply. */
 export type Reply = unknown;
 
+/** Returns a reply of alternating names and values as a map. */
+export const mapOf = (flat: readonly string[]): Map<string, string> =>
+  new Map(flat.flatMap((name, index) => (index % 2 === 0 ? [[name, flat[index + 1] ?? ""]] : [])));
+
 /** Where a server listens: a host and a port, or a Unix socket. */
 export type ServerNode =
   | { readonly host: string; readonly port: number; readonly path?: undefined }

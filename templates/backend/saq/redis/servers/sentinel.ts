@@ -5,7 +5,14 @@ import { ProblemLog } from "../../problem-log.js";
 import type { RedisAddress } from "../../redis-address.js";
 import { sleep } from "../../timers.js";
 import { explanationOf, isUnavailable, NoServerError, reasonOf } from "../errors.js";
-import { isSameNode, type Login, NodeConnection, nameOfNode, type ServerNode } from "./node-connection.js";
+import {
+  isSameNode,
+  type Login,
+  mapOf,
+  NodeConnection,
+  nameOfNode,
+  type ServerNode,
+} from "./node-connection.js";
 import { finderTimeoutMs, inTurn, isMajority, type NodeFinder } from "./node-finder.js";
 
 /**
@@ -201,7 +208,3 @@ export class SentinelMaster implements NodeFinder {
     this.#closing.abort();
   }
 }
-
-/** Returns a reply of alternating names and values as a map. */
-const mapOf = (flat: readonly string[]): Map<string, string> =>
-  new Map(flat.flatMap((name, index) => (index % 2 === 0 ? [[name, flat[index + 1] ?? ""]] : [])));

@@ -5,10 +5,10 @@
  * It asks storage which other work may come. If jobs run elsewhere or wait in groups, it asks again at the next second,
  * because Python sends no notification when it gives such jobs back. On Redis it asks every second, because nobody
  * sends a notification for a scheduled job: such jobs started up to 5 s late. Otherwise it looks again when the next
- * waiting job is due, at the latest after 5 s: 3 -> 0.2 statements per second (4.5 -> 0.9 transactions per second for an idle
- * worker in all, with the rounds that its periodic tasks skip). A job that sends no notification and that no other look
- * finds then waits up to 5 s: a row that somebody inserts by hand, or a later job whose transaction stayed open until
- * it was nearly due.
+ * waiting job is due, at the latest after 5 s: 3 -> 0.2 statements per second (4.5 -> 0.9 transactions per second for
+ * an idle worker in all, with the rounds that its periodic tasks skip). A job that sends no notification and that no
+ * other look finds then waits up to 5 s: a row that somebody inserts by hand, or a later job whose transaction stayed
+ * open until it was nearly due.
  */
 import { notifyAheadSeconds } from "../../broker.js";
 import type { Queue } from "../../queue/queue.js";
