@@ -240,12 +240,18 @@ const nap = async ({ signal }: { signal: AbortSignal }, { ms }: { ms: number }) 
     // Redis 6.2 refuses CLUSTER SLOTS then; later versions answer it.
     const loading = createServer((socket) => {
       socket.on("error", () => {});
-      socket.on("data", () => socket.write("-LOADING Redis is loading the dataset in memory\r\n"));
+      // One reply to each command.
+      socket.on("data", (data) => {
+        const commands = data.toString().match(/^\*\d+\r$/gm) ?? [];
+        for (const _ of commands) socket.write("-LOADING Redis is loading the dataset in memory\r\n");
+      });
     });
     await new Promise<void>((resolve) => loading.listen(0, "127.0.0.1", resolve));
     closeAfterTest({ close: async () => loading.close() });
     const { port } = loading.address() as AddressInfo;
     const queue = openQueue({ url: `redis+cluster://127.0.0.1:${port},${nodes()}` }, tasks);
+    // Before a worker starts: it would try again by itself.
+    await queue.enqueue("double", { n: 1 });
     await startWorker(queue);
     expect(await queue.apply("double", { n: 2 })).toBe(4);
   });
