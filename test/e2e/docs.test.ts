@@ -39,7 +39,7 @@ const REPOSITORY_COMMANDS: Record<string, RunBy | ByHand> = {
   "npm run bench:cli": [DEMO, "npm run bench:cli -- "],
   "npm run bench:cli -- --contestants create-saq-app,create-nothing": [DEMO, "npm run bench:cli -- "],
   "npm test -- test/saq/core/wire.test.ts": [DEMO, '"npm test -- test/saq/core/wire.test.ts"'],
-  'npm test -- test/saq -t "D-23"': [DEMO, 'npm test -- test/saq -t "D-23"'],
+  'npm test -- test/saq/queue -t "D-23"': [DEMO, 'npm test -- test/saq/queue -t "D-23"'],
   "npm test -- test/saq/queue/apply.test.ts --selectProjects Redis": [DEMO, "--selectProjects Redis"],
   "npm test --workspace=templates/backend": ["scripts/test.js", "templates/backend"],
   "UPDATE_TREE=1 npm test -- test/cli/tree": [DEMO, "UPDATE_TREE=1 npm test -- test/cli/tree"],
