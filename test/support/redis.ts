@@ -16,6 +16,8 @@ const leaseMs = 3_600_000;
 /** More than the tests of one run take: on the run's own server, no database is used twice. */
 const databases = 1_024;
 
+const loopback = "127.0.0.1";
+
 export interface RedisServer {
   /** Without a database number. */
   url: string;
@@ -34,10 +36,14 @@ export interface RedisServerOptions {
   configFile?: string;
   /** The password that the configuration file sets. */
   password?: string;
+  /** The address at which clients reach it. By default the loopback address. */
+  host?: string;
+  /** A program that starts the server, with the program's own arguments. */
+  within?: readonly string[];
 }
 
 /**
- * Starts a server on 127.0.0.1 that stores nothing on disk, unless `settings` say otherwise. It ends on SIGTERM, and
+ * Starts a server that stores nothing on disk, unless `settings` say otherwise. It ends on SIGTERM, and
  * when the test run ends in any way.
  */
 export async function startRedisServer({
@@ -46,13 +52,17 @@ export async function startRedisServer({
   port,
   configFile,
   password,
+  host = loopback,
+  within = [],
 }: RedisServerOptions): Promise<RedisServer> {
   const program = findRedisServer();
   if (!program) throw new Error(redisServerMissing ?? "");
   const listening = port ?? (await freePort());
   const log = join(folder, `redis-${listening}.log`);
   const pidFile = join(folder, `redis-${listening}.pid`);
-  const given = ["--port", String(listening), "--bind", "127.0.0.1", "--dir", folder, "--pidfile", pidFile];
+  const given = ["--port", String(listening), "--dir", folder, "--pidfile", pidFile, "--bind", loopback];
+  // Without a password, Redis would refuse clients of other addresses.
+  if (host !== loopback) given.push(host, "--protected-mode", "no");
   const fast = ["--save", "", "--appendonly", "no", "--databases", String(databases)];
   // This shell ends with its server, and ends the server when the process of the test run has ended: a run that is
   // killed starts no teardown.
@@ -61,12 +71,12 @@ export async function startRedisServer({
   const run = process.env.TEST_RUN_PID ?? String(process.pid);
   const output = openSync(log, "a");
   const args = [...(configFile === undefined ? [] : [configFile]), ...given, ...fast, ...settings];
-  spawn("/bin/sh", ["-c", watch, "redis", run, program, ...args], {
+  spawn("/bin/sh", ["-c", watch, "redis", run, ...within, program, ...args], {
     cwd: folder,
     detached: true,
     stdio: ["ignore", output, output],
   }).unref();
-  const url = `redis://${password === undefined ? "" : `:${password}@`}127.0.0.1:${listening}`;
+  const url = `redis://${password === undefined ? "" : `:${password}@`}${host}:${listening}`;
   const deadline = Date.now() + 60_000;
   for (;;) {
     const pid = await serverPid(url);

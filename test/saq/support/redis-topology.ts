@@ -5,7 +5,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { mapOf } from "../../../templates/backend/saq/redis/servers/node-connection.js";
 import { emptyFolder } from "../../support/folders.js";
 import { freePort } from "../../support/free-port.js";
-import { connectRedis, type RedisClient, type RedisServer, startRedisServer } from "../../support/redis.js";
+import {
+  connectRedis,
+  type RedisClient,
+  type RedisServer,
+  type RedisServerOptions,
+  startRedisServer,
+} from "../../support/redis.js";
 import { eventually } from "./processes/child.js";
 
 /** The tasks of the tests. */
@@ -19,6 +25,9 @@ export const tasks = {
 /** The log line at the begin of an outage. */
 export const outage = "Redis does not answer, trying again";
 
+/** Where a server runs. */
+type Place = Pick<RedisServerOptions, "host" | "within">;
+
 /** A server that a test may kill, pause and start again. */
 export class TestServer {
   #server: RedisServer;
@@ -28,6 +37,7 @@ export class TestServer {
     readonly folder: string,
     readonly settings: readonly string[],
     readonly configFile: string | undefined,
+    readonly place: Place,
     server: RedisServer,
     client: RedisClient,
   ) {
@@ -38,14 +48,14 @@ export class TestServer {
   /** `config`: the text of a configuration file that the server may change. */
   static async start(
     settings: readonly string[],
-    { config, password }: { config?: string; password?: string } = {},
+    { config, password, ...place }: { config?: string; password?: string } & Place = {},
   ): Promise<TestServer> {
     const folder = emptyFolder();
     const configFile = config === undefined ? undefined : join(folder, "server.conf");
     if (configFile !== undefined && config !== undefined) writeFileSync(configFile, config);
     const given = { ...(configFile && { configFile }), ...(password !== undefined && { password }) };
-    const server = await startRedisServer({ folder, settings, port: await freePort(), ...given });
-    return new TestServer(folder, settings, configFile, server, await connectRedis(server.url));
+    const server = await startRedisServer({ folder, settings, port: await freePort(), ...given, ...place });
+    return new TestServer(folder, settings, configFile, place, server, await connectRedis(server.url));
   }
 
   get port(): number {
@@ -53,7 +63,7 @@ export class TestServer {
   }
 
   get name(): string {
-    return `127.0.0.1:${this.port}`;
+    return `${this.place.host ?? "127.0.0.1"}:${this.port}`;
   }
 
   get client(): RedisClient {
@@ -104,8 +114,9 @@ export class TestServer {
 
   /** Starts the killed server again, on the same port and without data. */
   async restart(settings: readonly string[] = this.settings): Promise<void> {
-    const { folder, configFile, port } = this;
-    this.#server = await startRedisServer({ folder, settings, port, ...(configFile && { configFile }) });
+    const { folder, configFile, port, place } = this;
+    const given = { folder, settings, port, ...place, ...(configFile && { configFile }) };
+    this.#server = await startRedisServer(given);
     this.#client = await connectRedis(this.#server.url);
   }
 }

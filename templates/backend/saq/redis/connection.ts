@@ -151,14 +151,14 @@ export class RedisConnection {
   }
 
   /**
-   * True if the server itself is down or still loads its data, so that no other process can use it either. With
-   * Sentinels and on a cluster, the error of a connection does not show this, because other processes may use another
-   * server already: the Sentinels or the other nodes are asked.
+   * True if the server itself is down or out of service, so that no other process can use it either. With Sentinels and
+   * on a cluster, the error of a connection does not show this, because other processes may use another server already:
+   * the Sentinels or the other nodes are asked.
    */
   get isServerDown(): boolean {
     if (!this.#isUnavailable) return false;
     if (!this.#finder.isDown) return isServerDown(this.#lastFailure);
-    return isOutOfService(this.#lastFailure) || (this.#isDownForAll && !isFull(this.#lastFailure));
+    return this.#isDownForAll && !isFull(this.#lastFailure);
   }
 
   /**
@@ -488,8 +488,9 @@ export class RedisConnection {
   async #watchOutage(): Promise<void> {
     while (this.#isUnavailable && !this.isClosed) {
       const server = this.#current;
-      const isCutOff = await this.isCutOff();
-      this.#isDownForAll = isCutOff && server === this.#current && this.#isUnavailable;
+      const state = { isOutOfService: isOutOfService(this.#lastFailure) };
+      const isDown = server !== null && (await this.#finder.isDown?.(server, state)) === true;
+      this.#isDownForAll = isDown && server === this.#current && this.#isUnavailable;
       await this.pause(watchOutageMs);
     }
     this.#isDownForAll = false;

@@ -1,4 +1,5 @@
 /** Tasks of the worker process. Most of them insert a row when a run begins, and update the row when the run ends. */
+import { setTimeout as waitFor } from "node:timers/promises";
 import pg from "pg";
 import { type Context, inSeconds, task } from "../../../../templates/backend/saq/index.js";
 import * as threadTasks from "./thread-tasks.js";
@@ -67,6 +68,17 @@ async function nap(ctx: Context, { ms: usual, firstMs = usual }: { ms: number; f
   await end(fired());
   ctx.signal.throwIfAborted();
   return { pid: process.pid };
+}
+
+/** Waits for `ms` like `nap`, and logs when it begins and ends instead of recording it: it needs no database. */
+async function logged(ctx: Context, { ms }: { ms: number }) {
+  ctx.log.info({ at: Date.now() }, "logged: begin");
+  try {
+    await waitFor(ms, undefined, { signal: ctx.signal });
+    return { pid: process.pid };
+  } finally {
+    ctx.log.info({ at: Date.now() }, "logged: end");
+  }
 }
 
 /** Naps, and then throws in the first `fails` attempts. */
@@ -153,6 +165,7 @@ export const tasks = {
   later,
   once,
   nap,
+  logged,
   churn,
   noop,
   stubborn,

@@ -111,20 +111,25 @@ export class SlotOwner implements NodeFinder {
       : new ConfigError(explanation, { cause: error });
   }
 
-  isDown = async (owner: ServerNode): Promise<boolean> => {
+  isDown = async (owner: ServerNode, { isOutOfService } = { isOutOfService: false }): Promise<boolean> => {
     // Only masters vote about a fail-over, the owner too.
     const others = this.#masters.filter((node) => !isSameNode(node, owner)).slice(0, maxAsked);
     const asked = others.map((node) => this.#viewOf(node, owner));
     const isFailed = Promise.all(asked).then((views) => views.includes("failed"));
-    const isCutOff = isMajority(
-      asked.map(async (view) => (await view) !== "reachable"),
-      () => this.#masters.length,
-    );
-    return (await isCutOff) || isFailed;
+    const votes = asked.map(async (view) => {
+      const seen = await view;
+      return seen !== null && (seen !== "reachable" || isOutOfService);
+    });
+    // The owner itself has said that it is out of service.
+    if (isOutOfService) votes.push(Promise.resolve(true));
+    return (await isMajority(votes, () => this.#masters.length)) || isFailed;
   };
 
-  /** Returns how a node sees the owner. `failed`: most of the masters cannot reach it. */
-  async #viewOf(node: ServerNode, owner: ServerNode): Promise<"reachable" | "unreachable" | "failed"> {
+  /**
+   * Returns how a node sees the owner. `failed`: most of the masters cannot reach it. Null if the node does not respond,
+   * or does not know the owner.
+   */
+  async #viewOf(node: ServerNode, owner: ServerNode): Promise<"reachable" | "unreachable" | "failed" | null> {
     let connection: NodeConnection | null = null;
     try {
       connection = await NodeConnection.open(node, this.#login, finderTimeoutMs);
@@ -133,11 +138,11 @@ export class SlotOwner implements NodeFinder {
         const [, address = "", flags = "", , , , , link] = line.split(" ");
         if (!namesOf(address).some((named) => isSameNode(named, owner))) continue;
         if (/\bfail\b(?!\?)/.test(flags)) return "failed";
-        if (flags.includes("fail?") || link === "disconnected") return "unreachable";
+        return flags.includes("fail?") || link === "disconnected" ? "unreachable" : "reachable";
       }
-      return "reachable";
+      return null;
     } catch {
-      return "reachable";
+      return null;
     } finally {
       connection?.close();
     }

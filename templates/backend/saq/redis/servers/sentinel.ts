@@ -165,13 +165,13 @@ export class SentinelMaster implements NodeFinder {
     connection?.close();
   }
 
-  isDown = (node: ServerNode): Promise<boolean> => {
+  isDown = (node: ServerNode, { isOutOfService } = { isOutOfService: false }): Promise<boolean> => {
     // An address may name only some of the Sentinels. The configured quorum may be less than a majority.
     let total = this.#sentinels.length;
     const votes = this.#sentinels.map(async (sentinel) => {
       const state = await this.#stateAt(sentinel, node);
       total = Math.max(total, state?.sentinels ?? 0);
-      return state?.isUnreachable === true;
+      return state !== null && (state.isUnreachable || isOutOfService);
     });
     return isMajority(votes, () => total);
   };
