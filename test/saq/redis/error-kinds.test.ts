@@ -45,6 +45,16 @@ describe("errors of Redis", () => {
     expect(explanationOf(full, "db:6379/0")).toMatch(/^Redis at db:6379\/0 has no memory left/);
   });
 
+  it("a server that runs a long script is out of service, and nothing was sent", () => {
+    const busy = new Error(
+      "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+    );
+    expect([isUnavailable(busy), isServerDown(busy), wasNotSent(busy)]).toEqual([true, true, true]);
+    expect(explanationOf(busy, "db:6379/0")).toMatch(
+      /^Redis at db:6379\/0 is busy with a Lua script or function/,
+    );
+  });
+
   it("an error of the script itself is no refusal", () => {
     expect(isUnavailable(inScript("attempt to index a nil value (local 'READONLY')"))).toBe(false);
   });

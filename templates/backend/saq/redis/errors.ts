@@ -64,7 +64,9 @@ export function isUnavailable(error: unknown): boolean {
   if (error instanceof RedisTimeoutError || error instanceof NoServerError) return true;
   if (connectionErrors.has(classOf(error)) || systemError.test(codeOf(error))) return true;
   return (
-    isRefused(error) || isRedirect(error) || /^LOADING\b|^ERR max number of clients/.test(messageOf(error))
+    isRefused(error) ||
+    isRedirect(error) ||
+    /^(LOADING|BUSY)\b|^ERR max number of clients/.test(messageOf(error))
   );
 }
 
@@ -85,9 +87,12 @@ export const isMigrating = (error: unknown): boolean => /^TRYAGAIN\b/.test(messa
 /** True if a node of a cluster says that another one holds the command's keys. */
 export const isRedirect = (error: unknown): boolean => /^(MOVED|ASK)\b/.test(messageOf(error));
 
-/** True if the server itself says that it serves no process at present: it loads its data, or accepts no writes. */
+/**
+ * True if the server itself says that it serves no process at present: it loads its data, runs a long script, or accepts
+ * no writes.
+ */
 export const isOutOfService = (error: unknown): boolean =>
-  /^(LOADING|MISCONF|NOREPLICAS)\b/.test(messageOf(error));
+  /^(LOADING|BUSY|MISCONF|NOREPLICAS)\b/.test(messageOf(error));
 
 /** True if the server accepts no more connections. It works for the processes that have one. */
 export const isFull = (error: unknown): boolean => /^ERR max number of clients/.test(messageOf(error));
@@ -122,7 +127,9 @@ export const wasNotSent = (error: unknown): boolean =>
   ["ECONNREFUSED", "ENOENT", "ENOTFOUND", "EAI_AGAIN"].includes(codeOf(error)) ||
   isMigrating(error) ||
   isRedirect(error) ||
-  /^(LOADING|MASTERDOWN|READONLY|MISCONF|CLUSTERDOWN|NOREPLICAS|OOM|NOAUTH|NOPERM)\b/.test(messageOf(error));
+  /^(LOADING|BUSY|MASTERDOWN|READONLY|MISCONF|CLUSTERDOWN|NOREPLICAS|OOM|NOAUTH|NOPERM)\b/.test(
+    messageOf(error),
+  );
 
 /** What the errors of a server mean, and what to do. */
 const explanations: readonly [pattern: RegExp, explain: (server: string, message: string) => string][] = [
@@ -173,6 +180,12 @@ const explanations: readonly [pattern: RegExp, explain: (server: string, message
     (server) => `Redis at ${server} is a replica that has lost its primary; use the primary's address`,
   ],
   [/^LOADING/, (server) => `Redis at ${server} still loads its data; wait until it has loaded them`],
+  [
+    /^BUSY\b/,
+    (server) =>
+      `Redis at ${server} is busy with a Lua script or function of some program, which has run for longer than ` +
+      'busy-reply-threshold; if it does not end, end it with "redis-cli SCRIPT KILL" or "redis-cli FUNCTION KILL"',
+  ],
   [
     /^MISCONF/,
     (server) =>
