@@ -11,7 +11,16 @@ import {
   type RedisDatabase,
   redisMissing,
 } from "../../support/redis.js";
-import { claim, closeAll, openQueue, settle, settlement, startWorker, until } from "../support/scenario.js";
+import {
+  claim,
+  closeAll,
+  holdsNothing,
+  openQueue,
+  settle,
+  settlement,
+  startWorker,
+  until,
+} from "../support/scenario.js";
 
 if (redisMissing) process.stderr.write(`Queues on Redis are not tested: ${redisMissing}.\n`);
 
@@ -354,5 +363,38 @@ const tasks = {
       expect(await documentOf("k")).toMatchObject({ attempts: 1, meta: { lost: 1 } });
       expect(await redis.hLen(`saq:${name}:ts:claims`)).toBe(0);
     });
+  });
+
+  it("B-3: a key is free again when Python has ended the job that was being aborted", async () => {
+    const queue = open();
+    await queue.enqueue("ok", { a: 1 }, { key: "k" });
+    await claim(queue);
+    expect(await queue.abort("k", "enough")).toBe("aborting");
+    expect(await queue.enqueue("ok", { a: 2 }, { key: "k" })).toBeNull();
+    // What Python writes when its worker ends the job. It does not know the claim.
+    const job = JSON.parse((await redis.get(id("k"))) ?? "");
+    await redis.set(id("k"), JSON.stringify({ ...job, status: "aborted", completed: Date.now() }), {
+      EX: 600,
+    });
+    await redis.del(`saq:abort:k`);
+    expect(await redis.hExists(`saq:${name}:ts:claims`, id("k"))).toBe(1);
+    expect(await queue.enqueue("ok", { a: 3 }, { key: "k" })).toMatchObject({ status: "queued" });
+    expect(await redis.hExists(`saq:${name}:ts:claims`, id("k"))).toBe(0);
+  });
+
+  it("a job that Python retries later is not put back at once, although our claim is left", async () => {
+    const queue = open();
+    await queue.enqueue("ok", { a: 1 }, { key: "k" });
+    await claim(queue, { workerId: "worker-1" });
+    // Python's sweep of a stuck job with a retry delay.
+    const due = Math.floor(Date.now() / 1_000) + 600;
+    const job = JSON.parse((await redis.get(id("k"))) ?? "");
+    await redis.set(id("k"), JSON.stringify({ ...job, status: "queued" }));
+    await redis.lRem(`saq:${name}:active`, 1, id("k"));
+    await redis.zAdd(`saq:${name}:incomplete`, { value: id("k"), score: due });
+    await queue.broker.reconcile({ ...holdsNothing, workerId: "worker-1" });
+    expect(await redis.zScore(`saq:${name}:incomplete`, id("k"))).toBe(due);
+    expect(await list("queued")).toEqual([]);
+    expect(await redis.hExists(`saq:${name}:ts:claims`, id("k"))).toBe(0);
   });
 });

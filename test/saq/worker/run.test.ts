@@ -54,6 +54,17 @@ describe("the value that a task returns", () => {
     expect(worker.stats.complete).toBe(1);
   });
 
+  it("may contain U+FFFD, as the payload and the error of an attempt may: other programs write it for bad bytes", async () => {
+    const text = "bad bytes: \uFFFD";
+    const task = async (ctx: Context, payload: { text: string }) => {
+      if (ctx.job.attempts === 1) throw new Error(text);
+      return payload.text;
+    };
+    const { job, ended } = await runOne(task as AnyTask, { retries: 2 }, { text });
+    expect(await ended(job.key, 2)).toBe("Finished given");
+    expect(await job.refresh()).toMatchObject({ status: "complete", result: text, kwargs: { text } });
+  });
+
   it.each<[string, unknown, unknown]>([
     ["undefined", undefined, null],
     ["null", null, null],

@@ -6,6 +6,9 @@ export const defaultMaxBytes = 16 * 1024 * 1024;
 /** A document holds all four parts, and is a text of twice its bytes in this process. V8's longest string has 512 M. */
 export const largestMaxBytes = 48 * 1024 * 1024;
 
+/** Maximum bytes of the documents that one statement or script returns. A larger document is returned alone. */
+export const maxReadBytes = 16 * 1024 * 1024;
+
 /** The largest document that is read, in bytes. */
 export const maxDocumentBytes = (maxBytes: number): number => 4 * maxBytes;
 

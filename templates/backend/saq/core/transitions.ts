@@ -4,6 +4,7 @@
  * answer, so that it never looks like a success.
  */
 
+import { PoisonDocumentError } from "../errors.js";
 import {
   columnSecond,
   isRetryable,
@@ -26,7 +27,7 @@ import {
 } from "./job-meta.js";
 import type { StoredJob } from "./stored-job.js";
 import { read } from "./stored-job.js";
-import { encodeChange, type MetaPatch, mergePatches } from "./wire.js";
+import { editDocument, encodeChange, type MetaPatch, mergePatches } from "./wire.js";
 
 /** A change of one row. It is decided while the row is locked. */
 export interface RowChange {
@@ -360,6 +361,25 @@ function endAborted(job: JobFields, nowMs: number, failedTtl: number): RowChange
  * not changed, so that people can look at them.
  */
 export const unreadableChange: RowChange = { status: "failed", patch: null, removed: [], keep: null };
+
+/**
+ * Returns the change and the new document; null if the document stays. If the document is not a JSON object, only this
+ * row is set aside, with `setAside`, and the rows that are changed together with it are not affected.
+ */
+export function withDocument<Change extends RowChange>(
+  row: StoredJob,
+  change: Change,
+  setAside: Change,
+): { change: Change; document: string | null } {
+  const { patch, removed } = change;
+  if (patch === null) return { change, document: null };
+  try {
+    return { change, document: editDocument(row.document, patch, removed) };
+  } catch (error) {
+    if (error instanceof PoisonDocumentError) return { change: setAside, document: null };
+    throw error;
+  }
+}
 
 const edit = (status: RowChange["status"], fields: Partial<JobFields>, metaPatch?: MetaPatch) => ({
   status,

@@ -8,8 +8,7 @@ import type { Broker, JobCounts, JobFilter } from "../broker.js";
 import { backoffMs } from "../core/backoff.js";
 import { parseStatus } from "../core/job.js";
 import type { StoredJob } from "../core/stored-job.js";
-import type { RowChange } from "../core/transitions.js";
-import { editDocument } from "../core/wire.js";
+import { type RowChange, unreadableChange, withDocument } from "../core/transitions.js";
 import { SaqError } from "../errors.js";
 import { eventChannel, eventPayload, wakeChannel } from "./channels.js";
 import { newToken } from "./claim-token.js";
@@ -66,7 +65,10 @@ export interface Changed<T> {
   held: string[];
 }
 
-type Decided = { row: Row; change: NonNullable<RowDecision<unknown>["change"]> };
+type Change = NonNullable<RowDecision<unknown>["change"]>;
+
+/** `document`: the new document; null if it stays. */
+type Decided = { row: Row; change: Change; document: string | null };
 
 const runningPageSize = 500;
 /** How many rows are locked and changed in one transaction. */
@@ -207,7 +209,7 @@ export class RowStore {
         const row = toRow(raw);
         const { change, answer } = decide(row, raw.clock);
         answers.set(row.key, answer);
-        if (change) changes.push({ row, change });
+        if (change) changes.push({ row, ...withDocument(row, change, unreadableChange) });
       }
       if (changes.length > 0) await client.query(updateRows.text, this.#updateValues(changes));
       return deferred;
@@ -220,9 +222,7 @@ export class RowStore {
       this.queueName,
       changes.map(({ row }) => row.key),
       changes.map(({ change }) => change.status),
-      changes.map(({ row, change: { patch, removed } }) =>
-        patch === null ? null : Buffer.from(editDocument(row.document, patch, removed), "utf8"),
-      ),
+      changes.map(({ document }) => (document === null ? null : Buffer.from(document, "utf8"))),
       changes.map(({ change }) => change.scheduled ?? null),
       changes.map(({ change }) => change.keep !== undefined),
       changes.map(({ change }) => change.keep ?? null),

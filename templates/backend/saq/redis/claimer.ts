@@ -1,5 +1,6 @@
 /** Claims jobs, renews claims, and sets unreadable documents aside. */
 import type { ClaimRequest, ClaimResult } from "../broker.js";
+import { maxReadBytes } from "../core/byte-size.js";
 import type { Claim, ClaimedJob } from "../core/claim.js";
 import { columnSecond, isTerminal } from "../core/job.js";
 import { isTakenOver, read } from "../core/stored-job.js";
@@ -7,7 +8,7 @@ import { unreadableChange } from "../core/transitions.js";
 import { editDocument, encodeChange } from "../core/wire.js";
 import { describe, type Logger } from "../logger.js";
 import type { RedisConnection } from "./connection.js";
-import type { JobStore } from "./jobs.js";
+import { forgetJobs, type JobStore, mayBeDamaged } from "./jobs.js";
 import type { QueueKeys } from "./keys.js";
 import { dropScript, startScript, takeExpectedScript, takeScript } from "./lua/claim.js";
 import { newReceipt, newToken, receiptOf, suffixOf } from "./receipt.js";
@@ -66,7 +67,9 @@ export class Claimer {
     const due = Math.floor(Number(started) / 1_000);
     const claimed = new Map<string, ClaimedJob>();
     const others: string[] = [];
-    for (const [index, id] of ids.entries()) {
+    // If the documents are too many bytes, the last ids went back into the queue.
+    const takenIds = ids.slice(0, results.length / 2);
+    for (const [index, id] of takenIds.entries()) {
       const isMarked = results[2 * index] === 1;
       const document = String(results[2 * index + 1]);
       const key = keys.jobKey(id);
@@ -74,6 +77,7 @@ export class Claimer {
       else if (document !== "") others.push(key);
     }
     if (others.length > 0) await this.#startOthers(others, token, workerId, claimed);
+    await this.#removeDamaged(claimed);
     return {
       jobs: ids.flatMap((id) => claimed.get(keys.jobKey(id)) ?? []),
       more: ids.length === count || claimed.size < ids.length,
@@ -113,8 +117,18 @@ export class Claimer {
     return [incomplete, queued, active, claims];
   }
 
-  #startArgs(workerId: string): [workerId: string, maxBytes: string] {
-    return [JSON.stringify(workerId), String(this.jobs.maxDocumentBytes)];
+  #startArgs(workerId: string): string[] {
+    return [JSON.stringify(workerId), String(this.jobs.maxDocumentBytes), String(maxReadBytes)];
+  }
+
+  /** Sets the jobs aside whose documents contain bytes that are not UTF-8. */
+  async #removeDamaged(claimed: Map<string, ClaimedJob>): Promise<void> {
+    const suspects = [...claimed.values()].filter(({ document }) => mayBeDamaged(document));
+    if (suspects.length === 0) return;
+    const stored = await this.jobs.fetch(suspects.map(({ key }) => key));
+    const damaged = suspects.filter((_, index) => stored[index]?.document === "");
+    for (const { key } of damaged) claimed.delete(key);
+    if (damaged.length > 0) await this.setAside(damaged);
   }
 
   /**
@@ -129,57 +143,61 @@ export class Claimer {
   ): Promise<void> {
     const dropped: string[] = [];
     const unreadable: string[] = [];
-    const started = await this.jobs.changeMany<ClaimedJob | "drop" | "left" | "unreadable">(
-      jobKeys,
-      (job, clock) => {
-        const fields = read(job);
-        if (!fields) return { change: { ...unreadableChange, isTaken: true }, answer: "unreadable" };
-        if (job.status !== "queued") {
-          // This claim has marked it, the response was lost, and others have changed it since: `reconcile` finds it.
-          const isMarked = job.token === token && fields.workerId === workerId && !isTerminal(job.status);
-          return { change: null, answer: isMarked ? "left" : "drop" };
-        }
-        const now = Math.round(clock);
-        const { patch, removed } = encodeChange({
-          status: "active",
-          attempts: fields.attempts + 1,
-          started: now,
-          touched: now,
-          workerId,
-        });
-        return {
-          change: { status: "active", patch, removed, token },
-          answer: {
-            key: job.key,
-            receipt: newReceipt({ token, workerId, suffix: null }),
-            due: columnSecond(fields) || Math.floor(clock / 1_000),
-            document: editDocument(job.document, patch, removed),
-            firstStart: null,
-          },
-        };
-      },
-    );
+    /** Hashes of the documents of jobs that are over; "" for a job without a document. */
+    const over = new Map<string, string>();
+    type Start = ClaimedJob | { over: string } | "drop" | "left" | "unreadable";
+    const started = await this.jobs.changeMany<Start>(jobKeys, (job, clock) => {
+      const fields = read(job);
+      if (!fields) return { change: { ...unreadableChange, isTaken: true }, answer: "unreadable" };
+      if (job.status !== "queued") {
+        if (isTerminal(job.status)) return { change: null, answer: { over: job.hash } };
+        // This claim has marked it, the response was lost, and others have changed it since: `reconcile` finds it.
+        const isMarked = job.token === token && fields.workerId === workerId;
+        return { change: null, answer: isMarked ? "left" : "drop" };
+      }
+      // The id was in the queue although the job is not due yet.
+      if (job.score !== null && job.score > 0) return { change: null, answer: "drop" };
+      const now = Math.round(clock);
+      const { patch, removed } = encodeChange({
+        status: "active",
+        attempts: fields.attempts + 1,
+        started: now,
+        touched: now,
+        workerId,
+      });
+      return {
+        change: { status: "active", patch, removed, token },
+        answer: {
+          key: job.key,
+          receipt: newReceipt({ token, workerId, suffix: null }),
+          due: columnSecond(fields) || Math.floor(clock / 1_000),
+          document: editDocument(job.document, patch, removed),
+          firstStart: null,
+        },
+      };
+    });
     for (const key of jobKeys) {
       const answer = started.get(key);
-      if (answer === undefined || answer === "drop") dropped.push(key);
+      if (answer === "drop") dropped.push(key);
       else if (answer === "unreadable") unreadable.push(key);
+      else if (answer === undefined) over.set(key, "");
+      else if (answer !== "left" && "over" in answer) over.set(key, answer.over);
       else if (answer !== "left") claimed.set(key, answer);
     }
-    if (dropped.length > 0) {
-      const ids = dropped.map((key) => this.keys.id(key));
-      const { active, claims } = this.keys;
-      // Not sent again if the response is lost: it would remove the id of another worker's run.
-      const once = { isRepeatable: false };
-      await this.connection
-        .run(dropScript, [active, claims], [token, ...ids], once)
-        .catch((error: unknown) => {
-          this.logger.debug(
-            describe(error),
-            "could not drop ids of jobs that do not wait; a sweep drops them",
-          );
-        });
-    }
+    await this.#drop(dropped, over, token).catch((error: unknown) => {
+      this.logger.debug(describe(error), "could not drop ids of jobs that do not wait; a sweep drops them");
+    });
     this.#logUnreadable(unreadable);
+  }
+
+  /** Drops the ids of jobs that do not wait. `over`: of jobs that are over, with the hashes of their documents. */
+  async #drop(jobKeys: readonly string[], over: ReadonlyMap<string, string>, token: string): Promise<void> {
+    const { connection, keys } = this;
+    // Not sent again if the response is lost: it would remove the id of another worker's run.
+    const once = { isRepeatable: false };
+    const ids = jobKeys.map((key) => keys.id(key));
+    if (ids.length > 0) await connection.run(dropScript, [keys.active, keys.claims], [token, ...ids], once);
+    if (over.size > 0) await forgetJobs(connection, keys, over);
   }
 
   /** @see Broker.setAside */

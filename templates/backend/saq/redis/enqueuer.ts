@@ -12,8 +12,12 @@ import { enqueueScript } from "./lua/enqueue.js";
 const maxItems = 1_000;
 const maxBytes = 4 * 1024 * 1024;
 
-const stored: EnqueueOutcome = { stored: true };
-const keyAlive: EnqueueOutcome = { stored: false, reason: "key_alive" };
+/** The outcomes by the numbers that the script returns. */
+const outcomes: readonly EnqueueOutcome[] = [
+  { stored: false, reason: "key_alive" },
+  { stored: true },
+  { stored: false, reason: "other_queue" },
+];
 
 export class Enqueuer {
   readonly #coalescer: Coalescer<NewJob, EnqueueOutcome>;
@@ -86,14 +90,15 @@ export class Enqueuer {
       unusual.push(String(number), score, keyed ? "1" : "0", shortLived ? "1" : "0");
     }
     scriptKeys.push(...abortKeys);
-    const args = [String(jobs.length), ...documents, String(unusual.length / 4), ...unusual];
+    const name = JSON.stringify(keys.queueName);
+    const args = [name, String(jobs.length), ...documents, String(unusual.length / 4), ...unusual];
     let isResent = false;
-    const outcomes = (await this.connection.run(enqueueScript, scriptKeys, () => {
+    const numbers = (await this.connection.run(enqueueScript, scriptKeys, () => {
       const times = isResent ? jobs.map(({ document }) => String(queuedAt(document))) : [];
       isResent = true;
       return [...args, ...times];
     })) as number[];
-    return outcomes.map((outcome) => (outcome === 1 ? stored : keyAlive));
+    return numbers.map((number) => outcomes[number] as EnqueueOutcome);
   }
 }
 

@@ -2,15 +2,16 @@
 import { createHash } from "node:crypto";
 import type { JobCounts, JobFilter } from "../broker.js";
 import { backoffMs } from "../core/backoff.js";
-import { isTerminal, parseStatus, type Status } from "../core/job.js";
+import { maxReadBytes } from "../core/byte-size.js";
+import { isTerminal, parseStatus, type Status, type TerminalStatus } from "../core/job.js";
 import { read, type StoredJob } from "../core/stored-job.js";
-import type { RowChange } from "../core/transitions.js";
-import { editDocument } from "../core/wire.js";
+import { type RowChange, unreadableChange, withDocument } from "../core/transitions.js";
 import { SaqError } from "../errors.js";
 import type { RedisConnection, RetryOptions } from "./connection.js";
 import { eventOf, type Notification } from "./events.js";
 import type { QueueKeys } from "./keys.js";
 import { changeScript, fetchScript, readScript } from "./lua/change.js";
+import { forgetScript } from "./lua/workers.js";
 
 /** A job as it is stored, with what a change compares. */
 export interface ReadJob extends StoredJob {
@@ -94,9 +95,13 @@ export class JobStore {
         page.map((jobKey) => this.keys.id(jobKey)),
         [String(this.maxDocumentBytes), String(maxTotalBytes)],
       )) as (string | number)[];
+      const suspects = page.filter((_, index) => mayBeDamaged(documents[index]));
+      const checked = suspects.length > 0 ? await this.#readAll(suspects) : null;
       for (const [index, jobKey] of page.entries()) {
         const document = documents[index] ?? "";
-        found.push(document === "" ? null : this.#stored(jobKey, document));
+        const text = checked && mayBeDamaged(document) ? checked.get(jobKey)?.document : document;
+        const isMissing = document === "" || text === undefined;
+        found.push(isMissing ? null : this.#stored(jobKey, text));
       }
     }
     return found;
@@ -129,30 +134,34 @@ export class JobStore {
       }
       if (tries > 2) await this.connection.pause(backoffMs(tries) / 20);
       const conflicts: string[] = [];
-      for (let start = 0; start < remaining.length; start += batchSize)
-        conflicts.push(
-          ...(await this.#changePage(remaining.slice(start, start + batchSize), decide, options, {
-            answers,
-            unconfirmed,
-          })),
-        );
+      const results = { answers, unconfirmed };
+      while (remaining.length > 0) {
+        const page = remaining.slice(0, batchSize);
+        const { conflicts: changed, deferred } = await this.#changePage(page, decide, options, results);
+        conflicts.push(...changed);
+        remaining = [...deferred, ...remaining.slice(batchSize)];
+      }
       remaining = conflicts;
     }
     return answers;
   }
 
-  /** Returns the keys of jobs that others changed between reading and writing. */
+  /**
+   * Returns the keys of jobs that others changed between reading and writing (`conflicts`), and of jobs that were not read
+   * (`deferred`).
+   */
   async #changePage<T>(
     jobKeys: readonly string[],
     decide: Decide<T>,
     options: RetryOptions | undefined,
     { answers, unconfirmed }: { answers: Map<string, T>; unconfirmed: Map<string, Unconfirmed<T>> },
-  ): Promise<string[]> {
-    const { jobs, clock } = await this.read(jobKeys, options);
+  ): Promise<{ conflicts: string[]; deferred: readonly string[] }> {
+    const { jobs, clock, deferred } = await this.#read(jobKeys, options);
     const changes: { job: ReadJob; change: Change; document: string | null; answer: T }[] = [];
     const found = new Set(jobs.map(({ key }) => key));
     for (const [key, { isDeletion, answer }] of unconfirmed)
-      if (isDeletion && !found.has(key) && jobKeys.includes(key)) answers.set(key, answer);
+      if (isDeletion && !found.has(key) && jobKeys.includes(key) && !deferred.includes(key))
+        answers.set(key, answer);
     for (const job of jobs) {
       const own = unconfirmed.get(job.key);
       if (own && own.hash === job.hash && own.token === job.token) {
@@ -162,12 +171,11 @@ export class JobStore {
       const { change, answer } = decide(job, clock);
       if (!change) answers.set(job.key, answer);
       else {
-        const { patch, removed } = change;
-        const document = patch === null ? null : editDocument(job.document, patch, removed);
-        changes.push({ job, change, document, answer });
+        const setAside = { ...unreadableChange, ...(change.isTaken && { isTaken: change.isTaken }) };
+        changes.push({ job, ...withDocument<Change>(job, change, setAside), answer });
       }
     }
-    if (changes.length === 0) return [];
+    if (changes.length === 0) return { conflicts: [], deferred };
     const { keys } = this;
     let isRepeated = false;
     const onRepeat = () => {
@@ -202,27 +210,31 @@ export class JobStore {
         unconfirmed.set(job.key, { hash, token: tokenAfter(job, change), isDeletion, answer });
       }
     }
-    return conflicts;
+    return { conflicts, deferred };
   }
 
-  /** Reads jobs as `changeMany` does. Keys without a job are left out. `clock` is the server's clock, epoch ms. */
-  async read(
+  /**
+   * Reads jobs to change them. Keys without a job are left out. `clock` is the server's clock, epoch ms. `deferred`: keys
+   * that were not read, because the documents together are too many bytes.
+   */
+  async #read(
     jobKeys: readonly string[],
     options?: RetryOptions,
-  ): Promise<{ jobs: ReadJob[]; clock: number }> {
+  ): Promise<{ jobs: ReadJob[]; clock: number; deferred: readonly string[] }> {
     const { keys } = this;
     const [time, ...fields] = (await this.connection.run(
       readScript,
       [keys.claims, keys.incomplete, ...jobKeys.map((jobKey) => keys.id(jobKey))],
-      [String(this.maxDocumentBytes)],
+      [String(this.maxDocumentBytes), String(maxReadBytes)],
       options,
     )) as [string, ...(string | number)[]];
     const jobs: ReadJob[] = [];
-    for (const [index, jobKey] of jobKeys.entries()) {
+    const count = fields.length / 4;
+    for (const [index, jobKey] of jobKeys.slice(0, count).entries()) {
       const [document = "", hash = "", token = "", score = ""] = fields.slice(4 * index, 4 * index + 4);
       if (hash === "") continue;
       const job = {
-        ...this.#stored(jobKey, document),
+        ...this.#stored(jobKey, isDamaged(document, String(hash)) ? "" : document),
         hash: String(hash),
         token: String(token),
         score: score === "" ? null : Number(score),
@@ -230,7 +242,17 @@ export class JobStore {
       // An unreadable document has no status; the list that its id is in has one.
       jobs.push(job.score !== null && read(job) === null ? { ...job, status: await this.#listOf(job) } : job);
     }
-    return { jobs, clock: Number(time) };
+    return { jobs, clock: Number(time), deferred: jobKeys.slice(count) };
+  }
+
+  async #readAll(jobKeys: readonly string[]): Promise<Map<string, StoredJob>> {
+    const found = new Map<string, StoredJob>();
+    for (let remaining = jobKeys; remaining.length > 0; ) {
+      const { jobs, deferred } = await this.#read(remaining);
+      for (const job of jobs) found.set(job.key, job);
+      remaining = deferred;
+    }
+    return found;
   }
 
   async counts(): Promise<JobCounts> {
@@ -273,8 +295,11 @@ export class JobStore {
       const ids = await source.ids(skip, limit - found.length);
       skip = 0;
       const jobKeys = ids.map((id) => this.keys.jobKey(id));
-      const jobs = await this.fetch(jobKeys, this.maxDocumentBytes);
-      for (const job of jobs) if (job && wanted.has(job.status)) found.push(job);
+      for (const job of await this.fetch(jobKeys, this.maxDocumentBytes)) {
+        // The status of a document that was not read is known by the list only.
+        if (job?.unreadBytes !== undefined) found.push({ ...job, status: source.status });
+        else if (job && wanted.has(job.status)) found.push(job);
+      }
     }
     return found;
   }
@@ -284,18 +309,21 @@ export class JobStore {
     const ids = async (args: readonly string[]) => (await connection.command(args)) as string[];
     const size = async (args: readonly string[]) => Number(await connection.command(args));
     const seconds = String(Math.floor(connection.clock.now() / 1_000));
-    const list = (key: string) => ({
+    const list = (status: Status, key: string) => ({
+      status,
       size: () => size(["LLEN", key]),
       // The newest jobs are at the end of the list.
       ids: async (start: number, count: number) =>
         (await ids(["LRANGE", key, String(-start - count), String(-start - 1)])).reverse(),
     });
     const scores = (key: string, min: string, max: string) => ({
+      status: "queued" as Status,
       size: () => size(["ZCOUNT", key, min, max]),
       ids: (start: number, count: number) =>
         ids(["ZREVRANGEBYSCORE", key, max, min, "LIMIT", String(start), String(count)]),
     });
-    const newestFirst = (key: string) => ({
+    const newestFirst = (status: TerminalStatus, key = keys.finished(status)) => ({
+      status: status as Status,
       size: () => size(["ZCOUNT", key, `(${Math.floor(connection.clock.now())}`, "+inf"]),
       ids: (start: number, count: number) =>
         ids(["ZREVRANGEBYSCORE", key, "+inf", "0", "LIMIT", String(start), String(count)]),
@@ -306,10 +334,11 @@ export class JobStore {
       sources.push(scores(keys.incomplete, "0", seconds));
       if (due === undefined) sources.push(scores(keys.incomplete, `(${seconds}`, "+inf"));
     } else if (wanted.has("queued")) {
-      if (due !== false) sources.push(list(keys.queued), scores(keys.incomplete, "(0", seconds));
+      if (due !== false) sources.push(list("queued", keys.queued), scores(keys.incomplete, "(0", seconds));
       if (due !== true) sources.push(scores(keys.incomplete, `(${seconds}`, "+inf"));
     }
-    if (wanted.has("active") && (!wanted.has("queued") || due === false)) sources.push(list(keys.active));
+    if (wanted.has("active") && (!wanted.has("queued") || due === false))
+      sources.push(list("active", keys.active));
     if (wanted.has("aborting")) {
       const aborting = async () => {
         const claims = await ids(["HKEYS", keys.claims]);
@@ -317,12 +346,13 @@ export class JobStore {
         return claims.filter((id) => !active.has(id));
       };
       sources.push({
+        status: "aborting" as Status,
         size: async () => (await aborting()).length,
         ids: async (start: number, count: number) => (await aborting()).slice(start, start + count),
       });
     }
     for (const status of ["failed", "aborted", "complete"] as const)
-      if (wanted.has(status)) sources.push(newestFirst(keys.finished(status)));
+      if (wanted.has(status)) sources.push(newestFirst(status));
     return sources;
   }
 
@@ -367,13 +397,39 @@ export class JobStore {
       const unread = { scheduled: 0, document: "", unreadBytes: document };
       return { key: jobKey, queue: this.queueName, status: "failed", ...unread };
     }
-    // The client decodes bytes that are not UTF-8 as U+FFFD; an edit would write that back. An empty document is no
-    // SAQ job, so the job is treated as unreadable and its bytes stay as they are.
-    const text = document.includes("\uFFFD") ? "" : document;
-    const { status, scheduled } = headOf(text, this.#queueMembers, this.queueName);
-    return { key: jobKey, queue: this.queueName, status, scheduled, document: text };
+    const { status, scheduled } = headOf(document, this.#queueMembers, this.queueName);
+    return { key: jobKey, queue: this.queueName, status, scheduled, document };
   }
 }
+
+/**
+ * Removes the ids of jobs that are finished or gone from the lists of unfinished jobs, unless a job has changed since it
+ * was read. `hashes`: the hash of each job's document by its key; "" if there was none.
+ */
+export async function forgetJobs(
+  connection: RedisConnection,
+  keys: QueueKeys,
+  hashes: ReadonlyMap<string, string>,
+): Promise<void> {
+  const ids = [...hashes.keys()].map((jobKey) => keys.id(jobKey));
+  await connection.run(
+    forgetScript,
+    [keys.active, keys.incomplete, keys.claims, ...ids],
+    [...hashes.values()],
+  );
+}
+
+/** True if the document may contain bytes that are not UTF-8: the client decodes these as U+FFFD. */
+export const mayBeDamaged = (document: string | number | undefined): boolean =>
+  typeof document === "string" && document.includes("\uFFFD");
+
+/**
+ * True if the document contains bytes that are not UTF-8; an edit would write U+FFFD in their place. An empty document is
+ * no SAQ job, so that the job is treated as unreadable and its bytes stay as they are. A document may also contain the
+ * character U+FFFD itself, for instance in the output of another program. `hash`: of the stored bytes.
+ */
+const isDamaged = (document: string | number, hash: string): boolean =>
+  typeof document === "string" && mayBeDamaged(document) && hashOf(document) !== hash;
 
 /** Returns status and due time of a document. A document that is no job of this queue is shown as failed. */
 function headOf(

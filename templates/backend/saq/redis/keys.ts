@@ -34,7 +34,10 @@ export class QueueKeys {
   readonly #abortPrefix: string;
 
   /** `queueName` contains no `}` on a cluster. */
-  constructor(queueName: string, { isCluster }: { isCluster: boolean }) {
+  constructor(
+    readonly queueName: string,
+    { isCluster }: { isCluster: boolean },
+  ) {
     const name = isCluster ? `{${queueName}}` : queueName;
     this.#prefix = `saq:${name}:`;
     this.#jobPrefix = `saq:job:${name}:`;

@@ -86,6 +86,7 @@ export class RedisSchedules implements ScheduleStore {
         String(job.scheduled),
         String(seen),
         lastRun === null ? "" : JSON.stringify(lastRun),
+        JSON.stringify(keys.queueName),
       ],
     )) as TickAnswer;
   }

@@ -9,9 +9,9 @@ import { isTakenOver, read } from "../core/stored-job.js";
 import { loseJob, requeueUnstarted, sweepJob, unreadableChange } from "../core/transitions.js";
 import type { Logger } from "../logger.js";
 import type { RedisConnection } from "./connection.js";
-import type { Decide, JobStore, ReadJob } from "./jobs.js";
+import { type Decide, forgetJobs, type JobStore, type ReadJob } from "./jobs.js";
 import type { QueueKeys } from "./keys.js";
-import { forgetScript } from "./lua/workers.js";
+import { forgetExpiredScript } from "./lua/workers.js";
 import { isClaimedAhead, receiptOf, workerOf } from "./receipt.js";
 import type { Lease, Workers } from "./workers.js";
 
@@ -73,9 +73,8 @@ export class Sweeper {
     const { connection, keys } = this;
     const lock = ["SET", keys.sweepLock, "1", "NX", "PX", String(sweepLockMs)];
     if ((await connection.command(lock)) === null) return [];
-    const now = String(Math.floor(connection.clock.now()));
     for (const status of ["complete", "failed", "aborted"] as const)
-      await connection.command(["ZREMRANGEBYSCORE", keys.finished(status), "0", now]);
+      await this.#forgetExpired(keys.finished(status));
     // In this order: a worker that starts meanwhile has a lease before its first claim.
     const orphaned = await this.#claimsOf((workerId) => workerId !== "");
     const { known, disconnected } = await this.workers.all();
@@ -92,6 +91,18 @@ export class Sweeper {
       );
     this.#unmarkedSince = isUnmarked;
     return swept;
+  }
+
+  /** Removes the ids of expired jobs from a set, page by page: while a command runs, the server does nothing else. */
+  async #forgetExpired(set: string): Promise<void> {
+    const now = String(Math.floor(this.connection.clock.now()));
+    for (let removed = pageSize; removed === pageSize; ) {
+      const page = ["ZRANGEBYSCORE", set, "0", now, "LIMIT", "0", String(pageSize)];
+      const ids = (await this.connection.command(page)) as string[];
+      removed = ids.length;
+      // An id that has got a later score meanwhile belongs to a new job, which has finished since.
+      if (removed > 0) await this.connection.run(forgetExpiredScript, [set], [now, ...ids]);
+    }
   }
 
   async #sweepPage(
@@ -136,13 +147,8 @@ export class Sweeper {
     finished: ReadonlyMap<string, string>,
   ): Promise<void> {
     const over = [...jobKeys].filter((jobKey) => finished.has(jobKey) || !answers.has(jobKey));
-    if (over.length === 0) return;
-    const { keys } = this;
-    await this.connection.run(
-      forgetScript,
-      [keys.active, keys.incomplete, keys.claims, ...over.map((jobKey) => keys.id(jobKey))],
-      over.map((jobKey) => finished.get(jobKey) ?? ""),
-    );
+    const hashes = new Map(over.map((jobKey) => [jobKey, finished.get(jobKey) ?? ""]));
+    if (over.length > 0) await forgetJobs(this.connection, this.keys, hashes);
   }
 
   /** Returns the claims of the workers for which `isWanted` is true: job key and token. */
@@ -247,15 +253,16 @@ function isFinished(job: ReadJob, finished: Map<string, string>): boolean {
   return true;
 }
 
-/** Puts a job back that was taken from the queue and never marked as active: its document does not change. */
-const requeueTaken = (job: ReadJob, clock: number) => ({
-  status: "queued" as const,
-  patch: null,
-  removed: [],
-  scheduled: job.scheduled || Math.floor(clock / 1_000),
-  position: "front" as const,
-  isTaken: true as const,
-});
+/**
+ * Puts a job back that was taken from the queue and never marked as active: its document does not change. A job that is
+ * due later was put back already, by a Python program that retries it: only our claim of it is removed.
+ */
+const requeueTaken = (job: ReadJob, clock: number) => {
+  const change = { status: "queued" as const, patch: null, removed: [] };
+  if (job.score !== null && job.score > 0) return change;
+  const scheduled = job.scheduled || Math.floor(clock / 1_000);
+  return { ...change, scheduled, position: "front" as const, isTaken: true as const };
+};
 
 /**
  * True if the job was started. A claim writes the same time as `started` and `touched`, and nothing is written when the

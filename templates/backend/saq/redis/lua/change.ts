@@ -25,16 +25,20 @@ return result
 /**
  * Reads jobs. Returns the time, and for each job its document ('' = none, a number = the bytes of a document that is
  * too large), the hash of the document, the token of its claim ('' = none) and its score ('' = the job neither waits
- * nor runs).
+ * nor runs). The result ends before a document with which all of them would be too many bytes.
  *
- * KEYS: claims, incomplete, then ids. ARGV: maximum bytes of a document.
+ * KEYS: claims, incomplete, then ids. ARGV: maximum bytes of a document, maximum bytes of all documents except the first
+ * one.
  */
 export const readScript = script(`
 ${readClock}
 local result = {string.format('%.0f', now)}
+local total, maxTotal = 0, tonumber(ARGV[2])
 for i = 3, #KEYS do
   local id = KEYS[i]
   local document = redis.call('GET', id) or ''
+  total = total + #document
+  if total > maxTotal and i > 3 then break end
   local at = #result
   result[at + 1] = #document > tonumber(ARGV[1]) and #document or document
   result[at + 2] = document ~= '' and redis.sha1hex(document) or ''

@@ -44,15 +44,23 @@ local suffix = ',"attempts":1,"started":' .. string.format('%.0f', now) .. ',"wo
   .. ',"touched":' .. string.format('%.0f', now) .. ',"status":"active"}'
 local sub, find = string.sub, string.find
 local result = {string.format('%.0f', now)}
-local maxBytes = tonumber(ARGV[4])
--- A few documents at a time: they may be large.
-for first = 5, #KEYS, 25 do
-  local last = math.min(first + 24, #KEYS)
+local maxBytes, maxTotal = tonumber(ARGV[4]), tonumber(ARGV[5])
+-- A few documents at a time, or one if they are large.
+local first, step, total, left = 5, 1, 0, nil
+while first <= #KEYS and not left do
+  local last = math.min(first + step - 1, #KEYS)
   local documents = call('MGET', unpack(KEYS, first, last))
+  local due = call('ZMSCORE', incomplete, unpack(KEYS, first, last))
   local started, claimed, scores = {}, {}, {}
+  local before = total
   for i = first, last do
     local id, document = KEYS[i], documents[i - first + 1]
     local fresh, text = 0, ''
+    if document and total > 0 and total + #document > maxTotal then
+      left = i
+      break
+    end
+    total = total + (document and #document or 0)
     if not document then
       call('LREM', active, -1, id)
       call('ZREM', incomplete, id)
@@ -63,7 +71,9 @@ for first = 5, #KEYS, 25 do
       local cut
       if sub(document, -19) == ',"status":"queued"}' then cut = 20
       elseif sub(document, -21) == ', "status": "queued"}' then cut = 22 end
-      if cut and not isLarge and not find(document, '"attempts":', 1, true)
+      -- An id may be in the queue although its job is not due yet: see the list of due jobs above, and a worker that was
+      -- paused between the two scripts may find that the job has run and was stored again.
+      if cut and not isLarge and due[i - first + 1] == '0' and not find(document, '"attempts":', 1, true)
         and not find(document, '"touched":', 1, true) then
         fresh = 1
         local size = #started
@@ -80,6 +90,15 @@ for first = 5, #KEYS, 25 do
     call('HSET', claims, unpack(claimed))
     call('ZADD', incomplete, unpack(scores))
   end
+  step = (total - before) / (last - first + 1) < 65536 and 25 or 1
+  first = last + 1
+end
+-- The other documents would be too many bytes: their ids go back to where they were.
+for i = #KEYS, left or #KEYS + 1, -1 do
+  local id = KEYS[i]
+  call('LREM', active, -1, id)
+  call('LPUSH', queued, id)
+  if call('HGET', claims, id) == token then call('HDEL', claims, id) end
 end
 `;
 
@@ -97,14 +116,15 @@ return taken
 /**
  * Marks taken jobs as active. Returns the time, and for each id either the number 1 and the document as it was enqueued
  * (the script has marked it), or the number 0 and a document that the caller must look at, or an empty text if the job
- * has no document.
+ * has no document. The result ends before a document with which all of them would be too many bytes; the rest of the ids
+ * is in the queue again.
  *
  * KEYS: incomplete, queued, active, claims, then ids. ARGV: token, any text, worker id as JSON, maximum bytes of a
- * document. Of a larger one only the first byte is returned.
+ * document (of a larger one only the first byte is returned), maximum bytes of all documents except the first one.
  */
 export const startScript = script(`
 ${readClock}
-local incomplete, active, claims = KEYS[1], KEYS[3], KEYS[4]
+local incomplete, queued, active, claims = unpack(KEYS, 1, 4)
 local token, call = ARGV[1], redis.call
 call('HDEL', claims, '')
 ${start}
@@ -116,7 +136,7 @@ return result
  * `startScript` for this job instead of the ids, with `false` before it.
  *
  * KEYS: incomplete, queued, active, claims, the id of the expected job. ARGV: token, maximum number of jobs, worker id
- * as JSON, maximum bytes of a document.
+ * as JSON, maximum bytes of a document, maximum bytes of all documents.
  */
 export const takeExpectedScript = script(`
 ${readClock}
@@ -126,11 +146,22 @@ ${start}
 return {false, unpack(result)}
 `);
 
-/** Drops claimed ids whose job does not wait any more. KEYS: active, claims. ARGV: token, then ids. */
+/**
+ * Drops claimed ids whose job does not wait any more. If the token is not that of this claim, another worker has taken
+ * the job: then an id is removed only if `active` has it twice, because one of them is that worker's.
+ *
+ * KEYS: active, claims. ARGV: token, then ids.
+ */
 export const dropScript = script(`
+local active, claims = KEYS[1], KEYS[2]
 for i = 2, #ARGV do
-  redis.call('LREM', KEYS[1], -1, ARGV[i])
-  if redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[1] then redis.call('HDEL', KEYS[2], ARGV[i]) end
+  local id = ARGV[i]
+  if redis.call('HGET', claims, id) == ARGV[1] then
+    redis.call('LREM', active, -1, id)
+    redis.call('HDEL', claims, id)
+  elseif #redis.call('LPOS', active, id, 'COUNT', 2) == 2 then
+    redis.call('LREM', active, -1, id)
+  end
 end
 return 0
 `);

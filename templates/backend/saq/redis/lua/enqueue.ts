@@ -1,7 +1,9 @@
 import { readClock, script } from "./script.js";
+import { takenBy } from "./taken-key.js";
 
 /**
- * Stores jobs. Returns 1 for each job that was stored, 0 for each job whose key belongs to an unfinished job.
+ * Stores jobs. Returns 1 for each job that was stored, 0 for each job whose key belongs to an unfinished job, and 2 for
+ * each job whose key belongs to a job of another queue.
  *
  * Most jobs are due now, keep their document for some time, and have a key that no other job can have. These are
  * written together: a call of Redis from Lua costs as much as what it does.
@@ -11,23 +13,24 @@ import { readClock, script } from "./script.js";
  * are remembered for two minutes.
  *
  * KEYS: incomplete, queued, claims, the three sets of finished jobs, recent; the ids of the jobs; the abort keys of the
- * jobs whose key another job may have. ARGV: the number of jobs; their documents; the number of unusual jobs; for each
- * unusual job its number, its score ('0' = due now), '1' if another job may have its key, and '1' if it is short-lived.
- * If the jobs are sent again, the times of their enqueues follow.
+ * jobs whose key another job may have. ARGV: the name of the queue as JSON; the number of jobs; their documents; the
+ * number of unusual jobs; for each unusual job its number, its score ('0' = due now), '1' if another job may have its
+ * key, and '1' if it is short-lived. If the jobs are sent again, the times of their enqueues follow.
  */
 export const enqueueScript = script(`
 ${readClock}
+${takenBy}
 local incomplete, queued, claims, recent = KEYS[1], KEYS[2], KEYS[3], KEYS[7]
 local call = redis.call
-local count = tonumber(ARGV[1])
+local name, count = ARGV[1], tonumber(ARGV[2])
 local unusual = {}
-for i = 1, tonumber(ARGV[count + 2]) do unusual[tonumber(ARGV[count + 4 * i - 1])] = count + 4 * i - 1 end
-local times = count + 2 + 4 * tonumber(ARGV[count + 2])
+for i = 1, tonumber(ARGV[count + 3]) do unusual[tonumber(ARGV[count + 4 * i])] = count + 4 * i end
+local times = count + 3 + 4 * tonumber(ARGV[count + 3])
 local resent = #ARGV > times
 local nextAbort = 7 + count
 local stored, due, scores, documents = {}, {}, {}, {}
 for i = 1, count do
-  local id, document, at = KEYS[7 + i], ARGV[1 + i], unusual[i]
+  local id, document, at = KEYS[7 + i], ARGV[2 + i], unusual[i]
   local score, keyed, shortLived = '0', false, false
   if at then
     score, keyed, shortLived = ARGV[at + 1], ARGV[at + 2] == '1', ARGV[at + 3] == '1'
@@ -52,8 +55,9 @@ for i = 1, count do
     documents[size + 1], documents[size + 2] = id, document
     due[#due + 1] = id
   elseif not known then
-    if keyed and (call('EXISTS', abort) == 1 or call('HEXISTS', claims, id) == 1) then
-      stored[i] = 0
+    local taken = keyed and takenBy(id, abort, claims, name)
+    if taken then
+      stored[i] = taken == 'other_queue' and 2 or 0
     elseif call('ZADD', incomplete, 'NX', score, id) == 1 then
       call('SET', id, document)
       if keyed then for k = 4, 6 do call('ZREM', KEYS[k], id) end end
@@ -61,6 +65,7 @@ for i = 1, count do
       if shortLived then
         call('ZREMRANGEBYSCORE', recent, 0, string.format('%.0f', now))
         call('ZADD', recent, string.format('%.0f', now + 120000), id .. redis.sha1hex(document))
+        call('EXPIRE', recent, 180)
       end
     else
       stored[i] = 0

@@ -1,4 +1,5 @@
 import { readClock, script } from "./script.js";
+import { takenBy } from "./taken-key.js";
 
 /**
  * Registers an entry. A changed definition starts now: ticks that it would have had earlier do not count as missed.
@@ -38,10 +39,11 @@ return changed
  *
  * KEYS: definitions, ticks, paused, last runs, incomplete, queued, claims, the three sets of finished jobs, the job's id
  * and its abort key. ARGV: name, the part of the definition that determines the ticks, document, score, due time (epoch
- * s), the last tick that passed, the last run as JSON ('' = none).
+ * s), the last tick that passed, the last run as JSON ('' = none), the name of the queue as JSON.
  */
 export const tickScript = script(`
 ${readClock}
+${takenBy}
 local definitions, ticks, paused, lastRuns, incomplete, queued, claims = unpack(KEYS, 1, 7)
 local id, abort = KEYS[11], KEYS[12]
 local name, kind, document, score = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -53,8 +55,7 @@ local tick = tonumber(redis.call('HGET', ticks, name) or '0')
 local answer
 if latest and (tick == due or (tick > due and due <= seconds)) then
   answer = 'done'
-elseif redis.call('EXISTS', abort) == 1 or redis.call('HEXISTS', claims, id) == 1
-  or redis.call('ZADD', incomplete, 'NX', score, id) == 0 then
+elseif takenBy(id, abort, claims, ARGV[8]) or redis.call('ZADD', incomplete, 'NX', score, id) == 0 then
   answer = 'key_alive'
 else
   redis.call('SET', id, document)

@@ -68,6 +68,20 @@ return 0
 `);
 
 /**
+ * Removes the ids of expired jobs from a set of finished jobs, except for those that have a later score by now.
+ *
+ * KEYS: the set. ARGV: the time until which they had to expire, epoch ms; then ids.
+ */
+export const forgetExpiredScript = script(`
+local limit = tonumber(ARGV[1])
+for i = 2, #ARGV do
+  local score = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if score and tonumber(score) <= limit then redis.call('ZREM', KEYS[1], ARGV[i]) end
+end
+return 0
+`);
+
+/**
  * Removes the leases of dead workers, except for those that were renewed since they were read.
  *
  * KEYS: leases. ARGV: for each worker its id and its score as it was read.

@@ -1,0 +1,194 @@
+/** Which documents of a queue on Redis can be read, how many at a time, and which ids belong to a job that may start. */
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
+import { dropScript } from "../../../templates/backend/saq/redis/lua/claim.js";
+import {
+  leaseRedisDatabase,
+  type RedisClient,
+  type RedisDatabase,
+  redisMissing,
+} from "../../support/redis.js";
+import { LogBook } from "../support/log-book.js";
+import { claim, closeAll, holdsNothing, openQueue } from "../support/scenario.js";
+
+if (redisMissing) process.stderr.write(`Documents on Redis are not tested: ${redisMissing}.\n`);
+
+const tasks = { ok: (_ctx: unknown, { text = "" }: { text?: string } = {}) => text.length };
+const megabytes = (count: number) => ({ text: "x".repeat(count * 1_000_000) });
+
+(redisMissing ? describe.skip : describe)("the documents of a queue on Redis", () => {
+  let database: RedisDatabase;
+  let redis: RedisClient;
+  let name: string;
+  let queues = 0;
+
+  beforeAll(async () => {
+    database = await leaseRedisDatabase();
+    redis = database.client;
+  });
+  afterAll(() => database?.release());
+  afterEach(closeAll);
+  beforeEach(() => {
+    name = `documents${process.pid}-${++queues}`;
+  });
+
+  const open = (options: Parameters<typeof openQueue<typeof tasks>>[2] = {}) =>
+    openQueue({ url: database.url }, tasks, { name, ...options });
+  const id = (key: string) => `saq:job:${name}:${key}`;
+  const list = (which: "queued" | "active") => redis.lRange(`saq:${name}:${which}`, 0, -1);
+  const keysOf = (jobs: readonly { key: string }[]) => jobs.map(({ key }) => key);
+
+  describe("with bytes that are not UTF-8", () => {
+    /** Replaces a character of the stored document by a byte that is not UTF-8. Returns the bytes. */
+    async function damage(key: string): Promise<Buffer> {
+      const document = Buffer.from((await redis.get(id(key))) ?? "");
+      document[document.indexOf("damage me")] = 0xff;
+      await redis.set(id(key), document);
+      return document;
+    }
+    const bytesOf = async (key: string) =>
+      Buffer.from(await redis.sendCommand<string>(["EVAL", hexOf, "1", id(key)]), "hex");
+    const hexOf =
+      "return (string.gsub(redis.call('GET', KEYS[1]), '.', function(c) return string.format('%02x', string.byte(c)) end))";
+
+    it("are set aside when they are claimed, and the other jobs are claimed", async () => {
+      const logger = new LogBook();
+      const queue = open({ logger });
+      for (const key of ["a", "b", "c"]) await queue.enqueue("ok", { text: "damage me" }, { key });
+      const bytes = await damage("b");
+      expect(keysOf(await claim(queue))).toEqual(["a", "c"]);
+      expect(await queue.job("b")).toMatchObject({ status: "failed" });
+      // The claim has changed its end; the payload has the same bytes.
+      const kept = bytes.subarray(0, bytes.indexOf(',"queue":'));
+      expect((await bytesOf("b")).subarray(0, kept.length)).toEqual(kept);
+      expect(logger.lines.map(({ message }) => message)).toContainEqual(
+        expect.stringMatching(/^stored documents are not SAQ jobs/),
+      );
+    });
+
+    it("that got them while they ran do not affect the jobs that are changed with them", async () => {
+      const queue = open();
+      for (const key of ["a", "b", "c"]) await queue.enqueue("ok", { text: "damage me" }, { key });
+      const claimed = await claim(queue);
+      await damage("b");
+      const owned = await queue.broker.heartbeat(
+        claimed.map(({ key, receipt }) => ({ key, receipt, patch: '{"progress":0.5}', removed: [] })),
+      );
+      expect(owned[0]).toBe(true);
+      expect(owned[2]).toBe(true);
+      expect(await queue.job("a")).toMatchObject({ status: "active", progress: 0.5 });
+      expect(await queue.job("c")).toMatchObject({ status: "active", progress: 0.5 });
+    });
+  });
+
+  it("with the character U+FFFD are read and changed like others", async () => {
+    const queue = open();
+    const kwargs = { text: "\uFFFD" };
+    await queue.enqueue("ok", kwargs, { key: "a" });
+    expect(await queue.job("a")).toMatchObject({ status: "queued", kwargs });
+    await claim(queue);
+    expect(await queue.job("a")).toMatchObject({ status: "active", kwargs });
+    expect(await queue.broker.reconcile(holdsNothing)).toEqual(["a"]);
+    expect(await queue.job("a")).toMatchObject({ status: "queued", kwargs, attempts: 0 });
+    expect(keysOf(await claim(queue))).toEqual(["a"]);
+  });
+
+  describe("of many megabytes", () => {
+    it("are claimed up to 16 MiB at a time, in order; the other ids stay at the head of the queue", async () => {
+      const queue = open();
+      for (const key of ["a", "b", "c", "d", "e"]) await queue.enqueue("ok", megabytes(5), { key });
+      await queue.enqueue("ok", {}, { key: "small" });
+      await queue.connect();
+      const request = { workerId: "w", limit: 10, grouped: false, priorities: queue.config.priorities };
+      const first = await queue.broker.claim(request);
+      expect(keysOf(first.jobs)).toEqual(["a", "b", "c"]);
+      expect(first.more).toBe(true);
+      expect(await list("queued")).toEqual(["d", "e", "small"].map(id));
+      expect(await list("active")).toEqual(["a", "b", "c"].map(id));
+      expect(Object.keys(await redis.hGetAll(`saq:${name}:ts:claims`)).sort()).toEqual(
+        ["a", "b", "c"].map(id),
+      );
+      const second = await queue.broker.claim(request);
+      expect(keysOf(second.jobs)).toEqual(["d", "e", "small"]);
+    });
+
+    it("are claimed alone if they have more than 16 MiB", async () => {
+      const queue = open({ maxBytes: 20_000_000 });
+      for (const key of ["a", "b"]) await queue.enqueue("ok", megabytes(17), { key });
+      expect(keysOf(await claim(queue))).toEqual(["a"]);
+      expect(keysOf(await claim(queue))).toEqual(["b"]);
+    });
+
+    it("are changed up to 16 MiB at a time", async () => {
+      const queue = open();
+      const keys = ["a", "b", "c", "d", "e", "f", "g"];
+      for (const key of keys) await queue.enqueue("ok", megabytes(5), { key });
+      for (let claimed = 0; claimed < keys.length; ) claimed += (await claim(queue)).length;
+      await redis.configResetStat();
+      expect((await queue.broker.reconcile(holdsNothing)).sort()).toEqual(keys);
+      expect(await queue.counts()).toMatchObject({ queued: keys.length, active: 0 });
+      // Three reads and three writes, and two looks at the claims.
+      const calls = /cmdstat_evalsha:calls=(\d+)/.exec(await redis.info("commandstats"))?.[1];
+      expect(Number(calls)).toBe(6);
+    });
+  });
+
+  it("that are too large to be listed with the others have the status of their list", async () => {
+    const queue = open({ maxBytes: 30_000 });
+    for (const key of ["a", "b", "c", "d", "e"])
+      await queue.enqueue("ok", { text: "x".repeat(29_000) }, { key });
+    const queued = await queue.broker.list({ statuses: ["queued"], offset: 0, limit: 10 });
+    expect(queued.map(({ key, status }) => [key, status])).toEqual(
+      ["e", "d", "c", "b", "a"].map((key) => [key, "queued"]),
+    );
+    expect(queued.map(({ unreadBytes }) => unreadBytes !== undefined)).toEqual([
+      false,
+      false,
+      false,
+      false,
+      true,
+    ]);
+  });
+
+  describe("an id in the queue", () => {
+    it("of a job that is not due yet starts nothing", async () => {
+      const queue = open();
+      const inAnHour = Math.floor(Date.now() / 1_000) + 3_600;
+      await queue.enqueue("ok", {}, { key: "later", scheduled: inAnHour });
+      await redis.rPush(`saq:${name}:queued`, id("later"));
+      await queue.enqueue("ok", {}, { key: "now" });
+      expect(keysOf(await claim(queue))).toEqual(["now"]);
+      expect(await queue.job("later")).toMatchObject({ status: "queued", attempts: 0, scheduled: inAnHour });
+      expect(await list("active")).toEqual([id("now")]);
+      expect(await queue.counts()).toMatchObject({ scheduled: 1, active: 1, aborting: 0 });
+    });
+
+    it("of a job that another worker runs does not remove the job from the list of running ones", async () => {
+      const queue = open();
+      await queue.enqueue("ok", {}, { key: "a" });
+      await claim(queue, { workerId: "worker-1" });
+      await redis.rPush(`saq:${name}:queued`, id("a"));
+      expect(await claim(queue, { workerId: "worker-2" })).toEqual([]);
+      expect(await list("active")).toEqual([id("a")]);
+      expect(await queue.job("a")).toMatchObject({ status: "active", workerId: "worker-1" });
+    });
+  });
+
+  it("a worker that was paused between the two scripts of a claim does not drop the id of another worker's run", async () => {
+    const queue = open();
+    await queue.enqueue("ok", {}, { key: "a" });
+    await claim(queue);
+    const drop = { keys: [`saq:${name}:active`, `saq:${name}:ts:claims`], arguments: ["a token", id("a")] };
+    await redis.eval(dropScript.text, drop);
+    expect(await list("active")).toEqual([id("a")]);
+    expect(await queue.counts()).toMatchObject({ active: 1, aborting: 0 });
+  });
+
+  it("of a queue with another name are never overwritten, although the keys are the same text", async () => {
+    const [outer, inner] = [open(), open({ name: `${name}:b` })];
+    await outer.enqueue("ok", { text: "outer" }, { key: "b:k" });
+    const refused = { enqueued: false, reason: "other_queue", key: "k" };
+    expect(await inner.enqueueDetailed("ok", { text: "inner" }, { key: "k" })).toEqual(refused);
+    expect(await outer.job("b:k")).toMatchObject({ kwargs: { text: "outer" }, status: "queued" });
+    expect(await inner.counts()).toMatchObject({ queued: 0 });
+  });
+});
