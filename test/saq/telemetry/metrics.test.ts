@@ -111,3 +111,20 @@ it("gauges show the jobs by state, the age of the oldest waiting job, and the sl
   await worker.finished;
   expect(values((await telemetry.metrics()).get("saq.worker.slots"), queue.name)).toEqual([[0], [0]]);
 });
+
+it("gauges are shown although the SDK was registered after the worker had started", async () => {
+  await telemetry.stop();
+  const queue = openQueue(database, { done: () => null }, { enableOtel: true });
+  const { ended } = await startWorker(queue);
+  telemetry.start();
+  await ended((await queue.enqueue("done")).key);
+  const metrics = await telemetry.metrics();
+  expect(values(metrics.get("saq.worker.slots"), queue.name, ["saq.slot.state"])).toEqual([
+    ["used", 0],
+    ["free", 10],
+  ]);
+  expect(values(metrics.get("saq.queue.jobs"), queue.name, ["saq.job.state"])).toContainEqual([
+    "complete",
+    1,
+  ]);
+});

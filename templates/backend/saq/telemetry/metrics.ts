@@ -74,15 +74,16 @@ export class Metrics {
   /** Shows the state of the queue and of a worker in gauges. Returns a function that ends this. */
   observe(worker: Observed): () => void {
     // The callbacks stay: an SDK repeats the last value of a gauge without a callback for ever.
-    if (!this.#hasGauges) this.#addGauges();
+    if (!this.#hasGauges) {
+      this.#addGauges(this.#instruments);
+      this.#hasGauges = true;
+    }
     this.#observed.add(worker);
     return () => void this.#observed.delete(worker);
   }
 
-  #addGauges(): void {
-    this.#hasGauges = true;
+  #addGauges({ jobs, oldestAge, slots }: Instruments): void {
     const queue: Attributes = { [attribute.system]: "saq", [attribute.destination]: this.#queueName };
-    const { jobs, oldestAge, slots } = this.#instruments;
     jobs.addCallback(async (gauge) => {
       const [worker] = this.#observed;
       if (!worker) return;
@@ -117,6 +118,7 @@ export class Metrics {
     if (!this.#current || provider !== this.#provider) {
       this.#provider = provider;
       this.#current = createInstruments(this.#api.metrics.getMeter(scopeName));
+      if (this.#hasGauges) this.#addGauges(this.#current);
     }
     return this.#current;
   }
