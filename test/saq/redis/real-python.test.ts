@@ -38,7 +38,7 @@ const tasks = {
     await sleep(60_000, undefined, { signal: ctx.signal });
   },
 };
-const text = 'päper ☂ "quoted" \u0000 \\n 漢字 👩‍🚀';
+const text = 'päper ☂ "quoted" \u0000 \\n 漢字 👩‍🚀 \uFFFD';
 
 (missing ? describe.skip : describe)("a queue on Redis with programs of SAQ for Python", () => {
   let database: RedisDatabase;
@@ -151,6 +151,18 @@ const text = 'päper ☂ "quoted" \u0000 \\n 漢字 👩‍🚀';
       await job.abort("enough");
       await eventually("it is aborted", async () => (await job.refresh()).status === "aborted");
       expect(job.error).toBe("enough");
+      await isEmpty();
+    });
+
+    it("frees the key of a job that we abort", async () => {
+      const queue = open();
+      const key = "one";
+      const job = await queue.enqueue("slow", undefined, { key });
+      await eventually("it runs", async () => python.runs.includes(key));
+      await job?.abort("enough");
+      await eventually("it is aborted", async () => (await job?.refresh())?.status === "aborted");
+      // Python's abort key, with which it refuses the key, is valid for 5 s.
+      await eventually("the key is free", () => queue.enqueue("double", { n: 1 }, { key }));
       await isEmpty();
     });
   });
