@@ -3,6 +3,7 @@ import { aloneGroup, epoch, type Fragments, running } from "./fragments.js";
 
 export function groupStatements(
   { jobs, readable, readyGroup, isOf, sweepLock, prioritiesOf }: Fragments,
+  sizeSoFar: (job: string) => string,
   activate: string,
 ) {
   const isBusy = (group: string) => `(select count(*) from (select 1 from ${jobs} b
@@ -78,7 +79,7 @@ export function groupStatements(
       select n.* from room cross join lateral ${nextOfGroup("room.group_key", "greatest(room.free, 0)")} n
       order by n.priority, n.scheduled, n.lock_key limit $4),
     picked as materialized (
-      select r.*, n.ordinal
+      select r.*, n.ordinal, ${sizeSoFar("r.job")} as bytes
       from (select next.key, row_number() over (order by priority, scheduled, lock_key) as ordinal from next) n
       cross join lateral (select j.ctid as tid, j.key, ${readable("j.job")} as job, j.lock_key, j.scheduled as due from ${jobs} j
         where j.key = n.key and ${isOf("j")} and j.status || '' = 'queued' for update of j skip locked) r),

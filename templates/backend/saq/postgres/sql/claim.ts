@@ -1,27 +1,27 @@
 /** The statements that claim jobs: ungrouped jobs in one statement, grouped jobs while their groups are locked. */
 
+import { maxReadBytes } from "../../core/byte-size.js";
 import { groupStatements } from "./claim-groups.js";
 import { claimedSuffix, encodedDocument, freshClaimed, freshDue } from "./document-suffix.js";
 import { epoch, type Fragments } from "./fragments.js";
 
 const epochMs = "pg_catalog.floor(extract(epoch from clock_timestamp()) * 1000.0)::bigint";
 
-/** Maximum bytes of all documents of one claim. A larger document is claimed alone. */
-const claimedBytes = 16 * 1024 * 1024;
+/**
+ * Returns SQL for the bytes of the documents up to this row. The rows are in order already, and `row_number()` uses the
+ * same window. With subqueries that added the sizes up, a claim of one job took 1.10 times as long as without a limit,
+ * now 1.02 times: the server prepares each node of the plan at each execution.
+ */
+const sizeSoFar = (job: string) => `sum(pg_catalog.octet_length(${job})) over (rows unbounded preceding)`;
 
 export function claimStatements(fragments: Fragments) {
   const { jobs, ready, readable, editedDocument, prioritiesOf } = fragments;
 
   // The total size of the documents of one claim is limited: 100 documents of 4 MB took longer than the timeout of a
-  // claim, and 2,000 of them would end the process. Only if all of them together are larger does the statement add up
-  // document by document (a claim of 200: 1 us of server CPU per row).
-  const isWithinLimit = `case
-    when (select coalesce(sum(pg_catalog.octet_length(job)), 0::bigint) from picked) <= ${claimedBytes} then true
-    else ordinal <= (select greatest(1::bigint, pg_catalog.max(ordinal)) from (
-      select ordinal, sum(pg_catalog.octet_length(job)) over (order by ordinal) as bytes from picked) sofar
-      where coalesce(bytes, 0::bigint) <= ${claimedBytes}) end`;
+  // claim, and 2,000 of them would end the process. The first document is claimed whatever its size.
+  const isWithinLimit = `coalesce(bytes <= ${maxReadBytes} or bytes = pg_catalog.octet_length(job), true)`;
 
-  // Makes the rows of `picked` active (tid, key, job, lock_key, due, ordinal). $5 token, $6 patch of the document. A
+  // Makes the rows of `picked` active (tid, key, job, bytes, lock_key, due, ordinal). $5 token, $6 patch of the document. A
   // fresh document (see `freshDue`) is returned as it was, with `started`: the caller knows its new suffix. A document
   // that SQL cannot change (see document-function.ts), or that is not a job of this queue and key, keeps its bytes. Its
   // row is returned without a document: the caller owns the row by its token and decides what to do. The patch is a
@@ -52,12 +52,13 @@ export function claimStatements(fragments: Fragments) {
   // $1 queue, $2 lowest and $3 highest priority, $4 limit.
   const claim = `with recursive ${prioritiesOf(ready("j"))},
     picked as materialized (
-      select r.*, row_number() over () as ordinal from step cross join lateral (
+      select r.*, row_number() over (rows unbounded preceding) as ordinal, ${sizeSoFar("r.job")} as bytes
+      from step cross join lateral (
         select j.ctid as tid, j.key, ${readable("j.job")} as job, j.lock_key, j.scheduled as due from ${jobs} j
         where j.queue = $1 and ${ready("j")} and j.priority = step.priority and j.scheduled <= ${epoch}
         order by j.scheduled, j.lock_key limit $4 for update of j skip locked) r
       limit $4),
     ${activate}`;
 
-  return { claim, ...groupStatements(fragments, activate) };
+  return { claim, ...groupStatements(fragments, sizeSoFar, activate) };
 }
