@@ -397,9 +397,11 @@ interface ServerInPhase {
   server: Server;
   /** The jobs that must not be lost. */
   keys: string[];
-  /** Lets the worker process leave the phase "loading" or "starting". */
+  /** Lets the worker process leave the phase "loading" or "starting", and ends the jobs that run. */
   goOn: () => void;
 }
+
+let ends = 0;
 
 async function bringInto(
   phase: (typeof serverPhases)[number],
@@ -423,14 +425,16 @@ async function bringInto(
     }
     return { server, keys: [(await queue.enqueue("nap", { ms: 20 })).key], goOn };
   }
-  // Long enough that both still run when the signal comes, also on a busy machine.
-  const jobs = [await queue.enqueue("nap", { ms: 3_500 }), await queue.enqueue("nap", { ms: 3_600 })];
+  // Both run until the signal has come, however long that takes on a busy machine.
+  const end = join(folder, `end-${++ends}`);
+  const nap = () => queue.enqueue("nap", { ms: 100_000, end }, { timeout: 0 });
+  const jobs = [await nap(), await nap()];
   for (const { key } of jobs) await runs(key);
   if (phase === "stopping") {
     server.kill("SIGTERM");
     await server.says("stopping: running jobs may finish");
   }
-  return { server, keys: jobs.map(({ key }) => key), goOn };
+  return { server, keys: jobs.map(({ key }) => key), goOn: () => writeFileSync(end, "") };
 }
 
 describe.each(["SIGTERM", "SIGKILL"] as const)("%s", (signal) => {

@@ -1,4 +1,5 @@
 /** Tasks of the worker process. Most of them insert a row when a run begins, and update the row when the run ends. */
+import { existsSync } from "node:fs";
 import { setTimeout as waitFor } from "node:timers/promises";
 import pg from "pg";
 import { type Context, inSeconds, task } from "../../../../templates/backend/saq/index.js";
@@ -53,17 +54,28 @@ async function begin(ctx: Context): Promise<(signal?: string) => Promise<void>> 
   };
 }
 
-/** Waits for `ms` (`firstMs` in the first attempt), and ends early when its signal fires. */
-async function nap(ctx: Context, { ms: usual, firstMs = usual }: { ms: number; firstMs?: number }) {
+interface Nap {
+  ms: number;
+  /** Replaces `ms` in the first attempt. */
+  firstMs?: number;
+  /** A file: the nap ends when it exists. */
+  end?: string;
+}
+
+/** Waits for `ms`, and ends early when its signal fires. */
+async function nap(ctx: Context, { ms: usual, firstMs = usual, end: file }: Nap) {
   const ms = ctx.job.attempts === 1 ? firstMs : usual;
   const end = await begin(ctx);
   const fired = () => (ctx.signal.aborted ? (ctx.signal.reason as Error).name : undefined);
   await new Promise<void>((resolve) => {
     const timer = setTimeout(resolve, ms);
-    ctx.signal.addEventListener("abort", () => {
+    const poll = file === undefined ? undefined : setInterval(() => existsSync(file) && stop(), 20);
+    const stop = () => {
       clearTimeout(timer);
+      clearInterval(poll);
       resolve();
-    });
+    };
+    ctx.signal.addEventListener("abort", stop);
   });
   await end(fired());
   ctx.signal.throwIfAborted();
