@@ -27,6 +27,7 @@ export const contractFiles = [
   "test/saq/telemetry/spans.test.ts",
   "test/saq/testing/testing.test.ts",
   "test/saq/worker/alone.test.ts",
+  "test/saq/worker/attempt-history.test.ts",
   "test/saq/worker/burst.test.ts",
   "test/saq/worker/hooks.test.ts",
   "test/saq/worker/idle-polling.test.ts",

@@ -13,6 +13,7 @@ export {
   type SaqConfig,
   type SaqOptions,
 } from "./config/index.js";
+export type { FailedAttempt } from "./core/attempt-history.js";
 export { inSeconds, type JobOptions, type Status } from "./core/job.js";
 export type { TransactionClient } from "./core/transaction-client.js";
 export type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "./core/transitions.js";

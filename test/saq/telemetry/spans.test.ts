@@ -456,7 +456,13 @@ describe("the trace that a job carries", () => {
     const { _otel_context: first } = await metaOf("kept");
     await ended(job.key, 2);
     const after = await metaOf("kept");
-    expect(after).toEqual({ own: true, _otel_context: first, otelFirstAttempt: expect.any(String) });
+    const attemptHistory = [expect.objectContaining({ attempt: 1 })];
+    expect(after).toEqual({
+      own: true,
+      _otel_context: first,
+      otelFirstAttempt: expect.any(String),
+      attemptHistory,
+    });
     await job.refresh();
     await job.enqueue({ scheduled: new Date(Date.now() + 3_600_000) });
     const anew = await metaOf("kept");

@@ -3,6 +3,7 @@
  * validation, the value of `task({...})`. `enqueue` takes its payload and result types from here.
  */
 
+import type { FailedAttempt } from "../core/attempt-history.js";
 import type { Due, JobFields, JobOptions } from "../core/job.js";
 import type { Jsonify } from "../core/json.js";
 import type { TransactionClient } from "../core/transaction-client.js";
@@ -61,6 +62,8 @@ export interface RunningJob extends Readonly<Omit<JobFields, "progress" | "meta"
   readonly progress: number;
   /** Set by `update`. The engine keeps some members of its own here. */
   readonly meta: Readonly<Record<string, unknown>>;
+  /** The last ten failed attempts, the oldest first. */
+  readonly history: readonly FailedAttempt[];
   /**
    * Stores progress (0..1) and meta, and counts as a heartbeat. Does nothing once the attempt is over. A new meta does
    * not remove the members that the engine stores there.

@@ -188,6 +188,7 @@ const threaded = task({
     await ctx.job.update({ progress: 0.5 });
     // @ts-expect-error a task in a thread cannot enqueue
     await ctx.enqueue(greet, { name: "a" });
+    same<(typeof ctx.job.history)[0]["error"], string>(true);
     return { at: new Date(width), aborted: ctx.signal.aborted };
   },
 });

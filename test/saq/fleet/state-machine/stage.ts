@@ -160,7 +160,8 @@ export class Stage {
   async settle(index: number, { claim, workerId }: Held, end: End): Promise<Event[]> {
     const client = this.client(index);
     const before = client.broker.now();
-    const attempt = { claim, fields: claimedFields(claim, { queueName: client.name, workerId }) } as Attempt;
+    const fields = claimedFields(claim, { queueName: client.name, workerId });
+    const attempt = { claim, fields, durationMs: 5 } as Attempt;
     const rules = { nowMs: before, failedTtl: limits.failedTtl, maxBytes: defaultMaxBytes };
     const settlement = end === "release" ? release(attempt) : settlementOf(attempt, ends[end], rules);
     if (!settlement) throw new Error(`nothing to write for ${end}`);

@@ -5,6 +5,7 @@
 
 import { setMaxListeners } from "node:events";
 import type { Interrupted } from "../../broker.js";
+import { withFittingHistory } from "../../core/attempt-history.js";
 import { isLarger, tooLarge } from "../../core/byte-size.js";
 import type { ClaimedJob } from "../../core/claim.js";
 import type { JobFields } from "../../core/job.js";
@@ -134,6 +135,11 @@ export class Attempt {
     return this.#interrupted?.reason ?? null;
   }
 
+  /** Time since the call of the task or its first hook, ms; 0 if neither was called. */
+  get durationMs(): number {
+    return this.startedAt > 0 ? performance.now() - this.startedAt : 0;
+  }
+
   /** Calls the task, and starts the timeout of its job. */
   run(call: () => unknown): void {
     this.startedAt = performance.now();
@@ -255,10 +261,11 @@ export class Attempt {
     if (meta !== undefined) {
       if (typeof meta !== "object" || meta === null || Array.isArray(meta))
         throw new InvalidJobError(`meta must be an object, got ${JSON.stringify(meta)}`);
-      change.meta = withEngineMembers(this.fields.meta, meta);
+      const { maxBytes } = this.#host;
+      change.meta = withFittingHistory(withEngineMembers(this.fields.meta, meta), maxBytes);
       const text = JSON.stringify(change.meta);
-      if (isLarger(text, this.#host.maxBytes))
-        throw new InvalidJobError(tooLarge("ctx.job.update: meta", text, this.#host.maxBytes));
+      if (isLarger(text, maxBytes))
+        throw new InvalidJobError(tooLarge("ctx.job.update: meta", text, maxBytes));
     }
     if (this.isOver) return;
     // `touched` is always later than `started`. The difference shows sweepers that the job was started.

@@ -3,6 +3,7 @@
  * the prototype, so that a job that does not use them pays nothing for them.
  */
 
+import { historyOf } from "../../core/attempt-history.js";
 import type { JobFields } from "../../core/job.js";
 import { ConfigError } from "../../errors.js";
 import type { Logger } from "../../logger.js";
@@ -34,12 +35,7 @@ export class TaskContext implements JobContext {
   }
 
   get job(): RunningJob {
-    const attempt = this.#attempt;
-    // The fields are the prototype: they are not copied, and later changes of them are visible.
-    this.#job ??= Object.assign(Object.create(attempt.fields) as JobFields, {
-      id: attempt.fields.key,
-      update: (change: Parameters<RunningJob["update"]>[0]) => attempt.update(change),
-    });
+    this.#job ??= jobView(this.#attempt);
     return this.#job;
   }
 
@@ -87,6 +83,20 @@ export class TaskContext implements JobContext {
   get finish(): JobContext["finish"] {
     return (result, { client }) => this.#attempt.finish(result, client);
   }
+}
+
+function jobView(attempt: Attempt): RunningJob {
+  const { fields } = attempt;
+  const view = {
+    // The fields are the prototype: they are not copied, and later changes of them are visible.
+    __proto__: fields,
+    id: fields.key,
+    get history() {
+      return historyOf(fields);
+    },
+    update: (change: Parameters<RunningJob["update"]>[0]) => attempt.update(change),
+  };
+  return view as typeof view & JobFields;
 }
 
 /** Returns the class of ctx for a worker whose startup hooks returned the members `state`. */

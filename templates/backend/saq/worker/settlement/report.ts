@@ -7,10 +7,11 @@ import { type Attempt, lossText } from "../attempt/attempt.js";
 import type { AttemptResult } from "./settlement.js";
 
 /** Log fields of an attempt that is over. `ms` is 0 if the attempt was refused and never started. */
-function logFieldsOf({ fields, startedAt }: Attempt) {
-  const ms = startedAt > 0 ? Math.round(performance.now() - startedAt) : 0;
-  return { job: fields.key, task: fields.function, ms };
-}
+const logFieldsOf = ({ fields, durationMs }: Attempt) => ({
+  job: fields.key,
+  task: fields.function,
+  ms: Math.round(durationMs),
+});
 
 /** Failed settlements within this time share one log line. */
 const groupingMs = 100;

@@ -1,6 +1,7 @@
 /** Decides how a job is settled after its attempt has ended. Pure, except for the random part of a retry delay. */
 
 import type { Settlement } from "../../broker.js";
+import { failurePatch } from "../../core/attempt-history.js";
 import { isLarger, tooLarge } from "../../core/byte-size.js";
 import type { ClaimedJob, Receipt } from "../../core/claim.js";
 import { isRetryable, type JobFields } from "../../core/job.js";
@@ -24,6 +25,8 @@ export interface EndedAttempt {
   readonly claim: ClaimedJob;
   readonly fields: JobFields;
   readonly awaited: boolean | string;
+  /** How long the attempt took, ms; 0 if its task was not started. */
+  readonly durationMs: number;
   /** The settlement that the task wrote itself (`ctx.finish`). */
   readonly transactionalFinish?: { readonly receipt: Receipt } | null;
   /** True if the task has changed the stored document since the claim. */
@@ -35,7 +38,7 @@ export interface EndedAttempt {
 export interface SettlementRules {
   nowMs: number;
   failedTtl: number;
-  /** Maximum size of a result, bytes of its JSON. */
+  /** Maximum size of a result, and of `meta` with the history of failed attempts, bytes of their JSON. */
   maxBytes: number;
 }
 
@@ -174,17 +177,24 @@ export function lastFailure(attempt: EndedAttempt, error: Error, rules: Settleme
 }
 
 function finalFailure(attempt: EndedAttempt, error: string, rules: SettlementRules): Settlement {
-  return settlement(attempt, finishedFields("failed", rules.nowMs, { error }), {
-    keep: keepSeconds(attempt.fields.ttl, "failed", rules.failedTtl),
-  });
+  const keep = keepSeconds(attempt.fields.ttl, "failed", rules.failedTtl);
+  const change = finishedFields("failed", rules.nowMs, { error });
+  return settlement(attempt, change, { keep }, historyWith(attempt, error, rules));
 }
+
+/** Returns the patch of `meta` that adds this attempt to the history of failed attempts. */
+const historyWith = (
+  { fields, durationMs }: EndedAttempt,
+  error: string,
+  rules: SettlementRules,
+): MetaPatch => failurePatch(fields, { time: rules.nowMs, duration: durationMs, error }, rules.maxBytes);
 
 /** After an error or a timeout: retries the job if attempts are left, otherwise fails it. */
 function failure(attempt: EndedAttempt, error: string, rules: SettlementRules): Settlement {
   const { fields } = attempt;
   if (!isRetryable(fields)) return finalFailure(attempt, error, rules);
   const scheduled = retryDue(fields, rules.nowMs);
-  const metaPatch = attempt.trace?.retryMeta ?? undefined;
+  const metaPatch = { ...historyWith(attempt, error, rules), ...attempt.trace?.retryMeta };
   return settlement(attempt, requeuedFields(rules.nowMs, scheduled, error), { scheduled }, metaPatch);
 }
 

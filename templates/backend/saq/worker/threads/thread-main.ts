@@ -4,6 +4,7 @@
  */
 import { setMaxListeners } from "node:events";
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
+import { historyOf } from "../../core/attempt-history.js";
 import { type LogArguments, type Logger, readLogCall } from "../../logger.js";
 import type { RunningJob, ThreadContext } from "../../tasks/task.js";
 import { runInContext } from "../../telemetry/thread-context.js";
@@ -97,17 +98,21 @@ function encodeResult(value: unknown): ThreadEnd {
 }
 
 function contextOf(run: Run, { fields, queueName, workerId }: ThreadJob): ThreadContext {
-  const job: RunningJob = Object.assign(fields, {
+  const job: RunningJob = {
+    ...fields,
     id: fields.key,
+    get history() {
+      return historyOf(job);
+    },
     update: async (change: JobChange) => {
       if (current !== run) return;
       const id = ++lastUpdateId;
       const updated = new Promise<void>((resolve, reject) => pendingUpdates.set(id, { resolve, reject }));
       send({ kind: "update", run: run.id, id, change });
       await updated;
-      Object.assign(fields, change);
+      Object.assign(job, change);
     },
-  });
+  };
   return {
     job,
     queue: { name: queueName },
