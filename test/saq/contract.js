@@ -35,6 +35,7 @@ export const contractFiles = [
   "test/saq/worker/run.test.ts",
   "test/saq/worker/run-context.test.ts",
   "test/saq/worker/schedule.test.ts",
+  "test/saq/worker/task-ends.test.ts",
   "test/saq/worker/unending-tasks.test.ts",
 ];
 

@@ -49,6 +49,7 @@ export type {
   StartupHook,
 } from "./tasks/hooks.js";
 export { type MonitorOptions, monitoredJob } from "./tasks/monitored-job.js";
+export { NoRetry } from "./tasks/no-retry.js";
 export {
   afterProcessLogger,
   beforeProcessLogger,

@@ -1,6 +1,7 @@
 /** The spans of OpenTelemetry, with a real SDK (S-50 to S-54, D-80). */
 import { describe, expect, it } from "@jest/globals";
 import * as otel from "@opentelemetry/api";
+import { NoRetry } from "../../../templates/backend/saq/tasks/no-retry.js";
 import type { Context, JobContext } from "../../../templates/backend/saq/tasks/task.js";
 import type { OtelApi } from "../../../templates/backend/saq/telemetry/otel-api.js";
 import { traceText } from "../../support/trace-text.js";
@@ -121,6 +122,30 @@ describe("the spans of one job", () => {
       "error.type": "InvalidResultError",
       "saq.job.status": "failed",
     });
+  });
+
+  it("NoRetry and its subclasses have their own error.type", async () => {
+    class CardRefused extends NoRetry {
+      readonly code = "E_CARD";
+    }
+    const queue = openQueue(database, {
+      bad: () => {
+        throw new CardRefused("expired");
+      },
+    });
+    const { ended } = await startWorker(queue);
+    const bad = await queue.enqueue("bad", undefined, { retries: 2 });
+    await ended(bad.key);
+    const shown = spansNamed(`process ${queue.name}`).map(({ status, attributes, events }) => [
+      status.code,
+      attributes["saq.job.status"],
+      attributes["saq.job.attempts"],
+      attributes["error.type"],
+      events.map((event) => event.attributes?.["exception.type"]),
+    ]);
+    expect(shown).toEqual([
+      [2, "failed", 1, "NoRetry", ["E_CARD"]],
+    ]);
   });
 
   it("D-80: an aborted job and one that a shutdown ends leave the status unset; a timeout is an error", async () => {

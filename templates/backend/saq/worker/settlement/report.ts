@@ -3,6 +3,7 @@
 import type { Settlement, SettleResult, WorkerStats } from "../../broker.js";
 import { describe, type Logger } from "../../logger.js";
 import type { QueueCounters } from "../../queue/types.js";
+import { isNoRetry } from "../../tasks/no-retry.js";
 import { type Attempt, lossText } from "../attempt/attempt.js";
 import type { AttemptResult } from "./settlement.js";
 
@@ -54,7 +55,10 @@ export class Report {
       case "failed":
         this.stats.failed++;
         this.counters.failed++;
-        this.logger.error({ ...logFieldsOf(attempt), err: error }, `Failed ${name}`);
+        this.logger.error(
+          { ...logFieldsOf(attempt), err: error },
+          isNoRetry(error) ? `Failed ${name}: it threw NoRetry, so its job is not retried` : `Failed ${name}`,
+        );
         return;
       case "aborted":
         this.stats.aborted++;

@@ -9,6 +9,7 @@ import { increment } from "../../core/job-meta.js";
 import { finishedFields, keepSeconds, requeuedFields, retryDue } from "../../core/transitions.js";
 import { encodeChange, type MetaPatch } from "../../core/wire.js";
 import { InvalidResultError } from "../../errors.js";
+import { isNoRetry } from "../../tasks/no-retry.js";
 import { errorText } from "./error-text.js";
 
 /** Reasons why an attempt must end before its task does. */
@@ -52,7 +53,8 @@ export function settlementOf(
     case "returned":
       return completion(attempt, end.value, rules);
     case "threw":
-      if (end.error instanceof InvalidResultError) return finalFailure(attempt, errorText(end.error), rules);
+      if (end.error instanceof InvalidResultError || isNoRetry(end.error))
+        return finalFailure(attempt, errorText(end.error), rules);
       return failure(attempt, errorText(end.error), rules);
     case "interrupted":
       switch (end.interruption) {

@@ -6,6 +6,7 @@ import { setMaxListeners } from "node:events";
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import { historyOf } from "../../core/attempt-history.js";
 import { type LogArguments, type Logger, readLogCall } from "../../logger.js";
+import { isNoRetry } from "../../tasks/no-retry.js";
 import type { RunningJob, ThreadContext } from "../../tasks/task.js";
 import { runInContext } from "../../telemetry/thread-context.js";
 import { detailsOf, rebuilt } from "../settlement/error-details.js";
@@ -77,13 +78,13 @@ async function runTask(run: Run, job: ThreadJob): Promise<ThreadEnd> {
     const exported = (await import(job.module)) as Record<string, typeof task>;
     task = exported[job.exportName] as typeof task;
   } catch (error) {
-    return { kind: "threw", error: detailsOf(error), loadFailed: true };
+    return { kind: "threw", error: detailsOf(error), loadFailed: true, noRetry: isNoRetry(error) };
   }
   try {
     const call = () => task.run(contextOf(run, job), job.payload);
     return encodeResult(await (job.otelContext ? runInContext(job.otelContext, call) : call()));
   } catch (error) {
-    return { kind: "threw", error: detailsOf(error), loadFailed: false };
+    return { kind: "threw", error: detailsOf(error), loadFailed: false, noRetry: isNoRetry(error) };
   }
 }
 

@@ -41,5 +41,6 @@ export type ThreadEnd =
   | { kind: "unserializable"; reason: string }
   /**
    * `loadFailed`: the module could not be loaded. A thread keeps that failure for ever, so it is not used again.
+   * `noRetry`: the error is a NoRetry.
    */
-  | { kind: "threw"; error: ErrorDetails; loadFailed: boolean };
+  | { kind: "threw"; error: ErrorDetails; loadFailed: boolean; noRetry: boolean };

@@ -4,6 +4,7 @@
  */
 import { Worker } from "node:worker_threads";
 import type { Logger } from "../../logger.js";
+import { asNoRetry } from "../../tasks/no-retry.js";
 import type { Context } from "../../tasks/task.js";
 import { detailsOf, rebuilt } from "../settlement/error-details.js";
 import type { FromThread, JobChange, ThreadEnd, ThreadJob, ToThread } from "./thread-messages.js";
@@ -138,7 +139,7 @@ function settle({ resolve, reject }: Run, end: ThreadEnd): void {
       });
       return;
     case "threw":
-      reject(rebuilt(end.error));
+      reject(end.noRetry ? asNoRetry(rebuilt(end.error)) : rebuilt(end.error));
   }
 }
 
