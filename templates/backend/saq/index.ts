@@ -58,6 +58,7 @@ export {
   timingAfterProcess,
   timingBeforeProcess,
 } from "./tasks/ready-hooks.js";
+export type { Snooze } from "./tasks/snooze.js";
 export {
   type ApplyOptions,
   type Context,

@@ -124,8 +124,8 @@ describe("a manual retry", () => {
     expect(retryJob(large, "", now, true).change?.patch).not.toContain("meta");
   });
 
-  it("keeps the history of failed attempts", () => {
-    const meta = { lost: 3, attemptHistory: [{ attempt: 1 }] };
+  it("keeps the history of failed attempts, and resets the count of snoozes", () => {
+    const meta = { snoozes: 3, attemptHistory: [{ attempt: 1 }] };
     const before = row({ status: "failed", attempts: 1, meta });
     const { attemptHistory } = meta;
     expect(changed(before, retryJob(before, "", now, true).change).meta).toEqual({ attemptHistory });

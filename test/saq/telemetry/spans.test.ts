@@ -124,7 +124,7 @@ describe("the spans of one job", () => {
     });
   });
 
-  it("NoRetry and its subclasses have their own error.type", async () => {
+  it("NoRetry and its subclasses have their own error.type; a snooze leaves the status unset", async () => {
     class CardRefused extends NoRetry {
       readonly code = "E_CARD";
     }
@@ -132,10 +132,15 @@ describe("the spans of one job", () => {
       bad: () => {
         throw new CardRefused("expired");
       },
+      polls: ({ job, snooze }: Context) => {
+        if (job.meta.snoozes === undefined) throw snooze(0);
+      },
     });
     const { ended } = await startWorker(queue);
     const bad = await queue.enqueue("bad", undefined, { retries: 2 });
     await ended(bad.key);
+    const polls = await queue.enqueue("polls");
+    await ended(polls.key, 2);
     const shown = spansNamed(`process ${queue.name}`).map(({ status, attributes, events }) => [
       status.code,
       attributes["saq.job.status"],
@@ -145,7 +150,13 @@ describe("the spans of one job", () => {
     ]);
     expect(shown).toEqual([
       [2, "failed", 1, "NoRetry", ["E_CARD"]],
+      [0, "queued", 1, undefined, []],
+      [0, "complete", 1, undefined, []],
     ]);
+    const [, first, second] = spansNamed(`process ${queue.name}`);
+    expect(
+      second?.links.map(({ context, attributes }) => [context.spanId, attributes?.["saq.link"]]),
+    ).toContainEqual([first?.spanContext().spanId, "first_attempt"]);
   });
 
   it("D-80: an aborted job and one that a shutdown ends leave the status unset; a timeout is an error", async () => {

@@ -69,13 +69,16 @@ describe("job.history", () => {
     expect(await errors()).toEqual([]);
   });
 
-  it("is not written by a job that succeeds, is aborted, or is stopped", async () => {
+  it("is not written by a job that succeeds, is aborted, or is stopped or snoozed", async () => {
     let begun: () => void = () => {};
     const queue = openQueue(database, {
       works: () => "done",
       waits: ({ signal }: Context) => {
         begun();
         return new Promise((resolve) => signal.addEventListener("abort", resolve));
+      },
+      polls: ({ job, snooze }: Context) => {
+        if (job.meta.snoozes === undefined) throw snooze(0);
       },
     });
     const { ended, worker } = await startWorker(queue);
@@ -88,14 +91,15 @@ describe("job.history", () => {
       return job;
     };
     const works = await queue.enqueue("works");
-    await ended(works.key);
+    const polls = await queue.enqueue("polls");
+    await Promise.all([ended(works.key), ended(polls.key, 2)]);
     const aborted = await start();
     await queue.abort(aborted.key);
     await ended(aborted.key);
     const stopped = await start();
     await worker.stop({ grace: 0 });
     await ended(stopped.key);
-    for (const { key } of [works, aborted, stopped])
+    for (const { key } of [works, polls, aborted, stopped])
       expect((await rowOf(database, key))?.text).not.toContain("attemptHistory");
   });
 

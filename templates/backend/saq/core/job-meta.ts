@@ -18,6 +18,7 @@ export const attemptHistoryMember = "attemptHistory";
 const attemptMembers: ReadonlySet<string> = new Set([
   "lost",
   "cancellations",
+  "snoozes",
   "unknownTask",
   firstAttemptMember,
 ]);
@@ -61,6 +62,9 @@ export const withoutAttempts = (meta: JobFields["meta"]): JobFields["meta"] =>
   Object.fromEntries(
     Object.entries(meta).filter(([name]) => !attemptMembers.has(name) && name !== attemptHistoryMember),
   );
+
+/** True if an attempt of the job has ended by a snooze. Such an attempt is not in the job's `attempts`. */
+export const wasSnoozed = ({ meta }: Pick<JobFields, "meta">): boolean => meta.snoozes !== undefined;
 
 /** Returns a patch that resets what the engine counts and marks in `meta`. The history of failed attempts stays. */
 export const removeAttempts = ({ meta }: JobFields): MetaPatch =>

@@ -90,10 +90,12 @@ export function requeuedFields(nowMs: number, scheduled: number, error: string |
 }
 
 /** Returns when the next attempt is due, epoch s. A delay is rounded up; without a delay the attempt is due now. */
-export function retryDue(job: JobFields, nowMs: number, random?: () => number): number {
-  const delay = retryDelaySeconds(job, random);
-  return delay > 0 ? Math.min(Math.ceil(nowMs / 1000 + delay), latestSecond) : Math.floor(nowMs / 1000);
-}
+export const retryDue = (job: JobFields, nowMs: number, random?: () => number): number =>
+  dueAfter(retryDelaySeconds(job, random), nowMs);
+
+/** Returns when a job is due that waits for `seconds`, epoch s. Rounded up, so that it never runs early. */
+export const dueAfter = (seconds: number, nowMs: number): number =>
+  seconds > 0 ? Math.min(Math.ceil(nowMs / 1000 + seconds), latestSecond) : Math.floor(nowMs / 1000);
 
 export type Decision<T> = { change: RowChange | null; answer: T };
 

@@ -9,6 +9,7 @@ import type { Jsonify } from "../core/json.js";
 import type { TransactionClient } from "../core/transaction-client.js";
 import { ConfigError } from "../errors.js";
 import type { Logger } from "../logger.js";
+import type { Snooze } from "./snooze.js";
 import { type InputOf, isStandardSchema, type OutputOf, type StandardSchema } from "./validation.js";
 
 /** What a caller may set for one enqueue, beside the payload. */
@@ -138,8 +139,21 @@ export interface JobContext extends WorkerContext {
    * LostError. Pass it to `fetch`, timers and the like. What a task returns after the signal fired is ignored.
    */
   readonly signal: AbortSignal;
-  /** For `afterProcess` hooks: what the task threw, or the reason of its interruption; otherwise undefined. */
+  /**
+   * For `afterProcess` hooks: what the task threw, or the reason of its interruption; otherwise undefined, also after a
+   * snooze.
+   */
   readonly exception: unknown;
+  /**
+   * Returns an object to throw: the job then runs again after `seconds`, by the database's clock. The attempt does not
+   * count, and it is no error: nothing is logged as one, and no retry is counted. `meta.snoozes` counts how often the
+   * job was snoozed, without a limit. If the job was aborted, or its timeout was over, it ends in that way.
+   *
+   * @throws InvalidJobError (invalid_job) if `seconds` is not a number of 0 to 31,622,400 (366 days)
+   * @example
+   * if (!(await isReady(id))) throw ctx.snooze(60);
+   */
+  snooze(seconds: number): Snooze;
   /**
    * Completes the job inside the task's own transaction, as its last statement. The changes of the task and the end of
    * its job then commit together: the effect happens once, even if a process dies at any point. Returns the result,
@@ -167,7 +181,7 @@ export interface JobContext extends WorkerContext {
 export type Context<State = unknown> = JobContext & Readonly<State>;
 
 /** First argument of a task that runs in a thread: the members of `Context` that work there. */
-export interface ThreadContext extends Pick<Context, "job" | "queue" | "workerId" | "log"> {
+export interface ThreadContext extends Pick<Context, "job" | "queue" | "workerId" | "log" | "snooze"> {
   /**
    * As in `Context`. A loop that never yields to the event loop sees that the signal has fired if it reads it each
    * time: `if (ctx.signal.aborted) return`. A loop that never reads it is ended with its thread, at the hard deadline.

@@ -13,6 +13,7 @@ import { awaitedIn, withEngineMembers } from "../../core/job-meta.js";
 import type { TransactionClient } from "../../core/transaction-client.js";
 import { encodeChange } from "../../core/wire.js";
 import { InvalidJobError, JobLostError, SaqError } from "../../errors.js";
+import { snoozeOf } from "../../tasks/snooze.js";
 import type { RunningJob } from "../../tasks/task.js";
 import type { AttemptTrace } from "../../telemetry/telemetry.js";
 import { longestTimerMs } from "../../timers.js";
@@ -153,7 +154,7 @@ export class Attempt {
     }
     this.taskEnded = Promise.resolve(returned).then(
       (value) => this.#end({ kind: "returned", value }),
-      (error: unknown) => this.#end({ kind: "threw", error }),
+      (error: unknown) => this.#end(thrownResult(error)),
     );
   }
 
@@ -313,6 +314,11 @@ export class Attempt {
     if (interruption === "abort") this.interrupt("abort", "aborted");
     else if (interruption) this.interrupt("lost", lossText[interruption]);
   }
+}
+
+function thrownResult(error: unknown): AttemptResult {
+  const snooze = snoozeOf(error);
+  return snooze ? { kind: "snoozed", snooze } : { kind: "threw", error };
 }
 
 /** Reasons why an attempt does not own its job any more. */

@@ -7,6 +7,7 @@ import { historyOf } from "../../core/attempt-history.js";
 import type { JobFields } from "../../core/job.js";
 import { ConfigError } from "../../errors.js";
 import type { Logger } from "../../logger.js";
+import { snooze } from "../../tasks/snooze.js";
 import type {
   AnyTask,
   ApplyOptions,
@@ -82,6 +83,10 @@ export class TaskContext implements JobContext {
 
   get finish(): JobContext["finish"] {
     return (result, { client }) => this.#attempt.finish(result, client);
+  }
+
+  get snooze(): JobContext["snooze"] {
+    return snooze;
   }
 }
 

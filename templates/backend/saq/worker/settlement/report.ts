@@ -47,6 +47,11 @@ export class Report {
             { ...logFieldsOf(attempt), err: error },
             `${name} failed after ctx.finish; its job stays complete`,
           );
+        } else if (end.kind === "snoozed") {
+          this.logger.warn(
+            logFieldsOf(attempt),
+            `${name} threw ctx.snooze after ctx.finish; its job stays complete`,
+          );
         }
         this.stats.complete++;
         this.counters.complete++;
@@ -68,6 +73,10 @@ export class Report {
       case "queued":
         if (end.kind === "interrupted" && end.interruption === "shutdown") {
           this.logger.info(logFieldsOf(attempt), `Requeued ${name}, the worker is shutting down`);
+          return;
+        }
+        if (end.kind === "snoozed") {
+          this.logger.info(logFieldsOf(attempt), `Snoozed ${name}: ${end.snooze.message}`);
           return;
         }
         this.stats.retried++;

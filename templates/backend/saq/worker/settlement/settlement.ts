@@ -6,10 +6,11 @@ import { isLarger, tooLarge } from "../../core/byte-size.js";
 import type { ClaimedJob, Receipt } from "../../core/claim.js";
 import { isRetryable, type JobFields } from "../../core/job.js";
 import { increment } from "../../core/job-meta.js";
-import { finishedFields, keepSeconds, requeuedFields, retryDue } from "../../core/transitions.js";
+import { dueAfter, finishedFields, keepSeconds, requeuedFields, retryDue } from "../../core/transitions.js";
 import { encodeChange, type MetaPatch } from "../../core/wire.js";
 import { InvalidResultError } from "../../errors.js";
 import { isNoRetry } from "../../tasks/no-retry.js";
+import { returnedSnooze, type Snooze } from "../../tasks/snooze.js";
 import { errorText } from "./error-text.js";
 
 /** Reasons why an attempt must end before its task does. */
@@ -19,6 +20,8 @@ export type Interruption = "timeout" | "abort" | "shutdown" | "lost" | "crash";
 export type AttemptResult =
   | { kind: "returned"; value: unknown }
   | { kind: "threw"; error: unknown }
+  /** The task threw what `ctx.snooze` returned. */
+  | { kind: "snoozed"; snooze: Snooze }
   | { kind: "interrupted"; interruption: Interruption; reason: Error; overdue: boolean };
 
 /** The attempt that has ended. */
@@ -56,6 +59,8 @@ export function settlementOf(
       if (end.error instanceof InvalidResultError || isNoRetry(end.error))
         return finalFailure(attempt, errorText(end.error), rules);
       return failure(attempt, errorText(end.error), rules);
+    case "snoozed":
+      return snoozed(attempt, end.snooze.seconds, rules);
     case "interrupted":
       switch (end.interruption) {
         case "timeout":
@@ -98,6 +103,8 @@ export function release({ claim, fields }: EndedAttempt, metaPatch?: MetaPatch):
 }
 
 function completion(attempt: EndedAttempt, value: unknown, rules: SettlementRules): Settlement {
+  const mistake = returnedSnooze(value);
+  if (mistake !== null) return finalFailure(attempt, mistake, rules);
   let result: string | undefined;
   try {
     result = asJson(value);
@@ -198,6 +205,15 @@ function failure(attempt: EndedAttempt, error: string, rules: SettlementRules): 
   const scheduled = retryDue(fields, rules.nowMs);
   const metaPatch = { ...historyWith(attempt, error, rules), ...attempt.trace?.retryMeta };
   return settlement(attempt, requeuedFields(rules.nowMs, scheduled, error), { scheduled }, metaPatch);
+}
+
+/** The task asked for another run: the job waits without an error, and the attempt is not counted. */
+function snoozed(attempt: EndedAttempt, seconds: number, { nowMs }: SettlementRules): Settlement {
+  const { fields, trace } = attempt;
+  const scheduled = dueAfter(seconds, nowMs);
+  const metaPatch = { snoozes: increment(fields.meta.snoozes), ...trace?.retryMeta };
+  const change = requeuedFields(nowMs, scheduled, null);
+  return { ...settlement(attempt, change, { charge: -1, scheduled }, metaPatch), behindOthers: true };
 }
 
 /** At a shutdown: the job always goes back into the queue, and the attempt is not counted. */

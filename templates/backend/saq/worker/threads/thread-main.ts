@@ -7,6 +7,7 @@ import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import { historyOf } from "../../core/attempt-history.js";
 import { type LogArguments, type Logger, readLogCall } from "../../logger.js";
 import { isNoRetry } from "../../tasks/no-retry.js";
+import { returnedSnooze, snooze, snoozeOf } from "../../tasks/snooze.js";
 import type { RunningJob, ThreadContext } from "../../tasks/task.js";
 import { runInContext } from "../../telemetry/thread-context.js";
 import { detailsOf, rebuilt } from "../settlement/error-details.js";
@@ -84,11 +85,15 @@ async function runTask(run: Run, job: ThreadJob): Promise<ThreadEnd> {
     const call = () => task.run(contextOf(run, job), job.payload);
     return encodeResult(await (job.otelContext ? runInContext(job.otelContext, call) : call()));
   } catch (error) {
+    const snoozed = snoozeOf(error);
+    if (snoozed) return { kind: "snoozed", seconds: snoozed.seconds };
     return { kind: "threw", error: detailsOf(error), loadFailed: false, noRetry: isNoRetry(error) };
   }
 }
 
 function encodeResult(value: unknown): ThreadEnd {
+  const mistake = returnedSnooze(value);
+  if (mistake !== null) return { kind: "unserializable", reason: mistake };
   try {
     const json = JSON.stringify(value) as string | undefined;
     if (json !== undefined || value === undefined) return { kind: "returned", json };
@@ -119,6 +124,7 @@ function contextOf(run: Run, { fields, queueName, workerId }: ThreadJob): Thread
     queue: { name: queueName },
     workerId,
     log: logger({ job: fields.key, task: fields.function }),
+    snooze,
     get signal() {
       receivePending();
       return run.controller.signal;
