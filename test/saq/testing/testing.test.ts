@@ -131,6 +131,8 @@ describe("runTask", () => {
     await expect(runTask(refuses)).rejects.toThrow(new NoRetry("refused"));
     await expect(runTask(poll, { seconds: 60 })).rejects.toMatchObject({ name: "Snooze", seconds: 60 });
     await expect(runTask(poll, { seconds: -1 })).rejects.toThrow(InvalidJobError);
+    const mistaken = (ctx: Context) => ctx.snooze(60);
+    await expect(runTask(mistaken)).rejects.toThrow("the task returned ctx.snooze(60), which has no effect");
     // The job that waits is not snoozed: in a real queue it would wait until the other one has ended.
     const parent = async (ctx: Context) => ctx.apply(poll, { seconds: 5 });
     const error = await runTask(parent).catch((thrown: unknown) => thrown);

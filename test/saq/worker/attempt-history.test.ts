@@ -1,9 +1,18 @@
 /** The history of failed attempts: when it is written, and who can read it. */
 import { describe, expect, it } from "@jest/globals";
+import type { ClaimedJob } from "../../../templates/backend/saq/core/claim.js";
 import { inSeconds } from "../../../templates/backend/saq/core/job.js";
 import type { Context } from "../../../templates/backend/saq/tasks/task.js";
 import { pythonComplaints } from "../support/golden-documents.js";
-import { claim, openQueue, rowOf, startWorker, useDatabase } from "../support/scenario.js";
+import {
+  claim,
+  openQueue,
+  rowOf,
+  settle,
+  settlement,
+  startWorker,
+  useDatabase,
+} from "../support/scenario.js";
 import { itOnTables } from "../support/test-broker.js";
 
 const database = useDatabase();
@@ -152,6 +161,16 @@ describe("job.history", () => {
       expect(await queue.finish(job.key, status, { error: "no" })).toBe("finished");
       expect((await job.refresh()).history.map(({ error }) => error)).toEqual(errors);
     }
+  });
+
+  it("does not have the previous attempt's error, if queue.finish gives none", async () => {
+    const queue = openQueue(database, { given: () => "done" });
+    const job = await queue.enqueue("given", undefined, { retries: 2 });
+    const [first] = await claim(queue);
+    await settle(queue, settlement(first as ClaimedJob, "queued", { error: "boom" }));
+    await claim(queue);
+    expect(await queue.finish(job.key, "failed")).toBe("finished");
+    expect((await job.refresh()).history.map(({ error }) => error)).toEqual(["failed"]);
   });
 
   it("does not make meta larger than maxBytes, and is not the reason why a job or an update fails", async () => {

@@ -1,6 +1,7 @@
-/** A task that ends its job for good (NoRetry), or that runs again later although nothing has failed (ctx.snooze). */
+/** A task that ends its job without a retry (NoRetry), or that runs again later although nothing has failed (ctx.snooze). */
 import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "@jest/globals";
+import { z } from "zod";
 import { claimedFields } from "../../../templates/backend/saq/core/stored-job.js";
 import { NoRetry, task } from "../../../templates/backend/saq/index.js";
 import { Snooze } from "../../../templates/backend/saq/tasks/snooze.js";
@@ -287,13 +288,19 @@ describe("ctx.snooze", () => {
       const job = await queue.enqueue("given");
       expect(await ended(job.key)).toBe("Failed given");
       expect((await job.refresh()).error).toContain(
-        `InvalidJobError: ctx.snooze takes the seconds until the next run, a number of 0 to 31622400 (366 days), got ${seconds}.`,
+        `InvalidJobError: ctx.snooze takes the seconds until the next run, a number of 0 to 31622400 (366 days), got ${
+          typeof seconds === "string" ? 'the text "5"' : seconds
+        }.`,
       );
     },
   );
 
-  it("fails the job with a clear error if it is returned in place of being thrown", async () => {
-    const queue = openQueue(database, { given: async (ctx: Context) => ctx.snooze(60) });
+  it.each([
+    ["without a schema for the result", {}],
+    ["also if a schema would accept it", { output: z.object({ rows: z.array(z.unknown()).optional() }) }],
+  ])("fails the job with a clear error if it is returned in place of being thrown, %s", async (_, options) => {
+    const given = task({ ...options, run: async (ctx: Context): Promise<object> => ctx.snooze(60) });
+    const queue = openQueue(database, { given });
     const { ended } = await startWorker(queue);
     const job = await queue.enqueue("given", undefined, { retries: 3 });
     expect(await ended(job.key)).toBe("Failed given");

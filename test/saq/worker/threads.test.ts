@@ -120,7 +120,7 @@ describe("a task with `thread`", () => {
     expect(log.lines.filter(({ level }) => level === "error")).toHaveLength(6);
   });
 
-  it("ends its job for good with NoRetry, and runs again after a snooze, as in the main thread", async () => {
+  it("ends its job without a retry with NoRetry, and runs again after a snooze, as in the main thread", async () => {
     const seen: unknown[] = [];
     const { queue, worker, log, ended } = await stage({
       afterProcess: ({ exception }: { exception: unknown }) => void seen.push(exception),
@@ -129,7 +129,7 @@ describe("a task with `thread`", () => {
     const later = await queue.enqueue("stops", { how: "until later" }, { meta: { attemptHistory } });
     expect(await ended(later.key)).toBe("Snoozed stops: its job is due again in 0 s");
     expect(await ended(later.key, 2)).toBe("Finished stops");
-    expect((await later.refresh()).result).toEqual({ history: attemptHistory, attempts: 1 });
+    expect((await later.refresh()).result).toEqual({ history: attemptHistory, attempts: 1, snoozes: 1 });
     expect(log.lines.filter(({ level }) => level === "error")).toEqual([]);
 
     const refused = await queue.enqueue("stops", { how: "for good" });

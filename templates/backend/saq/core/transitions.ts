@@ -192,7 +192,7 @@ export function finishJob(
   const job = read(row);
   if (!job) return { change: { ...unreadableChange, revoke: true }, answer: "finished" };
   const error = outcome.error ?? job.error;
-  const history = status === "failed" ? failedRun(job, nowMs, error ?? "failed", maxBytes) : {};
+  const history = status === "failed" ? failedRun(job, nowMs, outcome.error ?? "failed", maxBytes) : {};
   const change = {
     ...edit(status, finishedFields(status, nowMs, { ...outcome, error }), history),
     keep: keepSeconds(job.ttl, status, failedTtl),

@@ -147,7 +147,9 @@ export interface JobContext extends WorkerContext {
   /**
    * Returns an object to throw: the job then runs again after `seconds`, by the database's clock. The attempt does not
    * count, and it is no error: nothing is logged as one, and no retry is counted. `meta.snoozes` counts how often the
-   * job was snoozed, without a limit. If the job was aborted, or its timeout was over, it ends in that way.
+   * job was snoozed, without a limit. After the signal has fired, the reason of the signal decides (an abort, the
+   * timeout, the end of the worker), and a snooze is ignored. The `name` of the object is "Snooze": a hook or a `catch`
+   * recognizes it by that.
    *
    * @throws InvalidJobError (invalid_job) if `seconds` is not a number of 0 to 31,622,400 (366 days)
    * @example

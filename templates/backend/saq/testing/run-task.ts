@@ -6,7 +6,7 @@ import type { ClaimedJob, Receipt } from "../core/claim.js";
 import type { JobFields } from "../core/job.js";
 import { decodeJob, encodeJob } from "../core/wire.js";
 import { Drafts } from "../queue/draft.js";
-import { type Snooze, snoozeOf } from "../tasks/snooze.js";
+import { returnedSnooze, type Snooze, snoozeOf } from "../tasks/snooze.js";
 import type {
   AnyTask,
   ApplyOptions,
@@ -257,6 +257,8 @@ async function attempt(
       case "interrupted":
         throw result.reason;
       case "returned": {
+        const mistake = returnedSnooze(result.value);
+        if (mistake !== null) throw new Error(mistake);
         const { patch } =
           run.transactionalFinish?.settlement ?? transactionalSettlement(run, result.value, rules());
         return (JSON.parse(patch) as { result?: unknown }).result ?? null;

@@ -125,8 +125,13 @@ class CardRefused extends NoRetry {}
 export const stops = task({
   thread: import.meta.url,
   retries: 3,
-  run: (ctx, { how }: { how: "for good" | "until later" | "by mistake" }) => {
-    if (ctx.job.meta.snoozes === 1) return { history: ctx.job.history, attempts: ctx.job.attempts };
+  output: z.object({ history: z.unknown(), attempts: z.number(), snoozes: z.unknown() }).partial(),
+  run: async (ctx, { how }: { how: "for good" | "until later" | "by mistake" }): Promise<object> => {
+    if (ctx.job.meta.snoozes === 1) {
+      await ctx.job.update({ meta: { step: 2 } });
+      const { history, attempts, meta } = ctx.job;
+      return { history, attempts, snoozes: meta.snoozes };
+    }
     if (how === "until later") throw ctx.snooze(0);
     if (how === "by mistake") return ctx.snooze(5);
     throw Object.assign(new CardRefused("expired", { cause: new TypeError("why") }), { code: "E_CARD" });

@@ -90,18 +90,22 @@ export class TaskContext implements JobContext {
   }
 }
 
+/** Shared by all jobs, so that a job whose history nobody reads pays nothing for it. */
+const history: PropertyDescriptor & ThisType<JobFields> = {
+  get() {
+    return historyOf(this);
+  },
+};
+
 function jobView(attempt: Attempt): RunningJob {
   const { fields } = attempt;
-  const view = {
-    // The fields are the prototype: they are not copied, and later changes of them are visible.
-    __proto__: fields,
+  // The fields are the prototype: they are not copied, and later changes of them are visible.
+  const view = Object.create(fields) as RunningJob;
+  Object.defineProperty(view, "history", history);
+  return Object.assign(view, {
     id: fields.key,
-    get history() {
-      return historyOf(fields);
-    },
     update: (change: Parameters<RunningJob["update"]>[0]) => attempt.update(change),
-  };
-  return view as typeof view & JobFields;
+  });
 }
 
 /** Returns the class of ctx for a worker whose startup hooks returned the members `state`. */

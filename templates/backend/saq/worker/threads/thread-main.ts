@@ -5,9 +5,10 @@
 import { setMaxListeners } from "node:events";
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import { historyOf } from "../../core/attempt-history.js";
+import { withEngineMembers } from "../../core/job-meta.js";
 import { type LogArguments, type Logger, readLogCall } from "../../logger.js";
 import { isNoRetry } from "../../tasks/no-retry.js";
-import { returnedSnooze, snooze, snoozeOf } from "../../tasks/snooze.js";
+import { Snooze, snooze, snoozeOf } from "../../tasks/snooze.js";
 import type { RunningJob, ThreadContext } from "../../tasks/task.js";
 import { runInContext } from "../../telemetry/thread-context.js";
 import { detailsOf, rebuilt } from "../settlement/error-details.js";
@@ -86,14 +87,13 @@ async function runTask(run: Run, job: ThreadJob): Promise<ThreadEnd> {
     return encodeResult(await (job.otelContext ? runInContext(job.otelContext, call) : call()));
   } catch (error) {
     const snoozed = snoozeOf(error);
-    if (snoozed) return { kind: "snoozed", seconds: snoozed.seconds };
+    if (snoozed) return { kind: "snoozed", seconds: snoozed.seconds, wasReturned: false };
     return { kind: "threw", error: detailsOf(error), loadFailed: false, noRetry: isNoRetry(error) };
   }
 }
 
 function encodeResult(value: unknown): ThreadEnd {
-  const mistake = returnedSnooze(value);
-  if (mistake !== null) return { kind: "unserializable", reason: mistake };
+  if (value instanceof Snooze) return { kind: "snoozed", seconds: value.seconds, wasReturned: true };
   try {
     const json = JSON.stringify(value) as string | undefined;
     if (json !== undefined || value === undefined) return { kind: "returned", json };
@@ -107,16 +107,15 @@ function contextOf(run: Run, { fields, queueName, workerId }: ThreadJob): Thread
   const job: RunningJob = {
     ...fields,
     id: fields.key,
-    get history() {
-      return historyOf(job);
-    },
+    // An update of `meta` does not change the history.
+    history: historyOf(fields),
     update: async (change: JobChange) => {
       if (current !== run) return;
       const id = ++lastUpdateId;
       const updated = new Promise<void>((resolve, reject) => pendingUpdates.set(id, { resolve, reject }));
       send({ kind: "update", run: run.id, id, change });
       await updated;
-      Object.assign(job, change);
+      Object.assign(job, change, change.meta && { meta: withEngineMembers(job.meta, change.meta) });
     },
   };
   return {

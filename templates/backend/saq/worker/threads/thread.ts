@@ -140,7 +140,7 @@ function settle({ resolve, reject }: Run, end: ThreadEnd): void {
       });
       return;
     case "snoozed":
-      reject(new Snooze(end.seconds));
+      (end.wasReturned ? resolve : reject)(new Snooze(end.seconds));
       return;
     case "threw":
       reject(end.noRetry ? asNoRetry(rebuilt(end.error)) : rebuilt(end.error));
