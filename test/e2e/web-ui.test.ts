@@ -75,6 +75,10 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     expect(page.url()).toBe(`${app.url}/queues/default/jobs/${encodeURIComponent(key)}`);
     await page.getByRole("region", { name: "Error" }).getByText(markup).waitFor();
     await page.getByText("1 of 1").waitFor();
+    const attempts = page.getByRole("table", { name: "Failed attempts" });
+    const attempt = attempts.getByRole("row").filter({ hasText: worker.workerId });
+    await attempt.getByText("Error: no such column <img").waitFor();
+    expect(await page.getByRole("region", { name: "Meta" }).count()).toBe(0);
     expect(await button("Abort").count()).toBe(0);
 
     app.mend();
@@ -153,7 +157,10 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
           status: "failed",
           error: markup,
           result: { markup },
-          meta: { markup },
+          meta: {
+            markup,
+            attemptHistory: [{ time: 5, attempt: 1, workerId: markup, duration: 7, error: markup }],
+          },
           function: markup,
         }),
       ],
@@ -166,6 +173,8 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     for (const part of ["Error", "Payload", "Result", "Meta"]) {
       await page.getByRole("region", { name: part }).getByText("<script>").waitFor();
     }
+    const cells = page.getByRole("table", { name: "Failed attempts" }).getByText("<script>");
+    expect(await cells.count()).toBe(2);
     expect(await page.locator("main img, main script").count()).toBe(0);
     expect(await page.title()).toBe(`Job ${markup} · SAQ`);
   });
@@ -291,8 +300,11 @@ const oddKey = "invoice/2026?q=1#ü%2F漢字";
     [390, "/queues/default"],
     [390, "job"],
     [1280, "/queues/default"],
+    [1280, "job"],
   ])("fits into a window %i px wide: %s", async (width, path) => {
-    const { key } = await enqueue("echo", { text: "x".repeat(300) }, { key: "k".repeat(200) });
+    const failed = { time: 5, attempt: 1, workerId: "w".repeat(60), duration: 7, error: "x".repeat(1_024) };
+    const meta = { attemptHistory: [failed] };
+    const { key } = await enqueue("echo", { text: "x".repeat(300) }, { key: "k".repeat(200), meta });
     await page.setViewportSize({ width, height: 800 });
     await page.goto(`${app.url}${path === "job" ? `/queues/default/jobs/${key}` : path}`);
     await page.getByRole("heading", { level: 1 }).waitFor();

@@ -27,6 +27,7 @@ export const contractFiles = [
   "test/saq/telemetry/spans.test.ts",
   "test/saq/testing/testing.test.ts",
   "test/saq/worker/alone.test.ts",
+  "test/saq/worker/attempt-history.test.ts",
   "test/saq/worker/burst.test.ts",
   "test/saq/worker/hooks.test.ts",
   "test/saq/worker/idle-polling.test.ts",
@@ -34,6 +35,7 @@ export const contractFiles = [
   "test/saq/worker/run.test.ts",
   "test/saq/worker/run-context.test.ts",
   "test/saq/worker/schedule.test.ts",
+  "test/saq/worker/task-ends.test.ts",
   "test/saq/worker/unending-tasks.test.ts",
 ];
 

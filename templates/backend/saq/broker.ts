@@ -78,6 +78,11 @@ export interface Settlement extends Claim {
   /** When a job that is queued again becomes due, epoch s. */
   scheduled: number;
   /**
+   * A job that is queued again without a charge takes the place in the queue that it had before the claim. True: it
+   * comes after the jobs that were due in an earlier second.
+   */
+  behindOthers?: true;
+  /**
    * Who is notified of the settlement: false = nobody, true = all listeners of `onJobEvents`, text = one
    * address (`openReplyChannel`).
    */

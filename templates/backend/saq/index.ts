@@ -13,6 +13,7 @@ export {
   type SaqConfig,
   type SaqOptions,
 } from "./config/index.js";
+export type { FailedAttempt } from "./core/attempt-history.js";
 export { inSeconds, type JobOptions, type Status } from "./core/job.js";
 export type { TransactionClient } from "./core/transaction-client.js";
 export type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "./core/transitions.js";
@@ -48,6 +49,7 @@ export type {
   StartupHook,
 } from "./tasks/hooks.js";
 export { type MonitorOptions, monitoredJob } from "./tasks/monitored-job.js";
+export { NoRetry } from "./tasks/no-retry.js";
 export {
   afterProcessLogger,
   beforeProcessLogger,
@@ -56,6 +58,7 @@ export {
   timingAfterProcess,
   timingBeforeProcess,
 } from "./tasks/ready-hooks.js";
+export type { Snooze } from "./tasks/snooze.js";
 export {
   type ApplyOptions,
   type Context,

@@ -26,9 +26,15 @@ const database = useDatabase();
 
 type Row = Omit<Golden, "clause" | "odd">;
 
-/** Replaces each value that differs from run to run by a word for its kind. */
+/**
+ * Replaces each value that differs from run to run by a word for its kind. Leaves out the history of failed attempts,
+ * which Python does not store.
+ */
 function comparable({ status, priority, groupKey, scheduled, document }: Row) {
   const members = JSON.parse(document) as Record<string, unknown>;
+  const { attemptHistory: _, ...meta } = (members.meta ?? {}) as Record<string, unknown>;
+  if (Object.keys(meta).length > 0) members.meta = meta;
+  else delete members.meta;
   for (const name of ["queued", "started", "touched", "completed", "scheduled"]) {
     if (Number(members[name]) > 1e9) members[name] = "a time";
   }

@@ -124,6 +124,13 @@ describe("a manual retry", () => {
     expect(retryJob(large, "", now, true).change?.patch).not.toContain("meta");
   });
 
+  it("keeps the history of failed attempts, and resets the count of snoozes", () => {
+    const meta = { snoozes: 3, attemptHistory: [{ attempt: 1 }] };
+    const before = row({ status: "failed", attempts: 1, meta });
+    const { attemptHistory } = meta;
+    expect(changed(before, retryJob(before, "", now, true).change).meta).toEqual({ attemptHistory });
+  });
+
   it.each(["new", "queued", "active", "aborting"] as const)("D-26: refuses a job that is %s", (status) => {
     expect(retryJob(row({ status }), "", now, true)).toEqual({ change: null, answer: "not_finished" });
   });
@@ -172,6 +179,23 @@ describe("a job of a lost worker", () => {
     expect(changed(counted, loseJob(counted, now, 3, week, false)).meta).toEqual({ lost: 2 });
   });
 
+  it("has the run in its history, unless it was only claimed or was to be aborted", () => {
+    const given = { ...running, started: now - 3_000, attempts: 2 };
+    const entry = { time: now, attempt: 2, workerId: "w", duration: 3_000, error: "worker lost" };
+    const historyAfter = (job: Partial<JobFields>, wasStarted: boolean) =>
+      changed(row(job), loseJob(row(job), now, 3, week, wasStarted)).meta.attemptHistory;
+    expect(historyAfter(given, true)).toEqual([entry]);
+    expect(historyAfter(given, false)).toBeUndefined();
+    expect(historyAfter({ ...given, status: "aborting" }, true)).toBeUndefined();
+    const last = row({ ...given, meta: { lost: 3, attemptHistory: [entry] } });
+    expect(changed(last, loseJob(last, now, 3, week)).meta.attemptHistory).toEqual([
+      entry,
+      { ...entry, error: expect.stringMatching(/^worker lost: 4 workers died/) },
+    ]);
+    const small = loseJob(last, now, 3, week, true, 100);
+    expect(changed(last, small).meta).toEqual({ lost: 4 });
+  });
+
   it("V-5.12: is aborted when its abort was requested", () => {
     const before = row({ ...running, status: "aborting", error: "nope" });
     expect(changed(before, loseJob(before, now, 3, week))).toMatchObject({
@@ -182,7 +206,7 @@ describe("a job of a lost worker", () => {
 
   it("restarts its count of losses when `lost` is not a number", () => {
     const before = row({ ...running, meta: { lost: "x" } });
-    expect(changed(before, loseJob(before, now, 3, week)).meta).toEqual({ lost: 1 });
+    expect(changed(before, loseJob(before, now, 3, week)).meta).toMatchObject({ lost: 1 });
   });
 });
 
@@ -194,6 +218,16 @@ describe("a sweep", () => {
     expect(changed(again, sweepJob(again, now, 5, week))).toMatchObject({ status: "queued", error: "swept" });
     const last = row({ ...stuck, retries: 1, attempts: 1 });
     expect(changed(last, sweepJob(last, now, 5, week))).toMatchObject({ status: "aborted", error: "swept" });
+  });
+
+  it("adds the run of a stuck job to its history, unless its abort was requested", () => {
+    const entry = { time: now, attempt: 1, workerId: "w", duration: 60_000, error: "swept" };
+    const historyAfter = (given: Partial<JobFields>) => {
+      const before = row({ ...stuck, attempts: 1, workerId: "w", ...given });
+      return changed(before, sweepJob(before, now, 5, week)).meta.attemptHistory;
+    };
+    expect([historyAfter({ retries: 2 }), historyAfter({ retries: 1 })]).toEqual([[entry], [entry]]);
+    expect(historyAfter({ status: "aborting" })).toBeUndefined();
   });
 
   it("D-24: does not change a job that is not stuck", () => {

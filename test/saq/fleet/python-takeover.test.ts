@@ -36,8 +36,8 @@ async function takeOver(queue: { name: string }, key: string): Promise<PythonPee
   return peer;
 }
 
-async function claimOne(queue: OpenQueue, text?: string): Promise<ClaimedJob> {
-  await queue.enqueue("ok", { text });
+async function claimOne(queue: OpenQueue, text?: string, options: object = {}): Promise<ClaimedJob> {
+  await queue.enqueue("ok", { text }, options);
   const [claimed] = await claim(queue);
   if (!claimed) throw new Error("nothing was claimed");
   return claimed;
@@ -115,6 +115,16 @@ describe("a job that a Python worker took over", () => {
     expect(await queue.broker.findInterrupted([claimed, other])).toEqual([
       { key: claimed.key, reason: "lost" },
     ]);
+  });
+
+  it("T-193: findInterrupted() reports our run as lost, also if the job has failed before in our worker", async () => {
+    const queue = open();
+    const attemptHistory = [{ time: 1, attempt: 1, workerId: "worker-1", duration: 1, error: "boom" }];
+    const claimed = await claimOne(queue, undefined, { meta: { attemptHistory } });
+    expect(await queue.broker.findInterrupted([claimed])).toEqual([]);
+    await takeOver(queue, claimed.key);
+    expect((await queue.job(claimed.key))?.history).toEqual(attemptHistory);
+    expect(await queue.broker.findInterrupted([claimed])).toEqual([{ key: claimed.key, reason: "lost" }]);
   });
 
   it("T-193: the task's signal fires, and our worker does not run the job twice at the same time", async () => {

@@ -28,6 +28,9 @@ const tasks = {
     started();
     return new Promise((resolve) => ctx.signal.addEventListener("abort", resolve));
   },
+  fails: () => {
+    throw new Error("boom");
+  },
 };
 
 /** Starts a worker, and waits until it runs the one job of the queue. */
@@ -57,6 +60,27 @@ describe("a settlement that a worker records", () => {
     expect(JSON.parse(text).meta.cancellations).toBe(1);
     expect(Object.keys(JSON.parse(text))).not.toContain("meta+");
   });
+
+  it.each([
+    ["a document that jsonb can hold", ""],
+    ["a document that jsonb cannot hold", ', "nul": "\\u0000"'],
+  ])(
+    "D-64: a failed attempt is added to meta, whose other values keep their text: %s",
+    async (_name, more) => {
+      const queue = openQueue(database, tasks);
+      await queue.connect();
+      await database.query("delete from saq_jobs");
+      const text = document(queue.name, { task: "fails", more });
+      await insertRow(database, { key: "k", queue: queue.name, document: text });
+      const { ended } = await startWorker(queue);
+      expect(await ended("k")).toBe("Failed fails");
+      const stored = (await rowOf(database, "k"))?.text ?? "";
+      expect(stored).toMatch(more === "" ? inJsonb : `"meta": {${inMeta}, "attemptHistory": [`);
+      expect(Object.keys(JSON.parse(stored))).not.toContain("meta+");
+      const error = expect.stringMatching(/^Error: boom\n/);
+      expect((await queue.job("k"))?.history).toEqual([expect.objectContaining({ attempt: 1, error })]);
+    },
+  );
 
   it("D-21: a shutdown keeps the meta that a caller set during the run", async () => {
     const queue = openQueue(database, tasks);
@@ -93,14 +117,17 @@ describe("a change that is made while the row is locked", () => {
   const changed = (text: string, change: { patch: string | null; removed: readonly string[] }) =>
     editDocument(text, change.patch ?? "{}", change.removed);
 
-  it("D-64: a lost job's count in meta is increased, and the rest of meta is copied unchanged", () => {
+  const lost =
+    '"attemptHistory": [{"time":5000,"attempt":1,"workerId":null,"duration":0,"error":"worker lost';
+
+  it("D-64: a lost job's count and history in meta are changed, and the rest of meta is copied unchanged", () => {
     const text = document("q", { meta: `${inMeta}, "lost": 1` });
-    expect(changed(text, loseJob(row(text, "active"), 5_000, 3, 60))).toMatch(
-      `"meta": {${inMeta}, "lost": 2}`,
+    expect(changed(text, loseJob(row(text, "active"), 5_000, 3, 60))).toContain(
+      `"meta": {${inMeta}, "lost": 2, ${lost}"}]}`,
     );
     const last = document("q", { meta: `"lost": 3, ${inMeta}` });
     const failed = changed(last, loseJob(row(last, "active"), 5_000, 3, 60));
-    expect(failed).toMatch(`"meta": {"lost": 4, ${inMeta}}`);
+    expect(failed).toContain(`"meta": {"lost": 4, ${inMeta}, ${lost}: 4 workers died`);
     expect(failed).toMatch('"status": "failed"');
   });
 

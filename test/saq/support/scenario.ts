@@ -255,7 +255,7 @@ export function openQueue<const Tasks extends TaskMap>(
 }
 
 /** What a worker logs once the end of an attempt is recorded. */
-const endings = /^(Finished|Failed|Aborted|Retrying|Requeued) |^lost the job/;
+const endings = /^(Finished|Failed|Aborted|Retrying|Requeued|Snoozed) |^lost the job/;
 
 export interface TestWorker {
   readonly worker: Worker;

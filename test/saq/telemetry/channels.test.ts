@@ -112,6 +112,25 @@ describe("saq:process", () => {
     expect(events.at(-1)?.message.error).toMatchObject({ message: "boom" });
   });
 
+  it("publishes a snooze neither as a result nor as an error, and the job runs again", async () => {
+    const queue = openQueue(database, {
+      polls: ({ job, snooze }: Context) => {
+        if (job.meta.snoozes === undefined) throw snooze(0);
+        return "ready";
+      },
+    });
+    const events = record("process", queue.name);
+    const { ended } = await startWorker(queue);
+    const job = await queue.enqueue("polls");
+    expect(await ended(job.key, 2)).toBe("Finished polls");
+    const ends = events.flatMap(({ event, message }) => (event === "asyncEnd" ? [message] : []));
+    expect(namesOf(events)).toEqual(Array(2).fill(["start", "end", "asyncStart", "asyncEnd"]).flat());
+    expect(ends.map(({ result, error }) => [result, error])).toEqual([
+      [undefined, undefined],
+      ["ready", undefined],
+    ]);
+  });
+
   it("a task and its hooks run inside of a store that is bound to the channel", async () => {
     const store = new AsyncLocalStorage<string>();
     const channel = tracingChannel<string, Message & { job: { key: string } }>("saq:process");

@@ -1,6 +1,7 @@
 /** The spans of OpenTelemetry, with a real SDK (S-50 to S-54, D-80). */
 import { describe, expect, it } from "@jest/globals";
 import * as otel from "@opentelemetry/api";
+import { NoRetry } from "../../../templates/backend/saq/tasks/no-retry.js";
 import type { Context, JobContext } from "../../../templates/backend/saq/tasks/task.js";
 import type { OtelApi } from "../../../templates/backend/saq/telemetry/otel-api.js";
 import { traceText } from "../../support/trace-text.js";
@@ -121,6 +122,41 @@ describe("the spans of one job", () => {
       "error.type": "InvalidResultError",
       "saq.job.status": "failed",
     });
+  });
+
+  it("NoRetry and its subclasses have their own error.type; a snooze leaves the status unset", async () => {
+    class CardRefused extends NoRetry {
+      readonly code = "E_CARD";
+    }
+    const queue = openQueue(database, {
+      bad: () => {
+        throw new CardRefused("expired");
+      },
+      polls: ({ job, snooze }: Context) => {
+        if (job.meta.snoozes === undefined) throw snooze(0);
+      },
+    });
+    const { ended } = await startWorker(queue);
+    const bad = await queue.enqueue("bad", undefined, { retries: 2 });
+    await ended(bad.key);
+    const polls = await queue.enqueue("polls");
+    await ended(polls.key, 2);
+    const shown = spansNamed(`process ${queue.name}`).map(({ status, attributes, events }) => [
+      status.code,
+      attributes["saq.job.status"],
+      attributes["saq.job.attempts"],
+      attributes["error.type"],
+      events.map((event) => event.attributes?.["exception.type"]),
+    ]);
+    expect(shown).toEqual([
+      [2, "failed", 1, "NoRetry", ["E_CARD"]],
+      [0, "queued", 1, undefined, []],
+      [0, "complete", 1, undefined, []],
+    ]);
+    const [, first, second] = spansNamed(`process ${queue.name}`);
+    expect(
+      second?.links.map(({ context, attributes }) => [context.spanId, attributes?.["saq.link"]]),
+    ).toContainEqual([first?.spanContext().spanId, "first_attempt"]);
   });
 
   it("D-80: an aborted job and one that a shutdown ends leave the status unset; a timeout is an error", async () => {
@@ -456,7 +492,13 @@ describe("the trace that a job carries", () => {
     const { _otel_context: first } = await metaOf("kept");
     await ended(job.key, 2);
     const after = await metaOf("kept");
-    expect(after).toEqual({ own: true, _otel_context: first, otelFirstAttempt: expect.any(String) });
+    const attemptHistory = [expect.objectContaining({ attempt: 1 })];
+    expect(after).toEqual({
+      own: true,
+      _otel_context: first,
+      otelFirstAttempt: expect.any(String),
+      attemptHistory,
+    });
     await job.refresh();
     await job.enqueue({ scheduled: new Date(Date.now() + 3_600_000) });
     const anew = await metaOf("kept");

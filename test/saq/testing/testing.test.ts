@@ -8,7 +8,7 @@ import {
   InvalidPayloadError,
   InvalidResultError,
 } from "../../../templates/backend/saq/errors.js";
-import { cronJob } from "../../../templates/backend/saq/index.js";
+import { cronJob, NoRetry } from "../../../templates/backend/saq/index.js";
 import { type Context, task } from "../../../templates/backend/saq/tasks/task.js";
 import { drain, enqueued, expectEnqueued, runTask } from "../../../templates/backend/saq/testing/index.js";
 import { openQueue, useDatabase } from "../support/scenario.js";
@@ -29,6 +29,9 @@ const count = task({
 const chain = async (ctx: Context, { left }: { left: number }): Promise<number> => {
   if (left > 0) await ctx.enqueue(chain, { left: left - 1 }, possible({ priority: 2 }));
   return left;
+};
+const poll = async (ctx: Context, { seconds }: { seconds: number }): Promise<string> => {
+  throw ctx.snooze(seconds);
 };
 const boom = task({
   retries: 2,
@@ -121,6 +124,26 @@ describe("runTask", () => {
     await expect(runTask(waiting, undefined, { signal: AbortSignal.abort() })).rejects.toThrow("aborted");
   });
 
+  it("throws a NoRetry as it is, and what ctx.snooze returns", async () => {
+    const refuses = async () => {
+      throw new NoRetry("refused");
+    };
+    await expect(runTask(refuses)).rejects.toThrow(new NoRetry("refused"));
+    await expect(runTask(poll, { seconds: 60 })).rejects.toMatchObject({ name: "Snooze", seconds: 60 });
+    await expect(runTask(poll, { seconds: -1 })).rejects.toThrow(InvalidJobError);
+    const mistaken = (ctx: Context) => ctx.snooze(60);
+    await expect(runTask(mistaken)).rejects.toThrow("the task returned ctx.snooze(60), which has no effect");
+    // The job that waits is not snoozed: in a real queue it would wait until the other one has ended.
+    const parent = async (ctx: Context) => ctx.apply(poll, { seconds: 5 });
+    const error = await runTask(parent).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({
+      name: "Error",
+      message: expect.stringContaining(
+        'task "poll" threw ctx.snooze(5), and runTask runs each task only once',
+      ),
+    });
+  });
+
   it("returns the value that the task passes to ctx.finish", async () => {
     const statements: string[] = [];
     const client = {
@@ -195,6 +218,38 @@ describe("drain", () => {
       ["queued", 2],
       ["complete", 3],
     ]);
+  });
+
+  it("runs a snoozed job again as soon as it is due, and with `at` as often as it would by that time", async () => {
+    const polls = (ctx: Context) => {
+      if (ctx.job.meta.snoozes === undefined) throw ctx.snooze(0);
+      if (ctx.job.meta.snoozes === 1) throw ctx.snooze(3_600);
+      throw ctx.snooze(7_200);
+    };
+    const queue = openQueue(database, { polls });
+    await queue.enqueue("polls");
+    const snoozed = expect.objectContaining({ status: "queued", attempts: 0, error: null, result: null });
+    expect(await drain(queue)).toEqual([snoozed, snoozed]);
+    expect(await drain(queue)).toEqual([]);
+    // After one hour, and then every two hours: after 1, 3 and 5 hours.
+    const at = new Date(Date.now() + 5.5 * 3_600_000);
+    expect(await drain(queue, { at })).toEqual([snoozed, snoozed, snoozed]);
+    expect(await queue.counts()).toMatchObject({ scheduled: 1, queued: 0 });
+  });
+
+  it("throws the error of a job that failed for good by NoRetry", async () => {
+    const refused = new NoRetry("refused");
+    const refuses = task({
+      retries: 5,
+      run: () => {
+        throw refused;
+      },
+    });
+    const queue = openQueue(database, { refuses });
+    await queue.enqueue("refuses");
+    const error = (await drain(queue).catch((thrown: unknown) => thrown)) as Error;
+    expect(error.message).toContain("drain: 1 of 1 runs failed");
+    expect(error.cause).toBe(refused);
   });
 
   it("runs scheduled tasks by the real clock, not by `at`", async () => {

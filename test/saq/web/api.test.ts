@@ -214,6 +214,18 @@ describe("one job", () => {
     expect(body.job).toMatchObject({ kwargs: "null", result: "null", status: "queued" });
   });
 
+  it("returns the history of failed attempts, and an empty one if another program has stored something else", async () => {
+    const attempt = { time: 5, attempt: 1, workerId: "w1", duration: 7, error: markup };
+    const { key } = await enqueue();
+    await putInto(key, "failed", { meta: { attemptHistory: [attempt, "garbage"], own: 1 } });
+    const { body } = await get(jobPath(key));
+    expect(body.job).toMatchObject({ history: [attempt], meta: { own: 1 } });
+    const other = await enqueue();
+    expect((await get(jobPath(other.key))).body.job.history).toEqual([]);
+    const { body: list } = await get("/api/queues/default?status=failed");
+    expect(list.queue.jobs[0]).not.toHaveProperty("history");
+  });
+
   it("V-4: shows the status of the column, not that of the document", async () => {
     const { key } = await enqueue();
     await app.query("update saq_jobs set status = 'aborting' where key = $1", [key]);

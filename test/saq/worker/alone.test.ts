@@ -37,8 +37,14 @@ afterEach(() => {
   jest.useRealTimers();
 });
 
-const metaOf = async (key: string): Promise<unknown> =>
-  (JSON.parse((await rowOf(database, key))?.text ?? "{}") as { meta?: unknown }).meta;
+/** The `meta` of a job without its history of failed attempts. */
+async function metaOf(key: string): Promise<unknown> {
+  const { meta } = JSON.parse((await rowOf(database, key))?.text ?? "{}") as {
+    meta?: Record<string, unknown>;
+  };
+  const { attemptHistory: _, ...others } = meta ?? {};
+  return others;
+}
 const groupOf = async (key: string) => (await rowOf(database, key))?.group_key;
 
 /** Makes the job look as if `times` workers had died while they ran it. */

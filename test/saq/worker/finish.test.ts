@@ -4,6 +4,7 @@ import pg from "pg";
 import * as z from "zod";
 import type { TransactionClient } from "../../../templates/backend/saq/core/transaction-client.js";
 import { InvalidResultError, JobLostError, SaqError } from "../../../templates/backend/saq/errors.js";
+import { NoRetry } from "../../../templates/backend/saq/tasks/no-retry.js";
 import { type Context, task } from "../../../templates/backend/saq/tasks/task.js";
 import { openProxy } from "../support/cuttable-proxy.js";
 import {
@@ -202,6 +203,48 @@ describe("ctx.finish", () => {
       "own failed after ctx.finish; its job stays complete",
     ]);
     expect(lost(worker)).toEqual([]);
+  });
+
+  it("a snooze or a NoRetry after the commit changes nothing; after a rollback it ends the attempt", async () => {
+    const pool = openPool();
+    const own = async (ctx: Context, { how, commits }: { how: "snooze" | "for good"; commits: boolean }) => {
+      if (ctx.job.meta.snoozes === 1) return "second run";
+      const thrown = how === "snooze" ? ctx.snooze(0) : new NoRetry("for good");
+      await transaction(pool, async (client) => {
+        await ctx.finish("done", { client });
+        if (!commits) throw thrown;
+      });
+      throw thrown;
+    };
+    const queue = openQueue(database, { own }, { defaults: { retries: 3 } });
+    const worker = await startWorker(queue);
+    const run = async (how: "snooze" | "for good", commits: boolean) => {
+      const job = await queue.enqueue("own", { how, commits });
+      const message = await worker.ended(job.key);
+      return { job, message };
+    };
+    for (const how of ["snooze", "for good"] as const) {
+      const { job, message } = await run(how, true);
+      expect(message).toBe("Finished own");
+      expect(await job.refresh()).toMatchObject({
+        status: "complete",
+        result: "done",
+        attempts: 1,
+        history: [],
+      });
+    }
+    expect(worker.log.lines.filter(({ level }) => level === "warn").map(({ message }) => message)).toEqual([
+      "own threw ctx.snooze after ctx.finish; its job stays complete",
+      "own failed after ctx.finish; its job stays complete",
+    ]);
+    const failed = await run("for good", false);
+    expect(failed.message).toBe("Failed own: it threw NoRetry, so its job is not retried");
+    expect(await failed.job.refresh()).toMatchObject({ status: "failed", attempts: 1 });
+    const snoozed = await run("snooze", false);
+    expect(snoozed.message).toMatch(/^Snoozed own/);
+    expect(await worker.ended(snoozed.job.key, 2)).toBe("Finished own");
+    expect(await snoozed.job.refresh()).toMatchObject({ result: "second run", attempts: 1 });
+    expect(worker.worker.stats).toEqual({ complete: 3, failed: 1, retried: 0, aborted: 0 });
   });
 
   it("W-8: afterProcess hooks see the job as the transaction stored it", async () => {

@@ -207,6 +207,38 @@ describe("a tick", () => {
     expect((await queue.job(key))?.scheduled).toBeGreaterThan(due + 1);
   });
 
+  it.each([
+    ["a snooze", { snoozes: 1 }, -1],
+    ["a failed attempt", {}, 0],
+  ] as const)("is not replaced or deleted while its run waits after %s", async (_, meta, charge) => {
+    const name = freshName();
+    const key = `cron:${name}`;
+    const jobs = [cronJob("nothing", { name, cron: everySecond })];
+    const fleet = open(jobs);
+    await fleet.round();
+    await makeDue(key);
+    const [run] = await claim(fleet.queue);
+    if (!run) throw new Error("the tick was not claimed");
+    const scheduled = Math.ceil(now()) + 3_600;
+    const fields = { started: 0, scheduled, touched: Date.now(), meta: { schedule: name, ...meta } };
+    expect(await settle(fleet.queue, settlement(run, "queued", fields, { charge, scheduled }))).toBe(
+      "applied",
+    );
+    const before = await rowOf(database, key);
+    expect(before).toMatchObject({ status: "queued", scheduled });
+    await fleet.round();
+    // Another worker of the fleet, one whose entry has other times, and one without the entry.
+    const peer = peerOf(fleet, jobs);
+    const locks = jest.spyOn(peer.queue.broker, "updateLocked");
+    await peer.round();
+    expect(locks).not.toHaveBeenCalled();
+    await peerOf(fleet, [cronJob("nothing", { name, cron: daily })]).round();
+    await peerOf(fleet, []).round();
+    await fleet.queue.schedules.pause(name);
+    expect(await rowOf(database, key)).toEqual(before);
+    expect(await fleet.queue.counts()).toMatchObject({ scheduled: 1, queued: 0, active: 0 });
+  });
+
   it("D-31, D-54: is not enqueued again after an abort before its time, even if its row is gone", async () => {
     const name = freshName();
     const jobs = [cronJob("nothing", { name, cron: daily })];

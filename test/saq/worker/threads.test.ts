@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, jest } from "@jest/globals";
-import { task } from "../../../templates/backend/saq/index.js";
+import { NoRetry, task } from "../../../templates/backend/saq/index.js";
 import { emptyFolder } from "../../support/folders.js";
 import { broken } from "../support/processes/broken-thread-task.js";
 import { tasks } from "../support/processes/thread-tasks.js";
@@ -118,6 +118,33 @@ describe("a task with `thread`", () => {
     const last = await queue.enqueue("reports", { name: "after" });
     expect(await ended(last.key)).toBe("Finished reports");
     expect(log.lines.filter(({ level }) => level === "error")).toHaveLength(6);
+  });
+
+  it("ends its job without a retry with NoRetry, and runs again after a snooze, as in the main thread", async () => {
+    const seen: unknown[] = [];
+    const { queue, worker, log, ended } = await stage({
+      afterProcess: ({ exception }: { exception: unknown }) => void seen.push(exception),
+    });
+    const attemptHistory = [{ time: 1, attempt: 1, workerId: null, duration: 2, error: "boom" }];
+    const later = await queue.enqueue("stops", { how: "until later" }, { meta: { attemptHistory } });
+    expect(await ended(later.key)).toBe("Snoozed stops: its job is due again in 0 s");
+    expect(await ended(later.key, 2)).toBe("Finished stops");
+    expect((await later.refresh()).result).toEqual({ history: attemptHistory, attempts: 1, snoozes: 1 });
+    expect(log.lines.filter(({ level }) => level === "error")).toEqual([]);
+
+    const refused = await queue.enqueue("stops", { how: "for good" });
+    expect(await ended(refused.key)).toBe("Failed stops: it threw NoRetry, so its job is not retried");
+    const { error, attempts } = await stored(refused.key);
+    expect(error).toMatch(
+      /^CardRefused: expired\n.*thread-tasks[\s\S]*\{ code: "E_CARD" \}\n\n {2}Caused by: TypeError: why\n/,
+    );
+    expect(attempts).toBe(1);
+    const mistake = await queue.enqueue("stops", { how: "by mistake" });
+    expect(await ended(mistake.key)).toBe("Failed stops");
+    expect((await stored(mistake.key)).error).toContain("returned ctx.snooze(5), which has no effect");
+    expect(worker.stats).toEqual({ complete: 1, failed: 2, retried: 0, aborted: 0 });
+    await until(async () => seen.length === 4);
+    expect(seen.map((exception) => exception instanceof NoRetry)).toEqual([false, false, true, false]);
   });
 
   it("fails with the reason if its thread cannot find or load it", async () => {

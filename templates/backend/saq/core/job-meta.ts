@@ -11,10 +11,14 @@ export const otelContextMember = "_otel_context";
 /** The span of a job's first attempt, stored when the job is retried. */
 export const firstAttemptMember = "otelFirstAttempt";
 
-/** What the engine remembers of the attempts of a job. */
+/** The last failed attempts of a job (attempt-history.ts). */
+export const attemptHistoryMember = "attemptHistory";
+
+/** What the engine counts and marks during the attempts of a job. */
 const attemptMembers: ReadonlySet<string> = new Set([
   "lost",
   "cancellations",
+  "snoozes",
   "unknownTask",
   firstAttemptMember,
 ]);
@@ -30,7 +34,8 @@ export const awaitedIn = ({ awaited }: JobFields["meta"]): boolean | string =>
 
 /**
  * Returns a user's new `meta` together with the members that the engine keeps in the old one. Without this, a job that
- * sets its `meta` in each run could end one worker after another, and never count as lost more than once.
+ * sets its `meta` in each run could end one worker after another, and never count as lost more than once. The history
+ * of the old one always stays: the new `meta` may have been made from one that was read before the last failure.
  */
 export const withEngineMembers = (
   oldMeta: Readonly<Record<string, unknown>>,
@@ -38,6 +43,7 @@ export const withEngineMembers = (
 ): Record<string, unknown> => ({
   ...Object.fromEntries(engineMembers.filter((name) => name in oldMeta).map((name) => [name, oldMeta[name]])),
   ...meta,
+  ...(attemptHistoryMember in oldMeta && { [attemptHistoryMember]: oldMeta[attemptHistoryMember] }),
 });
 
 /**
@@ -49,13 +55,18 @@ export const keepRunLimits = ({ meta: { runLimits } }: Pick<JobFields, "meta">):
   typeof runLimits === "string" ? { runLimits } : {};
 
 /**
- * Removes what the engine remembers of previous attempts: a job that starts anew may be lost, cancelled and refused as
- * often as any other job.
+ * Removes what the engine remembers of previous attempts, for a job that is enqueued again as a new one. It may be
+ * lost, cancelled and refused as often as any other job, and its history is empty.
  */
 export const withoutAttempts = (meta: JobFields["meta"]): JobFields["meta"] =>
-  Object.fromEntries(Object.entries(meta).filter(([name]) => !attemptMembers.has(name)));
+  Object.fromEntries(
+    Object.entries(meta).filter(([name]) => !attemptMembers.has(name) && name !== attemptHistoryMember),
+  );
 
-/** Returns a patch that removes what the engine remembers of previous attempts from `meta`. */
+/** True if an attempt of the job has ended by a snooze. Such an attempt is not in the job's `attempts`. */
+export const wasSnoozed = ({ meta }: Pick<JobFields, "meta">): boolean => meta.snoozes !== undefined;
+
+/** Returns a patch that resets what the engine counts and marks in `meta`. The history of failed attempts stays. */
 export const removeAttempts = ({ meta }: JobFields): MetaPatch =>
   Object.fromEntries(Object.keys(meta).flatMap((name) => (attemptMembers.has(name) ? [[name, null]] : [])));
 

@@ -5,6 +5,8 @@
  */
 
 import { PoisonDocumentError } from "../errors.js";
+import { failurePatch, withFittingHistory } from "./attempt-history.js";
+import { defaultMaxBytes } from "./byte-size.js";
 import {
   columnSecond,
   isRetryable,
@@ -88,10 +90,12 @@ export function requeuedFields(nowMs: number, scheduled: number, error: string |
 }
 
 /** Returns when the next attempt is due, epoch s. A delay is rounded up; without a delay the attempt is due now. */
-export function retryDue(job: JobFields, nowMs: number, random?: () => number): number {
-  const delay = retryDelaySeconds(job, random);
-  return delay > 0 ? Math.min(Math.ceil(nowMs / 1000 + delay), latestSecond) : Math.floor(nowMs / 1000);
-}
+export const retryDue = (job: JobFields, nowMs: number, random?: () => number): number =>
+  dueAfter(retryDelaySeconds(job, random), nowMs);
+
+/** Returns when a job is due that waits for `seconds`, epoch s. Rounded up, so that it never runs early. */
+export const dueAfter = (seconds: number, nowMs: number): number =>
+  seconds > 0 ? Math.min(Math.ceil(nowMs / 1000 + seconds), latestSecond) : Math.floor(nowMs / 1000);
 
 export type Decision<T> = { change: RowChange | null; answer: T };
 
@@ -140,7 +144,7 @@ export type RetryAnswer = "queued" | "not_finished" | "unreadable";
 
 /**
  * Queues a finished job again, at the request of a user. With `resetAttempts`, its attempts and the engine's counts in
- * `meta` are reset.
+ * `meta` are reset. The history of failed attempts stays.
  */
 export function retryJob(
   row: StoredJob,
@@ -181,17 +185,18 @@ export function finishJob(
   row: StoredJob,
   status: TerminalStatus,
   outcome: { result?: unknown; error?: string | null },
-  { nowMs, failedTtl }: { nowMs: number; failedTtl: number },
+  { nowMs, failedTtl, maxBytes }: { nowMs: number; failedTtl: number; maxBytes: number },
 ): Decision<FinishAnswer> {
   if (row.status !== "active" && row.status !== "aborting") return { change: null, answer: "not_active" };
   if (row.status === "aborting" && status !== "aborted") return { change: null, answer: "aborting" };
   const job = read(row);
-  const change = job
-    ? {
-        ...edit(status, finishedFields(status, nowMs, { ...outcome, error: outcome.error ?? job.error })),
-        keep: keepSeconds(job.ttl, status, failedTtl),
-      }
-    : unreadableChange;
+  if (!job) return { change: { ...unreadableChange, revoke: true }, answer: "finished" };
+  const error = outcome.error ?? job.error;
+  const history = status === "failed" ? failedRun(job, nowMs, outcome.error ?? "failed", maxBytes) : {};
+  const change = {
+    ...edit(status, finishedFields(status, nowMs, { ...outcome, error }), history),
+    keep: keepSeconds(job.ttl, status, failedTtl),
+  };
   return { change: { ...change, revoke: true }, answer: "finished" };
 }
 
@@ -210,13 +215,19 @@ export type UpdateAnswer = "updated" | "finished" | "unreadable";
 
 /**
  * Sets single fields. Fields that others have written meanwhile are kept. Never sets a status. If the job is finished,
- * only `meta` can be changed, because the other fields have already had their effect.
+ * only `meta` can be changed, because the other fields have already had their effect. If a new `meta` would have more
+ * than `maxBytes` together with the history of failed attempts, the oldest of these are left out.
  */
-export function updateJob(row: StoredJob, requested: JobUpdate, nowMs: number): Decision<UpdateAnswer> {
+export function updateJob(
+  row: StoredJob,
+  requested: JobUpdate,
+  nowMs: number,
+  maxBytes = defaultMaxBytes,
+): Decision<UpdateAnswer> {
   const job = read(row);
   if (!job) return { change: null, answer: "unreadable" };
   const update = requested.meta
-    ? { ...requested, meta: withEngineMembers(job.meta, requested.meta) }
+    ? { ...requested, meta: withFittingHistory(withEngineMembers(job.meta, requested.meta), maxBytes) }
     : requested;
   if (isTerminal(row.status)) {
     const { meta, ...rest } = update;
@@ -272,7 +283,7 @@ function withRunLimits(job: JobFields): JobFields {
  * than `lostLimit` losses the job fails. If an abort was requested, the job ends as aborted. A job that was claimed but
  * not started goes back without counting a loss. Its `meta` gets `lost: 0`, so that its next worker stores when it
  * starts the job. A job runs alone from its second loss on (from the first if `lostLimit` is 1), so that a job that
- * ends its worker takes no other jobs with it.
+ * ends its worker takes no other jobs with it. `maxBytes` limits `meta` together with the history of failed attempts.
  */
 export function loseJob(
   row: StoredJob,
@@ -280,6 +291,7 @@ export function loseJob(
   lostLimit: number,
   failedTtl: number,
   wasStarted = true,
+  maxBytes = defaultMaxBytes,
 ): RowChange {
   const job = read(row);
   if (!job) return unreadableChange;
@@ -294,16 +306,20 @@ export function loseJob(
         ? `, ${lostAlone === 1 ? "the last" : `the last ${lostAlone}`} of them while it ran alone`
         : "");
     return {
-      ...edit("failed", finishedFields("failed", nowMs, { error }), { lost }),
+      ...edit("failed", finishedFields("failed", nowMs, { error }), {
+        lost,
+        ...failedRun(job, nowMs, error, maxBytes),
+      }),
       keep: keepSeconds(job.ttl, "failed", failedTtl),
     };
   }
   const scheduled = Math.floor(nowMs / 1000);
+  const error = "worker lost";
   return {
     ...edit(
       "queued",
-      { ...requeuedFields(nowMs, scheduled, "worker lost"), attempts: Math.max(job.attempts - 1, 0) },
-      { lost },
+      { ...requeuedFields(nowMs, scheduled, error), attempts: Math.max(job.attempts - 1, 0) },
+      { lost, ...failedRun(job, nowMs, error, maxBytes) },
     ),
     scheduled,
     keep: null,
@@ -328,7 +344,8 @@ export function requeueUnstarted(row: StoredJob, nowMs: number, metaPatch?: Meta
 /**
  * Decides about a job that may have exceeded a limit by more than `graceSeconds` (a stuck job). A stuck job gets
  * another attempt if one is left; otherwise it ends as aborted. Both write the error `swept`. If an abort was
- * requested, a stuck job ends as aborted with its own error. Returns null if nothing is to be changed.
+ * requested, a stuck job ends as aborted with its own error. Returns null if nothing is to be changed. `maxBytes`
+ * limits `meta` together with the history of failed attempts.
  */
 export function sweepJob(
   row: StoredJob,
@@ -336,25 +353,31 @@ export function sweepJob(
   graceSeconds: number,
   failedTtl: number,
   setForwardSince?: (epochMs: number) => number,
+  maxBytes = defaultMaxBytes,
 ): RowChange | null {
   const job = read(row);
   // This is a Python job whose document is too large for this process to read. Python's own sweeper ends it.
   if (row.unreadBytes !== undefined) return null;
   if (!job) return unreadableChange;
   if (!isStuck(withRunLimits(job), nowMs, graceSeconds, setForwardSince)) return null;
-  if (row.status === "aborting" || !isRetryable(job)) {
-    return endAborted({ ...job, error: row.status === "aborting" ? job.error : "swept" }, nowMs, failedTtl);
-  }
+  if (row.status === "aborting") return endAborted(job, nowMs, failedTtl);
+  const error = "swept";
+  const history = failedRun(job, nowMs, error, maxBytes);
+  if (!isRetryable(job)) return endAborted({ ...job, error }, nowMs, failedTtl, history);
   const scheduled = retryDue(job, nowMs);
-  return { ...edit("queued", requeuedFields(nowMs, scheduled, "swept")), scheduled, keep: null };
+  return { ...edit("queued", requeuedFields(nowMs, scheduled, error), history), scheduled, keep: null };
 }
 
-function endAborted(job: JobFields, nowMs: number, failedTtl: number): RowChange {
+function endAborted(job: JobFields, nowMs: number, failedTtl: number, metaPatch?: MetaPatch): RowChange {
   return {
-    ...edit("aborted", finishedFields("aborted", nowMs, { error: job.error })),
+    ...edit("aborted", finishedFields("aborted", nowMs, { error: job.error }), metaPatch),
     keep: keepSeconds(job.ttl, "aborted", failedTtl),
   };
 }
+
+/** Returns the patch of `meta` that adds the present run to the history of failed attempts. */
+const failedRun = (job: JobFields, nowMs: number, error: string, maxBytes: number): MetaPatch =>
+  failurePatch(job, { time: nowMs, duration: job.started > 0 ? nowMs - job.started : 0, error }, maxBytes);
 
 /**
  * The change for a row with an unreadable document. The job fails and is kept for ever. The bytes of the document are

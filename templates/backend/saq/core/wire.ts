@@ -105,7 +105,7 @@ function isDefault(field: keyof JobFields, value: unknown): boolean {
 const metaPatchName = "meta+";
 
 /** Changes of single members of a job's `meta`: a value sets the member, null removes it. */
-export type MetaPatch = Readonly<Record<string, string | number | boolean | null>>;
+export type MetaPatch = Readonly<Record<string, string | number | boolean | readonly object[] | null>>;
 
 /**
  * Returns the wire members of a change: fields that are `undefined` or equal their default are removed, the others are

@@ -164,7 +164,8 @@ export class PostgresBroker implements Broker {
           const isOurs = row.token === owned.token && !isTakenOver(row, owned);
           if (!isOurs || (row.status !== "active" && row.status !== "aborting"))
             return { change: null, answer: null };
-          return { change: loseJob(row, clock, lostLimit, failedTtl), answer: null };
+          const change = loseJob(row, clock, lostLimit, failedTtl, true, this.#session.maxBytes);
+          return { change, answer: null };
         },
         loseTimeoutMs,
       );

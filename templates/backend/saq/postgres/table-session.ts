@@ -1,4 +1,5 @@
 /** One set of SAQ's tables on one server: the statements that name these tables, and the connections that send them. */
+import { defaultMaxBytes } from "../core/byte-size.js";
 import { SaqError } from "../errors.js";
 import { markUnavailable } from "./connection/errors.js";
 import type { ConnectionPool } from "./connection/pool.js";
@@ -36,6 +37,11 @@ export class TableSession {
     return this.#jobsTable;
   }
 
+  /** Maximum size of each part of a job (payload, result, error, meta), in bytes. */
+  get maxBytes(): number {
+    return this.#options.maxBytes ?? defaultMaxBytes;
+  }
+
   get hasGroupOrder(): boolean {
     return this.#hasGroupOrder;
   }
@@ -68,7 +74,7 @@ export class TableSession {
       if (names.hasTemporaryFunction) this.pool.addDocumentFunctionToEach();
       this.#jobsTable = names.jobs;
       this.#hasGroupOrder = names.hasGroupOrder;
-      this.#statements = buildStatements(names, this.#options.maxBytes);
+      this.#statements = buildStatements(names, this.maxBytes);
       await warnOfSequenceEnd(client, names.jobs, logger);
     } catch (error) {
       throw markUnavailable(error);

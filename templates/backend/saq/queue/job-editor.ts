@@ -71,7 +71,11 @@ export class JobEditor {
     checkJson(`finish("${key}"): result`, outcome.result ?? null, this.maxBytes);
     checkJson(`finish("${key}"): error`, outcome.error ?? null, this.maxBytes);
     const answer = await this.broker.updateLocked(key, (row) =>
-      finishJob(row, status, outcome, { nowMs: this.broker.now(), failedTtl: this.failedTtl }),
+      finishJob(row, status, outcome, {
+        nowMs: this.broker.now(),
+        failedTtl: this.failedTtl,
+        maxBytes: this.maxBytes,
+      }),
     );
     if (answer === "finished") this.counters[counterOf[status]]++;
     return answer;
@@ -80,7 +84,7 @@ export class JobEditor {
   async update(key: string, change: JobUpdate): Promise<UpdateAnswer | null> {
     const update: JobUpdate = omitUndefined(change);
     checkUpdate(`update("${key}")`, update, this.maxBytes);
-    return this.broker.updateLocked(key, (row) => updateJob(row, update, this.broker.now()));
+    return this.broker.updateLocked(key, (row) => updateJob(row, update, this.broker.now(), this.maxBytes));
   }
 }
 

@@ -1,3 +1,4 @@
+import { type FailedAttempt, historyOf } from "../core/attempt-history.js";
 import { type JobFields, jobDefaults, jobOptionNames, type Status } from "../core/job.js";
 import { jsonText } from "../core/json-text.js";
 import { omitUndefined } from "../core/omit-undefined.js";
@@ -108,6 +109,17 @@ export class Job<Result = unknown> implements JobFields {
   /** The id of the job. On PostgreSQL it is the key. */
   get id(): string {
     return this.key;
+  }
+
+  /**
+   * The last ten failed attempts, the oldest first. An attempt is in it if it threw, exceeded its timeout, lost its
+   * worker or was stuck. A retry by hand keeps the history, and `enqueue` begins a new one.
+   *
+   * @example
+   * for (const { attempt, duration, error } of job.history) console.log(attempt, duration, error);
+   */
+  get history(): FailedAttempt[] {
+    return historyOf(this);
   }
 
   /**

@@ -2,6 +2,7 @@
 import type { Broker } from "../broker.js";
 import { type CronEntry, cronKey, type QueueConfig } from "../config/index.js";
 import { isTerminal, type JobFields, type Status } from "../core/job.js";
+import { wasSnoozed } from "../core/job-meta.js";
 import type { LastRun, ScheduleDefinition, Tick, TickAnswer } from "../core/schedule-store.js";
 import type { StoredJob } from "../core/stored-job.js";
 import { read } from "../core/stored-job.js";
@@ -211,11 +212,14 @@ export function deleteWaitingTick(
 ): Promise<true | "foreign" | null> {
   return broker.updateLocked<true | "foreign" | null>(key, (row, clock) => {
     const job = row.status === "queued" ? read(row) : null;
-    if (!job || job.attempts > 0 || !shouldDelete(clock / 1_000)) return { change: null, answer: null };
+    if (!job || hasRun(job) || !shouldDelete(clock / 1_000)) return { change: null, answer: null };
     if (typeof job.meta.schedule !== "string") return { change: null, answer: "foreign" };
     return { change: { status: "aborted", patch: null, removed: [], keep: -1 }, answer: true };
   });
 }
+
+/** True if the job was started before: it waits for its next attempt, or it was snoozed. */
+export const hasRun = (job: JobFields): boolean => job.attempts > 0 || wasSnoozed(job);
 
 /**
  * Returns the last run from its row while the row exists, otherwise as it was recorded when the next tick took the row.

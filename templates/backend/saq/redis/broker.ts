@@ -18,7 +18,6 @@ import type {
   SweepLimits,
   WorkerRow,
 } from "../broker.js";
-import { maxDocumentBytes } from "../core/byte-size.js";
 import { redisCapabilities, requireCapability } from "../core/capabilities.js";
 import type { Claim, ClaimedJob, Receipt } from "../core/claim.js";
 import { columnSecond } from "../core/job.js";
@@ -71,7 +70,7 @@ export class RedisBroker implements Broker {
     this.#connection = connection.retain();
     this.#queueName = queueName;
     this.#keys = new QueueKeys(queueName, { isCluster: connection.isCluster });
-    this.#jobs = new JobStore(connection, this.#keys, queueName, maxDocumentBytes(maxBytes));
+    this.#jobs = new JobStore(connection, this.#keys, queueName, maxBytes);
     this.#enqueuer = new Enqueuer(connection, this.#keys);
     this.#claimer = new Claimer(connection, this.#keys, this.#jobs, connection.logger);
     this.#claimer.onClaim = (isEmpty) => {

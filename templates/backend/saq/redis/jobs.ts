@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import type { JobCounts, JobFilter } from "../broker.js";
 import { backoffMs } from "../core/backoff.js";
-import { maxReadBytes } from "../core/byte-size.js";
+import { maxDocumentBytes, maxReadBytes } from "../core/byte-size.js";
 import { isTerminal, parseStatus, type Status, type TerminalStatus } from "../core/job.js";
 import { read, type StoredJob } from "../core/stored-job.js";
 import { type RowChange, unreadableChange, withDocument } from "../core/transitions.js";
@@ -68,13 +68,17 @@ export class JobStore {
   /** How documents name this queue, as our own code and as Python writes it. */
   readonly #queueMembers: readonly [string, string];
 
+  /** A larger document is not read. */
+  readonly maxDocumentBytes: number;
+
   constructor(
     private readonly connection: RedisConnection,
     private readonly keys: QueueKeys,
     private readonly queueName: string,
-    /** A larger document is not read. */
-    readonly maxDocumentBytes: number,
+    /** Maximum size of each part of a job (payload, result, error, meta), in bytes. */
+    readonly maxBytes: number,
   ) {
+    this.maxDocumentBytes = maxDocumentBytes(maxBytes);
     const name = JSON.stringify(queueName);
     this.#queueMembers = [`"queue":${name}`, `"queue": ${name}`];
   }

@@ -163,7 +163,7 @@ export class Settler {
         removed: [...item.removed, ...extra.removed],
         notification,
         ...(item.status === "queued"
-          ? { scheduled: item.scheduled, position: item.charge < 0 ? "front" : "back", keep: null }
+          ? { scheduled: item.scheduled, position: positionOf(item), keep: null }
           : { keep: item.keep }),
       },
       answer: "applied",
@@ -189,6 +189,10 @@ export class Settler {
     return changes.map(({ key }) => owned.get(key) === true);
   }
 }
+
+/** Returns where a job is put that is queued again and is due. */
+const positionOf = ({ charge, behindOthers }: Settlement): "front" | "back" =>
+  charge < 0 && !behindOthers ? "front" : "back";
 
 /** True if the job has ended or was queued as this settlement says. */
 function endsAlike(job: ReadJob, { patch }: Settlement): boolean {

@@ -127,9 +127,8 @@ export class Sweeper {
       }
       // If its worker has died, the job must run again, even if it has exceeded its limits meanwhile: see `sweepLost`.
       if (job.token !== "" && disconnected.has(workerOf(job.token))) return { change: null, answer: "kept" };
-      const change = sweepJob(job, clock, graceSeconds, failedTtl, (since) =>
-        connection.clock.setForwardSince(since),
-      );
+      const setForward = (since: number) => connection.clock.setForwardSince(since);
+      const change = sweepJob(job, clock, graceSeconds, failedTtl, setForward, this.jobs.maxBytes);
       return { change, answer: change ? "swept" : "kept" };
     };
     const answers = await this.jobs.changeMany(jobKeys, decide);
@@ -186,7 +185,8 @@ export class Sweeper {
         return { change: null, answer: false };
       if (isFinished(job, finished)) return { change: null, answer: false };
       if (job.status === "queued") return { change: requeueTaken(job, clock), answer: true };
-      return { change: loseJob(job, clock, lostLimit, failedTtl, didRun(job)), answer: true };
+      const change = loseJob(job, clock, lostLimit, failedTtl, didRun(job), this.jobs.maxBytes);
+      return { change, answer: true };
     });
     await this.#forget(claims.keys(), answers, finished);
     return [...answers].flatMap(([jobKey, answer]) => (answer === true ? [jobKey] : []));
@@ -230,7 +230,9 @@ export class Sweeper {
       if (job.status === "queued") return { change: requeueTaken(job, clock), answer: true };
       const isLost = job.status === "aborting" || hasRun.get(job.key) === token;
       return {
-        change: isLost ? loseJob(job, clock, lostLimit, failedTtl) : requeueUnstarted(job, clock),
+        change: isLost
+          ? loseJob(job, clock, lostLimit, failedTtl, true, this.jobs.maxBytes)
+          : requeueUnstarted(job, clock),
         answer: true,
       };
     });

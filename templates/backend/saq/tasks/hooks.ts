@@ -37,8 +37,8 @@ export type AroundProcessHook<State = unknown> = (
 ) => unknown;
 /**
  * Runs when the end of the attempt is recorded, whether it succeeded or not. `ctx.job` holds the final status, and
- * `ctx.exception` what was thrown. An error that the hook throws is logged. At most `concurrency` of these hooks run at
- * a time, each for at most `hookTimeout`.
+ * `ctx.exception` what was thrown. After a snooze the status is `queued`, and `ctx.exception` is undefined. An error
+ * that the hook throws is logged. At most `concurrency` of these hooks run at a time, each for at most `hookTimeout`.
  */
 export type AfterProcessHook<State = unknown, JobState = unknown> = (
   ctx: Context<State & Partial<JobState>>,

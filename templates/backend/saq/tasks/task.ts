@@ -3,11 +3,13 @@
  * validation, the value of `task({...})`. `enqueue` takes its payload and result types from here.
  */
 
+import type { FailedAttempt } from "../core/attempt-history.js";
 import type { Due, JobFields, JobOptions } from "../core/job.js";
 import type { Jsonify } from "../core/json.js";
 import type { TransactionClient } from "../core/transaction-client.js";
 import { ConfigError } from "../errors.js";
 import type { Logger } from "../logger.js";
+import type { Snooze } from "./snooze.js";
 import { type InputOf, isStandardSchema, type OutputOf, type StandardSchema } from "./validation.js";
 
 /** What a caller may set for one enqueue, beside the payload. */
@@ -61,6 +63,8 @@ export interface RunningJob extends Readonly<Omit<JobFields, "progress" | "meta"
   readonly progress: number;
   /** Set by `update`. The engine keeps some members of its own here. */
   readonly meta: Readonly<Record<string, unknown>>;
+  /** The last ten failed attempts, the oldest first. */
+  readonly history: readonly FailedAttempt[];
   /**
    * Stores progress (0..1) and meta, and counts as a heartbeat. Does nothing once the attempt is over. A new meta does
    * not remove the members that the engine stores there.
@@ -135,8 +139,23 @@ export interface JobContext extends WorkerContext {
    * LostError. Pass it to `fetch`, timers and the like. What a task returns after the signal fired is ignored.
    */
   readonly signal: AbortSignal;
-  /** For `afterProcess` hooks: what the task threw, or the reason of its interruption; otherwise undefined. */
+  /**
+   * For `afterProcess` hooks: what the task threw, or the reason of its interruption; otherwise undefined, also after a
+   * snooze.
+   */
   readonly exception: unknown;
+  /**
+   * Returns an object to throw: the job then runs again after `seconds`, by the database's clock. The attempt does not
+   * count, and it is no error: nothing is logged as one, and no retry is counted. `meta.snoozes` counts how often the
+   * job was snoozed, without a limit. After the signal has fired, the reason of the signal decides (an abort, the
+   * timeout, the end of the worker), and a snooze is ignored. The `name` of the object is "Snooze": a hook or a `catch`
+   * recognizes it by that.
+   *
+   * @throws InvalidJobError (invalid_job) if `seconds` is not a number of 0 to 31,622,400 (366 days)
+   * @example
+   * if (!(await isReady(id))) throw ctx.snooze(60);
+   */
+  snooze(seconds: number): Snooze;
   /**
    * Completes the job inside the task's own transaction, as its last statement. The changes of the task and the end of
    * its job then commit together: the effect happens once, even if a process dies at any point. Returns the result,
@@ -164,7 +183,7 @@ export interface JobContext extends WorkerContext {
 export type Context<State = unknown> = JobContext & Readonly<State>;
 
 /** First argument of a task that runs in a thread: the members of `Context` that work there. */
-export interface ThreadContext extends Pick<Context, "job" | "queue" | "workerId" | "log"> {
+export interface ThreadContext extends Pick<Context, "job" | "queue" | "workerId" | "log" | "snooze"> {
   /**
    * As in `Context`. A loop that never yields to the event loop sees that the signal has fired if it reads it each
    * time: `if (ctx.signal.aborted) return`. A loop that never reads it is ended with its thread, at the hard deadline.

@@ -41,7 +41,7 @@ export interface ProcessMessage {
   readonly job: RunningJob;
   /** What the task returned. */
   result?: unknown;
-  /** What the task or a hook threw. */
+  /** What the task or a hook threw, unless it was a snooze: such an attempt has neither a result nor an error. */
   error?: unknown;
 }
 

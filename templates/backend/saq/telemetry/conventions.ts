@@ -3,6 +3,7 @@
  * use here. Attributes that the conventions do not know begin with `saq.`.
  */
 import { parseQueueAddress } from "../queue-address.js";
+import { isNoRetry } from "../tasks/no-retry.js";
 import type { Attributes } from "./otel-api.js";
 
 export const attribute = {
@@ -72,8 +73,12 @@ function serverOf(dsn: string): Attributes {
 /** Boundaries of the buckets of durations, s. */
 export const durationBuckets = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10];
 
-/** Returns the class of an error for `error.type`: its code, or its name. There are few different ones. */
+/**
+ * Returns the class of an error for `error.type`: its code, or its name. There are few different ones. It is `NoRetry`
+ * also for a subclass of it, so that it shows that the job is not retried.
+ */
 export function errorType(error: unknown): string {
+  if (isNoRetry(error)) return "NoRetry";
   const { code, name } = (error ?? {}) as { code?: unknown; name?: unknown };
   if (typeof code === "string" && code !== "") return code;
   return typeof name === "string" && name !== "" ? name : "_OTHER";

@@ -11,8 +11,8 @@ type Drained = Pick<Queue, "name" | "broker"> | { taskQueues: { all(): Queue[] }
 /** Options of `drain`. */
 export interface DrainOptions {
   /**
-   * Also runs the jobs that are due by this time, in the order of their times. Without it, jobs of a later second stay
-   * where they are.
+   * Also runs the jobs that are due by this time, in the order of their times. A job that is retried or snoozed again
+   * and again runs as often as it would by that time. Without it, jobs of a later second stay where they are.
    * @defaultValue none
    */
   at?: Date;
@@ -33,14 +33,14 @@ export interface Run {
   id: string;
   /** Name of the task. */
   task: string;
-  /** Status after this run. `queued`: the job waits for its next attempt. */
+  /** Status after this run. `queued`: the job waits for its next attempt. If it was snoozed, `error` is null. */
   status: Status;
   payload: Record<string, unknown> | null;
   /** The result as it is stored; null unless the job is complete. */
   result: unknown;
   /** The error as it is stored; null if there is none. */
   error: string | null;
-  /** Number of attempts so far, this one included. */
+  /** Number of attempts so far, this one included unless it was snoozed. */
   attempts: number;
 }
 
@@ -58,7 +58,7 @@ const maxListed = 10;
 /**
  * Runs all due jobs, and the jobs that they enqueue, with a real worker per queue, until no job is due or running.
  * Returns the runs in the order of their ends. Jobs that are due later wait, also the next attempt of a job with a
- * `retryDelay`, unless they are due by `at`. Scheduled tasks (cron) follow the real clock.
+ * `retryDelay` and a job that was snoozed, unless they are due by `at`. Scheduled tasks (cron) follow the real clock.
  *
  * @param what a queue, or what `createSaq` returned: then all its queues
  * @throws Error if a job has failed for good (its `cause` is what the job threw), or if jobs are left after `timeout`
@@ -75,9 +75,12 @@ export async function drain(what: Drained, options: DrainOptions = {}): Promise<
   const recordedQueues = queues.map((queue) => withRecorder(queue, (run) => runs.push(run)));
   const workers = recordedQueues.map((queue) => new Worker(queue, { ...(logger && { logger }) }));
   const deadline = performance.now() + timeout * 1_000;
+  const skipped = new Map(queues.map((queue) => [queue, new Map<string, number>()]));
   const makeJobsDue = async (): Promise<number> => {
     let count = 0;
-    if (options.at) for (const queue of queues) count += await makeDue(queue, options.at);
+    if (options.at)
+      for (const [queue, skippedSeconds] of skipped)
+        count += await makeDue(queue, options.at, skippedSeconds);
     return count;
   };
   try {
@@ -122,26 +125,31 @@ function withRecorder(queue: Queue, record: (run: RecordedRun) => void): Queue {
 
 /**
  * Moves the due times of jobs that are due by `at` into the past and keeps their order. Returns the number of these
- * jobs. The stored documents stay as they are.
+ * jobs. The stored documents stay as they are. `skipped` has the seconds by which each job is ahead of the clock,
+ * because its previous waits were skipped; this call updates it.
  */
-async function makeDue({ broker }: Queue, at: Date): Promise<number> {
+async function makeDue({ broker }: Queue, at: Date, skipped: Map<string, number>): Promise<number> {
   const last = Math.floor(at.getTime() / 1_000);
   const now = Math.floor(broker.now() / 1_000);
-  const notDue: { key: string; scheduled: number }[] = [];
+  const notDue: { key: string; scheduled: number; time: number }[] = [];
   for (let after: string | null = ""; after !== null; ) {
     const { jobs, next }: Awaited<ReturnType<typeof broker.listAfter>> = await broker.listAfter({
       statuses: ["queued"],
       after,
       limit: 500,
     });
-    // Not the next tick of a scheduled task: its worker would move it back to its own time.
-    notDue.push(...jobs.filter((row) => row.scheduled > now && row.scheduled <= last && !isTick(row.key)));
+    for (const { key, scheduled } of jobs) {
+      const time = scheduled + (skipped.get(key) ?? 0);
+      // Not the next tick of a scheduled task: its worker would move it back to its own time.
+      if (scheduled > now && time <= last && !isTick(key)) notDue.push({ key, scheduled, time });
+    }
     after = next;
   }
-  for (const { key, scheduled } of notDue.sort((a, b) => a.scheduled - b.scheduled)) {
+  for (const { key, scheduled, time } of notDue.sort((a, b) => a.time - b.time)) {
+    skipped.set(key, time - now);
     await broker.updateLocked(key, (row) => {
       const isWaiting = row.status === "queued" && row.scheduled === scheduled;
-      const due = now - Math.min(last - scheduled, now);
+      const due = now - Math.min(last - time, now);
       return {
         change: isWaiting ? { status: "queued", patch: null, removed: [], scheduled: due } : null,
         answer: null,

@@ -6,6 +6,7 @@ import type { ClaimedJob, Receipt } from "../core/claim.js";
 import type { JobFields } from "../core/job.js";
 import { decodeJob, encodeJob } from "../core/wire.js";
 import { Drafts } from "../queue/draft.js";
+import { returnedSnooze, type Snooze, snoozeOf } from "../tasks/snooze.js";
 import type {
   AnyTask,
   ApplyOptions,
@@ -92,7 +93,8 @@ const capabilities: Capabilities = {
  * `output` and JSON, and its timeout applies. `ctx` is the real one. It collects updates, log lines and enqueued jobs.
  * Enqueued jobs do not run, but jobs of `ctx.apply` run in the same way. Returns the result and what was collected.
  *
- * @throws what the task throws, or the reason of its signal if it was interrupted
+ * @throws what the task throws, also what `ctx.snooze` returns: `{ name: "Snooze", seconds }`
+ * @throws the reason of its signal if it was interrupted
  * @throws InvalidPayloadError (invalid_payload) or InvalidJobError (invalid_job), as a real enqueue does
  * @throws InvalidResultError (invalid_result) if the task's `output` refuses the result, or if it cannot be stored
  * @example
@@ -120,7 +122,11 @@ function collect(task: AnyTask, options: RunTaskOptions) {
     const { waitTimeout: _, signal, ...jobOptions } = applyOptions;
     const { kwargs } = await recordEnqueue(otherTask, payload, jobOptions);
     const other = collect(otherTask, { ...options, job: {}, ...(signal && { signal }) });
-    return (await other.start(kwargs)) as ResultOf<typeof otherTask>;
+    const result = await other.start(kwargs).catch((error: unknown) => {
+      const snooze = snoozeOf(error);
+      throw snooze ? withoutResult(otherTask, snooze) : error;
+    });
+    return result as ResultOf<typeof otherTask>;
   };
   const services: ContextServices = {
     queue: { name: queueName },
@@ -147,6 +153,13 @@ function collect(task: AnyTask, options: RunTaskOptions) {
   };
   return { updates, enqueued, log: logger.lines, start };
 }
+
+/** The error of `ctx.apply` if the other task was snoozed. It must not end the task that waits as a snooze. */
+const withoutResult = (task: AnyTask, { seconds }: Snooze): Error =>
+  new Error(
+    `runTask: ctx.apply has no result, because task "${nameOf(task)}" threw ctx.snooze(${seconds}), and runTask runs ` +
+      "each task only once. Let the task return in this test, or run it with drain",
+  );
 
 /**
  * Returns the name of the task's function. The task's real name is its key in a queue's `tasks`, which is not known
@@ -239,9 +252,13 @@ async function attempt(
     switch (result.kind) {
       case "threw":
         throw result.error;
+      case "snoozed":
+        throw result.snooze;
       case "interrupted":
         throw result.reason;
       case "returned": {
+        const mistake = returnedSnooze(result.value);
+        if (mistake !== null) throw new Error(mistake);
         const { patch } =
           run.transactionalFinish?.settlement ?? transactionalSettlement(run, result.value, rules());
         return (JSON.parse(patch) as { result?: unknown }).result ?? null;

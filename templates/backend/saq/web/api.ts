@@ -1,6 +1,6 @@
 /**
- * The JSON API of the web UI: the routes of SAQ's API, plus a filter for job lists (`?status=&offset=&limit=`), status
- * 409 for changes that are not possible, the header X-SAQ-CSRF, and the routes of schedules.
+ * The JSON API of the web UI: the routes of SAQ's API, plus a filter for job lists (`?status=&offset=&limit=`), the
+ * `history` of a job, status 409 for changes that are not possible, the header X-SAQ-CSRF, and the routes of schedules.
  */
 import express, { type Request, type Router } from "express";
 import type { Status } from "../core/job.js";
@@ -47,9 +47,8 @@ export function createApi(queues: readonly WebQueue[]): Router {
   api.get("/queues/:queue/jobs/:key", async (req: Request<JobPath>, res) => {
     const job = await queueOf(req).job(readSegment(req.params.key));
     if (!job) throw unknownJob(req);
-    res.json({
-      job: { ...job.toDocument(), kwargs: JSON.stringify(job.kwargs), result: JSON.stringify(job.result) },
-    });
+    const texts = { kwargs: JSON.stringify(job.kwargs), result: JSON.stringify(job.result) };
+    res.json({ job: { ...job.toDocument(), ...texts, history: job.history } });
   });
 
   api.post("/queues/:queue/jobs/:key/retry", sameOriginOnly, async (req: Request<JobPath>, res) => {

@@ -1,9 +1,12 @@
 /** The part of a queue that the web UI uses. The engine's `Queue` implements it. */
 import type { JobFilter } from "../broker.js";
+import type { FailedAttempt } from "../core/attempt-history.js";
 import type { JobFields } from "../core/job.js";
 import type { AbortAnswer, RetryAnswer } from "../core/transitions.js";
 
 export interface WebJob extends Pick<JobFields, "kwargs" | "result"> {
+  /** The last failed attempts, the oldest first. */
+  readonly history: readonly FailedAttempt[];
   /** Returns the job as the JSON object that SAQ stores. */
   toDocument(): Record<string, unknown>;
 }

@@ -6,6 +6,7 @@ import type { ClaimedJob } from "../core/claim.js";
 import { runsAlone } from "../core/job-meta.js";
 import type { Logger } from "../logger.js";
 import type { Queue } from "../queue/queue.js";
+import { type Snooze, snoozeOf } from "../tasks/snooze.js";
 import { findTask, isThreadTask } from "../tasks/task.js";
 import { type ProcessMessage, processChannel } from "../telemetry/channels.js";
 import type { Telemetry } from "../telemetry/telemetry.js";
@@ -119,8 +120,21 @@ export class JobStarter {
   }
 }
 
-/** Returns the run of a job, published to the subscribers of the channel `saq:process`. */
+/** Returns the run of a job, published to the subscribers of the channel `saq:process`. A snooze is no error there. */
 function publish({ queue, workerId, job }: TaskContext, run: () => unknown): () => unknown {
   const message: ProcessMessage = { queue: queue.name, workerId, job };
-  return () => processChannel.tracePromise(async () => run(), message);
+  return async () => {
+    let snooze = null as Snooze | null;
+    const runUntilSnoozed = async () => {
+      try {
+        return await run();
+      } catch (error) {
+        snooze = snoozeOf(error);
+        if (!snooze) throw error;
+      }
+    };
+    const result = await processChannel.tracePromise(runUntilSnoozed, message);
+    if (snooze) throw snooze;
+    return result;
+  };
 }

@@ -7,6 +7,7 @@ import { defineQueue, defineSaq } from "../../../../templates/backend/saq/config
 import { createSaq } from "../../../../templates/backend/saq/express/create-saq.js";
 import type { Job } from "../../../../templates/backend/saq/queue/job-handle.js";
 import type { Queue } from "../../../../templates/backend/saq/queue/queue.js";
+import { NoRetry } from "../../../../templates/backend/saq/tasks/no-retry.js";
 import {
   type Context,
   type EnqueueOptions,
@@ -48,6 +49,18 @@ const resize = task({
     // @ts-expect-error progress is a number
     await ctx.job.update({ progress: "half" });
     return [width];
+  },
+});
+const onlyThrows = async ({ snooze }: Context) => {
+  throw snooze(60);
+};
+const polls = task({
+  run: async (ctx, { id }: { id: number }) => {
+    if (id > 1) throw ctx.snooze(60);
+    if (id < 0) throw new NoRetry("there is no such order", { cause: ctx.job.history[0]?.error });
+    // @ts-expect-error seconds are a number
+    ctx.snooze("60");
+    return { id };
   },
 });
 const plain = task({ retries: 3, run: async (_ctx, { id }: { id: number }) => id });
@@ -159,6 +172,9 @@ export function resultsAsAfterJson() {
   same<ResultOf<typeof dated>, { at: string; now: string }>(true);
   same<ResultOf<typeof resize>, number[]>(true);
   same<ResultOf<typeof plain>, number>(true);
+  // What a task throws does not change the type of its result.
+  same<ResultOf<typeof polls>, { id: number }>(true);
+  same<ResultOf<typeof onlyThrows>, never>(true);
   same<keyof ResultOf<typeof odd>, "map" | "u">(true);
   // A result of undefined is stored and returned as null.
   same<ResultOf<typeof nothing>, null>(true);
@@ -188,6 +204,7 @@ const threaded = task({
     await ctx.job.update({ progress: 0.5 });
     // @ts-expect-error a task in a thread cannot enqueue
     await ctx.enqueue(greet, { name: "a" });
+    if (ctx.job.history.length > 3) throw ctx.snooze(60);
     return { at: new Date(width), aborted: ctx.signal.aborted };
   },
 });

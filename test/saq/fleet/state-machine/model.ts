@@ -29,6 +29,9 @@ export interface ModelJob {
   /** A heartbeat of the current claim is stored. */
   alive: boolean;
   cancellations: number;
+  snoozes: number;
+  /** Number of failed attempts since the enqueue. */
+  failures: number;
   /** The token of the row or of the claim; null if storage has chosen one that the model has not seen yet. */
   token: Token | null;
   workerId: string | null;
@@ -74,7 +77,7 @@ export type Event = { key: string; now: Span } & (
 );
 
 /** How a worker ends an attempt. */
-export type End = "complete" | "threw" | "shutdown" | "release" | "aborted";
+export type End = "complete" | "threw" | "gave up" | "snoozed" | "shutdown" | "release" | "aborted";
 
 export const lostLimit = 3;
 
@@ -128,6 +131,7 @@ export function step(job: ModelJob | null, event: Event): ModelJob | null | stri
         lost: 0,
         held: false,
         cancellations: 0,
+        snoozes: 0,
         expired: false,
       };
     }
@@ -144,22 +148,33 @@ export function step(job: ModelJob | null, event: Event): ModelJob | null | stri
           workerId: null,
         };
       const lost = job.lost + 1;
+      const failures = job.failures + 1;
       if (lost > lostLimit)
         return {
           ...job,
+          failures,
           token: null,
           status: "failed",
           lost,
           error: `worker lost: ${lost} workers died while they ran this job, the last 2 of them while it ran alone`,
         };
-      return { ...job, ...waiting("worker lost", event.now), lost, held: true, attempts: job.attempts - 1 };
+      return {
+        ...job,
+        ...waiting("worker lost", event.now),
+        lost,
+        failures,
+        held: true,
+        attempts: job.attempts - 1,
+      };
     }
-    case "sweep":
+    case "sweep": {
       if (!job || !isRunning(job) || !job.overdue || job.timeout === 0)
         return "was swept without being stuck";
       if (job.status === "aborting") return swept({ ...job, status: "aborted" });
-      if (job.attempts >= job.retries) return swept({ ...job, status: "aborted", error: "swept" });
-      return { ...job, ...waiting("swept", later(event.now, job.retryDelay)) };
+      const failures = job.failures + 1;
+      if (job.attempts >= job.retries) return swept({ ...job, failures, status: "aborted", error: "swept" });
+      return { ...job, failures, ...waiting("swept", later(event.now, job.retryDelay)) };
+    }
     case "expire":
       return job && isTerminal(job) && job.expired ? null : "was deleted before its time";
   }
@@ -199,12 +214,25 @@ function settled(job: ModelJob | null, event: Event & { kind: "settle" }): Model
       return expect("applied", kept({ ...job, status: "complete", error: null }));
     case "aborted":
       return expect("applied", kept({ ...job, status: "aborted" }));
+    case "gave up":
     case "threw":
-      if (job.attempts >= job.retries)
-        return expect("applied", kept({ ...job, status: "failed", error: "boom" }));
+      if (end === "gave up" || job.attempts >= job.retries)
+        return expect(
+          "applied",
+          kept({ ...job, failures: job.failures + 1, status: "failed", error: "boom" }),
+        );
       return expect("applied", {
         ...job,
+        failures: job.failures + 1,
         ...waiting("boom", later(event.now, job.retryDelay)),
+        token: event.place,
+      });
+    case "snoozed":
+      return expect("applied", {
+        ...job,
+        ...waiting(null, event.now),
+        attempts: job.attempts - 1,
+        snoozes: job.snoozes + 1,
         token: event.place,
       });
     case "shutdown":

@@ -43,6 +43,8 @@ const end = fc.constantFrom<Exclude<End, "aborted">[]>(
   "complete",
   "threw",
   "threw",
+  "gave up",
+  "snoozed",
   "shutdown",
   "release",
 );

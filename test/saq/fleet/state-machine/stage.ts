@@ -1,5 +1,6 @@
 /** The real queues beside the model: brokers with connections of their own, and the operations on them. */
 
+import { historyOf } from "../../../../templates/backend/saq/core/attempt-history.js";
 import { defaultMaxBytes } from "../../../../templates/backend/saq/core/byte-size.js";
 import type { ClaimedJob } from "../../../../templates/backend/saq/core/claim.js";
 import type { Refusal } from "../../../../templates/backend/saq/core/new-job.js";
@@ -8,6 +9,8 @@ import { decodeJob } from "../../../../templates/backend/saq/core/wire.js";
 import { receiptOf as rowReceiptOf } from "../../../../templates/backend/saq/postgres/receipt.js";
 import type { Queue } from "../../../../templates/backend/saq/queue/queue.js";
 import { receiptOf as redisReceiptOf } from "../../../../templates/backend/saq/redis/receipt.js";
+import { NoRetry } from "../../../../templates/backend/saq/tasks/no-retry.js";
+import { Snooze } from "../../../../templates/backend/saq/tasks/snooze.js";
 import type { Attempt } from "../../../../templates/backend/saq/worker/attempt/attempt.js";
 import type { AttemptResult } from "../../../../templates/backend/saq/worker/settlement/settlement.js";
 import { release, settlementOf } from "../../../../templates/backend/saq/worker/settlement/settlement.js";
@@ -118,6 +121,8 @@ export class Stage {
       held: false,
       alive: false,
       cancellations: 0,
+      snoozes: 0,
+      failures: 0,
       token: null,
       workerId: null,
       scheduled: due === 0 ? now : { from: due, to: due },
@@ -160,7 +165,8 @@ export class Stage {
   async settle(index: number, { claim, workerId }: Held, end: End): Promise<Event[]> {
     const client = this.client(index);
     const before = client.broker.now();
-    const attempt = { claim, fields: claimedFields(claim, { queueName: client.name, workerId }) } as Attempt;
+    const fields = claimedFields(claim, { queueName: client.name, workerId });
+    const attempt = { claim, fields, durationMs: 5 } as Attempt;
     const rules = { nowMs: before, failedTtl: limits.failedTtl, maxBytes: defaultMaxBytes };
     const settlement = end === "release" ? release(attempt) : settlementOf(attempt, ends[end], rules);
     if (!settlement) throw new Error(`nothing to write for ${end}`);
@@ -310,6 +316,8 @@ export class Stage {
       ["error", fields.error?.match(/boom/)?.[0] ?? fields.error, job.error],
       ["meta.lost", fields.meta.lost ?? 0, job.lost],
       ["meta.cancellations", fields.meta.cancellations ?? 0, job.cancellations],
+      ["meta.snoozes", fields.meta.snoozes ?? 0, job.snoozes],
+      ["length of the history", historyOf(fields).length, Math.min(job.failures, 10)],
       ["token", this.tokenOf(row), this.#expectedToken(row, job)],
       ["group", row.group_key, groupOf(job)],
       ["priority", row.priority, job.priority],
@@ -365,9 +373,12 @@ export class Stage {
 }
 
 const boom = Object.assign(new Error("boom"), { stack: "Error: boom" });
+const forGood = Object.assign(new NoRetry("boom"), { stack: "NoRetry: boom" });
 const ends: Record<Exclude<End, "release">, AttemptResult> = {
   complete: { kind: "returned", value: "done" },
   threw: { kind: "threw", error: boom },
+  "gave up": { kind: "threw", error: forGood },
+  snoozed: { kind: "snoozed", snooze: new Snooze(0) },
   shutdown: { kind: "interrupted", interruption: "shutdown", reason: boom, overdue: false },
   aborted: { kind: "interrupted", interruption: "abort", reason: boom, overdue: false },
 };

@@ -5,7 +5,7 @@
 import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { isMainThread, threadId } from "node:worker_threads";
 import { z } from "zod";
-import { task } from "../../../../templates/backend/saq/index.js";
+import { NoRetry, task } from "../../../../templates/backend/saq/index.js";
 
 /** Computes for `ms` without a pause, so that the event loop handles no event. Ends early when `each` returns true. */
 function compute(ms: number, each: () => boolean | undefined): number {
@@ -119,6 +119,25 @@ export const ends = task({
   },
 });
 
+class CardRefused extends NoRetry {}
+
+/** Ends its job in a way that is neither a result nor a plain error. */
+export const stops = task({
+  thread: import.meta.url,
+  retries: 3,
+  output: z.object({ history: z.unknown(), attempts: z.number(), snoozes: z.unknown() }).partial(),
+  run: async (ctx, { how }: { how: "for good" | "until later" | "by mistake" }): Promise<object> => {
+    if (ctx.job.meta.snoozes === 1) {
+      await ctx.job.update({ meta: { step: 2 } });
+      const { history, attempts, meta } = ctx.job;
+      return { history, attempts, snoozes: meta.snoozes };
+    }
+    if (how === "until later") throw ctx.snooze(0);
+    if (how === "by mistake") return ctx.snooze(5);
+    throw Object.assign(new CardRefused("expired", { cause: new TypeError("why") }), { code: "E_CARD" });
+  },
+});
+
 export const answers = task({
   thread: import.meta.url,
   run: (_ctx, { what }: { what: "date" | "nothing" | "bigint" | "function" }): unknown => {
@@ -150,6 +169,7 @@ export const tasks = {
   waits,
   reports,
   ends,
+  stops,
   answers,
   measures,
   hidden: task({ thread: import.meta.url, run: () => "its module does not export it" }),

@@ -48,6 +48,15 @@ export function fragmentsOf(
   // now 11 ms).
   const isOf = (row: string, queue = "$1") => `${row}.queue || '' = ${queue}`;
 
+  // True if the document's worker is `worker`: as our claims write the member, or as jsonb and Python do. The bytes are
+  // searched, because it is cheaper than reading the document as JSON. The id alone is not enough: the history of
+  // failed attempts in `meta` has the ids of previous workers.
+  const namesWorker = (job: string, worker: string) => {
+    const found = (start: string) =>
+      `position(pg_catalog.convert_to('${start}' || pg_catalog.to_json(${worker}::text)::text, 'UTF8') in ${job}) > 0`;
+    return `(${found('"worker_id":')} or ${found('"worker_id": ')})`;
+  };
+
   // Null for every document if there is no document function: then each row is handled alone. Each argument is cast to
   // exactly the parameter's type, so that no other function of the same name is a better match.
   const editedDocument = (job: string, charge: string, removed: string, patch: string, owner: string) =>
@@ -75,6 +84,7 @@ export function fragmentsOf(
     readyGroup,
     isActive,
     isOf,
+    namesWorker,
     editedDocument,
     sweepLock,
     prioritiesOf,

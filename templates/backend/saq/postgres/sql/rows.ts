@@ -7,7 +7,7 @@ const maxAnswerBytes = 8 * 1024 * 1024;
 /** Members of a document that a check of a running job does not need. */
 const largeMembers = "'{kwargs,result,error,meta}'";
 
-export function rowStatements({ jobs, isOf, editedDocument, readable, maxBytes }: Fragments) {
+export function rowStatements({ jobs, isOf, namesWorker, editedDocument, readable, maxBytes }: Fragments) {
   const columns = "key, queue, status, scheduled, token, bytes, size";
   const row = `key, queue, status, scheduled, lock_key as token, ${readable("job")} as bytes, pg_catalog.octet_length(job) as size`;
   // The documents of a list together have at most as many bytes as one may have. Later rows come without a document.
@@ -85,6 +85,6 @@ export function rowStatements({ jobs, isOf, editedDocument, readable, maxBytes }
       where total <= $3::bigint or total = pg_catalog.octet_length(job)::bigint order by ordinal`,
     // Running jobs whose document names a worker ($2).
     runningOfWorker: `select key, lock_key as token from ${jobs} where queue = $1 and status in ${running}
-      and position(pg_catalog.convert_to(pg_catalog.to_json($2::text)::text, 'UTF8') in job) > 0`,
+      and ${namesWorker("job", "$2")}`,
   };
 }

@@ -1,7 +1,7 @@
 /** The statements that record the ends of attempts, and heartbeats: changes by the worker that owns the row. */
 import { epoch, type Fragments, splitList } from "./fragments.js";
 
-export function settleStatements({ jobs, isActive, isOf, editedDocument }: Fragments) {
+export function settleStatements({ jobs, isActive, isOf, namesWorker, editedDocument }: Fragments) {
   // Owned writes: only an active row is changed that still has the token of the claim and whose document names the
   // worker. The token is not enough, because Python takes a job over without changing it. SKIP LOCKED, so that a row
   // which another transaction has locked does not delay the rest of the batch; rows that are missing from the answer
@@ -99,8 +99,7 @@ export function settleStatements({ jobs, isActive, isOf, editedDocument }: Fragm
   // must be decided while the row is locked.
   const recorded = `select g.ordinal::int, j.status, j.lock_key as token,
       g.transaction is not null and coalesce(pg_catalog.pg_xact_status(g.transaction::xid8), '') = 'committed' as committed,
-      g.transaction is null and position(pg_catalog.convert_to(pg_catalog.to_json(g.owner)::text, 'UTF8') in j.job) = 0
-        as unverified
+      g.transaction is null and not ${namesWorker("j.job", "g.owner")} as unverified
     from unnest($2::text[], $3::text[], $4::text[]) with ordinality as g(key, owner, transaction, ordinal)
       left join lateral (select * from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) j on true`;
 

@@ -26,7 +26,7 @@ export const serverStatements = {
 
 export function buildStatements({ jobs, stats, documentFunction }: Names, maxBytes = defaultMaxBytes) {
   const fragments = fragmentsOf({ jobs, documentFunction }, maxDocumentBytes(maxBytes));
-  const { ready, readyGroup, isOf, sweepLock, prioritiesOf } = fragments;
+  const { ready, readyGroup, isOf, namesWorker, sweepLock, prioritiesOf } = fragments;
   const workerAges = (queue: string) => `select worker_id, expire_at >= ${epoch} as alive,
         extract(epoch from now())::float8 - expire_at::float8 as overdue, ${clock} as clock,
         case when pg_catalog.jsonb_typeof(stats->'graceSeconds'::text) = 'number' then (stats->>'graceSeconds'::text)::float8 end as grace
@@ -56,13 +56,12 @@ export function buildStatements({ jobs, stats, documentFunction }: Names, maxByt
     // The running jobs with these tokens. Reads only the index of running rows, and no document.
     runningByToken: `select key, lock_key as token from ${jobs}
       where queue = $1 and status in ${running} and lock_key = any($2::int[]) limit 10000`,
-    // `unverified`: the document does not name the worker, so that the caller has to read it. The bytes are searched,
-    // because a poll of many running jobs should not read all documents as JSON. Only rows that were written since the
-    // previous check are searched ($4: the version of the row at that check), because the documents of a hundred jobs may
-    // have a hundred megabytes.
+    // `unverified`: the document does not name the worker, so that the caller has to read it. Only rows that were
+    // written since the previous check are searched ($4: the version of the row at that check), because the documents
+    // of a hundred jobs may have a hundred megabytes.
     owners: `select j.key, j.status, j.token, j.version,
         case when j.version is not distinct from g.version then false
-          else position(pg_catalog.convert_to(pg_catalog.to_json(g.owner)::text, 'UTF8') in j.job) = 0 end as unverified
+          else not ${namesWorker("j.job", "g.owner")} end as unverified
       from unnest($2::text[], $3::text[], $4::text[]) as g(key, owner, version)
         cross join lateral (select j.key, j.status, j.lock_key as token, j.job, j.ctid::text || ' '::text || j.xmin::text as version
           from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) j`,

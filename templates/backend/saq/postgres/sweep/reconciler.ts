@@ -164,7 +164,10 @@ export class Reconciler {
       if (isTakenOver(row, { workerId })) return { change: null, answer: "not ours" };
       // Aborted before it ran, or run without a recorded end: only this process can end the job.
       if (row.status === "aborting" || (row.status === "active" && hasRun(row.key, row.token)))
-        return { change: loseJob(row, clock, lostLimit, failedTtl), answer: "put back" };
+        return {
+          change: loseJob(row, clock, lostLimit, failedTtl, true, this.session.maxBytes),
+          answer: "put back",
+        };
       if (row.status !== "active") return { change: null, answer: "gone" };
       return { change: requeueUnstarted(row, clock), answer: "put back" };
     };

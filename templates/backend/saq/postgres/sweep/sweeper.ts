@@ -91,7 +91,9 @@ export class Sweeper {
     const { keys, isComplete } = await this.#sweep([...tokenOf.keys()], (row, clock) => {
       const belongsToWorker =
         row.token === tokenOf.get(row.key) && isRunning(row) && read(row)?.workerId === workerId;
-      return belongsToWorker ? loseJob(row, clock, lostLimit, failedTtl, hadStarted(row)) : null;
+      return belongsToWorker
+        ? loseJob(row, clock, lostLimit, failedTtl, hadStarted(row), this.session.maxBytes)
+        : null;
     });
     // If jobs are left, the worker's row stays, and the next sweep finds the dead worker again.
     if (isComplete) {
@@ -184,7 +186,8 @@ export class Sweeper {
     const jobOf = new Map(orphans.map((job) => [job.key, job]));
     const { keys } = await this.#sweep([...jobOf.keys()], (row, clock) => {
       const job = jobOf.get(row.key);
-      if (job && isSameRun(row, job)) return loseJob(row, clock, lostLimit, failedTtl, hadStarted(row));
+      if (job && isSameRun(row, job))
+        return loseJob(row, clock, lostLimit, failedTtl, hadStarted(row), this.session.maxBytes);
       if (job) job.readAt = Number.NEGATIVE_INFINITY;
       return null;
     });
@@ -215,7 +218,7 @@ export class Sweeper {
       // The documents may have been read before an outage, and this row may have been locked after it.
       if (!job || isClockAhead || !isSameRun(row, job) || !this.#workers.outage.reachableFor(recoverySeconds))
         return null;
-      return sweepJob(row, clock, graceFor(job), failedTtl, setForwardMs);
+      return sweepJob(row, clock, graceFor(job), failedTtl, setForwardMs, this.session.maxBytes);
     });
     if (isClockAhead) await databaseClock.measure();
     return keys;

@@ -8,8 +8,19 @@ import { segment } from "./segment.js";
  *   `uptime` is in ms
  */
 /**
+ * A failed attempt of a job. `time` is epoch milliseconds, `duration` milliseconds.
+ *
+ * @typedef {object} FailedAttempt
+ * @property {number} time
+ * @property {number} attempt
+ * @property {string | null} workerId
+ * @property {number} duration
+ * @property {string} error
+ */
+/**
  * A job as it is stored (SAQ's document): members that have their default value are left out. Times are epoch
- * milliseconds, `scheduled` is epoch seconds. In the response for a single job, `kwargs` and `result` are JSON text.
+ * milliseconds, `scheduled` is epoch seconds. In the response for a single job, `kwargs` and `result` are JSON text,
+ * and `history` has the last failed attempts, the oldest first.
  *
  * @typedef {object} JobDocument
  * @property {string} key
@@ -33,6 +44,7 @@ import { segment } from "./segment.js";
  * @property {number} [started]
  * @property {number} [completed]
  * @property {number} [touched]
+ * @property {FailedAttempt[]} [history]
  */
 /**
  * @typedef {object} QueueInfo

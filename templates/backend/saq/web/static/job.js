@@ -3,12 +3,13 @@ import { fetchJob } from "./api.js";
 import { h } from "./dom.js";
 import { duration, fullTime, indented, number } from "./format.js";
 import { canAbort, canRetry, stateOf, withDefaults } from "./jobs.js";
-import { badge, breadcrumb } from "./parts.js";
+import { badge, breadcrumb, table } from "./parts.js";
 import { overviewUrl, queueUrl } from "./routes.js";
 
 /** @typedef {Extract<import("./routes.js").Route, { view: "job" }>} JobRoute */
 /** @typedef {"retry" | "abort"} Action */
 /** @typedef {ReturnType<typeof withDefaults>} FullJob */
+/** @typedef {import("./api.js").FailedAttempt} FailedAttempt */
 
 /** @param {JobRoute} route */
 export const title = ({ key }) => `Job ${key}`;
@@ -45,6 +46,7 @@ export const actions = {
 export function render(document, route, busy) {
   const job = withDefaults(document);
   const state = stateOf(document);
+  const meta = Object.entries(job.meta).filter(([name]) => name !== "attemptHistory");
   return [
     breadcrumb([
       { label: "Queues", href: overviewUrl() },
@@ -68,10 +70,11 @@ export function render(document, route, busy) {
       ),
     ),
     job.error && textSection("Error", job.error, "problem"),
+    job.history.length > 0 && failedAttempts(job.history),
     h("section", { class: "card" }, h("h2", null, "Details"), details(job, state, route)),
     textSection("Payload", job.kwargs === "null" ? null : indented(job.kwargs)),
     textSection("Result", job.result === "null" ? null : indented(job.result)),
-    Object.keys(job.meta).length > 0 && textSection("Meta", JSON.stringify(job.meta, null, 2)),
+    meta.length > 0 && textSection("Meta", JSON.stringify(Object.fromEntries(meta), null, 2)),
   ].filter((part) => part instanceof Node);
 }
 
@@ -108,6 +111,37 @@ const textSection = (heading, text, kind) =>
       ? h("p", { class: "empty" }, "None.")
       : h("pre", { tabindex: 0, role: "region", "aria-label": heading }, text),
   );
+
+/**
+ * The failed attempts, the newest first, each with the first line of its error.
+ *
+ * @param {FailedAttempt[]} history
+ */
+function failedAttempts(history) {
+  const columns = [
+    { label: "Ended" },
+    { label: "Attempt", kind: "number" },
+    { label: "Ran", kind: "number duration" },
+    { label: "Worker" },
+    { label: "Error", kind: "wide" },
+  ];
+  const rows = history.toReversed().map(({ time, attempt, workerId, duration: ms, error }, index) => ({
+    key: `${time} ${index}`,
+    cells: [
+      fullTime(time),
+      number(attempt),
+      duration(ms),
+      workerId && h("code", null, workerId),
+      h("code", null, error.split("\n")[0]),
+    ],
+  }));
+  return h(
+    "section",
+    { class: "card", "data-key": "Failed attempts" },
+    h("h2", null, "Failed attempts"),
+    table("Failed attempts", columns, rows),
+  );
+}
 
 /**
  * @param {FullJob} job

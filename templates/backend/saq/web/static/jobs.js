@@ -27,6 +27,7 @@ export function withDefaults(document) {
     started: 0,
     completed: 0,
     touched: 0,
+    history: [],
     ...document,
   };
 }

@@ -5,6 +5,7 @@
 
 import { setMaxListeners } from "node:events";
 import type { Interrupted } from "../../broker.js";
+import { withFittingHistory } from "../../core/attempt-history.js";
 import { isLarger, tooLarge } from "../../core/byte-size.js";
 import type { ClaimedJob } from "../../core/claim.js";
 import type { JobFields } from "../../core/job.js";
@@ -12,6 +13,7 @@ import { awaitedIn, withEngineMembers } from "../../core/job-meta.js";
 import type { TransactionClient } from "../../core/transaction-client.js";
 import { encodeChange } from "../../core/wire.js";
 import { InvalidJobError, JobLostError, SaqError } from "../../errors.js";
+import { snoozeOf } from "../../tasks/snooze.js";
 import type { RunningJob } from "../../tasks/task.js";
 import type { AttemptTrace } from "../../telemetry/telemetry.js";
 import { longestTimerMs } from "../../timers.js";
@@ -134,6 +136,11 @@ export class Attempt {
     return this.#interrupted?.reason ?? null;
   }
 
+  /** Time since the call of the task or its first hook, ms; 0 if neither was called. */
+  get durationMs(): number {
+    return this.startedAt > 0 ? performance.now() - this.startedAt : 0;
+  }
+
   /** Calls the task, and starts the timeout of its job. */
   run(call: () => unknown): void {
     this.startedAt = performance.now();
@@ -147,7 +154,7 @@ export class Attempt {
     }
     this.taskEnded = Promise.resolve(returned).then(
       (value) => this.#end({ kind: "returned", value }),
-      (error: unknown) => this.#end({ kind: "threw", error }),
+      (error: unknown) => this.#end(thrownResult(error)),
     );
   }
 
@@ -255,10 +262,11 @@ export class Attempt {
     if (meta !== undefined) {
       if (typeof meta !== "object" || meta === null || Array.isArray(meta))
         throw new InvalidJobError(`meta must be an object, got ${JSON.stringify(meta)}`);
-      change.meta = withEngineMembers(this.fields.meta, meta);
+      const { maxBytes } = this.#host;
+      change.meta = withFittingHistory(withEngineMembers(this.fields.meta, meta), maxBytes);
       const text = JSON.stringify(change.meta);
-      if (isLarger(text, this.#host.maxBytes))
-        throw new InvalidJobError(tooLarge("ctx.job.update: meta", text, this.#host.maxBytes));
+      if (isLarger(text, maxBytes))
+        throw new InvalidJobError(tooLarge("ctx.job.update: meta", text, maxBytes));
     }
     if (this.isOver) return;
     // `touched` is always later than `started`. The difference shows sweepers that the job was started.
@@ -306,6 +314,11 @@ export class Attempt {
     if (interruption === "abort") this.interrupt("abort", "aborted");
     else if (interruption) this.interrupt("lost", lossText[interruption]);
   }
+}
+
+function thrownResult(error: unknown): AttemptResult {
+  const snooze = snoozeOf(error);
+  return snooze ? { kind: "snoozed", snooze } : { kind: "threw", error };
 }
 
 /** Reasons why an attempt does not own its job any more. */

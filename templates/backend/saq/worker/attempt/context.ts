@@ -3,9 +3,11 @@
  * the prototype, so that a job that does not use them pays nothing for them.
  */
 
+import { historyOf } from "../../core/attempt-history.js";
 import type { JobFields } from "../../core/job.js";
 import { ConfigError } from "../../errors.js";
 import type { Logger } from "../../logger.js";
+import { snooze } from "../../tasks/snooze.js";
 import type {
   AnyTask,
   ApplyOptions,
@@ -34,12 +36,7 @@ export class TaskContext implements JobContext {
   }
 
   get job(): RunningJob {
-    const attempt = this.#attempt;
-    // The fields are the prototype: they are not copied, and later changes of them are visible.
-    this.#job ??= Object.assign(Object.create(attempt.fields) as JobFields, {
-      id: attempt.fields.key,
-      update: (change: Parameters<RunningJob["update"]>[0]) => attempt.update(change),
-    });
+    this.#job ??= jobView(this.#attempt);
     return this.#job;
   }
 
@@ -87,6 +84,28 @@ export class TaskContext implements JobContext {
   get finish(): JobContext["finish"] {
     return (result, { client }) => this.#attempt.finish(result, client);
   }
+
+  get snooze(): JobContext["snooze"] {
+    return snooze;
+  }
+}
+
+/** Shared by all jobs, so that a job whose history nobody reads pays nothing for it. */
+const history: PropertyDescriptor & ThisType<JobFields> = {
+  get() {
+    return historyOf(this);
+  },
+};
+
+function jobView(attempt: Attempt): RunningJob {
+  const { fields } = attempt;
+  // The fields are the prototype: they are not copied, and later changes of them are visible.
+  const view = Object.create(fields) as RunningJob;
+  Object.defineProperty(view, "history", history);
+  return Object.assign(view, {
+    id: fields.key,
+    update: (change: Parameters<RunningJob["update"]>[0]) => attempt.update(change),
+  });
 }
 
 /** Returns the class of ctx for a worker whose startup hooks returned the members `state`. */

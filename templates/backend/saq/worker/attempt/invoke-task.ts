@@ -1,5 +1,6 @@
 /** Calls the task of a claimed job. Payload and result go through the task's schemas. */
 import type { QueueConfig } from "../../config/index.js";
+import { returnedSnooze } from "../../tasks/snooze.js";
 import {
   findTask,
   inputSchemaOf,
@@ -32,5 +33,8 @@ export function invokeTask(
   const payload = inputSchema ? validatePayload(name, inputSchema, storedPayload) : storedPayload;
   const returned = payload instanceof Promise ? payload.then((value) => run(ctx, value)) : run(ctx, payload);
   if (!outputSchema) return returned;
-  return Promise.resolve(returned).then((result) => validateResult(name, outputSchema, result));
+  return Promise.resolve(returned).then((result) =>
+    // A snooze that was returned by mistake fails the job later. The schema could turn it into a valid result.
+    returnedSnooze(result) === null ? validateResult(name, outputSchema, result) : result,
+  );
 }

@@ -13,10 +13,10 @@
 import { type CronEntry, cronKey } from "../../config/index.js";
 import { isTerminal } from "../../core/job.js";
 import type { ScheduleRow } from "../../core/schedule-store.js";
-import type { StoredJob } from "../../core/stored-job.js";
+import { read, type StoredJob } from "../../core/stored-job.js";
 import { describe, type Logger } from "../../logger.js";
 import type { Queue } from "../../queue/queue.js";
-import { type DraftedTick, definitionOf, deleteWaitingTick } from "../../queue/schedules.js";
+import { type DraftedTick, definitionOf, deleteWaitingTick, hasRun } from "../../queue/schedules.js";
 import type { PeriodicTask } from "../maintenance/periodic-tasks.js";
 import {
   endedRunOf,
@@ -220,11 +220,7 @@ export class Scheduler {
     const row = rows.get(key);
     if (row && !isTerminal(row.status)) {
       if (row.status === "queued" && row.scheduled === second) state.done = second;
-      // The job is due at another time, which has not passed. Our entry has no tick between now and `second`, so
-      // another definition may have created the job.
-      const isOutdated =
-        row.status === "queued" && row.scheduled !== second && row.scheduled > Math.min(second, this.#now());
-      if (!isOutdated || !(await this.#deleteOutdated(state, row))) return null;
+      if (!this.#isOutdated(row, second) || !(await this.#deleteOutdated(state, row))) return null;
     } else if (
       row &&
       row.scheduled >= second &&
@@ -239,6 +235,18 @@ export class Scheduler {
       ...(await this.#queue.schedules.draftTick(entry, second)),
       tick: { ...definitionOf(entry), seen: state.seen, lastRun: last ? endedRunOf(last) : null },
     };
+  }
+
+  /**
+   * True if a waiting job is due at another time than `second`, and that time has not passed. Our entry has no tick
+   * between now and `second`, so another definition may have created the job. A job that has run waits for its next
+   * attempt at a time that no definition names.
+   */
+  #isOutdated(row: StoredJob, second: number): boolean {
+    if (row.status !== "queued" || row.scheduled === second) return false;
+    if (row.scheduled <= Math.min(second, this.#now())) return false;
+    const job = read(row);
+    return job === null || !hasRun(job);
   }
 
   /**

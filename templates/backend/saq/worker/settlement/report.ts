@@ -3,14 +3,16 @@
 import type { Settlement, SettleResult, WorkerStats } from "../../broker.js";
 import { describe, type Logger } from "../../logger.js";
 import type { QueueCounters } from "../../queue/types.js";
+import { isNoRetry } from "../../tasks/no-retry.js";
 import { type Attempt, lossText } from "../attempt/attempt.js";
 import type { AttemptResult } from "./settlement.js";
 
 /** Log fields of an attempt that is over. `ms` is 0 if the attempt was refused and never started. */
-function logFieldsOf({ fields, startedAt }: Attempt) {
-  const ms = startedAt > 0 ? Math.round(performance.now() - startedAt) : 0;
-  return { job: fields.key, task: fields.function, ms };
-}
+const logFieldsOf = ({ fields, durationMs }: Attempt) => ({
+  job: fields.key,
+  task: fields.function,
+  ms: Math.round(durationMs),
+});
 
 /** Failed settlements within this time share one log line. */
 const groupingMs = 100;
@@ -45,6 +47,11 @@ export class Report {
             { ...logFieldsOf(attempt), err: error },
             `${name} failed after ctx.finish; its job stays complete`,
           );
+        } else if (end.kind === "snoozed") {
+          this.logger.warn(
+            logFieldsOf(attempt),
+            `${name} threw ctx.snooze after ctx.finish; its job stays complete`,
+          );
         }
         this.stats.complete++;
         this.counters.complete++;
@@ -53,7 +60,10 @@ export class Report {
       case "failed":
         this.stats.failed++;
         this.counters.failed++;
-        this.logger.error({ ...logFieldsOf(attempt), err: error }, `Failed ${name}`);
+        this.logger.error(
+          { ...logFieldsOf(attempt), err: error },
+          isNoRetry(error) ? `Failed ${name}: it threw NoRetry, so its job is not retried` : `Failed ${name}`,
+        );
         return;
       case "aborted":
         this.stats.aborted++;
@@ -63,6 +73,10 @@ export class Report {
       case "queued":
         if (end.kind === "interrupted" && end.interruption === "shutdown") {
           this.logger.info(logFieldsOf(attempt), `Requeued ${name}, the worker is shutting down`);
+          return;
+        }
+        if (end.kind === "snoozed") {
+          this.logger.info(logFieldsOf(attempt), `Snoozed ${name}: ${end.snooze.message}`);
           return;
         }
         this.stats.retried++;

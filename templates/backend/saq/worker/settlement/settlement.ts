@@ -1,13 +1,16 @@
 /** Decides how a job is settled after its attempt has ended. Pure, except for the random part of a retry delay. */
 
 import type { Settlement } from "../../broker.js";
+import { failurePatch } from "../../core/attempt-history.js";
 import { isLarger, tooLarge } from "../../core/byte-size.js";
 import type { ClaimedJob, Receipt } from "../../core/claim.js";
 import { isRetryable, type JobFields } from "../../core/job.js";
 import { increment } from "../../core/job-meta.js";
-import { finishedFields, keepSeconds, requeuedFields, retryDue } from "../../core/transitions.js";
+import { dueAfter, finishedFields, keepSeconds, requeuedFields, retryDue } from "../../core/transitions.js";
 import { encodeChange, type MetaPatch } from "../../core/wire.js";
 import { InvalidResultError } from "../../errors.js";
+import { isNoRetry } from "../../tasks/no-retry.js";
+import { returnedSnooze, type Snooze } from "../../tasks/snooze.js";
 import { errorText } from "./error-text.js";
 
 /** Reasons why an attempt must end before its task does. */
@@ -17,6 +20,8 @@ export type Interruption = "timeout" | "abort" | "shutdown" | "lost" | "crash";
 export type AttemptResult =
   | { kind: "returned"; value: unknown }
   | { kind: "threw"; error: unknown }
+  /** The task threw what `ctx.snooze` returned. */
+  | { kind: "snoozed"; snooze: Snooze }
   | { kind: "interrupted"; interruption: Interruption; reason: Error; overdue: boolean };
 
 /** The attempt that has ended. */
@@ -24,6 +29,8 @@ export interface EndedAttempt {
   readonly claim: ClaimedJob;
   readonly fields: JobFields;
   readonly awaited: boolean | string;
+  /** How long the attempt took, ms; 0 if its task was not started. */
+  readonly durationMs: number;
   /** The settlement that the task wrote itself (`ctx.finish`). */
   readonly transactionalFinish?: { readonly receipt: Receipt } | null;
   /** True if the task has changed the stored document since the claim. */
@@ -35,7 +42,7 @@ export interface EndedAttempt {
 export interface SettlementRules {
   nowMs: number;
   failedTtl: number;
-  /** Maximum size of a result, bytes of its JSON. */
+  /** Maximum size of a result, and of `meta` with the history of failed attempts, bytes of their JSON. */
   maxBytes: number;
 }
 
@@ -49,8 +56,11 @@ export function settlementOf(
     case "returned":
       return completion(attempt, end.value, rules);
     case "threw":
-      if (end.error instanceof InvalidResultError) return finalFailure(attempt, errorText(end.error), rules);
+      if (end.error instanceof InvalidResultError || isNoRetry(end.error))
+        return finalFailure(attempt, errorText(end.error), rules);
       return failure(attempt, errorText(end.error), rules);
+    case "snoozed":
+      return snoozed(attempt, end.snooze.seconds, rules);
     case "interrupted":
       switch (end.interruption) {
         case "timeout":
@@ -93,6 +103,8 @@ export function release({ claim, fields }: EndedAttempt, metaPatch?: MetaPatch):
 }
 
 function completion(attempt: EndedAttempt, value: unknown, rules: SettlementRules): Settlement {
+  const mistake = returnedSnooze(value);
+  if (mistake !== null) return finalFailure(attempt, mistake, rules);
   let result: string | undefined;
   try {
     result = asJson(value);
@@ -174,18 +186,34 @@ export function lastFailure(attempt: EndedAttempt, error: Error, rules: Settleme
 }
 
 function finalFailure(attempt: EndedAttempt, error: string, rules: SettlementRules): Settlement {
-  return settlement(attempt, finishedFields("failed", rules.nowMs, { error }), {
-    keep: keepSeconds(attempt.fields.ttl, "failed", rules.failedTtl),
-  });
+  const keep = keepSeconds(attempt.fields.ttl, "failed", rules.failedTtl);
+  const change = finishedFields("failed", rules.nowMs, { error });
+  return settlement(attempt, change, { keep }, historyWith(attempt, error, rules));
 }
+
+/** Returns the patch of `meta` that adds this attempt to the history of failed attempts. */
+const historyWith = (
+  { fields, durationMs }: EndedAttempt,
+  error: string,
+  rules: SettlementRules,
+): MetaPatch => failurePatch(fields, { time: rules.nowMs, duration: durationMs, error }, rules.maxBytes);
 
 /** After an error or a timeout: retries the job if attempts are left, otherwise fails it. */
 function failure(attempt: EndedAttempt, error: string, rules: SettlementRules): Settlement {
   const { fields } = attempt;
   if (!isRetryable(fields)) return finalFailure(attempt, error, rules);
   const scheduled = retryDue(fields, rules.nowMs);
-  const metaPatch = attempt.trace?.retryMeta ?? undefined;
+  const metaPatch = { ...historyWith(attempt, error, rules), ...attempt.trace?.retryMeta };
   return settlement(attempt, requeuedFields(rules.nowMs, scheduled, error), { scheduled }, metaPatch);
+}
+
+/** The task asked for another run: the job waits without an error, and the attempt is not counted. */
+function snoozed(attempt: EndedAttempt, seconds: number, { nowMs }: SettlementRules): Settlement {
+  const { fields, trace } = attempt;
+  const scheduled = dueAfter(seconds, nowMs);
+  const metaPatch = { snoozes: increment(fields.meta.snoozes), ...trace?.retryMeta };
+  const change = requeuedFields(nowMs, scheduled, null);
+  return { ...settlement(attempt, change, { charge: -1, scheduled }, metaPatch), behindOthers: true };
 }
 
 /** At a shutdown: the job always goes back into the queue, and the attempt is not counted. */

@@ -4,7 +4,7 @@ import type { AttemptOutcome } from "../../telemetry/telemetry.js";
 import type { AttemptResult } from "./settlement.js";
 
 /**
- * Returns the outcome of an attempt. An attempt that was aborted, or that a shutdown ended, has not failed.
+ * Returns the outcome of an attempt. An attempt that was aborted or snoozed, or that a shutdown ended, has not failed.
  * `settlement`: what is recorded; null if the worker does not own the job any more.
  */
 export function outcomeOf(end: AttemptResult, settlement: Settlement | null): AttemptOutcome {
@@ -12,6 +12,8 @@ export function outcomeOf(end: AttemptResult, settlement: Settlement | null): At
   switch (end.kind) {
     case "threw":
       return { status, error: end.error ?? new Error(String(end.error)) };
+    case "snoozed":
+      return { status, error: undefined };
     case "interrupted": {
       const isRequested = end.interruption === "abort" || end.interruption === "shutdown";
       return { status, error: isRequested ? undefined : end.reason };

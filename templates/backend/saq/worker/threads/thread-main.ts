@@ -4,7 +4,11 @@
  */
 import { setMaxListeners } from "node:events";
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
+import { historyOf } from "../../core/attempt-history.js";
+import { withEngineMembers } from "../../core/job-meta.js";
 import { type LogArguments, type Logger, readLogCall } from "../../logger.js";
+import { isNoRetry } from "../../tasks/no-retry.js";
+import { Snooze, snooze, snoozeOf } from "../../tasks/snooze.js";
 import type { RunningJob, ThreadContext } from "../../tasks/task.js";
 import { runInContext } from "../../telemetry/thread-context.js";
 import { detailsOf, rebuilt } from "../settlement/error-details.js";
@@ -76,17 +80,20 @@ async function runTask(run: Run, job: ThreadJob): Promise<ThreadEnd> {
     const exported = (await import(job.module)) as Record<string, typeof task>;
     task = exported[job.exportName] as typeof task;
   } catch (error) {
-    return { kind: "threw", error: detailsOf(error), loadFailed: true };
+    return { kind: "threw", error: detailsOf(error), loadFailed: true, noRetry: isNoRetry(error) };
   }
   try {
     const call = () => task.run(contextOf(run, job), job.payload);
     return encodeResult(await (job.otelContext ? runInContext(job.otelContext, call) : call()));
   } catch (error) {
-    return { kind: "threw", error: detailsOf(error), loadFailed: false };
+    const snoozed = snoozeOf(error);
+    if (snoozed) return { kind: "snoozed", seconds: snoozed.seconds, wasReturned: false };
+    return { kind: "threw", error: detailsOf(error), loadFailed: false, noRetry: isNoRetry(error) };
   }
 }
 
 function encodeResult(value: unknown): ThreadEnd {
+  if (value instanceof Snooze) return { kind: "snoozed", seconds: value.seconds, wasReturned: true };
   try {
     const json = JSON.stringify(value) as string | undefined;
     if (json !== undefined || value === undefined) return { kind: "returned", json };
@@ -97,22 +104,26 @@ function encodeResult(value: unknown): ThreadEnd {
 }
 
 function contextOf(run: Run, { fields, queueName, workerId }: ThreadJob): ThreadContext {
-  const job: RunningJob = Object.assign(fields, {
+  const job: RunningJob = {
+    ...fields,
     id: fields.key,
+    // An update of `meta` does not change the history.
+    history: historyOf(fields),
     update: async (change: JobChange) => {
       if (current !== run) return;
       const id = ++lastUpdateId;
       const updated = new Promise<void>((resolve, reject) => pendingUpdates.set(id, { resolve, reject }));
       send({ kind: "update", run: run.id, id, change });
       await updated;
-      Object.assign(fields, change);
+      Object.assign(job, change, change.meta && { meta: withEngineMembers(job.meta, change.meta) });
     },
-  });
+  };
   return {
     job,
     queue: { name: queueName },
     workerId,
     log: logger({ job: fields.key, task: fields.function }),
+    snooze,
     get signal() {
       receivePending();
       return run.controller.signal;

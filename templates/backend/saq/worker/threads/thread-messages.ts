@@ -39,7 +39,10 @@ export type ThreadEnd =
   | { kind: "returned"; json: string | undefined }
   /** The result has no JSON form. */
   | { kind: "unserializable"; reason: string }
+  /** The task threw what `ctx.snooze` returned. `wasReturned`: it returned it by mistake. */
+  | { kind: "snoozed"; seconds: number; wasReturned: boolean }
   /**
    * `loadFailed`: the module could not be loaded. A thread keeps that failure for ever, so it is not used again.
+   * `noRetry`: the error is a NoRetry.
    */
-  | { kind: "threw"; error: ErrorDetails; loadFailed: boolean };
+  | { kind: "threw"; error: ErrorDetails; loadFailed: boolean; noRetry: boolean };

@@ -4,6 +4,8 @@
  */
 import { Worker } from "node:worker_threads";
 import type { Logger } from "../../logger.js";
+import { asNoRetry } from "../../tasks/no-retry.js";
+import { Snooze } from "../../tasks/snooze.js";
 import type { Context } from "../../tasks/task.js";
 import { detailsOf, rebuilt } from "../settlement/error-details.js";
 import type { FromThread, JobChange, ThreadEnd, ThreadJob, ToThread } from "./thread-messages.js";
@@ -59,7 +61,7 @@ export class Thread {
   /**
    * Runs one job. Settles when its task or the thread has ended.
    *
-   * @throws the task's own error, or an error that says how the thread ended
+   * @throws the task's own error or snooze, or an error that says how the thread ended
    */
   async run(job: ThreadJob, host: RunHost): Promise<unknown> {
     const id = ++this.#runs;
@@ -137,8 +139,11 @@ function settle({ resolve, reject }: Run, end: ThreadEnd): void {
         },
       });
       return;
+    case "snoozed":
+      (end.wasReturned ? resolve : reject)(new Snooze(end.seconds));
+      return;
     case "threw":
-      reject(rebuilt(end.error));
+      reject(end.noRetry ? asNoRetry(rebuilt(end.error)) : rebuilt(end.error));
   }
 }
 
