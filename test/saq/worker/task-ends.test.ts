@@ -298,17 +298,20 @@ describe("ctx.snooze", () => {
   it.each([
     ["without a schema for the result", {}],
     ["also if a schema would accept it", { output: z.object({ rows: z.array(z.unknown()).optional() }) }],
-  ])("fails the job with a clear error if it is returned in place of being thrown, %s", async (_, options) => {
-    const given = task({ ...options, run: async (ctx: Context): Promise<object> => ctx.snooze(60) });
-    const queue = openQueue(database, { given });
-    const { ended } = await startWorker(queue);
-    const job = await queue.enqueue("given", undefined, { retries: 3 });
-    expect(await ended(job.key)).toBe("Failed given");
-    expect(await job.refresh()).toMatchObject({
-      attempts: 1,
-      error: "the task returned ctx.snooze(60), which has no effect; write: throw ctx.snooze(60)",
-    });
-  });
+  ])(
+    "fails the job with a clear error if it is returned in place of being thrown, %s",
+    async (_, options) => {
+      const given = task({ ...options, run: async (ctx: Context): Promise<object> => ctx.snooze(60) });
+      const queue = openQueue(database, { given });
+      const { ended } = await startWorker(queue);
+      const job = await queue.enqueue("given", undefined, { retries: 3 });
+      expect(await ended(job.key)).toBe("Failed given");
+      expect(await job.refresh()).toMatchObject({
+        attempts: 1,
+        error: "the task returned ctx.snooze(60), which has no effect; write: throw ctx.snooze(60)",
+      });
+    },
+  );
 
   it("can be thrown by hooks, and passes through aroundProcess hooks", async () => {
     const seen: unknown[] = [];
