@@ -1,4 +1,4 @@
-/** A Redis that is busy with the script of another program: it answers every command with an error until the script ends. */
+/** A Redis that is busy with the script of another program: it refuses every command until the script ends. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, expect, it } from "@jest/globals";
 import { emptyFolder } from "../../support/folders.js";

@@ -1,4 +1,4 @@
-/** Which documents of a queue on Redis can be read, how many at a time, and which ids belong to a job that may start. */
+/** Which documents of a queue on Redis can be read, how many at a time, and which jobs a claim may start. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
 import { dropScript } from "../../../templates/backend/saq/redis/lua/claim.js";
 import {

@@ -1,6 +1,6 @@
 /**
- * Parts of a Redis queue that are cut off from the others by the network: nothing arrives any more, and no connection is
- * ended. Needs root. Elsewhere the tests are skipped with a message.
+ * Parts of a Redis queue that are cut off from the others by the network: nothing arrives any more, and no connection
+ * is ended. Needs root. Elsewhere the tests are skipped with a message.
  */
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import { redisServerMissing } from "../../support/redis.js";

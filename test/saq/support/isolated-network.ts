@@ -60,9 +60,9 @@ export class IsolatedNetwork {
   }
 
   /**
-   * Cuts the link, as if a cable were pulled: nothing arrives any more, and no connection is ended. Packets are sent to a
-   * hardware address that neither end has. If an interface were set down instead, its own address would be gone too, and
-   * the other end would be told that its packets cannot be sent.
+   * Cuts the link, as if a cable were pulled: nothing arrives any more, and no connection is ended. Packets are sent to
+   * a hardware address that neither end has. If an interface were set down instead, its own address would be gone too,
+   * and the other end would be told that its packets cannot be sent.
    */
   cut(): void {
     const nowhere = ["lladdr", "02:00:00:00:00:01", "nud", "permanent"];

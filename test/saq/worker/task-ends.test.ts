@@ -1,4 +1,4 @@
-/** A task that ends its job without a retry (NoRetry), or that runs again later although nothing has failed (ctx.snooze). */
+/** A task that ends its job without a retry (NoRetry), or that runs again later without an error (ctx.snooze). */
 import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "@jest/globals";
 import { z } from "zod";

@@ -95,7 +95,8 @@ export class DueJobs {
     const rearmed = new AbortController();
     this.#rearm = () => rearmed.abort();
     this.wake();
-    // Not AbortSignal.any with `#stopped`: in Node.js 20, each call leaves an entry behind at the signal that lives longer.
+    // Not AbortSignal.any with `#stopped`: in Node.js 20, each call leaves an entry behind at the signal that lives
+    // longer.
     if (!this.#isStopped) await sleep(rearmMs, rearmed.signal);
   }
 }

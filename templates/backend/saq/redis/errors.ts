@@ -88,8 +88,8 @@ export const isMigrating = (error: unknown): boolean => /^TRYAGAIN\b/.test(messa
 export const isRedirect = (error: unknown): boolean => /^(MOVED|ASK)\b/.test(messageOf(error));
 
 /**
- * True if the server itself says that it serves no process at present: it loads its data, runs a long script, or accepts
- * no writes.
+ * True if the server itself says that it serves no process at present: it loads its data, runs a long script, or
+ * accepts no writes.
  */
 export const isOutOfService = (error: unknown): boolean =>
   /^(LOADING|BUSY|MISCONF|NOREPLICAS)\b/.test(messageOf(error));

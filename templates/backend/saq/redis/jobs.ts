@@ -151,8 +151,8 @@ export class JobStore {
   }
 
   /**
-   * Returns the keys of jobs that others changed between reading and writing (`conflicts`), and of jobs that were not read
-   * (`deferred`).
+   * Returns the keys of jobs that others changed between reading and writing (`conflicts`), and of jobs that were not
+   * read (`deferred`).
    */
   async #changePage<T>(
     jobKeys: readonly string[],
@@ -218,8 +218,8 @@ export class JobStore {
   }
 
   /**
-   * Reads jobs to change them. Keys without a job are left out. `clock` is the server's clock, epoch ms. `deferred`: keys
-   * that were not read, because the documents together are too many bytes.
+   * Reads jobs to change them. Keys without a job are left out. `clock` is the server's clock, epoch ms. `deferred`:
+   * keys that were not read, because the documents together are too many bytes.
    */
   async #read(
     jobKeys: readonly string[],
@@ -407,8 +407,8 @@ export class JobStore {
 }
 
 /**
- * Removes the ids of jobs that are finished or gone from the lists of unfinished jobs, unless a job has changed since it
- * was read. `hashes`: the hash of each job's document by its key; "" if there was none.
+ * Removes the ids of jobs that are finished or gone from the lists of unfinished jobs, unless a job has changed since
+ * it was read. `hashes`: the hash of each job's document by its key; "" if there was none.
  */
 export async function forgetJobs(
   connection: RedisConnection,
@@ -428,9 +428,9 @@ export const mayBeDamaged = (document: string | number | undefined): boolean =>
   typeof document === "string" && document.includes("\uFFFD");
 
 /**
- * True if the document contains bytes that are not UTF-8; an edit would write U+FFFD in their place. An empty document is
- * no SAQ job, so that the job is treated as unreadable and its bytes stay as they are. A document may also contain the
- * character U+FFFD itself, for instance in the output of another program. `hash`: of the stored bytes.
+ * True if the document contains bytes that are not UTF-8; an edit would write U+FFFD in their place. An empty document
+ * is no SAQ job, so that the job is treated as unreadable and its bytes stay as they are. A document may also contain
+ * the character U+FFFD itself, for instance in the output of another program. `hash`: of the stored bytes.
  */
 const isDamaged = (document: string | number, hash: string): boolean =>
   typeof document === "string" && mayBeDamaged(document) && hashOf(document) !== hash;

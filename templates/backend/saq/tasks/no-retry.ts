@@ -6,8 +6,8 @@ const mark = Symbol.for("saq.NoRetry");
 /**
  * Ends the job as failed, even if attempts are left. Throw it from a task if another attempt would fail too. It has the
  * same effect if a schema throws it, or a hook that runs before or around the task. A subclass has the same effect. An
- * error that only has a NoRetry as its `cause` is retried. After the signal of the attempt has fired, for example at the
- * timeout, the reason of the signal decides, and a NoRetry is ignored.
+ * error that only has a NoRetry as its `cause` is retried. After the signal of the attempt has fired, for example at
+ * the timeout, the reason of the signal decides, and a NoRetry is ignored.
  *
  * @example
  * if (response.status === 404) throw new NoRetry(`there is no page at ${url}`);

@@ -32,7 +32,8 @@ export function snooze(seconds: number): Snooze {
   if (isDelay(seconds)) return new Snooze(seconds);
   throw new InvalidJobError(
     `ctx.snooze takes the seconds until the next run, a number of 0 to ${maxSeconds} (${maxDays} days), ` +
-      `got ${typeof seconds === "string" ? `the text ${JSON.stringify(seconds)}` : String(seconds)}. To run a task later than that, enqueue it with the option scheduled`,
+      `got ${typeof seconds === "string" ? `the text ${JSON.stringify(seconds)}` : String(seconds)}. ` +
+      "To run a task later than that, enqueue it with the option scheduled",
   );
 }
 

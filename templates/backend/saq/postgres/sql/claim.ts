@@ -21,12 +21,12 @@ export function claimStatements(fragments: Fragments) {
   // claim, and 2,000 of them would end the process. The first document is claimed whatever its size.
   const isWithinLimit = `coalesce(bytes <= ${maxReadBytes} or bytes = pg_catalog.octet_length(job), true)`;
 
-  // Makes the rows of `picked` active (tid, key, job, bytes, lock_key, due, ordinal). $5 token, $6 patch of the document. A
-  // fresh document (see `freshDue`) is returned as it was, with `started`: the caller knows its new suffix. A document
-  // that SQL cannot change (see document-function.ts), or that is not a job of this queue and key, keeps its bytes. Its
-  // row is returned without a document: the caller owns the row by its token and decides what to do. The patch is a
-  // subquery of its own, so that it is built once per statement and not once per row (a claim of 500: 19.0 -> 17.5 us
-  // of server CPU per row).
+  // Makes the rows of `picked` active (tid, key, job, bytes, lock_key, due, ordinal). $5 token, $6 patch of the
+  // document. A fresh document (see `freshDue`) is returned as it was, with `started`: the caller knows its new suffix.
+  // A document that SQL cannot change (see document-function.ts), or that is not a job of this queue and key, keeps its
+  // bytes. Its row is returned without a document: the caller owns the row by its token and decides what to do. The
+  // patch is a subquery of its own, so that it is built once per statement and not once per row (a claim of 500: 19.0
+  // -> 17.5 us of server CPU per row).
   const startedPatch = "(select patch from moment)";
   const activate = `moment as materialized (
       select ms, ($6::jsonb || pg_catalog.jsonb_build_object('started', ms, 'touched', ms))::text as patch,

@@ -27,8 +27,8 @@ return result
  * too large), the hash of the document, the token of its claim ('' = none) and its score ('' = the job neither waits
  * nor runs). The result ends before a document with which all of them would be too many bytes.
  *
- * KEYS: claims, incomplete, then ids. ARGV: maximum bytes of a document, maximum bytes of all documents except the first
- * one.
+ * KEYS: claims, incomplete, then ids. ARGV: maximum bytes of a document, maximum bytes of all documents except the
+ * first one.
  */
 export const readScript = script(`
 ${readClock}

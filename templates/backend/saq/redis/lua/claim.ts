@@ -71,8 +71,8 @@ while first <= #KEYS and not left do
       local cut
       if sub(document, -19) == ',"status":"queued"}' then cut = 20
       elseif sub(document, -21) == ', "status": "queued"}' then cut = 22 end
-      -- An id may be in the queue although its job is not due yet: see the list of due jobs above, and a worker that was
-      -- paused between the two scripts may find that the job has run and was stored again.
+      -- An id may be in the queue although its job is not due yet: see the list of due jobs above, and a worker that
+      -- was paused between the two scripts may find that the job has run and was stored again.
       if cut and not isLarge and due[i - first + 1] == '0' and not find(document, '"attempts":', 1, true)
         and not find(document, '"touched":', 1, true) then
         fresh = 1
@@ -116,8 +116,8 @@ return taken
 /**
  * Marks taken jobs as active. Returns the time, and for each id either the number 1 and the document as it was enqueued
  * (the script has marked it), or the number 0 and a document that the caller must look at, or an empty text if the job
- * has no document. The result ends before a document with which all of them would be too many bytes; the rest of the ids
- * is in the queue again.
+ * has no document. The result ends before a document with which all of them would be too many bytes; the rest of the
+ * ids is in the queue again.
  *
  * KEYS: incomplete, queued, active, claims, then ids. ARGV: token, any text, worker id as JSON, maximum bytes of a
  * document (of a larger one only the first byte is returned), maximum bytes of all documents except the first one.

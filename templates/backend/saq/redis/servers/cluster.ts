@@ -126,8 +126,8 @@ export class SlotOwner implements NodeFinder {
   };
 
   /**
-   * Returns how a node sees the owner. `failed`: most of the masters cannot reach it. Null if the node does not respond,
-   * or does not know the owner.
+   * Returns how a node sees the owner. `failed`: most of the masters cannot reach it. Null if the node does not
+   * respond, or does not know the owner.
    */
   async #viewOf(node: ServerNode, owner: ServerNode): Promise<"reachable" | "unreachable" | "failed" | null> {
     let connection: NodeConnection | null = null;

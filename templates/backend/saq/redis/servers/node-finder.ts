@@ -19,9 +19,9 @@ export interface NodeFinder {
   /** Calls `onMove` when another server is to be used. Without it, only the responses of the servers say so. */
   watch?(onMove: (node: ServerNode) => void): void;
   /**
-   * Returns true if no process can use this server: most of the Sentinels, or of the masters of the cluster, cannot reach
-   * it and will replace it soon. If it is out of service, as it says itself, they may reach it, but most of them must
-   * name it: otherwise it may have been replaced without knowing it. Never rejects. Null for a single server.
+   * Returns true if no process can use this server: most of the Sentinels, or of the masters of the cluster, cannot
+   * reach it and will replace it soon. If it is out of service, as it says itself, they may reach it, but most of them
+   * must name it: otherwise it may have been replaced without knowing it. Never rejects. Null for a single server.
    */
   readonly isDown: ((node: ServerNode, state?: { isOutOfService: boolean }) => Promise<boolean>) | null;
   close(): void;
