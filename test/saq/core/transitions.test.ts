@@ -17,7 +17,9 @@ import {
   retryDue,
   retryJob,
   sweepJob,
+  unreadableChange,
   updateJob,
+  withDocument,
 } from "../../../templates/backend/saq/core/transitions.js";
 import { decodeJob, editDocument, encodeJob } from "../../../templates/backend/saq/core/wire.js";
 import { pythonComplaints } from "../support/golden-documents.js";
@@ -417,5 +419,22 @@ describe("the state machine", () => {
       ),
       { numRuns: 500 },
     );
+  });
+});
+
+describe("a change of a document that is not a JSON object", () => {
+  it("sets only this row aside, and does not throw, so that the rows changed with it are changed", () => {
+    const change: RowChange = { status: "queued", patch: '{"status":"queued"}', removed: [], scheduled: 5 };
+    const damaged = { ...row({ status: "active" }), document: "" };
+    expect(withDocument(damaged, change, unreadableChange)).toEqual({
+      change: unreadableChange,
+      document: null,
+    });
+    const readable = row({ status: "active" });
+    const changed = withDocument(readable, change, unreadableChange);
+    expect(changed.change).toBe(change);
+    expect(JSON.parse(changed.document ?? "")).toMatchObject({ key: "k1", status: "queued" });
+    const kept: RowChange = { ...change, patch: null };
+    expect(withDocument(damaged, kept, unreadableChange)).toEqual({ change: kept, document: null });
   });
 });

@@ -365,7 +365,7 @@ const tasks = {
     });
   });
 
-  it("B-3: a key is free again when Python has ended the job that was being aborted", async () => {
+  it("a key is free again when Python has ended the job that was being aborted", async () => {
     const queue = open();
     await queue.enqueue("ok", { a: 1 }, { key: "k" });
     await claim(queue);
