@@ -25,6 +25,20 @@ const enqueueAll = (queue: Hello, count: number, options: (n: number) => object 
 
 const keysOf = (jobs: readonly { key: string }[]) => jobs.map(({ key }) => key);
 
+it("a claim locks only the rows that it takes, also over several priorities", async () => {
+  const queue = open();
+  await queue.enqueue("hello", {}, { priority: 0 });
+  const second = await queue.enqueue("hello", {}, { priority: 1 });
+  const client = await database.connect();
+  const { claim } = buildStatements(await ensureSchema(client));
+  await client.query("begin");
+  const patch = JSON.stringify({ status: "active", worker_id: "worker-1" });
+  expect((await client.query(claim.text, [queue.name, 0, 32_767, 1, 7, patch])).rows).toHaveLength(1);
+  const free = "select key from saq_jobs where queue = $1 and status = 'queued' for update skip locked";
+  expect(await database.query(free, [queue.name])).toEqual([{ key: second.key }]);
+  await client.query("rollback");
+});
+
 describe("a claimed job", () => {
   it("D-0b, V-5.4, V-5.5: becomes active in the row and the document and gets its start time in one step", async () => {
     const queue = open();

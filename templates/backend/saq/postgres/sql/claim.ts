@@ -49,15 +49,16 @@ export function claimStatements(fragments: Fragments) {
       case when s.fresh is null then s.document else ${encodedDocument("s.job", "s.document")} end as document,
       case when s.fresh is not null then (select ms from moment)::text end as started`;
 
-  // $1 queue, $2 lowest and $3 highest priority, $4 limit.
+  // $1 queue, $2 lowest and $3 highest priority, $4 limit. The limit is below the window, because a window reads one row
+  // more than it returns, and to read a row here is to lock it.
   const claim = `with recursive ${prioritiesOf(ready("j"))},
     picked as materialized (
       select r.*, row_number() over (rows unbounded preceding) as ordinal, ${sizeSoFar("r.job")} as bytes
-      from step cross join lateral (
+      from (select r.* from step cross join lateral (
         select j.ctid as tid, j.key, ${readable("j.job")} as job, j.lock_key, j.scheduled as due from ${jobs} j
         where j.queue = $1 and ${ready("j")} and j.priority = step.priority and j.scheduled <= ${epoch}
         order by j.scheduled, j.lock_key limit $4 for update of j skip locked) r
-      limit $4),
+      limit $4) r),
     ${activate}`;
 
   return { claim, ...groupStatements(fragments, sizeSoFar, activate) };
