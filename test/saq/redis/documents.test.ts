@@ -1,8 +1,11 @@
 /** Which documents of a queue on Redis can be read, how many at a time, and which jobs a claim may start. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from "@jest/globals";
+import { cronJob } from "../../../templates/backend/saq/config/index.js";
+import type { ClaimedJob } from "../../../templates/backend/saq/core/claim.js";
 import { RedisConnection } from "../../../templates/backend/saq/redis/connection.js";
+import { QueueKeys } from "../../../templates/backend/saq/redis/keys.js";
 import { changeScript, readScript } from "../../../templates/backend/saq/redis/lua/change.js";
-import { dropScript } from "../../../templates/backend/saq/redis/lua/claim.js";
+import { dropScript, startScript } from "../../../templates/backend/saq/redis/lua/claim.js";
 import {
   leaseRedisDatabase,
   type RedisClient,
@@ -10,7 +13,15 @@ import {
   redisMissing,
 } from "../../support/redis.js";
 import { LogBook } from "../support/log-book.js";
-import { claim, closeAll, holdsNothing, openQueue } from "../support/scenario.js";
+import {
+  claim,
+  closeAll,
+  holdsNothing,
+  openQueue,
+  settle,
+  settlement,
+  startWorker,
+} from "../support/scenario.js";
 
 if (redisMissing) process.stderr.write(`Documents on Redis are not tested: ${redisMissing}.\n`);
 
@@ -167,6 +178,28 @@ const megabytes = (count: number) => ({ text: "x".repeat(count * 1_000_000) });
       expect(await queue.counts()).toMatchObject({ scheduled: 1, active: 1, aborting: 0 });
     });
 
+    it("of a job whose time was changed while a worker took it goes back with that time", async () => {
+      const queue = open();
+      await queue.enqueue("ok", {}, { key: "a" });
+      const inAnHour = Math.floor(Date.now() / 1_000) + 3_600;
+      const run = RedisConnection.prototype.run;
+      const between = jest.spyOn(RedisConnection.prototype, "run");
+      between.mockImplementation(async function (this: RedisConnection, ...args) {
+        if (args[0] === startScript) {
+          between.mockRestore();
+          const document = JSON.parse((await redis.get(id("a"))) ?? "");
+          await redis.set(id("a"), JSON.stringify({ ...document, scheduled: inAnHour }));
+          await redis.zAdd(`saq:${name}:incomplete`, { value: id("a"), score: inAnHour });
+          await redis.hDel(`saq:${name}:ts:claims`, id("a"));
+        }
+        return run.apply(this, args);
+      });
+      expect(await claim(queue)).toEqual([]);
+      expect(await queue.job("a")).toMatchObject({ status: "queued", scheduled: inAnHour, attempts: 0 });
+      expect(await list("active")).toEqual([]);
+      expect(await queue.counts()).toMatchObject({ scheduled: 1, active: 0, queued: 0, aborting: 0 });
+    });
+
     it("of a job that another worker runs does not remove the job from the list of running ones", async () => {
       const queue = open();
       await queue.enqueue("ok", {}, { key: "a" });
@@ -195,5 +228,41 @@ const megabytes = (count: number) => ({ text: "x".repeat(count * 1_000_000) });
     expect(await inner.enqueueDetailed("ok", { text: "inner" }, { key: "k" })).toEqual(refused);
     expect(await outer.job("b:k")).toMatchObject({ kwargs: { text: "outer" }, status: "queued" });
     expect(await inner.counts()).toMatchObject({ queued: 0 });
+  });
+
+  it("of a queue with another name keep the key of a scheduled task, which is logged", async () => {
+    const [outer, log] = [open(), new LogBook()];
+    await outer.enqueue("ok", {}, { key: "b:cron:ok" });
+    const scheduledTasks = [cronJob("ok", { cron: "* * * * * *" })];
+    await startWorker(open({ name: `${name}:b`, scheduledTasks }), { logger: log });
+    await log.saw(({ message }) => message.includes("another queue in this database uses its key"));
+    expect(await outer.job("b:cron:ok")).toMatchObject({ status: "queued" });
+  });
+
+  it("of a queue whose name is not ASCII may be written by Python, which escapes it: the key is free after its end", async () => {
+    const queue = open({ name: `${name}-größe` });
+    await queue.enqueue("ok", {}, { key: "k" });
+    await claim(queue);
+    const idOf = `saq:job:${queue.name}:k`;
+    const ended = { ...JSON.parse((await redis.get(idOf)) ?? ""), status: "complete" };
+    const escaped = JSON.stringify(ended).replace("größe", "gr\\u00f6\\u00dfe");
+    expect(escaped).toContain("\\u00f6");
+    await redis.set(idOf, escaped);
+    for (const key of ["active", "incomplete", "ts:claims"]) await redis.del(`saq:${queue.name}:${key}`);
+    expect(await queue.enqueue("ok", {}, { key: "k" })).toMatchObject({ status: "queued" });
+  });
+
+  it("that have expired leave the sets of finished jobs, however many they are", async () => {
+    const queue = open();
+    await queue.connect();
+    await queue.enqueue("ok", {}, { key: "one" });
+    const [job] = await claim(queue);
+    await settle(queue, settlement(job as ClaimedJob, "complete"));
+    const found = new QueueKeys(name, { isCluster: false }).finished("complete");
+    expect(await redis.zRange(found, 0, -1)).toEqual([id("one")]);
+    const expired = Array.from({ length: 1_203 }, (_, n) => ({ value: id(`gone${n}`), score: n + 1 }));
+    await redis.zAdd(found, expired);
+    await queue.broker.sweepStuck({ graceSeconds: 7, lostLimit: 3, checkInterval: 2, failedTtl: 600 });
+    expect(await redis.zRange(found, 0, -1)).toEqual([id("one")]);
   });
 });

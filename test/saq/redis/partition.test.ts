@@ -105,6 +105,7 @@ const outside = { host: network.outside };
         );
         expect(await queue.job(job.key)).toMatchObject({ status: "active", attempts: 1, meta: { lost: 1 } });
       } finally {
+        network.restore();
         await endAllWorkers();
         await close();
       }

@@ -9,6 +9,7 @@ export class IsolatedNetwork {
   readonly #near: string;
   readonly #far: string;
   readonly #subnet: string;
+  #isCut = false;
 
   /** `name`: at most four letters. */
   constructor(name: string) {
@@ -65,13 +66,16 @@ export class IsolatedNetwork {
    * and the other end would be told that its packets cannot be sent.
    */
   cut(): void {
+    this.#isCut = true;
     const nowhere = ["lladdr", "02:00:00:00:00:01", "nud", "permanent"];
     ip("neigh", "replace", this.inside, ...nowhere, "dev", this.#near);
     ip("-n", this.#namespace, "neigh", "replace", this.outside, ...nowhere, "dev", this.#far);
   }
 
-  /** Restores the link. */
+  /** Restores the link if it is cut. */
   restore(): void {
+    if (!this.#isCut) return;
+    this.#isCut = false;
     ip("neigh", "del", this.inside, "dev", this.#near);
     ip("-n", this.#namespace, "neigh", "del", this.outside, "dev", this.#far);
   }

@@ -8,7 +8,7 @@ import { unreadableChange } from "../core/transitions.js";
 import { editDocument, encodeChange } from "../core/wire.js";
 import { describe, type Logger } from "../logger.js";
 import type { RedisConnection } from "./connection.js";
-import { forgetJobs, type JobStore, mayBeDamaged } from "./jobs.js";
+import { forgetJobs, type JobStore, mayBeDamaged, requeueTaken } from "./jobs.js";
 import type { QueueKeys } from "./keys.js";
 import { dropScript, startScript, takeExpectedScript, takeScript } from "./lua/claim.js";
 import { newReceipt, newToken, receiptOf, suffixOf } from "./receipt.js";
@@ -156,7 +156,7 @@ export class Claimer {
         return { change: null, answer: isMarked ? "left" : "drop" };
       }
       // The id was in the queue although the job is not due yet.
-      if (job.score !== null && job.score > 0) return { change: null, answer: "drop" };
+      if (job.score !== null && job.score > 0) return { change: requeueTaken(job, clock), answer: "left" };
       const now = Math.round(clock);
       const { patch, removed } = encodeChange({
         status: "active",

@@ -407,6 +407,19 @@ export class JobStore {
 }
 
 /**
+ * Puts a job back that was taken from the queue and never marked as active: its document does not change. A job that is
+ * due later keeps its time: somebody has changed it meanwhile, for instance a Python program that retries it.
+ */
+export const requeueTaken = (job: ReadJob, clock: number) => ({
+  status: "queued" as const,
+  patch: null,
+  removed: [],
+  scheduled: job.score !== null && job.score > 0 ? job.score : job.scheduled || Math.floor(clock / 1_000),
+  position: "front" as const,
+  isTaken: true as const,
+});
+
+/**
  * Removes the ids of jobs that are finished or gone from the lists of unfinished jobs, unless a job has changed since
  * it was read. `hashes`: the hash of each job's document by its key; "" if there was none.
  */

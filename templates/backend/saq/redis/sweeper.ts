@@ -9,7 +9,7 @@ import { isTakenOver, read } from "../core/stored-job.js";
 import { loseJob, requeueUnstarted, sweepJob, unreadableChange } from "../core/transitions.js";
 import type { Logger } from "../logger.js";
 import type { RedisConnection } from "./connection.js";
-import { type Decide, forgetJobs, type JobStore, type ReadJob } from "./jobs.js";
+import { type Decide, forgetJobs, type JobStore, type ReadJob, requeueTaken } from "./jobs.js";
 import type { QueueKeys } from "./keys.js";
 import { forgetExpiredScript } from "./lua/workers.js";
 import { isClaimedAhead, receiptOf, workerOf } from "./receipt.js";
@@ -254,17 +254,6 @@ function isFinished(job: ReadJob, finished: Map<string, string>): boolean {
   finished.set(job.key, job.hash);
   return true;
 }
-
-/**
- * Puts a job back that was taken from the queue and never marked as active: its document does not change. A job that is
- * due later was put back already, by a Python program that retries it: only our claim of it is removed.
- */
-const requeueTaken = (job: ReadJob, clock: number) => {
-  const change = { status: "queued" as const, patch: null, removed: [] };
-  if (job.score !== null && job.score > 0) return change;
-  const scheduled = job.scheduled || Math.floor(clock / 1_000);
-  return { ...change, scheduled, position: "front" as const, isTaken: true as const };
-};
 
 /**
  * True if the job was started. A claim writes the same time as `started` and `touched`, and nothing is written when the

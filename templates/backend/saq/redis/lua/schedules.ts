@@ -35,7 +35,7 @@ return changed
 
 /**
  * Stores the job of a tick and records that it was stored, so that no crash separates the two. Returns 'stored', 'done',
- * 'paused' or 'key_alive'. Only workers with the definition that was registered last use the record.
+ * 'paused', 'key_alive' or 'other_queue'. Only workers with the definition that was registered last use the record.
  *
  * KEYS: definitions, ticks, paused, last runs, incomplete, queued, claims, the three sets of finished jobs, the job's id
  * and its abort key. ARGV: name, the part of the definition that determines the ticks, document, score, due time (epoch
@@ -52,11 +52,12 @@ if redis.call('HEXISTS', paused, name) == 1 then return 'paused' end
 local definition = redis.call('HGET', definitions, name)
 local latest = definition and string.sub(definition, 1, #kind) == kind
 local tick = tonumber(redis.call('HGET', ticks, name) or '0')
+local taken = takenBy(id, abort, claims, ARGV[8])
 local answer
 if latest and (tick == due or (tick > due and due <= seconds)) then
   answer = 'done'
-elseif takenBy(id, abort, claims, ARGV[8]) or redis.call('ZADD', incomplete, 'NX', score, id) == 0 then
-  answer = 'key_alive'
+elseif taken or redis.call('ZADD', incomplete, 'NX', score, id) == 0 then
+  answer = taken or 'key_alive'
 else
   redis.call('SET', id, document)
   for k = 8, 10 do redis.call('ZREM', KEYS[k], id) end

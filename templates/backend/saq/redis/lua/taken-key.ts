@@ -17,10 +17,12 @@ local function takenBy(id, abort, claims, name)
     end
     redis.call('HDEL', claims, id)
   end
-  if document and string.find(document, '"queue":', 1, true)
-    and not string.find(document, '"queue":' .. name, 1, true)
+  if document and not string.find(document, '"queue":' .. name, 1, true)
     and not string.find(document, '"queue": ' .. name, 1, true) then
-    return 'other_queue'
+    -- Python escapes what is not ASCII.
+    local readable, job = pcall(cjson.decode, document)
+    local other = readable and type(job) == 'table' and job.queue
+    if type(other) == 'string' and other ~= cjson.decode('[' .. name .. ']')[1] then return 'other_queue' end
   end
 end
 `;

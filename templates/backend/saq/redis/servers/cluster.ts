@@ -122,7 +122,8 @@ export class SlotOwner implements NodeFinder {
     });
     // The owner itself has said that it is out of service.
     if (isOutOfService) votes.push(Promise.resolve(true));
-    return (await isMajority(votes, () => this.#masters.length)) || isFailed;
+    const total = isOutOfService ? votes.length : this.#masters.length;
+    return (await isMajority(votes, () => total)) || isFailed;
   };
 
   /**
@@ -135,9 +136,11 @@ export class SlotOwner implements NodeFinder {
       connection = await NodeConnection.open(node, this.#login, finderTimeoutMs);
       const table = String(await connection.send(["CLUSTER", "NODES"], { timeoutMs: finderTimeoutMs }));
       for (const line of table.split("\n")) {
-        const [, address = "", flags = "", , , , , link] = line.split(" ");
+        const [, address = "", flags = "", , , , , link, ...slots] = line.split(" ");
         if (!namesOf(address).some((named) => isSameNode(named, owner))) continue;
         if (/\bfail\b(?!\?)/.test(flags)) return "failed";
+        // Another node has taken its place.
+        if (!flags.includes("master") || slots.length === 0) return null;
         return flags.includes("fail?") || link === "disconnected" ? "unreachable" : "reachable";
       }
       return null;
