@@ -37,14 +37,16 @@ it("every tick runs exactly once while workers are killed at random moments", as
   await Promise.all(fleet.map((worker) => worker.stop()));
   const heir = await WorkerProcess.start({ ...options, scheduledTasks: [] });
   const past = async () => (await ticks()).filter(({ tick }) => tick <= Date.now() / 1_000);
-  await eventually("every tick's run is over", async () =>
-    (await past()).every(({ status }) => status === "complete"),
-  );
+  // Another tick, stored before, may become due at any time: only those that are due now are checked.
+  const all = await eventually("every tick's run is over", async () => {
+    const due = await past();
+    return due.every(({ status }) => status === "complete") ? due.map(({ tick }) => tick) : null;
+  });
   await heir.stop();
-  const all = (await past()).map(({ tick }) => tick);
   expect(all.length).toBeGreaterThan(2);
   expect(all).toEqual(all.map((_, index) => (all[0] ?? 0) + 3 * index));
-  const ended = (await database.runs()).filter((run) => run.ended !== null);
-  expect(ended.map((run) => run.job).sort()).toEqual(all.map((tick) => `cron:record:${tick}`));
+  const keys = all.map((tick) => `cron:record:${tick}`);
+  const ended = (await database.runs()).filter((run) => run.ended !== null && keys.includes(run.job));
+  expect(ended.map((run) => run.job).sort()).toEqual(keys);
   await database.drop();
 }, 600_000);
