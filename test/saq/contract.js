@@ -5,6 +5,7 @@
 export const contractFiles = [
   "test/saq/queue/apply.test.ts",
   "test/saq/queue/before-enqueue.test.ts",
+  "test/saq/queue/change-many.test.ts",
   "test/saq/queue/counts-and-listeners.test.ts",
   "test/saq/queue/enqueue.test.ts",
   "test/saq/queue/enqueue-batches.test.ts",
@@ -12,8 +13,10 @@ export const contractFiles = [
   "test/saq/queue/events.test.ts",
   "test/saq/queue/job-editor.test.ts",
   "test/saq/queue/job-edits.test.ts",
+  "test/saq/queue/job-filter.test.ts",
   "test/saq/queue/large-documents.test.ts",
   "test/saq/queue/map.test.ts",
+  "test/saq/queue/pauses.test.ts",
   "test/saq/queue/queue.test.ts",
   "test/saq/queue/refusals.test.ts",
   "test/saq/queue/schedules.test.ts",
@@ -32,6 +35,7 @@ export const contractFiles = [
   "test/saq/worker/hooks.test.ts",
   "test/saq/worker/idle-polling.test.ts",
   "test/saq/worker/lifecycle.test.ts",
+  "test/saq/worker/pause.test.ts",
   "test/saq/worker/run.test.ts",
   "test/saq/worker/run-context.test.ts",
   "test/saq/worker/schedule.test.ts",
@@ -44,9 +48,11 @@ export const contractFiles = [
  * the whole contract there.
  */
 export const clusterFiles = [
+  "test/saq/queue/change-many.test.ts",
   "test/saq/queue/enqueue-keys.test.ts",
   "test/saq/queue/job-edits.test.ts",
   "test/saq/queue/schedules.test.ts",
+  "test/saq/worker/pause.test.ts",
   "test/saq/worker/run.test.ts",
 ];
 
@@ -56,6 +62,7 @@ export const clusterFiles = [
  */
 export const processFiles = [
   "test/saq/chaos/workers.test.ts",
+  "test/saq/cli/jobs.test.ts",
   "test/saq/fleet/state-machine.test.ts",
   "test/saq/worker/outage.test.ts",
   "test/saq/worker/process.test.ts",

@@ -14,9 +14,20 @@ export {
   type SaqOptions,
 } from "./config/index.js";
 export type { FailedAttempt } from "./core/attempt-history.js";
+export type { BulkAction, SkipReason } from "./core/bulk-change.js";
 export { inSeconds, type JobOptions, type Status } from "./core/job.js";
+export type { JobSelection, JobState } from "./core/job-selection.js";
+export type { Pause, PauseTarget } from "./core/pause.js";
 export type { TransactionClient } from "./core/transaction-client.js";
-export type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "./core/transitions.js";
+export type {
+  AbortAnswer,
+  DeleteAnswer,
+  FinishAnswer,
+  JobUpdate,
+  RetryAnswer,
+  RunNowAnswer,
+  UpdateAnswer,
+} from "./core/transitions.js";
 export {
   ConfigError,
   InvalidJobError,
@@ -35,8 +46,10 @@ export type { ServerLifespanOptions } from "./express/server-lifespan.js";
 export { type FromUrlOptions, Queue } from "./from-url.js";
 export type { Logger, LogMethod } from "./logger.js";
 export { type PostgresAddress, parsePostgresAddress } from "./postgres-address.js";
+export type { ChangeFilter, ChangeOptions, ChangeResult } from "./queue/bulk-editor.js";
 export type { BeforeEnqueue, NewJobFields } from "./queue/enqueue-pipeline.js";
 export { Job, type JobOverrides } from "./queue/job-handle.js";
+export type { PauseOptions, ResumeOptions } from "./queue/pauses.js";
 export { JobError, type ListenOptions, type MapOptions } from "./queue/results.js";
 export type { ScheduleInfo, ScheduleRun } from "./queue/schedules.js";
 export type { EnqueueAnswer, EnqueueEntry, QueueCounters, QueueInfo } from "./queue/types.js";

@@ -14,7 +14,21 @@ describe("GET /health", () => {
   it("returns 200 and a worker count of 0 when no worker runs", async () => {
     const { status, body } = await request(app).get("/health");
     expect(status).toBe(200);
-    expect(body).toEqual({ status: "ok", workers: 0, queues: [{ name: "default", workers: 0 }] });
+    expect(body).toEqual({ status: "ok", workers: 0, queues: [{ name: "default", workers: 0, paused: [] }] });
+  });
+
+  it("returns 200 and what is paused", async () => {
+    const queue = saq.taskQueues.get("default");
+    await queue.pause();
+    await queue.pause({ task: "exampleTask", reason: "secret" });
+    try {
+      const { status, body } = await request(app).get("/health");
+      expect(status).toBe(200);
+      expect(body.queues).toEqual([{ name: "default", workers: 0, paused: ["queue", "task exampleTask"] }]);
+    } finally {
+      await queue.resume();
+      await queue.resume({ task: "exampleTask" });
+    }
   });
 
   it("counts a worker while it runs, and not after it has stopped", async () => {
@@ -24,7 +38,11 @@ describe("GET /health", () => {
       const { body } = await request(app).get("/health");
       return body.workers > 0 && body;
     });
-    expect(counted).toEqual({ status: "ok", workers: 1, queues: [{ name: "default", workers: 1 }] });
+    expect(counted).toEqual({
+      status: "ok",
+      workers: 1,
+      queues: [{ name: "default", workers: 1, paused: [] }],
+    });
     await Promise.all(workers.map((worker) => worker.stop()));
     const { body } = await request(app).get("/health");
     expect(body.workers).toBe(0);

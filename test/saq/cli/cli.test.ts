@@ -1,86 +1,34 @@
 /** The command line of the queue (L-1 to L-8). Calls run in real processes with real signals. */
 import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
+import { hostname, userInfo } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import { parseCall } from "../../../templates/backend/saq/cli/arguments.js";
 import { restartPauseMs } from "../../../templates/backend/saq/worker/processes/worker-processes.js";
-import { emptyFolder } from "../../support/folders.js";
 import { REPOSITORY } from "../../support/packed.js";
 import { Program } from "../../support/program.js";
+import { useCli } from "../support/cli.js";
 import { eventually } from "../support/processes/child.js";
-import { compileInto } from "../support/processes/compiled.js";
-import { newDatabase, type TestDatabase } from "../support/processes/database.js";
-import { openQueue } from "../support/processes/enqueuer.js";
+import { newDatabase } from "../support/processes/database.js";
 
 jest.setTimeout(600_000);
 
-const folder = emptyFolder();
-const cli = "templates/backend/saq/cli/main";
+const cli = useCli("cli");
+const { folder, app: APP, environment, commandLine, start, startSource, started, call } = cli;
 const apps = "test/saq/support/processes";
-/**
- * The compiled app starts three times as fast as the source. The source works too; one test uses it (`startSource`).
- */
-const APP = join(folder, apps, "cli-app.js");
-const COMPILED = [join(folder, `${cli}.js`)];
-const SOURCE = ["--import", "tsx", join(REPOSITORY, `${cli}.ts`)];
 
-let database: TestDatabase;
-let queue: ReturnType<typeof openQueue>["queue"];
-let close: () => Promise<void>;
-const programs: Program[] = [];
+let database: ReturnType<typeof cli.database>;
+let queue: ReturnType<typeof cli.queue>;
 
-beforeAll(async () => {
-  database = await newDatabase("cli");
-  ({ queue, close } = openQueue(database.url));
-  await queue.connect();
-  await compileInto(folder);
+beforeAll(() => {
+  database = cli.database();
+  queue = cli.queue();
 });
 afterEach(async () => {
-  for (const program of programs.splice(0)) {
-    program.signal("SIGKILL");
-    await program.ended(120_000);
-  }
   await database.query("delete from saq_stats");
 });
-afterAll(async () => {
-  await close();
-  await database.drop();
-});
-
-const environment = () => ({ ...process.env, NODE_OPTIONS: "", QUEUE_DSN: database.url });
-const commandLine = (args: readonly string[], config = APP, program: readonly string[] = COMPILED) => [
-  process.execPath,
-  ...program,
-  ...args,
-  ...(config ? ["--config", config] : []),
-];
-
-function start(...args: string[]): Program {
-  return started(new Program(commandLine(args), { cwd: REPOSITORY, env: environment() }));
-}
-
-function startSource(...args: string[]): Program {
-  const command = commandLine(args, join(REPOSITORY, apps, "cli-app.ts"), SOURCE);
-  return started(new Program(command, { cwd: REPOSITORY, env: environment() }));
-}
-
-function started(program: Program): Program {
-  programs.push(program);
-  return program;
-}
-
-/** Runs a call that ends by itself, and returns its exit code and output. */
-function call(args: readonly string[], { config = APP, env = {} as NodeJS.ProcessEnv } = {}) {
-  const [file = "", ...rest] = commandLine(args, config);
-  const { status, stdout, stderr } = spawnSync(file, rest, {
-    cwd: REPOSITORY,
-    env: { ...environment(), ...env },
-    encoding: "utf8",
-  });
-  return { status, stdout, stderr };
-}
 
 const workersOf = async (name: string) =>
   (await database.query("select 1 from saq_stats where queue_key = $1", [name])).length;
@@ -348,6 +296,92 @@ it("workers status reports a database that refuses the connection in one sentenc
   );
 });
 
+describe("pause and resume", () => {
+  afterEach(async () => {
+    await database.query("drop table if exists saq_pauses");
+  });
+
+  it("pause all queues, say who did it, and show it with --list and in workers status", async () => {
+    expect(call(["pause", "--list"])).toEqual({ status: 0, stdout: "Nothing is paused.\n", stderr: "" });
+    const paused = call(["pause", "--reason", "database migration"]);
+    expect(paused).toEqual({ status: 0, stdout: "Paused: queue default\nPaused: queue mails\n", stderr: "" });
+    const [pause] = await queue.pauses();
+    expect(pause).toMatchObject({ task: null, until: null, reason: "database migration" });
+    expect(pause?.by).toBe(`${userInfo().username}@${hostname()}`);
+    const listed = call(["pause", "--list"]).stdout;
+    expect(listed).toMatch(/^paused +since +until +by +reason\n/);
+    const line = /^queue default +\d{4}-\S+Z +resume +\S+@\S+ +database migration$/m;
+    expect(listed).toMatch(line);
+    expect(call(["workers", "status"]).stdout).toMatch(line);
+    expect(call(["resume", "--queue", "mails"])).toEqual({
+      status: 0,
+      stdout: "Resumed: queue mails\n",
+      stderr: "",
+    });
+    expect(call(["resume"])).toEqual({
+      status: 0,
+      stdout: "Resumed: queue default\nNot paused: queue mails\n",
+      stderr: "",
+    });
+    expect(await queue.pauses()).toEqual([]);
+  });
+
+  it("pause a task for a time, and a group", async () => {
+    const { status, stdout } = call([
+      "pause",
+      "--queues",
+      "default",
+      "--task",
+      "nap",
+      "--for",
+      "2h",
+      "--by",
+      "ann",
+    ]);
+    expect([status, stdout]).toEqual([
+      0,
+      expect.stringMatching(/^Paused: task nap of queue default until \S+Z\n$/),
+    ]);
+    const [pause] = await queue.pauses();
+    expect(pause).toMatchObject({ task: "nap", until: Number(pause?.since) + 7_200_000, by: "ann" });
+    expect(call(["pause", "--queue=default", "--group", "customer 7"]).stdout).toBe(
+      "Paused: group customer 7 of queue default\n",
+    );
+    expect(call(["resume", "--queue", "default", "--task", "nap"]).stdout).toBe(
+      "Resumed: task nap of queue default\n",
+    );
+    expect(await queue.pauses()).toMatchObject([{ group: "customer 7" }]);
+  });
+
+  it.each<[string, string]>([
+    ["pause --task napp", "pause: there is no task napp of queue default (known tasks: "],
+    ["resume --task napp", "resume: there is no task napp of queue default (known tasks: "],
+    ["pause --queue nowhere", "Unknown queue name nowhere. Expected default, mails\n"],
+    ["pause --for soon", '--for must be a time such as 90, 90s, 10m, 2h or 7d, got "soon".\n'],
+    ["pause --task nap --group g", "--task and --group cannot be combined, got --task nap and --group g.\n"],
+  ])("%s is refused with exit code 2", (words, text) => {
+    const { status, stdout, stderr } = call(words.split(" "));
+    expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
+    expect(stderr).toContain(text);
+  });
+
+  it("exit with 1 while the database is unreachable", () => {
+    const env = { QUEUE_DSN: "postgresql://u:secret@127.0.0.1:1/d" };
+    for (const words of ["pause", "resume", "pause --list"]) {
+      const { status, stderr } = call(words.split(" "), { env });
+      expect({ words, status }).toEqual({ words, status: 1 });
+      expect(stderr).toMatch(/^The database does not answer: /);
+    }
+  });
+
+  it.each(["pause", "resume"])("%s --help explains its options and exit codes", (command) => {
+    const { status, stdout } = call([command, "--help"]);
+    expect(status).toBe(0);
+    for (const text of ["--task NAME", "--group KEY", "--queue NAME", "Exit code: 0 if"])
+      expect(stdout).toContain(text);
+  });
+});
+
 describe("tune", () => {
   it("prints its plan, applies it with --yes, and then has nothing left to do", async () => {
     await database.query("alter table saq_jobs reset (autovacuum_vacuum_cost_delay)");
@@ -403,13 +437,23 @@ describe("the command line", () => {
   it.each<[string, string]>([
     ["workers rnu", 'There is no command "workers rnu". Did you mean "workers run"?'],
     ["workers", 'There is no command "workers". Did you mean "workers run"?'],
-    ["frobnicate", 'There is no command "frobnicate". Commands: workers run, workers status, check, tune'],
+    [
+      "frobnicate",
+      'There is no command "frobnicate". Commands: workers run, workers status, check, jobs, job, retry, abort, delete, run-now, pause, resume, tune',
+    ],
     ["workers run --worker 2", 'There is no option --worker of "workers run". Did you mean --workers?'],
+    ["jobs --queues default", 'There is no option --queues of "jobs". Did you mean --queue?'],
+    ["retyr", 'There is no command "retyr". Did you mean "retry"?'],
+    ["job", '"job" needs a KEY: npm run saq -- job KEY'],
+    ["retry a b", '"retry" takes one KEY, got "a", "b".'],
+    ["retry --error -x", "--error needs a value, for instance --error ECONNREFUSED."],
     ["check --workers 2", 'There is no option --workers of "check". See: npm run saq -- check --help'],
     ["workers run --workers 0", '--workers must be a whole number of 1 to 1000, got "0".'],
     ["workers run --workers two", '--workers must be a whole number of 1 to 1000, got "two".'],
     ["workers run --queues --workers=2", "--queues needs a value, for instance --queues default."],
     ["workers run --verbose=yes", '--verbose takes no value, got "yes".'],
+    ["pause --task --for=5", "--task needs a value, for instance --task sendMail."],
+    ["pause --workers 2", 'There is no option --workers of "pause". See: npm run saq -- pause --help'],
   ])("L-5: %s is refused", (words, text) => {
     const refusal = () => parseCall(words.split(" "));
     expect(refusal).toThrow(text);
@@ -425,6 +469,17 @@ describe("the command line", () => {
     ["workers status -v", { debug: true }],
     ["workers status -d", { debug: true }],
   ])("L-6: takes the options of Litestar-SAQ's commands: %s", (words, flags) => {
+    expect(parseCall(words.split(" "))).toMatchObject({ flags });
+  });
+
+  it.each<[string, object]>([
+    ["retry welcome:ann -y --json", { argument: "welcome:ann", yes: true, json: true }],
+    ["job --queue a -- -x", { argument: "-x", values: { queue: "a" } }],
+    [
+      "abort --status queued,active --status failed --task a --error=-b --limit 3",
+      { statuses: ["queued", "active", "failed"], values: { task: "a", error: "-b", limit: "3" } },
+    ],
+  ])("takes a key, and options that select jobs: %s", (words, flags) => {
     expect(parseCall(words.split(" "))).toMatchObject({ flags });
   });
 

@@ -43,6 +43,11 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
   claimGroups: ["q", 0, 32767, 10, 7, patch, ["g1", "g2"], 1],
   hasGrouped: ["q"],
   nextWork: ["q", 0, 32767],
+  nextWorkAndLook: ["q", 0, 32767],
+  hasGroupedAndLook: ["q"],
+  claimExcluding: ["q", 0, 32767, 10, 7, patch, ["a"], 20, [0], [5], [5], 5, 0, 5],
+  groupHeadsExcluding: ["q", 0, 32767, "", 10, 100, 1, ["a"], 20, ["g3"], [0], [5], [5], 5, 0, 5],
+  claimGroupsExcluding: ["q", 0, 32767, 10, 7, patch, ["g1", "g2"], 1, keys],
   settle,
   complete,
   completeAndDelete: ["q", "k1\x1ek2", "1\x1e1", [7], "{ab}", 2],
@@ -67,16 +72,52 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
     ["saq:enqueue"],
     [true, false],
   ],
+  changePage: [
+    "q",
+    keys,
+    '{"(0,1)","(0,2)"}',
+    ["700", "701"],
+    ["queued", "queued"],
+    "{}\x1e{}",
+    [0, 0],
+    [true, true],
+    "{NULL,NULL}",
+    [7, 7],
+    [true, false],
+    [null, "aborted k1"],
+    "saq+q",
+    "saq:q",
+  ],
   fetch: ["q", keys],
   running: ["q", 0, "", 500],
   limits: ["q", keys, 1000],
   runningOfWorker: ["q", "w1"],
 };
 
-/** Lists that people read. */
+/** Lists that people read, and pages of them. */
+const pageOf = (statuses: string[], after: string | null) => [
+  "q",
+  statuses,
+  after,
+  2_000,
+  500,
+  null,
+  "k",
+  "\\x62",
+  "\\x62",
+  null,
+  null,
+];
 const lists: Partial<Record<keyof Statements, unknown[]>> = {
   listRunning: ["q", ["active"], 0, 25],
   listFailed: ["q", ["failed", "aborted"], 0, 25],
+  failedPage: pageOf(["failed", "aborted"], "k5"),
+  failedPageBack: pageOf(["failed", "aborted"], "k5"),
+  failedPageLast: pageOf(["failed", "aborted"], null),
+  runningPage: pageOf(["active"], "k5"),
+  runningPageBack: pageOf(["active"], "k5"),
+  anyPage: pageOf(["queued", "complete"], "k5"),
+  anyPageBack: pageOf(["queued", "complete"], "k5"),
 };
 
 /** The statements that look rows up by key. */
@@ -199,8 +240,17 @@ describe.each([
     await database.query(before);
     await database.query(after);
     const reaches = await reachesOf(client, statements, lists);
-    expect(indexesOf(reaches.listRunning)).toEqual(["saq_jobs_running_idx"]);
-    expect(indexesOf(reaches.listFailed)).toEqual(["saq_jobs_failed_idx"]);
+    for (const name of ["listRunning", "runningPage", "runningPageBack"])
+      expect({ name, by: indexesOf(reaches[name]) }).toEqual({ name, by: ["saq_jobs_running_idx"] });
+    for (const name of ["listFailed", "failedPage", "failedPageBack", "failedPageLast"])
+      expect({ name, by: indexesOf(reaches[name]) }).toEqual({ name, by: ["saq_jobs_failed_idx"] });
+    for (const name of ["anyPage", "anyPageBack"]) {
+      expect({ name, by: indexesOf(reaches[name]) }).toEqual({ name, by: ["saq_jobs_pkey"] });
+      expect(reaches[name]?.[0]?.by).toMatch(/^\(key [<>] /);
+    }
+    // The documents of a page are then read by their place.
+    for (const name of ["failedPage", "anyPage"])
+      expect(reaches[name]?.slice(1).map(({ how }) => how)).toEqual(["Tid Scan", "Tid Scan"]);
   });
 
   it("on Python's tables, every statement of the hot path finds its rows by an index", async () => {

@@ -106,6 +106,13 @@ describe("operators and functions in a schema of the search path", () => {
     closeAfterTest({ close: () => client.end() });
     await planTune(client);
     await queue.enqueue("double", { n: 1 });
+    await queue.pause({ task: "again", seconds: 60, by: "ann", reason: "test" });
+    await queue.pause({ group: "paused" });
+    expect(await queue.pauses()).toHaveLength(2);
+    const grouped = await queue.enqueue("double", { n: 6 }, { groupKey: "g" });
+    expect(await queue.apply("double", { n: 7 })).toBe(14);
+    await until(async () => (await grouped.refresh()).status === "complete");
+    await queue.resume({ task: "again" });
     expect(await trapped()).toBeNull();
   });
 });

@@ -14,6 +14,8 @@ afterEach(() => {
 
 const host: FetchHost = {
   freeSlots: () => 100,
+  isPaused: false,
+  excluded: null,
   maxToClaim: () => Number.POSITIVE_INFINITY,
   jobsBuffered: () => {},
   jobsClaimed: () => {},

@@ -3,6 +3,7 @@ import type { Queue } from "../queue/queue.js";
 import type { Flags } from "./arguments.js";
 import { CliError, type ExitCode, exitCodes } from "./errors.js";
 import { chooseQueues, loadApp } from "./load-app.js";
+import { pausesTable } from "./pause.js";
 import { table } from "./table.js";
 
 /** `workers status`: asks the database. Litestar-SAQ's command of this name contacts nothing. */
@@ -28,6 +29,8 @@ export async function workersStatus({ config, queues: names }: Flags): Promise<E
         ...rows,
       ]),
     );
+    const paused = pausesTable(states);
+    if (paused !== null) console.log(`\n${paused}`);
     const idle = states.filter(({ workers }) => workers === 0).map(({ name }) => name);
     if (idle.length === 0) return exitCodes.done;
     console.error(`No live worker: ${idle.join(", ")}. Start one: npm run workers:run`);
@@ -38,8 +41,8 @@ export async function workersStatus({ config, queues: names }: Flags): Promise<E
 }
 
 async function stateOf(queue: Queue) {
-  const [counts, workers] = await Promise.all([queue.counts(), queue.workers()]);
-  return { name: queue.name, counts, workers: workers.length };
+  const [counts, workers, pauses] = await Promise.all([queue.counts(), queue.workers(), queue.pauses()]);
+  return { name: queue.name, counts, workers: workers.length, pauses };
 }
 
 /**

@@ -46,13 +46,18 @@ const needs: Record<CheckedCapability, { description: string; alternative: strin
   },
 };
 
-/** @throws ConfigError if the storage does not have the capability. `at` names the call or the queue. */
+/**
+ * `at` names the call or the queue, `alternative` says what to do instead.
+ *
+ * @throws ConfigError if the storage does not have the capability
+ */
 export function requireCapability(
   at: string,
   capability: CheckedCapability,
   capabilities: Capabilities,
+  alternative = needs[capability].alternative,
 ): void {
   if (capabilities[capability]) return;
-  const { description, alternative } = needs[capability];
+  const { description } = needs[capability];
   throw new ConfigError(`${at}: ${capabilities.storage} has no ${description}. ${alternative}`);
 }

@@ -63,8 +63,12 @@ export const withoutAttempts = (meta: JobFields["meta"]): JobFields["meta"] =>
     Object.entries(meta).filter(([name]) => !attemptMembers.has(name) && name !== attemptHistoryMember),
   );
 
-/** True if an attempt of the job has ended by a snooze. Such an attempt is not in the job's `attempts`. */
-export const wasSnoozed = ({ meta }: Pick<JobFields, "meta">): boolean => meta.snoozes !== undefined;
+/**
+ * True if the job was started before: it waits for its next attempt, or it was snoozed. A snoozed attempt is not in the
+ * job's `attempts`.
+ */
+export const hasRun = ({ attempts, meta }: Pick<JobFields, "attempts" | "meta">): boolean =>
+  attempts > 0 || meta.snoozes !== undefined;
 
 /** Returns a patch that resets what the engine counts and marks in `meta`. The history of failed attempts stays. */
 export const removeAttempts = ({ meta }: JobFields): MetaPatch =>

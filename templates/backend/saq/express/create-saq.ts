@@ -5,6 +5,7 @@ import { type RequestHandler, Router } from "express";
 import type { Application } from "../application.js";
 import type { QueueConfig, SaqConfig } from "../config/index.js";
 import { connectBrokers } from "../connect.js";
+import type { Pause } from "../core/pause.js";
 import { ConfigError, SaqError } from "../errors.js";
 import { type Logger, silentLogger } from "../logger.js";
 import { Queue } from "../queue/queue.js";
@@ -44,12 +45,12 @@ export interface TaskQueues<Config extends SaqConfig = SaqConfig> {
   all(): Queue[];
 }
 
-/** The numbers of live workers. */
+/** The numbers of live workers, and what is paused. */
 export interface Health {
   /** Number of live workers of all queues. */
   workers: number;
-  /** The same for each queue, in the order of the configuration. */
-  queues: { name: string; workers: number }[];
+  /** For each queue, in the order of the configuration: its live workers, and the pauses that are in effect. */
+  queues: { name: string; workers: number; paused: Pause[] }[];
 }
 
 /** What an application uses of a configuration; made by `createSaq`. */
@@ -137,7 +138,7 @@ export interface Saq<Config extends SaqConfig = SaqConfig> {
    */
   close(options?: { grace?: number }): Promise<void>;
   /**
-   * Returns the numbers of live workers.
+   * Returns the numbers of live workers, and what is paused.
    *
    * @throws SaqError database_unavailable if a database does not answer; queue_closed, config or schema_version, as
    *   `connect` does
@@ -175,7 +176,7 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
       const broker = brokers[index];
       if (!broker) throw new SaqError("config", `Queue "${queue.name}" has no broker`);
       const enableOtel = queue.enableOtel ?? config.enableOtel;
-      return [queue.name, new Queue({ ...queue, enableOtel }, broker)] as const;
+      return [queue.name, new Queue({ ...queue, enableOtel }, broker, { logger })] as const;
     }),
   );
   const all = () => [...queues.values()];
@@ -250,7 +251,10 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
     },
     health: async () => {
       const counted = await Promise.all(
-        all().map(async (queue) => ({ name: queue.name, workers: (await queue.workers()).length })),
+        all().map(async (queue) => {
+          const [live, paused] = await Promise.all([queue.workers(), queue.pauses()]);
+          return { name: queue.name, workers: live.length, paused };
+        }),
       );
       return { workers: counted.reduce((sum, { workers }) => sum + workers, 0), queues: counted };
     },

@@ -1,8 +1,10 @@
 /** The broker on PostgreSQL, for one queue on one server. It combines the classes of this folder. */
 
 import { randomBytes } from "node:crypto";
+import type pg from "pg";
 import type {
   Broker,
+  ChangedPage,
   ClaimRequest,
   ClaimResult,
   Decided,
@@ -13,6 +15,7 @@ import type {
   JobFilter,
   JobReply,
   NextWork,
+  PageRequest,
   Reconciliation,
   Settlement,
   SettleResult,
@@ -35,10 +38,14 @@ import { isConnectionError, isTransient } from "./connection/errors.js";
 import { Enqueuer } from "./enqueuer.js";
 import { Finisher } from "./finisher.js";
 import { Ownership } from "./ownership.js";
+import { PageEditor } from "./page-editor.js";
+import { type BesideStatement, PostgresPauses } from "./pauses.js";
+import type { Row } from "./raw-rows.js";
 import { receiptOf } from "./receipt.js";
-import { type Row, type RowDecision, RowStore } from "./rows.js";
+import { type RowDecision, RowStore } from "./rows.js";
 import { PostgresSchedules } from "./schedules.js";
 import { Settler, settleTimeoutMs } from "./settler.js";
+import type { Statement } from "./sql/fragments.js";
 import { Reconciler } from "./sweep/reconciler.js";
 import { Sweeper } from "./sweep/sweeper.js";
 import type { WorkerAge } from "./sweep/worker-rows.js";
@@ -65,9 +72,11 @@ export interface PostgresBrokerOptions {
 export class PostgresBroker implements Broker {
   readonly capabilities: Capabilities;
   readonly schedules: PostgresSchedules;
+  readonly pauses: PostgresPauses;
   readonly #session: TableSession;
   readonly #queueName: string;
   readonly #rows: RowStore;
+  readonly #pages: PageEditor;
   readonly #enqueuer: Enqueuer;
   readonly #reconciler: Reconciler;
   readonly #claimer: Claimer;
@@ -90,8 +99,10 @@ export class PostgresBroker implements Broker {
     };
     this.#queueName = queueName;
     this.#rows = new RowStore(session, queueName);
+    this.#pages = new PageEditor(session, this.#rows, queueName);
     this.#enqueuer = new Enqueuer(session, this.#rows, queueName);
     this.schedules = new PostgresSchedules(session, this.#enqueuer, queueName);
+    this.pauses = new PostgresPauses(session, queueName);
     this.#reconciler = new Reconciler(session, this.#rows, queueName, logger);
     this.#claimer = new Claimer(session, this.#rows, this.#reconciler, queueName, groupConcurrency, logger);
     this.#finisher = new Finisher(session, queueName);
@@ -177,20 +188,33 @@ export class PostgresBroker implements Broker {
   }
 
   async hasGrouped(): Promise<boolean> {
-    const [row] = await this.#session.pool.query<{ found: boolean }>(this.#session.statements.hasGrouped, [
-      this.#queueName,
-    ]);
+    const { hasGrouped, hasGroupedAndLook: look, hasGroupedAndPauses: read } = this.#session.statements;
+    const [row] = await this.#lookForWork<{ found: boolean }>(hasGrouped, { look, read }, [this.#queueName]);
     return row?.found === true;
   }
 
   async nextWork([lowest, highest]: readonly [number, number]): Promise<NextWork> {
-    const [row] = await this.#session.pool.query<{ due: number | null; grouped: boolean; running: boolean }>(
-      this.#session.statements.nextWork,
+    const { nextWork, nextWorkAndLook: look, nextWorkAndPauses: read } = this.#session.statements;
+    const [row] = await this.#lookForWork<{ due: number | null; grouped: boolean; running: boolean }>(
+      nextWork,
+      { look, read },
       [this.#queueName, lowest, highest],
     );
     if (!row) return { due: null, grouped: true, unannounced: true };
     const { due, grouped, running } = row;
     return { due, grouped, unannounced: running };
+  }
+
+  /** Runs a statement that looks for work. Without notifications, it also reads the pauses. */
+  #lookForWork<Row extends pg.QueryResultRow>(
+    statement: Statement,
+    beside: BesideStatement,
+    values: unknown[],
+  ): Promise<Row[]> {
+    const { pool } = this.#session;
+    return pool.behindPooler
+      ? this.pauses.queryBeside<Row>(beside, values)
+      : pool.query<Row>(statement, values);
   }
 
   get isListening(): boolean {
@@ -253,6 +277,14 @@ export class PostgresBroker implements Broker {
     return this.#rows.change(key, decide);
   }
 
+  async changePage<T>(
+    request: PageRequest,
+    decide: (row: StoredJob, clock: number) => Decision<T> | null,
+  ): Promise<ChangedPage<T>> {
+    await this.connect();
+    return this.#pages.change(request, decide);
+  }
+
   async jobs(keys: readonly string[]): Promise<(StoredJob | null)[]> {
     await this.connect();
     return this.#rows.fetch(keys);
@@ -279,16 +311,15 @@ export class PostgresBroker implements Broker {
     ttlSeconds: number,
   ): Promise<void> {
     const sentAt = performance.now();
-    const workers = await this.#session.pool.query<WorkerAge>(this.#session.statements.saveWorker, [
-      workerId,
-      JSON.stringify({ ...stats, graceSeconds }),
-      ttlSeconds,
-      JSON.stringify(metadata),
-      queueKey,
-    ]);
+    const { saveWorker: look, saveWorkerAndPauses: read } = this.#session.statements;
+    // The row without a worker has the pauses.
+    const rows = await this.pauses.queryBeside<Omit<WorkerAge, "worker_id"> & { worker_id: string | null }>(
+      { look, read },
+      [workerId, JSON.stringify({ ...stats, graceSeconds }), ttlSeconds, JSON.stringify(metadata), queueKey],
+    );
     // Sent every few seconds, so that a step of the database's clock is noticed soon and at no extra cost.
-    if (workers[0]) this.#session.pool.clock.compareWith(workers[0].clock, sentAt);
-    this.#sweeper.onWorkerRows(workers);
+    if (rows[0]) this.#session.pool.clock.compareWith(rows[0].clock, sentAt);
+    this.#sweeper.onWorkerRows(rows.filter((row): row is WorkerAge => row.worker_id !== null));
   }
 
   async removeWorker(workerId: string): Promise<void> {

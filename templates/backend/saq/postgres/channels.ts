@@ -1,8 +1,9 @@
 /**
  * The notification channels of a queue. `saq:NAME` is SAQ's own channel and says that jobs may be due. `saq+NAME` is
- * used by this engine only: it reports the ends of jobs to the processes that wait for them, and an abort request to
- * the worker that runs the job. `saq=ADDRESS` has one listening process and also carries results. Anybody on the
- * database may listen to a channel whose name is known, but only those who may read the jobs know the address.
+ * used by this engine only: it reports the ends of jobs to the processes that wait for them, an abort request to the
+ * worker that runs the job, and changes of the pauses to all workers. `saq=ADDRESS` has one listening process and also
+ * carries results. Anybody on the database may listen to a channel whose name is known, but only those who may read the
+ * jobs know the address.
  */
 import type { JobEvent, JobReply, Settlement } from "../broker.js";
 import { isTerminal, parseStatus, type Status } from "../core/job.js";
@@ -12,6 +13,9 @@ export const wakeChannel = (queueName: string): string => truncate(`saq:${queueN
 
 /** The channel for ends and aborts of jobs. */
 export const eventChannel = (queueName: string): string => truncate(`saq+${queueName}`);
+
+/** The payload on the channel for events that says that the pauses of the queue have changed. It names no job. */
+export const pausesPayload = "pauses";
 
 /** The channel for the ends of the jobs that one process waits for. */
 export const replyChannel = (address: string): string => `saq=${address}`;

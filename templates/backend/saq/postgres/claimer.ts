@@ -9,11 +9,14 @@ import { isTakenOver, read } from "../core/stored-job.js";
 import { unreadableChange } from "../core/transitions.js";
 import { editDocument, encodeChange } from "../core/wire.js";
 import { describe, type Logger } from "../logger.js";
+import { ClaimStart, type Position } from "./claim-start.js";
 import { newToken } from "./claim-token.js";
 import { isConnectionError } from "./connection/errors.js";
+import type { Row } from "./raw-rows.js";
 import { newReceipt, receiptOf } from "./receipt.js";
-import type { Row, RowDecision, RowStore } from "./rows.js";
+import type { RowDecision, RowStore } from "./rows.js";
 import { decodeDocument, suffixOf } from "./sql/document-suffix.js";
+import { excludedTasksOf } from "./sql/excluded-tasks.js";
 import type { Reconciler } from "./sweep/reconciler.js";
 import type { TableSession } from "./table-session.js";
 
@@ -26,10 +29,24 @@ interface ClaimedRow {
   document: string | null;
   /** Epoch ms; null if the document was not fresh (see document-suffix.ts). */
   started: string | null;
+  /** Only from a claim that excludes tasks. */
+  priority?: number;
+}
+
+/** A group that may be free, and in each row the same about the search. Positions: priority, due time, place. */
+interface FoundHead {
+  reached: string;
+  key: string | null;
+  group_key: string | null;
+  is_full?: boolean;
+  first_open?: [number, number, number] | null;
+  last_read?: [number, number, number] | null;
 }
 
 /** How many jobs at the front of the queue are searched for free groups. After that the list of groups is searched. */
 const frontSize = (limit: number) => Math.min(Math.max(20 * limit, 100), 1_000);
+/** The same while tasks are paused: their jobs count too. */
+const excludingFrontSize = 5_000;
 
 /**
  * If a claim returns fewer jobs than requested, but documents of more characters than this, it may have stopped at its
@@ -40,6 +57,9 @@ const largeResponseChars = 1024 * 1024;
 export class Claimer {
   /** Group key at which the next search through the groups begins. After the last group, it begins at the first one. */
   #cursor = "";
+  /** Where claims begin while tasks are paused: of jobs without a group, and of jobs with one. */
+  readonly #start = new ClaimStart();
+  readonly #groupStart = new ClaimStart();
 
   constructor(
     private readonly session: TableSession,
@@ -55,8 +75,11 @@ export class Claimer {
     const token = newToken(mayWait);
     this.reconciler.onClaimSent(token, workerId);
     let rows: ClaimedRow[];
+    /** True if the claim has only read past jobs that it must leave. */
+    let hasSkipped = false;
     try {
-      rows = grouped ? await this.#claimGrouped(request, token) : await this.#claimUngrouped(request, token);
+      if (grouped) ({ rows, hasSkipped } = await this.#claimGrouped(request, token));
+      else rows = await this.#claimUngrouped(request, token);
     } catch (error) {
       this.reconciler.onClaimFailed(token, !this.session.pool.neverSent(error));
       throw error;
@@ -64,7 +87,9 @@ export class Claimer {
     try {
       rows.sort((a, b) => a.ordinal - b.ordinal);
       const jobs = this.#jobsOf(rows, token, workerId);
-      const more = grouped ? rows.length > 0 : rows.length === limit || lengthOf(jobs) > largeResponseChars;
+      const more = grouped
+        ? rows.length > 0 || hasSkipped
+        : rows.length === limit || lengthOf(jobs) > largeResponseChars;
       if (jobs.length < rows.length) await this.#editInProcess(jobs, rows, token, workerId);
       return { jobs, more };
     } finally {
@@ -90,41 +115,74 @@ export class Claimer {
   }
 
   #claimUngrouped(
-    { workerId, limit, priorities: [lowest, highest] }: ClaimRequest,
+    { workerId, limit, priorities: [lowest, highest], excluded }: ClaimRequest,
     token: number,
   ): Promise<ClaimedRow[]> {
-    return this.session.pool.query<ClaimedRow>(this.session.statements.claim, [
+    const values = [
       this.queueName,
       lowest,
       highest,
       limit,
       token,
       JSON.stringify({ status: "active", worker_id: workerId }),
-    ]);
+    ];
+    if (excluded && excluded.tasks.length > 0) return this.#claimExcluding(values, limit, excluded.tasks);
+    return this.session.pool.query<ClaimedRow>(this.session.statements.claim, values);
+  }
+
+  /** Claims jobs without a group that are of none of these tasks. `values`: the parameters of every claim. */
+  async #claimExcluding(
+    values: readonly unknown[],
+    limit: number,
+    tasks: readonly string[],
+  ): Promise<ClaimedRow[]> {
+    const { pool, statements } = this.session;
+    const { names, bytes } = excludedTasksOf(tasks);
+    const start = this.#start.values(tasks);
+    const startedAt = performance.now();
+    const sentAt = pool.clock.now();
+    const rows = await pool.query<ClaimedRow>(statements.claimExcluding, [...values, names, bytes, ...start]);
+    const size = rows.reduce((sum, { document }) => sum + (document?.length ?? 0), 0);
+    const last = rows.reduce<ClaimedRow | null>((a, b) => (a && a.ordinal > b.ordinal ? a : b), null);
+    const hasAll = last === null || (rows.length < limit && size <= largeResponseChars);
+    const until = hasAll ? null : positionOf(last);
+    this.#start.onRead({ until, sentAt, tookMs: performance.now() - startedAt });
+    return rows;
   }
 
   async #claimGrouped(
-    { workerId, limit, priorities: [lowest, highest] }: ClaimRequest,
+    { workerId, limit, priorities: [lowest, highest], excluded }: ClaimRequest,
     token: number,
-  ): Promise<ClaimedRow[]> {
+  ): Promise<{ rows: ClaimedRow[]; hasSkipped: boolean }> {
     const { session, queueName } = this;
-    const { groupHeads, lockGroups, claimGroups } = session.statements;
-    const found = await session.pool.query<{ reached: string; key: string | null; group_key: string | null }>(
-      groupHeads,
-      [
-        queueName,
-        lowest,
-        highest,
-        this.#cursor,
-        limit,
-        session.hasGroupOrder ? frontSize(limit) : 0,
-        this.groupConcurrency,
-      ],
-    );
+    const { groupHeads, groupHeadsExcluding, lockGroups, claimGroups, claimGroupsExcluding } =
+      session.statements;
+    const tasks = excluded && excludedTasksOf(excluded.tasks);
+    const startedAt = performance.now();
+    const sentAt = session.pool.clock.now();
+    const front = excluded && excluded.tasks.length > 0 ? excludingFrontSize : frontSize(limit);
+    const values: unknown[] = [
+      queueName,
+      lowest,
+      highest,
+      this.#cursor,
+      limit,
+      session.hasGroupOrder ? front : 0,
+      this.groupConcurrency,
+    ];
+    if (excluded && tasks)
+      values.push(tasks.names, tasks.bytes, excluded.groups, ...this.#groupStart.values(excluded.tasks));
+    const found = await session.pool.query<FoundHead>(excluded ? groupHeadsExcluding : groupHeads, values);
     this.#cursor = found[0]?.reached ?? "";
+    let hasSkipped = false;
+    if (excluded && session.hasGroupOrder && found[0]) {
+      const until = readUntil(found[0]);
+      hasSkipped = until !== null && !found[0].first_open;
+      this.#groupStart.onRead({ until, sentAt, tookMs: performance.now() - startedAt });
+    }
     const heads = found.filter((row) => row.key !== null);
-    if (heads.length === 0) return [];
-    return session.pool.transaction(async (client) => {
+    if (heads.length === 0) return { rows: [], hasSkipped };
+    const rows = await session.pool.transaction(async (client) => {
       const locked = await client.query<{ group_key: string }>(
         session.pool.prepared(lockGroups, [
           queueName,
@@ -135,19 +193,21 @@ export class Claimer {
       );
       if (locked.rows.length === 0) return [];
       const claimed = await client.query<ClaimedRow>(
-        session.pool.prepared(claimGroups, [
+        session.pool.prepared(excluded ? claimGroupsExcluding : claimGroups, [
           queueName,
           lowest,
           highest,
           limit,
           token,
           JSON.stringify({ status: "active", worker_id: workerId }),
-          locked.rows.map((row) => row.group_key),
+          [...new Set(locked.rows.map((row) => row.group_key))],
           this.groupConcurrency,
+          ...(excluded ? [heads.map((row) => row.key)] : []),
         ]),
       );
       return claimed.rows;
     });
+    return { rows, hasSkipped };
   }
 
   /**
@@ -256,6 +316,19 @@ export class Claimer {
     const { answers } = await this.rows.changeMany([...jobOf.keys()], decide);
     return jobs.flatMap(({ key }) => answers.get(key) ?? []);
   }
+}
+
+const positionOf = ({ priority = 0, due, place }: ClaimedRow): Position => ({
+  priority,
+  scheduled: Number(due),
+  place,
+});
+
+/** Returns the position until which the search for groups has read only jobs of paused tasks; null if these are all. */
+function readUntil({ is_full: isFull, first_open: open, last_read: last }: FoundHead): Position | null {
+  const [priority = 0, scheduled = 0, place = 0] = open ?? last ?? [];
+  if (open) return { priority, scheduled, place: Math.max(place - 1, -(2 ** 31)) };
+  return isFull && last ? { priority, scheduled, place } : null;
 }
 
 const lengthOf = (jobs: readonly ClaimedJob[]): number =>

@@ -2,7 +2,7 @@
 import type { Broker } from "../broker.js";
 import { type CronEntry, cronKey, type QueueConfig } from "../config/index.js";
 import { isTerminal, type JobFields, type Status } from "../core/job.js";
-import { wasSnoozed } from "../core/job-meta.js";
+import { hasRun } from "../core/job-meta.js";
 import type { LastRun, ScheduleDefinition, Tick, TickAnswer } from "../core/schedule-store.js";
 import type { StoredJob } from "../core/stored-job.js";
 import { read } from "../core/stored-job.js";
@@ -217,9 +217,6 @@ export function deleteWaitingTick(
     return { change: { status: "aborted", patch: null, removed: [], keep: -1 }, answer: true };
   });
 }
-
-/** True if the job was started before: it waits for its next attempt, or it was snoozed. */
-export const hasRun = (job: JobFields): boolean => job.attempts > 0 || wasSnoozed(job);
 
 /**
  * Returns the last run from its row while the row exists, otherwise as it was recorded when the next tick took the row.

@@ -1,6 +1,7 @@
 /** Types of what a queue takes and returns. */
 import type { JobCounts } from "../broker.js";
 import type { Refusal } from "../core/new-job.js";
+import type { Pause } from "../core/pause.js";
 import type { JobGoneError } from "../errors.js";
 import type { EnqueueArguments, EnqueueOptions, PayloadOf, ResultOf, TaskMap } from "../tasks/task.js";
 import type { Job, JobOverrides } from "./job-handle.js";
@@ -60,6 +61,8 @@ export interface QueueInfo {
   /** Number of jobs that wait and are not due yet. */
   scheduled: number;
   counts: JobCounts;
+  /** The pauses that are in effect: that of the whole queue first, then those of tasks and groups. */
+  paused: Pause[];
   /** The living workers by their id. */
   workers: Record<string, { stats: object; metadata: object | null; queue_key: string }>;
   /** Wire documents of jobs; empty unless the call has `jobs: true`. */

@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import type {
   Broker,
+  ChangedPage,
   ClaimRequest,
   ClaimResult,
   Decided,
@@ -12,6 +13,7 @@ import type {
   JobFilter,
   JobReply,
   NextWork,
+  PageRequest,
   Reconciliation,
   Settlement,
   SettleResult,
@@ -32,9 +34,12 @@ import { DueJobs } from "./due-jobs.js";
 import { Enqueuer } from "./enqueuer.js";
 import { isUnavailable } from "./errors.js";
 import { parseNotification } from "./events.js";
+import { JobLists } from "./job-lists.js";
+import { JobPages } from "./job-pages.js";
 import { JobStore } from "./jobs.js";
 import { QueueKeys, replyChannel } from "./keys.js";
 import { ownersScript } from "./lua/workers.js";
+import { RedisPauses } from "./pauses.js";
 import { receiptOf } from "./receipt.js";
 import { RedisSchedules } from "./schedules.js";
 import { Settler } from "./settler.js";
@@ -53,17 +58,22 @@ export interface RedisBrokerOptions {
 export class RedisBroker implements Broker {
   readonly capabilities = redisCapabilities;
   readonly schedules: RedisSchedules;
+  readonly pauses: RedisPauses;
   readonly recordSeconds = 2;
   readonly #connection: RedisConnection;
   readonly #queueName: string;
   readonly #keys: QueueKeys;
   readonly #jobs: JobStore;
+  readonly #lists: JobLists;
+  readonly #pages: JobPages;
   readonly #enqueuer: Enqueuer;
   readonly #claimer: Claimer;
   readonly #settler: Settler;
   readonly #workers: Workers;
   readonly #sweeper: Sweeper;
   readonly #dueJobs = new Set<DueJobs>();
+  /** Wake the workers of this process. */
+  readonly #wakes = new Set<() => void>();
   #closed = false;
 
   constructor(connection: RedisConnection, { queueName, failedTtl, maxBytes }: RedisBrokerOptions) {
@@ -71,8 +81,14 @@ export class RedisBroker implements Broker {
     this.#queueName = queueName;
     this.#keys = new QueueKeys(queueName, { isCluster: connection.isCluster });
     this.#jobs = new JobStore(connection, this.#keys, queueName, maxBytes);
+    this.#lists = new JobLists(connection, this.#keys, queueName, this.#jobs);
+    this.#pages = new JobPages(connection, this.#keys, this.#jobs);
     this.#enqueuer = new Enqueuer(connection, this.#keys);
-    this.#claimer = new Claimer(connection, this.#keys, this.#jobs, connection.logger);
+    this.pauses = new RedisPauses(connection, this.#keys);
+    this.pauses.onReleased = () => {
+      for (const wake of this.#wakes) wake();
+    };
+    this.#claimer = new Claimer(connection, this.#keys, this.#jobs, this.pauses, connection.logger);
     this.#claimer.onClaim = (isEmpty) => {
       if (isEmpty) for (const dueJobs of this.#dueJobs) dueJobs.onEmptyClaim();
     };
@@ -210,6 +226,14 @@ export class RedisBroker implements Broker {
     return this.#jobs.change(key, decide);
   }
 
+  async changePage<T>(
+    request: PageRequest,
+    decide: (job: StoredJob, clock: number) => Decision<T> | null,
+  ): Promise<ChangedPage<T>> {
+    await this.connect();
+    return this.#pages.change(request, decide);
+  }
+
   async jobs(keys: readonly string[]): Promise<(StoredJob | null)[]> {
     await this.connect();
     return this.#jobs.fetch(keys);
@@ -217,21 +241,23 @@ export class RedisBroker implements Broker {
 
   async list(filter: JobFilter): Promise<StoredJob[]> {
     await this.connect();
-    return this.#jobs.list(filter);
+    return this.#lists.list(filter);
   }
 
   async listAfter({ statuses, after, limit }: Parameters<Broker["listAfter"]>[0]) {
     await this.connect();
-    return this.#jobs.scan(statuses, after, limit);
+    return this.#lists.scan(statuses, after, limit);
   }
 
   async counts(): Promise<JobCounts> {
     await this.connect();
-    return this.#jobs.counts();
+    return this.#lists.counts();
   }
 
-  saveWorker(row: WorkerRow, ttlSeconds: number): Promise<void> {
-    return this.#workers.save(row, ttlSeconds);
+  async saveWorker(row: WorkerRow, ttlSeconds: number): Promise<void> {
+    const read = this.pauses.begin();
+    const pauses = await this.#workers.save(row, ttlSeconds);
+    if (pauses) this.pauses.onRead(read, pauses);
   }
 
   removeWorker(workerId: string): Promise<void> {
@@ -280,8 +306,10 @@ export class RedisBroker implements Broker {
     const dueJobs = new DueJobs(this.#connection, this.#keys.queued, wake, onFound);
     await dueJobs.start();
     this.#dueJobs.add(dueJobs);
+    this.#wakes.add(wake);
     return async () => {
       this.#dueJobs.delete(dueJobs);
+      this.#wakes.delete(wake);
       dueJobs.stop();
     };
   }

@@ -10,13 +10,24 @@ import { describe, type Logger } from "../logger.js";
 import type { RedisConnection } from "./connection.js";
 import { forgetJobs, type JobStore, mayBeDamaged } from "./jobs.js";
 import type { QueueKeys } from "./keys.js";
-import { dropScript, startScript, takeExpectedScript, takeScript } from "./lua/claim.js";
+import {
+  dropScript,
+  startScript,
+  startUnpausedScript,
+  takeExpectedScript,
+  takeParkedScript,
+  takeScript,
+} from "./lua/claim.js";
+import type { RedisPauses } from "./pauses.js";
 import { newReceipt, newToken, receiptOf, suffixOf } from "./receipt.js";
 
 /** Maximum number of jobs of one claim: while a script runs, the server does nothing else. */
 const maxPerClaim = 1_000;
 /** If the response is lost, the ids stay in `active` under a token that nobody holds; `reconcile` finds them. */
 const callOptions = { timeoutMs: 0, isRepeatable: false };
+
+/** What `startScript` and `startUnpausedScript` say about a job. */
+const marks = { started: 1, parked: 2, returned: 3 } as const;
 
 /** The time, and for each id two values. See `startScript`. */
 type StartReply = [started: string, ...results: (string | number)[]];
@@ -25,6 +36,8 @@ export class Claimer {
   readonly #inFlight = new Set<string>();
   /** Id of the job that has woken a worker since the last claim: the next claim probably takes this job only. */
   #expectedId: string | null = null;
+  /** True if most jobs of the last claim were of paused tasks: the next one looks at as many jobs as it may. */
+  #skips = false;
   /** Called after each claim with whether more jobs may wait. */
   onClaim: (isEmpty: boolean) => void = () => {};
 
@@ -32,6 +45,7 @@ export class Claimer {
     private readonly connection: RedisConnection,
     private readonly keys: QueueKeys,
     private readonly jobs: JobStore,
+    private readonly pauses: RedisPauses,
     private readonly logger: Logger,
   ) {}
 
@@ -45,11 +59,17 @@ export class Claimer {
     this.#expectedId = id;
   }
 
-  async claim({ workerId, limit, mayWait = false }: ClaimRequest): Promise<ClaimResult> {
+  async claim({ workerId, limit, mayWait = false, excluded }: ClaimRequest): Promise<ClaimResult> {
     const token = newToken(workerId, mayWait);
     this.#inFlight.add(token);
+    const tasks = excluded?.tasks ?? [];
+    const count = Math.min(limit, maxPerClaim);
     try {
-      return await this.#claim(workerId, Math.min(limit, maxPerClaim), token);
+      // Jobs that were put aside while their task was paused are in front of all others.
+      const released = this.pauses.releasedTask(tasks);
+      if (released !== null) return await this.#claimParked(workerId, count, token, released);
+      if (tasks.length > 0) return await this.#claimUnpaused(workerId, count, token, tasks);
+      return await this.#claim(workerId, count, token);
     } finally {
       // The caller holds the jobs only after this turn. Until then, they must not count as unheld.
       setImmediate(() => this.#inFlight.delete(token));
@@ -57,11 +77,66 @@ export class Claimer {
   }
 
   async #claim(workerId: string, count: number, token: string): Promise<ClaimResult> {
-    const { keys } = this;
     const { ids, startReply } = await this.#take(workerId, count, token);
     this.onClaim(ids.length < count);
     if (ids.length === 0) return { jobs: [], more: false };
-    const [started = "0", ...results] = startReply ?? (await this.#start(ids, workerId, token));
+    const reply = startReply ?? (await this.#start(ids, workerId, token));
+    const jobs = await this.#jobsOf(ids, reply, workerId, token);
+    return { jobs, more: ids.length === count || jobs.length < ids.length };
+  }
+
+  /** Claims jobs of a task that were put aside while it was paused. */
+  async #claimParked(workerId: string, count: number, token: string, task: string): Promise<ClaimResult> {
+    const { active, claims, parkedTasks } = this.keys;
+    const parked = [active, claims, parkedTasks, this.keys.parked(task)];
+    const ids = (await this.connection.run(
+      takeParkedScript,
+      parked,
+      [token, String(count), task],
+      callOptions,
+    )) as string[];
+    if (ids.length < count) this.pauses.onDrained(task);
+    if (ids.length === 0) return { jobs: [], more: true };
+    const jobs = await this.#jobsOf(ids, await this.#start(ids, workerId, token), workerId, token);
+    return { jobs, more: true };
+  }
+
+  /** Claims jobs of tasks that are not paused, and puts aside the jobs of paused tasks that it meets. */
+  async #claimUnpaused(
+    workerId: string,
+    count: number,
+    token: string,
+    tasks: readonly string[],
+  ): Promise<ClaimResult> {
+    const looked = this.#skips ? maxPerClaim : count;
+    // Such a claim needs two scripts in any case.
+    this.#expectedId = null;
+    const { ids } = await this.#take(workerId, looked, token);
+    this.onClaim(ids.length < looked);
+    if (ids.length === 0) return { jobs: [], more: false };
+    const { parkedTasks } = this.keys;
+    const reply = (await this.connection.run(
+      startUnpausedScript,
+      [...this.#claimKeys, parkedTasks, ...tasks.map((task) => this.keys.parked(task)), ...ids],
+      [token, String(count), ...this.#startArgs(workerId), ...tasks],
+      callOptions,
+    )) as StartReply;
+    const parked = ids.filter((_, index) => reply[1 + 2 * index] === marks.parked).length;
+    this.#skips = parked > ids.length / 2;
+    if (parked > 0) this.pauses.onParked(tasks);
+    const jobs = await this.#jobsOf(ids, reply, workerId, token);
+    return { jobs, more: ids.length === looked || jobs.length < ids.length };
+  }
+
+  /** Returns the jobs with these ids as the claim holds them. `reply`: what the script that started them returned. */
+  async #jobsOf(
+    ids: readonly string[],
+    reply: StartReply,
+    workerId: string,
+    token: string,
+  ): Promise<ClaimedJob[]> {
+    const { keys } = this;
+    const [started = "0", ...results] = reply;
     const suffix = suffixOf(workerId, started);
     const receipt = newReceipt({ token, workerId, suffix });
     const due = Math.floor(Number(started) / 1_000);
@@ -70,18 +145,16 @@ export class Claimer {
     // If the documents are too many bytes, the last ids went back into the queue.
     const takenIds = ids.slice(0, results.length / 2);
     for (const [index, id] of takenIds.entries()) {
-      const isMarked = results[2 * index] === 1;
+      const mark = results[2 * index];
       const document = String(results[2 * index + 1]);
       const key = keys.jobKey(id);
-      if (isMarked) claimed.set(key, { key, receipt, due, document, firstStart: suffix.started });
-      else if (document !== "") others.push(key);
+      if (mark === marks.started)
+        claimed.set(key, { key, receipt, due, document, firstStart: suffix.started });
+      else if (mark === 0 && document !== "") others.push(key);
     }
     if (others.length > 0) await this.#startOthers(others, token, workerId, claimed);
     await this.#removeDamaged(claimed);
-    return {
-      jobs: ids.flatMap((id) => claimed.get(keys.jobKey(id)) ?? []),
-      more: ids.length === count || claimed.size < ids.length,
-    };
+    return ids.flatMap((id) => claimed.get(keys.jobKey(id)) ?? []);
   }
 
   /** Takes ids from the queue. `startReply`: the reply of `startScript` for them, if it is known already. */

@@ -12,6 +12,9 @@ export interface Notification {
   text: string;
 }
 
+/** The message on the channel for events that says that the pauses of the queue have changed. It names no job. */
+export const pausesMessage = "pauses";
+
 /** A longer result is not sent; the waiting process reads the job. */
 const maxResultBytes = 64 * 1024;
 

@@ -27,7 +27,14 @@ export class QueueKeys {
   readonly sweepLock: string;
   /** Recurring tasks: definition, last tick, pause and last run by name. Hashes. */
   readonly cron: { definitions: string; ticks: string; paused: string; lastRuns: string };
-  /** Channel for the ends of awaited jobs, and for changes that someone other than the job's worker made. */
+  /** What is paused: times, and who paused why, by target. Hash. */
+  readonly pauses: string;
+  /** Names of paused tasks whose jobs were put aside. Set. */
+  readonly parkedTasks: string;
+  /**
+   * Channel for the ends of awaited jobs, for changes that someone other than the job's worker made, and for changes of
+   * the pauses.
+   */
   readonly events: string;
   readonly #prefix: string;
   readonly #jobPrefix: string;
@@ -52,6 +59,8 @@ export class QueueKeys {
     this.recent = `${own}recent`;
     this.sweepLock = `${own}sweep`;
     this.events = `${own}events`;
+    this.pauses = `${own}pauses`;
+    this.parkedTasks = `${own}parked`;
     this.cron = {
       definitions: `${own}cron:definitions`,
       ticks: `${own}cron:ticks`,
@@ -86,6 +95,14 @@ export class QueueKeys {
   /** Ids of finished jobs with this status; score = when the document expires, epoch ms, or +inf. Sorted set. */
   finished(status: "complete" | "failed" | "aborted"): string {
     return `${this.#prefix}ts:${status}`;
+  }
+
+  /**
+   * Ids of jobs of a task that were put aside while the task is paused; score = when the job was enqueued or due, epoch
+   * ms. Sorted set.
+   */
+  parked(task: string): string {
+    return `${this.parkedTasks}:${task}`;
   }
 
   /** A pattern for SCAN that matches the ids of this queue only. */

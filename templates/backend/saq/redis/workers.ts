@@ -21,6 +21,7 @@ import type { RedisConnection } from "./connection.js";
 import { isNotPermitted, isUnavailable } from "./errors.js";
 import type { QueueKeys } from "./keys.js";
 import { forgetLeasesScript, renewLeaseScript, saveWorkerScript } from "./lua/workers.js";
+import type { StoredPauses } from "./pauses.js";
 
 /** Shorter intervals of the heartbeat do not shorten the limit below this, s: a heartbeat may take a moment. */
 const minCutOffSeconds = 4;
@@ -54,10 +55,11 @@ export class Workers {
     private readonly keys: QueueKeys,
   ) {}
 
+  /** Returns the pauses of the queue; null if the server refused to store the info. */
   async save(
     { workerId, stats, metadata, queueKey, graceSeconds }: WorkerRow,
     ttlSeconds: number,
-  ): Promise<void> {
+  ): Promise<StoredPauses | null> {
     const { keys, connection } = this;
     const info = JSON.stringify({ stats: { ...stats, graceSeconds }, queue_key: queueKey, metadata });
     // A worker that cannot renew its lease has ended its jobs by then: `graceSeconds` contains the hard deadline.
@@ -67,12 +69,14 @@ export class Workers {
     const time = await connection.run(renewLeaseScript, [keys.leases], [workerId, kept]);
     // Sent every few seconds, so that a step of the server's clock is noticed soon and at no extra cost.
     connection.clock.compareWith(Number(time), sentAt);
-    const saved = [keys.workerInfo(workerId), keys.stats];
+    const saved = [keys.workerInfo(workerId), keys.stats, keys.pauses, keys.parkedTasks];
+    const args = [info, String(ttlSeconds)];
     try {
-      await connection.run(saveWorkerScript, saved, [info, String(ttlSeconds)], { timeoutMs: 0 });
+      return (await connection.run(saveWorkerScript, saved, args, { timeoutMs: 0 })) as StoredPauses;
     } catch (error) {
       // The lease is what counts. While a cluster moves the queue's keys, it is renewed and this is refused.
       if (!isUnavailable((Object(error) as { cause?: unknown }).cause)) throw error;
+      return null;
     }
   }
 

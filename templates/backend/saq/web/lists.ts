@@ -24,7 +24,8 @@ export class Lists {
    * @throws SaqError list_too_slow, also while a previous failure of the same list is remembered
    */
   async of(queue: WebQueue, filter: Partial<JobFilter>): Promise<WebJob[]> {
-    const id = JSON.stringify([queue.name, filter.statuses, filter.due]);
+    const { offset: _, limit: __, ...conditions } = filter;
+    const id = JSON.stringify([queue.name, Object.entries(conditions).sort()]);
     const refusal = this.#refusals.get(id);
     if (refusal && performance.now() < refusal.until) throw refusal.error;
     this.#refusals.delete(id);

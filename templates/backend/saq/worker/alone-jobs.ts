@@ -39,6 +39,8 @@ export class AloneJobs {
   readonly #waiting = new Map<AloneJob, ClaimedJob>();
   /** Jobs that are being started. */
   readonly #starting = new Set<Promise<void>>();
+  /** True while waiting jobs are withdrawn: they go back for another reason than a slot that does not become empty. */
+  #isWithdrawing = false;
   /** How many times a job was given up in a row, by its key. */
   readonly #timesGivenUp = new Map<string, number>();
 
@@ -70,7 +72,7 @@ export class AloneJobs {
       giveUp: () => {
         clearInterval(renewTimer);
         this.#waiting.delete(job);
-        giveBack(claimed, this.#nextDelaySeconds(claimed.key));
+        giveBack(claimed, this.#isWithdrawing ? 0 : this.#nextDelaySeconds(claimed.key));
       },
     };
     this.#waiting.set(job, claimed);
@@ -86,9 +88,15 @@ export class AloneJobs {
     return doubled(times, giveBackSeconds.first, giveBackSeconds.max);
   }
 
-  /** Gives up all waiting jobs, because the worker stops. Resolves when those that are being started are given back. */
-  async withdraw(): Promise<void> {
-    this.#gate.withdraw(new Set(this.#waiting.keys()));
+  /**
+   * Gives up waiting jobs, because the worker stops or because they are paused. Resolves when no job is being started
+   * any more.
+   */
+  async withdraw(isWanted: (claimed: ClaimedJob) => boolean = () => true): Promise<void> {
+    const wanted = [...this.#waiting].flatMap(([job, claimed]) => (isWanted(claimed) ? [job] : []));
+    this.#isWithdrawing = true;
+    this.#gate.withdraw(new Set(wanted));
+    this.#isWithdrawing = false;
     await Promise.all(this.#starting);
   }
 

@@ -35,12 +35,12 @@ export class Burst {
   claimed(jobs: number): void {
     this.stop();
     this.#remaining -= jobs;
-    if (this.#remaining <= 0) this.#end();
+    if (this.#remaining <= 0) this.end();
   }
 
   /** Records that a slot is free and there is no job. A wake-up that finds no job does not extend the deadline. */
   idle(): void {
-    if (!this.#isOver) this.#timer ??= setTimeout(() => this.#end(), this.#options.dequeueTimeout * 1_000);
+    if (!this.#isOver) this.#timer ??= setTimeout(() => this.end(), this.#options.dequeueTimeout * 1_000);
   }
 
   stop(): void {
@@ -48,7 +48,8 @@ export class Burst {
     this.#timer = null;
   }
 
-  #end(): void {
+  /** Ends the burst. Jobs that are already claimed still run. */
+  end(): void {
     if (this.#isOver) return;
     this.#isOver = true;
     this.stop();

@@ -42,6 +42,16 @@ export class ClaimedJobs {
     }
   }
 
+  /** Returns true if `isWanted` returns true for the job. A document that cannot be read is no job. */
+  matches(claimed: ClaimedJob, isWanted: (fields: JobFields) => boolean): boolean {
+    const { queue, workerId } = this.#options;
+    try {
+      return isWanted(claimedFields(claimed, { queueName: queue.name, workerId }));
+    } catch {
+      return false;
+    }
+  }
+
   /**
    * Renews the claim of a job that runs alone. Returns undefined if this worker no longer owns the job, if the request
    * fails, or if the response takes longer than `maxResponseSeconds`.
@@ -83,7 +93,8 @@ export class ClaimedJobs {
    */
   giveBack(jobs: readonly ClaimedJob[], seconds = 0): void {
     const { settler, host } = this.#options;
-    for (const claimed of jobs) {
+    // The last one first: see `Broker.settle`.
+    for (const claimed of jobs.toReversed()) {
       const fields = this.decode(claimed);
       if (!fields) continue;
       const attempt = new Attempt(host, claimed, fields);

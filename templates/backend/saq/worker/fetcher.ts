@@ -16,6 +16,7 @@ import type { Broker, ClaimRequest, ClaimResult } from "../broker.js";
 import { backoffMs, doubled } from "../core/backoff.js";
 import { bytesOf } from "../core/byte-size.js";
 import type { ClaimedJob } from "../core/claim.js";
+import type { PausedJobs } from "../core/pause.js";
 import type { Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
 import { claimChannel } from "../telemetry/channels.js";
@@ -60,6 +61,12 @@ const staleMs = 1_000;
  * tick.
  */
 const groupCheckPauseMs = { first: 20, longest: 1_000 };
+/**
+ * While tasks are paused, a claim of grouped jobs may read many jobs that it must leave, and return none. If it took
+ * longer than `slowMs`, the next one waits for `pauseFactor` times as long, so that jobs of other tasks are claimed
+ * meanwhile.
+ */
+const excludingGroups = { slowMs: 100, pauseFactor: 20 };
 
 /** The order in which one round claims: true = jobs with a group, false = jobs without one. */
 const ungroupedOnly: readonly boolean[] = [false];
@@ -70,6 +77,10 @@ const ungroupedFirst: readonly boolean[] = [false, true];
 export interface FetchHost {
   /** Returns the number of slots that could run a job now; -Infinity while no job may start. */
   freeSlots(): number;
+  /** True while the whole queue is paused: nothing is claimed. */
+  readonly isPaused: boolean;
+  /** The tasks and groups whose jobs must not be claimed; null if there are none. */
+  readonly excluded: PausedJobs | null;
   /** Returns the maximum number of jobs that may be claimed now. */
   maxToClaim(): number;
   /** Called when jobs have arrived in the buffer. */
@@ -111,6 +122,8 @@ export class Fetcher {
   /** Number of checks in a row that found jobs with a group, none of which could be claimed. */
   #unsuccessfulGroupChecks = 0;
   #groupCheckTimer: NodeJS.Timeout | null = null;
+  /** While tasks are paused, grouped jobs are not claimed before this time, by performance.now(). */
+  #groupsNotBefore = 0;
   #isStopped = false;
   /** Number of claims in a row that failed. */
   #failures = 0;
@@ -162,6 +175,16 @@ export class Fetcher {
     yield* this.#jobsInRenewal;
   }
 
+  /** Resolves when no claim is in flight that was sent before this call. */
+  async claimEnded(): Promise<void> {
+    await this.#claimInFlight;
+  }
+
+  /** Removes jobs from the buffer, and returns them in their order. */
+  take(isWanted: (job: ClaimedJob) => boolean): ClaimedJob[] {
+    return this.#buffer.take(isWanted);
+  }
+
   /** Removes the next claimed job from the buffer and returns it. */
   next(): ClaimedJob | undefined {
     // After a pause of this process, other workers may run the buffered jobs. Only storage knows who owns them, so jobs
@@ -192,6 +215,7 @@ export class Fetcher {
    */
   async tick(): Promise<void> {
     this.#giveBackStale();
+    if (this.#host.isPaused) return;
     try {
       await this.#checkGroups();
     } finally {
@@ -201,7 +225,7 @@ export class Fetcher {
 
   /** Notifies the fetcher that a grouped job has ended, so that its group may be free. */
   groupEnded(): void {
-    this.#hasGroupedJobs = true;
+    this.#hasGroupedJobs = this.#mayClaimGroups;
     this.wake();
   }
 
@@ -275,7 +299,11 @@ export class Fetcher {
 
   async #checkGroups(): Promise<void> {
     this.#groupsCheckedAt = performance.now();
-    this.#hasGroupedJobs = await this.#options.broker.hasGrouped();
+    this.#hasGroupedJobs = (await this.#options.broker.hasGrouped()) && this.#mayClaimGroups;
+  }
+
+  get #mayClaimGroups(): boolean {
+    return this.#host.excluded === null || performance.now() >= this.#groupsNotBefore;
   }
 
   #giveBackStale(): void {
@@ -372,11 +400,19 @@ export class Fetcher {
         requested = grouped ? Math.min(part, concurrency) : part;
         if (requested <= 0) continue;
         sentAt = performance.now();
-        const claim = await this.#send({ workerId, priorities, limit: requested, grouped, mayWait });
+        const { excluded } = this.#host;
+        const claim = await this.#send({
+          workerId,
+          priorities,
+          limit: requested,
+          grouped,
+          mayWait,
+          excluded,
+        });
         const tookMs = performance.now() - sentAt;
         this.#adapt(claim.jobs.length, tookMs);
         this.#unreadableFactor =
-          claim.more && claim.jobs.length === 0
+          claim.more && claim.jobs.length === 0 && !excluded
             ? Math.min(4 * this.#unreadableFactor, maxUnreadableFactor)
             : 1;
         const jobs = tookMs > maxClaimMs ? await this.#renew(claim.jobs) : claim.jobs;
@@ -386,6 +422,8 @@ export class Fetcher {
           this.#averageBytes = jobs.reduce((sum, { document }) => sum + bytesOf(document), 0) / jobs.length;
         if (grouped) {
           this.#hasGroupedJobs = claim.more;
+          if (!claim.more && tookMs > excludingGroups.slowMs)
+            this.#groupsNotBefore = performance.now() + excludingGroups.pauseFactor * tookMs;
           this.#unsuccessfulGroupChecks = claim.more ? 0 : this.#unsuccessfulGroupChecks + 1;
         } else hasMoreUngrouped = claim.more;
         this.#buffer.add(jobs, performance.now(), grouped ? "front" : "back");

@@ -16,6 +16,7 @@ import { type ContextServices, contextsWith, TaskContext } from "./attempt/conte
 import type { JobHooks } from "./attempt/hooks.js";
 import { invokeTask } from "./attempt/invoke-task.js";
 import type { ClaimedJobs } from "./claimed-jobs.js";
+import type { Pauses } from "./pauses.js";
 import type { RunningJobs } from "./running-jobs.js";
 import type { Refusals } from "./settlement/refusals.js";
 import type { Report } from "./settlement/report.js";
@@ -33,6 +34,7 @@ export interface JobStarterOptions {
   runningJobs: RunningJobs;
   claimedJobs: ClaimedJobs;
   refusals: Refusals;
+  pauses: Pick<Pauses, "covers">;
   aloneJobs: AloneJobs;
   /** Null if no task needs a thread. */
   threads: Threads | null;
@@ -53,7 +55,8 @@ export class JobStarter {
 
   /** Returns false if the job was not started. `isAlone`: no other job runs in this process. */
   start(claimed: ClaimedJob, isAlone = false): boolean {
-    const { queue, host, report, runningJobs, refusals, aloneJobs, threads, services, hooks } = this.#options;
+    const { queue, host, report, runningJobs, refusals, pauses, aloneJobs, threads, services, hooks } =
+      this.#options;
     let hasInvalidNumber = false;
     const fields = this.#options.claimedJobs.decode(claimed, () => {
       hasInvalidNumber = true;
@@ -64,6 +67,10 @@ export class JobStarter {
     previous?.interrupt("lost", "taken over by another worker");
     if (previous || refusals.isOverdue(claimed.key)) {
       refusals.refuseOverdue(attempt);
+      return false;
+    }
+    if (pauses.covers(fields)) {
+      refusals.refusePaused(attempt);
       return false;
     }
     const { tasks, unknownTask, lostLimit } = queue.config;

@@ -114,6 +114,7 @@ export class WorkerRun {
     this.#periodicTasks = new PeriodicTasks(tasks, problems);
     this.runner.burstEnded = () => void this.stop(0);
     this.runner.isSuspended = () => this.#isLeaseExpired();
+    this.runner.pauseEnded = () => this.#wake();
   }
 
   get hasStopped(): boolean {
@@ -160,6 +161,7 @@ export class WorkerRun {
           this.#sendHeartbeat(),
           acquire(broker.subscribe(() => this.#wake())),
           acquire(broker.onJobEvents((event) => this.#ownershipMonitor.onJobEvent(event))),
+          acquire(broker.pauses.watch((pauses) => this.runner.pauses.update(pauses))),
         ]),
     ];
     for (const step of steps) if (!this.#stopping) await step();

@@ -44,6 +44,18 @@ export class PrefetchBuffer {
     for (const { jobs } of this.#batches) yield* jobs;
   }
 
+  /** Removes the jobs for which `isWanted` returns true, and returns them in their order. */
+  take(isWanted: (job: ClaimedJob) => boolean): ClaimedJob[] {
+    const taken: ClaimedJob[] = [];
+    for (const { jobs, claimedAt } of this.#batches.splice(0)) {
+      const kept: ClaimedJob[] = [];
+      for (const job of jobs.reverse()) (isWanted(job) ? taken : kept).push(job);
+      if (kept.length > 0) this.#batches.push({ jobs: kept.reverse(), claimedAt });
+    }
+    this.#size -= taken.length;
+    return taken;
+  }
+
   /** Removes all jobs and returns them in their order. */
   takeAll(): ClaimedJob[] {
     const jobs = this.#batches.splice(0).flatMap((batch) => batch.jobs.reverse());

@@ -4,9 +4,10 @@
  * settlement is stored.
  */
 
-import type { Settlement } from "../broker.js";
+import type { Broker, Settlement } from "../broker.js";
 import type { QueueConfig } from "../config/index.js";
 import type { Claim, ClaimedJob } from "../core/claim.js";
+import type { PausedJobs } from "../core/pause.js";
 import type { Logger } from "../logger.js";
 import type { ProblemLog } from "../problem-log.js";
 import type { Queue } from "../queue/queue.js";
@@ -20,6 +21,7 @@ import { Burst } from "./burst.js";
 import { ClaimedJobs } from "./claimed-jobs.js";
 import { Fetcher, type FetchHost } from "./fetcher.js";
 import { JobStarter } from "./job-starter.js";
+import { Pauses } from "./pauses.js";
 import { RunningJobs } from "./running-jobs.js";
 import { TaskServices, workerView } from "./services.js";
 import { Refusals } from "./settlement/refusals.js";
@@ -38,8 +40,14 @@ export class Runner implements FetchHost {
   burstEnded: () => void = () => {};
   /** Returns true while no job may be claimed or started, because other workers may consider this worker dead. */
   isSuspended: () => boolean = () => false;
+  /** Called when a pause has ended, so that jobs may be claimable. */
+  pauseEnded: () => void = () => this.wake();
   /** Passed to startup and shutdown hooks, and used by every task's ctx. */
   readonly services: TaskServices;
+  /** What is paused. */
+  readonly pauses: Pauses;
+  readonly #logger: Logger;
+  readonly #broker: Broker;
   readonly #config: QueueConfig;
   readonly #jobHooks: JobHooks | null;
   readonly #attemptHost: WorkerAttemptHost;
@@ -61,6 +69,16 @@ export class Runner implements FetchHost {
     const { config, broker } = queue;
     const hasThreadTasks = Object.values(config.tasks).some(isThreadTask);
     this.#config = config;
+    this.#logger = logger;
+    this.#broker = broker;
+    this.pauses = new Pauses({
+      queueName: queue.name,
+      workerId,
+      now: () => broker.now(),
+      logger,
+      onPaused: () => void this.#withdrawPaused(),
+      onResumed: () => this.#resume(),
+    });
     this.#runningJobs = new RunningJobs(config.eventLoopDelay * 1_000 || Number.POSITIVE_INFINITY);
     this.running = this.#runningJobs.attempts;
     this.report = new Report(logger, queue.counters);
@@ -119,6 +137,7 @@ export class Runner implements FetchHost {
       runningJobs: this.#runningJobs,
       claimedJobs: this.#claimedJobs,
       refusals: this.#refusals,
+      pauses: this.pauses,
       aloneJobs: this.#aloneJobs,
       threads: this.#threads,
     });
@@ -144,6 +163,14 @@ export class Runner implements FetchHost {
     return this.#mayStart() ? this.#config.concurrency - this.#usedSlots : Number.NEGATIVE_INFINITY;
   }
 
+  get isPaused(): boolean {
+    return this.pauses.isQueuePaused;
+  }
+
+  get excluded(): PausedJobs | null {
+    return this.pauses.excluded;
+  }
+
   maxToClaim(): number {
     return this.#burst?.remaining ?? Number.POSITIVE_INFINITY;
   }
@@ -167,7 +194,7 @@ export class Runner implements FetchHost {
   }
 
   #mayStart(): boolean {
-    if (this.#settler.isCongested || this.isSuspended()) return false;
+    if (this.pauses.isQueuePaused || this.#settler.isCongested || this.isSuspended()) return false;
     if (aloneGate.isOpen) return true;
     aloneGate.onceOpen(this.#onGateOpen);
     return false;
@@ -220,7 +247,8 @@ export class Runner implements FetchHost {
    * job, so the worker must continue to claim.
    */
   get isResting(): boolean {
-    return !this.#burst && this.#usedSlots === 0 && this.#fetcher.isIdle && this.#fetcher.buffered === 0;
+    const isIdle = this.#fetcher.isIdle || this.pauses.isQueuePaused;
+    return !this.#burst && this.#usedSlots === 0 && isIdle && this.#fetcher.buffered === 0;
   }
 
   /** Looks for jobs at once, because a job may be claimable now. */
@@ -228,14 +256,47 @@ export class Runner implements FetchHost {
     this.#fetcher.wake();
   }
 
-  /** Called at regular intervals, just after jobs become due: looks for jobs, with and without a group. */
-  tick(): Promise<void> {
-    return this.#fetcher.tick();
+  /**
+   * Called at regular intervals, just after jobs become due: looks for jobs, with and without a group. While the queue
+   * is paused, looks only whether the pause has ended, unless a notification will say so.
+   */
+  async tick(): Promise<void> {
+    await this.#fetcher.tick();
+    if (!this.pauses.isQueuePaused) return;
+    if (this.#burst && !this.#burst.isOver) {
+      const { workerId } = this.services;
+      this.#logger.info({ workerId }, "The queue is paused, so the burst ends: it has nothing to do");
+      this.#burst.end();
+    }
+    if (!this.#broker.isListening) await this.#broker.pauses.refresh();
+  }
+
+  #resume(): void {
+    this.#refusals.forgetPaused();
+    this.pauseEnded();
+  }
+
+  /**
+   * Called when a pause has begun: gives back the claimed jobs that it covers, in their order. The jobs of a claim in
+   * flight go back together with them, because on Redis each job that is given back goes in front of the others.
+   */
+  async #withdrawPaused(): Promise<void> {
+    this.#refusals.forgetPaused();
+    await this.#fetcher.claimEnded();
+    if (this.#isClosed) return;
+    const isPaused = (claimed: ClaimedJob) =>
+      this.pauses.isQueuePaused || this.#claimedJobs.matches(claimed, (fields) => this.pauses.covers(fields));
+    this.giveBack([...(this.#threads?.takeWaiting(isPaused) ?? []), ...this.#fetcher.take(isPaused)]);
+    await this.#aloneJobs.withdraw(isPaused);
+    // The slots of the withdrawn jobs are free.
+    this.#fill();
+    if (this.#burst?.isOver) this.#endBurst();
   }
 
   /** Starts no more jobs. Resolves when all jobs that were claimed and not started are being given back. */
   async close(): Promise<void> {
     this.#isClosed = true;
+    this.pauses.stop();
     this.#burst?.stop();
     const withdrawn = this.#aloneJobs.withdraw();
     this.giveBack(this.#threads?.takeWaiting() ?? []);

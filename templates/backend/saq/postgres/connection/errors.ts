@@ -55,17 +55,21 @@ export const wasIdleTooLong = (error: unknown): boolean => codeOf(error) === "57
 export const isReadTimeout = (error: unknown): boolean =>
   /Query read timeout/.test(String((error as { message?: unknown } | null)?.message));
 
+const missingTable = "42P01";
+
+/** Returns true if a statement names a table that does not exist. */
+export const isMissingTable = (error: unknown): boolean => codeOf(error) === missingTable;
+
 /**
  * Replaces the error of a missing table with one error for all tables, which says what to do. Returns every other error
  * unchanged. The code is kept, so that `isTransient` accepts the error and results are kept until the table is back.
  */
 export function explainMissingTable(error: unknown): unknown {
-  const code = codeOf(error);
-  if (code !== "42P01") return error;
+  if (!isMissingTable(error)) return error;
   const message =
     "the queue's tables are missing; the next start of a worker or of the API creates them, " +
     "then this process continues";
-  return Object.assign(new Error(message, { cause: error }), { code });
+  return Object.assign(new Error(message, { cause: error }), { code: missingTable });
 }
 
 /**

@@ -1,11 +1,11 @@
 /** The statements that claim jobs: ungrouped jobs in one statement, grouped jobs while their groups are locked. */
 
 import { maxReadBytes } from "../../core/byte-size.js";
-import { groupStatements } from "./claim-groups.js";
+import { isAfterStart, startRows } from "../claim-start.js";
+import { excludingGroupStatements, groupStatements } from "./claim-groups.js";
 import { claimedSuffix, encodedDocument, freshClaimed, freshDue } from "./document-suffix.js";
-import { epoch, type Fragments } from "./fragments.js";
-
-const epochMs = "pg_catalog.floor(extract(epoch from clock_timestamp()) * 1000.0)::bigint";
+import { isNoExcludedTask } from "./excluded-tasks.js";
+import { epoch, epochMs, type Fragments } from "./fragments.js";
 
 /**
  * Returns SQL for the bytes of the documents up to this row. The rows are in order already, and `row_number()` uses the
@@ -28,7 +28,7 @@ export function claimStatements(fragments: Fragments) {
   // patch is a subquery of its own, so that it is built once per statement and not once per row (a claim of 500: 19.0
   // -> 17.5 us of server CPU per row).
   const startedPatch = "(select patch from moment)";
-  const activate = `moment as materialized (
+  const activateAndReturn = (more: string) => `moment as materialized (
       select ms, ($6::jsonb || pg_catalog.jsonb_build_object('started', ms, 'touched', ms))::text as patch,
         pg_catalog.convert_to(${claimedSuffix("($6::jsonb->'worker_id'::text)::text", "ms")}, 'UTF8') as suffix
       from (select ${epochMs} as ms offset 0) m)
@@ -47,7 +47,14 @@ export function claimStatements(fragments: Fragments) {
     where j.ctid = s.tid
     returning j.key, s.ordinal::int, s.lock_key as place, s.due::text,
       case when s.fresh is null then s.document else ${encodedDocument("s.job", "s.document")} end as document,
-      case when s.fresh is not null then (select ms from moment)::text end as started`;
+      case when s.fresh is not null then (select ms from moment)::text end as started${more}`;
+  const activate = activateAndReturn("");
+  const isOpen = (job: string, names: string, bytes: string) =>
+    isNoExcludedTask(job, {
+      names,
+      bytes,
+      parsed: editedDocument(job, "0", "'{}'", "'{}'", "null"),
+    });
 
   // $1 queue, $2 lowest and $3 highest priority, $4 limit.
   const claim = `with recursive ${prioritiesOf(ready("j"))},
@@ -60,5 +67,26 @@ export function claimStatements(fragments: Fragments) {
       limit $4),
     ${activate}`;
 
-  return { claim, ...groupStatements(fragments, sizeSoFar, activate) };
+  // The same without the jobs of some tasks: $7 their names, $8 the bytes in which a document has its name. $9 to $14
+  // say where it begins.
+  const { begun, join } = startRows(9);
+  const claimExcluding = `with recursive ${prioritiesOf(ready("j"))},
+    ${begun},
+    picked as materialized (
+      select r.*, row_number() over (rows unbounded preceding) as ordinal, ${sizeSoFar("r.job")} as bytes
+      from step ${join} cross join lateral (
+        select j.ctid as tid, j.key, ${readable("j.job")} as job, j.lock_key, j.scheduled as due from ${jobs} j
+        where j.queue = $1 and ${ready("j")} and j.priority = step.priority and j.scheduled <= ${epoch}
+          and ${isAfterStart(9)}
+          and ${isOpen("j.job", "$7", "$8")}
+        order by j.scheduled, j.lock_key limit $4 for update of j skip locked) r
+      limit $4),
+    ${activateAndReturn(", j.priority")}`;
+
+  return {
+    claim,
+    claimExcluding,
+    ...groupStatements(fragments, { sizeSoFar, activate }),
+    ...excludingGroupStatements(fragments, { sizeSoFar, activate }, isOpen),
+  };
 }

@@ -5,12 +5,16 @@
 import { keyspace, type Names } from "../schema/names.js";
 
 export const epoch = "pg_catalog.floor(extract(epoch from now()))::bigint";
+/** Whole epoch ms at this moment. */
+export const epochMs = "pg_catalog.floor(extract(epoch from clock_timestamp()) * 1000.0)::bigint";
 /** Epoch ms at this moment; `epoch` stays the same within a transaction. */
 export const clock = "extract(epoch from clock_timestamp())::float8 * 1000::float8";
 export const terminal = "('complete', 'failed', 'aborted')";
 /** Ended without success: only a few of the finished jobs. */
 export const failed = "('failed', 'aborted')";
 export const running = "('active', 'aborting')";
+/** The last `lock_key` of jobs that are due in the same second. */
+export const lastPlace = 2 ** 31 - 1;
 /**
  * The `group_key` of rows that must run alone and have no group of their own: all workers together run one job of this
  * group at a time. The document keeps its own `group_key`, which is null.

@@ -1,57 +1,22 @@
-/**
- * The table saq_cron and every statement that uses it. The table's comment holds its version, because a later engine
- * may need another table.
- */
+/** The table saq_cron and every statement that uses it. */
 import { createHash } from "node:crypto";
+import { ensureOwnTable, ownTableName } from "../schema/own-tables.js";
 import type { TableSession } from "../table-session.js";
 import { insertOrReplace } from "./enqueue.js";
 import { epoch, type Statement } from "./fragments.js";
 
 const marker = "create-saq-app: scheduled tasks, version 1";
-const insufficientPrivilege = "42501";
 
 export type ScheduleStatements = ReturnType<typeof buildScheduleStatements>;
 
-/**
- * Returns the name of the schedule table for a jobs table: saq_cron in the same schema, or the jobs table's name with
- * `_cron` when that name is not saq_jobs. Both names are qualified and quoted.
- */
-const scheduleTableName = (jobs: string): string => {
-  const own = jobs.replace(/(?<=\.)"saq_jobs"$/, '"saq_cron"');
-  return own === jobs ? jobs.replace(/"$/, '_cron"') : own;
-};
+const columns = `queue text not null, name text not null, task text not null, cron text not null,
+  timezone text not null, overlap text not null, tick bigint not null, paused boolean not null default false,
+  last_run jsonb, updated_at timestamptz not null default now(), primary key (queue, name)`;
 
 /** Creates the table if it is missing and returns its name; null if this role may not create it or may not use it. */
 export async function ensureScheduleTable(session: TableSession): Promise<string | null> {
-  const table = scheduleTableName(session.jobsTable);
-  const usable = (): Promise<boolean | null> =>
-    session.pool.transaction(async (client) => {
-      const { rows } = await client.query<{ usable: boolean | null }>(
-        `select pg_catalog.obj_description(t.oid, 'pg_class') = $2 and pg_catalog.has_table_privilege(t.oid, 'select')
-           and pg_catalog.has_table_privilege(t.oid, 'insert') and pg_catalog.has_table_privilege(t.oid, 'update')
-           and pg_catalog.has_table_privilege(t.oid, 'delete') as usable
-         from (select pg_catalog.to_regclass($1) as oid) t where t.oid is not null`,
-        [table, marker],
-      );
-      return rows[0] ? rows[0].usable === true : null;
-    });
-  const found = await usable();
-  if (found !== null) return found ? table : null;
-  try {
-    // When two processes create a table at the same moment, "if not exists" fails for one of them, hence the lock. The
-    // table and its comment are created in one transaction, so that nobody sees the one without the other.
-    await session.pool.transaction(async (client) => {
-      await client.query("select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext($1))", [table]);
-      await client.query(`create table if not exists ${table} (
-        queue text not null, name text not null, task text not null, cron text not null, timezone text not null,
-        overlap text not null, tick bigint not null, paused boolean not null default false, last_run jsonb,
-        updated_at timestamptz not null default now(), primary key (queue, name))`);
-      await client.query(`comment on table ${table} is '${marker}'`);
-    });
-  } catch (error) {
-    if ((error as { code?: string }).code !== insufficientPrivilege) throw error;
-  }
-  return (await usable()) ? table : null;
+  const name = ownTableName(session.jobsTable, "cron");
+  return (await ensureOwnTable(session, { name, marker, columns })) ? name : null;
 }
 
 /** Selects the cron jobs that wait for their time, whichever program enqueued them. */

@@ -3,9 +3,12 @@ import { createHash } from "node:crypto";
 import { defaultMaxBytes, maxDocumentBytes } from "../../core/byte-size.js";
 import { leaseGraceSeconds } from "../../storage/worker-ids.js";
 import { keyspace, type Names } from "../schema/names.js";
+import { ownTableName } from "../schema/own-tables.js";
 import { claimStatements } from "./claim.js";
 import { enqueueStatements } from "./enqueue.js";
 import { clock, epoch, fragmentsOf, running, type Statement, terminal } from "./fragments.js";
+import { pageStatements } from "./pages.js";
+import { pauseStatements } from "./pauses.js";
 import { rowStatements } from "./rows.js";
 import { settleStatements } from "./settle.js";
 
@@ -27,9 +30,9 @@ export const serverStatements = {
 export function buildStatements({ jobs, stats, documentFunction }: Names, maxBytes = defaultMaxBytes) {
   const fragments = fragmentsOf({ jobs, documentFunction }, maxDocumentBytes(maxBytes));
   const { ready, readyGroup, isOf, namesWorker, sweepLock, prioritiesOf } = fragments;
-  const workerAges = (queue: string) => `select worker_id, expire_at >= ${epoch} as alive,
+  const workerAges = (queue: string, more = "") => `select worker_id, expire_at >= ${epoch} as alive,
         extract(epoch from now())::float8 - expire_at::float8 as overdue, ${clock} as clock,
-        case when pg_catalog.jsonb_typeof(stats->'graceSeconds'::text) = 'number' then (stats->>'graceSeconds'::text)::float8 end as grace
+        case when pg_catalog.jsonb_typeof(stats->'graceSeconds'::text) = 'number' then (stats->>'graceSeconds'::text)::float8 end as grace${more}
         from ${stats} where queue_key = ${queue}`;
   // Deletes by physical pages: an index on expire_at would cost one entry for each finished job. A row that another
   // transaction holds is left for a later pass, because waiting for it would delay the whole sweep.
@@ -39,20 +42,30 @@ export function buildStatements({ jobs, stats, documentFunction }: Names, maxByt
         where ctid >= $1::tid and ctid < $2::tid and status in ${terminal} and expire_at <= ${epoch} ${condition}
         for update skip locked))`;
 
+  const hasGrouped = `select exists (select 1 from ${jobs} j where j.queue = $1 and ${readyGroup("j")}) as found`;
+  // Reads at most the first job of each priority, so that a due job is not behind the future jobs of another priority.
+  const nextWork = `with recursive ${prioritiesOf(ready("j"))}
+      select (select pg_catalog.min(f.scheduled) from step cross join lateral (
+          select j.scheduled from ${jobs} j where j.queue = $1 and ${ready("j")} and j.priority = step.priority
+          order by j.scheduled limit 1) f)::float8 as due,
+        exists (select 1 from ${jobs} j where j.queue = $1 and ${readyGroup("j")}) as grouped,
+        exists (select 1 from ${jobs} j where j.queue = $1 and j.status in ${running}) as running`;
+  // Returns the rows that `workerAges` would have returned before this update.
+  const saveWorker = `with saved as (insert into ${stats} (worker_id, stats, expire_at, metadata, queue_key)
+        values ($1, $2, ${epoch} + $3::bigint, $4, $5)
+        on conflict (worker_id) do update set stats = excluded.stats, expire_at = excluded.expire_at,
+          metadata = excluded.metadata, queue_key = excluded.queue_key)`;
+  const table = ownTableName(jobs, "pauses");
+
   const statements = {
     ...enqueueStatements(jobs),
     ...claimStatements(fragments),
     ...settleStatements(fragments),
     ...rowStatements(fragments),
-    hasGrouped: `select exists (select 1 from ${jobs} j where j.queue = $1 and ${readyGroup("j")}) as found`,
-    // Reads at most the first job of each priority, so that a due job is not behind the future jobs of another
-    // priority.
-    nextWork: `with recursive ${prioritiesOf(ready("j"))}
-      select (select pg_catalog.min(f.scheduled) from step cross join lateral (
-          select j.scheduled from ${jobs} j where j.queue = $1 and ${ready("j")} and j.priority = step.priority
-          order by j.scheduled limit 1) f)::float8 as due,
-        exists (select 1 from ${jobs} j where j.queue = $1 and ${readyGroup("j")}) as grouped,
-        exists (select 1 from ${jobs} j where j.queue = $1 and j.status in ${running}) as running`,
+    ...pageStatements(fragments),
+    ...pauseStatements({ table, hasGrouped, nextWork, saveWorker, workerAges }),
+    hasGrouped,
+    nextWork,
     // The running jobs with these tokens. Reads only the index of running rows, and no document.
     runningByToken: `select key, lock_key as token from ${jobs}
       where queue = $1 and status in ${running} and lock_key = any($2::int[]) limit 10000`,
@@ -67,12 +80,6 @@ export function buildStatements({ jobs, stats, documentFunction }: Names, maxByt
           from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) j`,
     counts: `select status, scheduled <= ${epoch} as due, count(*)::int as count from ${jobs} where queue = $1
       group by 1, 2`,
-    // Returns the rows that `workerAges` would have returned before this update.
-    saveWorker: `with saved as (insert into ${stats} (worker_id, stats, expire_at, metadata, queue_key)
-        values ($1, $2, ${epoch} + $3::bigint, $4, $5)
-        on conflict (worker_id) do update set stats = excluded.stats, expire_at = excluded.expire_at,
-          metadata = excluded.metadata, queue_key = excluded.queue_key)
-      ${workerAges("$5")}`,
     removeWorker: `delete from ${stats} where worker_id = $1`,
     workers: `select worker_id, stats, metadata, queue_key, expire_at >= ${epoch} as alive
       from ${stats} where queue_key = $1`,

@@ -5,6 +5,21 @@
  */
 import { readClock, script } from "./script.js";
 
+/** Lua: the ids in `taken` run now, under this claim. */
+const hold = `
+if #taken > 0 then
+  call('RPUSH', active, unpack(taken))
+  local new = {}
+  for i, held in ipairs(call('HMGET', claims, unpack(taken))) do
+    if not held then
+      new[#new + 1] = taken[i]
+      new[#new + 1] = token
+    end
+  end
+  if #new > 0 then call('HSET', claims, unpack(new)) end
+end
+`;
+
 /** Lua: moves the ids of due jobs into `active`; they are in `taken`. */
 const take = `
 local incomplete, queued, active, claims = unpack(KEYS, 1, 4)
@@ -25,28 +40,20 @@ for _, id in ipairs(call('LPOP', queued, limit) or {}) do
     taken[#taken + 1] = id
   end
 end
-if #taken > 0 then
-  call('RPUSH', active, unpack(taken))
-  local new = {}
-  for i, held in ipairs(call('HMGET', claims, unpack(taken))) do
-    if not held then
-      new[#new + 1] = taken[i]
-      new[#new + 1] = token
-    end
-  end
-  if #new > 0 then call('HSET', claims, unpack(new)) end
-end
-`;
+${hold}`;
 
-/** Lua: marks the jobs as active whose ids are the keys from the fifth on. `result` is that of `startScript`. */
-const start = `
+/**
+ * Lua: marks the jobs as active whose ids are the keys from number `firstId` on. `result` is that of `startScript`.
+ * `isSkipped`: Lua that is true if the claim does not take a due job. `skippedAs`: Lua for its number in the result.
+ */
+const startFrom = (firstId: string, isSkipped = "false", skippedAs = "0") => `
 local suffix = ',"attempts":1,"started":' .. string.format('%.0f', now) .. ',"worker_id":' .. ARGV[3]
   .. ',"touched":' .. string.format('%.0f', now) .. ',"status":"active"}'
 local sub, find = string.sub, string.find
 local result = {string.format('%.0f', now)}
 local maxBytes, maxTotal = tonumber(ARGV[4]), tonumber(ARGV[5])
 -- A few documents at a time, or one if they are large.
-local first, step, total, left = 5, 1, 0, nil
+local first, step, total, left = ${firstId}, 1, 0, nil
 while first <= #KEYS and not left do
   local last = math.min(first + step - 1, #KEYS)
   local documents = call('MGET', unpack(KEYS, first, last))
@@ -65,6 +72,8 @@ while first <= #KEYS and not left do
       call('LREM', active, -1, id)
       call('ZREM', incomplete, id)
       if call('HGET', claims, id) == token then call('HDEL', claims, id) end
+    elseif due[i - first + 1] == '0' and ${isSkipped} then
+      fresh = ${skippedAs}
     else
       local isLarge = #document > maxBytes
       text = isLarge and sub(document, 1, 1) or document
@@ -101,6 +110,8 @@ for i = #KEYS, left or #KEYS + 1, -1 do
   if call('HGET', claims, id) == token then call('HDEL', claims, id) end
 end
 `;
+
+const start = startFrom("5");
 
 /**
  * Moves the ids of due jobs into `active`. Returns them.
@@ -144,6 +155,78 @@ ${take}
 if #taken ~= 1 or taken[1] ~= KEYS[5] then return taken end
 ${start}
 return {false, unpack(result)}
+`);
+
+/**
+ * Does what `startScript` does while tasks are paused. Jobs of these tasks are put aside; they have the number 2 in the
+ * result. If there are more other jobs than are wanted, the rest goes back to the front of the queue, with the number
+ * 3.
+ *
+ * KEYS: incomplete, queued, active, claims, tasks with jobs that were put aside, then for each paused task the set of
+ * its jobs that were put aside, then ids. ARGV: token, maximum number of jobs, worker id as JSON, maximum bytes of a
+ * document, maximum bytes of all documents, then the names of the paused tasks.
+ */
+export const startUnpausedScript = script(`
+${readClock}
+local incomplete, queued, active, claims, parkedTasks = unpack(KEYS, 1, 5)
+local token, call, wanted = ARGV[1], redis.call, tonumber(ARGV[2])
+call('HDEL', claims, '')
+local parkedOf = {}
+for i = 6, #ARGV do parkedOf[ARGV[i]] = KEYS[i] end
+local skipped, back, kept, skippedAs = {}, {}, 0, 0
+local function isSkipped(id, document)
+  -- The engine and Python write the function first, unless another program has written the document.
+  local name = string.match(document, '^{"function":%s?"([^"\\\\]*)"')
+  if not name then
+    local isJson, job = pcall(cjson.decode, document)
+    if isJson and type(job) == 'table' then name = job['function'] end
+  end
+  if type(name) == 'string' and parkedOf[name] then
+    local tail = string.sub(document, -1000)
+    local due = tonumber(string.match(tail, '.*"scheduled":%s?(%d+)') or 0)
+    local score = due > 0 and due * 1000 or tonumber(string.match(tail, '.*"queued":%s?(%d+)') or now)
+    call('ZADD', parkedOf[name], score, id)
+    call('SADD', parkedTasks, name)
+    skipped[id] = true
+    skippedAs = 2
+    return true
+  end
+  kept = kept + 1
+  if kept <= wanted then return false end
+  skipped[id] = true
+  back[#back + 1] = id
+  skippedAs = 3
+  return true
+end
+${startFrom("1 + #ARGV", "isSkipped(id, document)", "skippedAs")}
+-- The ids are at the end of the list, the last one last: from there, each is found at once.
+for i = #KEYS, 1 + #ARGV, -1 do
+  local id = KEYS[i]
+  if skipped[id] then
+    call('LREM', active, -1, id)
+    if call('HGET', claims, id) == token then call('HDEL', claims, id) end
+  end
+end
+for i = #back, 1, -1 do call('LPUSH', queued, back[i]) end
+return result
+`);
+
+/**
+ * Moves jobs that were put aside into `active`, in their order. Returns their ids.
+ *
+ * KEYS: active, claims, tasks with jobs that were put aside, the set of the jobs of one task. ARGV: token, maximum
+ * number of jobs, name of the task.
+ */
+export const takeParkedScript = script(`
+local active, claims, parkedTasks, parked = unpack(KEYS, 1, 4)
+local token, limit, call = ARGV[1], tonumber(ARGV[2]), redis.call
+call('HDEL', claims, '')
+local popped = call('ZPOPMIN', parked, limit)
+local taken = {}
+for i = 1, #popped, 2 do taken[#taken + 1] = popped[i] end
+${hold}
+if call('EXISTS', parked) == 0 then call('SREM', parkedTasks, ARGV[3]) end
+return taken
 `);
 
 /**

@@ -15,9 +15,11 @@ return string.format('%.0f', now)
 `);
 
 /**
- * Stores the info of a worker.
+ * Stores the info of a worker. Returns the pauses (targets and values in turn) and the names of the tasks with jobs
+ * that were put aside.
  *
- * KEYS: the worker's info, stats. ARGV: the info as JSON, seconds for which it is valid.
+ * KEYS: the worker's info, stats, pauses, tasks with jobs that were put aside. ARGV: the info as JSON, seconds for
+ * which it is valid.
  */
 export const saveWorkerScript = script(`
 ${readClock}
@@ -27,7 +29,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[2], 0, string.format('%.0f', now))
 redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
 redis.call('ZADD', KEYS[2], expires, KEYS[1])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
-return 0
+return {redis.call('HGETALL', KEYS[3]), redis.call('SMEMBERS', KEYS[4])}
 `);
 
 /**

@@ -47,9 +47,21 @@ import { segment } from "./segment.js";
  * @property {FailedAttempt[]} [history]
  */
 /**
+ * What is paused: a task, a group, or, if both are null, the whole queue. Times are epoch milliseconds.
+ *
+ * @typedef {object} Pause
+ * @property {string | null} task
+ * @property {string | null} group
+ * @property {number} since
+ * @property {number | null} until null: until somebody resumes it
+ * @property {string | null} by
+ * @property {string | null} reason
+ */
+/**
  * @typedef {object} QueueInfo
  * @property {string} name
  * @property {Record<import("./routes.js").State, number>} counts
+ * @property {Pause[]} paused
  * @property {Record<string, WorkerInfo>} workers
  * @property {JobDocument[]} jobs
  */

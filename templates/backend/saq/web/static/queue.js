@@ -26,6 +26,7 @@ export function render(queue, route) {
   return [
     breadcrumb([{ label: "Queues", href: overviewUrl() }]),
     h("h1", { tabindex: -1 }, h("span", { class: "kind" }, "Queue "), queue.name),
+    ...(queue.paused.length > 0 ? [h("p", { class: "paused" }, pausedText(queue.paused))] : []),
     h(
       "section",
       { class: "card" },
@@ -36,6 +37,25 @@ export function render(queue, route) {
     ),
     workerSection(workersOf(queue), { withQueue: false }),
   ];
+}
+
+/** How many pauses the line shows. */
+const maxPauses = 3;
+
+/**
+ * Returns what is paused as one line of text.
+ *
+ * @param {import("./api.js").Pause[]} pauses
+ */
+function pausedText(pauses) {
+  const shown = pauses.slice(0, maxPauses).map(({ task, group, since, until, by, reason }) => {
+    const what = task !== null ? `Task ${task}` : group !== null ? `Group ${group}` : "The queue";
+    const end = until === null ? "" : `, until ${shortTime(until)}`;
+    const who = by === null ? "" : `, by ${by}`;
+    return `${what} is paused since ${shortTime(since)}${end}${who}${reason ? ` (${reason})` : ""}.`;
+  });
+  const more = pauses.length - shown.length;
+  return [...shown, ...(more > 0 ? [`${number(more)} more.`] : [])].join(" ");
 }
 
 /** @param {import("./api.js").QueueInfo["counts"]} counts */

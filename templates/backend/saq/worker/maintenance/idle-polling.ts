@@ -57,6 +57,10 @@ export class IdlePolling {
     this.#idleUntil = 0;
     this.#hasDueJob = false;
     if (hasDueJob || !this.runner.isResting) return this.runner.tick();
+    if (this.runner.isPaused) {
+      if (broker.isListening) this.#idleUntil = now + maxPauseSeconds;
+      return this.runner.tick();
+    }
     const { due, grouped, unannounced } = await broker.nextWork(config.priorities).catch((error: unknown) => {
       // Claiming fails too: it logs the problem and retries with pauses.
       this.runner.wake();

@@ -12,11 +12,12 @@
 
 import { type CronEntry, cronKey } from "../../config/index.js";
 import { isTerminal } from "../../core/job.js";
+import { hasRun } from "../../core/job-meta.js";
 import type { ScheduleRow } from "../../core/schedule-store.js";
 import { read, type StoredJob } from "../../core/stored-job.js";
 import { describe, type Logger } from "../../logger.js";
 import type { Queue } from "../../queue/queue.js";
-import { type DraftedTick, definitionOf, deleteWaitingTick, hasRun } from "../../queue/schedules.js";
+import { type DraftedTick, definitionOf, deleteWaitingTick } from "../../queue/schedules.js";
 import type { PeriodicTask } from "../maintenance/periodic-tasks.js";
 import {
   endedRunOf,

@@ -1,6 +1,6 @@
 /**
- * Gives back jobs that a worker cannot run: their previous run has not ended in this worker, or this worker does not
- * have their task.
+ * Gives back jobs that a worker cannot run: their previous run has not ended in this worker, this worker does not have
+ * their task, or they are paused.
  */
 import type { QueueConfig } from "../../config/index.js";
 import { increment } from "../../core/job-meta.js";
@@ -19,6 +19,10 @@ const maxOverdueRefusals = 5;
 const maxUnknownTaskRefusals = 60;
 /** Delay of a job whose task this worker does not have, s. */
 const unknownTaskDelay = 5;
+/** Delay of a paused job that was claimed again although claims leave out paused jobs, s. */
+const pausedDelay = 5;
+/** Number of refused paused jobs that are remembered. */
+const maxRememberedPaused = 10_000;
 
 export interface RefusalsOptions {
   config: QueueConfig;
@@ -34,6 +38,8 @@ export class Refusals {
    * must not run a second time beside that task.
    */
   readonly #overdue = new Map<string, number>();
+  /** Keys of paused jobs that were refused since the pauses changed. */
+  readonly #paused = new Set<string>();
 
   constructor(options: RefusalsOptions) {
     this.#options = options;
@@ -89,6 +95,26 @@ export class Refusals {
     }
     if (refusals === 1) this.#options.report.unknownTask(attempt, unknownTaskDelay);
     this.#giveBack(attempt, unknownTaskDelay, { unknownTask: refusals });
+  }
+
+  /**
+   * Gives back a paused job. It was claimed before this worker knew of the pause, so it returns to its previous
+   * position. If that happens again, storage cannot read which task the job has: then the job waits for some seconds,
+   * so that it is not claimed all the time.
+   */
+  refusePaused(attempt: Attempt): void {
+    const { key } = attempt.fields;
+    if (this.#paused.has(key)) {
+      this.#giveBack(attempt, pausedDelay);
+      return;
+    }
+    if (this.#paused.size < maxRememberedPaused) this.#paused.add(key);
+    this.#options.settler.settle(attempt, release(attempt));
+  }
+
+  /** Called when the pauses have changed. */
+  forgetPaused(): void {
+    this.#paused.clear();
   }
 
   #giveBack(attempt: Attempt, seconds: number, metaPatch?: MetaPatch): void {

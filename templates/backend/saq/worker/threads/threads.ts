@@ -81,11 +81,13 @@ export class Threads {
     if (this.#admitted.delete(key)) this.#startNext();
   }
 
-  /** Removes the jobs that wait for a thread, and returns them. */
-  takeWaiting(): ClaimedJob[] {
-    for (const timer of this.#waiting.values()) clearTimeout(timer);
-    const jobs = [...this.#waiting.keys()];
-    this.#waiting.clear();
+  /** Removes jobs that wait for a thread, and returns them in their order. */
+  takeWaiting(isWanted: (claimed: ClaimedJob) => boolean = () => true): ClaimedJob[] {
+    const jobs = [...this.#waiting.keys()].filter(isWanted);
+    for (const claimed of jobs) {
+      clearTimeout(this.#waiting.get(claimed));
+      this.#waiting.delete(claimed);
+    }
     return jobs;
   }
 
