@@ -154,6 +154,20 @@ if (redisServerMissing)
         }
       });
 
+      it("goes on while the master, which the Sentinels name, accepts no writes", async () => {
+        const { job, ended } = await startNap(7_000);
+        const master = await set.master();
+        await master.send("CONFIG", "SET", "min-replicas-to-write", "2");
+        try {
+          await sleep(6_000);
+        } finally {
+          await master.send("CONFIG", "SET", "min-replicas-to-write", "0");
+        }
+        expect(await ended(job?.key ?? "")).toBe("Finished nap");
+        await eventually("its end is stored", async () => (await job?.refresh())?.status === "complete");
+        expect(job).toMatchObject({ attempts: 1, meta: {} });
+      });
+
       it.each([
         ["the master", () => {}],
         [
