@@ -136,6 +136,23 @@ const nap = async ({ signal }: { signal: AbortSignal }, { ms }: { ms: number }) 
       expect(job?.meta).toEqual({});
     });
 
+    it("lets running jobs go on while the node, which the others name as the owner, accepts no writes", async () => {
+      const queue = openQueue({ url: cluster.url }, { nap }, shortLease);
+      const { ended } = await startWorker(queue);
+      const job = await queue.enqueue("nap", { ms: 7_000 }, { timeout: 60 });
+      await eventually("the job runs", async () => (await job?.refresh())?.status === "active");
+      const owner = await cluster.ownerOf(`saq:{${queue.name}}:queued`);
+      await owner.send("CONFIG", "SET", "min-replicas-to-write", "2");
+      try {
+        await sleep(6_000);
+      } finally {
+        await owner.send("CONFIG", "SET", "min-replicas-to-write", "0");
+      }
+      expect(await ended(job?.key ?? "")).toBe("Finished nap");
+      await eventually("its end is stored", async () => (await job?.refresh())?.status === "complete");
+      expect(job).toMatchObject({ attempts: 1, meta: {} });
+    });
+
     it("reads and runs what has moved, also in a process that has sent no command meanwhile", async () => {
       const queue = open();
       const jobs = [];
