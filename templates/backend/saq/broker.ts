@@ -248,7 +248,11 @@ export interface Broker {
   /** True if jobs of this queue with a group key are waiting, so that claiming them is worth a statement. */
   hasGrouped(): Promise<boolean>;
   nextWork(priorities: readonly [number, number]): Promise<NextWork>;
-  /** Adds the settlement to the next statement that is sent. */
+  /**
+   * Adds the settlement to the next statement that is sent. A job that is given back (`queued`, with a charge of -1)
+   * takes its previous position. Storage that has no positions puts it in front of all jobs that wait: there, give back
+   * the last of several jobs first.
+   */
   settle(settlement: Settlement, decided: Decided<SettleResult>): void;
   /**
    * Settles a job inside the caller's own transaction and returns a receipt for the settlement that follows when the

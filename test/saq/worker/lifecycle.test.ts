@@ -377,6 +377,37 @@ describe("the number of jobs that a claim asks for", () => {
 });
 
 describe("the health, the row and the stop of a worker", () => {
+  it("a stop gives back the jobs that were claimed ahead in their order", async () => {
+    const started: string[] = [];
+    const { open, opened } = gate();
+    const queue = openQueue(
+      database,
+      {
+        note: (ctx: Context) => void started.push(ctx.job.key),
+        hold: (ctx: Context) => {
+          started.push(ctx.job.key);
+          return opened;
+        },
+      },
+      { concurrency: 1, timers: { schedule: 600 } },
+    );
+    const { worker } = await startWorker(queue);
+    // Short jobs come first, so that the worker claims ahead. Then a job holds the slot in front of a full buffer.
+    const notes = () => queue.enqueueMany(Array.from({ length: 300 }, () => ({ task: "note" as const })));
+    await notes();
+    const held = await queue.enqueue("hold");
+    const ahead = (await notes()).map((job) => String(job?.key));
+    await until(async () => started.includes(held.key));
+    await until(async () => (await queue.counts()).active > 100);
+    const stopped = worker.stop();
+    await until(async () => (await queue.counts()).active === 1);
+    open();
+    await stopped;
+    await worker.start();
+    await until(async () => started.length === 601);
+    expect(started.slice(301)).toEqual(ahead);
+  });
+
   itOnTables(
     "D-4: a claim that fails is logged once and tried again with pauses; health shows the reason",
     async () => {

@@ -83,7 +83,8 @@ export class ClaimedJobs {
    */
   giveBack(jobs: readonly ClaimedJob[], seconds = 0): void {
     const { settler, host } = this.#options;
-    for (const claimed of jobs) {
+    // The last one first: see `Broker.settle`.
+    for (const claimed of jobs.toReversed()) {
       const fields = this.decode(claimed);
       if (!fields) continue;
       const attempt = new Attempt(host, claimed, fields);
