@@ -5,6 +5,7 @@
 export const contractFiles = [
   "test/saq/queue/apply.test.ts",
   "test/saq/queue/before-enqueue.test.ts",
+  "test/saq/queue/change-many.test.ts",
   "test/saq/queue/counts-and-listeners.test.ts",
   "test/saq/queue/enqueue.test.ts",
   "test/saq/queue/enqueue-batches.test.ts",
@@ -12,6 +13,7 @@ export const contractFiles = [
   "test/saq/queue/events.test.ts",
   "test/saq/queue/job-editor.test.ts",
   "test/saq/queue/job-edits.test.ts",
+  "test/saq/queue/job-filter.test.ts",
   "test/saq/queue/large-documents.test.ts",
   "test/saq/queue/map.test.ts",
   "test/saq/queue/queue.test.ts",
@@ -44,6 +46,7 @@ export const contractFiles = [
  * the whole contract there.
  */
 export const clusterFiles = [
+  "test/saq/queue/change-many.test.ts",
   "test/saq/queue/enqueue-keys.test.ts",
   "test/saq/queue/job-edits.test.ts",
   "test/saq/queue/schedules.test.ts",
@@ -56,6 +59,7 @@ export const clusterFiles = [
  */
 export const processFiles = [
   "test/saq/chaos/workers.test.ts",
+  "test/saq/cli/jobs.test.ts",
   "test/saq/fleet/state-machine.test.ts",
   "test/saq/worker/outage.test.ts",
   "test/saq/worker/process.test.ts",

@@ -7,11 +7,12 @@
 import type { Capabilities } from "./core/capabilities.js";
 import type { Claim, ClaimedJob, Receipt } from "./core/claim.js";
 import type { Status } from "./core/job.js";
+import type { JobSelection, JobState } from "./core/job-selection.js";
 import type { EnqueueOutcome, NewJob } from "./core/new-job.js";
 import type { ScheduleStore } from "./core/schedule-store.js";
 import type { StoredJob } from "./core/stored-job.js";
 import type { TransactionClient } from "./core/transaction-client.js";
-import type { RowChange } from "./core/transitions.js";
+import type { Decision } from "./core/transitions.js";
 
 export interface ClaimRequest {
   workerId: string;
@@ -113,15 +114,31 @@ export interface Decided<Answer> {
   reject(error: unknown): void;
 }
 
-export interface JobFilter {
-  /** Only jobs with one of these statuses. */
-  statuses: readonly Status[];
-  /** Restricts queued jobs: true = only jobs that are due, false = only jobs that are not due yet. If left out: all. */
-  due?: boolean | undefined;
+/** A list of jobs: which ones, and which part of them. */
+export interface JobFilter extends JobSelection {
   /** Number of jobs to skip. */
   offset: number;
   /** Maximum number of jobs. */
   limit: number;
+}
+
+/** A page of jobs that are to be changed. */
+export interface PageRequest {
+  selection: JobSelection;
+  /** Where the page begins: "" for the first page, then `next` of the previous one. */
+  after: string;
+  /** Maximum number of jobs about which a decision is made. */
+  limit: number;
+}
+
+/** The result for the jobs of a page. */
+export interface ChangedPage<Answer> {
+  /** The answers about the jobs that were changed, or that need no change. */
+  answers: Answer[];
+  /** Number of jobs that another transaction holds. They were not changed. */
+  held: number;
+  /** Where the next page begins; null after the last page. */
+  next: string | null;
 }
 
 /** Number of a worker's attempts by how they ended. */
@@ -153,10 +170,7 @@ export interface Interrupted {
 }
 
 /** Number of jobs by state. `queued` jobs are due, `scheduled` jobs are not due yet. */
-export type JobCounts = Record<
-  "queued" | "scheduled" | "active" | "aborting" | "aborted" | "failed" | "complete",
-  number
->;
+export type JobCounts = Record<JobState, number>;
 
 /** A job that ended or is to be aborted. */
 export interface JobEvent {
@@ -275,10 +289,17 @@ export interface Broker {
    * Locks the row, calls `decide`, and stores the change that it returns. Returns the `answer`, or null if the row does
    * not exist in this queue. `clock` is the database's clock, epoch ms.
    */
-  updateLocked<T>(
-    key: string,
-    decide: (row: StoredJob, clock: number) => { change: RowChange | null; answer: T },
-  ): Promise<T | null>;
+  updateLocked<T>(key: string, decide: (row: StoredJob, clock: number) => Decision<T>): Promise<T | null>;
+  /**
+   * Changes one page of jobs. Calls `decide` with jobs that may be selected; it checks them with `isSelected`, and
+   * returns null for a job that it leaves alone. Holds no lock while it decides: a job that has changed meanwhile is
+   * decided again. Looks at a bounded number of jobs, so a page may have no decision and still not be the last one. A
+   * job may come twice if it moves within storage between two pages.
+   */
+  changePage<T>(
+    request: PageRequest,
+    decide: (row: StoredJob, clock: number) => Decision<T> | null,
+  ): Promise<ChangedPage<T>>;
   jobs(keys: readonly string[]): Promise<(StoredJob | null)[]>;
   list(filter: JobFilter): Promise<StoredJob[]>;
   /**

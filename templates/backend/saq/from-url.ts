@@ -14,7 +14,7 @@ export type FromUrlOptions = Pick<
 > & {
   /** Name of the queue, at most 59 bytes. @defaultValue "default" */
   name?: string;
-  /** Logger of the queue's connections. @defaultValue none */
+  /** Logger of the queue's connections, and of changes by filter. @defaultValue none */
   logger?: Logger;
 };
 
@@ -40,7 +40,7 @@ function fromUrl(url: string, options: FromUrlOptions = {}): AnyQueue {
   const config = defineQueue({ ...queueOptions, name, dsn: url, tasks: {} });
   const [broker] = connectBrokers([config], logger);
   if (!broker) throw new SaqError("config", `Queue "${name}" has no broker`);
-  return new AnyQueue(config, broker, { anyTask: true });
+  return new AnyQueue(config, broker, { anyTask: true, logger });
 }
 
 /** Checks the address. The error contains no password: at most the scheme is shown of what cannot be parsed. */

@@ -14,9 +14,19 @@ export {
   type SaqOptions,
 } from "./config/index.js";
 export type { FailedAttempt } from "./core/attempt-history.js";
+export type { BulkAction, SkipReason } from "./core/bulk-change.js";
 export { inSeconds, type JobOptions, type Status } from "./core/job.js";
+export type { JobSelection, JobState } from "./core/job-selection.js";
 export type { TransactionClient } from "./core/transaction-client.js";
-export type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "./core/transitions.js";
+export type {
+  AbortAnswer,
+  DeleteAnswer,
+  FinishAnswer,
+  JobUpdate,
+  RetryAnswer,
+  RunNowAnswer,
+  UpdateAnswer,
+} from "./core/transitions.js";
 export {
   ConfigError,
   InvalidJobError,
@@ -35,6 +45,7 @@ export type { ServerLifespanOptions } from "./express/server-lifespan.js";
 export { type FromUrlOptions, Queue } from "./from-url.js";
 export type { Logger, LogMethod } from "./logger.js";
 export { type PostgresAddress, parsePostgresAddress } from "./postgres-address.js";
+export type { ChangeFilter, ChangeOptions, ChangeResult } from "./queue/bulk-editor.js";
 export type { BeforeEnqueue, NewJobFields } from "./queue/enqueue-pipeline.js";
 export { Job, type JobOverrides } from "./queue/job-handle.js";
 export { JobError, type ListenOptions, type MapOptions } from "./queue/results.js";

@@ -12,10 +12,12 @@ import { read } from "../../../templates/backend/saq/core/stored-job.js";
 import type { RowChange } from "../../../templates/backend/saq/core/transitions.js";
 import {
   abortJob,
+  deleteJob,
   keepSeconds,
   loseJob,
   retryDue,
   retryJob,
+  runJobNow,
   sweepJob,
   updateJob,
 } from "../../../templates/backend/saq/core/transitions.js";
@@ -417,5 +419,58 @@ describe("the state machine", () => {
       ),
       { numRuns: 500 },
     );
+  });
+});
+
+describe("a deletion by hand", () => {
+  it.each(["queued", "complete", "failed", "aborted"] as const)("deletes a job that is %s", (status) => {
+    const { change, answer } = deleteJob(row({ status }));
+    expect(answer).toBe("deleted");
+    // The event of a waiting job makes those who wait for it look. Nobody waits for a finished job.
+    expect(change).toEqual({
+      status: status === "queued" ? "aborted" : status,
+      patch: null,
+      removed: [],
+      keep: -1,
+    });
+  });
+
+  it.each(["active", "aborting"] as const)("leaves a job that is %s to its worker", (status) => {
+    expect(deleteJob(row({ status }))).toEqual({ change: null, answer: "running" });
+  });
+});
+
+describe("a start by hand before the time", () => {
+  const later = Math.floor(now / 1_000) + 60;
+
+  it("makes a waiting job due; nothing else in its document changes", () => {
+    const before = row({ status: "queued", scheduled: later, attempts: 1, error: "boom" });
+    const { change, answer } = runJobNow(before, now);
+    expect(answer).toBe("due");
+    expect(change).toMatchObject({ status: "queued", scheduled: Math.floor(now / 1_000) });
+    expect(changed(before, change)).toEqual({
+      ...fields({ status: "queued", attempts: 1, error: "boom" }),
+      scheduled: Math.floor(now / 1_000),
+    });
+  });
+
+  it.each<[Partial<JobFields>, string]>([
+    [{ status: "active", scheduled: later }, "not_waiting"],
+    [{ status: "aborting", scheduled: later }, "not_waiting"],
+    [{ status: "failed", scheduled: later }, "not_waiting"],
+    [{ status: "queued", scheduled: Math.floor(now / 1_000) }, "already_due"],
+    [{ status: "queued", scheduled: later, key: "cron:nightly" }, "schedule"],
+  ])("changes nothing of %j and returns %s", (given, expected) => {
+    expect(runJobNow(row(given), now)).toEqual({ change: null, answer: expected });
+  });
+
+  it("starts the retry of a tick, which has had its time", () => {
+    const tick = row({ status: "queued", scheduled: later, key: "cron:nightly", attempts: 1 });
+    expect(runJobNow(tick, now).answer).toBe("due");
+  });
+
+  it("leaves a document that cannot be read", () => {
+    const broken = { ...row({ status: "queued", scheduled: later }), document: "{" };
+    expect(runJobNow(broken, now)).toEqual({ change: null, answer: "unreadable" });
   });
 });

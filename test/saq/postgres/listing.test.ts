@@ -66,6 +66,13 @@ it("a list that reads too many rows fails after 5 s, and the error names the com
   }
   expect(asked).toBe(1);
 
+  // A page of a search has the same limit, and another text is not searched meanwhile.
+  for (const query of ["task=echo", "task=other", "error=boom"]) {
+    const { status } = await supertest(app).get(`/saq/api/queues/${queue.name}?status=failed&${query}`);
+    expect({ query, status }).toEqual({ query, status: 409 });
+  }
+  expect(asked).toBe(2);
+
   await expect(queue.list({ limit: 500 })).rejects.toMatchObject({
     code: "list_too_slow",
     message: expect.stringContaining("queue.iterJobs"),

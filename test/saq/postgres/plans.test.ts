@@ -67,16 +67,52 @@ const hot: Partial<Record<keyof Statements, unknown[]>> = {
     ["saq:enqueue"],
     [true, false],
   ],
+  changePage: [
+    "q",
+    keys,
+    '{"(0,1)","(0,2)"}',
+    ["700", "701"],
+    ["queued", "queued"],
+    "{}\x1e{}",
+    [0, 0],
+    [true, true],
+    "{NULL,NULL}",
+    [7, 7],
+    [true, false],
+    [null, "aborted k1"],
+    "saq+q",
+    "saq:q",
+  ],
   fetch: ["q", keys],
   running: ["q", 0, "", 500],
   limits: ["q", keys, 1000],
   runningOfWorker: ["q", "w1"],
 };
 
-/** Lists that people read. */
+/** Lists that people read, and pages of them. */
+const pageOf = (statuses: string[], after: string | null) => [
+  "q",
+  statuses,
+  after,
+  2_000,
+  500,
+  null,
+  "k",
+  "\\x62",
+  "\\x62",
+  null,
+  null,
+];
 const lists: Partial<Record<keyof Statements, unknown[]>> = {
   listRunning: ["q", ["active"], 0, 25],
   listFailed: ["q", ["failed", "aborted"], 0, 25],
+  failedPage: pageOf(["failed", "aborted"], "k5"),
+  failedPageBack: pageOf(["failed", "aborted"], "k5"),
+  failedPageLast: pageOf(["failed", "aborted"], null),
+  runningPage: pageOf(["active"], "k5"),
+  runningPageBack: pageOf(["active"], "k5"),
+  anyPage: pageOf(["queued", "complete"], "k5"),
+  anyPageBack: pageOf(["queued", "complete"], "k5"),
 };
 
 /** The statements that look rows up by key. */
@@ -199,8 +235,17 @@ describe.each([
     await database.query(before);
     await database.query(after);
     const reaches = await reachesOf(client, statements, lists);
-    expect(indexesOf(reaches.listRunning)).toEqual(["saq_jobs_running_idx"]);
-    expect(indexesOf(reaches.listFailed)).toEqual(["saq_jobs_failed_idx"]);
+    for (const name of ["listRunning", "runningPage", "runningPageBack"])
+      expect({ name, by: indexesOf(reaches[name]) }).toEqual({ name, by: ["saq_jobs_running_idx"] });
+    for (const name of ["listFailed", "failedPage", "failedPageBack", "failedPageLast"])
+      expect({ name, by: indexesOf(reaches[name]) }).toEqual({ name, by: ["saq_jobs_failed_idx"] });
+    for (const name of ["anyPage", "anyPageBack"]) {
+      expect({ name, by: indexesOf(reaches[name]) }).toEqual({ name, by: ["saq_jobs_pkey"] });
+      expect(reaches[name]?.[0]?.by).toMatch(/^\(key [<>] /);
+    }
+    // The documents of a page are then read by their place.
+    for (const name of ["failedPage", "anyPage"])
+      expect(reaches[name]?.slice(1).map(({ how }) => how)).toEqual(["Tid Scan", "Tid Scan"]);
   });
 
   it("on Python's tables, every statement of the hot path finds its rows by an index", async () => {
@@ -227,6 +272,10 @@ describe.each([
         expect({ name, ...reach }).toMatchObject({ name, by: expect.any(String) });
       }
     }
+    const { anyPage, anyPageBack, runningPage, runningPageBack } = await reachesOf(client, statements, lists);
+    for (const found of [anyPage, anyPageBack]) expect(indexesOf(found)).toEqual(["saq_jobs_pkey"]);
+    for (const found of [runningPage, runningPageBack])
+      expect(indexesOf(found)).toEqual([expect.stringMatching(/^saq_jobs_status_queue_/)]);
     // They must not scan a whole queue either: SAQ's indexes have the queue as their second column.
     for (const name of keyed)
       expect({ name, by: indexesOf(reaches[name]) }).toEqual({ name, by: ["saq_jobs_pkey"] });

@@ -1,10 +1,10 @@
-/** Aborting and retrying by hand: which states allow it, and what the calls return. */
+/** Aborting, retrying, deleting and starting by hand: which states allow it, and what the calls return. */
 import { beforeAll, describe, expect, it } from "@jest/globals";
 import { inSeconds } from "../../../templates/backend/saq/core/job.js";
 import type { Queue } from "../../../templates/backend/saq/queue/queue.js";
 import { populate } from "../support/every-state.js";
 import { pythonComplaints } from "../support/golden-documents.js";
-import { claim, openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
+import { claim, insertRow, openQueue, rowOf, startWorker, until, useDatabase } from "../support/scenario.js";
 import { itOnPostgres, itWithPush } from "../support/test-broker.js";
 
 const database = useDatabase();
@@ -144,5 +144,106 @@ describe("a retry by hand", () => {
     await queue.retry(keys.failed ?? "");
     await until(async () => heard.length > 0);
     expect(heard).toEqual(["saq:enqueue"]);
+  });
+});
+
+describe("delete", () => {
+  it.each(["complete", "failed", "aborted", "queued", "scheduled"])(
+    "deletes a job that is %s",
+    async (state) => {
+      const queue = open();
+      const keys = await populate(queue);
+      const key = keys[state] ?? "";
+      const before = await queue.counts();
+      expect(await queue.delete(key)).toBe("deleted");
+      expect(await queue.job(key)).toBeNull();
+      expect(await queue.counts()).toEqual({ ...before, [state]: 0 });
+      expect(await queue.delete(key)).toBeNull();
+      // Its key is free.
+      expect(await queue.enqueue("hello", {}, { key })).not.toBeNull();
+    },
+  );
+
+  it.each(["active", "aborting"])(
+    "returns running for a job that is %s, and changes nothing",
+    async (state) => {
+      const queue = open();
+      const keys = await populate(queue);
+      const before = await rowOf(database, keys[state] ?? "");
+      expect(await (await queue.job(keys[state] ?? ""))?.delete()).toBe("running");
+      expect(await rowOf(database, keys[state] ?? "")).toEqual(before);
+    },
+  );
+
+  it("D-27: returns null for a job that does not exist or belongs to another queue", async () => {
+    const [queue, other] = [open(), open()];
+    const job = await other.enqueue("hello");
+    expect(await queue.delete("unknown")).toBeNull();
+    expect(await queue.delete(job.key)).toBeNull();
+    expect((await job.refresh()).status).toBe("queued");
+  });
+
+  it("D-3: deletes a job whose document cannot be read", async () => {
+    const queue = open();
+    const key = `poison ${queue.name}`;
+    await insertRow(database, { key, queue: queue.name, document: "{", status: "queued" });
+    expect(await queue.delete(key)).toBe("deleted");
+    expect(await rowOf(database, key)).toBeUndefined();
+    expect(await claim(queue)).toEqual([]);
+  });
+
+  it("ends the wait of those who wait for the job", async () => {
+    const queue = open();
+    const job = await queue.enqueue("hello");
+    const end = expect(job.refresh(60)).rejects.toMatchObject({ code: "job_gone" });
+    expect(await job.delete()).toBe("deleted");
+    await end;
+  });
+});
+
+describe("runNow", () => {
+  it("makes a job due that waits for its time; the key can be enqueued again when it has ended", async () => {
+    const queue = open();
+    const key = `later ${queue.name}`;
+    const job = await queue.enqueue("hello", {}, { scheduled: inSeconds(3_600), key });
+    expect(await claim(queue)).toEqual([]);
+    expect(await job?.runNow()).toBe("due");
+    expect(await queue.runNow(key)).toBe("already_due");
+    const row = await rowOf(database, key);
+    expect(pythonComplaints(row?.text ?? "", queue.name)).toEqual([]);
+    const { ended } = await startWorker(openQueue(database, tasks, { name: queue.name }));
+    await ended(key);
+    await until(async () => (await queue.enqueue("hello", {}, { key, scheduled: inSeconds(600) })) !== null);
+  });
+
+  itWithPush("a waiting worker runs the job at once", async () => {
+    const queue = open();
+    const job = await queue.enqueue("hello", {}, { scheduled: inSeconds(3_600) });
+    const worker = openQueue(database, tasks, { name: queue.name, timers: { schedule: 60 } });
+    const { ended } = await startWorker(worker);
+    expect(await job.runNow()).toBe("due");
+    expect(await ended(job.key)).toBe("Finished hello");
+  });
+
+  it.each(["complete", "failed", "aborted", "active", "aborting"])(
+    "returns not_waiting for a job that is %s, and changes nothing",
+    async (state) => {
+      const queue = open();
+      const keys = await populate(queue);
+      const before = await rowOf(database, keys[state] ?? "");
+      expect(await queue.runNow(keys[state] ?? "")).toBe("not_waiting");
+      expect(await rowOf(database, keys[state] ?? "")).toEqual(before);
+    },
+  );
+
+  it("leaves a tick of a recurring task, a job that is not readable, and says so", async () => {
+    const queue = open();
+    const tick = `cron:${queue.name}`;
+    await queue.enqueue("hello", {}, { scheduled: inSeconds(3_600), key: tick });
+    expect(await queue.runNow(tick)).toBe("schedule");
+    const key = `poison ${queue.name}`;
+    await insertRow(database, { key, queue: queue.name, document: "{", status: "queued", scheduled: 4e9 });
+    expect(await queue.runNow(key)).toBe("unreadable");
+    expect(await queue.runNow("unknown")).toBeNull();
   });
 });

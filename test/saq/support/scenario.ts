@@ -251,7 +251,7 @@ export function openQueue<const Tasks extends TaskMap>(
   queueNames.add(config.name);
   const [broker] = connectBrokers([config], logger);
   if (!broker) throw new Error("no broker");
-  return closeAfterTest(new Queue<Tasks>(config, broker));
+  return closeAfterTest(new Queue<Tasks>(config, broker, { logger }));
 }
 
 /** What a worker logs once the end of an attempt is recorded. */

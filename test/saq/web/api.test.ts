@@ -170,7 +170,23 @@ describe("the list of a queue's jobs", () => {
     expect(await page("offset=7&limit=1")).toEqual(keys.slice(4));
   });
 
+  it("S-69: filters by task, error, beginning of the key and time of the enqueue", async () => {
+    const first = await enqueue({}, { key: "mail:ann" });
+    await putInto(first.key, "failed", { error: "connect ECONNREFUSED" });
+    const second = await enqueue({}, { key: "mail:bob" });
+    await putInto(second.key, "failed", { error: "no such host", queued: 1_000_000_000_000 });
+    const keys = async (query: string) =>
+      (await get(`/api/queues/default?status=failed&${query}`)).body.queue.jobs.map((job: Job) => job.key).sort();
+    expect(await keys("task=echo")).toEqual(["mail:ann", "mail:bob"]);
+    expect(await keys("task=other")).toEqual([]);
+    expect(await keys("error=ECONNREFUSED")).toEqual(["mail:ann"]);
+    expect(await keys("key_prefix=mail%3Ab")).toEqual(["mail:bob"]);
+    expect(await keys("enqueued_before=2001-09-10T00:00:00Z&enqueued_after=2001-09-09")).toEqual(["mail:bob"]);
+    expect(await keys("enqueued_after=2001-09-10T00:00:00Z&limit=1")).not.toContain("mail:bob");
+  });
+
   it.each([
+    ["enqueued_after=soon", 'enqueued_after must be a time such as 2026-11-19T08:30:00Z, got "soon"'],
     [
       "status=new",
       'status must be one of queued, scheduled, active, aborting, complete, failed, aborted, got "new"',

@@ -171,6 +171,41 @@ export function retryJob(
 }
 
 /**
+ * - `deleted`: the job no longer exists.
+ * - `running`: the job runs, or is being aborted; nothing was changed.
+ */
+export type DeleteAnswer = "deleted" | "running";
+
+/** Deletes a job that waits or is finished, also if its document cannot be read. */
+export function deleteJob({ status }: StoredJob): Decision<DeleteAnswer> {
+  if (status === "active" || status === "aborting") return { change: null, answer: "running" };
+  // The event of an abort makes those who wait for the job look at once. They find that it is gone.
+  const ended = isTerminal(status) ? status : "aborted";
+  return { change: { status: ended, patch: null, removed: [], keep: -1 }, answer: "deleted" };
+}
+
+/**
+ * - `due`: the job is due now.
+ * - `already_due`: the job waits and was due before; nothing was changed.
+ * - `not_waiting`: the job runs or is finished; nothing was changed.
+ * - `schedule`: the job is a tick of a recurring task; nothing was changed. With another time it would take the place
+ *   of the run at that tick. `queue.schedules.run` runs the task now and leaves the tick.
+ * - `unreadable`: its stored document cannot be read; nothing was changed.
+ */
+export type RunNowAnswer = "due" | "already_due" | "not_waiting" | "schedule" | "unreadable";
+
+/** Makes a job due now that waits for its time: for a `scheduled` time, or for its next attempt. */
+export function runJobNow(row: StoredJob, nowMs: number): Decision<RunNowAnswer> {
+  if (row.status !== "queued") return { change: null, answer: "not_waiting" };
+  const job = read(row);
+  if (!job) return { change: null, answer: "unreadable" };
+  const scheduled = Math.floor(nowMs / 1000);
+  if (row.scheduled <= scheduled) return { change: null, answer: "already_due" };
+  if (row.key.startsWith("cron:") && job.attempts === 0) return { change: null, answer: "schedule" };
+  return { change: { ...edit("queued", { scheduled }), scheduled }, answer: "due" };
+}
+
+/**
  * - `finished`: the job has ended. If its stored document cannot be read, it is set aside as failed.
  * - `aborting`: the job was asked to end, so that only `aborted` is a legal end; nothing was changed.
  * - `not_active`: the job waits or is finished; nothing was changed.

@@ -175,7 +175,7 @@ export function createSaq<const Config extends SaqConfig>(config: Config): Saq<C
       const broker = brokers[index];
       if (!broker) throw new SaqError("config", `Queue "${queue.name}" has no broker`);
       const enableOtel = queue.enableOtel ?? config.enableOtel;
-      return [queue.name, new Queue({ ...queue, enableOtel }, broker)] as const;
+      return [queue.name, new Queue({ ...queue, enableOtel }, broker, { logger })] as const;
     }),
   );
   const all = () => [...queues.values()];

@@ -3,6 +3,7 @@
 import { randomBytes } from "node:crypto";
 import type {
   Broker,
+  ChangedPage,
   ClaimRequest,
   ClaimResult,
   Decided,
@@ -13,6 +14,7 @@ import type {
   JobFilter,
   JobReply,
   NextWork,
+  PageRequest,
   Reconciliation,
   Settlement,
   SettleResult,
@@ -35,8 +37,10 @@ import { isConnectionError, isTransient } from "./connection/errors.js";
 import { Enqueuer } from "./enqueuer.js";
 import { Finisher } from "./finisher.js";
 import { Ownership } from "./ownership.js";
+import { PageEditor } from "./page-editor.js";
+import type { Row } from "./raw-rows.js";
 import { receiptOf } from "./receipt.js";
-import { type Row, type RowDecision, RowStore } from "./rows.js";
+import { type RowDecision, RowStore } from "./rows.js";
 import { PostgresSchedules } from "./schedules.js";
 import { Settler, settleTimeoutMs } from "./settler.js";
 import { Reconciler } from "./sweep/reconciler.js";
@@ -68,6 +72,7 @@ export class PostgresBroker implements Broker {
   readonly #session: TableSession;
   readonly #queueName: string;
   readonly #rows: RowStore;
+  readonly #pages: PageEditor;
   readonly #enqueuer: Enqueuer;
   readonly #reconciler: Reconciler;
   readonly #claimer: Claimer;
@@ -90,6 +95,7 @@ export class PostgresBroker implements Broker {
     };
     this.#queueName = queueName;
     this.#rows = new RowStore(session, queueName);
+    this.#pages = new PageEditor(session, this.#rows, queueName);
     this.#enqueuer = new Enqueuer(session, this.#rows, queueName);
     this.schedules = new PostgresSchedules(session, this.#enqueuer, queueName);
     this.#reconciler = new Reconciler(session, this.#rows, queueName, logger);
@@ -251,6 +257,14 @@ export class PostgresBroker implements Broker {
   ): Promise<T | null> {
     await this.connect();
     return this.#rows.change(key, decide);
+  }
+
+  async changePage<T>(
+    request: PageRequest,
+    decide: (row: StoredJob, clock: number) => Decision<T> | null,
+  ): Promise<ChangedPage<T>> {
+    await this.connect();
+    return this.#pages.change(request, decide);
   }
 
   async jobs(keys: readonly string[]): Promise<(StoredJob | null)[]> {

@@ -3,7 +3,6 @@
  * another process wrote in between.
  */
 
-import { isUtf8 } from "node:buffer";
 import type { Broker, JobCounts, JobFilter } from "../broker.js";
 import { backoffMs } from "../core/backoff.js";
 import { parseStatus } from "../core/job.js";
@@ -15,21 +14,8 @@ import { newToken } from "./claim-token.js";
 import { isLockTimeout, isTransient } from "./connection/errors.js";
 import { HeldRows, RowHeldError } from "./held-rows.js";
 import { listRows } from "./listing.js";
+import { type RawRow, type Row, toRow } from "./raw-rows.js";
 import type { TableSession } from "./table-session.js";
-
-interface RawRow {
-  key: string;
-  queue: string;
-  status: string;
-  /** A bigint, as text. Epoch seconds. */
-  scheduled: string;
-  token: number;
-  /** Null when the document is too large to be read, or too large to be read together with the others of a list. */
-  bytes: Buffer | null;
-  size: number;
-  /** The database's clock when the row was read, epoch ms. */
-  clock: number;
-}
 
 /**
  * A row with the database's clock, epoch ms. That clock, not the clock of this process, decides whether a job is stuck.
@@ -37,12 +23,6 @@ interface RawRow {
 export interface TimedRow {
   row: Row;
   clock: number;
-}
-
-/** A row of the table. */
-export interface Row extends StoredJob {
-  /** The column `lock_key`: while the job runs, the token of its claim; otherwise its position in the queue. */
-  token: number;
 }
 
 /** `place`: new `lock_key` of a job that is returned to its old position in the queue. */
@@ -76,19 +56,6 @@ const changeBatchSize = 200;
 /** How long `change` waits for a row that another transaction holds: a person may be waiting for the answer. */
 const heldTimeoutMs = 5_000;
 
-const toRow = (raw: RawRow): Row => ({
-  key: raw.key,
-  queue: raw.queue,
-  // An unknown status is shown as failed, so that the row can be seen and deleted.
-  status: parseStatus(raw.status) ?? "failed",
-  scheduled: Number(raw.scheduled),
-  token: raw.token,
-  // Decoding invalid UTF-8 would change the bytes, and an edit would write the changed bytes back. The empty document
-  // is no SAQ job, so the row is treated as unreadable and its bytes stay as they are.
-  document: raw.bytes && isUtf8(raw.bytes) ? raw.bytes.toString("utf8") : "",
-  ...(raw.bytes ? {} : { unreadBytes: raw.size }),
-});
-
 /** PostgreSQL accepts no NUL in a text: a query for a key with a NUL fails instead of finding no row. */
 const cannotExist = (key: string) => key.includes("\0");
 
@@ -107,7 +74,7 @@ const isLocked = (raw: LockedRow): raw is LockedRow & RawRow => raw.key !== null
  * the old token, a worker that had held the job and resumes only then could end it: Python leaves the token as it is
  * when it claims the job again.
  */
-const tokenAfter = ({ status: before }: StoredJob, { status, revoke }: RowChange): number | null =>
+export const tokenAfter = ({ status: before }: StoredJob, { status, revoke }: RowChange): number | null =>
   revoke || (status === "queued" && before !== "queued") ? newToken() : null;
 
 export class RowStore {
@@ -253,7 +220,7 @@ export class RowStore {
 
   /** @throws SaqError list_too_slow when reading the list takes longer than 5 s */
   async list(filter: JobFilter): Promise<StoredJob[]> {
-    return (await listRows<RawRow>(this.session, this.queueName, filter)).map(toRow);
+    return listRows(this.session, this.queueName, filter);
   }
 
   async listAfter({ statuses, after, limit }: Parameters<Broker["listAfter"]>[0]): Promise<StoredJob[]> {

@@ -14,9 +14,10 @@ import { SaqError } from "../errors.js";
 import { Coalescer, type CoalescerOptions } from "../storage/coalescer.js";
 import { isCancelled, isDataError } from "./connection/errors.js";
 import type { Finisher } from "./finisher.js";
+import type { Row } from "./raw-rows.js";
 import { receiptOf } from "./receipt.js";
 import { RecordedSettlements } from "./recorded-settlements.js";
-import type { Row, RowDecision, RowStore } from "./rows.js";
+import type { RowDecision, RowStore } from "./rows.js";
 import { isSuffixSettlement, SettlementWriter, type Write } from "./settlement-writer.js";
 import type { TableSession } from "./table-session.js";
 

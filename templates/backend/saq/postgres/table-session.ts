@@ -18,6 +18,7 @@ export class TableSession {
   #statements: Statements | null = null;
   #jobsTable = "";
   #hasGroupOrder = false;
+  #hasFailedOrder = false;
 
   constructor(
     readonly pool: ConnectionPool,
@@ -44,6 +45,10 @@ export class TableSession {
 
   get hasGroupOrder(): boolean {
     return this.#hasGroupOrder;
+  }
+
+  get hasFailedOrder(): boolean {
+    return this.#hasFailedOrder;
   }
 
   /**
@@ -74,6 +79,7 @@ export class TableSession {
       if (names.hasTemporaryFunction) this.pool.addDocumentFunctionToEach();
       this.#jobsTable = names.jobs;
       this.#hasGroupOrder = names.hasGroupOrder;
+      this.#hasFailedOrder = names.hasFailedOrder;
       this.#statements = buildStatements(names, this.maxBytes);
       await warnOfSequenceEnd(client, names.jobs, logger);
     } catch (error) {

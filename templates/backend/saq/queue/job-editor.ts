@@ -9,11 +9,15 @@ import { read } from "../core/stored-job.js";
 import {
   type AbortAnswer,
   abortJob,
+  type DeleteAnswer,
+  deleteJob,
   type FinishAnswer,
   finishJob,
   type JobUpdate,
   type RetryAnswer,
+  type RunNowAnswer,
   retryJob,
+  runJobNow,
   type UpdateAnswer,
   updateJob,
 } from "../core/transitions.js";
@@ -81,6 +85,14 @@ export class JobEditor {
     return answer;
   }
 
+  delete(key: string): Promise<DeleteAnswer | null> {
+    return this.broker.updateLocked(key, deleteJob);
+  }
+
+  runNow(key: string): Promise<RunNowAnswer | null> {
+    return this.broker.updateLocked(key, runJobNow);
+  }
+
   async update(key: string, change: JobUpdate): Promise<UpdateAnswer | null> {
     const update: JobUpdate = omitUndefined(change);
     checkUpdate(`update("${key}")`, update, this.maxBytes);
@@ -99,7 +111,7 @@ function checkUpdate(at: string, { progress, meta, ...options }: JobUpdate, maxB
   onlyJobOptions(at, options, InvalidJobError, ["progress", "meta"]);
 }
 
-function checkJson(part: string, value: unknown, maxBytes: number): void {
+export function checkJson(part: string, value: unknown, maxBytes: number): void {
   let reason: string;
   try {
     const text = JSON.stringify(value);

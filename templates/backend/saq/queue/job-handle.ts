@@ -2,7 +2,14 @@ import { type FailedAttempt, historyOf } from "../core/attempt-history.js";
 import { type JobFields, jobDefaults, jobOptionNames, type Status } from "../core/job.js";
 import { jsonText } from "../core/json-text.js";
 import { omitUndefined } from "../core/omit-undefined.js";
-import type { AbortAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../core/transitions.js";
+import type {
+  AbortAnswer,
+  DeleteAnswer,
+  JobUpdate,
+  RetryAnswer,
+  RunNowAnswer,
+  UpdateAnswer,
+} from "../core/transitions.js";
 import { encodeJob, wireNames } from "../core/wire.js";
 import { SaqError } from "../errors.js";
 import type { EnqueueOptions } from "../tasks/task.js";
@@ -22,6 +29,8 @@ export interface JobOwner {
   waitForEnd(key: string, timeout: number): Promise<JobFields>;
   abort(key: string, error: string): Promise<AbortAnswer | null>;
   retry(key: string, options: { error: string; resetAttempts?: boolean }): Promise<RetryAnswer | null>;
+  delete(key: string): Promise<DeleteAnswer | null>;
+  runNow(key: string): Promise<RunNowAnswer | null>;
   update(key: string, change: JobUpdate): Promise<UpdateAnswer | null>;
   enqueue(job: Job, overrides: JobOverrides): Promise<Job | null>;
 }
@@ -204,6 +213,33 @@ export class Job<Result = unknown> implements JobFields {
    */
   retry(options: { error?: string; resetAttempts?: boolean } = {}): Promise<RetryAnswer | null> {
     return this.#owner.retry(this.key, { error: "retried", ...options });
+  }
+
+  /**
+   * Deletes a job that waits or is finished. Returns `deleted`; `running` and changes nothing if the job runs; null if
+   * it is gone. The object itself does not change.
+   *
+   * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `queue.connect` does
+   * @example
+   * const answer = await job.delete();
+   */
+  delete(): Promise<DeleteAnswer | null> {
+    return this.#owner.delete(this.key);
+  }
+
+  /**
+   * Makes a job due now that waits for its time. Returns `due`; `already_due` if it was due before; `not_waiting` if it
+   * runs or is finished; `schedule` for a tick of a recurring task; `unreadable` if its stored document cannot be read;
+   * null if it is gone. The object itself does not change.
+   *
+   * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `queue.connect` does
+   * @example
+   * const answer = await job.runNow();
+   */
+  runNow(): Promise<RunNowAnswer | null> {
+    return this.#owner.runNow(this.key);
   }
 
   /**

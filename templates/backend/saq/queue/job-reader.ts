@@ -5,6 +5,7 @@ import { type JobFields, jobDefaults, type Status, statuses } from "../core/job.
 import type { StoredJob } from "../core/stored-job.js";
 import { read } from "../core/stored-job.js";
 import { InvalidJobError, JobGoneError, SaqError } from "../errors.js";
+import { checkConditions } from "./job-conditions.js";
 import type { Job } from "./job-handle.js";
 import { readEnd, unreadReason } from "./results.js";
 import type { QueueInfo } from "./types.js";
@@ -32,9 +33,10 @@ export class JobReader {
     statuses: selected = statuses,
     offset = 0,
     limit = 50,
-    due,
+    ...conditions
   }: Partial<JobFilter>): Promise<Job[]> {
-    const rows = await this.broker.list({ statuses: selected, offset, limit, due });
+    checkConditions("list", conditions);
+    const rows = await this.broker.list({ ...conditions, statuses: selected, offset, limit });
     const jobs = rows.map((row) => this.#jobOf(row));
     // The list is complete, so it can be sorted by time. No index has the time.
     return offset === 0 && jobs.length < limit ? jobs.sort(newestFirst) : jobs;
@@ -81,12 +83,12 @@ export class JobReader {
     statuses: selected = ["queued", "active", "aborting"],
     offset = 0,
     limit = 100,
-    due,
+    ...conditions
   }: Partial<JobFilter> & { jobs?: boolean }): Promise<QueueInfo> {
     const [counts, workers, listed] = await Promise.all([
       this.broker.counts(),
       this.broker.workers(),
-      jobs ? this.list({ statuses: selected, offset, limit, due }) : [],
+      jobs ? this.list({ ...conditions, statuses: selected, offset, limit }) : [],
     ]);
     return {
       name: this.queueName,

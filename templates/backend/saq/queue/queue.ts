@@ -4,12 +4,23 @@
 
 import type { Broker, JobCounts, JobFilter, WorkerRow } from "../broker.js";
 import type { QueueConfig } from "../config/index.js";
+import type { BulkAction } from "../core/bulk-change.js";
 import { type Capabilities, requireCapability } from "../core/capabilities.js";
 import type { JobFields, Status, TerminalStatus } from "../core/job.js";
-import type { AbortAnswer, FinishAnswer, JobUpdate, RetryAnswer, UpdateAnswer } from "../core/transitions.js";
+import type {
+  AbortAnswer,
+  DeleteAnswer,
+  FinishAnswer,
+  JobUpdate,
+  RetryAnswer,
+  RunNowAnswer,
+  UpdateAnswer,
+} from "../core/transitions.js";
 import { InvalidJobError } from "../errors.js";
+import { type Logger, neverThrowing, silentLogger } from "../logger.js";
 import type { ApplyOptions, EnqueueArguments, EnqueueOptions, ResultOf, TaskMap } from "../tasks/task.js";
 import { QueueTelemetry } from "../telemetry/queue-telemetry.js";
+import { BulkEditor, type ChangeFilter, type ChangeOptions, type ChangeResult } from "./bulk-editor.js";
 import { Drafts } from "./draft.js";
 import { EnqueueObserver } from "./enqueue-observer.js";
 import { type BeforeEnqueue, EnqueuePipeline, type EnqueueRequest } from "./enqueue-pipeline.js";
@@ -63,23 +74,31 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   readonly #results: Results;
   readonly #reader: JobReader;
   readonly #editor: JobEditor;
+  readonly #bulkEditor: BulkEditor;
   readonly #owner: JobOwner = {
     now: () => this.broker.now(),
     reload: (key) => this.#reader.reload(key),
     waitForEnd: (key, timeout) => this.#results.waitForEnd(key, timeout),
     abort: (key, error) => this.abort(key, error),
     retry: (key, options) => this.retry(key, options),
+    delete: (key) => this.delete(key),
+    runNow: (key) => this.runNow(key),
     update: (key, change) => this.update(key, change),
     enqueue: (job, overrides) => this.enqueue(job, overrides),
   };
 
   /**
-   * `anyTask`: accepts task names that are not in the configuration, for queues whose workers are elsewhere.
+   * `anyTask`: accepts task names that are not in the configuration, for queues whose workers are elsewhere. `logger`:
+   * for changes by filter.
    *
    * @throws ConfigError if the configuration needs what the storage cannot do, or if `enableOtel` needs a package that
    *   is not installed
    */
-  constructor(config: QueueConfig<string, Tasks>, broker: Broker, options: { anyTask?: boolean } = {}) {
+  constructor(
+    config: QueueConfig<string, Tasks>,
+    broker: Broker,
+    { logger = silentLogger, ...options }: { anyTask?: boolean; logger?: Logger } = {},
+  ) {
     const toJob = (fields: JobFields) => new Job(this.#owner, fields);
     this.name = config.name;
     this.config = config;
@@ -99,6 +118,14 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
     this.#results = new Results(config.name, this.#pipeline, this.#waiter, toJob);
     this.#reader = new JobReader(config.name, broker, toJob);
     this.#editor = new JobEditor(broker, config.failedTtl, config.maxBytes, this.counters);
+    this.#bulkEditor = new BulkEditor({
+      queueName: config.name,
+      broker,
+      failedTtl: config.failedTtl,
+      maxBytes: config.maxBytes,
+      counters: this.counters,
+      logger: neverThrowing(logger),
+    });
     this.schedules = new Schedules({
       config,
       broker,
@@ -347,9 +374,11 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
    * Returns jobs of some statuses (by default of all), 50 unless `limit` says otherwise. The newest come first if all
    * of them fit into one page, or if the queue made their keys. Otherwise they are sorted by key, descending, because
    * no index has the time: a key of your own that begins with a letter comes before all generated keys. Use `iterJobs`
-   * to read every job.
+   * to read every job. With `task`, `keyPrefix`, `error`, `enqueuedAfter` or `enqueuedBefore`, the jobs with these
+   * statuses are read one by one until the list is full, because no index has what is in a document.
    *
    * @throws SaqError list_too_slow after 5 s, for example for a rare status in a large table without the index for it
+   * @throws InvalidJobError (invalid_job) if a condition is not a text or a time
    * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
    * @example
    * const failed = await queue.list({ statuses: ["failed"], limit: 20 });
@@ -451,6 +480,60 @@ export class Queue<Tasks extends TaskMap = TaskMap> {
   retry(key: string, options: { error?: string; resetAttempts?: boolean } = {}): Promise<RetryAnswer | null> {
     const { error = "retried", resetAttempts = true } = options;
     return this.#editor.retry(key, error, resetAttempts);
+  }
+
+  /**
+   * Deletes a job that waits or is finished (`deleted`). Those who wait for it get JobGoneError. Returns `running`, and
+   * changes nothing, if the job runs: abort it first. Returns null if there is no such job.
+   *
+   * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
+   * @example
+   * const answer = await queue.delete("welcome:bob");
+   */
+  delete(key: string): Promise<DeleteAnswer | null> {
+    return this.#editor.delete(key);
+  }
+
+  /**
+   * Makes a job due now that waits for its time (`due`): for its `scheduled` time, or for its next attempt. Returns
+   * `already_due` if it was due before, `not_waiting` if it runs or is finished, `schedule` for a tick of a recurring
+   * task (use `schedules.run`), `unreadable` if its document cannot be read, null if there is no such job.
+   *
+   * @throws SaqError job_held if another transaction holds the job for longer than 5 s
+   * @throws SaqError database_unavailable, queue_closed, config or schema_version, as `connect` does
+   * @example
+   * const answer = await queue.runNow("welcome:bob");
+   */
+  runNow(key: string): Promise<RunNowAnswer | null> {
+    return this.#editor.runNow(key);
+  }
+
+  /**
+   * Changes all jobs that match a filter: `retry`, `abort`, `delete` or `runNow`, as the calls for one job do. A job
+   * for which the change is not possible is skipped, and counted with the reason. Jobs that are enqueued or finish
+   * after the start of the call are not changed, so that a job that is retried and fails again is not retried twice.
+   *
+   * Works in pages of up to 500 jobs, by key on PostgreSQL. Rows are locked only while a page is written, for some ms.
+   * A row that another transaction holds is skipped. `signal` stops after a page, and `cursor` goes on from there. Logs
+   * one line at the end.
+   *
+   * On PostgreSQL, failed, aborted and running jobs are found by an index; for other statuses, the whole table is
+   * walked. On Redis, jobs that Python workers have ended are not found, as in lists, and a job that goes back to the
+   * queue while pages are read may be left out.
+   *
+   * @throws InvalidJobError (invalid_job) for an unknown action, if the filter or an option is not what it must be, or
+   *   for a cursor of another filter or action
+   * @throws SaqError database_unavailable if the database does not answer for 8 s; pages before are changed, and
+   *   `onProgress` got their cursor
+   * @throws SaqError queue_closed, config or schema_version, as `connect` does
+   * @throws the error of `onProgress`
+   * @example
+   * const { changed } = await queue.changeMany({ task: "sendMail", error: "ECONNREFUSED" }, "retry");
+   * const { matched } = await queue.changeMany({ statuses: ["failed"] }, "delete", { dryRun: true });
+   */
+  changeMany(filter: ChangeFilter, action: BulkAction, options?: ChangeOptions): Promise<ChangeResult> {
+    return this.#bulkEditor.change(filter, action, options);
   }
 
   /**

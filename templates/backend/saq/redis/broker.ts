@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import type {
   Broker,
+  ChangedPage,
   ClaimRequest,
   ClaimResult,
   Decided,
@@ -12,6 +13,7 @@ import type {
   JobFilter,
   JobReply,
   NextWork,
+  PageRequest,
   Reconciliation,
   Settlement,
   SettleResult,
@@ -32,6 +34,8 @@ import { DueJobs } from "./due-jobs.js";
 import { Enqueuer } from "./enqueuer.js";
 import { isUnavailable } from "./errors.js";
 import { parseNotification } from "./events.js";
+import { JobLists } from "./job-lists.js";
+import { JobPages } from "./job-pages.js";
 import { JobStore } from "./jobs.js";
 import { QueueKeys, replyChannel } from "./keys.js";
 import { ownersScript } from "./lua/workers.js";
@@ -58,6 +62,8 @@ export class RedisBroker implements Broker {
   readonly #queueName: string;
   readonly #keys: QueueKeys;
   readonly #jobs: JobStore;
+  readonly #lists: JobLists;
+  readonly #pages: JobPages;
   readonly #enqueuer: Enqueuer;
   readonly #claimer: Claimer;
   readonly #settler: Settler;
@@ -71,6 +77,8 @@ export class RedisBroker implements Broker {
     this.#queueName = queueName;
     this.#keys = new QueueKeys(queueName, { isCluster: connection.isCluster });
     this.#jobs = new JobStore(connection, this.#keys, queueName, maxBytes);
+    this.#lists = new JobLists(connection, this.#keys, queueName, this.#jobs);
+    this.#pages = new JobPages(connection, this.#keys, this.#jobs);
     this.#enqueuer = new Enqueuer(connection, this.#keys);
     this.#claimer = new Claimer(connection, this.#keys, this.#jobs, connection.logger);
     this.#claimer.onClaim = (isEmpty) => {
@@ -210,6 +218,14 @@ export class RedisBroker implements Broker {
     return this.#jobs.change(key, decide);
   }
 
+  async changePage<T>(
+    request: PageRequest,
+    decide: (job: StoredJob, clock: number) => Decision<T> | null,
+  ): Promise<ChangedPage<T>> {
+    await this.connect();
+    return this.#pages.change(request, decide);
+  }
+
   async jobs(keys: readonly string[]): Promise<(StoredJob | null)[]> {
     await this.connect();
     return this.#jobs.fetch(keys);
@@ -217,17 +233,17 @@ export class RedisBroker implements Broker {
 
   async list(filter: JobFilter): Promise<StoredJob[]> {
     await this.connect();
-    return this.#jobs.list(filter);
+    return this.#lists.list(filter);
   }
 
   async listAfter({ statuses, after, limit }: Parameters<Broker["listAfter"]>[0]) {
     await this.connect();
-    return this.#jobs.scan(statuses, after, limit);
+    return this.#lists.scan(statuses, after, limit);
   }
 
   async counts(): Promise<JobCounts> {
     await this.connect();
-    return this.#jobs.counts();
+    return this.#lists.counts();
   }
 
   saveWorker(row: WorkerRow, ttlSeconds: number): Promise<void> {

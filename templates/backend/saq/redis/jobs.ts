@@ -1,9 +1,8 @@
 /** Reads and changes single jobs. A change is written only if nobody else has changed the job since it was read. */
 import { createHash } from "node:crypto";
-import type { JobCounts, JobFilter } from "../broker.js";
 import { backoffMs } from "../core/backoff.js";
 import { maxDocumentBytes, maxReadBytes } from "../core/byte-size.js";
-import { isTerminal, parseStatus, type Status, type TerminalStatus } from "../core/job.js";
+import { isTerminal, parseStatus, type Status } from "../core/job.js";
 import { read, type StoredJob } from "../core/stored-job.js";
 import { type RowChange, unreadableChange, withDocument } from "../core/transitions.js";
 import { SaqError } from "../errors.js";
@@ -34,7 +33,7 @@ export interface JobDecision<T> {
          * The job waits by its document, but its id is in the list of running jobs: its worker ended while it claimed.
          */
         isTaken?: true;
-        /** A notification of the change. @defaultValue an event for all */
+        /** A notification of the change. @defaultValue an event for all, if the status changes */
         notification?: Notification | null;
       })
     | null;
@@ -45,6 +44,31 @@ export interface JobDecision<T> {
 export type Decide<T> = (job: ReadJob, clock: number) => JobDecision<T>;
 
 type Change = NonNullable<JobDecision<unknown>["change"]>;
+
+/** A change of a job that was read, with the document that it writes; null if the document stays. */
+interface PlannedChange<T> {
+  job: ReadJob;
+  change: Change;
+  document: string | null;
+  answer: T;
+}
+
+/** Answers about jobs by key, and the changes of which nobody knows yet whether they were carried out. */
+interface Outcome<T> {
+  answers: Map<string, T>;
+  unconfirmed: Map<string, Unconfirmed<T>>;
+}
+
+/** The result for the jobs of a page. */
+interface ChangedJobs<T> {
+  answers: Map<string, T>;
+  /** Keys of jobs that were changed. */
+  changed: Set<string>;
+  /** Keys of jobs that others change all the time. */
+  held: readonly string[];
+  /** How many of the given jobs were looked at. */
+  inspected: number;
+}
 
 /**
  * A change that was sent again, because the response was lost, and that the server did not carry out then: the job had
@@ -125,29 +149,97 @@ export class JobStore {
     decide: Decide<T>,
     options?: RetryOptions,
   ): Promise<Map<string, T>> {
-    const answers = new Map<string, T>();
-    const unconfirmed = new Map<string, Unconfirmed<T>>();
-    let remaining = [...new Set(jobKeys)];
-    for (let tries = 0; remaining.length > 0; tries++) {
-      if (tries === maxTries) {
-        throw new SaqError(
-          "job_held",
-          `Job ${JSON.stringify(remaining[0])} was changed by others ${maxTries} times while this change was decided; ` +
-            "nothing was changed. Try again",
-        );
+    const outcome: Outcome<T> = { answers: new Map(), unconfirmed: new Map() };
+    const [held] = await this.#changeAll([...new Set(jobKeys)], decide, options, outcome);
+    if (held === undefined) return outcome.answers;
+    throw new SaqError(
+      "job_held",
+      `Job ${JSON.stringify(held)} was changed by others ${maxTries} times while this change was decided; ` +
+        "nothing was changed. Try again",
+    );
+  }
+
+  /**
+   * Changes the first `limit` jobs for which `decide` returns a decision, in the order of the keys. Decides about a job
+   * again if others have changed it meanwhile.
+   */
+  async changeFirst<T>(
+    jobKeys: readonly string[],
+    decide: (job: ReadJob, clock: number) => JobDecision<T> | null,
+    limit: number,
+  ): Promise<ChangedJobs<T>> {
+    const outcome: Outcome<T> = { answers: new Map(), unconfirmed: new Map() };
+    const { answers } = outcome;
+    const changed = new Set<string>();
+    const held: string[] = [];
+    const pending = [...new Set(jobKeys)];
+    let inspected = 0;
+    while (inspected < pending.length && answers.size + held.length < limit) {
+      const batch = pending.slice(inspected, inspected + batchSize);
+      const { jobs, clock, deferred } = await this.#read(batch);
+      const jobOf = new Map(jobs.map((job) => [job.key, job]));
+      const planned: PlannedChange<T>[] = [];
+      for (const jobKey of batch.slice(0, batch.length - deferred.length)) {
+        if (answers.size + held.length + planned.length >= limit) break;
+        inspected++;
+        const job = jobOf.get(jobKey);
+        const decision = job && decide(job, clock);
+        if (!decision) continue;
+        if (decision.change) planned.push(plan(job, decision.change, decision.answer));
+        else answers.set(jobKey, decision.answer);
       }
+      const conflicts = new Set(await this.#write(planned, clock, undefined, outcome));
+      for (const { job } of planned) if (!conflicts.has(job.key)) changed.add(job.key);
+      if (conflicts.size > 0) held.push(...(await this.#changeAgain(conflicts, decide, outcome, changed)));
+    }
+    return { answers, changed, held, inspected };
+  }
+
+  /** Decides again about jobs that others have changed. Returns the keys of those that others change all the time. */
+  async #changeAgain<T>(
+    jobKeys: Iterable<string>,
+    decide: (job: ReadJob, clock: number) => JobDecision<T> | null,
+    { answers, unconfirmed }: Outcome<T>,
+    changed: Set<string>,
+  ): Promise<readonly string[]> {
+    type Again = { answer: T; isChanged: boolean } | null;
+    const again: Outcome<Again> = { answers: new Map(), unconfirmed: new Map() };
+    for (const [key, { answer, ...own }] of unconfirmed)
+      again.unconfirmed.set(key, { ...own, answer: { answer, isChanged: true } });
+    const decideAgain = (job: ReadJob, clock: number): JobDecision<Again> => {
+      const decision = decide(job, clock);
+      if (!decision) return { change: null, answer: null };
+      const { change, answer } = decision;
+      return { change, answer: { answer, isChanged: change !== null } };
+    };
+    const held = await this.#changeAll([...jobKeys], decideAgain, undefined, again);
+    for (const [key, found] of again.answers) {
+      if (found) answers.set(key, found.answer);
+      if (found?.isChanged) changed.add(key);
+    }
+    return held;
+  }
+
+  /** Changes jobs, and returns the keys of those that others change all the time. */
+  async #changeAll<T>(
+    jobKeys: readonly string[],
+    decide: Decide<T>,
+    options: RetryOptions | undefined,
+    outcome: Outcome<T>,
+  ): Promise<readonly string[]> {
+    let remaining = jobKeys;
+    for (let tries = 0; remaining.length > 0 && tries < maxTries; tries++) {
       if (tries > 2) await this.connection.pause(backoffMs(tries) / 20);
       const conflicts: string[] = [];
-      const results = { answers, unconfirmed };
       while (remaining.length > 0) {
         const page = remaining.slice(0, batchSize);
-        const { conflicts: changed, deferred } = await this.#changePage(page, decide, options, results);
+        const { conflicts: changed, deferred } = await this.#changePage(page, decide, options, outcome);
         conflicts.push(...changed);
         remaining = [...deferred, ...remaining.slice(batchSize)];
       }
       remaining = conflicts;
     }
-    return answers;
+    return remaining;
   }
 
   /**
@@ -158,10 +250,10 @@ export class JobStore {
     jobKeys: readonly string[],
     decide: Decide<T>,
     options: RetryOptions | undefined,
-    { answers, unconfirmed }: { answers: Map<string, T>; unconfirmed: Map<string, Unconfirmed<T>> },
+    { answers, unconfirmed }: Outcome<T>,
   ): Promise<{ conflicts: string[]; deferred: readonly string[] }> {
     const { jobs, clock, deferred } = await this.#read(jobKeys, options);
-    const changes: { job: ReadJob; change: Change; document: string | null; answer: T }[] = [];
+    const planned: PlannedChange<T>[] = [];
     const found = new Set(jobs.map(({ key }) => key));
     for (const [key, { isDeletion, answer }] of unconfirmed)
       if (isDeletion && !found.has(key) && jobKeys.includes(key) && !deferred.includes(key))
@@ -173,13 +265,20 @@ export class JobStore {
         continue;
       }
       const { change, answer } = decide(job, clock);
-      if (!change) answers.set(job.key, answer);
-      else {
-        const setAside = { ...unreadableChange, ...(change.isTaken && { isTaken: change.isTaken }) };
-        changes.push({ job, ...withDocument<Change>(job, change, setAside), answer });
-      }
+      if (change) planned.push(plan(job, change, answer));
+      else answers.set(job.key, answer);
     }
-    if (changes.length === 0) return { conflicts: [], deferred };
+    return { conflicts: await this.#write(planned, clock, options, { answers, unconfirmed }), deferred };
+  }
+
+  /** Writes changes, and returns the keys of jobs that others changed since they were read. */
+  async #write<T>(
+    planned: readonly PlannedChange<T>[],
+    clock: number,
+    options: RetryOptions | undefined,
+    { answers, unconfirmed }: Outcome<T>,
+  ): Promise<string[]> {
+    if (planned.length === 0) return [];
     const { keys } = this;
     let isRepeated = false;
     const onRepeat = () => {
@@ -196,15 +295,15 @@ export class JobStore {
         keys.finished("complete"),
         keys.finished("failed"),
         keys.finished("aborted"),
-        ...changes.flatMap(({ job }) => [keys.id(job.key), keys.abort(job.key)]),
+        ...planned.flatMap(({ job }) => [keys.id(job.key), keys.abort(job.key)]),
       ],
-      changes.flatMap(({ job, change, document }) =>
+      planned.flatMap(({ job, change, document }) =>
         argumentsOf(job, change, { document, clock, events: keys.events }),
       ),
       { ...options, onRepeat },
     )) as number[];
     const conflicts: string[] = [];
-    for (const [index, { job, change, document, answer }] of changes.entries()) {
+    for (const [index, { job, change, document, answer }] of planned.entries()) {
       if (written[index] === 1) answers.set(job.key, answer);
       else {
         conflicts.push(job.key);
@@ -214,7 +313,7 @@ export class JobStore {
         unconfirmed.set(job.key, { hash, token: tokenAfter(job, change), isDeletion, answer });
       }
     }
-    return { conflicts, deferred };
+    return conflicts;
   }
 
   /**
@@ -257,137 +356,6 @@ export class JobStore {
       remaining = deferred;
     }
     return found;
-  }
-
-  async counts(): Promise<JobCounts> {
-    const { keys, connection } = this;
-    const now = connection.clock.now();
-    const seconds = Math.floor(now / 1_000);
-    const count = async (args: readonly string[]) => Number(await connection.command(args));
-    const finished = (status: "complete" | "failed" | "aborted") =>
-      count(["ZCOUNT", keys.finished(status), `(${Math.floor(now)}`, "+inf"]);
-    const [queued, due, scheduled, active, claims, complete, failed, aborted] = await Promise.all([
-      count(["LLEN", keys.queued]),
-      count(["ZCOUNT", keys.incomplete, "(0", String(seconds)]),
-      count(["ZCOUNT", keys.incomplete, `(${seconds}`, "+inf"]),
-      count(["LLEN", keys.active]),
-      count(["HLEN", keys.claims]),
-      finished("complete"),
-      finished("failed"),
-      finished("aborted"),
-    ]);
-    // A job that is being aborted is in no list, but keeps its claim.
-    const aborting = Math.max(claims - active, 0);
-    return { queued: queued + due, scheduled, active, aborting, complete, failed, aborted };
-  }
-
-  /**
-   * Lists jobs by the lists and sets of their statuses: waiting jobs first, then running and finished ones, each with
-   * the newest first.
-   */
-  async list({ statuses, offset, limit, due }: JobFilter): Promise<StoredJob[]> {
-    const wanted = new Set(statuses);
-    const found: StoredJob[] = [];
-    let skip = offset;
-    for (const source of this.#sources(wanted, due)) {
-      if (found.length >= limit) break;
-      const size = await source.size();
-      if (skip >= size) {
-        skip -= size;
-        continue;
-      }
-      const ids = await source.ids(skip, limit - found.length);
-      skip = 0;
-      const jobKeys = ids.map((id) => this.keys.jobKey(id));
-      for (const job of await this.fetch(jobKeys, this.maxDocumentBytes)) {
-        // The status of a document that was not read is known by the list only.
-        if (job?.unreadBytes !== undefined) found.push({ ...job, status: source.status });
-        else if (job && wanted.has(job.status)) found.push(job);
-      }
-    }
-    return found;
-  }
-
-  #sources(wanted: ReadonlySet<Status>, due: boolean | undefined) {
-    const { keys, connection } = this;
-    const ids = async (args: readonly string[]) => (await connection.command(args)) as string[];
-    const size = async (args: readonly string[]) => Number(await connection.command(args));
-    const seconds = String(Math.floor(connection.clock.now() / 1_000));
-    const list = (status: Status, key: string) => ({
-      status,
-      size: () => size(["LLEN", key]),
-      // The newest jobs are at the end of the list.
-      ids: async (start: number, count: number) =>
-        (await ids(["LRANGE", key, String(-start - count), String(-start - 1)])).reverse(),
-    });
-    const scores = (key: string, min: string, max: string) => ({
-      status: "queued" as Status,
-      size: () => size(["ZCOUNT", key, min, max]),
-      ids: (start: number, count: number) =>
-        ids(["ZREVRANGEBYSCORE", key, max, min, "LIMIT", String(start), String(count)]),
-    });
-    const newestFirst = (status: TerminalStatus, key = keys.finished(status)) => ({
-      status: status as Status,
-      size: () => size(["ZCOUNT", key, `(${Math.floor(connection.clock.now())}`, "+inf"]),
-      ids: (start: number, count: number) =>
-        ids(["ZREVRANGEBYSCORE", key, "+inf", "0", "LIMIT", String(start), String(count)]),
-    });
-    const sources = [];
-    if (wanted.has("queued") && wanted.has("active") && due !== false) {
-      // One set has both. A job that moves from one list to the other while both are read would be missed.
-      sources.push(scores(keys.incomplete, "0", seconds));
-      if (due === undefined) sources.push(scores(keys.incomplete, `(${seconds}`, "+inf"));
-    } else if (wanted.has("queued")) {
-      if (due !== false) sources.push(list("queued", keys.queued), scores(keys.incomplete, "(0", seconds));
-      if (due !== true) sources.push(scores(keys.incomplete, `(${seconds}`, "+inf"));
-    }
-    if (wanted.has("active") && (!wanted.has("queued") || due === false))
-      sources.push(list("active", keys.active));
-    if (wanted.has("aborting")) {
-      const aborting = async () => {
-        const claims = await ids(["HKEYS", keys.claims]);
-        const active = new Set(await ids(["LRANGE", keys.active, "0", "-1"]));
-        return claims.filter((id) => !active.has(id));
-      };
-      sources.push({
-        status: "aborting" as Status,
-        size: async () => (await aborting()).length,
-        ids: async (start: number, count: number) => (await aborting()).slice(start, start + count),
-      });
-    }
-    for (const status of ["failed", "aborted", "complete"] as const)
-      if (wanted.has(status)) sources.push(newestFirst(status));
-    return sources;
-  }
-
-  /** Returns jobs page by page, in no order; a job may come twice. `next` is null after the last page. */
-  async scan(
-    statuses: readonly Status[],
-    after: string,
-    limit: number,
-  ): Promise<{ jobs: StoredJob[]; next: string | null }> {
-    const { connection, keys } = this;
-    const { moves } = connection;
-    // Another server does not know the cursor, so the scan begins again.
-    const [scanned = "", cursor = "0"] = after.split(" ");
-    const [next, ids] = (await connection.command([
-      "SCAN",
-      scanned === String(moves) ? cursor : "0",
-      "MATCH",
-      keys.idPattern,
-      "COUNT",
-      String(limit),
-      "TYPE",
-      "string",
-    ])) as [string, string[]];
-    // SCAN names no key, so a node of a cluster that does not own the keys any more does not say so.
-    if (connection.isCluster) await connection.command(["EXISTS", keys.queued]);
-    const jobs = ids.length === 0 ? [] : await this.fetch(ids.map((id) => keys.jobKey(id)));
-    const isOver = next === "0" && moves === connection.moves;
-    return {
-      jobs: jobs.flatMap((job) => (job && statuses.includes(job.status) ? [job] : [])),
-      next: isOver ? null : `${moves} ${next}`,
-    };
   }
 
   async #listOf({ key, token }: ReadJob): Promise<"active" | "queued"> {
@@ -466,6 +434,12 @@ function parsed(document: string): { queue?: unknown; status?: unknown; schedule
   }
 }
 
+/** Returns a change with its document. A document that is no JSON object is set aside. */
+function plan<T>(job: ReadJob, change: Change, answer: T): PlannedChange<T> {
+  const setAside = { ...unreadableChange, ...(change.isTaken && { isTaken: change.isTaken }) };
+  return { job, ...withDocument<Change>(job, change, setAside), answer };
+}
+
 /** Returns the token of a job after a change. */
 function tokenAfter(job: ReadJob, { status, revoke, token }: Change): string {
   if (revoke) return "";
@@ -481,7 +455,7 @@ function argumentsOf(
   { document, clock, events }: { document: string | null; clock: number; events: string },
 ): string[] {
   const { status, scheduled, keep, position = "back" } = change;
-  const { notification = eventOf(job.key, status, events) } = change;
+  const { notification = status === job.status ? null : eventOf(job.key, status, events) } = change;
   const before = change.isTaken ? "active" : job.status;
   const isDue = scheduled !== undefined && scheduled <= clock / 1_000;
   const score = status !== "queued" || scheduled === undefined ? "" : isDue ? "0" : String(scheduled);

@@ -1,19 +1,10 @@
-/** Parses the query of a queue's job list: `?status=failed,aborted&offset=25&limit=25`. */
-import type { JobCounts, JobFilter } from "../broker.js";
+/**
+ * Parses the query of a queue's job list: `?status=failed,aborted&task=sendMail&error=ECONNREFUSED&offset=25&limit=25`.
+ * It may also have `key_prefix`, `enqueued_after` and `enqueued_before`.
+ */
+import type { JobFilter } from "../broker.js";
+import { type JobState, jobStates, selectionOfStates } from "../core/job-selection.js";
 import { HttpProblem } from "./problem.js";
-
-type JobState = keyof JobCounts;
-
-/** `queued` jobs are due and `scheduled` jobs are not due yet. Both are stored with the status `queued`. */
-const jobStates = [
-  "queued",
-  "scheduled",
-  "active",
-  "aborting",
-  "complete",
-  "failed",
-  "aborted",
-] as const satisfies readonly JobState[];
 
 /** Maximum number of jobs in one response. */
 const maxLimit = 100;
@@ -28,18 +19,20 @@ export function parseJobFilter(url: string): Partial<JobFilter> {
   const start = url.indexOf("?");
   const query = new URLSearchParams(start < 0 ? "" : url.slice(start + 1));
   const names = query.getAll("status").flatMap((text) => text.split(","));
+  const task = query.get("task");
+  const keyPrefix = query.get("key_prefix");
+  const error = query.get("error");
+  const enqueuedAfter = time(query.get("enqueued_after"), "enqueued_after");
+  const enqueuedBefore = time(query.get("enqueued_before"), "enqueued_before");
   return {
-    ...(names.length > 0 && asStored(names.map(parseState))),
+    ...(names.length > 0 && selectionOfStates(names.map(parseState))),
+    ...(task !== null && { task }),
+    ...(keyPrefix !== null && { keyPrefix }),
+    ...(error !== null && { error }),
+    ...(enqueuedAfter !== null && { enqueuedAfter }),
+    ...(enqueuedBefore !== null && { enqueuedBefore }),
     offset: wholeNumber(query.get("offset"), "offset", 0, 0, Number.MAX_SAFE_INTEGER),
     limit: wholeNumber(query.get("limit"), "limit", maxLimit, 1, maxLimit),
-  };
-}
-
-function asStored(states: readonly JobState[]): Pick<JobFilter, "statuses" | "due"> {
-  const due = states.includes("queued");
-  return {
-    statuses: states.map((state) => (state === "scheduled" ? "queued" : state)),
-    ...(due !== states.includes("scheduled") && { due }),
   };
 }
 
@@ -47,6 +40,14 @@ function parseState(name: string): JobState {
   const state = jobStates.find((known) => known === name);
   if (!state) throw new HttpProblem(400, `status must be one of ${jobStates.join(", ")}, got "${name}"`);
   return state;
+}
+
+/** Returns epoch ms. */
+function time(text: string | null, name: string): number | null {
+  if (text === null) return null;
+  const ms = Date.parse(text);
+  if (Number.isFinite(ms)) return ms;
+  throw new HttpProblem(400, `${name} must be a time such as 2026-11-19T08:30:00Z, got "${text}"`);
 }
 
 function wholeNumber(text: string | null, name: string, fallback: number, min: number, max: number): number {

@@ -39,6 +39,8 @@ export interface Names {
    * also read all jobs without a group.
    */
   hasGroupOrder: boolean;
+  /** True if failed and aborted jobs can be read in the order of their keys. SAQ's indexes do not have this order. */
+  hasFailedOrder: boolean;
 }
 
 /** Keyspaces of advisory locks. SAQ's own is 0; ours differ from it, so that the two never block each other. */
@@ -58,4 +60,5 @@ export const namesIn = (schema: string, tables: TableSet): Names => ({
   documentFunction: `${quote(schema)}.${documentFunctionName}`,
   hasTemporaryFunction: false,
   hasGroupOrder: false,
+  hasFailedOrder: false,
 });

@@ -72,7 +72,7 @@ export async function ensureSchema(
     if (waited > upgradeWaitMs) throw await lockHeldError(client, names, { found, lockKeyspace });
     await sleep(200);
   }
-  const found = { ...names, hasGroupOrder: await hasGroupOrder(client, names) };
+  const found = { ...names, ...(await findOrders(client, names)) };
   return ensureFunctions(client, found, { behindPooler, logger });
 }
 
@@ -132,13 +132,21 @@ export async function findTables(
   return { names, version: await readVersion(client, names) };
 }
 
-async function hasGroupOrder(client: ClientBase, { schema, tables }: Names): Promise<boolean> {
-  const { rows } = await client.query(
-    `select 1 from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
-     where n.nspname = $1 and c.relname = $2 and i.indisvalid`,
-    [schema, indexName(tables.jobs, "ready_group_order")],
+/** Returns which indexes there are that SAQ's own tables lack. */
+async function findOrders(
+  client: ClientBase,
+  { schema, tables }: Names,
+): Promise<Pick<Names, "hasGroupOrder" | "hasFailedOrder">> {
+  const groupOrder = indexName(tables.jobs, "ready_group_order");
+  const failedOrder = indexName(tables.jobs, "failed");
+  const { rows } = await client.query<{ name: string }>(
+    `select c.relname as name from pg_index i join pg_class c on c.oid = i.indexrelid
+       join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = $1 and c.relname = any($2::text[]) and i.indisvalid`,
+    [schema, [groupOrder, failedOrder]],
   );
-  return rows.length > 0;
+  const names = rows.map(({ name }) => name);
+  return { hasGroupOrder: names.includes(groupOrder), hasFailedOrder: names.includes(failedOrder) };
 }
 
 /**

@@ -2,7 +2,17 @@
 import { aloneGroup, clock, epoch, type Fragments, failed, running } from "./fragments.js";
 
 /** Maximum bytes of documents that one statement returns: a job may have megabytes of payload. */
-const maxAnswerBytes = 8 * 1024 * 1024;
+export const maxAnswerBytes = 8 * 1024 * 1024;
+
+/**
+ * The columns of a changed row. `g` has the change: status, document (null = as it is), due, keeps (whether the time to
+ * keep the row changes), keep (s), token and alone. What is null stays.
+ */
+export const changedColumns = `status = g.status, job = coalesce(g.document, j.job),
+        scheduled = coalesce(g.due, j.scheduled), lock_key = coalesce(g.token, j.lock_key),
+        group_key = case when g.alone then coalesce(j.group_key, '${aloneGroup}')
+          when not g.alone then nullif(j.group_key, '${aloneGroup}') else j.group_key end,
+        expire_at = case when g.keeps then ${epoch} + g.keep else j.expire_at end`;
 
 /** Members of a document that a check of a running job does not need. */
 const largeMembers = "'{kwargs,result,error,meta}'";
@@ -45,11 +55,7 @@ export function rowStatements({ jobs, isOf, namesWorker, editedDocument, readabl
         as g(key, status, document, due, keeps, keep, token, alone)
       cross join lateral (select j.ctid as tid from ${jobs} j where j.key = g.key and ${isOf("j")} offset 0) o),
     deleted as (delete from ${jobs} j using given g where j.ctid = g.tid and g.keep < 0),
-    changed as (update ${jobs} j set status = g.status, job = coalesce(g.document, j.job),
-        scheduled = coalesce(g.due, j.scheduled), lock_key = coalesce(g.token, j.lock_key),
-        group_key = case when g.alone then coalesce(j.group_key, '${aloneGroup}')
-          when not g.alone then nullif(j.group_key, '${aloneGroup}') else j.group_key end,
-        expire_at = case when g.keeps then ${epoch} + g.keep else j.expire_at end
+    changed as (update ${jobs} j set ${changedColumns}
       from given g where j.ctid = g.tid and coalesce(g.keep, 0) >= 0)
     select count(pg_catalog.pg_notify(channel, payload)) from unnest($9::text[], $10::text[]) as n(channel, payload)`;
 

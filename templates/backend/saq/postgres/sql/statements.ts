@@ -6,6 +6,7 @@ import { keyspace, type Names } from "../schema/names.js";
 import { claimStatements } from "./claim.js";
 import { enqueueStatements } from "./enqueue.js";
 import { clock, epoch, fragmentsOf, running, type Statement, terminal } from "./fragments.js";
+import { pageStatements } from "./pages.js";
 import { rowStatements } from "./rows.js";
 import { settleStatements } from "./settle.js";
 
@@ -44,6 +45,7 @@ export function buildStatements({ jobs, stats, documentFunction }: Names, maxByt
     ...claimStatements(fragments),
     ...settleStatements(fragments),
     ...rowStatements(fragments),
+    ...pageStatements(fragments),
     hasGrouped: `select exists (select 1 from ${jobs} j where j.queue = $1 and ${readyGroup("j")}) as found`,
     // Reads at most the first job of each priority, so that a due job is not behind the future jobs of another
     // priority.

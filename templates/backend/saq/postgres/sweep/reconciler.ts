@@ -13,8 +13,9 @@ import type { Claim } from "../../core/claim.js";
 import { isTakenOver } from "../../core/stored-job.js";
 import { loseJob, requeueUnstarted } from "../../core/transitions.js";
 import type { Logger } from "../../logger.js";
+import type { Row } from "../raw-rows.js";
 import { receiptOf } from "../receipt.js";
-import type { Row, RowDecision, RowStore } from "../rows.js";
+import type { RowDecision, RowStore } from "../rows.js";
 import type { TableSession } from "../table-session.js";
 
 /** A claim without a response is checked at every round at first, then each time its age has grown by this fraction. */

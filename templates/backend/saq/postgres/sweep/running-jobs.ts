@@ -9,7 +9,8 @@
 import { type isStuck, type JobFields, parseStatus } from "../../core/job.js";
 import type { StoredJob } from "../../core/stored-job.js";
 import { read } from "../../core/stored-job.js";
-import type { Row, RowStore } from "../rows.js";
+import type { Row } from "../raw-rows.js";
+import type { RowStore } from "../rows.js";
 import type { TableSession } from "../table-session.js";
 
 const pageSize = 5_000;

@@ -3,7 +3,7 @@
 import { read } from "../../core/stored-job.js";
 import { livenessOf } from "../../storage/worker-ids.js";
 import { isClaimedAhead } from "../claim-token.js";
-import type { Row } from "../rows.js";
+import type { Row } from "../raw-rows.js";
 
 /**
  * Returns true if the job of this row was started; false also when its document is no job.

@@ -60,12 +60,16 @@ return result
  *  7 the score of a job that waits             8 'front' or 'back' of the queue
  *  9 the seconds to keep the document ('' = for ever, '-1' = delete it, '=' = as it is)
  * 10 the channel of a notification ('' = none) 11 its text
+ *
+ * To find an id in the list of due jobs takes 2 ms if the list has 200,000 ids. The ids of many jobs are therefore
+ * removed together: where one is found, the ids before it are compared too. This needs the jobs in the order of the
+ * list, the newest first.
  */
 export const changeScript = script(`
 ${readClock}
 local active, incomplete, claims, queued = unpack(KEYS, 1, 4)
 local sets = {complete = KEYS[5], failed = KEYS[6], aborted = KEYS[7]}
-local written = {}
+local written, left = {}, {}
 -- First a write that needs no memory: after it, Redis lets the script write although its memory is full.
 redis.call('HDEL', claims, '')
 for i = 1, (#KEYS - 7) / 2 do
@@ -83,10 +87,10 @@ for i = 1, (#KEYS - 7) / 2 do
     elseif keep == '' then redis.call('SET', id, kept)
     else redis.call('SET', id, kept, 'EX', keep) end
 
-    if before ~= after then
+    if before ~= after or keep == '-1' then
       if sets[before] then redis.call('ZREM', sets[before], id) end
       if before == 'queued' and after ~= 'active' and redis.call('ZSCORE', incomplete, id) == '0' then
-        redis.call('LREM', queued, 0, id)
+        left[#left + 1] = id
       end
       if after ~= 'active' then redis.call('LREM', active, 1, id) end
       if after == 'queued' then
@@ -112,6 +116,31 @@ for i = 1, (#KEYS - 7) / 2 do
     if channel ~= '' then redis.call('PUBLISH', channel, text) end
     written[i] = 1
   end
+end
+if #left == 1 then
+  redis.call('LREM', queued, 0, left[1])
+elseif #left > 1 then
+  local isLeft, isFound, marked = {}, {}, 0
+  for _, id in ipairs(left) do isLeft[id] = true end
+  local function mark(first, last)
+    for i, other in ipairs(redis.call('LRANGE', queued, first, last)) do
+      if isLeft[other] then
+        redis.call('LSET', queued, first + i - 1, '')
+        isFound[other] = true
+        marked = marked + 1
+      end
+    end
+  end
+  for _, id in ipairs(left) do
+    local last = not isFound[id] and redis.call('LPOS', queued, id, 'RANK', -1)
+    if last then mark(math.max(last - 499, 0), last) end
+  end
+  -- Python may push an id twice. Then the lists have more ids than jobs are due and run, and all of it is read.
+  local count = redis.call('LLEN', queued)
+  if count - marked + redis.call('LLEN', active) > redis.call('ZCOUNT', incomplete, 0, 0) then
+    for first = 0, count - 1, 1000 do mark(first, first + 999) end
+  end
+  if marked > 0 then redis.call('LREM', queued, -marked, '') end
 end
 return written
 `);
