@@ -18,6 +18,7 @@ const DEMO = "test/e2e/demo.test.ts";
 const TELEMETRY = "test/e2e/telemetry.test.ts";
 const CREATE = "test/cli/npm-create.test.ts";
 const REDIS = "test/scripts/redis.test.ts";
+const CLI = "test/saq/cli/documents.test.ts";
 const CURLS: RunBy = [DEV_ALL, 'section(readme, "## Try it")'];
 
 /** Commands in the documents of this repository that are for the repository. */
@@ -42,6 +43,10 @@ const REPOSITORY_COMMANDS: Record<string, RunBy | ByHand> = {
   'npm test -- test/saq/queue -t "D-23"': [DEMO, 'npm test -- test/saq/queue -t "D-23"'],
   "npm test -- test/saq/queue/apply.test.ts --selectProjects Redis": [DEMO, "--selectProjects Redis"],
   "npm test --workspace=templates/backend": ["scripts/test.js", "templates/backend"],
+  "UPDATE_CLI=1 npm test -- test/saq/cli/documents": [
+    "test/saq/cli/documents.test.ts",
+    "UPDATE_CLI=1 npm test -- test/saq/cli/documents",
+  ],
   "UPDATE_TREE=1 npm test -- test/cli/tree": [DEMO, "UPDATE_TREE=1 npm test -- test/cli/tree"],
   "npm version <version> --no-git-tag-version": [DEMO, "npm version 99.0.0 --no-git-tag-version"],
   "npm pack --dry-run": [DEMO, 'run("npm pack --dry-run")'],
@@ -77,6 +82,11 @@ const APPLICATION_COMMANDS: Record<string, RunBy | ByHand> = {
   "npm run saq -- <command>": [GENERATED, "npm run saq -- check"],
   "npm run saq -- check": [GENERATED, "npm run saq -- check"],
   "npm run saq -- tune": [GENERATED, "npm run saq -- tune"],
+  "npm run saq -- jobs": [CLI, '"jobs"'],
+  "npm run saq -- jobs --status failed": [GENERATED, "npm run saq -- jobs --status failed"],
+  "npm run --silent saq -- jobs --json": [GENERATED, "npm run --silent saq -- jobs --json"],
+  "npm run saq -- job KEY": [CLI, '"job welcome:ann"'],
+  "npm run saq -- retry --status failed": [GENERATED, "npm run saq -- retry --status failed"],
   "npm run saq -- workers status": [GENERATED, "npm run saq -- workers status"],
   "npm run saq -- --help": [GENERATED, "npm run saq -- --help"],
   "npm test -w backend -- test/health.test.ts": [GENERATED, "npm test -w backend -- test/health.test.ts"],

@@ -183,6 +183,10 @@ describe("an application in production", () => {
     expect(await app.shell("npm run saq -- workers status")).toMatch(/default +2 /);
     expect(await app.shell("npm run saq -- check")).toContain("Found 2 active workers for queue default");
     expect(await app.shell("npm run saq -- tune")).toContain('"public"."saq_jobs": nothing to do.');
+    expect(await app.shell("npm run saq -- jobs --status failed")).toContain("There are no such jobs.");
+    expect(await app.shell("npm run saq -- retry --status failed")).toContain("Nothing can be retried.");
+    const { jobs } = JSON.parse(await app.shell("npm run --silent saq -- jobs --json")) as { jobs: object[] };
+    expect(jobs).toContainEqual(expect.objectContaining({ task: "exampleTask", state: "complete" }));
     await endsWell(workers);
     expect(workers.group()).toEqual([]);
     expect(await status("npm run saq -- check")).toContain("No active workers found for queue default");

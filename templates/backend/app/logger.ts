@@ -15,14 +15,21 @@ export const logOptions: LoggerOptions = {
   ],
 };
 
+/** Standard output, or standard error. */
+const fileDescriptor = settings.logsToStderr ? 2 : 1;
+
 /** Readable text for development. It is written synchronously, so that the last line before an exit is not lost. */
 const readable = () =>
   pretty({
     sync: true,
+    destination: fileDescriptor,
     singleLine: true,
     translateTime: "HH:MM:ss.l",
     ignore: "reqId,req,res,responseTime",
   });
 
 /** Logs one JSON object per line in production, and readable text otherwise. */
-export const logger: Logger = settings.isProduction ? pino(logOptions) : pino(logOptions, readable());
+export const logger: Logger = pino(
+  logOptions,
+  settings.isProduction ? pino.destination(fileDescriptor) : readable(),
+);

@@ -19,6 +19,8 @@ export interface Settings {
   isProduction: boolean;
   /** True in development, where the process restarts on every save and must therefore stop quickly. */
   underReloader: boolean;
+  /** True while a command of the queue prints JSON: log lines go to standard error, and do not get between the JSON. */
+  logsToStderr: boolean;
   host: string;
   port: number;
   logLevel: string;
@@ -46,6 +48,7 @@ const address = (parse: (text: string) => unknown) =>
 const schema = z.object({
   NODE_ENV: z.enum(["development", "production", "test"]).default(isCompiled ? "production" : "development"),
   SAQ_RELOADER: z.string().optional(),
+  SAQ_LOG_STDERR: z.string().optional(),
   HOST: z.string().optional(),
   PORT: port.default(8000),
   LOG_LEVEL: z.enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"]).default("info"),
@@ -105,6 +108,7 @@ export function parseSettings(environment: NodeJS.ProcessEnv): Settings {
   return {
     isProduction,
     underReloader: env.SAQ_RELOADER === "1",
+    logsToStderr: env.SAQ_LOG_STDERR === "1",
     // In development only this machine can connect. Other people in the same network, in a café for example, cannot.
     host: env.HOST ?? (isProduction ? "0.0.0.0" : "127.0.0.1"),
     port: env.PORT,

@@ -63,6 +63,11 @@ it("reads a .env file that begins with a byte order mark and has Windows line en
   expect(environment).toEqual({ PORT: "8123", DB_NAME: "app" });
 });
 
+it("SAQ_LOG_STDERR=1, which commands of the queue set when they print JSON, sends log lines to standard error", () => {
+  expect(parseSettings({ ...database, SAQ_LOG_STDERR: "1" }).logsToStderr).toBe(true);
+  expect(parseSettings(database).logsToStderr).toBe(false);
+});
+
 describe("the default settings", () => {
   it("make the API listen on 127.0.0.1:8000 and write mails to .data/outbox in development", () => {
     expect(parseSettings({ ...database, NODE_ENV: "development" })).toMatchObject({

@@ -2,85 +2,32 @@
 import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
+import { afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import pg from "pg";
 import { parseCall } from "../../../templates/backend/saq/cli/arguments.js";
 import { restartPauseMs } from "../../../templates/backend/saq/worker/processes/worker-processes.js";
-import { emptyFolder } from "../../support/folders.js";
 import { REPOSITORY } from "../../support/packed.js";
 import { Program } from "../../support/program.js";
+import { useCli } from "../support/cli.js";
 import { eventually } from "../support/processes/child.js";
-import { compileInto } from "../support/processes/compiled.js";
-import { newDatabase, type TestDatabase } from "../support/processes/database.js";
-import { openQueue } from "../support/processes/enqueuer.js";
+import { newDatabase } from "../support/processes/database.js";
 
 jest.setTimeout(600_000);
 
-const folder = emptyFolder();
-const cli = "templates/backend/saq/cli/main";
+const cli = useCli("cli");
+const { folder, app: APP, environment, commandLine, start, startSource, started, call } = cli;
 const apps = "test/saq/support/processes";
-/**
- * The compiled app starts three times as fast as the source. The source works too; one test uses it (`startSource`).
- */
-const APP = join(folder, apps, "cli-app.js");
-const COMPILED = [join(folder, `${cli}.js`)];
-const SOURCE = ["--import", "tsx", join(REPOSITORY, `${cli}.ts`)];
 
-let database: TestDatabase;
-let queue: ReturnType<typeof openQueue>["queue"];
-let close: () => Promise<void>;
-const programs: Program[] = [];
+let database: ReturnType<typeof cli.database>;
+let queue: ReturnType<typeof cli.queue>;
 
-beforeAll(async () => {
-  database = await newDatabase("cli");
-  ({ queue, close } = openQueue(database.url));
-  await queue.connect();
-  await compileInto(folder);
+beforeAll(() => {
+  database = cli.database();
+  queue = cli.queue();
 });
 afterEach(async () => {
-  for (const program of programs.splice(0)) {
-    program.signal("SIGKILL");
-    await program.ended(120_000);
-  }
   await database.query("delete from saq_stats");
 });
-afterAll(async () => {
-  await close();
-  await database.drop();
-});
-
-const environment = () => ({ ...process.env, NODE_OPTIONS: "", QUEUE_DSN: database.url });
-const commandLine = (args: readonly string[], config = APP, program: readonly string[] = COMPILED) => [
-  process.execPath,
-  ...program,
-  ...args,
-  ...(config ? ["--config", config] : []),
-];
-
-function start(...args: string[]): Program {
-  return started(new Program(commandLine(args), { cwd: REPOSITORY, env: environment() }));
-}
-
-function startSource(...args: string[]): Program {
-  const command = commandLine(args, join(REPOSITORY, apps, "cli-app.ts"), SOURCE);
-  return started(new Program(command, { cwd: REPOSITORY, env: environment() }));
-}
-
-function started(program: Program): Program {
-  programs.push(program);
-  return program;
-}
-
-/** Runs a call that ends by itself, and returns its exit code and output. */
-function call(args: readonly string[], { config = APP, env = {} as NodeJS.ProcessEnv } = {}) {
-  const [file = "", ...rest] = commandLine(args, config);
-  const { status, stdout, stderr } = spawnSync(file, rest, {
-    cwd: REPOSITORY,
-    env: { ...environment(), ...env },
-    encoding: "utf8",
-  });
-  return { status, stdout, stderr };
-}
 
 const workersOf = async (name: string) =>
   (await database.query("select 1 from saq_stats where queue_key = $1", [name])).length;
@@ -403,8 +350,16 @@ describe("the command line", () => {
   it.each<[string, string]>([
     ["workers rnu", 'There is no command "workers rnu". Did you mean "workers run"?'],
     ["workers", 'There is no command "workers". Did you mean "workers run"?'],
-    ["frobnicate", 'There is no command "frobnicate". Commands: workers run, workers status, check, tune'],
+    [
+      "frobnicate",
+      'There is no command "frobnicate". Commands: workers run, workers status, check, jobs, job, retry, abort, delete, run-now, tune',
+    ],
     ["workers run --worker 2", 'There is no option --worker of "workers run". Did you mean --workers?'],
+    ["jobs --queues default", 'There is no option --queues of "jobs". Did you mean --queue?'],
+    ["retyr", 'There is no command "retyr". Did you mean "retry"?'],
+    ["job", '"job" needs a KEY: npm run saq -- job KEY'],
+    ["retry a b", '"retry" takes one KEY, got "a", "b".'],
+    ["retry --error -x", "--error needs a value, for instance --error ECONNREFUSED."],
     ["check --workers 2", 'There is no option --workers of "check". See: npm run saq -- check --help'],
     ["workers run --workers 0", '--workers must be a whole number of 1 to 1000, got "0".'],
     ["workers run --workers two", '--workers must be a whole number of 1 to 1000, got "two".'],
@@ -425,6 +380,17 @@ describe("the command line", () => {
     ["workers status -v", { debug: true }],
     ["workers status -d", { debug: true }],
   ])("L-6: takes the options of Litestar-SAQ's commands: %s", (words, flags) => {
+    expect(parseCall(words.split(" "))).toMatchObject({ flags });
+  });
+
+  it.each<[string, object]>([
+    ["retry welcome:ann -y --json", { argument: "welcome:ann", yes: true, json: true }],
+    ["job --queue a -- -x", { argument: "-x", values: { queue: "a" } }],
+    [
+      "abort --status queued,active --status failed --task a --error=-b --limit 3",
+      { statuses: ["queued", "active", "failed"], values: { task: "a", error: "-b", limit: "3" } },
+    ],
+  ])("takes a key, and options that select jobs: %s", (words, flags) => {
     expect(parseCall(words.split(" "))).toMatchObject({ flags });
   });
 

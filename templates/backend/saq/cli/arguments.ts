@@ -3,7 +3,14 @@
  */
 import { parseArgs } from "node:util";
 import { closest } from "./closest.js";
-import { type CommandName, commandNames, commands, type OptionName, options } from "./commands.js";
+import {
+  argumentOf,
+  type CommandName,
+  commandNames,
+  commands,
+  type OptionName,
+  options,
+} from "./commands.js";
 import { type CliError, usageError } from "./errors.js";
 
 export interface Flags {
@@ -18,6 +25,12 @@ export interface Flags {
   python: boolean | undefined;
   /** Set by -v and by -d. */
   debug: boolean;
+  /** The word after the command, for commands that take one. */
+  argument: string | undefined;
+  statuses: readonly string[];
+  /** The other options with a value, as they were typed. */
+  values: Readonly<Partial<Record<OptionName, string>>>;
+  json: boolean;
 }
 
 export type Call = { help: CommandName | null } | { command: CommandName; flags: Flags };
@@ -40,13 +53,12 @@ export function parseCall(argv: readonly string[]): Call {
   });
   const words = tokens.flatMap((token) => (token.kind === "positional" ? [token.value] : []));
   const wantsHelp = tokens.some((token) => token.kind === "option" && token.name === "help");
-  if (wantsHelp || words.length === 0)
-    return { help: commandNames.find((name) => name === words.join(" ")) ?? null };
+  if (wantsHelp || words.length === 0) return { help: commandOf(words)?.command ?? null };
   // Unknown options are checked before the command: the word after an unknown option may have been its value.
   for (const token of tokens)
     if (token.kind === "option" && !Object.hasOwn(options, token.name))
       throw unknownOption(words, token.name, argv[token.index] ?? token.rawName);
-  const command = findCommand(words);
+  const { command, argument } = findCommand(words);
   const flags = {
     workers: 1,
     queues: [] as string[],
@@ -54,6 +66,10 @@ export function parseCall(argv: readonly string[]): Call {
     yes: false,
     python: undefined as boolean | undefined,
     debug: false,
+    argument,
+    statuses: [] as string[],
+    values: {} as Partial<Record<OptionName, string>>,
+    json: false,
   };
   for (const token of tokens) {
     if (token.kind !== "option") continue;
@@ -61,6 +77,7 @@ export function parseCall(argv: readonly string[]): Call {
     if (options[name].type === "boolean") {
       if (token.value !== undefined) throw usageError(`--${name} takes no value, got "${token.value}".`);
       if (name === "yes") flags.yes = true;
+      else if (name === "json") flags.json = true;
       else if (name === "python") flags.python = true;
       else if (name === "no-python") flags.python = false;
       else flags.debug = true;
@@ -71,7 +88,14 @@ export function parseCall(argv: readonly string[]): Call {
       throw usageError(`--${name} needs a value, for instance --${name} ${examples[name] ?? "..."}.`);
     if (name === "workers") flags.workers = parseCount(token.value);
     else if (name === "queues") flags.queues.push(token.value);
-    else flags.config = token.value;
+    else if (name === "config") flags.config = token.value;
+    else if (name === "status") flags.statuses.push(...token.value.split(","));
+    else {
+      const other = flags.values[name];
+      if (other !== undefined)
+        throw usageError(`--${name} takes one value, got "${other}" and "${token.value}".`);
+      flags.values[name] = token.value;
+    }
   }
   return { command, flags };
 }
@@ -80,12 +104,45 @@ const examples: Partial<Record<OptionName, string>> = {
   workers: "4",
   queues: "default",
   config: "app/queue/index.ts",
+  queue: "default",
+  status: "failed",
+  task: "sendMail",
+  error: "ECONNREFUSED",
+  "key-prefix": "welcome:",
+  "enqueued-after": "2h",
+  "enqueued-before": "2026-11-19",
+  limit: "100",
 };
 
-function findCommand(words: readonly string[]): CommandName {
+interface FoundCommand {
+  command: CommandName;
+  argument: string | undefined;
+}
+
+/** Returns the command, and the word after it if it takes one; null if these words are no command. */
+function commandOf(words: readonly string[]): FoundCommand | null {
+  const command = commandNames.find((name) => name === words.join(" "));
+  if (command) return { command, argument: undefined };
+  const withArgument = commandNames.find((name) => name === words[0] && argumentOf(name) !== null);
+  return withArgument && words.length === 2 ? { command: withArgument, argument: words[1] } : null;
+}
+
+function findCommand(words: readonly string[]): FoundCommand {
   const typed = words.join(" ");
-  const found = commandNames.find((name) => name === typed);
-  if (found) return found;
+  const found = commandOf(words);
+  if (found) {
+    const argument = argumentOf(found.command);
+    if (argument === null || argument.startsWith("[") || found.argument !== undefined) return found;
+    throw usageError(`"${found.command}" needs a ${argument}: npm run saq -- ${found.command} ${argument}`);
+  }
+  const known = commandNames.find((name) => name === words[0] && argumentOf(name) !== null);
+  if (known)
+    throw usageError(
+      `"${known}" takes one KEY, got ${words
+        .slice(1)
+        .map((word) => `"${word}"`)
+        .join(", ")}.`,
+    );
   const suggestion =
     closest(typed, commandNames) ?? commandNames.find((name) => name.startsWith(`${typed} `));
   const hint = suggestion ? `Did you mean "${suggestion}"?` : `Commands: ${commandNames.join(", ")}.`;

@@ -17,6 +17,8 @@ export const exitCodes = {
   failed: 1,
   /** The command line cannot be understood. */
   usage: 2,
+  /** Ctrl-C or SIGTERM has stopped a change before its end. */
+  stopped: 130,
 } as const;
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
 

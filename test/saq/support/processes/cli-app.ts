@@ -13,7 +13,10 @@ const makeLogger = (bound: object): Logger => {
     (...call: LogArguments) => {
       const { fields, message } = readLogCall(call);
       if (level === "debug" && process.env.LOG_LEVEL !== "debug") return;
-      writeSync(1, `${JSON.stringify({ level, message, process: process.pid, ...bound, ...fields })}\n`);
+      writeSync(
+        process.env.SAQ_LOG_STDERR ? 2 : 1,
+        `${JSON.stringify({ level, message, process: process.pid, ...bound, ...fields })}\n`,
+      );
     };
   return {
     debug: at("debug"),
