@@ -70,6 +70,13 @@ const commands = {
     return { live: heapUsed + external, resident };
   },
 
+  /** Retries all failed jobs. Returns how many there were, and how long it took in seconds. */
+  async retryFailed() {
+    const start = monotonic();
+    const { changed } = await producer.retryFailed();
+    return { changed, seconds: (monotonic() - start) / 1e9 };
+  },
+
   hasRoundTrip: () => producer.roundTrip !== undefined,
 
   /**

@@ -39,7 +39,7 @@ const help = `Usage: node bench/run.js [options]
   --profile FOLDER     write CPU profiles of the measured processes (Node's --cpu-prof)
   -h, --help
 
-Scenarios (all = every one but memory):
+Scenarios (all = every one but memory and change-many):
 ${Object.entries(scenarios)
   .map(([name, { what }]) => `  ${name.padEnd(width)}${what}`)
   .join("\n")}

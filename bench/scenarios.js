@@ -1,4 +1,5 @@
 // All scenarios. A scenario measures the figures of one contestant in one round; run.js repeats and compares them.
+import { changeManyScenarios } from "./scenarios/change-many.js";
 import { costScenarios } from "./scenarios/cost.js";
 import { drainScenarios } from "./scenarios/drain.js";
 import { enqueueScenarios } from "./scenarios/enqueue.js";
@@ -28,6 +29,7 @@ export const scenarios = {
   ...costScenarios,
   ...idleScenarios,
   ...memoryScenarios,
+  ...changeManyScenarios,
 };
 
 export const figures = Object.assign({}, ...Object.values(scenarios).map((scenario) => scenario.figures));

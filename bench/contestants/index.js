@@ -10,6 +10,9 @@
  * - `hasGroups`, optional: true if only one job of a group runs at a time
  * - `deletesJobs`, optional: true if jobs that `enqueueMany` stores with `{ deleted: true }` are deleted when they end
  * - `hasTransactions`, optional: true if its worker supports `inTransaction`
+ * - `changesMany`, optional: true if its producer has `retryFailed()`, which retries all failed jobs and returns how
+ *   many were `changed`, and its admin `watchLocks()`. This starts to look for how long rows or the server are locked,
+ *   and returns a function that ends this and returns the longest time in ms
  * - `mostJobs`, optional: the maximum number of jobs that are stored for a drain
  * - `install(url)`: creates its tables in an empty database
  * - `producer(url, options?)` -> `{ enqueue(payload), enqueueMany(payloads, { deleted }), roundTrip(payload)?,
@@ -26,8 +29,8 @@
  *   - `empty` deletes all jobs; `settle` vacuums and analyses the tables
  *   - `unfinished` returns true if any due job still waits or runs; it is called often, so it must be cheap
  *   - `finished` returns the number of jobs recorded as complete, or null if complete jobs are not kept
- *   - `fill` stores `count` `queued`, `future` or `finished` jobs with SQL, spread over `groups` groups; it is never
- *     measured. It returns false if the contestant does not have this kind of jobs
+ *   - `fill` stores `count` `queued`, `future`, `finished` or (with `changesMany`) `failed` jobs with SQL, spread over
+ *     `groups` groups; it is never measured. It returns false if the contestant does not have this kind of jobs
  *   - `serverCpuUs` returns the CPU time that its Redis has used, in microseconds; it exists if `client` is null
  *   - `holdGroups` marks the first job of each group as running
  *   - `trim` deletes all jobs except the `future` or `finished` jobs of the last `fill`; it returns false if this

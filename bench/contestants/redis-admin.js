@@ -11,15 +11,16 @@ export async function admin(url, { hasFinished = true } = {}) {
   const fill = async (kind, count) => {
     if (kind === "finished" && !hasFinished) return false;
     const seconds = Math.floor(Date.now() / 1_000);
+    const prefix = kind === "failed" ? "failed" : "filled";
     for (let from = 0; from < count; from += 1_000) {
       const commands = client.pipeline();
       for (let i = from; i < Math.min(from + 1_000, count); i++) {
-        const id = `saq:job:default:filled${i}`;
+        const id = `saq:job:default:${prefix}${i}`;
         const members = {
           function: "noop",
           kwargs: { i },
           queue: "default",
-          key: `filled${i}`,
+          key: `${prefix}${i}`,
           queued: seconds * 1_000,
         };
         if (kind === "finished") {
@@ -28,6 +29,14 @@ export async function admin(url, { hasFinished = true } = {}) {
             JSON.stringify({ ...members, attempts: 1, result: { ok: 1 }, status: "complete" }),
           );
           commands.zadd(`${queue}ts:complete`, "+inf", id);
+        } else if (kind === "failed") {
+          const times = { started: members.queued, completed: members.queued, touched: members.queued };
+          const error = "Error: connect ECONNREFUSED ".repeat(36);
+          commands.set(
+            id,
+            JSON.stringify({ ...members, attempts: 1, worker_id: "filled", ...times, error, status: "failed" }),
+          );
+          commands.zadd(`${queue}ts:failed`, "+inf", id);
         } else if (kind === "future") {
           const due = seconds + 30 * 24 * 3_600;
           commands.set(id, JSON.stringify({ ...members, scheduled: due, status: "queued" }));
@@ -54,6 +63,23 @@ export async function admin(url, { hasFinished = true } = {}) {
     // Jobs of `fill` are kept for ever, all others for a time.
     finished: async () => (hasFinished ? client.zcount(`${queue}ts:complete`, "-inf", "(+inf") : null),
     serverCpuUs: () => redisCpuUs(client),
+    // While a script runs, the server does nothing else: a ping takes as long.
+    watchLocks: () => {
+      let isOver = false;
+      let longest = 0;
+      const watching = (async () => {
+        while (!isOver) {
+          const start = performance.now();
+          await client.ping();
+          longest = Math.max(longest, performance.now() - start);
+        }
+      })();
+      return async () => {
+        isOver = true;
+        await watching;
+        return longest;
+      };
+    },
     fill,
   };
 }
