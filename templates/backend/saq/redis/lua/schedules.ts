@@ -52,13 +52,14 @@ if redis.call('HEXISTS', paused, name) == 1 then return 'paused' end
 local definition = redis.call('HGET', definitions, name)
 local latest = definition and string.sub(definition, 1, #kind) == kind
 local tick = tonumber(redis.call('HGET', ticks, name) or '0')
-local taken = takenBy(id, abort, claims, ARGV[8])
 local answer
 if latest and (tick == due or (tick > due and due <= seconds)) then
   answer = 'done'
-elseif taken or redis.call('ZADD', incomplete, 'NX', score, id) == 0 then
-  answer = taken or 'key_alive'
 else
+  answer = takenBy(id, abort, claims, ARGV[8])
+  if not answer and redis.call('ZADD', incomplete, 'NX', score, id) == 0 then answer = 'key_alive' end
+end
+if not answer then
   redis.call('SET', id, document)
   for k = 8, 10 do redis.call('ZREM', KEYS[k], id) end
   if score == '0' then redis.call('RPUSH', queued, id) end
