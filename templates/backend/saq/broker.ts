@@ -249,9 +249,9 @@ export interface Broker {
   hasGrouped(): Promise<boolean>;
   nextWork(priorities: readonly [number, number]): Promise<NextWork>;
   /**
-   * Adds the settlement to the next statement that is sent. A job that is given back (`queued`, with a charge of -1)
-   * takes its previous position. Storage that has no positions puts it in front of all jobs that wait: there, give back
-   * the last of several jobs first.
+   * Adds the settlement to the next statement that is sent. A job that is given back (`queued`, with a charge of -1,
+   * and not `behindOthers`) takes its previous position. Storage that has no positions puts it in front of all jobs
+   * that wait, so of several jobs the last one must be given back first.
    */
   settle(settlement: Settlement, decided: Decided<SettleResult>): void;
   /**

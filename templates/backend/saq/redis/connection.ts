@@ -166,7 +166,7 @@ export class RedisConnection {
    * it soon, although this process may reach it, and the workers on their side continue with their jobs.
    */
   async isCutOff(): Promise<boolean> {
-    return this.#current !== null && (await this.#finder.isDown?.(this.#current)) === true;
+    return this.#isDown();
   }
 
   /** Changes when the keys have moved to another server. The cursor of a scan is valid only on the previous one. */
@@ -485,11 +485,14 @@ export class RedisConnection {
     if (this.#finder.isDown) this.#watchingOutage ??= this.#watchOutage();
   }
 
+  async #isDown(state?: { isOutOfService: boolean }): Promise<boolean> {
+    return this.#current !== null && (await this.#finder.isDown?.(this.#current, state)) === true;
+  }
+
   async #watchOutage(): Promise<void> {
     while (this.#isUnavailable && !this.isClosed) {
       const server = this.#current;
-      const state = { isOutOfService: isOutOfService(this.#lastFailure) };
-      const isDown = server !== null && (await this.#finder.isDown?.(server, state)) === true;
+      const isDown = await this.#isDown({ isOutOfService: isOutOfService(this.#lastFailure) });
       this.#isDownForAll = isDown && server === this.#current && this.#isUnavailable;
       await this.pause(watchOutageMs);
     }

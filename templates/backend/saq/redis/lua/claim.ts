@@ -45,7 +45,7 @@ local suffix = ',"attempts":1,"started":' .. string.format('%.0f', now) .. ',"wo
 local sub, find = string.sub, string.find
 local result = {string.format('%.0f', now)}
 local maxBytes, maxTotal = tonumber(ARGV[4]), tonumber(ARGV[5])
--- A few documents at a time, or one if they are large.
+-- First one document, then a few at a time, and one at a time after large ones.
 local first, step, total, left = 5, 1, 0, nil
 while first <= #KEYS and not left do
   local last = math.min(first + step - 1, #KEYS)
@@ -71,8 +71,8 @@ while first <= #KEYS and not left do
       local cut
       if sub(document, -19) == ',"status":"queued"}' then cut = 20
       elseif sub(document, -21) == ', "status": "queued"}' then cut = 22 end
-      -- An id may be in the queue although its job is not due yet: see the list of due jobs above, and a worker that
-      -- was paused between the two scripts may find that the job has run and was stored again.
+      -- An id may be in the queue although its job is not due yet: Python pushes an id twice, and the job was stored
+      -- again after its first run. Or this worker was paused between the two scripts while the job ran elsewhere.
       if cut and not isLarge and due[i - first + 1] == '0' and not find(document, '"attempts":', 1, true)
         and not find(document, '"touched":', 1, true) then
         fresh = 1
