@@ -61,10 +61,10 @@ const megabytes = (count: number) => ({ text: "x".repeat(count * 1_000_000) });
       await redis.set(id(key), document);
       return document;
     }
+    const asHex = `return (string.gsub(redis.call('GET', KEYS[1]), '.', function(c)
+      return string.format('%02x', string.byte(c)) end))`;
     const bytesOf = async (key: string) =>
-      Buffer.from(await redis.sendCommand<string>(["EVAL", hexOf, "1", id(key)]), "hex");
-    const hexOf =
-      "return (string.gsub(redis.call('GET', KEYS[1]), '.', function(c) return string.format('%02x', string.byte(c)) end))";
+      Buffer.from(await redis.sendCommand<string>(["EVAL", asHex, "1", id(key)]), "hex");
 
     it("are set aside when they are claimed, and the other jobs are claimed", async () => {
       const logger = new LogBook();
@@ -211,7 +211,7 @@ const megabytes = (count: number) => ({ text: "x".repeat(count * 1_000_000) });
     });
   });
 
-  it("a worker that was paused between the two scripts of a claim does not drop the id of another worker's run", async () => {
+  it("a late claim does not drop the id of another worker's run", async () => {
     const queue = open();
     await queue.enqueue("ok", {}, { key: "a" });
     await claim(queue);
@@ -239,7 +239,7 @@ const megabytes = (count: number) => ({ text: "x".repeat(count * 1_000_000) });
     expect(await outer.job("b:cron:ok")).toMatchObject({ status: "queued" });
   });
 
-  it("of a queue whose name is not ASCII may be written by Python, which escapes it: the key is free after its end", async () => {
+  it("that Python has written for a queue with a name beyond ASCII free their keys at their ends", async () => {
     const queue = open({ name: `${name}-größe` });
     await queue.enqueue("ok", {}, { key: "k" });
     await claim(queue);

@@ -214,7 +214,7 @@ describe("one job", () => {
     expect(body.job).toMatchObject({ kwargs: "null", result: "null", status: "queued" });
   });
 
-  it("returns the history of failed attempts, and an empty one if another program has stored something else", async () => {
+  it("returns the history of failed attempts, and an empty one in place of anything else", async () => {
     const attempt = { time: 5, attempt: 1, workerId: "w1", duration: 7, error: markup };
     const { key } = await enqueue();
     await putInto(key, "failed", { meta: { attemptHistory: [attempt, "garbage"], own: 1 } });

@@ -54,7 +54,7 @@ describe("the value that a task returns", () => {
     expect(worker.stats.complete).toBe(1);
   });
 
-  it("may contain U+FFFD, as the payload and the error of an attempt may: other programs write it for bad bytes", async () => {
+  it("may contain U+FFFD, as the payload and the error of an attempt may", async () => {
     const text = "bad bytes: \uFFFD";
     const task = async (ctx: Context, payload: { text: string }) => {
       if (ctx.job.attempts === 1) throw new Error(text);
